@@ -1,0 +1,1 @@
+"""STEDI lake: a consent-aware data lake of step detection data."""

@@ -1,0 +1,77 @@
+"""What a record must be: kinds, fields, contracts, and the reasons for which a record is refused.
+
+Pure facts and checks on single values; no clock, no disk, no network. `records` states the three
+contracts, `reader` applies them to bytes, `catalog` and `ddl` turn them into columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+INSTANT_END = 253_402_300_800_000
+"""The first epoch millisecond after the year 9999: instants lie between 0 and this, both excluded."""
+
+INTEGER_MIN = -(2**63)
+INTEGER_MAX = 2**63 - 1
+
+
+class Kind(StrEnum):
+    """The type of a field's value."""
+
+    TEXT = "text"
+    INSTANT = "instant"
+    """An integer, epoch milliseconds, 0 < t < `INSTANT_END`."""
+    NUMBER = "number"
+    """A JSON number that is finite as a 64-bit float."""
+    INTEGER = "integer"
+    """A JSON number without fraction or exponent that fits 64 bits."""
+
+
+class Reason(StrEnum):
+    """Why a record went to quarantine: a closed list of codes that scripts may rely on."""
+
+    MALFORMED = "malformed"
+    TRUNCATED = "truncated"
+    DUPLICATE_KEY = "duplicate_key"
+    NOT_AN_OBJECT = "not_an_object"
+    MISSING_REQUIRED = "missing_required"
+    WRONG_TYPE = "wrong_type"
+    OUT_OF_RANGE = "out_of_range"
+    TOO_DEEP = "too_deep"
+    TOO_LARGE = "too_large"
+    BAD_ENCODING = "bad_encoding"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a record, by the name under which it is delivered."""
+
+    name: str
+    kind: Kind
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What the records of one feed must be.
+
+    Attributes:
+        feed: The feed's name, singular, as on the command line.
+        table: The landing table that takes the feed's records.
+        fields: The fields in the order in which the feed delivers them.
+    """
+
+    feed: str
+    table: str
+    fields: tuple[Field, ...]
+
+    @property
+    def required(self) -> tuple[Field, ...]:
+        """The fields without which a record is refused."""
+        return tuple(field for field in self.fields if field.required)
+
+    def field(self, name: str) -> Field | None:
+        """Returns the field that `name` means, without regard to case, or None."""
+        folded = name.lower()
+        return next((field for field in self.fields if field.name.lower() == folded), None)

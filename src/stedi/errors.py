@@ -1,0 +1,78 @@
+"""Every error the lake raises on purpose, one tree.
+
+    StediError                 exit 1
+    ├── UsageError             exit 2   the call's words are off
+    │   ├── ConfigError                 lake.toml, environment or flags
+    │   └── QueryRefused                SQL that the sandbox does not run
+    ├── LakeError                       the lake's folder, catalog or tables
+    │   ├── KeyRefused                  no pseudonym key, or another one
+    │   ├── CommitConflict              somebody else has moved the table
+    │   └── LakeBusy                    another command holds the lake
+    ├── LandingError                    a delivery
+    │   └── UnreadableFile              one file of it, refused whole
+    ├── QueryFailed                     a query that ran and failed
+    ├── MissingExtra                    an optional dependency that is not installed
+    └── AuditFailed            exit 3   a table breaks a rule; nothing was published
+
+A message says what, where, expected, found and the next step, and never holds a customer's data.
+"""
+
+from __future__ import annotations
+
+
+class StediError(Exception):
+    """Anything that goes wrong in a way the lake foresees."""
+
+    exit_code = 1
+
+
+class UsageError(StediError):
+    """The call's words are off; nothing was done."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+
+class QueryRefused(UsageError):
+    """A statement that the query sandbox does not run."""
+
+
+class LakeError(StediError):
+    """The lake's folder, catalog or tables are not as they should be."""
+
+
+class KeyRefused(LakeError):
+    """The pseudonym key is missing, malformed, too widely readable, or not this lake's."""
+
+
+class CommitConflict(LakeError):
+    """A table has moved since it was read; the work can be done again."""
+
+
+class LakeBusy(LakeError):
+    """Another command holds the lake."""
+
+
+class LandingError(StediError):
+    """A delivery that cannot be landed."""
+
+
+class UnreadableFile(LandingError):
+    """One delivered file that is refused whole; the others land."""
+
+
+class QueryFailed(StediError):
+    """A query that was run and failed: time, memory, or a value in it."""
+
+
+class MissingExtra(StediError):
+    """An optional dependency is not installed; the message names the extra."""
+
+
+class AuditFailed(StediError):
+    """A staged or published table breaks a rule; nothing was published."""
+
+    exit_code = 3
