@@ -1,0 +1,81 @@
+# Everything here makes its own environment first: .venv, from hash-locked wheels, once.
+# Needs Python 3.11 or later and make, nothing else.  PYTHON=python3.13 chooses one.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+ARGS ?=
+
+.PHONY: help demo test coverage lint format bench lock clean
+
+help:
+	@echo "make demo      sample data, landed, built and shown (DEMO=folder keeps it elsewhere)"
+	@echo "make test      every test (ARGS='-k consent' for some)"
+	@echo "make coverage  every test, and at least 95% of the lines of src/stedi"
+	@echo "make lint      ruff, mypy, sqlfluff, the layering test"
+	@echo "make format    rewrites Python and SQL the way make lint wants it"
+	@echo "make bench     side by side with peers; writes docs/benchmarks.md (ARGS=--quick)"
+	@echo "make lock      pins the newest versions that pyproject.toml allows"
+	@echo "make clean     removes what the others made, the environment too"
+
+demo: $(VENV)/.run
+	@$(BIN)/stedi demo $(ARGS)
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(VENV)/.dev
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report --fail-under=95
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/sqlfluff lint src/stedi/sql
+	@$(BIN)/python -m pytest tests/test_layers.py
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/sqlfluff fix --quiet src/stedi/sql
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+# The locks hold versions and hashes only, for Linux and macOS and every Python from 3.11 on.
+LOCK = build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --only-binary :all: \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+lock: $(BIN)/python
+	@$(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip install --quiet uv
+	@$(LOCK) -c requirements/constraints.in pyproject.toml requirements/build.in requirements/dev.in \
+		-o requirements/dev.txt
+	@$(LOCK) -c requirements/dev.txt pyproject.toml requirements/build.in -o requirements/run.txt
+	@rm -rf build/lock
+
+clean:
+	rm -rf $(VENV) build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) cannot make environments; install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)" >&2
+	@$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+	@echo "Installing the project and what it needs, about 100 MB the first time" >&2
+	@$(PIP) --require-hashes --only-binary :all: -r requirements/run.txt
+	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
+	@echo "Installing the project, what it needs and what tests it, about 200 MB the first time" >&2
+	@$(PIP) --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.run
