@@ -1,0 +1,190 @@
+"""Reads tables straight from Iceberg's files: catalog row -> metadata JSON -> manifests -> data files.
+
+A command that only needs a table's current files must answer at once; importing PyIceberg alone takes longer
+than the whole answer may. Follows the Iceberg table specification, version 2, and refuses what it does not know
+(delete files, other formats) rather than read it wrongly. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stedi.errors import LakeError
+from stedi.tables import NAMESPACE, Column, DataFile
+
+_DELETED = 2  # manifest entry status, specification section "Manifests"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state of a table.
+
+    Attributes:
+        id: Snapshot id.
+        parent: The snapshot it was made from, if any.
+        at: When it was made, epoch milliseconds.
+        operation: `append`, `overwrite`, `replace` or `delete`.
+        summary: Counts, and the lake's own properties under `stedi.`.
+        manifest_list: Location of its manifest list.
+    """
+
+    id: int
+    parent: int | None
+    at: int
+    operation: str
+    summary: Mapping[str, str]
+    manifest_list: str
+
+    def total(self, what: str) -> int:
+        """Returns a total of the summary: `records`, `data-files` or `files-size`."""
+        return int(self.summary.get(f"total-{what}", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """What the catalog says of one table at one moment.
+
+    Attributes:
+        name: The table's name, without the namespace.
+        location: The table's folder or prefix.
+        columns: The current schema.
+        current: The snapshot that readers see, or None while there is none.
+        snapshots: Every live snapshot, oldest first.
+        log: (epoch milliseconds, snapshot id) of each change of `current`, oldest first.
+        branches: Head of each branch.
+    """
+
+    name: str
+    location: str
+    columns: tuple[Column, ...]
+    current: Snapshot | None
+    snapshots: tuple[Snapshot, ...]
+    log: tuple[tuple[int, int], ...]
+    branches: Mapping[str, int]
+
+    def snapshot(self, snapshot_id: int) -> Snapshot | None:
+        """Returns the live snapshot of that id, or None."""
+        return next((s for s in self.snapshots if s.id == snapshot_id), None)
+
+    def history(self) -> tuple[Snapshot, ...]:
+        """Returns the ancestors of `current`, newest first, itself included."""
+        known = {s.id: s for s in self.snapshots}
+        found, at = [], self.current
+        while at is not None:
+            found.append(at)
+            at = known.get(at.parent) if at.parent is not None else None
+        return tuple(found)
+
+
+def local_path(location: str) -> str:
+    """Returns the path of a `file:` location, and any other location as it is."""
+    return location.removeprefix("file://")
+
+
+def read_catalog(catalog: Path) -> dict[str, TableState]:
+    """Returns the state of every table that a SQLite catalog lists.
+
+    Args:
+        catalog: The catalog's SQLite file.
+
+    Raises:
+        LakeError: The catalog or a metadata file cannot be read.
+    """
+    if not catalog.is_file():
+        raise LakeError(f"{catalog}: expected a lake's catalog, found none; make a lake with `stedi init`")
+    try:
+        with sqlite3.connect(f"file:{_quoted(catalog)}?mode=ro", uri=True, timeout=30) as connection:
+            rows = connection.execute(
+                "select table_name, metadata_location from iceberg_tables where table_namespace = ? order by 1", (NAMESPACE,)
+            ).fetchall()
+        connection.close()
+    except sqlite3.Error as error:
+        raise LakeError(f"{catalog}: not a readable catalog ({error})") from error
+    return {name: read_table(name, location) for name, location in rows}
+
+
+def read_table(name: str, metadata_location: str) -> TableState:
+    """Returns the state that one metadata file describes.
+
+    Raises:
+        LakeError: The file is missing or is no Iceberg metadata of version 2.
+    """
+    try:
+        metadata = json.loads(Path(local_path(metadata_location)).read_bytes())
+        schema = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])
+        snapshots = tuple(
+            Snapshot(
+                id=s["snapshot-id"],
+                parent=s.get("parent-snapshot-id"),
+                at=s["timestamp-ms"],
+                operation=s["summary"]["operation"],
+                summary=s["summary"],
+                manifest_list=s["manifest-list"],
+            )
+            for s in sorted(metadata.get("snapshots", []), key=lambda s: s["sequence-number"])
+        )
+        current_id = metadata.get("current-snapshot-id")
+        return TableState(
+            name=name,
+            location=metadata["location"],
+            columns=tuple(Column(f["name"], f["type"]) for f in schema["fields"]),
+            current=next((s for s in snapshots if s.id == current_id), None),
+            snapshots=snapshots,
+            log=tuple((e["timestamp-ms"], e["snapshot-id"]) for e in metadata.get("snapshot-log", [])),
+            branches={n: r["snapshot-id"] for n, r in metadata.get("refs", {}).items() if r["type"] == "branch"},
+        )
+    except (OSError, ValueError, KeyError, StopIteration, TypeError) as error:
+        raise LakeError(
+            f"table {name}: metadata file {Path(local_path(metadata_location)).name}: expected Iceberg metadata, found "
+            f"{type(error).__name__}; see docs/operations.md on recovery"
+        ) from error
+
+
+def data_files(table: str, snapshot: Snapshot | None) -> tuple[DataFile, ...]:
+    """Returns the live data files of a snapshot.
+
+    Args:
+        table: The table's name, for messages.
+        snapshot: The snapshot; None is a table without rows.
+
+    Raises:
+        LakeError: A manifest cannot be read, or the table holds delete files, which another program wrote.
+    """
+    if snapshot is None:
+        return ()
+    files = []
+    for manifest in _avro(table, snapshot.manifest_list):
+        if manifest["content"] != 0:
+            raise LakeError(
+                f"table {table}: expected data files only, found delete files written by another engine; "
+                "compact the table there first (Athena: OPTIMIZE), then run this again"
+            )
+        for entry in _avro(table, manifest["manifest_path"]):
+            if entry["status"] != _DELETED:
+                file = entry["data_file"]
+                files.append(DataFile(local_path(file["file_path"]), file["record_count"], file["file_size_in_bytes"]))
+    return tuple(sorted(files, key=lambda f: f.path))
+
+
+def _avro(table: str, location: str) -> Iterator[Any]:
+    import fastavro
+
+    try:
+        with open(local_path(location), "rb") as stream:
+            yield from fastavro.reader(stream)
+    except (OSError, ValueError, EOFError, IndexError, KeyError) as error:
+        raise LakeError(
+            f"table {table}: manifest {Path(location).name}: expected an Avro file, found {type(error).__name__}; "
+            "see docs/operations.md on recovery"
+        ) from error
+
+
+def _quoted(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path))

@@ -1,0 +1,181 @@
+"""The lake's settings: one frozen Config, defaults < lake.toml < environment < flags.
+
+A key that is not known, or has a value of the wrong type or out of range, is an error and never passed over:
+a misspelled consent policy must not become the default one. The pseudonym key's place is decided here, too;
+the key itself is `privacy.pseudonyms`' business.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from stedi import durable
+from stedi.errors import ConfigError
+
+Readings = Literal["all", "since-consent"]
+FORMAT = 1
+"""The version of lake folders that this code reads and writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting of one lake.
+
+    Attributes:
+        lake_id: Names the lake, 16 hex digits; `lake.id` in lake.toml.
+        readings: `all` readings of a consenting customer, or only those `since-consent`; `consent.readings`.
+        key_fingerprint: Tells the lake's pseudonym key from others without telling the key; `key.fingerprint`.
+        key_file: The file that holds the key, outside the lake; `key.file`.
+        engine_memory: What the build engine may take; `engine.memory`.
+        engine_threads: Threads of landing and builds, 0 for one a core; `engine.threads`.
+        query_memory: What one query may take; `query.memory`.
+        query_seconds: How long one query may run; `query.seconds`.
+        shared: Whether the lake's folder may be entered by others than its owner; `files.shared`.
+    """
+
+    lake_id: str
+    key_fingerprint: str
+    key_file: str = ""
+    readings: Readings = "all"
+    engine_memory: str = "600MB"
+    engine_threads: int = 0
+    query_memory: str = "512MB"
+    query_seconds: float = 300.0
+    shared: bool = False
+
+    @property
+    def threads(self) -> int:
+        """Threads to use: the setting, or the cores of this machine."""
+        return self.engine_threads or os.cpu_count() or 1
+
+
+_KEYS = {
+    "lake.id": "lake_id",
+    "consent.readings": "readings",
+    "key.fingerprint": "key_fingerprint",
+    "key.file": "key_file",
+    "engine.memory": "engine_memory",
+    "engine.threads": "engine_threads",
+    "query.memory": "query_memory",
+    "query.seconds": "query_seconds",
+    "files.shared": "shared",
+}
+"""Each key of lake.toml and the attribute that it sets."""
+
+_ENVIRONMENT = {
+    "STEDI_KEY_FILE": "key.file",
+    "STEDI_ENGINE_MEMORY": "engine.memory",
+    "STEDI_ENGINE_THREADS": "engine.threads",
+    "STEDI_QUERY_MEMORY": "query.memory",
+    "STEDI_QUERY_SECONDS": "query.seconds",
+}
+"""Each environment variable that overrides a key; consent and identity come from lake.toml alone."""
+
+
+def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """Returns a lake's settings.
+
+    Args:
+        path: The lake's `lake.toml`.
+        environment: Overrides, by default the process's environment.
+
+    Raises:
+        ConfigError: The file is not TOML, or a key or value in it or in the environment is not what is known.
+    """
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected TOML: {error}") from error
+    found = document.pop("format", None)
+    if found != FORMAT:
+        raise ConfigError(f"{path}: format: expected {FORMAT}, found {found!r}; use the version of stedi that made this lake")
+    values: dict[str, object] = {}
+    for table, entries in document.items():
+        if not isinstance(entries, dict):
+            raise ConfigError(f"{path}: unknown key {table!r}: expected one of {', '.join(_KEYS)}")
+        for key, value in entries.items():
+            values[f"{table}.{key}"] = value
+    sources = dict.fromkeys(values, str(path))
+    for variable, key in _ENVIRONMENT.items():
+        text = (os.environ if environment is None else environment).get(variable)
+        if text is not None:
+            values[key], sources[key] = _parsed(variable, key, text), variable
+    return _config(values, sources, path)
+
+
+def write(config: Config, path: Path) -> None:
+    """Writes a lake's settings, whole and on disk before they take their name."""
+    tables: dict[str, list[str]] = {}
+    for key, attribute in _KEYS.items():
+        table, _, name = key.partition(".")
+        tables.setdefault(table, []).append(f"{name} = {_toml(getattr(config, attribute))}")
+    text = f"# A STEDI lake. See docs/operations.md for each setting.\nformat = {FORMAT}\n"
+    text += "".join(f"\n[{table}]\n" + "\n".join(lines) + "\n" for table, lines in tables.items())
+    durable.write(path, text.encode())
+
+
+def changed(config: Config, **values: object) -> Config:
+    """Returns the settings with some of them replaced, checked like any others."""
+    known = {f.name: getattr(config, f.name) for f in fields(config)}
+    keys = {attribute: key for key, attribute in _KEYS.items()}
+    merged = {keys[name]: value for name, value in {**known, **values}.items()}
+    _config(merged, dict.fromkeys(merged, "argument"), Path("lake.toml"))
+    return replace(config, **values)  # type: ignore[arg-type] # checked by name in the line above
+
+
+def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path) -> Config:
+    types = {f.name: type(f.default) if f.name not in ("lake_id", "key_fingerprint") else str for f in fields(Config)}
+    arguments: dict[str, object] = {}
+    for key, value in values.items():
+        if key not in _KEYS:
+            raise ConfigError(f"{sources[key]}: unknown key {key!r}: expected one of {', '.join(_KEYS)}")
+        attribute = _KEYS[key]
+        if types[attribute] is float and type(value) is int:
+            value = float(value)
+        if type(value) is not types[attribute]:
+            raise ConfigError(
+                f"{sources[key]}: {key}: expected {types[attribute].__name__}, found {type(value).__name__}"
+            )
+        arguments[attribute] = value
+    for needed in ("lake.id", "key.fingerprint"):
+        if needed not in values:
+            raise ConfigError(f"{path}: {needed} is missing; restore lake.toml from a backup")
+    config = Config(**arguments)  # type: ignore[arg-type] # types were compared above
+    if config.readings not in get_args(Readings):
+        expected = " or ".join(get_args(Readings))
+        raise ConfigError(f"{sources['consent.readings']}: consent.readings: expected {expected}, found {config.readings!r}")
+    if config.engine_threads < 0:
+        raise ConfigError(f"{sources['engine.threads']}: engine.threads: expected 0 or more, found {config.engine_threads}")
+    if not 0 < config.query_seconds < float("inf"):
+        raise ConfigError(f"{sources['query.seconds']}: query.seconds: expected more than 0, found {config.query_seconds}")
+    for key in ("engine.memory", "query.memory"):
+        if key in values and not _is_size(getattr(config, _KEYS[key])):
+            raise ConfigError(f"{sources[key]}: {key}: expected a size such as 600MB or 2GB, found {values[key]!r}")
+    return config
+
+
+def _is_size(text: str) -> bool:
+    number = text.rstrip("KMGTiB")
+    return number.isascii() and number.isdigit() and text.removeprefix(number) in ("KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB")
+
+
+def _parsed(variable: str, key: str, text: str) -> object:
+    kind = {"engine.threads": int, "query.seconds": float}.get(key, str)
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{variable}: {key}: expected {kind.__name__}, found {text!r}") from None
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return str(value)

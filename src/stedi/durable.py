@@ -1,0 +1,67 @@
+"""Files that are whole or absent, on disk before anything names them, and locks that end with their process.
+
+Everything the lake writes outside a table goes through here; nothing in here knows what it writes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stedi.errors import LakeBusy
+
+
+def sync(path: Path) -> None:
+    """Puts a file's bytes, or a folder's names, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file, readable by its owner alone, that takes its name when it is whole and on disk."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there, and has its folder forget it durably."""
+    path.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Holds an exclusive lock on a file for the length of a block; it ends with the process, however that ends.
+
+    Args:
+        path: The lock's file; made if it is not there, never removed.
+        wait: Whether to wait for another holder.
+        waiting: Called once before waiting.
+
+    Raises:
+        LakeBusy: Another process holds it and `wait` is False.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise LakeBusy(f"{path.parent}: another {path.stem} is running; try again when it has ended") from None
+            if waiting is not None:
+                waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,192 @@
+"""The embedded engine: DuckDB over Parquet files, bounded in memory and threads, writing beside what is published.
+
+Files are registered with the catalog afterwards, so they carry Iceberg field ids and are on disk when `write` returns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stedi import durable
+from stedi.errors import LakeError
+from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile, parse
+
+if TYPE_CHECKING:
+    import duckdb
+
+_BOUNDED = {"long", "double"}
+"""Types whose bounds go into manifests; a text's bounds could be an address."""
+
+
+class DuckDB:
+    """One DuckDB session of a landing or a build.
+
+    Args:
+        memory: DuckDB's memory limit, such as `600MB`.
+        threads: Threads to use.
+        temporary: Folder for what does not fit; made when needed.
+    """
+
+    def __init__(self, *, memory: str, threads: int, temporary: Path) -> None:
+        import duckdb
+
+        self.connection = duckdb.connect(
+            config={
+                "memory_limit": memory,
+                "threads": threads,
+                "temp_directory": str(temporary),
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            }
+        )
+        self.connection.execute("set TimeZone = 'UTC'")
+        self.connection.execute("set enable_progress_bar = false")
+        # exact for every instant; casts and `at time zone` take ten times as long
+        self.connection.execute("create macro instant(ms) as make_timestamptz(ms * 1000)")
+
+    def close(self) -> None:
+        """Ends the session and removes what it spilled."""
+        self.connection.close()
+
+    def __enter__(self) -> DuckDB:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def bind(self, table: str, files: Iterable[DataFile]) -> None:
+        """Makes a table, pinned to exactly these files, readable under its name from now on."""
+        self.connection.execute(f"create or replace view {quoted(table)} as {scan(files, COLUMNS[table])}")
+
+    def keep(self, view: str, sql: str) -> None:
+        """Computes a view of several tables once for this session."""
+        self.connection.execute(f"create or replace table {quoted(view)} as {sql}")
+
+    def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
+        """Computes a view of addresses once for this session, with each address's pseudonym beside it.
+
+        Args:
+            view: The view's name.
+            sql: A SELECT of one column, `address`, each once.
+            customer_id: The pseudonym of an address.
+        """
+        import pyarrow
+
+        self.connection.execute(f"create or replace table {quoted(view)} (address varchar, customer_id varchar)")
+        reader = self.connection.cursor().execute(sql).to_arrow_reader(1 << 14)
+        for batch in reader:
+            ids = [customer_id(address) for address in batch.column(0).to_pylist()]
+            people = pyarrow.table({"address": batch.column(0), "customer_id": pyarrow.array(ids, pyarrow.string())})
+            self.connection.register("pseudonymised", people)
+            self.connection.execute(f"insert into {quoted(view)} select * from pseudonymised")
+            self.connection.unregister("pseudonymised")
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Returns the rows of a SELECT that is known to be small."""
+        return self.connection.execute(sql).fetchall()
+
+    def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """Yields the rows of a SELECT; only some thousand are held at a time."""
+        reader = self.connection.execute(sql).to_arrow_reader(1 << 14)
+        for batch in reader:
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    def prepare(self, sql: str, parameters: Mapping[str, str | int]) -> str:
+        """Returns a SELECT with its `$parameters` filled in as literals.
+
+        Raises:
+            LakeError: It names a parameter that is not given.
+        """
+        from sqlglot import exp
+
+        def filled(node: exp.Expression) -> exp.Expression:
+            if isinstance(node, exp.Placeholder):
+                name = node.name
+                if name not in parameters:
+                    raise LakeError(f"SQL parameter ${name}: expected one of {', '.join(sorted(parameters))}")
+                return exp.convert(parameters[name])
+            return node
+
+        return str(parse(sql).transform(filled).sql("duckdb", comments=False))
+
+    def write(self, table: str, sql: str, folder: Path) -> tuple[DataFile, ...]:
+        """Writes the rows of a SELECT as the table's Parquet files into a new folder.
+
+        Args:
+            table: The table whose columns the SELECT has, by name, in any order.
+            sql: The SELECT, prepared.
+            folder: A folder that does not exist yet.
+
+        Returns:
+            The files, synced; none if there are no rows.
+
+        Raises:
+            LakeError: The SELECT's columns are not the table's.
+        """
+        self._check(table, sql)
+        columns = COLUMNS[table]
+        names = ", ".join(quoted(column.name) for column in columns)
+        ids = ", ".join(f"{quoted(column.name)}: {place}" for place, column in enumerate(columns, start=1))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        written = self.connection.execute(
+            f"copy (select {names} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "
+            f"compression_level 1, per_thread_output true, field_ids {{{ids}}}, return_stats true)"
+        ).fetchall()
+        files = []
+        for path, rows, size, _, statistics, *_ in written:
+            if rows == 0:
+                os.unlink(path)
+                continue
+            durable.sync(Path(path))
+            files.append(_data_file(path, rows, size, statistics, columns))
+        durable.sync(folder)
+        durable.sync(folder.parent)
+        return tuple(files)
+
+    def _check(self, table: str, sql: str) -> None:
+        found = {name: kind for name, kind, *_ in self.connection.execute(f"describe {sql}").fetchall()}
+        expected = {column.name: DUCKDB_TYPES[column.type] for column in COLUMNS[table]}
+        if found != expected:
+            wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            raise LakeError(
+                f"{table}: its SQL has other columns than the table: {', '.join(wrong)}: "
+                f"expected {[expected.get(name) for name in wrong]}, found {[found.get(name) for name in wrong]}"
+            )
+
+
+def scan(files: Iterable[DataFile], columns: Iterable[Column]) -> str:
+    """Returns a SELECT of exactly these columns from exactly these Parquet files, which may be none."""
+    paths = ", ".join(literal(file.path) for file in files)
+    if not paths:
+        empty = ", ".join(f"null::{DUCKDB_TYPES[column.type]} as {quoted(column.name)}" for column in columns)
+        return f"select {empty} where false"
+    names = ", ".join(quoted(column.name) for column in columns)
+    return f"select {names} from read_parquet([{paths}], hive_partitioning = false)"
+
+
+def quoted(name: str) -> str:
+    """Returns a name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Returns a text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _data_file(
+    path: str, rows: int, size: int, statistics: Mapping[str, Mapping[str, str]], columns: Iterable[Column]
+) -> DataFile:
+    types = {column.name: column.type for column in columns}
+    nulls, bounds = {}, {}
+    for name, found in statistics.items():
+        bare = name.strip('"')
+        if "null_count" in found:
+            nulls[bare] = int(found["null_count"])
+        if types.get(bare) in _BOUNDED and "min" in found and found.get("has_nan") != "true":
+            bounds[bare] = (found["min"], found["max"])
+    return DataFile(path, rows, size, nulls, bounds)

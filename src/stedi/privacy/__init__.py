@@ -1,0 +1,1 @@
+"""What keeps customers private: pseudonyms and the proof of consent."""

@@ -1,0 +1,59 @@
+"""The consent proof: who agrees now, worked out a second time, and whether anybody else's rows are staged.
+
+Independent of the SQL under test on purpose: rules 1 to 4 of consent in plain Python over the landed customer
+records, streamed; only the final set of pseudonyms is held. A record is `(email, lastUpdateDate,
+shareWithResearchAsOfDate)`, instants in epoch milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from stedi.privacy.pseudonyms import Key, normalise
+
+Record = tuple[str, int, int | None]
+
+
+def consenting(records: Iterable[Record], key: Key, now: int) -> dict[str, int]:
+    """Returns since when each consenting customer agrees.
+
+    A customer consents exactly if, among the records with the greatest `lastUpdateDate`, there is none without
+    consent: that is rule 2 as far as consent goes, said without sorting.
+
+    Args:
+        records: Landed customer records, in any order.
+        key: The lake's pseudonym key.
+        now: The start of the build, epoch milliseconds: a later consent date is none yet.
+
+    Returns:
+        From `customer_id` to the consent date in force, epoch milliseconds.
+    """
+    latest: dict[str, int] = {}
+    since: dict[str, int] = {}  # 0 for a customer whose latest records do not all agree
+    for email, updated, share in records:
+        customer = normalise(email)
+        agreed = share if share is not None and 0 < share <= now else 0
+        before = latest.get(customer)
+        if before is None or updated > before:
+            latest[customer], since[customer] = updated, agreed
+        elif updated == before:
+            since[customer] = max(since[customer], agreed) if agreed and since[customer] else 0
+    return {key.customer_id(customer): date for customer, date in since.items() if date}
+
+
+def violations(staged: Iterable[tuple[str, int | None]], consents: Mapping[str, int], *, since_consent: bool) -> int:
+    """Counts customers who are staged and must not be.
+
+    Args:
+        staged: Each staged customer with their earliest reading, epoch milliseconds, or None in a table without readings.
+        consents: What `consenting` returned.
+        since_consent: Whether readings before the consent date are left out (rule 4).
+
+    Returns:
+        How many staged customers do not consent, or have a reading from before they did.
+    """
+    return sum(
+        1
+        for customer, earliest in staged
+        if customer not in consents or (since_consent and earliest is not None and earliest < consents[customer])
+    )

@@ -1,0 +1,117 @@
+"""From an email address to a pseudonym, and the key between them.
+
+`normalise` says which addresses are one customer (rule 1 of consent); `Key.customer_id` is what stands in their
+place below landing (rule 7). The key lies outside the lake, in the environment or in a file of its owner alone.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import stat
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stedi.errors import KeyRefused
+
+VARIABLE = "STEDI_PSEUDONYM_KEY"
+_BYTES = 32
+
+
+def normalise(address: str) -> str:
+    """Returns what is the same for every spelling of one customer's address.
+
+    Trimmed, NFC, case-folded, NFC again: folding can decompose, and a composed and a decomposed spelling are one.
+    """
+    if address.isascii():
+        return address.strip().lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", address.strip()).casefold())
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The lake's secret key; its value never leaves this object.
+
+    Attributes:
+        secret: 32 bytes.
+    """
+
+    secret: bytes = field(repr=False)
+
+    def customer_id(self, address: str) -> str:
+        """Returns the pseudonym of an address: HMAC-SHA-256 of its normal form, first 16 bytes, hex."""
+        return hmac.digest(self.secret, normalise(address).encode("utf-8", "surrogatepass"), "sha256")[:16].hex()
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that tell this key from others and nothing else about it."""
+        return hmac.digest(self.secret, b"stedi: fingerprint of the pseudonym key", "sha256")[:8].hex()
+
+
+def default_file(lake_id: str, environment: Mapping[str, str] | None = None) -> Path:
+    """Returns where a lake's key lies if nobody says otherwise: in the user's configuration folder."""
+    found = os.environ if environment is None else environment
+    base = found.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "stedi" / "keys" / f"{lake_id}.key"
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Key | None:
+    """Returns the key of `STEDI_PSEUDONYM_KEY`, or None where it is not set.
+
+    Raises:
+        KeyRefused: It is set to something that is no key.
+    """
+    text = (os.environ if environment is None else environment).get(VARIABLE)
+    return None if text is None else _parsed(text, VARIABLE)
+
+
+def from_file(path: Path) -> Key:
+    """Returns the key that a file holds.
+
+    Raises:
+        KeyRefused: The file is missing, readable by others than its owner, or holds no key.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyRefused(
+            f"pseudonym key {path}: expected a readable file, found {type(error).__name__}; restore it from its backup "
+            f"or set {VARIABLE}"
+        ) from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise KeyRefused(f"pseudonym key {path}: expected mode 0600, found {stat.S_IMODE(mode):04o}; run `chmod 600` on it")
+    return _parsed(text, str(path))
+
+
+def make(path: Path) -> Key:
+    """Makes a new key and its file, on disk before it returns.
+
+    Raises:
+        KeyRefused: The file exists or cannot be written.
+    """
+    key = Key(secrets.token_bytes(_BYTES))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
+            stream.write(key.secret.hex() + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise KeyRefused(
+            f"pseudonym key {path}: cannot be made ({error.strerror}); set {VARIABLE} to 64 hex digits, or STEDI_KEY_FILE"
+        ) from error
+    return key
+
+
+def _parsed(text: str, where: str) -> Key:
+    try:
+        secret = bytes.fromhex(text.strip())
+    except ValueError:
+        secret = b""
+    if len(secret) != _BYTES:
+        raise KeyRefused(f"{where}: expected {2 * _BYTES} hex digits, found something else; nothing was read or written")
+    return Key(secret)

@@ -1,0 +1,13 @@
+-- Grain: one row a serial number and customer who ever named it. Key: serialNumber, customer_id.
+-- Rule 6: every landed record claims, of consenting customers and of others, current or superseded.
+select
+    serialNumber,
+    customer_id,
+    count(*) over (partition by serialNumber) as claimants
+from (
+    select distinct
+        c.serialNumber,
+        p.customer_id
+    from customers_landing as c
+    inner join people as p on c.email = p.address
+) as named

@@ -1,0 +1,40 @@
+-- Grain: one row a distinct step trainer reading of a serial number with several claimants.
+-- Key: sensorReadingTime, serialNumber, distanceFromObject. `matches` counts the claimants who have an accelerometer
+-- reading at the very same timestamp: one owns the reading (rule 6), none or several withhold it.
+with shared as (
+    select
+        serialNumber,
+        customer_id
+    from claims
+    where claimants > 1
+),
+
+readings as (
+    select distinct
+        sensorReadingTime,
+        serialNumber,
+        distanceFromObject
+    from step_trainer_landing
+    where serialNumber in (select serialNumber from shared)
+),
+
+-- consenting or not: whose motion it was does not depend on consent
+motions as (
+    select distinct
+        p.customer_id,
+        a."timestamp" as moment
+    from accelerometer_landing as a
+    inner join people as p on a."user" = p.address
+    where p.customer_id in (select customer_id from shared)
+)
+
+select
+    r.sensorReadingTime,
+    r.serialNumber,
+    r.distanceFromObject,
+    count(m.customer_id) as matches,
+    min(m.customer_id) as customer_id
+from readings as r
+inner join shared as s on r.serialNumber = s.serialNumber
+left join motions as m on s.customer_id = m.customer_id and r.sensorReadingTime = m.moment
+group by r.sensorReadingTime, r.serialNumber, r.distanceFromObject

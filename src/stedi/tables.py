@@ -1,0 +1,246 @@
+"""The lake's tables: zones, columns, and the graph that the SQL files draw.
+
+A table below landing is one SQL file whose path gives its zone and name; what it reads is parsed from the SQL.
+`sql/views` holds SELECTs that several tables share and nobody stores. Only the package's own files are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from graphlib import TopologicalSorter
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from stedi.contracts import Kind
+from stedi.records import CONTRACTS
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+NAMESPACE = "stedi"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column, in Iceberg's words: string, long, double, timestamptz, date or binary."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One immutable Parquet file of a table.
+
+    Attributes:
+        path: Absolute path or URI.
+        rows: Rows in it.
+        bytes: Size in bytes.
+        nulls: Null values, by column.
+        bounds: Least and greatest value, by column, as text; never of a column of text.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    nulls: Mapping[str, int] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+_KIND_TYPES = {Kind.TEXT: "string", Kind.INSTANT: "long", Kind.NUMBER: "double", Kind.INTEGER: "long"}
+
+_CUSTOMER = (
+    Column("customer_id", "string"),
+    Column("customerName", "string"),
+    Column("email", "string"),
+    Column("phone", "string"),
+    Column("birthDay", "date"),
+    Column("serialNumber", "string"),
+    Column("registrationDate", "timestamptz"),
+    Column("lastUpdateDate", "timestamptz"),
+    Column("shareWithResearchAsOfDate", "timestamptz"),
+    Column("shareWithPublicAsOfDate", "timestamptz"),
+    Column("shareWithFriendsAsOfDate", "timestamptz"),
+)
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    **{
+        contract.table: (
+            *(Column(field.name, _KIND_TYPES[field.kind]) for field in contract.fields),
+            Column("_extra", "string"),
+            Column("_file", "string"),
+            Column("_batch", "string"),
+        )
+        for contract in CONTRACTS.values()
+    },
+    "quarantine": (
+        Column("feed", "string"),
+        Column("file", "string"),
+        Column("sha256", "string"),
+        Column("offset", "long"),
+        Column("line", "long"),
+        Column("reason", "string"),
+        Column("raw", "binary"),
+        Column("raw_size", "long"),
+        Column("batch", "string"),
+        Column("landed_at", "timestamptz"),
+    ),
+    "landed_files": (
+        Column("sha256", "string"),
+        Column("name", "string"),
+        Column("feed", "string"),
+        Column("size", "long"),
+        Column("seen", "long"),
+        Column("accepted", "long"),
+        Column("quarantined", "long"),
+        Column("erased", "long"),
+        Column("batch", "string"),
+        Column("landed_at", "timestamptz"),
+    ),
+    "customers_trusted": _CUSTOMER,
+    "accelerometer_trusted": (
+        Column("customer_id", "string"),
+        Column("timestamp", "timestamptz"),
+        Column("x", "double"),
+        Column("y", "double"),
+        Column("z", "double"),
+    ),
+    "customers_curated": _CUSTOMER,
+    "step_trainer_trusted": (
+        Column("customer_id", "string"),
+        Column("sensorReadingTime", "timestamptz"),
+        Column("serialNumber", "string"),
+        Column("distanceFromObject", "long"),
+    ),
+    "machine_learning_curated": (
+        Column("customer_id", "string"),
+        Column("sensorReadingTime", "timestamptz"),
+        Column("distanceFromObject", "long"),
+        Column("x", "double"),
+        Column("y", "double"),
+        Column("z", "double"),
+    ),
+}
+"""Every table's columns; a column's Iceberg field id is its place, from 1."""
+
+ZONES: dict[str, str] = {
+    **dict.fromkeys((*(contract.table for contract in CONTRACTS.values()), "quarantine", "landed_files"), "landing"),
+    "customers_trusted": "trusted",
+    "accelerometer_trusted": "trusted",
+    "customers_curated": "curated",
+    "step_trainer_trusted": "trusted",
+    "machine_learning_curated": "curated",
+}
+"""The zone of each table, in the order in which data flow."""
+
+DUCKDB_TYPES = {
+    "string": "VARCHAR",
+    "long": "BIGINT",
+    "double": "DOUBLE",
+    "timestamptz": "TIMESTAMP WITH TIME ZONE",
+    "date": "DATE",
+    "binary": "BLOB",
+}
+"""DuckDB's name of each Iceberg type used here."""
+
+
+@dataclass(frozen=True, slots=True)
+class SqlTable:
+    """One SELECT of the package, and what it reads.
+
+    Attributes:
+        name: The table's or view's name.
+        zone: `trusted`, `curated`, or `views` for what is not stored.
+        sql: The file's text.
+        reads: Names of the tables and views in it.
+    """
+
+    name: str
+    zone: str
+    sql: str
+    reads: frozenset[str]
+
+    def tree(self) -> exp.Expression:
+        """Returns the SELECT as a fresh SQLGlot tree."""
+        return parse(self.sql)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """All SELECTs of the lake and the order in which they can run."""
+
+    selects: Mapping[str, SqlTable]
+
+    def order(self) -> tuple[str, ...]:
+        """Returns tables and views, each after everything that it reads."""
+        edges = {name: sorted(select.reads & self.selects.keys()) for name, select in sorted(self.selects.items())}
+        return tuple(TopologicalSorter(edges).static_order())
+
+    def tables(self) -> tuple[SqlTable, ...]:
+        """Returns the stored tables in an order in which they can be built."""
+        return tuple(self.selects[name] for name in self.order() if self.selects[name].zone != "views")
+
+    def closure(self, name: str) -> frozenset[str]:
+        """Returns the views under `name` and the stored tables that it reads directly or through views."""
+        found: set[str] = set()
+        todo = list(self.selects[name].reads)
+        while todo:
+            read = todo.pop()
+            if read not in found:
+                found.add(read)
+                if read in self.selects and self.selects[read].zone == "views":
+                    todo.extend(self.selects[read].reads)
+        return frozenset(found)
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """Returns the stored tables that `name` reads, directly or through views, sorted."""
+        views = {select.name for select in self.selects.values() if select.zone == "views"}
+        return tuple(sorted(self.closure(name) - views))
+
+    def fingerprint(self, name: str) -> str:
+        """Returns 16 hex digits that change when the SQL of `name`, or of a view under it, changes in meaning.
+
+        Comments and white space do not count.
+        """
+        views = {read for read in self.closure(name) if read in self.selects and self.selects[read].zone == "views"}
+        canonical = "\n".join(f"{n}: {self.selects[n].tree().sql('duckdb', comments=False)}" for n in sorted({name, *views}))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def parse(sql: str) -> exp.Expression:
+    """Returns one statement in the lake's dialect as a SQLGlot tree."""
+    import sqlglot
+
+    return sqlglot.parse_one(sql, dialect="duckdb")
+
+
+def _reads(sql: str) -> frozenset[str]:
+    from sqlglot import exp
+
+    tree = parse(sql)
+    local = {cte.alias for cte in tree.find_all(exp.CTE)}
+    return frozenset(table.name for table in tree.find_all(exp.Table)) - local
+
+
+@cache
+def graph() -> Graph:
+    """Returns the graph of the package's own SQL files."""
+    root = resources.files("stedi") / "sql"
+    selects = {}
+    for zone in ("views", "trusted", "curated"):
+        for entry in (root / zone).iterdir():
+            if entry.name.endswith(".sql"):
+                name, sql = entry.name.removesuffix(".sql"), entry.read_text("utf-8")
+                selects[name] = SqlTable(name, zone, sql, _reads(sql))
+    return Graph(selects)
+
+
+@cache
+def assertions() -> tuple[SqlTable, ...]:
+    """Returns the package's assertions: SELECTs that find a violation by each row that they return."""
+    root = resources.files("stedi") / "sql" / "assertions"
+    found = [(e.name.removesuffix(".sql"), e.read_text("utf-8")) for e in root.iterdir() if e.name.endswith(".sql")]
+    return tuple(SqlTable(name, "assertions", sql, _reads(sql)) for name, sql in sorted(found))
