@@ -1,0 +1,159 @@
+"""The walls between modules: data flow down one list, and nothing imports back up it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import stedi
+
+SOURCE = Path(stedi.__file__).parent
+
+ORDER = (
+    "errors",
+    "durable",
+    "config",
+    "contracts",
+    "records",
+    "reader",
+    "tables",
+    "catalog",
+    "engines",
+    "privacy",
+    "delivery",
+    "landing",
+    "build",
+    "output",
+    "query",
+    "lake",
+    "ndjson",
+    "crawl",
+    "ddl",
+    "sample",
+    "__init__",
+    "cli",
+    "__main__",
+)
+"""Top to bottom: a module may import those before it. A package counts as one module."""
+
+PURE = ("contracts", "records", "tables")
+IMPURE = {
+    *("asyncio", "datetime", "getpass", "http", "io", "multiprocessing", "os", "pathlib", "platform"),
+    *("random", "secrets", "shutil", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile", "time"),
+    *("urllib", "uuid"),
+}
+"""Clock, disk, network, chance and machine."""
+
+HEAVY = {
+    *("duckdb", "fastavro", "numpy", "pandas", "polars", "pyarrow", "pydantic", "pyiceberg", "sqlalchemy"),
+    *("sqlglot", "zstandard"),
+}
+"""What must not be imported before it is needed: a command line answers at once."""
+
+LOADED_BY_OTHERS = {"stedi.__main__", "stedi.catalog.files"}
+"""Runs when imported; and what PyIceberg loads by name, when PyIceberg is there already."""
+
+
+def modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields line and dotted name of everything that a module imports, anywhere in it, types included."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: expected a whole name, not a relative one"
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+def own_layer(name: str) -> str | None:
+    """Returns the layer that an imported name belongs to, or None for what is not ours."""
+    first, *rest = name.split(".")
+    if first != "stedi":
+        return None
+    if rest and ((SOURCE / rest[0]).is_dir() or (SOURCE / f"{rest[0]}.py").is_file()):
+        return rest[0]
+    return "__init__"
+
+
+def calls(path: Path, function: str) -> list[int]:
+    """Returns the lines on which a module calls a built-in function."""
+    tree = ast.parse(path.read_text("utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [c.lineno for c in found if isinstance(c.func, ast.Name) and c.func.id == function]
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_imports_never_point_back_up_the_list(path: Path) -> None:
+    assert layer(path) in ORDER, f"{dotted(path)} stands in no layer: give it its place in ORDER"
+    place = ORDER.index(layer(path))
+    for line, name in imports(path):
+        other = own_layer(name)
+        if other is not None and other != layer(path):
+            assert other in ORDER[:place], f"{dotted(path)} line {line} imports {name}, which stands below it"
+
+
+def test_every_layer_of_the_list_exists() -> None:
+    assert set(ORDER) - {layer(path) for path in modules()} <= {"__main__"}
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_modules_touch_no_clock_disk_or_network(name: str) -> None:
+    path = SOURCE / f"{name}.py"
+    assert not {imported.split(".")[0] for _, imported in imports(path)} & IMPURE
+    assert not calls(path, "open")
+
+
+def test_only_the_catalog_imports_pyiceberg() -> None:
+    outside = [path for path in modules() if layer(path) != "catalog"]
+    assert not [dotted(p) for p in outside for _, name in imports(p) if name.split(".")[0] == "pyiceberg"]
+
+
+def test_only_the_command_line_prints() -> None:
+    assert {dotted(path) for path in modules() if calls(path, "print")} <= {"stedi.cli"}
+
+
+def test_importing_any_module_imports_nothing_heavy() -> None:
+    names = sorted({dotted(path) for path in modules()} - LOADED_BY_OTHERS)
+    script = f"import importlib, sys\nfor n in {names!r}: importlib.import_module(n)\nprint(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not set(run.stdout.split()) & set(HEAVY)
+
+
+def test_the_public_names_are_listed_exist_and_are_documented() -> None:
+    names = stedi.__all__
+    assert len(names) == len(set(names)) <= 15
+    for name in names:
+        value = getattr(stedi, name)
+        if callable(value):
+            assert inspect.getdoc(value), f"stedi.{name} has no docstring"
+
+
+def test_the_public_names_are_all_of_them() -> None:
+    tree = ast.parse((SOURCE / "__init__.py").read_text("utf-8"))
+    imported = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    public = {name for name in imported if not name.startswith("_") and name != "annotations"}
+    assert public <= set(stedi.__all__)
