@@ -1,0 +1,207 @@
+"""The five tables as plain Python works them out, straight from the rules of consent (DESIGN section 2).
+
+Records as delivered come in, lists of tuples go out. Nothing here is shared with `stedi`: what the lake's SQL and
+this page agree on, two people have read the same way. Slow and plain on purpose; every rule is one function.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+Record = Mapping[str, object]
+World = Mapping[str, Sequence[Record]]
+"""Records by feed: `customer`, `accelerometer`, `step_trainer`."""
+Row = tuple[object, ...]
+
+INSTANT_END = 253_402_300_800_000
+TEXTS = ("customerName", "phone", "birthDay")
+CONSENTS = ("shareWithResearchAsOfDate", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate")
+TABLES = (
+    "customers_trusted",
+    "accelerometer_trusted",
+    "customers_curated",
+    "step_trainer_trusted",
+    "machine_learning_curated",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What the lake must hold; every list sorted, instants as epoch milliseconds, birthdays as ISO text or None.
+
+    `withheld` are (sensorReadingTime, serialNumber, distanceFromObject).
+    """
+
+    customers_trusted: list[Row]
+    accelerometer_trusted: list[Row]
+    customers_curated: list[Row]
+    step_trainer_trusted: list[Row]
+    machine_learning_curated: list[Row]
+    withheld: list[Row]
+
+    def counts(self) -> dict[str, int]:
+        return {name: len(getattr(self, name)) for name in TABLES}
+
+
+def tables(world: World, now_ms: int, readings: str, pseudonym: Callable[[str], str]) -> Tables:
+    """Returns the five tables and the withheld readings.
+
+    Args:
+        world: All good records; optional fields of customers may hold anything.
+        now_ms: The start of the build.
+        readings: `all` or `since-consent`.
+        pseudonym: The customer id of an email address as delivered.
+    """
+    if readings not in ("all", "since-consent"):
+        raise ValueError(readings)
+    delivered = [_as_landed(record) for record in world.get("customer", ())]
+    by_person: dict[str, list[Record]] = defaultdict(list)
+    for record in delivered:
+        by_person[pseudonym(str(record["email"]))].append(record)
+    current = {person: current_record(records, now_ms) for person, records in by_person.items()}
+    trusted = {person: record for person, record in current.items() if consents(record, now_ms)}
+
+    motions: dict[str, set[Row]] = defaultdict(set)  # rule 5, of everybody
+    for reading in world.get("accelerometer", ()):
+        row = (_integer(reading["timestamp"]), *(_number(reading[axis]) for axis in "xyz"))
+        motions[pseudonym(str(reading["user"]))].add(row)
+
+    def counts_for(person: str, instant: object) -> bool:  # rule 4
+        return readings == "all" or _integer(instant) >= _integer(trusted[person][CONSENTS[0]])
+
+    trusted_motions = {
+        person: {row for row in motions.get(person, ()) if counts_for(person, row[0])} for person in trusted
+    }
+    curated = {person for person, rows in trusted_motions.items() if rows}
+
+    steps, withheld = owned_steps(world, by_person, motions)
+    trusted_steps = [row for row in steps if row[0] in curated and counts_for(str(row[0]), row[1])]
+    learning = [
+        (person, instant, distance, *motion[1:])
+        for person, instant, _serial, distance in trusted_steps
+        for motion in _at(trusted_motions[str(person)], instant)
+    ]
+    return Tables(
+        customers_trusted=sorted((_customer(p, r) for p, r in trusted.items()), key=_order),
+        accelerometer_trusted=sorted((p, *row) for p, rows in trusted_motions.items() for row in rows),
+        customers_curated=sorted((_customer(p, trusted[p]) for p in curated), key=_order),
+        step_trainer_trusted=sorted(trusted_steps),
+        machine_learning_curated=sorted(learning),
+        withheld=sorted(withheld),
+    )
+
+
+def consents(record: Record, now_ms: int) -> bool:
+    """Rule 3, of a record as landed: an instant, and not after the start of the build."""
+    research = record[CONSENTS[0]]
+    return research is not None and _integer(research) <= now_ms
+
+
+def current_record(records: Sequence[Record], now_ms: int) -> Record:
+    """Rule 2: the last update; of several, the one that the rule's list prefers."""
+
+    def rank(record: Record) -> tuple[object, ...]:
+        return (
+            record["lastUpdateDate"],
+            not consents(record, now_ms),
+            *_absent_least(record[CONSENTS[0]]),
+            record["registrationDate"],
+            record["serialNumber"],
+            *(part for name in TEXTS for part in _absent_least(record[name])),
+            record["email"],
+            *(part for name in CONSENTS[1:] for part in _absent_least(record[name])),
+        )
+
+    return max(records, key=rank)
+
+
+def owned_steps(
+    world: World, by_person: Mapping[str, Sequence[Record]], motions: Mapping[str, set[Row]]
+) -> tuple[set[Row], set[Row]]:
+    """Rule 6: the readings that belong to somebody, with the owner in front, and those withheld."""
+    claimants: dict[str, set[str]] = defaultdict(set)
+    for person, records in by_person.items():
+        for record in records:
+            claimants[str(record["serialNumber"])].add(person)
+    moved_at = {person: {row[0] for row in rows} for person, rows in motions.items()}
+    owned: set[Row] = set()
+    withheld: set[Row] = set()
+    for reading in world.get("step_trainer", ()):
+        serial, instant = str(reading["serialNumber"]), _integer(reading["sensorReadingTime"])
+        row = (instant, serial, _integer(reading["distanceFromObject"]))
+        owners = claimants.get(serial, set())
+        if len(owners) > 1:
+            owners = {person for person in owners if instant in moved_at.get(person, ())}
+            if len(owners) != 1:
+                withheld.add(row)
+        if len(owners) == 1:
+            owned.add((next(iter(owners)), *row))
+    return owned, withheld
+
+
+def read_clean(path: Path) -> dict[str, list[dict[str, object]]]:
+    """Returns the records of a folder that holds `customer`, `accelerometer` and `step_trainer`, one record a line."""
+    return {feed: list(_lines(path / feed)) for feed in ("customer", "accelerometer", "step_trainer")}
+
+
+def _lines(folder: Path) -> Iterator[dict[str, object]]:
+    for file in sorted(folder.rglob("*.json")):
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.strip():
+                    yield json.loads(line)
+
+
+def _as_landed(record: Record) -> dict[str, object]:
+    """A customer record whose optional fields are what the contract says, or None."""
+    landed = {name: record[name] for name in ("email", "serialNumber", "registrationDate", "lastUpdateDate")}
+    for name in TEXTS:
+        value = record.get(name)
+        landed[name] = value if isinstance(value, str) else None
+    for name in CONSENTS:
+        value = record.get(name)
+        landed[name] = value if type(value) is int and 0 < value < INSTANT_END else None
+    return landed
+
+
+def _customer(person: str, record: Record) -> Row:
+    instants = (record[name] for name in ("registrationDate", "lastUpdateDate", *CONSENTS))
+    texts = (record["customerName"], record["email"], record["phone"])
+    return (person, *texts, _birthday(record["birthDay"]), record["serialNumber"], *instants)
+
+
+def _birthday(text: object) -> str | None:
+    if not isinstance(text, str) or not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return None
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        return None
+
+
+def _at(motions: set[Row], instant: object) -> list[Row]:
+    return [motion for motion in motions if motion[0] == instant]
+
+
+def _absent_least(value: object) -> tuple[bool, object]:
+    return (value is not None, "" if value is None else value)
+
+
+def _order(row: Row) -> str:
+    return str(row[0])
+
+
+def _integer(value: object) -> int:
+    assert type(value) is int, type(value)
+    return value
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float) and not isinstance(value, bool), type(value)
+    return float(value)
