@@ -1,0 +1,269 @@
+"""Measures the lake and its peers on the same files, interleaved, and writes the tables of the docs.
+
+    python -m benchmarks [--quick] [--repeats N] [--customers N --readings N] [--only NAME ...]
+
+Sample data -> each contender as whole processes, in turn, several times -> medians -> stdout and docs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import measure, spark
+from benchmarks.measure import Cost
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build/bench"
+PEERS = ROOT / "benchmarks/peers"
+STEDI = Path(sys.executable).parent / "stedi"
+KEY = {"STEDI_PSEUDONYM_KEY": "5d" * 32}
+"""For made-up people; kept out of the home folder of whoever measures."""
+
+Contender = Callable[[Path, Path], Cost]
+"""Does the job on a landing folder into an empty folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """One made landing folder.
+
+    Attributes:
+        name: As the tables call it.
+        path: The folder.
+        readings: Accelerometer and step trainer records.
+        bytes: Size of its JSON.
+    """
+
+    name: str
+    path: Path
+    readings: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A contender's medians and worst peak over the repeats, and its training rows."""
+
+    name: str
+    cost: Cost
+    spread: float
+    rows: str
+
+
+def made(name: str, customers: int, readings: int) -> Data:
+    """Makes sample data, or takes what an earlier run made."""
+    from stedi import sample
+
+    path = WORK / f"data-{customers}-{readings}"
+    if not (path / "answer.json").exists():
+        print(f"Making {readings:,} readings of {customers:,} customers in {path}", file=sys.stderr)
+        shutil.rmtree(path, ignore_errors=True)
+        sample.write(path, customers=customers, readings=readings, seed=7, dirty=False)
+    size = sum(file.stat().st_size for file in path.rglob("*.json") if file.parent != path)
+    return Data(name, path, readings, size)
+
+
+def lake(landing: Path, out: Path) -> Cost:
+    """This project: two commands, two processes."""
+    stedi = [STEDI, "--lake", out / "lake"]
+    folders = [landing / feed for feed in ("customer", "accelerometer", "step_trainer")]
+    return measure.run([*stedi, "land", *folders], KEY).then(measure.run([*stedi, "build"], KEY))
+
+
+def land_only(landing: Path, out: Path) -> Cost:
+    """This project's landing alone, accelerometer files only."""
+    return measure.run([STEDI, "--lake", out / "lake", "land", landing / "accelerometer"], KEY)
+
+
+def peer(script: str, python: str | Path = sys.executable) -> Contender:
+    """Returns a contender that is a script of `peers`."""
+    return lambda landing, out: measure.run([python, PEERS / f"{script}.py", landing, out])
+
+
+def contenders() -> dict[str, Contender]:
+    """Returns who can run here; says who cannot, and why."""
+    found = {
+        "STEDI lake": lake,
+        "DuckDB script": peer("bare_duckdb"),
+        "Polars": peer("lazy_polars"),
+    }
+    python, why = spark.python(WORK / "spark-venv")
+    if python:
+        return {**found, "PySpark": peer("glue_spark", python)}
+    print(f"PySpark is left out: {why}", file=sys.stderr)
+    return found
+
+
+def race(data: Data, runners: dict[str, Contender], repeats: int) -> list[Row]:
+    """Runs everybody in turn, as often as asked, and returns a row for each."""
+    for file in data.path.rglob("*.json"):  # into the page cache, for everybody alike
+        file.read_bytes()
+    costs: dict[str, list[Cost]] = {name: [] for name in runners}
+    rows: dict[str, str] = {}
+    for repeat in range(repeats):
+        for name in list(costs):
+            out = WORK / "out"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(parents=True)
+            try:
+                cost = runners[name](data.path, out)
+            except measure.Failed as failure:
+                print(f"{name} is left out: {failure}", file=sys.stderr)
+                del costs[name]
+                continue
+            rows[name] = training_rows(out)
+            costs[name].append(cost)
+            print(f"  {name} {repeat + 1}/{repeats}: {cost.wall:.2f} s", file=sys.stderr)
+    shutil.rmtree(WORK / "out", ignore_errors=True)
+    return [row(name, found, rows[name]) for name, found in costs.items()]
+
+
+def row(name: str, costs: list[Cost], rows: str) -> Row:
+    """Returns the medians of wall and CPU time, and the highest peak."""
+    walls = [cost.wall for cost in costs]
+    median = Cost(
+        statistics.median(walls),
+        statistics.median(cost.cpu for cost in costs),
+        max(cost.peak for cost in costs),
+    )
+    return Row(name, median, max(walls) - min(walls), rows)
+
+
+def training_rows(out: Path) -> str:
+    """Returns how many training rows a contender ended with, read by DuckDB from what it wrote."""
+    import duckdb
+
+    if (out / "lake/catalog.db").exists():
+        from stedi.catalog.snapshots import read_catalog
+
+        state = read_catalog(out / "lake/catalog.db").get("machine_learning_curated")
+        return f"{state.current.total('records'):,}" if state and state.current else ""
+    written = out / "machine_learning_curated"
+    files = f"{written}/*.parquet" if written.is_dir() else f"{written}.parquet"
+    if not written.is_dir() and not Path(files).exists():
+        return ""
+    found = duckdb.sql(f"select count(*) from '{files}'").fetchall()
+    return f"{found[0][0]:,}"
+
+
+def table(data: Data, rows: list[Row]) -> str:
+    """Returns a Markdown table; ratios are to the first row's wall time."""
+    if not rows:
+        return "Nobody finished."
+    base = rows[0].cost.wall
+    lines = [
+        "| | wall s | ± | CPU s | peak MB | readings/s | MB/s | wall, lake = 1 | training rows |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for r in rows:
+        wall = r.cost.wall
+        cells = (
+            *(r.name, f"{wall:.2f}", f"{r.spread / 2:.2f}", f"{r.cost.cpu:.2f}", f"{r.cost.peak / 1e6:,.0f}"),
+            *(
+                f"{data.readings / wall:,.0f}",
+                f"{data.bytes / 1e6 / wall:,.0f}",
+                f"{wall / base:.2f}",
+                r.rows,
+            ),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def start_up(data: Data, repeats: int) -> str:
+    """Returns a Markdown table of how long small commands take, process start included."""
+    out = WORK / "start"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    stedi = [STEDI, "--lake", out / "lake"]
+    lake(data.path, out)
+    commands = {
+        "stedi --help": [STEDI, "--help"],
+        "stedi tables": [*stedi, "tables"],
+        "stedi query 'select count(*) from machine_learning_curated'": [
+            *stedi,
+            "query",
+            "select count(*) from machine_learning_curated",
+        ],
+        "stedi build, nothing to do": [*stedi, "build"],
+        "a bare Python": [sys.executable, "-c", ""],
+    }
+    lines = ["| | wall s | slowest |", "| --- | --: | --: |"]
+    for name, command in commands.items():
+        walls = [measure.run(command, KEY).wall for _ in range(repeats)]
+        lines.append(f"| `{name}` | {statistics.median(walls):.3f} | {max(walls):.3f} |")
+    shutil.rmtree(out)
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Returns one line on where and with what it was measured."""
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("stedi", "duckdb", "polars", "pyarrow", "pyiceberg")
+    )
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}; {versions}; PySpark {spark.VERSION}."
+    )
+
+
+def replace(path: Path, marker: str, text: str) -> None:
+    """Puts text between a file's `<!-- marker -->` and `<!-- /marker -->`, if it has them."""
+    before, opening, rest = path.read_text("utf-8").partition(f"<!-- {marker} -->\n")
+    _, closing, after = rest.partition(f"<!-- /{marker} -->")
+    if opening and closing:
+        path.write_text(f"{before}{opening}{text}\n{closing}{after}", "utf-8")
+
+
+def main() -> None:
+    """Parses the words of the call, measures, prints, and writes the docs."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="1.3 million readings only")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each contender (3)")
+    parser.add_argument("--readings", type=int, help="another size; the docs stay as they are")
+    parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
+    parser.add_argument(
+        "--only", action="append", help="one contender, by its name in the table; may be repeated"
+    )
+    parser.add_argument("--no-docs", action="store_true", help="print only")
+    options = parser.parse_args()
+    sizes = [("1.3M", 2_000, 1_300_000), ("13M", 20_000, 13_000_000)][: 1 if options.quick else 2]
+    if options.readings:
+        sizes, options.no_docs = [(f"{options.readings:,}", options.customers, options.readings)], True
+    WORK.mkdir(parents=True, exist_ok=True)
+    runners = contenders()
+    if options.only:
+        runners = {name: run for name, run in runners.items() if name in options.only}
+        options.no_docs = True
+    sections = {"bench machine": machine()}
+    for name, customers, readings in sizes:
+        data = made(name, customers, readings)
+        print(f"{name}: {data.bytes / 1e6:,.0f} MB of JSON", file=sys.stderr)
+        sections[f"bench {name}"] = table(data, race(data, runners, options.repeats))
+        if not options.only:
+            motion = sum(f.stat().st_size for f in (data.path / "accelerometer").iterdir())
+            alone = {"STEDI lake": land_only, "DuckDB COPY": peer("bare_copy")}
+            records = sum(f.read_bytes().count(b"\n") for f in (data.path / "accelerometer").iterdir())
+            sections[f"bench landing {name}"] = table(
+                Data(name, data.path, records, motion), race(data, alone, options.repeats)
+            )
+            sections[f"bench start {name}"] = start_up(data, 10)
+    for marker, text in sections.items():
+        print(f"\n{marker}\n\n{text}")
+        if not options.no_docs:
+            for path in (ROOT / "docs/benchmarks.md", ROOT / "README.md"):
+                replace(path, marker, text)
+
+
+if __name__ == "__main__":
+    main()

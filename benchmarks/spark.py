@@ -1,0 +1,31 @@
+"""Finds or makes an environment with PySpark of its own; tells why there is none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+VERSION = "4.1.1"
+"""What AWS Glue 6.0 runs."""
+
+
+def python(folder: Path) -> tuple[Path | None, str]:
+    """Returns a Python that has PySpark, or None and the reason why not."""
+    java = Path(os.environ["JAVA_HOME"], "bin/java") if "JAVA_HOME" in os.environ else shutil.which("java")
+    if not java or subprocess.run([java, "-version"], capture_output=True, check=False).returncode:
+        return None, "there is no Java"
+    found = folder / "bin/python"
+    if not (folder / f".pyspark-{VERSION}").exists():
+        print(f"Installing PySpark {VERSION} into {folder}, about 450 MB", file=sys.stderr)
+        for command in (
+            [sys.executable, "-m", "venv", "--clear", folder],
+            [found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"pyspark=={VERSION}"],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                return None, f"PySpark could not be installed: {done.stderr.strip().splitlines()[-1:]}"
+        (folder / f".pyspark-{VERSION}").touch()
+    return found, ""
