@@ -1,3 +1,56 @@
-"""STEDI lake: a consent-aware data lake of step detection data."""
+"""STEDI lake: a consent-aware data lake of step detection data.
+
+    >>> import stedi
+    >>> lake = stedi.Lake.open("lake")
+    >>> lake.query("select count(*) from machine_learning_curated").arrow()
+
+`Lake` is the way in; the rest are what its verbs return, and `StediError`, above everything raised on purpose.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from stedi.build import Build, Built, Step
+    from stedi.catalog.snapshots import Snapshot
+    from stedi.errors import StediError
+    from stedi.lake import Lake, Table
+    from stedi.landing import LandedFile, Landing
+    from stedi.query import Result
+
+__all__ = [
+    "Build",
+    "Built",
+    "Lake",
+    "LandedFile",
+    "Landing",
+    "Result",
+    "Snapshot",
+    "StediError",
+    "Step",
+    "Table",
+]
+
+_HOMES = {
+    "Build": "stedi.build",
+    "Built": "stedi.build",
+    "LandedFile": "stedi.landing",
+    "Lake": "stedi.lake",
+    "Landing": "stedi.landing",
+    "Result": "stedi.query",
+    "Snapshot": "stedi.catalog.snapshots",
+    "StediError": "stedi.errors",
+    "Step": "stedi.build",
+    "Table": "stedi.lake",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name when it is first used, so that the command line answers at once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stedi' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ from stedi.engines.duckdb import DuckDB, quoted
 from stedi.errors import AuditFailed, StediError
 from stedi.privacy import consent
 from stedi.privacy.pseudonyms import Key
-from stedi.tables import COLUMNS, DataFile, Graph
+from stedi.tables import COLUMNS, DataFile, Graph, SqlTable
 
 Action = Literal["none", "append", "by-customer", "rebuild"]
 Progress = Callable[[str], None]
@@ -111,7 +112,12 @@ def policy(config: Config) -> str:
 
 
 def plan(
-    states: Mapping[str, TableState], config: Config, now: int, *, full: bool = False, graph: Graph | None = None
+    states: Mapping[str, TableState],
+    config: Config,
+    now: int,
+    *,
+    full: bool = False,
+    graph: Graph | None = None,
 ) -> tuple[Step, ...]:
     """Returns what a build would do to each table, in build order.
 
@@ -131,7 +137,12 @@ def plan(
 
 
 def _why(
-    name: str, states: Mapping[str, TableState], steps: Mapping[str, Step], config: Config, now: int, graph: Graph
+    name: str,
+    states: Mapping[str, TableState],
+    steps: Mapping[str, Step],
+    config: Config,
+    now: int,
+    graph: Graph,
 ) -> str:
     current = states[name].current
     built = current.summary if current else {}
@@ -245,10 +256,8 @@ class _Run:
                     files = engine.write(name, engine.prepare(select.sql, parameters), folder)
                     self.staged[name] = _Staged(step, self._before[name], files, time.monotonic() - started)
                     engine.bind(name, files)
-                elif name == "people" and name in needed:
-                    engine.pseudonymise(name, engine.prepare(select.sql, parameters), self._key.customer_id)
                 elif select.zone == "views" and name in needed:
-                    engine.keep(name, engine.prepare(select.sql, parameters))
+                    _keep(engine, select, parameters, self._key)
             progress("audit")
             self._remember(engine)
             self._audit(engine)
@@ -322,6 +331,33 @@ class _Run:
                     f"{name}: consent proof: expected no row of a customer who does not consent, "
                     f"found rows of {found} such customers; nothing was published"
                 )
+
+
+def withheld(catalog: Catalog, config: Config, key: Key, temporary: Path) -> list[tuple[datetime, str, int, int]]:
+    """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6), as landed now.
+
+    Returns:
+        Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
+    """
+    graph = tables.graph()
+    with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+        for name, state in catalog.tables().items():
+            engine.bind(name, catalog.files(state))
+        for name in graph.order():
+            if name in graph.closure("shared_readings") | {"shared_readings"} and graph.selects[name].zone == "views":
+                _keep(engine, graph.selects[name], {}, key)
+        return engine.rows(
+            "select instant(sensorReadingTime), serialNumber, distanceFromObject, matches from shared_readings "
+            "where matches <> 1 order by serialNumber, sensorReadingTime, distanceFromObject"
+        )
+
+
+def _keep(engine: DuckDB, view: SqlTable, parameters: Mapping[str, str | int], key: Key) -> None:
+    sql = engine.prepare(view.sql, parameters)
+    if view.name == "people":
+        engine.pseudonymise(view.name, sql, key.customer_id)
+    else:
+        engine.keep(view.name, sql)
 
 
 def _result(run: str, steps: Sequence[Step], staged: Mapping[str, _Staged], after: Mapping[str, TableState]) -> Build:

@@ -93,7 +93,9 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
         raise ConfigError(f"{path}: expected TOML: {error}") from error
     found = document.pop("format", None)
     if found != FORMAT:
-        raise ConfigError(f"{path}: format: expected {FORMAT}, found {found!r}; use the version of stedi that made this lake")
+        raise ConfigError(
+            f"{path}: format: expected {FORMAT}, found {found!r}; use the version of stedi that made this lake"
+        )
     values: dict[str, object] = {}
     for table, entries in document.items():
         if not isinstance(entries, dict):
@@ -148,11 +150,17 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
     config = Config(**arguments)  # type: ignore[arg-type] # types were compared above
     if config.readings not in get_args(Readings):
         expected = " or ".join(get_args(Readings))
-        raise ConfigError(f"{sources['consent.readings']}: consent.readings: expected {expected}, found {config.readings!r}")
+        raise ConfigError(
+            f"{sources['consent.readings']}: consent.readings: expected {expected}, found {config.readings!r}"
+        )
     if config.engine_threads < 0:
-        raise ConfigError(f"{sources['engine.threads']}: engine.threads: expected 0 or more, found {config.engine_threads}")
+        raise ConfigError(
+            f"{sources['engine.threads']}: engine.threads: expected 0 or more, found {config.engine_threads}"
+        )
     if not 0 < config.query_seconds < float("inf"):
-        raise ConfigError(f"{sources['query.seconds']}: query.seconds: expected more than 0, found {config.query_seconds}")
+        raise ConfigError(
+            f"{sources['query.seconds']}: query.seconds: expected more than 0, found {config.query_seconds}"
+        )
     for key in ("engine.memory", "query.memory"):
         if key in values and not _is_size(getattr(config, _KEYS[key])):
             raise ConfigError(f"{sources[key]}: {key}: expected a size such as 600MB or 2GB, found {values[key]!r}")
@@ -161,7 +169,11 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
 
 def _is_size(text: str) -> bool:
     number = text.rstrip("KMGTiB")
-    return number.isascii() and number.isdigit() and text.removeprefix(number) in ("KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB")
+    return (
+        number.isascii()
+        and number.isdigit()
+        and text.removeprefix(number) in ("KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB")
+    )
 
 
 def _parsed(variable: str, key: str, text: str) -> object:

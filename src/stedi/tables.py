@@ -72,7 +72,6 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             *(Column(field.name, _KIND_TYPES[field.kind]) for field in contract.fields),
             Column("_extra", "string"),
             Column("_file", "string"),
-            Column("_batch", "string"),
         )
         for contract in CONTRACTS.values()
     },
@@ -206,7 +205,9 @@ class Graph:
         Comments and white space do not count.
         """
         views = {read for read in self.closure(name) if read in self.selects and self.selects[read].zone == "views"}
-        canonical = "\n".join(f"{n}: {self.selects[n].tree().sql('duckdb', comments=False)}" for n in sorted({name, *views}))
+        canonical = "\n".join(
+            f"{n}: {self.selects[n].tree().sql('duckdb', comments=False)}" for n in sorted({name, *views})
+        )
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

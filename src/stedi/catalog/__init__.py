@@ -68,7 +68,10 @@ class Catalog:
                 for place, column in enumerate(columns, start=1)
             ]
             table = catalog.create_table_if_not_exists(
-                (NAMESPACE, name), Schema(*fields), location=f"file://{self.folder(name)}", properties=_PROPERTIES
+                (NAMESPACE, name),
+                Schema(*fields),
+                location=f"file://{self.folder(name)}",
+                properties=_PROPERTIES,
             )
             # PyIceberg stages on a branch only where main has a snapshot: an empty one
             if table.current_snapshot() is None:
@@ -152,7 +155,8 @@ class Catalog:
         current = iceberg.metadata.current_snapshot_id
         if current != base:
             raise CommitConflict(
-                f"Cannot stage {table}: main has moved: expected snapshot {base}, found {current}. Run `stedi build` again."
+                f"Cannot stage {table}: main has moved: expected snapshot {base}, found {current}. "
+                "Run `stedi build` again."
             )
         from pyiceberg.table.update.snapshot import ManageSnapshots
 
@@ -177,18 +181,22 @@ class Catalog:
         try:
             self._iceberg().commit_table(
                 iceberg,
-                (AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),
-                    AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": staged}),),
+                (
+                    AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),
+                    AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": staged}),
+                ),
                 (
                     SetSnapshotRefUpdate.model_validate(
-{"ref-name": "main", "type": SnapshotRefType.BRANCH, "snapshot-id": staged}),
+                        {"ref-name": "main", "type": SnapshotRefType.BRANCH, "snapshot-id": staged}
+                    ),
                     RemoveSnapshotRefUpdate.model_validate({"ref-name": branch}),
                 ),
             )
         except CommitFailedException as error:
             found = self.table(table).current
             raise CommitConflict(
-                f"Cannot publish {table}: main has moved: expected snapshot {base}, found {found.id if found else None}. "
+                f"Cannot publish {table}: main has moved: expected snapshot {base}, found "
+                f"{found.id if found else None}. "
                 "Run `stedi build` again."
             ) from error
 
@@ -238,14 +246,20 @@ class Catalog:
             producer.commit()
             transaction.commit_transaction()
         except (CommitFailedException, ValidationException) as error:
-            raise CommitConflict(f"Cannot commit to {table}: other writers came first. Run the command again.") from error
+            raise CommitConflict(
+                f"Cannot commit to {table}: other writers came first. Run the command again."
+            ) from error
         return snapshot_id
 
 
 def _entries(iceberg: Table) -> list[IcebergFile]:
     snapshot = iceberg.current_snapshot()
     assert snapshot is not None, "files leave a table that has some"
-    return [entry.data_file for manifest in snapshot.manifests(iceberg.io) for entry in manifest.fetch_manifest_entry(iceberg.io)]
+    return [
+        entry.data_file
+        for manifest in snapshot.manifests(iceberg.io)
+        for entry in manifest.fetch_manifest_entry(iceberg.io)
+    ]
 
 
 def _iceberg_file(table: str, file: DataFile) -> IcebergFile:
@@ -264,7 +278,7 @@ def _iceberg_file(table: str, file: DataFile) -> IcebergFile:
             lower[place], upper[place] = (to_bytes(LongType(), int(bound)) for bound in (least, greatest))
         elif kind == "double":
             lower[place], upper[place] = (to_bytes(DoubleType(), float(bound)) for bound in (least, greatest))
-    found = IcebergFile.from_args(
+    return IcebergFile.from_args(
         content=DataFileContent.DATA,
         file_path=f"file://{file.path}",
         file_format=FileFormat.PARQUET,
@@ -280,4 +294,3 @@ def _iceberg_file(table: str, file: DataFile) -> IcebergFile:
         equality_ids=None,
         key_metadata=None,
     )
-    return found

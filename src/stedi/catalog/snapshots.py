@@ -100,7 +100,8 @@ def read_catalog(catalog: Path) -> dict[str, TableState]:
     try:
         with sqlite3.connect(f"file:{_quoted(catalog)}?mode=ro", uri=True, timeout=30) as connection:
             rows = connection.execute(
-                "select table_name, metadata_location from iceberg_tables where table_namespace = ? order by 1", (NAMESPACE,)
+                "select table_name, metadata_location from iceberg_tables where table_namespace = ? order by 1",
+                (NAMESPACE,),
             ).fetchall()
         connection.close()
     except sqlite3.Error as error:

@@ -15,7 +15,7 @@ from stedi.errors import LakeError
 from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile, parse
 
 if TYPE_CHECKING:
-    import duckdb
+    pass
 
 _BOUNDED = {"long", "double"}
 """Types whose bounds go into manifests; a text's bounds could be an address."""
@@ -74,13 +74,13 @@ class DuckDB:
             sql: A SELECT of one column, `address`, each once.
             customer_id: The pseudonym of an address.
         """
-        import pyarrow
+        import pyarrow as pa
 
         self.connection.execute(f"create or replace table {quoted(view)} (address varchar, customer_id varchar)")
         reader = self.connection.cursor().execute(sql).to_arrow_reader(1 << 14)
         for batch in reader:
             ids = [customer_id(address) for address in batch.column(0).to_pylist()]
-            people = pyarrow.table({"address": batch.column(0), "customer_id": pyarrow.array(ids, pyarrow.string())})
+            people = pa.table({"address": batch.column(0), "customer_id": pa.array(ids, pa.string())})
             self.connection.register("pseudonymised", people)
             self.connection.execute(f"insert into {quoted(view)} select * from pseudonymised")
             self.connection.unregister("pseudonymised")
@@ -103,7 +103,7 @@ class DuckDB:
         """
         from sqlglot import exp
 
-        def filled(node: exp.Expression) -> exp.Expression:
+        def filled(node: exp.Expr) -> exp.Expr:
             if isinstance(node, exp.Placeholder):
                 name = node.name
                 if name not in parameters:

@@ -45,7 +45,7 @@ def violations(staged: Iterable[tuple[str, int | None]], consents: Mapping[str, 
     """Counts customers who are staged and must not be.
 
     Args:
-        staged: Each staged customer with their earliest reading, epoch milliseconds, or None in a table without readings.
+        staged: Each staged customer with their earliest reading, epoch milliseconds; None in a table without.
         consents: What `consenting` returned.
         since_consent: Whether readings before the consent date are left out (rule 4).
 

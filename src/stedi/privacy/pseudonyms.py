@@ -83,7 +83,9 @@ def from_file(path: Path) -> Key:
             f"or set {VARIABLE}"
         ) from error
     if stat.S_IMODE(mode) & 0o077:
-        raise KeyRefused(f"pseudonym key {path}: expected mode 0600, found {stat.S_IMODE(mode):04o}; run `chmod 600` on it")
+        raise KeyRefused(
+            f"pseudonym key {path}: expected mode 0600, found {stat.S_IMODE(mode):04o}; run `chmod 600` on it"
+        )
     return _parsed(text, str(path))
 
 
@@ -102,7 +104,8 @@ def make(path: Path) -> Key:
             os.fsync(stream.fileno())
     except OSError as error:
         raise KeyRefused(
-            f"pseudonym key {path}: cannot be made ({error.strerror}); set {VARIABLE} to 64 hex digits, or STEDI_KEY_FILE"
+            f"pseudonym key {path}: cannot be made ({error.strerror}); set {VARIABLE} to 64 hex "
+            "digits, or STEDI_KEY_FILE"
         ) from error
     return key
 
@@ -113,5 +116,7 @@ def _parsed(text: str, where: str) -> Key:
     except ValueError:
         secret = b""
     if len(secret) != _BYTES:
-        raise KeyRefused(f"{where}: expected {2 * _BYTES} hex digits, found something else; nothing was read or written")
+        raise KeyRefused(
+            f"{where}: expected {2 * _BYTES} hex digits, found something else; nothing was read or written"
+        )
     return Key(secret)

@@ -1,0 +1,301 @@
+"""A lake, from Python: one folder, opened, and the verbs that the command line has.
+
+Each verb is one call into the module that does the work; the lake only knows where things lie.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stedi import build as building
+from stedi import config as settings
+from stedi import durable
+from stedi.build import Build, Step
+from stedi.catalog import Catalog, Snapshot, TableState
+from stedi.config import Config, Readings
+from stedi.errors import KeyRefused, LakeError, UsageError
+from stedi.privacy import pseudonyms
+from stedi.privacy.pseudonyms import Key
+from stedi.tables import DUCKDB_TYPES, ZONES
+
+if TYPE_CHECKING:
+    from stedi.landing import Landing, Progress
+    from stedi.landing.quarantine import Quarantine
+    from stedi.query import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of a lake, as it is now.
+
+    Attributes:
+        name: Its name.
+        zone: Its zone.
+        rows: Rows.
+        bytes: Size of its current data files.
+        snapshot: Id of the snapshot that readers see.
+        updated: When that became current, UTC.
+    """
+
+    name: str
+    zone: str
+    rows: int
+    bytes: int
+    snapshot: int | None
+    updated: datetime | None
+
+
+class Lake:
+    """A lake folder that exists; `Lake.open` and `Lake.create` give one.
+
+    Example:
+        >>> lake = stedi.Lake.open("lake")
+        >>> lake.land("inbox")
+        >>> lake.build()
+        >>> lake.query("select count(*) from machine_learning_curated").arrow()
+    """
+
+    def __init__(self, root: Path, config: Config) -> None:
+        self.root = root
+        self.config = config
+        self.catalog = Catalog(root)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Lake:
+        """Opens a lake.
+
+        Args:
+            path: The lake's folder.
+
+        Raises:
+            LakeError: There is no lake.
+            ConfigError: Its settings are not what is known.
+        """
+        root = Path(path).absolute()
+        if not (root / "lake.toml").is_file():
+            raise LakeError(
+                f"{path}: expected a lake, found none; make one with `stedi --lake {path} init`, or land into it"
+            )
+        return cls(root, settings.read(root / "lake.toml"))
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, readings: Readings = "all") -> Lake:
+        """Makes a lake: settings, catalog and, unless the environment has one, a pseudonym key outside of it.
+
+        Args:
+            path: A folder that is empty or not there yet.
+            readings: Which readings of a consenting customer are used (rule 4 of consent).
+
+        Raises:
+            UsageError: The folder holds something else, or a lake.
+            KeyRefused: No key can be made or read.
+        """
+        root = Path(path).absolute()
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            what = "a lake" if (root / "lake.toml").exists() else "something else"
+            raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
+        root.mkdir(parents=True, exist_ok=True)
+        root.chmod(0o700)
+        lake_id = secrets.token_hex(8)
+        key, file = _first_key(lake_id)
+        Catalog(root).create()
+        config = Config(lake_id=lake_id, key_fingerprint=key.fingerprint, key_file=file)
+        # the settings come last: a folder that has them is a whole lake
+        settings.write(settings.changed(config, readings=readings), root / "lake.toml")
+        return cls.open(root)
+
+    @classmethod
+    def open_or_create(cls, path: str | os.PathLike[str]) -> Lake:
+        """Opens a lake, or makes one with the defaults where there is none yet."""
+        return cls.open(path) if (Path(path) / "lake.toml").is_file() else cls.create(path)
+
+    def land(
+        self,
+        *paths: str | os.PathLike[str],
+        feed: str | None = None,
+        progress: Progress = lambda what, share: None,
+    ) -> Landing:
+        """Lands what is new among the files of these paths; landing them again adds nothing.
+
+        Args:
+            paths: Files, folders or globs.
+            feed: The feed of all of them: `customer`, `accelerometer` or `step_trainer`; told by names, then by
+                fields, if it is not given.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            What became of each file.
+        """
+        from stedi import landing
+
+        self.key()
+        return landing.land(
+            self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress
+        )
+
+    def build(self, *, full: bool = False, progress: building.Progress = lambda line: None) -> Build:
+        """Brings every table below landing up to date.
+
+        Args:
+            full: Rebuild everything, whatever has changed.
+            progress: Told each stage of the work.
+
+        Returns:
+            What was done to each table.
+
+        Raises:
+            AuditFailed: A table would break a rule; nothing was published.
+        """
+        key = self.key()
+        with durable.lock(self.root / "build.lock", wait=True, waiting=lambda: progress("waiting for another build")):
+            self._finish_landings()
+            return building.build(self.catalog, self.config, key, self.root, full=full, progress=progress)
+
+    def plan(self, *, full: bool = False) -> tuple[Step, ...]:
+        """Returns what `build` would do to each table, and why; changes nothing."""
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        return building.plan(self.catalog.tables(), self.config, now, full=full)
+
+    def query(self, sql: str, *, at: int | str | datetime | None = None) -> Result:
+        """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.
+
+        Args:
+            sql: The SELECT, in DuckDB's dialect.
+            at: A snapshot's id, or a time (ISO 8601; UTC unless it says otherwise): the tables as they were then.
+
+        Returns:
+            A result that gives Arrow: `.arrow()`, or `.reader()` batch by batch.
+
+        Raises:
+            QueryRefused: It is not one SELECT over the lake's tables.
+            QueryFailed: It ran out of time or memory, or a value in it failed.
+        """
+        from stedi import query
+
+        wanted = query.referenced(sql)
+        states = [state for state in self.catalog.tables().values() if state.name.lower() in wanted]
+        relations = []
+        for state, snapshot in zip(states, _pinned(states, at), strict=True):
+            columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
+            files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
+            relations.append(query.Relation(state.name, files, columns))
+        limits = query.Limits(
+            memory=self.config.query_memory, seconds=self.config.query_seconds, threads=self.config.threads
+        )
+        return query.run(sql, relations, limits, temporary=self.root / "tmp")
+
+    def tables(self) -> tuple[Table, ...]:
+        """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""
+        return tuple(_table(state) for state in self.catalog.tables().values())
+
+    def history(self, table: str) -> tuple[Snapshot, ...]:
+        """Returns a table's snapshots, newest first, with what each was built from."""
+        return self.catalog.table(table).history()
+
+    def quarantine(self) -> Quarantine:
+        """Returns the records that could not be taken: to list, to look at, to land again."""
+        from stedi.landing.quarantine import Quarantine
+
+        return Quarantine(self.catalog, self.config, self.root)
+
+    def withheld(self) -> list[tuple[datetime, str, int, int]]:
+        """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6 of consent).
+
+        Returns:
+            Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
+        """
+        return building.withheld(self.catalog, self.config, self.key(), self.root / "tmp")
+
+    def key(self) -> Key:
+        """Returns the lake's pseudonym key.
+
+        Raises:
+            KeyRefused: It is missing, or is not the key that this lake was made with.
+        """
+        key = pseudonyms.from_environment()
+        if key is None:
+            key = pseudonyms.from_file(Path(self.config.key_file or pseudonyms.default_file(self.config.lake_id)))
+        if key.fingerprint != self.config.key_fingerprint:
+            raise KeyRefused(
+                f"{self.root}: expected the pseudonym key with fingerprint "
+                f"{self.config.key_fingerprint}, found one with "
+                f"{key.fingerprint}; set STEDI_PSEUDONYM_KEY or STEDI_KEY_FILE to this lake's key; "
+                "nothing was read or written"
+            )
+        return key
+
+    def _finish_landings(self) -> None:
+        """Finishes what a landing that died has left; one that is alive finishes its own."""
+        if any((self.root / "pending").glob("*.json")):
+            from stedi.errors import LakeBusy
+            from stedi.landing import journal
+
+            try:
+                with durable.lock(self.root / "land.lock", wait=False):
+                    journal.finish(self.catalog, self.root / "pending")
+            except LakeBusy:
+                return
+
+
+def _first_key(lake_id: str) -> tuple[Key, str]:
+    """Returns a new lake's key and the file to remember, if it is not the usual one."""
+    key = pseudonyms.from_environment()
+    if key is not None:
+        return key, ""
+    named = os.environ.get("STEDI_KEY_FILE")
+    if named:
+        path = Path(named).absolute()
+        return (pseudonyms.from_file(path) if path.exists() else pseudonyms.make(path)), str(path)
+    return pseudonyms.make(pseudonyms.default_file(lake_id)), ""
+
+
+def _table(state: TableState) -> Table:
+    current = state.current
+    if current is None:
+        return Table(state.name, ZONES[state.name], 0, 0, None, None)
+    updated = datetime.fromtimestamp(current.at / 1000, UTC)
+    rows, size = current.total("records"), current.total("files-size")
+    return Table(state.name, ZONES[state.name], rows, size, current.id, updated)
+
+
+def _pinned(states: Sequence[TableState], at: int | str | datetime | None) -> list[Snapshot | None]:
+    """Returns the snapshot of each table at a snapshot's or a clock's time, by default the current ones.
+
+    A snapshot's id belongs to one table; the others are read as they were when that one was made.
+    """
+    if at is None:
+        return [state.current for state in states]
+    if isinstance(at, int) or (isinstance(at, str) and at.isdigit()):
+        named = next((s for state in states for s in state.snapshots if s.id == int(at)), None)
+        if named is None:
+            where = ", ".join(state.name for state in states) or "no table"
+            raise UsageError(f"--at {at}: expected a live snapshot of {where}, found none; see `stedi history TABLE`")
+        return [state.snapshot(named.id) or _as_of(state, named.at) for state in states]
+    moment = _moment(at)
+    return [_as_of(state, moment) for state in states]
+
+
+def _as_of(state: TableState, moment: float) -> Snapshot:
+    ids = [snapshot_id for when, snapshot_id in state.log if when <= moment]
+    if not ids:
+        raise UsageError(
+            f"--at: {state.name} has no snapshot of that time: it is younger; see `stedi history {state.name}`"
+        )
+    found = state.snapshot(ids[-1])
+    if found is None:
+        raise UsageError(f"--at: {state.name}: the snapshot of that time has expired; see `stedi history {state.name}`")
+    return found
+
+
+def _moment(at: str | datetime) -> float:
+    try:
+        time = datetime.fromisoformat(at) if isinstance(at, str) else at
+    except ValueError:
+        raise UsageError(f"--at: expected a snapshot id or an ISO 8601 time, found {at!r}") from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000

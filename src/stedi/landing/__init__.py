@@ -1,0 +1,380 @@
+"""Files -> records -> landing tables | quarantine.
+
+Every file is looked at once (`inspect`): one that was landed before is done, one that is clean goes to DuckDB's
+typed reader as it lies, any other is first rewritten by the record reader, in a process of its own, into clean
+lines and rejects beside them. What a batch of files brings is committed through a journal, ledger last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from stedi import delivery, durable, reader
+from stedi.catalog import Catalog
+from stedi.config import Config
+from stedi.delivery import Skipped
+from stedi.engines.duckdb import DuckDB, literal, quoted
+from stedi.errors import LandingError, UnreadableFile
+from stedi.landing import journal
+from stedi.landing.inspect import Inspected, inspect
+from stedi.landing.prepare import Prepared, as_it_lies, prepare
+from stedi.tables import COLUMNS, DUCKDB_TYPES, DataFile
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+
+_BATCH_BYTES = 8 << 30
+_BATCH_FILES = 4096
+_LINE = 4 << 20  # a record is at most 1 MiB as delivered; escapes may lengthen it
+
+
+@dataclass(frozen=True, slots=True)
+class LandedFile:
+    """What became of one delivered file.
+
+    Attributes:
+        name: The file as it was named.
+        feed: Its feed.
+        sha256: Of its bytes, hex: what it is known by.
+        size: Bytes as delivered.
+        seen: Records in it: accepted + quarantined + erased.
+        accepted: Records in the landing table.
+        quarantined: Records in quarantine.
+        erased: Records of erased customers, dropped.
+        already_landed: It was landed before; the counts are those of its first landing.
+    """
+
+    name: str
+    feed: str
+    sha256: str
+    size: int
+    seen: int
+    accepted: int
+    quarantined: int
+    erased: int
+    already_landed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What one `land` did.
+
+    Attributes:
+        files: Every file that was read to its end.
+        skipped: Every path that was not, and why.
+        drift: By feed, how often records differed from the contract in a way that did not cost the record.
+    """
+
+    files: tuple[LandedFile, ...]
+    skipped: tuple[Skipped, ...]
+    drift: Mapping[str, Mapping[str, int]]
+
+    @property
+    def seen(self) -> int:
+        """Records in all files."""
+        return sum(file.seen for file in self.files)
+
+    @property
+    def accepted(self) -> int:
+        """Records that landed, now or before."""
+        return sum(file.accepted for file in self.files)
+
+    @property
+    def quarantined(self) -> int:
+        """Records in quarantine, now or before."""
+        return sum(file.quarantined for file in self.files)
+
+    @property
+    def erased(self) -> int:
+        """Records of erased customers, dropped."""
+        return sum(file.erased for file in self.files)
+
+
+def land(
+    catalog: Catalog,
+    config: Config,
+    root: Path,
+    paths: Sequence[str | Path],
+    *,
+    feed: str | None = None,
+    progress: Progress = lambda what, share: None,
+) -> Landing:
+    """Lands what is new among the files of these paths; afterwards landing them again adds nothing.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        root: The lake's folder.
+        paths: Files, folders or globs.
+        feed: The feed of all of them; by default told by names, then by fields.
+        progress: Told how far the work is.
+
+    Raises:
+        CommitConflict: Somebody outside this program keeps changing the landing tables.
+        LandingError: A file changed under the landing; nothing of its batch was landed.
+    """
+    with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for another landing", None)):
+        journal.finish(catalog, root / "pending")
+        shutil.rmtree(root / "tmp" / "landing", ignore_errors=True)
+        landed: list[LandedFile] = []
+        skipped: list[Skipped] = []
+        drift: dict[str, dict[str, int]] = {}
+        found = list(delivery.walk(paths, feed, avoid=root))
+        for batch in _batches(found, skipped):
+            run = _Batch(catalog, config, root, progress)
+            try:
+                landed += run.land(batch)
+            finally:
+                run.close()
+            skipped += run.skipped
+            for name, counts in run.drift.items():
+                sums = drift.setdefault(name, {})
+                for what, count in counts.items():
+                    sums[what] = sums.get(what, 0) + count
+    return Landing(tuple(landed), tuple(skipped), drift)
+
+
+def _batches(
+    found: Iterable[delivery.Delivered | Skipped], skipped: list[Skipped]
+) -> Iterator[list[delivery.Delivered]]:
+    """Yields files in batches that bound what a failure can cost and what a commit must hold."""
+    batch: list[delivery.Delivered] = []
+    size = 0
+    for item in found:
+        if isinstance(item, Skipped):
+            skipped.append(item)
+            continue
+        batch.append(item)
+        size += item.path.stat().st_size if item.path.exists() else 0
+        if size >= _BATCH_BYTES or len(batch) >= _BATCH_FILES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class _Batch:
+    """The files of one commit, from the first look to the ledger."""
+
+    def __init__(self, catalog: Catalog, config: Config, root: Path, progress: Progress) -> None:
+        self.id = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+        self.skipped: list[Skipped] = []
+        self.drift: dict[str, dict[str, int]] = {}
+        self._catalog, self._config, self._root, self._progress = catalog, config, root, progress
+        self._folder = root / "tmp" / "landing" / self.id
+        self._folder.mkdir(parents=True)
+        self._committed = False
+        self._written: list[Path] = []
+
+    def land(self, files: Sequence[delivery.Delivered]) -> list[LandedFile]:
+        """Lands the files and returns what became of each."""
+        with ExitStack() as stack:
+            beside = stack.enter_context(ThreadPoolExecutor(1))
+            # PyIceberg takes a second to import; reading and matching leave the interpreter free meanwhile
+            warm = beside.submit(self._catalog.warm)
+            inspected = self._inspect(files)
+            engine = stack.enter_context(
+                DuckDB(
+                    memory=self._config.engine_memory,
+                    threads=self._config.threads,
+                    temporary=self._folder / "spill",
+                )
+            )
+            results, new = self._told_apart(engine, inspected)
+            if not new:
+                return [results[file.sha256, file.delivered.name] for file in inspected]
+            prepared = self._prepare(new)
+            at = int(time.time() * 1000)
+            fresh = {
+                ready.file.sha256: LandedFile(
+                    ready.file.delivered.name, ready.file.contract.feed, ready.file.sha256, ready.file.size,
+                    ready.counts.seen, ready.counts.accepted, ready.counts.quarantined, 0, already_landed=False,
+                )
+                for ready in prepared
+            }  # fmt: skip
+            appends = self._write(engine, prepared, fresh.values(), at)
+            self._unchanged(prepared)
+            warm.result()
+            self._progress("commit", None)
+            self._committed = True  # from here on the journal decides, not this process
+            journal.commit(self._catalog, self._root / "pending", self.id, appends)
+        for ready in prepared:
+            counts = self.drift.setdefault(ready.file.contract.feed, {})
+            for what, count in ready.counts.drift.items():
+                counts[what] = counts.get(what, 0) + count
+        landed, told = [], set[str]()
+        for file in inspected:
+            key = (file.sha256, file.delivered.name)
+            if key in results:
+                landed.append(results[key])
+            elif file.sha256 in fresh:
+                again = file.sha256 in told
+                landed.append(replace(fresh[file.sha256], name=file.delivered.name, already_landed=again))
+                told.add(file.sha256)
+        return landed
+
+    def close(self) -> None:
+        """Removes what was only needed on the way, and what a failed batch has written."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if not self._committed:
+            for folder in self._written:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _inspect(self, files: Sequence[delivery.Delivered]) -> list[Inspected]:
+        threads = self._config.threads
+        inspected = []
+        with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as verifiers:
+            futures = [readers.submit(inspect, file, verifiers) for file in files]
+            for done, future in enumerate(futures, start=1):
+                try:
+                    inspected.append(future.result())
+                except UnreadableFile as error:
+                    self._skip(files[done - 1].name, error)
+                self._progress("read and check", done / len(files))
+        return inspected
+
+    def _skip(self, name: str, error: UnreadableFile) -> None:
+        self.skipped.append(Skipped(name, str(error).removeprefix(f"{name}: "), failed=True))
+
+    def _told_apart(
+        self, engine: DuckDB, inspected: Sequence[Inspected]
+    ) -> tuple[dict[tuple[str, str], LandedFile], list[Inspected]]:
+        """Returns what was landed before, and the rest, each content once."""
+        engine.bind("landed_files", self._catalog.files(self._catalog.table("landed_files")))
+        wanted = ", ".join(literal(file.sha256) for file in inspected) or "''"
+        known = {
+            row[0]: row
+            for row in engine.rows(
+                "select sha256, max(feed), max(size), sum(seen)::bigint, sum(accepted)::bigint, "
+                "sum(quarantined)::bigint, "
+                f"sum(erased)::bigint from landed_files where sha256 in ({wanted}) group by sha256"
+            )
+        }
+        results, new = {}, {}
+        for file in inspected:
+            if file.sha256 in known:
+                sha256, feed, *counts = known[file.sha256]
+                results[sha256, file.delivered.name] = LandedFile(
+                    file.delivered.name, feed, sha256, *counts, already_landed=True
+                )
+            else:
+                new.setdefault(file.sha256, file)
+        return results, list(new.values())
+
+    def _prepare(self, new: Sequence[Inspected]) -> list[Prepared]:
+        """Returns every file as clean lines and rejects: as it lies, or rewritten by a process of its own."""
+        prepared = [as_it_lies(file, file.records) for file in new if file.records is not None]
+        rest = [file for file in new if file.records is None]
+        if not rest:
+            return prepared
+        with self._workers(len(rest)) as workers:
+            futures = [workers.submit(prepare, file, self._folder / str(n)) for n, file in enumerate(rest)]
+            for done, (file, future) in enumerate(zip(rest, futures, strict=True), start=1):
+                try:
+                    prepared.append(future.result())
+                except UnreadableFile as error:
+                    self._skip(file.delivered.name, error)
+                self._progress("rewrite what is not clean", done / len(rest))
+        return prepared
+
+    def _workers(self, files: int) -> Executor:
+        if files == 1 or self._config.threads == 1:
+            return ThreadPoolExecutor(1)
+        # fork would copy DuckDB's and Arrow's threads in an unknown state
+        return ProcessPoolExecutor(min(files, self._config.threads), mp_context=get_context("spawn"))
+
+    def _write(
+        self, engine: DuckDB, prepared: Sequence[Prepared], ledger: Iterable[LandedFile], at: int
+    ) -> dict[str, tuple[DataFile, ...]]:
+        """Writes the batch's Parquet files; the ledger comes last, so that it vouches for the rest."""
+        appends = {}
+        for table in sorted({ready.file.contract.table for ready in prepared}):
+            group = [ready for ready in prepared if ready.file.contract.table == table and ready.counts.accepted]
+            if not group:
+                continue
+            self._progress(f"write {table}", None)
+            files = engine.write(table, " union all ".join(_select(ready) for ready in group), self._new_folder(table))
+            _check(table, files, sum(ready.counts.accepted for ready in group))
+            appends[table] = files
+        rejects = [ready for ready in prepared if ready.counts.quarantined]
+        if rejects:
+            sql = " union all ".join(_rejects(ready, self.id, at) for ready in rejects)
+            appends["quarantine"] = engine.write("quarantine", sql, self._new_folder("quarantine"))
+            _check("quarantine", appends["quarantine"], sum(ready.counts.quarantined for ready in rejects))
+        rows = ", ".join(_ledger(file, self.id, at) for file in ledger)
+        names = ", ".join(quoted(column.name) for column in COLUMNS["landed_files"])
+        if rows:
+            sql = f"select * from (values {rows}) as files ({names})"
+            appends["landed_files"] = engine.write("landed_files", sql, self._new_folder("landed_files"))
+        return appends
+
+    def _new_folder(self, table: str) -> Path:
+        folder = self._catalog.folder(table) / "data" / self.id
+        self._written.append(folder)
+        return folder
+
+    def _unchanged(self, prepared: Sequence[Prepared]) -> None:
+        """Raises LandingError if a file that was read where it lies is not what was verified."""
+        for ready in prepared:
+            file = ready.file
+            if ready.lines == file.delivered.path:
+                with delivery.open_regular(ready.lines) as stream:
+                    if delivery.fingerprint(stream.fileno()) != file.fingerprint:
+                        raise LandingError(
+                            f"{file.delivered.name}: it changed while it was landed; nothing of its batch was landed: "
+                            "land again when it is complete"
+                        )
+
+
+def _select(ready: Prepared) -> str:
+    """Returns the SELECT of a file's accepted records, in the columns of its landing table."""
+    contract = ready.file.contract
+    columns = {column.name: DUCKDB_TYPES[column.type] for column in COLUMNS[contract.table]}
+    spelling = {field.name: ready.spelling.get(field.name, field.name) for field in contract.fields}
+    types = ", ".join(f"{literal(spelling[name])}: {literal(columns[name])}" for name in spelling)
+    names = ", ".join(f"{quoted(spelled)} as {quoted(name)}" for name, spelled in spelling.items())
+    return (
+        f"select {names}, _extra, {literal(ready.file.sha256)} as _file from read_json({literal(str(ready.lines))}, "
+        f"format = 'newline_delimited', maximum_object_size = {_LINE}, compression = 'uncompressed', "
+        f"columns = {{{types}, _extra: 'VARCHAR'}})"
+    )
+
+
+def _rejects(ready: Prepared, batch: str, at: int) -> str:
+    """Returns the SELECT of a file's rejected records, in the columns of `quarantine`."""
+    file = ready.file
+    return (
+        f"select {literal(file.contract.feed)} as feed, {literal(file.delivered.name)} as file, "
+        f'{literal(file.sha256)} as sha256, "offset", line, reason, from_base64(raw) as raw, raw_size, '
+        f"{literal(batch)} as batch, instant({at}) as landed_at from read_json({literal(str(ready.rejects))}, "
+        "format = 'newline_delimited', columns = {offset: 'BIGINT', line: 'BIGINT', reason: 'VARCHAR', "
+        "raw: 'VARCHAR', raw_size: 'BIGINT'})"
+    )
+
+
+def _ledger(file: LandedFile, batch: str, at: int) -> str:
+    counts = ", ".join(f"{n}::bigint" for n in (file.size, file.seen, file.accepted, file.quarantined, file.erased))
+    texts = (literal(text) for text in (file.sha256, file.name, file.feed))
+    return f"({', '.join(texts)}, {counts}, {literal(batch)}, instant({at}))"
+
+
+def _check(table: str, files: Iterable[DataFile], expected: int) -> None:
+    """Raises LandingError unless the typed reader saw exactly the records that were accepted, all complete."""
+    written = tuple(files)
+    found = sum(file.rows for file in written)
+    if found != expected:
+        raise LandingError(
+            f"{table}: expected {expected} rows, found {found}: a file changed while it was landed; "
+            "nothing of its batch "
+            "was landed: land again"
+        )

@@ -1,0 +1,112 @@
+"""A first look at a delivered file: which content it is, which feed, and whether it is clean as it stands.
+
+The whole file is hashed, and an uncompressed one verified against its contract's pattern, block by block and on
+every core: hashing and matching both leave the interpreter. A file that passes goes to the typed reader untouched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from stedi import delivery, reader
+from stedi.contracts import Contract
+from stedi.delivery import Delivered, Fingerprint
+from stedi.errors import UnreadableFile
+from stedi.records import CONTRACTS
+
+_BLOCK = 1 << 20
+_HEAD = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What the first look found.
+
+    Attributes:
+        delivered: The file.
+        contract: Its feed's contract; None for an empty file of unknown feed.
+        sha256: Of the bytes as delivered, hex.
+        size: Bytes as delivered.
+        fingerprint: To see whether the file changes afterwards.
+        records: How many records, if the file is clean newline-delimited JSON throughout, else None.
+        layout: How its clean records look.
+    """
+
+    delivered: Delivered
+    contract: Contract
+    sha256: str
+    size: int
+    fingerprint: Fingerprint
+    records: int | None
+    layout: reader.Layout | None
+
+
+def inspect(delivered: Delivered, verifiers: Executor) -> Inspected:
+    """Reads a file once, from its first byte to its last.
+
+    Args:
+        delivered: The file, and its feed if its name told it.
+        verifiers: Threads that match blocks.
+
+    Raises:
+        UnreadableFile: It is not a regular file, cannot be read, its feed cannot be told, or it changed meanwhile.
+    """
+    try:
+        with delivery.open_regular(delivered.path) as stream:
+            before = delivery.fingerprint(stream.fileno())
+            head = reader.decompressed(stream, delivered.name).read(_HEAD)
+            contract = _contract(delivered, head)
+            stream.seek(0)
+            # the typed reader takes a file as it lies: only one whose bytes are the lines themselves
+            plain = head.startswith(stream.read(16)) and bool(head)
+            layout = reader.detect_layout(head, contract) if plain else None
+            stream.seek(0)
+            digest = hashlib.sha256()
+            records = _read(stream, layout, digest, verifiers)
+            size = stream.tell()
+            if delivery.fingerprint(stream.fileno()) != before or size != before.size:
+                raise UnreadableFile(
+                    f"{delivered.name}: it changed while it was read; land it again when it is complete"
+                )
+    except OSError as error:
+        raise UnreadableFile(
+            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it can"
+        ) from error
+    return Inspected(delivered, contract, digest.hexdigest(), size, before, records, layout)
+
+
+def _contract(delivered: Delivered, head: bytes) -> Contract:
+    feed = delivered.feed or reader.guess_feed(head)
+    if feed is None:
+        raise UnreadableFile(
+            f"{delivered.name}: its feed cannot be told: expected {', '.join(CONTRACTS)} in the name "
+            "of its folder or file, "
+            "or the fields of one of them; name it with --feed"
+        )
+    return CONTRACTS[feed]
+
+
+def _read(stream: BinaryIO, layout: reader.Layout | None, digest: hashlib._Hash, verifiers: Executor) -> int | None:
+    records, clean, rest = 0, layout is not None, b""
+    pending: deque[Future[int | None]] = deque()
+    while block := stream.read(_BLOCK):
+        if clean and layout is not None:
+            end = block.rfind(b"\n") + 1
+            # a block without a line's end is no newline-delimited file, or no record of ours
+            clean = end > 0
+            pending.append(verifiers.submit(reader.verify, rest + block[:end], layout))
+            rest = block[end:]
+        digest.update(block)
+        while clean and len(pending) > 4:
+            found = pending.popleft().result()
+            clean, records = found is not None, records + (found or 0)
+    if clean and layout is not None and rest:
+        pending.append(verifiers.submit(reader.verify, rest, layout))
+    for future in pending:
+        found = future.result()
+        clean, records = clean and found is not None, records + (found or 0)
+    return records if clean else None

@@ -1,0 +1,89 @@
+"""The journal of a batch: what its commits will be, on disk before the first of them.
+
+One landing changes several tables, which no Iceberg catalog promises to do in one step. The journal is written and
+synced first and applied after; applying it twice changes nothing, so a command that finds one finishes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stedi import durable
+from stedi.catalog import Catalog
+from stedi.tables import DataFile
+
+_BATCH = "stedi.batch"
+
+Appends = Mapping[str, Sequence[DataFile]]
+"""For each table, in the order of the commits, the files that it gains."""
+
+
+def commit(
+    catalog: Catalog,
+    folder: Path,
+    batch: str,
+    appends: Appends,
+    replaces: Mapping[str, Sequence[DataFile]] | None = None,
+) -> None:
+    """Brings a batch into all its tables, in spite of whatever ends this process on the way.
+
+    Args:
+        catalog: The lake's tables.
+        folder: Where journals lie.
+        batch: The batch's id.
+        appends: The files, in their tables' folders, synced.
+        replaces: For each table that only landings change, the files that take the place of all it has.
+
+    Raises:
+        CommitConflict: Other writers came first, more often than is retried; the journal stays, and the next
+            landing or build finishes it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{batch}.json"
+    content = {"batch": batch, "appends": _plain(appends), "replaces": _plain(replaces or {})}
+    durable.write(path, json.dumps(content).encode())
+    _apply(catalog, path)
+
+
+def finish(catalog: Catalog, folder: Path) -> int:
+    """Finishes the batches that a process which died has left, and returns how many there were.
+
+    The caller holds the landing lock: a journal that is there now belongs to nobody alive.
+    """
+    journals = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    for path in journals:
+        _apply(catalog, path)
+    return len(journals)
+
+
+def _apply(catalog: Catalog, path: Path) -> None:
+    content = json.loads(path.read_bytes())
+    batch, states = content["batch"], catalog.tables()
+
+    def committed(table: str) -> bool:
+        # the batch's id in the table's own history says whether this commit was made
+        return any(s.summary.get(_BATCH) == batch for s in states[table].history())
+
+    for table, files in content["appends"].items():
+        if files and not committed(table):
+            catalog.append(table, _files(files), {_BATCH: batch})
+    for table, files in content["replaces"].items():
+        before = states[table]
+        if not committed(table) and before.current is not None:
+            leaving = [file.path for file in catalog.files(before)]
+            catalog.discard(table, batch)
+            staged = catalog.stage(table, _files(files), leaving, {_BATCH: batch}, branch=batch, base=before.current.id)
+            catalog.publish(table, branch=batch, staged=staged, base=before.current.id)
+    durable.remove(path)
+
+
+def _plain(changes: Mapping[str, Sequence[DataFile]]) -> dict[str, list[dict[str, object]]]:
+    return {table: [asdict(file) for file in files] for table, files in changes.items()}
+
+
+def _files(plain: Sequence[Mapping[str, Any]]) -> list[DataFile]:
+    return [DataFile(**{**file, "bounds": {n: tuple(b) for n, b in file["bounds"].items()}}) for file in plain]

@@ -1,0 +1,193 @@
+"""The records that could not be taken: to list, to look at one by one, and to land again.
+
+A newer contract may accept what an older one refused. `replay` runs every quarantined record through the record
+reader once more; what it accepts moves to its landing table, and the ledger's counts of its file move with it.
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stedi import durable, reader
+from stedi.catalog import Catalog
+from stedi.config import Config
+from stedi.engines.duckdb import DuckDB, literal
+from stedi.errors import UsageError
+from stedi.landing import journal
+from stedi.records import CONTRACTS
+from stedi.tables import COLUMNS, DUCKDB_TYPES, DataFile
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One record that could not be taken, without its bytes.
+
+    Attributes:
+        feed: Its feed.
+        file: The delivered file's name.
+        sha256: The delivered file's content.
+        offset: First byte in the file, decompressed.
+        line: Line in the file, from 1.
+        reason: A code of `contracts.Reason`.
+        size: Bytes.
+    """
+
+    feed: str
+    file: str
+    sha256: str
+    offset: int
+    line: int
+    reason: str
+    size: int
+
+    @property
+    def handle(self) -> str:
+        """What `quarantine --show` takes: the file's content and the offset."""
+        return f"{self.sha256[:12]}:{self.offset}"
+
+
+class Quarantine:
+    """The quarantine of one lake.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        root: The lake's folder.
+    """
+
+    def __init__(self, catalog: Catalog, config: Config, root: Path) -> None:
+        self._catalog, self._config, self._root = catalog, config, root
+
+    def total(self) -> int:
+        """Returns how many records are in quarantine."""
+        current = self._catalog.table("quarantine").current
+        return current.total("records") if current else 0
+
+    def records(self) -> Iterator[Quarantined]:
+        """Yields every record, by file and offset; some thousand are held at a time."""
+        with self._engine() as engine:
+            columns = 'feed, file, sha256, "offset", line, reason, raw_size'
+            sql = f'select {columns} from quarantine order by file, sha256, "offset"'
+            for row in engine.stream(sql):
+                yield Quarantined(*row)
+
+    def counts(self) -> list[tuple[str, str, str, int]]:
+        """Returns how many records there are by reason, feed and file, most first."""
+        with self._engine() as engine:
+            sql = "select reason, feed, file, count(*) as n from quarantine group by all order by n desc, reason, file"
+            return [(reason, feed, file, count) for reason, feed, file, count in engine.rows(sql)]
+
+    def raw(self, handle: str) -> tuple[bytes, int]:
+        """Returns one record's bytes, at most its first 64 KiB, and its whole size.
+
+        Args:
+            handle: `FILE:OFFSET`, with the file's name or the first digits of its SHA-256.
+
+        Raises:
+            UsageError: No record, or more than one, has that handle.
+        """
+        file, _, offset = handle.rpartition(":")
+        if not file or not offset.isdigit():
+            raise UsageError(f"--show {handle}: expected FILE:OFFSET, as `stedi quarantine` lists them")
+        with self._engine() as engine:
+            rows = engine.rows(
+                f'select raw, raw_size from quarantine where "offset" = {offset} '
+                f"and (file = {literal(file)} or starts_with(sha256, {literal(file)})) limit 2"
+            )
+        if len(rows) != 1:
+            found = "none" if not rows else "several: give more digits of the SHA-256"
+            raise UsageError(f"--show {handle}: expected one record, found {found}")
+        return bytes(rows[0][0]), int(rows[0][1])
+
+    def replay(self) -> tuple[int, int]:
+        """Lands again what the contracts accept now.
+
+        Returns:
+            How many records were landed, and how many stay.
+
+        Raises:
+            CommitConflict: Somebody outside this program keeps changing the tables.
+        """
+        with durable.lock(self._root / "land.lock", wait=True):
+            journal.finish(self._catalog, self._root / "pending")
+            batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+            folder = self._root / "tmp" / "landing" / batch
+            folder.mkdir(parents=True)
+            try:
+                return self._replay(batch, folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _replay(self, batch: str, folder: Path) -> tuple[int, int]:
+        lines = {feed: folder / f"{feed}.json" for feed in CONTRACTS}
+        landed: dict[tuple[str, str, str], list[int]] = {}  # offsets by file, name and feed
+        with self._engine() as engine:
+            streams = {feed: open(path, "wb") for feed, path in lines.items()}  # noqa: SIM115 - closed below
+            try:
+                sql = 'select feed, file, sha256, "offset", raw from quarantine where octet_length(raw) = raw_size'
+                for feed, file, sha256, offset, raw in engine.stream(sql):
+                    text = _accepted(feed, raw)
+                    if text is not None:
+                        # the file's content goes in front: rows of many files share one spool
+                        streams[feed].write(b'{"_file":"' + sha256.encode() + b'",' + text[1:])
+                        landed.setdefault((sha256, file, feed), []).append(offset)
+            finally:
+                for stream in streams.values():
+                    stream.close()
+            total = self.total()
+            moved = sum(len(offsets) for offsets in landed.values())
+            if not moved:
+                return 0, total
+            appends = {
+                CONTRACTS[feed].table: self._write(engine, CONTRACTS[feed].table, _lines(feed, path), batch)
+                for feed, path in lines.items()
+                if path.stat().st_size
+            }
+            keys = ", ".join(f"({literal(s)}, {o})" for (s, _, _), offsets in landed.items() for o in offsets)
+            moves = f"select s, o from (values {keys}) as moves (s, o)"
+            stay = f'select * from quarantine where (sha256, "offset") not in ({moves})'
+            kept = self._write(engine, "quarantine", stay, batch)
+            now = int(time.time() * 1000)
+            rows = ", ".join(
+                f"({literal(sha256)}, {literal(file)}, {literal(feed)}, 0::bigint, 0::bigint, {len(offsets)}::bigint, "
+                f"{-len(offsets)}::bigint, 0::bigint, {literal(batch)}, instant({now}))"
+                for (sha256, file, feed), offsets in landed.items()
+            )
+            names = ", ".join(column.name for column in COLUMNS["landed_files"])
+            ledger = f"select * from (values {rows}) as moved ({names})"
+            appends["landed_files"] = self._write(engine, "landed_files", ledger, batch)
+        journal.commit(self._catalog, self._root / "pending", batch, appends, {"quarantine": kept})
+        return moved, total - moved
+
+    def _write(self, engine: DuckDB, table: str, sql: str, batch: str) -> tuple[DataFile, ...]:
+        return engine.write(table, sql, self._catalog.folder(table) / "data" / batch)
+
+    def _engine(self) -> DuckDB:
+        config = self._config
+        engine = DuckDB(
+            memory=config.engine_memory, threads=config.threads, temporary=self._root / "tmp" / "quarantine"
+        )
+        engine.bind("quarantine", self._catalog.files(self._catalog.table("quarantine")))
+        return engine
+
+
+def _accepted(feed: str, raw: bytes) -> bytes | None:
+    """Returns a record's clean line if its contract accepts it now, else None."""
+    out = io.BytesIO()
+    counts, _ = reader.read(io.BytesIO(raw), CONTRACTS[feed], out, lambda reject: None)
+    return out.getvalue() if counts.seen == counts.accepted == 1 else None
+
+
+def _lines(feed: str, path: Path) -> str:
+    columns = [column for column in COLUMNS[CONTRACTS[feed].table] if column.name != "_file"]
+    types = ", ".join(f"{literal(column.name)}: {literal(DUCKDB_TYPES[column.type])}" for column in columns)
+    return (
+        f"select * from read_json({literal(str(path))}, format = 'newline_delimited', "
+        f"columns = {{_file: 'VARCHAR', {types}}}, maximum_object_size = {4 << 20})"
+    )
