@@ -1,0 +1,170 @@
+"""Synthetic landing data with a known answer.
+
+A seed decides people, their stories and their readings; the files of the three feeds stream to disk while the
+answer, what the lake must make of them, is added up from what each person was made to be: nothing is joined
+afterwards. Bulk files are clean and newline-delimited, as the feeds deliver them; `dirty` adds every other
+shape and fault.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import BinaryIO, Literal, cast
+
+from stedi.errors import UsageError
+from stedi.sample import dirt
+from stedi.sample.crowd import TABLES, Crowd
+from stedi.sample.readings import Feed
+
+__all__ = ["Answer", "write"]
+
+FILE_BYTES = 64_000_000
+"""No bulk file holds more text than this."""
+
+_STEMS = {"customer": "customers", "accelerometer": "accelerometer", "step_trainer": "step_trainer"}
+"""How the names of each feed's files begin; the folder has the feed's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the lake must make of the sample.
+
+    Attributes:
+        seen: Records by feed.
+        accepted: Good records by feed.
+        quarantined: Refused records by feed and reason.
+        customers_trusted: Rows of the table when all readings of a consenting customer count.
+        accelerometer_trusted: Likewise.
+        customers_curated: Likewise.
+        step_trainer_trusted: Likewise.
+        machine_learning_curated: Likewise.
+        since_consent: Rows of the same five tables when readings count from the consent on.
+        withheld: Distinct step trainer readings that belong to none or to several of a device's claimants.
+        agreed: Customers whose current record agrees to research.
+        never_agreed: Customers of whom no record ever agreed.
+        withdrew: The other customers.
+        files: Files written, `answer.json` aside.
+        bytes: Their size on disk.
+    """
+
+    seen: Mapping[str, int]
+    accepted: Mapping[str, int]
+    quarantined: Mapping[str, Mapping[str, int]]
+    customers_trusted: int
+    accelerometer_trusted: int
+    customers_curated: int
+    step_trainer_trusted: int
+    machine_learning_curated: int
+    since_consent: Mapping[str, int]
+    withheld: int
+    agreed: int
+    never_agreed: int
+    withdrew: int
+    files: int
+    bytes: int
+
+    def rows(self, readings: Literal["all", "since-consent"] = "all") -> dict[str, int]:
+        """Returns the rows of the five tables under a policy, by table."""
+        if readings == "since-consent":
+            return dict(self.since_consent)
+        return {table: getattr(self, table) for table in TABLES}
+
+
+def write(
+    path: str | Path,
+    *,
+    customers: int = 200,
+    readings: int = 20_000,
+    seed: int = 7,
+    dirty: bool = True,
+    compress: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Answer:
+    """Writes sample landing data, and beside it `answer.json`.
+
+    The same arguments give the same text, on any machine and version of Python; `dirty` changes no bulk file.
+
+    Args:
+        path: The folder to fill; it must be empty or new. It gets `customer/`, `accelerometer/` and
+            `step_trainer/`; with `dirty` also `more/` and a file that lies in none of these.
+        customers: People in the bulk files, at least 1.
+        readings: Accelerometer and step trainer records in the bulk files together, about 3 to 1.
+        seed: Decides everything else.
+        dirty: Whether to add small files in every other shape, with faulty records and odd consents.
+        compress: Whether bulk files are gzip.
+        progress: Called now and then with the bulk readings written so far, and `readings`.
+
+    Returns:
+        What the lake must make of it.
+
+    Raises:
+        UsageError: A number is out of range, or the folder is not empty.
+    """
+    if customers < 1 or readings < 0:
+        raise UsageError(f"sample: expected customers >= 1 and readings >= 0, found {customers} and {readings}")
+    folder = Path(path)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"sample: {folder}: expected an empty or new folder; remove it or name another")
+    files = {feed: _Files(folder / feed, stem, compress) for feed, stem in _STEMS.items()}
+    feeds = {feed: Feed(file.write) for feed, file in files.items()}
+    crowd = Crowd(feeds, seed, Random(seed))
+    crowd.add(customers, readings, progress)
+    for file in files.values():
+        file.close()
+    accepted = {feed: lines.seen for feed, lines in feeds.items()}
+    quarantined: dict[str, dict[str, int]] = {feed: {} for feed in feeds}
+    if dirty:
+        soiled = dirt.soil(folder, crowd)
+        accepted = {feed: count + soiled.accepted[feed] for feed, count in accepted.items()}
+        quarantined = {feed: dict(sorted(soiled.rejected[feed].items())) for feed in feeds}
+    delivered = [file for file in folder.rglob("*") if file.is_file()]
+    answer = Answer(
+        seen={feed: count + sum(quarantined[feed].values()) for feed, count in accepted.items()},
+        accepted=accepted,
+        quarantined=quarantined,
+        **crowd.all,
+        since_consent=crowd.since_consent,
+        withheld=crowd.withheld,
+        agreed=crowd.agreed,
+        never_agreed=crowd.never_agreed,
+        withdrew=crowd.withdrew,
+        files=len(delivered),
+        bytes=sum(file.stat().st_size for file in delivered),
+    )
+    (folder / "answer.json").write_text(json.dumps(asdict(answer), indent=2) + "\n", encoding="utf-8")
+    return answer
+
+
+class _Files:
+    """A feed's bulk files: one after the other, none too large; at least one."""
+
+    def __init__(self, folder: Path, stem: str, compress: bool) -> None:
+        self._folder, self._stem, self._compress = folder, stem, compress
+        self._number = 0
+        folder.mkdir(parents=True)
+        self._file = self._next()
+
+    def write(self, text: bytes) -> None:
+        """Appends whole lines."""
+        if self._written and self._written + len(text) > FILE_BYTES:
+            self._file.close()
+            self._file = self._next()
+        self._file.write(text)
+        self._written += len(text)
+
+    def close(self) -> None:
+        """Ends the last file."""
+        self._file.close()
+
+    def _next(self) -> BinaryIO:
+        self._number += 1
+        self._written = 0
+        path = self._folder / f"{self._stem}-{self._number:04d}.json"
+        if self._compress:
+            return cast(BinaryIO, gzip.GzipFile(path.with_name(f"{path.name}.gz"), "wb", 1, mtime=0))
+        return path.open("wb")

@@ -1,0 +1,253 @@
+"""Readings by the clock: every group walks its own clock, and each tick writes the lines of one moment.
+
+What a tick adds to each table is known when its lines are made: nothing is joined or remembered afterwards.
+Lines go to a feed's pool; full pools are mixed and handed on as one text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from random import Random
+
+from stedi.sample.people import Person
+
+TICK = 3000
+"""Milliseconds from tick to tick; a tick's readings lie up to 999 later: samples are 2 to 4 s apart."""
+_DELAYS = tuple(0 if i < 128 else i * 389 % 1000 for i in range(1024))
+"""Every eighth tick is on the whole second, where readings of different people meet."""
+_POOL = 8192
+_STRIDE = 61
+_MOST = 16
+"""No tick writes more records than this, delivered again included."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """The shape of one tick: what `join` puts after each line's head, and what that counts for."""
+
+    motions: tuple[str, ...]
+    moved: int
+    steps: tuple[str, ...]
+    stepped: int
+    records: int
+
+
+def _moments() -> tuple[_Moment, ...]:
+    rng = Random(1)
+    found = []
+    for number in range(512):
+        vectors = [
+            ",".join(f'"{axis}":{rng.getrandbits(16) % 3 - 1}.0' for axis in "xyz")
+            for _ in range(3 if rng.getrandbits(3) else 2)
+        ]
+        distance = 201 + rng.getrandbits(16) % 100
+        distances = [distance]
+        if number < 12:
+            vectors = []
+        elif number < 24:
+            distances = []
+        elif number < 32:
+            distances.append(distance + 1)
+        elif number < 48:
+            vectors.append(vectors[0])
+        found.append(
+            _Moment(
+                ("", *(f",{vector}}}\n" for vector in vectors)),
+                len(set(vectors)),
+                ("", *(f"{distance}}}\n" for distance in distances)),
+                len(distances),
+                len(vectors) + len(distances),
+            )
+        )
+    return tuple(found)
+
+
+MOMENTS = _moments()
+_PHONE = tuple(_Moment(m.motions, m.moved, ("",), 0, len(m.motions) - 1) for m in MOMENTS if m.moved)
+_DEVICE = tuple(_Moment(("",), 0, m.steps, m.stepped, len(m.steps) - 1) for m in MOMENTS if m.stepped)
+_KINDS = {"both": MOMENTS, "phone": (_PHONE + _PHONE)[:512], "device": (_DEVICE + _DEVICE)[:512]}
+RECORDS_PER_TICK = {kind: sum(m.records for m in of) * 17 // 16 / len(of) for kind, of in _KINDS.items()}
+
+
+@dataclass(slots=True)
+class Feed:
+    """A feed's lines on their way out: pooled, mixed, counted, handed on.
+
+    Attributes:
+        sink: Takes each mixed text, encoded.
+        seen: Records handed on.
+        kept: The first mixed texts' first lines, to be delivered again elsewhere.
+    """
+
+    sink: Callable[[bytes], object]
+    seen: int = 0
+    kept: list[str] = field(default_factory=list)
+    pool: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+
+    def flush(self, *, last: bool = False) -> None:
+        """Hands on what is pooled; what was set aside to come again joins the next pool."""
+        if last:
+            self.pool += self.again
+            self.again = []
+        pool = self.pool
+        text = "".join(chain.from_iterable(pool[i::_STRIDE] for i in range(_STRIDE)))
+        self.pool, self.again = self.again, []
+        if text:
+            if not self.kept:
+                self.kept = text[:40_000].split("\n")[:-1][:100]
+            data = text.encode()
+            self.seen += data.count(b"\n")
+            self.sink(data)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one person's readings add: distinct motions, owned distinct steps, training rows."""
+
+    motions: int = 0
+    steps: int = 0
+    pairs: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Adds another tally to this one."""
+        self.motions += other.motions
+        self.steps += other.steps
+        self.pairs += other.pairs
+
+
+def walk(
+    motions: Feed,
+    steps: Feed,
+    addresses: Sequence[str],
+    serials: Sequence[str],
+    start: int,
+    quota: int,
+    agreed_from: int,
+    kind: str,
+    rng: Random,
+) -> tuple[Tally, Tally]:
+    """Writes one person's readings, exactly `quota` records.
+
+    Args:
+        motions: Takes accelerometer readings.
+        steps: Takes step trainer readings.
+        addresses: Spellings of the person's address; readings use them all.
+        serials: The person's serial numbers, claimed by nobody else.
+        start: The clock's start, epoch milliseconds.
+        quota: Records to write.
+        agreed_from: The first tick that the consent covers.
+        kind: `both`, `phone` or `device`.
+        rng: The source of bits.
+
+    Returns:
+        What counts before the consent and from it on.
+    """
+    bits, moments = rng.getrandbits, _KINDS[kind]
+    heads = [f'{{"user":"{addresses[i % len(addresses)]}","timestamp":' for i in range(4)]
+    tails = [f',"serialNumber":"{serials[i % len(serials)]}","distanceFromObject":' for i in range(2)]
+    tallies = (Tally(), Tally())
+    tick, left = 0, quota
+    while left >= _MOST:
+        covered = tick >= agreed_from
+        count = min(left // _MOST, _POOL) if covered else min(left // _MOST, _POOL, agreed_from - tick)
+        moved = stepped = pairs = 0
+        pool, again = motions.pool, motions.again
+        step_pool, step_again = steps.pool, steps.again
+        for base in range(start + TICK * tick, start + TICK * (tick + count), TICK):
+            r = bits(32)
+            time = base + _DELAYS[r & 1023]
+            moment = moments[r >> 10 & 511]
+            head = f'{{"sensorReadingTime":{time}{tails[r >> 21 & 1]}'
+            pool.append(f"{heads[r >> 19 & 3]}{time}".join(moment.motions))
+            step_pool.append(head.join(moment.steps))
+            moved += moment.moved
+            stepped += moment.stepped
+            pairs += moment.moved * moment.stepped
+            left -= moment.records
+            if r < 1 << 28:
+                again.append(f"{heads[r >> 19 & 3 ^ 1]}{time}".join(moment.motions))
+                step_again.append(head.join(moment.steps))
+                left -= moment.records
+        tick += count
+        tallies[covered].add(Tally(moved, stepped, pairs))
+        if len(pool) >= _POOL:
+            motions.flush()
+            steps.flush()
+    for tick_left in range(tick, tick + left):
+        tally = tallies[tick_left >= agreed_from]
+        if kind == "device":
+            steps.pool.append(f'{{"sensorReadingTime":{start + TICK * tick_left}{tails[0]}201}}\n')
+            tally.steps += 1
+        else:
+            motions.pool.append(f'{heads[0]}{start + TICK * tick_left},"x":0.0,"y":1.0,"z":-1.0}}\n')
+            tally.motions += 1
+    return tallies
+
+
+def walk_together(
+    motions: Feed,
+    steps: Feed,
+    people: Sequence[Person],
+    shared: str,
+    start: int,
+    quota: int,
+    rng: Random,
+) -> tuple[list[tuple[Tally, Tally]], int]:
+    """Writes the readings of people who claim the same serial number, exactly `quota` records.
+
+    At a tick one of them moves, or two do, or nobody: the shared device's steps belong to the one or are
+    withheld. A serial number that the first of them alone has named is theirs whoever moves.
+
+    Args:
+        motions: Takes accelerometer readings.
+        steps: Takes step trainer readings.
+        people: Who claims it.
+        shared: The serial number.
+        start: The clock's start, epoch milliseconds.
+        quota: Records to write.
+        rng: The source of bits.
+
+    Returns:
+        For each person what counts before the consent and from it on, and how many steps are withheld.
+    """
+    heads = [f'{{"user":"{person.addresses[0]}","timestamp":' for person in people]
+    since = [person.agreed_from or 0 for person in people]
+    own = next((serial for serial in people[0].serials if serial != shared), None)
+    tallies = [(Tally(), Tally()) for _ in people]
+    withheld, tick, left = 0, 0, quota
+    while left >= _MOST:
+        r = rng.getrandbits(32)
+        time = start + TICK * tick + _DELAYS[r & 1023]
+        moment = MOMENTS[r >> 10 & 511]
+        chance = r >> 20 & 63
+        first = chance % len(people)
+        movers = [] if chance < 4 else [first, (first + 1) % len(people)] if chance < 8 else [first]
+        if not moment.moved:
+            movers = []
+        for mover in movers:
+            motions.pool.append(f"{heads[mover]}{time}".join(moment.motions))
+            tallies[mover][tick >= since[mover]].motions += moment.moved
+            left -= len(moment.motions) - 1
+        alone = own is not None and r >> 26 & 1 == 0
+        owners = [0] if alone else movers
+        serial = own if alone else shared
+        head = f'{{"sensorReadingTime":{time},"serialNumber":"{serial}","distanceFromObject":'
+        steps.pool.append(head.join(moment.steps))
+        left -= moment.stepped
+        if len(owners) == 1:
+            tally = tallies[owners[0]][tick >= since[owners[0]]]
+            tally.steps += moment.stepped
+            tally.pairs += moment.stepped * (moment.moved if owners[0] in movers else 0)
+        else:
+            withheld += moment.stepped
+        tick += 1
+        if len(motions.pool) >= _POOL:
+            motions.flush()
+            steps.flush()
+    for tick_left in range(tick, tick + left):
+        motions.pool.append(f'{heads[0]}{start + TICK * tick_left},"x":0.0,"y":0.0,"z":1.0}}\n')
+        tallies[0][tick_left >= since[0]].motions += 1
+    return tallies, withheld

@@ -1,0 +1,158 @@
+"""Small random worlds for property tests: few people, few instants, few serial numbers.
+
+Scarcity is the point: ties on the last update, shared serial numbers, shared instants and one person under
+several spellings of an address turn up in most worlds, and what a test finds shrinks to a handful of records.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+from random import Random
+
+from hypothesis import strategies as st
+
+FEEDS = ("customer", "accelerometer", "step_trainer")
+BASE = 1_655_564_400_000
+NOW = BASE + 6
+"""The start of the build: instants of a world lie at `BASE` + 1 to 8, so some consents are of the future."""
+
+PEOPLE = (
+    ("Ana.Bo@test.example", " ana.bo@TEST.example ", "ANA.BO@TEST.EXAMPLE", "Ana.Bo@test.example  "),
+    ("Zoë.Lund@test.example", unicodedata.normalize("NFD", "Zoë.Lund@test.example"), "ZOË.LUND@test.example"),
+    ("Nils.Groß@test.example", "nils.gross@test.example", "NILS.GROSS@TEST.EXAMPLE"),
+    ("c@test.example",),
+)
+"""Each person's address in the spellings under which it may be delivered."""
+STRANGERS = ("nobody@test.example", "ana.bo@other.example")
+SERIALS = ("serial-1", "serial-2", "Serial-1", "serial-é")
+
+instants = st.integers(1, 8).map(lambda n: BASE + n)
+addresses = st.sampled_from(PEOPLE).flatmap(st.sampled_from)
+serials = st.sampled_from(SERIALS)
+_wrong_consents = st.sampled_from(
+    [
+        "yes",
+        str(BASE + 1),
+        "",
+        True,
+        False,
+        None,
+        0,
+        -1,
+        BASE + 0.5,
+        1.5,
+        [BASE + 1],
+        {"at": BASE + 1},
+        2**63,
+        253_402_300_800_000,
+    ]
+)
+_absent = st.just(...)
+_birthdays = st.sampled_from(
+    [
+        "1990-02-28",
+        "1990-02-29",
+        "2000-02-29",
+        "1990-2-8",
+        " 1990-02-28",
+        "19900228",
+        "",
+        "0001-01-01",
+        1990,
+        None,
+    ]
+)
+_names = st.sampled_from(["Ana Bo", "Ana Bó", "ana bo", "Ω", "\U0001f45f", "\uffee", "", 7, None])
+_phones = st.sampled_from(["+1555010", "+1555011", "", 1555010, None])
+
+
+@st.composite
+def customers(draw: st.DrawFn) -> dict[str, object]:
+    """A customer record; absent, null, odd and future consents are frequent, and so are equal updates."""
+    consent = st.one_of(instants, instants, instants, _absent, _wrong_consents)
+    record: dict[str, object] = {
+        "customerName": draw(st.one_of(_absent, _names)),
+        "email": draw(addresses),
+        "phone": draw(st.one_of(_absent, _phones)),
+        "birthDay": draw(st.one_of(_absent, _birthdays)),
+        "serialNumber": draw(serials),
+        "registrationDate": BASE + draw(st.integers(1, 2)),
+        "lastUpdateDate": BASE + draw(st.integers(1, 3)),
+        "shareWithResearchAsOfDate": draw(consent),
+        "shareWithPublicAsOfDate": draw(consent),
+        "shareWithFriendsAsOfDate": draw(consent),
+    }
+    return {name: value for name, value in record.items() if value is not ...}
+
+
+@st.composite
+def motions(draw: st.DrawFn) -> dict[str, object]:
+    """An accelerometer reading, of a customer more often than of a stranger."""
+    axis = st.sampled_from([-1.0, 0.0, 1.0, 0, 1, 0.1])
+    return {
+        "user": draw(st.one_of(addresses, addresses, addresses, st.sampled_from(STRANGERS))),
+        "timestamp": draw(instants),
+        "x": draw(axis),
+        "y": draw(st.just(0.0)),
+        "z": draw(st.sampled_from([-1.0, 1.0])),
+    }
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> dict[str, object]:
+    """A step trainer reading, of a claimed device more often than of an unknown one."""
+    return {
+        "sensorReadingTime": draw(instants),
+        "serialNumber": draw(st.one_of(serials, serials, serials, st.just("unclaimed"))),
+        "distanceFromObject": draw(st.integers(201, 202)),
+    }
+
+
+@st.composite
+def worlds(draw: st.DrawFn, *, people: int = 8, readings: int = 14) -> dict[str, list[dict[str, object]]]:
+    """Records by feed, some of them delivered twice.
+
+    Args:
+        draw: Hypothesis.
+        people: At most so many customer records.
+        readings: At most so many readings of either kind.
+    """
+    world = {
+        "customer": draw(st.lists(customers(), max_size=people)),
+        "accelerometer": draw(st.lists(motions(), max_size=readings)),
+        "step_trainer": draw(st.lists(steps(), max_size=readings)),
+    }
+    for records in world.values():
+        if records and draw(st.booleans()):
+            records.extend(draw(st.lists(st.sampled_from(records), max_size=3)))
+    return world
+
+
+def write_world(world: dict[str, list[dict[str, object]]], folder: Path, rng: Random) -> list[Path]:
+    """Writes a world as newline-delimited files, one to three a feed, in any order, in a folder a feed.
+
+    No two files have the same content, since the lake would take the second for the first.
+
+    Returns:
+        The files, in an order that `rng` chose.
+    """
+    files: dict[Path, str] = {}
+    for feed in FEEDS:
+        records = list(world.get(feed, ()))
+        rng.shuffle(records)
+        shares: list[list[str]] = [[] for _ in range(rng.randint(1, 3))]
+        for record in records:
+            shares[rng.randrange(len(shares))].append(json.dumps(record, ensure_ascii=rng.random() < 0.2))
+        for number, share in enumerate(shares):
+            text = "".join(f"{line}\n" for line in share)
+            while text in files.values():
+                text += "\n"
+            files[folder / feed / f"{feed}-{number}.json"] = text
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    paths = list(files)
+    rng.shuffle(paths)
+    return paths
