@@ -1,7 +1,7 @@
 """The five tables as plain Python works them out, straight from the rules of consent (DESIGN section 2).
 
-Records as delivered come in, lists of tuples go out. Nothing here is shared with `stedi`: what the lake's SQL and
-this page agree on, two people have read the same way. Slow and plain on purpose; every rule is one function.
+Records as delivered come in, lists of tuples go out. Nothing here is shared with `stedi`: where the SQL
+and this page agree, the rules were read the same way twice. Slow and plain on purpose; a rule is a function.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What the lake must hold; every list sorted, instants as epoch milliseconds, birthdays as ISO text or None.
+    """What the lake must hold; lists sorted, instants as epoch milliseconds, birthdays as ISO text or None.
 
     `withheld` are (sensorReadingTime, serialNumber, distanceFromObject).
     """
@@ -146,7 +146,7 @@ def owned_steps(
 
 
 def read_clean(path: Path) -> dict[str, list[dict[str, object]]]:
-    """Returns the records of a folder that holds `customer`, `accelerometer` and `step_trainer`, one record a line."""
+    """Returns the records of the folders `customer`, `accelerometer` and `step_trainer`, a record a line."""
     return {feed: list(_lines(path / feed)) for feed in ("customer", "accelerometer", "step_trainer")}
 
 
@@ -203,5 +203,6 @@ def _integer(value: object) -> int:
 
 
 def _number(value: object) -> float:
-    assert isinstance(value, int | float) and not isinstance(value, bool), type(value)
+    assert type(value) in (int, float), type(value)
+    assert isinstance(value, int | float)
     return float(value)
