@@ -1,0 +1,218 @@
+"""Parsed records against a contract: each becomes one line of clean JSON, or the reason why not.
+
+A line holds the contract's fields in the contract's order, as DuckDB's typed reader reads them exactly, then `_extra`:
+unknown members, and the values of optional fields that could not be used, as delivered. What was set aside is counted
+as drift.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from json.encoder import encode_basestring
+
+from stedi.contracts import INSTANT_END, INTEGER_MAX, INTEGER_MIN, Contract, Field, Kind, Reason
+from stedi.reader.model import Huge, Members
+from stedi.reader.parsing import member_texts
+
+_TEXT, _INSTANT, _NUMBER = Kind.TEXT, Kind.INSTANT, Kind.NUMBER
+_ABSENT, _TWICE = -1, -2
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_MOST_SHAPES = 1000
+_MOST_DRIFTS = 200
+_EXACT = 2**53
+_UNKNOWN = "unknown field"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a sequence of member names means to a contract.
+
+    Attributes:
+        places: For each field of the contract the place of its member, or `_ABSENT`, or `_TWICE`.
+        unknown: The places of members that the contract does not know.
+        clean: Whether every required field is there, none twice, and no member is unknown.
+        spelled: Whether the names are those that the lines have.
+        present: The kind of each member and whether it is required, in the members' order, if it is clean.
+    """
+
+    places: tuple[int, ...]
+    unknown: tuple[int, ...]
+    clean: bool
+    spelled: bool
+    present: tuple[tuple[Kind, bool], ...]
+
+
+class Fitting:
+    """Fits the records of one file to a contract.
+
+    Attributes:
+        contract: The contract.
+        drift: What accepted records had that the contract does not.
+        spelling: How `line` spells each field, by its name in the contract.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        self.drift: Counter[str] = Counter()
+        self.spelling: dict[str, str] = {}
+        self._shapes: dict[tuple[str, ...], Shape] = {}
+        self._prefixes: list[str] = []
+        self.spell(())
+
+    def spell(self, members: Members) -> None:
+        """Makes `line` spell fields as these members do, the others as the contract does."""
+        fields = self.contract.fields
+        self.spelling = {f.name: next((n for n, _ in members if _means(n, f)), f.name) for f in fields}
+        self._prefixes = [f'"{self.spelling[field.name]}":' for field in fields]
+        self._shapes.clear()
+
+    def shape(self, members: Members) -> Shape:
+        """Returns what the members' names mean."""
+        names = tuple([name for name, _ in members])
+        shape = self._shapes.get(names)
+        if shape is None:
+            shape = _shape(self.contract, names, self.spelling)
+            if len(self._shapes) < _MOST_SHAPES:
+                self._shapes[names] = shape
+        return shape
+
+    def line(self, members: Members, raw: bytes) -> bytes | Reason:
+        """Fits one record.
+
+        Args:
+            members: The record's members.
+            raw: The record's text as delivered.
+
+        Returns:
+            A line of JSON without its line break, or the first reason of `duplicate_key`, `missing_required`,
+            `wrong_type`, `out_of_range` that a required field gives.
+        """
+        shape = self.shape(members)
+        if not shape.clean:
+            return self._written(members, raw, shape)
+        for (_, value), (kind, required) in zip(members, shape.present, strict=True):
+            if type(value) is float:
+                # Not a number minus itself: the difference of infinities.
+                if kind is not _NUMBER or value - value != 0.0:
+                    break
+            elif type(value) is int:
+                if kind is _INSTANT:
+                    if not 0 < value < INSTANT_END:
+                        break
+                elif kind is _TEXT or not INTEGER_MIN <= value <= INTEGER_MAX:
+                    break
+            elif type(value) is not str or kind is not _TEXT or (required and not value.strip()):
+                break
+        else:
+            # The text as delivered is clean; an escape in it could be in a name.
+            if shape.spelled and b"\\" not in raw:
+                return raw if b"\n" not in raw and b"\r" not in raw else raw.translate(None, b"\r\n")
+        return self._written(members, raw, shape)
+
+    def _written(self, members: Members, raw: bytes, shape: Shape) -> bytes | Reason:
+        """Fits a record that may stray from the contract."""
+        reasons = set()
+        parts = []
+        aside = dict.fromkeys(shape.unknown, "")
+        for field, prefix, place in zip(self.contract.fields, self._prefixes, shape.places, strict=True):
+            required = field.required
+            if place == _ABSENT:
+                reasons |= {Reason.MISSING_REQUIRED} if required else set()
+            elif place == _TWICE:
+                reasons |= {Reason.DUPLICATE_KEY} if required else set()
+                aside |= {i: f"{field.name}: given_twice" for i, (name, _) in enumerate(members) if _means(name, field)}
+            elif isinstance(written := write(members[place][1], field.kind, required), Reason):
+                reasons |= {written} if required else set()
+                what = "null" if members[place][1] is None else str(written)
+                aside[place] = f"{field.name}: {what}"
+            else:
+                parts.append(prefix + written)
+        for reason in (Reason.DUPLICATE_KEY, Reason.MISSING_REQUIRED, Reason.WRONG_TYPE, Reason.OUT_OF_RANGE):
+            if reason in reasons:
+                return reason
+        if aside:
+            self._count(members, aside)
+            texts = member_texts(raw.decode())
+            extra = "{" + ",".join(f"{texts[i][0]}:{texts[i][1]}" for i in sorted(aside)) + "}"
+            parts.append('"_extra":' + encode_basestring(extra))
+        return ("{" + ",".join(parts) + "}").encode()
+
+    def _count(self, members: Members, aside: Mapping[int, str]) -> None:
+        for what in {what or _unknown(members[place][0]) for place, what in aside.items()}:
+            known = what in self.drift or len(self.drift) < _MOST_DRIFTS or not what.startswith(_UNKNOWN)
+            self.drift[what if known else _UNKNOWN] += 1
+
+
+def write(value: object, kind: Kind, required: bool) -> str | Reason:
+    """Writes a value as JSON that DuckDB's typed reader reads exactly.
+
+    Args:
+        value: A parsed value.
+        kind: What it must be.
+        required: Whether the field is required; a required text must not be blank.
+
+    Returns:
+        JSON, or `missing_required` for null, `wrong_type` or `out_of_range`.
+    """
+    if value is None:
+        return Reason.MISSING_REQUIRED
+    if kind is Kind.TEXT:
+        if type(value) is not str:
+            return Reason.WRONG_TYPE
+        return encode_basestring(value) if value.strip() or not required else Reason.OUT_OF_RANGE
+    if type(value) is Huge:
+        return Reason.OUT_OF_RANGE
+    if kind is Kind.NUMBER:
+        return _number(value)
+    if type(value) is not int:
+        return Reason.WRONG_TYPE
+    if kind is Kind.INSTANT:
+        return str(value) if 0 < value < INSTANT_END else Reason.OUT_OF_RANGE
+    return str(value) if INTEGER_MIN <= value <= INTEGER_MAX else Reason.OUT_OF_RANGE
+
+
+def _number(value: object) -> str | Reason:
+    if type(value) is float:
+        return repr(value) if math.isfinite(value) else Reason.OUT_OF_RANGE
+    if type(value) is not int:
+        return Reason.WRONG_TYPE
+    if -_EXACT <= value <= _EXACT:
+        return str(value)
+    try:
+        return repr(float(value))
+    except OverflowError:
+        return Reason.OUT_OF_RANGE
+
+
+def _means(name: str, field: Field) -> bool:
+    # Names are ASCII: letters that other alphabets fold to ASCII ones are other names.
+    return name.isascii() and name.lower() == field.name.lower()
+
+
+def _shape(contract: Contract, names: tuple[str, ...], spelling: Mapping[str, str]) -> Shape:
+    places = []
+    meant: list[Field | None] = [None] * len(names)
+    for field in contract.fields:
+        found = [i for i, name in enumerate(names) if _means(name, field)]
+        for i in found:
+            meant[i] = field
+        places.append(found[0] if len(found) == 1 else _TWICE if found else _ABSENT)
+    unknown = tuple(i for i, field in enumerate(meant) if field is None)
+    missing = any(f.required and place < 0 for f, place in zip(contract.fields, places, strict=True))
+    present = tuple((field.kind, field.required) for field in meant if field)
+    spelled = all(field and spelling[field.name] == name for field, name in zip(meant, names, strict=True))
+    return Shape(tuple(places), unknown, not (unknown or missing or _TWICE in places), spelled, present)
+
+
+def _unknown(name: str) -> str:
+    return f"{_UNKNOWN} {name}" if _IDENTIFIER.fullmatch(name) else _UNKNOWN
+
+
+def feeds_of(members: Members, contracts: Mapping[str, Contract]) -> set[str]:
+    """Returns the feeds all of whose required fields a record has."""
+    names = {name.lower() for name, _ in members if name.isascii()}
+    return {feed for feed, c in contracts.items() if all(f.name.lower() in names for f in c.required)}

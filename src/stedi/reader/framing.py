@@ -1,0 +1,246 @@
+"""Records out of a stream of bytes, whatever lies between them.
+
+The stream passes through a window that always holds one longest record. Between records white space, commas, byte
+order marks and the brackets of arrays are skipped; what starts there is parsed, or delimited by `recovery`. The same
+records come out however the stream is cut into blocks.
+"""
+
+from __future__ import annotations
+
+import re
+from codecs import utf_8_decode
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from stedi.contracts import Reason
+from stedi.reader.model import Limits, Members, ParsedRecord, Reject
+from stedi.reader.parsing import depth, has_lone_surrogate, scan
+from stedi.reader.recovery import LOOKAHEAD, Ending, Extent, Skipper, broken_value, garbage
+
+BETWEEN = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")
+"""What may lie between records, but for the brackets of arrays."""
+
+_AFTER_SCALAR = re.compile(rb"(?=[ \t\r\n,\[\]{]|\xef\xbb\xbf|\Z)[ \t\r\n]{0,32}+(?!:)")
+
+
+class Window:
+    """The part of a stream that is in memory.
+
+    Attributes:
+        data: The bytes.
+        text: The same, one character a byte, for the scanner.
+        at: The place in `data` that the reader has reached.
+        ended: Whether the stream ends where `data` ends.
+    """
+
+    def __init__(self, stream: BinaryIO, block_bytes: int) -> None:
+        self.data = b""
+        self.at = 0
+        self.ended = False
+        self._text: str | None = None
+        self._escapes: bool | None = None
+        self._stream = stream
+        self._block_bytes = max(1, block_bytes)
+        self._dropped = 0
+        self._line = 1
+        self._counted = 0
+
+    def ensure(self, size: int) -> None:
+        """Reads on until `size` bytes after `at` are there, or the stream has ended."""
+        if self.ended or len(self.data) - self.at >= size:
+            return
+        self.line(self.at)
+        parts = [self.data[self.at :]]
+        missing = size - len(parts[0])
+        while missing > 0 and not self.ended:
+            block = self._stream.read(max(self._block_bytes, missing))
+            self.ended = not block
+            missing -= len(block)
+            parts.append(block)
+        self._dropped += self.at
+        self._counted -= self.at
+        self.data = b"".join(parts)
+        self.at = 0
+        self._text = self._escapes = None
+
+    @property
+    def text(self) -> str:
+        """The bytes as characters of the same numbers."""
+        if self._text is None:
+            self._text = self.data.decode("latin-1")
+        return self._text
+
+    @property
+    def has_escapes(self) -> bool:
+        r"""Whether there is a `\\u` anywhere in the window."""
+        if self._escapes is None:
+            self._escapes = b"\\u" in self.data
+        return self._escapes
+
+    def offset(self, at: int) -> int:
+        """Returns the place in the stream of a place in the window."""
+        return self._dropped + at
+
+    def line(self, at: int) -> int:
+        """Returns the line, from 1, of a place in the window; places must not go back."""
+        if at > self._counted:
+            self._line += self.data.count(b"\n", self._counted, at)
+            self._counted = at
+        return self._line
+
+
+class Found(NamedTuple):
+    """An object that parsed: its place in the window, its text and its members."""
+
+    start: int
+    end: int
+    raw: bytes
+    members: Members
+
+
+class Framer:
+    """Finds the records of a stream, one after another.
+
+    Between two records the caller may move `window.at` over further records that it took itself; it must leave it
+    right behind one of them, or behind white space after it.
+    """
+
+    def __init__(self, stream: BinaryIO, limits: Limits) -> None:
+        self.limits = limits
+        self.window = Window(stream, limits.block_bytes)
+        self._reach = max(limits.record_bytes + 1, limits.raw_bytes) + LOOKAHEAD
+        self._in_array = False
+        self._value_due = False
+
+    def __iter__(self) -> Iterator[Found | Reject]:
+        """Yields each record; a `Found` is good until the next step."""
+        window, reach, record_bytes = self.window, self._reach, self.limits.record_bytes
+        while True:
+            window.ensure(reach)
+            data, at = window.data, window.at
+            byte = data[at] if at < len(data) else 0
+            if byte == 0x7B:
+                self._value_due = False
+                found = scan(window.text, at)
+                if found and found[1] - at <= record_bytes:
+                    yield self._parsed(at, found[1], found[0])
+                else:
+                    yield self._broken(byte)
+                continue
+            between = BETWEEN.match(data, at)
+            if between is not None and between.end() > at:
+                self._value_due = self._value_due or b"," in between.group()
+                window.at = between.end()
+            elif at == len(data):
+                return
+            elif byte == 0x5B and not (self._in_array and self._value_due):
+                self._in_array = self._value_due = True
+                window.at += 1
+            elif byte == 0x5D:
+                self._in_array = self._value_due = False
+                window.at += 1
+            else:
+                self._value_due = False
+                yield self._other(byte)
+
+    def reject(self, start: int, end: int, reason: Reason) -> Reject:
+        """Returns the record that lies between two places of the window as a reject."""
+        raw = self.window.data[start : min(end, start + self.limits.raw_bytes)]
+        return Reject(self.window.offset(start), self.window.line(start), reason, raw, end - start)
+
+    def _parsed(self, start: int, end: int, members: Members) -> Found | Reject:
+        """Takes an object that the scanner has taken, if its text keeps what the scanner does not look at."""
+        window, limits = self.window, self.limits
+        window.at = end
+        raw = window.data[start:end]
+        if not raw.isascii():
+            try:
+                again = scan(raw.decode(), 0)
+            except UnicodeDecodeError:
+                return self.reject(start, end, Reason.BAD_ENCODING)
+            members = again[0] if again else members
+        if depth(raw, limits.depth) > limits.depth:
+            return self.reject(start, end, Reason.TOO_DEEP)
+        if window.has_escapes and has_lone_surrogate(raw.decode(), members):
+            return self.reject(start, end, Reason.BAD_ENCODING)
+        return Found(start, end, raw, members)
+
+    def _other(self, byte: int) -> Reject:
+        """Takes what is no object."""
+        window = self.window
+        start = window.at
+        found = scan(window.text, start)
+        if found is None or found[1] - start > self.limits.record_bytes:
+            return self._broken(byte)
+        if byte != 0x5B and not _AFTER_SCALAR.match(window.data, found[1]):
+            return self._broken(byte)
+        taken = self._parsed(start, found[1], (("", found[0]),))
+        return taken if isinstance(taken, Reject) else self.reject(start, found[1], Reason.NOT_AN_OBJECT)
+
+    def _broken(self, byte: int) -> Reject:
+        window, limits = self.window, self.limits
+        start = window.at
+        stop = min(len(window.data), start + limits.record_bytes + 1)
+        bracketed = byte in b"{["
+        extent = (broken_value if bracketed else garbage)(window.data, start, stop)
+        cut = bracketed and extent.ending is not Ending.CLOSED
+        head = window.data[start:stop]
+        if extent.ending is Ending.BEYOND and not (window.ended and stop == len(window.data)):
+            offset, line = window.offset(start), window.line(start)
+            size = self._skip(extent, bracketed) - offset
+            reason = _reason(head[:size], size, extent, cut, limits)
+            return Reject(offset, line, reason, head[: min(size, limits.raw_bytes)], size)
+        window.at = extent.end
+        size = extent.end - start
+        return self.reject(start, extent.end, _reason(head[:size], size, extent, cut, limits))
+
+    def _skip(self, extent: Extent, bracketed: bool) -> int:
+        """Moves the window behind a record beyond the limit; returns the offset at which the record ends."""
+        window = self.window
+        window.at = extent.end
+        end = window.offset(extent.end)
+        skipper = Skipper(extent.brackets if bracketed else None, last=window.data[extent.end - 1])
+        while True:
+            window.at, significant, done = skipper.skip(window.data, window.at)
+            if significant >= 0:
+                end = window.offset(significant)
+            if done:
+                return end
+            rest = len(window.data) - window.at
+            window.ensure(rest + 1)
+            if window.ended and len(window.data) - window.at == rest:
+                window.at += rest
+                return end + rest
+
+
+def _reason(head: bytes, size: int, extent: Extent, cut: bool, limits: Limits) -> Reason:
+    """Returns why a record that does not parse is refused; `head` is the whole of it if it is within the limit."""
+    if size > limits.record_bytes:
+        return Reason.TOO_LARGE
+    try:
+        # A cut may go through a character.
+        utf_8_decode(head, "strict", not cut)
+    except UnicodeDecodeError:
+        return Reason.BAD_ENCODING
+    if extent.brackets.deepest > limits.depth:
+        return Reason.TOO_DEEP
+    return Reason.TRUNCATED if cut else Reason.MALFORMED
+
+
+def records(stream: BinaryIO, limits: Limits) -> Iterator[ParsedRecord | Reject]:
+    """Yields every record of a stream in any shape, whatever its fields.
+
+    Args:
+        stream: Decompressed text.
+        limits: What is too much.
+
+    Yields:
+        Objects that obey RFC 8259 and the limits, and what stands in their places otherwise.
+    """
+    framer = Framer(stream, limits)
+    window = framer.window
+    for found in framer:
+        if isinstance(found, Reject):
+            yield found
+        else:
+            yield ParsedRecord(window.offset(found.start), window.line(found.start), found.raw, found.members)

@@ -1,0 +1,233 @@
+"""How the clean records of one file look, as patterns that whole blocks are checked against.
+
+The first record gives the spelling and the order of the fields. From them come two patterns of the same records:
+one for RE2, which takes a block of lines in one go and leaves the other threads alone, one for `re`, which tells
+how far a block is clean whatever lies between its records. What either takes, the careful path accepts with the same
+values.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import BinaryIO
+
+from stedi.contracts import Contract, Field, Kind
+from stedi.reader.model import RECORD_BYTES, Limits
+
+_NUMBER = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,25})?"
+_INTEGER = r"(?:0|-?[1-9][0-9]{0,17})"
+_INSTANT = r"[1-9][0-9]{0,13}"
+# RE2 takes overlong sequences and surrogates in a class that ends at 10FFFF unless it starts above the surrogates.
+_RE2_CHARACTER = r"[ !#-\[\]-\x{d7ff}\x{e000}-\x{10ffff}]"
+_RE2_LEADING = r"[ \x{7f}-\x{d7ff}\x{e000}-\x{10ffff}]"
+_VISIBLE = r"[!#-\[\]-~]"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How clean records of a file look.
+
+    Attributes:
+        contract: What they must be.
+        delivered: Each field of the contract as the file spells it, in the file's order.
+    """
+
+    contract: Contract
+    delivered: tuple[tuple[str, str], ...]
+
+    @property
+    def spelling(self) -> dict[str, str]:
+        """The delivered spelling of each field, by its name in the contract and in the contract's order."""
+        spelled = dict(self.delivered)
+        return {field.name: spelled[field.name] for field in self.contract.fields}
+
+    @classmethod
+    def of(cls, contract: Contract, names: tuple[str, ...]) -> Layout | None:
+        """Returns the layout of records with these names in this order.
+
+        A field that is not there is put where the contract has it. None if a required field is not there, or there is
+        a name that the contract does not know or has already.
+        """
+        spelled: dict[str, str] = {}
+        for name in names:
+            field = contract.field(name) if name.isascii() else None
+            if field is None or field.name in spelled:
+                return None
+            spelled[field.name] = name
+        if any(field.name not in spelled for field in contract.required):
+            return None
+        order = list(spelled)
+        for place, field in enumerate(contract.fields):
+            if field.name not in spelled:
+                before = contract.fields[place - 1].name if place else None
+                order.insert(order.index(before) + 1 if before else 0, field.name)
+        return cls(contract, tuple((name, spelled.get(name, name)) for name in order))
+
+
+def detect_layout(head: bytes, contract: Contract) -> Layout | None:
+    """Returns the layout of a newline-delimited file.
+
+    Args:
+        head: The start of the file: at least one record.
+        contract: What the records must be.
+
+    Returns:
+        The layout of the first record; None if the file does not start with a clean record on a line of its own.
+    """
+    from stedi.reader.parsing import is_object, scan
+
+    line = head.split(b"\n", 1)[0]
+    found = scan(line.decode("latin-1"), 0)
+    if found is None or not is_object(found[0]):
+        return None
+    layout = Layout.of(contract, tuple(name for name, _ in found[0]))
+    return layout if layout and verify(line, layout) == 1 else None
+
+
+def verify(block: bytes | memoryview, layout: Layout, longest: int = RECORD_BYTES) -> int | None:
+    """Counts the records of a block if all of it is clean lines of the layout.
+
+    Lets other threads run meanwhile. Blocks of about a MiB are best.
+
+    Args:
+        block: Whole lines; the last may lack its line break.
+        layout: How they must look.
+        longest: The longest line, its line break left out, in bytes.
+
+    Returns:
+        The number of records; None if anything in the block is not a clean record.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    data = bytes(block)
+    if len(data) >= 1 << 31 or not _within(data, longest):
+        return None
+    offsets = pa.py_buffer(struct.pack("<ii", 0, len(data)))
+    text = pa.Array.from_buffers(pa.utf8(), 1, [None, offsets, pa.py_buffer(data)])
+    if not pc.match_substring_regex(text, _lines_pattern(layout))[0].as_py():
+        return None
+    return data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
+
+
+def read_clean(
+    stream: BinaryIO,
+    layout: Layout,
+    on_bytes: Callable[[bytes], None] | None = None,
+    limits: Limits | None = None,
+) -> int | None:
+    """Checks a whole uncompressed newline-delimited file.
+
+    Args:
+        stream: The file, from its start.
+        layout: How its records must look.
+        on_bytes: Called with every piece as it was read, until the answer is known.
+        limits: Of these `block_bytes` and `record_bytes` count.
+
+    Returns:
+        The number of records; None as soon as a block is not clean.
+    """
+    limits = limits or Limits()
+    count, rest = 0, b""
+    while chunk := stream.read(limits.block_bytes):
+        if on_bytes:
+            on_bytes(chunk)
+        cut = chunk.rfind(b"\n") + 1
+        if not cut and len(rest) + len(chunk) > limits.record_bytes:
+            return None
+        block, rest = (rest + chunk[:cut], chunk[cut:]) if cut else (b"", rest + chunk)
+        records = verify(block, layout, limits.record_bytes)
+        if records is None:
+            return None
+        count += records
+    records = verify(rest, layout, limits.record_bytes)
+    return None if records is None else count + records
+
+
+@cache
+def run_pattern(layout: Layout) -> re.Pattern[bytes]:
+    """Returns a pattern that takes as many clean records as there are, with white space and commas between them.
+
+    Strings may hold any bytes beyond ASCII: whether they are UTF-8 is still to be checked.
+    """
+    return re.compile(rb"(?:" + _record_pattern(layout) + rb"[ \t\r\n,]*+)*+")
+
+
+@cache
+def lines_run_pattern(layout: Layout) -> re.Pattern[bytes]:
+    """Returns a pattern that takes as many lines as are clean records; strings as in `run_pattern`."""
+    return re.compile(rb"(?:" + _compact_pattern(layout) + rb"\r?\n)*+")
+
+
+@cache
+def record_pattern(layout: Layout) -> re.Pattern[bytes]:
+    """Returns the pattern of one record as `run_pattern` takes it."""
+    return re.compile(_record_pattern(layout))
+
+
+@cache
+def _lines_pattern(layout: Layout) -> str:
+    text = {True: f'"{_RE2_LEADING}*{_VISIBLE}{_RE2_CHARACTER}*"', False: f'"{_RE2_CHARACTER}*"'}
+    record = _pattern(layout, text, " ?", "")
+    return rf"\A(?:{record}\r?\n)*(?:{record})?\z"
+
+
+def _record_pattern(layout: Layout) -> bytes:
+    text = {True: rf'"[ \x7f-\xff]*+{_VISIBLE}[ !#-\[\]-\xff]*+"', False: r'"[ !#-\[\]-\xff]*+"'}
+    space = r"[ \t\r\n]*+"
+    return _pattern(layout, text, space, space).encode()
+
+
+def _compact_pattern(layout: Layout) -> bytes:
+    text = {True: rf'"[ \x7f-\xff]*+{_VISIBLE}[ !#-\[\]-\xff]*+"', False: r'"[ !#-\[\]-\xff]*+"'}
+    return _pattern(layout, text, " ?", "").encode()
+
+
+def _pattern(layout: Layout, text: dict[bool, str], after: str, around: str) -> str:
+    """Writes the pattern of one record.
+
+    Args:
+        layout: The fields.
+        text: The pattern of a text that is required, and of one that is not.
+        after: What may follow colons and commas.
+        around: What may stand inside of the braces and before colons and commas.
+
+    Returns:
+        A pattern without groups to capture.
+    """
+    fields = [(layout.contract.field(name), spelled) for name, spelled in layout.delivered]
+    anchor = next(i for i, (field, _) in enumerate(fields) if field and field.required)
+    parts = []
+    for place, (field, spelled) in enumerate(fields):
+        if field is None:
+            continue
+        member = f'"{spelled}"{around}:{after}{_value(field, text)}'
+        comma = f"{around},{after}"
+        if place < anchor:
+            parts.append(f"(?:{member}{comma})?")
+        elif place == anchor:
+            parts.append(member)
+        else:
+            parts.append(f"{comma}{member}" if field.required else f"(?:{comma}{member})?")
+    return rf"\{{{around}{''.join(parts)}{around}\}}"
+
+
+def _value(field: Field, text: dict[bool, str]) -> str:
+    if field.kind is Kind.TEXT:
+        return text[field.required]
+    return {Kind.INSTANT: _INSTANT, Kind.NUMBER: _NUMBER, Kind.INTEGER: _INTEGER}[field.kind]
+
+
+def _within(data: bytes, longest: int) -> bool:
+    """Tells whether no line is longer than `longest`; looks once in every `longest` bytes."""
+    at = 0
+    while len(data) - at > longest:
+        newline = data.rfind(b"\n", at, at + longest + 1)
+        if newline < 0:
+            return False
+        at = newline + 1
+    return True

@@ -1,0 +1,106 @@
+"""The words of the reader: limits, parsed records, rejects and counts.
+
+`framing` makes parsed records and rejects out of bytes, `fitting` turns parsed records into lines or reasons,
+`reading` counts. Everything here is a plain value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stedi.contracts import Reason
+
+Members = tuple[tuple[str, object], ...]
+"""An object's members as delivered, duplicates and order kept; an object inside is such a tuple, an array a list."""
+
+RECORD_BYTES = 1 << 20
+"""The longest record unless a limit says otherwise."""
+
+
+class Huge:
+    """Stands for an integer of more than 400 digits: beyond 64 bits and beyond a double, whatever they are."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Huge()"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the reader takes before it calls a record or a file too much.
+
+    Attributes:
+        record_bytes: The longest record, in bytes of decompressed text.
+        depth: The deepest nesting of a record, its own braces included; at most 500.
+        raw_bytes: How much of a rejected record's text is kept.
+        block_bytes: How much is read, and looked at in one go; results do not depend on it.
+        ratio: Decompressed size over compressed size from which on a file is a bomb, if it is also
+        bomb_bytes: longer than this when decompressed.
+    """
+
+    record_bytes: int = RECORD_BYTES
+    depth: int = 64
+    raw_bytes: int = 64 << 10
+    block_bytes: int = 1 << 20
+    ratio: int = 200
+    bomb_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that could not be taken.
+
+    Attributes:
+        offset: Where it starts in the decompressed text, in bytes from 0.
+        line: The line on which it starts, from 1.
+        reason: Why.
+        raw: Its first bytes, as many as `Limits.raw_bytes`.
+        raw_size: Its whole size in bytes.
+    """
+
+    offset: int
+    line: int
+    reason: Reason
+    raw: bytes
+    raw_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRecord:
+    """One JSON object that obeys RFC 8259 and the limits.
+
+    Attributes:
+        offset: Where it starts in the decompressed text, in bytes from 0.
+        line: The line on which it starts, from 1.
+        raw: Its text as delivered, UTF-8.
+        members: Its members, see `Members`.
+    """
+
+    offset: int
+    line: int
+    raw: bytes
+    members: Members
+
+    def one_line(self) -> bytes:
+        """Returns the text as delivered without its line breaks, which JSON has between tokens only."""
+        return self.raw.translate(None, b"\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of a file's records: seen = accepted + quarantined, always.
+
+    Attributes:
+        seen: Records found.
+        accepted: Records that meet the contract.
+        quarantined: Records that do not.
+        drift: How often accepted records strayed from the contract, by what they did: `phone: wrong_type`,
+            `unknown field speed`; a name that does not look like an identifier is just `unknown field`.
+    """
+
+    seen: int
+    accepted: int
+    quarantined: int
+    drift: Mapping[str, int] = field(default_factory=dict)

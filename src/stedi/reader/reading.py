@@ -1,0 +1,210 @@
+"""One delivered text in, clean lines and rejects out.
+
+Blocks that are wholly clean are copied, after line breaks were put between their records where they are missing;
+of other blocks the clean runs; what is left goes record by record through `framing` and `fitting`. All of these accept
+the same records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import BinaryIO
+
+from stedi.contracts import Contract, Reason
+from stedi.reader.fitting import Fitting
+from stedi.reader.framing import BETWEEN, Framer, Window
+from stedi.reader.layout import Layout, lines_run_pattern, record_pattern, run_pattern, verify
+from stedi.reader.model import Counts, Limits, Members, Reject
+
+SMALL = 1 << 15
+"""Blocks under this many bytes are not worth the start of the vectorised check."""
+
+_BETWEEN_RECORDS = re.compile(rb"[ \t\r\n,]*+(?=\{)")
+_PENDING = 1000
+_WORTHWHILE = 8
+_MOST_PATIENCE = 4096
+
+
+def read(
+    stream: BinaryIO,
+    contract: Contract,
+    out: BinaryIO,
+    reject: Callable[[Reject], None],
+    limits: Limits | None = None,
+    *,
+    careful: bool = False,
+) -> tuple[Counts, dict[str, str]]:
+    """Reads a delivered file in any shape.
+
+    Args:
+        stream: The decompressed text.
+        contract: What its records must be.
+        out: Takes the accepted records in their order, one clean line of JSON each.
+        reject: Called with each other record, in their order.
+        limits: What is too much.
+        careful: Take no short cut; the result is the same.
+
+    Returns:
+        What became of the records, and how `out` spells each field, by its name in the contract.
+    """
+    limits = limits or Limits()
+    framer = Framer(stream, limits)
+    fitting = Fitting(contract)
+    lines: list[bytes] = []
+    accepted = quarantined = wait = patience = 0
+    copier: Copier | None = None
+    for found in framer:
+        if isinstance(found, Reject):
+            quarantined += 1
+            reject(found)
+            continue
+        fitted = fitting.line(found.members, found.raw)
+        if isinstance(fitted, Reason):
+            quarantined += 1
+            reject(framer.reject(found.start, found.end, fitted))
+            continue
+        if not accepted:
+            fitting.spell(found.members)
+            again = fitting.line(found.members, found.raw)
+            fitted = fitted if isinstance(again, Reason) else again
+        accepted += 1
+        lines.append(fitted)
+        if len(lines) == _PENDING:
+            _write(lines, out)
+        if careful:
+            continue
+        if copier is None and fitting.shape(found.members).clean:
+            copier = Copier.of(found.members, fitting, limits)
+        wait -= 1
+        if copier and wait <= 0:
+            _write(lines, out)
+            copied = copier.copy(framer.window, out)
+            accepted += copied
+            patience = 0 if copied >= _WORTHWHILE else min(2 * patience + 1, _MOST_PATIENCE)
+            wait = patience
+    _write(lines, out)
+    return Counts(accepted + quarantined, accepted, quarantined, dict(fitting.drift)), fitting.spelling
+
+
+class Copier:
+    """Copies records that need no second look.
+
+    Attributes:
+        layout: How they look.
+    """
+
+    def __init__(self, layout: Layout, limits: Limits) -> None:
+        self.layout = layout
+        self._limits = limits
+        self._record = record_pattern(layout)
+        self._run = run_pattern(layout)
+        self._lines_run = lines_run_pattern(layout)
+        self._dirty_until = 0
+        self._joined = False
+
+    @classmethod
+    def of(cls, members: Members, fitting: Fitting, limits: Limits) -> Copier | None:
+        """Returns the copier of records like this one, if they can be copied as `fitting` spells its lines."""
+        layout = Layout.of(fitting.contract, tuple(name for name, _ in members))
+        return cls(layout, limits) if layout and layout.spelling == fitting.spelling else None
+
+    def copy(self, window: Window, out: BinaryIO) -> int:
+        """Copies what is clean at the window's place and moves the window over it.
+
+        Args:
+            window: Stands right behind a record.
+            out: Takes the records, one a line.
+
+        Returns:
+            How many were copied.
+        """
+        total = 0
+        size = self._limits.block_bytes
+        while True:
+            window.ensure(size + 1)
+            between = BETWEEN.match(window.data, window.at)
+            at = between.end() if between else window.at
+            if window.data[at : at + 1] != b"{":
+                return total
+            end = min(len(window.data), at + size)
+            copied = self._copy_block(window, at, end, out) or self._copy_run(window, at, end, out)
+            if not copied:
+                return total
+            total += copied
+
+    def _copy_block(self, window: Window, at: int, end: int, out: BinaryIO) -> int:
+        """Copies all records up to near `end`, if all are clean and what lies between them is always the same."""
+        if end - at < SMALL or window.offset(at) < self._dirty_until:
+            return 0
+        for joined in (self._joined, not self._joined):
+            cut, block = (self._joined_block if joined else self._lines_block)(window, at, end)
+            count = verify(block, self.layout, self._limits.record_bytes) if block else None
+            if count:
+                out.write(block)
+                if not block.endswith(b"\n"):
+                    out.write(b"\n")
+                window.at = cut
+                self._joined = joined
+                return count
+        self._dirty_until = window.offset(end)
+        return 0
+
+    def _lines_block(self, window: Window, at: int, end: int) -> tuple[int, bytes]:
+        """Returns whole lines."""
+        data = window.data
+        if window.ended and end == len(data):
+            block = data[at:end].rstrip()
+            return at + len(block), block
+        cut = data.rfind(b"\n", at, end) + 1
+        return cut, data[at:cut]
+
+    def _joined_block(self, window: Window, at: int, end: int) -> tuple[int, bytes]:
+        """Returns records with line breaks for what is between them.
+
+        If the same text stands in a string, the line break there makes the block unclean.
+        """
+        data = window.data
+        first = self._record.match(data, at, end)
+        if first is None or b"\n" in first.group():
+            return at, b""
+        between = _BETWEEN_RECORDS.match(data, first.end(), end)
+        if between is None or between.group() in (b"\n", b"\r\n"):
+            return at, b""
+        token = b"}" + between.group() + b"{"
+        cut = data.rfind(token, at, end) + 1
+        return cut, data[at:cut].replace(token, b"}\n{")
+
+    def _copy_run(self, window: Window, at: int, end: int, out: BinaryIO) -> int:
+        """Copies the clean records up to the first that is not."""
+        data = window.data
+        for pattern in (self._lines_run, self._run):
+            run = data[at : _end(pattern, data, at, end)]
+            if not run.isascii():
+                try:
+                    run.decode()
+                except UnicodeDecodeError as error:
+                    run = data[at : _end(pattern, data, at, at + error.start)]
+            if run:
+                break
+        records = self._record.findall(run)
+        if not records or max(map(len, records)) > self._limits.record_bytes:
+            return 0
+        if run.count(b"\n") >= len(records):
+            records = [record.translate(None, b"\r\n") for record in records]
+        out.write(b"\n".join(records))
+        out.write(b"\n")
+        window.at = at + len(run.rstrip(b" \t\r\n,"))
+        return len(records)
+
+
+def _end(pattern: re.Pattern[bytes], data: bytes, at: int, end: int) -> int:
+    match = pattern.match(data, at, end)
+    return match.end() if match else at
+
+
+def _write(lines: list[bytes], out: BinaryIO) -> None:
+    if lines:
+        out.write(b"\n".join(lines))
+        out.write(b"\n")
+        lines.clear()

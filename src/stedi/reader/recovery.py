@@ -1,0 +1,260 @@
+"""Where a record that does not parse ends, so that the records around it are kept.
+
+Brackets are counted outside of strings, from the bad record's first byte. The record ends where its brackets close,
+where another record must have begun (it was cut), or with the text. A record beyond the limit is followed to its
+end by `Skipper`, which keeps nothing of it. No place depends on how the text was cut into blocks.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+_SPACE = b" \t\r\n"
+_AFTER_STRING = b" \t\r\n:,}]"
+_TOKEN = re.compile(rb"""[ \t\r\n]*+(?:"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(")?+|[{}\[\]:,]|[^ \t\r\n{}\[\]:,"]++)""")
+_TOKEN_START = re.compile(rb"[ \t\r\n]*+")
+_GARBAGE_END = re.compile(rb'\n|\{(?=[ \t\r\n]*+")')
+_PLAIN_RUN = re.compile(rb'(?:[^{}\[\]"]++|"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+")*+')
+_STRING_REST = re.compile(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+')
+
+LOOKAHEAD = 64
+"""How far behind a place the text must be there to judge the place."""
+
+_DEEPEST = 1 << 16
+_MOST_BRACKETS = 1 << 20
+
+
+class Ending(Enum):
+    """How a bad record ends."""
+
+    CLOSED = "its brackets close"
+    CUT = "another record begins, or the text ends"
+    BEYOND = "not within the limit"
+
+
+@dataclass(slots=True)
+class Brackets:
+    """The open brackets at some place of a record, and what stands before it.
+
+    Attributes:
+        open: The open brackets, outermost first.
+        before: The last byte that is not white space; 0 at the start.
+        in_string: Whether the place is inside a string.
+        deepest: The most brackets that were open, as far as they are kept.
+        uncounted: Open brackets inside of the deepest that are kept.
+    """
+
+    open: bytearray = field(default_factory=bytearray)
+    before: int = 0
+    in_string: bool = False
+    deepest: int = 0
+    uncounted: int = 0
+
+    def is_foreign(self, first_column: bool) -> bool:
+        """Tells whether an opening bracket here cannot be the record's, as JSON has no value here.
+
+        One in the first column after a colon is another record's, too: a line was cut there.
+        """
+        if not self.open or self.before == 0x5B or (self.before == 0x2C and self.open[-1] == 0x5B):
+            return False
+        return self.before != 0x3A or first_column
+
+    def push(self, byte: int) -> None:
+        """Opens a bracket."""
+        if len(self.open) < _DEEPEST:
+            self.open.append(byte)
+        else:
+            self.uncounted += 1
+        self.deepest = max(self.deepest, len(self.open))
+
+    def close(self, byte: int) -> bool:
+        """Closes the innermost bracket of the kind, and what was left open in it; tells whether none is open now."""
+        if self.uncounted:
+            self.uncounted -= 1
+            return False
+        place = self.open.rfind(b"{" if byte == 0x7D else b"[")
+        if place >= 0:
+            del self.open[place:]
+        return not self.open
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where a bad record ends.
+
+    Attributes:
+        end: The place after its last byte that is not white space; for `BEYOND` where to go on skipping.
+        ending: How it ends.
+        brackets: The state there.
+    """
+
+    end: int
+    ending: Ending
+    brackets: Brackets
+
+
+def broken_value(data: bytes, start: int, stop: int) -> Extent:
+    """Finds the end of a broken object or array.
+
+    A string whose closing quote is followed by something that JSON does not have there is out of phase: its opening
+    quote was a closing one, or another record begins in it; what it holds is looked at again as structure.
+
+    Args:
+        data: The text.
+        start: Where the object or array starts.
+        stop: Where to stop looking.
+
+    Returns:
+        The extent; `BEYOND` if the record does not end before `stop`, also if the text ends there.
+    """
+    state = Brackets()
+    at = end = start
+    while match := _TOKEN.match(data, at, stop):
+        token = start if at == start else _TOKEN_START.match(data, at, stop).end()  # type: ignore[union-attr]
+        at = match.end()
+        byte = data[token]
+        if byte == 0x22:
+            if match.group(1) is None:
+                if at == stop or (data[at] == 0x5C and at + 1 == stop):
+                    state.in_string = True
+                    return Extent(at, Ending.BEYOND, state)
+            elif at < stop and data[at] not in _AFTER_STRING:
+                # Escaped quotes stay behind, so that no text is looked at more than twice.
+                at = max(token, data.rfind(b'\\"', token, at - 1) + 1) + 1
+        elif byte in b"{[":
+            if state.is_foreign(data[token - 1 : token] == b"\n") and begins_records(data, token):
+                return Extent(end, Ending.CUT, state)
+            state.push(byte)
+        elif byte in b"}]" and state.close(byte):
+            return Extent(at, Ending.CLOSED, state)
+        state.before = byte if byte in b'"{}[]:,' else 0x78
+        end = at
+    return Extent(end, Ending.BEYOND, state)
+
+
+def begins_records(data: bytes, at: int) -> bool:
+    """Tells whether the bracket at `at` looks like the start of a record, or of an array of records.
+
+    Looks `LOOKAHEAD` bytes ahead.
+    """
+    following = data[at + 1 : at + LOOKAHEAD].lstrip(_SPACE)[:1]
+    return following in (b'"', b"}") if data[at] == 0x7B else following == b"{"
+
+
+def garbage(data: bytes, start: int, stop: int) -> Extent:
+    """Finds the end of text that starts no object or array: the line's end, or where a record plausibly begins.
+
+    Args:
+        data: The text.
+        start: Where the garbage starts.
+        stop: Where to stop looking.
+
+    Returns:
+        The extent; `BEYOND` if it does not end before `stop`, also if the text ends there.
+    """
+    at = start + 1
+    while match := _GARBAGE_END.search(data, at, stop):
+        at = match.start()
+        text = data[max(start, at - LOOKAHEAD) : at].rstrip(_SPACE)
+        # What follows a colon or an opening bracket is a part of a fragment, never a record.
+        if data[at] == 0x0A or not text.endswith((b":", b"[")):
+            return Extent(start + len(data[start:at].rstrip(_SPACE)), Ending.CLOSED, Brackets())
+        at += 1
+    return Extent(start + len(data[start:stop].rstrip(_SPACE)), Ending.BEYOND, Brackets())
+
+
+@dataclass(slots=True)
+class Skipper:
+    """Follows a record beyond the limit to its end, block by block, and keeps nothing of it.
+
+    After `_MOST_BRACKETS` brackets, and for garbage from the start, it only looks for the line's end.
+
+    Attributes:
+        brackets: The state where the limit was passed; None for garbage.
+        seen: How many brackets it has looked at.
+        last: The byte before the block.
+    """
+
+    brackets: Brackets | None
+    seen: int = 0
+    last: int = 0
+
+    def skip(self, data: bytes, at: int) -> tuple[int, int, bool]:
+        """Goes on through a block.
+
+        Args:
+            data: The block.
+            at: Where to go on.
+
+        Returns:
+            Where it stopped; the place after the last byte that is the record's and not white space, or -1 if there is
+            none in the block; and whether the record has ended.
+        """
+        began = at
+        while self.brackets is not None and at < len(data):
+            if self.brackets.in_string:
+                if not self._string(data, at):
+                    at = self._rest(data, at)
+                    return at, self._significant(data, began, at), False
+                at = self._rest(data, at) + 1
+                continue
+            at, stopped = self._structure(data, at)
+            if stopped:
+                self.last = data[at - 1] if at else self.last
+                return at, self._significant(data, began, at), True
+        if self.brackets is not None:
+            self.last = data[-1] if data else self.last
+            return at, self._significant(data, began, at), False
+        newline = data.find(b"\n", at)
+        at = len(data) if newline < 0 else newline
+        return at, self._significant(data, began, at), newline >= 0
+
+    def _string(self, data: bytes, at: int) -> bool:
+        """Leaves the string if it ends in this block."""
+        brackets = self.brackets
+        end = self._rest(data, at)
+        if brackets is None or end == len(data) or (data[end] == 0x5C and end + 1 == len(data)):
+            return False
+        brackets.in_string = False
+        brackets.before = 0x22
+        return True
+
+    @staticmethod
+    def _rest(data: bytes, at: int) -> int:
+        match = _STRING_REST.match(data, at)
+        return match.end() if match else at
+
+    def _structure(self, data: bytes, at: int) -> tuple[int, bool]:
+        """Goes on to after the next bracket or into the next unfinished string; tells whether the record has ended."""
+        brackets = self.brackets
+        match = _PLAIN_RUN.match(data, at)
+        if brackets is None or match is None:
+            return at, False
+        run = data[at : match.end()].rstrip(_SPACE)
+        if run:
+            brackets.before = run[-1]
+        at = match.end()
+        if at == len(data):
+            return at, False
+        byte = data[at]
+        self.seen += 1
+        if byte == 0x22:
+            brackets.in_string = True
+        elif self.seen > _MOST_BRACKETS:
+            self.brackets = None
+        elif byte in b"{[":
+            first_column = (data[at - 1] if at else self.last) == 0x0A
+            if byte == 0x7B and brackets.is_foreign(first_column):
+                return at, True
+            brackets.push(byte)
+        elif brackets.close(byte):
+            return at + 1, True
+        brackets.before = byte
+        return at + 1, False
+
+    @staticmethod
+    def _significant(data: bytes, began: int, at: int) -> int:
+        text = data[began:at].rstrip(_SPACE)
+        return began + len(text) if text else -1
