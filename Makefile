@@ -11,7 +11,7 @@ ARGS ?=
 .PHONY: help demo test coverage lint format bench lock clean
 
 help:
-	@echo "make demo      sample data, landed, built and shown (DEMO=folder keeps it elsewhere)"
+	@echo "make demo      sample data, landed, built and shown (ARGS='--readings 1000000' for more)"
 	@echo "make test      every test (ARGS='-k consent' for some)"
 	@echo "make coverage  every test, and at least 95% of the lines of src/stedi"
 	@echo "make lint      ruff, mypy, sqlfluff, the layering test"

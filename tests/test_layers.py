@@ -30,6 +30,7 @@ ORDER = (
     "landing",
     "build",
     "output",
+    "sandbox",
     "query",
     "lake",
     "ndjson",
