@@ -1,9 +1,8 @@
 """Read-only SQL over the lake's tables, in a closed sandbox.
 
-A statement is parsed by DuckDB's own parser and judged on its tree: one SELECT, over tables that the caller
-resolved to files, with functions that reach nothing else. It then runs in a process of its own (`sandbox`), where the
-engine is closed as well and the system bounds memory and time. Rows come back as a stream of Arrow batches.
-What the sandbox promises is section 9 of the design.
+`statement` judges what is asked; the caller resolves the tables to fixed files; a process of its own (`sandbox`), in
+which the engine is closed and the system bounds memory and time, runs it. Rows come back as a stream of Arrow
+batches through a pipe. A query that is dropped, stopped or done leaves no process and no file.
 """
 
 from __future__ import annotations
@@ -28,31 +27,15 @@ from typing import TYPE_CHECKING, Any
 
 from stedi import sandbox
 from stedi.errors import QueryFailed, QueryRefused
+from stedi.statement import judged, referenced, shown
+
+__all__ = ["Limits", "Relation", "Result", "referenced", "run", "size"]
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
     import pyarrow as pa
-
-MAX_SQL = 1_000_000
-"""The longest statement that is read, in characters."""
-
-_ALLOWED = "A query is one SELECT over the lake's tables"
-
-_TABLE_FUNCTIONS = frozenset(
-    {"generate_series", "json_each", "json_tree", "pg_timezone_names", "range", "repeat", "repeat_row", "unnest"}
-)
-
-_FORBIDDEN_FUNCTION = re.compile(
-    r"(__internal.*|arrow_scan.*|combine|current_setting|currval|duckdb_.*|finalize|format_type|get_block_size|getenv"
-    r"|getvariable|glob|json_execute.*|json_serialize_plan|nextval|parquet_.*|pg_get_.*|pg_sleep|pragma_.*|query.*"
-    r"|read_.*|sleep_ms|sniff_.*|stats|vector_type|which_secret|write_log|.*_scan)"
-)
-
-_FROM = frozenset(
-    {"BASE_TABLE", "EMPTY", "EMPTY_FROM", "EXPRESSION_LIST", "JOIN", "PIVOT", "SHOW_REF", "SUBQUERY", "TABLE_FUNCTION"}
-)
 
 _LIBRARIES = {name: value for name, value in os.environ.items() if name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")}
 """All that the worker sees of the caller's environment: where an interpreter may need to find its libraries."""
@@ -113,23 +96,8 @@ def size(text: str) -> int:
     """
     found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([a-z]*)", text.strip().lower())
     if found is None or found[2] not in _UNITS:
-        raise QueryRefused(f"A size: expected a number with a unit, as in 512MB or 2GiB, found {_shown(text)}.")
+        raise QueryRefused(f"A size: expected a number with a unit, as in 512MB or 2GiB, found {shown(text)}.")
     return int(float(found[1]) * _UNITS[found[2]])
-
-
-def referenced(sql: str) -> frozenset[str]:
-    """Returns the lower-case names of the tables that a statement may read, those of its own CTEs included.
-
-    Args:
-        sql: One SELECT in DuckDB's dialect.
-
-    Returns:
-        Names; one that is no table of the lake may be among them.
-
-    Raises:
-        QueryRefused: The statement is not one that the sandbox runs.
-    """
-    return frozenset(name for _, name in _judge(_parse(sql)))
 
 
 def run(sql: str, relations: Iterable[Relation], limits: Limits | None = None, temporary: Path | None = None) -> Result:
@@ -151,8 +119,7 @@ def run(sql: str, relations: Iterable[Relation], limits: Limits | None = None, t
     """
     limits = limits or Limits()
     given = {relation.name.lower(): relation for relation in relations}
-    reads = _judge(_parse(sql), frozenset(given))
-    used = [given[name] for name in sorted({name for _, name in reads} & given.keys())]
+    used = [given[name] for name in sorted(judged(sql, given))]
     worker = _Worker(sql, used, limits, temporary)
     try:
         return Result(worker, worker.open())
@@ -162,31 +129,31 @@ def run(sql: str, relations: Iterable[Relation], limits: Limits | None = None, t
 
 
 class Result:
-    """The rows of a query, read once, as they come.
+    """The rows of a query, read once, as they come. Close it, or use it in a `with`."""
 
-    Attributes:
-        reader: The rows as a `pyarrow.RecordBatchReader`; reading raises `QueryFailed` when the query fails.
-    """
-
-    __slots__ = ("_worker", "reader")
+    __slots__ = ("_reader", "_worker")
 
     def __init__(self, worker: _Worker, reader: pa.RecordBatchReader) -> None:
         self._worker = worker
-        self.reader = reader
+        self._reader = reader
 
     @property
     def schema(self) -> pa.Schema:
         """The columns' names and Arrow types."""
-        return self.reader.schema
+        return self._reader.schema
 
-    def to_arrow(self) -> pa.Table:
+    def reader(self) -> pa.RecordBatchReader:
+        """Returns the rows batch by batch; reading them raises `QueryFailed` when the query fails."""
+        return self._reader
+
+    def arrow(self) -> pa.Table:
         """Returns the rows that have not been read yet as one table, and closes the result.
 
         Raises:
             QueryFailed: The query fails on the way.
         """
         with self:
-            return self.reader.read_all()
+            return self._reader.read_all()
 
     def close(self) -> None:
         """Ends the query if it still runs, and removes its temporary folder; more than once does no harm."""
@@ -201,128 +168,7 @@ class Result:
         self.close()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        return iter(self.reader)
-
-
-def _shown(text: str) -> str:
-    """Returns the caller's own words, short and safe to print."""
-    safe = "".join(c if c.isprintable() else "?" for c in text)
-    return f"'{safe}'" if len(safe) <= 60 else f"'{safe[:59]}…'"
-
-
-def _parse(sql: str) -> dict[str, Any]:
-    """Returns the tree of the one SELECT that `sql` is, as DuckDB's parser writes it in JSON.
-
-    The parser runs alone: nothing is bound or looked up, and the connection could reach no file if it were.
-    """
-    if len(sql) > MAX_SQL:
-        raise QueryRefused(f"The statement is too long: expected at most {MAX_SQL:,} characters, found {len(sql):,}.")
-    if "\0" in sql or not _is_unicode(sql):
-        raise QueryRefused("The statement holds characters that are not text: expected UTF-8 without NUL.")
-    import duckdb
-
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "enable_external_access": False,
-        "lock_configuration": True,
-        "python_enable_replacements": False,
-        "threads": 1,
-    }
-    with duckdb.connect(":memory:", config=config) as con:
-        row = con.execute(
-            "select json_serialize_sql(?::varchar, skip_null := true, skip_empty := true, skip_default := true)", [sql]
-        ).fetchone()
-    assert row is not None
-    try:
-        tree = json.loads(row[0])
-    except RecursionError:
-        raise QueryRefused("The statement is nested too deeply. Split it with WITH.") from None
-    if tree["error"]:
-        if tree.get("error_type") == "not implemented":
-            raise QueryRefused(f"{_ALLOWED}, found another kind of statement (or PIVOT without IN). Nothing was run.")
-        words = re.sub(r"\s+", " ", str(tree.get("error_message", "")))
-        raise QueryRefused(f"The statement is not SQL that can be read: {words[:300]}")
-    statements = tree["statements"]
-    if len(statements) != 1:
-        found = "several statements" if statements else "no statement"
-        raise QueryRefused(f"{_ALLOWED}, found {found}. Nothing was run.")
-    first: dict[str, Any] = statements[0]
-    return first
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _judge(tree: dict[str, Any], tables: frozenset[str] | None = None) -> frozenset[tuple[str, str]]:
-    """Returns the (schema, table) pairs that a tree reads, lower-case.
-
-    Args:
-        tree: A SELECT as `_parse` gives it.
-        tables: The tables that it may read; None to read any.
-
-    Raises:
-        QueryRefused: The tree reaches beyond the lake's tables.
-    """
-    reads: set[tuple[str, str]] = set()
-    todo: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]
-    while todo:
-        node, scope = todo.pop()
-        if isinstance(node, list):
-            todo.extend((child, scope) for child in node)
-        if not isinstance(node, dict):
-            continue
-        scope |= _defined(node)
-        match node.get("type"):
-            case "BASE_TABLE":
-                reads.add(_table(node, scope, tables))
-            case "TABLE_FUNCTION":
-                name = str(node.get("function", {}).get("function_name", "")).lower()
-                if name not in _TABLE_FUNCTIONS:
-                    raise QueryRefused(
-                        f"{_ALLOWED}; the table function {_shown(name)} is not run: no files, no network, no settings."
-                    )
-            case "SHOW_REF" if "query" not in node:
-                raise QueryRefused(f"{_ALLOWED}; SHOW is not run. `stedi tables` lists the tables.")
-        if node.get("class") in ("FUNCTION", "WINDOW"):
-            name = str(node.get("function_name", "")).lower()
-            if _FORBIDDEN_FUNCTION.fullmatch(name):
-                raise QueryRefused(
-                    f"{_ALLOWED}; the function {_shown(name)} is not run: no files, no network, no settings."
-                )
-        if node.get("class") == "PARAMETER":
-            raise QueryRefused(f"{_ALLOWED}; parameters such as ? or $1 have no value here.")
-        source = node.get("from_table")
-        if isinstance(source, dict) and source.get("type") not in _FROM:
-            raise QueryRefused(f"{_ALLOWED}; its FROM holds something else.")
-        todo.extend((child, scope) for child in node.values())
-    return frozenset(reads)
-
-
-def _defined(node: dict[str, Any]) -> frozenset[str]:
-    """Returns the names that a node gives to its own WITH parts."""
-    ctes = node.get("cte_map")
-    names = [entry.get("key") for entry in ctes.get("map", ())] if isinstance(ctes, dict) else []
-    if str(node.get("type", "")).endswith("CTE_NODE"):
-        names += [node.get("cte_name"), node.get("ctename")]
-    return frozenset(str(name).lower() for name in names if name)
-
-
-def _table(node: dict[str, Any], scope: frozenset[str], tables: frozenset[str] | None) -> tuple[str, str]:
-    catalog, schema, name = (str(node.get(key, "")).lower() for key in ("catalog_name", "schema_name", "table_name"))
-    if "at_clause" in node:
-        raise QueryRefused(f"{_ALLOWED}; AT is not run. `stedi query --at` reads the lake as it was.")
-    if catalog or schema not in ("", sandbox.SCHEMA, "recurring"):
-        raise QueryRefused(f"{_ALLOWED}; there is no schema beside {_shown(sandbox.SCHEMA)}.")
-    known = schema != sandbox.SCHEMA and name in scope
-    if not known and tables is not None and (name not in tables or schema == "recurring"):
-        raise QueryRefused(
-            f"{_ALLOWED}; {_shown(name)} is none of them, and files are not read. `stedi tables` lists them."
-        )
-    return schema, name
+        return iter(self._reader)
 
 
 class _Pipe(io.RawIOBase):
@@ -354,7 +200,7 @@ class _Worker:
 
     def __init__(self, sql: str, relations: list[Relation], limits: Limits, temporary: Path | None) -> None:
         self._limits = limits
-        folder = tempfile.mkdtemp(prefix="stedi-query-", dir=temporary)
+        folder = _folder(temporary)
         job = {
             "sql": sql,
             "relations": [
@@ -452,6 +298,15 @@ class _Worker:
 
     def close(self) -> None:
         self._end()
+
+
+def _folder(temporary: Path | None) -> str:
+    """Makes a folder that only its owner may enter, in `temporary` or, where nothing can be written, the system's."""
+    if temporary is not None:
+        with contextlib.suppress(OSError):
+            temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return tempfile.mkdtemp(prefix="query-", dir=temporary.absolute())
+    return tempfile.mkdtemp(prefix="stedi-query-")
 
 
 def _end(process: subprocess.Popen[bytes], errors: Any, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""The process in which a query runs: one job on stdin, an Arrow stream on stdout, one line of JSON on stderr if it fails.
+"""The process in which a query runs: a job on stdin, Arrow on stdout, one line of JSON on stderr if it fails.
 
 A process of its own, because DuckDB's memory limit does not count what a single value takes (`repeat('x', 4e9)`) and
 its interrupt does not reach into one: only the system's limits and a kill bound every statement. `query` starts this
@@ -108,7 +108,7 @@ def _kind(error: Exception) -> str:
 
 
 _HINTS = {
-    "OutOfMemoryException": "it needs more memory than it may have ({memory}). Read fewer rows or columns, or raise the limit.",
+    "OutOfMemoryException": "it needs more memory than it may have ({memory}). Read fewer rows, or raise the limit.",
     "ConversionException": "a value could not be converted{target}. Use try_cast, or leave such rows out with a where.",
     "OutOfRangeException": "a number left the range of its type. Cast to a wider type first.",
     "InterruptException": "it was interrupted.",

@@ -1,0 +1,286 @@
+"""Rows out: a stream of Arrow batches becomes an aligned table, CSV, JSON or Parquet.
+
+Batches are turned into text a column at a time and written as they come, so memory follows a batch and not the
+result; only the table, which has to know its widths, holds the rows that it shows. A file appears whole or not at
+all, readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from json.encoder import encode_basestring_ascii
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from stedi import layout
+from stedi.columns import as_json, as_text, base64_text, printable_text
+from stedi.errors import QueryFailed, StediError, UsageError
+from stedi.layout import table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["SHOWN_ROWS", "Format", "Written", "format_of", "table", "write"]
+
+SHOWN_ROWS = 1_000
+"""Rows that a table shows if nothing else is said."""
+
+_SLICE = 32_768
+_ROW_GROUP = 122_880
+_ROW_GROUP_BYTES = 128 << 20
+
+
+class Format(StrEnum):
+    """The forms in which rows are written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        rows: Rows written.
+        cut: Whether there were more, which a table left out.
+    """
+
+    rows: int
+    cut: bool = False
+
+
+def format_of(path: Path | str | None) -> Format:
+    """Returns the form that a file's name asks for; a table for any other name, and for no file."""
+    ending = Path(path).suffix.lower().removeprefix(".") if path is not None else ""
+    return Format(ending) if ending in tuple(Format) else Format.TABLE
+
+
+def write(
+    reader: pa.RecordBatchReader,
+    form: Format | str,
+    to: BinaryIO | Path | str,
+    *,
+    limit: int | None = SHOWN_ROWS,
+    mode: int = 0o600,
+) -> Written:
+    """Writes every row of `reader`, in order.
+
+    CSV is RFC 4180: a header line, CRLF, a null as an empty field and an empty text as `""`. JSON is one array of
+    objects, one a line; integers keep every digit, NaN and infinities are null, instants are ISO 8601 in UTC with Z,
+    binary values are base64. Two columns of one name become `a` and `a_2` in JSON and Parquet.
+
+    Args:
+        reader: The rows; read to its end, or for a table to one row beyond `limit`.
+        form: One of `Format`.
+        to: An open binary stream, or the path of a file, which is replaced in one step when all rows are written.
+        limit: The most rows that a table shows; None for all. The other forms always hold every row.
+        mode: The permissions of a file that is made.
+
+    Returns:
+        The number of rows written, and whether a table left some out.
+
+    Raises:
+        UsageError: Parquet for a terminal, or a form that does not exist.
+        QueryFailed: A column's type cannot be written in this form.
+        StediError: The file cannot be written.
+    """
+    try:
+        form = Format(form)
+    except ValueError:
+        raise UsageError(f"Format: expected one of {', '.join(Format)}, found another word.") from None
+    if isinstance(to, Path | str):
+        with _replacing(Path(to), mode) as out:
+            return _write(reader, form, out, limit)
+    if form is Format.PARQUET and to.isatty():
+        raise UsageError("Parquet is not for a terminal. Name a file with --output, or choose table, csv or json.")
+    return _write(reader, form, to, limit)
+
+
+def _write(reader: pa.RecordBatchReader, form: Format, out: BinaryIO, limit: int | None) -> Written:
+    match form:
+        case Format.TABLE:
+            return _table(reader, out, limit)
+        case Format.CSV:
+            return _csv(reader, out)
+        case Format.JSON:
+            return _json(reader, out)
+        case Format.PARQUET:
+            return _parquet(reader, out)
+
+
+def _slices(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    for batch in reader:
+        for start in range(0, batch.num_rows, _SLICE):
+            yield batch.slice(start, _SLICE)
+
+
+def _table(reader: pa.RecordBatchReader, out: BinaryIO, limit: int | None) -> Written:
+    import pyarrow as pa
+
+    rows: list[list[str]] = []
+    cut = False
+    for batch in _slices(reader):
+        room = batch.num_rows if limit is None else limit - len(rows)
+        cut = batch.num_rows > room
+        shown = batch.slice(0, room)
+        columns = [
+            [_shown(value) for value in as_text(column, name, printable_text).to_pylist()]
+            for column, name in zip(shown.columns, shown.schema.names, strict=True)
+        ]
+        rows.extend(list(row) for row in zip(*columns, strict=True))
+        if cut:
+            break
+    types = pa.types
+    numeric = [types.is_integer(f.type) or types.is_floating(f.type) or types.is_decimal(f.type) for f in reader.schema]
+    count = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
+    if cut:
+        count = f"the first {count}; there are more: csv, json and parquet hold every row"
+    out.write(f"{layout.lay_out(reader.schema.names, rows, numeric)}\n({count})\n".encode())
+    return Written(len(rows), cut)
+
+
+def _shown(text: str | None) -> str:
+    return "null" if text is None else layout.safe(text[: 4 * layout.MAX_CELL])
+
+
+def _csv(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    header = pa.array(reader.schema.names, pa.large_string())
+    out.write(",".join(_csv_fields(header).to_pylist()).encode() + b"\r\n")
+    rows = 0
+    for batch in _slices(reader):
+        fields = [
+            pc.fill_null(_csv_fields(as_text(column, name, base64_text)), "")
+            for column, name in zip(batch.columns, batch.schema.names, strict=True)
+        ]
+        fields[-1] = _joined([fields[-1], _all("\r\n", batch.num_rows)], "")
+        out.write(_bytes(_joined(fields, ",")))
+        rows += batch.num_rows
+    return Written(rows)
+
+
+def _csv_fields(texts: pa.Array) -> pa.Array:
+    """Returns each text as a CSV field, quoted where it has to be."""
+    import pyarrow.compute as pc
+
+    quoted = pc.match_substring_regex(texts, '^$|[",\r\n]|^\\s|\\s$')
+    if not pc.any(quoted).as_py():
+        return texts
+    wrapped = _joined(
+        [_all('"', len(texts)), pc.replace_substring(texts, '"', '""'), _all('"', len(texts))], "", nulls="emit_null"
+    )
+    return pc.if_else(quoted, wrapped, texts)
+
+
+def _json(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
+    names = _unique(reader.schema.names)
+    rows = 0
+    out.write(b"[")
+    for batch in _slices(reader):
+        parts = []
+        for place, (column, name) in enumerate(zip(batch.columns, names, strict=True)):
+            opening = "," if place else "{"
+            parts += [_all(f"{opening}{encode_basestring_ascii(name)}:", batch.num_rows), as_json(column, name)]
+        text = _bytes(_joined([_all(",\n", batch.num_rows), *parts, _all("}", batch.num_rows)], ""))
+        # Every object comes with the comma before it; the very first has none.
+        out.write(b"\n" + text[2:] if rows == 0 else text)
+        rows += batch.num_rows
+    out.write(b"\n]\n" if rows else b"]\n")
+    return Written(rows)
+
+
+def _parquet(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([f.with_name(n) for f, n in zip(reader.schema, _unique(reader.schema.names), strict=True)])
+    rows = 0
+    held: list[pa.RecordBatch] = []
+    try:
+        with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
+            for batch in reader:
+                held.append(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+                rows += batch.num_rows
+                if sum(b.num_rows for b in held) >= _ROW_GROUP or sum(b.nbytes for b in held) >= _ROW_GROUP_BYTES:
+                    writer.write_table(pa.Table.from_batches(held, schema))
+                    held.clear()
+            if held:
+                writer.write_table(pa.Table.from_batches(held, schema))
+    except pa.ArrowNotImplementedError:
+        raise QueryFailed(
+            "A column has a type that Parquet does not know. Cast intervals and the like to text."
+        ) from None
+    return Written(rows)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Returns the names with `_2`, `_3` after those that have been there before."""
+    taken, found = set(names), list[str]()
+    for name in names:
+        unique, number = name, 1
+        while unique in found or (number > 1 and unique in taken):
+            number += 1
+            unique = f"{name}_{number}"
+        found.append(unique)
+    return found
+
+
+def _all(text: str, rows: int) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.repeat(pa.scalar(text, pa.large_string()), rows)
+
+
+def _joined(columns: Sequence[pa.Array], separator: str, nulls: str = "emit_null") -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(*columns, pa.scalar(separator, pa.large_string()), null_handling=nulls)
+
+
+def _bytes(texts: pa.Array) -> bytes:
+    """Returns the texts back to back: the buffer in which Arrow keeps them."""
+    offsets, data = texts.buffers()[1:]
+    bounds = memoryview(offsets).cast("q")[texts.offset : texts.offset + len(texts) + 1]
+    return bytes(memoryview(data)[bounds[0] : bounds[-1]]) if data is not None else b""
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """Gives a file beside `path` and, once all is written, puts it in the place of `path` in one step."""
+    try:
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            with path.open("wb") as out:
+                yield out
+            return
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+        beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StediError(f"Cannot write {layout.safe(str(path))}: {error.strerror or type(error).__name__}.") from error
