@@ -33,6 +33,7 @@ class DuckDB:
     def __init__(self, *, memory: str, threads: int, temporary: Path) -> None:
         import duckdb
 
+        temporary.mkdir(parents=True, exist_ok=True)
         self.connection = duckdb.connect(
             config={
                 "memory_limit": memory,
@@ -67,7 +68,10 @@ class DuckDB:
         self.connection.execute(f"create or replace table {quoted(view)} as {sql}")
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
-        """Computes a view of addresses once for this session, with each address's pseudonym beside it.
+        """Computes a view of addresses once for this session, with whom each address means beside it.
+
+        Adds `customer_id`, the pseudonym, and `person`, a number that stands for it in this session alone: keys of
+        eight bytes halve what joins and distinct rows cost.
 
         Args:
             view: The view's name.
@@ -76,11 +80,19 @@ class DuckDB:
         """
         import pyarrow as pa
 
-        self.connection.execute(f"create or replace table {quoted(view)} (address varchar, customer_id varchar)")
-        reader = self.connection.cursor().execute(sql).to_arrow_reader(1 << 14)
-        for batch in reader:
+        columns = "address varchar, customer_id varchar, person bigint"
+        self.connection.execute(f"create or replace table {quoted(view)} ({columns})")
+        persons: dict[str, int] = {}
+        for batch in self.connection.cursor().execute(sql).to_arrow_reader(1 << 14):
             ids = [customer_id(address) for address in batch.column(0).to_pylist()]
-            people = pa.table({"address": batch.column(0), "customer_id": pa.array(ids, pa.string())})
+            numbers = [persons.setdefault(id, len(persons)) for id in ids]
+            people = pa.table(
+                {
+                    "address": batch.column(0),
+                    "customer_id": pa.array(ids, pa.string()),
+                    "person": pa.array(numbers, pa.int64()),
+                }
+            )
             self.connection.register("pseudonymised", people)
             self.connection.execute(f"insert into {quoted(view)} select * from pseudonymised")
             self.connection.unregister("pseudonymised")

@@ -94,7 +94,7 @@ class Fitting:
         shape = self.shape(members)
         if not shape.clean:
             return self._written(members, raw, shape)
-        for (_, value), (kind, required) in zip(members, shape.present, strict=True):
+        for (_, value), (kind, required) in zip(members, shape.present):  # noqa: B905  of one length, and in a hurry
             if type(value) is float:
                 # Not a number minus itself: the difference of infinities.
                 if kind is not _NUMBER or value - value != 0.0:

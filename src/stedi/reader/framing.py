@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from codecs import utf_8_decode
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from stedi.contracts import Reason
 from stedi.reader.model import Limits, Members, ParsedRecord, Reject
@@ -89,13 +89,8 @@ class Window:
         return self._line
 
 
-class Found(NamedTuple):
-    """An object that parsed: its place in the window, its text and its members."""
-
-    start: int
-    end: int
-    raw: bytes
-    members: Members
+Found = tuple[int, bytes, Members]
+"""An object that parsed: its place in the window, its text and its members."""
 
 
 class Framer:
@@ -116,7 +111,8 @@ class Framer:
         """Yields each record; a `Found` is good until the next step."""
         window, reach, record_bytes = self.window, self._reach, self.limits.record_bytes
         while True:
-            window.ensure(reach)
+            if not window.ended and len(window.data) - window.at < reach:
+                window.ensure(reach)
             data, at = window.data, window.at
             byte = data[at] if at < len(data) else 0
             if byte == 0x7B:
@@ -159,11 +155,11 @@ class Framer:
             except UnicodeDecodeError:
                 return self.reject(start, end, Reason.BAD_ENCODING)
             members = again[0] if again else members
-        if depth(raw, limits.depth) > limits.depth:
+        if end - start > 2 * limits.depth and depth(raw, limits.depth) > limits.depth:
             return self.reject(start, end, Reason.TOO_DEEP)
         if window.has_escapes and has_lone_surrogate(raw.decode(), members):
             return self.reject(start, end, Reason.BAD_ENCODING)
-        return Found(start, end, raw, members)
+        return start, raw, members
 
     def _other(self, byte: int) -> Reject:
         """Takes what is no object."""
@@ -243,4 +239,5 @@ def records(stream: BinaryIO, limits: Limits) -> Iterator[ParsedRecord | Reject]
         if isinstance(found, Reject):
             yield found
         else:
-            yield ParsedRecord(window.offset(found.start), window.line(found.start), found.raw, found.members)
+            start, raw, members = found
+            yield ParsedRecord(window.offset(start), window.line(start), raw, members)

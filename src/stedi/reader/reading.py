@@ -59,14 +59,15 @@ def read(
             quarantined += 1
             reject(found)
             continue
-        fitted = fitting.line(found.members, found.raw)
+        start, raw, members = found
+        fitted = fitting.line(members, raw)
         if isinstance(fitted, Reason):
             quarantined += 1
-            reject(framer.reject(found.start, found.end, fitted))
+            reject(framer.reject(start, start + len(raw), fitted))
             continue
         if not accepted:
-            fitting.spell(found.members)
-            again = fitting.line(found.members, found.raw)
+            fitting.spell(members)
+            again = fitting.line(members, raw)
             fitted = fitted if isinstance(again, Reason) else again
         accepted += 1
         lines.append(fitted)
@@ -74,8 +75,8 @@ def read(
             _write(lines, out)
         if careful:
             continue
-        if copier is None and fitting.shape(found.members).clean:
-            copier = Copier.of(found.members, fitting, limits)
+        if copier is None and fitting.shape(members).clean:
+            copier = Copier.of(members, fitting, limits)
         wait -= 1
         if copier and wait <= 0:
             _write(lines, out)

@@ -1,12 +1,21 @@
 -- Grain: one row a distinct accelerometer reading of a customer who agrees to research.
 -- Key: all columns. Why distinct: the app delivers readings again.
-select distinct
+select
     p.customer_id,
-    instant(a."timestamp") as "timestamp",
-    a.x,
-    a.y,
-    a.z
-from accelerometer_landing as a
-inner join people as p on a."user" = p.address -- rule 5
-inner join customers_trusted as c on p.customer_id = c.customer_id
-where $readings = 'all' or instant(a."timestamp") >= c.shareWithResearchAsOfDate -- rule 4
+    instant(r.moment) as "timestamp",
+    r.x,
+    r.y,
+    r.z
+from (
+    select distinct
+        p.person,
+        a."timestamp" as moment,
+        a.x,
+        a.y,
+        a.z
+    from accelerometer_landing as a
+    inner join people as p on a."user" = p.address -- rule 5
+    inner join customers_trusted as c on p.customer_id = c.customer_id
+    where $readings = 'all' or instant(a."timestamp") >= c.shareWithResearchAsOfDate -- rule 4
+) as r
+inner join (select distinct person, customer_id from people) as p on r.person = p.person

@@ -3,11 +3,13 @@
 select
     serialNumber,
     customer_id,
+    person,
     count(*) over (partition by serialNumber) as claimants
 from (
     select distinct
         c.serialNumber,
-        p.customer_id
+        p.customer_id,
+        p.person
     from customers_landing as c
     inner join people as p on c.email = p.address
 ) as named

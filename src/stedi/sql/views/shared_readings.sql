@@ -4,7 +4,7 @@
 with shared as (
     select
         serialNumber,
-        customer_id
+        person
     from claims
     where claimants > 1
 ),
@@ -21,20 +21,31 @@ readings as (
 -- consenting or not: whose motion it was does not depend on consent
 motions as (
     select distinct
-        p.customer_id,
+        p.person,
         a."timestamp" as moment
     from accelerometer_landing as a
     inner join people as p on a."user" = p.address
-    where p.customer_id in (select customer_id from shared)
+    where p.person in (select person from shared)
+),
+
+counted as (
+    select
+        r.sensorReadingTime,
+        r.serialNumber,
+        r.distanceFromObject,
+        count(m.person) as matches,
+        min(m.person) as person
+    from readings as r
+    inner join shared as s on r.serialNumber = s.serialNumber
+    left join motions as m on s.person = m.person and r.sensorReadingTime = m.moment
+    group by r.sensorReadingTime, r.serialNumber, r.distanceFromObject
 )
 
 select
-    r.sensorReadingTime,
-    r.serialNumber,
-    r.distanceFromObject,
-    count(m.customer_id) as matches,
-    min(m.customer_id) as customer_id
-from readings as r
-inner join shared as s on r.serialNumber = s.serialNumber
-left join motions as m on s.customer_id = m.customer_id and r.sensorReadingTime = m.moment
-group by r.sensorReadingTime, r.serialNumber, r.distanceFromObject
+    c.sensorReadingTime,
+    c.serialNumber,
+    c.distanceFromObject,
+    c.matches,
+    p.customer_id
+from counted as c
+left join (select distinct person, customer_id from people) as p on c.person = p.person

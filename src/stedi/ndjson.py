@@ -1,0 +1,232 @@
+"""Any JSON shape in, newline-delimited JSON out: what Spark's and Athena's readers can take.
+
+A delivered file's records flow through the lake's own reader, each to one line, their text as it was but for
+its line breaks: fields nobody knows stay, and so does every digit of a number. What is no
+record is counted by file and reason, and kept only if asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from stedi import durable
+from stedi.contracts import Reason
+from stedi.delivery import Delivered, Skipped, fingerprint, open_regular, printable, walk
+from stedi.errors import StediError, UnreadableFile, UsageError
+from stedi.reader import Limits, Reject, decompressed, iter_values
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What became of one file.
+
+    Attributes:
+        name: The source file, as its folder's parent knows it.
+        path: The file that was written.
+        seen: Records and what stood in their places: `written` plus the rejects.
+        written: Lines written.
+        rejects: How many were no record, by reason.
+    """
+
+    name: str
+    path: Path
+    seen: int
+    written: int
+    rejects: Mapping[Reason, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of all files."""
+
+    files: tuple[Rewritten, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def written(self) -> int:
+        """Lines written to all files."""
+        return sum(file.written for file in self.files)
+
+    @property
+    def rejected(self) -> int:
+        """What was no record, in all files."""
+        return sum(file.seen - file.written for file in self.files)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a file that was meant could not be had."""
+        return any(item.failed for item in self.skipped)
+
+
+def rewrite(
+    src: Path,
+    dst: Path,
+    progress: Callable[[Rewritten | Skipped], None] | None = None,
+    rejects: Path | None = None,
+) -> Summary:
+    """Writes a file's, or a folder's, records as newline-delimited JSON; the source is never touched.
+
+    A folder is mirrored: each file keeps its place and name. A file whose name ends in `.gz` or `.zst` is
+    written so; the source's own compression is told by its content. Every file written takes its name when it
+    is whole, and is readable by its owner alone; one of an earlier run is replaced.
+
+    Args:
+        src: A file, or a folder as `delivery.walk` takes it.
+        dst: The file to write, or a folder for it if there is one; for a folder, the folder to mirror it in.
+        progress: Called after each file.
+        rejects: Where to write what is no record, one JSON object a line: `file`, `offset`, `line`, `reason`,
+            `raw_size`, and its first bytes as `raw`, or `raw_base64` if they are not text.
+
+    Raises:
+        UsageError: `dst` or `rejects` is the source, lies inside it or holds it, or is no file that could be replaced.
+        UnreadableFile: There is no `src`, or it is one file and cannot be read.
+    """
+    folder = src.is_dir()
+    if not folder and dst.is_dir():
+        dst = dst / src.name
+    _keep_apart(src, dst)
+    if rejects is not None:
+        _keep_apart(src, rejects)
+        if os.path.realpath(rejects) == os.path.realpath(dst) or rejects.is_dir():
+            raise UsageError(f"{printable(str(rejects))}: expected a file of its own for the rejects, found the target")
+    done: dict[Path, Rewritten] = {}
+    skipped: list[Skipped] = []
+    with ExitStack() as stack:
+        refuse = _Rejects(stack.enter_context(_whole(rejects)) if rejects is not None else None)
+        for item in walk([src]):
+            outcome: Rewritten | Skipped
+            if isinstance(item, Skipped):
+                outcome = item
+            else:
+                outcome = _mirror(item, src, dst / Path(*Path(item.name).parts[1:]) if folder else dst, refuse, done)
+            if isinstance(outcome, Skipped):
+                if not folder:
+                    raise UnreadableFile(f"{outcome.name}: {outcome.why}")
+                skipped.append(outcome)
+            if progress is not None:
+                progress(outcome)
+    return Summary(tuple(done.values()), tuple(skipped))
+
+
+def render(summary: Summary) -> str:
+    """Returns a line for each file that was not taken and for each reason of rejects, and one for all."""
+    lines = [f"{item.name}: {item.why}" for item in summary.skipped]
+    for file in summary.files:
+        lines += [f"{file.name}: {count:,} x {reason}" for reason, count in sorted(file.rejects.items())]
+    noun = "file" if len(summary.files) == 1 else "files"
+    total = f"{summary.written:,} records of {len(summary.files):,} {noun} written"
+    return "\n".join([*lines, total + (f"; {summary.rejected:,} were no record" if summary.rejected else "")])
+
+
+@dataclass(slots=True)
+class _Rejects:
+    out: BinaryIO | None
+
+    def write(self, name: str, reject: Reject) -> None:
+        if self.out is None:
+            return
+        try:
+            raw = {"raw": reject.raw.decode("utf-8")}
+        except UnicodeDecodeError:
+            raw = {"raw_base64": base64.b64encode(reject.raw).decode("ascii")}
+        line = {
+            "file": name,
+            "offset": reject.offset,
+            "line": reject.line,
+            "reason": reject.reason,
+            "raw_size": reject.raw_size,
+            **raw,
+        }
+        self.out.write(json.dumps(line).encode("ascii") + b"\n")
+
+
+def _mirror(
+    item: Delivered, src: Path, target: Path, refuse: _Rejects, done: dict[Path, Rewritten]
+) -> Rewritten | Skipped:
+    """Rewrites one file of a delivery, or says why not."""
+    try:
+        if target in done:
+            raise UnreadableFile(f"{item.name}: another file's name prints the same; rename one")
+        # A folder of an earlier run may hold a link back into the source.
+        _keep_apart(src, target)
+        done[target] = _rewrite(item, target, refuse)
+    except UnreadableFile as error:
+        return Skipped(item.name, str(error).removeprefix(f"{item.name}: "), failed=True)
+    return done[target]
+
+
+def _rewrite(item: Delivered, target: Path, refuse: _Rejects) -> Rewritten:
+    written = 0
+    counts: Counter[Reason] = Counter()
+    with open_regular(item.path) as source:
+        before = fingerprint(source.fileno())
+        stream = decompressed(source, item.name)
+        with _whole(target) as out:
+            for value in iter_values(stream, Limits()):
+                if isinstance(value, Reject):
+                    counts[value.reason] += 1
+                    refuse.write(item.name, value)
+                else:
+                    out.write(value.one_line() + b"\n")
+                    written += 1
+            if fingerprint(source.fileno()) != before:
+                raise UnreadableFile(f"{item.name}: changed while it was read; run again when it is complete")
+    return Rewritten(item.name, target, written + counts.total(), written, dict(counts))
+
+
+def _keep_apart(src: Path, target: Path) -> None:
+    source, other = os.path.realpath(src), os.path.realpath(target)
+    where = None
+    if source == other or (target.exists() and src.exists() and os.path.samefile(src, target)):
+        where = "the source itself"
+    elif other.startswith(source + os.sep):
+        where = "a place inside the source"
+    elif source.startswith(other + os.sep):
+        where = "a folder that holds the source"
+    elif target.exists() and not (target.is_file() or (src.is_dir() and target.is_dir())):
+        where = "something that is no file to be replaced"
+    if where is not None:
+        raise UsageError(f"{printable(str(target))}: expected a place apart from the source, found {where}")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file to write that takes its name, if the block succeeds, when it is whole and on disk."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with open(number, "wb") as stream:
+                with _compressed(stream, path.name) as out:
+                    yield out
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            raise StediError(f"{printable(str(path))}: could not be made: {error.strerror}") from error
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    durable.sync(path.parent)
+
+
+def _compressed(stream: BinaryIO, name: str) -> AbstractContextManager[BinaryIO]:
+    if name.lower().endswith(".gz"):
+        packed = gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0)
+        return cast(AbstractContextManager[BinaryIO], packed)
+    if name.lower().endswith((".zst", ".zstd")):
+        from zstandard import ZstdCompressor
+
+        return cast(AbstractContextManager[BinaryIO], ZstdCompressor(level=3).stream_writer(stream, closefd=False))
+    return nullcontext(stream)
