@@ -251,8 +251,8 @@ def _faults(feed: str) -> Iterable[tuple[bytes, Reason]]:
     yield from ((timed(value), Reason.OUT_OF_RANGE) for value in instants)
     yield from ((named(value), Reason.OUT_OF_RANGE) for value in (b'""', b'" \\t"'))
     if feed == "accelerometer":
-        yield good.replace("1.0", "1e400").encode(), Reason.OUT_OF_RANGE
-        yield good.replace("1.0", '"1.0"').encode(), Reason.WRONG_TYPE
+        yield good.replace('"x":1.0', '"x":1e400').encode(), Reason.OUT_OF_RANGE
+        yield good.replace('"x":1.0', '"x":"1.0"').encode(), Reason.WRONG_TYPE
     if feed == "step_trainer":
         yield good.replace("246", "246.0").encode(), Reason.WRONG_TYPE
         yield good.replace("246", "9223372036854775808").encode(), Reason.OUT_OF_RANGE
