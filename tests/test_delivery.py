@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,9 +76,7 @@ def test_the_folders_of_a_named_file_count_but_not_those_the_call_does_not_name(
 def test_a_feed_that_the_call_gives_goes_before_every_name(inbox):
     put(inbox / "customer/x.json")
     assert taken("inbox", feed="accelerometer") == [("inbox/customer/x.json", "accelerometer")]
-    with pytest.raises(
-        UsageError, match="expected one of customer, accelerometer, step_trainer, found 'steps'"
-    ):
+    with pytest.raises(UsageError, match="expected one of customer, accelerometer, step_trainer, found 'steps'"):
         list(walk(["inbox"], feed="steps"))
 
 
@@ -289,6 +288,7 @@ def test_a_folder_that_may_not_be_read_fails_by_name(inbox, monkeypatch):
     assert passed("inbox")["inbox/a"] == Skipped("inbox/a", "cannot be read: permission denied", failed=True)
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
 def test_names_are_printable_whatever_their_bytes(inbox):
     put(inbox / os.fsdecode(b"a\xff\x1b[31m\n\xc3\xa9.json"))
     ((name, _),) = taken("inbox")

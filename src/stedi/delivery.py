@@ -211,17 +211,11 @@ class _Journey:
             yield Skipped(printable(argument), why, failed=True)
 
     def _glob(self, pattern: str) -> Iterator[Delivered | Skipped]:
-        parts = [
-            part
-            for i, part in enumerate(_parts(pattern))
-            if part != "**" or _parts(pattern)[i - 1 : i] != ["**"]
-        ]
+        parts = [part for i, part in enumerate(_parts(pattern)) if part != "**" or _parts(pattern)[i - 1 : i] != ["**"]]
         plain = next(i for i, part in enumerate(parts) if glob.has_magic(part))
         start = os.path.join(os.sep if pattern.startswith(os.sep) else "", *parts[:plain]) or os.curdir
         path = os.path.realpath(start)
-        root = _Root(
-            path, os.path.basename(os.path.abspath(start)), tuple(parts[:plain]) or (os.path.basename(path),)
-        )
+        root = _Root(path, os.path.basename(os.path.abspath(start)), tuple(parts[:plain]) or (os.path.basename(path),))
         for match in _matches(path, parts[plain:]):
             yield from self._below(root, match)
         yield from self._linked(root)
@@ -242,9 +236,7 @@ class _Journey:
                 yield Skipped(self._name(root, path), f"cannot be read: {_why(error)}", failed=True)
                 continue
             if self._avoided(path):
-                yield Skipped(
-                    self._name(root, path), "the lake's own folder, which is no delivery", failed=False
-                )
+                yield Skipped(self._name(root, path), "the lake's own folder, which is no delivery", failed=False)
             elif stat.S_ISDIR(found.st_mode):
                 root.found += not new
                 self.seen.add(_key(found))
@@ -285,9 +277,7 @@ class _Journey:
             elif not _is_foreign(path):
                 yield from self._file(root, real, os.path.relpath(path, root.path), found)
 
-    def _file(
-        self, root: _Root, path: str, relative: str, found: os.stat_result
-    ) -> Iterator[Delivered | Skipped]:
+    def _file(self, root: _Root, path: str, relative: str, found: os.stat_result) -> Iterator[Delivered | Skipped]:
         root.found += 1
         if _key(found) in self.seen:
             return
@@ -336,9 +326,7 @@ def _entries(folder: str, pattern: str) -> list[os.DirEntry[str]]:
     except OSError:
         return []
     hidden = tuple(mark for mark in _HIDDEN if not pattern.startswith(mark))
-    matching = [
-        entry for entry in found if fnmatchcase(entry.name, pattern) and not entry.name.startswith(hidden)
-    ]
+    matching = [entry for entry in found if fnmatchcase(entry.name, pattern) and not entry.name.startswith(hidden)]
     return sorted(matching, key=lambda entry: entry.name)
 
 
@@ -363,6 +351,4 @@ def _kind(mode: int) -> str:
 
 
 def _why(error: OSError | ValueError) -> str:
-    return (
-        (error.strerror or "input/output error").lower() if isinstance(error, OSError) else "not a valid path"
-    )
+    return (error.strerror or "input/output error").lower() if isinstance(error, OSError) else "not a valid path"

@@ -204,7 +204,9 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
     partial = path.with_name(f".{path.name}.partial")
     try:
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in reversed(path.parents):
+                if not folder.is_dir():
+                    folder.mkdir(mode=0o700)
             number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with open(number, "wb") as stream:
                 with _compressed(stream, path.name) as out:
