@@ -159,6 +159,9 @@ def test_the_reader_takes_and_refuses_what_the_answer_says(dirty: tuple[Path, sa
                 lambda reject, reasons=reasons: reasons.update([str(reject.reason)]),
             )
             accepted[feed] += counts.accepted
+        lines = (folder.parent / "out").read_bytes().splitlines()
+        assert len(lines) == counts.accepted, found.name
+        assert all(isinstance(json.loads(line), dict) for line in lines)
     assert {feed: dict(sorted(reasons.items())) for feed, reasons in refused.items()} == answer.quarantined
     assert accepted == answer.accepted
 

@@ -191,9 +191,10 @@ class Copier:
         records = self._record.findall(run)
         if not records or max(map(len, records)) > self._limits.record_bytes:
             return 0
-        if run.count(b"\n") >= len(records):
-            records = [record.translate(None, b"\r\n") for record in records]
-        out.write(b"\n".join(records))
+        lines = b"\n".join(records)
+        if lines.count(b"\n") >= len(records):
+            lines = b"\n".join(record.translate(None, b"\r\n") for record in records)
+        out.write(lines)
         out.write(b"\n")
         window.at = at + len(run.rstrip(b" \t\r\n,"))
         return len(records)
