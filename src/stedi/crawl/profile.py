@@ -126,7 +126,7 @@ class _Profile:
     def add(self, values: Sequence[object]) -> None:
         """Takes the values that one record gives the field: one, unless it is given twice."""
         self.present += 1
-        self.twice += len(values) > 1
+        self.twice += len(values) > 1 and is_identifier(self.name)
         for value in values:
             kind = type_of(value)
             self.types[kind] += 1
@@ -231,7 +231,8 @@ class Profiles:
         for name, value in members:
             key = self._key(name)
             values.setdefault(key, []).append(value)
-            _count(self._profiles[key].spellings, name if is_identifier(name) else key, _MOST_SPELLINGS)
+            shown = name if is_identifier(name) and key != OTHER else key
+            _count(self._profiles[key].spellings, shown, _MOST_SPELLINGS)
         for key, given in values.items():
             self._profiles[key].add(given)
         reasons = {profile.judge(values.get(key, ())) for key, profile in self._expected}

@@ -125,8 +125,9 @@ def _render_feed(feed: FeedReport) -> str:
     lost = sum(feed.rejects.values())
     sampled = ", sampled" if feed.sampled else ""
     title = feed.feed if feed.known else f"{feed.feed} (no contract)"
-    outcome = "would be quarantined" if feed.known else "no records"
-    lines = [f"{title}: {_many(feed.files, 'file')}, {_many(feed.seen, 'record')}{sampled}; {lost:,} {outcome}"]
+    lines = [
+        f"{title}: {_many(feed.files, 'file')}, {_many(feed.seen, 'record')}{sampled}; {lost:,} would be quarantined"
+    ]
     lines += [f"  {count:,} x {reason}" for reason, count in feed.rejects.items()]
     rows = [("field", "types", "missing", "length", "range", "shapes")]
     for found in feed.fields:
