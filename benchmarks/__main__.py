@@ -208,9 +208,7 @@ def start_up(data: Data, repeats: int) -> str:
 
 def machine() -> str:
     """Returns one line on where and with what it was measured."""
-    versions = ", ".join(
-        f"{name} {version(name)}" for name in ("stedi", "duckdb", "polars", "pyarrow", "pyiceberg")
-    )
+    versions = ", ".join(f"{name} {version(name)}" for name in ("stedi", "duckdb", "polars", "pyarrow", "pyiceberg"))
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}; {versions}; PySpark {spark.VERSION}."
@@ -232,9 +230,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contender (3)")
     parser.add_argument("--readings", type=int, help="another size; the docs stay as they are")
     parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
-    parser.add_argument(
-        "--only", action="append", help="one contender, by its name in the table; may be repeated"
-    )
+    parser.add_argument("--only", action="append", help="one contender, by its name in the table; may be repeated")
     parser.add_argument("--no-docs", action="store_true", help="print only")
     options = parser.parse_args()
     sizes = [("1.3M", 2_000, 1_300_000), ("13M", 20_000, 13_000_000)][: 1 if options.quick else 2]
