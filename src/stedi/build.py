@@ -19,8 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-import stedi
-from stedi import tables
+from stedi import __version__, tables
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB, quoted
@@ -287,7 +286,7 @@ class _Run:
         return {
             "stedi.run": self._run,
             "stedi.started": str(self._now),
-            "stedi.version": stedi.__version__,
+            "stedi.version": __version__,
             "stedi.sql": self._graph.fingerprint(name),
             "stedi.policy": policy(self._config),
             "stedi.inputs": json.dumps(inputs, sort_keys=True),
