@@ -7,8 +7,6 @@ lines and rejects beside them. What a batch of files brings is committed through
 
 from __future__ import annotations
 
-import hashlib
-import os
 import secrets
 import shutil
 import time
@@ -19,7 +17,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from stedi import delivery, durable, reader
+from stedi import delivery, durable
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.delivery import Skipped
@@ -260,12 +258,13 @@ class _Batch:
                 f"sum(erased)::bigint from landed_files where sha256 in ({wanted}) group by sha256"
             )
         }
-        results, new = {}, {}
+        results: dict[tuple[str, str], LandedFile] = {}
+        new: dict[str, Inspected] = {}
         for file in inspected:
             if file.sha256 in known:
-                sha256, feed, *counts = known[file.sha256]
+                sha256, feed, size, seen, accepted, quarantined, erased = known[file.sha256]
                 results[sha256, file.delivered.name] = LandedFile(
-                    file.delivered.name, feed, sha256, *counts, already_landed=True
+                    file.delivered.name, feed, sha256, size, seen, accepted, quarantined, erased, already_landed=True
                 )
             else:
                 new.setdefault(file.sha256, file)
@@ -357,7 +356,7 @@ def _rejects(ready: Prepared, batch: str, at: int) -> str:
         f"select {literal(file.contract.feed)} as feed, {literal(file.delivered.name)} as file, "
         f'{literal(file.sha256)} as sha256, "offset", line, reason, from_base64(raw) as raw, raw_size, '
         f"{literal(batch)} as batch, instant({at}) as landed_at from read_json({literal(str(ready.rejects))}, "
-        "format = 'newline_delimited', columns = {offset: 'BIGINT', line: 'BIGINT', reason: 'VARCHAR', "
+        "format = 'newline_delimited', columns = {'offset': 'BIGINT', line: 'BIGINT', reason: 'VARCHAR', "
         "raw: 'VARCHAR', raw_size: 'BIGINT'})"
     )
 
