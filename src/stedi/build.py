@@ -79,11 +79,15 @@ class Build:
         run: The run's id, empty if there was nothing to do.
         tables: What was done to each table, in the order of the build.
         withheld: Readings of shared serial numbers that belong to nobody for certain (rule 6), now.
+        customers: Customers with landed records, now.
+        consenting: Those of them who agree to research, now.
     """
 
     run: str
     tables: tuple[Built, ...]
     withheld: int
+    customers: int
+    consenting: int
 
 
 @dataclass(slots=True)
@@ -296,12 +300,14 @@ class _Run:
     def _remember(self, engine: DuckDB) -> None:
         """Keeps what later plans and listings need with the table that it concerns."""
         if "customers_trusted" in self.staged:
-            [(upcoming,)] = engine.rows(
-                "select min(shareWithResearchAsOfDate) from current_customers "
-                f"where shareWithResearchAsOfDate > {self._now}"
+            [(customers, upcoming)] = engine.rows(
+                "select count(*), min(shareWithResearchAsOfDate) filter "
+                f"(where shareWithResearchAsOfDate > {self._now}) from current_customers"
             )
+            properties = self.staged["customers_trusted"].properties
+            properties["stedi.customers"] = str(customers)
             if upcoming is not None:
-                self.staged["customers_trusted"].properties["stedi.next-consent-at"] = str(upcoming)
+                properties["stedi.next-consent-at"] = str(upcoming)
         if "step_trainer_trusted" in self.staged:
             [(withheld,)] = engine.rows("select count(*) from shared_readings where matches <> 1")
             self.staged["step_trainer_trusted"].properties["stedi.withheld"] = str(withheld)
@@ -368,8 +374,18 @@ def _result(run: str, steps: Sequence[Step], staged: Mapping[str, _Staged], afte
             if change is None
             else Built(step.table, step.action, step.reason, rows, _rows(change.before), rows, change.seconds)
         )
-    current = after["step_trainer_trusted"].current
-    return Build(run, tuple(built), int(current.summary.get("stedi.withheld", 0)) if current else 0)
+    trusted, steps_trusted = after["customers_trusted"], after["step_trainer_trusted"]
+    return Build(
+        run,
+        tuple(built),
+        withheld=_recalled(steps_trusted, "stedi.withheld"),
+        customers=_recalled(trusted, "stedi.customers"),
+        consenting=_rows(trusted),
+    )
+
+
+def _recalled(state: TableState, count: str) -> int:
+    return int(state.current.summary.get(count, 0)) if state.current else 0
 
 
 def _rows(state: TableState) -> int:

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(options, f"{where}{error.strerror or type(error).__name__}; nothing half-written is visible", 1)
+    except Exception as error:
+        if os.environ.get("STEDI_DEBUG"):
+            raise
+        # its text and traceback could hold a customer's data
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        return _fail(options, f"unforeseen {type(error).__name__} at {place}; set STEDI_DEBUG=1 to see all of it", 1)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -158,7 +166,9 @@ def _demo(options: argparse.Namespace) -> int:
 
     base = Path("build") / "demo"
     progress = _Progress()
-    shutil.rmtree(base, ignore_errors=True)
+    for name in ("inbox", "lake"):
+        shutil.rmtree(base / name, ignore_errors=True)
+    (base / "demo.key").unlink(missing_ok=True)
     progress("make sample data", None)
     sample.write(base / "inbox", customers=options.customers, readings=options.readings, seed=options.seed)
     os.environ.setdefault("STEDI_KEY_FILE", str((base / "demo.key").absolute()))
@@ -178,10 +188,9 @@ def _demo(options: argparse.Namespace) -> int:
         return 0
     _print(_tables_text(lake))
     _print(f"\nlanded      {landing.accepted:,} of {landing.seen:,} records; {landing.quarantined:,} in quarantine")
-    [(customers, consenting)] = _numbers(lake)
+    left_out = built.customers - built.consenting
     _print(
-        f"consent     {consenting:,} of {customers:,} customers agree to research; "
-        f"{customers - consenting:,} are left out"
+        f"consent     {built.consenting:,} of {built.customers:,} customers agree to research; {left_out:,} are left out"
     )
     _print(f"withheld    {built.withheld:,} readings of shared serial numbers")
     _print(
@@ -189,12 +198,6 @@ def _demo(options: argparse.Namespace) -> int:
         "machine_learning_curated limit 5'"
     )
     return 0
-
-
-def _numbers(lake: Lake) -> list[tuple[int, int]]:
-    sql = "select count(distinct lower(trim(email))), (select count(*) from customers_trusted) from customers_landing"
-    table = lake.query(sql).arrow()
-    return [tuple(column[0].as_py() for column in table.columns)]  # type: ignore[misc] # two counts
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -294,6 +297,8 @@ def _build_json(built: Build) -> dict[str, object]:
         "run": built.run,
         "tables": [{key: getattr(table, key) for key in keys} for table in built.tables],
         "withheld": built.withheld,
+        "customers": built.customers,
+        "consenting": built.consenting,
     }
 
 
@@ -456,10 +461,15 @@ def _ndjson(options: argparse.Namespace) -> int:
 
     summary = ndjson.rewrite(options.source, options.target, rejects=options.rejects)
     if _wants_json(options):
-        _print_json(ndjson.to_json(summary))
+        files = [
+            {"name": f.name, "path": str(f.path), "seen": f.seen, "written": f.written, "rejects": dict(f.rejects)}
+            for f in summary.files
+        ]
+        skipped = [{"name": s.name, "why": s.why, "failed": s.failed} for s in summary.skipped]
+        _print_json({"files": files, "skipped": skipped, "written": summary.written, "rejected": summary.rejected})
     else:
         _print(ndjson.render(summary))
-    return 0
+    return 1 if summary.failed else 0
 
 
 def _where(options: argparse.Namespace) -> str:

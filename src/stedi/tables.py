@@ -162,7 +162,7 @@ class SqlTable:
     sql: str
     reads: frozenset[str]
 
-    def tree(self) -> exp.Expression:
+    def tree(self) -> exp.Expr:
         """Returns the SELECT as a fresh SQLGlot tree."""
         return parse(self.sql)
 
@@ -211,7 +211,7 @@ class Graph:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def parse(sql: str) -> exp.Expression:
+def parse(sql: str) -> exp.Expr:
     """Returns one statement in the lake's dialect as a SQLGlot tree."""
     import sqlglot
 

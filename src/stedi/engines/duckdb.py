@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from stedi.errors import LakeError
 from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile, parse
 
 if TYPE_CHECKING:
-    pass
+    from duckdb import DuckDBPyConnection
 
 _BOUNDED = {"long", "double"}
 """Types whose bounds go into manifests; a text's bounds could be an address."""
@@ -44,10 +45,10 @@ class DuckDB:
                 "autoload_known_extensions": False,
             }
         )
-        self.connection.execute("set TimeZone = 'UTC'")
-        self.connection.execute("set enable_progress_bar = false")
+        self._execute("set TimeZone = 'UTC'")
+        self._execute("set enable_progress_bar = false")
         # exact for every instant; casts and `at time zone` take ten times as long
-        self.connection.execute("create macro instant(ms) as make_timestamptz(ms * 1000)")
+        self._execute("create macro instant(ms) as make_timestamptz(ms * 1000)")
 
     def close(self) -> None:
         """Ends the session and removes what it spilled."""
@@ -61,11 +62,11 @@ class DuckDB:
 
     def bind(self, table: str, files: Iterable[DataFile]) -> None:
         """Makes a table, pinned to exactly these files, readable under its name from now on."""
-        self.connection.execute(f"create or replace view {quoted(table)} as {scan(files, COLUMNS[table])}")
+        self._execute(f"create or replace view {quoted(table)} as {scan(files, COLUMNS[table])}")
 
     def keep(self, view: str, sql: str) -> None:
         """Computes a view of several tables once for this session."""
-        self.connection.execute(f"create or replace table {quoted(view)} as {sql}")
+        self._execute(f"create or replace table {quoted(view)} as {sql}")
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
         """Computes a view of addresses once for this session, with whom each address means beside it.
@@ -81,11 +82,11 @@ class DuckDB:
         import pyarrow as pa
 
         columns = "address varchar, customer_id varchar, person bigint"
-        self.connection.execute(f"create or replace table {quoted(view)} ({columns})")
+        self._execute(f"create or replace table {quoted(view)} ({columns})")
         persons: dict[str, int] = {}
-        for batch in self.connection.cursor().execute(sql).to_arrow_reader(1 << 14):
+        for batch in self._cursor(sql).to_arrow_reader(1 << 14):
             ids = [customer_id(address) for address in batch.column(0).to_pylist()]
-            numbers = [persons.setdefault(id, len(persons)) for id in ids]
+            numbers = [persons.setdefault(found, len(persons)) for found in ids]
             people = pa.table(
                 {
                     "address": batch.column(0),
@@ -94,16 +95,17 @@ class DuckDB:
                 }
             )
             self.connection.register("pseudonymised", people)
-            self.connection.execute(f"insert into {quoted(view)} select * from pseudonymised")
+            self._execute(f"insert into {quoted(view)} select * from pseudonymised")
             self.connection.unregister("pseudonymised")
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
-        return self.connection.execute(sql).fetchall()
+        rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
+        return rows
 
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""
-        reader = self.connection.execute(sql).to_arrow_reader(1 << 14)
+        reader = self._execute(sql).to_arrow_reader(1 << 14)
         for batch in reader:
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
@@ -144,7 +146,7 @@ class DuckDB:
         names = ", ".join(quoted(column.name) for column in columns)
         ids = ", ".join(f"{quoted(column.name)}: {place}" for place, column in enumerate(columns, start=1))
         folder.parent.mkdir(parents=True, exist_ok=True)
-        written = self.connection.execute(
+        written = self._execute(
             f"copy (select {names} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "
             f"compression_level 1, per_thread_output true, field_ids {{{ids}}}, return_stats true)"
         ).fetchall()
@@ -160,7 +162,7 @@ class DuckDB:
         return tuple(files)
 
     def _check(self, table: str, sql: str) -> None:
-        found = {name: kind for name, kind, *_ in self.connection.execute(f"describe {sql}").fetchall()}
+        found = {name: kind for name, kind, *_ in self._execute(f"describe {sql}").fetchall()}
         expected = {column.name: DUCKDB_TYPES[column.type] for column in COLUMNS[table]}
         if found != expected:
             wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
@@ -168,6 +170,37 @@ class DuckDB:
                 f"{table}: its SQL has other columns than the table: {', '.join(wrong)}: "
                 f"expected {[expected.get(name) for name in wrong]}, found {[found.get(name) for name in wrong]}"
             )
+
+    def _execute(self, sql: str) -> DuckDBPyConnection:
+        with _failures():
+            return self.connection.execute(sql)
+
+    def _cursor(self, sql: str) -> DuckDBPyConnection:
+        with _failures():
+            return self.connection.cursor().execute(sql)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turns DuckDB's errors into one clear line; their own texts can hold values of a customer."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise LakeError(
+            "the engine needs more memory or disk than it may take: raise engine.memory in lake.toml, or free disk "
+            "space; nothing was published"
+        ) from error
+    except duckdb.InterruptException as error:
+        raise KeyboardInterrupt from error
+    except duckdb.IOException as error:
+        cause = next(
+            (text for text in ("No space left on device", "Permission denied") if text in str(error)), "I/O error"
+        )
+        raise LakeError(f"the engine cannot read or write a file: {cause}; nothing was published") from error
+    except duckdb.Error as error:
+        raise LakeError(f"the engine refused a statement ({type(error).__name__}); nothing was published") from error
 
 
 def scan(files: Iterable[DataFile], columns: Iterable[Column]) -> str:

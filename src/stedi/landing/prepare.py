@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from stedi import delivery, reader
 from stedi.errors import UnreadableFile
@@ -75,7 +75,7 @@ def prepare(file: Inspected, folder: Path) -> Prepared:
                 }
                 rejected.write(json.dumps(row).encode() + b"\n")
 
-            stream = reader.decompressed(io.BufferedReader(hashing, 1 << 18), name)
+            stream = reader.decompressed(cast(BinaryIO, io.BufferedReader(hashing, 1 << 18)), name)
             counts, spelling = reader.read(stream, file.contract, out, reject)
             hashing.finish()
     except OSError as error:
@@ -96,7 +96,7 @@ class _Hashing(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override] # any writable buffer
+    def readinto(self, buffer: Any) -> int:
         block = self._raw.read(len(buffer))
         buffer[: len(block)] = block
         self._digest.update(block)
