@@ -13,7 +13,7 @@ import platform
 import shutil
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -75,7 +75,7 @@ def made(name: str, customers: int, readings: int) -> Data:
 
 def lake(landing: Path, out: Path) -> Cost:
     """This project: two commands, two processes."""
-    stedi = [STEDI, "--lake", out / "lake"]
+    stedi: list[str | Path] = [STEDI, "--lake", out / "lake"]
     folders = [landing / feed for feed in ("customer", "accelerometer", "step_trainer")]
     return measure.run([*stedi, "land", *folders], KEY).then(measure.run([*stedi, "build"], KEY))
 
@@ -147,35 +147,33 @@ def training_rows(out: Path) -> str:
         from stedi.catalog.snapshots import read_catalog
 
         state = read_catalog(out / "lake/catalog.db").get("machine_learning_curated")
-        return f"{state.current.total('records'):,}" if state and state.current else ""
+        found = state.current.total("records") if state and state.current else 0
+        return f"{found:,}" if found else ""
     written = out / "machine_learning_curated"
     files = f"{written}/*.parquet" if written.is_dir() else f"{written}.parquet"
     if not written.is_dir() and not Path(files).exists():
         return ""
-    found = duckdb.sql(f"select count(*) from '{files}'").fetchall()
-    return f"{found[0][0]:,}"
+    [(count,)] = duckdb.sql(f"select count(*) from '{files}'").fetchall()
+    return f"{count:,}"
 
 
 def table(data: Data, rows: list[Row]) -> str:
-    """Returns a Markdown table; ratios are to the first row's wall time."""
+    """Returns a Markdown table; ratios are to the wall time of bare DuckDB."""
     if not rows:
         return "Nobody finished."
-    base = rows[0].cost.wall
-    lines = [
-        "| | wall s | ± | CPU s | peak MB | readings/s | MB/s | wall, lake = 1 | training rows |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
-    ]
-    for r in rows:
-        wall = r.cost.wall
-        cells = (
-            *(r.name, f"{wall:.2f}", f"{r.spread / 2:.2f}", f"{r.cost.cpu:.2f}", f"{r.cost.peak / 1e6:,.0f}"),
-            *(
-                f"{data.readings / wall:,.0f}",
-                f"{data.bytes / 1e6 / wall:,.0f}",
-                f"{wall / base:.2f}",
-                r.rows,
-            ),
-        )
+    base = next((row for row in rows if row.name.startswith("DuckDB")), rows[0])
+    heads = ["", "wall s", "±", "CPU s", "peak MB", "readings/s", "MB/s", f"wall, {base.name} = 1"]
+    counted = any(row.rows for row in rows)
+    heads += ["training rows"] * counted
+    lines = [f"| {' | '.join(heads)} |", f"| --- |{' --: |' * (len(heads) - 1)}"]
+    for row in rows:
+        wall = row.cost.wall
+        cells = [
+            *(row.name, f"{wall:.2f}", f"{row.spread / 2:.2f}", f"{row.cost.cpu:.2f}"),
+            *(f"{row.cost.peak / 1e6:,.0f}", f"{data.readings / wall:,.0f}", f"{data.bytes / 1e6 / wall:,.1f}"),
+            f"{wall / base.cost.wall:.2f}",
+            *[row.rows] * counted,
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -185,9 +183,9 @@ def start_up(data: Data, repeats: int) -> str:
     out = WORK / "start"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    stedi = [STEDI, "--lake", out / "lake"]
+    stedi: list[str | Path] = [STEDI, "--lake", out / "lake"]
     lake(data.path, out)
-    commands = {
+    commands: dict[str, list[str | Path]] = {
         "stedi --help": [STEDI, "--help"],
         "stedi tables": [*stedi, "tables"],
         "stedi query 'select count(*) from machine_learning_curated'": [
@@ -206,12 +204,13 @@ def start_up(data: Data, repeats: int) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """Returns one line on where and with what it was measured."""
+def machine(names: Iterable[str]) -> str:
+    """Returns one line on where and with what these contenders were measured."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("stedi", "duckdb", "polars", "pyarrow", "pyiceberg"))
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
-        f"Python {platform.python_version()}; {versions}; PySpark {spark.VERSION}."
+        f"Python {platform.python_version()}; {versions}"
+        f"{f', PySpark {spark.VERSION}' if 'PySpark' in names else ''}."
     )
 
 
@@ -241,7 +240,7 @@ def main() -> None:
     if options.only:
         runners = {name: run for name, run in runners.items() if name in options.only}
         options.no_docs = True
-    sections = {"bench machine": machine()}
+    sections = {"bench machine": machine(runners)}
     for name, customers, readings in sizes:
         data = made(name, customers, readings)
         print(f"{name}: {data.bytes / 1e6:,.0f} MB of JSON", file=sys.stderr)

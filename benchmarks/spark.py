@@ -20,10 +20,11 @@ def python(folder: Path) -> tuple[Path | None, str]:
     found = folder / "bin/python"
     if not (folder / f".pyspark-{VERSION}").exists():
         print(f"Installing PySpark {VERSION} into {folder}, about 450 MB", file=sys.stderr)
-        for command in (
+        commands: tuple[list[str | Path], ...] = (
             [sys.executable, "-m", "venv", "--clear", folder],
             [found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"pyspark=={VERSION}"],
-        ):
+        )
+        for command in commands:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 return None, f"PySpark could not be installed: {done.stderr.strip().splitlines()[-1:]}"

@@ -10,18 +10,23 @@ import polars as pl
 import stedi
 from stedi import sample
 
-folder = Path(sys.argv[1])
 
-sample.write(folder / "inbox", customers=50, readings=2_000, seed=1)
+def main(folder: Path) -> None:
+    sample.write(folder / "inbox", customers=50, readings=2_000, seed=1)
 
-lake = stedi.Lake.create(folder / "lake")
-landing = lake.land(folder / "inbox")
-print(f"landed {landing.accepted:,} of {landing.seen:,} records, {landing.quarantined:,} in quarantine")
+    lake = stedi.Lake.create(folder / "lake")
+    landing = lake.land(folder / "inbox")
+    print(f"landed {landing.accepted:,} of {landing.seen:,} records, {landing.quarantined:,} in quarantine")
 
-build = lake.build()
-print(f"built {len(build.tables)} tables; {build.withheld:,} readings withheld")
+    build = lake.build()
+    print(f"built {len(build.tables)} tables; {build.withheld:,} readings withheld")
 
-# Arrow goes to Polars and pandas without a copy. There is no step label in these data: this is no model.
-steps = pl.from_arrow(lake.query("select * from machine_learning_curated").arrow())
-assert isinstance(steps, pl.DataFrame)
-print(steps.group_by("customer_id").agg(pl.len().alias("rows"), pl.col("distanceFromObject").mean()).head())
+    # Arrow goes to Polars and pandas without a copy. There is no step label in these data: this is no model.
+    steps = pl.from_arrow(lake.query("select * from machine_learning_curated").arrow())
+    assert isinstance(steps, pl.DataFrame)
+    print(steps.group_by("customer_id").agg(pl.len().alias("rows"), pl.col("distanceFromObject").mean()).head())
+
+
+# landing starts processes of its own, which import this file again
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

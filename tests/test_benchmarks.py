@@ -1,0 +1,54 @@
+"""The benchmark's peers still do the whole job, and what it measures is what was taken."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from stedi import sample
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import __main__ as bench  # noqa: E402
+from benchmarks import measure  # noqa: E402
+
+TABLES = (
+    *("customers_landing", "accelerometer_landing", "step_trainer_landing", "customers_trusted"),
+    *("accelerometer_trusted", "customers_curated", "step_trainer_trusted", "machine_learning_curated"),
+)
+
+
+@pytest.mark.parametrize("script", ["bare_duckdb", "lazy_polars"])
+def test_a_peer_writes_every_table(script: str, tmp_path: Path) -> None:
+    sample.write(tmp_path / "inbox", customers=30, readings=1_000, seed=3, dirty=False)
+    (tmp_path / "out").mkdir()
+    cost = bench.peer(script)(tmp_path / "inbox", tmp_path / "out")
+    assert cost.wall > 0
+    for table in TABLES:
+        [(rows,)] = duckdb.sql(f"select count(*) from '{tmp_path}/out/{table}.parquet'").fetchall()
+        assert rows > 0, table
+
+
+def test_a_process_is_measured_with_its_children() -> None:
+    child = "b = bytearray(200_000_000); b[::4096] = b'x' * len(b[::4096]); sum(range(2_000_000))"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    cost = measure.run([sys.executable, "-c", parent])
+    assert cost.peak > 200_000_000
+    assert cost.cpu > 0.02
+
+
+def test_a_process_that_fails_is_told_with_its_last_words() -> None:
+    with pytest.raises(measure.Failed, match="no such thing"):
+        measure.run([sys.executable, "-c", "raise SystemExit('no such thing')"])
+
+
+def test_numbers_land_between_their_markers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- bench x -->\nold\n<!-- /bench x -->\nb\n")
+    bench.replace(page, "bench x", "new")
+    bench.replace(page, "bench y", "nowhere")
+    assert page.read_text() == "a\n<!-- bench x -->\nnew\n<!-- /bench x -->\nb\n"
