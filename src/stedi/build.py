@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -351,10 +351,13 @@ def withheld(catalog: Catalog, config: Config, key: Key, temporary: Path) -> lis
         for name in graph.order():
             if name in graph.closure("shared_readings") | {"shared_readings"} and graph.selects[name].zone == "views":
                 _keep(engine, graph.selects[name], {}, key)
-        return engine.rows(
-            "select instant(sensorReadingTime), serialNumber, distanceFromObject, matches from shared_readings "
+        rows = engine.rows(
+            "select sensorReadingTime, serialNumber, distanceFromObject, matches from shared_readings "
             "where matches <> 1 order by serialNumber, sensorReadingTime, distanceFromObject"
         )
+    return [
+        (datetime.fromtimestamp(at / 1000, UTC), serial, distance, matches) for at, serial, distance, matches in rows
+    ]
 
 
 def _keep(engine: DuckDB, view: SqlTable, parameters: Mapping[str, str | int], key: Key) -> None:

@@ -189,9 +189,8 @@ def _demo(options: argparse.Namespace) -> int:
     _print(_tables_text(lake))
     _print(f"\nlanded      {landing.accepted:,} of {landing.seen:,} records; {landing.quarantined:,} in quarantine")
     left_out = built.customers - built.consenting
-    _print(
-        f"consent     {built.consenting:,} of {built.customers:,} customers agree to research; {left_out:,} are left out"
-    )
+    agree = f"{built.consenting:,} of {built.customers:,} customers agree to research"
+    _print(f"consent     {agree}; {left_out:,} are left out")
     _print(f"withheld    {built.withheld:,} readings of shared serial numbers")
     _print(
         f"\ntry: STEDI_KEY_FILE={base}/demo.key stedi --lake {base}/lake query 'select * from "

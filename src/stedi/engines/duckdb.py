@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _BOUNDED = {"long", "double"}
 """Types whose bounds go into manifests; a text's bounds could be an address."""
 
+_WILDCARDS = frozenset("*?[")
+
 
 class DuckDB:
     """One DuckDB session of a landing or a build.
@@ -100,7 +102,8 @@ class DuckDB:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
-        rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
+        with _failures():
+            rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
         return rows
 
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
@@ -205,7 +208,7 @@ def _failures() -> Iterator[None]:
 
 def scan(files: Iterable[DataFile], columns: Iterable[Column]) -> str:
     """Returns a SELECT of exactly these columns from exactly these Parquet files, which may be none."""
-    paths = ", ".join(literal(file.path) for file in files)
+    paths = ", ".join(path_literal(file.path) for file in files)
     if not paths:
         empty = ", ".join(f"null::{DUCKDB_TYPES[column.type]} as {quoted(column.name)}" for column in columns)
         return f"select {empty} where false"
@@ -221,6 +224,24 @@ def quoted(name: str) -> str:
 def literal(text: str) -> str:
     """Returns a text as a SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def nameable(path: str) -> bool:
+    """Says whether DuckDB can be told to read this file and no other: not if a wildcard meets a backslash."""
+    return "\\" not in path or not _WILDCARDS.intersection(path)
+
+
+def path_literal(path: str) -> str:
+    """Returns a path as a SQL literal that DuckDB's readers take for this one file, whatever is in its name.
+
+    They take `a[1].json` for a pattern, and would read `a1.json` in its place.
+
+    Raises:
+        LakeError: DuckDB has no way to name it.
+    """
+    if not nameable(path):
+        raise LakeError(f"{path}: expected no wildcard beside a backslash in a path, found both; rename the folder")
+    return literal("".join(f"[{c}]" if c in _WILDCARDS else c for c in path))
 
 
 def _data_file(

@@ -21,46 +21,22 @@ from stedi import delivery, durable
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.delivery import Skipped
-from stedi.engines.duckdb import DuckDB, literal, quoted
+from stedi.engines.duckdb import DuckDB, literal, nameable
 from stedi.errors import LandingError, UnreadableFile
-from stedi.landing import journal
+from stedi.landing import journal, rows
 from stedi.landing.inspect import Inspected, inspect
 from stedi.landing.prepare import Prepared, as_it_lies, prepare
-from stedi.tables import COLUMNS, DUCKDB_TYPES, DataFile
+from stedi.landing.rows import LandedFile
+from stedi.tables import DataFile
+
+__all__ = ["LandedFile", "Landing", "Progress", "land"]
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
 
 _BATCH_BYTES = 8 << 30
 _BATCH_FILES = 4096
-_LINE = 4 << 20  # a record is at most 1 MiB as delivered; escapes may lengthen it
-
-
-@dataclass(frozen=True, slots=True)
-class LandedFile:
-    """What became of one delivered file.
-
-    Attributes:
-        name: The file as it was named.
-        feed: Its feed.
-        sha256: Of its bytes, hex: what it is known by.
-        size: Bytes as delivered.
-        seen: Records in it: accepted + quarantined + erased.
-        accepted: Records in the landing table.
-        quarantined: Records in quarantine.
-        erased: Records of erased customers, dropped.
-        already_landed: It was landed before; the counts are those of its first landing.
-    """
-
-    name: str
-    feed: str
-    sha256: str
-    size: int
-    seen: int
-    accepted: int
-    quarantined: int
-    erased: int
-    already_landed: bool
+_SPAWN_BYTES = 8 << 20  # below it, starting processes costs more than they save
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,11 +248,15 @@ class _Batch:
 
     def _prepare(self, new: Sequence[Inspected]) -> list[Prepared]:
         """Returns every file as clean lines and rejects: as it lies, or rewritten by a process of its own."""
-        prepared = [as_it_lies(file, file.records) for file in new if file.records is not None]
-        rest = [file for file in new if file.records is None]
+        prepared, rest = [], []
+        for file in new:
+            if file.records is not None and nameable(str(file.delivered.path)):
+                prepared.append(as_it_lies(file, file.records))
+            else:
+                rest.append(file)
         if not rest:
             return prepared
-        with self._workers(len(rest)) as workers:
+        with self._workers(rest) as workers:
             futures = [workers.submit(prepare, file, self._folder / str(n)) for n, file in enumerate(rest)]
             for done, (file, future) in enumerate(zip(rest, futures, strict=True), start=1):
                 try:
@@ -286,11 +266,12 @@ class _Batch:
                 self._progress("rewrite what is not clean", done / len(rest))
         return prepared
 
-    def _workers(self, files: int) -> Executor:
-        if files == 1 or self._config.threads == 1:
+    def _workers(self, files: Sequence[Inspected]) -> Executor:
+        small = sum(file.size for file in files) < _SPAWN_BYTES
+        if small or len(files) == 1 or self._config.threads == 1:
             return ThreadPoolExecutor(1)
         # fork would copy DuckDB's and Arrow's threads in an unknown state
-        return ProcessPoolExecutor(min(files, self._config.threads), mp_context=get_context("spawn"))
+        return ProcessPoolExecutor(min(len(files), self._config.threads), mp_context=get_context("spawn"))
 
     def _write(
         self, engine: DuckDB, prepared: Sequence[Prepared], ledger: Iterable[LandedFile], at: int
@@ -302,18 +283,16 @@ class _Batch:
             if not group:
                 continue
             self._progress(f"write {table}", None)
-            files = engine.write(table, " union all ".join(_select(ready) for ready in group), self._new_folder(table))
+            files = engine.write(table, rows.accepted(table, group), self._new_folder(table))
             _check(table, files, sum(ready.counts.accepted for ready in group))
             appends[table] = files
         rejects = [ready for ready in prepared if ready.counts.quarantined]
         if rejects:
-            sql = " union all ".join(_rejects(ready, self.id, at) for ready in rejects)
+            sql = rows.quarantined(rejects, self.id, at)
             appends["quarantine"] = engine.write("quarantine", sql, self._new_folder("quarantine"))
             _check("quarantine", appends["quarantine"], sum(ready.counts.quarantined for ready in rejects))
-        rows = ", ".join(_ledger(file, self.id, at) for file in ledger)
-        names = ", ".join(quoted(column.name) for column in COLUMNS["landed_files"])
-        if rows:
-            sql = f"select * from (values {rows}) as files ({names})"
+        if prepared:
+            sql = rows.ledger(ledger, self.id, at)
             appends["landed_files"] = engine.write("landed_files", sql, self._new_folder("landed_files"))
         return appends
 
@@ -335,38 +314,6 @@ class _Batch:
                         )
 
 
-def _select(ready: Prepared) -> str:
-    """Returns the SELECT of a file's accepted records, in the columns of its landing table."""
-    contract = ready.file.contract
-    columns = {column.name: DUCKDB_TYPES[column.type] for column in COLUMNS[contract.table]}
-    spelling = {field.name: ready.spelling.get(field.name, field.name) for field in contract.fields}
-    types = ", ".join(f"{literal(spelling[name])}: {literal(columns[name])}" for name in spelling)
-    names = ", ".join(f"{quoted(spelled)} as {quoted(name)}" for name, spelled in spelling.items())
-    return (
-        f"select {names}, _extra, {literal(ready.file.sha256)} as _file from read_json({literal(str(ready.lines))}, "
-        f"format = 'newline_delimited', maximum_object_size = {_LINE}, compression = 'uncompressed', "
-        f"columns = {{{types}, _extra: 'VARCHAR'}})"
-    )
-
-
-def _rejects(ready: Prepared, batch: str, at: int) -> str:
-    """Returns the SELECT of a file's rejected records, in the columns of `quarantine`."""
-    file = ready.file
-    return (
-        f"select {literal(file.contract.feed)} as feed, {literal(file.delivered.name)} as file, "
-        f'{literal(file.sha256)} as sha256, "offset", line, reason, from_base64(raw) as raw, raw_size, '
-        f"{literal(batch)} as batch, instant({at}) as landed_at from read_json({literal(str(ready.rejects))}, "
-        "format = 'newline_delimited', columns = {'offset': 'BIGINT', line: 'BIGINT', reason: 'VARCHAR', "
-        "raw: 'VARCHAR', raw_size: 'BIGINT'})"
-    )
-
-
-def _ledger(file: LandedFile, batch: str, at: int) -> str:
-    counts = ", ".join(f"{n}::bigint" for n in (file.size, file.seen, file.accepted, file.quarantined, file.erased))
-    texts = (literal(text) for text in (file.sha256, file.name, file.feed))
-    return f"({', '.join(texts)}, {counts}, {literal(batch)}, instant({at}))"
-
-
 def _check(table: str, files: Iterable[DataFile], expected: int) -> None:
     """Raises LandingError unless the typed reader saw exactly the records that were accepted, all complete."""
     written = tuple(files)
@@ -374,6 +321,5 @@ def _check(table: str, files: Iterable[DataFile], expected: int) -> None:
     if found != expected:
         raise LandingError(
             f"{table}: expected {expected} rows, found {found}: a file changed while it was landed; "
-            "nothing of its batch "
-            "was landed: land again"
+            "nothing of its batch was landed: land again"
         )

@@ -17,9 +17,10 @@ from pathlib import Path
 from stedi import durable, reader
 from stedi.catalog import Catalog
 from stedi.config import Config
-from stedi.engines.duckdb import DuckDB, literal
+from stedi.engines.duckdb import DuckDB, literal, path_literal
 from stedi.errors import UsageError
-from stedi.landing import journal
+from stedi.landing import journal, rows
+from stedi.landing.rows import LandedFile
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, DUCKDB_TYPES, DataFile
 
@@ -96,14 +97,14 @@ class Quarantine:
         if not file or not offset.isdigit():
             raise UsageError(f"--show {handle}: expected FILE:OFFSET, as `stedi quarantine` lists them")
         with self._engine() as engine:
-            rows = engine.rows(
+            found = engine.rows(
                 f'select raw, raw_size from quarantine where "offset" = {offset} '
                 f"and (file = {literal(file)} or starts_with(sha256, {literal(file)})) limit 2"
             )
-        if len(rows) != 1:
-            found = "none" if not rows else "several: give more digits of the SHA-256"
-            raise UsageError(f"--show {handle}: expected one record, found {found}")
-        return bytes(rows[0][0]), int(rows[0][1])
+        if len(found) != 1:
+            many = "several: give more digits of the SHA-256" if found else "none"
+            raise UsageError(f"--show {handle}: expected one record, found {many}")
+        return bytes(found[0][0]), int(found[0][1])
 
     def replay(self) -> tuple[int, int]:
         """Lands again what the contracts accept now.
@@ -150,17 +151,15 @@ class Quarantine:
                 if path.stat().st_size
             }
             keys = ", ".join(f"({literal(s)}, {o})" for (s, _, _), offsets in landed.items() for o in offsets)
-            moves = f"select s, o from (values {keys}) as moves (s, o)"
-            stay = f'select * from quarantine where (sha256, "offset") not in ({moves})'
+            gone = f"select s, o from (values {keys}) as gone (s, o)"
+            stay = f'select * from quarantine where (sha256, "offset") not in ({gone})'
             kept = self._write(engine, "quarantine", stay, batch)
-            now = int(time.time() * 1000)
-            rows = ", ".join(
-                f"({literal(sha256)}, {literal(file)}, {literal(feed)}, 0::bigint, 0::bigint, {len(offsets)}::bigint, "
-                f"{-len(offsets)}::bigint, 0::bigint, {literal(batch)}, instant({now}))"
+            # the counts of each file's first landing stay; what moved is added to them
+            moves = [
+                LandedFile(file, feed, sha256, 0, 0, len(offsets), -len(offsets), 0, already_landed=True)
                 for (sha256, file, feed), offsets in landed.items()
-            )
-            names = ", ".join(column.name for column in COLUMNS["landed_files"])
-            ledger = f"select * from (values {rows}) as moved ({names})"
+            ]
+            ledger = rows.ledger(moves, batch, int(time.time() * 1000))
             appends["landed_files"] = self._write(engine, "landed_files", ledger, batch)
         journal.commit(self._catalog, self._root / "pending", batch, appends, {"quarantine": kept})
         return moved, total - moved
@@ -179,6 +178,8 @@ class Quarantine:
 
 def _accepted(feed: str, raw: bytes) -> bytes | None:
     """Returns a record's clean line if its contract accepts it now, else None."""
+    if not raw.lstrip().startswith(b"{"):
+        return None  # brackets were part of the record, not of a file around it
     out = io.BytesIO()
     counts, _ = reader.read(io.BytesIO(raw), CONTRACTS[feed], out, lambda reject: None)
     return out.getvalue() if counts.seen == counts.accepted == 1 else None
@@ -188,6 +189,6 @@ def _lines(feed: str, path: Path) -> str:
     columns = [column for column in COLUMNS[CONTRACTS[feed].table] if column.name != "_file"]
     types = ", ".join(f"{literal(column.name)}: {literal(DUCKDB_TYPES[column.type])}" for column in columns)
     return (
-        f"select * from read_json({literal(str(path))}, format = 'newline_delimited', "
-        f"columns = {{_file: 'VARCHAR', {types}}}, maximum_object_size = {4 << 20})"
+        f"select * from read_json({path_literal(str(path))}, format = 'newline_delimited', "
+        f"hive_partitioning = false, columns = {{_file: 'VARCHAR', {types}}}, maximum_object_size = {4 << 20})"
     )

@@ -1,0 +1,95 @@
+"""The SELECTs by which a batch's files become rows of the landing tables, of quarantine, and of the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from stedi.engines.duckdb import literal, path_literal, quoted
+from stedi.landing.prepare import Prepared
+from stedi.records import CONTRACTS
+from stedi.tables import COLUMNS, DUCKDB_TYPES
+
+_LINE = 4 << 20  # a record is at most 1 MiB as delivered; escapes may lengthen it
+
+
+@dataclass(frozen=True, slots=True)
+class LandedFile:
+    """What became of one delivered file.
+
+    Attributes:
+        name: The file as it was named.
+        feed: Its feed.
+        sha256: Of its bytes, hex: what it is known by.
+        size: Bytes as delivered.
+        seen: Records in it: accepted + quarantined + erased.
+        accepted: Records in the landing table.
+        quarantined: Records in quarantine.
+        erased: Records of erased customers, dropped.
+        already_landed: It was landed before; the counts are those of its first landing.
+    """
+
+    name: str
+    feed: str
+    sha256: str
+    size: int
+    seen: int
+    accepted: int
+    quarantined: int
+    erased: int
+    already_landed: bool
+
+
+def accepted(table: str, group: Iterable[Prepared]) -> str:
+    """Returns the SELECT of the accepted records of some files of one feed, in the columns of its landing table."""
+    by_spelling: dict[tuple[tuple[str, str], ...], list[Prepared]] = {}
+    for ready in group:
+        by_spelling.setdefault(tuple(ready.spelling.items()), []).append(ready)
+    return " union all ".join(_accepted(table, dict(spelling), same) for spelling, same in by_spelling.items())
+
+
+def _accepted(table: str, spelled: dict[str, str], group: Sequence[Prepared]) -> str:
+    types = {column.name: DUCKDB_TYPES[column.type] for column in COLUMNS[table]}
+    contract = next(contract for contract in CONTRACTS.values() if contract.table == table)
+    spelling = {field.name: spelled.get(field.name, field.name) for field in contract.fields}
+    columns = ", ".join(f"{literal(spelling[name])}: {literal(types[name])}" for name in spelling)
+    names = ", ".join(f"r.{quoted(spelled)} as {quoted(name)}" for name, spelled in spelling.items())
+    paths = ", ".join(path_literal(str(ready.lines)) for ready in group)
+    files = ", ".join(f"({literal(str(ready.lines))}, {literal(ready.file.sha256)})" for ready in group)
+    return (
+        f"select {names}, r._extra, f.sha256 as _file from read_json([{paths}], format = 'newline_delimited', "
+        f"maximum_object_size = {_LINE}, compression = 'uncompressed', filename = true, hive_partitioning = false, "
+        f"columns = {{{columns}, _extra: 'VARCHAR'}}) as r "
+        f"join (values {files}) as f (path, sha256) on r.filename = f.path"
+    )
+
+
+def quarantined(group: Iterable[Prepared], batch: str, at: int) -> str:
+    """Returns the SELECT of the rejected records of some files, in the columns of `quarantine`."""
+    paths, files = [], []
+    for ready in group:
+        if ready.rejects is not None:
+            file, path = ready.file, str(ready.rejects)
+            paths.append(path_literal(path))
+            values = (path, file.contract.feed, file.delivered.name, file.sha256)
+            files.append(f"({', '.join(map(literal, values))})")
+    columns = "'offset': 'BIGINT', line: 'BIGINT', reason: 'VARCHAR', raw: 'VARCHAR', raw_size: 'BIGINT'"
+    return (
+        'select f.feed, f.file, f.sha256, r."offset", r.line, r.reason, from_base64(r.raw) as raw, r.raw_size, '
+        f"{literal(batch)} as batch, instant({at}) as landed_at from read_json([{', '.join(paths)}], "
+        "format = 'newline_delimited', compression = 'uncompressed', filename = true, "
+        f"columns = {{{columns}}}) as r join (values {', '.join(files)}) as f (path, feed, file, sha256) "
+        "on r.filename = f.path"
+    )
+
+
+def ledger(files: Iterable[LandedFile], batch: str, at: int) -> str:
+    """Returns the SELECT of the ledger's rows of some files, in the columns of `landed_files`."""
+    rows = []
+    for file in files:
+        texts = ", ".join(map(literal, (file.sha256, file.name, file.feed)))
+        numbers = (file.size, file.seen, file.accepted, file.quarantined, file.erased)
+        counts = ", ".join(f"{number}::bigint" for number in numbers)
+        rows.append(f"({texts}, {counts}, {literal(batch)}, instant({at}))")
+    names = ", ".join(quoted(column.name) for column in COLUMNS["landed_files"])
+    return f"select * from (values {', '.join(rows)}) as files ({names})"
