@@ -7,14 +7,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from benchmarks import __main__ as bench
+from benchmarks import measure
 
 from stedi import sample
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import __main__ as bench  # noqa: E402
-from benchmarks import measure  # noqa: E402
 
 TABLES = (
     *("customers_landing", "accelerometer_landing", "step_trainer_landing", "customers_trusted"),
