@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 FEEDS = ("customer", "accelerometer", "step_trainer")
 BASE = 1_655_564_400_000
 NOW = BASE + 6
-"""The start of the build: instants of a world lie at `BASE` + 1 to 8, so that some consents are of the future."""
+"""A start of the build that has some consents in its future: instants of a world lie at `BASE` + 1 to 8."""
+FUTURE = 4_102_444_800_000
+"""In the future of every build: a test that cannot set the clock takes the clock's now instead of `NOW`."""
 
 PEOPLE = (
     ("Ana.Bo@test.example", " ana.bo@TEST.example ", "ANA.BO@TEST.EXAMPLE", "Ana.Bo@test.example  "),
@@ -29,7 +31,7 @@ STRANGERS = ("nobody@test.example", "ana.bo@other.example")
 SERIALS = ("serial-1", "serial-2", "Serial-1", "serial-é")
 
 moments = st.integers(1, 4).map(lambda n: BASE + n)
-_dates = st.integers(1, 8).map(lambda n: BASE + n)
+_dates = st.one_of(st.integers(1, 8).map(lambda n: BASE + n), st.just(FUTURE))
 addresses = st.sampled_from(PEOPLE).flatmap(st.sampled_from)
 serials = st.sampled_from(SERIALS)
 _wrong_consents = st.sampled_from(
