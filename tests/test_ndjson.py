@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import stat
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from stedi import ndjson
 from stedi.contracts import Reason
 from stedi.errors import StediError, UnreadableFile, UsageError
-from stedi.ndjson import render, rewrite
+from stedi.ndjson import lines, render, rewrite, to_json
+from stedi.reader import Limits, Reject
 
 RECORDS = [
     {"user": "a}{b@test.example", "timestamp": 9007199254740993, "x": 1.10, "nested": {"deep": [1, {"a": None}]}},
@@ -58,9 +60,9 @@ def put(path: Path, content: bytes) -> Path:
 def test_every_shape_becomes_one_record_a_line(tmp_path, shape):
     source = put(tmp_path / "in", SHAPES[shape])
     summary = rewrite(source, tmp_path / "out.json")
-    lines = (tmp_path / "out.json").read_bytes().split(b"\n")
-    assert lines.pop() == b""
-    assert [json.loads(line) for line in lines] == RECORDS
+    found = (tmp_path / "out.json").read_bytes().split(b"\n")
+    assert found.pop() == b""
+    assert [json.loads(line) for line in found] == RECORDS
     assert (summary.written, summary.rejected, summary.failed) == (4, 0, False)
     assert source.read_bytes() == SHAPES[shape]
 
@@ -150,8 +152,10 @@ def test_a_folder_is_mirrored_and_what_cannot_be_read_is_named(tmp_path):
     assert summary.written == 3
     assert len(told) == 6
     assert "inbox/steps/not-gzip.gz: expected gzip" in render(summary)
-    again = rewrite(source, tmp_path / "out")
-    assert again == summary
+    document = json.loads(json.dumps(to_json(summary)))
+    assert (document["written"], document["rejected"], len(document["skipped"])) == (3, 0, 4)
+    assert document["files"][0]["name"] == "inbox/customer/x.json"
+    assert rewrite(source, tmp_path / "out") == summary
 
 
 def test_a_file_goes_into_a_folder_that_is_there(tmp_path):
@@ -223,14 +227,15 @@ def test_what_cannot_be_read_leaves_no_target_and_no_trace(tmp_path):
 
 def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, monkeypatch):
     source = put(tmp_path / "in.json", LINES[0])
-    real = ndjson.iter_values
+    real = ndjson.lines
 
-    def growing(stream, limits):
-        yield from real(stream, limits)
+    def growing(stream, out, reject):
+        written = real(stream, out, reject)
         with source.open("ab") as writer:
             writer.write(LINES[1])
+        return written
 
-    monkeypatch.setattr(ndjson, "iter_values", growing)
+    monkeypatch.setattr(ndjson, "lines", growing)
     with pytest.raises(UnreadableFile, match=r"in\.json: changed while it was read"):
         rewrite(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -253,6 +258,52 @@ def test_what_is_written_is_its_owners_alone(tmp_path):
         assert stat.S_IMODE((tmp_path / path).stat().st_mode) == mode, path
 
 
+def rewritten(text: bytes, careful: bool, block_bytes: int = 1 << 20) -> tuple[bytes, int, list[Reject]]:
+    out = io.BytesIO()
+    rejects: list[Reject] = []
+    written = lines(io.BytesIO(text), out, rejects.append, Limits(block_bytes=block_bytes), careful=careful)
+    return out.getvalue(), written, rejects
+
+
+READING = '{"user":"a@b.example","timestamp":1655564455341,"x":1.0,"y":-1.0,"z":0.0}'
+PIECES = st.sampled_from(
+    [
+        *(READING * 3, READING, READING.replace(",", ", ").replace(":", ": "), READING.replace(",", ",\r\n ")),
+        *(READING.replace("user", "USER"), READING.replace("a@", "}{ü@"), READING.replace("1.0", "1e0")),
+        *(
+            READING.replace("}", ',"more":1}'),
+            READING.replace('"z"', '"y"'),
+            READING[:-4],
+            "7",
+            "{}",
+            '{"x":}',
+            "[",
+            "]",
+        ),
+        *('{"sensorReadingTime":1655564455341,"serialNumber":"s","distanceFromObject":246}', '"text"', "\x01", "nul"),
+    ]
+)
+BETWEEN = st.sampled_from(["\n", "", " ", ",", ",\n", "\r\n", "\n\n", "\r", "\ufeff", "\t\n"])
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(PIECES, BETWEEN, st.integers(1, 4))), st.sampled_from([16, 100, 300, 1 << 20]))
+def test_the_short_cut_gives_what_the_careful_path_gives(parts, block_bytes):
+    text = "".join((piece + between) * times for piece, between, times in parts).encode("utf-8")
+    assert rewritten(text, careful=False, block_bytes=block_bytes) == rewritten(text, careful=True)
+
+
+@pytest.mark.parametrize("between", ["\n", "", ",", ",\r\n", "\r\n", " \n", "\n\n", "\r"])
+@pytest.mark.parametrize("record", [READING, READING.replace(",", ", ").replace(":", ": ")])
+def test_the_short_cut_over_large_blocks_gives_what_the_careful_path_gives(record, between):
+    spoiled = '{"user":"a\\u0041", "timestamp":1}' + between + "{bad}" + between
+    text = ((record + between) * 3000 + spoiled + (record + between) * 3000).encode("utf-8")
+    assert rewritten(text, careful=False) == rewritten(text, careful=True)
+    assert rewritten(text, careful=False)[1] == 6001
+    text = ((record + between) * 3000).encode("utf-8")
+    assert rewritten(text, careful=False) == rewritten(text, careful=True)
+
+
 objects = st.dictionaries(
     st.text(max_size=5),
     st.recursive(
@@ -273,6 +324,6 @@ def test_any_objects_in_any_shape_come_back_one_a_line(tmp_path_factory, parts):
         for record, between, pretty, escaped in parts
     )
     summary = rewrite(put(folder / "in", text.encode("utf-8")), folder / "out")
-    lines = (folder / "out").read_bytes().split(b"\n")[:-1]
-    assert [json.loads(line) for line in lines] == [record for record, *_ in parts]
+    found = (folder / "out").read_bytes().split(b"\n")[:-1]
+    assert [json.loads(line) for line in found] == [record for record, *_ in parts]
     assert summary.rejected == 0

@@ -129,13 +129,17 @@ def feed_of(name: str, folders: Sequence[str] = ()) -> str | None:
     return None
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path, name: str | None = None) -> BinaryIO:
     """Returns a regular file, open for reading; whatever else stands there is closed and never waited for.
+
+    Args:
+        path: The file.
+        name: Its name in messages, by default its path.
 
     Raises:
         UnreadableFile: It is missing, may not be read, or is no regular file (a link is none).
     """
-    name = printable(os.fspath(path))
+    name = name or printable(os.fspath(path))
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
     except (OSError, ValueError) as error:

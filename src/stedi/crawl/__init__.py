@@ -89,7 +89,7 @@ class _Group:
 
 def _read(item: Delivered, groups: dict[str, _Group], sample: int | None) -> int:
     seen = 0
-    with open_regular(item.path) as source:
+    with open_regular(item.path, item.name) as source:
         before = fingerprint(source.fileno())
         feed = item.feed or guess_feed(decompressed(source, item.name).read(_HEAD))
         source.seek(0)
