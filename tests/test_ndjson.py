@@ -106,7 +106,7 @@ def test_what_is_no_record_is_counted_by_reason_and_kept_if_asked_for(tmp_path):
     assert rejects[0]["raw"] == '{"a":}'
     assert rejects[2]["raw_base64"] == "eyJhIjoi/yJ9"
     assert "in.json: 1 x malformed" in render(summary)
-    assert render(summary).endswith("2 records of 1 file written; 4 were no record")
+    assert render(summary).endswith("2 records of 1 file written; 4 set aside as no record")
 
 
 @pytest.mark.parametrize(

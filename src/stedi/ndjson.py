@@ -138,9 +138,10 @@ def render(summary: Summary) -> str:
     lines = [f"{item.name}: {item.why}" for item in summary.skipped]
     for file in summary.files:
         lines += [f"{file.name}: {count:,} x {reason}" for reason, count in sorted(file.rejects.items())]
-    noun = "file" if len(summary.files) == 1 else "files"
-    total = f"{summary.written:,} records of {len(summary.files):,} {noun} written"
-    return "\n".join([*lines, total + (f"; {summary.rejected:,} were no record" if summary.rejected else "")])
+    records = "record" if summary.written == 1 else "records"
+    files = "file" if len(summary.files) == 1 else "files"
+    total = f"{summary.written:,} {records} of {len(summary.files):,} {files} written"
+    return "\n".join([*lines, total + (f"; {summary.rejected:,} set aside as no record" if summary.rejected else "")])
 
 
 @dataclass(slots=True)
