@@ -8,6 +8,7 @@ import gc
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -671,6 +672,35 @@ def test_errors_of_memory_and_files_have_their_own_words(people: Relation, tmp_p
     assert sandbox.run_time_failure(wrapped, told).startswith(
         "The query failed: a value could not be converted to INT64."
     )
+
+
+def test_a_table_that_cannot_be_read_is_named_by_the_worker(lake: Path, tmp_path: Path) -> None:
+    gone = Relation("gone", (str(lake / "gone.parquet"),), COLUMNS)
+    with pytest.raises(sandbox.Failure, match=r"Cannot read gone, file .*gone\.parquet"):
+        sandbox.execute(job("from gone", tmp_path, gone), io.BytesIO())
+    empty = Relation("empty", (), COLUMNS)
+    sandbox.execute(job("from empty", tmp_path, empty), io.BytesIO())
+
+
+def test_the_worker_bounds_itself_before_it_runs(
+    people: Relation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bounds: dict[int, int] = {}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, pair: bounds.update({which: pair[0]}))
+    out = io.BytesIO()
+    assert sandbox.main(io.BytesIO(json.dumps(job("from people", tmp_path, people)).encode()), out) == 0
+    assert pa.ipc.open_stream(out.getvalue()).read_all().num_rows == 3
+    assert 200_000_000 < bounds[resource.RLIMIT_DATA] < 700_000_000
+    assert bounds[resource.RLIMIT_CPU] == 90
+    assert bounds[resource.RLIMIT_CORE] == 0
+
+    bad = job("select nosuch from people", tmp_path, people)
+    assert sandbox.main(io.BytesIO(json.dumps(bad).encode()), io.BytesIO()) == 1
+    assert 'Referenced column "nosuch"' in json.loads(capsys.readouterr().err)["failure"]
+    odd = job("select 1", tmp_path) | {"memory": "much"}
+    assert sandbox.main(io.BytesIO(json.dumps(odd).encode()), io.BytesIO()) == 1
+    assert "The query failed" in json.loads(capsys.readouterr().err)["failure"]
 
 
 def run_main(told: dict[str, object]) -> subprocess.CompletedProcess[bytes]:

@@ -7,8 +7,9 @@ base64 for bytes, JSON for what is nested. Nulls stay nulls in text and are `nul
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ from stedi.layout import safe
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_PLAIN_IN_JSON = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
+
+_FOUR_DIGIT_YEARS = (-62_135_596_800_000, 253_402_300_799_999)
+"""Epoch milliseconds of the first and the last instant whose year has four digits."""
 
 
 def base64_text(value: bytes) -> str:
@@ -82,10 +88,39 @@ def as_json(column: pa.Array, name: str) -> pa.Array:
     if types.is_floating(kind):
         texts = pc.if_else(pc.is_finite(column), texts, pa.scalar(None, pa.large_string()))
     elif not (types.is_integer(kind) or types.is_decimal(kind) or types.is_boolean(kind) or types.is_nested(kind)):
-        texts = pa.array(
-            [None if v is None else encode_basestring_ascii(v) for v in texts.to_pylist()], pa.large_string()
-        )
+        texts = _quoted(texts)
     return pc.fill_null(texts, "null")
+
+
+def join(columns: Sequence[pa.Array | str]) -> pa.Array:
+    """Returns texts row by row put together, null where one of them is; a plain `str` stands in every row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = next(len(column) for column in columns if not isinstance(column, str))
+    arrays = [
+        pa.repeat(pa.scalar(column, pa.large_string()), rows) if isinstance(column, str) else column
+        for column in columns
+    ]
+    return pc.binary_join_element_wise(*arrays, pa.scalar("", pa.large_string()))
+
+
+def data(texts: pa.Array) -> bytes:
+    """Returns the texts back to back: the buffer in which Arrow keeps them."""
+    offsets, values = texts.buffers()[1:]
+    if values is None:
+        return b""
+    bounds = memoryview(offsets).cast("q")
+    return bytes(memoryview(values)[bounds[texts.offset] : bounds[texts.offset + len(texts)]])
+
+
+def _quoted(texts: pa.Array) -> pa.Array:
+    """Returns texts as JSON strings."""
+    import pyarrow as pa
+
+    if not data(texts).translate(None, _PLAIN_IN_JSON):
+        return join(['"', texts, '"'])
+    return pa.array([None if v is None else encode_basestring_ascii(v) for v in texts.to_pylist()], pa.large_string())
 
 
 def _plain(column: pa.Array, name: str) -> pa.Array:
@@ -109,6 +144,14 @@ def _times(column: pa.Array) -> pa.Array:
     if zoned:
         # What Arrow keeps is UTC already; naming the zone would need the machine's zone files.
         column = column.cast(pa.int64()).cast(pa.timestamp(kind.unit))
+    if pa.types.is_timestamp(kind) and kind.unit != "s":
+        # Nearly every instant is whole milliseconds of a year with four digits: no pattern has to be looked for.
+        with contextlib.suppress(pa.ArrowInvalid):
+            whole = column.cast(pa.timestamp("ms"))
+            span = pc.min_max(whole.cast(pa.int64())).as_py()
+            if span["min"] is None or (span["min"] >= _FOUR_DIGIT_YEARS[0] and span["max"] <= _FOUR_DIGIT_YEARS[1]):
+                texts = whole.cast(pa.large_string())
+                return join([pc.utf8_replace_slice(texts, 10, 11, "T"), "Z" if zoned else ""])
     texts = column.cast(pa.large_string())
     if pa.types.is_date(kind):
         return pc.replace_substring_regex(texts, "^<(value out of range).*", r"\1")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from stedi import layout
-from stedi.columns import as_json, as_text, base64_text, printable_text
+from stedi.columns import as_json, as_text, data, join, printable_text
 from stedi.errors import QueryFailed, StediError, UsageError
 from stedi.layout import table
 
@@ -160,12 +160,11 @@ def _csv(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
     out.write(",".join(_csv_fields(header).to_pylist()).encode() + b"\r\n")
     rows = 0
     for batch in _slices(reader):
-        fields = [
-            pc.fill_null(_csv_fields(as_text(column, name, base64_text)), "")
-            for column, name in zip(batch.columns, batch.schema.names, strict=True)
-        ]
-        fields[-1] = _joined([fields[-1], _all("\r\n", batch.num_rows)], "")
-        out.write(_bytes(_joined(fields, ",")))
+        parts: list[pa.Array | str] = []
+        for column, name in zip(batch.columns, batch.schema.names, strict=True):
+            parts += [pc.fill_null(_csv_fields(as_text(column, name)), ""), ","]
+        parts[-1] = "\r\n"
+        out.write(data(join(parts)))
         rows += batch.num_rows
     return Written(rows)
 
@@ -174,13 +173,11 @@ def _csv_fields(texts: pa.Array) -> pa.Array:
     """Returns each text as a CSV field, quoted where it has to be."""
     import pyarrow.compute as pc
 
-    quoted = pc.match_substring_regex(texts, '^$|[",\r\n]|^\\s|\\s$')
-    if not pc.any(quoted).as_py():
+    plain = data(texts)
+    if not any(mark in plain for mark in (b'"', b",", b"\r", b"\n")) and pc.min(pc.binary_length(texts)).as_py() != 0:
         return texts
-    wrapped = _joined(
-        [_all('"', len(texts)), pc.replace_substring(texts, '"', '""'), _all('"', len(texts))], "", nulls="emit_null"
-    )
-    return pc.if_else(quoted, wrapped, texts)
+    quoted = pc.match_substring_regex(texts, '^$|[",\r\n]')
+    return pc.if_else(quoted, join(['"', pc.replace_substring(texts, '"', '""'), '"']), texts)
 
 
 def _json(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
@@ -188,11 +185,11 @@ def _json(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
     rows = 0
     out.write(b"[")
     for batch in _slices(reader):
-        parts = []
-        for place, (column, name) in enumerate(zip(batch.columns, names, strict=True)):
-            opening = "," if place else "{"
-            parts += [_all(f"{opening}{encode_basestring_ascii(name)}:", batch.num_rows), as_json(column, name)]
-        text = _bytes(_joined([_all(",\n", batch.num_rows), *parts, _all("}", batch.num_rows)], ""))
+        parts: list[pa.Array | str] = []
+        for column, name in zip(batch.columns, names, strict=True):
+            opening = "," if parts else ",\n{"
+            parts += [f"{opening}{encode_basestring_ascii(name)}:", as_json(column, name)]
+        text = data(join([*parts, "}"]))
         # Every object comes with the comma before it; the very first has none.
         out.write(b"\n" + text[2:] if rows == 0 else text)
         rows += batch.num_rows
@@ -234,26 +231,6 @@ def _unique(names: Sequence[str]) -> list[str]:
             unique = f"{name}_{number}"
         found.append(unique)
     return found
-
-
-def _all(text: str, rows: int) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.repeat(pa.scalar(text, pa.large_string()), rows)
-
-
-def _joined(columns: Sequence[pa.Array], separator: str, nulls: str = "emit_null") -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return pc.binary_join_element_wise(*columns, pa.scalar(separator, pa.large_string()), null_handling=nulls)
-
-
-def _bytes(texts: pa.Array) -> bytes:
-    """Returns the texts back to back: the buffer in which Arrow keeps them."""
-    offsets, data = texts.buffers()[1:]
-    bounds = memoryview(offsets).cast("q")[texts.offset : texts.offset + len(texts) + 1]
-    return bytes(memoryview(data)[bounds[0] : bounds[-1]]) if data is not None else b""
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -214,34 +213,26 @@ def limit(job: dict[str, Any]) -> None:
             resource.setrlimit(which, (bound, bound))
 
 
-@contextlib.contextmanager
-def _quiet_output() -> Iterator[BinaryIO]:
-    """Gives stdout to the Arrow stream alone: whatever else prints goes to stderr."""
-    with os.fdopen(os.dup(1), "wb", buffering=0) as out:
-        os.dup2(2, 1)
-        yield out
-
-
-def main() -> int:
-    """Runs the job on stdin and returns the exit code: 0 all rows are written, 1 the query failed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    job = json.loads(sys.stdin.buffer.read())
+def main(source: BinaryIO, out: BinaryIO) -> int:
+    """Runs the job that `source` holds and returns the exit code: 0 all rows are written, 1 the query failed."""
+    job = json.loads(source.read())
     sys.path[:] = job["path"]
-    with _quiet_output() as out:
-        try:
-            limit(job)
-            execute(job, out)
-        except Failure as failure:
-            sys.stderr.write(json.dumps({"failure": str(failure)}) + "\n")
-            return 1
-        except Exception as error:
-            sys.stderr.write(json.dumps({"failure": run_time_failure(error, job)}) + "\n")
-            return 1
+    try:
+        limit(job)
+        execute(job, out)
+    except Exception as error:
+        words = str(error) if isinstance(error, Failure) else run_time_failure(error, job)
+        sys.stderr.write(json.dumps({"failure": words}) + "\n")
+        return 1
     return 0
 
 
 if __name__ == "__main__":
-    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Stdout belongs to the Arrow stream alone: whatever else prints goes to stderr.
+    stream = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    code = main(sys.stdin.buffer, stream)
     sys.stderr.flush()
     # Threads of the engine need no farewell, and a big result no freeing.
     os._exit(code)
