@@ -64,7 +64,8 @@ class Fitting:
         self.spell(())
 
     def spell(self, members: Members) -> None:
-        """Makes `line` spell fields as these members do, the others as the contract does."""
+        """Makes `line` spell fields as these members do, the others as the contract does, and counts drift anew."""
+        self.drift.clear()
         fields = self.contract.fields
         self.spelling = {f.name: next((n for n, _ in members if _means(n, f)), f.name) for f in fields}
         self._prefixes = [f'"{self.spelling[field.name]}":' for field in fields]

@@ -10,16 +10,17 @@ from __future__ import annotations
 import re
 from codecs import utf_8_decode
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from stedi.contracts import Reason
 from stedi.reader.model import Limits, Members, ParsedRecord, Reject
-from stedi.reader.parsing import depth, has_lone_surrogate, scan
+from stedi.reader.parsing import MARGIN, depth, has_lone_surrogate, scan, scan_or_fail
 from stedi.reader.recovery import LOOKAHEAD, Ending, Extent, Skipper, broken_value, garbage
 
 BETWEEN = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")
 """What may lie between records, but for the brackets of arrays."""
 
+_PIECE = 1 << 14
 _AFTER_SCALAR = re.compile(rb"(?=[ \t\r\n,\[\]{]|\xef\xbb\xbf|\Z)[ \t\r\n]{0,32}+(?!:)")
 
 
@@ -28,7 +29,6 @@ class Window:
 
     Attributes:
         data: The bytes.
-        text: The same, one character a byte, for the scanner.
         at: The place in `data` that the reader has reached.
         ended: Whether the stream ends where `data` ends.
     """
@@ -37,7 +37,6 @@ class Window:
         self.data = b""
         self.at = 0
         self.ended = False
-        self._text: str | None = None
         self._escapes: bool | None = None
         self._stream = stream
         self._block_bytes = max(1, block_bytes)
@@ -61,14 +60,7 @@ class Window:
         self._counted -= self.at
         self.data = b"".join(parts)
         self.at = 0
-        self._text = self._escapes = None
-
-    @property
-    def text(self) -> str:
-        """The bytes as characters of the same numbers."""
-        if self._text is None:
-            self._text = self.data.decode("latin-1")
-        return self._text
+        self._escapes = None
 
     @property
     def has_escapes(self) -> bool:
@@ -106,6 +98,9 @@ class Framer:
         self._reach = max(limits.record_bytes + 1, limits.raw_bytes) + LOOKAHEAD
         self._in_array = False
         self._value_due = False
+        self._data = b""
+        self._text = ""
+        self._text_at = 0
 
     def __iter__(self) -> Iterator[Found | Reject]:
         """Yields each record; a `Found` is good until the next step."""
@@ -117,7 +112,7 @@ class Framer:
             byte = data[at] if at < len(data) else 0
             if byte == 0x7B:
                 self._value_due = False
-                found = scan(window.text, at)
+                found = self._scan(at)
                 if found and found[1] - at <= record_bytes:
                     yield self._parsed(at, found[1], found[0])
                 else:
@@ -144,6 +139,28 @@ class Framer:
         raw = self.window.data[start : min(end, start + self.limits.raw_bytes)]
         return Reject(self.window.offset(start), self.window.line(start), reason, raw, end - start)
 
+    def _scan(self, at: int) -> tuple[Any, int] | None:
+        """Reads the value at a place of the window; returns it and where it ends, or None.
+
+        The scanner sees a short piece of text, one character a byte: the longer the text before it, the more its
+        errors cost. Only if the piece's end may have mattered, it sees the rest.
+        """
+        data = self.window.data
+        start = at - self._text_at
+        if data is not self._data or not 0 <= start < _PIECE // 2:
+            self._data, self._text_at, start = data, at, 0
+            self._text = data[at : at + _PIECE].decode("latin-1")
+        found = scan_or_fail(self._text, start)
+        size = len(self._text)
+        whole = self._text_at + size == len(data)
+        if type(found) is int:
+            if whole or found + MARGIN < size:
+                return None
+        elif type(found) is tuple and (whole or found[1] < size or self._text[-1] == "}"):
+            return found[0], found[1] + self._text_at
+        again = scan(data[at : at + self._reach].decode("latin-1"), 0)
+        return (again[0], again[1] + at) if again else None
+
     def _parsed(self, start: int, end: int, members: Members) -> Found | Reject:
         """Takes an object that the scanner has taken, if its text keeps what the scanner does not look at."""
         window, limits = self.window, self.limits
@@ -165,7 +182,7 @@ class Framer:
         """Takes what is no object."""
         window = self.window
         start = window.at
-        found = scan(window.text, start)
+        found = self._scan(start)
         if found is None or found[1] - start > self.limits.record_bytes:
             return self._broken(byte)
         if byte != 0x5B and not _AFTER_SCALAR.match(window.data, found[1]):
@@ -180,15 +197,15 @@ class Framer:
         bracketed = byte in b"{["
         extent = (broken_value if bracketed else garbage)(window.data, start, stop)
         cut = bracketed and extent.ending is not Ending.CLOSED
-        head = window.data[start:stop]
         if extent.ending is Ending.BEYOND and not (window.ended and stop == len(window.data)):
+            head = window.data[start:stop]
             offset, line = window.offset(start), window.line(start)
             size = self._skip(extent, bracketed) - offset
             reason = _reason(head[:size], size, extent, cut, limits)
             return Reject(offset, line, reason, head[: min(size, limits.raw_bytes)], size)
         window.at = extent.end
-        size = extent.end - start
-        return self.reject(start, extent.end, _reason(head[:size], size, extent, cut, limits))
+        raw = window.data[start : extent.end]
+        return self.reject(start, extent.end, _reason(raw, len(raw), extent, cut, limits))
 
     def _skip(self, extent: Extent, bracketed: bool) -> int:
         """Moves the window behind a record beyond the limit; returns the offset at which the record ends."""

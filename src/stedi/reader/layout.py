@@ -85,7 +85,7 @@ def detect_layout(head: bytes, contract: Contract) -> Layout | None:
     if found is None or not is_object(found[0]):
         return None
     layout = Layout.of(contract, tuple(name for name, _ in found[0]))
-    return layout if layout and verify(line, layout) == 1 else None
+    return layout if layout and verify(line + b"\n", layout) == 1 else None
 
 
 def verify(block: bytes | memoryview, layout: Layout, longest: int = RECORD_BYTES) -> int | None:

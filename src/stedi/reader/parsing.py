@@ -18,6 +18,9 @@ from stedi.reader.model import Huge, Limits, Members
 
 Scan = Callable[[str, int], tuple[Any, int]]
 
+MARGIN = 16
+"""No token but a string or a number is as long."""
+
 _LONGEST_INTEGER = 400
 _HUGE = Huge()
 _SPACE = re.compile(r"[ \t\r\n]*+")
@@ -56,16 +59,35 @@ def scan(text: str, start: int) -> tuple[Any, int] | None:
         The value and where it ends; None if no value starts there, or it does not end within `text`, or it is
         nested more deeply than the interpreter recurses (which is beyond every `Limits.depth`).
     """
+    found = scan_or_fail(text, start)
+    return found if type(found) is tuple else None
+
+
+def scan_or_fail(text: str, start: int) -> tuple[Any, int] | int:
+    """Reads one value that starts at `start`, or tells how far the text is JSON.
+
+    Returns:
+        The value and where it ends; or a place such that the failure is the same whatever follows the `MARGIN`
+        characters behind it.
+    """
     try:
         return _quick(text, start)
-    except (json.JSONDecodeError, StopIteration, RecursionError):
-        return None
+    except (json.JSONDecodeError, StopIteration, RecursionError) as error:
+        return _place(error, text, start)
     except ValueError:
         # More digits than the interpreter turns into an integer: still JSON.
         try:
             return _patient(text, start)
-        except (json.JSONDecodeError, StopIteration, RecursionError):
-            return None
+        except (json.JSONDecodeError, StopIteration, RecursionError) as error:
+            return _place(error, text, start)
+
+
+def _place(error: Exception, text: str, start: int) -> int:
+    if isinstance(error, StopIteration):
+        return int(error.value)
+    if isinstance(error, json.JSONDecodeError):
+        return len(text) if error.msg.startswith("Unterminated") else error.pos
+    return start
 
 
 def depth(raw: bytes, enough: int) -> int:

@@ -192,7 +192,7 @@ class Copier:
         if not records or max(map(len, records)) > self._limits.record_bytes:
             return 0
         lines = b"\n".join(records)
-        if lines.count(b"\n") >= len(records):
+        if b"\r" in lines or lines.count(b"\n") >= len(records):
             lines = b"\n".join(record.translate(None, b"\r\n") for record in records)
         out.write(lines)
         out.write(b"\n")

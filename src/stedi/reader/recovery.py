@@ -70,13 +70,16 @@ class Brackets:
         self.deepest = max(self.deepest, len(self.open))
 
     def close(self, byte: int) -> bool:
-        """Closes the innermost bracket of the kind, and what was left open in it; tells whether none is open now."""
+        """Closes the innermost open bracket of its kind and what is open in that; tells whether none is open now."""
         if self.uncounted:
             self.uncounted -= 1
             return False
         place = self.open.rfind(b"{" if byte == 0x7D else b"[")
         if place >= 0:
             del self.open[place:]
+        elif byte == 0x7D and len(self.open) == 1:
+            # An array that a brace closes was an object until its first byte was damaged.
+            self.open.clear()
         return not self.open
 
 
