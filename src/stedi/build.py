@@ -23,7 +23,7 @@ from stedi import __version__, tables
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB, quoted
-from stedi.errors import AuditFailed, StediError
+from stedi.errors import AuditFailed
 from stedi.privacy import consent
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import COLUMNS, DataFile, Graph, SqlTable
@@ -100,7 +100,6 @@ class _Staged:
     seconds: float
     properties: dict[str, str] = field(default_factory=dict)
     snapshot: int = 0
-    published: bool = False
 
     @property
     def base(self) -> int:
@@ -213,10 +212,11 @@ def build(
         for name, change in work.staged.items():
             progress(f"publish {name}")
             catalog.publish(name, branch=run, staged=change.snapshot, base=change.base)
-            change.published = True
+    except BaseException:
+        work.discard()
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        work.discard()
     return _result(run, steps, work.staged, catalog.tables())
 
 
@@ -275,12 +275,14 @@ class _Run:
 
     def discard(self) -> None:
         """Removes what a failed run has staged; what it has published stays."""
-        for name, change in self.staged.items():
-            if not change.published:
-                with suppress(StediError, OSError):
-                    if change.snapshot:
-                        self._catalog.discard(name, self._run)
-                    shutil.rmtree(self._catalog.folder(name) / "data" / self._run, ignore_errors=True)
+        for table in self._graph.tables():
+            # a failed clean-up must not hide why the run failed; what it leaves is an orphan
+            with suppress(Exception):
+                # the catalog knows what is published; this process may have died of the answer
+                history = self._catalog.table(table.name).history()
+                if not any(snapshot.summary.get("stedi.run") == self._run for snapshot in history):
+                    self._catalog.discard(table.name, self._run)
+                    shutil.rmtree(self._catalog.folder(table.name) / "data" / self._run, ignore_errors=True)
 
     def _lineage(self, name: str) -> dict[str, str]:
         inputs = {}

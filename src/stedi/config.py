@@ -7,6 +7,7 @@ the key itself is `privacy.pseudonyms`' business.
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -92,13 +93,13 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected TOML: {error}") from error
     found = document.pop("format", None)
-    if found != FORMAT:
+    if type(found) is not int or found != FORMAT:
         raise ConfigError(
             f"{path}: format: expected {FORMAT}, found {found!r}; use the version of stedi that made this lake"
         )
     values: dict[str, object] = {}
     for table, entries in document.items():
-        if not isinstance(entries, dict):
+        if not isinstance(entries, dict) or not (entries or any(key.startswith(f"{table}.") for key in _KEYS)):
             raise ConfigError(f"{path}: unknown key {table!r}: expected one of {', '.join(_KEYS)}")
         for key, value in entries.items():
             values[f"{table}.{key}"] = value
@@ -172,6 +173,7 @@ def _is_size(text: str) -> bool:
     return (
         number.isascii()
         and number.isdigit()
+        and int(number) > 0
         and text.removeprefix(number) in ("KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB")
     )
 
@@ -188,6 +190,5 @@ def _toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML takes JSON's escapes
     return str(value)

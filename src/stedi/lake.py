@@ -103,7 +103,7 @@ class Lake:
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o700)
         lake_id = secrets.token_hex(8)
-        key, file = _first_key(lake_id)
+        key, file = _first_key(lake_id, root)
         Catalog(root).create()
         config = Config(lake_id=lake_id, key_fingerprint=key.fingerprint, key_file=file)
         # the settings come last: a folder that has them is a whole lake
@@ -243,7 +243,7 @@ class Lake:
                 return
 
 
-def _first_key(lake_id: str) -> tuple[Key, str]:
+def _first_key(lake_id: str, root: Path) -> tuple[Key, str]:
     """Returns a new lake's key and the file to remember, if it is not the usual one."""
     key = pseudonyms.from_environment()
     if key is not None:
@@ -251,6 +251,8 @@ def _first_key(lake_id: str) -> tuple[Key, str]:
     named = os.environ.get("STEDI_KEY_FILE")
     if named:
         path = Path(named).absolute()
+        if path.resolve().is_relative_to(root.resolve()):
+            raise KeyRefused(f"pseudonym key {path}: expected a place outside the lake, found one in it; name another")
         return (pseudonyms.from_file(path) if path.exists() else pseudonyms.make(path)), str(path)
     return pseudonyms.make(pseudonyms.default_file(lake_id)), ""
 

@@ -201,10 +201,18 @@ class Catalog:
             ) from error
 
     def discard(self, table: str, branch: str) -> None:
-        """Drops a branch that will not be published, if it is there."""
-        iceberg = self._load(table)
-        if branch in iceberg.metadata.refs:
-            iceberg.manage_snapshots().remove_branch(branch).commit()
+        """Drops a branch that will not be published, with its snapshot, if it is there."""
+        head = self.table(table).branches.get(branch)
+        if head is None:
+            return
+        from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotsUpdate
+
+        self._iceberg().commit_table(
+            self._load(table),
+            (AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": head}),),
+            # the branch goes with its snapshot; a snapshot without its files would be a trap for time travel
+            (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": [head]}),),
+        )
 
     def warm(self) -> None:
         """Imports what a commit needs, so that it can happen beside other work."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,15 +99,26 @@ def read_catalog(catalog: Path) -> dict[str, TableState]:
     if not catalog.is_file():
         raise LakeError(f"{catalog}: expected a lake's catalog, found none; make a lake with `stedi init`")
     try:
-        with sqlite3.connect(f"file:{_quoted(catalog)}?mode=ro", uri=True, timeout=30) as connection:
-            rows = connection.execute(
-                "select table_name, metadata_location from iceberg_tables where table_namespace = ? order by 1",
-                (NAMESPACE,),
-            ).fetchall()
-        connection.close()
+        try:
+            rows = _tables(catalog, "ro")
+        except sqlite3.OperationalError as error:
+            if not (error.sqlite_errorname or "").startswith("SQLITE_READONLY"):
+                raise
+            # a writer was killed in the middle of a commit: only one who may write can roll it back
+            rows = _tables(catalog, "rw")
     except sqlite3.Error as error:
-        raise LakeError(f"{catalog}: not a readable catalog ({error})") from error
+        raise LakeError(
+            f"{catalog}: expected a SQLite catalog, found something else ({error}); see docs/operations.md on recovery"
+        ) from error
     return {name: read_table(name, location) for name, location in rows}
+
+
+def _tables(catalog: Path, mode: str) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(f"file:{_quoted(catalog)}?mode={mode}", uri=True, timeout=30)) as connection:
+        return connection.execute(
+            "select table_name, metadata_location from iceberg_tables where table_namespace = ? order by 1",
+            (NAMESPACE,),
+        ).fetchall()
 
 
 def read_table(name: str, metadata_location: str) -> TableState:
