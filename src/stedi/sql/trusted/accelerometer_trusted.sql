@@ -1,7 +1,7 @@
 -- Grain: one row a distinct accelerometer reading of a customer who agrees to research.
 -- Key: all columns. Why distinct: the app delivers readings again.
 select
-    p.customer_id,
+    w.customer_id,
     instant(r.moment) as "timestamp",
     r.x,
     r.y,
@@ -18,4 +18,4 @@ from (
     inner join customers_trusted as c on p.customer_id = c.customer_id
     where $readings = 'all' or instant(a."timestamp") >= c.shareWithResearchAsOfDate -- rule 4
 ) as r
-inner join (select distinct person, customer_id from people) as p on r.person = p.person
+inner join (select distinct person, customer_id from people) as w on r.person = w.person
