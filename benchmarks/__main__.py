@@ -65,7 +65,7 @@ def made(name: str, customers: int, readings: int) -> Data:
     from stedi import sample
 
     path = WORK / f"data-{customers}-{readings}"
-    if not (path / "answer.json").exists():
+    if not (path / "_answer.json").exists():
         print(f"Making {readings:,} readings of {customers:,} customers in {path}", file=sys.stderr)
         shutil.rmtree(path, ignore_errors=True)
         sample.write(path, customers=customers, readings=readings, seed=7, dirty=False)
