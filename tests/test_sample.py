@@ -84,7 +84,7 @@ def feed_of(path: Path) -> str:
 def test_a_seed_gives_the_same_bytes_for_ever(tmp_path: Path) -> None:
     sample.write(tmp_path / "s", customers=40, readings=1_000, seed=11, dirty=False)
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted((tmp_path / "s").rglob("*-0001.json"))))
-    assert digest.hexdigest() == "f1e05e64a1b8e09e1f45e64a402fa5e2fb01b2f479283e39e590464a32638ba7"
+    assert digest.hexdigest() == "12d051dac1447abb50ec866c63e808c33e42c895bc7eaeea78e0b664dc1132b5"
 
 
 def test_dirt_changes_no_bulk_file_and_another_seed_changes_all(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_dirt_changes_no_bulk_file_and_another_seed_changes_all(tmp_path: Path) 
 
 def test_the_answer_is_written_beside_the_data(dirty: tuple[Path, sample.Answer]) -> None:
     folder, answer = dirty
-    assert json.loads((folder / "answer.json").read_text()) == asdict(answer)
-    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "answer.json"]
+    assert json.loads((folder / "_answer.json").read_text()) == asdict(answer)
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "_answer.json"]
     assert answer.files == len(files)
     assert answer.bytes == sum(file.stat().st_size for file in files)
     for feed in FEEDS:
@@ -145,7 +145,7 @@ def test_the_reader_takes_and_refuses_what_the_answer_says(dirty: tuple[Path, sa
     refused: dict[str, Counter[str]] = {feed: Counter() for feed in FEEDS}
     for found in delivery.walk([folder]):
         assert isinstance(found, delivery.Delivered)
-        if found.path.name == "answer.json":
+        if found.path.name == "_answer.json":
             continue
         with found.path.open("rb") as raw, (folder.parent / "out").open("wb") as out:
             feed = found.feed or reader.guess_feed(found.path.read_bytes())

@@ -441,7 +441,7 @@ def _crawl(options: argparse.Namespace) -> int:
         _print_json(crawl.to_json(report))
     else:
         _print(crawl.render(report))
-    return 0
+    return 1 if report.failed else 0
 
 
 def _ddl(options: argparse.Namespace) -> int:
@@ -460,12 +460,7 @@ def _ndjson(options: argparse.Namespace) -> int:
 
     summary = ndjson.rewrite(options.source, options.target, rejects=options.rejects)
     if _wants_json(options):
-        files = [
-            {"name": f.name, "path": str(f.path), "seen": f.seen, "written": f.written, "rejects": dict(f.rejects)}
-            for f in summary.files
-        ]
-        skipped = [{"name": s.name, "why": s.why, "failed": s.failed} for s in summary.skipped]
-        _print_json({"files": files, "skipped": skipped, "written": summary.written, "rejected": summary.rejected})
+        _print_json(ndjson.to_json(summary))
     else:
         _print(ndjson.render(summary))
     return 1 if summary.failed else 0

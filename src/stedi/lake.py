@@ -93,13 +93,17 @@ class Lake:
             readings: Which readings of a consenting customer are used (rule 4 of consent).
 
         Raises:
-            UsageError: The folder holds something else, or a lake.
+            UsageError: The folder holds something else, or a lake, or its path cannot be a table's location.
             KeyRefused: No key can be made or read.
         """
         root = Path(path).absolute()
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             what = "a lake" if (root / "lake.toml").exists() else "something else"
             raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
+        odd = next((c for c in str(root) if c in "?#\\" or not c.isprintable()), None)
+        if odd:
+            # Iceberg's readers take a table's location for a URI
+            raise UsageError(f"{str(root)!r}: expected a path that can stand in a URI, found {odd!r}; name another folder")
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o700)
         lake_id = secrets.token_hex(8)

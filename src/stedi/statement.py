@@ -30,8 +30,11 @@ _TABLE_FUNCTIONS = frozenset(
 _FORBIDDEN_FUNCTION = re.compile(
     r"(__internal.*|arrow_scan.*|combine|current_setting|currval|duckdb_.*|finalize|format_type|get_block_size|getenv"
     r"|getvariable|glob|json_execute.*|json_serialize_plan|nextval|parquet_.*|pg_get_.*|pg_sleep|pragma_.*|query.*"
-    r"|read_.*|sleep_ms|sniff_.*|stats|vector_type|which_secret|write_log|.*_scan)"
+    r"|read_.*|setval|sleep_ms|sniff_.*|stats|vector_type|which_secret|write_log|.*_scan)"
 )
+
+_QUERIES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+"""What a query, and each part of a WITH, may be. From DuckDB 2.0 on a part may also insert, delete or copy to a file."""
 
 _FROM = frozenset(
     {"BASE_TABLE", "EMPTY", "EMPTY_FROM", "EXPRESSION_LIST", "JOIN", "PIVOT", "SHOW_REF", "SUBQUERY", "TABLE_FUNCTION"}
@@ -144,6 +147,8 @@ def _judge(tree: dict[str, Any], tables: frozenset[str] | None = None) -> frozen
                     raise QueryRefused(
                         f"{_ALLOWED}; the table function {shown(name)} is not run: no files, no network, no settings."
                     )
+            case str(kind) if kind.endswith("_NODE") and kind not in _QUERIES:
+                raise QueryRefused(f"{_ALLOWED}; a part of it writes. Nothing was run.")
             case "SHOW_REF" if "query" not in node:
                 raise QueryRefused(f"{_ALLOWED}; SHOW is not run. `stedi tables` lists the tables.")
         if node.get("class") in ("FUNCTION", "WINDOW"):

@@ -11,10 +11,9 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from stedi import delivery, durable
@@ -25,7 +24,7 @@ from stedi.engines.duckdb import DuckDB, literal, nameable
 from stedi.errors import LandingError, UnreadableFile
 from stedi.landing import journal, rows
 from stedi.landing.inspect import Inspected, inspect
-from stedi.landing.prepare import Prepared, as_it_lies, prepare
+from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.rows import LandedFile
 from stedi.tables import DataFile
 
@@ -36,7 +35,6 @@ Progress = Callable[[str, float | None], None]
 
 _BATCH_BYTES = 8 << 30
 _BATCH_FILES = 4096
-_SPAWN_BYTES = 8 << 20  # below it, starting processes costs more than they save
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +145,7 @@ class _Batch:
         self._catalog, self._config, self._root, self._progress = catalog, config, root, progress
         self._folder = root / "tmp" / "landing" / self.id
         self._folder.mkdir(parents=True)
-        self._committed = False
+        self._journalled = False
         self._written: list[Path] = []
 
     def land(self, files: Sequence[delivery.Delivered]) -> list[LandedFile]:
@@ -180,8 +178,9 @@ class _Batch:
             self._unchanged(prepared)
             warm.result()
             self._progress("commit", None)
-            self._committed = True  # from here on the journal decides, not this process
-            journal.commit(self._catalog, self._root / "pending", self.id, appends)
+            pending = journal.write(self._root / "pending", self.id, appends)
+            self._journalled = True  # from here on the journal decides, not this process
+            journal.apply(self._catalog, pending)
         for ready in prepared:
             counts = self.drift.setdefault(ready.file.contract.feed, {})
             for what, count in ready.counts.drift.items():
@@ -200,7 +199,7 @@ class _Batch:
     def close(self) -> None:
         """Removes what was only needed on the way, and what a failed batch has written."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        if not self._committed:
+        if not self._journalled and not journal.place(self._root / "pending", self.id).exists():
             for folder in self._written:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -256,22 +255,14 @@ class _Batch:
                 rest.append(file)
         if not rest:
             return prepared
-        with self._workers(rest) as workers:
-            futures = [workers.submit(prepare, file, self._folder / str(n)) for n, file in enumerate(rest)]
-            for done, (file, future) in enumerate(zip(rest, futures, strict=True), start=1):
-                try:
-                    prepared.append(future.result())
-                except UnreadableFile as error:
-                    self._skip(file.delivered.name, error)
-                self._progress("rewrite what is not clean", done / len(rest))
+        jobs = [(file, self._folder / str(n)) for n, file in enumerate(rest)]
+        for done, (file, outcome) in enumerate(prepare_all(jobs, self._config.threads), start=1):
+            if isinstance(outcome, UnreadableFile):
+                self._skip(file.delivered.name, outcome)
+            else:
+                prepared.append(outcome)
+            self._progress("rewrite what is not clean", done / len(rest))
         return prepared
-
-    def _workers(self, files: Sequence[Inspected]) -> Executor:
-        small = sum(file.size for file in files) < _SPAWN_BYTES
-        if small or len(files) == 1 or self._config.threads == 1:
-            return ThreadPoolExecutor(1)
-        # fork would copy DuckDB's and Arrow's threads in an unknown state
-        return ProcessPoolExecutor(min(len(files), self._config.threads), mp_context=get_context("spawn"))
 
     def _write(
         self, engine: DuckDB, prepared: Sequence[Prepared], ledger: Iterable[LandedFile], at: int

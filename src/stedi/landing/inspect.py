@@ -56,7 +56,7 @@ def inspect(delivered: Delivered, verifiers: Executor) -> Inspected:
         UnreadableFile: It is not a regular file, cannot be read, its feed cannot be told, or it changed meanwhile.
     """
     try:
-        with delivery.open_regular(delivered.path) as stream:
+        with delivery.open_regular(delivered.path, delivered.name) as stream:
             before = delivery.fingerprint(stream.fileno())
             head = reader.decompressed(stream, delivered.name).read(_HEAD)
             contract = _contract(delivered, head)

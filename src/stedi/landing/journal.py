@@ -22,31 +22,40 @@ Appends = Mapping[str, Sequence[DataFile]]
 """For each table, in the order of the commits, the files that it gains."""
 
 
-def commit(
-    catalog: Catalog,
+def write(
     folder: Path,
     batch: str,
     appends: Appends,
     replaces: Mapping[str, Sequence[DataFile]] | None = None,
-) -> None:
-    """Brings a batch into all its tables, in spite of whatever ends this process on the way.
+) -> Path:
+    """Writes a batch's journal; from now on the batch will be in all its tables, whatever ends this process.
 
     Args:
-        catalog: The lake's tables.
         folder: Where journals lie.
         batch: The batch's id.
         appends: The files, in their tables' folders, synced.
         replaces: For each table that only landings change, the files that take the place of all it has.
 
+    Returns:
+        The journal, for `apply`.
+
     Raises:
-        CommitConflict: Other writers came first, more often than is retried; the journal stays, and the next
-            landing or build finishes it.
+        OSError: It cannot be written; there is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{batch}.json"
+    path = place(folder, batch)
     content = {"batch": batch, "appends": _plain(appends), "replaces": _plain(replaces or {})}
-    durable.write(path, json.dumps(content).encode())
-    _apply(catalog, path)
+    try:
+        durable.write(path, json.dumps(content).encode())
+    except BaseException:
+        path.unlink(missing_ok=True)  # what is not on disk for certain must not be finished later
+        raise
+    return path
+
+
+def place(folder: Path, batch: str) -> Path:
+    """Returns where a batch's journal lies while it is not finished."""
+    return folder / f"{batch}.json"
 
 
 def finish(catalog: Catalog, folder: Path) -> int:
@@ -56,11 +65,17 @@ def finish(catalog: Catalog, folder: Path) -> int:
     """
     journals = sorted(folder.glob("*.json")) if folder.is_dir() else []
     for path in journals:
-        _apply(catalog, path)
+        apply(catalog, path)
     return len(journals)
 
 
-def _apply(catalog: Catalog, path: Path) -> None:
+def apply(catalog: Catalog, path: Path) -> None:
+    """Commits what a journal says, leaving out what was committed before, and removes it.
+
+    Raises:
+        CommitConflict: Other writers came first, more often than is retried; the journal stays, and the next
+            landing or build finishes it.
+    """
     content = json.loads(path.read_bytes())
     batch, states = content["batch"], catalog.tables()
 

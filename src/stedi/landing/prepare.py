@@ -1,6 +1,7 @@
-"""From an inspected file to clean lines and rejects, in a process of its own where there are several.
+"""From an inspected file to clean lines and rejects, on every core where there is enough to do.
 
-`prepare` is a pure function of a file and a folder, so that any process, on any machine, can run it.
+`prepare` is a pure function of a file and a folder, so that any process, on any machine, can run it. Workers are
+plain processes that run this module: Python's own pools would import the caller's script again.
 """
 
 from __future__ import annotations
@@ -9,14 +10,22 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any, BinaryIO, cast
 
 from stedi import delivery, reader
-from stedi.errors import UnreadableFile
+from stedi.errors import LandingError, UnreadableFile
 from stedi.landing.inspect import Inspected
+
+_SPAWN_BYTES = 8 << 20  # below it, starting processes costs more than they save
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,7 @@ def prepare(file: Inspected, folder: Path) -> Prepared:
     name = file.delivered.name
     try:
         with (
-            delivery.open_regular(file.delivered.path) as raw,
+            delivery.open_regular(file.delivered.path, file.delivered.name) as raw,
             open(lines, "wb") as out,
             open(rejects, "wb") as rejected,
         ):
@@ -83,6 +92,75 @@ def prepare(file: Inspected, folder: Path) -> Prepared:
     if hashing.hexdigest() != file.sha256:
         raise UnreadableFile(f"{name}: it changed while it was read; land it again when it is complete")
     return Prepared(file, lines, spelling, rejects if counts.quarantined else None, counts)
+
+
+def prepare_all(
+    jobs: Sequence[tuple[Inspected, Path]], workers: int
+) -> Iterator[tuple[Inspected, Prepared | UnreadableFile]]:
+    """Prepares several files and yields each with its outcome, in no order that means anything.
+
+    Args:
+        jobs: Files, each with a folder of its own that does not exist yet.
+        workers: How many processes may work at once; a little work is done in this one.
+
+    Raises:
+        LandingError: A worker died.
+    """
+    if workers == 1 or len(jobs) == 1 or sum(file.size for file, _ in jobs) < _SPAWN_BYTES:
+        for file, folder in jobs:
+            yield file, _outcome(file, folder)
+        return
+    shares: list[list[tuple[Inspected, Path]]] = [[] for _ in range(min(workers, len(jobs)))]
+    for job in sorted(jobs, key=lambda job: -job[0].size):
+        min(shares, key=lambda share: sum(file.size for file, _ in share)).append(job)
+    results: Queue[tuple[Inspected, Prepared | UnreadableFile] | LandingError | None] = Queue()
+    with ThreadPoolExecutor(len(shares)) as threads:
+        for share in shares:
+            threads.submit(_work, share, results)
+        ended = 0
+        while ended < len(shares):
+            result = results.get()
+            if isinstance(result, LandingError):
+                raise result
+            if result is None:
+                ended += 1
+            else:
+                yield result
+
+
+def _work(
+    share: Sequence[tuple[Inspected, Path]],
+    results: Queue[tuple[Inspected, Prepared | UnreadableFile] | LandingError | None],
+) -> None:
+    """Has one process prepare some files and passes their outcomes on as they come."""
+    # not `-m`: what it sends back must be this module's classes, not those of `__main__`
+    command = [sys.executable, "-c", f"from {__name__} import main; main()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            pickle.dump(list(share), process.stdin)
+            process.stdin.close()
+            for file, _ in share:
+                results.put((file, pickle.load(process.stdout)))
+            results.put(None)
+        except Exception:  # whatever it was: who waits for the results must hear of it
+            results.put(LandingError("a process that rewrote files died, perhaps for want of memory; land again"))
+
+
+def _outcome(file: Inspected, folder: Path) -> Prepared | UnreadableFile:
+    try:
+        return prepare(file, folder)
+    except UnreadableFile as error:
+        return error
+
+
+def main() -> None:
+    """Prepares the files that stand in stdin and writes their outcomes to stdout; both are pickles of our own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the landing itself answers; without its pipe this process ends
+    for file, folder in pickle.load(sys.stdin.buffer):
+        pickle.dump(_outcome(file, folder), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 class _Hashing(io.RawIOBase):

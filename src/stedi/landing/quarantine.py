@@ -22,7 +22,7 @@ from stedi.errors import UsageError
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
 from stedi.records import CONTRACTS
-from stedi.tables import COLUMNS, DUCKDB_TYPES, DataFile
+from stedi.tables import COLUMNS, DUCKDB_TYPES, ZONES, DataFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class Quarantine:
 
     def __init__(self, catalog: Catalog, config: Config, root: Path) -> None:
         self._catalog, self._config, self._root = catalog, config, root
+        self._journalled = False
 
     def total(self) -> int:
         """Returns how many records are in quarantine."""
@@ -120,10 +121,14 @@ class Quarantine:
             batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
             folder = self._root / "tmp" / "landing" / batch
             folder.mkdir(parents=True)
+            self._journalled = False
             try:
                 return self._replay(batch, folder)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+                if not self._journalled and not journal.place(self._root / "pending", batch).exists():
+                    for table in (name for name, zone in ZONES.items() if zone == "landing"):
+                        shutil.rmtree(self._catalog.folder(table) / "data" / batch, ignore_errors=True)
 
     def _replay(self, batch: str, folder: Path) -> tuple[int, int]:
         lines = {feed: folder / f"{feed}.json" for feed in CONTRACTS}
@@ -161,7 +166,9 @@ class Quarantine:
             ]
             ledger = rows.ledger(moves, batch, int(time.time() * 1000))
             appends["landed_files"] = self._write(engine, "landed_files", ledger, batch)
-        journal.commit(self._catalog, self._root / "pending", batch, appends, {"quarantine": kept})
+        pending = journal.write(self._root / "pending", batch, appends, {"quarantine": kept})
+        self._journalled = True
+        journal.apply(self._catalog, pending)
         return moved, total - moved
 
     def _write(self, engine: DuckDB, table: str, sql: str, batch: str) -> tuple[DataFile, ...]:

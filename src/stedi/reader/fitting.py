@@ -23,6 +23,7 @@ _ABSENT, _TWICE = -1, -2
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _MOST_SHAPES = 1000
 _MOST_DRIFTS = 200
+_MOST_UNKNOWN = 20
 _EXACT = 2**53
 _UNKNOWN = "unknown field"
 
@@ -34,16 +35,24 @@ class Shape:
     Attributes:
         places: For each field of the contract the place of its member, or `_ABSENT`, or `_TWICE`.
         unknown: The places of members that the contract does not know.
-        clean: Whether every required field is there, none twice, and no member is unknown.
+        usable: Whether every required field is there and none twice.
         spelled: Whether the names are those that the lines have.
-        present: The kind of each member and whether it is required, in the members' order, if it is clean.
+        present: What each member must be and whether it is required, in the members' order; None if it is unknown.
+        scalars: The text of such a record whose unknown members are no objects or arrays; the groups are their values.
+            None if no member is unknown, or lines cannot hold them beside `_extra`.
     """
 
     places: tuple[int, ...]
     unknown: tuple[int, ...]
-    clean: bool
+    usable: bool
     spelled: bool
-    present: tuple[tuple[Kind, bool], ...]
+    present: tuple[tuple[Kind | None, bool], ...]
+    scalars: re.Pattern[str] | None
+
+    @property
+    def clean(self) -> bool:
+        """Whether it is usable and no member is unknown."""
+        return self.usable and not self.unknown
 
 
 class Fitting:
@@ -93,9 +102,11 @@ class Fitting:
             `wrong_type`, `out_of_range` that a required field gives.
         """
         shape = self.shape(members)
-        if not shape.clean:
+        if not shape.usable:
             return self._written(members, raw, shape)
         for (_, value), (kind, required) in zip(members, shape.present):  # noqa: B905  of one length, and in a hurry
+            if kind is None:
+                continue
             if type(value) is float:
                 # Not a number minus itself: the difference of infinities.
                 if kind is not _NUMBER or value - value != 0.0:
@@ -111,8 +122,18 @@ class Fitting:
         else:
             # The text as delivered is clean; an escape in it could be in a name.
             if shape.spelled and b"\\" not in raw:
-                return raw if b"\n" not in raw and b"\r" not in raw else raw.translate(None, b"\r\n")
+                line = raw if b"\n" not in raw and b"\r" not in raw else raw.translate(None, b"\r\n")
+                if not shape.unknown:
+                    return line
+                if shape.scalars and (match := shape.scalars.fullmatch(line.decode())):
+                    return self._with_extra(members, line, shape, match.groups())
         return self._written(members, raw, shape)
+
+    def _with_extra(self, members: Members, line: bytes, shape: Shape, values: tuple[str, ...]) -> bytes:
+        """Adds to a line that holds everything already what the contract does not know in it."""
+        self._count(members, dict.fromkeys(shape.unknown, ""))
+        extra = ",".join([f'"{members[i][0]}":{value}' for i, value in zip(shape.unknown, values, strict=True)])
+        return b'%s,"_extra":%s}' % (line[:-1], encode_basestring(f"{{{extra}}}").encode())
 
     def _written(self, members: Members, raw: bytes, shape: Shape) -> bytes | Reason:
         """Fits a record that may stray from the contract."""
@@ -204,9 +225,22 @@ def _shape(contract: Contract, names: tuple[str, ...], spelling: Mapping[str, st
         places.append(found[0] if len(found) == 1 else _TWICE if found else _ABSENT)
     unknown = tuple(i for i, field in enumerate(meant) if field is None)
     missing = any(f.required and place < 0 for f, place in zip(contract.fields, places, strict=True))
-    present = tuple((field.kind, field.required) for field in meant if field)
-    spelled = all(field and spelling[field.name] == name for field, name in zip(meant, names, strict=True))
-    return Shape(tuple(places), unknown, not (unknown or missing or _TWICE in places), spelled, present)
+    present = tuple((field.kind, field.required) if field else (None, False) for field in meant)
+    spelled = all(not field or spelling[field.name] == name for field, name in zip(meant, names, strict=True))
+    usable = not missing and _TWICE not in places
+    return Shape(tuple(places), unknown, usable, spelled, present, _scalars(names, unknown) if usable else None)
+
+
+def _scalars(names: tuple[str, ...], unknown: tuple[int, ...]) -> re.Pattern[str] | None:
+    """Returns the pattern of an object with these members, known to be valid and free of escapes and line breaks."""
+    if not unknown or len(unknown) > _MOST_UNKNOWN or len(set(names)) < len(names) or "_extra" in names:
+        return None
+    value = r'"[^"]*+"|[^"\[{,} \t]++'
+    members = [
+        rf'"{re.escape(name)}"[ \t]*+:[ \t]*+{f"({value})" if i in unknown else f"(?:{value})"}[ \t]*+'
+        for i, name in enumerate(names)
+    ]
+    return re.compile(r"\{[ \t]*+" + r",[ \t]*+".join(members) + r"\}")
 
 
 def _unknown(name: str) -> str:

@@ -198,10 +198,9 @@ class Skipper:
         began = at
         while self.brackets is not None and at < len(data):
             if self.brackets.in_string:
-                if not self._string(data, at):
-                    at = self._rest(data, at)
+                at, ended = self._string(data, at)
+                if not ended:
                     return at, self._significant(data, began, at), False
-                at = self._rest(data, at) + 1
                 continue
             at, stopped = self._structure(data, at)
             if stopped:
@@ -214,20 +213,15 @@ class Skipper:
         at = len(data) if newline < 0 else newline
         return at, self._significant(data, began, at), newline >= 0
 
-    def _string(self, data: bytes, at: int) -> bool:
-        """Leaves the string if it ends in this block."""
-        brackets = self.brackets
-        end = self._rest(data, at)
-        if brackets is None or end == len(data) or (data[end] == 0x5C and end + 1 == len(data)):
-            return False
-        brackets.in_string = False
-        brackets.before = 0x22
-        return True
-
-    @staticmethod
-    def _rest(data: bytes, at: int) -> int:
+    def _string(self, data: bytes, at: int) -> tuple[int, bool]:
+        """Goes on to behind the string's end, or to where the next block is needed; tells whether it has ended."""
         match = _STRING_REST.match(data, at)
-        return match.end() if match else at
+        end = match.end() if match else at
+        if self.brackets is None or end == len(data) or (data[end] == 0x5C and end + 1 == len(data)):
+            return end, False
+        self.brackets.in_string = False
+        self.brackets.before = 0x22
+        return end + 1, True
 
     def _structure(self, data: bytes, at: int) -> tuple[int, bool]:
         """Goes on to after the next bracket or into the next unfinished string; tells whether the record has ended."""

@@ -48,7 +48,7 @@ class Answer:
         agreed: Customers whose current record agrees to research.
         never_agreed: Customers of whom no record ever agreed.
         withdrew: The other customers.
-        files: Files written, `answer.json` aside.
+        files: Files written, `_answer.json` aside.
         bytes: Their size on disk.
     """
 
@@ -85,7 +85,7 @@ def write(
     compress: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Answer:
-    """Writes sample landing data, and beside it `answer.json`.
+    """Writes sample landing data, and beside it `_answer.json`.
 
     The same arguments give the same text, on any machine and version of Python; `dirty` changes no bulk file.
 
@@ -136,7 +136,7 @@ def write(
         files=len(delivered),
         bytes=sum(file.stat().st_size for file in delivered),
     )
-    (folder / "answer.json").write_text(json.dumps(asdict(answer), indent=2) + "\n", encoding="utf-8")
+    (folder / "_answer.json").write_text(json.dumps(asdict(answer), indent=2) + "\n", encoding="utf-8")
     return answer
 
 

@@ -55,8 +55,9 @@ _GROUPS = (
     *("solo",) * 6,
     *("shared 2", "solo", "solo", "shared 3", "solo", "resold", "solo", "stranger"),
     *("solo",) * 10,
-    *("shared 2", "solo", "solo", "solo"),
+    *("shared 2", *("solo",) * 63),
 )
+"""Kinds of groups, dealt in turn: of a hundred customers about nine share a serial number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,11 @@ select
     customerName,
     email,
     phone,
-    -- a birthday that is no date is no birthday
-    case when regexp_matches(birthDay, '^[0-9]{4}-[0-9]{2}-[0-9]{2}$') then try_cast(birthDay as date) end as birthDay,
+    -- a birthday that is no date is no birthday; there is no year 0
+    case
+        when regexp_matches(birthDay, '^[0-9]{4}-[0-9]{2}-[0-9]{2}$') and birthDay > '0001'
+            then try_cast(birthDay as date)
+    end as birthDay,
     serialNumber,
     instant(registrationDate) as registrationDate,
     instant(lastUpdateDate) as lastUpdateDate,
