@@ -43,9 +43,6 @@ def rows_of_csv(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline="")))
 
 
-# --- CSV
-
-
 def test_csv_is_a_header_line_then_rows_each_ended_by_crlf() -> None:
     assert written("csv", reader(a=[1, 2, 3], b=["x", "y", "z"])) == "a,b\r\n1,x\r\n2,y\r\n3,z\r\n"
 
@@ -85,9 +82,6 @@ def test_csv_and_json_give_back_every_text(rows: list[tuple[str, str, int]]) -> 
     assert rows_of_csv(text)[1:] == [[x, y, str(z)] for x, y, z in usable]
     objects = json.loads(written("json", reader(a=a, b=b, n=n)))
     assert [(o["a"], o["b"], o["n"]) for o in objects] == usable
-
-
-# --- values
 
 
 def test_instants_are_iso_8601_with_milliseconds_and_z() -> None:
@@ -222,9 +216,6 @@ def test_a_date_beyond_the_calendar_inside_a_list_is_refused_without_its_value()
     assert "2147483647" not in str(caught.value)
 
 
-# --- table
-
-
 def test_a_table_aligns_numbers_right_and_text_left_and_counts_rows() -> None:
     text = written("table", reader(name=["ab", "c", None], n=[1, 22, 333], x=[1.5, None, 2.0]))
     assert text == "name    n     x\n----  ---  ----\nab      1   1.5\nc      22  null\nnull  333     2\n(3 rows)\n"
@@ -271,9 +262,6 @@ def test_listings_have_thousands_separators_and_blank_nulls() -> None:
         "                          no",
     ]
     assert output.table([], ("a", "b")) == "a  b\n-  -"
-
-
-# --- files
 
 
 def test_a_file_appears_whole_readable_by_its_owner_alone(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ _FORBIDDEN_FUNCTION = re.compile(
 )
 
 _QUERIES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
-"""What a query, and each part of a WITH, may be. From DuckDB 2.0 on a part may also insert, delete or copy to a file."""
+"""What a query, and each part of a WITH, may be. From DuckDB 2.0 on a part can also insert or copy to a file."""
 
 _FROM = frozenset(
     {"BASE_TABLE", "EMPTY", "EMPTY_FROM", "EXPRESSION_LIST", "JOIN", "PIVOT", "SHOW_REF", "SUBQUERY", "TABLE_FUNCTION"}
