@@ -103,7 +103,9 @@ class Lake:
         odd = next((c for c in str(root) if c in "?#\\" or not c.isprintable()), None)
         if odd:
             # Iceberg's readers take a table's location for a URI
-            raise UsageError(f"{str(root)!r}: expected a path that can stand in a URI, found {odd!r}; name another folder")
+            raise UsageError(
+                f"{str(root)!r}: expected a path that can stand in a URI, found {odd!r}; name another folder"
+            )
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o700)
         lake_id = secrets.token_hex(8)

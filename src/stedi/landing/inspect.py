@@ -91,22 +91,23 @@ def _contract(delivered: Delivered, head: bytes) -> Contract:
 
 
 def _read(stream: BinaryIO, layout: reader.Layout | None, digest: hashlib._Hash, verifiers: Executor) -> int | None:
-    records, clean, rest = 0, layout is not None, b""
+    records, clean = 0, layout is not None
     pending: deque[Future[int | None]] = deque()
     while block := stream.read(_BLOCK):
-        if clean and layout is not None:
-            end = block.rfind(b"\n") + 1
-            # a block without a line's end is no newline-delimited file, or no record of ours
-            clean = end > 0
-            pending.append(verifiers.submit(reader.verify, rest + block[:end], layout))
-            rest = block[end:]
         digest.update(block)
+        if clean and layout is not None:
+            # up to the end of the line in which the block ends: blocks of whole lines need no copying about
+            tail = stream.readline(_BLOCK)
+            digest.update(tail)
+            pending.append(verifiers.submit(_verify, block, tail, layout))
         while clean and len(pending) > 4:
             found = pending.popleft().result()
             clean, records = found is not None, records + (found or 0)
-    if clean and layout is not None and rest:
-        pending.append(verifiers.submit(reader.verify, rest, layout))
     for future in pending:
         found = future.result()
         clean, records = clean and found is not None, records + (found or 0)
     return records if clean else None
+
+
+def _verify(block: bytes, tail: bytes, layout: reader.Layout) -> int | None:
+    return reader.verify(block + tail, layout)

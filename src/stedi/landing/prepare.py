@@ -46,6 +46,11 @@ class Prepared:
     rejects: Path | None
     counts: reader.Counts
 
+    @property
+    def rewritten(self) -> bool:
+        """Whether `lines` is the record reader's own."""
+        return self.lines != self.file.delivered.path
+
 
 def as_it_lies(file: Inspected, records: int) -> Prepared:
     """Returns a clean file for the typed reader, untouched."""

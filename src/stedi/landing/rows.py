@@ -42,13 +42,15 @@ class LandedFile:
 
 def accepted(table: str, group: Iterable[Prepared]) -> str:
     """Returns the SELECT of the accepted records of some files of one feed, in the columns of its landing table."""
-    by_spelling: dict[tuple[tuple[str, str], ...], list[Prepared]] = {}
+    alike: dict[tuple[bool, tuple[tuple[str, str], ...]], list[Prepared]] = {}
     for ready in group:
-        by_spelling.setdefault(tuple(ready.spelling.items()), []).append(ready)
-    return " union all ".join(_accepted(table, dict(spelling), same) for spelling, same in by_spelling.items())
+        alike.setdefault((ready.rewritten, tuple(ready.spelling.items())), []).append(ready)
+    return " union all ".join(
+        _accepted(table, dict(spelling), same, rewritten=rewritten) for (rewritten, spelling), same in alike.items()
+    )
 
 
-def _accepted(table: str, spelled: dict[str, str], group: Sequence[Prepared]) -> str:
+def _accepted(table: str, spelled: dict[str, str], group: Sequence[Prepared], *, rewritten: bool) -> str:
     types = {column.name: DUCKDB_TYPES[column.type] for column in COLUMNS[table]}
     contract = next(contract for contract in CONTRACTS.values() if contract.table == table)
     spelling = {field.name: spelled.get(field.name, field.name) for field in contract.fields}
@@ -56,10 +58,12 @@ def _accepted(table: str, spelled: dict[str, str], group: Sequence[Prepared]) ->
     names = ", ".join(f"r.{quoted(spelled)} as {quoted(name)}" for name, spelled in spelling.items())
     paths = ", ".join(path_literal(str(ready.lines)) for ready in group)
     files = ", ".join(f"({literal(str(ready.lines))}, {literal(ready.file.sha256)})" for ready in group)
+    # only the record reader's own lines can have more than the contract's fields
+    extra, more = ("r._extra", ", _extra: 'VARCHAR'") if rewritten else ("null::varchar as _extra", "")
     return (
-        f"select {names}, r._extra, f.sha256 as _file from read_json([{paths}], format = 'newline_delimited', "
+        f"select {names}, {extra}, f.sha256 as _file from read_json([{paths}], format = 'newline_delimited', "
         f"maximum_object_size = {_LINE}, compression = 'uncompressed', filename = true, hive_partitioning = false, "
-        f"columns = {{{columns}, _extra: 'VARCHAR'}}) as r "
+        f"columns = {{{columns}{more}}}) as r "
         f"join (values {files}) as f (path, sha256) on r.filename = f.path"
     )
 
