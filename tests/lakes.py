@@ -1,0 +1,149 @@
+"""Lakes for tests: wiped clean in milliseconds, delivered to in a line, read back as plain rows.
+
+Rows are tuples as `oracle` gives them: instants as epoch milliseconds, dates as ISO text, the rest as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from stedi import build as building
+from stedi import config as settings
+from stedi.build import Build
+from stedi.config import Readings
+from stedi.engines.duckdb import quoted, scan
+from stedi.lake import Lake
+from stedi.records import CONTRACTS
+from stedi.tables import COLUMNS, ZONES
+
+BELOW_LANDING = tuple(name for name, zone in ZONES.items() if zone != "landing")
+LANDING = tuple(contract.table for contract in CONTRACTS.values())
+Row = tuple[Any, ...]
+
+
+class Slate:
+    """One lake folder that is wiped clean for each use; making a lake anew would take ten times as long."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root, self._template = folder / "lake", folder / "template"
+        self._inbox = folder / "inbox"
+        Lake.create(self._root)
+        shutil.copytree(self._root, self._template)
+
+    def wiped(self, readings: Readings = "all") -> Lake:
+        """Returns the lake as it was made, under a policy."""
+        shutil.rmtree(self._root, ignore_errors=True)
+        shutil.copytree(self._template, self._root)
+        file = self._root / "lake.toml"
+        settings.write(settings.changed(settings.read(file), readings=readings), file)
+        return Lake.open(self._root)
+
+    def inbox(self) -> Path:
+        """Returns an empty folder beside the lake."""
+        shutil.rmtree(self._inbox, ignore_errors=True)
+        self._inbox.mkdir()
+        return self._inbox
+
+
+def customer(email: str = "a@x.example", consent: object = 50, update: int = 100, **more: object) -> dict[str, object]:
+    """A customer record; `consent=...` leaves the consent out."""
+    record = {"email": email, "serialNumber": "s1", "registrationDate": 10, "lastUpdateDate": update, **more}
+    return record if consent is ... else {**record, "shareWithResearchAsOfDate": consent}
+
+
+def motion(user: str = "a@x.example", at: int = 100, x: float = 1.0) -> dict[str, object]:
+    """An accelerometer reading."""
+    return {"user": user, "timestamp": at, "x": x, "y": 0.0, "z": -1.0}
+
+
+def step(serial: str = "s1", at: int = 100, distance: int = 246) -> dict[str, object]:
+    """A step trainer reading."""
+    return {"sensorReadingTime": at, "serialNumber": serial, "distanceFromObject": distance}
+
+
+def deliver(folder: Path, feed: str, records: Iterable[Mapping[str, object]], name: str = "delivered.json") -> Path:
+    """Writes records, one a line, into the feed's folder below `folder`."""
+    path = folder / feed / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def build(lake: Lake, now: int | None = None, **options: Any) -> Build:
+    """Builds a lake as if it were `now`."""
+    return building.build(lake.catalog, lake.config, lake.key(), lake.root, now=now, **options)
+
+
+def rows(lake: Lake, table: str) -> Counter[Row]:
+    """Returns a table's current rows as a multiset."""
+    columns = COLUMNS[table]
+    plain = {"timestamptz": "epoch_ms({0})", "date": "cast({0} as varchar)"}
+    shown = ", ".join(plain.get(column.type, "{0}").format(quoted(column.name)) for column in columns)
+    files = lake.catalog.files(lake.catalog.table(table))
+    return (
+        Counter(_connection().execute(f"select {shown} from ({scan(files, columns)})").fetchall())
+        if files
+        else Counter()
+    )
+
+
+@cache
+def _connection() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(config={"threads": 1})
+    connection.execute("set TimeZone = 'UTC'")
+    return connection
+
+
+def records(lake: Lake, table: str) -> Counter[Row]:
+    """Returns a landing table's rows as a multiset, without the file that each came from."""
+    assert COLUMNS[table][-1].name == "_file"
+    found: Counter[Row] = Counter()
+    for row, count in rows(lake, table).items():
+        found[row[:-1]] += count
+    return found
+
+
+def contents(lake: Lake) -> dict[str, Counter[Row]]:
+    """Returns the rows of every table below landing."""
+    return {name: rows(lake, name) for name in BELOW_LANDING}
+
+
+def heads(lake: Lake) -> dict[str, int | None]:
+    """Returns the snapshot that readers of each table see."""
+    return {name: state.current and state.current.id for name, state in lake.catalog.tables().items()}
+
+
+def tree(folder: Path) -> dict[str, tuple[str, int, int]]:
+    """Returns content, size and time of every file below a folder, and the times of the folders."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found[str(path.relative_to(folder))] = (digest, path.stat().st_size, path.stat().st_mtime_ns)
+    return found
+
+
+def conserved(lake: Lake) -> None:
+    """Holds the ledger to its promise: seen = accepted + quarantined + erased, and the tables have just those."""
+    accepted, refused = Counter[str](), Counter[str]()
+    for table in LANDING:
+        for row, count in rows(lake, table).items():
+            accepted[row[-1]] += count
+    for row, count in rows(lake, "quarantine").items():
+        refused[row[2]] += count
+    ledger: dict[str, list[int]] = {}
+    for (sha256, _, _, _, *counts, _, _), times in rows(lake, "landed_files").items():
+        sums = ledger.setdefault(sha256, [0, 0, 0, 0])
+        ledger[sha256] = [total + times * count for total, count in zip(sums, counts, strict=True)]
+    for sha256, (seen, taken, rejected, erased) in ledger.items():
+        assert seen == taken + rejected + erased
+        assert (taken, rejected) == (accepted[sha256], refused[sha256])
+    assert accepted.keys() | refused.keys() <= ledger.keys()
