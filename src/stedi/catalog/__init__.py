@@ -221,8 +221,9 @@ class Catalog:
     def _iceberg(self) -> SqlCatalog:
         if self._sql is None:
             from pyiceberg.catalog.sql import SqlCatalog
+            from sqlalchemy import URL
 
-            uri = f"sqlite:///{self.path}"
+            uri = URL.create("sqlite", database=str(self.path)).render_as_string()
             self._sql = SqlCatalog("stedi", uri=uri, **{"py-io-impl": "stedi.catalog.files.LocalFileIO"})
         return self._sql
 
