@@ -202,9 +202,9 @@ def test_a_wrong_variable_is_named_and_refused(file: Path, variable: str, value:
 def test_changed_settings_are_checked_like_any_others() -> None:
     assert config.changed(LAKE, readings="since-consent").readings == "since-consent"
     assert config.changed(LAKE) == LAKE
-    with pytest.raises(ConfigError, match="argument: consent.readings: expected all or since-consent"):
+    with pytest.raises(ConfigError, match=r"argument: consent\.readings: expected all or since-consent"):
         config.changed(LAKE, readings="none")
-    with pytest.raises(ConfigError, match="engine.threads: expected int, found bool"):
+    with pytest.raises(ConfigError, match=r"engine\.threads: expected int, found bool"):
         config.changed(LAKE, engine_threads=True)
 
 

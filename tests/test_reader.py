@@ -543,7 +543,7 @@ def test_verify_takes_exactly_utf8_beyond_ascii() -> None:
     layout = reader.detect_layout(motion(1), ACCELEROMETER)
     assert layout is not None
     seed = random.randrange(2**32)
-    print("seed", seed)  # noqa: T201
+    print("seed", seed)
     generator = random.Random(seed)
     leads = [0x80, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF4, 0xF5, 0xFF]
     for _ in range(2000):
