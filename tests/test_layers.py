@@ -41,6 +41,8 @@ ORDER = (
     "ddl",
     "sample",
     "__init__",
+    "terminal",
+    "commands",
     "cli",
     "__main__",
 )

@@ -1,0 +1,60 @@
+"""What people and scripts see: results on stdout, messages and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def line(text: str) -> None:
+    """Writes a result."""
+    sys.stdout.write(text + "\n")
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Writes rows as an aligned table."""
+    from stedi import output
+
+    line(output.table(rows, headers))
+
+
+def document(content: object) -> None:
+    """Writes one JSON document."""
+    json.dump(content, sys.stdout, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def say(text: str) -> None:
+    """Writes a message beside the results."""
+    sys.stderr.write(text + "\n")
+
+
+def escaped(raw: bytes) -> str:
+    """Returns bytes as text that no terminal acts upon."""
+    text = raw.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class Progress:
+    """What is being done, on stderr: a bar on a terminal, a line a stage otherwise."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = ""
+
+    def __call__(self, what: str, share: float | None) -> None:
+        """Shows what is being done and, if it is known, the share of it that is done, 0 to 1."""
+        if self._terminal:
+            filled = "" if share is None else f" [{'#' * int(30 * share):30}] {share:4.0%}"
+            sys.stderr.write(f"\r\x1b[K{what}{filled}")
+            sys.stderr.flush()
+        elif what != self._shown:
+            say(what)
+        self._shown = what
+
+    def close(self) -> None:
+        """Clears the bar, so that results stand alone."""
+        if self._terminal and self._shown:
+            sys.stderr.write("\r\x1b[K")
