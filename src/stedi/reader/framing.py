@@ -37,7 +37,6 @@ class Window:
         self.data = b""
         self.at = 0
         self.ended = False
-        self._escapes: bool | None = None
         self._stream = stream
         self._block_bytes = max(1, block_bytes)
         self._dropped = 0
@@ -60,14 +59,6 @@ class Window:
         self._counted -= self.at
         self.data = b"".join(parts)
         self.at = 0
-        self._escapes = None
-
-    @property
-    def has_escapes(self) -> bool:
-        r"""Whether there is a `\\u` anywhere in the window."""
-        if self._escapes is None:
-            self._escapes = b"\\u" in self.data
-        return self._escapes
 
     def offset(self, at: int) -> int:
         """Returns the place in the stream of a place in the window."""
@@ -174,7 +165,7 @@ class Framer:
             members = again[0] if again else members
         if end - start > 2 * limits.depth and depth(raw, limits.depth) > limits.depth:
             return self.reject(start, end, Reason.TOO_DEEP)
-        if window.has_escapes and has_lone_surrogate(raw.decode(), members):
+        if b"\\u" in raw and has_lone_surrogate(raw.decode(), members):
             return self.reject(start, end, Reason.BAD_ENCODING)
         return start, raw, members
 

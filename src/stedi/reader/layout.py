@@ -105,7 +105,7 @@ def verify(block: bytes | memoryview, layout: Layout, longest: int = RECORD_BYTE
     import pyarrow.compute as pc
 
     data = bytes(block)
-    if len(data) >= 1 << 31 or not _within(data, longest):
+    if len(data) >= 1 << 31 or not within(data, longest):
         return None
     offsets = pa.py_buffer(struct.pack("<ii", 0, len(data)))
     text = pa.Array.from_buffers(pa.utf8(), 1, [None, offsets, pa.py_buffer(data)])
@@ -224,7 +224,7 @@ def _value(field: Field, text: dict[bool, str]) -> str:
     return {Kind.INSTANT: _INSTANT, Kind.NUMBER: _NUMBER, Kind.INTEGER: _INTEGER}[field.kind]
 
 
-def _within(data: bytes, longest: int) -> bool:
+def within(data: bytes, longest: int) -> bool:
     """Tells whether no line is longer than `longest`; looks once in every `longest` bytes."""
     at = 0
     while len(data) - at > longest:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from stedi.contracts import Contract, Reason
 from stedi.reader.fitting import Fitting
 from stedi.reader.framing import BETWEEN, Framer, Window
-from stedi.reader.layout import Layout, lines_run_pattern, record_pattern, run_pattern, verify
+from stedi.reader.layout import Layout, lines_run_pattern, record_pattern, run_pattern, verify, within
 from stedi.reader.model import Counts, Limits, Members, Reject
 
 SMALL = 1 << 15
@@ -179,25 +179,31 @@ class Copier:
     def _copy_run(self, window: Window, at: int, end: int, out: BinaryIO) -> int:
         """Copies the clean records up to the first that is not."""
         data = window.data
-        for pattern in (self._lines_run, self._run):
-            run = data[at : _end(pattern, data, at, end)]
-            if not run.isascii():
-                try:
-                    run.decode()
-                except UnicodeDecodeError as error:
-                    run = data[at : _end(pattern, data, at, at + error.start)]
-            if run:
-                break
+        longest = self._limits.record_bytes
+        if (run := _run(self._lines_run, data, at, end)) and within(run, longest):
+            out.write(run)
+            window.at = at + len(run)
+            return run.count(b"\n")
+        run = _run(self._run, data, at, end)
         records = self._record.findall(run)
-        if not records or max(map(len, records)) > self._limits.record_bytes:
+        if not records or max(map(len, records)) > longest:
             return 0
-        lines = b"\n".join(records)
-        if b"\r" in lines or lines.count(b"\n") >= len(records):
-            lines = b"\n".join(record.translate(None, b"\r\n") for record in records)
-        out.write(lines)
+        # A clean record has line breaks between its tokens only, and zeros nowhere.
+        out.write(b"\0".join(records).translate(None, b"\r\n").replace(b"\0", b"\n"))
         out.write(b"\n")
         window.at = at + len(run.rstrip(b" \t\r\n,"))
         return len(records)
+
+
+def _run(pattern: re.Pattern[bytes], data: bytes, at: int, end: int) -> bytes:
+    """Returns what a run pattern takes, if that is UTF-8; else what it takes before the first byte that is not."""
+    run = data[at : _end(pattern, data, at, end)]
+    if not run.isascii():
+        try:
+            run.decode()
+        except UnicodeDecodeError as error:
+            run = data[at : _end(pattern, data, at, at + error.start)]
+    return run
 
 
 def _end(pattern: re.Pattern[bytes], data: bytes, at: int, end: int) -> int:

@@ -13,8 +13,7 @@ from enum import Enum
 
 _SPACE = b" \t\r\n"
 _AFTER_STRING = b" \t\r\n:,}]"
-_TOKEN = re.compile(rb"""[ \t\r\n]*+(?:"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(")?+|[{}\[\]:,]|[^ \t\r\n{}\[\]:,"]++)""")
-_TOKEN_START = re.compile(rb"[ \t\r\n]*+")
+_TOKEN = re.compile(rb"""[ \t\r\n]*+("[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(")?+|[{}\[\]:,]|[^ \t\r\n{}\[\]:,"]++)""")
 _GARBAGE_END = re.compile(rb'\n|\{(?=[ \t\r\n]*+")')
 _PLAIN_RUN = re.compile(rb'(?:[^{}\[\]"]++|"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+")*+')
 _STRING_REST = re.compile(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+')
@@ -115,11 +114,11 @@ def broken_value(data: bytes, start: int, stop: int) -> Extent:
     state = Brackets()
     at = end = start
     while match := _TOKEN.match(data, at, stop):
-        token = start if at == start else _TOKEN_START.match(data, at, stop).end()  # type: ignore[union-attr]
+        token = match.start(1)
         at = match.end()
         byte = data[token]
         if byte == 0x22:
-            if match.group(1) is None:
+            if match.group(2) is None:
                 if at == stop or (data[at] == 0x5C and at + 1 == stop):
                     state.in_string = True
                     return Extent(at, Ending.BEYOND, state)
