@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from stedi.errors import LakeError
 from stedi.tables import NAMESPACE, Column, DataFile
 
+_VERSION = 2
 _DELETED = 2  # manifest entry status, specification section "Manifests"
 
 
@@ -129,6 +130,8 @@ def read_table(name: str, metadata_location: str) -> TableState:
     """
     try:
         metadata = json.loads(Path(local_path(metadata_location)).read_bytes())
+        if metadata["format-version"] != _VERSION:
+            raise ValueError("another format version")
         schema = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])
         snapshots = tuple(
             Snapshot(
@@ -151,10 +154,10 @@ def read_table(name: str, metadata_location: str) -> TableState:
             log=tuple((e["timestamp-ms"], e["snapshot-id"]) for e in metadata.get("snapshot-log", [])),
             branches={n: r["snapshot-id"] for n, r in metadata.get("refs", {}).items() if r["type"] == "branch"},
         )
-    except (OSError, ValueError, KeyError, StopIteration, TypeError) as error:
+    except (OSError, ValueError, KeyError, StopIteration, TypeError, AttributeError) as error:
         raise LakeError(
-            f"table {name}: metadata file {Path(local_path(metadata_location)).name}: expected Iceberg metadata, found "
-            f"{type(error).__name__}; see docs/operations.md on recovery"
+            f"table {name}: metadata file {Path(local_path(metadata_location)).name}: expected Iceberg metadata of "
+            f"version {_VERSION}, found {type(error).__name__}; see docs/operations.md on recovery"
         ) from error
 
 
@@ -171,26 +174,32 @@ def data_files(table: str, snapshot: Snapshot | None) -> tuple[DataFile, ...]:
     if snapshot is None:
         return ()
     files = []
-    for manifest in _avro(table, snapshot.manifest_list):
-        if manifest["content"] != 0:
+    for path, content in _avro(table, snapshot.manifest_list, "manifest_path", "content"):
+        if content != 0:
             raise LakeError(
                 f"table {table}: expected data files only, found delete files written by another engine; "
                 "compact the table there first (Athena: OPTIMIZE), then run this again"
             )
-        for entry in _avro(table, manifest["manifest_path"]):
-            if entry["status"] != _DELETED:
-                file = entry["data_file"]
-                files.append(DataFile(local_path(file["file_path"]), file["record_count"], file["file_size_in_bytes"]))
+        for status, file in _avro(table, path, "status", "data_file"):
+            if status == _DELETED:
+                continue
+            if file["file_format"].upper() != "PARQUET":
+                raise LakeError(
+                    f"table {table}: expected Parquet files, found {file['file_format']} written by another engine; "
+                    "rewrite the table there as Parquet, then run this again"
+                )
+            files.append(DataFile(local_path(file["file_path"]), file["record_count"], file["file_size_in_bytes"]))
     return tuple(sorted(files, key=lambda f: f.path))
 
 
-def _avro(table: str, location: str) -> Iterator[Any]:
+def _avro(table: str, location: str, *fields: str) -> list[tuple[Any, ...]]:
+    """Returns some fields of every record of a manifest or manifest list."""
     import fastavro
 
     try:
         with open(local_path(location), "rb") as stream:
-            yield from fastavro.reader(stream)
-    except (OSError, ValueError, EOFError, IndexError, KeyError) as error:
+            return [tuple(record[field] for field in fields) for record in fastavro.reader(stream)]  # type: ignore[index,call-overload]
+    except Exception as error:  # a damaged file can make a decoder raise anything
         raise LakeError(
             f"table {table}: manifest {Path(location).name}: expected an Avro file, found {type(error).__name__}; "
             "see docs/operations.md on recovery"
