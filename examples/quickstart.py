@@ -27,6 +27,5 @@ def main(folder: Path) -> None:
     print(steps.group_by("customer_id").agg(pl.len().alias("rows"), pl.col("distanceFromObject").mean()).head())
 
 
-# landing starts processes of its own, which import this file again
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
