@@ -70,8 +70,8 @@ def test_every_table_stands_after_all_that_it_reads() -> None:
     for name, select in GRAPH.selects.items():
         for read in select.reads & GRAPH.selects.keys():
             assert order.index(read) < order.index(name)
-    assert [table.name for table in GRAPH.tables()][0] == "customers_trusted"
-    assert [table.name for table in GRAPH.tables()][-1] == "machine_learning_curated"
+    built = [table.name for table in GRAPH.tables()]
+    assert (built[0], built[-1]) == ("customers_trusted", "machine_learning_curated")
 
 
 def test_all_that_is_read_is_a_table_or_a_view_of_the_lake() -> None:

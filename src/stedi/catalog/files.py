@@ -34,10 +34,14 @@ class _Output:
     def close(self) -> None:
         if self._stream.closed:
             return
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        os.replace(self._partial, self._path)
+        try:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            os.replace(self._partial, self._path)
+        except BaseException:
+            self._abandon()
+            raise
         durable.sync(self._path.parent)
 
     def __enter__(self) -> OutputStream:
@@ -49,8 +53,11 @@ class _Output:
         if error is None:
             self.close()
         else:
-            self._stream.close()
-            self._partial.unlink(missing_ok=True)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._partial.unlink(missing_ok=True)
+        self._stream.close()
 
 
 class LocalFile(InputFile, OutputFile):

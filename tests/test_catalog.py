@@ -1,0 +1,556 @@
+"""The catalog: append, stage, publish, discard; and what it reads, held against PyIceberg's own view."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stedi.catalog import Catalog, snapshots
+from stedi.engines.duckdb import DuckDB
+from stedi.errors import CommitConflict, LakeError
+from stedi.lake import Lake
+from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
+
+TABLE = "accelerometer_trusted"
+
+
+@pytest.fixture
+def catalog(lake: Lake) -> Catalog:
+    return lake.catalog
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[DuckDB]:
+    with DuckDB(memory="200MB", threads=2, temporary=tmp_path / "spill") as session:
+        yield session
+
+
+class Writer:
+    """Writes rows as the table's files, each time into a new folder."""
+
+    def __init__(self, engine: DuckDB, catalog: Catalog) -> None:
+        self._engine, self._catalog, self._number = engine, catalog, 0
+
+    def __call__(self, *people: str, table: str = TABLE) -> tuple[DataFile, ...]:
+        self._number += 1
+        rows = " union all ".join(
+            f"select '{person}' as customer_id, instant({n + 1}) as \"timestamp\", {n}::double as x, "
+            f"-1.5::double as y, null::double as z"
+            for n, person in enumerate(people)
+        )
+        return self._engine.write(table, rows, self._catalog.folder(table) / "data" / f"w{self._number}")
+
+
+@pytest.fixture
+def write(engine: DuckDB, catalog: Catalog) -> Writer:
+    return Writer(engine, catalog)
+
+
+def people(engine: DuckDB, catalog: Catalog, snapshot: snapshots.Snapshot | None = None) -> list[str]:
+    state = catalog.table(TABLE)
+    engine.bind(TABLE, catalog.files(state, snapshot))
+    return [row[0] for row in engine.rows(f"select customer_id from {TABLE} order by 1")]
+
+
+def head(catalog: Catalog, table: str = TABLE) -> int:
+    current = catalog.table(table).current
+    assert current is not None
+    return current.id
+
+
+def theirs(catalog: Catalog, table: str = TABLE) -> Any:
+    """The table as PyIceberg alone opens it: no class of this project is in the way."""
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    return SqlCatalog("stedi", uri=f"sqlite:///{catalog.path}").load_table((NAMESPACE, table))
+
+
+def manifests(location: str) -> Iterator[dict[str, Any]]:
+    """Every entry of every manifest of a manifest list."""
+    with open(location.removeprefix("file://"), "rb") as listed:
+        for manifest in list(fastavro.reader(listed)):
+            with open(manifest["manifest_path"].removeprefix("file://"), "rb") as stream:
+                yield from fastavro.reader(stream)
+
+
+def test_a_new_lake_has_every_table_empty_in_the_folder_of_its_zone(catalog: Catalog, lake: Lake) -> None:
+    states = catalog.tables()
+    assert tuple(states) == tuple(ZONES)
+    for name, state in states.items():
+        assert state.columns == COLUMNS[name]
+        assert state.location == f"file://{lake.root}/{ZONES[name]}/{name}"
+        assert catalog.files(state) == ()
+        assert state.current is not None
+        assert state.current.total("records") == 0
+
+
+def test_making_the_catalog_again_changes_nothing(catalog: Catalog) -> None:
+    before = catalog.tables()
+    catalog.create()
+    assert catalog.tables() == before
+
+
+def test_the_catalog_is_its_owners_alone(catalog: Catalog, lake: Lake) -> None:
+    assert catalog.path.stat().st_mode & 0o077 == 0
+    assert lake.root.stat().st_mode & 0o077 == 0
+
+
+def test_an_append_adds_rows_and_says_what_it_was_told(catalog: Catalog, engine: DuckDB, write: Writer) -> None:
+    before = head(catalog)
+    snapshot_id = catalog.append(TABLE, write("a", "b"), {"stedi.batch": "7"})
+    current = catalog.table(TABLE).current
+    assert current is not None
+    assert (current.id, current.parent, current.operation) == (snapshot_id, before, "append")
+    assert current.summary["stedi.batch"] == "7"
+    assert current.total("records") == 2
+    assert current.total("data-files") == len(catalog.files(catalog.table(TABLE)))
+    catalog.append(TABLE, write("c"), {})
+    assert people(engine, catalog) == ["a", "b", "c"]
+
+
+def test_two_writers_append_beside_each_other(lake: Lake, engine: DuckDB, write: Writer) -> None:
+    one, other = lake.catalog, Catalog(lake.root)
+    first, second = write("a"), write("b")
+    loaded = other._load(TABLE)
+    one.append(TABLE, first, {})
+    other._load = lambda table: loaded  # type: ignore[method-assign] # it still sees the table of before
+    other.append(TABLE, second, {})
+    assert people(engine, one) == ["a", "b"]
+
+
+def test_what_is_staged_is_not_seen_until_it_is_published(catalog: Catalog, engine: DuckDB, write: Writer) -> None:
+    catalog.append(TABLE, write("old"), {})
+    base = head(catalog)
+    leaving = [file.path for file in catalog.files(catalog.table(TABLE))]
+    staged = catalog.stage(TABLE, write("new", "newer"), leaving, {"stedi.run": "r"}, branch="r", base=base)
+    assert people(engine, catalog) == ["old"]
+    assert theirs(catalog).scan().to_arrow()["customer_id"].to_pylist() == ["old"]
+    assert catalog.table(TABLE).branches == {"main": base, "r": staged}
+    assert people(engine, catalog, catalog.table(TABLE).snapshot(staged)) == ["new", "newer"]
+    catalog.publish(TABLE, branch="r", staged=staged, base=base)
+    assert people(engine, catalog) == ["new", "newer"]
+    assert catalog.table(TABLE).branches == {"main": staged}
+    assert [s.id for s in catalog.table(TABLE).history()][:2] == [staged, base]
+    assert catalog.table(TABLE).log[-1][1] == staged
+
+
+def test_the_times_at_which_main_moved_never_run_backwards(catalog: Catalog, write: Writer) -> None:
+    for n in range(3):
+        base = head(catalog)
+        staged = catalog.stage(TABLE, write("a"), [], {}, branch=f"r{n}", base=base)
+        catalog.append("quarantine", (), {})
+        catalog.publish(TABLE, branch=f"r{n}", staged=staged, base=base)
+    times = [at for at, _ in catalog.table(TABLE).log]
+    assert times == sorted(times)
+
+
+def test_all_rows_can_leave(catalog: Catalog, engine: DuckDB, write: Writer) -> None:
+    catalog.append(TABLE, write("a"), {})
+    catalog.append(TABLE, write("b"), {})
+    base = head(catalog)
+    leaving = [file.path for file in catalog.files(catalog.table(TABLE))]
+    staged = catalog.stage(TABLE, (), leaving, {}, branch="r", base=base)
+    catalog.publish(TABLE, branch="r", staged=staged, base=base)
+    assert people(engine, catalog) == []
+    assert catalog.table(TABLE).current.total("records") == 0  # type: ignore[union-attr]
+
+
+def test_some_files_can_leave_and_the_others_stay(catalog: Catalog, engine: DuckDB, write: Writer) -> None:
+    gone, stays = write("gone"), write("stays")
+    catalog.append(TABLE, (*gone, *stays), {})
+    base = head(catalog)
+    staged = catalog.stage(TABLE, write("new"), [gone[0].path], {}, branch="r", base=base)
+    catalog.publish(TABLE, branch="r", staged=staged, base=base)
+    assert people(engine, catalog) == ["new", "stays"]
+    assert sorted(theirs(catalog).scan().to_arrow()["customer_id"].to_pylist()) == ["new", "stays"]
+
+
+def test_a_file_that_is_not_there_cannot_leave(catalog: Catalog, write: Writer) -> None:
+    base = head(catalog)
+    with pytest.raises(LakeError, match="1 files to remove are not in its current snapshot"):
+        catalog.stage(TABLE, write("a"), ["/nowhere.parquet"], {}, branch="r", base=base)
+    assert catalog.table(TABLE).branches == {"main": base}
+
+
+def test_nothing_is_lost_when_main_moves_between_stage_and_publish(
+    catalog: Catalog, engine: DuckDB, write: Writer
+) -> None:
+    base = head(catalog)
+    staged = catalog.stage(TABLE, write("staged"), [], {}, branch="r", base=base)
+    other = catalog.append(TABLE, write("appended"), {})
+    with pytest.raises(CommitConflict, match=f"expected snapshot {base}, found {other}") as conflict:
+        catalog.publish(TABLE, branch="r", staged=staged, base=base)
+    assert "build` again" in str(conflict.value)
+    assert people(engine, catalog) == ["appended"]
+    assert catalog.table(TABLE).branches == {"main": other, "r": staged}
+
+
+def test_nothing_is_staged_from_what_is_no_longer_main(catalog: Catalog, write: Writer) -> None:
+    base = head(catalog)
+    other = catalog.append(TABLE, write("a"), {})
+    with pytest.raises(CommitConflict, match=f"expected snapshot {base}, found {other}"):
+        catalog.stage(TABLE, write("b"), [], {}, branch="r", base=base)
+    assert catalog.table(TABLE).branches == {"main": other}
+
+
+def test_a_branch_is_published_once(catalog: Catalog, engine: DuckDB, write: Writer) -> None:
+    base = head(catalog)
+    staged = catalog.stage(TABLE, write("a"), [], {}, branch="r", base=base)
+    catalog.publish(TABLE, branch="r", staged=staged, base=base)
+    with pytest.raises(CommitConflict):
+        catalog.publish(TABLE, branch="r", staged=staged, base=base)
+    assert people(engine, catalog) == ["a"]
+
+
+def test_what_is_discarded_leaves_no_branch_and_no_snapshot(catalog: Catalog, engine: DuckDB, write: Writer) -> None:
+    catalog.append(TABLE, write("old"), {})
+    before = catalog.table(TABLE)
+    staged = catalog.stage(TABLE, write("new"), [], {}, branch="r", base=head(catalog))
+    catalog.discard(TABLE, "r")
+    after = catalog.table(TABLE)
+    assert after.branches == before.branches
+    assert after.snapshots == before.snapshots
+    assert after.log == before.log
+    assert after.snapshot(staged) is None
+    assert people(engine, catalog) == ["old"]
+    catalog.discard(TABLE, "r")
+    catalog.discard(TABLE, "never was")
+
+
+def test_discarding_does_not_touch_what_was_published(catalog: Catalog, engine: DuckDB, write: Writer) -> None:
+    base = head(catalog)
+    staged = catalog.stage(TABLE, write("new"), [], {}, branch="r", base=base)
+    catalog.publish(TABLE, branch="r", staged=staged, base=base)
+    catalog.discard(TABLE, "r")
+    assert people(engine, catalog) == ["new"]
+
+
+def test_the_quick_reader_and_pyiceberg_see_the_same_files_in_every_snapshot(catalog: Catalog, write: Writer) -> None:
+    first = write("a", "b")
+    catalog.append(TABLE, first, {})
+    catalog.append(TABLE, write("c"), {})
+    for branch, leaving in (("r1", [first[0].path]), ("r2", [])):
+        base = head(catalog)
+        staged = catalog.stage(TABLE, write("d"), leaving, {}, branch=branch, base=base)
+        catalog.publish(TABLE, branch=branch, staged=staged, base=base)
+    catalog.stage(TABLE, write("e"), [], {}, branch="open", base=head(catalog))
+    table, state = theirs(catalog), catalog.table(TABLE)
+    assert [s.id for s in state.snapshots] == [s.snapshot_id for s in table.snapshots()]
+    assert [s.parent for s in state.snapshots] == [s.parent_snapshot_id for s in table.snapshots()]
+    assert list(state.log) == [(e.timestamp_ms, e.snapshot_id) for e in table.history()]
+    for snapshot in state.snapshots:
+        planned = table.scan(snapshot_id=snapshot.id).plan_files()
+        expected = [(t.file.file_path.removeprefix("file://"), t.file.record_count) for t in planned]
+        assert [(f.path, f.rows) for f in catalog.files(state, snapshot)] == sorted(expected)
+        assert all(os.path.getsize(f.path) == f.bytes for f in catalog.files(state, snapshot))
+
+
+def test_plain_pyiceberg_reads_every_column_type_as_it_was_written(catalog: Catalog, engine: DuckDB) -> None:
+    at = datetime(2022, 6, 18, 15, 0, 0, 123000, UTC)
+    quarantined = ("customer", "a.json", "ff", 2**63 - 1, None, "malformed", b"\x00\xff'", 3, "b", at)
+    files = engine.write(
+        "quarantine",
+        "select 'customer' as feed, 'a.json' as file, 'ff' as sha256, 9223372036854775807 as \"offset\", "
+        "null::bigint as line, 'malformed' as reason, '\\x00\\xFF'''::blob as raw, 3::bigint as raw_size, "
+        "'b' as batch, "
+        f"instant({int(at.timestamp() * 1000)}) as landed_at",
+        catalog.folder("quarantine") / "data" / "w",
+    )
+    catalog.append("quarantine", files, {})
+    [row] = theirs(catalog, "quarantine").scan().to_arrow().to_pylist()
+    assert tuple(row.values()) == quarantined
+    instants = ", ".join(
+        f'instant({n}) as "{column.name}"'
+        for n, column in enumerate(COLUMNS["customers_trusted"])
+        if column.type == "timestamptz"
+    )
+    files = engine.write(
+        "customers_trusted",
+        "select 'ab' as customer_id, 'Ω' as customerName, 'e' as email, null::varchar as phone, "
+        f"date '0001-01-01' as birthDay, '' as serialNumber, {instants}",
+        catalog.folder("customers_trusted") / "data" / "w",
+    )
+    catalog.append("customers_trusted", files, {})
+    [row] = theirs(catalog, "customers_trusted").scan().to_arrow().to_pylist()
+    assert row["birthDay"] == date(1, 1, 1)
+    assert row["registrationDate"] == datetime(1970, 1, 1, 0, 0, 0, 6000, UTC)
+    assert (row["customerName"], row["phone"], row["serialNumber"]) == ("Ω", None, "")
+
+
+def test_plain_pyiceberg_prunes_by_the_bounds_and_finds_every_row(
+    catalog: Catalog, engine: DuckDB, write: Writer
+) -> None:
+    catalog.append(TABLE, write("a", "b", "c"), {})  # x is 0, 1, 2
+    table = theirs(catalog)
+    for least, found in ((-1, 3), (0, 3), (1, 2), (2, 1), (3, 0)):
+        assert table.scan(row_filter=f"x >= {least}").to_arrow().num_rows == found
+    assert table.scan(row_filter="z is null").to_arrow().num_rows == 3
+    assert table.scan(row_filter="x is null").to_arrow().num_rows == 0
+    assert table.scan(row_filter="customer_id = 'b'").to_arrow().num_rows == 1
+
+
+def test_no_manifest_bounds_a_column_of_text(lake: Lake, sample_inbox: Path) -> None:
+    lake.land(sample_inbox)
+    lake.build()
+    texts = 0
+    for name, state in lake.catalog.tables().items():
+        kinds = {place: column.type for place, column in enumerate(COLUMNS[name], start=1)}
+        for snapshot in state.snapshots:
+            for entry in manifests(snapshot.manifest_list):
+                file = entry["data_file"]
+                for bounds in ("lower_bounds", "upper_bounds"):
+                    found = {bound["key"] for bound in file[bounds] or ()}
+                    assert {kinds[place] for place in found} <= {"long", "double"}, name
+                texts += sum(kind == "string" for kind in kinds.values())
+    assert texts
+
+
+def test_no_address_stands_in_metadata_or_in_the_catalog(lake: Lake, sample_inbox: Path) -> None:
+    lake.land(sample_inbox)
+    lake.build()
+    emails = lake.query("select distinct email from customers_landing").arrow()["email"].to_pylist()
+    assert len(emails) > 10
+    shown = [lake.catalog.path.read_bytes(), (lake.root / "lake.toml").read_bytes()]
+    for path in lake.root.rglob("metadata/*"):
+        if path.suffix == ".avro":
+            with path.open("rb") as stream:
+                shown.append(repr(list(fastavro.reader(stream))).encode())
+        else:
+            shown.append(path.read_bytes())
+    everything = b"\n".join(shown)
+    assert not [email for email in emails if email.strip().encode() in everything]
+
+
+def test_delete_files_of_another_engine_are_refused_with_the_way_out(catalog: Catalog, write: Writer) -> None:
+    catalog.append(TABLE, write("a"), {})
+    snapshot = catalog.table(TABLE).current
+    assert snapshot is not None
+    path = Path(snapshot.manifest_list.removeprefix("file://"))
+    with path.open("rb") as stream:
+        reader = fastavro.reader(stream)
+        schema, entries = reader.writer_schema, list(reader)
+    entries.append({**entries[0], "content": 1})
+    with path.open("wb") as stream:
+        fastavro.writer(stream, schema, entries)
+    with pytest.raises(LakeError, match="expected data files only, found delete files") as refused:
+        catalog.files(catalog.table(TABLE))
+    assert "OPTIMIZE" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_files_in_another_format_are_refused(catalog: Catalog, write: Writer) -> None:
+    catalog.append(TABLE, write("a"), {})
+    snapshot = catalog.table(TABLE).current
+    assert snapshot is not None
+    with open(snapshot.manifest_list.removeprefix("file://"), "rb") as stream:
+        path = Path(next(iter(fastavro.reader(stream)))["manifest_path"].removeprefix("file://"))  # type: ignore[index,call-overload]
+    with path.open("rb") as stream:
+        reader = fastavro.reader(stream)
+        schema, entries = reader.writer_schema, list(reader)
+    entries[0]["data_file"]["file_format"] = "ORC"  # type: ignore[index,call-overload]
+    with path.open("wb") as stream:
+        fastavro.writer(stream, schema, entries)
+    with pytest.raises(LakeError, match="expected Parquet files, found ORC"):
+        catalog.files(catalog.table(TABLE))
+
+
+def refused(work: Callable[[], object]) -> str:
+    """The one line with which broken files are refused."""
+    with pytest.raises(LakeError) as error:
+        work()
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 1
+    return str(error.value)
+
+
+def metadata(catalog: Catalog) -> Path:
+    with sqlite3.connect(catalog.path) as connection:
+        [(location,)] = connection.execute(
+            "select metadata_location from iceberg_tables where table_name = ?", (TABLE,)
+        ).fetchall()
+    connection.close()
+    return Path(location.removeprefix("file://"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"{}", b'{"format-version": 2}', b"\xff\x00", b'{"format-version": 2, "schemas": 1}'],
+)
+def test_broken_metadata_is_one_line_that_names_the_table(catalog: Catalog, content: bytes) -> None:
+    metadata(catalog).write_bytes(content)
+    message = refused(catalog.tables)
+    assert TABLE in message
+    assert "expected Iceberg metadata of version 2" in message
+
+
+@pytest.mark.parametrize("version", [1, 3, "2", None])
+def test_metadata_of_another_version_is_refused(catalog: Catalog, version: object) -> None:
+    path = metadata(catalog)
+    content = json.loads(path.read_bytes())
+    content["format-version"] = version
+    path.write_text(json.dumps(content))
+    assert "version 2" in refused(catalog.tables)
+
+
+def test_missing_metadata_is_one_line(catalog: Catalog) -> None:
+    metadata(catalog).unlink()
+    assert "FileNotFoundError" in refused(catalog.tables)
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all, whatever its name says" * 100])
+def test_a_broken_catalog_is_one_line(catalog: Catalog, content: bytes) -> None:
+    catalog.path.write_bytes(content)
+    assert "expected a SQLite catalog" in refused(catalog.tables)
+
+
+def test_a_missing_catalog_is_one_line(catalog: Catalog) -> None:
+    catalog.path.unlink()
+    assert "stedi init" in refused(catalog.tables)
+    assert not catalog.path.exists()
+
+
+def test_an_unknown_table_is_refused_with_the_known_ones(catalog: Catalog) -> None:
+    assert "expected one of accelerometer_landing" in refused(lambda: catalog.table("people"))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_to_a_manifest_is_refused_in_one_line_or_changes_nothing_that_is_read(
+    catalog: Catalog, write: Writer, data: st.DataObject
+) -> None:
+    if not catalog.files(catalog.table(TABLE)):
+        catalog.append(TABLE, write("a"), {})
+    state = catalog.table(TABLE)
+    assert state.current is not None
+    path = Path(state.current.manifest_list.removeprefix("file://"))
+    if data.draw(st.booleans()):
+        with path.open("rb") as stream:
+            path = Path(next(iter(fastavro.reader(stream)))["manifest_path"].removeprefix("file://"))  # type: ignore[index,call-overload]
+    whole = path.read_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    cut = data.draw(st.booleans())
+    try:
+        path.write_bytes(whole[:at] if cut else whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1 :])
+        with suppress(LakeError):
+            assert len(catalog.files(state)) <= 1
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_missing_manifest_is_one_line(catalog: Catalog, write: Writer) -> None:
+    catalog.append(TABLE, write("a"), {})
+    state = catalog.table(TABLE)
+    assert state.current is not None
+    Path(state.current.manifest_list.removeprefix("file://")).unlink()
+    assert "found FileNotFoundError" in refused(lambda: catalog.files(state))
+
+
+def test_a_catalog_whose_writer_was_killed_in_a_commit_is_read_as_it_was_before(catalog: Catalog) -> None:
+    before = catalog.tables()
+    script = (
+        "import os, signal, sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1])\n"
+        "c.execute('pragma cache_size = 1')\n"
+        "c.execute(\"update iceberg_tables set metadata_location = metadata_location || 'torn'\")\n"
+        "c.execute('create table filler as with recursive n(i) as (select 1 union all select i + 1 from n "
+        "where i < 9999) select i, hex(randomblob(50)) from n')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(catalog.path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    journal = catalog.path.with_name("catalog.db-journal")
+    assert journal.stat().st_size, "the writer left nothing to roll back: the test tests nothing"
+    assert catalog.tables() == before
+
+
+def test_a_catalog_that_cannot_be_rolled_back_is_one_line(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, mode: str) -> list[tuple[str, str]]:
+        error = sqlite3.OperationalError("attempt to write a readonly database")
+        error.sqlite_errorname = "SQLITE_READONLY_ROLLBACK"
+        raise error
+
+    monkeypatch.setattr(snapshots, "_tables", fail)
+    assert "readonly" in refused(catalog.tables)
+
+
+def test_a_failed_write_of_metadata_leaves_no_part_of_it(
+    catalog: Catalog, write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, before = write("a"), catalog.table(TABLE)
+    names = sorted(path.name for path in catalog.folder(TABLE).rglob("*"))
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            catalog.append(TABLE, files, {})
+    assert catalog.table(TABLE) == before
+    assert sorted(path.name for path in catalog.folder(TABLE).rglob("*")) == names
+
+
+def test_metadata_is_on_disk_before_the_catalog_names_it(
+    catalog: Catalog, write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, synced = write("a"), set[str]()
+    fsync = os.fsync
+
+    def seen(descriptor: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    catalog.append(TABLE, files, {})
+    folder = catalog.folder(TABLE) / "metadata"
+    parts = {path for path in synced if Path(path).parent == folder}
+    assert len(parts) == 3, "the manifest, the manifest list and the metadata"
+    assert str(folder) in synced
+
+
+@pytest.mark.parametrize("name", ["a b", "100%20", "it's", "[1]", "é", "a*b", "x=5", ";drop", '"q"', "~"])
+def test_a_lake_works_in_a_folder_of_any_name(
+    new_lake: Callable[..., Lake], sample_inbox: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "1").mkdir()
+    lake = new_lake(f"{name}/lake")
+    shutil.copytree(sample_inbox / "customer", tmp_path / "in" / name / "customer")
+    landed = lake.land(tmp_path / "in")
+    assert not landed.skipped
+    lake.build()
+    rows = lake.query("select count(*) as n from customers_trusted").arrow()["n"].to_pylist()
+    assert rows == [lake.catalog.table("customers_trusted").current.total("records")]  # type: ignore[union-attr]
+    assert rows[0] > 0
+    assert catalog_files_lie_in(lake)
+
+
+def catalog_files_lie_in(lake: Lake) -> bool:
+    files = [f for state in lake.catalog.tables().values() for f in lake.catalog.files(state)]
+    return bool(files) and all(Path(f.path).is_relative_to(lake.root) and Path(f.path).is_file() for f in files)
+
+
+@pytest.mark.parametrize("name", ["what?", "a#b", "back\\slash", "new\nline", "\x1b[2J"])
+def test_a_lake_is_refused_where_no_location_can_name_it(
+    new_lake: Callable[..., Lake], tmp_path: Path, name: str
+) -> None:
+    from stedi.errors import UsageError
+
+    with pytest.raises(UsageError, match="expected a path that can stand in a URI") as refused:
+        new_lake(f"{name}/lake")
+    assert str(refused.value).isprintable()
+    assert not list(tmp_path.iterdir())
