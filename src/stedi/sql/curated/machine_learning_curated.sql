@@ -1,4 +1,5 @@
 -- Grain: one row a trusted step trainer reading and accelerometer reading of the same customer at the same moment.
+-- Key: none: two devices of one customer may make equal rows.
 -- Why the customer is in the join: on the timestamp alone it would pair one person's steps with another's motion.
 select
     s.customer_id,
