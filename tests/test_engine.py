@@ -1,0 +1,236 @@
+"""The embedded engine: what it writes, what it says of it, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from stedi.engines.duckdb import DuckDB, literal, nameable, path_literal, quoted, scan
+from stedi.errors import LakeError
+from stedi.tables import COLUMNS, DataFile, graph
+
+TABLE = "accelerometer_trusted"
+ROWS = (
+    'select {who} as customer_id, instant({at}) as "timestamp", {x}::double as x, 0.0::double as y, '
+    "null::double as z from range({n}) as t (i)"
+)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[DuckDB]:
+    with DuckDB(memory="100MB", threads=2, temporary=tmp_path / "spill") as session:
+        yield session
+
+
+def rows(n: int, *, who: str = "'a'", at: str = "i + 1", x: str = "i") -> str:
+    return ROWS.format(n=n, who=who, at=at, x=x)
+
+
+def test_written_rows_are_read_back_from_the_files_that_were_named(engine: DuckDB, tmp_path: Path) -> None:
+    files = engine.write(TABLE, rows(1000), tmp_path / "t" / "run")
+    assert sum(file.rows for file in files) == 1000
+    for file in files:
+        assert Path(file.path).parent == tmp_path / "t" / "run"
+        assert os.path.getsize(file.path) == file.bytes
+    engine.bind(TABLE, files)
+    assert engine.rows(f"select count(*), sum(x) from {TABLE}") == [(1000, 499_500.0)]
+
+
+def test_files_carry_the_field_ids_of_the_table_and_zstd(engine: DuckDB, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    # columns in another order on purpose: they are matched by name
+    sql = f'select z, y, x, "timestamp", customer_id from ({rows(3)})'
+    [file, *_] = engine.write(TABLE, sql, tmp_path / "run")
+    schema = pq.read_schema(file.path)
+    ids = {field.name: int(field.metadata[b"PARQUET:field_id"]) for field in schema}
+    assert ids == {column.name: place for place, column in enumerate(COLUMNS[TABLE], start=1)}
+    assert str(schema.field("timestamp").type) == "timestamp[us, tz=UTC]"
+    assert pq.ParquetFile(file.path).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_no_rows_are_no_files(engine: DuckDB, tmp_path: Path) -> None:
+    assert engine.write(TABLE, rows(0), tmp_path / "run") == ()
+    assert not list((tmp_path / "run").iterdir())
+    engine.bind(TABLE, ())
+    assert engine.rows(f"select count(*) from {TABLE}") == [(0,)]
+    assert engine.rows(f"describe select * from {TABLE}")[1][1] == "TIMESTAMP WITH TIME ZONE"
+
+
+@pytest.mark.parametrize(
+    ("sql", "wrong"),
+    [
+        ("select 'a' as customer_id", "timestamp, x, y, z"),
+        (f"select *, 1 as more from ({rows(1)})", "more"),
+        (f"select * exclude (z) from ({rows(1)})", "z"),
+        (f"select * replace (1::integer as x) from ({rows(1)})", "x"),
+        (f"select * replace (1::float as x) from ({rows(1)})", "x"),
+        (f"select * replace (timestamp '2022-01-01' as \"timestamp\") from ({rows(1)})", "timestamp"),
+        (f"select customer_id as Customer_Id, * exclude (customer_id) from ({rows(1)})", "Customer_Id, customer_id"),
+    ],
+)
+def test_other_columns_than_the_table_s_are_refused_before_anything_is_written(
+    engine: DuckDB, tmp_path: Path, sql: str, wrong: str
+) -> None:
+    with pytest.raises(LakeError, match=f"{TABLE}: its SQL has other columns than the table: {wrong}: expected"):
+        engine.write(TABLE, sql, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_nulls_and_bounds_are_those_of_the_rows(engine: DuckDB, tmp_path: Path) -> None:
+    sql = rows(10, who="case when i % 2 = 0 then 'a' end", x="i / 8.0 - 1e300 * (i = 3)::int")
+    files = engine.write(TABLE, sql, tmp_path / "run")
+    nulls = {name: sum(f.nulls[name] for f in files) for name in files[0].nulls}
+    assert nulls == {"customer_id": 5, "timestamp": 0, "x": 0, "y": 0, "z": 10}
+    least = min(float(f.bounds["x"][0]) for f in files)
+    greatest = max(float(f.bounds["x"][1]) for f in files)
+    assert (least, greatest) == (3 / 8 - 1e300, 9 / 8)
+    for file in files:
+        assert file.bounds.keys() == {"x", "y"}, "text has no bounds, nor has a column without values"
+
+
+def test_bounds_of_whole_numbers_are_exact(engine: DuckDB, tmp_path: Path) -> None:
+    least, greatest = -(2**63), 2**63 - 1
+    sql = (
+        "select 'a' as customer_id, instant(1) as sensorReadingTime, 's' as serialNumber, "
+        f"unnest([{least}, 9007199254740993, {greatest}])::bigint as distanceFromObject"
+    )
+    files = engine.write("step_trainer_trusted", sql, tmp_path / "run")
+    assert min(int(f.bounds["distanceFromObject"][0]) for f in files) == least
+    assert max(int(f.bounds["distanceFromObject"][1]) for f in files) == greatest
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 123456789.12345679])
+def test_bounds_of_fractions_are_exact(engine: DuckDB, tmp_path: Path, value: float) -> None:
+    [file] = engine.write(TABLE, rows(1, x=repr(value)), tmp_path / "run")
+    for bound in file.bounds["x"]:
+        assert struct.pack("d", float(bound)) == struct.pack("d", value)
+
+
+def test_a_column_with_nan_has_no_bounds(engine: DuckDB, tmp_path: Path) -> None:
+    files = engine.write(TABLE, rows(3, x="case when i = 1 then 'nan'::double else i end"), tmp_path / "run")
+    assert all("x" not in file.bounds or not math.isnan(float(file.bounds["x"][1])) for file in files)
+    holder = [f for f in files if engine.rows(f"select x from ({scan([f], COLUMNS[TABLE])}) where isnan(x)")]
+    assert len(holder) == 1
+    assert "x" not in holder[0].bounds
+
+
+def test_a_bound_table_does_not_see_later_files(engine: DuckDB, tmp_path: Path) -> None:
+    first = engine.write(TABLE, rows(2), tmp_path / "data" / "1")
+    engine.bind(TABLE, first)
+    engine.write(TABLE, rows(3), tmp_path / "data" / "2")
+    assert engine.rows(f"select count(*) from {TABLE}") == [(2,)]
+
+
+@pytest.mark.parametrize("name", ["[1]", "a*b", "a?b", "**", "it's", "x=5", "customer_id=other", "a,b", "é ", "b\\c"])
+def test_files_are_read_by_their_names_and_not_by_patterns(engine: DuckDB, tmp_path: Path, name: str) -> None:
+    for other in ("1", "aab", "ab", "aXb", "c"):
+        engine.write(TABLE, rows(7, who="'wrong'"), tmp_path / other)
+    files = engine.write(TABLE, rows(1, x="42"), tmp_path / name)
+    engine.bind(TABLE, files)
+    assert engine.rows(f"select customer_id, x from {TABLE}") == [("a", 42.0)]
+
+
+def test_a_file_that_cannot_be_named_is_refused() -> None:
+    assert nameable("/a\\b") and nameable("/a*b") and not nameable("/a\\*b")  # noqa: PT018
+    with pytest.raises(LakeError, match="expected no wildcard beside a backslash"):
+        path_literal("/a\\[b")
+
+
+def test_parameters_are_filled_in_as_values_and_never_as_sql(engine: DuckDB) -> None:
+    sql = engine.prepare("select $readings as r, $n + 1 as n, '$n' as kept -- $n", {"readings": "a' or '1", "n": 5})
+    assert engine.rows(sql) == [("a' or '1", 6, "$n")]
+
+
+def test_an_unknown_parameter_is_refused_with_the_known_ones(engine: DuckDB) -> None:
+    with pytest.raises(LakeError, match=r"SQL parameter \$reading: expected one of build_started, readings"):
+        engine.prepare("select $reading", {"readings": "all", "build_started": 1})
+
+
+@pytest.mark.parametrize("name", sorted(graph().selects))
+def test_every_select_of_the_lake_is_prepared_for_this_engine(engine: DuckDB, name: str) -> None:
+    sql = engine.prepare(graph().selects[name].sql, {"readings": "all", "build_started": 1})
+    assert "$readings" not in sql
+    assert "$build_started" not in sql
+    assert "--" not in sql
+
+
+@pytest.mark.parametrize("ms", [1, 999, 1_655_564_444_103, 253_402_300_799_999])
+def test_an_instant_is_exact_in_every_zone_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ms: int
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    with DuckDB(memory="100MB", threads=1, temporary=tmp_path) as engine:
+        assert engine.rows(f"select epoch_ms(instant({ms})), strftime(instant({ms}), '%H')") == [
+            (ms, f"{datetime.fromtimestamp(ms // 1000, UTC):%H}")
+        ]
+
+
+def test_addresses_get_the_pseudonym_of_the_key_and_a_number_a_person(engine: DuckDB) -> None:
+    engine.pseudonymise("people", "select unnest(['A@a', 'a@a', 'b@a', 'o''b']) as address", str.lower)
+    found = engine.rows("select address, customer_id, person from people order by customer_id, address")
+    assert [row[:2] for row in found] == [("A@a", "a@a"), ("a@a", "a@a"), ("b@a", "b@a"), ("o'b", "o'b")]
+    assert found[0][2] == found[1][2]
+    assert len({row[2] for row in found}) == 3
+
+
+def test_no_addresses_are_an_empty_view(engine: DuckDB) -> None:
+    engine.pseudonymise("people", "select ''::varchar as address where false", str.lower)
+    assert engine.rows("select * from people") == []
+
+
+def test_a_view_is_computed_once_and_streamed_in_pieces(engine: DuckDB) -> None:
+    engine.keep("numbers", "select i, 't' || i as t from range(50000) as n (i)")
+    stream = engine.stream("select i, t from numbers order by i")
+    assert next(stream) == (0, "t0")
+    assert sum(1 for _ in stream) == 49_999
+    assert list(engine.stream("select 1 where false")) == []
+
+
+def test_what_does_not_fit_in_memory_is_spilled_and_removed(tmp_path: Path) -> None:
+    spilled = tmp_path / "spill"
+    with DuckDB(memory="60MB", threads=2, temporary=spilled) as engine:
+        engine.keep("big", "select hash(i)::varchar || hash(i + 1) as t from range(3000000) as n (i)")
+        assert list(spilled.iterdir()), "nothing was spilled: the test tests nothing"
+        assert engine.rows("select count(distinct t) from big where t < '3'")[0][0] > 0
+        (used,) = engine.rows("select sum(memory_usage_bytes)::bigint from duckdb_memory()")[0]
+        assert used < 80 * 2**20
+    assert not list(spilled.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("how", ["rows", "stream", "keep", "write"])
+def test_a_failure_is_one_line_without_the_values_that_made_it(engine: DuckDB, tmp_path: Path, how: str) -> None:
+    engine.keep("secrets", "select 'ana@a.example' as email from range(5000)")
+    cast = f"select * replace (email::double as x) from ({rows(5000)}), secrets"
+    work = {
+        "rows": lambda: engine.rows("select sum(email::double) from secrets"),
+        "stream": lambda: list(engine.stream("select email::double from secrets")),
+        "keep": lambda: engine.keep("numbers", "select email::double from secrets"),
+        "write": lambda: engine.write(TABLE, f"select * exclude (email) from ({cast})", tmp_path / "run"),
+    }[how]
+    with pytest.raises(LakeError) as failed:
+        work()
+    assert "ana@" not in str(failed.value)
+    assert "\n" not in str(failed.value)
+
+
+def test_too_little_memory_says_which_setting_to_raise(tmp_path: Path) -> None:
+    with DuckDB(memory="20MB", threads=1, temporary=tmp_path / "s") as engine:
+        engine._execute("set max_temp_directory_size = '1MB'")
+        with pytest.raises(LakeError, match=r"raise engine\.memory"):
+            engine.rows("select len(list(hash(i)::varchar)) from range(5000000) as n (i)")
+
+
+def test_a_missing_file_is_one_line(engine: DuckDB, tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="cannot read or write a file"):
+        engine.bind(TABLE, [DataFile(str(tmp_path / "gone.parquet"), 1, 1)])
+
+
+def test_names_and_texts_are_quoted(engine: DuckDB) -> None:
+    assert engine.rows(f"select {literal(chr(39) * 2 + ';--')} as {quoted('a' + chr(34) + 'b')}") == [("'';--",)]

@@ -1,0 +1,214 @@
+"""The journal of a batch: written first, applied once, finished by whoever comes next."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from stedi import durable
+from stedi.catalog import Catalog
+from stedi.engines.duckdb import DuckDB
+from stedi.errors import CommitConflict
+from stedi.lake import Lake
+from stedi.landing import journal
+from stedi.landing.journal import Appends
+from stedi.tables import DataFile
+
+LANDING, QUARANTINE, LEDGER = "step_trainer_landing", "quarantine", "landed_files"
+
+
+class Batch:
+    """A lake, and files for its tables that no table has yet."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake, self.catalog, self.pending = lake, lake.catalog, lake.root / "pending"
+
+    def files(self, table: str, name: str, rows: int) -> tuple[DataFile, ...]:
+        with self._engine() as engine:
+            sql = {
+                LANDING: f"select i as sensorReadingTime, '{name}' as serialNumber, 1::bigint as distanceFromObject, "
+                f"null::varchar as _extra, '{name}' as _file from range({rows}) as t (i)",
+                QUARANTINE: f"select 'customer' as feed, '{name}' as file, 'ff' as sha256, i as \"offset\", i as line, "
+                "'malformed' as reason, 'x'::blob as raw, 1::bigint as raw_size, 'b' as batch, instant(1) as landed_at "
+                f"from range({rows}) as t (i)",
+                LEDGER: f"select '{name}' as sha256, '{name}' as name, 'customer' as feed, 1::bigint as size, "
+                "i as seen, i as accepted, 0::bigint as quarantined, 0::bigint as erased, 'b' as batch, "
+                f"instant(1) as landed_at from range({rows}) as t (i)",
+            }[table]
+            return engine.write(table, sql, self.catalog.folder(table) / "data" / name)
+
+    def appends(self, name: str = "one") -> Appends:
+        return {table: self.files(table, name, rows) for table, rows in ((LANDING, 3), (QUARANTINE, 2), (LEDGER, 1))}
+
+    def rows(self) -> dict[str, int]:
+        with self._engine() as engine:
+            found = {}
+            for table in (LANDING, QUARANTINE, LEDGER):
+                engine.bind(table, self.catalog.files(self.catalog.table(table)))
+                [(found[table],)] = engine.rows(f"select count(*) from {table}")
+        return found
+
+    def left(self) -> list[str]:
+        return sorted(path.name for path in self.pending.iterdir()) if self.pending.is_dir() else []
+
+    def _engine(self) -> DuckDB:
+        return DuckDB(memory="100MB", threads=1, temporary=self.lake.root / "tmp" / "test")
+
+
+@pytest.fixture
+def batch(lake: Lake) -> Batch:
+    return Batch(lake)
+
+
+ONCE = {LANDING: 3, QUARANTINE: 2, LEDGER: 1}
+NEVER = dict.fromkeys(ONCE, 0)
+
+
+def test_a_batch_is_in_all_its_tables_and_leaves_no_journal(batch: Batch) -> None:
+    path = journal.write(batch.pending, "one", batch.appends())
+    assert batch.left() == ["one.json"]
+    assert batch.rows() == NEVER
+    journal.apply(batch.catalog, path)
+    assert batch.rows() == ONCE
+    assert batch.left() == []
+    assert journal.finish(batch.catalog, batch.pending) == 0
+
+
+def test_applying_a_journal_twice_changes_nothing(batch: Batch) -> None:
+    path = journal.write(batch.pending, "one", batch.appends())
+    content = path.read_bytes()
+    journal.apply(batch.catalog, path)
+    durable.write(path, content)  # as if its removal had not reached the disk
+    heads = {name: state.current for name, state in batch.catalog.tables().items()}
+    assert journal.finish(batch.catalog, batch.pending) == 1
+    assert batch.rows() == ONCE
+    assert {name: state.current for name, state in batch.catalog.tables().items()} == heads
+
+
+def test_commits_are_made_in_the_order_of_the_journal(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    append = Catalog.append
+    monkeypatch.setattr(Catalog, "append", lambda self, table, *rest: made.append(table) or append(self, table, *rest))
+    journal.apply(batch.catalog, journal.write(batch.pending, "one", batch.appends()))
+    assert made == [LANDING, QUARANTINE, LEDGER]
+
+
+def test_journals_are_finished_oldest_first(batch: Batch) -> None:
+    for name in ("2-b", "1-a"):
+        journal.write(batch.pending, name, batch.appends(name))
+    assert journal.finish(batch.catalog, batch.pending) == 2
+    summaries = [s.summary.get("stedi.batch") for s in batch.catalog.table(LEDGER).history()]
+    assert summaries[:2] == ["2-b", "1-a"]
+    assert batch.rows() == {table: 2 * rows for table, rows in ONCE.items()}
+
+
+def test_a_table_without_files_gets_no_commit(batch: Batch) -> None:
+    before = batch.catalog.table(QUARANTINE)
+    journal.apply(
+        batch.catalog, journal.write(batch.pending, "one", {QUARANTINE: (), LEDGER: batch.files(LEDGER, "x", 1)})
+    )
+    assert batch.catalog.table(QUARANTINE) == before
+    assert batch.rows()[LEDGER] == 1
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_what_is_replaced_is_replaced_once_and_whole(batch: Batch, left: int) -> None:
+    journal.apply(batch.catalog, journal.write(batch.pending, "one", batch.appends()))
+    kept = batch.files(QUARANTINE, "kept", left)
+    path = journal.write(batch.pending, "two", {LANDING: batch.files(LANDING, "two", 1)}, {QUARANTINE: kept})
+    content = path.read_bytes()
+    journal.apply(batch.catalog, path)
+    durable.write(path, content)
+    journal.finish(batch.catalog, batch.pending)
+    assert batch.rows() == {LANDING: 4, QUARANTINE: left, LEDGER: 1}
+    assert batch.catalog.table(QUARANTINE).branches.keys() == {"main"}
+
+
+def test_replacements_can_follow_each_other(batch: Batch) -> None:
+    for name, rows in (("a", 5), ("b", 0), ("c", 2), ("d", 1)):
+        kept = batch.files(QUARANTINE, name, rows)
+        journal.apply(batch.catalog, journal.write(batch.pending, name, {}, {QUARANTINE: kept}))
+        assert batch.rows()[QUARANTINE] == rows
+
+
+def test_a_replacement_that_died_between_stage_and_publish_is_finished(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.apply(batch.catalog, journal.write(batch.pending, "one", batch.appends()))
+    path = journal.write(batch.pending, "two", {}, {QUARANTINE: batch.files(QUARANTINE, "kept", 1)})
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "publish", die)
+        with pytest.raises(KeyboardInterrupt):
+            journal.apply(batch.catalog, path)
+    assert batch.rows() == ONCE
+    assert batch.catalog.table(QUARANTINE).branches.keys() == {"main", "two"}
+    journal.finish(batch.catalog, batch.pending)
+    assert batch.rows() == {**ONCE, QUARANTINE: 1}
+    assert batch.catalog.table(QUARANTINE).branches.keys() == {"main"}
+    assert batch.left() == []
+
+
+def test_a_conflict_leaves_the_journal_for_the_next(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def conflict(*_: object) -> int:
+        raise CommitConflict("other writers came first")
+
+    path = journal.write(batch.pending, "one", batch.appends())
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "append", conflict)
+        with pytest.raises(CommitConflict):
+            journal.apply(batch.catalog, path)
+    assert batch.left() == ["one.json"]
+    journal.finish(batch.catalog, batch.pending)
+    assert batch.rows() == ONCE
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+@pytest.mark.parametrize("time", ["before", "after"])
+def test_a_journal_that_could_not_be_written_for_certain_is_none(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, call: str, time: str
+) -> None:
+    appends = batch.appends()
+    real = getattr(os, call)
+
+    def fail(*arguments: object) -> None:
+        if time == "after":
+            real(*arguments)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OSError, match="No space left"):
+            journal.write(batch.pending, "one", appends)
+    assert batch.left() == []
+    assert journal.finish(batch.catalog, batch.pending) == 0
+    assert batch.rows() == NEVER
+
+
+def test_a_torn_journal_was_never_one(batch: Batch) -> None:
+    batch.pending.mkdir()
+    (batch.pending / ".one.json.partial").write_text('{"batch": "one", "app')
+    assert journal.finish(batch.catalog, batch.pending) == 0
+
+
+def test_no_journals_at_all_are_none_to_finish(batch: Batch, tmp_path: Path) -> None:
+    assert journal.finish(batch.catalog, tmp_path / "never made") == 0
+
+
+def test_a_journal_holds_paths_and_counts_and_its_owners_eyes_alone(batch: Batch) -> None:
+    path = journal.write(batch.pending, "one", batch.appends())
+    assert path == journal.place(batch.pending, "one")
+    assert path.stat().st_mode & 0o077 == 0
+    content = json.loads(path.read_bytes())
+    assert content.keys() == {"batch", "appends", "replaces"}
+    for table, files in content["appends"].items():
+        for file in files:
+            assert set(file) == {"path", "rows", "bytes", "nulls", "bounds"}
+            assert Path(file["path"]).is_relative_to(batch.catalog.folder(table))
+            assert all(isinstance(float(bound), float) for bounds in file["bounds"].values() for bound in bounds)
