@@ -227,7 +227,14 @@ def literal(text: str) -> str:
 
 
 def nameable(path: str) -> bool:
-    """Says whether DuckDB can be told to read this file and no other: not if a wildcard meets a backslash."""
+    """Says whether DuckDB can be told to read this file and no other.
+
+    It cannot if a wildcard meets a backslash, or if the path is not UTF-8, as all of its SQL must be.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
     return "\\" not in path or not _WILDCARDS.intersection(path)
 
 
@@ -240,7 +247,9 @@ def path_literal(path: str) -> str:
         LakeError: DuckDB has no way to name it.
     """
     if not nameable(path):
-        raise LakeError(f"{path}: expected no wildcard beside a backslash in a path, found both; rename the folder")
+        raise LakeError(
+            f"{path!a}: expected no wildcard beside a backslash in a path, and UTF-8, found otherwise; rename it"
+        )
     return literal("".join(f"[{c}]" if c in _WILDCARDS else c for c in path))
 
 
