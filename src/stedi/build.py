@@ -315,16 +315,6 @@ class _Run:
             self.staged["step_trainer_trusted"].properties["stedi.withheld"] = str(withheld)
 
     def _audit(self, engine: DuckDB) -> None:
-        for name, change in self.staged.items():
-            for column in COLUMNS[name]:
-                nulls = sum(file.nulls.get(column.name, 0) for file in change.files)
-                if nulls and column.name not in _MAY_BE_NULL:
-                    raise AuditFailed(f"{name}: {column.name}: expected no nulls, found {nulls}; nothing was published")
-        for check in tables.assertions():
-            if check.reads & self.staged.keys():
-                [(found,)] = engine.rows(f"select count(*) from ({check.sql.rstrip()}\n)")
-                if found:
-                    raise AuditFailed(f"{check.name}: expected no violation, found {found}; nothing was published")
         records = engine.stream("select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing")
         consents = consent.consenting(records, self._key, self._now)
         since_consent = self._config.readings == "since-consent"
@@ -338,6 +328,17 @@ class _Run:
                     f"{name}: consent proof: expected no row of a customer who does not consent, "
                     f"found rows of {found} such customers; nothing was published"
                 )
+
+        for name, change in self.staged.items():
+            for column in COLUMNS[name]:
+                nulls = sum(file.nulls.get(column.name, 0) for file in change.files)
+                if nulls and column.name not in _MAY_BE_NULL:
+                    raise AuditFailed(f"{name}: {column.name}: expected no nulls, found {nulls}; nothing was published")
+        for check in tables.assertions():
+            if check.reads & self.staged.keys():
+                [(found,)] = engine.rows(f"select count(*) from ({check.sql.rstrip()}\n)")
+                if found:
+                    raise AuditFailed(f"{check.name}: expected no violation, found {found}; nothing was published")
 
 
 def withheld(catalog: Catalog, config: Config, key: Key, temporary: Path) -> list[tuple[datetime, str, int, int]]:

@@ -205,9 +205,7 @@ class Graph:
         Comments and white space do not count.
         """
         views = {read for read in self.closure(name) if read in self.selects and self.selects[read].zone == "views"}
-        canonical = "\n".join(
-            f"{n}: {self.selects[n].tree().sql('duckdb', comments=False)}" for n in sorted({name, *views})
-        )
+        canonical = "\n".join(f"{n}: {_canonical(self.selects[n].sql)}" for n in sorted({name, *views}))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -216,6 +214,11 @@ def parse(sql: str) -> exp.Expr:
     import sqlglot
 
     return sqlglot.parse_one(sql, dialect="duckdb")
+
+
+@cache
+def _canonical(sql: str) -> str:
+    return str(parse(sql).sql("duckdb", comments=False))
 
 
 def _reads(sql: str) -> frozenset[str]:
