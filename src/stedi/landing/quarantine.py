@@ -17,10 +17,12 @@ from pathlib import Path
 from stedi import durable, reader
 from stedi.catalog import Catalog
 from stedi.config import Config
+from stedi.contracts import Reason
 from stedi.engines.duckdb import DuckDB, literal, path_literal
 from stedi.errors import UsageError
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
+from stedi.reader.fitting import Fitting
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, DUCKDB_TYPES, ZONES, DataFile
 
@@ -95,7 +97,7 @@ class Quarantine:
             UsageError: No record, or more than one, has that handle.
         """
         file, _, offset = handle.rpartition(":")
-        if not file or not offset.isdigit():
+        if not file or not (offset.isascii() and offset.isdigit() and len(offset) < 19):
             raise UsageError(f"--show {handle}: expected FILE:OFFSET, as `stedi quarantine` lists them")
         with self._engine() as engine:
             found = engine.rows(
@@ -134,11 +136,12 @@ class Quarantine:
         lines = {feed: folder / f"{feed}.json" for feed in CONTRACTS}
         landed: dict[tuple[str, str, str], list[int]] = {}  # offsets by file, name and feed
         with self._engine() as engine:
+            fittings = {feed: Fitting(contract) for feed, contract in CONTRACTS.items()}
             streams = {feed: open(path, "wb") for feed, path in lines.items()}  # noqa: SIM115 - closed below
             try:
                 sql = 'select feed, file, sha256, "offset", raw from quarantine where octet_length(raw) = raw_size'
                 for feed, file, sha256, offset, raw in engine.stream(sql):
-                    text = _accepted(feed, raw)
+                    text = _accepted(fittings[feed], raw)
                     if text is not None:
                         # the file's content goes in front: rows of many files share one spool
                         streams[feed].write(b'{"_file":"' + sha256.encode() + b'",' + text[1:])
@@ -183,13 +186,15 @@ class Quarantine:
         return engine
 
 
-def _accepted(feed: str, raw: bytes) -> bytes | None:
-    """Returns a record's clean line if its contract accepts it now, else None."""
-    if not raw.lstrip().startswith(b"{"):
+def _accepted(fitting: Fitting, raw: bytes) -> bytes | None:
+    """Returns a record's clean line, in the contract's own spelling, if the contract accepts it now, else None."""
+    if not raw.startswith(b"{"):
         return None  # brackets were part of the record, not of a file around it
-    out = io.BytesIO()
-    counts, _ = reader.read(io.BytesIO(raw), CONTRACTS[feed], out, lambda reject: None)
-    return out.getvalue() if counts.seen == counts.accepted == 1 else None
+    found = list(reader.iter_values(io.BytesIO(raw), reader.Limits()))
+    if len(found) != 1 or not isinstance(found[0], reader.ParsedRecord):
+        return None
+    line = fitting.line(found[0].members, found[0].raw)
+    return None if isinstance(line, Reason) else line + b"\n"
 
 
 def _lines(feed: str, path: Path) -> str:
@@ -197,5 +202,5 @@ def _lines(feed: str, path: Path) -> str:
     types = ", ".join(f"{literal(column.name)}: {literal(DUCKDB_TYPES[column.type])}" for column in columns)
     return (
         f"select * from read_json({path_literal(str(path))}, format = 'newline_delimited', "
-        f"hive_partitioning = false, columns = {{_file: 'VARCHAR', {types}}}, maximum_object_size = {4 << 20})"
+        f"hive_partitioning = false, columns = {{_file: 'VARCHAR', {types}}}, maximum_object_size = {rows.LINE})"
     )

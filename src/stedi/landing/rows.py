@@ -10,7 +10,8 @@ from stedi.landing.prepare import Prepared
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, DUCKDB_TYPES
 
-_LINE = 4 << 20  # a record is at most 1 MiB as delivered; escapes may lengthen it
+LINE = 4 << 20
+"""Bytes that a clean line may have: a record is at most 1 MiB as delivered, but escapes may lengthen it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def _accepted(table: str, spelled: dict[str, str], group: Sequence[Prepared], *,
     extra, more = ("r._extra", ", _extra: 'VARCHAR'") if rewritten else ("null::varchar as _extra", "")
     return (
         f"select {names}, {extra}, f.sha256 as _file from read_json([{paths}], format = 'newline_delimited', "
-        f"maximum_object_size = {_LINE}, compression = 'uncompressed', filename = true, hive_partitioning = false, "
+        f"maximum_object_size = {LINE}, compression = 'uncompressed', filename = true, hive_partitioning = false, "
         f"columns = {{{columns}{more}}}) as r "
         f"join (values {files}) as f (path, sha256) on r.filename = f.path"
     )
