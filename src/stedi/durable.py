@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from stedi.errors import LakeBusy
 
@@ -23,19 +25,32 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(path: Path, content: bytes) -> None:
-    """Writes a file, readable by its owner alone, that takes its name when it is whole and on disk."""
-    partial = path.with_name(f".{path.name}.partial")
+@contextmanager
+def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Gives a file to write that takes its name, if the block succeeds, when it is whole and on disk.
+
+    Args:
+        path: The name it takes, in place of any file that has it.
+        mode: Who may read it, by default its owner alone.
+    """
+    beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-            stream.write(content)
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(partial, path)
+        os.replace(beside, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file, readable by its owner alone, that takes its name when it is whole and on disk."""
+    with replacing(path) as stream:
+        stream.write(content)
 
 
 def remove(path: Path) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -279,26 +279,14 @@ def _keep_apart(src: Path, target: Path) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[BinaryIO]:
     """Opens a file to write that takes its name, if the block succeeds, when it is whole and on disk."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        try:
-            for folder in reversed(path.parents):
-                if not folder.is_dir():
-                    folder.mkdir(mode=0o700)
-            number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with open(number, "wb") as stream:
-                with _compressed(stream, path.name) as out:
-                    yield out
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(partial, path)
-        except OSError as error:
-            raise StediError(f"{printable(str(path))}: could not be made: {error.strerror}") from error
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
-    durable.sync(path.parent)
+        for folder in reversed(path.parents):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700)
+        with durable.replacing(path) as stream, _compressed(stream, path.name) as out:
+            yield out
+    except OSError as error:
+        raise StediError(f"{printable(str(path))}: could not be made: {error.strerror}") from error
 
 
 def _compressed(stream: BinaryIO, name: str) -> AbstractContextManager[BinaryIO]:

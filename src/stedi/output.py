@@ -8,8 +8,6 @@ all, readable by its owner alone.
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from stedi import layout
+from stedi import durable, layout
 from stedi.columns import as_json, as_text, data, join, printable_text
 from stedi.errors import QueryFailed, StediError, UsageError
 from stedi.layout import table
@@ -243,21 +241,7 @@ def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
             return
         if path.is_dir():
             raise IsADirectoryError(21, "it is a folder")
-        beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                yield out
-                out.flush()
-                os.fsync(out.fileno())
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with durable.replacing(path, mode) as out:
+            yield out
     except OSError as error:
         raise StediError(f"Cannot write {layout.safe(str(path))}: {error.strerror or type(error).__name__}.") from error
