@@ -280,7 +280,8 @@ def _pinned(states: Sequence[TableState], at: int | str | datetime | None) -> li
     if at is None:
         return [state.current for state in states]
     if isinstance(at, int) or (isinstance(at, str) and at.isdigit()):
-        named = next((s for state in states for s in state.snapshots if s.id == int(at)), None)
+        # what a build staged and did not publish is nobody's to read
+        named = next((s for state in states for s in state.published() if s.id == int(at)), None)
         if named is None:
             where = ", ".join(state.name for state in states) or "no table"
             raise UsageError(f"--at {at}: expected a live snapshot of {where}, found none; see `stedi history TABLE`")

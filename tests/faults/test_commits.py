@@ -1,353 +1,523 @@
-"""Landings and builds that end at any commit: nothing is lost, nothing is doubled, readers see whole tables.
+"""Every commit of a landing and of a build fails once, or its process is killed there; the next command sets it right.
 
-A fault is one call that fails before it has done its work, or after it: then the work is done and the answer lost.
-Killed processes are real ones.
+A fault strikes before a call or after it has taken effect (a lost answer). It is no `Exception`, so nothing can
+mistake it for one that it knows how to go on from.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lakes import BELOW_LANDING, LANDING, Row, conserved, contents, customer, deliver, motion, records, rows, step
 from stedi import durable
 from stedi.catalog import Catalog
-from stedi.errors import AuditFailed
+from stedi.engines.duckdb import DuckDB
+from stedi.errors import StediError, UsageError
 from stedi.lake import Lake
-from stedi.landing import journal
-from stedi.privacy import consent
+from stedi.landing import prepare
+from stedi.tables import COLUMNS, ZONES
 
-LANDING_CALLS = ((durable, "write"), (Catalog, "append"), (durable, "remove"))
-REPLAY_CALLS = (*LANDING_CALLS, (Catalog, "stage"), (Catalog, "publish"))
-BUILD_CALLS = ((Catalog, "stage"), (Catalog, "publish"))
-DISK_CALLS = ((os, "fsync"), (os, "replace"))
-Calls = Sequence[tuple[object, str]]
+BELOW = [name for name, zone in ZONES.items() if zone != "landing"]
+LANDING = [name for name, zone in ZONES.items() if zone == "landing"]
+VOLATILE = {"batch", "landed_at", "file", "name"}
+"""Columns that differ from one landing of the same files to the next."""
+
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+class Fault(BaseException):
+    """What a test made fail."""
+
+
+class Faults:
+    """Counts the calls that change a lake, and lets one of them fail."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *targets: tuple[Any, str]) -> None:
+        self.calls: list[str] = []
+        self.strikes: tuple[int, str] | None = None
+        self.watch: Callable[[], None] = lambda: None
+        for owner, name in targets:
+            patch.setattr(owner, name, self._counted(name, getattr(owner, name)))
+
+    def _counted(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.watch()
+            self.calls.append(name)
+            now = self.strikes is not None and self.strikes[0] == len(self.calls)
+            if now and self.strikes is not None and self.strikes[1] == "before":
+                raise Fault(name)
+            result = real(*arguments, **options)
+            self.watch()
+            if now:
+                raise Fault(name)
+            return result
+
+        return call
+
+
+class World:
+    """A lake on disk that can be put back to where a test began."""
+
+    def __init__(self, lake: Lake, delivery: Path, kept: Path) -> None:
+        self.lake, self.delivery, self._kept = lake, delivery, kept
+        shutil.copytree(lake.root, kept)
+
+    def restore(self) -> Lake:
+        shutil.rmtree(self.lake.root)
+        shutil.copytree(self._kept, self.lake.root)
+        return Lake.open(self.lake.root)
+
+
+def rows(lake: Lake, tables: list[str], folder: Path) -> Rows:
+    """The rows of some tables as readers of `main` see them, without what differs from run to run."""
+    found = {}
+    with DuckDB(memory="200MB", threads=1, temporary=folder) as engine:
+        for table in tables:
+            engine.bind(table, lake.catalog.files(lake.catalog.table(table)))
+            columns = [column for column in COLUMNS[table] if column.name not in VOLATILE]
+            shown = ", ".join(
+                f'epoch_ms("{c.name}")' if c.type == "timestamptz" else f'"{c.name}"::varchar' for c in columns
+            )
+            found[table] = sorted(engine.rows(f"select {shown} from {table}"), key=repr)
+    return found
+
+
+def orphans(lake: Lake) -> list[str]:
+    """Data files that no live snapshot of a table's `main` holds, and branches besides it."""
+    found = []
+    for name, state in lake.catalog.tables().items():
+        known = {file.path for snapshot in state.history() for file in lake.catalog.files(state, snapshot)}
+        data = lake.catalog.folder(name) / "data"
+        found += [str(path) for path in data.rglob("*") if path.is_file() and str(path) not in known]
+        found += [f"{name}@{branch}" for branch in state.branches if branch != "main"]
+    return found
+
+
+def left(lake: Lake) -> list[str]:
+    """Journals and work files that a command has left."""
+    places = [lake.root / "pending", lake.root / "tmp"]
+    return [str(path) for place in places if place.is_dir() for path in place.rglob("*") if path.is_file()]
+
+
+def ledger(lake: Lake, folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Seen, accepted and quarantined of each file, and that each was counted once."""
+    with DuckDB(memory="200MB", threads=1, temporary=folder) as engine:
+        engine.bind("landed_files", lake.catalog.files(lake.catalog.table("landed_files")))
+        found = engine.rows("select sha256, seen, accepted, quarantined from landed_files")
+    assert len({row[0] for row in found}) == len(found), "a file stands twice in the ledger"
+    return {sha256: (seen, accepted, quarantined) for sha256, seen, accepted, quarantined in found}
+
+
+# --- landing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory, sample_inbox: Path) -> World:
+    """A lake without rows and a delivery that touches every landing table."""
+    folder = tmp_path_factory.mktemp("landing")
+    return World(Lake.create(folder / "lake"), sample_inbox, folder / "kept")
+
+
+@pytest.fixture(scope="module")
+def landed(empty: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, dict[str, tuple[int, int, int]]]:
+    """What an undisturbed landing gives."""
+    lake, folder = empty.restore(), tmp_path_factory.mktemp("spill")
+    lake.land(empty.delivery)
+    found = rows(lake, LANDING, folder)
+    assert all(found.values()), "the delivery must touch every landing table"
+    return found, ledger(lake, folder)
+
+
+LAND_CALLS = ["write", *["append"] * 5, "remove"]
+
+
+def landing_faults(patch: pytest.MonkeyPatch) -> Faults:
+    return Faults(patch, (durable, "write"), (durable, "remove"), (Catalog, "append"))
+
+
+def test_the_calls_of_a_landing_are_those_that_are_made_to_fail(
+    empty: World, monkeypatch: pytest.MonkeyPatch, landed: object
+) -> None:
+    faults = landing_faults(monkeypatch)
+    empty.restore().land(empty.delivery)
+    assert faults.calls == LAND_CALLS
+
+
+@pytest.mark.parametrize("time", ["before", "after"])
+@pytest.mark.parametrize("place", range(1, len(LAND_CALLS) + 1))
+def test_a_landing_that_fails_anywhere_is_whole_after_the_next(
+    empty: World,
+    landed: tuple[Rows, dict[str, tuple[int, int, int]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: int,
+    time: str,
+) -> None:
+    lake = empty.restore()
+    with monkeypatch.context() as patch:
+        faults = landing_faults(patch)
+        faults.strikes = (place, time)
+        with pytest.raises(Fault):
+            lake.land(empty.delivery)
+    if not list((lake.root / "pending").glob("*")):
+        assert not orphans(lake), "without a journal nobody would ever know these files"
+    again = Lake.open(lake.root).land(empty.delivery)
+    assert {file.already_landed for file in again.files} >= ({True} if place > 1 else {False})
+    assert rows(lake, LANDING, tmp_path) == landed[0]
+    assert ledger(lake, tmp_path) == landed[1]
+    assert again.seen >= again.accepted + again.quarantined
+    assert not orphans(lake)
+    assert not left(lake)
+
+
+@pytest.mark.parametrize("place", range(2, len(LAND_CALLS) + 1))
+def test_a_build_finishes_what_a_landing_left(
+    empty: World,
+    landed: tuple[Rows, dict[str, tuple[int, int, int]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: int,
+) -> None:
+    lake = empty.restore()
+    with monkeypatch.context() as patch:
+        faults = landing_faults(patch)
+        faults.strikes = (place, "before")
+        with pytest.raises(Fault):
+            lake.land(empty.delivery)
+    lake.build()
+    assert rows(lake, LANDING, tmp_path) == landed[0]
+    assert not left(lake)
+
+
+def test_a_landing_that_fails_while_it_writes_leaves_nothing(
+    empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (1, 3, 5):
+        for time in ("before", "after"):
+            lake = empty.restore()
+            with monkeypatch.context() as patch:
+                faults = Faults(patch, (DuckDB, "write"))
+                faults.strikes = (place, time)
+                with pytest.raises(Fault):
+                    lake.land(empty.delivery)
+            assert not orphans(lake)
+            assert not left(lake)
+
 
 KILL = """
 import os, signal, sys
 from stedi import durable
 from stedi.catalog import Catalog
 from stedi.lake import Lake
-verb, root, inbox, fatal = sys.argv[1:4] + [int(sys.argv[4])]
-made = 0
-def lethal(owner, name):
-    real = getattr(owner, name)
-    def call(*args, **kwargs):
-        global made
-        made += 1
-        if made == fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **kwargs)
-    setattr(owner, name, call)
+
+name, place, time, root, *paths = sys.argv[1:]
+owner = durable if hasattr(durable, name) else Catalog
+real, calls = getattr(owner, name), 0
+
+def call(*arguments, **options):
+    global calls
+    calls += 1
+    if calls == int(place) and time == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*arguments, **options)
+    if calls == int(place):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(owner, name, call)
 lake = Lake.open(root)
-if verb == "land":
-    lethal(durable, "write"), lethal(Catalog, "append"), lethal(durable, "remove")
-    lake.land(inbox)
-else:
-    lethal(Catalog, "stage"), lethal(Catalog, "publish")
-    lake.build()
+lake.land(*paths) if paths else lake.build()
 """
 
 
-class Fault(Exception):
-    """What a test has fail."""
+def killed(name: str, place: int, time: str, lake: Lake, *paths: Path) -> None:
+    """Runs a landing of paths, or a build, in a process that is killed at a call."""
+    arguments = [name, str(place), time, str(lake.root), *map(str, paths)]
+    ended = subprocess.run(
+        [sys.executable, "-c", KILL, *arguments], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
-class Origin:
-    """A lake and a state to which it returns; its paths stay, since Iceberg's metadata hold them."""
-
-    def __init__(self, lake: Lake, inbox: Path) -> None:
-        self.root, self.inbox, self._kept = lake.root, inbox, lake.root.with_name("kept")
-        shutil.copytree(self.root, self._kept)
-
-    def restored(self) -> Lake:
-        shutil.rmtree(self.root)
-        shutil.copytree(self._kept, self.root)
-        return Lake.open(self.root)
-
-
-@pytest.fixture(scope="module")
-def to_land(tmp_path_factory: pytest.TempPathFactory) -> Origin:
-    """A lake with something in every landing table, and deliveries that add to each."""
-    folder = tmp_path_factory.mktemp("to_land")
-    lake = Lake.create(folder / "lake")
-    lake.land(delivery(folder / "old", "a@x.example", 100))
-    return Origin(lake, delivery(folder / "new", "b@x.example", 200))
-
-
-@pytest.fixture(scope="module")
-def to_build(tmp_path_factory: pytest.TempPathFactory) -> Origin:
-    """A built lake, and landed since: one customer withdrew, another agreed."""
-    folder = tmp_path_factory.mktemp("to_build")
-    lake = Lake.create(folder / "lake")
-    lake.land(delivery(folder / "old", "a@x.example", 100))
-    lake.build()
-    deliver(folder / "new", "customer", [customer("a@x.example", ..., 300)], "withdrawal.json")
-    lake.land(delivery(folder / "new", "b@x.example", 200))
-    return Origin(lake, folder / "new")
-
-
-def delivery(folder: Path, email: str, at: int) -> Path:
-    deliver(folder, "customer", [customer(email, serialNumber=email, update=at), {"email": email}])
-    deliver(folder, "accelerometer", [motion(email, at), motion(email, at, 2.0), {"user": email}])
-    deliver(folder, "step_trainer", [step(email, at), {"serialNumber": email}])
-    return folder
-
-
-@contextmanager
-def failing(calls: Calls, fatal: int, *, done: bool = False) -> Iterator[list[str]]:
-    """Has the call of this number fail, from 1, once; gives the names of all that were made."""
-    made: list[str] = []
-
-    def counted(name: str, real: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            made.append(name)
-            this_one = len(made) == fatal
-            if this_one and not done:
-                raise Fault(name)
-            result = real(*args, **kwargs)
-            if this_one:
-                raise Fault(name)
-            return result
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for owner, name in calls:
-            patch.setattr(owner, name, counted(name, getattr(owner, name)))
-        yield made
-
-
-def calls_of(work: Callable[[], object], calls: Calls) -> list[str]:
-    """Returns the names of the calls that undisturbed work makes."""
-    with failing(calls, 0) as made:
-        work()
-    return made
-
-
-def landed(lake: Lake) -> dict[str, Counter[Row]]:
-    """Returns what is in the landing zone, without what differs from run to run."""
-    timeless = {name: Counter({row[:-2]: n for row, n in rows(lake, name).items()}) for name in ("landed_files",)}
-    rejects = Counter({row[:-2]: n for row, n in rows(lake, "quarantine").items()})
-    return {**{name: rows(lake, name) for name in LANDING}, **timeless, "quarantine": rejects}
-
-
-def left_behind(lake: Lake) -> set[str]:
-    """Returns the Parquet files that no live snapshot has: nobody would ever read them."""
-    states = lake.catalog.tables().values()
-    live = {file.path for state in states for s in state.snapshots for file in lake.catalog.files(state, s)}
-    return {str(path) for path in lake.root.rglob("*.parquet")} - live
-
-
-def stray(lake: Lake) -> set[str]:
-    """Returns whatever a finished or failed command must not leave behind."""
-    branches = {b for state in lake.catalog.tables().values() for b in state.branches if b != "main"}
-    pending = {str(path) for path in (lake.root / "pending").glob("*")}
-    partial = {str(path) for path in lake.root.rglob(".*.partial")}
-    return branches | pending | partial
-
-
-def killed(origin: Origin, verb: str, fatal: int) -> bool:
-    """Runs a command in a process that kills itself at the call of this number; says whether it came so far."""
-    command = [sys.executable, "-c", KILL, verb, str(origin.root), str(origin.inbox), str(fatal)]
-    ended = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    assert ended.returncode in (0, -signal.SIGKILL), ended.stderr.decode()
-    return ended.returncode != 0
-
-
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_a_landing_that_fails_at_any_commit_is_whole_after_the_next(to_land: Origin, done: bool) -> None:
-    lake = to_land.restored()
-    names = calls_of(lambda: lake.land(to_land.inbox), LANDING_CALLS)
-    expected = landed(lake)
-    assert names == ["write", *["append"] * 5, "remove"]
-    for fatal, name in enumerate(names, start=1):
-        lake = to_land.restored()
-        with failing(LANDING_CALLS, fatal, done=done), pytest.raises(Fault):
-            lake.land(to_land.inbox)
-        where = f"{name} number {fatal}"
-        again = Lake.open(lake.root).land(to_land.inbox)
-        assert (again.seen, again.accepted, again.quarantined) == (7, 4, 3), where
-        assert landed(lake) == expected, where
-        assert not stray(lake), where
-        assert not left_behind(lake), where
-        conserved(lake)
-
-
-def test_a_landing_that_failed_is_finished_by_a_build(to_land: Origin) -> None:
-    lake = to_land.restored()
-    lake.land(to_land.inbox)
-    expected = landed(lake)
-    lake = to_land.restored()
-    with failing(LANDING_CALLS, 4), pytest.raises(Fault):
-        lake.land(to_land.inbox)
-    assert landed(lake) != expected
-    lake.build()
-    assert landed(lake) == expected
-    assert not stray(lake)
-    assert lake.build().run == "", "a finished landing leaves a build nothing to do"
-
-
-def test_a_landing_that_fails_at_any_write_to_disk_is_whole_after_the_next(to_land: Origin) -> None:
-    lake = to_land.restored()
-    made = len(calls_of(lambda: lake.land(to_land.inbox), DISK_CALLS))
-    expected = landed(lake)
-    assert made > 30
-    for fatal in range(1, made + 1, 7):
-        lake = to_land.restored()
-        with failing(DISK_CALLS, fatal), pytest.raises(Fault):
-            lake.land(to_land.inbox)
-        lake.land(to_land.inbox)
-        assert landed(lake) == expected, fatal
-        assert not stray(lake), fatal
-        assert not left_behind(lake), fatal
-
-
-def test_a_landing_that_is_killed_between_its_commits_is_whole_after_the_next(to_land: Origin) -> None:
-    lake = to_land.restored()
-    made = len(calls_of(lambda: lake.land(to_land.inbox), LANDING_CALLS))
-    expected = landed(lake)
-    for fatal in range(1, made + 1, 2):
-        lake = to_land.restored()
-        assert killed(to_land, "land", fatal)
-        again = lake.land(to_land.inbox)
-        assert (again.seen, again.accepted, again.quarantined) == (7, 4, 3), fatal
-        assert landed(lake) == expected, fatal
-        assert not stray(lake), fatal
-        conserved(lake)
-
-
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_a_replay_that_fails_at_any_commit_is_whole_after_the_next(
-    to_land: Origin, done: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "place", "time"),
+    [
+        ("write", 1, "before"),
+        ("append", 1, "before"),
+        ("append", 1, "after"),
+        ("append", 3, "after"),
+        ("append", 5, "before"),
+        ("remove", 1, "before"),
+    ],
+)
+def test_a_landing_that_is_killed_is_whole_after_the_next(
+    empty: World,
+    landed: tuple[Rows, dict[str, tuple[int, int, int]]],
+    tmp_path: Path,
+    name: str,
+    place: int,
+    time: str,
 ) -> None:
-    from stedi.landing import quarantine
+    lake = empty.restore()
+    killed(name, place, time, lake, empty.delivery)
+    lake.land(empty.delivery)
+    assert rows(lake, LANDING, tmp_path) == landed[0]
+    assert ledger(lake, tmp_path) == landed[1]
+    assert not left(lake)
 
-    good = b'{"user":"c@x.example","timestamp":7,"x":1.0,"y":0.0,"z":0.0,"_extra":null}\n'
-    monkeypatch.setattr(quarantine, "_accepted", lambda feed, raw: good if feed == "accelerometer" else None)
-    lake = to_land.restored()
-    names = calls_of(lake.quarantine().replay, REPLAY_CALLS)
-    expected = landed(lake)
-    assert names == ["write", "append", "append", "stage", "publish", "remove"]
-    assert records(lake, "accelerometer_landing")["c@x.example", 7, 1.0, 0.0, 0.0, None] == 1
-    for fatal, name in enumerate(names, start=1):
-        lake = to_land.restored()
-        with failing(REPLAY_CALLS, fatal, done=done), pytest.raises(Fault):
+
+# --- quarantine --replay ---------------------------------------------------------------------------------------------
+
+REPLAY_CALLS = ["write", "append", "append", "discard", "stage", "publish", "remove"]
+
+
+@pytest.fixture(scope="module")
+def quarantined(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A lake with two records in quarantine, one of which a newer contract will take."""
+    folder = tmp_path_factory.mktemp("replay")
+    inbox = folder / "step_trainer"
+    inbox.mkdir()
+    good = {"serialNumber": "s", "sensorReadingTime": 5, "distanceFromObject": 1}
+    late = {"serialNumber": "late", "sensorReadingTime": 6, "distanceFromObject": 2}
+    (inbox / "a.json").write_text(f"{json.dumps(good)}\n{{'bad'}}\n{json.dumps(late)}\n")
+    lake = Lake.create(folder / "lake")
+    with pytest.MonkeyPatch.context() as patch:
+        # an older contract that refused this serial number
+        real = prepare.prepare
+
+        def older(file: Any, into: Path) -> Any:
+            ready = real(file, into)
+            kept = [line for line in ready.lines.read_bytes().splitlines(keepends=True) if b'"late"' not in line]
+            ready.lines.write_bytes(b"".join(kept))
+            raw = json.dumps(late).encode()
+            with ready.rejects.open("ab") as stream:
+                record = {"offset": 60, "line": 3, "reason": "wrong_type", "raw": _base64(raw), "raw_size": len(raw)}
+                stream.write(json.dumps(record).encode() + b"\n")
+            counts = type(ready.counts)(3, 1, 2, {})
+            return type(ready)(ready.file, ready.lines, ready.spelling, ready.rejects, counts)
+
+        patch.setattr(prepare, "prepare", older)
+        landing = lake.land(inbox)
+    assert (landing.seen, landing.accepted, landing.quarantined) == (3, 1, 2)
+    return World(lake, inbox, folder / "kept")
+
+
+def _base64(raw: bytes) -> str:
+    import base64
+
+    return base64.b64encode(raw).decode()
+
+
+def replay_faults(patch: pytest.MonkeyPatch) -> Faults:
+    commits = [(Catalog, name) for name in ("append", "discard", "stage", "publish")]
+    return Faults(patch, (durable, "write"), (durable, "remove"), *commits)
+
+
+def test_the_calls_of_a_replay_are_those_that_are_made_to_fail(
+    quarantined: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = replay_faults(monkeypatch)
+    assert quarantined.restore().quarantine().replay() == (1, 1)
+    assert faults.calls == REPLAY_CALLS
+
+
+@pytest.mark.parametrize("time", ["before", "after"])
+@pytest.mark.parametrize("place", range(1, len(REPLAY_CALLS) + 1))
+def test_a_replay_that_fails_anywhere_moves_each_record_once(
+    quarantined: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, time: str
+) -> None:
+    lake = quarantined.restore()
+    with monkeypatch.context() as patch:
+        faults = replay_faults(patch)
+        faults.strikes = (place, time)
+        with pytest.raises(Fault):
             lake.quarantine().replay()
-        where = f"{name} number {fatal}"
-        lake.quarantine().replay()
-        assert landed(lake) == expected, where
-        assert not stray(lake), where
-        conserved(lake)
+    if not list((lake.root / "pending").glob("*")):
+        assert not orphans(lake)
+    lake.quarantine().replay()
+    found = rows(lake, LANDING, tmp_path)
+    assert sorted(row[1] for row in found["step_trainer_landing"]) == ["late", "s"]
+    assert len(found["quarantine"]) == 1
+    [again] = lake.land(quarantined.delivery).files
+    assert (again.seen, again.accepted, again.quarantined, again.already_landed) == (3, 2, 1, True)
+    assert not orphans(lake)
+    assert not left(lake)
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_a_build_that_fails_at_any_commit_leaves_whole_tables_and_no_trace(to_build: Origin, done: bool) -> None:
-    lake = to_build.restored()
-    old = contents(lake)
-    names = calls_of(lake.build, BUILD_CALLS)
-    new = contents(lake)
-    assert names == ["stage"] * 5 + ["publish"] * 5
-    assert all(old[name] != new[name] for name in BELOW_LANDING)
-    for fatal in (1, 5, 6, 8, 10):  # first and last of each kind, and one in the middle
-        lake = to_build.restored()
-        with failing(BUILD_CALLS, fatal, done=done), pytest.raises(Fault):
-            lake.build()
-        where = f"{names[fatal - 1]} number {fatal}"
-        published = max(0, fatal - 6 + done)
-        for place, table in enumerate(built_order(lake)):
-            assert rows(lake, table) == (new if place < published else old)[table], (where, table)
-        assert not stray(lake), where
-        assert not left_behind(lake), where
+# --- build -----------------------------------------------------------------------------------------------------------
+
+BUILD_CALLS = ["stage"] * 5 + ["publish"] * 5
+
+
+class Change(World):
+    """A lake that was built once, and has landed since what changes every table."""
+
+    def __init__(self, lake: Lake, delivery: Path, kept: Path, folder: Path) -> None:
+        self.old = rows(lake, BELOW, folder)
+        found = lake.query("select c.* from customers_curated c join machine_learning_curated m using (customer_id)")
+        customer = found.arrow().to_pylist()[0]
+        withdrawal = {
+            "email": customer["email"],
+            "serialNumber": customer["serialNumber"],
+            "registrationDate": 1,
+            "lastUpdateDate": 2_000_000_000_000,
+        }
+        later = kept.with_name("customer-later.json")
+        later.write_text(json.dumps(withdrawal) + "\n")
+        lake.land(later)
+        super().__init__(lake, delivery, kept)
         lake.build()
-        assert contents(lake) == new, where
-        assert not stray(lake), where
-        assert lake.build().run == "", where
+        self.new = rows(lake, BELOW, folder)
+        assert all(self.old[name] != self.new[name] for name in BELOW), "the change must change every table"
 
 
-def built_order(lake: Lake) -> list[str]:
-    return [step.table for step in lake.plan(full=True)]
-
-
-def test_readers_see_whole_tables_at_every_step_of_a_build(to_build: Origin) -> None:
-    lake = to_build.restored()
-    old = contents(lake)
-    seen: list[dict[str, Counter[Row]]] = []
-    lake.build(progress=lambda line: seen.append(contents(lake)))
-    new = contents(lake)
-    assert len(seen) == 5 + 1 + 5
-    for state in seen[:7]:
-        assert state == old
-    for state in seen:
-        assert all(state[name] in (old[name], new[name]) for name in BELOW_LANDING)
-
-
-@pytest.mark.parametrize("fatal", [3, 6, 8, 10])
-def test_a_build_that_is_killed_is_finished_by_the_next(to_build: Origin, fatal: int) -> None:
-    lake = to_build.restored()
-    old = contents(lake)
+@pytest.fixture(scope="module")
+def change(tmp_path_factory: pytest.TempPathFactory, sample_inbox: Path) -> Change:
+    folder = tmp_path_factory.mktemp("building")
+    lake = Lake.create(folder / "lake")
+    lake.land(sample_inbox)
     lake.build()
-    new = contents(lake)
-    lake = to_build.restored()
-    assert killed(to_build, "build", fatal)
-    for place, table in enumerate(built_order(lake)):
-        assert rows(lake, table) == (new if place < fatal - 6 else old)[table], table
-    lake.build()
-    assert contents(lake) == new
-    assert lake.build().run == ""
+    return Change(lake, sample_inbox, folder / "kept", folder / "spill")
 
 
-def test_a_build_that_breaks_a_rule_changes_nothing_and_leaves_no_trace(
-    to_build: Origin, monkeypatch: pytest.MonkeyPatch
+def build_faults(patch: pytest.MonkeyPatch) -> Faults:
+    return Faults(patch, (Catalog, "stage"), (Catalog, "publish"))
+
+
+def whole(lake: Lake, change: Change, folder: Path) -> list[str]:
+    """Names the tables that are as they should be; fails if one is neither that nor as it was."""
+    found = rows(lake, BELOW, folder)
+    for name in BELOW:
+        assert found[name] in (change.old[name], change.new[name]), f"{name} is neither old nor new"
+    return [name for name in BELOW if found[name] == change.new[name]]
+
+
+def test_readers_see_whole_tables_at_every_moment_of_a_build(
+    change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake = to_build.restored()
-    before = {name: state.current for name, state in lake.catalog.tables().items()}
-    files = {path for path in lake.root.rglob("*") if path.is_file()}
-    monkeypatch.setattr(consent, "violations", lambda *_, **__: 1)
-    with pytest.raises(AuditFailed, match="consent proof"):
-        lake.build()
-    assert {name: state.current for name, state in lake.catalog.tables().items()} == before
-    assert {path for path in lake.root.rglob("*") if path.is_file()} == files
-
-
-def test_a_landing_during_a_build_is_neither_lost_nor_half_built(to_build: Origin) -> None:
-    lake = to_build.restored()
-    late = delivery(to_build.root.parent / "late", "c@x.example", 400)
-
-    def land_late(line: str) -> None:
-        if line == "audit":
-            lake.land(late)
-
-    lake.build(progress=land_late)
-    assert len(records(lake, "customers_landing")) == 4
-    assert sum(rows(lake, "customers_trusted").values()) == 1, "built over what it was planned over"
+    lake = change.restore()
+    seen: list[int] = []
+    faults = build_faults(monkeypatch)
+    faults.watch = lambda: seen.append(len(whole(Lake.open(lake.root), change, tmp_path)))
     lake.build()
-    assert sum(rows(lake, "customers_trusted").values()) == 2
+    assert faults.calls == BUILD_CALLS
+    assert seen == [0] * 10 + [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
 
 
-def test_a_journal_is_applied_once_however_often_it_is_found(to_land: Origin) -> None:
-    lake = to_land.restored()
-    pending = lake.root / "pending"
-    kept: list[tuple[Path, bytes]] = []
+@pytest.mark.parametrize("time", ["before", "after"])
+@pytest.mark.parametrize("place", range(1, len(BUILD_CALLS) + 1))
+def test_a_build_that_fails_anywhere_leaves_whole_tables_and_the_next_finishes(
+    change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, time: str
+) -> None:
+    lake = change.restore()
+    before = orphans(lake)
+    with monkeypatch.context() as patch:
+        faults = build_faults(patch)
+        faults.strikes = (place, time)
+        with pytest.raises(Fault):
+            lake.build()
+    lake = Lake.open(lake.root)
+    done = len(whole(lake, change, tmp_path))
+    assert done == max(0, place - 5 - (time == "before"))
+    assert orphans(lake) == before
+    assert not left(lake)
+    built = lake.build()
+    assert [table.action != "none" for table in built.tables].count(True) >= 5 - done
+    assert rows(lake, BELOW, tmp_path) == change.new
+    assert orphans(lake) == before
+    assert not lake.build().run, "a third build must have nothing to do"
 
-    def keep(path: Path) -> None:
-        kept.append((path, path.read_bytes()))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(durable, "remove", keep)
-        lake.land(to_land.inbox)
-    expected = landed(lake)
-    for _ in range(2):
-        kept[0][0].write_bytes(kept[0][1])
-        assert journal.finish(lake.catalog, pending) == 1
-        assert landed(lake) == expected
-    assert not stray(lake)
+@pytest.mark.parametrize("time", ["before", "after"])
+@pytest.mark.parametrize("place", [1, 3, 5])
+def test_a_build_that_fails_while_it_writes_leaves_everything_as_it_was(
+    change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, time: str
+) -> None:
+    lake = change.restore()
+    before = orphans(lake)
+    with monkeypatch.context() as patch:
+        faults = Faults(patch, (DuckDB, "write"))
+        faults.strikes = (place, time)
+        with pytest.raises(Fault):
+            lake.build()
+    assert rows(lake, BELOW, tmp_path) == change.old
+    assert orphans(lake) == before
+    assert not left(lake)
+
+
+def test_a_full_disk_at_any_fsync_of_a_build_leaves_whole_tables(
+    change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, calls = os.fsync, 0
+
+    def counted(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == place:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    place = 0
+    monkeypatch.setattr(os, "fsync", counted)
+    change.restore().build()
+    total = calls
+    assert total > 40
+    for place in range(1, total + 1, max(1, total // 12)):
+        lake, calls = change.restore(), 0
+        with pytest.raises((OSError, StediError)):
+            lake.build()
+        whole(lake, change, tmp_path)
+        lake.build()
+        assert rows(lake, BELOW, tmp_path) == change.new, f"after a failure at fsync {place} of {total}"
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "time"), [("stage", 1, "before"), ("stage", 4, "after"), ("publish", 2, "after")]
+)
+def test_a_build_that_is_killed_leaves_whole_tables_and_the_next_finishes(
+    change: Change, tmp_path: Path, name: str, place: int, time: str
+) -> None:
+    lake = change.restore()
+    killed(name, place, time, lake)
+    assert len(whole(lake, change, tmp_path)) == (place if name == "publish" else 0)
+    for state in lake.catalog.tables().values():
+        for branch, head in state.branches.items():
+            if branch != "main":
+                with pytest.raises(UsageError, match="expected a live snapshot"):
+                    lake.query(f"select * from {state.name}", at=head)
+    lake.build()
+    assert rows(lake, BELOW, tmp_path) == change.new
+    assert not lake.build().run
+
+
+def test_what_main_became_meanwhile_is_not_lost(
+    change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = change.restore()
+    publish = Catalog.publish
+
+    def raced(self: Catalog, table: str, **options: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Catalog, "publish", publish)
+            Lake.open(lake.root).catalog.append(table, (), {"by": "another engine"})
+        publish(self, table, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "publish", raced)
+        with pytest.raises(StediError, match="main has moved"):
+            lake.build()
+    current = lake.catalog.table("customers_trusted").current
+    assert current is not None
+    assert current.summary["by"] == "another engine"
+    assert rows(lake, BELOW, tmp_path) == change.old
+    lake.build()
+    assert rows(lake, BELOW, tmp_path) == change.new

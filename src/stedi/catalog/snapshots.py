@@ -73,6 +73,11 @@ class TableState:
         """Returns the live snapshot of that id, or None."""
         return next((s for s in self.snapshots if s.id == snapshot_id), None)
 
+    def published(self) -> tuple[Snapshot, ...]:
+        """Returns the live snapshots that are or were `current`, oldest first: not those on other branches."""
+        ids = {snapshot_id for _, snapshot_id in self.log}
+        return tuple(s for s in self.snapshots if s.id in ids)
+
     def history(self) -> tuple[Snapshot, ...]:
         """Returns the ancestors of `current`, newest first, itself included."""
         known = {s.id: s for s in self.snapshots}
