@@ -1,0 +1,1 @@
+"""A lake from Python: made, opened, asked, and refused with one clear line."""
