@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stedi.errors import LakeError
 from stedi.tables import NAMESPACE, Column, DataFile
+
+T = TypeVar("T")
 
 _VERSION = 2
 _DELETED = 2  # manifest entry status, specification section "Manifests"
@@ -179,31 +181,38 @@ def data_files(table: str, snapshot: Snapshot | None) -> tuple[DataFile, ...]:
     if snapshot is None:
         return ()
     files = []
-    for path, content in _avro(table, snapshot.manifest_list, "manifest_path", "content"):
+    for path, content in _avro(table, snapshot.manifest_list, lambda m: (str(m["manifest_path"]), m["content"])):
         if content != 0:
             raise LakeError(
                 f"table {table}: expected data files only, found delete files written by another engine; "
                 "compact the table there first (Athena: OPTIMIZE), then run this again"
             )
-        for status, file in _avro(table, path, "status", "data_file"):
-            if status == _DELETED:
-                continue
-            if file["file_format"].upper() != "PARQUET":
+        for file, kind in filter(None, _avro(table, path, _live)):
+            if kind != "PARQUET":
                 raise LakeError(
-                    f"table {table}: expected Parquet files, found {file['file_format']} written by another engine; "
+                    f"table {table}: expected Parquet files, found {kind} written by another engine; "
                     "rewrite the table there as Parquet, then run this again"
                 )
-            files.append(DataFile(local_path(file["file_path"]), file["record_count"], file["file_size_in_bytes"]))
+            files.append(file)
     return tuple(sorted(files, key=lambda f: f.path))
 
 
-def _avro(table: str, location: str, *fields: str) -> list[tuple[Any, ...]]:
-    """Returns some fields of every record of a manifest or manifest list."""
+def _live(entry: Any) -> tuple[DataFile, str] | None:
+    """Returns a manifest entry's file and format, or None if the file has left."""
+    if entry["status"] == _DELETED:
+        return None
+    file = entry["data_file"]
+    found = DataFile(local_path(file["file_path"]), int(file["record_count"]), int(file["file_size_in_bytes"]))
+    return found, file["file_format"].upper()
+
+
+def _avro(table: str, location: str, take: Callable[[Any], T]) -> list[T]:
+    """Returns what `take` makes of every record of a manifest or manifest list."""
     import fastavro
 
     try:
         with open(local_path(location), "rb") as stream:
-            return [tuple(record[field] for field in fields) for record in fastavro.reader(stream)]  # type: ignore[index,call-overload]
+            return [take(record) for record in fastavro.reader(stream)]
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise LakeError(
             f"table {table}: manifest {Path(location).name}: expected an Avro file, found {type(error).__name__}; "
