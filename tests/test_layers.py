@@ -24,6 +24,7 @@ ORDER = (
     "reader",
     "tables",
     "catalog",
+    "leftovers",
     "engines",
     "privacy",
     "delivery",

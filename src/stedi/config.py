@@ -36,7 +36,7 @@ class Config:
         engine_threads: Threads of landing and builds, 0 for one a core; `engine.threads`.
         query_memory: What one query may take; `query.memory`.
         query_seconds: How long one query may run; `query.seconds`.
-        shared: Whether the lake's folder may be entered by others than its owner; `files.shared`.
+        shared: Whether the owner's group may read the lake, what is written from then on; `files.shared`.
     """
 
     lake_id: str

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from stedi import build as building
 from stedi import config as settings
-from stedi import durable
+from stedi import durable, leftovers, tables
 from stedi.build import Build, Step
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings
@@ -82,7 +82,11 @@ class Lake:
             raise LakeError(
                 f"{path}: expected a lake, found none; make one with `stedi --lake {path} init`, or land into it"
             )
-        return cls(root, settings.read(root / "lake.toml"))
+        config = settings.read(root / "lake.toml")
+        if config.shared:
+            root.chmod(0o750)
+            os.umask(0o027)  # what is written from here on, its owner's group may read
+        return cls(root, config)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, readings: Readings = "all") -> Lake:
@@ -97,29 +101,39 @@ class Lake:
             KeyRefused: No key can be made or read.
         """
         root = Path(path).absolute()
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            what = "a lake" if (root / "lake.toml").exists() else "something else"
-            raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
         odd = next((c for c in str(root) if c in "?#\\" or not c.isprintable()), None)
         if odd:
             # Iceberg's readers take a table's location for a URI
             raise UsageError(
                 f"{str(root)!r}: expected a path that can stand in a URI, found {odd!r}; name another folder"
             )
+        if root.exists() and not (root.is_dir() and {entry.name for entry in root.iterdir()} <= _HALF_MADE):
+            what = "a lake" if (root / "lake.toml").exists() else "something else"
+            raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o700)
-        lake_id = secrets.token_hex(8)
-        key, file = _first_key(lake_id, root)
-        Catalog(root).create()
-        config = Config(lake_id=lake_id, key_fingerprint=key.fingerprint, key_file=file)
-        # the settings come last: a folder that has them is a whole lake
-        settings.write(settings.changed(config, readings=readings), root / "lake.toml")
+        with durable.lock(root / "init.lock", wait=True):
+            if (root / "lake.toml").exists():
+                raise UsageError(f"{path}: expected an empty folder, found a lake; another command has just made it")
+            lake_id = secrets.token_hex(8)
+            key, file = _first_key(lake_id, root)
+            Catalog(root).create()
+            config = Config(lake_id=lake_id, key_fingerprint=key.fingerprint, key_file=file)
+            # the settings come last: a folder that has them is a whole lake
+            settings.write(settings.changed(config, readings=readings), root / "lake.toml")
         return cls.open(root)
 
     @classmethod
     def open_or_create(cls, path: str | os.PathLike[str]) -> Lake:
         """Opens a lake, or makes one with the defaults where there is none yet."""
-        return cls.open(path) if (Path(path) / "lake.toml").is_file() else cls.create(path)
+        made = Path(path) / "lake.toml"
+        if not made.is_file():
+            try:
+                return cls.create(path)
+            except UsageError:
+                if not made.is_file():  # or another command made it meanwhile
+                    raise
+        return cls.open(path)
 
     def land(
         self,
@@ -161,6 +175,7 @@ class Lake:
         key = self.key()
         with durable.lock(self.root / "build.lock", wait=True, waiting=lambda: progress("waiting for another build")):
             self._finish_landings()
+            leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()])
             return building.build(self.catalog, self.config, key, self.root, full=full, progress=progress)
 
     def plan(self, *, full: bool = False) -> tuple[Step, ...]:
@@ -247,6 +262,10 @@ class Lake:
                     journal.finish(self.catalog, self.root / "pending")
             except LakeBusy:
                 return
+
+
+_HALF_MADE = {"catalog.db", "catalog.db-journal", "init.lock", "landing", "trusted", "curated"}
+"""What a lake consists of before it has its settings: one whose making was cut off is made again."""
 
 
 def _first_key(lake_id: str, root: Path) -> tuple[Key, str]:

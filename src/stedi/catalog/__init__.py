@@ -7,7 +7,8 @@ branch becomes `main` if `main` is still the snapshot that it was staged from (b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.manifest import DataFile as IcebergFile
     from pyiceberg.table import Table, Transaction
+    from pyiceberg.table.update import TableRequirement, TableUpdate
     from pyiceberg.table.update.snapshot import _SnapshotProducer
 
 __all__ = ["Catalog", "Snapshot", "TableState"]
@@ -29,6 +31,9 @@ _PROPERTIES = {
     "write.delete.isolation-level": "serializable",
     "write.metadata.metrics.default": "counts",
 }
+
+_PATIENCE = 30
+"""Seconds to wait for another writer of the catalog's file; each holds it for milliseconds."""
 
 
 class Catalog:
@@ -179,7 +184,7 @@ class Catalog:
 
         iceberg = self._load(table)
         try:
-            self._iceberg().commit_table(
+            self._commit_table(
                 iceberg,
                 (
                     AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),
@@ -207,7 +212,7 @@ class Catalog:
             return
         from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotsUpdate
 
-        self._iceberg().commit_table(
+        self._commit_table(
             self._load(table),
             (AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": head}),),
             # the branch goes with its snapshot; a snapshot without its files would be a trap for time travel
@@ -223,9 +228,15 @@ class Catalog:
             from pyiceberg.catalog.sql import SqlCatalog
             from sqlalchemy import URL
 
-            uri = URL.create("sqlite", database=str(self.path)).render_as_string()
+            uri = URL.create("sqlite", database=str(self.path), query={"timeout": str(_PATIENCE)}).render_as_string()
             self._sql = SqlCatalog("stedi", uri=uri, **{"py-io-impl": "stedi.catalog.files.LocalFileIO"})
         return self._sql
+
+    def _commit_table(
+        self, iceberg: Table, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]
+    ) -> None:
+        with _writable(iceberg.name()[-1]):
+            self._iceberg().commit_table(iceberg, expected, changes)
 
     def _load(self, table: str) -> Table:
         return self._iceberg().load_table((NAMESPACE, table))
@@ -253,12 +264,26 @@ class Catalog:
         snapshot_id = producer.snapshot_id
         try:
             producer.commit()
-            transaction.commit_transaction()
+            with _writable(table):
+                transaction.commit_transaction()
         except (CommitFailedException, ValidationException) as error:
             raise CommitConflict(
                 f"Cannot commit to {table}: other writers came first. Run the command again."
             ) from error
         return snapshot_id
+
+
+@contextmanager
+def _writable(table: str) -> Iterator[None]:
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        yield
+    except OperationalError as error:
+        raise LakeError(
+            f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was. "
+            "Run the command again when no other program holds the file and the disk has space."
+        ) from error
 
 
 def _entries(iceberg: Table) -> list[IcebergFile]:

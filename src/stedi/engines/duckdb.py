@@ -16,11 +16,16 @@ from stedi.errors import LakeError
 from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile, parse
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
 _BOUNDED = {"long", "double"}
 """Types whose bounds go into manifests; a text's bounds could be an address."""
 
+_MEMORY = (
+    "the engine needs more memory or disk than it may take: raise engine.memory in lake.toml, or free disk "
+    "space; nothing was published"
+)
 _WILDCARDS = frozenset("*?[")
 
 
@@ -86,7 +91,7 @@ class DuckDB:
         columns = "address varchar, customer_id varchar, person bigint"
         self._execute(f"create or replace table {quoted(view)} ({columns})")
         persons: dict[str, int] = {}
-        for batch in self._cursor(sql).to_arrow_reader(1 << 14):
+        for batch in self._batches(self._cursor(sql)):
             ids = [customer_id(address) for address in batch.column(0).to_pylist()]
             numbers = [persons.setdefault(found, len(persons)) for found in ids]
             people = pa.table(
@@ -108,8 +113,7 @@ class DuckDB:
 
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""
-        reader = self._execute(sql).to_arrow_reader(1 << 14)
-        for batch in reader:
+        for batch in self._batches(self._execute(sql)):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def prepare(self, sql: str, parameters: Mapping[str, str | int]) -> str:
@@ -178,6 +182,16 @@ class DuckDB:
         with _failures():
             return self.connection.execute(sql)
 
+    def _batches(self, result: DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+        with _failures():
+            batches = iter(result.to_arrow_reader(1 << 14))
+        while True:
+            with _failures():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
     def _cursor(self, sql: str) -> DuckDBPyConnection:
         with _failures():
             return self.connection.cursor().execute(sql)
@@ -191,12 +205,14 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
-        raise LakeError(
-            "the engine needs more memory or disk than it may take: raise engine.memory in lake.toml, or free disk "
-            "space; nothing was published"
-        ) from error
+        raise LakeError(_MEMORY) from error
     except duckdb.InterruptException as error:
         raise KeyboardInterrupt from error
+    except RuntimeError as error:
+        # what DuckDB makes of a signal whose handler raised while a statement ran
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
     except duckdb.IOException as error:
         cause = next(
             (text for text in ("No space left on device", "Permission denied") if text in str(error)), "I/O error"
@@ -204,6 +220,11 @@ def _failures() -> Iterator[None]:
         raise LakeError(f"the engine cannot read or write a file: {cause}; nothing was published") from error
     except duckdb.Error as error:
         raise LakeError(f"the engine refused a statement ({type(error).__name__}); nothing was published") from error
+    except OSError as error:
+        # Arrow passes on what DuckDB finds in the middle of a stream as its own, values and all
+        if str(error).startswith("Out of Memory"):
+            raise LakeError(_MEMORY) from error
+        raise LakeError("the engine failed in the middle of a result; nothing was published") from error
 
 
 def scan(files: Iterable[DataFile], columns: Iterable[Column]) -> str:

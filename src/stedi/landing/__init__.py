@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stedi import delivery, durable
+from stedi import delivery, durable, leftovers
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.delivery import Skipped
@@ -26,7 +26,7 @@ from stedi.landing import journal, rows
 from stedi.landing.inspect import Inspected, inspect
 from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.rows import LandedFile
-from stedi.tables import DataFile
+from stedi.tables import ZONES, DataFile
 
 __all__ = ["LandedFile", "Landing", "Progress", "land"]
 
@@ -97,6 +97,7 @@ def land(
     """
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for another landing", None)):
         journal.finish(catalog, root / "pending")
+        leftovers.sweep(catalog, [name for name, zone in ZONES.items() if zone == "landing"])
         shutil.rmtree(root / "tmp" / "landing", ignore_errors=True)
         landed: list[LandedFile] = []
         skipped: list[Skipped] = []

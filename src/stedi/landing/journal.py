@@ -14,6 +14,7 @@ from typing import Any
 
 from stedi import durable
 from stedi.catalog import Catalog
+from stedi.errors import LakeError
 from stedi.tables import DataFile
 
 _BATCH = "stedi.batch"
@@ -75,25 +76,40 @@ def apply(catalog: Catalog, path: Path) -> None:
     Raises:
         CommitConflict: Other writers came first, more often than is retried; the journal stays, and the next
             landing or build finishes it.
+        LakeError: It is no journal: something else has damaged it.
     """
-    content = json.loads(path.read_bytes())
-    batch, states = content["batch"], catalog.tables()
+    batch, appends, replaces = _read(path)
+    states = catalog.tables()
 
     def committed(table: str) -> bool:
         # the batch's id in the table's own history says whether this commit was made
         return any(s.summary.get(_BATCH) == batch for s in states[table].history())
 
-    for table, files in content["appends"].items():
+    for table, files in appends.items():
         if files and not committed(table):
-            catalog.append(table, _files(files), {_BATCH: batch})
-    for table, files in content["replaces"].items():
+            catalog.append(table, files, {_BATCH: batch})
+    for table, files in replaces.items():
         before = states[table]
         if not committed(table) and before.current is not None:
             leaving = [file.path for file in catalog.files(before)]
             catalog.discard(table, batch)
-            staged = catalog.stage(table, _files(files), leaving, {_BATCH: batch}, branch=batch, base=before.current.id)
+            staged = catalog.stage(table, files, leaving, {_BATCH: batch}, branch=batch, base=before.current.id)
             catalog.publish(table, branch=batch, staged=staged, base=before.current.id)
     durable.remove(path)
+
+
+def _read(path: Path) -> tuple[str, Appends, Appends]:
+    try:
+        content = json.loads(path.read_bytes())
+        appends, replaces = (
+            {table: _files(files) for table, files in content[part].items()} for part in ("appends", "replaces")
+        )
+        return str(content["batch"]), appends, replaces
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LakeError(
+            f"pending/{path.name}: expected a landing's journal, found {type(error).__name__}; see docs/operations.md "
+            "on recovery"
+        ) from error
 
 
 def _plain(changes: Mapping[str, Sequence[DataFile]]) -> dict[str, list[dict[str, object]]]:

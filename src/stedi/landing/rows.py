@@ -82,7 +82,7 @@ def quarantined(group: Iterable[Prepared], batch: str, at: int) -> str:
     return (
         'select f.feed, f.file, f.sha256, r."offset", r.line, r.reason, from_base64(r.raw) as raw, r.raw_size, '
         f"{literal(batch)} as batch, instant({at}) as landed_at from read_json([{', '.join(paths)}], "
-        "format = 'newline_delimited', compression = 'uncompressed', filename = true, "
+        "format = 'newline_delimited', compression = 'uncompressed', filename = true, hive_partitioning = false, "
         f"columns = {{{columns}}}) as r join (values {', '.join(files)}) as f (path, feed, file, sha256) "
         "on r.filename = f.path"
     )
