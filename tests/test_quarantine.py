@@ -222,3 +222,19 @@ def test_a_replay_that_fails_before_its_journal_leaves_nothing(
     assert not list((lake.root / "tmp").rglob("*.json"))
     assert lake.quarantine().replay() == (1, 0)
     conserved(lake)
+
+
+def test_a_record_is_replayed_whatever_the_spelling_of_its_names(
+    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(
+        inbox,
+        "accelerometer.json",
+        b'{"user":"a","timestamp":6,"x":1,"y":1}{"user":"b","timeStamp":7,"x":1,"y":1}{"Y":-1e-5,"USER":"c\\n","x":0.5,"TIMESTAMP":8}',
+    )
+    lake.land(inbox)
+    changed(monkeypatch, "accelerometer", "z")
+    assert lake.quarantine().replay() == (3, 0)
+    assert records(lake, "accelerometer_landing") == Counter(
+        {("a", 6, 1.0, 1.0, None, None): 1, ("b", 7, 1.0, 1.0, None, None): 1, ("c\n", 8, 0.5, -1e-5, None, None): 1}
+    )

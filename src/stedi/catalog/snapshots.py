@@ -31,7 +31,7 @@ class Snapshot:
     Attributes:
         id: Snapshot id.
         parent: The snapshot it was made from, if any.
-        at: When it was made, epoch milliseconds.
+        at: When readers first saw it, epoch milliseconds; if they never did, when it was made.
         operation: `append`, `overwrite`, `replace` or `delete`.
         summary: Counts, and the lake's own properties under `stedi.`.
         manifest_list: Location of its manifest list.
@@ -140,11 +140,13 @@ def read_table(name: str, metadata_location: str) -> TableState:
         if metadata["format-version"] != _VERSION:
             raise ValueError("another format version")
         schema = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])
+        log = tuple((e["timestamp-ms"], e["snapshot-id"]) for e in metadata.get("snapshot-log", []))
+        seen = {snapshot_id: when for when, snapshot_id in reversed(log)}
         snapshots = tuple(
             Snapshot(
                 id=s["snapshot-id"],
                 parent=s.get("parent-snapshot-id"),
-                at=s["timestamp-ms"],
+                at=seen.get(s["snapshot-id"], s["timestamp-ms"]),
                 operation=s["summary"]["operation"],
                 summary=s["summary"],
                 manifest_list=s["manifest-list"],
@@ -158,7 +160,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
             columns=tuple(Column(f["name"], f["type"]) for f in schema["fields"]),
             current=next((s for s in snapshots if s.id == current_id), None),
             snapshots=snapshots,
-            log=tuple((e["timestamp-ms"], e["snapshot-id"]) for e in metadata.get("snapshot-log", [])),
+            log=log,
             branches={n: r["snapshot-id"] for n, r in metadata.get("refs", {}).items() if r["type"] == "branch"},
         )
     except (OSError, ValueError, KeyError, StopIteration, TypeError, AttributeError) as error:
