@@ -7,6 +7,7 @@ a violation. With `--json` every command prints one JSON document on stdout, err
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     options = parser().parse_args(arguments)
     os.umask(0o077)  # what the lake writes is its owner's alone
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale lacks is no failure
     try:
         signal.signal(signal.SIGTERM, _interrupt)
         code: int = options.run(options)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+_CLEAR = "\r\x1b[K"
+
 
 def line(text: str) -> None:
     """Writes a result."""
@@ -21,14 +23,18 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def document(content: object) -> None:
-    """Writes one JSON document."""
-    json.dump(content, sys.stdout, ensure_ascii=False)
-    sys.stdout.write("\n")
+    """Writes one JSON document, one that is valid whatever stdout can encode."""
+    text = json.dumps(content, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(content)  # a path that is not UTF-8, or a locale of old
+    line(text)
 
 
 def say(text: str) -> None:
-    """Writes a message beside the results."""
-    sys.stderr.write(text + "\n")
+    """Writes a message beside the results, in the place of a bar that is still there."""
+    sys.stderr.write((_CLEAR if sys.stderr.isatty() else "") + text + "\n")
 
 
 def escaped(raw: bytes) -> str:
@@ -48,7 +54,7 @@ class Progress:
         """Shows what is being done and, if it is known, the share of it that is done, 0 to 1."""
         if self._terminal:
             filled = "" if share is None else f" [{'#' * int(30 * share):30}] {share:4.0%}"
-            sys.stderr.write(f"\r\x1b[K{what}{filled}")
+            sys.stderr.write(f"{_CLEAR}{what}{filled}")
             sys.stderr.flush()
         elif what != self._shown:
             say(what)
@@ -57,4 +63,4 @@ class Progress:
     def close(self) -> None:
         """Clears the bar, so that results stand alone."""
         if self._terminal and self._shown:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write(_CLEAR)

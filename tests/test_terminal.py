@@ -1,0 +1,76 @@
+"""What people and scripts see: progress, messages, and answers that any locale and any path leave valid."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stedi import terminal
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    progress = terminal.Progress()
+    for share in (0.0, 0.5, 1.0):
+        progress("read", share)
+    progress("commit", None)
+    progress.close()
+    assert "\n" not in screen.getvalue()
+    shown = screen.getvalue().split("\r\x1b[K")
+    assert [text.split()[-1] for text in shown if text] == ["0%", "50%", "100%", "commit"]
+    assert {len(text) for text in shown if text.startswith("read")} == {len("read [] 100%") + 30}
+    assert shown[-1] == ""
+
+
+def test_a_message_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    terminal.Progress()("read", 0.5)
+    terminal.say("stedi: it failed")
+    assert screen.getvalue().endswith("\r\x1b[Kstedi: it failed\n")
+
+
+def test_progress_is_a_line_a_stage_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", log := io.StringIO())
+    progress = terminal.Progress()
+    for share in (0.0, 0.5, 1.0):
+        progress("read", share)
+    progress("commit", None)
+    progress.close()
+    assert log.getvalue() == "read\ncommit\n"
+
+
+def test_what_a_terminal_would_act_upon_is_escaped() -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\r\n\t\x00\x9b31m\u202e\u2028 é".encode() + b"\xff"
+    assert terminal.escaped(evil).isprintable()
+    assert terminal.escaped(evil).endswith("\\u202e\\u2028 é\\xff")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_a_document_is_valid_whatever_stdout_can_encode(encoding: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stedi.cli", "--json", "--lake", b"\xff \xce\xa9", "tables"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    message = json.loads(done.stdout.decode(encoding))["error"]["message"]
+    assert message.startswith("\udcff Ω: expected a lake")
+
+
+def test_a_letter_that_the_locale_lacks_is_no_failure(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stedi.cli", "--lake", "Ω", "init"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"made ")
+    assert b"\\u03a9\n" in done.stdout
