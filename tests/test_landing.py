@@ -374,9 +374,7 @@ def test_the_same_content_in_two_batches_lands_once(lake: Lake, inbox: Path, mon
 def test_two_processes_that_land_the_same_files_add_them_once(lake: Lake, inbox: Path) -> None:
     deliver(inbox, "step_trainer", [step(at=n) for n in range(1, 500)])
     put(inbox / "step_trainer" / "dirty.json", b"".join(texts(*(step(at=n) for n in range(500, 900)), 7)))
-    command = [sys.executable, "-m", "stedi", "--lake", str(lake.root), "--json", "land", str(inbox)]
-    if not (Path(landing.__file__).parents[1] / "__main__.py").exists():
-        command[1:3] = ["-m", "stedi.cli"]
+    command = [sys.executable, "-m", "stedi.cli", "--lake", str(lake.root), "--json", "land", str(inbox)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     answers = []
     for process in processes:
