@@ -294,7 +294,8 @@ def _table(state: TableState) -> Table:
 def _pinned(states: Sequence[TableState], at: int | str | datetime | None) -> list[Snapshot | None]:
     """Returns the snapshot of each table at a snapshot's or a clock's time, by default the current ones.
 
-    A snapshot's id belongs to one table; the others are read as they were when that one was made.
+    A snapshot's id belongs to one table; the others are read as the same build left them, else as they were when
+    readers first saw that one: a build publishes its tables one after the other.
     """
     if at is None:
         return [state.current for state in states]
@@ -304,9 +305,14 @@ def _pinned(states: Sequence[TableState], at: int | str | datetime | None) -> li
         if named is None:
             where = ", ".join(state.name for state in states) or "no table"
             raise UsageError(f"--at {at}: expected a live snapshot of {where}, found none; see `stedi history TABLE`")
-        return [state.snapshot(named.id) or _as_of(state, named.at) for state in states]
+        run = named.summary.get("stedi.run")
+        return [state.snapshot(named.id) or _of_run(state, run) or _as_of(state, named.at) for state in states]
     moment = _moment(at)
     return [_as_of(state, moment) for state in states]
+
+
+def _of_run(state: TableState, run: str | None) -> Snapshot | None:
+    return next((s for s in state.published() if s.summary.get("stedi.run") == run), None) if run else None
 
 
 def _as_of(state: TableState, moment: float) -> Snapshot:
