@@ -592,3 +592,12 @@ def test_an_interrupted_landing_lands_all_or_nothing_and_the_next_the_rest(
     assert landing.accepted == sum(answer["accepted"].values())
     assert rows(lake, "accelerometer_landing").total() == answer["accepted"]["accelerometer"]
     assert not any((root / "tmp").glob("landing/*"))
+
+
+def test_bad_words_give_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--json", "land"])
+    assert stop.value.code == 2
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["error"]["exit"] == 2
+    assert "PATH" in shown.err

@@ -23,7 +23,14 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = parser().parse_args(words)
+    except SystemExit as stop:
+        if stop.code == 2 and "--json" in words:
+            message = "bad usage: see the message on stderr, or --help"
+            terminal.document({"error": {"type": "UsageError", "message": message, "exit": 2}})
+        raise
     os.umask(0o077)  # what the lake writes is its owner's alone
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale lacks is no failure
