@@ -32,8 +32,7 @@ def demo(options: argparse.Namespace) -> int:
     (base / "demo.key").unlink(missing_ok=True)
     progress("make sample data", None)
     sample.write(base / "inbox", customers=options.customers, readings=options.readings, seed=options.seed)
-    os.environ.setdefault("STEDI_KEY_FILE", str((base / "demo.key").absolute()))
-    lake = Lake.create(base / "lake")
+    lake = Lake.create(base / "lake", key_file=base / "demo.key")
     landing = lake.land(base / "inbox", progress=progress)
     built = lake.build(progress=lambda line: progress(line, None))
     progress.close()
@@ -55,10 +54,7 @@ def demo(options: argparse.Namespace) -> int:
     agree = f"{built.consenting:,} of {built.customers:,} customers agree to research"
     terminal.line(f"consent     {agree}; {left_out:,} are left out")
     terminal.line(f"withheld    {built.withheld:,} readings of shared serial numbers")
-    terminal.line(
-        f"\ntry: STEDI_KEY_FILE={base}/demo.key {_program()} --lake {base}/lake query 'select * from "
-        "machine_learning_curated limit 5'"
-    )
+    terminal.line(f"\ntry: {_program()} --lake {base}/lake query 'select * from machine_learning_curated limit 5'")
     return 0
 
 

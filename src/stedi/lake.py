@@ -89,12 +89,19 @@ class Lake:
         return cls(root, config)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], *, readings: Readings = "all") -> Lake:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        readings: Readings = "all",
+        key_file: str | os.PathLike[str] | None = None,
+    ) -> Lake:
         """Makes a lake: settings, catalog and, unless the environment has one, a pseudonym key outside of it.
 
         Args:
             path: A folder that is empty or not there yet.
             readings: Which readings of a consenting customer are used (rule 4 of consent).
+            key_file: Where the key is, or is to be made; by default in the user's configuration folder.
 
         Raises:
             UsageError: The folder holds something else, or a lake, or its path cannot be a table's location.
@@ -116,7 +123,7 @@ class Lake:
             if (root / "lake.toml").exists():
                 raise UsageError(f"{path}: expected an empty folder, found a lake; another command has just made it")
             lake_id = secrets.token_hex(8)
-            key, file = _first_key(lake_id, root)
+            key, file = _first_key(lake_id, root, key_file)
             Catalog(root).create()
             config = Config(lake_id=lake_id, key_fingerprint=key.fingerprint, key_file=file)
             # the settings come last: a folder that has them is a whole lake
@@ -268,12 +275,12 @@ _HALF_MADE = {"catalog.db", "catalog.db-journal", "init.lock", "landing", "trust
 """What a lake consists of before it has its settings: one whose making was cut off is made again."""
 
 
-def _first_key(lake_id: str, root: Path) -> tuple[Key, str]:
+def _first_key(lake_id: str, root: Path, key_file: str | os.PathLike[str] | None) -> tuple[Key, str]:
     """Returns a new lake's key and the file to remember, if it is not the usual one."""
     key = pseudonyms.from_environment()
     if key is not None:
         return key, ""
-    named = os.environ.get("STEDI_KEY_FILE")
+    named = key_file or os.environ.get("STEDI_KEY_FILE")
     if named:
         path = Path(named).absolute()
         if path.resolve().is_relative_to(root.resolve()):
