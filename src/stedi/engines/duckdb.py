@@ -170,6 +170,8 @@ class DuckDB:
 
     def _check(self, table: str, sql: str) -> None:
         found = {name: kind for name, kind, *_ in self._execute(f"describe {sql}").fetchall()}
+        # a closed list of texts is text to everybody who reads the file
+        found = {name: "VARCHAR" if kind.startswith("ENUM(") else kind for name, kind in found.items()}
         expected = {column.name: DUCKDB_TYPES[column.type] for column in COLUMNS[table]}
         if found != expected:
             wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
