@@ -14,6 +14,7 @@ from lakes import BELOW_LANDING, Slate, build, contents, customer, deliver, head
 from stedi import build as building
 from stedi import config as settings
 from stedi import tables
+from stedi.build import audits
 from stedi.errors import AuditFailed, CommitConflict, LakeError
 from stedi.lake import Lake
 from stedi.tables import COLUMNS, Graph, SqlTable
@@ -89,7 +90,7 @@ def changed(name: str, change: Callable[[str], str]) -> Graph:
 
 
 def plan(lake: Lake, now: int = NOW, *, graph: Graph | None = None, full: bool = False) -> dict[str, str]:
-    """Each table that a build would rebuild, and why."""
+    """Each table that a build would change, and why."""
     steps = building.plan(lake.catalog.tables(), lake.config, now, full=full, graph=graph)
     assert [found.table for found in steps] == [table.name for table in tables.graph().tables()]
     return {found.table: found.reason for found in steps if found.action != "none"}
@@ -154,8 +155,8 @@ def test_each_reason_to_build_is_given_in_turn(landed: Lake, slate: Slate) -> No
 
     landed.land(deliver(slate.inbox(), "step_trainer", [step("s1", 70)]))
     assert plan(landed) == {
-        "step_trainer_trusted": "step_trainer_landing has changed",
-        "machine_learning_curated": "step_trainer_trusted is rebuilt",
+        "step_trainer_trusted": "step_trainer_landing has 1 new row",
+        "machine_learning_curated": "step_trainer_trusted changes",
     }
 
 
@@ -259,15 +260,13 @@ CONSENT_MUTANTS = {
     ),
     "readings of claimants who do not agree": (
         "step_trainer_trusted",
-        lambda sql: sql.replace("    c.customer_id,\n    instant", "    o.customer_id,\n    instant", 1).replace(
-            "inner join customers_curated as c on o", "left join customers_curated as c on o"
-        ),
+        lambda sql: sql.replace("inner join customers_curated as c on o", "left join customers_curated as c on o"),
     ),
     "training rows of the customers of landing": (
         "machine_learning_curated",
         lambda sql: (
             'select p.customer_id, instant(a."timestamp") as sensorReadingTime, 1::bigint as distanceFromObject, '
-            'a.x, a.y, a.z from accelerometer_landing as a inner join people as p on a."user" = p.address'
+            'a.x, a.y, a.z from accelerometer_landing as a inner join wearers as p on a."user" = p.address'
         ),
     ),
 }
@@ -278,7 +277,7 @@ def test_the_consent_proof_alone_stops_sql_that_gets_consent_wrong(
     mutant: str, built: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "assertions", tuple)
-    monkeypatch.setattr(building, "_MAY_BE_NULL", {column.name for name in BELOW_LANDING for column in COLUMNS[name]})
+    monkeypatch.setattr(audits, "_MAY_BE_NULL", {column.name for name in BELOW_LANDING for column in COLUMNS[name]})
     name, change = CONSENT_MUTANTS[mutant]
     _stopped(built, changed(name, change), AuditFailed, "consent proof")
 
@@ -321,7 +320,7 @@ def test_sql_that_takes_readings_from_before_consent_publishes_nothing(
         (
             "step_readings_have_curated_owners",
             "step_trainer_trusted",
-            lambda sql: sql.replace("c.customer_id,", "upper(c.customer_id) as customer_id,", 1),
+            lambda sql: sql.replace("o.customer_id,", "upper(o.customer_id) as customer_id,", 1),
         ),
         ("training_rows_are_conserved", "machine_learning_curated", lambda sql: f"{sql} union all ({sql})"),
         (
@@ -341,7 +340,7 @@ def test_a_broken_assertion_publishes_nothing(
 ) -> None:
     alone = tuple(found for found in tables.assertions() if found.name == check)
     monkeypatch.setattr(tables, "assertions", lambda: alone)
-    monkeypatch.setattr(building.consent, "violations", lambda *_, **__: 0)  # it comes first and would see some of them
+    monkeypatch.setattr(audits.consent, "violations", lambda *_, **__: 0)  # it comes first and would see some of them
     _stopped(built, changed(name, change), AuditFailed, check)
 
 

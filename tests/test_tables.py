@@ -82,7 +82,7 @@ def test_all_that_is_read_is_a_table_or_a_view_of_the_lake() -> None:
 
 
 def test_inputs_are_the_stored_tables_behind_views() -> None:
-    assert GRAPH.inputs("customers_trusted") == ("accelerometer_landing", "customers_landing")
+    assert GRAPH.inputs("customers_trusted") == ("customers_landing",)
     assert GRAPH.inputs("machine_learning_curated") == ("accelerometer_trusted", "step_trainer_trusted")
     assert GRAPH.inputs("step_trainer_trusted") == (
         "accelerometer_landing",

@@ -216,6 +216,24 @@ def parse(sql: str) -> exp.Expr:
     return sqlglot.parse_one(sql, dialect="duckdb")
 
 
+def over(sql: str, relations: Mapping[str, str]) -> str:
+    """Returns a SELECT that reads other relations in place of some tables, and is the same otherwise.
+
+    Args:
+        sql: A SELECT in the lake's dialect.
+        relations: For each table to be replaced, the relation that it reads instead.
+    """
+    from sqlglot import exp
+
+    def replaced(node: exp.Expr) -> exp.Expr:
+        if isinstance(node, exp.Table) and node.name in relations:
+            # columns may be named by the table: what is read instead goes by its name
+            return exp.to_table(relations[node.name], dialect="duckdb").as_(node.alias or node.name, table=True)
+        return node
+
+    return str(parse(sql).transform(replaced).sql("duckdb", comments=False))
+
+
 @cache
 def _canonical(sql: str) -> str:
     return str(parse(sql).sql("duckdb", comments=False))

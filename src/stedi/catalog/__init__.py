@@ -111,6 +111,10 @@ class Catalog:
         """Returns the data files of a table's snapshot, by default of its current one."""
         return data_files(state.name, snapshot or state.current)
 
+    def added(self, state: TableState, snapshots: Iterable[Snapshot]) -> tuple[DataFile, ...]:
+        """Returns the data files that some snapshots of a table, appends all of them, have added to it."""
+        return tuple(file for snapshot in snapshots for file in data_files(state.name, snapshot, added=True))
+
     def append(self, table: str, files: Iterable[DataFile], properties: Mapping[str, str]) -> int:
         """Appends files to a table's `main`; safe beside other writers.
 

@@ -80,6 +80,15 @@ class TableState:
         ids = {snapshot_id for _, snapshot_id in self.log}
         return tuple(s for s in self.snapshots if s.id in ids)
 
+    def since(self, snapshot_id: int | None) -> tuple[Snapshot, ...] | None:
+        """Returns the ancestors of `current` after one of them, oldest first, itself included; None if it is none."""
+        found: list[Snapshot] = []
+        for snapshot in self.history():
+            if snapshot.id == snapshot_id:
+                return tuple(reversed(found))
+            found.append(snapshot)
+        return None
+
     def history(self) -> tuple[Snapshot, ...]:
         """Returns the ancestors of `current`, newest first, itself included."""
         known = {s.id: s for s in self.snapshots}
@@ -170,12 +179,13 @@ def read_table(name: str, metadata_location: str) -> TableState:
         ) from error
 
 
-def data_files(table: str, snapshot: Snapshot | None) -> tuple[DataFile, ...]:
+def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) -> tuple[DataFile, ...]:
     """Returns the live data files of a snapshot.
 
     Args:
         table: The table's name, for messages.
         snapshot: The snapshot; None is a table without rows.
+        added: Only those that this very snapshot, an append, has added.
 
     Raises:
         LakeError: A manifest cannot be read, or the table holds delete files, which another program wrote.
@@ -183,7 +193,12 @@ def data_files(table: str, snapshot: Snapshot | None) -> tuple[DataFile, ...]:
     if snapshot is None:
         return ()
     files = []
-    for path, content in _avro(table, snapshot.manifest_list, lambda m: (str(m["manifest_path"]), m["content"])):
+    manifests = _avro(
+        table, snapshot.manifest_list, lambda m: (str(m["manifest_path"]), m["content"], m["added_snapshot_id"])
+    )
+    for path, content, by in manifests:
+        if added and by != snapshot.id:
+            continue
         if content != 0:
             raise LakeError(
                 f"table {table}: expected data files only, found delete files written by another engine; "

@@ -15,8 +15,17 @@ from stedi.tables import DataFile
 class Engine(Protocol):
     """What a build asks of an engine."""
 
-    def bind(self, table: str, files: Iterable[DataFile]) -> None:
-        """Makes a table, pinned to exactly these files, readable under its name from now on."""
+    def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
+        """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
+
+    def view(self, name: str, sql: str) -> None:
+        """Gives a SELECT a name for this session; it is computed anew wherever it is read."""
+
+    def keep(self, view: str, sql: str) -> None:
+        """Computes a SELECT once and gives the result a name for this session."""
+
+    def holding(self, files: Iterable[DataFile], column: str, values: str) -> tuple[DataFile, ...]:
+        """Returns those of some files that have a row whose column is among the values of a SELECT."""
 
     def write(self, table: str, sql: str, folder: Path) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder and returns them, on disk."""

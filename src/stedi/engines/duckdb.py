@@ -26,6 +26,8 @@ _MEMORY = (
     "the engine needs more memory or disk than it may take: raise engine.memory in lake.toml, or free disk "
     "space; nothing was published"
 )
+_ROW_GROUPS = 8
+"""Row groups a file, a million rows: taking out a few customers rewrites the files that hold them, not the table."""
 _WILDCARDS = frozenset("*?[")
 
 
@@ -67,9 +69,13 @@ class DuckDB:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def bind(self, table: str, files: Iterable[DataFile]) -> None:
-        """Makes a table, pinned to exactly these files, readable under its name from now on."""
-        self._execute(f"create or replace view {quoted(table)} as {scan(files, COLUMNS[table])}")
+    def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
+        """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
+        self.view(name, scan(files, COLUMNS[table or name]))
+
+    def view(self, name: str, sql: str) -> None:
+        """Gives a SELECT a name for this session; it is computed anew wherever it is read."""
+        self._execute(f"create or replace view {quoted(name)} as {sql}")
 
     def keep(self, view: str, sql: str) -> None:
         """Computes a view of several tables once for this session."""
@@ -78,8 +84,9 @@ class DuckDB:
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
         """Computes a view of addresses once for this session, with whom each address means beside it.
 
-        Adds `customer_id`, the pseudonym, and `person`, a number that stands for it in this session alone: keys of
-        eight bytes halve what joins and distinct rows cost.
+        Adds `customer_id`, the pseudonym, and `person`, a number that stands for it in this session alone, in every
+        view alike: keys of eight bytes halve what joins and distinct rows cost. Numbers follow the order of the
+        pseudonyms within the first view that has them, so that rows in the one order are in the other.
 
         Args:
             view: The view's name.
@@ -88,28 +95,38 @@ class DuckDB:
         """
         import pyarrow as pa
 
-        columns = "address varchar, customer_id varchar, person bigint"
-        self._execute(f"create or replace table {quoted(view)} ({columns})")
-        persons: dict[str, int] = {}
+        self._execute(f"create or replace table {quoted(view)} (address varchar, customer_id varchar)")
         for batch in self._batches(self._cursor(sql)):
             ids = [customer_id(address) for address in batch.column(0).to_pylist()]
-            numbers = [persons.setdefault(found, len(persons)) for found in ids]
-            people = pa.table(
-                {
-                    "address": batch.column(0),
-                    "customer_id": pa.array(ids, pa.string()),
-                    "person": pa.array(numbers, pa.int64()),
-                }
-            )
-            self.connection.register("pseudonymised", people)
+            found = pa.table({"address": batch.column(0), "customer_id": pa.array(ids, pa.string())})
+            self.connection.register("pseudonymised", found)
             self._execute(f"insert into {quoted(view)} select * from pseudonymised")
             self.connection.unregister("pseudonymised")
+        self._execute("create table if not exists persons (customer_id varchar, person bigint)")
+        self._execute(
+            "insert into persons select customer_id, (select count(*) from persons) + row_number() "
+            f"over (order by customer_id) from (select distinct customer_id from {quoted(view)}) "
+            "where customer_id not in (select customer_id from persons)"
+        )
+        self.keep(view, f"select address, customer_id, person from {quoted(view)} join persons using (customer_id)")
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
         with _failures():
             rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
         return rows
+
+    def holding(self, files: Iterable[DataFile], column: str, values: str) -> tuple[DataFile, ...]:
+        """Returns those of some files that have a row whose column is among the values of a SELECT."""
+        given = {file.path: file for file in files}
+        if not given:
+            return ()
+        paths = ", ".join(path_literal(path) for path in given)
+        found = self.rows(
+            f"select distinct filename from read_parquet([{paths}], filename = true, hive_partitioning = false) "
+            f"where {quoted(column)} in ({values})"
+        )
+        return tuple(given[path] for (path,) in sorted(found))
 
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""
@@ -155,7 +172,8 @@ class DuckDB:
         folder.parent.mkdir(parents=True, exist_ok=True)
         written = self._execute(
             f"copy (select {names} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "
-            f"compression_level 1, per_thread_output true, field_ids {{{ids}}}, return_stats true)"
+            f"compression_level 1, per_thread_output true, row_groups_per_file {_ROW_GROUPS}, "
+            f"field_ids {{{ids}}}, return_stats true)"
         ).fetchall()
         files = []
         for path, rows, size, _, statistics, *_ in written:

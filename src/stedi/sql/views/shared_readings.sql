@@ -24,7 +24,7 @@ motions as (
         p.person,
         a."timestamp" as moment
     from accelerometer_landing as a
-    inner join people as p on a."user" = p.address
+    inner join wearers as p on a."user" = p.address
     where p.person in (select person from shared)
 ),
 
@@ -46,6 +46,7 @@ select
     c.serialNumber,
     c.distanceFromObject,
     c.matches,
-    p.customer_id
+    p.customer_id,
+    c.person
 from counted as c
 left join (select distinct person, customer_id from people) as p on c.person = p.person

@@ -1,0 +1,459 @@
+"""Plan, stage, audit, publish: the tables below landing from the landed records.
+
+`plan` compares what each table says it was built from with what there is now. `build` works out what has changed
+(`changes`), or the whole table where it must, stages every planned table on a branch, audits all of them (`audits`),
+and only then publishes; a failure before that changes no table. What a table was built from stands in its published
+snapshot's properties and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stedi import __version__, tables
+from stedi.build import audits
+from stedi.build import plan as planning
+from stedi.build.changes import Changes
+from stedi.build.plan import Action, Step, policy
+from stedi.catalog import Catalog, TableState
+from stedi.config import Config
+from stedi.engines.duckdb import DuckDB, scan
+from stedi.privacy.pseudonyms import Key
+from stedi.tables import COLUMNS, DataFile, Graph, SqlTable
+
+__all__ = ["Action", "Build", "Built", "Progress", "Step", "build", "plan", "policy", "withheld"]
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build did to one table.
+
+    Attributes:
+        name: The table.
+        action: What was done.
+        reason: Why.
+        rows_added: Rows written.
+        rows_removed: Rows of the state before that are no longer there as files.
+        rows: Rows now.
+        seconds: Time taken to stage it.
+    """
+
+    name: str
+    action: Action
+    reason: str
+    rows_added: int
+    rows_removed: int
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One run of `build`.
+
+    Attributes:
+        run: The run's id, empty if there was nothing to do.
+        tables: What was done to each table, in the order of the build.
+        withheld: Readings of shared serial numbers that belong to nobody for certain (rule 6), now.
+        customers: Customers with landed records, now.
+        consenting: Those of them who agree to research, now.
+    """
+
+    run: str
+    tables: tuple[Built, ...]
+    withheld: int
+    customers: int
+    consenting: int
+
+
+@dataclass(slots=True)
+class _Staged:
+    """A table's new state between stage and publish.
+
+    Attributes:
+        step: What was done.
+        before: The table as it was.
+        files: All files of the new state.
+        new: Those of them that were written now.
+        gained: Those of these that hold rows to be added, and none that only moved.
+        leaving: Files of `before` that are no longer there.
+        added: Rows that came.
+        removed: Rows that left.
+        seconds: Time taken to stage it.
+        properties: What its snapshot will say besides lineage.
+        snapshot: The staged snapshot's id.
+    """
+
+    step: Step
+    before: TableState
+    files: tuple[DataFile, ...]
+    new: tuple[DataFile, ...]
+    gained: tuple[DataFile, ...]
+    leaving: tuple[DataFile, ...]
+    added: int
+    removed: int
+    seconds: float
+    properties: dict[str, str] = field(default_factory=dict)
+    snapshot: int = 0
+
+    @property
+    def base(self) -> int:
+        """The snapshot that it was staged from; `init` gives every table a first one."""
+        assert self.before.current is not None, "init gives every table a snapshot"
+        return self.before.current.id
+
+
+def plan(
+    states: Mapping[str, TableState],
+    config: Config,
+    now: int,
+    *,
+    full: bool = False,
+    graph: Graph | None = None,
+) -> tuple[Step, ...]:
+    """Returns what a build would do to each table, in build order.
+
+    Args:
+        states: The catalog's tables now.
+        config: The lake's settings.
+        now: The start of the build, epoch milliseconds.
+        full: Rebuild whatever the watermarks say.
+        graph: The SQL tables, by default the package's own.
+    """
+    return planning.plan(states, config, now, full=full, graph=graph or tables.graph())
+
+
+def build(
+    catalog: Catalog,
+    config: Config,
+    key: Key,
+    root: Path,
+    *,
+    now: int | None = None,
+    full: bool = False,
+    progress: Progress = lambda line: None,
+    graph: Graph | None = None,
+) -> Build:
+    """Brings every table below landing up to date; afterwards a second build has nothing to do.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        key: The lake's pseudonym key.
+        root: The lake's folder.
+        now: The start of the build, epoch milliseconds; the clock's by default.
+        full: Rebuild every table.
+        progress: Called with a line for each stage of the work.
+        graph: The SQL tables, by default the package's own.
+
+    Raises:
+        AuditFailed: A staged table breaks a rule; no table has changed.
+        CommitConflict: Somebody else moved a table meanwhile.
+    """
+    graph = graph or tables.graph()
+    now = int(time.time() * 1000) if now is None else now
+    before = catalog.tables()
+    steps = plan(before, config, now, full=full, graph=graph)
+    if all(step.action == "none" for step in steps):
+        return _result("", steps, {}, before)
+    run = f"{now:013d}-{secrets.token_hex(4)}"
+    work = _Run(catalog, config, key, graph, before, run, now)
+    temporary = root / "tmp" / run
+    try:
+        # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
+        with ThreadPoolExecutor(1) as beside:
+            warm = beside.submit(catalog.warm)
+            work.stage(steps, temporary, progress)
+            warm.result()
+        work.commit()
+        for name, change in work.staged.items():
+            progress(f"publish {name}")
+            catalog.publish(name, branch=run, staged=change.snapshot, base=change.base)
+    except BaseException:
+        work.discard()
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    done = tuple(work.staged[step.table].step if step.table in work.staged else _untouched(step) for step in steps)
+    return _result(run, done, work.staged, catalog.tables())
+
+
+class _Run:
+    """One build under way: what it pinned, and what it has staged so far."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        config: Config,
+        key: Key,
+        graph: Graph,
+        before: Mapping[str, TableState],
+        run: str,
+        now: int,
+    ) -> None:
+        self.staged: dict[str, _Staged] = {}
+        self._catalog, self._config, self._key, self._graph = catalog, config, key, graph
+        self._before, self._run, self._now = before, run, now
+        self._parameters: dict[str, str | int] = {"build_started": now, "readings": config.readings}
+        self._views: set[str] = set()
+
+    def stage(self, steps: Sequence[Step], temporary: Path, progress: Progress) -> None:
+        """Writes each table's new files and audits them all; nothing is committed yet."""
+        config = self._config
+        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+            for name, state in self._before.items():
+                engine.bind(name, self._catalog.files(state))
+            changes = Changes(
+                engine, self._graph, self._key, self._parameters, lambda view: self._view(engine, view)
+            )
+            for step in steps:
+                if step.action == "none" or not self._concerns(step):
+                    continue
+                progress(f"{step.action} {step.table}: {step.reason}")
+                started = time.monotonic()
+                change = self._rebuild(engine, step) if step.action == "rebuild" else self._change(engine, step, changes)
+                change.seconds = time.monotonic() - started
+                self.staged[step.table] = change
+                engine.bind(step.table, change.files)
+                engine.bind(f"{step.table}__added", change.gained, table=step.table)
+            progress("audit")
+            self._remember(engine, changes)
+            self._audit(engine)
+
+    def commit(self) -> None:
+        """Commits what was staged and audited to each table's branch."""
+        for name, change in self.staged.items():
+            change.snapshot = self._catalog.stage(
+                name,
+                change.new,
+                [file.path for file in change.leaving],
+                self._lineage(name),
+                branch=self._run,
+                base=change.base,
+            )
+
+    def discard(self) -> None:
+        """Removes what a failed run has staged; what it has published stays."""
+        for table in self._graph.tables():
+            # a failed clean-up must not hide why the run failed; what it leaves is an orphan
+            with suppress(Exception):
+                # the catalog knows what is published; this process may have died of the answer
+                history = self._catalog.table(table.name).history()
+                if not any(snapshot.summary.get("stedi.run") == self._run for snapshot in history):
+                    self._catalog.discard(table.name, self._run)
+                    for folder in (self._folder(table.name), self._folder(table.name, kept=True)):
+                        shutil.rmtree(folder, ignore_errors=True)
+
+    def _folder(self, table: str, *, kept: bool = False) -> Path:
+        return self._catalog.folder(table) / "data" / (f"{self._run}-kept" if kept else self._run)
+
+    def _concerns(self, step: Step) -> bool:
+        """Says whether anything has happened to an input, or to the clock, now that those above are worked out."""
+        if step.action == "rebuild" or any(window.rows for window in step.windows.values()):
+            return True
+        above = [self.staged[read] for read in step.windows if read in self.staged]
+        return any(change.added or change.removed for change in above) or not (step.windows.keys() & self._graph_tables)
+
+    @property
+    def _graph_tables(self) -> set[str]:
+        return {table.name for table in self._graph.tables()}
+
+    def _view(self, engine: DuckDB, name: str) -> None:
+        """Makes a view of the graph readable over whole tables, and what it reads, once."""
+        closure = self._graph.closure(name) | {name}
+        for view in self._graph.order():
+            if view in closure and view not in self._views and self._graph.selects[view].zone == "views":
+                _keep(engine, self._graph.selects[view], self._parameters, self._key)
+                self._views.add(view)
+
+    def _rebuild(self, engine: DuckDB, step: Step) -> _Staged:
+        name = step.table
+        for view in self._graph.closure(name):
+            if view in self._graph.selects and self._graph.selects[view].zone == "views":
+                self._view(engine, view)
+        before = self._before[name]
+        sql = engine.prepare(self._graph.selects[name].sql, self._parameters)
+        files = engine.write(name, sql, self._folder(name))
+        leaving = self._catalog.files(before)
+        return _Staged(step, before, files, files, files, leaving, _count(files), _count(leaving), 0.0)
+
+    def _change(self, engine: DuckDB, step: Step, changes: Changes) -> _Staged:
+        name, before = step.table, self._before[step.table]
+        assert before.current is not None, "a table that was never built is rebuilt"
+        for read, window in step.windows.items():
+            self._look_back(engine, read, window)
+        changes.work_out(name, int(before.current.summary["stedi.started"]))
+
+        files = self._catalog.files(before)
+        concerned = f"select customer_id from {name}__concerned"
+        leaving = engine.holding(files, "customer_id", concerned)
+        names = ", ".join(f'"{column.name}"' for column in COLUMNS[name])
+        held = scan(leaving, COLUMNS[name])
+        # before the table is bound anew: what is worked out reads it as it was
+        added = engine.write(name, f"select {names} from {name}__insert", self._folder(name))
+        kept: tuple[DataFile, ...] = ()
+        if leaving:
+            keep = f"select {names} from ({held}) where customer_id not in ({concerned})"
+            kept = engine.write(name, keep, self._folder(name, kept=True))
+        engine.keep(f"{name}__gone", f"select distinct customer_id from ({held}) where customer_id in ({concerned})")
+        stay = tuple(file for file in files if file not in leaving)
+        removed = _count(leaving) - _count(kept)
+        return _Staged(
+            replace(step, action="by-customer" if leaving else "append"),
+            before,
+            files=(*stay, *kept, *added),
+            new=(*kept, *added),
+            gained=added,
+            leaving=leaving,
+            added=_count(added),
+            removed=removed,
+            seconds=0.0,
+        )
+
+    def _look_back(self, engine: DuckDB, read: str, window: planning.Window) -> None:
+        """Binds an input as it was at the watermark, what it has gained since, and which customers have lost rows."""
+        state, change = self._before[read], self.staged.get(read)
+        engine.bind(f"{read}__old", self._catalog.files(state, window.since), table=read)
+        gained = self._catalog.added(state, window.appended)
+        engine.bind(f"{read}__added", (*gained, *(change.gained if change else ())), table=read)
+        if change is None:
+            engine.view(f"{read}__gone", "select null::varchar as customer_id where false")
+
+    def _lineage(self, name: str) -> dict[str, str]:
+        inputs = {}
+        for read in self._graph.inputs(name):
+            current = self._before[read].current
+            inputs[read] = self.staged[read].snapshot if read in self.staged else current and current.id
+        return {
+            "stedi.run": self._run,
+            "stedi.started": str(self._now),
+            "stedi.version": __version__,
+            "stedi.action": self.staged[name].step.action,
+            "stedi.sql": self._graph.fingerprint(name),
+            "stedi.policy": policy(self._config),
+            "stedi.inputs": json.dumps(inputs, sort_keys=True),
+            **self.staged[name].properties,
+        }
+
+    def _remember(self, engine: DuckDB, changes: Changes) -> None:
+        """Keeps what later plans and listings need with the table that it concerns."""
+        if "customers_trusted" in self.staged:
+            self._view(engine, "people")
+            [(customers,)] = engine.rows("select count(distinct customer_id) from people")
+            [(last, upcoming)] = engine.rows(
+                f"select max(shareWithResearchAsOfDate) filter (where shareWithResearchAsOfDate <= {self._now}), "
+                f"min(shareWithResearchAsOfDate) filter (where shareWithResearchAsOfDate > {self._now}) "
+                "from customers_landing"
+            )
+            dates = {"stedi.last-consent-at": last, "stedi.next-consent-at": upcoming}
+            properties = self.staged["customers_trusted"].properties
+            properties["stedi.customers"] = str(customers)
+            properties.update({name: str(date) for name, date in dates.items() if date is not None})
+        if "step_trainer_trusted" in self.staged:
+            change = self.staged["step_trainer_trusted"]
+            if change.step.action == "rebuild":
+                [(withheld,)] = engine.rows("select count(*) from shared_readings where matches <> 1")
+            else:
+                withheld = _recalled(change.before, "stedi.withheld") + changes.withheld
+            change.properties["stedi.withheld"] = str(withheld)
+
+    def _audit(self, engine: DuckDB) -> None:
+        rebuilt = {name for name, change in self.staged.items() if change.step.action == "rebuild"}
+        windows = [change.step.windows["customers_landing"] for change in self.staged.values()
+                   if "customers_landing" in change.step.windows]
+        appended = {snapshot.id: snapshot for window in windows for snapshot in window.appended}
+        engine.bind(
+            "customers_landing__news",
+            self._catalog.added(self._before["customers_landing"], appended.values()),
+            table="customers_landing",
+        )
+        starts = [int(change.before.current.summary["stedi.started"]) for change in self.staged.values()
+                  if change.step.action != "rebuild" and change.before.current]
+        low, high = min([*starts, self._now]), max([*starts, self._now])
+        audits.prove_consent(
+            engine,
+            self._key,
+            self._now,
+            since_consent=self._config.readings == "since-consent",
+            staged={name: None if name in rebuilt else change.new for name, change in self.staged.items()},
+            news="select email from customers_landing__news union all select email from customers_landing "
+            f"where shareWithResearchAsOfDate > {low} and shareWithResearchAsOfDate <= {high}",
+        )
+        audits.check_nulls({name: change.new for name, change in self.staged.items()})
+        audits.check_assertions(engine, rebuilt, self.staged.keys() - rebuilt)
+
+
+def _untouched(step: Step) -> Step:
+    return step if step.action == "none" else replace(step, action="none", reason="nothing has changed")
+
+
+def _count(files: Sequence[DataFile]) -> int:
+    return sum(file.rows for file in files)
+
+
+def withheld(catalog: Catalog, config: Config, key: Key, temporary: Path) -> list[tuple[datetime, str, int, int]]:
+    """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6), as landed now.
+
+    Returns:
+        Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
+    """
+    graph = tables.graph()
+    with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+        for name, state in catalog.tables().items():
+            engine.bind(name, catalog.files(state))
+        for name in graph.order():
+            if name in graph.closure("shared_readings") | {"shared_readings"} and graph.selects[name].zone == "views":
+                _keep(engine, graph.selects[name], {}, key)
+        rows = engine.rows(
+            "select sensorReadingTime, serialNumber, distanceFromObject, matches from shared_readings "
+            "where matches <> 1 order by serialNumber, sensorReadingTime, distanceFromObject"
+        )
+    return [
+        (datetime.fromtimestamp(at / 1000, UTC), serial, distance, matches) for at, serial, distance, matches in rows
+    ]
+
+
+def _keep(engine: DuckDB, view: SqlTable, parameters: Mapping[str, str | int], key: Key) -> None:
+    sql = engine.prepare(view.sql, parameters)
+    if view.name in ("people", "wearers"):
+        engine.pseudonymise(view.name, sql, key.customer_id)
+    else:
+        engine.keep(view.name, sql)
+
+
+def _result(run: str, steps: Sequence[Step], staged: Mapping[str, _Staged], after: Mapping[str, TableState]) -> Build:
+    built = []
+    for step in steps:
+        change, rows = staged.get(step.table), _rows(after[step.table])
+        built.append(
+            Built(step.table, step.action, step.reason, 0, 0, rows, 0.0)
+            if change is None
+            else Built(step.table, step.action, step.reason, rows, _rows(change.before), rows, change.seconds)
+        )
+    trusted, steps_trusted = after["customers_trusted"], after["step_trainer_trusted"]
+    return Build(
+        run,
+        tuple(built),
+        withheld=_recalled(steps_trusted, "stedi.withheld"),
+        customers=_recalled(trusted, "stedi.customers"),
+        consenting=_rows(trusted),
+    )
+
+
+def _recalled(state: TableState, count: str) -> int:
+    return int(state.current.summary.get(count, 0)) if state.current else 0
+
+
+def _rows(state: TableState) -> int:
+    return state.current.total("records") if state.current else 0
