@@ -15,6 +15,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from stedi.contracts import Kind
+from stedi.errors import LakeError
 from stedi.records import CONTRACTS
 
 if TYPE_CHECKING:
@@ -216,22 +217,41 @@ def parse(sql: str) -> exp.Expr:
     return sqlglot.parse_one(sql, dialect="duckdb")
 
 
-def over(sql: str, relations: Mapping[str, str]) -> str:
+def over(sql: str, relations: Mapping[str, str], parameters: Mapping[str, str | int] | None = None) -> str:
     """Returns a SELECT that reads other relations in place of some tables, and is the same otherwise.
+
+    Works on tokens: parsing and writing out each SELECT would take longer than a small build may.
 
     Args:
         sql: A SELECT in the lake's dialect.
-        relations: For each table to be replaced, the relation that it reads instead.
+        relations: For each table to be replaced, the name of what it reads instead.
+        parameters: What `$name` stands for; without them parameters stay.
+
+    Raises:
+        LakeError: It has a parameter that is not given.
     """
-    from sqlglot import exp
+    import sqlglot
 
-    def replaced(node: exp.Expr) -> exp.Expr:
-        if isinstance(node, exp.Table) and node.name in relations:
+    pieces: list[str] = []
+    end = 0
+    tokens = sqlglot.tokenize(sql, dialect="duckdb")
+    for before, token, after in zip([None, *tokens], tokens, [*tokens[1:], None], strict=False):
+        text = sql[token.start : token.end + 1]
+        follows = before.token_type if before is not None else None
+        if follows in (sqlglot.TokenType.FROM, sqlglot.TokenType.JOIN) and token.text in relations:
             # columns may be named by the table: what is read instead goes by its name
-            return exp.to_table(relations[node.name], dialect="duckdb").as_(node.alias or node.name, table=True)
-        return node
-
-    return str(parse(sql).transform(replaced).sql("duckdb", comments=False))
+            named = after is not None and after.token_type is sqlglot.TokenType.ALIAS
+            text = relations[token.text] + ("" if named else f" as {token.text}")
+        elif follows is sqlglot.TokenType.PARAMETER and parameters is not None:
+            if token.text not in parameters:
+                raise LakeError(f"SQL parameter ${token.text}: expected one of {', '.join(sorted(parameters))}")
+            value = parameters[token.text]
+            pieces.pop()
+            text = str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+        # between tokens stand blanks and comments
+        pieces.append(f" {text}" if token.start > end else text)
+        end = token.end + 1
+    return "".join(pieces).strip()
 
 
 @cache

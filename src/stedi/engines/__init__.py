@@ -33,5 +33,5 @@ class Engine(Protocol):
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
 
-    def prepare(self, sql: str, parameters: Mapping[str, str | int]) -> str:
-        """Returns a SELECT of the lake's dialect in the engine's own, with its parameters filled in."""
+    def prepare(self, sql: str, parameters: Mapping[str, str | int], relations: Mapping[str, str] | None = None) -> str:
+        """Returns a SELECT of the lake's dialect in the engine's own, parameters filled in, over other relations."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedi import durable
 from stedi.errors import LakeError
-from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile, parse
+from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile, over
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,23 +133,18 @@ class DuckDB:
         for batch in self._batches(self._execute(sql)):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
-    def prepare(self, sql: str, parameters: Mapping[str, str | int]) -> str:
-        """Returns a SELECT with its `$parameters` filled in as literals.
+    def prepare(self, sql: str, parameters: Mapping[str, str | int], relations: Mapping[str, str] | None = None) -> str:
+        """Returns a SELECT of the lake's dialect, which is DuckDB's, with its `$parameters` filled in as literals.
+
+        Args:
+            sql: The SELECT.
+            parameters: What the parameters stand for.
+            relations: What to read in place of some tables.
 
         Raises:
             LakeError: It names a parameter that is not given.
         """
-        from sqlglot import exp
-
-        def filled(node: exp.Expr) -> exp.Expr:
-            if isinstance(node, exp.Placeholder):
-                name = node.name
-                if name not in parameters:
-                    raise LakeError(f"SQL parameter ${name}: expected one of {', '.join(sorted(parameters))}")
-                return exp.convert(parameters[name])
-            return node
-
-        return str(parse(sql).transform(filled).sql("duckdb", comments=False))
+        return over(sql, relations or {}, parameters)
 
     def write(self, table: str, sql: str, folder: Path) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder.

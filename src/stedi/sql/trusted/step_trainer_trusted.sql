@@ -8,13 +8,13 @@ select
     o.distanceFromObject
 from (
     select distinct
-        c.customer_id,
-        c.person,
+        n.customer_id,
+        n.person,
         s.sensorReadingTime,
         s.serialNumber,
         s.distanceFromObject
     from step_trainer_landing as s
-    inner join claims as c on s.serialNumber = c.serialNumber and c.claimants = 1
+    inner join claims as n on s.serialNumber = n.serialNumber and n.claimants = 1
     union all
     select
         customer_id,
