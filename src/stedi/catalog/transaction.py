@@ -28,6 +28,8 @@ class Transaction(IcebergTransaction):
     def table_metadata(self) -> TableMetadata:
         """The table's metadata with the changes of this transaction."""
         base, updates = self._table.metadata, self._updates
+        if not updates:
+            return base
         if self._shown is None or self._shown[0] is not base or self._shown[1] is not updates:
             self._shown = base, updates, super().table_metadata
         return self._shown[2]
