@@ -1,4 +1,4 @@
-"""The law of builds: whatever was landed, in whatever order, a build gives what a rebuild gives, and what the oracle says.
+"""The law of builds: whatever was landed, in whatever order, a build gives what a rebuild and the oracle give.
 
 A *run* is a list of steps, plain JSON, so that one that broke the law can be kept as a case and played again:
 
@@ -24,9 +24,7 @@ from typing import Any, Protocol
 import lakes
 import oracle
 import quick
-from stedi import build as building
 from stedi.config import Readings
-from stedi.lake import Lake
 from stedi.privacy.pseudonyms import Key
 from worlds import FEEDS
 
@@ -89,7 +87,7 @@ class Law:
         self.met = Counter[str]()
         self._subject, self._key = subject, key
         self._files, self._now = 0, now
-        self._readings: Readings = "all"
+        self.readings: Readings = "all"
         self._before: Known | None = None
         self._fresh: list[Records] = []
 
@@ -100,6 +98,7 @@ class Law:
             Broken: A build gave other tables than the oracle, or the build after it had something to do.
         """
         self.steps.append(step)
+        self.met["steps"] += 1
         match dict(step):
             case {"deliver": records}:
                 self.waiting += [{feed: found} for feed, found in records.items() if found]
@@ -118,7 +117,7 @@ class Law:
             case {"now": now}:
                 self._now = now
             case {"readings": readings}:
-                self._readings = readings
+                self.readings = readings
             case {"build": full}:
                 self._build(full)
             case {"maintain": True}:
@@ -139,8 +138,8 @@ class Law:
                 self.landed[feed] += found
 
     def _build(self, full: bool) -> None:
-        published = self._subject.build(self._now, self._readings, full=full)
-        expected = oracle.tables(self.landed, self._now, self._readings, self._key.customer_id)
+        published = self._subject.build(self._now, self.readings, full=full)
+        expected = oracle.tables(self.landed, self._now, self.readings, self._key.customer_id)
         for table in oracle.TABLES:
             wanted, found = Counter(getattr(expected, table)), published.contents[table]
             if found != wanted:
@@ -150,7 +149,7 @@ class Law:
         if published.listed is not None and published.listed != Counter(expected.withheld):
             raise Broken(f"withheld: expected {expected.withheld}, found {list(published.listed.elements())}")
         self._subject.idle(self._now)
-        known = Known(expected, self._now, self._readings, {feed: tuple(found) for feed, found in self.landed.items()})
+        known = Known(expected, self._now, self.readings, {feed: tuple(found) for feed, found in self.landed.items()})
         self.met.update(_met(self._before, known, self._fresh, full=full, key=self._key))
         self._before, self._fresh = known, []
 

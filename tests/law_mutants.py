@@ -1,7 +1,7 @@
 """Builds that are wrong in one way each, to see that the law would notice.
 
 A wrong build is a function of what was true at the build before and what is true now, so that it takes no lake:
-`Wrong` answers as a lake would whose incremental builds have that one fault. Its first build and every full one are right.
+`Wrong` answers as a lake would whose incremental builds have that one fault; its first build and full ones are right.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import pytest
@@ -73,10 +73,11 @@ def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
     known: dict[Any, Any] = {}
     _KEPT.append(known)
 
-    def remembered(*arguments: Any) -> Any:
-        key = tuple(getattr(argument, "manifest_list", argument) for argument in arguments)
+    def remembered(*arguments: Any, **options: Any) -> Any:
+        what = tuple(getattr(argument, "manifest_list", argument) for argument in arguments)
+        key = (what, *options.items())
         if key not in known:
-            known[key] = function(*arguments)
+            known[key] = function(*arguments, **options)
         return known[key]
 
     return remembered
@@ -85,7 +86,7 @@ def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
 class _Metadata:
     """PyIceberg's reader of metadata files, which never change once they are written."""
 
-    _known: dict[str, Any] = {}
+    _known: ClassVar[dict[str, Any]] = {}
     _KEPT.append(_known)
 
     @staticmethod
@@ -109,15 +110,14 @@ class _AtOnce(Executor):
 
 
 _prepare = DuckDB.prepare
+_statements: dict[tuple[object, ...], str] = {}
 
 
-@cache
-def _prepared_once(sql: str, parameters: tuple[tuple[str, str | int], ...]) -> str:
-    return _prepare(None, sql, dict(parameters))  # type: ignore[arg-type] # it does not look at its engine
-
-
-def _prepared(engine: DuckDB, sql: str, parameters: dict[str, str | int]) -> str:
-    return _prepared_once(sql, tuple(sorted(parameters.items())))
+def _prepared(engine: DuckDB, sql: str, *settings: Mapping[str, Any]) -> str:
+    key = (sql, *(tuple(sorted(setting.items())) for setting in settings))
+    if key not in _statements:
+        _statements[key] = _prepare(engine, sql, *settings)
+    return _statements[key]
 
 
 class _Session:

@@ -1,7 +1,7 @@
 """The law of builds: whatever happens to a lake, its tables are those of a rebuild and of the oracle.
 
 Cases that once broke it come first. `STEDI_NIGHTLY=1` plays 5,000 runs of a seed that it prints, and `STEDI_LAW_SEED`
-plays one again; other runs are the same 200 each time. A run that breaks the law is made small and kept among the cases.
+plays one again; other runs are the same 200 each time. A run that breaks the law is made small and kept as a case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import law_machine
 import quick
 from conftest import KEY, REPOSITORY
 from lakes import Slate
-from law import Law, RealLake, Step
+from law import RealLake
 from law_mutants import MUTANTS, Wrong
 from stedi.privacy.pseudonyms import Key
 
