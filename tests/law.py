@@ -86,7 +86,7 @@ class Law:
         self.landed: dict[str, list[dict[str, object]]] = {feed: [] for feed in FEEDS}
         self.met = Counter[str]()
         self._subject, self._key = subject, key
-        self._files, self._now = 0, now
+        self._files, self.now = 0, now
         self.readings: Readings = "all"
         self._before: Known | None = None
         self._fresh: list[Records] = []
@@ -115,7 +115,7 @@ class Law:
                     self._subject.again(number % self._files)
                     self.met["a file landed again"] += 1
             case {"now": now}:
-                self._now = now
+                self.now = now
             case {"readings": readings}:
                 self.readings = readings
             case {"build": full}:
@@ -138,8 +138,8 @@ class Law:
                 self.landed[feed] += found
 
     def _build(self, full: bool) -> None:
-        published = self._subject.build(self._now, self.readings, full=full)
-        expected = oracle.tables(self.landed, self._now, self.readings, self._key.customer_id)
+        published = self._subject.build(self.now, self.readings, full=full)
+        expected = oracle.tables(self.landed, self.now, self.readings, self._key.customer_id)
         for table in oracle.TABLES:
             wanted, found = Counter(getattr(expected, table)), published.contents[table]
             if found != wanted:
@@ -148,8 +148,8 @@ class Law:
             raise Broken(f"withheld: expected {len(expected.withheld)}, found {published.withheld}")
         if published.listed is not None and published.listed != Counter(expected.withheld):
             raise Broken(f"withheld: expected {expected.withheld}, found {list(published.listed.elements())}")
-        self._subject.idle(self._now)
-        known = Known(expected, self._now, self.readings, {feed: tuple(found) for feed, found in self.landed.items()})
+        self._subject.idle(self.now)
+        known = Known(expected, self.now, self.readings, {feed: tuple(found) for feed, found in self.landed.items()})
         self.met.update(_met(self._before, known, self._fresh, full=full, key=self._key))
         self._before, self._fresh = known, []
 
