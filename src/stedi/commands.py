@@ -325,6 +325,33 @@ def quarantine(options: argparse.Namespace) -> int:
     return 0
 
 
+def maintain(options: argparse.Namespace) -> int:
+    """Compacts, expires and removes, or shows what it would."""
+    from stedi import maintain
+
+    progress = terminal.Progress()
+    done = _open(options).maintain(dry_run=options.dry_run, progress=progress)
+    progress.close()
+    if wants_json(options):
+        terminal.document(maintain.to_json(done))
+        return 0
+    kinds = ("data", "manifests", "metadata", "partial")
+    terminal.table(
+        ("table", "small files", "bytes", "into", "manifests merged", "expired", *kinds, "freed"),
+        [
+            (
+                *(table.name, table.files, table.bytes, table.into, table.manifests, len(table.expired)),
+                *(table.removed[kind].files if kind in table.removed else 0 for kind in kinds),
+                table.freed,
+            )
+            for table in done.tables
+        ],
+    )
+    left = f"temporary files: {done.temporary.files:,}, {done.temporary.bytes:,} bytes"
+    terminal.line(f"\n{'to free' if options.dry_run else 'freed'}: {done.freed:,} bytes ({left})")
+    return 0
+
+
 def crawl(options: argparse.Namespace) -> int:
     """Infers schemas and shows drift."""
     from stedi import crawl

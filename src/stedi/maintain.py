@@ -1,0 +1,378 @@
+"""Fewer files, fewer snapshots, less disk, the same rows: compact, expire, remove, table by table.
+
+Each table is worked on under the locks of the commands that write it. Its small files are rewritten into larger ones
+and committed as one snapshot; then old snapshots expire; then files that no snapshot uses are unlinked. Commits
+come first and unlinking last, so what dies on the way leaves whole tables, and the next maintenance does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from stedi import durable, leftovers
+from stedi.catalog import Catalog, TableState
+from stedi.catalog.snapshots import manifests
+from stedi.catalog.unused import Unused, unused
+from stedi.config import Config
+from stedi.engines.duckdb import DuckDB, quoted
+from stedi.errors import LakeError
+from stedi.landing import journal
+from stedi.tables import ZONES, DataFile
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+
+_SMALL = 0.5
+"""A file is small below this share of the target size."""
+_WORTH = 4
+"""A small file is rewritten together with smaller ones that amount to at least the fourth part of it: otherwise each
+night would write the table anew, and keep what it replaces, for the sake of a few rows."""
+_MANIFESTS = 10
+"""Manifests that a table may have before they are merged for their own sake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Files of one kind that were removed, or would be."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """What maintenance did to one table, or would do.
+
+    Attributes:
+        name: The table.
+        files: Small data files that were rewritten.
+        bytes: Their size.
+        into: How many files they became.
+        manifests: Manifests that became one; 0 if they stay.
+        expired: Ids of the snapshots that expired, and of those that a killed command had staged.
+        removed: What was removed of each kind: `data`, `manifests`, `metadata`, `partial`.
+    """
+
+    name: str
+    files: int
+    bytes: int
+    into: int
+    manifests: int
+    expired: tuple[int, ...]
+    removed: Mapping[str, Removed]
+
+    @property
+    def freed(self) -> int:
+        """Bytes of everything that was removed."""
+        return sum(removed.bytes for removed in self.removed.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """One run of `maintain`.
+
+    Attributes:
+        run: The run's id; empty for a dry run.
+        tables: What was done to each table, in the order in which data flow.
+        temporary: What killed commands have left in `tmp/`, `pending/` and beside the settings.
+    """
+
+    run: str
+    tables: tuple[Maintained, ...]
+    temporary: Removed
+
+    @property
+    def freed(self) -> int:
+        """Bytes of everything that was removed."""
+        return sum(table.freed for table in self.tables) + self.temporary.bytes
+
+
+def maintain(
+    catalog: Catalog,
+    config: Config,
+    root: Path,
+    *,
+    dry_run: bool = False,
+    progress: Progress = lambda what, share: None,
+) -> Maintenance:
+    """Compacts small files, expires old snapshots and removes what nothing uses; every table keeps its rows.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        root: The lake's folder.
+        dry_run: Only say what would be done; takes no lock, so a command at work can change it.
+        progress: Told how far the work is.
+
+    Raises:
+        CommitConflict: Somebody outside this program moved a table meanwhile.
+        LakeError: A table's files lie outside the lake's folder or cannot be read; nothing of it was removed.
+    """
+    work = _Run(catalog, config, root)
+    if dry_run:
+        return Maintenance("", tuple(work.foreseen(name) for name in ZONES), _total(work.temporary()))
+    done = []
+    with _locked(root, ["maintain"], progress):
+        for number, name in enumerate(ZONES):
+            progress(f"maintain {name}", number / len(ZONES))
+            # a build reads landing tables: it must not lose a file that it has pinned
+            with _locked(root, ["build", "land"] if ZONES[name] == "landing" else ["build"], progress):
+                done.append(work.table(name))
+        with _locked(root, ["build", "land"], progress):
+            temporary = work.temporary()
+            for path in temporary:
+                _remove(path)
+    return Maintenance(work.run, tuple(done), _total(temporary))
+
+
+def to_json(done: Maintenance) -> dict[str, object]:
+    """Returns a run as what `--json` prints."""
+
+    def plain(removed: Removed) -> dict[str, int]:
+        return {"files": removed.files, "bytes": removed.bytes}
+
+    return {
+        "run": done.run,
+        "tables": [
+            {
+                "name": table.name,
+                "compacted": {"files": table.files, "bytes": table.bytes, "into": table.into},
+                "manifests": table.manifests,
+                "expired": list(table.expired),
+                "removed": {kind: plain(removed) for kind, removed in table.removed.items()},
+                "freed": table.freed,
+            }
+            for table in done.tables
+        ],
+        "temporary": plain(done.temporary),
+        "freed": done.freed,
+    }
+
+
+@contextmanager
+def _locked(root: Path, commands: Iterable[str], progress: Progress) -> Iterator[None]:
+    """Holds off other runs of some commands; whoever needs several locks takes `build.lock` before `land.lock`."""
+    with ExitStack() as stack:
+        for command in commands:
+            waiting = partial(progress, f"waiting for another {command}", None)
+            stack.enter_context(durable.lock(root / f"{command}.lock", wait=True, waiting=waiting))
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Compaction:
+    """What makes a table quick to read again.
+
+    Attributes:
+        groups: Small files, and of each group of them one file is to be made.
+        manifests: Manifests that become one; 0 if there is nothing to do.
+    """
+
+    groups: tuple[tuple[DataFile, ...], ...]
+    manifests: int
+
+    @property
+    def leaving(self) -> list[DataFile]:
+        return [file for group in self.groups for file in group]
+
+
+class _Run:
+    """One maintenance, from table to table."""
+
+    def __init__(self, catalog: Catalog, config: Config, root: Path) -> None:
+        self.run = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+        self._catalog, self._config, self._root = catalog, config, root
+        self._grace = config.grace_hours * 3600
+
+    def table(self, name: str) -> Maintained:
+        """Does all that there is to do to one table; the caller holds the locks of those who write it."""
+        catalog = self._catalog
+        if ZONES[name] == "landing":
+            journal.finish(catalog, self._root / "pending")  # files that a journal names are nobody's yet
+        compaction = self._compaction(catalog.table(name))
+        if compaction.manifests:
+            self._compact(name, compaction)
+        states = catalog.tables()
+        state = states[name]
+        expired, branches = self._expired(states, name), leftovers.staged(state)
+        if (expired or branches) and state.current:
+            catalog.expire(name, expired, branches, base=state.current.id)
+            state = catalog.table(name)
+        now = time.time()
+        removed = unused(state, catalog.folder(name), before=now - self._grace, seen=now - self._grace)
+        for file in removed:
+            file.path.unlink(missing_ok=True)
+        _prune(catalog.folder(name) / "data")
+        return _outcome(name, compaction, expired, removed)
+
+    def foreseen(self, name: str) -> Maintained:
+        """Returns what `table` would do now."""
+        states = self._catalog.tables()
+        state, now = states[name], time.time()
+        compaction = self._compaction(state)
+        expired = self._expired(states, name, compacted=bool(compaction.manifests))
+        # with a time of grace, what expires now is removed when that has passed
+        without = frozenset() if self._grace else expired
+        before = now - self._grace
+        removed = unused(state, self._catalog.folder(name), before=before, seen=before, without=without)
+        stay = {file.path for file in self._catalog.files(state)} - {file.path for file in compaction.leaving}
+        stay |= journal.named(self._root / "pending")
+        stay = {os.path.realpath(path) for path in stay}
+        return _outcome(name, compaction, expired, [file for file in removed if str(file.path) not in stay])
+
+    def temporary(self) -> dict[Path, Removed]:
+        """Returns what commands have left outside of the tables and nobody alive holds."""
+        before = time.time() - self._grace
+        pending = self._root / "pending"
+        found = {}
+        for entry in [
+            *_entries(self._root / "tmp"),
+            *(entry for folder in (self._root, pending) for entry in _entries(folder) if entry.suffix == ".partial"),
+        ]:
+            with suppress(FileNotFoundError):  # its command has just ended, and removed it
+                folder = entry.is_dir() and not entry.is_symlink()
+                states = {path: path.lstat() for path in ([entry, *entry.rglob("*")] if folder else [entry])}
+                old = all(status.st_mtime <= before for status in states.values())
+                if old and not (folder and durable.is_held(entry)):
+                    sizes = [status.st_size for status in states.values() if not stat.S_ISDIR(status.st_mode)]
+                    found[entry] = Removed(len(sizes), sum(sizes))
+        return found
+
+    def _compaction(self, state: TableState) -> _Compaction:
+        groups = _groups(self._catalog.files(state), self._config.target_bytes)
+        listed = manifests(state.name, state.current)
+        return _Compaction(groups, listed if groups or listed > _MANIFESTS else 0)
+
+    def _compact(self, name: str, compaction: _Compaction) -> None:
+        """Writes a file for each group and commits all of them in one snapshot."""
+        catalog, current = self._catalog, self._catalog.table(name).current
+        assert current is not None, "a table with files has a snapshot"
+        folder, temporary = catalog.folder(name) / "data" / self.run, self._root / "tmp" / self.run
+        try:
+            added = list[DataFile]()
+            # one thread makes one file
+            with DuckDB(memory=self._config.engine_memory, threads=1, temporary=temporary) as engine:
+                for number, group in enumerate(compaction.groups):
+                    engine.bind(name, group)
+                    files = engine.write(name, f"select * from {quoted(name)}", folder / str(number))
+                    expected, found = (sum(file.rows for file in side) for side in (group, files))
+                    if found != expected:
+                        raise LakeError(
+                            f"{name}: expected {expected} rows in its small files, found {found}: one is damaged; "
+                            "nothing was changed. See docs/operations.md on recovery"
+                        )
+                    added += files
+            durable.sync(folder.parent)
+            # what the table was built from still holds: its rows are the same
+            lineage = {key: value for key, value in current.summary.items() if key.startswith("stedi.")}
+            properties = {**lineage, "stedi.maintained": self.run}
+            leaving = [file.path for file in compaction.leaving]
+            catalog.replace(name, added, leaving, properties, base=current.id)
+        except BaseException:
+            # a failed clean-up must not hide why it failed; what it leaves is removed later
+            with suppress(Exception):
+                if not any(s.summary.get("stedi.maintained") == self.run for s in catalog.table(name).snapshots):
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _expired(self, states: Mapping[str, TableState], name: str, *, compacted: bool = False) -> frozenset[int]:
+        """Returns the snapshots that nobody needs any more, and those that a killed command has staged.
+
+        Args:
+            states: All tables.
+            name: The table.
+            compacted: Count as if the current snapshot were replaced by another now.
+        """
+        state, now = states[name], time.time() * 1000
+        oldest = now - self._config.keep_days * 86_400_000
+        history = state.history()
+        watermarks = _watermarks(states, name)
+        needed = max((n for n, snapshot in enumerate(history) if snapshot.id in watermarks), default=-1)
+        keep = set(state.tags.values())
+        keep |= {head for branch, head in state.branches.items() if branch not in leftovers.staged(state)}
+        ends = now if compacted else float("inf")  # when it stopped being what readers see
+        for n, snapshot in enumerate(history):
+            if n + compacted < self._config.keep_snapshots or ends > oldest or n <= needed:
+                keep.add(snapshot.id)
+            ends = snapshot.at
+        staged = {state.branches[branch] for branch in leftovers.staged(state)}
+        ancestors = {snapshot.id for snapshot in history}
+        keep |= {s.id for s in state.snapshots if s.id not in ancestors | staged and s.at > oldest}
+        return frozenset(snapshot.id for snapshot in state.snapshots if snapshot.id not in keep)
+
+
+def _groups(files: Iterable[DataFile], target: int) -> tuple[tuple[DataFile, ...], ...]:
+    """Returns the small files that are worth rewriting, in groups that make about one file of the target size each."""
+    small = sorted((file for file in files if file.bytes < _SMALL * target), key=lambda file: file.bytes)
+    total, worth = 0, 0
+    for number, file in enumerate(small, start=1):
+        if file.bytes <= _WORTH * total:
+            worth = number
+        total += file.bytes
+    groups: list[list[DataFile]] = []
+    size = 0
+    for file in sorted(small[:worth], key=lambda file: file.path):  # which is the order in which they were written
+        if not groups or size + file.bytes > target:
+            groups.append([])
+            size = 0
+        groups[-1].append(file)
+        size += file.bytes
+    return tuple(tuple(group) for group in groups if len(group) > 1)
+
+
+def _watermarks(states: Mapping[str, TableState], name: str) -> set[int]:
+    """Returns the snapshots of a table that the others were last built from."""
+    built = [json.loads(state.current.summary.get("stedi.inputs", "{}")) for state in states.values() if state.current]
+    return {inputs[name] for inputs in built if name in inputs}
+
+
+def _outcome(name: str, compaction: _Compaction, expired: Iterable[int], removed: Iterable[Unused]) -> Maintained:
+    leaving = compaction.leaving
+    kinds: dict[str, Removed] = {}
+    for file in removed:
+        before = kinds.get(file.kind, Removed(0, 0))
+        kinds[file.kind] = Removed(before.files + 1, before.bytes + file.bytes)
+    return Maintained(
+        name,
+        len(leaving),
+        sum(file.bytes for file in leaving),
+        len(compaction.groups),
+        compaction.manifests,
+        tuple(sorted(expired)),
+        kinds,
+    )
+
+
+def _total(temporary: Mapping[Path, Removed]) -> Removed:
+    found = temporary.values()
+    return Removed(sum(removed.files for removed in found), sum(removed.bytes for removed in found))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _prune(folder: Path) -> None:
+    """Removes the folders below a folder that hold nothing."""
+    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        with suppress(OSError):  # it holds something
+            path.rmdir()
