@@ -300,16 +300,15 @@ class _Run:
         history = state.history()
         watermarks = _watermarks(states, name)
         needed = max((n for n, snapshot in enumerate(history) if snapshot.id in watermarks), default=-1)
-        keep = set(state.tags.values())
-        keep |= {head for branch, head in state.branches.items() if branch not in leftovers.staged(state)}
+        ours = leftovers.staged(state)
+        keep = {*state.tags.values(), *(head for name, head in state.branches.items() if name not in ours | {"main"})}
         ends = now if compacted else float("inf")  # when it stopped being what readers see
         for n, snapshot in enumerate(history):
             if n + compacted < self._config.keep_snapshots or ends > oldest or n <= needed:
                 keep.add(snapshot.id)
             ends = snapshot.at
-        staged = {state.branches[branch] for branch in leftovers.staged(state)}
-        ancestors = {snapshot.id for snapshot in history}
-        keep |= {s.id for s in state.snapshots if s.id not in ancestors | staged and s.at > oldest}
+        judged = {*(snapshot.id for snapshot in history), *(state.branches[branch] for branch in ours)}
+        keep |= {snapshot.id for snapshot in state.snapshots if snapshot.id not in judged and snapshot.at > oldest}
         return frozenset(snapshot.id for snapshot in state.snapshots if snapshot.id not in keep)
 
 
