@@ -70,7 +70,7 @@ class Rewrite(_SnapshotProducer["Rewrite"]):
 
     def _refresh_for_retry(self) -> None:
         super()._refresh_for_retry()
-        del self._live
+        self.__dict__.pop("_live", None)
 
 
 def _changed(entry: ManifestEntry, status: ManifestEntryStatus, snapshot_id: int | None) -> ManifestEntry:

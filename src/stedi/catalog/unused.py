@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,9 +87,10 @@ class _Search:
             for name in names:
                 path = os.path.join(where, name)
                 kind = _kind(name, data=path.startswith(os.path.join(self._folder, "data", "")))
-                status = os.lstat(path)
-                if kind and status.st_mtime <= before:
-                    self.found[path] = Unused(Path(path), kind, status.st_size)
+                with suppress(FileNotFoundError):  # another command has just removed it
+                    status = os.lstat(path)
+                    if kind and status.st_mtime <= before:
+                        self.found[path] = Unused(Path(path), kind, status.st_size)
 
     def keep(self, locations: Iterable[str]) -> None:
         """Takes files out of what was found.
