@@ -41,7 +41,7 @@ from lakes import (
 )
 from stedi import durable, maintain
 from stedi.catalog import Catalog
-from stedi.engines.duckdb import DuckDB
+from stedi.engines.duckdb import FILE_ROWS, DuckDB
 from stedi.errors import CommitConflict, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.maintain import Maintained, Maintenance, Removed
@@ -202,6 +202,22 @@ class TestCompaction:
         land(grown, slate, 7)
         assert theirs(grown, ACCELEROMETER).scan().to_arrow().num_rows == 32
 
+    def test_a_customer_s_rows_lie_together_as_a_build_has_written_them(self, lake: Lake) -> None:
+        table = "accelerometer_trusted"
+        with DuckDB(memory="100MB", threads=1, temporary=lake.root / "tmp" / "t") as engine:
+            for n in range(3):
+                people = 'select hash(i % 1000 + 1)::varchar as customer_id, instant(1000 - i % 7 + 1) as "timestamp", '
+                sql = f"{people} {n}::double as x, 0.0::double as y, 0.0::double as z from range(100_000) as t (i)"
+                files = engine.write(table, sql, lake.catalog.folder(table) / "data" / str(n))
+                lake.catalog.append(table, files, {})
+            lake.maintain()
+            files = lake.catalog.files(lake.catalog.table(table))
+            assert len(files) == 1
+            read = f"select customer_id, \"timestamp\" from read_parquet('{files[0].path}')"
+            found = engine.rows(read)
+        assert len(found) == 300_000
+        assert found == sorted(found)
+
     def test_a_thousand_manifests_become_one_for_their_own_sake(self, lake: Lake) -> None:
         for n in range(maintain._MANIFESTS):
             lake.catalog.append(ACCELEROMETER, [fake(lake, n, 2_000_000_000)], {"stedi.batch": str(n)})
@@ -301,6 +317,11 @@ class TestGroups:
     def test_files_go_together_up_to_the_target(self) -> None:
         assert grouped(*[30] * 7) == [[30, 30, 30], [30, 30, 30]]
         assert grouped(10, 10) == [[10, 10]]
+
+    def test_no_file_holds_more_rows_than_a_build_writes(self) -> None:
+        third = [DataFile(f"/{n}", FILE_ROWS // 3, 1) for n in range(5)]
+        assert [len(group) for group in maintain._groups(third, 100)] == [3, 2]
+        assert maintain._groups([DataFile(f"/{n}", FILE_ROWS // 2, 1) for n in range(5)], 100) == ()
 
     def test_large_files_and_single_ones_stay(self) -> None:
         assert grouped(50, 50, 51, 200) == []

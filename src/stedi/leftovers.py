@@ -15,7 +15,7 @@ from stedi.catalog import Catalog, TableState
 from stedi.catalog.unused import unused
 
 _RUN = re.compile(r"\d{13}-[0-9a-f]{8}")
-"""The id of a build, a landing or a maintenance."""
+"""The id of a build, a landing or a maintenance, and how the names of its folders begin."""
 
 
 def staged(state: TableState) -> set[str]:
@@ -42,7 +42,8 @@ def sweep(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
         known = {
             s.summary.get(key) for s in state.snapshots for key in ("stedi.run", "stedi.batch", "stedi.maintained")
         }
-        strays = [entry for entry in folder.iterdir() if entry.name not in known] if folder.is_dir() else []
+        entries = [(entry, _RUN.match(entry.name)) for entry in folder.iterdir()] if folder.is_dir() else []
+        strays = [entry for entry, run in entries if run is None or run[0] not in known]
         if strays:
             now = time.time()
             found = unused(state, catalog.folder(name), before=now, seen=now - grace, below=strays)

@@ -24,16 +24,16 @@ from stedi.catalog import Catalog, TableState
 from stedi.catalog.snapshots import manifests
 from stedi.catalog.unused import Unused, unused
 from stedi.config import Config
-from stedi.engines.duckdb import DuckDB, quoted
+from stedi.engines.duckdb import FILE_ROWS, DuckDB, quoted
 from stedi.errors import LakeError
 from stedi.landing import journal
-from stedi.tables import ZONES, DataFile
+from stedi.tables import COLUMNS, ZONES, DataFile
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
 
 _SMALL = 0.5
-"""A file is small below this share of the target size."""
+"""A file is small below this share of the target size, and of the rows that a file has at most."""
 _WORTH = 4
 """A small file is rewritten together with smaller ones that amount to at least the fourth part of it: otherwise each
 night would write the table anew, and keep what it replaces, for the sake of a few rows."""
@@ -262,9 +262,11 @@ class _Run:
             added = list[DataFile]()
             # one thread makes one file
             with DuckDB(memory=self._config.engine_memory, threads=1, temporary=temporary) as engine:
+                # a customer's rows lie together, as a build has written them
+                order = " order by 1, 2" if COLUMNS[name][0].name == "customer_id" else ""
                 for number, group in enumerate(compaction.groups):
                     engine.bind(name, group)
-                    files = engine.write(name, f"select * from {quoted(name)}", folder / str(number))
+                    files = engine.write(name, f"select * from {quoted(name)}{order}", folder / str(number))
                     expected, found = (sum(file.rows for file in side) for side in (group, files))
                     if found != expected:
                         raise LakeError(
@@ -314,20 +316,21 @@ class _Run:
 
 def _groups(files: Iterable[DataFile], target: int) -> tuple[tuple[DataFile, ...], ...]:
     """Returns the small files that are worth rewriting, in groups that make about one file of the target size each."""
-    small = sorted((file for file in files if file.bytes < _SMALL * target), key=lambda file: file.bytes)
+    small = [file for file in files if file.bytes < _SMALL * target and file.rows < _SMALL * FILE_ROWS]
+    small.sort(key=lambda file: file.bytes)
     total, worth = 0, 0
     for number, file in enumerate(small, start=1):
         if file.bytes <= _WORTH * total:
             worth = number
         total += file.bytes
     groups: list[list[DataFile]] = []
-    size = 0
+    size = rows = 0
     for file in sorted(small[:worth], key=lambda file: file.path):  # which is the order in which they were written
-        if not groups or size + file.bytes > target:
+        if not groups or size + file.bytes > target or rows + file.rows > FILE_ROWS:
             groups.append([])
-            size = 0
+            size = rows = 0
         groups[-1].append(file)
-        size += file.bytes
+        size, rows = size + file.bytes, rows + file.rows
     return tuple(tuple(group) for group in groups if len(group) > 1)
 
 
