@@ -660,7 +660,7 @@ class TestKilled:
         self, grown: Lake, slate: Slate, when: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Steps are the writing of files, each commit to the catalog, and each removal of a file or folder."""
-        few = ("customers_landing", "quarantine", "customers_trusted")
+        few = ("customers_landing", "customers_trusted")
         monkeypatch.setattr(maintain, "ZONES", {name: ZONES[name] for name in few})
         before = every(grown)
         kept = grown.root.parent / "kept"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -65,7 +65,8 @@ def unused(
     search.keep((*state.metadata, *roots))
     search.keep_used([snapshot for snapshot in reversed(state.snapshots) if snapshot.id not in without], committed=True)
     known = {snapshot.id for snapshot in state.snapshots}
-    past = {snapshot.id: snapshot for path in roots for snapshot in read_table(state.name, path).snapshots}
+    # what was staged and never published nobody reads
+    past = {snapshot.id: snapshot for path in roots for snapshot in _readable(read_table(state.name, path))}
     search.keep_used([snapshot for id_, snapshot in past.items() if id_ not in known], committed=False)
     return tuple(sorted(search.found.values(), key=lambda file: file.path))
 
@@ -152,6 +153,11 @@ def _roots(folder: Path, seen: float) -> list[str]:
     versions = {str(path): int(match[1]) for path in folder.iterdir() if (match := _METADATA.fullmatch(path.name))}
     young = [version for path, version in versions.items() if os.stat(path).st_mtime > seen]
     return [path for path, version in versions.items() if young and version >= min(young) - 1]
+
+
+def _readable(state: TableState) -> Iterator[Snapshot]:
+    yield from state.published()
+    yield from (snapshot for snapshot in state.snapshots if snapshot.id in state.tags.values())
 
 
 def _live(entry: Any) -> str:
