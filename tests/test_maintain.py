@@ -44,7 +44,7 @@ from stedi.catalog import Catalog
 from stedi.engines.duckdb import FILE_ROWS, DuckDB
 from stedi.errors import CommitConflict, LakeError, UsageError
 from stedi.lake import Lake
-from stedi.maintain import Maintained, Maintenance, Removed
+from stedi.maintain import Maintained, Maintenance, Removed, compaction
 from stedi.tables import NAMESPACE, ZONES, DataFile
 from worlds import NOW, worlds, write_world
 
@@ -219,14 +219,14 @@ class TestCompaction:
         assert found == sorted(found)
 
     def test_a_thousand_manifests_become_one_for_their_own_sake(self, lake: Lake) -> None:
-        for n in range(maintain._MANIFESTS):
+        for n in range(compaction.MANIFESTS):
             lake.catalog.append(ACCELEROMETER, [fake(lake, n, 2_000_000_000)], {"stedi.batch": str(n)})
         outcome = done(configured(lake, grace_hours=9.0).maintain())
         assert outcome[ACCELEROMETER].manifests == 0, "as many as may be"
         lake.catalog.append(ACCELEROMETER, [fake(lake, 99, 2_000_000_000)], {})
         files = lake.catalog.files(lake.catalog.table(ACCELEROMETER))
         outcome = done(configured(lake, grace_hours=9.0).maintain())
-        assert (outcome[ACCELEROMETER].manifests, outcome[ACCELEROMETER].files) == (maintain._MANIFESTS + 1, 0)
+        assert (outcome[ACCELEROMETER].manifests, outcome[ACCELEROMETER].files) == (compaction.MANIFESTS + 1, 0)
         state = lake.catalog.table(ACCELEROMETER)
         assert lake.catalog.files(state) == files
         assert len(theirs(lake, ACCELEROMETER).current_snapshot().manifests(theirs(lake, ACCELEROMETER).io)) == 1
@@ -310,7 +310,7 @@ def sizes(*numbers: int) -> list[DataFile]:
 
 
 def grouped(*numbers: int, target: int = 100) -> list[list[int]]:
-    return [[file.bytes for file in group] for group in maintain._groups(sizes(*numbers), target)]
+    return [[file.bytes for file in group] for group in compaction.grouped(sizes(*numbers), target)]
 
 
 class TestGroups:
@@ -320,8 +320,8 @@ class TestGroups:
 
     def test_no_file_holds_more_rows_than_a_build_writes(self) -> None:
         third = [DataFile(f"/{n}", FILE_ROWS // 3, 1) for n in range(5)]
-        assert [len(group) for group in maintain._groups(third, 100)] == [3, 2]
-        assert maintain._groups([DataFile(f"/{n}", FILE_ROWS // 2, 1) for n in range(5)], 100) == ()
+        assert [len(group) for group in compaction.grouped(third, 100)] == [3, 2]
+        assert compaction.grouped([DataFile(f"/{n}", FILE_ROWS // 2, 1) for n in range(5)], 100) == ()
 
     def test_large_files_and_single_ones_stay(self) -> None:
         assert grouped(50, 50, 51, 200) == []
@@ -338,7 +338,7 @@ class TestGroups:
     ) -> None:
         left = sizes(*numbers)
         for _ in range(20):
-            groups = maintain._groups(left, target)
+            groups = compaction.grouped(left, target)
             if not groups:
                 break
             gone = [file for group in groups for file in group]

@@ -334,21 +334,8 @@ def maintain(options: argparse.Namespace) -> int:
     progress.close()
     if wants_json(options):
         terminal.document(maintain.to_json(done))
-        return 0
-    kinds = ("data", "manifests", "metadata", "partial")
-    terminal.table(
-        ("table", "small files", "bytes", "into", "manifests merged", "expired", *kinds, "freed"),
-        [
-            (
-                *(table.name, table.files, table.bytes, table.into, table.manifests, len(table.expired)),
-                *(table.removed[kind].files if kind in table.removed else 0 for kind in kinds),
-                table.freed,
-            )
-            for table in done.tables
-        ],
-    )
-    left = f"temporary files: {done.temporary.files:,}, {done.temporary.bytes:,} bytes"
-    terminal.line(f"\n{'to free' if options.dry_run else 'freed'}: {done.freed:,} bytes ({left})")
+    else:
+        terminal.line(maintain.render(done))
     return 0
 
 

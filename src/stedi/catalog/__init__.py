@@ -249,11 +249,12 @@ class Catalog:
             CommitConflict: `main` is no longer `base`.
         """
         from stedi.catalog.rewrite import Rewrite
+        from stedi.catalog.transaction import Transaction
 
         iceberg = self._load(table)
         if iceberg.metadata.current_snapshot_id != base:
             raise CommitConflict(f"Cannot compact {table}: main has moved. Run `stedi maintain` again.")
-        transaction = iceberg.transaction()
+        transaction = Transaction(iceberg)
         producer = Rewrite(transaction, properties)
         producer.leave(table, removed)
         return self._commit(table, transaction, producer, iceberg, added, set())

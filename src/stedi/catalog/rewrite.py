@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from pyiceberg.manifest import ManifestEntry, ManifestEntryStatus, ManifestFile
-from pyiceberg.table import Transaction
 from pyiceberg.table.snapshots import Operation, Summary
 from pyiceberg.table.update.snapshot import _SnapshotProducer
 from pyiceberg.typedef import EMPTY_DICT
 
 from stedi.catalog.snapshots import local_path
+from stedi.catalog.transaction import Transaction
 from stedi.errors import LakeError
 
 

@@ -15,7 +15,6 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,77 +23,17 @@ from stedi.catalog import Catalog, TableState
 from stedi.catalog.snapshots import manifests
 from stedi.catalog.unused import Unused, unused
 from stedi.config import Config
-from stedi.engines.duckdb import FILE_ROWS, DuckDB, quoted
+from stedi.engines.duckdb import DuckDB, quoted
 from stedi.errors import LakeError
 from stedi.landing import journal
+from stedi.maintain.compaction import Compaction, due
+from stedi.maintain.outcome import Maintained, Maintenance, Removed, render, to_json
 from stedi.tables import COLUMNS, ZONES, DataFile
+
+__all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain", "render", "to_json"]
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
-
-_SMALL = 0.5
-"""A file is small below this share of the target size, and of the rows that a file has at most."""
-_WORTH = 4
-"""A small file is rewritten together with smaller ones that amount to at least the fourth part of it: otherwise each
-night would write the table anew, and keep what it replaces, for the sake of a few rows."""
-_MANIFESTS = 10
-"""Manifests that a table may have before they are merged for their own sake."""
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """Files of one kind that were removed, or would be."""
-
-    files: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Maintained:
-    """What maintenance did to one table, or would do.
-
-    Attributes:
-        name: The table.
-        files: Small data files that were rewritten.
-        bytes: Their size.
-        into: How many files they became.
-        manifests: Manifests that became one; 0 if they stay.
-        expired: Ids of the snapshots that expired, and of those that a killed command had staged.
-        removed: What was removed of each kind: `data`, `manifests`, `metadata`, `partial`.
-    """
-
-    name: str
-    files: int
-    bytes: int
-    into: int
-    manifests: int
-    expired: tuple[int, ...]
-    removed: Mapping[str, Removed]
-
-    @property
-    def freed(self) -> int:
-        """Bytes of everything that was removed."""
-        return sum(removed.bytes for removed in self.removed.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Maintenance:
-    """One run of `maintain`.
-
-    Attributes:
-        run: The run's id; empty for a dry run.
-        tables: What was done to each table, in the order in which data flow.
-        temporary: What killed commands have left in `tmp/`, `pending/` and beside the settings.
-    """
-
-    run: str
-    tables: tuple[Maintained, ...]
-    temporary: Removed
-
-    @property
-    def freed(self) -> int:
-        """Bytes of everything that was removed."""
-        return sum(table.freed for table in self.tables) + self.temporary.bytes
 
 
 def maintain(
@@ -135,30 +74,6 @@ def maintain(
     return Maintenance(work.run, tuple(done), _total(temporary))
 
 
-def to_json(done: Maintenance) -> dict[str, object]:
-    """Returns a run as what `--json` prints."""
-
-    def plain(removed: Removed) -> dict[str, int]:
-        return {"files": removed.files, "bytes": removed.bytes}
-
-    return {
-        "run": done.run,
-        "tables": [
-            {
-                "name": table.name,
-                "compacted": {"files": table.files, "bytes": table.bytes, "into": table.into},
-                "manifests": table.manifests,
-                "expired": list(table.expired),
-                "removed": {kind: plain(removed) for kind, removed in table.removed.items()},
-                "freed": table.freed,
-            }
-            for table in done.tables
-        ],
-        "temporary": plain(done.temporary),
-        "freed": done.freed,
-    }
-
-
 @contextmanager
 def _locked(root: Path, commands: Iterable[str], progress: Progress) -> Iterator[None]:
     """Holds off other runs of some commands; whoever needs several locks takes `build.lock` before `land.lock`."""
@@ -167,23 +82,6 @@ def _locked(root: Path, commands: Iterable[str], progress: Progress) -> Iterator
             waiting = partial(progress, f"waiting for another {command}", None)
             stack.enter_context(durable.lock(root / f"{command}.lock", wait=True, waiting=waiting))
         yield
-
-
-@dataclass(frozen=True, slots=True)
-class _Compaction:
-    """What makes a table quick to read again.
-
-    Attributes:
-        groups: Small files, and of each group of them one file is to be made.
-        manifests: Manifests that become one; 0 if there is nothing to do.
-    """
-
-    groups: tuple[tuple[DataFile, ...], ...]
-    manifests: int
-
-    @property
-    def leaving(self) -> list[DataFile]:
-        return [file for group in self.groups for file in group]
 
 
 class _Run:
@@ -248,12 +146,11 @@ class _Run:
                     found[entry] = Removed(len(sizes), sum(sizes))
         return found
 
-    def _compaction(self, state: TableState) -> _Compaction:
-        groups = _groups(self._catalog.files(state), self._config.target_bytes)
+    def _compaction(self, state: TableState) -> Compaction:
         listed = manifests(state.name, state.current)
-        return _Compaction(groups, listed if groups or listed > _MANIFESTS else 0)
+        return due(self._catalog.files(state), listed, self._config.target_bytes)
 
-    def _compact(self, name: str, compaction: _Compaction) -> None:
+    def _compact(self, name: str, compaction: Compaction) -> None:
         """Writes a file for each group and commits all of them in one snapshot."""
         catalog, current = self._catalog, self._catalog.table(name).current
         assert current is not None, "a table with files has a snapshot"
@@ -314,33 +211,13 @@ class _Run:
         return frozenset(snapshot.id for snapshot in state.snapshots if snapshot.id not in keep)
 
 
-def _groups(files: Iterable[DataFile], target: int) -> tuple[tuple[DataFile, ...], ...]:
-    """Returns the small files that are worth rewriting, in groups that make about one file of the target size each."""
-    small = [file for file in files if file.bytes < _SMALL * target and file.rows < _SMALL * FILE_ROWS]
-    small.sort(key=lambda file: file.bytes)
-    total, worth = 0, 0
-    for number, file in enumerate(small, start=1):
-        if file.bytes <= _WORTH * total:
-            worth = number
-        total += file.bytes
-    groups: list[list[DataFile]] = []
-    size = rows = 0
-    for file in sorted(small[:worth], key=lambda file: file.path):  # which is the order in which they were written
-        if not groups or size + file.bytes > target or rows + file.rows > FILE_ROWS:
-            groups.append([])
-            size = rows = 0
-        groups[-1].append(file)
-        size, rows = size + file.bytes, rows + file.rows
-    return tuple(tuple(group) for group in groups if len(group) > 1)
-
-
 def _watermarks(states: Mapping[str, TableState], name: str) -> set[int]:
     """Returns the snapshots of a table that the others were last built from."""
     built = [json.loads(state.current.summary.get("stedi.inputs", "{}")) for state in states.values() if state.current]
     return {inputs[name] for inputs in built if name in inputs}
 
 
-def _outcome(name: str, compaction: _Compaction, expired: Iterable[int], removed: Iterable[Unused]) -> Maintained:
+def _outcome(name: str, compaction: Compaction, expired: Iterable[int], removed: Iterable[Unused]) -> Maintained:
     leaving = compaction.leaving
     kinds: dict[str, Removed] = {}
     for file in removed:
