@@ -30,6 +30,10 @@ OTHERS = {
     "query_memory": ("query.memory", "64MB"),
     "query_seconds": ("query.seconds", 1.5),
     "shared": ("files.shared", True),
+    "keep_days": ("maintain.keep_days", 0.5),
+    "keep_snapshots": ("maintain.keep_snapshots", 1),
+    "grace_hours": ("maintain.grace_hours", 0.0),
+    "target_size": ("maintain.target_size", "1MiB"),
 }
 """Of each optional attribute, its key and a value that is not the default."""
 
@@ -67,6 +71,11 @@ def test_a_key_sets_its_attribute(file: Path, attribute: str) -> None:
     shown = json.dumps(value)  # which is TOML, too
     found = read(file, text(table, f"{name} = {shown}"))
     assert found == dataclasses.replace(LAKE, **{attribute: value})
+
+
+@pytest.mark.parametrize(("text", "size"), [("128MB", 128_000_000), ("1KiB", 1024), ("3GB", 3_000_000_000)])
+def test_the_target_size_is_told_in_bytes(text: str, size: int) -> None:
+    assert dataclasses.replace(LAKE, target_size=text).target_bytes == size
 
 
 def test_what_is_written_is_read_back(file: Path) -> None:
@@ -144,6 +153,12 @@ def test_the_environment_decides_neither_consent_nor_identity(file: Path, variab
         ("query", "seconds = 0", "expected more than 0, found 0"),
         ("query", "seconds = nan", "expected more than 0, found nan"),
         ("query", "seconds = inf", "expected more than 0, found inf"),
+        ("maintain", "keep_days = -1", "maintain.keep_days: expected 0 or more, found -1"),
+        ("maintain", "keep_days = nan", "maintain.keep_days: expected 0 or more, found nan"),
+        ("maintain", "grace_hours = inf", "maintain.grace_hours: expected 0 or more, found inf"),
+        ("maintain", "keep_snapshots = 0", "maintain.keep_snapshots: expected 1 or more, found 0"),
+        ("maintain", "keep_snapshots = 1.5", "maintain.keep_snapshots: expected int, found float"),
+        ("maintain", 'target_size = "128"', "maintain.target_size: expected a size such as 600MB"),
         ("files", "shared = 1", "files.shared: expected bool, found int"),
         ("key", "file = 1", "key.file: expected str, found int"),
     ],

@@ -36,6 +36,7 @@ ORDER = (
     "output",
     "sandbox",
     "query",
+    "maintain",
     "lake",
     "ndjson",
     "crawl",
@@ -63,7 +64,7 @@ HEAVY = {
 }
 """What must not be imported before it is needed: a command line answers at once."""
 
-LOADED_BY_OTHERS = {"stedi.__main__", "stedi.catalog.files", "stedi.catalog.transaction"}
+LOADED_BY_OTHERS = {"stedi.__main__", "stedi.catalog.files", "stedi.catalog.rewrite", "stedi.catalog.transaction"}
 """Runs when imported; and what is loaded by PyIceberg, or with it when a commit is made."""
 
 

@@ -136,6 +136,11 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument("--withheld", action="store_true", help="list the readings that belong to nobody for certain")
 
     sub = command(
+        "maintain", commands.maintain, "compacts small files, expires old snapshots, removes what nothing uses"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="only show what would be done")
+
+    sub = command(
         "crawl", commands.crawl, "infers each feed's schema from files and shows where it drifts from the contract"
     )
     sub.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a glob")

@@ -325,6 +325,20 @@ def quarantine(options: argparse.Namespace) -> int:
     return 0
 
 
+def maintain(options: argparse.Namespace) -> int:
+    """Compacts, expires and removes, or shows what it would."""
+    from stedi import maintain
+
+    progress = terminal.Progress()
+    done = _open(options).maintain(dry_run=options.dry_run, progress=progress)
+    progress.close()
+    if wants_json(options):
+        terminal.document(maintain.to_json(done))
+    else:
+        terminal.line(maintain.render(done))
+    return 0
+
+
 def crawl(options: argparse.Namespace) -> int:
     """Infers schemas and shows drift."""
     from stedi import crawl

@@ -37,6 +37,11 @@ class Config:
         query_memory: What one query may take; `query.memory`.
         query_seconds: How long one query may run; `query.seconds`.
         shared: Whether the owner's group may read the lake, what is written from then on; `files.shared`.
+        keep_days: How long maintenance keeps a snapshot that is no longer current; `maintain.keep_days`.
+        keep_snapshots: How many snapshots of a table it keeps, however old they are; `maintain.keep_snapshots`.
+        grace_hours: How long a file that nothing uses stays, so that who reads or writes it may end;
+            `maintain.grace_hours`.
+        target_size: The size of the files that small ones become; `maintain.target_size`.
     """
 
     lake_id: str
@@ -48,11 +53,21 @@ class Config:
     query_memory: str = "512MB"
     query_seconds: float = 300.0
     shared: bool = False
+    keep_days: float = 7.0
+    keep_snapshots: int = 10
+    grace_hours: float = 1.0
+    target_size: str = "128MB"
 
     @property
     def threads(self) -> int:
         """Threads to use: the setting, or the cores of this machine."""
         return self.engine_threads or os.cpu_count() or 1
+
+    @property
+    def target_bytes(self) -> int:
+        """`target_size` in bytes."""
+        number = self.target_size.rstrip("KMGTiB")
+        return int(number) * _UNITS[self.target_size.removeprefix(number)]
 
 
 _KEYS = {
@@ -65,6 +80,10 @@ _KEYS = {
     "query.memory": "query_memory",
     "query.seconds": "query_seconds",
     "files.shared": "shared",
+    "maintain.keep_days": "keep_days",
+    "maintain.keep_snapshots": "keep_snapshots",
+    "maintain.grace_hours": "grace_hours",
+    "maintain.target_size": "target_size",
 }
 """Each key of lake.toml and the attribute that it sets."""
 
@@ -76,6 +95,12 @@ _ENVIRONMENT = {
     "STEDI_QUERY_SECONDS": "query.seconds",
 }
 """Each environment variable that overrides a key; consent and identity come from lake.toml alone."""
+
+_UNITS: dict[str, int] = {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("KMGT", start=1)
+    for suffix, base in (("B", 1000), ("iB", 1024))
+}
 
 
 def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
@@ -162,7 +187,15 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
         raise ConfigError(
             f"{sources['query.seconds']}: query.seconds: expected more than 0, found {config.query_seconds}"
         )
-    for key in ("engine.memory", "query.memory"):
+    for key in ("maintain.keep_days", "maintain.grace_hours"):
+        if not 0 <= getattr(config, _KEYS[key]) < float("inf"):
+            raise ConfigError(f"{sources[key]}: {key}: expected 0 or more, found {values[key]!r}")
+    if config.keep_snapshots < 1:
+        raise ConfigError(
+            f"{sources['maintain.keep_snapshots']}: maintain.keep_snapshots: expected 1 or more, "
+            f"found {config.keep_snapshots}"
+        )
+    for key in ("engine.memory", "query.memory", "maintain.target_size"):
         if key in values and not _is_size(getattr(config, _KEYS[key])):
             raise ConfigError(f"{sources[key]}: {key}: expected a size such as 600MB or 2GB, found {values[key]!r}")
     return config
@@ -170,12 +203,7 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
 
 def _is_size(text: str) -> bool:
     number = text.rstrip("KMGTiB")
-    return (
-        number.isascii()
-        and number.isdigit()
-        and int(number) > 0
-        and text.removeprefix(number) in ("KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB")
-    )
+    return number.isascii() and number.isdigit() and int(number) > 0 and text.removeprefix(number) in _UNITS
 
 
 def _parsed(variable: str, key: str, text: str) -> object:

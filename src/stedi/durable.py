@@ -84,3 +84,26 @@ def lock(path: Path, *, wait: bool, waiting: Callable[[], None] | None = None) -
         yield
     finally:
         os.close(descriptor)
+
+
+def hold(folder: Path) -> int:
+    """Holds a folder that is this process's own until the descriptor is closed, which it is when the process ends.
+
+    Returns:
+        The descriptor.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def is_held(folder: Path) -> bool:
+    """Says whether a process that is alive holds a folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -27,6 +27,7 @@ from stedi.tables import DUCKDB_TYPES, ZONES
 if TYPE_CHECKING:
     from stedi.landing import Landing, Progress
     from stedi.landing.quarantine import Quarantine
+    from stedi.maintain import Maintenance
     from stedi.query import Result
 
 
@@ -182,7 +183,8 @@ class Lake:
         key = self.key()
         with durable.lock(self.root / "build.lock", wait=True, waiting=lambda: progress("waiting for another build")):
             self._finish_landings()
-            leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()])
+            grace = self.config.grace_hours * 3600
+            leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
             return building.build(self.catalog, self.config, key, self.root, full=full, progress=progress)
 
     def plan(self, *, full: bool = False) -> Plan:
@@ -193,6 +195,20 @@ class Lake:
         """
         now = int(datetime.now(UTC).timestamp() * 1000)
         return building.preview(self.catalog, self.config, self.key(), now, full=full)
+
+    def maintain(self, *, dry_run: bool = False, progress: Progress = lambda what, share: None) -> Maintenance:
+        """Compacts small files, expires old snapshots and removes what nothing uses; no row changes.
+
+        Args:
+            dry_run: Only say what would be done.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            What was done, or would be, to each table.
+        """
+        from stedi import maintain
+
+        return maintain.maintain(self.catalog, self.config, self.root, dry_run=dry_run, progress=progress)
 
     def query(self, sql: str, *, at: int | str | datetime | None = None) -> Result:
         """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.
@@ -328,12 +344,15 @@ def _of_run(state: TableState, run: str | None) -> Snapshot | None:
 
 def _as_of(state: TableState, moment: float) -> Snapshot:
     ids = [snapshot_id for when, snapshot_id in state.log if when <= moment]
+    later = [state.snapshot(snapshot_id) for when, snapshot_id in state.log if when > moment]
     if not ids:
         raise UsageError(
-            f"--at: {state.name} has no snapshot of that time: it is younger; see `stedi history {state.name}`"
+            f"--at: {state.name} has no snapshot of that time: it is younger, or its snapshots of then have expired; "
+            f"see `stedi history {state.name}`"
         )
     found = state.snapshot(ids[-1])
-    if found is None:
+    # one that expired has left the log: what came after it has lost its parent
+    if found is None or (later and (later[0] is None or state.snapshot(later[0].parent) is None)):
         raise UsageError(f"--at: {state.name}: the snapshot of that time has expired; see `stedi history {state.name}`")
     return found
 

@@ -6,32 +6,48 @@ their lock: a branch or a folder that no snapshot knows belongs to nobody alive.
 
 from __future__ import annotations
 
+import re
 import shutil
+import time
 from collections.abc import Iterable
-from pathlib import Path
 
-from stedi.catalog import Catalog
+from stedi.catalog import Catalog, TableState
+from stedi.catalog.unused import unused
+
+_RUN = re.compile(r"\d{13}-[0-9a-f]{8}")
+"""The id of a build, a landing or a maintenance, and how the names of its folders begin."""
 
 
-def sweep(catalog: Catalog, tables: Iterable[str]) -> None:
+def staged(state: TableState) -> set[str]:
+    """Returns a table's branches that builds and landings have staged to; others are somebody's own."""
+    return {branch for branch in state.branches if _RUN.fullmatch(branch)}
+
+
+def sweep(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
     """Drops staged branches that were never published, and data folders that no live snapshot uses.
 
     Args:
         catalog: The lake's tables.
         tables: The tables that only commands under the caller's lock write.
+        grace: Seconds for which a file stays after the last snapshot that used it has gone.
     """
     states = catalog.tables()
     for name in tables:
         state = states[name]
-        for branch in state.branches.keys() - {"main"}:
+        for branch in staged(state):
             catalog.discard(name, branch)
-        if state.branches.keys() - {"main"}:
+        if staged(state):
             state = catalog.table(name)
         folder = catalog.folder(name) / "data"
-        known = {s.summary.get(key) for s in state.snapshots for key in ("stedi.run", "stedi.batch")}
-        strays = [entry for entry in folder.iterdir() if entry.name not in known] if folder.is_dir() else []
+        known = {
+            s.summary.get(key) for s in state.snapshots for key in ("stedi.run", "stedi.batch", "stedi.maintained")
+        }
+        entries = [(entry, _RUN.match(entry.name)) for entry in folder.iterdir()] if folder.is_dir() else []
+        strays = [entry for entry, run in entries if run is None or run[0] not in known]
         if strays:
-            used = {Path(file.path).parent for s in state.snapshots for file in catalog.files(state, s)}
+            now = time.time()
+            found = unused(state, catalog.folder(name), before=now, seen=now - grace, below=strays)
+            gone = {file.path for file in found}
             for stray in strays:
-                if stray not in used:
+                if all(path in gone for path in stray.resolve().rglob("*") if not path.is_dir()):
                     shutil.rmtree(stray, ignore_errors=True)

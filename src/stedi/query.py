@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi import sandbox
+from stedi import durable, sandbox
 from stedi.errors import QueryFailed, QueryRefused
 from stedi.statement import judged, referenced, shown
 
@@ -201,6 +201,7 @@ class _Worker:
     def __init__(self, sql: str, relations: list[Relation], limits: Limits, temporary: Path | None) -> None:
         self._limits = limits
         folder = _folder(temporary)
+        held = durable.hold(Path(folder))  # maintenance leaves it alone while this process lives
         job = {
             "sql": sql,
             "relations": [
@@ -228,8 +229,9 @@ class _Worker:
             )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
             raise
-        self._end = weakref.finalize(self, _end, self._process, self._errors, folder)
+        self._end = weakref.finalize(self, _end, self._process, self._errors, folder, held)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(json.dumps(job).encode())
@@ -309,7 +311,7 @@ def _folder(temporary: Path | None) -> str:
     return tempfile.mkdtemp(prefix="stedi-query-")
 
 
-def _end(process: subprocess.Popen[bytes], errors: Any, folder: str) -> None:
+def _end(process: subprocess.Popen[bytes], errors: Any, folder: str, held: int) -> None:
     """Ends a worker, which may have ended already, and removes what it left."""
     if process.poll() is None:
         process.kill()
@@ -318,3 +320,4 @@ def _end(process: subprocess.Popen[bytes], errors: Any, folder: str) -> None:
         process.stdout.close()
     errors.close()
     shutil.rmtree(folder, ignore_errors=True)
+    os.close(held)

@@ -31,6 +31,7 @@ _PROPERTIES = {
     "format-version": "2",
     "write.parquet.compression-codec": "zstd",
     "write.delete.isolation-level": "serializable",
+    "write.metadata.previous-versions-max": "10",
     "write.metadata.metrics.default": "counts",
 }
 
@@ -228,6 +229,62 @@ class Catalog:
             # the branch goes with its snapshot; a snapshot without its files would be a trap for time travel
             (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": [head]}),),
         )
+
+    def replace(
+        self, table: str, added: Iterable[DataFile], removed: Iterable[str], properties: Mapping[str, str], *, base: int
+    ) -> int:
+        """Puts files in the place of others that have the same rows, and one manifest in the place of all.
+
+        Args:
+            table: The table's name.
+            added: Parquet files that lie in the table's folder, synced.
+            removed: Paths of data files of `base` that leave; their rows are those of `added`.
+            properties: Recorded in the snapshot's summary.
+            base: The snapshot that the files were read from.
+
+        Returns:
+            The new snapshot's id.
+
+        Raises:
+            CommitConflict: `main` is no longer `base`.
+        """
+        from stedi.catalog.rewrite import Rewrite
+        from stedi.catalog.transaction import Transaction
+
+        iceberg = self._load(table)
+        if iceberg.metadata.current_snapshot_id != base:
+            raise CommitConflict(f"Cannot compact {table}: main has moved. Run `stedi maintain` again.")
+        transaction = Transaction(iceberg)
+        producer = Rewrite(transaction, properties)
+        producer.leave(table, removed)
+        return self._commit(table, transaction, producer, iceberg, added, set())
+
+    def expire(self, table: str, snapshots: Iterable[int], branches: Iterable[str], *, base: int) -> None:
+        """Drops snapshots and branches; their files stay on disk.
+
+        Args:
+            table: The table's name.
+            snapshots: Ids of live snapshots; a branch or tag that one of them is the head of goes with it.
+            branches: Names of further branches.
+            base: The snapshot that is `main`.
+
+        Raises:
+            CommitConflict: `main` is no longer `base`; nothing was changed.
+        """
+        from pyiceberg.exceptions import CommitFailedException
+        from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, RemoveSnapshotsUpdate
+
+        try:
+            self._commit_table(
+                self._load(table),
+                (AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),),
+                (
+                    *(RemoveSnapshotRefUpdate.model_validate({"ref-name": name}) for name in branches),
+                    RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshots)}),
+                ),
+            )
+        except CommitFailedException as error:
+            raise CommitConflict(f"Cannot expire in {table}: main has moved. Run `stedi maintain` again.") from error
 
     def warm(self) -> None:
         """Imports what a commit needs, so that it can happen beside other work."""

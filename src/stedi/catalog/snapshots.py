@@ -21,7 +21,9 @@ from stedi.tables import NAMESPACE, Column, DataFile
 T = TypeVar("T")
 
 _VERSION = 2
-_DELETED = 2  # manifest entry status, specification section "Manifests"
+
+DELETED = 2
+"""The status of a manifest's entry whose file has left (specification, section "Manifests")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class TableState:
         snapshots: Every live snapshot, oldest first.
         log: (epoch milliseconds, snapshot id) of each change of `current`, oldest first.
         branches: Head of each branch.
+        tags: The snapshot that each tag pins.
+        metadata: Locations of the metadata file that this was read from and of those that it names, oldest first.
     """
 
     name: str
@@ -70,8 +74,10 @@ class TableState:
     snapshots: tuple[Snapshot, ...]
     log: tuple[tuple[int, int], ...]
     branches: Mapping[str, int]
+    tags: Mapping[str, int]
+    metadata: tuple[str, ...]
 
-    def snapshot(self, snapshot_id: int) -> Snapshot | None:
+    def snapshot(self, snapshot_id: int | None) -> Snapshot | None:
         """Returns the live snapshot of that id, or None."""
         return next((s for s in self.snapshots if s.id == snapshot_id), None)
 
@@ -101,7 +107,7 @@ class TableState:
 
 def local_path(location: str) -> str:
     """Returns the path of a `file:` location, and any other location as it is."""
-    return location.removeprefix("file://")
+    return location.removeprefix("file://") if location.startswith("file://") else location.removeprefix("file:")
 
 
 def read_catalog(catalog: Path) -> dict[str, TableState]:
@@ -163,6 +169,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
             for s in sorted(metadata.get("snapshots", []), key=lambda s: s["sequence-number"])
         )
         current_id = metadata.get("current-snapshot-id")
+        refs = metadata.get("refs", {}).items()
         return TableState(
             name=name,
             location=metadata["location"],
@@ -170,7 +177,9 @@ def read_table(name: str, metadata_location: str) -> TableState:
             current=next((s for s in snapshots if s.id == current_id), None),
             snapshots=snapshots,
             log=log,
-            branches={n: r["snapshot-id"] for n, r in metadata.get("refs", {}).items() if r["type"] == "branch"},
+            branches={name: ref["snapshot-id"] for name, ref in refs if ref["type"] == "branch"},
+            tags={name: ref["snapshot-id"] for name, ref in refs if ref["type"] == "tag"},
+            metadata=(*(e["metadata-file"] for e in metadata.get("metadata-log", [])), metadata_location),
         )
     except (OSError, ValueError, KeyError, StopIteration, TypeError, AttributeError) as error:
         raise LakeError(
@@ -193,10 +202,7 @@ def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) ->
     if snapshot is None:
         return ()
     files = []
-    manifests = _avro(
-        table, snapshot.manifest_list, lambda m: (str(m["manifest_path"]), m["content"], m["added_snapshot_id"])
-    )
-    for path, content, by in manifests:
+    for path, content, by, live in avro(table, snapshot.manifest_list, _manifest):
         if added and by != snapshot.id:
             continue
         if content != 0:
@@ -204,7 +210,7 @@ def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) ->
                 f"table {table}: expected data files only, found delete files written by another engine; "
                 "compact the table there first (Athena: OPTIMIZE), then run this again"
             )
-        for file, kind in filter(None, _avro(table, path, _live)):
+        for file, kind in filter(None, avro(table, path, _live) if live else ()):
             if kind != "PARQUET":
                 raise LakeError(
                     f"table {table}: expected Parquet files, found {kind} written by another engine; "
@@ -214,17 +220,32 @@ def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) ->
     return tuple(sorted(files, key=lambda f: f.path))
 
 
+def manifests(table: str, snapshot: Snapshot | None) -> int:
+    """Returns how many manifests a snapshot lists, those without a file that has not left included."""
+    return len(avro(table, snapshot.manifest_list, _manifest)) if snapshot else 0
+
+
+def _manifest(entry: Any) -> tuple[str, int, int, bool]:
+    """Returns a manifest's location, content and snapshot, and whether it lists a file that has not left."""
+    live = bool(entry["added_files_count"] or entry["existing_files_count"])
+    return entry["manifest_path"], entry["content"], entry["added_snapshot_id"], live
+
+
 def _live(entry: Any) -> tuple[DataFile, str] | None:
     """Returns a manifest entry's file and format, or None if the file has left."""
-    if entry["status"] == _DELETED:
+    if entry["status"] == DELETED:
         return None
     file = entry["data_file"]
     found = DataFile(local_path(file["file_path"]), int(file["record_count"]), int(file["file_size_in_bytes"]))
     return found, file["file_format"].upper()
 
 
-def _avro(table: str, location: str, take: Callable[[Any], T]) -> list[T]:
-    """Returns what `take` makes of every record of a manifest or manifest list."""
+def avro(table: str, location: str, take: Callable[[Any], T]) -> list[T]:
+    """Returns what `take` makes of every record of a manifest or manifest list.
+
+    Raises:
+        LakeError: It cannot be read.
+    """
     import fastavro
 
     try:

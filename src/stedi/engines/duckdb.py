@@ -28,6 +28,8 @@ _MEMORY = (
 )
 _ROW_GROUPS = 8
 """Row groups a file, a million rows: taking out a few customers rewrites the files that hold them, not the table."""
+FILE_ROWS = _ROW_GROUPS * 122_880
+"""Rows of a file at most."""
 _WILDCARDS = frozenset("*?[")
 
 

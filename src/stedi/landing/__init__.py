@@ -97,7 +97,8 @@ def land(
     """
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for another landing", None)):
         journal.finish(catalog, root / "pending")
-        leftovers.sweep(catalog, [name for name, zone in ZONES.items() if zone == "landing"])
+        tables = [name for name, zone in ZONES.items() if zone == "landing"]
+        leftovers.sweep(catalog, tables, config.grace_hours * 3600)
         shutil.rmtree(root / "tmp" / "landing", ignore_errors=True)
         landed: list[LandedFile] = []
         skipped: list[Skipped] = []

@@ -70,6 +70,12 @@ def finish(catalog: Catalog, folder: Path) -> int:
     return len(journals)
 
 
+def named(folder: Path) -> set[str]:
+    """Returns the paths of the files that unfinished batches will add to their tables."""
+    batches = [_read(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+    return {file.path for _, *changes in batches for change in changes for files in change.values() for file in files}
+
+
 def apply(catalog: Catalog, path: Path) -> None:
     """Commits what a journal says, leaving out what was committed before, and removes it.
 
