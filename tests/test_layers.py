@@ -25,6 +25,7 @@ ORDER = (
     "tables",
     "catalog",
     "leftovers",
+    "audit",
     "engines",
     "privacy",
     "delivery",
@@ -63,8 +64,8 @@ HEAVY = {
 }
 """What must not be imported before it is needed: a command line answers at once."""
 
-LOADED_BY_OTHERS = {"stedi.__main__", "stedi.catalog.files"}
-"""Runs when imported; and what PyIceberg loads by name, when PyIceberg is there already."""
+LOADED_BY_OTHERS = {"stedi.__main__", "stedi.catalog.commits", "stedi.catalog.files"}
+"""Runs when imported; and what only a commit loads, when PyIceberg is there already."""
 
 
 def modules() -> list[Path]:

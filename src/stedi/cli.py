@@ -108,6 +108,10 @@ def parser() -> argparse.ArgumentParser:
     sub = command("build", commands.build, "builds what has changed")
     sub.add_argument("--dry-run", action="store_true", help="only show what would be done, and why")
     sub.add_argument("--full", action="store_true", help="rebuild everything")
+    sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
+
+    sub = command("audit", commands.audit, "checks that the tables' files are there and are what was written")
+    sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
 
     command("tables", commands.tables, "lists tables with zone, rows, size and freshness")
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi import terminal
+from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
+    from stedi.audit import Check
     from stedi.build import Build
     from stedi.lake import Lake
     from stedi.landing import Landing
@@ -136,7 +138,7 @@ def build(options: argparse.Namespace) -> int:
             terminal.table(("table", "action", "reason"), [(s.table, s.action, s.reason) for s in steps])
         return 0
     progress = terminal.Progress()
-    built = lake.build(full=options.full, progress=lambda line: progress(line, None))
+    built = lake.build(full=options.full, wait=options.wait, progress=lambda line: progress(line, None))
     progress.close()
     if wants_json(options):
         terminal.document(_build_json(built))
@@ -167,6 +169,31 @@ def _build_json(built: Build) -> dict[str, object]:
         "customers": built.customers,
         "consenting": built.consenting,
     }
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Checks the lake's files and says what is not as it was written."""
+    progress = terminal.Progress()
+    checks = _open(options).audit(files=options.files, progress=progress)
+    progress.close()
+    violations = sum(check.violations for check in checks)
+    if wants_json(options):
+        terminal.document({"holds": not violations, "checks": [_check_json(check) for check in checks]})
+    else:
+        for check in checks:
+            for found in check.found:
+                terminal.line(
+                    f"{check.name}: {check.table}: {found.file}: expected {found.expected}, found {found.found}"
+                )
+        held = sum(not check.violations for check in checks)
+        terminal.line(f"{held:,} of {len(checks):,} checks hold; {violations:,} violations")
+    return AuditFailed.exit_code if violations else 0
+
+
+def _check_json(check: Check) -> dict[str, object]:
+    found = [{"file": v.file, "expected": v.expected, "found": v.found} for v in check.found]
+    plain: dict[str, object] = {"name": check.name, "table": check.table, "violations": check.violations}
+    return {**plain, "found": found} if found else plain
 
 
 def tables(options: argparse.Namespace) -> int:

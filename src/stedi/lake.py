@@ -25,6 +25,7 @@ from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
 
 if TYPE_CHECKING:
+    from stedi.audit import Check
     from stedi.landing import Landing, Progress
     from stedi.landing.quarantine import Quarantine
     from stedi.query import Result
@@ -166,11 +167,14 @@ class Lake:
             self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress
         )
 
-    def build(self, *, full: bool = False, progress: building.Progress = lambda line: None) -> Build:
+    def build(
+        self, *, full: bool = False, wait: bool = False, progress: building.Progress = lambda line: None
+    ) -> Build:
         """Brings every table below landing up to date.
 
         Args:
             full: Rebuild everything, whatever has changed.
+            wait: Wait for another build that is running, rather than leave.
             progress: Told each stage of the work.
 
         Returns:
@@ -178,9 +182,15 @@ class Lake:
 
         Raises:
             AuditFailed: A table would break a rule; nothing was published.
+            LakeBusy: Another build is running, and `wait` is False; nothing was done.
         """
         key = self.key()
-        with durable.lock(self.root / "build.lock", wait=True, waiting=lambda: progress("waiting for another build")):
+        with durable.lock(
+            self.root / "build.lock",
+            wait=wait,
+            waiting=lambda: progress("waiting for another build"),
+            advice="wait for it with --wait, or run this again when it has ended",
+        ):
             self._finish_landings()
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()])
             return building.build(self.catalog, self.config, key, self.root, full=full, progress=progress)
@@ -240,6 +250,20 @@ class Lake:
         """
         return building.withheld(self.catalog, self.config, self.key(), self.root / "tmp")
 
+    def audit(self, *, files: bool = False, progress: Progress = lambda what, share: None) -> tuple[Check, ...]:
+        """Checks that every file of the tables is there and is what was written; changes nothing.
+
+        Args:
+            files: Read every file and compare its SHA-256, rather than look at sizes and metadata alone.
+            progress: Told what is looked at and the share of it that is done.
+
+        Returns:
+            What each check found of each table.
+        """
+        from stedi.audit import audit
+
+        return audit(self.catalog, files=files, threads=self.config.threads, progress=progress)
+
     def key(self) -> Key:
         """Returns the lake's pseudonym key.
 
@@ -271,7 +295,7 @@ class Lake:
                 return
 
 
-_HALF_MADE = {"catalog.db", "catalog.db-journal", "init.lock", "landing", "trusted", "curated"}
+_HALF_MADE = {"catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", "landing", "trusted", "curated"}
 """What a lake consists of before it has its settings: one whose making was cut off is made again."""
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stedi.catalog import Catalog
+from stedi.catalog.snapshots import data_files
+from stedi.errors import LakeError
 
 
 def sweep(catalog: Catalog, tables: Iterable[str]) -> None:
@@ -31,7 +33,10 @@ def sweep(catalog: Catalog, tables: Iterable[str]) -> None:
         known = {s.summary.get(key) for s in state.snapshots for key in ("stedi.run", "stedi.batch")}
         strays = [entry for entry in folder.iterdir() if entry.name not in known] if folder.is_dir() else []
         if strays:
-            used = {Path(file.path).parent for s in state.snapshots for file in catalog.files(state, s)}
+            try:
+                used = {Path(file.path).parent for s in state.snapshots for file in data_files(name, s)}
+            except LakeError:
+                continue  # damage hides what is in use: nothing goes
             for stray in strays:
                 if stray not in used:
                     shutil.rmtree(stray, ignore_errors=True)

@@ -7,21 +7,27 @@ branch becomes `main` if `main` is still the snapshot that it was staged from (b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stedi import durable
+from stedi.catalog import checksums
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog
-from stedi.errors import CommitConflict, LakeError
+from stedi.errors import CommitConflict, DamagedFile, LakeError
 from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
 
 if TYPE_CHECKING:
-    from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.manifest import DataFile as IcebergFile
     from pyiceberg.table import Table, Transaction
     from pyiceberg.table.update import TableRequirement, TableUpdate
     from pyiceberg.table.update.snapshot import _SnapshotProducer
+
+    from stedi.catalog.commits import LakeCatalog
 
 __all__ = ["Catalog", "Snapshot", "TableState"]
 
@@ -45,7 +51,7 @@ class Catalog:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._sql: SqlCatalog | None = None
+        self._sql: LakeCatalog | None = None
 
     @property
     def path(self) -> Path:
@@ -108,8 +114,18 @@ class Catalog:
         return found[name]
 
     def files(self, state: TableState, snapshot: Snapshot | None = None) -> tuple[DataFile, ...]:
-        """Returns the data files of a table's snapshot, by default of its current one."""
-        return data_files(state.name, snapshot or state.current)
+        """Returns the data files of a table's snapshot, by default of its current one, to be read.
+
+        Raises:
+            LakeError: A manifest cannot be read.
+            DamagedFile: A file is gone or has another size than was written.
+        """
+        files = data_files(state.name, snapshot or state.current)
+        for file in files:
+            found = size(file.path)
+            if found != file.bytes:
+                raise _unlike(state.name, file, found)
+        return files
 
     def added(self, state: TableState, snapshots: Iterable[Snapshot]) -> tuple[DataFile, ...]:
         """Returns the data files that some snapshots of a table, appends all of them, have added to it."""
@@ -128,11 +144,12 @@ class Catalog:
 
         Raises:
             CommitConflict: Other writers came first, more often than is retried.
+            DamagedFile: A file to add is gone or has another size than was written.
         """
-        iceberg = self._load(table)
-        transaction = iceberg.transaction()
-        producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
-        return self._commit(table, transaction, producer, iceberg, files, set())
+        with self._committing(table) as iceberg:
+            transaction = iceberg.transaction()
+            producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
+            return self._commit(table, transaction, producer, iceberg, files, set())
 
     def stage(
         self,
@@ -159,22 +176,23 @@ class Catalog:
 
         Raises:
             CommitConflict: `main` is no longer `base`.
+            DamagedFile: A file to add is gone or has another size than was written.
         """
-        iceberg = self._load(table)
-        current = iceberg.metadata.current_snapshot_id
-        if current != base:
-            raise CommitConflict(
-                f"Cannot stage {table}: main has moved: expected snapshot {base}, found {current}. "
-                "Run `stedi build` again."
-            )
-        from pyiceberg.table.update.snapshot import ManageSnapshots
+        with self._committing(table) as iceberg:
+            current = iceberg.metadata.current_snapshot_id
+            if current != base:
+                raise CommitConflict(
+                    f"Cannot stage {table}: main has moved: expected snapshot {base}, found {current}. "
+                    "Run `stedi build` again."
+                )
+            from pyiceberg.table.update.snapshot import ManageSnapshots
 
-        transaction = iceberg.transaction()
-        leaving = set(removed)
-        ManageSnapshots(transaction).create_branch(base, branch).commit()
-        update = transaction.update_snapshot(snapshot_properties=dict(properties), branch=branch)
-        producer = update.overwrite() if leaving else update.fast_append()
-        return self._commit(table, transaction, producer, iceberg, added, leaving)
+            transaction = iceberg.transaction()
+            leaving = set(removed)
+            ManageSnapshots(transaction).create_branch(base, branch).commit()
+            update = transaction.update_snapshot(snapshot_properties=dict(properties), branch=branch)
+            producer = update.overwrite() if leaving else update.fast_append()
+            return self._commit(table, transaction, producer, iceberg, added, leaving)
 
     def publish(self, table: str, *, branch: str, staged: int, base: int) -> None:
         """Makes a staged snapshot `main` and drops its branch, in one step, if `main` is still `base`.
@@ -186,10 +204,9 @@ class Catalog:
         from pyiceberg.table.refs import SnapshotRefType
         from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, SetSnapshotRefUpdate
 
-        iceberg = self._load(table)
         try:
             self._commit_table(
-                iceberg,
+                table,
                 (
                     AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),
                     AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": staged}),
@@ -217,7 +234,7 @@ class Catalog:
         from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotsUpdate
 
         self._commit_table(
-            self._load(table),
+            table,
             (AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": head}),),
             # the branch goes with its snapshot; a snapshot without its files would be a trap for time travel
             (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": [head]}),),
@@ -227,23 +244,38 @@ class Catalog:
         """Imports what a commit needs, so that it can happen beside other work."""
         self._iceberg()
 
-    def _iceberg(self) -> SqlCatalog:
+    def _iceberg(self) -> LakeCatalog:
         if self._sql is None:
-            from pyiceberg.catalog.sql import SqlCatalog
             from sqlalchemy import URL
 
+            from stedi.catalog.commits import LakeCatalog
+
             uri = URL.create("sqlite", database=str(self.path), query={"timeout": str(_PATIENCE)}).render_as_string()
-            self._sql = SqlCatalog("stedi", uri=uri, **{"py-io-impl": "stedi.catalog.files.LocalFileIO"})
+            self._sql = LakeCatalog("stedi", uri=uri, **{"py-io-impl": "stedi.catalog.files.LocalFileIO"})
         return self._sql
 
-    def _commit_table(
-        self, iceberg: Table, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]
-    ) -> None:
-        with _writable(iceberg.name()[-1]):
-            self._iceberg().commit_table(iceberg, expected, changes)
+    @contextmanager
+    def _committing(self, table: str) -> Iterator[Table]:
+        """Gives a table to change. This program's commits queue: conflicts are with other programs alone."""
+        from sqlalchemy.exc import OperationalError
+
+        with durable.lock(self._root / "catalog.lock", wait=True):
+            try:
+                yield self._load(table)
+            except OperationalError as error:
+                raise LakeError(
+                    f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was. "
+                    "Run the command again when no other program holds the file and the disk has space."
+                ) from error
 
     def _load(self, table: str) -> Table:
         return self._iceberg().load_table((NAMESPACE, table))
+
+    def _commit_table(
+        self, table: str, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]
+    ) -> None:
+        with self._committing(table) as iceberg:
+            self._iceberg().commit_table(iceberg, expected, changes)
 
     def _commit(
         self,
@@ -256,38 +288,57 @@ class Catalog:
     ) -> int:
         from pyiceberg.exceptions import CommitFailedException, ValidationException
 
-        for file in added:
-            producer.append_data_file(_iceberg_file(table, file))
-        if leaving:
-            for entry in _entries(iceberg):
-                if local_path(entry.file_path) in leaving:
-                    producer.delete_data_file(entry)
-                    leaving.discard(local_path(entry.file_path))
+        files = tuple(added)
+        # hashing leaves the interpreter free, and what was just written is still in memory
+        with ThreadPoolExecutor(os.cpu_count()) as beside:
+            lines = beside.map(partial(_line, table, Path(local_path(iceberg.location()))), files)
+            for file in files:
+                producer.append_data_file(_iceberg_file(table, file))
             if leaving:
-                raise LakeError(f"table {table}: {len(leaving)} files to remove are not in its current snapshot")
-        snapshot_id = producer.snapshot_id
-        try:
-            producer.commit()
-            with _writable(table):
+                for entry in _entries(iceberg):
+                    if local_path(entry.file_path) in leaving:
+                        producer.delete_data_file(entry)
+                        leaving.discard(local_path(entry.file_path))
+                if leaving:
+                    raise LakeError(f"table {table}: {len(leaving)} files to remove are not in its current snapshot")
+            snapshot_id = producer.snapshot_id
+            try:
+                producer.commit()
+                checksums.record(self.folder(table), lines)
                 transaction.commit_transaction()
-        except (CommitFailedException, ValidationException) as error:
-            raise CommitConflict(
-                f"Cannot commit to {table}: other writers came first. Run the command again."
-            ) from error
+            except (CommitFailedException, ValidationException) as error:
+                raise CommitConflict(
+                    f"Cannot commit to {table}: other writers came first. Run the command again."
+                ) from error
         return snapshot_id
 
 
-@contextmanager
-def _writable(table: str) -> Iterator[None]:
-    from sqlalchemy.exc import OperationalError
+def _line(table: str, folder: Path, file: DataFile) -> tuple[str, str]:
+    """Returns a data file's line of its table's checksums.
 
+    Raises:
+        DamagedFile: It is gone, or has another size than was written.
+    """
     try:
-        yield
-    except OperationalError as error:
-        raise LakeError(
-            f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was. "
-            "Run the command again when no other program holds the file and the disk has space."
-        ) from error
+        sha256, found = checksums.digest(file.path)
+    except OSError:
+        sha256, found = "", None
+    if found != file.bytes:
+        raise _unlike(table, file, found)
+    return checksums.name_in(folder, file.path), sha256
+
+
+def size(path: str) -> int | None:
+    """Returns a file's size in bytes, or None if there is none to be read."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+def _unlike(table: str, file: DataFile, found: int | None) -> DamagedFile:
+    name = "/".join(Path(file.path).parts[-3:])
+    return DamagedFile(table, name, f"{file.bytes} bytes", "no file" if found is None else f"{found} bytes")
 
 
 def _entries(iceberg: Table) -> list[IcebergFile]:
