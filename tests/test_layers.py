@@ -26,6 +26,7 @@ ORDER = (
     "catalog",
     "leftovers",
     "audit",
+    "repair",
     "engines",
     "privacy",
     "delivery",
@@ -45,6 +46,7 @@ ORDER = (
     "__init__",
     "terminal",
     "commands",
+    "upkeep",
     "cli",
     "__main__",
 )

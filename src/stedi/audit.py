@@ -7,15 +7,14 @@ lake that moves meanwhile is looked at again, so that only damage is reported.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stedi.catalog import Catalog, TableState, checksums, size, snapshots
+from stedi.catalog import Catalog, TableState, checksums, snapshots
+from stedi.catalog.entries import size
 from stedi.errors import DamagedFile, LakeError
 from stedi.tables import ZONES, DataFile
 
@@ -80,7 +79,7 @@ def audit(
         what it lists.
     """
     root = catalog.path.parent
-    found = _catalog(catalog.path)
+    found = () if snapshots.whole(catalog.path) else (Violation(catalog.path.name, "a whole SQLite catalog", "damage"),)
     checks = [Check("catalog", catalog.path.name, found)]
     for name in () if found else ZONES:
         for _ in range(_ATTEMPTS):
@@ -91,17 +90,6 @@ def audit(
                 break
         checks += mine
     return tuple(checks)
-
-
-def _catalog(path: Path) -> tuple[Violation, ...]:
-    """Returns what is wrong with the catalog's file itself."""
-    try:
-        snapshots.listed(path)
-        with closing(sqlite3.connect(path, timeout=30)) as connection:
-            [(verdict,), *_] = connection.execute("pragma integrity_check").fetchall()
-    except (LakeError, sqlite3.Error) as error:
-        verdict = "no file" if not path.exists() else type(error.__cause__ or error).__name__
-    return () if verdict == "ok" else (Violation(path.name, "a whole SQLite catalog", verdict.splitlines()[0]),)
 
 
 class _Table:

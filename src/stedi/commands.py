@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi import terminal
-from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
-    from stedi.audit import Check
     from stedi.build import Build
     from stedi.lake import Lake
     from stedi.landing import Landing
@@ -43,7 +41,7 @@ def demo(options: argparse.Namespace) -> int:
             {
                 "lake": str(base / "lake"),
                 "land": _landing_json(landing),
-                "build": _build_json(built),
+                "build": build_json(built),
                 **_tables_json(lake),
             }
         )
@@ -141,7 +139,7 @@ def build(options: argparse.Namespace) -> int:
     built = lake.build(full=options.full, wait=options.wait, progress=lambda line: progress(line, None))
     progress.close()
     if wants_json(options):
-        terminal.document(_build_json(built))
+        terminal.document(build_json(built))
     elif not built.run:
         terminal.line("nothing to do: every table is up to date")
     else:
@@ -160,7 +158,8 @@ def build(options: argparse.Namespace) -> int:
     return 0
 
 
-def _build_json(built: Build) -> dict[str, object]:
+def build_json(built: Build) -> dict[str, object]:
+    """Returns a build as its JSON document."""
     keys = ("name", "action", "reason", "rows_added", "rows_removed", "rows", "seconds")
     return {
         "run": built.run,
@@ -171,34 +170,9 @@ def _build_json(built: Build) -> dict[str, object]:
     }
 
 
-def audit(options: argparse.Namespace) -> int:
-    """Checks the lake's files and says what is not as it was written."""
-    progress = terminal.Progress()
-    checks = _open(options).audit(files=options.files, progress=progress)
-    progress.close()
-    violations = sum(check.violations for check in checks)
-    if wants_json(options):
-        terminal.document({"holds": not violations, "checks": [_check_json(check) for check in checks]})
-    else:
-        for check in checks:
-            for found in check.found:
-                terminal.line(
-                    f"{check.name}: {check.table}: {found.file}: expected {found.expected}, found {found.found}"
-                )
-        held = sum(not check.violations for check in checks)
-        terminal.line(f"{held:,} of {len(checks):,} checks hold; {violations:,} violations")
-    return AuditFailed.exit_code if violations else 0
-
-
-def _check_json(check: Check) -> dict[str, object]:
-    found = [{"file": v.file, "expected": v.expected, "found": v.found} for v in check.found]
-    plain: dict[str, object] = {"name": check.name, "table": check.table, "violations": check.violations}
-    return {**plain, "found": found} if found else plain
-
-
 def tables(options: argparse.Namespace) -> int:
     """Lists the tables."""
-    lake = _open(options)
+    lake = opened(options)
     if wants_json(options):
         terminal.document(_tables_json(lake))
     else:
@@ -236,7 +210,7 @@ def history(options: argparse.Namespace) -> int:
     """Lists a table's snapshots."""
     from datetime import UTC, datetime
 
-    snapshots = _open(options).history(options.table)
+    snapshots = opened(options).history(options.table)
     if wants_json(options):
         terminal.document(
             {
@@ -279,14 +253,14 @@ def query(options: argparse.Namespace) -> int:
 
     sql = sys.stdin.read() if options.sql == "-" else options.sql
     form = options.format or ("json" if wants_json(options) else output.format_of(options.output))
-    with _open(options).query(sql, at=options.at) as result:
+    with opened(options).query(sql, at=options.at) as result:
         output.write(result.reader(), form, options.output or sys.stdout.buffer)
     return 0
 
 
 def quarantine(options: argparse.Namespace) -> int:
     """Lists, shows or lands again what could not be taken."""
-    lake = _open(options)
+    lake = opened(options)
     quarantine = lake.quarantine()
     if options.show:
         raw, size = quarantine.raw(options.show)
@@ -372,7 +346,8 @@ def _where(options: argparse.Namespace) -> str:
     return str(getattr(options, "lake", None) or os.environ.get("STEDI_LAKE") or "lake")
 
 
-def _open(options: argparse.Namespace) -> Lake:
+def opened(options: argparse.Namespace) -> Lake:
+    """Returns the lake that a command names."""
     from stedi.lake import Lake
 
     return Lake.open(_where(options))

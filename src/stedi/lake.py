@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stedi.landing import Landing, Progress
     from stedi.landing.quarantine import Quarantine
     from stedi.query import Result
+    from stedi.repair import Repair
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +264,26 @@ class Lake:
         from stedi.audit import audit
 
         return audit(self.catalog, files=files, threads=self.config.threads, progress=progress)
+
+    def repair(self, *, progress: Progress = lambda what, share: None) -> tuple[Repair, Build]:
+        """Sets right what an audit of all files finds damaged, and builds what was made anew.
+
+        Returns:
+            What was set right, and the build that followed.
+
+        Raises:
+            LakeError: A landing table is damaged; no table was changed.
+            LakeBusy: A landing or a build is running; nothing was done.
+        """
+        from stedi.repair import repair
+
+        self.key()
+        with (
+            durable.lock(self.root / "land.lock", wait=False),
+            durable.lock(self.root / "build.lock", wait=False),
+        ):
+            repaired = repair(self.catalog, threads=self.config.threads, progress=progress)
+        return repaired, self.build(wait=True, progress=lambda line: progress(line, None))
 
     def key(self) -> Key:
         """Returns the lake's pseudonym key.

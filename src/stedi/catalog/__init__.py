@@ -8,21 +8,21 @@ branch becomes `main` if `main` is still the snapshot that it was staged from (b
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi import durable
-from stedi.catalog import checksums
+from stedi.catalog import checksums, entries, snapshots
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog
-from stedi.errors import CommitConflict, DamagedFile, LakeError
+from stedi.errors import CommitConflict, LakeError
 from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
 
 if TYPE_CHECKING:
-    from pyiceberg.manifest import DataFile as IcebergFile
     from pyiceberg.table import Table, Transaction
     from pyiceberg.table.update import TableRequirement, TableUpdate
     from pyiceberg.table.update.snapshot import _SnapshotProducer
@@ -122,9 +122,9 @@ class Catalog:
         """
         files = data_files(state.name, snapshot or state.current)
         for file in files:
-            found = size(file.path)
+            found = entries.size(file.path)
             if found != file.bytes:
-                raise _unlike(state.name, file, found)
+                raise entries.unlike(state.name, file, found)
         return files
 
     def added(self, state: TableState, snapshots: Iterable[Snapshot]) -> tuple[DataFile, ...]:
@@ -240,6 +240,47 @@ class Catalog:
             (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": [head]}),),
         )
 
+    def forget(self, table: str, snapshot_ids: Iterable[int]) -> None:
+        """Removes snapshots, none of them current, and the branches that end in one."""
+        from pyiceberg.table.update import RemoveSnapshotsUpdate
+
+        self._commit_table(table, (), (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshot_ids)}),))
+
+    def restore(self) -> tuple[str, ...]:
+        """Points the catalog at what was published last, where it is damaged, gone or older than its tables.
+
+        Returns:
+            The tables whose entries were set; others of a damaged catalog are missing afterwards.
+        """
+        with durable.lock(self._root / "catalog.lock", wait=True):
+            found = dict[str, str]()
+            if snapshots.whole(self.path):
+                found = snapshots.listed(self.path)
+            else:
+                for path in self._root.glob(f"{self.path.name}*"):
+                    path.rename(path.with_name(f"damaged-{path.name}"))
+                self._sql = None
+            catalog = self._iceberg()
+            catalog.create_namespace_if_not_exists(NAMESPACE)
+            self.path.chmod(0o600)
+            behind = []
+            for name in ZONES:
+                newest = checksums.published(self.folder(name))
+                if newest and (name not in found or snapshots.behind(found[name], newest)):
+                    if name in found:
+                        catalog.drop_table((NAMESPACE, name))
+                    with suppress(LakeError, OSError):  # its file is damaged: the entry is made, and an audit sees it
+                        catalog.register_table((NAMESPACE, name), f"file://{self.folder(name)}/{newest}")
+                    behind.append(name)
+        return tuple(behind)
+
+    def renew(self, table: str) -> None:
+        """Makes a table anew, empty; its files and snapshots are gone."""
+        if table in snapshots.listed(self.path):
+            self._iceberg().drop_table((NAMESPACE, table))
+        shutil.rmtree(self.folder(table), ignore_errors=True)
+        self.create()
+
     def warm(self) -> None:
         """Imports what a commit needs, so that it can happen beside other work."""
         self._iceberg()
@@ -291,11 +332,11 @@ class Catalog:
         files = tuple(added)
         # hashing leaves the interpreter free, and what was just written is still in memory
         with ThreadPoolExecutor(os.cpu_count()) as beside:
-            lines = beside.map(partial(_line, table, Path(local_path(iceberg.location()))), files)
+            lines = beside.map(partial(entries.line, table, Path(local_path(iceberg.location()))), files)
             for file in files:
-                producer.append_data_file(_iceberg_file(table, file))
+                producer.append_data_file(entries.entry(table, file))
             if leaving:
-                for entry in _entries(iceberg):
+                for entry in entries.current(iceberg):
                     if local_path(entry.file_path) in leaving:
                         producer.delete_data_file(entry)
                         leaving.discard(local_path(entry.file_path))
@@ -311,75 +352,3 @@ class Catalog:
                     f"Cannot commit to {table}: other writers came first. Run the command again."
                 ) from error
         return snapshot_id
-
-
-def _line(table: str, folder: Path, file: DataFile) -> tuple[str, str]:
-    """Returns a data file's line of its table's checksums.
-
-    Raises:
-        DamagedFile: It is gone, or has another size than was written.
-    """
-    try:
-        sha256, found = checksums.digest(file.path)
-    except OSError:
-        sha256, found = "", None
-    if found != file.bytes:
-        raise _unlike(table, file, found)
-    return checksums.name_in(folder, file.path), sha256
-
-
-def size(path: str) -> int | None:
-    """Returns a file's size in bytes, or None if there is none to be read."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return None
-
-
-def _unlike(table: str, file: DataFile, found: int | None) -> DamagedFile:
-    name = "/".join(Path(file.path).parts[-3:])
-    return DamagedFile(table, name, f"{file.bytes} bytes", "no file" if found is None else f"{found} bytes")
-
-
-def _entries(iceberg: Table) -> list[IcebergFile]:
-    snapshot = iceberg.current_snapshot()
-    assert snapshot is not None, "files leave a table that has some"
-    return [
-        entry.data_file
-        for manifest in snapshot.manifests(iceberg.io)
-        for entry in manifest.fetch_manifest_entry(iceberg.io)
-    ]
-
-
-def _iceberg_file(table: str, file: DataFile) -> IcebergFile:
-    """Returns the manifest entry of a file; bounds of text are left out, since they would carry identifiers."""
-    from pyiceberg.conversions import to_bytes
-    from pyiceberg.manifest import DataFile as IcebergFile
-    from pyiceberg.manifest import DataFileContent, FileFormat
-    from pyiceberg.typedef import Record
-    from pyiceberg.types import DoubleType, LongType
-
-    places = {column.name: (place, column.type) for place, column in enumerate(COLUMNS[table], start=1)}
-    lower, upper = {}, {}
-    for name, (least, greatest) in file.bounds.items():
-        place, kind = places[name]
-        if kind == "long":
-            lower[place], upper[place] = (to_bytes(LongType(), int(bound)) for bound in (least, greatest))
-        elif kind == "double":
-            lower[place], upper[place] = (to_bytes(DoubleType(), float(bound)) for bound in (least, greatest))
-    return IcebergFile.from_args(
-        content=DataFileContent.DATA,
-        file_path=f"file://{file.path}",
-        file_format=FileFormat.PARQUET,
-        partition=Record(),
-        record_count=file.rows,
-        file_size_in_bytes=file.bytes,
-        value_counts={place: file.rows for place, _ in places.values()},
-        null_value_counts={places[name][0]: nulls for name, nulls in file.nulls.items()},
-        lower_bounds=lower,
-        upper_bounds=upper,
-        sort_order_id=None,
-        spec_id=0,
-        equality_ids=None,
-        key_metadata=None,
-    )

@@ -31,7 +31,8 @@ def digest(path: str | Path) -> tuple[str, int]:
 
 def name_in(folder: Path, path: str | Path) -> str:
     """Returns a file's path relative to its table's folder, by whatever links either was reached."""
-    return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    within = str(path).removeprefix(f"{folder}/")
+    return within if within != str(path) else os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
 
 
 def record(folder: Path, files: Iterable[tuple[str, str]], *, sync: bool = False) -> None:

@@ -155,6 +155,16 @@ def listed(catalog: Path) -> dict[str, str]:
         ) from error
 
 
+def whole(catalog: Path) -> bool:
+    """Says whether a catalog can be read and SQLite finds no damage in it."""
+    try:
+        listed(catalog)
+        with closing(sqlite3.connect(catalog, timeout=30)) as connection:
+            return connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+    except (LakeError, sqlite3.Error):
+        return False
+
+
 def _tables(catalog: Path, mode: str) -> dict[str, str]:
     with closing(sqlite3.connect(f"file:{_quoted(catalog)}?mode={mode}", uri=True, timeout=30)) as connection:
         return dict(
