@@ -147,7 +147,7 @@ class Catalog:
             DamagedFile: A file to add is gone or has another size than was written.
         """
         with self._committing(table) as iceberg:
-            transaction = iceberg.transaction()
+            transaction = self._transaction(iceberg)
             producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
             return self._commit(table, transaction, producer, iceberg, files, set())
 
@@ -187,7 +187,7 @@ class Catalog:
                 )
             from pyiceberg.table.update.snapshot import ManageSnapshots
 
-            transaction = iceberg.transaction()
+            transaction = self._transaction(iceberg)
             leaving = set(removed)
             ManageSnapshots(transaction).create_branch(base, branch).commit()
             update = transaction.update_snapshot(snapshot_properties=dict(properties), branch=branch)
@@ -311,6 +311,11 @@ class Catalog:
 
     def _load(self, table: str) -> Table:
         return self._iceberg().load_table((NAMESPACE, table))
+
+    def _transaction(self, iceberg: Table) -> Transaction:
+        from stedi.catalog.commits import LakeTransaction
+
+        return LakeTransaction(iceberg)
 
     def _commit_table(
         self, table: str, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]
