@@ -55,8 +55,8 @@ def repair(catalog: Catalog, *, threads: int, progress: Progress) -> Repair:
     for name, snapshot_ids in old.items():
         if snapshot_ids:
             catalog.forget(name, snapshot_ids)
-    for name in renewed:
-        catalog.renew(name)
+    if renewed:
+        catalog.renew(renewed)
     return Repair(entries, {name: len(ids) for name, ids in old.items() if ids}, renewed)
 
 

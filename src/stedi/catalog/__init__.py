@@ -274,11 +274,13 @@ class Catalog:
                     behind.append(name)
         return tuple(behind)
 
-    def renew(self, table: str) -> None:
-        """Makes a table anew, empty; its files and snapshots are gone."""
-        if table in snapshots.listed(self.path):
-            self._iceberg().drop_table((NAMESPACE, table))
-        shutil.rmtree(self.folder(table), ignore_errors=True)
+    def renew(self, tables: Iterable[str]) -> None:
+        """Makes tables anew, empty; their files and snapshots are gone."""
+        found = snapshots.listed(self.path)
+        for table in tables:
+            if table in found:
+                self._iceberg().drop_table((NAMESPACE, table))
+            shutil.rmtree(self.folder(table), ignore_errors=True)
         self.create()
 
     def warm(self) -> None:
