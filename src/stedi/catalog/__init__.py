@@ -246,6 +246,12 @@ class Catalog:
 
         self._commit_table(table, (), (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshot_ids)}),))
 
+    def prune(self, table: str) -> None:
+        """Removes the checksums of files that are gone; this program's commits wait meanwhile."""
+        folder = self.folder(table)
+        with durable.lock(self._root / "catalog.lock", wait=True):
+            checksums.prune(folder, lambda name: (folder / name).exists())
+
     def restore(self) -> tuple[str, ...]:
         """Points the catalog at what was published last, where it is damaged, gone or older than its tables.
 
