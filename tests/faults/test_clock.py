@@ -78,8 +78,8 @@ def sane(lake: Lake) -> None:
 
 @pytest.mark.parametrize(
     "jumps",
-    [[0, 0, 0], [0, -DAY, -YEAR], [0, YEAR, 0]],
-    ids=["stands still", "goes back", "jumps ahead and comes back"],
+    [[0, 0, -DAY], [0, YEAR, 0]],
+    ids=["stands still and goes back", "jumps ahead and comes back"],
 )
 def test_whatever_the_clock_does_each_build_follows_its_inputs(slate: Slate, clock: Clock, jumps: list[float]) -> None:
     lake, inbox, start = slate.wiped(), slate.inbox(), clock.now
@@ -103,7 +103,7 @@ def test_every_state_can_be_read_again_by_snapshot_and_by_the_time_that_history_
     slate: Slate, clock: Clock
 ) -> None:
     lake, inbox, start = slate.wiped(), slate.inbox(), clock.now
-    jumps = [0, 0, -DAY, YEAR]
+    jumps = [0, 0, -DAY]
     for number, jump in enumerate(jumps, start=1):
         clock.now = start + jump
         day(lake, inbox, number)
