@@ -19,6 +19,7 @@ import duckdb
 from stedi import build as building
 from stedi import config as settings
 from stedi.build import Build
+from stedi.catalog import TableState
 from stedi.config import Readings
 from stedi.engines.duckdb import quoted, scan
 from stedi.lake import Lake
@@ -83,12 +84,12 @@ def build(lake: Lake, now: int | None = None, **options: Any) -> Build:
     return building.build(lake.catalog, lake.config, lake.key(), lake.root, now=now, **options)
 
 
-def rows(lake: Lake, table: str) -> Counter[Row]:
-    """Returns a table's current rows as a multiset."""
+def rows(lake: Lake, table: str, state: TableState | None = None) -> Counter[Row]:
+    """Returns a table's current rows as a multiset; `state` is what the catalog says of it, if that is known."""
     columns = COLUMNS[table]
     plain = {"timestamptz": "epoch_ms({0})", "date": "cast({0} as varchar)"}
     shown = ", ".join(plain.get(column.type, "{0}").format(quoted(column.name)) for column in columns)
-    files = lake.catalog.files(lake.catalog.table(table))
+    files = lake.catalog.files(state or lake.catalog.table(table))
     return (
         Counter(_connection().execute(f"select {shown} from ({scan(files, columns)})").fetchall())
         if files
@@ -114,7 +115,8 @@ def records(lake: Lake, table: str) -> Counter[Row]:
 
 def contents(lake: Lake) -> dict[str, Counter[Row]]:
     """Returns the rows of every table below landing."""
-    return {name: rows(lake, name) for name in BELOW_LANDING}
+    states = lake.catalog.tables()
+    return {name: rows(lake, name, states[name]) for name in BELOW_LANDING}
 
 
 def heads(lake: Lake) -> dict[str, int | None]:

@@ -181,6 +181,19 @@ def test_some_files_can_leave_and_the_others_stay(catalog: Catalog, engine: Duck
     assert sorted(theirs(catalog).scan().to_arrow()["customer_id"].to_pylist()) == ["new", "stays"]
 
 
+def test_a_table_that_is_rewritten_again_and_again_does_not_gather_manifests(catalog: Catalog, write: Writer) -> None:
+    def rewrite(run: str) -> int:
+        base = head(catalog)
+        leaving = [file.path for file in catalog.files(catalog.table(TABLE))]
+        staged = catalog.stage(TABLE, write(run), leaving, {}, branch=run, base=base)
+        catalog.publish(TABLE, branch=run, staged=staged, base=base)
+        return len(theirs(catalog).current_snapshot().manifests(theirs(catalog).io))
+
+    catalog.append(TABLE, write("first"), {})
+    # one for what is there, one for what has just left
+    assert [rewrite(run) for run in "abcd"] == [2, 2, 2, 2]
+
+
 def test_a_file_that_is_not_there_cannot_leave(catalog: Catalog, write: Writer) -> None:
     base = head(catalog)
     with pytest.raises(LakeError, match="1 files to remove are not in its current snapshot"):

@@ -66,8 +66,8 @@ HEAVY = {
 }
 """What must not be imported before it is needed: a command line answers at once."""
 
-LOADED_BY_OTHERS = {"stedi.__main__", "stedi.catalog.commits", "stedi.catalog.files"}
-"""Runs when imported; and what only a commit loads, when PyIceberg is there already."""
+LOADED_BY_OTHERS = {"stedi.__main__", "stedi.catalog.commits", "stedi.catalog.files", "stedi.catalog.transaction"}
+"""Runs when imported; and what is loaded by PyIceberg, or with it when a commit is made."""
 
 
 def modules() -> list[Path]:

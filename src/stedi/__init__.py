@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from stedi.build import Build, Built, Step
+    from stedi.build import Build, Built, Plan
     from stedi.catalog.snapshots import Snapshot
     from stedi.errors import StediError
     from stedi.lake import Lake, Table
@@ -28,10 +28,10 @@ __all__ = [
     "Lake",
     "LandedFile",
     "Landing",
+    "Plan",
     "Result",
     "Snapshot",
     "StediError",
-    "Step",
     "Table",
 ]
 
@@ -44,7 +44,7 @@ _HOMES = {
     "Result": "stedi.query",
     "Snapshot": "stedi.catalog.snapshots",
     "StediError": "stedi.errors",
-    "Step": "stedi.build",
+    "Plan": "stedi.build",
     "Table": "stedi.lake",
 }
 

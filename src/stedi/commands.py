@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from stedi import terminal
 
 if TYPE_CHECKING:
-    from stedi.build import Build
+    from stedi.build import Build, Plan
     from stedi.lake import Lake
     from stedi.landing import Landing
 
@@ -129,11 +129,7 @@ def build(options: argparse.Namespace) -> int:
 
     lake = Lake.open_or_create(_where(options))
     if options.dry_run:
-        steps = lake.plan(full=options.full)
-        if wants_json(options):
-            terminal.document({"tables": [{"name": s.table, "action": s.action, "reason": s.reason} for s in steps]})
-        else:
-            terminal.table(("table", "action", "reason"), [(s.table, s.action, s.reason) for s in steps])
+        _show_plan(lake.plan(full=options.full), as_json=wants_json(options))
         return 0
     progress = terminal.Progress()
     built = lake.build(full=options.full, wait=options.wait, progress=lambda line: progress(line, None))
@@ -156,6 +152,30 @@ def build(options: argparse.Namespace) -> int:
                 "`stedi quarantine --withheld`"
             )
     return 0
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Prints what a build would do; the customers concerned are counted, and named by pseudonym in JSON alone."""
+    customers = {"enter": plan.entering, "leave": plan.leaving, "change": plan.changing}
+    sizes = ("rows_read", "bytes_read", "rows_written", "bytes_written")
+    if as_json:
+        listed = [
+            {
+                "name": e.step.table,
+                "action": e.step.action,
+                "reason": e.step.reason,
+                **{size: getattr(e, size) for size in sizes},
+            }
+            for e in plan.steps
+        ]
+        terminal.document({"tables": listed, "customers": customers})
+        return
+    terminal.table(
+        ("table", "action", "reason", *(size.replace("_", " ") for size in sizes)),
+        [(e.step.table, e.step.action, e.step.reason, *(getattr(e, size) for size in sizes)) for e in plan.steps],
+    )
+    counts = ", ".join(f"{len(who):,} {what}" for what, who in customers.items())
+    terminal.line(f"customers: {counts}")
 
 
 def build_json(built: Build) -> dict[str, object]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from stedi import build as building
 from stedi import config as settings
 from stedi import durable, leftovers, tables
-from stedi.build import Build, Step
+from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings
 from stedi.errors import KeyRefused, LakeError, UsageError
@@ -196,10 +196,14 @@ class Lake:
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()])
             return building.build(self.catalog, self.config, key, self.root, full=full, progress=progress)
 
-    def plan(self, *, full: bool = False) -> tuple[Step, ...]:
-        """Returns what `build` would do to each table, and why; changes nothing."""
+    def plan(self, *, full: bool = False) -> Plan:
+        """Returns what `build` would do to each table, why, and which customers would come and go; changes nothing.
+
+        Args:
+            full: As for `build`.
+        """
         now = int(datetime.now(UTC).timestamp() * 1000)
-        return building.plan(self.catalog.tables(), self.config, now, full=full)
+        return building.preview(self.catalog, self.config, self.key(), now, full=full)
 
     def query(self, sql: str, *, at: int | str | datetime | None = None) -> Result:
         """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.

@@ -20,17 +20,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stedi import __version__, tables
-from stedi.build import audits
-from stedi.build import plan as planning
+from stedi.build import audits, planning, previewing
 from stedi.build.changes import Changes
-from stedi.build.plan import Action, Step, policy
+from stedi.build.planning import Action, Step, policy
+from stedi.build.previewing import Estimate, Plan
+from stedi.build.session import Session
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB, scan
 from stedi.privacy.pseudonyms import Key
-from stedi.tables import COLUMNS, DataFile, Graph, SqlTable
+from stedi.tables import COLUMNS, DataFile, Graph
 
-__all__ = ["Action", "Build", "Built", "Progress", "Step", "build", "plan", "policy", "withheld"]
+__all__ = [
+    "Action",
+    "Build",
+    "Built",
+    "Estimate",
+    "Plan",
+    "Progress",
+    "Step",
+    "build",
+    "plan",
+    "policy",
+    "preview",
+    "withheld",
+]
 
 Progress = Callable[[str], None]
 
@@ -112,6 +126,22 @@ class _Staged:
         """The snapshot that it was staged from; `init` gives every table a first one."""
         assert self.before.current is not None, "init gives every table a snapshot"
         return self.before.current.id
+
+
+def preview(catalog: Catalog, config: Config, key: Key, now: int, *, full: bool = False) -> Plan:
+    """Returns what a build would do to each table and for which customers; nothing in the lake is written.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        key: The lake's pseudonym key.
+        now: The start of the build, epoch milliseconds.
+        full: Rebuild whatever the watermarks say.
+    """
+    states, graph = catalog.tables(), tables.graph()
+    return previewing.preview(
+        catalog, config, key, graph, states, plan(states, config, now, full=full, graph=graph), now
+    )
 
 
 def plan(
@@ -205,31 +235,26 @@ class _Run:
         self.staged: dict[str, _Staged] = {}
         self._catalog, self._config, self._key, self._graph = catalog, config, key, graph
         self._before, self._run, self._now = before, run, now
-        self._parameters: dict[str, str | int] = {"build_started": now, "readings": config.readings}
-        self._views: set[str] = set()
 
     def stage(self, steps: Sequence[Step], temporary: Path, progress: Progress) -> None:
         """Writes each table's new files and audits them all; nothing is committed yet."""
         config = self._config
         with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
-            for name, state in self._before.items():
-                engine.bind(name, self._catalog.files(state))
-            changes = Changes(
-                engine, self._graph, self._key, self._parameters, lambda view: self._view(engine, view)
-            )
+            session = Session(engine, self._catalog, config, self._key, self._graph, self._before, self._now)
+            changes = Changes(session)
             for step in steps:
                 if step.action == "none" or not self._concerns(step):
                     continue
                 progress(f"{step.action} {step.table}: {step.reason}")
                 started = time.monotonic()
-                change = self._rebuild(engine, step) if step.action == "rebuild" else self._change(engine, step, changes)
+                change = self._rebuild(session, step) if step.action == "rebuild" else self._change(session, step, changes)
                 change.seconds = time.monotonic() - started
                 self.staged[step.table] = change
                 engine.bind(step.table, change.files)
                 engine.bind(f"{step.table}__added", change.gained, table=step.table)
             progress("audit")
-            self._remember(engine, changes)
-            self._audit(engine)
+            self._remember(session, changes)
+            self._audit(session)
 
     def commit(self) -> None:
         """Commits what was staged and audited to each table's branch."""
@@ -269,31 +294,19 @@ class _Run:
     def _graph_tables(self) -> set[str]:
         return {table.name for table in self._graph.tables()}
 
-    def _view(self, engine: DuckDB, name: str) -> None:
-        """Makes a view of the graph readable over whole tables, and what it reads, once."""
-        closure = self._graph.closure(name) | {name}
-        for view in self._graph.order():
-            if view in closure and view not in self._views and self._graph.selects[view].zone == "views":
-                _keep(engine, self._graph.selects[view], self._parameters, self._key)
-                self._views.add(view)
-
-    def _rebuild(self, engine: DuckDB, step: Step) -> _Staged:
+    def _rebuild(self, session: Session, step: Step) -> _Staged:
         name = step.table
-        for view in self._graph.closure(name):
-            if view in self._graph.selects and self._graph.selects[view].zone == "views":
-                self._view(engine, view)
         before = self._before[name]
-        sql = engine.prepare(self._graph.selects[name].sql, self._parameters)
-        files = engine.write(name, sql, self._folder(name))
+        files = session.engine.write(name, session.whole(name), self._folder(name))
         leaving = self._catalog.files(before)
         return _Staged(step, before, files, files, files, leaving, _count(files), _count(leaving), 0.0)
 
-    def _change(self, engine: DuckDB, step: Step, changes: Changes) -> _Staged:
-        name, before = step.table, self._before[step.table]
-        assert before.current is not None, "a table that was never built is rebuilt"
+    def _change(self, session: Session, step: Step, changes: Changes) -> _Staged:
+        engine, name, before = session.engine, step.table, self._before[step.table]
         for read, window in step.windows.items():
-            self._look_back(engine, read, window)
-        changes.work_out(name, int(before.current.summary["stedi.started"]))
+            change = self.staged.get(read)
+            session.look_back(read, window, change.gained if change else (), staged=change is not None)
+        changes.work_out(name, session.started(name))
 
         files = self._catalog.files(before)
         concerned = f"select customer_id from {name}__concerned"
@@ -321,15 +334,6 @@ class _Run:
             seconds=0.0,
         )
 
-    def _look_back(self, engine: DuckDB, read: str, window: planning.Window) -> None:
-        """Binds an input as it was at the watermark, what it has gained since, and which customers have lost rows."""
-        state, change = self._before[read], self.staged.get(read)
-        engine.bind(f"{read}__old", self._catalog.files(state, window.since), table=read)
-        gained = self._catalog.added(state, window.appended)
-        engine.bind(f"{read}__added", (*gained, *(change.gained if change else ())), table=read)
-        if change is None:
-            engine.view(f"{read}__gone", "select null::varchar as customer_id where false")
-
     def _lineage(self, name: str) -> dict[str, str]:
         inputs = {}
         for read in self._graph.inputs(name):
@@ -346,10 +350,11 @@ class _Run:
             **self.staged[name].properties,
         }
 
-    def _remember(self, engine: DuckDB, changes: Changes) -> None:
+    def _remember(self, session: Session, changes: Changes) -> None:
         """Keeps what later plans and listings need with the table that it concerns."""
+        engine = session.engine
         if "customers_trusted" in self.staged:
-            self._view(engine, "people")
+            session.view("people")
             [(customers,)] = engine.rows("select count(distinct customer_id) from people")
             [(last, upcoming)] = engine.rows(
                 f"select max(shareWithResearchAsOfDate) filter (where shareWithResearchAsOfDate <= {self._now}), "
@@ -368,7 +373,8 @@ class _Run:
                 withheld = _recalled(change.before, "stedi.withheld") + changes.withheld
             change.properties["stedi.withheld"] = str(withheld)
 
-    def _audit(self, engine: DuckDB) -> None:
+    def _audit(self, session: Session) -> None:
+        engine = session.engine
         rebuilt = {name for name, change in self.staged.items() if change.step.action == "rebuild"}
         windows = [change.step.windows["customers_landing"] for change in self.staged.values()
                    if "customers_landing" in change.step.windows]
@@ -408,13 +414,8 @@ def withheld(catalog: Catalog, config: Config, key: Key, temporary: Path) -> lis
     Returns:
         Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
     """
-    graph = tables.graph()
     with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
-        for name, state in catalog.tables().items():
-            engine.bind(name, catalog.files(state))
-        for name in graph.order():
-            if name in graph.closure("shared_readings") | {"shared_readings"} and graph.selects[name].zone == "views":
-                _keep(engine, graph.selects[name], {}, key)
+        Session(engine, catalog, config, key, tables.graph(), catalog.tables(), 0).view("shared_readings")
         rows = engine.rows(
             "select sensorReadingTime, serialNumber, distanceFromObject, matches from shared_readings "
             "where matches <> 1 order by serialNumber, sensorReadingTime, distanceFromObject"
@@ -422,14 +423,6 @@ def withheld(catalog: Catalog, config: Config, key: Key, temporary: Path) -> lis
     return [
         (datetime.fromtimestamp(at / 1000, UTC), serial, distance, matches) for at, serial, distance, matches in rows
     ]
-
-
-def _keep(engine: DuckDB, view: SqlTable, parameters: Mapping[str, str | int], key: Key) -> None:
-    sql = engine.prepare(view.sql, parameters)
-    if view.name in ("people", "wearers"):
-        engine.pseudonymise(view.name, sql, key.customer_id)
-    else:
-        engine.keep(view.name, sql)
 
 
 def _result(run: str, steps: Sequence[Step], staged: Mapping[str, _Staged], after: Mapping[str, TableState]) -> Build:

@@ -23,11 +23,12 @@ from stedi.errors import CommitConflict, LakeError
 from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
 
 if TYPE_CHECKING:
-    from pyiceberg.table import Table, Transaction
+    from pyiceberg.table import Table
     from pyiceberg.table.update import TableRequirement, TableUpdate
     from pyiceberg.table.update.snapshot import _SnapshotProducer
 
     from stedi.catalog.commits import LakeCatalog
+    from stedi.catalog.transaction import Transaction
 
 __all__ = ["Catalog", "Snapshot", "TableState"]
 
@@ -120,16 +121,12 @@ class Catalog:
             LakeError: A manifest cannot be read.
             DamagedFile: A file is gone or has another size than was written.
         """
-        files = data_files(state.name, snapshot or state.current)
-        for file in files:
-            found = entries.size(file.path)
-            if found != file.bytes:
-                raise entries.unlike(state.name, file, found)
-        return files
+        return entries.there(state.name, data_files(state.name, snapshot or state.current))
 
     def added(self, state: TableState, snapshots: Iterable[Snapshot]) -> tuple[DataFile, ...]:
         """Returns the data files that some snapshots of a table, appends all of them, have added to it."""
-        return tuple(file for snapshot in snapshots for file in data_files(state.name, snapshot, added=True))
+        files = tuple(file for snapshot in snapshots for file in data_files(state.name, snapshot, added=True))
+        return entries.there(state.name, files)
 
     def append(self, table: str, files: Iterable[DataFile], properties: Mapping[str, str]) -> int:
         """Appends files to a table's `main`; safe beside other writers.
@@ -146,8 +143,10 @@ class Catalog:
             CommitConflict: Other writers came first, more often than is retried.
             DamagedFile: A file to add is gone or has another size than was written.
         """
+        from stedi.catalog.transaction import Transaction
+
         with self._committing(table) as iceberg:
-            transaction = self._transaction(iceberg)
+            transaction = Transaction(iceberg)
             producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
             return self._commit(table, transaction, producer, iceberg, files, set())
 
@@ -187,11 +186,13 @@ class Catalog:
                 )
             from pyiceberg.table.update.snapshot import ManageSnapshots
 
-            transaction = self._transaction(iceberg)
+            from stedi.catalog.transaction import Overwrite, Transaction
+
+            transaction = Transaction(iceberg)
             leaving = set(removed)
             ManageSnapshots(transaction).create_branch(base, branch).commit()
             update = transaction.update_snapshot(snapshot_properties=dict(properties), branch=branch)
-            producer = update.overwrite() if leaving else update.fast_append()
+            producer = Overwrite(transaction, properties, branch) if leaving else update.fast_append()
             return self._commit(table, transaction, producer, iceberg, added, leaving)
 
     def publish(self, table: str, *, branch: str, staged: int, base: int) -> None:
@@ -320,11 +321,6 @@ class Catalog:
     def _load(self, table: str) -> Table:
         return self._iceberg().load_table((NAMESPACE, table))
 
-    def _transaction(self, iceberg: Table) -> Transaction:
-        from stedi.catalog.commits import LakeTransaction
-
-        return LakeTransaction(iceberg)
-
     def _commit_table(
         self, table: str, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]
     ) -> None:
@@ -349,7 +345,7 @@ class Catalog:
             for file in files:
                 producer.append_data_file(entries.entry(table, file))
             if leaving:
-                for entry in entries.current(iceberg):
+                for entry in entries.current(table, iceberg):
                     if local_path(entry.file_path) in leaving:
                         producer.delete_data_file(entry)
                         leaving.discard(local_path(entry.file_path))

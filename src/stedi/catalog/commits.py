@@ -11,14 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.table import CommitTableResponse, StagedTable, Table, Transaction
+from pyiceberg.table import CommitTableResponse, StagedTable, Table
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.update import (
-    TableRequirement,
-    TableUpdate,
-    _apply_table_update,
-    _TableMetadataUpdateContext,
-)
+from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.typedef import Identifier
 
 from stedi.catalog import checksums
@@ -49,28 +44,6 @@ class LakeCatalog(SqlCatalog):
         if current_table is not None:
             staged.metadata = _later(staged.metadata, current_table.metadata)
         return staged
-
-
-class LakeTransaction(Transaction):
-    """A transaction that works out its metadata once a change.
-
-    PyIceberg copies every snapshot each time it looks, some fifteen times a commit: 400 small commits took a minute.
-    """
-
-    _seen: tuple[TableMetadata, tuple[TableUpdate, ...], TableMetadata] | None = None
-
-    @property
-    def table_metadata(self) -> TableMetadata:
-        """The table's metadata with this transaction's changes."""
-        base, updates = self._table.metadata, self._updates
-        if not updates:
-            return base
-        if self._seen is None or self._seen[0] is not base or self._seen[1] is not updates:
-            context, changed = _TableMetadataUpdateContext(), base
-            for update in updates:
-                changed = _apply_table_update(update, changed, context)
-            self._seen = base, updates, changed
-        return self._seen[2]
 
 
 def _later(changed: TableMetadata, base: TableMetadata) -> TableMetadata:

@@ -56,6 +56,8 @@ class DuckDB:
         )
         self._execute("set TimeZone = 'UTC'")
         self._execute("set enable_progress_bar = false")
+        # a table's files never change: their footers are read once a session, not once a statement
+        self._execute("set parquet_metadata_cache = true")
         # exact for every instant; casts and `at time zone` take ten times as long
         self._execute("create macro instant(ms) as make_timestamptz(ms * 1000)")
 
@@ -95,20 +97,22 @@ class DuckDB:
         """
         import pyarrow as pa
 
-        self._execute(f"create or replace table {quoted(view)} (address varchar, customer_id varchar)")
-        for batch in self._batches(self._cursor(sql)):
+        self.keep(view, f"select address from ({sql})")
+        self._execute("create table if not exists persons (address varchar, customer_id varchar, person bigint)")
+        self._execute("create or replace temp table strangers (address varchar, customer_id varchar)")
+        unknown = f"select address from {quoted(view)} where address not in (select address from persons)"
+        for batch in self._batches(self._cursor(unknown)):
             ids = [customer_id(address) for address in batch.column(0).to_pylist()]
             found = pa.table({"address": batch.column(0), "customer_id": pa.array(ids, pa.string())})
             self.connection.register("pseudonymised", found)
-            self._execute(f"insert into {quoted(view)} select * from pseudonymised")
+            self._execute("insert into strangers select * from pseudonymised")
             self.connection.unregister("pseudonymised")
-        self._execute("create table if not exists persons (customer_id varchar, person bigint)")
         self._execute(
-            "insert into persons select customer_id, (select count(*) from persons) + row_number() "
-            f"over (order by customer_id) from (select distinct customer_id from {quoted(view)}) "
-            "where customer_id not in (select customer_id from persons)"
+            "insert into persons select s.address, s.customer_id, coalesce(p.person, (select count(*) from persons) + "
+            "dense_rank() over (order by s.customer_id)) from strangers as s left join "
+            "(select distinct customer_id, person from persons) as p on s.customer_id = p.customer_id"
         )
-        self.keep(view, f"select address, customer_id, person from {quoted(view)} join persons using (customer_id)")
+        self.keep(view, f"select address, customer_id, person from {quoted(view)} join persons using (address)")
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""

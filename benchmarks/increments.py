@@ -1,0 +1,145 @@
+"""What it costs to follow a lake's inputs, as shares of a full build of the same lake in the same run.
+
+A lake of made-up readings -> a night's new readings, withdrawals, nothing at all -> builds as whole processes.
+New readings are those of one tick in a hundred, taken again at later times: every customer wears the device each night.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import measure
+from benchmarks.measure import Cost
+
+TICK = 3_000
+DAY = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of the table: what was built, and what it took."""
+
+    name: str
+    cost: Cost
+
+
+class Bench:
+    """One lake, landed and built, that its inputs run ahead of.
+
+    Args:
+        stedi: The command.
+        landing: A made landing folder.
+        out: An empty folder for the lake and for deliveries.
+        environment: For every command.
+    """
+
+    def __init__(self, stedi: Path, landing: Path, out: Path, environment: Mapping[str, str]) -> None:
+        self._stedi, self._landing, self._out, self._environment = stedi, landing, out, environment
+        self.lake = out / "lake"
+
+    def stedi(self, *words: str | Path) -> Cost:
+        """Runs one command on the lake."""
+        return measure.run([self._stedi, "--lake", self.lake, *words], self._environment)
+
+    def land_all(self) -> None:
+        """Lands the whole landing folder."""
+        self.stedi("land", *(self._landing / feed for feed in ("customer", "accelerometer", "step_trainer")))
+
+    def land_night(self, night: int) -> None:
+        """Lands one percent of the readings again, `night` times the span of all of them later."""
+        import duckdb
+
+        folder = self._out / f"night-{night}"
+        columns = {
+            "accelerometer": (
+                "timestamp",
+                "{user: 'VARCHAR', timestamp: 'BIGINT', x: 'DOUBLE', y: 'DOUBLE', z: 'DOUBLE'}",
+            ),
+            "step_trainer": (
+                "sensorReadingTime",
+                "{sensorReadingTime: 'BIGINT', serialNumber: 'VARCHAR', distanceFromObject: 'BIGINT'}",
+            ),
+        }
+        for feed, (moment, types) in columns.items():
+            (folder / feed).mkdir(parents=True)
+            read = f"read_json('{self._landing}/{feed}/*.json', format = 'newline_delimited', columns = {types})"
+            duckdb.sql(
+                f'copy (select * replace ("{moment}" + {night} * {400 * DAY} as "{moment}") from {read} '
+                f"where (\"{moment}\" // {TICK}) % 100 = {night}) to '{folder}/{feed}/{feed}-{night}.json' (format json)"
+            )
+        self.stedi("land", folder / "accelerometer", folder / "step_trainer")
+
+    def withdraw(self, share: float) -> int:
+        """Lands a newer record without consent of some trusted customers, and returns of how many."""
+        from stedi.lake import Lake
+
+        found = Lake.open(self.lake).query(
+            "select email, serialNumber, epoch_ms(registrationDate) as registrationDate from customers_trusted "
+            "order by customer_id"
+        )
+        customers = found.arrow().to_pylist()
+        every = customers[:: max(1, round(1 / share))]
+        now = int(time.time() * 1000)
+        path = self._out / "customer" / "withdrawn.json"
+        path.parent.mkdir()
+        path.write_text("".join(json.dumps({**record, "lastUpdateDate": now}) + "\n" for record in every), "utf-8")
+        self.stedi("land", path)
+        return len(every)
+
+
+def run(bench: Bench, nights: int) -> tuple[list[Line], list[Cost]]:
+    """Measures a full build and what follows it; returns the lines of the table and the cost of each night."""
+    bench.land_all()
+    bench.stedi("build")
+    full = bench.stedi("build", "--full")
+    nothing = Cost(
+        *(statistics.median(values) for values in zip(*(_plain(bench.stedi("build")) for _ in range(5)), strict=True))
+    )
+    lines = [Line("everything (`build --full`)", full), Line("nothing to do", nothing)]
+    costs = []
+    for night in range(1, nights + 1):
+        bench.land_night(night)
+        costs.append(bench.stedi("build"))
+        print(f"  night {night}/{nights}: {costs[-1].wall:.2f} s", file=sys.stderr)
+    lines.append(Line("+1% new readings", costs[0]))
+    count = bench.withdraw(0.001)
+    lines.append(Line(f"{count} customers (0.1%) withdraw", bench.stedi("build")))
+    lines.append(Line(f"everything again, {nights} nights later", bench.stedi("build", "--full")))
+    shutil.rmtree(bench.lake)
+    return lines, costs
+
+
+def _plain(cost: Cost) -> tuple[float, float, int]:
+    return cost.wall, cost.cpu, cost.peak
+
+
+def table(lines: list[Line], nights: list[Cost]) -> str:
+    """Returns a Markdown table; shares are of the full build, with and without what a build of nothing takes."""
+    full, idle = lines[0].cost.wall, lines[1].cost.wall
+    rows = [
+        "| build of | wall s | CPU s | peak MB | share of a full build | beyond start-up |",
+        "| --- | --: | --: | --: | --: | --: |",
+    ]
+    for line in lines:
+        cost = line.cost
+        beyond = f"{(cost.wall - idle) / full:.1%}"
+        rows.append(
+            f"| {line.name} | {cost.wall:.2f} | {cost.cpu:.2f} | {cost.peak / 1e6:,.0f} | {cost.wall / full:.1%} | {beyond} |"
+        )
+    if nights:
+        walls = [cost.wall for cost in nights]
+        worst = max(walls[1:], default=walls[0])
+        rows.append("")
+        rows.append(
+            f"{len(nights)} nights of +1% each: the first {walls[0]:.2f} s, the median {statistics.median(walls):.2f} s, "
+            f"the slowest after it {worst:.2f} s, {worst / walls[0]:.2f} times the first; "
+            f"peak memory {min(c.peak for c in nights) / 1e6:,.0f} to {max(c.peak for c in nights) / 1e6:,.0f} MB."
+        )
+    return "\n".join(rows)

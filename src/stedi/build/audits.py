@@ -1,0 +1,135 @@
+"""Whether what is staged may be seen: the consent proof, no nulls, and the package's assertions.
+
+A rebuilt table is audited whole. Of a table that was changed in part, what is audited is what the change could have
+broken: all rows of the customers concerned, and all rows of the span of time in which it brought others new ones.
+The consent proof shares no code and no SQL with what it checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from stedi import tables
+from stedi.build.changes import MOMENTS
+from stedi.engines.duckdb import DuckDB, literal, quoted
+from stedi.errors import AuditFailed
+from stedi.privacy import consent
+from stedi.privacy.pseudonyms import Key
+from stedi.tables import COLUMNS, DataFile
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+_MAY_BE_NULL = {"customerName", "phone", "birthDay", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate"}
+
+
+def prove_consent(
+    engine: DuckDB,
+    key: Key,
+    now: int,
+    *,
+    since_consent: bool,
+    staged: Mapping[str, Iterable[DataFile] | None],
+    news: str,
+) -> None:
+    """Raises AuditFailed if a staged row belongs to a customer who does not consent now.
+
+    Args:
+        engine: A session in which every table is bound as it would be published.
+        key: The lake's pseudonym key.
+        now: The start of the build, epoch milliseconds.
+        since_consent: Whether readings from before consent are left out (rule 4).
+        staged: For each staged table the files that are new in it, or None if all of it is.
+        news: A SELECT of the addresses whose customers may have changed their mind since the tables were built, so
+            that the rest of a table that is not new has to be searched for them.
+    """
+    records = engine.stream("select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing")
+    consents = consent.consenting(records, key, now)
+    suspects = {key.customer_id(address) for (address,) in engine.stream(news)}
+    for name, files in staged.items():
+        moment = MOMENTS.get(name)
+        earliest = f"epoch_ms(min({quoted(moment)}))" if moment else "null"
+        sql = f"select customer_id, {earliest} from {{}} group by customer_id"
+        if files is None:
+            people = engine.stream(sql.format(name))
+        else:
+            engine.bind(f"{name}__new", files, table=name)
+            people = engine.stream(sql.format(f"{name}__new"))
+        found = consent.violations(people, consents, since_consent=since_consent)
+        if files is not None and not found:
+            for some in _some(suspects):
+                people = engine.stream(sql.format(f"{name} where customer_id in ({some})"))
+                found += consent.violations(people, consents, since_consent=since_consent)
+        if found:
+            raise AuditFailed(
+                f"{name}: consent proof: expected no row of a customer who does not consent, "
+                f"found rows of {found} such customers; nothing was published"
+            )
+
+
+def check_nulls(staged: Mapping[str, Iterable[DataFile]]) -> None:
+    """Raises AuditFailed if a column that may not be null is, in files that are new in a table."""
+    for name, files in staged.items():
+        for column in COLUMNS[name]:
+            nulls = sum(file.nulls.get(column.name, 0) for file in files)
+            if nulls and column.name not in _MAY_BE_NULL:
+                raise AuditFailed(f"{name}: {column.name}: expected no nulls, found {nulls}; nothing was published")
+
+
+def check_assertions(engine: DuckDB, rebuilt: AbstractSet[str], changed: AbstractSet[str]) -> None:
+    """Raises AuditFailed if an assertion about a staged table finds a violation.
+
+    Args:
+        engine: A session in which every table is bound as it would be published, and for each changed one
+            `<table>__added` and `<table>__gone`.
+        rebuilt: Tables that are new as a whole.
+        changed: Tables that were changed in part.
+    """
+    scoped: dict[str, str] = {}
+    for check in tables.assertions():
+        if not check.reads & (rebuilt | changed):
+            continue
+        sql = check.sql.rstrip()
+        if not check.reads & rebuilt:
+            scoped = scoped or _scoped(engine, changed)
+            sql = tables.over(sql, scoped)
+        [(found,)] = engine.rows(f"select count(*) from ({sql}\n)")
+        if found:
+            raise AuditFailed(f"{check.name}: expected no violation, found {found}; nothing was published")
+
+
+def _scoped(engine: DuckDB, changed: AbstractSet[str]) -> dict[str, str]:
+    """Makes what a change could have broken readable, and returns the relation to read for each table of readings."""
+    concerned = [
+        f"select customer_id from {name}__{what}"
+        for name in sorted(changed)
+        for what in (("added", "gone") if name not in MOMENTS else ("gone",))
+    ]
+    engine.keep("audited__customers", " union ".join(concerned))
+    spans = [
+        f"select min(epoch_ms({quoted(MOMENTS[name])})) as low, max(epoch_ms({quoted(MOMENTS[name])})) as high "
+        f"from {name}__added where customer_id not in (select customer_id from audited__customers)"
+        for name in sorted(changed & MOMENTS.keys())
+    ]
+    [(low, high)] = engine.rows(f"select min(low), max(high) from ({' union all '.join(spans)})") if spans else [(0, 0)]
+    [(several,)] = engine.rows("select count(*) from audited__customers")
+    relations = {}
+    for name, moment in MOMENTS.items():
+        within = "false" if low is None else f"{quoted(moment)} between instant({low}) and instant({high})"
+        sql = f"select * from {name} where {within}"
+        if several:
+            sql += (
+                f" union all select * from {name} where not ({within}) "
+                "and customer_id in (select customer_id from audited__customers)"
+            )
+        relations[name] = f"{name}__audited"
+        engine.view(relations[name], sql)
+    return relations
+
+
+def _some(values: Iterable[str]) -> Iterator[str]:
+    """Yields values as lists of literals of bounded length."""
+    ordered = sorted(values)
+    for start in range(0, len(ordered), 1000):
+        yield ", ".join(map(literal, ordered[start : start + 1000]))

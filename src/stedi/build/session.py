@@ -1,0 +1,95 @@
+"""One engine session over pinned tables: views of the graph over whole tables, and inputs as they were.
+
+What `changes`, `preview` and the build itself share. It reads; files are written by the build alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from stedi.build.planning import Window
+from stedi.catalog import Catalog, TableState
+from stedi.config import Config
+from stedi.engines.duckdb import DuckDB
+from stedi.privacy.pseudonyms import Key
+from stedi.tables import DataFile, Graph
+
+_OF_ADDRESSES = ("people", "wearers")
+"""Views to which the engine adds whom each address means."""
+
+
+class Session:
+    """What one build, or the preview of one, reads.
+
+    Args:
+        engine: The engine, without any table yet.
+        catalog: The lake's tables.
+        config: The lake's settings.
+        key: The lake's pseudonym key.
+        graph: The SQL tables.
+        states: The tables as they are pinned.
+        now: The start of the build, epoch milliseconds.
+    """
+
+    def __init__(
+        self,
+        engine: DuckDB,
+        catalog: Catalog,
+        config: Config,
+        key: Key,
+        graph: Graph,
+        states: Mapping[str, TableState],
+        now: int,
+    ) -> None:
+        self.engine, self.graph = engine, graph
+        self.parameters: dict[str, str | int] = {"build_started": now, "readings": config.readings}
+        self._catalog, self._key, self._states = catalog, key, states
+        self._views: set[str] = set()
+        for name, state in states.items():
+            engine.bind(name, catalog.files(state))
+
+    def started(self, table: str) -> int:
+        """Returns the start of the build that a table was last built by, epoch milliseconds."""
+        current = self._states[table].current
+        assert current is not None, "a table that was never built is rebuilt"
+        return int(current.summary["stedi.started"])
+
+    def look_back(self, read: str, window: Window, gained: Sequence[DataFile] = (), *, staged: bool = False) -> None:
+        """Makes an input as it was at a watermark readable as `__old`, and what it has gained since as `__added`.
+
+        Args:
+            read: The input.
+            window: What has happened to it since.
+            gained: Files that this build has added to it.
+            staged: Whether this build has worked it out; else nobody has lost rows, and `__gone` is empty.
+        """
+        state = self._states[read]
+        self.engine.bind(f"{read}__old", self._catalog.files(state, window.since), table=read)
+        self.engine.bind(f"{read}__added", (*self._catalog.added(state, window.appended), *gained), table=read)
+        if not staged:
+            self.engine.view(f"{read}__gone", "select null::varchar as customer_id where false")
+
+    def over(self, select: str, **relations: str) -> str:
+        """Returns a SELECT of the graph over other relations, its parameters filled in."""
+        return self.engine.prepare(self.graph.selects[select].sql, self.parameters, relations)
+
+    def whole(self, table: str) -> str:
+        """Returns a table's SELECT over whole tables, the views that it reads made."""
+        for view in sorted(self.graph.closure(table)):
+            self.view(view)
+        return self.over(table)
+
+    def view(self, name: str) -> None:
+        """Makes a view of the graph readable over whole tables, with those under it, once; a stored table is already."""
+        under = self.graph.closure(name) | {name} if name in self.graph.selects else frozenset[str]()
+        for view in self.graph.order():
+            if view in under and view not in self._views and self.graph.selects[view].zone == "views":
+                self.keep(view, self.over(view))
+                self._views.add(view)
+
+    def keep(self, view: str, sql: str) -> None:
+        """Computes a view of the graph once, under its own name or another that begins with it."""
+        if view.partition("__")[0] in _OF_ADDRESSES:
+            self.engine.pseudonymise(view, sql, self._key.customer_id)
+        else:
+            self.engine.keep(view, sql)

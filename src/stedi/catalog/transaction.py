@@ -1,0 +1,51 @@
+"""PyIceberg's transaction and overwrite, without what makes small commits dear and tables slower with each build.
+
+PyIceberg copies a table's whole metadata each time that a transaction looks at them, some twenty times a commit, and
+keeps the manifest of every file that ever left. Imported with PyIceberg, when the first commit is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pyiceberg.manifest import ManifestFile
+from pyiceberg.table import Table
+from pyiceberg.table import Transaction as IcebergTransaction
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.update import TableUpdate
+from pyiceberg.table.update.snapshot import _OverwriteFiles
+
+
+class Transaction(IcebergTransaction):
+    """A transaction that works its metadata out once a change; nobody may write to what it shows."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table)
+        self._shown: tuple[TableMetadata, tuple[TableUpdate, ...], TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The table's metadata with the changes of this transaction."""
+        base, updates = self._table.metadata, self._updates
+        if not updates:
+            return base
+        if self._shown is None or self._shown[0] is not base or self._shown[1] is not updates:
+            self._shown = base, updates, super().table_metadata
+        return self._shown[2]
+
+
+class Overwrite(_OverwriteFiles):
+    """An overwrite that does not hand on manifests in which no file is left."""
+
+    def __init__(self, transaction: Transaction, properties: Mapping[str, str], branch: str) -> None:
+        super().__init__(
+            Operation.OVERWRITE,
+            transaction,
+            transaction._table.io,
+            snapshot_properties=dict(properties),
+            branch=branch,
+        )
+
+    def _existing_manifests(self) -> list[ManifestFile]:
+        return [m for m in super()._existing_manifests() if m.has_added_files() or m.has_existing_files()]

@@ -1,0 +1,345 @@
+"""The law of builds: whatever was landed, in whatever order, a build gives what a rebuild and the oracle give.
+
+A *run* is a list of steps, plain JSON, so that one that broke the law can be kept as a case and played again:
+
+- `{"deliver": {feed: [record, ...]}}`: files, one a feed, wait to be landed
+- `{"land": "all" | "each" | "first" | "last"}`: those that wait, in one landing or one after the other; or one of them
+- `{"again": n}`: lands a file that was landed before once more, under another name
+- `{"now": instant}`, `{"readings": policy}`: the clock, forwards or back; the consent policy
+- `{"build": full}`, `{"maintain": true}`
+
+`Law` plays steps and holds the lake to the oracle after each build. `Counts` says what the runs have met.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import lakes
+import oracle
+import quick
+from stedi.config import Readings
+from stedi.privacy.pseudonyms import Key
+from worlds import FEEDS
+
+Step = Mapping[str, Any]
+Records = Mapping[str, list[dict[str, object]]]
+Contents = Mapping[str, Counter[oracle.Row]]
+
+
+class Broken(AssertionError):
+    """A lake is not what the law says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What readers see after a build.
+
+    Attributes:
+        contents: Each table's rows as a multiset.
+        withheld: How many readings are withheld.
+        listed: Those readings, if they were asked for.
+    """
+
+    contents: Contents
+    withheld: int
+    listed: Counter[oracle.Row] | None = None
+
+
+class Subject(Protocol):
+    """What the law is held against: a real lake, or something that only says what a lake would hold."""
+
+    def land(self, files: Iterable[Records]) -> None:
+        """Lands new files, in one landing."""
+
+    def again(self, number: int) -> None:
+        """Lands the content of an earlier file under another name."""
+
+    def build(self, now: int, readings: Readings, *, full: bool) -> Published:
+        """Builds, and says what the tables are then."""
+
+    def idle(self, now: int) -> None:
+        """Builds once more, and fails unless that does nothing."""
+
+    def maintain(self) -> None:
+        """Compacts, expires and removes."""
+
+
+class Law:
+    """One run: plays steps against a subject, and after each build compares it with the oracle.
+
+    Args:
+        subject: What is held to the law; empty.
+        key: Whose pseudonyms the subject uses.
+        now: The clock at the beginning.
+    """
+
+    def __init__(self, subject: Subject, key: Key, now: int) -> None:
+        self.steps: list[Step] = []
+        self.waiting: list[Records] = []
+        self.landed: dict[str, list[dict[str, object]]] = {feed: [] for feed in FEEDS}
+        self.met = Counter[str]()
+        self._subject, self._key = subject, key
+        self._files, self._now = 0, now
+        self.readings: Readings = "all"
+        self._before: Known | None = None
+        self._fresh: list[Records] = []
+
+    def play(self, step: Step) -> None:
+        """Plays one step.
+
+        Raises:
+            Broken: A build gave other tables than the oracle, or the build after it had something to do.
+        """
+        self.steps.append(step)
+        self.met["steps"] += 1
+        match dict(step):
+            case {"deliver": records}:
+                self.waiting += [{feed: found} for feed, found in records.items() if found]
+            case {"land": "each"}:
+                while self.waiting:
+                    self._land(1)
+            case {"land": "last"}:
+                self.waiting[:] = self.waiting[-1:] + self.waiting[:-1]
+                self._land(1)
+            case {"land": which}:
+                self._land(1 if which == "first" else len(self.waiting))
+            case {"again": number}:
+                if self._files:
+                    self._subject.again(number % self._files)
+                    self.met["a file landed again"] += 1
+            case {"now": now}:
+                self._now = now
+            case {"readings": readings}:
+                self.readings = readings
+            case {"build": full}:
+                self._build(full)
+            case {"maintain": True}:
+                self._subject.maintain()
+                self.met["maintained"] += 1
+            case _:
+                raise ValueError(step)
+
+    def _land(self, count: int) -> None:
+        files, self.waiting = self.waiting[:count], self.waiting[count:]
+        if not files:
+            return
+        self._subject.land(files)
+        self._files += len(files)
+        self._fresh += files
+        for records in files:
+            for feed, found in records.items():
+                self.landed[feed] += found
+
+    def _build(self, full: bool) -> None:
+        published = self._subject.build(self._now, self.readings, full=full)
+        expected = oracle.tables(self.landed, self._now, self.readings, self._key.customer_id)
+        for table in oracle.TABLES:
+            wanted, found = Counter(getattr(expected, table)), published.contents[table]
+            if found != wanted:
+                raise Broken(f"{table}: missing {_few(wanted - found)}, too many {_few(found - wanted)}")
+        if published.withheld != len(expected.withheld):
+            raise Broken(f"withheld: expected {len(expected.withheld)}, found {published.withheld}")
+        if published.listed is not None and published.listed != Counter(expected.withheld):
+            raise Broken(f"withheld: expected {expected.withheld}, found {list(published.listed.elements())}")
+        self._subject.idle(self._now)
+        known = Known(expected, self._now, self.readings, {feed: tuple(found) for feed, found in self.landed.items()})
+        self.met.update(_met(self._before, known, self._fresh, full=full, key=self._key))
+        self._before, self._fresh = known, []
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was known and true at a build."""
+
+    tables: oracle.Tables
+    now: int
+    readings: Readings
+    landed: Mapping[str, tuple[dict[str, object], ...]]
+    owners: Mapping[oracle.Row, object] = field(init=False)
+
+    def __post_init__(self) -> None:
+        owners = {row[1:]: row[0] for row in self.tables.step_trainer_trusted}
+        object.__setattr__(self, "owners", owners)
+
+
+class RealLake:
+    """A lake on disk as a subject.
+
+    Args:
+        slate: The folder that is wiped for it.
+    """
+
+    def __init__(self, slate: lakes.Slate) -> None:
+        self.lake = slate.wiped()
+        self.lake.config = replace(self.lake.config, engine_threads=1)
+        self._inbox = slate.inbox()
+        self._files: list[Path] = []
+        self._seen: set[str] = set()
+        self._rows: dict[int, Counter[oracle.Row]] = {}
+
+    def land(self, files: Iterable[Records]) -> None:
+        paths = [self._written(feed, found) for file in files for feed, found in file.items()]
+        landing = self.lake.land(*paths)
+        if landing.skipped or landing.quarantined or landing.seen != sum(file.accepted for file in landing.files):
+            raise Broken(f"landing: not every record was taken: {landing}")
+        self._files += paths
+
+    def again(self, number: int) -> None:
+        path = self._files[number]
+        copy = path.with_name(f"again-{len(list(path.parent.iterdir()))}-{path.name}")
+        copy.write_bytes(path.read_bytes())
+        before = lakes.heads(self.lake)
+        self.lake.land(copy)
+        if lakes.heads(self.lake) != before:
+            raise Broken("landing: a file that was landed before changed a table")
+
+    def build(self, now: int, readings: Readings, *, full: bool) -> Published:
+        self.lake.config = replace(self.lake.config, readings=readings)
+        built = lakes.build(self.lake, now, full=full)
+        contents = self._contents()
+        if {table.name: table.rows for table in built.tables} != {n: c.total() for n, c in contents.items()}:
+            raise Broken("the build counts other rows than its tables have")
+        listed = None
+        if full:  # it takes as long as a build
+            listed = Counter((round(at.timestamp() * 1000), *rest) for at, *rest, _ in self.lake.withheld())
+        return Published(contents, built.withheld, listed)
+
+    def idle(self, now: int) -> None:
+        heads, files = lakes.heads(self.lake), _listing(self.lake.root)
+        again = lakes.build(self.lake, now)
+        if again.run or lakes.heads(self.lake) != heads:
+            raise Broken(
+                f"a second build had something to do: {[t.reason for t in again.tables if t.action != 'none']}"
+            )
+        if _listing(self.lake.root) != files:
+            raise Broken("a second build had nothing to do and changed a file")
+
+    def maintain(self) -> None:
+        before = self._contents()
+        everything = {"keep_days": 0, "keep_snapshots": 1, "grace_hours": 0}
+        known = {name: value for name, value in everything.items() if hasattr(self.lake.config, name)}
+        self.lake.config = replace(self.lake.config, **known)
+        self.lake.maintain()
+        quick.forget()
+        self._rows.clear()
+        if self._contents() != before:
+            raise Broken("maintain: a table has other rows than before")
+
+    def _written(self, feed: str, records: list[dict[str, object]]) -> Path:
+        path = lakes.deliver(self._inbox, feed, records, f"{len(self._seen)}.json")
+        text = path.read_text("utf-8")
+        while text in self._seen:  # equal contents are one file to a lake
+            text += "\n"
+        self._seen.add(text)
+        path.write_text(text, "utf-8")
+        return path
+
+    def _contents(self) -> Contents:
+        # a snapshot is what it is: what was read of it once holds
+        found = {}
+        for name, state in self.lake.catalog.tables().items():
+            if name in lakes.BELOW_LANDING and state.current is not None:
+                if state.current.id not in self._rows:
+                    self._rows[state.current.id] = lakes.rows(self.lake, name, state)
+                found[name] = self._rows[state.current.id]
+        return found
+
+
+def replay(steps: Iterable[Step], subject: Subject, key: Key, now: int) -> Law:
+    """Plays all steps of a case."""
+    law = Law(subject, key, now)
+    for step in steps:
+        law.play(step)
+    return law
+
+
+def read_case(path: Path) -> list[Step]:
+    """Returns the steps of a case: a JSON document a line."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def write_case(path: Path, steps: Iterable[Step]) -> None:
+    """Writes steps as a case, to be read by `read_case` and by a person."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(step, ensure_ascii=False) + "\n" for step in steps), "utf-8")
+
+
+def _met(before: Known | None, after: Known, fresh: list[Records], *, full: bool, key: Key) -> Iterable[str]:
+    """Yields what has happened between two builds, of what an incremental build could get wrong."""
+    yield "rebuilt in full" if full else "built"
+    if before is None:
+        return
+    was, now = before.tables, after.tables
+    entered = {row[0] for row in now.customers_trusted} - {row[0] for row in was.customers_trusted}
+    left = {row[0] for row in was.customers_trusted} - {row[0] for row in now.customers_trusted}
+    known = {key.customer_id(str(record["email"])) for record in before.landed["customer"]}
+    yield from ("agreed again or later" for _ in entered & known)
+    yield from ("withdrew" for _ in left)
+    if not fresh and before.readings == after.readings and was != now:
+        yield "the clock alone changed rows, " + ("forwards" if after.now > before.now else "backwards")
+    if before.readings != after.readings and was != now:
+        yield "the policy changed rows"
+    changed = set(now.customers_trusted) - set(was.customers_trusted)
+    yield from ("a current record changed and consents" for row in changed if row[0] not in entered)
+    withheld, now_withheld = set(was.withheld), set(now.withheld)
+    yield from ("a withheld reading was decided" for row in withheld - now_withheld if row in after.owners)
+    yield from ("an owned reading became undecided" for row in now_withheld - withheld if row in before.owners)
+    yield from (
+        "a reading changed hands" for row, owner in after.owners.items() if before.owners.get(row, owner) != owner
+    )
+    shared_before, shared = _shared(before, key), _shared(after, key)
+    yield from ("a serial number became shared" for _ in shared - shared_before)
+    new: dict[str, list[dict[str, object]]] = {feed: [] for feed in FEEDS}
+    for file in fresh:
+        for feed, records in file.items():
+            new[feed] += records
+            yield from ("a record twice in one file" for r in range(1, len(records)) if records[r] in records[:r])
+    for feed in ("accelerometer", "step_trainer"):
+        yield from ("a reading delivered again" for record in new[feed] if record in before.landed[feed])
+    newest: dict[str, object] = {}
+    for record in before.landed["customer"]:
+        person = key.customer_id(str(record["email"]))
+        newest[person] = max(int(str(newest.get(person, 0))), int(str(record["lastUpdateDate"])))
+    for record in new["customer"]:
+        person, update = key.customer_id(str(record["email"])), int(str(record["lastUpdateDate"]))
+        if person in newest:
+            behind, level = update < int(str(newest[person])), update == newest[person]
+            if behind or level:
+                yield "a superseded record came late" if behind else "a record of the same update came"
+        elif any(key.customer_id(str(motion["user"])) == person for motion in before.landed["accelerometer"]):
+            yield "readings came before their customer"
+    moved = {(key.customer_id(str(r["user"])), r["timestamp"]) for r in before.landed["accelerometer"]}
+    stepped = {(r["sensorReadingTime"], r["distanceFromObject"]) for r in before.landed["step_trainer"]}
+    for row in set(now.machine_learning_curated) - set(was.machine_learning_curated):
+        if (row[:2] in moved) != (row[1:3] in stepped):
+            yield "a step found its motion later" if row[1:3] in stepped else "a motion found its step later"
+
+
+def _shared(known: Known, key: Key) -> set[object]:
+    claims = {(record["serialNumber"], key.customer_id(str(record["email"]))) for record in known.landed["customer"]}
+    return {serial for serial, count in Counter(serial for serial, _ in claims).items() if count > 1}
+
+
+def _listing(folder: Path) -> list[tuple[str, int, int]]:
+    """Returns name, size and time of everything below a folder."""
+    found, todo = [], [str(folder)]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                found.append((entry.path, status.st_size, status.st_mtime_ns))
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+    return sorted(found)
+
+
+def _few(rows: Counter[oracle.Row]) -> str:
+    shown = [f"{row} x {count}" for row, count in rows.most_common(3)]
+    return f"{rows.total()}: {', '.join(shown)}" if shown else "none"

@@ -1,0 +1,154 @@
+"""Makes the lakes of one process quick, for tests that land and build thousands of times.
+
+What is left out is what those tests do not ask about: whether bytes reach the disk, and how often a file that never
+changes is read. Values that cannot change are kept instead of copied or read again; nothing else is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import duckdb
+import pytest
+from pyiceberg.catalog import sql
+from pyiceberg.schema import Schema
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table.metadata import MetadataLogEntry
+from pyiceberg.table.snapshots import Snapshot, SnapshotLogEntry
+from pyiceberg.utils.concurrent import ExecutorFactory
+
+from stedi import catalog, durable
+from stedi.catalog import snapshots
+from stedi.engines.duckdb import DuckDB
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """Gives a folder for lakes, in memory where the machine has such a place, and removes it afterwards."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as made:
+        yield Path(made)
+
+
+@contextmanager
+def quickened() -> Iterator[None]:
+    """Makes lakes quick for the length of a block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "sync", lambda path: None)
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        for kept in (Snapshot, SnapshotLogEntry, MetadataLogEntry, Schema):
+            patch.setattr(kept, "__deepcopy__", lambda self, memo=None: self, raising=False)
+        at_once = _AtOnce()
+        patch.setattr(ExecutorFactory, "get_or_create", lambda: at_once)
+        patch.setattr(sql, "FromInputFile", _Metadata)
+        for name in ("read_table", "data_files"):
+            kept_results = _kept(getattr(snapshots, name))
+            for module in (snapshots, catalog):
+                patch.setattr(module, name, kept_results)
+        patch.setattr(DuckDB, "prepare", _prepared)
+        patch.setattr(duckdb, "connect", partial(_session, duckdb.connect))
+        yield
+    forget()
+
+
+def forget() -> None:
+    """Forgets what was kept of files that may be gone now."""
+    for kept in _KEPT:
+        kept.clear()
+
+
+_KEPT: list[dict[Any, Any]] = []
+
+
+def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that remembers its results, until `forget`; it must give the same for the same forever."""
+    known: dict[Any, Any] = {}
+    _KEPT.append(known)
+
+    def remembered(*arguments: Any, **options: Any) -> Any:
+        what = tuple(getattr(argument, "manifest_list", argument) for argument in arguments)
+        key = (what, *options.items())
+        if key not in known:
+            known[key] = function(*arguments, **options)
+        return known[key]
+
+    return remembered
+
+
+class _Metadata:
+    """PyIceberg's reader of metadata files, which never change once they are written."""
+
+    _known: ClassVar[dict[str, Any]] = {}
+    _KEPT.append(_known)
+
+    @staticmethod
+    def table_metadata(file: Any, *arguments: Any, **options: Any) -> Any:
+        known = _Metadata._known
+        if file.location not in known:
+            known[file.location] = FromInputFile.table_metadata(file, *arguments, **options)
+        return known[file.location]
+
+
+class _AtOnce(Executor):
+    """An executor that does its work where it stands: handing a millisecond of work over takes longer."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+_prepare = DuckDB.prepare
+_statements: dict[tuple[object, ...], str] = {}
+
+
+def _prepared(engine: DuckDB, sql: str, *settings: Mapping[str, Any]) -> str:
+    key = (sql, *(tuple(sorted(setting.items())) for setting in settings))
+    if key not in _statements:
+        _statements[key] = _prepare(engine, sql, *settings)
+    return _statements[key]
+
+
+class _Session:
+    """A database of its own in an engine that this process keeps: starting one takes longer than a small build."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        self._connection, self._name = connection, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        found = self._connection.cursor()
+        found.execute(f"use {self._name}")
+        found.execute("set TimeZone = 'UTC'")
+        return found
+
+    def close(self) -> None:
+        self._connection.execute("use memory")
+        self._connection.execute(f"detach {self._name}")
+        self._connection.close()
+
+
+_names = itertools.count()
+_engines: list[duckdb.DuckDBPyConnection] = []
+
+
+def _session(connect: Callable[..., duckdb.DuckDBPyConnection], config: dict[str, Any]) -> _Session:
+    if not _engines:
+        _engines.append(connect(config={key: value for key, value in config.items() if key != "temp_directory"}))
+    connection, name = _engines[0].cursor(), f"session_{next(_names)}"
+    connection.execute(f"attach ':memory:' as {name}")
+    connection.execute(f"use {name}")
+    return _Session(connection, name)
