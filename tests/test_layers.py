@@ -25,6 +25,8 @@ ORDER = (
     "tables",
     "catalog",
     "leftovers",
+    "audit",
+    "repair",
     "engines",
     "privacy",
     "delivery",
@@ -45,6 +47,7 @@ ORDER = (
     "__init__",
     "terminal",
     "commands",
+    "upkeep",
     "cli",
     "__main__",
 )
@@ -64,7 +67,10 @@ HEAVY = {
 }
 """What must not be imported before it is needed: a command line answers at once."""
 
-LOADED_BY_OTHERS = {"stedi.__main__", "stedi.catalog.files", "stedi.catalog.rewrite", "stedi.catalog.transaction"}
+LOADED_BY_OTHERS = {
+    "stedi.__main__",
+    *(f"stedi.catalog.{name}" for name in ("commits", "files", "rewrite", "transaction")),
+}
 """Runs when imported; and what is loaded by PyIceberg, or with it when a commit is made."""
 
 

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stedi import commands, terminal
+from stedi import commands, terminal, upkeep
 from stedi.errors import StediError
 
 _INTERRUPTED = 130
@@ -108,6 +108,12 @@ def parser() -> argparse.ArgumentParser:
     sub = command("build", commands.build, "builds what has changed")
     sub.add_argument("--dry-run", action="store_true", help="only show what would be done, and why")
     sub.add_argument("--full", action="store_true", help="rebuild everything")
+    sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
+
+    sub = command("audit", upkeep.audit, "checks that the tables' files are there and are what was written")
+    sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
+
+    command("repair", upkeep.repair, "sets right what audit --files finds damaged, as far as the lake itself can")
 
     command("tables", commands.tables, "lists tables with zone, rows, size and freshness")
 

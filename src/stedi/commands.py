@@ -41,7 +41,7 @@ def demo(options: argparse.Namespace) -> int:
             {
                 "lake": str(base / "lake"),
                 "land": _landing_json(landing),
-                "build": _build_json(built),
+                "build": build_json(built),
                 **_tables_json(lake),
             }
         )
@@ -132,10 +132,10 @@ def build(options: argparse.Namespace) -> int:
         _show_plan(lake.plan(full=options.full), as_json=wants_json(options))
         return 0
     progress = terminal.Progress()
-    built = lake.build(full=options.full, progress=lambda line: progress(line, None))
+    built = lake.build(full=options.full, wait=options.wait, progress=lambda line: progress(line, None))
     progress.close()
     if wants_json(options):
-        terminal.document(_build_json(built))
+        terminal.document(build_json(built))
     elif not built.run:
         terminal.line("nothing to do: every table is up to date")
     else:
@@ -178,7 +178,8 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
     terminal.line(f"customers: {counts}")
 
 
-def _build_json(built: Build) -> dict[str, object]:
+def build_json(built: Build) -> dict[str, object]:
+    """Returns a build as its JSON document."""
     keys = ("name", "action", "reason", "rows_added", "rows_removed", "rows", "seconds")
     return {
         "run": built.run,
@@ -191,7 +192,7 @@ def _build_json(built: Build) -> dict[str, object]:
 
 def tables(options: argparse.Namespace) -> int:
     """Lists the tables."""
-    lake = _open(options)
+    lake = opened(options)
     if wants_json(options):
         terminal.document(_tables_json(lake))
     else:
@@ -229,7 +230,7 @@ def history(options: argparse.Namespace) -> int:
     """Lists a table's snapshots."""
     from datetime import UTC, datetime
 
-    snapshots = _open(options).history(options.table)
+    snapshots = opened(options).history(options.table)
     if wants_json(options):
         terminal.document(
             {
@@ -272,14 +273,14 @@ def query(options: argparse.Namespace) -> int:
 
     sql = sys.stdin.read() if options.sql == "-" else options.sql
     form = options.format or ("json" if wants_json(options) else output.format_of(options.output))
-    with _open(options).query(sql, at=options.at) as result:
+    with opened(options).query(sql, at=options.at) as result:
         output.write(result.reader(), form, options.output or sys.stdout.buffer)
     return 0
 
 
 def quarantine(options: argparse.Namespace) -> int:
     """Lists, shows or lands again what could not be taken."""
-    lake = _open(options)
+    lake = opened(options)
     quarantine = lake.quarantine()
     if options.show:
         raw, size = quarantine.raw(options.show)
@@ -330,7 +331,7 @@ def maintain(options: argparse.Namespace) -> int:
     from stedi import maintain
 
     progress = terminal.Progress()
-    done = _open(options).maintain(dry_run=options.dry_run, progress=progress)
+    done = opened(options).maintain(dry_run=options.dry_run, progress=progress)
     progress.close()
     if wants_json(options):
         terminal.document(maintain.to_json(done))
@@ -379,7 +380,8 @@ def _where(options: argparse.Namespace) -> str:
     return str(getattr(options, "lake", None) or os.environ.get("STEDI_LAKE") or "lake")
 
 
-def _open(options: argparse.Namespace) -> Lake:
+def opened(options: argparse.Namespace) -> Lake:
+    """Returns the lake that a command names."""
     from stedi.lake import Lake
 
     return Lake.open(_where(options))

@@ -60,13 +60,20 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, *, wait: bool, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def lock(
+    path: Path,
+    *,
+    wait: bool,
+    waiting: Callable[[], None] | None = None,
+    advice: str = "try again when it has ended",
+) -> Iterator[None]:
     """Holds an exclusive lock on a file for the length of a block; it ends with the process, however that ends.
 
     Args:
         path: The lock's file; made if it is not there, never removed.
         wait: Whether to wait for another holder.
         waiting: Called once before waiting.
+        advice: What to do where the lock is held and `wait` is False, for the message.
 
     Raises:
         LakeBusy: Another process holds it and `wait` is False.
@@ -77,7 +84,7 @@ def lock(path: Path, *, wait: bool, waiting: Callable[[], None] | None = None) -
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait:
-                raise LakeBusy(f"{path.parent}: another {path.stem} is running; try again when it has ended") from None
+                raise LakeBusy(f"{path.parent}: another {path.stem} is running; {advice}") from None
             if waiting is not None:
                 waiting()
             fcntl.flock(descriptor, fcntl.LOCK_EX)

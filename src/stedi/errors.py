@@ -5,6 +5,7 @@
     │   ├── ConfigError                 lake.toml, environment or flags
     │   └── QueryRefused                SQL that the sandbox does not run
     ├── LakeError                       the lake's folder, catalog or tables
+    │   ├── DamagedFile                 a table's file is not what was written
     │   ├── KeyRefused                  no pseudonym key, or another one
     │   ├── CommitConflict              somebody else has moved the table
     │   └── LakeBusy                    another command holds the lake
@@ -42,6 +43,24 @@ class QueryRefused(UsageError):
 
 class LakeError(StediError):
     """The lake's folder, catalog or tables are not as they should be."""
+
+
+class DamagedFile(LakeError):
+    """A file of a table is gone, cut, or not what was written.
+
+    Args:
+        table: The table.
+        file: The file, so that it can be found in the table's folder.
+        expected: What should be there.
+        found: What is.
+    """
+
+    def __init__(self, table: str, file: str, expected: str, found: str) -> None:
+        super().__init__(
+            f"table {table}: {file}: expected {expected}, found {found}; see docs/operations.md on recovery"
+        )
+        self.expected = expected
+        self.found = found
 
 
 class KeyRefused(LakeError):

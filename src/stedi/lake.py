@@ -25,10 +25,12 @@ from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
 
 if TYPE_CHECKING:
+    from stedi.audit import Check
     from stedi.landing import Landing, Progress
     from stedi.landing.quarantine import Quarantine
     from stedi.maintain import Maintenance
     from stedi.query import Result
+    from stedi.repair import Repair
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +169,14 @@ class Lake:
             self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress
         )
 
-    def build(self, *, full: bool = False, progress: building.Progress = lambda line: None) -> Build:
+    def build(
+        self, *, full: bool = False, wait: bool = False, progress: building.Progress = lambda line: None
+    ) -> Build:
         """Brings every table below landing up to date.
 
         Args:
             full: Rebuild everything, whatever has changed.
+            wait: Wait for another build that is running, rather than leave.
             progress: Told each stage of the work.
 
         Returns:
@@ -179,9 +184,15 @@ class Lake:
 
         Raises:
             AuditFailed: A table would break a rule; nothing was published.
+            LakeBusy: Another build is running, and `wait` is False; nothing was done.
         """
         key = self.key()
-        with durable.lock(self.root / "build.lock", wait=True, waiting=lambda: progress("waiting for another build")):
+        with durable.lock(
+            self.root / "build.lock",
+            wait=wait,
+            waiting=lambda: progress("waiting for another build"),
+            advice="wait for it with --wait, or run this again when it has ended",
+        ):
             self._finish_landings()
             grace = self.config.grace_hours * 3600
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
@@ -260,6 +271,40 @@ class Lake:
         """
         return building.withheld(self.catalog, self.config, self.key(), self.root / "tmp")
 
+    def audit(self, *, files: bool = False, progress: Progress = lambda what, share: None) -> tuple[Check, ...]:
+        """Checks that every file of the tables is there and is what was written; changes nothing.
+
+        Args:
+            files: Read every file and compare its SHA-256, rather than look at sizes and metadata alone.
+            progress: Told what is looked at and the share of it that is done.
+
+        Returns:
+            What each check found of each table.
+        """
+        from stedi.audit import audit
+
+        return audit(self.catalog, files=files, threads=self.config.threads, progress=progress)
+
+    def repair(self, *, progress: Progress = lambda what, share: None) -> tuple[Repair, Build]:
+        """Sets right what an audit of all files finds damaged, and builds what was made anew.
+
+        Returns:
+            What was set right, and the build that followed.
+
+        Raises:
+            LakeError: A landing table is damaged; no table was changed.
+            LakeBusy: A landing or a build is running; nothing was done.
+        """
+        from stedi.repair import repair
+
+        self.key()
+        with (
+            durable.lock(self.root / "land.lock", wait=False),
+            durable.lock(self.root / "build.lock", wait=False),
+        ):
+            repaired = repair(self.catalog, threads=self.config.threads, progress=progress)
+        return repaired, self.build(wait=True, progress=lambda line: progress(line, None))
+
     def key(self) -> Key:
         """Returns the lake's pseudonym key.
 
@@ -291,7 +336,7 @@ class Lake:
                 return
 
 
-_HALF_MADE = {"catalog.db", "catalog.db-journal", "init.lock", "landing", "trusted", "curated"}
+_HALF_MADE = {"catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", "landing", "trusted", "curated"}
 """What a lake consists of before it has its settings: one whose making was cut off is made again."""
 
 

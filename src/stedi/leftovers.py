@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.unused import unused
+from stedi.errors import LakeError
 
 _RUN = re.compile(r"\d{13}-[0-9a-f]{8}")
 """The id of a build, a landing or a maintenance, and how the names of its folders begin."""
@@ -46,7 +47,10 @@ def sweep(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
         strays = [entry for entry, run in entries if run is None or run[0] not in known]
         if strays:
             now = time.time()
-            found = unused(state, catalog.folder(name), before=now, seen=now - grace, below=strays)
+            try:
+                found = unused(state, catalog.folder(name), before=now, seen=now - grace, below=strays)
+            except LakeError:
+                continue  # damage hides what is in use: nothing goes
             gone = {file.path for file in found}
             for stray in strays:
                 if all(path in gone for path in stray.resolve().rglob("*") if not path.is_dir()):

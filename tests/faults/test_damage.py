@@ -14,10 +14,11 @@ import pytest
 from lakes import LANDING, conserved, customer, deliver, heads, motion, rows, step
 from stedi import catalog as catalogs
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import AuditFailed, LakeError
+from stedi.errors import AuditFailed, DamagedFile, LakeError
 from stedi.lake import Lake
 from stedi.landing import journal
 from stedi.privacy import consent
+from stedi.tables import DataFile
 
 
 class Fault(Exception):
@@ -97,6 +98,23 @@ def test_a_damaged_journal_is_named_and_changes_nothing(lake: Lake, content: str
         journal.finish(lake.catalog, pending)
     assert heads(lake) == before
     assert (pending / "b.json").exists()
+
+
+def test_any_flipped_bit_in_a_journal_is_found(lake: Lake, tmp_path: Path) -> None:
+    pending, before = lake.root / "pending", heads(lake)
+    file = DataFile(str(tmp_path / "0.parquet"), 7, 100, {"feed": 0}, {"size": ("1", "9")})
+    path = journal.write(pending, "b", {"landed_files": [file]})
+    whole = path.read_bytes()
+    for bit in range(0, len(whole) * 8, 11):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(LakeError, match=r"pending/b\.json: expected a landing's journal"):
+            journal.finish(lake.catalog, pending)
+    path.write_bytes(whole)
+    with pytest.raises(DamagedFile, match=r"0\.parquet: expected 100 bytes, found no file"):
+        journal.finish(lake.catalog, pending)
+    assert heads(lake) == before
 
 
 def test_a_stream_that_fails_on_its_way_tells_no_values(tmp_path: Path) -> None:

@@ -247,7 +247,9 @@ class _Run:
                     continue
                 progress(f"{step.action} {step.table}: {step.reason}")
                 started = time.monotonic()
-                change = self._rebuild(session, step) if step.action == "rebuild" else self._change(session, step, changes)
+                change = (
+                    self._rebuild(session, step) if step.action == "rebuild" else self._change(session, step, changes)
+                )
                 change.seconds = time.monotonic() - started
                 self.staged[step.table] = change
                 engine.bind(step.table, change.files)
@@ -376,16 +378,22 @@ class _Run:
     def _audit(self, session: Session) -> None:
         engine = session.engine
         rebuilt = {name for name, change in self.staged.items() if change.step.action == "rebuild"}
-        windows = [change.step.windows["customers_landing"] for change in self.staged.values()
-                   if "customers_landing" in change.step.windows]
+        windows = [
+            change.step.windows["customers_landing"]
+            for change in self.staged.values()
+            if "customers_landing" in change.step.windows
+        ]
         appended = {snapshot.id: snapshot for window in windows for snapshot in window.appended}
         engine.bind(
             "customers_landing__news",
             self._catalog.added(self._before["customers_landing"], appended.values()),
             table="customers_landing",
         )
-        starts = [int(change.before.current.summary["stedi.started"]) for change in self.staged.values()
-                  if change.step.action != "rebuild" and change.before.current]
+        starts = [
+            int(change.before.current.summary["stedi.started"])
+            for change in self.staged.values()
+            if change.step.action != "rebuild" and change.before.current
+        ]
         low, high = min([*starts, self._now]), max([*starts, self._now])
         audits.prove_consent(
             engine,

@@ -71,7 +71,9 @@ class Changes:
         )
         current = self._session.over("current_customers", customers_landing="customers_landing__scope")
         self._engine.keep("current_customers__scope", current)
-        self._compare("customers_trusted", self._session.over("customers_trusted", current_customers="current_customers__scope"))
+        self._compare(
+            "customers_trusted", self._session.over("customers_trusted", current_customers="current_customers__scope")
+        )
 
     def _accelerometer_trusted(self, started: int) -> None:
         engine = self._engine
@@ -146,7 +148,9 @@ class Changes:
             "select serialNumber, sensorReadingTime as moment from step_trainer_landing__added",
         )
         stirred = self._between("sensorReadingTime", "moments__stirred", "moment")
-        at_moments = f"(serialNumber, sensorReadingTime) in (select serialNumber, moment from moments__stirred) {stirred}"
+        at_moments = (
+            f"(serialNumber, sensorReadingTime) in (select serialNumber, moment from moments__stirred) {stirred}"
+        )
         self._shared("stirred", f"{at_moments} and {_SHARED}")
         known = self._between("sensorReadingTime", "moments__stirred", "moment", instants=True)
         engine.keep(

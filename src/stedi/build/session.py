@@ -80,7 +80,7 @@ class Session:
         return self.over(table)
 
     def view(self, name: str) -> None:
-        """Makes a view of the graph readable over whole tables, with those under it, once; a stored table is already."""
+        """Makes a view of the graph readable over whole tables, with those under it, once; a stored table is."""
         under = self.graph.closure(name) | {name} if name in self.graph.selects else frozenset[str]()
         for view in self.graph.order():
             if view in under and view not in self._views and self.graph.selects[view].zone == "views":

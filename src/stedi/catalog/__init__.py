@@ -7,22 +7,27 @@ branch becomes `main` if `main` is still the snapshot that it was staged from (b
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog, read_table
+from stedi import durable
+from stedi.catalog import checksums, entries, snapshots
+from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog
 from stedi.errors import CommitConflict, LakeError
 from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
 
 if TYPE_CHECKING:
-    from pyiceberg.catalog.sql import SqlCatalog
-    from pyiceberg.manifest import DataFile as IcebergFile
     from pyiceberg.table import Table
     from pyiceberg.table.update import TableRequirement, TableUpdate
     from pyiceberg.table.update.snapshot import _SnapshotProducer
 
+    from stedi.catalog.commits import LakeCatalog
     from stedi.catalog.transaction import Transaction
 
 __all__ = ["Catalog", "Snapshot", "TableState"]
@@ -48,7 +53,7 @@ class Catalog:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._sql: SqlCatalog | None = None
+        self._sql: LakeCatalog | None = None
 
     @property
     def path(self) -> Path:
@@ -111,12 +116,18 @@ class Catalog:
         return found[name]
 
     def files(self, state: TableState, snapshot: Snapshot | None = None) -> tuple[DataFile, ...]:
-        """Returns the data files of a table's snapshot, by default of its current one."""
-        return data_files(state.name, snapshot or state.current)
+        """Returns the data files of a table's snapshot, by default of its current one, to be read.
+
+        Raises:
+            LakeError: A manifest cannot be read.
+            DamagedFile: A file is gone or has another size than was written.
+        """
+        return entries.there(state.name, data_files(state.name, snapshot or state.current))
 
     def added(self, state: TableState, snapshots: Iterable[Snapshot]) -> tuple[DataFile, ...]:
         """Returns the data files that some snapshots of a table, appends all of them, have added to it."""
-        return tuple(file for snapshot in snapshots for file in data_files(state.name, snapshot, added=True))
+        files = tuple(file for snapshot in snapshots for file in data_files(state.name, snapshot, added=True))
+        return entries.there(state.name, files)
 
     def append(self, table: str, files: Iterable[DataFile], properties: Mapping[str, str]) -> int:
         """Appends files to a table's `main`; safe beside other writers.
@@ -131,13 +142,14 @@ class Catalog:
 
         Raises:
             CommitConflict: Other writers came first, more often than is retried.
+            DamagedFile: A file to add is gone or has another size than was written.
         """
         from stedi.catalog.transaction import Transaction
 
-        iceberg = self._load(table)
-        transaction = Transaction(iceberg)
-        producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
-        return self._commit(table, transaction, producer, iceberg, files, set())
+        with self._committing(table) as iceberg:
+            transaction = Transaction(iceberg)
+            producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
+            return self._commit(table, transaction, producer, iceberg, files, set())
 
     def stage(
         self,
@@ -164,24 +176,25 @@ class Catalog:
 
         Raises:
             CommitConflict: `main` is no longer `base`.
+            DamagedFile: A file to add is gone or has another size than was written.
         """
-        iceberg = self._load(table)
-        current = iceberg.metadata.current_snapshot_id
-        if current != base:
-            raise CommitConflict(
-                f"Cannot stage {table}: main has moved: expected snapshot {base}, found {current}. "
-                "Run `stedi build` again."
-            )
-        from pyiceberg.table.update.snapshot import ManageSnapshots
+        with self._committing(table) as iceberg:
+            current = iceberg.metadata.current_snapshot_id
+            if current != base:
+                raise CommitConflict(
+                    f"Cannot stage {table}: main has moved: expected snapshot {base}, found {current}. "
+                    "Run `stedi build` again."
+                )
+            from pyiceberg.table.update.snapshot import ManageSnapshots
 
-        from stedi.catalog.transaction import Overwrite, Transaction
+            from stedi.catalog.transaction import Overwrite, Transaction
 
-        transaction = Transaction(iceberg)
-        leaving = set(removed)
-        ManageSnapshots(transaction).create_branch(base, branch).commit()
-        update = transaction.update_snapshot(snapshot_properties=dict(properties), branch=branch)
-        producer = Overwrite(transaction, properties, branch) if leaving else update.fast_append()
-        return self._commit(table, transaction, producer, iceberg, added, leaving)
+            transaction = Transaction(iceberg)
+            leaving = set(removed)
+            ManageSnapshots(transaction).create_branch(base, branch).commit()
+            update = transaction.update_snapshot(snapshot_properties=dict(properties), branch=branch)
+            producer = Overwrite(transaction, properties, branch) if leaving else update.fast_append()
+            return self._commit(table, transaction, producer, iceberg, added, leaving)
 
     def publish(self, table: str, *, branch: str, staged: int, base: int) -> None:
         """Makes a staged snapshot `main` and drops its branch, in one step, if `main` is still `base`.
@@ -193,10 +206,9 @@ class Catalog:
         from pyiceberg.table.refs import SnapshotRefType
         from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, SetSnapshotRefUpdate
 
-        iceberg = self._load(table)
         try:
             self._commit_table(
-                iceberg,
+                table,
                 (
                     AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),
                     AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": staged}),
@@ -224,7 +236,7 @@ class Catalog:
         from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotsUpdate
 
         self._commit_table(
-            self._load(table),
+            table,
             (AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": head}),),
             # the branch goes with its snapshot; a snapshot without its files would be a trap for time travel
             (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": [head]}),),
@@ -248,16 +260,16 @@ class Catalog:
         Raises:
             CommitConflict: `main` is no longer `base`.
         """
-        from stedi.catalog.rewrite import Rewrite
-        from stedi.catalog.transaction import Transaction
+        with self._committing(table) as iceberg:
+            if iceberg.metadata.current_snapshot_id != base:
+                raise CommitConflict(f"Cannot compact {table}: main has moved. Run `stedi maintain` again.")
+            from stedi.catalog.rewrite import Rewrite
+            from stedi.catalog.transaction import Transaction
 
-        iceberg = self._load(table)
-        if iceberg.metadata.current_snapshot_id != base:
-            raise CommitConflict(f"Cannot compact {table}: main has moved. Run `stedi maintain` again.")
-        transaction = Transaction(iceberg)
-        producer = Rewrite(transaction, properties)
-        producer.leave(table, removed)
-        return self._commit(table, transaction, producer, iceberg, added, set())
+            transaction = Transaction(iceberg)
+            producer = Rewrite(transaction, properties)
+            producer.leave(table, removed)
+            return self._commit(table, transaction, producer, iceberg, added, set())
 
     def expire(self, table: str, snapshots: Iterable[int], branches: Iterable[str], *, base: int) -> None:
         """Drops snapshots and branches; their files stay on disk.
@@ -276,7 +288,7 @@ class Catalog:
 
         try:
             self._commit_table(
-                self._load(table),
+                table,
                 (AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),),
                 (
                     *(RemoveSnapshotRefUpdate.model_validate({"ref-name": name}) for name in branches),
@@ -286,27 +298,91 @@ class Catalog:
         except CommitFailedException as error:
             raise CommitConflict(f"Cannot expire in {table}: main has moved. Run `stedi maintain` again.") from error
 
+    def forget(self, table: str, snapshot_ids: Iterable[int]) -> None:
+        """Removes snapshots, none of them current, and the branches that end in one."""
+        from pyiceberg.table.update import RemoveSnapshotsUpdate
+
+        self._commit_table(table, (), (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshot_ids)}),))
+
+    def prune(self, table: str) -> None:
+        """Removes the checksums of files that are gone; this program's commits wait meanwhile."""
+        folder = self.folder(table)
+        with durable.lock(self._root / "catalog.lock", wait=True):
+            checksums.prune(folder, lambda name: (folder / name).exists())
+
+    def restore(self) -> tuple[str, ...]:
+        """Points the catalog at what was published last, where it is damaged, gone or older than its tables.
+
+        Returns:
+            The tables whose entries were set; others of a damaged catalog are missing afterwards.
+        """
+        with durable.lock(self._root / "catalog.lock", wait=True):
+            found = dict[str, str]()
+            if snapshots.whole(self.path):
+                found = snapshots.listed(self.path)
+            else:
+                for path in self._root.glob(f"{self.path.name}*"):
+                    path.rename(path.with_name(f"damaged-{path.name}"))
+                self._sql = None
+            catalog = self._iceberg()
+            catalog.create_namespace_if_not_exists(NAMESPACE)
+            self.path.chmod(0o600)
+            behind = []
+            for name in ZONES:
+                newest = checksums.published(self.folder(name))
+                if newest and (name not in found or snapshots.behind(found[name], newest)):
+                    if name in found:
+                        catalog.drop_table((NAMESPACE, name))
+                    with suppress(LakeError, OSError):  # its file is damaged: the entry is made, and an audit sees it
+                        catalog.register_table((NAMESPACE, name), f"file://{self.folder(name)}/{newest}")
+                    behind.append(name)
+        return tuple(behind)
+
+    def renew(self, tables: Iterable[str]) -> None:
+        """Makes tables anew, empty; their files and snapshots are gone."""
+        found = snapshots.listed(self.path)
+        for table in tables:
+            if table in found:
+                self._iceberg().drop_table((NAMESPACE, table))
+            shutil.rmtree(self.folder(table), ignore_errors=True)
+        self.create()
+
     def warm(self) -> None:
         """Imports what a commit needs, so that it can happen beside other work."""
         self._iceberg()
 
-    def _iceberg(self) -> SqlCatalog:
+    def _iceberg(self) -> LakeCatalog:
         if self._sql is None:
-            from pyiceberg.catalog.sql import SqlCatalog
             from sqlalchemy import URL
 
+            from stedi.catalog.commits import LakeCatalog
+
             uri = URL.create("sqlite", database=str(self.path), query={"timeout": str(_PATIENCE)}).render_as_string()
-            self._sql = SqlCatalog("stedi", uri=uri, **{"py-io-impl": "stedi.catalog.files.LocalFileIO"})
+            self._sql = LakeCatalog("stedi", uri=uri, **{"py-io-impl": "stedi.catalog.files.LocalFileIO"})
         return self._sql
 
-    def _commit_table(
-        self, iceberg: Table, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]
-    ) -> None:
-        with _writable(iceberg.name()[-1]):
-            self._iceberg().commit_table(iceberg, expected, changes)
+    @contextmanager
+    def _committing(self, table: str) -> Iterator[Table]:
+        """Gives a table to change. This program's commits queue: conflicts are with other programs alone."""
+        from sqlalchemy.exc import OperationalError
+
+        with durable.lock(self._root / "catalog.lock", wait=True):
+            try:
+                yield self._load(table)
+            except OperationalError as error:
+                raise LakeError(
+                    f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was. "
+                    "Run the command again when no other program holds the file and the disk has space."
+                ) from error
 
     def _load(self, table: str) -> Table:
         return self._iceberg().load_table((NAMESPACE, table))
+
+    def _commit_table(
+        self, table: str, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]
+    ) -> None:
+        with self._committing(table) as iceberg:
+            self._iceberg().commit_table(iceberg, expected, changes)
 
     def _commit(
         self,
@@ -319,77 +395,26 @@ class Catalog:
     ) -> int:
         from pyiceberg.exceptions import CommitFailedException, ValidationException
 
-        for file in added:
-            producer.append_data_file(_iceberg_file(table, file))
-        if leaving:
-            for entry in _entries(table, iceberg):
-                if local_path(entry.file_path) in leaving:
-                    producer.delete_data_file(entry)
-                    leaving.discard(local_path(entry.file_path))
+        files = tuple(added)
+        # hashing leaves the interpreter free, and what was just written is still in memory
+        with ThreadPoolExecutor(os.cpu_count()) as beside:
+            lines = beside.map(partial(entries.line, table, Path(local_path(iceberg.location()))), files)
+            for file in files:
+                producer.append_data_file(entries.entry(table, file))
             if leaving:
-                raise LakeError(f"table {table}: {len(leaving)} files to remove are not in its current snapshot")
-        snapshot_id = producer.snapshot_id
-        try:
-            producer.commit()
-            with _writable(table):
+                for entry in entries.current(table, iceberg):
+                    if local_path(entry.file_path) in leaving:
+                        producer.delete_data_file(entry)
+                        leaving.discard(local_path(entry.file_path))
+                if leaving:
+                    raise LakeError(f"table {table}: {len(leaving)} files to remove are not in its current snapshot")
+            snapshot_id = producer.snapshot_id
+            try:
+                producer.commit()
+                checksums.record(self.folder(table), lines)
                 transaction.commit_transaction()
-        except (CommitFailedException, ValidationException) as error:
-            raise CommitConflict(
-                f"Cannot commit to {table}: other writers came first. Run the command again."
-            ) from error
+            except (CommitFailedException, ValidationException) as error:
+                raise CommitConflict(
+                    f"Cannot commit to {table}: other writers came first. Run the command again."
+                ) from error
         return snapshot_id
-
-
-@contextmanager
-def _writable(table: str) -> Iterator[None]:
-    from sqlalchemy.exc import OperationalError
-
-    try:
-        yield
-    except OperationalError as error:
-        raise LakeError(
-            f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was. "
-            "Run the command again when no other program holds the file and the disk has space."
-        ) from error
-
-
-def _entries(table: str, iceberg: Table) -> list[IcebergFile]:
-    """Returns the manifest entries of a table's current files."""
-    # PyIceberg's own reader of manifests takes several times as long
-    current = read_table(table, iceberg.metadata_location).current
-    return [_iceberg_file(table, file) for file in data_files(table, current)]
-
-
-def _iceberg_file(table: str, file: DataFile) -> IcebergFile:
-    """Returns the manifest entry of a file; bounds of text are left out, since they would carry identifiers."""
-    from pyiceberg.conversions import to_bytes
-    from pyiceberg.manifest import DataFile as IcebergFile
-    from pyiceberg.manifest import DataFileContent, FileFormat
-    from pyiceberg.typedef import Record
-    from pyiceberg.types import DoubleType, LongType
-
-    places = {column.name: (place, column.type) for place, column in enumerate(COLUMNS[table], start=1)}
-    lower, upper = {}, {}
-    for name, (least, greatest) in file.bounds.items():
-        place, kind = places[name]
-        if kind == "long":
-            lower[place], upper[place] = (to_bytes(LongType(), int(bound)) for bound in (least, greatest))
-        elif kind == "double":
-            lower[place], upper[place] = (to_bytes(DoubleType(), float(bound)) for bound in (least, greatest))
-    entry = IcebergFile.from_args(
-        content=DataFileContent.DATA,
-        file_path=f"file://{file.path}",
-        file_format=FileFormat.PARQUET,
-        partition=Record(),
-        record_count=file.rows,
-        file_size_in_bytes=file.bytes,
-        value_counts={place: file.rows for place, _ in places.values()},
-        null_value_counts={places[name][0]: nulls for name, nulls in file.nulls.items()},
-        lower_bounds=lower,
-        upper_bounds=upper,
-        sort_order_id=None,
-        equality_ids=None,
-        key_metadata=None,
-    )
-    entry.spec_id = 0  # of no partitions; a manifest says it once for all of its files
-    return entry

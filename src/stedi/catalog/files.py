@@ -1,4 +1,4 @@
-"""Local files for PyIceberg: written whole, on disk before they are named, readable by their owner.
+"""Local files for PyIceberg: written whole, on disk before they are named, and read as they were written.
 
 PyIceberg's own local files are not synced, so that a power cut could leave a catalog that points at nothing,
 and importing them costs more than a small command may take.
@@ -6,6 +6,8 @@ and importing them costs more than a small command may take.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from pathlib import Path
 from types import TracebackType
@@ -13,19 +15,22 @@ from types import TracebackType
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 
 from stedi import durable
+from stedi.catalog import checksums
 from stedi.catalog.snapshots import local_path
 
 
 class _Output:
-    """A file under a temporary name that takes its own name once its bytes are on disk."""
+    """A file under a temporary name that takes its own name, and gets its checksum, once its bytes are on disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._partial = path.with_name(f".{path.name}.partial")
+        self._hash = hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = open(self._partial, "wb")  # noqa: SIM115 - closed by `close`
 
     def write(self, b: bytes) -> int:
+        self._hash.update(b)
         return self._stream.write(b)
 
     def tell(self) -> int:
@@ -42,7 +47,11 @@ class _Output:
         except BaseException:
             self._abandon()
             raise
-        durable.sync(self._path.parent)
+        folder = self._path.parent
+        durable.sync(folder)
+        line = (f"{folder.name}/{self._path.name}", self._hash.hexdigest())
+        # the table's metadata is the last file of a commit: its sync covers the lines of the others
+        checksums.record(folder.parent, [line], sync=self._path.name.endswith(".metadata.json"))
 
     def __enter__(self) -> OutputStream:
         return self
@@ -76,8 +85,12 @@ class LocalFile(InputFile, OutputFile):
         return self.path.exists()
 
     def open(self, seekable: bool = True) -> InputStream:
-        """Opens the file for reading."""
-        return open(self.path, "rb")
+        """Opens the file for reading.
+
+        Raises:
+            LakeError: It is not what was written.
+        """
+        return io.BytesIO(checksums.read(self.path))
 
     def create(self, overwrite: bool = False) -> OutputStream:
         """Opens the file for writing; it takes its name when it is closed without an error.

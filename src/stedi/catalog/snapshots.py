@@ -7,16 +7,19 @@ than the whole answer may. Follows the Iceberg table specification, version 2, a
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stedi.errors import LakeError
-from stedi.tables import NAMESPACE, Column, DataFile
+from stedi.catalog import checksums
+from stedi.errors import DamagedFile, LakeError
+from stedi.tables import NAMESPACE, ZONES, Column, DataFile
 
 T = TypeVar("T")
 
@@ -114,44 +117,78 @@ def read_catalog(catalog: Path) -> dict[str, TableState]:
     """Returns the state of every table that a SQLite catalog lists.
 
     Args:
-        catalog: The catalog's SQLite file.
+        catalog: The catalog's SQLite file, in the lake's folder.
 
     Raises:
-        LakeError: The catalog or a metadata file cannot be read.
+        LakeError: The catalog or a metadata file cannot be read, or the catalog is older than its tables.
+    """
+    # read before the catalog is: what was published by then, the catalog must know
+    published = {name: checksums.published(catalog.parent / zone / name) for name, zone in ZONES.items()}
+    rows = listed(catalog)
+    for name, location in rows.items():
+        newest = published.get(name)
+        if behind(location, newest):
+            raise DamagedFile(name, "catalog.db", f"{newest} or later", f"{Path(location).name}, which is older")
+    return {name: read_table(name, location) for name, location in rows.items()}
+
+
+def behind(location: str, published: str | None) -> bool:
+    """Says whether a table's metadata is of an earlier version than the one that was published last."""
+    version = re.compile(r"(?:^|/)(\d+)-[^/]*$")
+    current, newest = version.search(location), version.search(published or "")
+    return bool(current and newest and int(current[1]) < int(newest[1]))
+
+
+def listed(catalog: Path) -> dict[str, str]:
+    """Returns the location of each table's current metadata file, by the table's name.
+
+    Raises:
+        LakeError: The catalog is missing, or is no SQLite catalog.
     """
     if not catalog.is_file():
         raise LakeError(f"{catalog}: expected a lake's catalog, found none; make a lake with `stedi init`")
     try:
         try:
-            rows = _tables(catalog, "ro")
+            return _tables(catalog, "ro")
         except sqlite3.OperationalError as error:
             if not (error.sqlite_errorname or "").startswith("SQLITE_READONLY"):
                 raise
             # a writer was killed in the middle of a commit: only one who may write can roll it back
-            rows = _tables(catalog, "rw")
-    except sqlite3.Error as error:
+            return _tables(catalog, "rw")
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise LakeError(
             f"{catalog}: expected a SQLite catalog, found something else ({error}); see docs/operations.md on recovery"
         ) from error
-    return {name: read_table(name, location) for name, location in rows}
 
 
-def _tables(catalog: Path, mode: str) -> list[tuple[str, str]]:
+def whole(catalog: Path) -> bool:
+    """Says whether a catalog can be read and SQLite finds no damage in it."""
+    try:
+        listed(catalog)
+        with closing(sqlite3.connect(catalog, timeout=30)) as connection:
+            return connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+    except (LakeError, sqlite3.Error):
+        return False
+
+
+def _tables(catalog: Path, mode: str) -> dict[str, str]:
     with closing(sqlite3.connect(f"file:{_quoted(catalog)}?mode={mode}", uri=True, timeout=30)) as connection:
-        return connection.execute(
-            "select table_name, metadata_location from iceberg_tables where table_namespace = ? order by 1",
-            (NAMESPACE,),
-        ).fetchall()
+        return dict(
+            connection.execute(
+                "select table_name, metadata_location from iceberg_tables where table_namespace = ? order by 1",
+                (NAMESPACE,),
+            )
+        )
 
 
 def read_table(name: str, metadata_location: str) -> TableState:
     """Returns the state that one metadata file describes.
 
     Raises:
-        LakeError: The file is missing or is no Iceberg metadata of version 2.
+        LakeError: The file is missing, damaged, or no Iceberg metadata of version 2.
     """
     try:
-        metadata = json.loads(Path(local_path(metadata_location)).read_bytes())
+        metadata = json.loads(checksums.read(Path(local_path(metadata_location))))
         if metadata["format-version"] != _VERSION:
             raise ValueError("another format version")
         schema = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])
@@ -182,10 +219,9 @@ def read_table(name: str, metadata_location: str) -> TableState:
             metadata=(*(e["metadata-file"] for e in metadata.get("metadata-log", [])), metadata_location),
         )
     except (OSError, ValueError, KeyError, StopIteration, TypeError, AttributeError) as error:
-        raise LakeError(
-            f"table {name}: metadata file {Path(local_path(metadata_location)).name}: expected Iceberg metadata of "
-            f"version {_VERSION}, found {type(error).__name__}; see docs/operations.md on recovery"
-        ) from error
+        file = f"metadata/{Path(metadata_location).name}"
+        expected = f"Iceberg metadata of version {_VERSION}"
+        raise DamagedFile(name, file, expected, type(error).__name__) from error
 
 
 def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) -> tuple[DataFile, ...]:
@@ -197,38 +233,66 @@ def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) ->
         added: Only those that this very snapshot, an append, has added.
 
     Raises:
-        LakeError: A manifest cannot be read, or the table holds delete files, which another program wrote.
+        LakeError: A manifest cannot be read, the manifests are not what the snapshot counts, or the table holds
+            delete files, which another program wrote.
     """
     if snapshot is None:
         return ()
-    files = []
-    for path, content, by, live in avro(table, snapshot.manifest_list, _manifest):
-        if added and by != snapshot.id:
-            continue
-        if content != 0:
-            raise LakeError(
-                f"table {table}: expected data files only, found delete files written by another engine; "
-                "compact the table there first (Athena: OPTIMIZE), then run this again"
-            )
-        for file, kind in filter(None, avro(table, path, _live) if live else ()):
-            if kind != "PARQUET":
-                raise LakeError(
-                    f"table {table}: expected Parquet files, found {kind} written by another engine; "
-                    "rewrite the table there as Parquet, then run this again"
-                )
-            files.append(file)
+    files = tuple(file for path in manifests(table, snapshot, added=added) for file in manifest(table, path))
+    prefix = "added" if added else "total"
+    for what, found in totals(files).items():
+        counted = snapshot.summary.get(f"{prefix}-{what}", str(found))
+        if counted != str(found):
+            file = f"metadata/{Path(snapshot.manifest_list).name}"
+            raise DamagedFile(table, file, f"{what} of {counted} in all", str(found))
     return tuple(sorted(files, key=lambda f: f.path))
 
 
-def manifests(table: str, snapshot: Snapshot | None) -> int:
-    """Returns how many manifests a snapshot lists, those without a file that has not left included."""
-    return len(avro(table, snapshot.manifest_list, _manifest)) if snapshot else 0
+def totals(files: Sequence[DataFile]) -> dict[str, int]:
+    """Returns what a snapshot's summary says of its files, under the names of `Snapshot.total`."""
+    return {
+        "records": sum(file.rows for file in files),
+        "data-files": len(files),
+        "files-size": sum(file.bytes for file in files),
+    }
 
 
-def _manifest(entry: Any) -> tuple[str, int, int, bool]:
-    """Returns a manifest's location, content and snapshot, and whether it lists a file that has not left."""
-    live = bool(entry["added_files_count"] or entry["existing_files_count"])
-    return entry["manifest_path"], entry["content"], entry["added_snapshot_id"], live
+def manifests(table: str, snapshot: Snapshot, *, added: bool = False) -> list[str]:
+    """Returns the locations of a snapshot's manifests, or of those that it has added itself.
+
+    Raises:
+        LakeError: The manifest list cannot be read, or the table holds delete files.
+    """
+    listed = [
+        (path, content)
+        for path, content, by in avro(
+            table, snapshot.manifest_list, lambda m: (str(m["manifest_path"]), m["content"], m["added_snapshot_id"])
+        )
+        if by == snapshot.id or not added
+    ]
+    if any(content != 0 for _, content in listed):
+        raise LakeError(
+            f"table {table}: expected data files only, found delete files written by another engine; "
+            "compact the table there first (Athena: OPTIMIZE), then run this again"
+        )
+    return [path for path, _ in listed]
+
+
+def manifest(table: str, location: str) -> list[DataFile]:
+    """Returns the data files that a manifest lists as live.
+
+    Raises:
+        LakeError: The manifest cannot be read, or lists files in another format.
+    """
+    files = []
+    for file, kind in filter(None, avro(table, location, _live)):
+        if kind != "PARQUET":
+            raise LakeError(
+                f"table {table}: expected Parquet files, found {kind} written by another engine; "
+                "rewrite the table there as Parquet, then run this again"
+            )
+        files.append(file)
+    return files
 
 
 def _live(entry: Any) -> tuple[DataFile, str] | None:
@@ -249,13 +313,13 @@ def avro(table: str, location: str, take: Callable[[Any], T]) -> list[T]:
     import fastavro
 
     try:
-        with open(local_path(location), "rb") as stream:
-            return [take(record) for record in fastavro.reader(stream)]
+        content = checksums.read(Path(local_path(location)))
+        return [take(record) for record in fastavro.reader(io.BytesIO(content))]
+    except LakeError:
+        raise
     except Exception as error:  # a damaged file can make a decoder raise anything
-        raise LakeError(
-            f"table {table}: manifest {Path(location).name}: expected an Avro file, found {type(error).__name__}; "
-            "see docs/operations.md on recovery"
-        ) from error
+        file = f"metadata/{Path(location).name}"
+        raise DamagedFile(table, file, "an Avro file", type(error).__name__) from error
 
 
 def _quoted(path: Path) -> str:

@@ -6,6 +6,7 @@ synced first and applied after; applying it twice changes nothing, so a command 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -45,9 +46,10 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = place(folder, batch)
-    content = {"batch": batch, "appends": _plain(appends), "replaces": _plain(replaces or {})}
+    changes = {"batch": batch, "appends": _plain(appends), "replaces": _plain(replaces or {})}
+    content = json.dumps(changes).encode()
     try:
-        durable.write(path, json.dumps(content).encode())
+        durable.write(path, _digest(content) + b"\n" + content)
     except BaseException:
         path.unlink(missing_ok=True)  # what is not on disk for certain must not be finished later
         raise
@@ -106,7 +108,10 @@ def apply(catalog: Catalog, path: Path) -> None:
 
 def _read(path: Path) -> tuple[str, Appends, Appends]:
     try:
-        content = json.loads(path.read_bytes())
+        digest, _, raw = path.read_bytes().partition(b"\n")
+        if digest != _digest(raw):
+            raise ValueError("its SHA-256 is another")
+        content = json.loads(raw)
         appends, replaces = (
             {table: _files(files) for table, files in content[part].items()} for part in ("appends", "replaces")
         )
@@ -116,6 +121,10 @@ def _read(path: Path) -> tuple[str, Appends, Appends]:
             f"pending/{path.name}: expected a landing's journal, found {type(error).__name__}; see docs/operations.md "
             "on recovery"
         ) from error
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _plain(changes: Mapping[str, Sequence[DataFile]]) -> dict[str, list[dict[str, object]]]:

@@ -110,6 +110,8 @@ class _Run:
         removed = unused(state, catalog.folder(name), before=now - self._grace, seen=now - self._grace)
         for file in removed:
             file.path.unlink(missing_ok=True)
+        if removed:
+            catalog.prune(name)
         _prune(catalog.folder(name) / "data")
         return _outcome(name, compaction, expired, removed)
 
@@ -147,7 +149,7 @@ class _Run:
         return found
 
     def _compaction(self, state: TableState) -> Compaction:
-        listed = manifests(state.name, state.current)
+        listed = len(manifests(state.name, state.current)) if state.current else 0
         return due(self._catalog.files(state), listed, self._config.target_bytes)
 
     def _compact(self, name: str, compaction: Compaction) -> None:

@@ -1,0 +1,133 @@
+"""A SHA-256 of every file of a table, in one text file a table: `checksums`, in the form that `sha256sum -c` takes.
+
+Metadata files are hashed as they are written, data files when a commit registers them; their lines are on disk before
+the catalog points at what they vouch for. After a commit a comment names the metadata file that it published. A
+metadata file is compared with its line whenever it is read; a data file, which may be large, when an audit asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from stedi import durable
+from stedi.errors import DamagedFile
+
+NAME = "checksums"
+"""The file's name, in the folder of its table; paths in it are relative to that folder."""
+
+_LINE = re.compile(rb"^([0-9a-f]{64})  (.+)$", re.MULTILINE)
+_PUBLISHED = b"# published "
+
+
+def digest(path: str | Path) -> tuple[str, int]:
+    """Returns a file's SHA-256, hex, and its size in bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
+
+
+def name_in(folder: Path, path: str | Path) -> str:
+    """Returns a file's path relative to its table's folder, by whatever links either was reached."""
+    within = str(path).removeprefix(f"{folder}/")
+    return within if within != str(path) else os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+
+
+def record(folder: Path, files: Iterable[tuple[str, str]], *, sync: bool = False) -> None:
+    """Adds lines to a table's checksums.
+
+    Args:
+        folder: The table's folder.
+        files: Path relative to it and SHA-256 of each file.
+        sync: Whether these and all earlier lines are on disk afterwards.
+    """
+    _append(folder, "".join(f"{sha256}  {name}\n" for name, sha256 in files).encode(), sync=sync)
+
+
+def publish(folder: Path, metadata: str) -> None:
+    """Notes that the catalog has pointed at a metadata file, which is named relative to the table's folder."""
+    _append(folder, _PUBLISHED + metadata.encode() + b"\n", sync=False)
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of each file of a table that has one, by path relative to its folder.
+
+    A line that a power cut has torn counts as none.
+    """
+    return {name.decode("utf-8", "replace"): sha256.decode() for sha256, name in _LINE.findall(_content(folder))}
+
+
+def published(folder: Path) -> str | None:
+    """Returns the metadata file that the catalog was last pointed at, relative to the table's folder, if known."""
+    _, found, rest = (b"\n" + _content(folder)).rpartition(b"\n" + _PUBLISHED)
+    name, ended, _ = rest.partition(b"\n")
+    return name.decode("utf-8", "replace") if found and ended else None
+
+
+def prune(folder: Path, stays: Callable[[str], bool]) -> None:
+    """Removes the lines of files that are gone, durably. The caller keeps all others from committing meanwhile.
+
+    Args:
+        folder: The table's folder.
+        stays: Says of a path relative to it whether its line stays.
+    """
+    lines = [f"{sha256}  {name}\n" for name, sha256 in recorded(folder).items() if stays(name)]
+    last = published(folder)
+    comment = [f"{_PUBLISHED.decode()}{last}\n"] if last else []
+    durable.write(folder / NAME, "".join(lines + comment).encode())
+
+
+def read(path: Path) -> bytes:
+    """Returns the content of a metadata file, if it is what was written.
+
+    Args:
+        path: A file in the folder `metadata` of its table.
+
+    Raises:
+        OSError: It cannot be read.
+        DamagedFile: Its SHA-256 is not the recorded one.
+    """
+    content = path.read_bytes()
+    expected = _expected(path)
+    if expected is not None:
+        found = hashlib.sha256(content).hexdigest()
+        if found != expected:
+            table, file = path.parent.parent.name, f"{path.parent.name}/{path.name}"
+            raise DamagedFile(table, file, f"SHA-256 {expected}", f"SHA-256 {found}")
+    return content
+
+
+def _expected(path: Path) -> str | None:
+    """Returns the recorded SHA-256 of a metadata file, or None: other programs' commits have none."""
+    content = _content(path.parent.parent)
+    at = content.rfind(f"  {path.parent.name}/{path.name}\n".encode())
+    found = content[max(0, at - 64) : at]
+    return found.decode() if re.fullmatch(rb"[0-9a-f]{64}", found) else None
+
+
+def _content(folder: Path) -> bytes:
+    try:
+        return (folder / NAME).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _append(folder: Path, lines: bytes, *, sync: bool) -> None:
+    path = folder / NAME
+    new = not path.exists()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            lines = b"\n" + lines  # the last writer's line was torn
+        written = os.write(descriptor, lines)
+        if written != len(lines):
+            raise OSError(28, "No space left on device", str(path))
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if new:
+        durable.sync(folder)

@@ -1,0 +1,99 @@
+"""Data files as commits register them: an entry in a manifest, and a line among the table's checksums."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stedi.catalog import checksums
+from stedi.catalog.snapshots import data_files, read_table
+from stedi.errors import DamagedFile
+from stedi.tables import COLUMNS, DataFile
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile as IcebergFile
+    from pyiceberg.table import Table
+
+
+def line(table: str, folder: Path, file: DataFile) -> tuple[str, str]:
+    """Returns a data file's line of its table's checksums.
+
+    Raises:
+        DamagedFile: It is gone, or has another size than was written.
+    """
+    try:
+        sha256, found = checksums.digest(file.path)
+    except OSError:
+        sha256, found = "", None
+    if found != file.bytes:
+        raise _unlike(table, file, found)
+    return checksums.name_in(folder, file.path), sha256
+
+
+def there(table: str, files: tuple[DataFile, ...]) -> tuple[DataFile, ...]:
+    """Returns files that are about to be read.
+
+    Raises:
+        DamagedFile: One is gone or has another size than was written.
+    """
+    for file in files:
+        found = size(file.path)
+        if found != file.bytes:
+            raise _unlike(table, file, found)
+    return files
+
+
+def size(path: str) -> int | None:
+    """Returns a file's size in bytes, or None if there is none to be read."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+def _unlike(table: str, file: DataFile, found: int | None) -> DamagedFile:
+    name = "/".join(Path(file.path).parts[-3:])
+    return DamagedFile(table, name, f"{file.bytes} bytes", "no file" if found is None else f"{found} bytes")
+
+
+def current(table: str, iceberg: Table) -> list[IcebergFile]:
+    """Returns the manifest entries of a table's current files."""
+    # PyIceberg's own reader of manifests takes several times as long
+    snapshot = read_table(table, iceberg.metadata_location).current
+    return [entry(table, file) for file in data_files(table, snapshot)]
+
+
+def entry(table: str, file: DataFile) -> IcebergFile:
+    """Returns the manifest entry of a file; bounds of text are left out, since they would carry identifiers."""
+    from pyiceberg.conversions import to_bytes
+    from pyiceberg.manifest import DataFile as IcebergFile
+    from pyiceberg.manifest import DataFileContent, FileFormat
+    from pyiceberg.typedef import Record
+    from pyiceberg.types import DoubleType, LongType
+
+    places = {column.name: (place, column.type) for place, column in enumerate(COLUMNS[table], start=1)}
+    lower, upper = {}, {}
+    for name, (least, greatest) in file.bounds.items():
+        place, kind = places[name]
+        if kind == "long":
+            lower[place], upper[place] = (to_bytes(LongType(), int(bound)) for bound in (least, greatest))
+        elif kind == "double":
+            lower[place], upper[place] = (to_bytes(DoubleType(), float(bound)) for bound in (least, greatest))
+    made = IcebergFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=f"file://{file.path}",
+        file_format=FileFormat.PARQUET,
+        partition=Record(),
+        record_count=file.rows,
+        file_size_in_bytes=file.bytes,
+        value_counts={place: file.rows for place, _ in places.values()},
+        null_value_counts={places[name][0]: nulls for name, nulls in file.nulls.items()},
+        lower_bounds=lower,
+        upper_bounds=upper,
+        sort_order_id=None,
+        equality_ids=None,
+        key_metadata=None,
+    )
+    made.spec_id = 0  # of no partitions; a manifest says it once for all of its files
+    return made

@@ -1,0 +1,61 @@
+"""The commands that look after a lake: whether its files are what was written, and what can be set right.
+
+As in `commands`, each calls one function, prints what it returned, and returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from stedi import terminal
+from stedi.commands import build_json, opened, wants_json
+from stedi.errors import AuditFailed
+
+if TYPE_CHECKING:
+    from stedi.audit import Check
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Checks the lake's files and says what is not as it was written."""
+    progress = terminal.Progress()
+    checks = opened(options).audit(files=options.files, progress=progress)
+    progress.close()
+    violations = sum(check.violations for check in checks)
+    if wants_json(options):
+        terminal.document({"holds": not violations, "checks": [_check_json(check) for check in checks]})
+    else:
+        for check in checks:
+            for found in check.found:
+                terminal.line(
+                    f"{check.name}: {check.table}: {found.file}: expected {found.expected}, found {found.found}"
+                )
+        held = sum(not check.violations for check in checks)
+        terminal.line(f"{held:,} of {len(checks):,} checks hold; {violations:,} violations")
+    return AuditFailed.exit_code if violations else 0
+
+
+def _check_json(check: Check) -> dict[str, object]:
+    found = [{"file": v.file, "expected": v.expected, "found": v.found} for v in check.found]
+    plain: dict[str, object] = {"name": check.name, "table": check.table, "violations": check.violations}
+    return {**plain, "found": found} if found else plain
+
+
+def repair(options: argparse.Namespace) -> int:
+    """Sets right what an audit finds damaged, as far as the lake itself can."""
+    progress = terminal.Progress()
+    repaired, built = opened(options).repair(progress=progress)
+    progress.close()
+    if wants_json(options):
+        plain = {"catalog": repaired.catalog, "forgotten": repaired.forgotten, "renewed": repaired.renewed}
+        terminal.document({**plain, "build": build_json(built)})
+        return 0
+    for name in repaired.catalog:
+        terminal.line(f"{name}: the catalog has its last published state again")
+    for name, count in repaired.forgotten.items():
+        terminal.line(f"{name}: {count:,} older snapshots are gone with their damaged files")
+    for name in repaired.renewed:
+        terminal.line(f"{name}: made anew; its older snapshots are gone")
+    if not (repaired.catalog or repaired.forgotten or repaired.renewed):
+        terminal.line("nothing to repair: every file is what was written")
+    return 0
