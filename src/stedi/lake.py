@@ -117,7 +117,7 @@ class Lake:
         if root.exists() and not (root.is_dir() and {entry.name for entry in root.iterdir()} <= _HALF_MADE):
             what = "a lake" if (root / "lake.toml").exists() else "something else"
             raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
-        root.mkdir(parents=True, exist_ok=True)
+        durable.folder(root)
         root.chmod(0o700)
         with durable.lock(root / "init.lock", wait=True):
             if (root / "lake.toml").exists():

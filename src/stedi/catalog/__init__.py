@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stedi import durable
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog, read_table
 from stedi.errors import CommitConflict, LakeError
 from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
@@ -56,6 +57,11 @@ class Catalog:
 
     def create(self) -> None:
         """Makes the catalog and every table that it lacks."""
+        with self._committing("a new lake"):
+            self._create()
+        self.path.chmod(0o600)
+
+    def _create(self) -> None:
         catalog = self._iceberg()
         catalog.create_namespace_if_not_exists(NAMESPACE)
         from pyiceberg import types
@@ -83,7 +89,6 @@ class Catalog:
             # PyIceberg stages on a branch only where main has a snapshot: an empty one
             if table.current_snapshot() is None:
                 self.append(name, (), {})
-        self.path.chmod(0o600)
 
     def folder(self, table: str) -> Path:
         """Returns the folder of a table's files."""
@@ -245,8 +250,23 @@ class Catalog:
     def _commit_table(
         self, iceberg: Table, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]
     ) -> None:
-        with _writable(iceberg.name()[-1]):
+        with self._committing(iceberg.name()[-1]):
             self._iceberg().commit_table(iceberg, expected, changes)
+
+    @contextmanager
+    def _committing(self, table: str) -> Iterator[None]:
+        """Has the disk know of a commit before the block ends; turns SQLite's refusals into one clear line."""
+        from sqlalchemy.exc import OperationalError
+
+        try:
+            yield
+        except OperationalError as error:
+            raise LakeError(
+                f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was. "
+                "Run the command again when no other program holds the file and the disk has space."
+            ) from error
+        # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
+        durable.sync(self._root)
 
     def _load(self, table: str) -> Table:
         return self._iceberg().load_table((NAMESPACE, table))
@@ -274,26 +294,13 @@ class Catalog:
         snapshot_id = producer.snapshot_id
         try:
             producer.commit()
-            with _writable(table):
+            with self._committing(table):
                 transaction.commit_transaction()
         except (CommitFailedException, ValidationException) as error:
             raise CommitConflict(
                 f"Cannot commit to {table}: other writers came first. Run the command again."
             ) from error
         return snapshot_id
-
-
-@contextmanager
-def _writable(table: str) -> Iterator[None]:
-    from sqlalchemy.exc import OperationalError
-
-    try:
-        yield
-    except OperationalError as error:
-        raise LakeError(
-            f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was. "
-            "Run the command again when no other program holds the file and the disk has space."
-        ) from error
 
 
 def _entries(table: str, iceberg: Table) -> list[IcebergFile]:

@@ -22,7 +22,7 @@ class _Output:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._partial = path.with_name(f".{path.name}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.folder(path.parent)
         self._stream = open(self._partial, "wb")  # noqa: SIM115 - closed by `close`
 
     def write(self, b: bytes) -> int:

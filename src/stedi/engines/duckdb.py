@@ -168,7 +168,7 @@ class DuckDB:
         columns = COLUMNS[table]
         names = ", ".join(quoted(column.name) for column in columns)
         ids = ", ".join(f"{quoted(column.name)}: {place}" for place, column in enumerate(columns, start=1))
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        durable.folder(folder.parent)
         written = self._execute(
             f"copy (select {names} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "
             f"compression_level 1, per_thread_output true, row_groups_per_file {_ROW_GROUPS}, "

@@ -43,7 +43,7 @@ def write(
     Raises:
         OSError: It cannot be written; there is none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    durable.folder(folder)
     path = place(folder, batch)
     content = {"batch": batch, "appends": _plain(appends), "replaces": _plain(replaces or {})}
     try:
