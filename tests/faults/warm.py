@@ -80,6 +80,7 @@ def look(request: dict[str, Any]) -> int:
         data = catalog.folder(name) / "data"
         strays += [str(path) for path in data.rglob("*") if path.is_file() and str(path) not in used]
         strays += [f"{name}@{branch}" for branch in state.branches if branch != "main"]
+    strays += [str(path) for path in root.glob("*.partial")]
     for place in ("pending", "tmp"):
         strays += [str(path) for path in (root / place).rglob("*") if path.is_file()]
     print(json.dumps({"tables": tables, "strays": strays, "error": ""}))

@@ -96,6 +96,7 @@ class DuckDB:
             customer_id: The pseudonym of an address.
         """
         import pyarrow as pa
+        import pyarrow.dataset  # else DuckDB does, and loses an interrupt that comes meanwhile
 
         self.keep(view, f"select address from ({sql})")
         self._execute("create table if not exists persons (address varchar, customer_id varchar, person bigint)")
@@ -202,6 +203,8 @@ class DuckDB:
             return self.connection.execute(sql)
 
     def _batches(self, result: DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa  # noqa: F401 - as in `pseudonymise`
+
         with _failures():
             batches = iter(result.to_arrow_reader(1 << 14))
         while True:
