@@ -262,8 +262,8 @@ class Catalog:
             yield
         except OperationalError as error:
             raise LakeError(
-                f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was. "
-                "Run the command again when no other program holds the file and the disk has space."
+                f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was "
+                "or as it should be. Run the command again when no other program holds the file and the disk has space."
             ) from error
         # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
         durable.sync(self._root)
