@@ -139,7 +139,8 @@ def table(lines: list[Line], nights: list[Cost]) -> str:
         rows.append("")
         rows.append(
             f"{len(nights)} nights of +1% each: the first {walls[0]:.2f} s, "
-            f"the median {statistics.median(walls):.2f} s, the slowest after it {worst:.2f} s, {worst / walls[0]:.2f} times the first; "
+            f"the median {statistics.median(walls):.2f} s, the slowest after it {worst:.2f} s, "
+            f"{worst / walls[0]:.2f} times the first; "
             f"peak memory {min(c.peak for c in nights) / 1e6:,.0f} to {max(c.peak for c in nights) / 1e6:,.0f} MB."
         )
     return "\n".join(rows)

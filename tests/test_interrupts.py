@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from lakes import Slate, conserved, customer, deliver, motion, rows, step
+from stedi import landing
+from stedi.delivery import Delivered, Fingerprint
 from stedi.engines.duckdb import DuckDB
+from stedi.lake import Lake
+from stedi.landing.inspect import Inspected
+from stedi.records import CONTRACTS
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +48,67 @@ def test_an_interrupt_while_the_engine_works_is_an_interrupt(
         timer.join()
 
 
-@pytest.mark.parametrize(("command", "delay"), [("land", 0.05), ("land", 0.25), ("build", 0.0), ("build", 0.2)])
-def test_an_interrupt_at_any_moment_leaves_work_that_can_be_done_again(
-    slate: Slate, command: str, delay: float
+IMPORTING = """
+import os, signal, sys, threading, time
+from stedi import cli
+def run(options):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    import slow
+    time.sleep(20)
+cli.commands.tables = run
+code = cli.main(["tables"])
+print(code, sys.modules["slow"].whole)
+"""
+
+
+def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.5)\nwhole = True\n")
+    words = [sys.executable, "-c", IMPORTING]
+    ended = subprocess.run(words, check=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "130 True\n"
+    assert "interrupted" in ended.stderr
+
+
+@pytest.mark.parametrize("at", ["inspect", "prepare"])
+def test_an_interrupt_does_not_wait_for_files_that_are_being_read(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
+    # sparse: minutes to read, and no space
+    for name in ("accelerometer-1.json", "accelerometer-2.json", "accelerometer-3.json"):
+        with open(tmp_path / name, "wb") as stream:
+            stream.truncate(1 << 36)
+    if at == "prepare":
+        monkeypatch.setattr(landing, "inspect", _unread)
+    timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        lake.land(tmp_path / "accelerometer-1.json", tmp_path / "accelerometer-2.json", tmp_path)
+    assert time.monotonic() - started < 0.7 + limit()
+    timer.join()
+    assert not list((lake.root / "tmp" / "landing").iterdir())
+
+
+def _unread(file: Delivered, *_: object) -> Inspected:
+    """What a first look might say of a file that is not clean."""
+    contract = CONTRACTS["accelerometer"]
+    return Inspected(file, contract, file.name, 1 << 36, Fingerprint(1 << 36, 0, 0, 0), None, None)
+
+
+@cache
+def limit() -> float:
+    """Seconds in which an interrupted command must have ended: two, or as many as starting takes twice."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import pyiceberg.catalog.sql, pyarrow.dataset"], check=True)
+    return max(2.0, 2 * (time.monotonic() - started))
+
+
+@pytest.mark.parametrize("turn", range(25 if os.environ.get("STEDI_NIGHTLY") == "1" else 2))
+@pytest.mark.parametrize("command", ["land", "build"])
+def test_an_interrupt_at_any_moment_is_answered_soon_and_leaves_work_that_can_be_done_again(
+    slate: Slate, command: str, turn: int
+) -> None:
+    delay = random.Random(f"{command} {turn}").uniform(0, 0.5)
     lake, inbox = slate.wiped(), slate.inbox()
     deliver(inbox, "customer", [customer()])
     deliver(inbox, "accelerometer", [motion(at=n) for n in range(1, 3000)])
@@ -58,9 +122,14 @@ def test_an_interrupt_at_any_moment_leaves_work_that_can_be_done_again(
         assert process.stderr is not None
         process.stderr.readline()  # at work now
         time.sleep(delay)
+        started = time.monotonic()
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
-        assert process.wait(60) in (0, 130), said
+        code, seconds = process.wait(60), time.monotonic() - started
+    kept = [line for line in said.splitlines() if "interrupted: what was committed stays" in line]
+    print(f"{command}, interrupted {delay:.3f} s after its first line: exit {code} after {seconds:.2f} s")
+    assert (code, len(kept)) in ((130, 1), (0, 0)), said
+    assert seconds < limit()
     assert "Traceback" not in said
     lake.land(inbox)
     lake.build()

@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 
 from stedi import commands, terminal, upkeep
 from stedi.errors import StediError
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale lacks is no failure
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, _interrupt)
         code: int = options.run(options)
         sys.stdout.flush()
         return code
@@ -187,7 +189,17 @@ def _positive(text: str) -> int:
     return value
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Raises what ends a command, but not while a module is imported: then it is asked again a moment later.
+
+    An import that is cut off can leave Python's import lock held, for which other threads then wait for ever, and what
+    called it can take the interrupt for a missing module, or lose it.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            return
+        frame = frame.f_back
     raise KeyboardInterrupt
 
 

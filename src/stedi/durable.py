@@ -25,6 +25,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def folder(path: Path, mode: int = 0o777) -> None:
+    """Makes a folder, and those above it that are missing, so that the disk knows them by name."""
+    if path.is_dir():
+        return
+    folder(path.parent, mode)
+    path.mkdir(mode, exist_ok=True)  # another command may have just made it
+    sync(path.parent)
+
+
 @contextmanager
 def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Gives a file to write that takes its name, if the block succeeds, when it is whole and on disk.

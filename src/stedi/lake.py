@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,10 +118,10 @@ class Lake:
             raise UsageError(
                 f"{str(root)!r}: expected a path that can stand in a URI, found {odd!r}; name another folder"
             )
-        if root.exists() and not (root.is_dir() and {entry.name for entry in root.iterdir()} <= _HALF_MADE):
+        if root.exists() and not (root.is_dir() and all(_half_made(entry.name) for entry in root.iterdir())):
             what = "a lake" if (root / "lake.toml").exists() else "something else"
             raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
-        root.mkdir(parents=True, exist_ok=True)
+        durable.folder(root)
         root.chmod(0o700)
         with durable.lock(root / "init.lock", wait=True):
             if (root / "lake.toml").exists():
@@ -131,6 +132,8 @@ class Lake:
             config = Config(lake_id=lake_id, key_fingerprint=key.fingerprint, key_file=file)
             # the settings come last: a folder that has them is a whole lake
             settings.write(settings.changed(config, readings=readings), root / "lake.toml")
+            for partial in root.glob(_PARTIAL_SETTINGS):
+                partial.unlink()
         return cls.open(root)
 
     @classmethod
@@ -336,8 +339,14 @@ class Lake:
                 return
 
 
-_HALF_MADE = {"catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", "landing", "trusted", "curated"}
-"""What a lake consists of before it has its settings: one whose making was cut off is made again."""
+_PARTIAL_SETTINGS = ".lake.toml.*.partial"
+
+
+def _half_made(name: str) -> bool:
+    """Says whether a lake has this before it has its settings: one whose making was cut off is made again."""
+    parts = ("catalog.db", "catalog.db-journal", "catalog.lock", "init.lock")
+    parts += ("landing", "trusted", "curated", _PARTIAL_SETTINGS)
+    return any(fnmatch(name, part) for part in parts)
 
 
 def _first_key(lake_id: str, root: Path, key_file: str | os.PathLike[str] | None) -> tuple[Key, str]:

@@ -1,17 +1,14 @@
-"""Faults from outside: a disk that refuses, a catalog that is held, a damaged journal, a landing during a build."""
+"""Faults from outside: a catalog that is held, a damaged journal, a landing during a build."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from lakes import LANDING, conserved, customer, deliver, heads, motion, rows, step
+from lakes import conserved, customer, deliver, heads, motion, rows, step
 from stedi import catalog as catalogs
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, DamagedFile, LakeError
@@ -21,54 +18,11 @@ from stedi.privacy import consent
 from stedi.tables import DataFile
 
 
-class Fault(Exception):
-    """What a test has fail."""
-
-
 def delivery(folder: Path, email: str = "a@x.example", at: int = 100) -> Path:
     deliver(folder, "customer", [customer(email, serialNumber=email, update=at), {"email": email}])
     deliver(folder, "accelerometer", [motion(email, at), motion(email, at, 2.0)])
     deliver(folder, "step_trainer", [step(email, at)])
     return folder
-
-
-def count_down(patch: pytest.MonkeyPatch, name: str, fatal: int) -> list[str]:
-    """Has the call of `os.<name>` of this number fail, from 1; gives all that were made."""
-    made: list[str] = []
-    real: Callable[..., object] = getattr(os, name)
-
-    def call(*args: object, **kwargs: object) -> object:
-        made.append(name)
-        if len(made) == fatal:
-            raise Fault(name)
-        return real(*args, **kwargs)
-
-    patch.setattr(os, name, call)
-    return made
-
-
-@pytest.mark.parametrize("name", ["fsync", "replace"])
-def test_a_landing_that_cannot_write_is_whole_after_the_next(lake: Lake, tmp_path: Path, name: str) -> None:
-    inbox, kept = delivery(tmp_path / "inbox"), tmp_path / "kept"
-    shutil.copytree(lake.root, kept)
-    with pytest.MonkeyPatch.context() as patch:
-        calls = count_down(patch, name, 0)
-        lake.land(inbox)
-    expected = {table: rows(lake, table) for table in LANDING}
-    assert len(calls) > 10
-    for fatal in range(1, len(calls) + 1, len(calls) // 7):
-        shutil.rmtree(lake.root)
-        shutil.copytree(kept, lake.root)
-        again = Lake.open(lake.root)
-        with pytest.MonkeyPatch.context() as patch:
-            count_down(patch, name, fatal)
-            with pytest.raises(Fault):
-                again.land(inbox)
-        again.land(inbox)
-        assert {table: rows(again, table) for table in LANDING} == expected, fatal
-        assert not list(lake.root.rglob(".*.partial")), fatal
-        assert not list((lake.root / "pending").iterdir()), fatal
-        conserved(again)
 
 
 def test_a_catalog_that_another_program_holds_is_one_line_and_costs_nothing(

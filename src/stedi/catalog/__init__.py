@@ -62,6 +62,11 @@ class Catalog:
 
     def create(self) -> None:
         """Makes the catalog and every table that it lacks."""
+        with self._committing("a new lake"):
+            self._create()
+        self.path.chmod(0o600)
+
+    def _create(self) -> None:
         catalog = self._iceberg()
         catalog.create_namespace_if_not_exists(NAMESPACE)
         from pyiceberg import types
@@ -89,7 +94,6 @@ class Catalog:
             # PyIceberg stages on a branch only where main has a snapshot: an empty one
             if table.current_snapshot() is None:
                 self.append(name, (), {})
-        self.path.chmod(0o600)
 
     def folder(self, table: str) -> Path:
         """Returns the folder of a table's files."""
@@ -371,9 +375,12 @@ class Catalog:
                 yield self._load(table)
             except OperationalError as error:
                 raise LakeError(
-                    f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was. "
-                    "Run the command again when no other program holds the file and the disk has space."
+                    f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was "
+                    "or as it should be. Run the command again when no other program holds the file and the disk "
+                    "has space."
                 ) from error
+            # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
+            durable.sync(self._root)
 
     def _load(self, table: str) -> Table:
         return self._iceberg().load_table((NAMESPACE, table))

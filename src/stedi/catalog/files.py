@@ -26,7 +26,7 @@ class _Output:
         self._path = path
         self._partial = path.with_name(f".{path.name}.partial")
         self._hash = hashlib.sha256()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.folder(path.parent)
         self._stream = open(self._partial, "wb")  # noqa: SIM115 - closed by `close`
 
     def write(self, b: bytes) -> int:

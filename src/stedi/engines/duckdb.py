@@ -98,6 +98,7 @@ class DuckDB:
             customer_id: The pseudonym of an address.
         """
         import pyarrow as pa
+        import pyarrow.dataset  # else DuckDB does, and loses an interrupt that comes meanwhile
 
         self.keep(view, f"select address from ({sql})")
         self._execute("create table if not exists persons (address varchar, customer_id varchar, person bigint)")
@@ -170,7 +171,7 @@ class DuckDB:
         columns = COLUMNS[table]
         names = ", ".join(quoted(column.name) for column in columns)
         ids = ", ".join(f"{quoted(column.name)}: {place}" for place, column in enumerate(columns, start=1))
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        durable.folder(folder.parent)
         written = self._execute(
             f"copy (select {names} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "
             f"compression_level 1, per_thread_output true, row_groups_per_file {_ROW_GROUPS}, "
@@ -204,6 +205,8 @@ class DuckDB:
             return self.connection.execute(sql)
 
     def _batches(self, result: DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa  # noqa: F401 - as in `pseudonymise`
+
         with _failures():
             batches = iter(result.to_arrow_reader(1 << 14))
         while True:

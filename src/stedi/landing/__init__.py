@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
 from stedi import delivery, durable, leftovers
 from stedi.catalog import Catalog
@@ -206,16 +207,22 @@ class _Batch:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _inspect(self, files: Sequence[delivery.Delivered]) -> list[Inspected]:
-        threads = self._config.threads
+        threads, stop = self._config.threads, Event()
         inspected = []
-        with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as verifiers:
-            futures = [readers.submit(inspect, file, verifiers) for file in files]
-            for done, future in enumerate(futures, start=1):
-                try:
-                    inspected.append(future.result())
-                except UnreadableFile as error:
-                    self._skip(files[done - 1].name, error)
-                self._progress("read and check", done / len(files))
+        with ThreadPoolExecutor(threads) as verifiers, ThreadPoolExecutor(threads) as readers:
+            try:
+                futures = [readers.submit(inspect, file, verifiers, stop) for file in files]
+                for done, future in enumerate(futures, start=1):
+                    try:
+                        inspected.append(future.result())
+                    except UnreadableFile as error:
+                        self._skip(files[done - 1].name, error)
+                    self._progress("read and check", done / len(files))
+            except BaseException:
+                # the threads are waited for: whoever interrupts should not be
+                stop.set()
+                readers.shutdown(wait=False, cancel_futures=True)
+                raise
         return inspected
 
     def _skip(self, name: str, error: UnreadableFile) -> None:

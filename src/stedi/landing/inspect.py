@@ -10,6 +10,7 @@ import hashlib
 from collections import deque
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from threading import Event
 from typing import BinaryIO
 
 from stedi import delivery, reader
@@ -45,15 +46,17 @@ class Inspected:
     layout: reader.Layout | None
 
 
-def inspect(delivered: Delivered, verifiers: Executor) -> Inspected:
+def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected:
     """Reads a file once, from its first byte to its last.
 
     Args:
         delivered: The file, and its feed if its name told it.
         verifiers: Threads that match blocks.
+        stop: Set when nobody wants to know any more.
 
     Raises:
-        UnreadableFile: It is not a regular file, cannot be read, its feed cannot be told, or it changed meanwhile.
+        UnreadableFile: It is not a regular file, cannot be read, its feed cannot be told, it changed meanwhile, or
+            nobody wants to know any more.
     """
     try:
         with delivery.open_regular(delivered.path, delivered.name) as stream:
@@ -66,7 +69,7 @@ def inspect(delivered: Delivered, verifiers: Executor) -> Inspected:
             layout = reader.detect_layout(head, contract) if plain else None
             stream.seek(0)
             digest = hashlib.sha256()
-            records = _read(stream, layout, digest, verifiers)
+            records = _read(stream, layout, digest, verifiers, stop)
             size = stream.tell()
             if delivery.fingerprint(stream.fileno()) != before or size != before.size:
                 raise UnreadableFile(
@@ -90,10 +93,12 @@ def _contract(delivered: Delivered, head: bytes) -> Contract:
     return CONTRACTS[feed]
 
 
-def _read(stream: BinaryIO, layout: reader.Layout | None, digest: hashlib._Hash, verifiers: Executor) -> int | None:
+def _read(
+    stream: BinaryIO, layout: reader.Layout | None, digest: hashlib._Hash, verifiers: Executor, stop: Event
+) -> int | None:
     records, clean = 0, layout is not None
     pending: deque[Future[int | None]] = deque()
-    while block := stream.read(_BLOCK):
+    while not stop.is_set() and (block := stream.read(_BLOCK)):
         digest.update(block)
         if clean and layout is not None:
             # up to the end of the line in which the block ends: blocks of whole lines need no copying about

@@ -44,7 +44,7 @@ def write(
     Raises:
         OSError: It cannot be written; there is none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    durable.folder(folder)
     path = place(folder, batch)
     changes = {"batch": batch, "appends": _plain(appends), "replaces": _plain(replaces or {})}
     content = json.dumps(changes).encode()
@@ -64,8 +64,10 @@ def place(folder: Path, batch: str) -> Path:
 def finish(catalog: Catalog, folder: Path) -> int:
     """Finishes the batches that a process which died has left, and returns how many there were.
 
-    The caller holds the landing lock: a journal that is there now belongs to nobody alive.
+    The caller holds the landing lock: a journal that is there now, whole or in part, belongs to nobody alive.
     """
+    for partial in folder.glob(".*.partial"):
+        partial.unlink()
     journals = sorted(folder.glob("*.json")) if folder.is_dir() else []
     for path in journals:
         apply(catalog, path)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -24,6 +25,9 @@ from typing import Any, BinaryIO, cast
 from stedi import delivery, reader
 from stedi.errors import LandingError, UnreadableFile
 from stedi.landing.inspect import Inspected
+
+_Result = tuple[Inspected, "Prepared | LandingError"] | None
+"""What a worker sends: a file with what became of it, or None when it has done its share."""
 
 _SPAWN_BYTES = 8 << 20  # below it, starting processes costs more than they save
 
@@ -66,18 +70,19 @@ def prepare(file: Inspected, folder: Path) -> Prepared:
         folder: A folder that does not exist yet, for the lines and the rejects.
 
     Raises:
-        UnreadableFile: It does not decode to its end, or is not what the first look saw.
+        UnreadableFile: It cannot be read, does not decode to its end, or is not what the first look saw.
+        LandingError: The lines cannot be written.
     """
-    folder.mkdir(mode=0o700)
     lines, rejects = folder / "lines.json", folder / "rejects.json"
     name = file.delivered.name
     try:
+        folder.mkdir(mode=0o700)
         with (
             delivery.open_regular(file.delivered.path, file.delivered.name) as raw,
             open(lines, "wb") as out,
             open(rejects, "wb") as rejected,
         ):
-            hashing = _Hashing(raw)
+            hashing = _Hashing(raw, name)
 
             def reject(record: reader.Reject) -> None:
                 row = {
@@ -93,7 +98,11 @@ def prepare(file: Inspected, folder: Path) -> Prepared:
             counts, spelling = reader.read(stream, file.contract, out, reject)
             hashing.finish()
     except OSError as error:
-        raise UnreadableFile(f"{name}: cannot be read ({error.strerror}); land it again when it can") from error
+        # not the file's fault: reading it raises otherwise
+        raise LandingError(
+            f"{name}: its records cannot be written to the lake's tmp/ ({error.strerror}); nothing of its batch was "
+            "landed: land again when there is room"
+        ) from error
     if hashing.hexdigest() != file.sha256:
         raise UnreadableFile(f"{name}: it changed while it was read; land it again when it is complete")
     return Prepared(file, lines, spelling, rejects if counts.quarantined else None, counts)
@@ -109,38 +118,47 @@ def prepare_all(
         workers: How many processes may work at once; a little work is done in this one.
 
     Raises:
-        LandingError: A worker died.
+        LandingError: A worker died, or cannot write.
     """
     if workers == 1 or len(jobs) == 1 or sum(file.size for file, _ in jobs) < _SPAWN_BYTES:
         for file, folder in jobs:
-            yield file, _outcome(file, folder)
+            outcome = _outcome(file, folder)
+            if isinstance(outcome, UnreadableFile | Prepared):
+                yield file, outcome
+            else:
+                raise outcome
         return
     shares: list[list[tuple[Inspected, Path]]] = [[] for _ in range(min(workers, len(jobs)))]
     for job in sorted(jobs, key=lambda job: -job[0].size):
         min(shares, key=lambda share: sum(file.size for file, _ in share)).append(job)
-    results: Queue[tuple[Inspected, Prepared | UnreadableFile] | LandingError | None] = Queue()
-    with ThreadPoolExecutor(len(shares)) as threads:
+    results: Queue[_Result] = Queue()
+    # not `-m`: what it sends back must be this module's classes, not those of `__main__`
+    command = [sys.executable, "-c", f"from {__name__} import main; main()"]
+    with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(len(shares)))
         for share in shares:
-            threads.submit(_work, share, results)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            # one that has ended already is not harmed; one that has not is wanted by nobody any more
+            stack.callback(process.kill)
+            threads.submit(_work, process, share, results)
         ended = 0
         while ended < len(shares):
-            result = results.get()
-            if isinstance(result, LandingError):
-                raise result
-            if result is None:
-                ended += 1
-            else:
-                yield result
+            match results.get():
+                case file, (Prepared() | UnreadableFile()) as outcome:
+                    yield file, outcome
+                case _, LandingError() as error:
+                    raise error
+                case None:
+                    ended += 1
 
 
 def _work(
+    process: subprocess.Popen[bytes],
     share: Sequence[tuple[Inspected, Path]],
-    results: Queue[tuple[Inspected, Prepared | UnreadableFile] | LandingError | None],
+    results: Queue[_Result],
 ) -> None:
-    """Has one process prepare some files and passes their outcomes on as they come."""
-    # not `-m`: what it sends back must be this module's classes, not those of `__main__`
-    command = [sys.executable, "-c", f"from {__name__} import main; main()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    """Has a process prepare some files and passes their outcomes on as they come."""
+    with process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -150,13 +168,14 @@ def _work(
                 results.put((file, pickle.load(process.stdout)))
             results.put(None)
         except Exception:  # whatever it was: who waits for the results must hear of it
-            results.put(LandingError("a process that rewrote files died, perhaps for want of memory; land again"))
+            died = LandingError("a process that rewrote files died, perhaps for want of memory; land again")
+            results.put((share[0][0], died))
 
 
-def _outcome(file: Inspected, folder: Path) -> Prepared | UnreadableFile:
+def _outcome(file: Inspected, folder: Path) -> Prepared | LandingError:
     try:
         return prepare(file, folder)
-    except UnreadableFile as error:
+    except LandingError as error:
         return error
 
 
@@ -171,24 +190,33 @@ def main() -> None:
 class _Hashing(io.RawIOBase):
     """A stream that hashes what is read through it: what was rewritten is what was hashed."""
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO, name: str) -> None:
         super().__init__()
-        self._raw = raw
+        self._raw, self._name = raw, name
         self._digest = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        block = self._raw.read(len(buffer))
+        block = self._next(len(buffer))
         buffer[: len(block)] = block
-        self._digest.update(block)
         return len(block)
 
     def finish(self) -> None:
         """Reads whatever the record reader left, so that the hash covers the file."""
-        while block := self._raw.read(1 << 18):
-            self._digest.update(block)
+        while self._next(1 << 18):
+            pass
+
+    def _next(self, size: int) -> bytes:
+        try:
+            block = self._raw.read(size)
+        except OSError as error:
+            raise UnreadableFile(
+                f"{self._name}: cannot be read ({error.strerror}); land it again when it can"
+            ) from error
+        self._digest.update(block)
+        return block
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()

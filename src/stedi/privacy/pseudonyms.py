@@ -6,6 +6,7 @@ place below landing (rule 7). The key lies outside the lake, in the environment 
 
 from __future__ import annotations
 
+import errno
 import hmac
 import os
 import secrets
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stedi import durable
 from stedi.errors import KeyRefused
 
 VARIABLE = "STEDI_PSEUDONYM_KEY"
@@ -97,11 +99,11 @@ def make(path: Path) -> Key:
     """
     key = Key(secrets.token_bytes(_BYTES))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
-            stream.write(key.secret.hex() + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        durable.folder(path.parent, 0o700)
+        # whole or absent: half a key would be refused for ever
+        durable.write(path, key.secret.hex().encode() + b"\n")
     except OSError as error:
         raise KeyRefused(
             f"pseudonym key {path}: cannot be made ({error.strerror}); set {VARIABLE} to 64 hex "

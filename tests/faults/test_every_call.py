@@ -1,0 +1,73 @@
+"""Every call by which `land` and `build` change the disk: the process is killed there, or the disk refuses.
+
+Whatever happens, a reader sees each table as it was or as it will be, and what is run again ends in the rows of an
+undisturbed run. `make test` strikes a sample of the calls, STEDI_NIGHTLY=1 every call in every way.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from calls import Fault
+from stage import NIGHTLY, SCENES, Scene, Stage
+
+KILLS = (Fault("kill"), Fault("killed"), Fault("tear"))
+FAILURES = tuple(
+    Fault(fate, 0, error, lasting)
+    for error in (errno.ENOSPC, errno.EIO, errno.EROFS)
+    for fate, lasting in (("fail", False), ("fail", True), ("lose", False))
+)
+NAMES = ("open", "write", "sync", "rename", "unlink", "mkdir", "rmdir")
+FATES = (*KILLS, *FAILURES)
+
+
+def faults(scene: Scene) -> Iterator[Fault]:
+    """Yields every fault of every call; for `make test` one for each kind of call, and one for each table's commit."""
+    made = scene.calls
+    if NIGHTLY:
+        chosen = [(place, fate) for place in range(1, len(made) + 1) for fate in FATES]
+    else:
+        chance = random.Random(len(made))
+        kinds = {name: [n for n, call in enumerate(made, start=1) if call.name == name] for name in NAMES}
+        places = {chance.choice(found) for found in kinds.values() if found}
+        places |= set(scene.commits if scene.name != "init" else ())
+        chosen = [(place, FATES[(turn + len(made)) % len(FATES)]) for turn, place in enumerate(sorted(places))]
+    for place, fate in chosen:
+        if fate.fate != "tear" or made[place - 1].name == "write":
+            yield Fault(fate.fate, place, fate.error, fate.lasting)
+
+
+def struck(stage: Stage, scene: Scene, fault: Fault, unharmed: Counter[str]) -> Iterator[str]:
+    """Strikes a scene; yields what is wrong with how it ended, with what readers see, and with what a rerun makes."""
+    answer = stage.strike(scene, fault)
+    said = [line for line in answer.said.splitlines() if line.startswith("stedi: ")]
+    if fault.error == 0:
+        if answer.code != -9:
+            yield f"exit {answer.code}: {answer.said}"
+    elif answer.code == 0:
+        # what failed was not needed for the work: it must have been done
+        unharmed[f"{fault} at {scene.calls[fault.place - 1].kind}"] += 1
+        if stage.look() != scene.after:
+            yield f"said that it had worked, and had not: {answer.said}"
+    elif answer.code != 1 or len(said) != 1:
+        yield f"expected exit 1 and one line, found {answer.code} and {answer.said}"
+    if any(word in answer.said for word in ("@", "Traceback", "unforeseen")):
+        yield f"unclear: {answer.said}"
+    yield from stage.set_right(scene)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_fault_at_any_call_leaves_whole_tables_and_the_next_run_completes(stage: Stage, name: str) -> None:
+    scene = stage.scenes[name]
+    failures, unharmed, tried = [], Counter[str](), 0
+    for fault in faults(scene):
+        at = f"{fault} at {fault.place}, {scene.calls[fault.place - 1].kind}"
+        failures += [f"{at}: {wrong}" for wrong in struck(stage, scene, fault, unharmed)]
+        tried += 1
+    print(f"{name}: {len(scene.calls)} calls: {dict(Counter(call.name for call in scene.calls))}")
+    print(f"{name}: {tried} faults, {len(failures)} failures; done all the same: {dict(unharmed)}")
+    assert not failures, "\n".join(failures)

@@ -1,0 +1,117 @@
+"""Everything imported, once; each command is run by a fork, since starting Python takes longer than the work.
+
+Requests come as JSON, one a line, and so do the answers. `run` runs the command line in a child, whose calls the
+preloaded shim counts and strikes; `look` has a child without faults read a lake as any reader would.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import fastavro  # noqa: F401 - imported here, once, for the commands
+import pyarrow.dataset  # noqa: F401
+import pyiceberg.catalog.sql  # noqa: F401
+import sqlglot  # noqa: F401
+
+from stedi import cli, landing, query  # noqa: F401
+from stedi.catalog import Catalog, files  # noqa: F401
+from stedi.engines.duckdb import quoted, scan
+from stedi.landing import quarantine  # noqa: F401
+from stedi.tables import COLUMNS
+
+VOLATILE = {"batch", "landed_at", "file", "name"}
+"""Columns that differ from one landing of the same files to the next."""
+
+
+_random = secrets.token_bytes
+
+
+def _key_or_random(size: int | None = None) -> bytes:
+    """Gives the same key each time that one is made, so that the same people have the same pseudonyms."""
+    return b"k" * 32 if size == 32 else _random(size)
+
+
+secrets.token_bytes = _key_or_random
+
+
+def run(request: dict[str, Any]) -> int:
+    """Runs one command of the command line under a fault; gives its exit code."""
+    fault = request["fault"]
+    if fault is not None:
+        shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+        folder, log = request["folder"].encode(), request["log"].encode()
+        shim.shim_arm(folder, fault["action"], ctypes.c_long(fault["place"]), fault["errno"], fault["lasting"], log)
+    try:
+        return cli.main(request["words"])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def look(request: dict[str, Any]) -> int:
+    """Prints what a reader sees: each table's rows as count and digest; and what lies about that nobody reads."""
+    root = Path(request["lake"])
+    tables, strays = {}, []
+    catalog = Catalog(root)
+    connection = duckdb.connect(config={"threads": 1})
+    connection.execute("set TimeZone = 'UTC'")
+    for name, state in (catalog.tables() if (root / "lake.toml").is_file() else {}).items():
+        columns = COLUMNS[name]
+        shown = ", ".join(
+            f"epoch_ms({quoted(c.name)})" if c.type == "timestamptz" else f"{quoted(c.name)}::varchar"
+            for c in columns
+            if c.name not in VOLATILE
+        )
+        found = connection.execute(f"select {shown} from ({scan(catalog.files(state), columns)})").fetchall()
+        digest = hashlib.sha256("\n".join(sorted(map(repr, found))).encode()).hexdigest()
+        tables[name] = [len(found), digest]
+        used = {file.path for snapshot in state.snapshots for file in catalog.files(state, snapshot)}
+        strays += [f"missing {path}" for path in used if not os.path.exists(path)]
+        data = catalog.folder(name) / "data"
+        strays += [str(path) for path in data.rglob("*") if path.is_file() and str(path) not in used]
+        strays += [f"{name}@{branch}" for branch in state.branches if branch != "main"]
+    strays += [str(path) for path in root.glob("*.partial")]
+    for place in ("pending", "tmp"):
+        strays += [str(path) for path in (root / place).rglob("*") if path.is_file()]
+    print(json.dumps({"tables": tables, "strays": strays, "error": ""}))
+    return 0
+
+
+def main() -> None:
+    """Answers requests until stdin ends."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        started = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            code = 70
+            try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
+                    os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream.fileno())
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                code = {"run": run, "look": look}[request["verb"]](request)
+                sys.stdout.flush()
+            except Exception:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        answer = {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
