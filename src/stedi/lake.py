@@ -344,8 +344,8 @@ _PARTIAL_SETTINGS = ".lake.toml.*.partial"
 
 def _half_made(name: str) -> bool:
     """Says whether a lake has this before it has its settings: one whose making was cut off is made again."""
-    parts = ("catalog.db", "catalog.db-journal", "catalog.lock", "init.lock")
-    parts += ("landing", "trusted", "curated", _PARTIAL_SETTINGS)
+    files = ("catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", _PARTIAL_SETTINGS)
+    parts = (*files, "landing", "trusted", "curated")
     return any(fnmatch(name, part) for part in parts)
 
 

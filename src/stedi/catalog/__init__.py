@@ -62,7 +62,7 @@ class Catalog:
 
     def create(self) -> None:
         """Makes the catalog and every table that it lacks."""
-        with self._committing("a new lake"):
+        with self._answering("a new lake"):
             self._create()
         self.path.chmod(0o600)
 
@@ -368,19 +368,23 @@ class Catalog:
     @contextmanager
     def _committing(self, table: str) -> Iterator[Table]:
         """Gives a table to change. This program's commits queue: conflicts are with other programs alone."""
+        with durable.lock(self._root / "catalog.lock", wait=True), self._answering(table):
+            yield self._load(table)
+
+    @contextmanager
+    def _answering(self, what: str) -> Iterator[None]:
+        """Has the disk know of a commit before the block ends; turns SQLite's refusals into one clear line."""
         from sqlalchemy.exc import OperationalError
 
-        with durable.lock(self._root / "catalog.lock", wait=True):
-            try:
-                yield self._load(table)
-            except OperationalError as error:
-                raise LakeError(
-                    f"Cannot commit to {table}: catalog.db cannot be written ({error.orig}); the table is as it was "
-                    "or as it should be. Run the command again when no other program holds the file and the disk "
-                    "has space."
-                ) from error
-            # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
-            durable.sync(self._root)
+        try:
+            yield
+        except OperationalError as error:
+            raise LakeError(
+                f"Cannot commit to {what}: catalog.db cannot be written ({error.orig}); the table is as it was "
+                "or as it should be. Run the command again when no other program holds the file and the disk has space."
+            ) from error
+        # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
+        durable.sync(self._root)
 
     def _load(self, table: str) -> Table:
         return self._iceberg().load_table((NAMESPACE, table))
