@@ -1,4 +1,4 @@
-"""Every call by which `land` and `build` change the disk: the process is killed there, or the disk refuses.
+"""Every call by which `land`, `build` and `maintain` change the disk: the process is killed there, or the disk refuses.
 
 Whatever happens, a reader sees each table as it was or as it will be, and what is run again ends in the rows of an
 undisturbed run. `make test` strikes a sample of the calls, STEDI_NIGHTLY=1 every call in every way.
