@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 ARGS ?=
 
-.PHONY: help demo test coverage lint format bench lock clean
+.PHONY: help demo test nightly coverage lint format bench lock clean
 
 help:
 	@echo "make demo      sample data, landed, built and shown (ARGS='--readings 1000000' for more)"
 	@echo "make test      every test (ARGS='-k consent' for some)"
+	@echo "make nightly   the same faults and histories, every one of them: an hour or more"
 	@echo "make coverage  every test, and at least 95% of the lines of src/stedi"
 	@echo "make lint      ruff, mypy, sqlfluff, the layering test"
 	@echo "make format    rewrites Python and SQL the way make lint wants it"
@@ -25,6 +26,9 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+nightly: $(VENV)/.dev
+	@STEDI_NIGHTLY=1 $(BIN)/python -m pytest tests/properties tests/faults $(ARGS)
 
 coverage: $(VENV)/.dev
 	@$(BIN)/python -m coverage erase

@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import measure, spark
+from benchmarks import increments, measure, spark
+from benchmarks.maintained import maintained
 from benchmarks.measure import Cost
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -229,10 +230,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contender (3)")
     parser.add_argument("--readings", type=int, help="another size; the docs stay as they are")
     parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
+    parser.add_argument("--nights", type=int, default=20, help="nightly increments to follow (20)")
+    parser.add_argument(
+        "--large", action="store_true", help="130 million readings, too: 12 GB of JSON, on an empty disk"
+    )
     parser.add_argument("--only", action="append", help="one contender, by its name in the table; may be repeated")
     parser.add_argument("--no-docs", action="store_true", help="print only")
     options = parser.parse_args()
     sizes = [("1.3M", 2_000, 1_300_000), ("13M", 20_000, 13_000_000)][: 1 if options.quick else 2]
+    if options.large:
+        sizes.append(("130M", 200_000, 130_000_000))
     if options.readings:
         sizes, options.no_docs = [(f"{options.readings:,}", options.customers, options.readings)], True
     WORK.mkdir(parents=True, exist_ok=True)
@@ -241,6 +248,7 @@ def main() -> None:
         runners = {name: run for name, run in runners.items() if name in options.only}
         options.no_docs = True
     sections = {"bench machine": machine(runners)}
+    points: list[increments.Point] = []
     for name, customers, readings in sizes:
         data = made(name, customers, readings)
         print(f"{name}: {data.bytes / 1e6:,.0f} MB of JSON", file=sys.stderr)
@@ -253,6 +261,16 @@ def main() -> None:
                 Data(name, data.path, records, motion), race(data, alone, options.repeats)
             )
             sections[f"bench start {name}"] = start_up(data, 10)
+            out = WORK / "increments"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            followed = increments.run(increments.Bench(STEDI, data.path, out, KEY), options.nights)
+            sections[f"bench increments {name}"] = increments.table(*followed)
+            points.append(increments.Point(data.readings, *(line.cost for line in followed[0][:3])))
+            shutil.rmtree(out)
+    if points:
+        sections["bench growth"] = increments.growth(points)
+        sections["bench maintained"] = maintained(1_000, 1_000_000, 9)
     for marker, text in sections.items():
         print(f"\n{marker}\n\n{text}")
         if not options.no_docs:

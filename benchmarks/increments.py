@@ -7,6 +7,7 @@ New readings are those of one tick in a hundred, taken again at later times: eve
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import statistics
 import sys
@@ -28,6 +29,23 @@ class Line:
 
     name: str
     cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What builds of one size of lake took.
+
+    Attributes:
+        readings: Readings landed.
+        full: A full build.
+        nothing: A build with nothing to do.
+        night: A build of 1% new readings.
+    """
+
+    readings: int
+    full: Cost
+    nothing: Cost
+    night: Cost
 
 
 class Bench:
@@ -109,7 +127,7 @@ def run(bench: Bench, nights: int) -> tuple[list[Line], list[Cost]]:
         bench.land_night(night)
         costs.append(bench.stedi("build"))
         print(f"  night {night}/{nights}: {costs[-1].wall:.2f} s", file=sys.stderr)
-    lines.append(Line("+1% new readings", costs[0]))
+    lines.insert(2, Line("+1% new readings", costs[0]))
     count = bench.withdraw(0.001)
     lines.append(Line(f"{count} customers (0.1%) withdraw", bench.stedi("build")))
     lines.append(Line(f"everything again, {nights} nights later", bench.stedi("build", "--full")))
@@ -144,3 +162,32 @@ def table(lines: list[Line], nights: list[Cost]) -> str:
             f"peak memory {min(c.peak for c in nights) / 1e6:,.0f} to {max(c.peak for c in nights) / 1e6:,.0f} MB."
         )
     return "\n".join(rows)
+
+
+def growth(points: list[Point]) -> str:
+    """Returns a Markdown table of how builds grow with the lake, and the exponents of time and memory fitted to it."""
+    rows = [
+        "| readings | full build, CPU s | peak MB | +1%, CPU s beyond start-up | peak MB |",
+        "| --: | --: | --: | --: | --: |",
+    ]
+    for point in points:
+        night = point.night.cpu - point.nothing.cpu
+        rows.append(
+            f"| {point.readings:,} | {point.full.cpu:.2f} | {point.full.peak / 1e6:,.0f} "
+            f"| {night:.2f} | {point.night.peak / 1e6:,.0f} |"
+        )
+    if len(points) > 1:
+        beyond = [(p.readings, p.full.cpu - p.nothing.cpu) for p in points]
+        time_exponent = exponent(beyond)
+        memory = exponent([(p.readings, p.full.peak) for p in points])
+        rows += [
+            "",
+            f"Time of a full build grows as readings to the {time_exponent:.2f}, its peak memory to the {memory:.2f}.",
+        ]
+    return "\n".join(rows)
+
+
+def exponent(points: list[tuple[int, float]]) -> float:
+    """Returns the slope of a line through the logarithms, by least squares."""
+    xs, ys = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
+    return statistics.linear_regression(xs, ys).slope

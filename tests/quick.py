@@ -26,7 +26,7 @@ from pyiceberg.table.snapshots import Snapshot, SnapshotLogEntry
 from pyiceberg.utils.concurrent import ExecutorFactory
 
 from stedi import catalog, durable
-from stedi.catalog import snapshots
+from stedi.catalog import entries, snapshots
 from stedi.engines.duckdb import DuckDB
 
 
@@ -51,8 +51,9 @@ def quickened() -> Iterator[None]:
         patch.setattr(sql, "FromInputFile", _Metadata)
         for name in ("read_table", "data_files"):
             kept_results = _kept(getattr(snapshots, name))
-            for module in (snapshots, catalog):
-                patch.setattr(module, name, kept_results)
+            for module in (snapshots, catalog, entries):
+                if hasattr(module, name):
+                    patch.setattr(module, name, kept_results)
         patch.setattr(DuckDB, "prepare", _prepared)
         patch.setattr(duckdb, "connect", partial(_session, duckdb.connect))
         yield

@@ -83,12 +83,16 @@ def test_every_build_equals_a_rebuild_and_the_oracle_and_a_second_one_does_nothi
     ]  # fmt: skip
     met = Counter[str]()
     failures = []
-    for process in running:
-        out, errors = process.communicate()
-        if process.returncode == 0:
-            met.update(json.loads(out))
-        else:
-            failures.append(errors)
+    try:
+        for process in running:
+            out, errors = process.communicate()
+            if process.returncode == 0:
+                met.update(json.loads(out))
+            else:
+                failures.append(errors)
+    finally:
+        for process in running:
+            process.kill()
     assert not failures, f"STEDI_LAW_SEED={SEED}\n" + "\n".join(failures)
     print("\n".join(f"{count:7,} {what}" for what, count in met.most_common()))
     rare = {what: met[what] for what, least in FREQUENT.items() if met[what] < least * RUNS / 200}
@@ -98,7 +102,7 @@ def test_every_build_equals_a_rebuild_and_the_oracle_and_a_second_one_does_nothi
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_law_would_notice_that(name: str) -> None:
     with pytest.raises(law_machine.Failed, match="Broken"):
-        law_machine.play(lambda: Wrong(MUTANTS[name], KEY_OF_TESTS), KEY_OF_TESTS, runs=200, random=SEED, shrink=False)
+        law_machine.play(lambda: Wrong(MUTANTS[name], KEY_OF_TESTS), KEY_OF_TESTS, runs=200, random=1, shrink=False)
 
 
 def test_right_builds_keep_the_law_without_a_lake() -> None:
@@ -106,7 +110,7 @@ def test_right_builds_keep_the_law_without_a_lake() -> None:
         lambda: Wrong(lambda before, after: after.tables(), KEY_OF_TESTS),
         KEY_OF_TESTS,
         runs=20,
-        random=SEED,
+        random=1,
         shrink=False,
     )
     assert met["built"] > 20
@@ -138,7 +142,7 @@ def test_the_law_notices_a_real_lake_that(wrong: Callable[[pytest.MonkeyPatch], 
         slate = Slate(folder)
         wrong(patch)
         with pytest.raises(law_machine.Failed, match="Broken"):
-            law_machine.play(lambda: RealLake(slate), KEY_OF_TESTS, runs=20, random=SEED, shrink=False)
+            law_machine.play(lambda: RealLake(slate), KEY_OF_TESTS, runs=20, random=1, shrink=False)
 
 
 def test_a_second_build_that_does_something_breaks_the_law() -> None:
