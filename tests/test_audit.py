@@ -241,6 +241,25 @@ def test_checksums_are_on_disk_before_the_catalog_points_at_their_files(
     assert content.endswith(f"{hashlib.sha256(location.read_bytes()).hexdigest()}  metadata/{location.name}\n")
 
 
+def test_what_was_published_is_noted_only_once_no_power_cut_can_undo_it(
+    damaged: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, order, fsync, publish = damaged.lake, list[str](), os.fsync, checksums.publish
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        order.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    def published(folder: Path, metadata: str) -> None:
+        order.append("note")
+        publish(folder, metadata)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(checksums, "publish", published)
+    lake.catalog.append("customers_landing", (), {})
+    assert order[-2:] == [str(lake.root), "note"], "SQLite's journal is gone for good when its folder is synced"
+
+
 def test_a_catalog_that_is_older_than_its_tables_is_named_and_refused(damaged: Damaged, tmp_path: Path) -> None:
     lake = damaged.lake
     shutil.copyfile(lake.catalog.path, tmp_path / "yesterday.db")
@@ -292,6 +311,7 @@ def test_damage_in_old_snapshots_stops_no_landing(damaged: Damaged, tmp_path: Pa
     Path(snapshots.local_path(old.manifest_list)).unlink()
     stray = lake.catalog.folder("step_trainer_landing") / "data" / "stray"
     stray.mkdir()
+    (stray / "0.parquet").write_bytes(b"PAR1")
     deliver(tmp_path / "in", "step_trainer", [step("b@x.example", 999)])
     lake.land(tmp_path / "in")
     assert rows(lake, "step_trainer_landing").total() == 3

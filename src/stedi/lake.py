@@ -302,8 +302,8 @@ class Lake:
 
         self.key()
         with (
-            durable.lock(self.root / "land.lock", wait=False),
             durable.lock(self.root / "build.lock", wait=False),
+            durable.lock(self.root / "land.lock", wait=False),
         ):
             repaired = repair(self.catalog, threads=self.config.threads, progress=progress)
         return repaired, self.build(wait=True, progress=lambda line: progress(line, None))

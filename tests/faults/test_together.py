@@ -99,7 +99,8 @@ def test_landings_beside_each_other_land_each_file_once(slate: Slate, tmp_path: 
 def test_a_landing_beside_builds_is_in_the_tables_after_the_next(slate: Slate, tmp_path: Path) -> None:
     lake = slate.wiped()
     lake.land(day(tmp_path / "0", 0))
-    said = ended(stedi(lake, "build"), stedi(lake, "land", day(tmp_path / "1", 1)), stedi(lake, "build", "--wait"))
+    build = ("build", "--wait")
+    said = ended(stedi(lake, *build), stedi(lake, "land", day(tmp_path / "1", 1)), stedi(lake, *build))
     assert [code for code, _, _ in said] == [0, 0, 0], said
     lake.build()
     found = contents(lake)

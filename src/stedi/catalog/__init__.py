@@ -368,8 +368,10 @@ class Catalog:
     @contextmanager
     def _committing(self, table: str) -> Iterator[Table]:
         """Gives a table to change. This program's commits queue: conflicts are with other programs alone."""
-        with durable.lock(self._root / "catalog.lock", wait=True), self._answering(table):
-            yield self._load(table)
+        with durable.lock(self._root / "catalog.lock", wait=True):
+            with self._answering(table):
+                yield self._load(table)
+            self._iceberg().note()
 
     @contextmanager
     def _answering(self, what: str) -> Iterator[None]:

@@ -23,15 +23,23 @@ from stedi.catalog.snapshots import local_path
 class LakeCatalog(SqlCatalog):
     """PyIceberg's catalog, one commit after the other."""
 
+    _published: str | None = None
+
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
-        """Commits updates and notes beside the table's files what was published."""
+        """Commits updates; `note` says beside the table's files what was published."""
         response = super().commit_table(table, requirements, updates)
-        metadata = Path(local_path(response.metadata_location))
-        with suppress(OSError):  # the commit is made; the note only helps to see later that a catalog is old
-            checksums.publish(metadata.parent.parent, f"{metadata.parent.name}/{metadata.name}")
+        self._published = response.metadata_location
         return response
+
+    def note(self) -> None:
+        """Notes the last commit, which no power cut can undo any more: a note must never be ahead of the catalog."""
+        location, self._published = self._published, None
+        if location is not None:
+            metadata = Path(local_path(location))
+            with suppress(OSError):  # the commit is made; the note only helps to see later that a catalog is old
+                checksums.publish(metadata.parent.parent, f"{metadata.parent.name}/{metadata.name}")
 
     def _update_and_stage_table(
         self,
