@@ -508,7 +508,6 @@ class TestRemoval:
             folder / "metadata" / ".snap.avro.partial",
             lake.root / "tmp" / "0000000000001-00000000" / "spill.tmp",
             lake.root / "tmp" / "duckdb_temp_storage.tmp",
-            lake.root / "pending" / ".a.json.00.partial",
             lake.root / ".lake.toml.00.partial",
         ]
         [first] = folder.glob("metadata/00000-*.metadata.json")
@@ -521,7 +520,7 @@ class TestRemoval:
         outcome = lake.maintain()
         assert not [path for path in strays if path.exists()]
         assert not strays[0].parent.exists()
-        assert outcome.temporary == Removed(4, 20)
+        assert outcome.temporary == Removed(3, 15)
         assert done(outcome)[ACCELEROMETER].removed["data"] == Removed(2, 10)
         assert {kind: found.files for kind, found in done(outcome)[ACCELEROMETER].removed.items()} == {
             "data": 2,
@@ -600,7 +599,7 @@ class TestRemoval:
         path = Path(current.manifest_list.removeprefix("file://"))
         path.write_bytes(b"no Avro")
         kept = set(lake.catalog.folder("customers_trusted").rglob("*.parquet"))
-        with pytest.raises(LakeError, match=f"customers_trusted: manifest {path.name}"):
+        with pytest.raises(LakeError, match=f"customers_trusted: metadata/{path.name}"):
             lake.maintain()
         assert all(path.exists() for path in kept)
 
@@ -775,7 +774,7 @@ def test_beside_landings_builds_and_queries_of_other_processes_nothing_is_lost(g
         deliver(inbox, "step_trainer", [step(f"s{n}", at) for at in range(1, 5)], f"{n}.json")
     start = "import sys\nfrom pathlib import Path\nfrom stedi.lake import Lake\nlake = Lake.open(sys.argv[1])\n"
     landing = f"{start}for path in sorted(Path(sys.argv[2]).rglob('*.json')): lake.land(path)"
-    building = f"{start}for _ in range(3): lake.build()"
+    building = f"{start}for _ in range(3): lake.build()"  # it waits for maintenance without being told to
     asking = (
         f"{start}for _ in range(3):\n"
         "    n = lake.query('select count(*) as n from customers_landing').arrow()['n'][0].as_py()\n"

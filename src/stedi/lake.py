@@ -179,7 +179,8 @@ class Lake:
 
         Args:
             full: Rebuild everything, whatever has changed.
-            wait: Wait for another build that is running, rather than leave.
+            wait: Wait for another build that is running, rather than leave; for maintenance, which holds a table
+                for moments, it waits in any case.
             progress: Told each stage of the work.
 
         Returns:
@@ -192,7 +193,7 @@ class Lake:
         key = self.key()
         with durable.lock(
             self.root / "build.lock",
-            wait=wait,
+            wait=wait or durable.is_held(self.root / "maintain.lock"),
             waiting=lambda: progress("waiting for another build"),
             advice="wait for it with --wait, or run this again when it has ended",
         ):

@@ -133,12 +133,9 @@ class _Run:
     def temporary(self) -> dict[Path, Removed]:
         """Returns what commands have left outside of the tables and nobody alive holds."""
         before = time.time() - self._grace
-        pending = self._root / "pending"
         found = {}
-        for entry in [
-            *_entries(self._root / "tmp"),
-            *(entry for folder in (self._root, pending) for entry in _entries(folder) if entry.suffix == ".partial"),
-        ]:
+        partial = (entry for entry in _entries(self._root) if entry.suffix == ".partial")
+        for entry in [*_entries(self._root / "tmp"), *partial]:
             with suppress(FileNotFoundError):  # its command has just ended, and removed it
                 folder = entry.is_dir() and not entry.is_symlink()
                 states = {path: path.lstat() for path in ([entry, *entry.rglob("*")] if folder else [entry])}

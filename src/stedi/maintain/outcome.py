@@ -51,7 +51,7 @@ class Maintenance:
     Attributes:
         run: The run's id; empty for a dry run.
         tables: What was done to each table, in the order in which data flow.
-        temporary: What killed commands have left in `tmp/`, `pending/` and beside the settings.
+        temporary: What killed commands have left in `tmp/` and beside the settings.
     """
 
     run: str
