@@ -42,7 +42,7 @@ from lakes import (
 from stedi import durable, maintain
 from stedi.catalog import Catalog, checksums
 from stedi.engines.duckdb import FILE_ROWS, DuckDB
-from stedi.errors import CommitConflict, LakeError, UsageError
+from stedi.errors import CommitConflict, DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.maintain import Maintained, Maintenance, Removed, compaction
 from stedi.tables import NAMESPACE, ZONES, DataFile
@@ -258,6 +258,16 @@ class TestCompaction:
             grown.maintain()
         assert heads(grown) == before
         assert tree(grown.root / "landing").keys() == left.keys()
+
+    def test_a_damaged_file_is_named_and_not_written_anew_as_if_it_were_whole(self, grown: Lake) -> None:
+        before = heads(grown)
+        path = Path(grown.catalog.files(grown.catalog.table("customers_landing"))[1].path)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(DamagedFile, match=rf"customers_landing: data/.*/{path.name}: expected SHA-256"):
+            grown.maintain()
+        assert heads(grown) == before
 
     def test_a_table_that_moved_meanwhile_is_left_as_it_is(self, grown: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
         replace = Catalog.replace
@@ -477,6 +487,7 @@ class TestRemoval:
         sound(lake)
         lean(lake)
         assert every(lake) == before
+        assert not [check.name for check in lake.audit(files=True) if check.violations]
         assert idle(lake.maintain())
 
     def test_a_dry_run_changes_nothing_and_foretells_what_is_done(self, grown: Lake) -> None:

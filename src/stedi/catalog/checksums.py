@@ -59,6 +59,21 @@ def recorded(folder: Path) -> dict[str, str]:
     return {name.decode("utf-8", "replace"): sha256.decode() for sha256, name in _LINE.findall(_content(folder))}
 
 
+def check(folder: Path, paths: Iterable[str]) -> None:
+    """Compares files of a table with their checksums; one that another program has committed has none.
+
+    Raises:
+        OSError: One cannot be read.
+        DamagedFile: One is not what was written.
+    """
+    lines = recorded(folder)
+    for path in paths:
+        name = name_in(folder, path)
+        found, _ = digest(path)
+        if lines.get(name, found) != found:
+            raise DamagedFile(folder.name, name, f"SHA-256 {lines[name]}", f"SHA-256 {found}")
+
+
 def published(folder: Path) -> str | None:
     """Returns the metadata file that the catalog was last pointed at, relative to the table's folder, if known."""
     _, found, rest = (b"\n" + _content(folder)).rpartition(b"\n" + _PUBLISHED)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from stedi import durable, leftovers
-from stedi.catalog import Catalog, TableState
+from stedi.catalog import Catalog, TableState, checksums
 from stedi.catalog.snapshots import manifests
 from stedi.catalog.unused import Unused, unused
 from stedi.config import Config
@@ -110,9 +110,10 @@ class _Run:
         removed = unused(state, catalog.folder(name), before=now - self._grace, seen=now - self._grace)
         for file in removed:
             file.path.unlink(missing_ok=True)
-        if removed:
+        folder = catalog.folder(name)
+        if not all((folder / known).exists() for known in checksums.recorded(folder)):
             catalog.prune(name)
-        _prune(catalog.folder(name) / "data")
+        _prune(folder / "data")
         return _outcome(name, compaction, expired, removed)
 
     def foreseen(self, name: str) -> Maintained:
@@ -154,6 +155,9 @@ class _Run:
         catalog, current = self._catalog, self._catalog.table(name).current
         assert current is not None, "a table with files has a snapshot"
         folder, temporary = catalog.folder(name) / "data" / self.run, self._root / "tmp" / self.run
+        leaving = [file.path for file in compaction.leaving]
+        # a flipped bit must not be written anew, under a checksum that says that all is well
+        checksums.check(catalog.folder(name), leaving)
         try:
             added = list[DataFile]()
             # one thread makes one file
@@ -174,7 +178,6 @@ class _Run:
             # what the table was built from still holds: its rows are the same
             lineage = {key: value for key, value in current.summary.items() if key.startswith("stedi.")}
             properties = {**lineage, "stedi.maintained": self.run}
-            leaving = [file.path for file in compaction.leaving]
             catalog.replace(name, added, leaving, properties, base=current.id)
         except BaseException:
             # a failed clean-up must not hide why it failed; what it leaves is removed later
