@@ -166,7 +166,8 @@ static ssize_t written(int descriptor, const void *bytes, size_t length, int64_t
     ssize_t result;
     pthread_mutex_lock(&mutex);
     entry.inode = inode_at(descriptor);
-    entry.offset = offset >= 0 ? offset : syscall(SYS_lseek, descriptor, 0, SEEK_CUR);
+    int end = syscall(SYS_fcntl, descriptor, F_GETFL) & O_APPEND ? SEEK_END : SEEK_CUR;
+    entry.offset = offset >= 0 ? offset : syscall(SYS_lseek, descriptor, 0, end);
     COUNTED("write",
             {
                 size_t part = struck() && action == TEAR ? length / 2 : length;

@@ -13,6 +13,7 @@ from typing import Any
 from calls import Answer, Call, Fault, Server
 
 from lakes import customer, deliver, motion, step
+from stedi import config as settings
 
 NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
 """Whether every point of every command is struck, or a sample of them."""
@@ -80,6 +81,10 @@ class Stage:
         made, after = tuple(self.server.calls()), self.look()
         kept = self.folder / name
         shutil.copytree(self.watched, kept)
+        if name == "init":
+            # the next command removes what is left at once, rather than when readers may have ended
+            file = kept / "lake" / "lake.toml"
+            settings.write(settings.changed(settings.read(file), grace_hours=0.0), file)
         for command in again:
             assert self.server.run(self.lake, *command).code == 0
         self.scenes[name] = Scene(name, words, start, made, before, after, again, self.look())
