@@ -40,7 +40,7 @@ from lakes import (
     tree,
 )
 from stedi import durable, maintain
-from stedi.catalog import Catalog
+from stedi.catalog import Catalog, checksums
 from stedi.engines.duckdb import FILE_ROWS, DuckDB
 from stedi.errors import CommitConflict, LakeError, UsageError
 from stedi.lake import Lake
@@ -145,10 +145,12 @@ def lean(lake: Lake, names: Collection[str] = ZONES) -> None:
     for name, used in walked(lake).items():
         if name not in names:
             continue
-        files = {path for path in lake.catalog.folder(name).rglob("*") if path.is_file()}
+        folder = lake.catalog.folder(name)
+        files = {path for path in folder.rglob("*") if path.is_file()} - {folder / checksums.NAME}
+        assert files >= {folder / known for known in checksums.recorded(folder)}, name
         assert all(path.name.endswith(".metadata.json") for path in files - used), name
-        folders = [path for path in lake.catalog.folder(name).rglob("*") if path.is_dir()]
-        assert all(any(folder.iterdir()) for folder in folders), name
+        folders = [path for path in folder.rglob("*") if path.is_dir()]
+        assert all(any(path.iterdir()) for path in folders), name
 
 
 def aged(lake: Lake, hours: float) -> None:
@@ -220,12 +222,12 @@ class TestCompaction:
 
     def test_a_thousand_manifests_become_one_for_their_own_sake(self, lake: Lake) -> None:
         for n in range(compaction.MANIFESTS):
-            lake.catalog.append(ACCELEROMETER, [fake(lake, n, 2_000_000_000)], {"stedi.batch": str(n)})
-        outcome = done(configured(lake, grace_hours=9.0).maintain())
+            lake.catalog.append(ACCELEROMETER, [fake(lake, n)], {"stedi.batch": str(n)})
+        outcome = done(configured(lake, target_size="1KB").maintain())
         assert outcome[ACCELEROMETER].manifests == 0, "as many as may be"
-        lake.catalog.append(ACCELEROMETER, [fake(lake, 99, 2_000_000_000)], {})
+        lake.catalog.append(ACCELEROMETER, [fake(lake, 99)], {})
         files = lake.catalog.files(lake.catalog.table(ACCELEROMETER))
-        outcome = done(configured(lake, grace_hours=9.0).maintain())
+        outcome = done(configured(lake, target_size="1KB").maintain())
         assert (outcome[ACCELEROMETER].manifests, outcome[ACCELEROMETER].files) == (compaction.MANIFESTS + 1, 0)
         state = lake.catalog.table(ACCELEROMETER)
         assert lake.catalog.files(state) == files
@@ -234,7 +236,7 @@ class TestCompaction:
 
     def test_what_stays_keeps_its_sequence_and_snapshot(self, lake: Lake) -> None:
         for n in range(11):
-            lake.catalog.append(ACCELEROMETER, [fake(lake, n, 2_000_000_000)], {})
+            lake.catalog.append(ACCELEROMETER, [fake(lake, n)], {})
 
         def entries() -> dict[str, tuple[int, int]]:
             table = theirs(lake, ACCELEROMETER)
@@ -242,7 +244,7 @@ class TestCompaction:
             return {e.data_file.file_path: (e.snapshot_id, e.sequence_number) for found in listed for e in found}
 
         before = entries()
-        lake.maintain()
+        configured(lake, target_size="1KB").maintain()
         assert entries() == before
 
     def test_rows_that_do_not_come_out_again_stop_it(self, grown: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,12 +281,12 @@ class TestCompaction:
     ) -> None:
         from pyiceberg.catalog.sql import SqlCatalog
 
-        commit, other = SqlCatalog.commit_table, Catalog(grown.root)
+        commit = SqlCatalog.commit_table
 
         def race(self: SqlCatalog, table: Any, *rest: Any) -> Any:
             monkeypatch.setattr(SqlCatalog, "commit_table", commit)
-            if table.name()[-1] == "customers_landing":
-                other.append("customers_landing", [dataclasses.replace(fake(grown, 1, 1), rows=1)], {})
+            other = theirs(grown, "customers_landing")  # which asks for no lock of ours
+            other.append(other.scan(limit=1).to_arrow())
             return commit(self, table, *rest)
 
         monkeypatch.setattr(SqlCatalog, "commit_table", race)
@@ -293,16 +295,16 @@ class TestCompaction:
         state = grown.catalog.table("customers_landing")
         assert state.current is not None
         assert (state.current.operation, state.current.total("records")) == ("append", 4)
-        assert len(list((grown.catalog.folder("customers_landing") / "data").glob("*"))) == 3
+        assert len(list((grown.catalog.folder("customers_landing") / "data").glob("*/"))) == 3
         sound(grown)
 
 
-def fake(lake: Lake, number: int, size: int) -> DataFile:
-    """A file of which only the name and the size matter; it has no rows."""
+def fake(lake: Lake, number: int) -> DataFile:
+    """A file of 2,000 bytes that nobody opens."""
     path = lake.catalog.folder(ACCELEROMETER) / "data" / "fake" / f"{number}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"")
-    return DataFile(str(path), 0, size)
+    path.write_bytes(bytes(2_000))
+    return DataFile(str(path), 0, 2_000)
 
 
 def sizes(*numbers: int) -> list[DataFile]:

@@ -167,7 +167,7 @@ class Server:
         """Returns what a reader of a lake sees: `tables`, each with rows and digest, `strays`, and any `error`."""
         answer = self._ask(verb="look", lake=str(lake))
         if answer.code:
-            return {"tables": {}, "strays": [], "error": answer.said or str(answer.code)}
+            return {"tables": {}, "strays": [], "unused": [], "error": answer.said or str(answer.code)}
         found: dict[str, Any] = json.loads(answer.out)
         return found
 

@@ -1,7 +1,8 @@
-"""Every call by which `land` and `build` change the disk: the process is killed there, or the disk refuses.
+"""Every call by which `land`, `build` and `maintain` change the disk: the process is killed there, or the disk refuses.
 
 Whatever happens, a reader sees each table as it was or as it will be, and what is run again ends in the rows of an
-undisturbed run. `make test` strikes a sample of the calls, STEDI_NIGHTLY=1 every call in every way.
+undisturbed run. `make test` strikes a sample of the calls, STEDI_NIGHTLY=1 every call: killed before it (which is after
+the one before it, since nothing else changes the disk), torn, failing once and from there on, errors taking turns.
 """
 
 from __future__ import annotations
@@ -15,21 +16,20 @@ import pytest
 from calls import Fault
 from stage import NIGHTLY, SCENES, Scene, Stage
 
-KILLS = (Fault("kill"), Fault("killed"), Fault("tear"))
-FAILURES = tuple(
-    Fault(fate, 0, error, lasting)
-    for error in (errno.ENOSPC, errno.EIO, errno.EROFS)
-    for fate, lasting in (("fail", False), ("fail", True), ("lose", False))
-)
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
+ONCE = tuple(Fault(fate, 0, error) for error in ERRORS for fate in ("fail", "lose"))
+LASTING = tuple(Fault("fail", 0, error, lasting=True) for error in ERRORS)
 NAMES = ("open", "write", "sync", "rename", "unlink", "mkdir", "rmdir")
-FATES = (*KILLS, *FAILURES)
+FATES = (Fault("kill"), Fault("killed"), Fault("tear"), *ONCE, *LASTING)
 
 
 def faults(scene: Scene) -> Iterator[Fault]:
-    """Yields every fault of every call; for `make test` one for each kind of call, and one for each table's commit."""
+    """Yields faults of every call; for `make test` one for each kind of call, and one for each table's commit."""
     made = scene.calls
     if NIGHTLY:
-        chosen = [(place, fate) for place in range(1, len(made) + 1) for fate in FATES]
+        turns = [(place, (ONCE[place % len(ONCE)], LASTING[place % len(LASTING)])) for place in range(1, len(made) + 1)]
+        chosen = [(place, fate) for place, turn in turns for fate in (Fault("kill"), Fault("tear"), *turn)]
+        chosen.append((len(made), Fault("killed")))
     else:
         chance = random.Random(len(made))
         kinds = {name: [n for n, call in enumerate(made, start=1) if call.name == name] for name in NAMES}

@@ -1,4 +1,4 @@
-"""The power fails at every moment of `land` and `build`: the lake is whole without all that was not synced.
+"""The power fails at every moment of `land`, `build` and `maintain`: the lake is whole without what was not synced.
 
 `make test` cuts at some moments, STEDI_NIGHTLY=1 at each that changes what is on disk for certain.
 """
@@ -43,10 +43,10 @@ def cuts(disk: Disk, made: Sequence[Call]) -> Iterator[tuple[str, bool, Keep]]:
     for place, call in enumerate(made, start=1):
         disk.do(call)
         at, done = f"{place} ({call.kind})", place == len(made)
-        if done or (disk.changed and (NIGHTLY or place % 97 == 0)):
+        if done or (disk.changed and (NIGHTLY or place % 149 == 0)):
             disk.changed = False
             yield f"{at}, all lost that was not synced", done, nothing
-        if place % (4 if NIGHTLY else 173) == 0:
+        if place % (4 if NIGHTLY else 271) == 0:
             yield f"{at}, names kept", done, names
             yield f"{at}, kept by chance", done, by_chance(at)
 

@@ -26,6 +26,7 @@ import sqlglot  # noqa: F401
 
 from stedi import cli, landing, query  # noqa: F401
 from stedi.catalog import Catalog, files  # noqa: F401
+from stedi.catalog.snapshots import manifests
 from stedi.engines.duckdb import quoted, scan
 from stedi.landing import quarantine  # noqa: F401
 from stedi.tables import COLUMNS
@@ -59,9 +60,12 @@ def run(request: dict[str, Any]) -> int:
 
 
 def look(request: dict[str, Any]) -> int:
-    """Prints what a reader sees: each table's rows as count and digest; and what lies about that nobody reads."""
+    """Prints what a reader sees: each table's rows as count and digest; and what lies about that nobody reads.
+
+    `strays` no later command leaves; what else is `unused` is for `maintain` to remove.
+    """
     root = Path(request["lake"])
-    tables, strays = {}, []
+    tables, strays, unused = {}, [], []
     catalog = Catalog(root)
     connection = duckdb.connect(config={"threads": 1})
     connection.execute("set TimeZone = 'UTC'")
@@ -79,11 +83,15 @@ def look(request: dict[str, Any]) -> int:
         strays += [f"missing {path}" for path in used if not os.path.exists(path)]
         data = catalog.folder(name) / "data"
         strays += [str(path) for path in data.rglob("*") if path.is_file() and str(path) not in used]
+        metadata = {os.path.basename(path) for path in state.metadata}
+        for snapshot in state.snapshots:
+            metadata |= {os.path.basename(path) for path in (snapshot.manifest_list, *manifests(name, snapshot))}
+        unused += [str(path) for path in (catalog.folder(name) / "metadata").iterdir() if path.name not in metadata]
         strays += [f"{name}@{branch}" for branch in state.branches if branch != "main"]
     strays += [str(path) for path in root.glob("*.partial")]
     for place in ("pending", "tmp"):
         strays += [str(path) for path in (root / place).rglob("*") if path.is_file()]
-    print(json.dumps({"tables": tables, "strays": strays, "error": ""}))
+    print(json.dumps({"tables": tables, "strays": strays, "unused": unused, "error": ""}))
     return 0
 
 

@@ -57,8 +57,8 @@ class Built:
         name: The table.
         action: What was done.
         reason: Why.
-        rows_added: Rows written.
-        rows_removed: Rows of the state before that are no longer there as files.
+        rows_added: Rows that came.
+        rows_removed: Rows removed; a customer's rows that are written anew count as both.
         rows: Rows now.
         seconds: Time taken to stage it.
     """
@@ -440,7 +440,7 @@ def _result(run: str, steps: Sequence[Step], staged: Mapping[str, _Staged], afte
         built.append(
             Built(step.table, step.action, step.reason, 0, 0, rows, 0.0)
             if change is None
-            else Built(step.table, step.action, step.reason, rows, _rows(change.before), rows, change.seconds)
+            else Built(step.table, step.action, step.reason, change.added, change.removed, rows, change.seconds)
         )
     trusted, steps_trusted = after["customers_trusted"], after["step_trainer_trusted"]
     return Build(

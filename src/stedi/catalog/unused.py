@@ -64,10 +64,11 @@ def unused(
     roots = _roots(folder / "metadata", seen)
     search.keep((*state.metadata, *roots))
     search.keep_used([snapshot for snapshot in reversed(state.snapshots) if snapshot.id not in without], committed=True)
-    known = {snapshot.id for snapshot in state.snapshots}
-    # what was staged and never published nobody reads
-    past = {snapshot.id: snapshot for path in roots for snapshot in _readable(read_table(state.name, path))}
-    search.keep_used([snapshot for id_, snapshot in past.items() if id_ not in known], committed=False)
+    if search.found:
+        known = {snapshot.id for snapshot in state.snapshots}
+        # what was staged and never published nobody reads
+        past = {snapshot.id: snapshot for path in roots for snapshot in _readable(read_table(state.name, path))}
+        search.keep_used([snapshot for id_, snapshot in past.items() if id_ not in known], committed=False)
     return tuple(sorted(search.found.values(), key=lambda file: file.path))
 
 
