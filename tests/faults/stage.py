@@ -93,6 +93,10 @@ class Stage:
         made, after = tuple(self.server.calls()), self.look()
         kept = self.folder / name
         shutil.copytree(self.watched, kept)
+        if name == "init":
+            # the next command removes what is left at once, rather than when readers may have ended
+            file = kept / "lake" / "lake.toml"
+            settings.write(settings.changed(settings.read(file), grace_hours=0.0), file)
         for command in again:
             assert self.server.run(self.lake, *command).code == 0
         self.scenes[name] = Scene(name, words, start, made, before, after, again, self.look())
