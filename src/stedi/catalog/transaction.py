@@ -13,7 +13,7 @@ from pyiceberg.table import Table
 from pyiceberg.table import Transaction as IcebergTransaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation
-from pyiceberg.table.update import TableUpdate
+from pyiceberg.table.update import TableUpdate, _apply_table_update, _TableMetadataUpdateContext
 from pyiceberg.table.update.snapshot import _OverwriteFiles
 
 
@@ -31,7 +31,10 @@ class Transaction(IcebergTransaction):
         if not updates:
             return base
         if self._shown is None or self._shown[0] is not base or self._shown[1] is not updates:
-            self._shown = base, updates, super().table_metadata
+            context, changed = _TableMetadataUpdateContext(), base
+            for update in updates:
+                changed = _apply_table_update(update, changed, context)
+            self._shown = base, updates, changed
         return self._shown[2]
 
 
