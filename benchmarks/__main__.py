@@ -230,6 +230,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contender (3)")
     parser.add_argument("--readings", type=int, help="another size; the docs stay as they are")
     parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
+    parser.add_argument(
+        "--part", choices=("all", "peers", "increments", "maintained"), default="all", help="measure one part (all)"
+    )
     parser.add_argument("--nights", type=int, default=20, help="nightly increments to follow (20)")
     parser.add_argument(
         "--large", action="store_true", help="130 million readings, too: 12 GB of JSON, on an empty disk"
@@ -252,8 +255,9 @@ def main() -> None:
     for name, customers, readings in sizes:
         data = made(name, customers, readings)
         print(f"{name}: {data.bytes / 1e6:,.0f} MB of JSON", file=sys.stderr)
-        sections[f"bench {name}"] = table(data, race(data, runners, options.repeats))
-        if not options.only:
+        if options.part in ("all", "peers"):
+            sections[f"bench {name}"] = table(data, race(data, runners, options.repeats))
+        if options.part in ("all", "peers") and not options.only:
             motion = sum(f.stat().st_size for f in (data.path / "accelerometer").iterdir())
             alone = {"STEDI lake": land_only, "DuckDB COPY": peer("bare_copy")}
             records = sum(f.read_bytes().count(b"\n") for f in (data.path / "accelerometer").iterdir())
@@ -261,6 +265,7 @@ def main() -> None:
                 Data(name, data.path, records, motion), race(data, alone, options.repeats)
             )
             sections[f"bench start {name}"] = start_up(data, 10)
+        if options.part in ("all", "increments") and not options.only:
             out = WORK / "increments"
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
@@ -270,6 +275,7 @@ def main() -> None:
             shutil.rmtree(out)
     if points:
         sections["bench growth"] = increments.growth(points)
+    if options.part in ("all", "maintained") and not options.only:
         sections["bench maintained"] = maintained(1_000, 1_000_000, 9)
     for marker, text in sections.items():
         print(f"\n{marker}\n\n{text}")
