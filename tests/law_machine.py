@@ -241,7 +241,7 @@ class Machine(RuleBasedStateMachine):
         if not self._broken:
             self._play({"land": "all"})
             self._play({"build": False})
-            type(self).met.update(self.law.met)
+            type(self).met.update(self.law.met, runs=1)
 
     def _record(self, person: Person, update: int = 1, **changes: object) -> Record:
         """Returns the newest record of a person with changes: a later update, or an equal or earlier one."""
