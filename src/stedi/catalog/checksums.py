@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from stedi import durable
@@ -123,10 +124,18 @@ def _expected(path: Path) -> str | None:
 
 
 def _content(folder: Path) -> bytes:
+    path = folder / NAME
     try:
-        return (folder / NAME).read_bytes()
+        found = path.stat()
+        return _read_once(path, found.st_ino, found.st_size, found.st_mtime_ns)
     except FileNotFoundError:
         return b""
+
+
+@lru_cache(maxsize=16)
+def _read_once(path: Path, inode: int, size: int, mtime_ns: int) -> bytes:
+    """Reads a table's checksums, once for all the manifests of a table of many commits."""
+    return path.read_bytes()
 
 
 def _append(folder: Path, lines: bytes, *, sync: bool) -> None:
