@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from lakes import KEY, REPOSITORY
 from stedi import sample
 from stedi.lake import Lake
 
-REPOSITORY = Path(__file__).parents[1]
 PUBLIC_DATA = REPOSITORY.parent / "shared" / "data" / "stedi-2023"
-KEY = "5a" * 32
-"""The pseudonym key of every lake that a test makes, hex."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -26,6 +26,9 @@ from stedi.lake import Lake
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, ZONES
 
+REPOSITORY = Path(__file__).parents[1]
+KEY = "5a" * 32
+"""The pseudonym key of every lake that a test makes, hex."""
 BELOW_LANDING = tuple(name for name, zone in ZONES.items() if zone != "landing")
 LANDING = tuple(contract.table for contract in CONTRACTS.values())
 Row = tuple[Any, ...]

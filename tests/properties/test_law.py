@@ -23,8 +23,7 @@ import lakes
 import law
 import law_machine
 import quick
-from conftest import KEY, REPOSITORY
-from lakes import Slate
+from lakes import KEY, REPOSITORY, Slate
 from law import RealLake
 from law_mutants import MUTANTS, Wrong
 from stedi.build import Build
