@@ -260,7 +260,7 @@ CONSENT_MUTANTS = {
     ),
     "readings of claimants who do not agree": (
         "step_trainer_trusted",
-        lambda sql: sql.replace("inner join customers_curated as c on o", "left join customers_curated as c on o"),
+        lambda sql: sql.replace("inner join customers_curated as c on n", "left join customers_curated as c on n"),
     ),
     "training rows of the customers of landing": (
         "machine_learning_curated",
@@ -320,7 +320,7 @@ def test_sql_that_takes_readings_from_before_consent_publishes_nothing(
         (
             "step_readings_have_curated_owners",
             "step_trainer_trusted",
-            lambda sql: sql.replace("o.customer_id,", "upper(o.customer_id) as customer_id,", 1),
+            lambda sql: sql.replace("w.customer_id,", "upper(w.customer_id) as customer_id,", 1),
         ),
         ("training_rows_are_conserved", "machine_learning_curated", lambda sql: f"{sql} union all ({sql})"),
         (

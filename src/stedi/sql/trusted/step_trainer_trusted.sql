@@ -2,29 +2,31 @@
 -- Rule 6: a serial number with one claimant is that customer's; of several, the one who moved at that very moment.
 -- Why in order: as in accelerometer_trusted.
 select
-    o.customer_id,
+    w.customer_id,
     instant(o.sensorReadingTime) as sensorReadingTime,
     o.serialNumber,
     o.distanceFromObject
 from (
     select distinct
-        n.customer_id,
         n.person,
         s.sensorReadingTime,
         s.serialNumber,
         s.distanceFromObject
     from step_trainer_landing as s
     inner join claims as n on s.serialNumber = n.serialNumber and n.claimants = 1
+    inner join customers_curated as c on n.customer_id = c.customer_id
+    where $readings = 'all' or instant(s.sensorReadingTime) >= c.shareWithResearchAsOfDate -- rule 4
     union all
     select
-        customer_id,
-        person,
-        sensorReadingTime,
-        serialNumber,
-        distanceFromObject
-    from shared_readings
-    where matches = 1
+        r.person,
+        r.sensorReadingTime,
+        r.serialNumber,
+        r.distanceFromObject
+    from shared_readings as r
+    inner join customers_curated as t on r.customer_id = t.customer_id
+    where
+        r.matches = 1
+        and ($readings = 'all' or instant(r.sensorReadingTime) >= t.shareWithResearchAsOfDate)
     order by person, sensorReadingTime
 ) as o
-inner join customers_curated as c on o.customer_id = c.customer_id
-where $readings = 'all' or instant(o.sensorReadingTime) >= c.shareWithResearchAsOfDate -- rule 4
+inner join (select distinct person, customer_id from people) as w on o.person = w.person
