@@ -181,5 +181,7 @@ class Server:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({**request, "stdout": str(out), "stderr": str(said)}) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        assert line, f"the warm process has ended with {self._process.wait(60)}: somebody has killed it?"
+        answer = json.loads(line)
         return Answer(answer["code"], out.read_text(), said.read_text(), answer["seconds"])
