@@ -33,9 +33,9 @@ class Damaged:
         self.lake = Lake.create(folder / "lake")
         for day, email in enumerate(("a@x.example", "b@x.example")):
             inbox, at = folder / str(day), 100 + day
-            deliver(inbox, "customer", [customer(email, serialNumber=email, update=at), {"email": email}])
+            deliver(inbox, "customer", [customer(email, serialNumber=f"s{day}", update=at), {"email": email}])
             deliver(inbox, "accelerometer", [motion(email, at), motion(email, at, 2.0)])
-            deliver(inbox, "step_trainer", [step(email, at)])
+            deliver(inbox, "step_trainer", [step(f"s{day}", at)])
             self.lake.land(inbox)
             self.lake.build()
         shutil.copytree(self.lake.root, self._kept)

@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--full", action="store_true", help="rebuild everything")
     sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
 
-    sub = command("audit", upkeep.audit, "checks that the tables' files are there and are what was written")
+    sub = command("audit", upkeep.audit, "proves the rules of consent over the tables, and that files are as written")
     sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
 
     command("repair", upkeep.repair, "sets right what audit --files finds damaged, as far as the lake itself can")

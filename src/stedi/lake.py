@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from stedi.landing import Landing, Progress
     from stedi.landing.quarantine import Quarantine
     from stedi.maintain import Maintenance
+    from stedi.privacy.audit import Proof
     from stedi.query import Result
     from stedi.repair import Repair
 
@@ -289,6 +291,39 @@ class Lake:
 
         return audit(self.catalog, files=files, threads=self.config.threads, progress=progress)
 
+    def prove(self, *, progress: Progress = lambda what, share: None) -> Proof:
+        """Proves the rules of consent over the published tables, independently of how they were built.
+
+        Each table is judged by the landed records, the clock and the policy that it was built from: landings that wait
+        for a build break nothing. Changes nothing.
+
+        Args:
+            progress: Told what is looked at and the share of it that is done.
+
+        Returns:
+            How often each rule is broken, in each table, and where every record went.
+        """
+        from stedi.privacy import audit
+
+        key = self.key()
+        states, pending = self._pinned_with_landings()
+        temporary = self.root / "tmp" / f"audit-{secrets.token_hex(8)}"
+        try:
+            return audit.prove(
+                self.catalog,
+                key,
+                memory=self.config.engine_memory,
+                threads=self.config.threads,
+                temporary=temporary,
+                now=int(datetime.now(UTC).timestamp() * 1000),
+                policy=building.policy(self.config),
+                states=states,
+                pending=pending,
+                progress=progress,
+            )
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
     def repair(self, *, progress: Progress = lambda what, share: None) -> tuple[Repair, Build]:
         """Sets right what an audit of all files finds damaged, and builds what was made anew.
 
@@ -326,6 +361,16 @@ class Lake:
                 "nothing was read or written"
             )
         return key
+
+    def _pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
+        """Returns the tables at one moment, and the landings that had committed to some of their tables alone."""
+        while True:
+            states = self.catalog.tables()
+            pending = {path.stem for path in (self.root / "pending").glob("*.json")}
+            after = self.catalog.tables()
+            # a landing that is half committed before and after has had its journal all the while
+            if all(after[name].current == state.current for name, state in states.items()):
+                return states, pending
 
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""

@@ -14,25 +14,58 @@ from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
     from stedi.audit import Check
+    from stedi.privacy.audit import Account, Proof
 
 
 def audit(options: argparse.Namespace) -> int:
-    """Checks the lake's files and says what is not as it was written."""
+    """Checks the lake's files, then proves the rules of consent, and says what does not hold."""
+    lake = opened(options)
+    lake.key()  # refused before anything is read
     progress = terminal.Progress()
-    checks = opened(options).audit(files=options.files, progress=progress)
+    checks = lake.audit(files=options.files, progress=progress)
+    # of damaged files nothing can be proved
+    proof = None if any(check.violations for check in checks) else lake.prove(progress=progress)
     progress.close()
+    checks += proof.checks if proof else ()
     violations = sum(check.violations for check in checks)
     if wants_json(options):
-        terminal.document({"holds": not violations, "checks": [_check_json(check) for check in checks]})
+        terminal.document(
+            {
+                "holds": not violations,
+                "proved": proof is not None,
+                "checks": [_check_json(check) for check in checks],
+                "accounts": [_account_json(account) for account in proof.accounts] if proof else [],
+                "due": list(proof.due) if proof else [],
+            }
+        )
     else:
-        for check in checks:
-            for found in check.found:
-                terminal.line(
-                    f"{check.name}: {check.table}: {found.file}: expected {found.expected}, found {found.found}"
-                )
-        held = sum(not check.violations for check in checks)
-        terminal.line(f"{held:,} of {len(checks):,} checks hold; {violations:,} violations")
+        _show_audit(checks, proof)
     return AuditFailed.exit_code if violations else 0
+
+
+def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
+    for account in proof.accounts if proof else ():
+        *lines, (what, rows) = account.lines
+        parts = [line for line in lines if line[1] or line is lines[0]]
+        terminal.table((account.table, "rows"), [*parts, (f"= {what}", rows)])
+        terminal.line("")
+    for check in checks:
+        for found in check.found:
+            terminal.line(f"{check.name}: {check.table}: {found.file}: expected {found.expected}, found {found.found}")
+        if check.rows:
+            terminal.line(f"{check.name}: {check.table}: expected no violation, found {check.rows:,}")
+    if proof is None:
+        terminal.line(
+            "the rules of consent were not proved, since files are damaged; see docs/operations.md on recovery"
+        )
+    elif proof.due:
+        terminal.line(f"a build is due; judged by what they were built from: {', '.join(proof.due)}")
+    held, violations = sum(not check.violations for check in checks), sum(check.violations for check in checks)
+    terminal.line(f"{held:,} of {len(checks):,} checks hold; {violations:,} violations")
+
+
+def _account_json(account: Account) -> dict[str, object]:
+    return {"table": account.table, "lines": [{"what": what, "rows": rows} for what, rows in account.lines]}
 
 
 def _check_json(check: Check) -> dict[str, object]:
