@@ -130,7 +130,7 @@ def training(engine: DuckDB) -> Counts:
     )
     engine.keep(
         "judged",
-        "select u.wanted, u.found, u.person in (select owner from steps as s where s.landed > 0 and "
+        "select u.wanted, u.found, exists (select 1 from steps as s where s.landed > 0 and s.owner = u.person and "
         "s.moment = u.moment and s.distance = u.distance) as stepped, exists (select 1 from motions as m where "
         "m.landed > 0 and m.person = u.person and m.moment = u.moment and m.x = u.x and m.y = u.y and m.z = u.z) "
         "as moved from unequal as u",
