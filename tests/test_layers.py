@@ -39,6 +39,7 @@ ORDER = (
     "sandbox",
     "query",
     "maintain",
+    "rotation",
     "lake",
     "ndjson",
     "crawl",

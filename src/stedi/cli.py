@@ -115,6 +115,10 @@ def parser() -> argparse.ArgumentParser:
     sub = command("audit", upkeep.audit, "proves the rules of consent over the tables, and that files are as written")
     sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
 
+    sub = command("key", upkeep.key, "shows which pseudonym key the lake has, or gives it another")
+    sub.add_argument("action", choices=("show", "rotate"), metavar="show|rotate", help="never prints the key itself")
+    sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, made if it is not there")
+
     command("repair", upkeep.repair, "sets right what audit --files finds damaged, as far as the lake itself can")
 
     command("tables", commands.tables, "lists tables with zone, rows, size and freshness")

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings
 from stedi.errors import KeyRefused, LakeError, UsageError
-from stedi.privacy import pseudonyms
+from stedi.privacy import handover, pseudonyms
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from stedi.privacy.audit import Proof
     from stedi.query import Result
     from stedi.repair import Repair
+    from stedi.rotation import Rotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,10 @@ class Lake:
         if config.shared:
             root.chmod(0o750)
             os.umask(0o027)  # what is written from here on, its owner's group may read
+        decided = handover.pending(root)
+        if decided is not None:  # the lake is the new key's, whatever its settings still say
+            file = os.environ.get("STEDI_KEY_FILE") or decided.key_file
+            config = replace(config, key_fingerprint=decided.fingerprint, key_file=file)
         return cls(root, config)
 
     @classmethod
@@ -170,6 +177,7 @@ class Lake:
         from stedi import landing
 
         self.key()
+        self._finish_rotation(progress)
         return landing.land(
             self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress
         )
@@ -193,12 +201,14 @@ class Lake:
             LakeBusy: Another build is running, and `wait` is False; nothing was done.
         """
         key = self.key()
+        self._finish_rotation(lambda what, share: progress(what))
         with durable.lock(
             self.root / "build.lock",
             wait=wait or durable.is_held(self.root / "maintain.lock"),
             waiting=lambda: progress("waiting for another build"),
             advice="wait for it with --wait, or run this again when it has ended",
         ):
+            self._same_key()
             self._finish_landings()
             grace = self.config.grace_hours * 3600
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
@@ -210,8 +220,9 @@ class Lake:
         Args:
             full: As for `build`.
         """
-        now = int(datetime.now(UTC).timestamp() * 1000)
-        return building.preview(self.catalog, self.config, self.key(), now, full=full)
+        now, key = int(datetime.now(UTC).timestamp() * 1000), self.key()
+        handover.refuse_unfinished(self.root)
+        return building.preview(self.catalog, self.config, key, now, full=full)
 
     def maintain(self, *, dry_run: bool = False, progress: Progress = lambda what, share: None) -> Maintenance:
         """Compacts small files, expires old snapshots and removes what nothing uses; no row changes.
@@ -225,6 +236,8 @@ class Lake:
         """
         from stedi import maintain
 
+        if not dry_run:
+            self._finish_rotation(progress)
         return maintain.maintain(self.catalog, self.config, self.root, dry_run=dry_run, progress=progress)
 
     def query(self, sql: str, *, at: int | str | datetime | None = None) -> Result:
@@ -250,6 +263,7 @@ class Lake:
             columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
             files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
             relations.append(query.Relation(state.name, files, columns))
+        handover.refuse_unfinished(self.root)
         limits = query.Limits(
             memory=self.config.query_memory, seconds=self.config.query_seconds, threads=self.config.threads
         )
@@ -275,7 +289,9 @@ class Lake:
         Returns:
             Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
         """
-        return building.withheld(self.catalog, self.config, self.key(), self.root / "tmp")
+        key = self.key()
+        handover.refuse_unfinished(self.root)
+        return building.withheld(self.catalog, self.config, key, self.root / "tmp")
 
     def audit(self, *, files: bool = False, progress: Progress = lambda what, share: None) -> tuple[Check, ...]:
         """Checks that every file of the tables is there and is what was written; changes nothing.
@@ -307,6 +323,7 @@ class Lake:
 
         key = self.key()
         states, pending = self._pinned_with_landings()
+        self._same_key()
         temporary = self.root / "tmp" / f"audit-{secrets.token_hex(8)}"
         try:
             return audit.prove(
@@ -337,12 +354,47 @@ class Lake:
         from stedi.repair import repair
 
         self.key()
+        self._finish_rotation(progress)
         with (
             durable.lock(self.root / "build.lock", wait=False),
             durable.lock(self.root / "land.lock", wait=False),
         ):
             repaired = repair(self.catalog, threads=self.config.threads, progress=progress)
         return repaired, self.build(wait=True, progress=lambda line: progress(line, None))
+
+    def rotate_key(
+        self, to: str | os.PathLike[str] | None = None, *, progress: Progress = lambda what, share: None
+    ) -> Rotation:
+        """Gives the lake another pseudonym key: what is due is built, then every `customer_id` becomes another.
+
+        Older snapshots are gone afterwards, so that nothing in the lake links old and new pseudonyms. Cut off
+        anywhere, the lake is the old key's or the new one's: the next command that writes finishes what was decided.
+
+        Args:
+            to: The file of the new key, outside the lake; made if it is not there. By default the key of
+                `STEDI_NEXT_PSEUDONYM_KEY`, or of a new file beside the usual place.
+            progress: Told what is being done and the share of it that is done.
+
+        Raises:
+            KeyRefused: The lake's key is not at hand, or the new one cannot be had.
+            AuditFailed: A table would break a rule under the new key; nothing was changed.
+        """
+        from stedi import rotation
+        from stedi.landing import journal
+
+        key = self.key()
+        self._finish_rotation(progress)
+        with self._alone(progress):
+            self._same_key()
+            journal.finish(self.catalog, self.root / "pending")
+            leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
+            # the tables must be up to date: what they were built from is then what they would be built from
+            building.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
+            done = rotation.rotate(
+                self.catalog, self.config, self.root, key, None if to is None else Path(to), progress
+            )
+        self.config = Lake.open(self.root).config
+        return done
 
     def key(self) -> Key:
         """Returns the lake's pseudonym key.
@@ -361,6 +413,35 @@ class Lake:
                 "nothing was read or written"
             )
         return key
+
+    def key_place(self) -> str:
+        """Returns where the lake's key is looked for: the name of a variable, or a file."""
+        if pseudonyms.VARIABLE in os.environ:
+            return pseudonyms.VARIABLE
+        return self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
+
+    @contextmanager
+    def _alone(self, progress: Progress) -> Iterator[None]:
+        """Keeps landings, builds and maintenance away for the length of a block."""
+        with ExitStack() as stack:
+            for command in ("maintain", "build", "land"):
+                waiting = partial(progress, f"waiting for another {command}", None)
+                stack.enter_context(durable.lock(self.root / f"{command}.lock", wait=True, waiting=waiting))
+            yield
+
+    def _finish_rotation(self, progress: Progress) -> None:
+        """Finishes a change of key that was cut off; one that is alive is waited for."""
+        if (self.root / handover.NAME).exists():
+            from stedi import rotation
+
+            with self._alone(progress):
+                rotation.finish(self.catalog, self.root, progress)
+
+    def _same_key(self) -> None:
+        """Refuses to go on with a key that is no longer the lake's, now that nobody can change it."""
+        handover.refuse_unfinished(self.root)
+        if settings.read(self.root / "lake.toml").key_fingerprint != self.config.key_fingerprint:
+            raise KeyRefused(f"{self.root}: the key was changed meanwhile; nothing was written: run this again")
 
     def _pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
         """Returns the tables at one moment, and the landings that had committed to some of their tables alone."""

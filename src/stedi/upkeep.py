@@ -6,6 +6,7 @@ As in `commands`, each calls one function, prints what it returned, and returns 
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from stedi import terminal
@@ -91,4 +92,37 @@ def repair(options: argparse.Namespace) -> int:
         terminal.line(f"{name}: made anew; its older snapshots are gone")
     if not (repaired.catalog or repaired.forgotten or repaired.renewed):
         terminal.line("nothing to repair: every file is what was written")
+    return 0
+
+
+def key(options: argparse.Namespace) -> int:
+    """Shows which key the lake has, or gives it another."""
+    lake = opened(options)
+    if options.action == "show":
+        found = {"fingerprint": lake.key().fingerprint, "key": lake.key_place(), "earlier": len(lake.key().earlier)}
+        if wants_json(options):
+            terminal.document(found)
+        else:
+            terminal.line("\n".join(f"{name:<12} {value}" for name, value in found.items()))
+        return 0
+    progress = terminal.Progress()
+    done = lake.rotate_key(options.to, progress=progress)
+    progress.close()
+    if wants_json(options):
+        tables = [{"name": name, "rows": rows} for name, rows in done.rows.items()]
+        plain = {"before": done.before, "fingerprint": done.after, "key": done.key_file, "tables": tables}
+        terminal.document(plain)
+    else:
+        terminal.table(("table", "rows under the new key"), list(done.rows.items()))
+        terminal.line(
+            f"\nkey {done.after} takes the place of {done.before}; it lies in {done.key_file or 'the environment'}"
+        )
+        terminal.line(
+            "Back the new key up. Older snapshots are gone; backups and exports still have the old pseudonyms."
+        )
+    stale = [variable for variable in ("STEDI_PSEUDONYM_KEY", "STEDI_KEY_FILE") if variable in os.environ]
+    for variable in stale:
+        terminal.say(
+            f"{variable} still names the old key unless you have changed it: set it to the new one, or unset it"
+        )
     return 0
