@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from stedi import commands, terminal, upkeep
 from stedi.errors import StediError
@@ -67,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of every command."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--lake", metavar="PATH", help="the lake's folder (default: $STEDI_LAKE, then ./lake)")
     common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="stedi",
         description="A consent-aware data lake of step detection data.",
         parents=[common],
@@ -180,6 +181,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages name nobody."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with a message that holds no address, whatever the call's words were."""
+        super().error(terminal.unnamed(message))
+
+
 def _version() -> str:
     from stedi import __version__
 
@@ -208,6 +217,7 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
 
 
 def _fail(options: argparse.Namespace, message: str, code: int, kind: str = "") -> int:
+    message = terminal.unnamed(message)
     terminal.say(f"stedi: {message}")
     if commands.wants_json(options):
         terminal.document({"error": {"type": kind, "message": message, "exit": code}})
