@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stedi.landing.quarantine import Quarantine
     from stedi.maintain import Maintenance
     from stedi.privacy.audit import Proof
+    from stedi.privacy.risk import Risk
     from stedi.query import Result
     from stedi.repair import Repair
     from stedi.rotation import Rotation
@@ -338,6 +339,18 @@ class Lake:
                 pending=pending,
                 progress=progress,
             )
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def risk(self) -> Risk:
+        """Measures how many customers the training table would single out, by what somebody may know of them."""
+        from stedi.engines.duckdb import DuckDB
+        from stedi.privacy import risk
+
+        config, temporary = self.config, self.root / "tmp" / f"risk-{secrets.token_hex(8)}"
+        try:
+            with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+                return risk.measure(engine, self.catalog)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

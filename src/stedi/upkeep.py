@@ -16,6 +16,7 @@ from stedi.errors import AuditFailed
 if TYPE_CHECKING:
     from stedi.audit import Check
     from stedi.privacy.audit import Account, Proof
+    from stedi.privacy.risk import Risk
 
 
 def audit(options: argparse.Namespace) -> int:
@@ -26,12 +27,14 @@ def audit(options: argparse.Namespace) -> int:
     checks = lake.audit(files=options.files, progress=progress)
     # of damaged files nothing can be proved
     proof = None if any(check.violations for check in checks) else lake.prove(progress=progress)
+    risk = lake.risk() if proof and options.risk else None
     progress.close()
     checks += proof.checks if proof else ()
     violations = sum(check.violations for check in checks)
     if wants_json(options):
         terminal.document(
             {
+                **({"risk": _risk_json(risk)} if risk else {}),
                 "holds": not violations,
                 "proved": proof is not None,
                 "checks": [_check_json(check) for check in checks],
@@ -40,6 +43,8 @@ def audit(options: argparse.Namespace) -> int:
             }
         )
     else:
+        if risk:
+            _show_risk(risk)
         _show_audit(checks, proof)
     return AuditFailed.exit_code if violations else 0
 
@@ -63,6 +68,33 @@ def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
         terminal.line(f"a build is due; judged by what they were built from: {', '.join(proof.due)}")
     held, violations = sum(not check.violations for check in checks), sum(check.violations for check in checks)
     terminal.line(f"{held:,} of {len(checks):,} checks hold; {violations:,} violations")
+
+
+def _show_risk(risk: Risk) -> None:
+    terminal.line(f"machine_learning_curated: {risk.customers:,} customers, {risk.rows:,} rows; singled out:")
+    terminal.table(
+        ("if known", "resolution", "by one row", "by all rows", "smallest group"),
+        [(e.known, e.resolution, e.by_one, e.by_all, e.smallest) for e in risk.exposures],
+    )
+    terminal.line("The table is pseudonymous, not anonymous: treat it as personal data.\n")
+
+
+def _risk_json(risk: Risk) -> dict[str, object]:
+    return {
+        "table": "machine_learning_curated",
+        "customers": risk.customers,
+        "rows": risk.rows,
+        "exposures": [
+            {
+                "known": e.known,
+                "resolution": e.resolution,
+                "singled_out_by_one_row": e.by_one,
+                "singled_out_by_all_rows": e.by_all,
+                "smallest_group": e.smallest,
+            }
+            for e in risk.exposures
+        ],
+    }
 
 
 def _account_json(account: Account) -> dict[str, object]:
