@@ -20,15 +20,19 @@ Claimants = Callable[[str], int]
 
 _BIRTHDAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
-_RANK = """
-    a1 := c.lastUpdateDate, a2 := not {agrees}, a3 := c.shareWithResearchAsOfDate is not null,
-    a4 := coalesce(c.shareWithResearchAsOfDate, 0), a5 := c.registrationDate, a6 := c.serialNumber,
-    a7 := c.customerName is not null, a8 := coalesce(c.customerName, ''), a9 := c.phone is not null,
-    b1 := coalesce(c.phone, ''), b2 := c.birthDay is not null, b3 := coalesce(c.birthDay, ''), b4 := c.email,
-    b5 := c.shareWithPublicAsOfDate is not null, b6 := coalesce(c.shareWithPublicAsOfDate, 0),
-    b7 := c.shareWithFriendsAsOfDate is not null, b8 := coalesce(c.shareWithFriendsAsOfDate, 0)
-"""
-"""Rule 2: the greatest of these is the current record. What it leaves open is settled by the other values."""
+_RANKED = {
+    "shareWithResearchAsOfDate": "0",
+    "registrationDate": "0",
+    "serialNumber": "''",
+    "customerName": "''",
+    "phone": "''",
+    "birthDay": "''",
+    "email": "''",
+    "shareWithPublicAsOfDate": "0",
+    "shareWithFriendsAsOfDate": "0",
+}
+"""Rule 2, after the last update and that a refusal wins: what decides, in this order, and what stands for its absence,
+which is least. The last three settle what the rule leaves open."""
 
 
 def normal(address: str) -> str:
@@ -64,21 +68,23 @@ def customers(engine: DuckDB, key: Key, base: Base) -> None:
         lambda text: (born(text),),
     )
     agrees = f"coalesce(c.shareWithResearchAsOfDate between 1 and {base.started}, false)"
+    rank = ", ".join(
+        [
+            *("updated := c.lastUpdateDate", f"refuses := not {agrees}"),
+            *(f"has_{n} := c.{n} is not null, {n} := coalesce(c.{n}, {least})" for n, least in _RANKED.items()),
+        ]
+    )
+    shown = ", ".join(f"case when r.has_{name} then r.{name} end as {name}" for name in _RANKED if name != "birthDay")
     engine.keep(
         "ranked",
-        f"select p.person, max(struct_pack({_RANK.format(agrees=agrees)})) as r, count(*) as records "
+        f"select p.person, max(struct_pack({rank})) as r, count(*) as records "
         "from customers_landing as c join persons as p on c.email = p.address group by p.person",
     )
     engine.keep(
         "current",
-        "select k.person, p.customer_id, k.records, not r.a2 as consents, "
-        "case when r.a7 then r.a8 end as customerName, r.b4 as email, case when r.a9 then r.b1 end as phone, "
-        "b.born as birthDay, r.a6 as serialNumber, r.a5 as registrationDate, r.a1 as lastUpdateDate, "
-        "case when r.a3 then r.a4 end as shareWithResearchAsOfDate, "
-        "case when r.b5 then r.b6 end as shareWithPublicAsOfDate, "
-        "case when r.b7 then r.b8 end as shareWithFriendsAsOfDate "
-        "from ranked as k join (select distinct person, customer_id from persons) as p using (person) "
-        "left join birthdays as b on r.b2 and r.b3 = b.text",
+        f"select k.person, p.customer_id, k.records, not r.refuses as consents, r.updated as lastUpdateDate, {shown}, "
+        "b.born as birthDay from ranked as k join (select distinct person, customer_id from persons) as p "
+        "using (person) left join birthdays as b on r.has_birthDay and r.birthDay = b.text",
     )
     engine.keep(
         "known",
@@ -119,8 +125,8 @@ def steps(engine: DuckDB, base: Base, besides: Claimants) -> None:
     """
     engine.derive(
         "serials",
-        "select serialNumber from customers_landing union select serialNumber from step_trainer_landing "
-        "union select serialNumber from step_trainer_trusted where serialNumber is not null",
+        "select serialNumber from customers_landing where serialNumber is not null union select serialNumber from "
+        "step_trainer_landing union select serialNumber from step_trainer_trusted where serialNumber is not null",
         {"besides": "bigint"},
         lambda serial: (besides(serial),),
     )
