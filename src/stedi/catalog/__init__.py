@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from stedi import durable
 from stedi.catalog import checksums, entries, snapshots
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog
 from stedi.errors import CommitConflict, LakeError
-from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
+from stedi.tables import COLUMNS, ZONES, DataFile
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -68,7 +69,7 @@ class Catalog:
 
     def _create(self) -> None:
         catalog = self._iceberg()
-        catalog.create_namespace_if_not_exists(NAMESPACE)
+        catalog.create()
         from pyiceberg import types
         from pyiceberg.schema import Schema
 
@@ -85,12 +86,7 @@ class Catalog:
                 types.NestedField(place, column.name, iceberg_types[column.type], required=False)
                 for place, column in enumerate(columns, start=1)
             ]
-            table = catalog.create_table_if_not_exists(
-                (NAMESPACE, name),
-                Schema(*fields),
-                location=f"file://{self.folder(name)}",
-                properties=_PROPERTIES,
-            )
+            table = catalog.create_table(name, Schema(*fields), f"file://{self.folder(name)}", dict(_PROPERTIES))
             # PyIceberg stages on a branch only where main has a snapshot: an empty one
             if table.current_snapshot() is None:
                 self.append(name, (), {})
@@ -329,16 +325,16 @@ class Catalog:
                     path.rename(path.with_name(f"damaged-{path.name}"))
                 self._sql = None
             catalog = self._iceberg()
-            catalog.create_namespace_if_not_exists(NAMESPACE)
+            catalog.create()
             self.path.chmod(0o600)
             behind = []
             for name in ZONES:
                 newest = checksums.published(self.folder(name))
                 if newest and (name not in found or snapshots.behind(found[name], newest)):
                     if name in found:
-                        catalog.drop_table((NAMESPACE, name))
+                        catalog.drop(name)
                     with suppress(LakeError, OSError):  # its file is damaged: the entry is made, and an audit sees it
-                        catalog.register_table((NAMESPACE, name), f"file://{self.folder(name)}/{newest}")
+                        catalog.register(name, f"file://{self.folder(name)}/{newest}")
                     behind.append(name)
         return tuple(behind)
 
@@ -347,7 +343,7 @@ class Catalog:
         found = snapshots.listed(self.path)
         for table in tables:
             if table in found:
-                self._iceberg().drop_table((NAMESPACE, table))
+                self._iceberg().drop(table)
             shutil.rmtree(self.folder(table), ignore_errors=True)
         self.create()
 
@@ -357,12 +353,9 @@ class Catalog:
 
     def _iceberg(self) -> LakeCatalog:
         if self._sql is None:
-            from sqlalchemy import URL
-
             from stedi.catalog.commits import LakeCatalog
 
-            uri = URL.create("sqlite", database=str(self.path), query={"timeout": str(_PATIENCE)}).render_as_string()
-            self._sql = LakeCatalog("stedi", uri=uri, **{"py-io-impl": "stedi.catalog.files.LocalFileIO"})
+            self._sql = LakeCatalog(self.path, _PATIENCE)
         return self._sql
 
     @contextmanager
@@ -376,20 +369,18 @@ class Catalog:
     @contextmanager
     def _answering(self, what: str) -> Iterator[None]:
         """Has the disk know of a commit before the block ends; turns SQLite's refusals into one clear line."""
-        from sqlalchemy.exc import OperationalError
-
         try:
             yield
-        except OperationalError as error:
+        except sqlite3.OperationalError as error:
             raise LakeError(
-                f"Cannot commit to {what}: catalog.db cannot be written ({error.orig}); the table is as it was "
+                f"Cannot commit to {what}: catalog.db cannot be written ({error}); the table is as it was "
                 "or as it should be. Run the command again when no other program holds the file and the disk has space."
             ) from error
         # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
         durable.sync(self._root)
 
     def _load(self, table: str) -> Table:
-        return self._iceberg().load_table((NAMESPACE, table))
+        return self._iceberg().load_table(table)
 
     def _commit_table(
         self, table: str, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]
