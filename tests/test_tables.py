@@ -95,7 +95,10 @@ def test_inputs_are_the_stored_tables_behind_views() -> None:
 
 def test_inputs_go_through_views_of_views_and_stop_at_tables() -> None:
     drawn = graph(
-        a_v="select 1 from landed", b_v="select 1 from a_v join other on true", t="select 1 from b_v", u="select 1 from t"
+        a_v="select 1 from landed",
+        b_v="select 1 from a_v join other on true",
+        t="select 1 from b_v",
+        u="select 1 from t",
     )
     assert drawn.inputs("t") == ("landed", "other")
     assert drawn.inputs("u") == ("t",)

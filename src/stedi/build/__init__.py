@@ -312,16 +312,21 @@ class _Run:
 
         files = self._catalog.files(before)
         concerned = f"select customer_id from {name}__concerned"
-        leaving = engine.holding(files, "customer_id", concerned)
+        anybody = bool(engine.rows(f"{concerned} limit 1"))
+        leaving = engine.holding(files, "customer_id", concerned) if anybody else ()
         names = ", ".join(f'"{column.name}"' for column in COLUMNS[name])
-        held = scan(leaving, COLUMNS[name])
         # before the table is bound anew: what is worked out reads it as it was
         added = engine.write(name, f"select {names} from {name}__insert", self._folder(name))
         kept: tuple[DataFile, ...] = ()
         if leaving:
+            held = scan(leaving, COLUMNS[name])
             keep = f"select {names} from ({held}) where customer_id not in ({concerned})"
             kept = engine.write(name, keep, self._folder(name, kept=True))
-        engine.keep(f"{name}__gone", f"select distinct customer_id from ({held}) where customer_id in ({concerned})")
+            engine.keep(
+                f"{name}__gone", f"select distinct customer_id from ({held}) where customer_id in ({concerned})"
+            )
+        else:
+            engine.view(f"{name}__gone", "select null::varchar as customer_id where false")
         stay = tuple(file for file in files if file not in leaving)
         removed = _count(leaving) - _count(kept)
         return _Staged(

@@ -96,12 +96,15 @@ class DuckDB:
             sql: A SELECT of one column, `address`, each once.
             customer_id: The pseudonym of an address.
         """
-        self.keep(view, f"select address from ({sql})")
-        self._execute("create table if not exists persons (address varchar, customer_id varchar, person bigint)")
-        self._execute("create or replace temp table strangers (address varchar, customer_id varchar)")
         name = quoted(view)
-        unknown = f"select rowid, address from {name} where address not in (select address from persons)"
-        for batch in self._batches(self._cursor(unknown)):
+        self._execute("create table if not exists persons (address varchar, customer_id varchar, person bigint)")
+        known = "select a.address, p.customer_id, p.person from ({}) as a left join persons as p using (address)"
+        self.keep(view, known.format(sql))
+        new = False
+        for batch in self._batches(self._cursor(f"select rowid, address from {name} where person is null")):
+            if not new:
+                self._execute("create or replace temp table strangers (address varchar, customer_id varchar)")
+                new = True
             # as text, split again there: lists of parameters take a hundred times as long, Arrow an import
             places = " ".join(str(place) for place, _ in batch)
             ids = " ".join(customer_id(address) for _, address in batch)
@@ -111,12 +114,13 @@ class DuckDB:
                 "on v.rowid = i.place",
                 [places, ids],
             )
-        self._execute(
-            "insert into persons select s.address, s.customer_id, coalesce(p.person, (select count(*) from persons) + "
-            "dense_rank() over (order by s.customer_id)) from strangers as s left join "
-            "(select distinct customer_id, person from persons) as p on s.customer_id = p.customer_id"
-        )
-        self.keep(view, f"select address, customer_id, person from {quoted(view)} join persons using (address)")
+        if new:
+            self._execute(
+                "insert into persons select s.address, s.customer_id, coalesce(p.person, "
+                "(select count(*) from persons) + dense_rank() over (order by s.customer_id)) from strangers as s "
+                "left join (select distinct customer_id, person from persons) as p on s.customer_id = p.customer_id"
+            )
+            self.keep(view, known.format(f"select address from {name}"))
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
