@@ -299,7 +299,12 @@ class _Run:
     def _rebuild(self, session: Session, step: Step) -> _Staged:
         name = step.table
         before = self._before[name]
-        files = session.engine.write(name, session.whole(name), self._folder(name))
+        # what it reads bounds what it has, and decides as well as its own rows would
+        of = max(
+            _count(self.staged[read].files) if read in self.staged else _rows(self._before[read])
+            for read in self._graph.inputs(name)
+        )
+        files = session.engine.write(name, session.whole(name), self._folder(name), of=of)
         leaving = self._catalog.files(before)
         return _Staged(step, before, files, files, files, leaving, _count(files), _count(leaving), 0.0)
 
@@ -321,7 +326,7 @@ class _Run:
         if leaving:
             held = scan(leaving, COLUMNS[name])
             keep = f"select {names} from ({held}) where customer_id not in ({concerned})"
-            kept = engine.write(name, keep, self._folder(name, kept=True))
+            kept = engine.write(name, keep, self._folder(name, kept=True), of=_rows(before))
             engine.keep(
                 f"{name}__gone", f"select distinct customer_id from ({held}) where customer_id in ({concerned})"
             )

@@ -21,6 +21,8 @@ from stedi.tables import COLUMNS, DataFile
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
+_FEW = 1000
+"""Customers that a statement names one by one."""
 _MAY_BE_NULL = {"customerName", "phone", "birthDay", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate"}
 
 
@@ -115,16 +117,15 @@ def _scoped(engine: DuckDB, changed: AbstractSet[str]) -> dict[str, str]:
         for name in sorted(changed & MOMENTS.keys())
     ]
     [(low, high)] = engine.rows(f"select min(low), max(high) from ({' union all '.join(spans)})") if spans else [(0, 0)]
-    [(several,)] = engine.rows("select count(*) from audited__customers")
+    customers = [customer for (customer,) in engine.rows(f"from audited__customers limit {_FEW + 1}")]
+    # by name, row groups that hold none of them are not read
+    among = next(_some(customers), "") if len(customers) <= _FEW else "select customer_id from audited__customers"
     relations = {}
     for name, moment in MOMENTS.items():
         within = "false" if low is None else f"{quoted(moment)} between instant({low}) and instant({high})"
         sql = f"select * from {name} where {within}"
-        if several:
-            sql += (
-                f" union all select * from {name} where not ({within}) "
-                "and customer_id in (select customer_id from audited__customers)"
-            )
+        if among:
+            sql += f" union all select * from {name} where not ({within}) and customer_id in ({among})"
         relations[name] = f"{name}__audited"
         engine.view(relations[name], sql)
     return relations
@@ -133,5 +134,5 @@ def _scoped(engine: DuckDB, changed: AbstractSet[str]) -> dict[str, str]:
 def _some(values: Iterable[str]) -> Iterator[str]:
     """Yields values as lists of literals of bounded length."""
     ordered = sorted(values)
-    for start in range(0, len(ordered), 1000):
-        yield ", ".join(map(literal, ordered[start : start + 1000]))
+    for start in range(0, len(ordered), _FEW):
+        yield ", ".join(map(literal, ordered[start : start + _FEW]))

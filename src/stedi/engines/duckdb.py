@@ -25,10 +25,12 @@ _MEMORY = (
     "the engine needs more memory or disk than it may take: raise engine.memory in lake.toml, or free disk "
     "space; nothing was published"
 )
-_ROW_GROUPS = 8
-"""Row groups a file, a million rows: taking out a few customers rewrites the files that hold them, not the table."""
-FILE_ROWS = _ROW_GROUPS * 122_880
-"""Rows of a file at most."""
+_GROUP = 122_880
+"""Rows of a row group; a file has whole ones."""
+_GROUPS = 8
+"""Row groups of a file at most, a million rows."""
+_FILES = 64
+"""Files of a table, until its files are as large as they may be."""
 _WILDCARDS = frozenset("*?[")
 
 
@@ -158,13 +160,14 @@ class DuckDB:
         """
         return over(sql, relations or {}, parameters)
 
-    def write(self, table: str, sql: str, folder: Path) -> tuple[DataFile, ...]:
+    def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder.
 
         Args:
             table: The table whose columns the SELECT has, by name, in any order.
             sql: The SELECT, prepared.
             folder: A folder that does not exist yet.
+            of: About how many rows the table has in all, which says how many a file may have.
 
         Returns:
             The files, synced; none if there are no rows.
@@ -179,7 +182,7 @@ class DuckDB:
         durable.folder(folder.parent)
         written = self._execute(
             f"copy (select {names} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "
-            f"compression_level 1, per_thread_output true, row_groups_per_file {_ROW_GROUPS}, "
+            f"compression_level 1, per_thread_output true, row_groups_per_file {file_rows(of) // _GROUP}, "
             f"field_ids {{{ids}}}, return_stats true)"
         ).fetchall()
         files = []
@@ -245,6 +248,15 @@ def _failures() -> Iterator[None]:
         raise LakeError(f"the engine cannot read or write a file: {cause}; nothing was published") from error
     except duckdb.Error as error:
         raise LakeError(f"the engine refused a statement ({type(error).__name__}); nothing was published") from error
+
+
+def file_rows(of: int) -> int:
+    """Returns how many rows a file may have, of a table of so many.
+
+    Few enough that taking out some customers rewrites the files that hold them, not the table; not so few that a large
+    table has more files than are opened quickly.
+    """
+    return _GROUP * min(_GROUPS, max(1, of // (_FILES * _GROUP)))
 
 
 def scan(files: Iterable[DataFile], columns: Iterable[Column]) -> str:
