@@ -25,7 +25,7 @@ from stedi.build.changes import Changes
 from stedi.build.planning import Action, Step, policy
 from stedi.build.previewing import Estimate, Plan
 from stedi.build.session import Session
-from stedi.catalog import Catalog, TableState
+from stedi.catalog import Catalog, TableState, checksums
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB, scan
 from stedi.privacy.pseudonyms import Key
@@ -324,6 +324,8 @@ class _Run:
         added = engine.write(name, f"select {names} from {name}__insert", self._folder(name))
         kept: tuple[DataFile, ...] = ()
         if leaving:
+            # a flipped bit must not be written anew, under a checksum that says that all is well
+            checksums.check(self._catalog.folder(name), [file.path for file in leaving])
             held = scan(leaving, COLUMNS[name])
             keep = f"select {names} from ({held}) where customer_id not in ({concerned})"
             kept = engine.write(name, keep, self._folder(name, kept=True), of=_rows(before))

@@ -45,6 +45,10 @@ _PATIENCE = 30
 """Seconds to wait for another writer of the catalog's file; each holds it for milliseconds."""
 
 
+_QUEUE = 120.0
+"""Seconds to wait for this program's other commits; each takes a hundredth of one."""
+
+
 class Catalog:
     """The tables of one lake folder.
 
@@ -307,7 +311,7 @@ class Catalog:
     def prune(self, table: str) -> None:
         """Removes the checksums of files that are gone; this program's commits wait meanwhile."""
         folder = self.folder(table)
-        with durable.lock(self._root / "catalog.lock", wait=True):
+        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
             checksums.prune(folder, lambda name: (folder / name).exists())
 
     def restore(self) -> tuple[str, ...]:
@@ -316,7 +320,7 @@ class Catalog:
         Returns:
             The tables whose entries were set; others of a damaged catalog are missing afterwards.
         """
-        with durable.lock(self._root / "catalog.lock", wait=True):
+        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
             found = dict[str, str]()
             if snapshots.whole(self.path):
                 found = snapshots.listed(self.path)
@@ -361,7 +365,7 @@ class Catalog:
     @contextmanager
     def _committing(self, table: str) -> Iterator[Table]:
         """Gives a table to change. This program's commits queue: conflicts are with other programs alone."""
-        with durable.lock(self._root / "catalog.lock", wait=True):
+        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
             with self._answering(table):
                 yield self._load(table)
             self._iceberg().note()
