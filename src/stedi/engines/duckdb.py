@@ -134,16 +134,15 @@ class DuckDB:
             function: Called with the values of a row.
         """
         import pyarrow as pa
-        import pyarrow.dataset  # as in `pseudonymise`
+        import pyarrow.dataset  # else DuckDB does, and loses an interrupt that comes meanwhile
 
         self._execute(f"create or replace table {quoted(view)} as select * from ({sql}) where false")
         for name, kind in columns.items():
             self._execute(f"alter table {quoted(view)} add column {quoted(name)} {kind}")
+        names = [row[0] for row in self.rows(f"describe {quoted(view)}")]
         for batch in self._batches(self._cursor(sql)):
-            rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-            made = zip(*(function(*row) for row in rows), strict=True)
-            added = {name: list(values) for name, values in zip(columns, made, strict=True)}
-            found = pa.table({**dict(zip(batch.schema.names, batch.columns, strict=True)), **added})
+            rows = zip(*((*row, *function(*row)) for row in batch), strict=True)
+            found = pa.table(dict(zip(names, map(pa.array, rows), strict=True)))
             self.connection.register("derived", found)
             self._execute(f"insert into {quoted(view)} select * from derived")
             self.connection.unregister("derived")
