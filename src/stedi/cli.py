@@ -126,7 +126,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
 
     sub = command("key", upkeep.key, "shows which pseudonym key the lake has, or gives it another")
-    sub.add_argument("action", choices=("show", "rotate"), metavar="show|rotate", help="never prints the key itself")
+    sub.add_argument(
+        "action", choices=("show", "rotate"), metavar="ACTION", help="show or rotate; neither prints the key itself"
+    )
     sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, made if it is not there")
 
     command("repair", upkeep.repair, "sets right what audit --files finds damaged, as far as the lake itself can")
