@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,10 @@ from stedi import cli
 from stedi.build import policy
 from stedi.catalog import Catalog
 from stedi.config import Readings
+from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake
-from stedi.privacy.audit import Proof, prove
+from stedi.privacy import audit
+from stedi.privacy.audit import Proof, prove, published
 from stedi.tables import COLUMNS, DataFile
 
 EXAMPLES = 300 if os.environ.get("STEDI_NIGHTLY") else 8
@@ -160,6 +163,51 @@ def test_text_in_a_column_that_the_schema_does_not_know_is_searched(people: Lake
     again = path.with_name("again.parquet")
     people.catalog.append(table, [DataFile(str(again), 1, again.stat().st_size)], lineage)
     assert findings(proof(people)) == {("identifiers", table), ("distinct", table)}
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Anchorage"])
+def test_the_machines_time_zone_changes_nothing(people: Lake, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    before = proof(people)
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert proof(people) == before
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "rows"),
+    [
+        ("note", "'write to Bob@x.example now'", 1),
+        ("note", "'  ADA of the\u00a0Lake'", 0),
+        ("note", "'  ADA of the Lake '", 1),
+        ("tel", "'+49 151 bob'", 1),
+        ("born", "'1990-02-03'", 1),
+        ("born", "date '1990-02-03'", 0),
+        ("device", "'DEV-3'", 1),
+        ("raw", "'cyd@x.example'::blob", 1),
+        ("many", "['dot@x.example', 'x']", 1),
+        ("many", "{'who': 'dot@x.example'}", 1),
+        ("more", "'nothing of note'", 0),
+        ("more", "7", 0),
+    ],
+)
+def test_values_are_searched_whatever_their_column_is(
+    people: Lake, tmp_path: Path, column: str, value: str, rows: int
+) -> None:
+    """In the only file of a table: columns beyond the schema are seen, and values that are no text are not."""
+    with DuckDB(memory="200MB", threads=1, temporary=tmp_path / "spill") as engine:
+        for name, state in people.catalog.tables().items():
+            if name.endswith("landing"):
+                engine.bind(name, people.catalog.files(state))
+        path = tmp_path / "one.parquet"
+        engine.rows(f"copy (select {value} as {column}) to '{path}' (format parquet)")
+        files = [DataFile(str(path), 1, path.stat().st_size)]
+        published.identifying(engine)
+        texts = {name: audit._values(files, name) for name in audit._text_columns(engine, files)}
+        assert published.identifiers(engine, "machine_learning_curated", texts) == rows
 
 
 def test_landings_that_wait_for_a_build_break_nothing(people: Lake, tmp_path: Path) -> None:

@@ -148,8 +148,7 @@ def _forget(catalog: Catalog, name: str) -> None:
     current = state.current
     old = [s.id for s in state.snapshots if current is None or s.id != current.id]
     if current is not None and old:
-        branches = [branch for branch, head in state.branches.items() if branch != "main" and head not in old]
-        catalog.expire(name, old, branches, base=current.id)
+        catalog.expire(name, old, (), base=current.id)  # branches and tags that end in one of them go with it
         state = catalog.table(name)
     now = time.time()
     for file in unused(state, catalog.folder(name), before=now, seen=now):

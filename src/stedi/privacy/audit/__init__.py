@@ -9,6 +9,7 @@ come out. A session of the engine holds what does not fit on disk, within the me
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ __all__ = ["Account", "Claimants", "Progress", "Proof", "prove"]
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
 
+_PLAIN = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL|BOOLEAN|DATE|TIME|INTERVAL)(?![A-Z]*\[)")
+"""Types whose values are no text and hold none."""
 _READINGS = tuple(name for name in BELOW if name not in published.CUSTOMERS)
 
 
@@ -179,7 +182,7 @@ def _text_columns(engine: DuckDB, files: Iterable[DataFile]) -> list[str]:
     if not paths:
         return []
     read = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = true)"
-    return [name for name, kind, *_ in engine.rows(f"describe select * from {read}") if kind in ("VARCHAR", "BLOB")]
+    return [name for name, kind, *_ in engine.rows(f"describe select * from {read}") if not _PLAIN.match(kind)]
 
 
 def _values(files: Iterable[DataFile], column: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stedi.engines.duckdb import DuckDB, quoted
+from stedi.privacy.audit.landed import normal
 from stedi.tables import COLUMNS
 
 Counts = dict[str, int]
@@ -23,7 +24,7 @@ _INSTANTS = (
     "shareWithFriendsAsOfDate",
 )
 _TEXTS = ("customerName", "email", "phone", "birthDay", "serialNumber")
-_NAMING = ("email", "customerName", "phone")
+_NAMING = ("email", "customerName", "phone", "birthDay")
 _ADDRESS = r"[^\s@]@[^\s@]+\.[^\s@]"
 
 
@@ -160,26 +161,32 @@ def identifiers(engine: DuckDB, name: str, texts: Mapping[str, str]) -> int:
     """
     found = 0
     for column, values in texts.items():
+        pseudonyms = "regexp_full_match(value, '[0-9a-f]{32}')"
+        engine.derive(
+            "texts", f"select value, n from ({values}) where not {pseudonyms}", {"normal": "varchar"}, _normal
+        )
         # a device's number is what this column is for, whatever else somebody may have typed the same
         spared = " where not device" if (name, column) == ("step_trainer_trusted", "serialNumber") else ""
         [(rows,)] = engine.rows(
-            f"select coalesce(sum(n), 0) from ({values}) where regexp_matches(value, '{_ADDRESS}') "
-            f"or lower(trim(value)) in (select value from identifying{spared})"
+            f"select coalesce(sum(n), 0) from texts where regexp_matches(value, '{_ADDRESS}') "
+            f"or normal in (select normal from identifying{spared})"
         )
         found += int(rows)
     return found
 
 
 def identifying(engine: DuckDB) -> None:
-    """Gives `identifying`: every landed address, name, telephone and serial number, trimmed and in lower case.
+    """Gives `identifying`: the normal form of every landed address, name, telephone, birthday and serial number.
 
     `device` says which are serial numbers, whatever else they may be.
     """
     of_people = [f"select {part} as text, false as device from customers_landing" for part in _NAMING]
     of_devices = [f"select serialNumber, true from {feed}" for feed in ("customers_landing", "step_trainer_landing")]
     every = " union all ".join([*of_people, 'select "user", false from accelerometer_landing', *of_devices])
-    engine.keep(
-        "identifying",
-        f"select lower(trim(text)) as value, bool_or(device) as device from ({every}) "
-        "where trim(text) <> '' group by value",
-    )
+    each = f"select text, bool_or(device) as device from ({every}) where trim(text) <> '' group by text"
+    engine.derive("named", each, {"normal": "varchar"}, lambda text, device: (normal(text),))
+    engine.keep("identifying", "select normal, bool_or(device) as device from named group by normal")
+
+
+def _normal(value: str, _: int) -> tuple[str]:
+    return (normal(value),)
