@@ -203,7 +203,8 @@ def growth(points: list[Point]) -> str:
         memory = exponent([(p.readings, p.full.peak) for p in points])
         rows += [
             "",
-            f"Time of a full build beyond start-up grows as readings to the {time_exponent:.2f}, its peak memory to the {memory:.2f}.",
+            f"Time of a full build beyond start-up grows as readings to the {time_exponent:.2f}, "
+            f"its peak memory to the {memory:.2f}.",
         ]
     return "\n".join(rows)
 

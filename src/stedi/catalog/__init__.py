@@ -12,13 +12,14 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi import durable
-from stedi.catalog import checksums, entries, snapshots
+from stedi.catalog import checksums, creation, entries, snapshots
+from stedi.catalog.pointers import Pointers
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog
 from stedi.errors import CommitConflict, LakeError
 from stedi.tables import COLUMNS, ZONES, DataFile
@@ -58,7 +59,8 @@ class Catalog:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._sql: LakeCatalog | None = None
+        self._pointers = Pointers(self.path, _PATIENCE)
+        self._commits: LakeCatalog | None = None
 
     @property
     def path(self) -> Path:
@@ -68,32 +70,13 @@ class Catalog:
     def create(self) -> None:
         """Makes the catalog and every table that it lacks."""
         with self._answering("a new lake"):
-            self._create()
+            self._pointers.create()
+            missing = [name for name in COLUMNS if self._pointers.location(name) is None]
+            made = {name: creation.empty(self.folder(name), COLUMNS[name], _PROPERTIES) for name in missing}
+            self._pointers.enter({name: f"file://{path}" for name, path in made.items()})
+        for name, path in made.items():
+            checksums.publish(self.folder(name), f"{path.parent.name}/{path.name}")
         self.path.chmod(0o600)
-
-    def _create(self) -> None:
-        catalog = self._iceberg()
-        catalog.create()
-        from pyiceberg import types
-        from pyiceberg.schema import Schema
-
-        iceberg_types = {
-            "string": types.StringType(),
-            "long": types.LongType(),
-            "double": types.DoubleType(),
-            "timestamptz": types.TimestamptzType(),
-            "date": types.DateType(),
-            "binary": types.BinaryType(),
-        }
-        for name, columns in COLUMNS.items():
-            fields = [
-                types.NestedField(place, column.name, iceberg_types[column.type], required=False)
-                for place, column in enumerate(columns, start=1)
-            ]
-            table = catalog.create_table(name, Schema(*fields), f"file://{self.folder(name)}", dict(_PROPERTIES))
-            # PyIceberg stages on a branch only where main has a snapshot: an empty one
-            if table.current_snapshot() is None:
-                self.append(name, (), {})
 
     def folder(self, table: str) -> Path:
         """Returns the folder of a table's files."""
@@ -327,18 +310,15 @@ class Catalog:
             else:
                 for path in self._root.glob(f"{self.path.name}*"):
                     path.rename(path.with_name(f"damaged-{path.name}"))
-                self._sql = None
-            catalog = self._iceberg()
-            catalog.create()
+            self._pointers.create()
             self.path.chmod(0o600)
             behind = []
             for name in ZONES:
                 newest = checksums.published(self.folder(name))
                 if newest and (name not in found or snapshots.behind(found[name], newest)):
                     if name in found:
-                        catalog.drop(name)
-                    with suppress(LakeError, OSError):  # its file is damaged: the entry is made, and an audit sees it
-                        catalog.register(name, f"file://{self.folder(name)}/{newest}")
+                        self._pointers.drop(name)
+                    self._pointers.enter({name: f"file://{self.folder(name)}/{newest}"})
                     behind.append(name)
         return tuple(behind)
 
@@ -347,7 +327,7 @@ class Catalog:
         found = snapshots.listed(self.path)
         for table in tables:
             if table in found:
-                self._iceberg().drop(table)
+                self._pointers.drop(table)
             shutil.rmtree(self.folder(table), ignore_errors=True)
         self.create()
 
@@ -356,11 +336,11 @@ class Catalog:
         self._iceberg()
 
     def _iceberg(self) -> LakeCatalog:
-        if self._sql is None:
+        if self._commits is None:
             from stedi.catalog.commits import LakeCatalog
 
-            self._sql = LakeCatalog(self.path, _PATIENCE)
-        return self._sql
+            self._commits = LakeCatalog(self._pointers)
+        return self._commits
 
     @contextmanager
     def _committing(self, table: str) -> Iterator[Table]:
