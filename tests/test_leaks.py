@@ -234,8 +234,15 @@ def test_a_key_that_changes(run: Run, folder: Path) -> None:
         run(*words, code=0)
 
 
-@pytest.mark.parametrize("table", ["customers_landing", "customers_trusted"])
-@pytest.mark.parametrize("kind", ["*.parquet", "*.avro", "*.metadata.json"])
+@pytest.mark.parametrize(
+    ("table", "kind"),
+    [
+        ("customers_landing", "*.parquet"),
+        ("customers_trusted", "*.parquet"),
+        ("customers_trusted", "*.avro"),
+        ("customers_landing", "*.metadata.json"),
+    ],
+)
 def test_files_that_are_damaged(run: Run, folder: Path, table: str, kind: str) -> None:
     [place] = list((folder / "lake").glob(f"*/{table}"))
     for path in place.rglob(kind):
