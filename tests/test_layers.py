@@ -48,6 +48,7 @@ ORDER = (
     "terminal",
     "commands",
     "upkeep",
+    "rights",
     "cli",
     "__main__",
 )

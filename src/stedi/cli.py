@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from stedi import commands, terminal, upkeep
+from stedi import commands, rights, terminal, upkeep
 from stedi.errors import StediError
 
 _INTERRUPTED = 130
@@ -142,6 +142,14 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument("--show", metavar="FILE:OFFSET", help="print one record's raw bytes, escaped")
     choice.add_argument("--replay", action="store_true", help="land again what the contracts accept now")
     choice.add_argument("--withheld", action="store_true", help="list the readings that belong to nobody for certain")
+
+    sub = command(
+        "withdraw", rights.withdraw, "lands customers' withdrawals from research; the next build removes them"
+    )
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
+    sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    sub.add_argument("--build", action="store_true", help="build at once")
 
     sub = command(
         "maintain", commands.maintain, "compacts small files, expires old snapshots, removes what nothing uses"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stedi.audit import Check
     from stedi.landing import Landing, Progress
     from stedi.landing.quarantine import Quarantine
+    from stedi.landing.withdrawal import Withdrawal
     from stedi.maintain import Maintenance
     from stedi.query import Result
     from stedi.repair import Repair
@@ -170,6 +171,36 @@ class Lake:
         self.key()
         return landing.land(
             self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress
+        )
+
+    def withdraw(
+        self,
+        addresses: Iterable[str],
+        *,
+        now: datetime | None = None,
+        progress: Progress = lambda what, share: None,
+    ) -> Withdrawal:
+        """Lands a withdrawal from research of each of these customers; the next build takes them out.
+
+        A record from the website that is newer and agrees again brings a customer back; an older one does not, whenever
+        it arrives, and whether the lake knew the customer or not.
+
+        Args:
+            addresses: The customers, in any spelling of their addresses.
+            now: When they withdraw; the clock's time by default.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            How many withdrawals were landed, and how many were there already.
+
+        Raises:
+            UsageError: An address is none; nothing was landed.
+        """
+        from stedi.landing import withdrawal
+
+        at = None if now is None else round(now.timestamp() * 1000)
+        return withdrawal.withdraw(
+            self.catalog, self.config, self.key(), self.root, addresses, now=at, progress=progress
         )
 
     def build(
