@@ -135,6 +135,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="SNAPSHOT_OR_TIME",
         help="read the tables as they were: a snapshot's id or an ISO 8601 time",
     )
+    sub.add_argument(
+        "--role",
+        choices=("scientist", "engineer", "officer"),
+        help="show what this role sees, the rest masked (default: query.role of the lake, which is officer)",
+    )
 
     sub = command("quarantine", commands.quarantine, "lists the records that could not be taken, by reason and file")
     choice = sub.add_mutually_exclusive_group()

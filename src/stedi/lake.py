@@ -19,8 +19,8 @@ from stedi import config as settings
 from stedi import durable, leftovers, tables
 from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
-from stedi.config import Config, Readings
-from stedi.errors import KeyRefused, LakeError, UsageError
+from stedi.config import Config, Readings, Role
+from stedi.errors import KeyRefused, LakeError, QueryRefused, UsageError
 from stedi.privacy import pseudonyms
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
@@ -256,12 +256,14 @@ class Lake:
 
         return maintain.maintain(self.catalog, self.config, self.root, dry_run=dry_run, progress=progress)
 
-    def query(self, sql: str, *, at: int | str | datetime | None = None) -> Result:
+    def query(self, sql: str, *, at: int | str | datetime | None = None, role: Role | None = None) -> Result:
         """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.
 
         Args:
             sql: The SELECT, in DuckDB's dialect.
             at: A snapshot's id, or a time (ISO 8601; UTC unless it says otherwise): the tables as they were then.
+            role: Whose eyes it has: other tables are not there for it, and columns that it must not see are null;
+                by default the settings' `query.role`.
 
         Returns:
             A result that gives Arrow: `.arrow()`, or `.reader()` batch by batch.
@@ -271,18 +273,35 @@ class Lake:
             QueryFailed: It ran out of time or memory, or a value in it failed.
         """
         from stedi import query
+        from stedi.privacy import classes, roles
 
         wanted = query.referenced(sql)
         states = [state for state in self.catalog.tables().values() if state.name.lower() in wanted]
+        role = role or self.config.query_role
+        grant = roles.GRANTS[role]
+        # a name that the statement itself defines stands before any table's
+        hidden = [state.name for state in states if state.name not in grant.tables]
+        states = [state for state in states if state.name in grant.tables]
+        lineage = classes.Lineage(tables.graph()) if grant.masked else None
         relations = []
         for state, snapshot in zip(states, _pinned(states, at), strict=True):
             columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
             files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
-            relations.append(query.Relation(state.name, files, columns))
+            kinds = lineage.classes(state.name) if lineage else {}
+            masked = frozenset(name for name, kind in kinds.items() if kind in grant.masked)
+            relations.append(query.Relation(state.name, files, columns, masked))
         limits = query.Limits(
             memory=self.config.query_memory, seconds=self.config.query_seconds, threads=self.config.threads
         )
-        return query.run(sql, relations, limits, temporary=self.root / "tmp")
+        try:
+            return query.run(sql, relations, limits, temporary=self.root / "tmp")
+        except QueryRefused as error:
+            if not hidden:
+                raise
+            raise QueryRefused(
+                f"The role {role} sees {', '.join(sorted(grant.tables))} and no other table, "
+                f"found {', '.join(hidden)}. Nothing was run."
+            ) from error
 
     def tables(self) -> tuple[Table, ...]:
         """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""
