@@ -39,6 +39,7 @@ ORDER = (
     "sandbox",
     "query",
     "maintain",
+    "explain",
     "lake",
     "ndjson",
     "crawl",

@@ -156,6 +156,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--yes", action="store_true", help="do not ask")
     sub.add_argument("--build", action="store_true", help="build at once")
 
+    sub = command("explain", rights.explain, "tells why a customer's rows, or rows of a table, are where they are")
+    sub.add_argument(
+        "address", nargs="?", metavar="EMAIL", help="an address in any spelling, or - to read it from stdin"
+    )
+    sub.add_argument("--table", metavar="TABLE", help="explain rows of this table instead")
+    sub.add_argument("--where", metavar="SQL", help="which of them: a condition")
+
     sub = command(
         "maintain", commands.maintain, "compacts small files, expires old snapshots, removes what nothing uses"
     )

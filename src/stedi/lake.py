@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -27,6 +29,7 @@ from stedi.tables import DUCKDB_TYPES, ZONES
 
 if TYPE_CHECKING:
     from stedi.audit import Check
+    from stedi.explain import ExplainedRow, Explanation
     from stedi.landing import Landing, Progress
     from stedi.landing.quarantine import Quarantine
     from stedi.landing.withdrawal import Withdrawal
@@ -198,7 +201,7 @@ class Lake:
         """
         from stedi.landing import withdrawal
 
-        at = None if now is None else round(now.timestamp() * 1000)
+        at = None if now is None else _ms(now)
         return withdrawal.withdraw(
             self.catalog, self.config, self.key(), self.root, addresses, now=at, progress=progress
         )
@@ -303,6 +306,57 @@ class Lake:
                 f"found {', '.join(hidden)}. Nothing was run."
             ) from error
 
+    def explain(self, address: str, *, now: datetime | None = None) -> Explanation:
+        """Explains one customer: consent and its history, rows by table, and what is left out and why.
+
+        Args:
+            address: Whose, in any spelling; one that the lake does not know gets an answer of the same shape.
+            now: The instant at which consent is asked for; the clock's time by default.
+
+        Raises:
+            UsageError: It is no address.
+        """
+        from stedi import explain
+        from stedi.landing import withdrawal
+
+        [normal] = withdrawal.addresses([address])
+        at = _ms(now or datetime.now(UTC))
+        with self._temporary() as folder:
+            return explain.explain(self.catalog, self.config, self.key(), self.root, normal, at, folder)
+
+    def explain_rows(self, table: str, where: str) -> tuple[tuple[ExplainedRow, ...], bool]:
+        """Explains the first rows of a table that meet a condition: whose they are, why they are there, and from where.
+
+        Args:
+            table: The table.
+            where: What stands after WHERE; it runs in the same closed process as a query.
+
+        Returns:
+            The rows, and whether there are more.
+
+        Raises:
+            UsageError: There is no such table.
+            QueryRefused: The condition is not one.
+            QueryFailed: It failed.
+        """
+        from stedi import explain, statement
+        from stedi.privacy import classes
+
+        if table not in ZONES:
+            raise UsageError(f"--table: expected one of {', '.join(ZONES)}, found another; see `stedi tables`")
+        sql = statement.condition(table, where, explain.LIMIT + 1)
+        found = self.query(sql, role="officer").arrow().to_pylist()
+        rows = found[: explain.LIMIT]
+        kinds = classes.Lineage(tables.graph()).classes(table)
+        since_consent = self.config.readings == "since-consent"
+        with (
+            self._temporary() as folder,
+            explain.session(self.catalog, self.config, self.catalog.tables(), folder) as engine,
+        ):
+            now = _ms(datetime.now(UTC))
+            explained = explain.explain_rows(engine, self.key(), table, rows, kinds, now, since_consent=since_consent)
+        return explained, len(found) > len(rows)
+
     def tables(self) -> tuple[Table, ...]:
         """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""
         return tuple(_table(state) for state in self.catalog.tables().values())
@@ -376,6 +430,12 @@ class Lake:
                 "nothing was read or written"
             )
         return key
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
+        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
+            yield Path(folder)
 
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""
@@ -460,6 +520,10 @@ def _as_of(state: TableState, moment: float) -> Snapshot:
     if found is None or (later and (later[0] is None or state.snapshot(later[0].parent) is None)):
         raise UsageError(f"--at: {state.name}: the snapshot of that time has expired; see `stedi history {state.name}`")
     return found
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
 
 
 def _moment(at: str | datetime) -> float:

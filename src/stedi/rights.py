@@ -1,4 +1,4 @@
-"""The commands by which a customer's rights are kept: withdrawal from research.
+"""The commands by which a customer's rights are kept: withdrawal from research, and an account of what is there.
 
 As in `commands`, each calls one function, prints what it returned, and returns the exit code. Addresses come as
 arguments, from a file or from stdin; no message repeats one.
@@ -42,6 +42,30 @@ def withdraw(options: argparse.Namespace) -> int:
     else:
         removed = {table.name: table.rows_removed - table.rows_added for table in built.tables}
         terminal.line("built: " + ", ".join(f"{count:,} rows fewer in {name}" for name, count in removed.items()))
+    return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Explains a customer, or rows of a table."""
+    from stedi import explain
+
+    if (options.address is None) == (options.table is None) or (options.table is None) != (options.where is None):
+        raise UsageError("explain: expected an address, or --table with --where")
+    if options.table is not None:
+        rows, more = opened(options).explain_rows(options.table, options.where)
+        if wants_json(options):
+            terminal.document(explain.rows_to_json(options.table, rows, more=more))
+        else:
+            terminal.line(explain.render_rows(rows, more=more))
+        return 0
+    asked = [options.address] if options.address != "-" else list(_lines(sys.stdin))
+    if len(asked) != 1:
+        raise UsageError(f"explain: expected one address, found {len(asked)}")
+    found = opened(options).explain(asked[0])
+    if wants_json(options):
+        terminal.document(explain.to_json(found))
+    else:
+        terminal.line(explain.render(found))
     return 0
 
 
