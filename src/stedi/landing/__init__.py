@@ -283,8 +283,9 @@ class _Batch:
             if not group:
                 continue
             self._progress(f"write {table}", None)
-            files = engine.write(table, rows.accepted(table, group), self._new_folder(table))
-            _check(table, files, sum(ready.counts.accepted for ready in group))
+            expected = sum(ready.counts.accepted for ready in group)
+            files = engine.write(table, rows.accepted(table, group), self._new_folder(table), of=expected)
+            _check(table, files, expected)
             appends[table] = files
         rejects = [ready for ready in prepared if ready.counts.quarantined]
         if rejects:
