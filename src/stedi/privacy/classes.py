@@ -7,6 +7,7 @@ the key: the pseudonym is an indirect identifier, not a direct one. SQLGlot reso
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -145,8 +146,18 @@ def _names(scope: Scope) -> list[str]:
     return [name.lower() for name in _query(scope).named_selects]
 
 
-_passed: set[tuple[str, ...]] = set()
-"""Fingerprints of graphs that this process has found right: following their columns takes some 50 ms."""
+CHECKED = "7184bd63a8f78abb"
+"""What `fingerprint` says of the package's own SELECTs, which `tests/test_classes.py` has followed.
+
+So no build has to: importing SQLGlot and following columns takes a fifth of a second."""
+
+_passed = {CHECKED}
+
+
+def fingerprint(graph: Graph) -> str:
+    """Returns 16 hex digits that change when any SELECT of a graph does."""
+    all_of_them = " ".join(f"{table.name}={graph.fingerprint(table.name)}" for table in graph.tables())
+    return hashlib.sha256(all_of_them.encode()).hexdigest()[:16]
 
 
 def check(graph: Graph) -> None:
@@ -161,12 +172,10 @@ def check(graph: Graph) -> None:
         AuditFailed: A direct identifier would reach a table other than the two customers tables, or a training table
             something that identifies beside the pseudonym; or a column cannot be followed.
     """
-    tables = [table.name for table in graph.tables()]
-    fingerprints = tuple(graph.fingerprint(table) for table in tables)
-    if fingerprints in _passed:
+    if fingerprint(graph) in _passed:
         return
     lineage = Lineage(graph)
-    for table in tables:
+    for table in (table.name for table in graph.tables()):
         if table in CUSTOMERS:
             continue
         followed = lineage.origins(table)
@@ -180,7 +189,7 @@ def check(graph: Graph) -> None:
                     f"{table}.{column}: expected {expected}, found its SQL to carry "
                     f"{', '.join('.'.join(origin) for origin in found)} ({kind}) there; nothing was published"
                 )
-    _passed.add(fingerprints)
+    _passed.add(fingerprint(graph))
 
 
 def _may_stand(table: str, origin: Origin) -> bool:

@@ -29,8 +29,8 @@ class Grant:
 
 
 GRANTS: dict[Role, Grant] = {
-    # trains on what may be trained on, and needs nothing else
-    "scientist": Grant(frozenset({"machine_learning_curated"}), frozenset({Class.DIRECT})),
+    # trains on what may be trained on, and needs nothing else; builds let nothing in that would have to be masked
+    "scientist": Grant(frozenset({"machine_learning_curated"}), frozenset()),
     # keeps the lake going: every row of every table, of nobody by name; raw bytes and unknown fields may hold names
     "engineer": Grant(frozenset(COLUMNS), frozenset({Class.DIRECT})),
     # answers to customers and regulators
