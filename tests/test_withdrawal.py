@@ -6,9 +6,13 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,8 +32,10 @@ from lakes import (
     step,
 )
 from stedi import cli
+from stedi.catalog import Catalog
 from stedi.errors import UsageError
 from stedi.lake import Lake
+from stedi.landing import journal
 from stedi.landing.withdrawal import SAME, Withdrawal
 
 NOW = 1_000
@@ -196,6 +202,60 @@ def test_quotes_and_odd_letters_are_letters(built: Lake) -> None:
     odd = ["o'brien@x.example", 'a"; drop table x; --@x.example', "zoe\u0308@x.example", "ZOË@x.example"]
     assert built.withdraw(odd).landed == 3
     assert built.withdraw(["zoë@x.example"]).already == 1
+
+
+@pytest.mark.parametrize("table", ["customers_landing", "landed_files"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_one_that_dies_in_a_commit_is_finished_by_the_next_and_stands_once(
+    built: Lake, monkeypatch: pytest.MonkeyPatch, table: str, moment: str
+) -> None:
+    real = Catalog.append
+
+    def dies(catalog: Catalog, name: str, *arguments: Any, **options: Any) -> Any:
+        if name == table and moment == "before":
+            raise KeyboardInterrupt
+        result = real(catalog, name, *arguments, **options)
+        if name == table:
+            raise KeyboardInterrupt
+        return result
+
+    before = records(built, "customers_landing")
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "append", dies)
+        with pytest.raises(KeyboardInterrupt):
+            withdraw(built, ANA, "new@x.example")
+    assert withdraw(built, ANA, "new@x.example").already == 2
+    assert (records(built, "customers_landing") - before).total() == 2
+    conserved(built)
+
+
+def test_one_that_fails_before_its_journal_leaves_nothing(built: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    before, files = heads(built), {path for path in built.root.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            withdraw(built, ANA)
+    assert heads(built) == before
+    assert {path for path in built.root.rglob("*") if path.is_file()} - files <= {built.root / "land.lock"}
+    assert withdraw(built, ANA).landed == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not let a process change its title")
+def test_an_address_does_not_stay_in_the_list_of_processes(built: Lake) -> None:
+    command = [sys.executable, "-m", "stedi.cli", "--lake", str(built.root), "withdraw", "--yes", ANA, "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        title, ends = b"", time.monotonic() + 20
+        while b"\0*************\0" not in title and time.monotonic() < ends:
+            time.sleep(0.02)
+            title = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        out, _ = process.communicate(b"new@x.example\n")
+    assert ANA.encode() not in title
+    assert b"withdraw\0--yes\0*************\0" in title
+    assert process.returncode == 0
+    assert b"2 withdrawals landed" in out
 
 
 def test_a_withdrawal_survives_maintenance(built: Lake) -> None:

@@ -19,6 +19,7 @@ def withdraw(options: argparse.Namespace) -> int:
     """Lands withdrawals, and builds at once where that is asked for."""
     from stedi.landing import withdrawal
 
+    terminal.conceal(options.addresses)
     lake = opened(options)
     asked = withdrawal.addresses(_addresses(options))
     if not asked:
@@ -49,6 +50,7 @@ def explain(options: argparse.Namespace) -> int:
     """Explains a customer, or rows of a table."""
     from stedi import explain
 
+    terminal.conceal(word for word in (options.address, options.where) if word)
     if (options.address is None) == (options.table is None) or (options.table is None) != (options.where is None):
         raise UsageError("explain: expected an address, or --table with --where")
     if options.table is not None:

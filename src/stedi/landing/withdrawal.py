@@ -102,6 +102,7 @@ def withdraw(
         batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
         folder = root / "tmp" / "landing" / batch
         folder.mkdir(parents=True)
+        journalled = False
         try:
             with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine:
                 progress("write withdrawals", None)
@@ -110,10 +111,14 @@ def withdraw(
                 if landed:
                     appends = _write(engine, catalog, batch, landed)
                     progress("commit", None)
-                    journal.apply(catalog, journal.write(root / "pending", batch, appends))
+                    pending = journal.write(root / "pending", batch, appends)
+                    journalled = True  # from here on the journal decides, not this process
+                    journal.apply(catalog, pending)
         finally:
-            # files of a batch that failed before its journal are nobody's: the next landing removes them
             shutil.rmtree(folder, ignore_errors=True)
+            if not journalled and not journal.place(root / "pending", batch).exists():
+                for table in (CUSTOMER.table, "landed_files"):
+                    shutil.rmtree(catalog.folder(table) / "data" / batch, ignore_errors=True)
     return Withdrawal(len(wanted), landed, unknown, len(wanted) - landed)
 
 
