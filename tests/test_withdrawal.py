@@ -85,6 +85,7 @@ def test_who_withdraws_is_in_no_table_below_landing_and_nobody_else_leaves(built
     before = contents(built)
     ana = built.key().customer_id(ANA)
     assert withdraw(built, " ANA@x.example", ANA) == Withdrawal(customers=1, landed=1, unknown=0, already=0)
+    assert built.plan().leaving == (ana,)
     build(built, NOW)
     for table in BELOW_LANDING:
         assert contents(built)[table] == {row: n for row, n in before[table].items() if row[0] != ana}, table
