@@ -130,6 +130,17 @@ def test_what_is_withheld_and_what_is_anothers_is_told_with_how_many_share_it(la
     assert found.rows["step_trainer_trusted"] == 1
 
 
+def test_an_erased_claimant_shares_a_device_still_and_an_erased_customer_is_told(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain.customer, "claimants", lambda root, key, serial: int(serial == "s1"))
+    monkeypatch.setattr(explain.customer, "erased_at", lambda root, key, address: at(7))
+    found = asked(lake, ANA)
+    assert reasons(found, "step_trainer_trusted") == {"withheld by 2": 1, "delivered again": 1}
+    assert found.erased == at(7)
+    assert reasons(found, "customers_landing") == {"erased": 0}
+
+
 def test_who_never_moved_is_not_curated_and_that_is_why(lake: Lake) -> None:
     found = asked(lake, EVE)
     assert reasons(found, "customers_curated") == {"no accelerometer readings": 1}
@@ -304,7 +315,7 @@ def test_a_row_that_nothing_landed_accounts_for_is_said_to_be_one(lake: Lake, tm
     kinds = dict.fromkeys(rows_made[0], explain.rows.Class.SENSOR)
     with explain.session(lake.catalog, lake.config, lake.catalog.tables(), tmp_path) as engine:
         found = explain.explain_rows(
-            engine, KEY_OF_TESTS, "accelerometer_trusted", rows_made, kinds, NOW, since_consent=True
+            engine, lake.root, KEY_OF_TESTS, "accelerometer_trusted", rows_made, kinds, NOW, since_consent=True
         )
     assert [row.sources for row in found] == [()] * 4
     assert all("nothing landed accounts for it" in row.why for row in found)

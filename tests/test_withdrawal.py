@@ -35,7 +35,7 @@ from stedi import cli
 from stedi.catalog import Catalog
 from stedi.errors import UsageError
 from stedi.lake import Lake
-from stedi.landing import journal
+from stedi.landing import journal, withdrawal
 from stedi.landing.withdrawal import SAME, Withdrawal
 
 NOW = 1_000
@@ -84,7 +84,7 @@ def land(lake: Lake, inbox: Path, *found: dict[str, object]) -> None:
 def test_who_withdraws_is_in_no_table_below_landing_and_nobody_else_leaves(built: Lake) -> None:
     before = contents(built)
     ana = built.key().customer_id(ANA)
-    assert withdraw(built, " ANA@x.example", ANA) == Withdrawal(customers=1, landed=1, unknown=0, already=0)
+    assert withdraw(built, " ANA@x.example", ANA) == Withdrawal(customers=1, landed=1, unknown=0, already=0, erased=0)
     assert built.plan().leaving == (ana,)
     build(built, NOW)
     for table in BELOW_LANDING:
@@ -141,7 +141,7 @@ def test_a_withdrawal_of_somebody_unknown_holds_against_older_records_that_come_
     built: Lake, slate: Slate
 ) -> None:
     inbox, new = slate.inbox(), "new@x.example"
-    assert withdraw(built, "New@X.example") == Withdrawal(customers=1, landed=1, unknown=1, already=0)
+    assert withdraw(built, "New@X.example") == Withdrawal(customers=1, landed=1, unknown=1, already=0, erased=0)
     before = contents(built)
     withheld = build(built, NOW).withheld
     assert contents(built) == before
@@ -173,7 +173,7 @@ def test_withdrawing_twice_adds_nothing(built: Lake) -> None:
     build(built, NOW)
     before = heads(built)
     again = withdraw(built, "new@X.example", f" {ANA} ", at=NOW + SAME)
-    assert again == Withdrawal(customers=2, landed=0, unknown=0, already=2)
+    assert again == Withdrawal(customers=2, landed=0, unknown=0, already=2, erased=0)
     assert heads(built) == before
 
 
@@ -196,7 +196,16 @@ def test_what_is_no_address_is_named_by_its_place_and_nothing_is_landed(built: L
 
 
 def test_no_address_withdraws_nobody(built: Lake) -> None:
-    assert built.withdraw([]) == Withdrawal(0, 0, 0, 0)
+    assert built.withdraw([]) == Withdrawal(0, 0, 0, 0, 0)
+
+
+def test_of_who_was_erased_nothing_is_taken_in_again_unless_they_came_back(
+    built: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(withdrawal, "erased_at", lambda root, key, address: datetime.now(UTC))
+    found = withdraw(built, "New@x.example", ANA)
+    assert found == Withdrawal(customers=2, landed=1, unknown=0, already=0, erased=1)
+    assert not [row for row in records(built, "customers_landing") if row[1] == "new@x.example"]
 
 
 def test_quotes_and_odd_letters_are_letters(built: Lake) -> None:
@@ -303,10 +312,10 @@ def test_the_command_takes_arguments_a_file_and_stdin_and_builds_at_once(
     )
     found = json.loads(out)
     build_found = found.pop("build")
-    assert (code, found) == (0, {"customers": 3, "landed": 3, "unknown": 1, "already": 0})
+    assert (code, found) == (0, {"customers": 3, "landed": 3, "unknown": 1, "already": 0, "erased": 0})
     assert [table["rows"] for table in build_found["tables"]] == [0] * 5
     assert people(built) == set()
-    assert said(ANA, "--yes", "--json")[1].strip().endswith('"already": 1, "build": null}')
+    assert said(ANA, "--yes", "--json")[1].strip().endswith('"already": 1, "erased": 0, "build": null}')
 
 
 def test_the_command_does_nothing_that_nobody_has_said_yes_to(said: Said, built: Lake) -> None:

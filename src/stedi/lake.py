@@ -354,7 +354,9 @@ class Lake:
             explain.session(self.catalog, self.config, self.catalog.tables(), folder) as engine,
         ):
             now = _ms(datetime.now(UTC))
-            explained = explain.explain_rows(engine, self.key(), table, rows, kinds, now, since_consent=since_consent)
+            explained = explain.explain_rows(
+                engine, self.root, self.key(), table, rows, kinds, now, since_consent=since_consent
+            )
         return explained, len(found) > len(rows)
 
     def tables(self) -> tuple[Table, ...]:

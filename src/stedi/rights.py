@@ -31,12 +31,13 @@ def withdraw(options: argparse.Namespace) -> int:
     built = lake.build(wait=True, progress=lambda line: progress(line, None)) if options.build else None
     progress.close()
     if wants_json(options):
-        counts = {key: getattr(done, key) for key in ("customers", "landed", "unknown", "already")}
+        counts = {key: getattr(done, key) for key in ("customers", "landed", "unknown", "already", "erased")}
         terminal.document({**counts, "build": built and build_json(built)})
         return 0
     terminal.line(
         f"{done.customers:,} customers: {done.landed:,} withdrawals landed, {done.unknown:,} of them of customers that "
         f"the lake does not know yet; {done.already:,} had just withdrawn"
+        + (f"; {done.erased:,} were erased, and are not taken in again" if done.erased else "")
     )
     if built is None:
         terminal.line("the next `stedi build` removes them from every table below landing")

@@ -6,7 +6,7 @@ Only here does an answer hold a customer's own data: it is asked for by who know
 
 from __future__ import annotations
 
-from stedi.explain.customer import Explanation, Landed, LeftOut, Quarantined, Reason, erased_at, explain, session
+from stedi.explain.customer import Explanation, Landed, LeftOut, Quarantined, Reason, explain, session
 from stedi.explain.render import render, render_rows, rows_to_json, to_json
 from stedi.explain.rows import LIMIT, ExplainedRow, Source
 from stedi.explain.rows import explain as explain_rows
@@ -20,7 +20,6 @@ __all__ = [
     "Quarantined",
     "Reason",
     "Source",
-    "erased_at",
     "explain",
     "explain_rows",
     "render",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from stedi.catalog import Catalog, TableState
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB, literal
 from stedi.explain.landed import Person
+from stedi.privacy.erased import claimants, erased_at
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.tables import ZONES
 
@@ -125,12 +127,6 @@ class Explanation:
     differs: tuple[str, ...]
 
 
-def erased_at(root: Path, key: Key, address: str) -> datetime | None:
-    """Returns when a customer was erased, or None: nobody is, in this version."""
-    del root, key, address
-    return None
-
-
 def explain(
     catalog: Catalog, config: Config, key: Key, root: Path, address: str, now: int, temporary: Path
 ) -> Explanation:
@@ -148,7 +144,7 @@ def explain(
     states = catalog.tables()
     customer_id, normal = key.customer_id(address), normalise(address)
     with session(catalog, config, states, temporary) as engine:
-        person = Person(engine, normal, now)
+        person = Person(engine, normal, now, partial(claimants, root, key))
         quarantined = tuple(_quarantined(engine, normal))
         since_consent = config.readings == "since-consent"
         left_out = list(_left_out(engine, person, since_consent=since_consent))
@@ -214,7 +210,7 @@ def _left_out(engine: DuckDB, person: Person, *, since_consent: bool) -> Iterato
     engine.keep(
         "kept_steps", f"select * from steps where whose = 'theirs' and {kept} and moment >= {floor} and {moved} > 0"
     )
-    for whose, claimants, theirs_left, rest, repeats in engine.rows(
+    for whose, shared_by, theirs_left, rest, repeats in engine.rows(
         f"select whose, case when whose = 'theirs' then 0 else claimants end as n, "
         f"coalesce(sum(copies) filter (where {early}), 0)::bigint, "
         f"coalesce(sum(copies) filter (where not ({early})), 0)::bigint, "
@@ -227,7 +223,7 @@ def _left_out(engine: DuckDB, person: Person, *, since_consent: bool) -> Iterato
             yield from _some("step_trainer_trusted", Reason.NO_READINGS, lost)
         else:
             reason = Reason.ANOTHERS if whose == "another's" else Reason.WITHHELD
-            yield LeftOut("step_trainer_trusted", reason, theirs_left + rest, claimants)
+            yield LeftOut("step_trainer_trusted", reason, theirs_left + rest, shared_by)
     [(still,)] = engine.rows("select count(*) from kept_steps where moment not in (select moment from kept_motions)")
     yield from _some("machine_learning_curated", Reason.NOT_MOVED, still)
 

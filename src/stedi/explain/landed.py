@@ -8,7 +8,7 @@ the names of who shares their devices, are held.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from stedi.engines.duckdb import DuckDB, literal, quoted
@@ -71,6 +71,7 @@ class Person:
         engine: The session.
         normal: The normal form of their address.
         now: The instant at which consent is asked for.
+        erased: How many erased customers claimed a serial number.
 
     Attributes:
         records: Their records, the current one first.
@@ -78,7 +79,7 @@ class Person:
         since: Since when they agree, or None.
     """
 
-    def __init__(self, engine: DuckDB, normal: str, now: int) -> None:
+    def __init__(self, engine: DuckDB, normal: str, now: int, erased: Callable[[str], int]) -> None:
         self.normal = normal
         self.spellings = sorted(spelled(engine, "customers_landing", "email", {normal}))
         self.records = _records(engine, self.spellings, now)
@@ -94,6 +95,8 @@ class Person:
             (literal(serial), str(numbers[who])) for serial, found in sorted(claims.items()) for who in sorted(found)
         ]
         engine.keep("named", values(("serialNumber varchar", "who bigint"), pairs))
+        besides = [(literal(serial), str(erased(serial))) for serial in sorted(claims)]
+        engine.keep("besides", values(("serialNumber varchar", "claimants bigint"), besides))
         engine.keep("motions", _MOTIONS)
         engine.keep("steps", _STEPS)
 
@@ -108,7 +111,10 @@ with readings as (
     select sensorReadingTime as moment, serialNumber, distanceFromObject, count(*) as copies
     from step_trainer_landing where serialNumber in (select serialNumber from named) group by all
 ),
-shares as (select serialNumber, count(*) as claimants from named group by all),
+shares as (
+    select n.serialNumber, count(*) + b.claimants as claimants
+    from named as n join besides as b on n.serialNumber = b.serialNumber group by n.serialNumber, b.claimants
+),
 moved as (
     select distinct m.who, a."timestamp" as moment
     from accelerometer_landing as a join movers as m on a."user" = m.address

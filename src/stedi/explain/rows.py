@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from stedi.contracts import Class
 from stedi.engines.duckdb import DuckDB, literal
 from stedi.explain.landed import Person, listed
+from stedi.privacy.erased import claimants
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.tables import ZONES
 
@@ -57,6 +60,7 @@ class ExplainedRow:
 
 def explain(
     engine: DuckDB,
+    root: Path,
     key: Key,
     table: str,
     rows: Sequence[Row],
@@ -69,6 +73,7 @@ def explain(
 
     Args:
         engine: A session in which every table is readable.
+        root: The lake's folder.
         key: The lake's pseudonym key.
         table: The table.
         rows: The rows, with all columns.
@@ -79,7 +84,7 @@ def explain(
     if ZONES[table] == "landing":
         found = [_landed(engine, key, table, row) for row in rows]
     else:
-        found = list(_below(engine, key, table, rows, now, since_consent=since_consent))
+        found = list(_below(engine, root, key, table, rows, now, since_consent=since_consent))
     return tuple(
         ExplainedRow({n: v for n, v in row.items() if classes[n] is not Class.DIRECT}, customers, why, tuple(sources))
         for row, (customers, why, sources) in zip(rows, found, strict=True)
@@ -110,7 +115,7 @@ def _landed(engine: DuckDB, key: Key, table: str, row: Row) -> Why:
 
 
 def _below(
-    engine: DuckDB, key: Key, table: str, rows: Sequence[Row], now: int, *, since_consent: bool
+    engine: DuckDB, root: Path, key: Key, table: str, rows: Sequence[Row], now: int, *, since_consent: bool
 ) -> Iterator[Why]:
     wanted = {str(row["customer_id"]) for row in rows}
     names: dict[str, str] = {}
@@ -121,7 +126,9 @@ def _below(
     found: dict[int, Why] = {}
     for customer_id in wanted:
         theirs = {place: row for place, row in enumerate(rows) if row["customer_id"] == customer_id}
-        person = Person(engine, names[customer_id], now) if customer_id in names else None
+        person = (
+            Person(engine, names[customer_id], now, partial(claimants, root, key)) if customer_id in names else None
+        )
         for place, row in theirs.items():
             taken = row.get("timestamp", row.get("sensorReadingTime"))
             early = since_consent and person is not None and taken is not None and _ms(taken) < (person.since or 0)

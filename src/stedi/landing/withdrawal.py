@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from stedi.engines.duckdb import DuckDB, literal
 from stedi.errors import UsageError
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
+from stedi.privacy.erased import erased_at
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.records import CUSTOMER
 from stedi.tables import DataFile
@@ -40,16 +41,18 @@ class Withdrawal:
     """What one `withdraw` did.
 
     Attributes:
-        customers: Customers asked for, each once under however many spellings: landed + already.
+        customers: Customers asked for, each once under however many spellings: landed + already + erased.
         landed: Records landed, one a customer.
         unknown: Those of them of whom nothing else is known; they hold against older records that arrive later.
         already: Customers whose last word, as landed, was the same and not a minute old.
+        erased: Customers who were erased and did not come back: nothing of them is taken in again.
     """
 
     customers: int
     landed: int
     unknown: int
     already: int
+    erased: int
 
 
 def addresses(given: Iterable[str]) -> tuple[str, ...]:
@@ -95,7 +98,7 @@ def withdraw(
     """
     wanted = addresses(asked)
     if not wanted:
-        return Withdrawal(0, 0, 0, 0)
+        return Withdrawal(0, 0, 0, 0, 0)
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for a landing", None)):
         journal.finish(catalog, root / "pending")
         now = int(time.time() * 1000) if now is None else now
@@ -106,7 +109,8 @@ def withdraw(
         try:
             with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine:
                 progress("write withdrawals", None)
-                _bind(engine, catalog, key, wanted, now)
+                erased = [address for address in wanted if erased_at(root, key, address) is not None]
+                gone = _bind(engine, catalog, key, wanted, erased, now)
                 [(landed, unknown)] = engine.rows("select count(*), count(*) filter (where not known) from withdrawn")
                 if landed:
                     appends = _write(engine, catalog, batch, landed)
@@ -119,11 +123,15 @@ def withdraw(
             if not journalled and not journal.place(root / "pending", batch).exists():
                 for table in (CUSTOMER.table, "landed_files"):
                     shutil.rmtree(catalog.folder(table) / "data" / batch, ignore_errors=True)
-    return Withdrawal(len(wanted), landed, unknown, len(wanted) - landed)
+    return Withdrawal(len(wanted), landed, unknown, len(wanted) - landed - gone, gone)
 
 
-def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Iterable[str], now: int) -> None:
-    """Makes `withdrawn`: the records to land, in the columns of `customers_landing`, and whether each is `known`."""
+def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], erased: Sequence[str], now: int) -> int:
+    """Makes `withdrawn`: the records to land, in the columns of `customers_landing`, and whether each is `known`.
+
+    Returns:
+        How many of the erased have no record: of them nothing is to be landed.
+    """
     selects = tables.graph().selects
     engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
     engine.pseudonymise("people", selects["people"].sql, key.customer_id)
@@ -144,14 +152,21 @@ def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Iterable[str], now
         f">= greatest(max(lastUpdateDate), {now - SAME})",
     )
     engine.keep(
+        "gone",
+        f"select address from asked where address in ({', '.join(map(literal, erased)) or 'null'}) "
+        "and customer_id not in (select customer_id from current_customers)",
+    )
+    engine.keep(
         "withdrawn",
         "select c.customerName, coalesce(c.email, a.address) as email, c.phone, c.birthDay, c.serialNumber, "
         f"c.registrationDate, greatest({now}::bigint, c.lastUpdateDate) as lastUpdateDate, "
         "null::bigint as shareWithResearchAsOfDate, c.shareWithPublicAsOfDate, c.shareWithFriendsAsOfDate, "
         "c.customer_id is not null as known "
         "from asked as a left join current_customers as c on a.customer_id = c.customer_id "
-        "where a.customer_id not in (select customer_id from settled)",
+        "where a.customer_id not in (select customer_id from settled) and a.address not in (select address from gone)",
     )
+    [(gone,)] = engine.rows("select count(*) from gone")
+    return int(gone)
 
 
 def _write(engine: DuckDB, catalog: Catalog, batch: str, count: int) -> dict[str, tuple[DataFile, ...]]:
