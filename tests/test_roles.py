@@ -14,7 +14,7 @@ from stedi import cli
 from stedi import config as settings
 from stedi.config import Role
 from stedi.contracts import Class
-from stedi.errors import ConfigError, QueryRefused
+from stedi.errors import ConfigError, QueryRefused, UsageError
 from stedi.lake import Lake
 from stedi.privacy.classes import TRAINING
 from stedi.privacy.roles import GRANTS
@@ -110,6 +110,11 @@ def test_a_scientist_sees_no_other_table(lake: Lake, table: str) -> None:
             QueryRefused, match=rf"^The role scientist sees machine_learning_curated .* found {table}\."
         ):
             lake.query(sql, role="scientist")
+
+
+def test_another_role_is_none(lake: Lake) -> None:
+    with pytest.raises(UsageError, match="expected one of scientist, engineer, officer, found 'king'"):
+        lake.query("select 1", role="king")  # type: ignore[arg-type] # a script's own mistake
 
 
 def test_a_name_that_the_statement_defines_itself_is_no_table(lake: Lake) -> None:

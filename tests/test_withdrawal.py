@@ -195,6 +195,10 @@ def test_what_is_no_address_is_named_by_its_place_and_nothing_is_landed(built: L
     assert heads(built) == before
 
 
+def test_one_address_is_not_taken_for_its_letters(built: Lake) -> None:
+    assert built.withdraw(ANA).customers == 1
+
+
 def test_no_address_withdraws_nobody(built: Lake) -> None:
     assert built.withdraw([]) == Withdrawal(0, 0, 0, 0, 0)
 

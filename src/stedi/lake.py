@@ -178,7 +178,7 @@ class Lake:
 
     def withdraw(
         self,
-        addresses: Iterable[str],
+        addresses: str | Iterable[str],
         *,
         now: datetime | None = None,
         progress: Progress = lambda what, share: None,
@@ -189,7 +189,7 @@ class Lake:
         it arrives, and whether the lake knew the customer or not.
 
         Args:
-            addresses: The customers, in any spelling of their addresses.
+            addresses: The customers, in any spelling of their addresses; or one of them.
             now: When they withdraw; the clock's time by default.
             progress: Told what is being done and the share of it that is done.
 
@@ -202,9 +202,8 @@ class Lake:
         from stedi.landing import withdrawal
 
         at = None if now is None else _ms(now)
-        return withdrawal.withdraw(
-            self.catalog, self.config, self.key(), self.root, addresses, now=at, progress=progress
-        )
+        asked = [addresses] if isinstance(addresses, str) else addresses
+        return withdrawal.withdraw(self.catalog, self.config, self.key(), self.root, asked, now=at, progress=progress)
 
     def build(
         self, *, full: bool = False, wait: bool = False, progress: building.Progress = lambda line: None
@@ -281,6 +280,8 @@ class Lake:
         wanted = query.referenced(sql)
         states = [state for state in self.catalog.tables().values() if state.name.lower() in wanted]
         role = role or self.config.query_role
+        if role not in roles.GRANTS:
+            raise UsageError(f"role: expected one of {', '.join(roles.GRANTS)}, found {role!r}")
         grant = roles.GRANTS[role]
         # a name that the statement itself defines stands before any table's
         hidden = [state.name for state in states if state.name not in grant.tables]
