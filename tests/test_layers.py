@@ -38,6 +38,7 @@ ORDER = (
     "output",
     "sandbox",
     "query",
+    "moments",
     "maintain",
     "explain",
     "lake",
