@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from stedi import commands, rights, terminal, upkeep
 from stedi.errors import StediError
@@ -75,10 +76,10 @@ def script() -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of every command."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--lake", metavar="PATH", help="the lake's folder (default: $STEDI_LAKE, then ./lake)")
     common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="stedi",
         description="A consent-aware data lake of step detection data.",
         parents=[common],
@@ -120,8 +121,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--full", action="store_true", help="rebuild everything")
     sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
 
-    sub = command("audit", upkeep.audit, "checks that the tables' files are there and are what was written")
+    sub = command("audit", upkeep.audit, "proves the rules of consent over the tables, and that files are as written")
     sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
+    sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
+
+    sub = command("key", upkeep.key, "shows which pseudonym key the lake has, or gives it another")
+    sub.add_argument(
+        "action", choices=("show", "rotate"), metavar="ACTION", help="show or rotate; neither prints the key itself"
+    )
+    sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, made if it is not there")
 
     command("repair", upkeep.repair, "sets right what audit --files finds damaged, as far as the lake itself can")
 
@@ -204,6 +212,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages name nobody."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with a message that holds no address, whatever the call's words were."""
+        super().error(terminal.unnamed(message))
+
+
 def _version() -> str:
     from stedi import __version__
 
@@ -232,6 +248,7 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
 
 
 def _fail(options: argparse.Namespace, message: str, code: int, kind: str = "") -> int:
+    message = terminal.unnamed(message)
     terminal.say(f"stedi: {message}")
     if commands.wants_json(options):
         terminal.document({"error": {"type": kind, "message": message, "exit": code}})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 _CLEAR = "\r\x1b[K"
+_ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=,;:()\[\]/]+""")
 
 
 def line(text: str) -> None:
@@ -38,6 +40,11 @@ def document(content: object) -> None:
 def say(text: str) -> None:
     """Writes a message beside the results, in the place of a bar that is still there."""
     sys.stderr.write((_CLEAR if sys.stderr.isatty() else "") + text + "\n")
+
+
+def unnamed(text: str) -> str:
+    """Returns a message without the addresses that a call's own words may have put into it: messages are kept."""
+    return _ADDRESS.sub("<address>", text)
 
 
 def escaped(raw: bytes) -> str:
