@@ -337,6 +337,7 @@ class Lake:
                 policy=building.policy(self.config),
                 states=states,
                 pending=pending,
+                besides=self._further_claimants,
                 progress=progress,
             )
         finally:
@@ -404,7 +405,13 @@ class Lake:
             # the tables must be up to date: what they were built from is then what they would be built from
             building.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
             done = rotation.rotate(
-                self.catalog, self.config, self.root, key, None if to is None else Path(to), progress
+                self.catalog,
+                self.config,
+                self.root,
+                key,
+                None if to is None else Path(to),
+                besides=self._further_claimants,
+                progress=progress,
             )
         self.config = Lake.open(self.root).config
         return done
@@ -449,6 +456,10 @@ class Lake:
 
             with self._alone(progress):
                 rotation.finish(self.catalog, self.root, progress)
+
+    def _further_claimants(self, serial: str) -> int:
+        """Returns how many claim a serial number besides the customers of landing, and never move: nobody does."""
+        return 0
 
     def _same_key(self) -> None:
         """Refuses to go on with a key that is no longer the lake's, now that nobody can change it."""
