@@ -451,7 +451,7 @@ class Lake:
 
     def _finish_rotation(self, progress: Progress) -> None:
         """Finishes a change of key that was cut off; one that is alive is waited for."""
-        if (self.root / handover.NAME).exists():
+        if handover.left(self.root):
             from stedi import rotation
 
             with self._alone(progress):

@@ -128,6 +128,7 @@ def rotate(
 
 def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share: None) -> None:
     """Finishes the change of key that is decided, if there is one; doing so twice changes nothing."""
+    handover.sweep(root)
     decided = handover.pending(root)
     if decided is None:
         return
