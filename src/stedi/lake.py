@@ -438,6 +438,7 @@ class Lake:
                 policy=building.policy(self.config),
                 states=states,
                 pending=pending,
+                besides=self._further_claimants,
                 progress=progress,
             )
         finally:
@@ -505,7 +506,13 @@ class Lake:
             # the tables must be up to date: what they were built from is then what they would be built from
             building.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
             done = rotation.rotate(
-                self.catalog, self.config, self.root, key, None if to is None else Path(to), progress
+                self.catalog,
+                self.config,
+                self.root,
+                key,
+                None if to is None else Path(to),
+                besides=self._further_claimants,
+                progress=progress,
             )
         self.config = Lake.open(self.root).config
         return done
@@ -551,11 +558,15 @@ class Lake:
 
     def _finish_rotation(self, progress: Progress) -> None:
         """Finishes a change of key that was cut off; one that is alive is waited for."""
-        if (self.root / handover.NAME).exists():
+        if handover.left(self.root):
             from stedi import rotation
 
             with self._alone(progress):
                 rotation.finish(self.catalog, self.root, progress)
+
+    def _further_claimants(self, serial: str) -> int:
+        """Returns how many claim a serial number besides the customers of landing, and never move: nobody does."""
+        return 0
 
     def _same_key(self) -> None:
         """Refuses to go on with a key that is no longer the lake's, now that nobody can change it."""
