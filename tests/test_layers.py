@@ -39,6 +39,7 @@ ORDER = (
     "sandbox",
     "query",
     "maintain",
+    "erasure",
     "lake",
     "ndjson",
     "crawl",
@@ -48,6 +49,7 @@ ORDER = (
     "terminal",
     "commands",
     "upkeep",
+    "erasures",
     "cli",
     "__main__",
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stedi import build as building
 from stedi import config as settings
@@ -21,7 +21,7 @@ from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings
 from stedi.errors import KeyRefused, LakeError, UsageError
-from stedi.privacy import pseudonyms
+from stedi.privacy import pseudonyms, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stedi.landing import Landing, Progress
     from stedi.landing.quarantine import Quarantine
     from stedi.maintain import Maintenance
+    from stedi.privacy.receipts import Receipt
     from stedi.query import Result
     from stedi.repair import Repair
 
@@ -167,9 +168,10 @@ class Lake:
         """
         from stedi import landing
 
-        self.key()
+        key = self.key()
+        self._finish_erasure(progress)
         return landing.land(
-            self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress
+            self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress, key=key
         )
 
     def build(
@@ -191,12 +193,14 @@ class Lake:
             LakeBusy: Another build is running, and `wait` is False; nothing was done.
         """
         key = self.key()
+        self._finish_erasure(lambda what, share: progress(what))
         with durable.lock(
             self.root / "build.lock",
             wait=wait or durable.is_held(self.root / "maintain.lock"),
             waiting=lambda: progress("waiting for another build"),
             advice="wait for it with --wait, or run this again when it has ended",
         ):
+            tombstones.refuse_unfinished(self.root)
             self._finish_landings()
             grace = self.config.grace_hours * 3600
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
@@ -223,6 +227,8 @@ class Lake:
         """
         from stedi import maintain
 
+        if not dry_run:
+            self._finish_erasure(progress)
         return maintain.maintain(self.catalog, self.config, self.root, dry_run=dry_run, progress=progress)
 
     def query(self, sql: str, *, at: int | str | datetime | None = None) -> Result:
@@ -306,8 +312,54 @@ class Lake:
             durable.lock(self.root / "build.lock", wait=False),
             durable.lock(self.root / "land.lock", wait=False),
         ):
+            tombstones.refuse_unfinished(self.root)
             repaired = repair(self.catalog, threads=self.config.threads, progress=progress)
         return repaired, self.build(wait=True, progress=lambda line: progress(line, None))
+
+    def erase(
+        self,
+        *addresses: str,
+        inbox: Sequence[str | os.PathLike[str]] = (),
+        progress: Progress = lambda what, share: None,
+    ) -> list[dict[str, Any]]:
+        """Erases customers: everything of them leaves the lake and, if it is named, the inbox, and stays out.
+
+        Args:
+            addresses: Their addresses, in any spelling; none only finishes an erasure that was cut off.
+            inbox: Delivered files and folders to rewrite without them.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            The receipts: of an erasure that was cut off and is finished now, if there was one, and of this one.
+
+        Raises:
+            AuditFailed: Something in the lake still holds one of them; the message names the files.
+        """
+        from stedi import erasure
+
+        places = [os.fspath(path) for path in inbox]
+        return erasure.erase(
+            self.catalog, self.config, self.root, self.key(), addresses, delivered=places, progress=progress
+        )
+
+    def preview_erasure(self, *addresses: str) -> dict[str, Any]:
+        """Returns what an erasure would remove: `customers` known, `rows` and `files` by table; changes nothing."""
+        from stedi import erasure
+
+        return erasure.preview(self.catalog, self.config, self.root, self.key(), addresses)
+
+    def receipts(self) -> list[Receipt]:
+        """Returns the receipts of all erasures, oldest first."""
+        return receipts.listed(self.root)
+
+    def verify_receipt(self, named: str) -> tuple[Receipt, bool]:
+        """Returns a receipt, by its id or the path of its file, and whether this lake's key has signed it.
+
+        Raises:
+            UsageError: There is none.
+        """
+        receipt = receipts.find(self.root, named)
+        return receipt, receipts.holds(self.key(), receipt)
 
     def key(self) -> Key:
         """Returns the lake's pseudonym key.
@@ -326,6 +378,11 @@ class Lake:
                 "nothing was read or written"
             )
         return key
+
+    def _finish_erasure(self, progress: Progress) -> None:
+        """Finishes an erasure that was cut off; one that is alive is waited for."""
+        if (self.root / tombstones.PENDING).exists():
+            self.erase(progress=progress)
 
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""

@@ -1,10 +1,11 @@
 -- Grain: one row a serial number and customer who ever named it. Key: serialNumber, customer_id.
--- Rule 6: every landed record claims, of consenting customers and of others, current or superseded.
+-- Rule 6: every landed record claims, of consenting customers and of others, current or superseded. Erased customers
+-- count as claimants who never move.
 select
-    serialNumber,
-    customer_id,
-    person,
-    count(*) over (partition by serialNumber) as claimants
+    n.serialNumber,
+    n.customer_id,
+    n.person,
+    count(*) over (partition by n.serialNumber) + coalesce(e.claimants, 0) as claimants
 from (
     select distinct
         c.serialNumber,
@@ -12,4 +13,5 @@ from (
         p.person
     from customers_landing as c
     inner join people as p on c.email = p.address
-) as named
+) as n
+left join erased_claims as e on n.serialNumber = e.serialNumber
