@@ -34,6 +34,7 @@ NOW = BASE + 4
 
 people = st.sampled_from(worlds.PEOPLE[:3])
 serials = st.sampled_from(worlds.SERIALS[:3])
+addresses = st.one_of(people.flatmap(st.sampled_from), st.sampled_from(worlds.STRANGERS))
 moments = st.integers(1, 4).map(lambda n: BASE + n)
 agreed = st.integers(1, 4).map(lambda n: BASE + n)
 dates = st.one_of(agreed, st.integers(1, 8).map(lambda n: BASE + n))
@@ -213,6 +214,21 @@ class Machine(RuleBasedStateMachine):
         for now in (date, before)[: 1 + back]:
             self._play({"now": now})
             self._play({"build": False})
+
+    @event(3, who=st.lists(addresses, min_size=1, max_size=2), built=st.booleans(), then=then)
+    def are_erased(self, who: list[str], built: bool, then: str) -> None:
+        self._then("land all and build" if built else "wait")
+        self._play({"erase": who})
+        self._then(then)
+
+    @event(2, person=people, later=st.integers(5, 9), serial=serials, then=then)
+    def registers_anew(self, person: Person, later: int, serial: str, then: str) -> None:
+        """After every instant of before: where they were erased, as a new customer."""
+        at = max(self.law.now, BASE + 10) + later
+        record = self._record(
+            person, registrationDate=at, serialNumber=serial, shareWithResearchAsOfDate=BASE + 1, lastUpdateDate=at
+        )
+        self._deliver(then, [record], [self._motion(person[0], at)], [self._step(serial, at, 201)])
 
     @event(2, then=often_build)
     def the_policy_changes(self, then: str) -> None:

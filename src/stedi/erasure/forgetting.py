@@ -111,7 +111,7 @@ class Forgetting:
             )
         if name == "quarantine":
             columns[columns.index('"file"')] = (
-                "coalesce((select masked from masks where masks.name = file), file) as file"
+                "coalesce((select m.masked from masks as m where m.name = leaving.file), leaving.file) as file"
             )
         return f"select {', '.join(columns)} from leaving where not ({THEIRS[name]})"
 
@@ -130,8 +130,9 @@ class Forgetting:
         )
         for file in self._missing(rewritten):
             # known, so that landing it adds nothing; its records are counted with the file that it was
+            texts = ", ".join(map(literal, (file.sha256, file.known_as, file.feed)))
             sql += (
-                f" union all select {', '.join(map(literal, (file.sha256, file.known_as, file.feed)))}, {file.size}::bigint, "
+                f" union all select {texts}, {file.size}::bigint, "
                 f"0::bigint, 0::bigint, 0::bigint, 0::bigint, {literal(self._run)}, instant({self._started})"
             )
         return sql

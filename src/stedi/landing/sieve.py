@@ -61,19 +61,22 @@ class Sieve:
             sql = rows.accepted(table, group)
             self._bar(engine, table, sql)
             if table in self._conditions:
-                counts = f"select _file::varchar, count(*) from ({sql}) where {self._conditions[table]} group by all"
+                counts = (
+                    f"select _file::varchar, count(*) from ({sql}) as r where {self._conditions[table]} group by all"
+                )
                 dropped.update(engine.rows(counts))
         return [self._without(ready, dropped.get(ready.file.sha256, 0)) for ready in prepared]
 
     def kept(self, table: str, sql: str) -> str:
         """Returns a SELECT of accepted records without those that are barred."""
         condition = self._conditions.get(table)
-        return f"select * from ({sql}) where not ({condition})" if condition else sql
+        return f"select * from ({sql}) as r where not ({condition})" if condition else sql
 
     def _bar(self, engine: DuckDB, table: str, sql: str) -> None:
         """Makes the condition under which a table's records are barred, if any can be."""
-        column, moment = (f'"{name}"' for name in _WHOSE[table])
-        values = [value for (value,) in engine.rows(f"select distinct {column} from ({sql})")]
+        # named in full: a bare "user" within a subquery is who runs the engine, not the column
+        column, moment = (f'r."{name}"' for name in _WHOSE[table])
+        values = [value for (value,) in engine.rows(f"select distinct {column} from ({sql}) as r")]
         conditions = []
         if table == "step_trainer_landing":
             marks = {value: tombstones.serial(self._key, value) for value in values}
@@ -81,7 +84,7 @@ class Sieve:
             shared = [value for value, mark in marks.items() if mark in self._known.claims]
             if shared and self._known.moments:
                 among = ", ".join(map(literal, shared))
-                readings = f"select distinct {column}, {moment} from ({sql}) where {column} in ({among})"
+                readings = f"select distinct {column}, {moment} from ({sql}) as r where {column} in ({among})"
                 barred = [
                     (number, at)
                     for number, at in engine.stream(readings)
