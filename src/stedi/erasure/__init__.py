@@ -11,6 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -138,11 +139,14 @@ class _Erasure:
     def _forget(self, engine: DuckDB) -> None:
         catalog, root, key = self._catalog, self._root, self._key
         self._progress("find", None)
-        whereabouts = Whereabouts(engine, catalog, key, self._pending)
+        # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
+        with ThreadPoolExecutor(1) as beside:
+            warm = beside.submit(catalog.warm)
+            whereabouts = Whereabouts(engine, catalog, key, self._pending)
+            found = self._pending.found or whereabouts.found()
+            warm.result()
         if self._pending.found is None:
-            # from here on it will happen
-            self._keep(found=whereabouts.found())
-        found = self._found
+            self._keep(found=found)  # from here on it will happen
         tombstones.write(root, key, tombstones.read(root, key) | found.tombstones)
         moments = (
             frozenset(engine.rows("select serialNumber, moment from erased_moments")) if self._pending.inbox else ()

@@ -26,8 +26,10 @@ PENDING = "erasing.json"
 RECEIPTS = "receipts"
 """The folder of the receipts, in the lake's folder."""
 
-ADDRESS = re.compile(r"""[^\s"'<>{}\[\]()\\,;:|=/]+@[^\s"'<>{}\[\]()\\,;:|=/]+""")
-"""What can be an address in the middle of other text."""
+_BETWEEN = re.compile(r"""[\s"'<>{}\[\]()\\,;:|=/]""")
+"""What ends an address in the middle of other text."""
+_LONGEST = 320
+"""Characters of an address on either side of its `@`, at most (RFC 5321, 4.5.3.1)."""
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?', re.DOTALL)
 _ESCAPE = re.compile(r'\\u([0-9a-fA-F]{4})|\\(["\\/bfnrt])')
 _PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -112,12 +114,24 @@ class Tombstones:
         if record(key, raw) in self.records:
             return True
         text = unescaped(raw.decode("utf-8", "replace"))
-        named = {*ADDRESS.findall(text), *_STRING.findall(raw.decode("utf-8", "replace"))}
+        named = {*addresses(text), *_STRING.findall(raw.decode("utf-8", "replace"))}
         until = [self.people.get(person(key, unescaped(name)), 0) for name in named]
         until += [self.serials.get(serial(key, unescaped(name)), 0) for name in named]
         last = max(until, default=0)
         instants = [int(digits) for digits in _INSTANT.findall(text)]
         return last > 0 and not (instants and min(instants) > last)
+
+
+def addresses(text: str) -> set[str]:
+    """Returns what can be an address in a text."""
+    found = set()
+    at = text.find("@")
+    while at >= 0:
+        before = _BETWEEN.split(text[max(0, at - _LONGEST) : at])[-1]
+        after = _BETWEEN.split(text[at + 1 : at + 1 + _LONGEST], maxsplit=1)[0]
+        found.add(f"{before}@{after}")
+        at = text.find("@", at + 1)
+    return found
 
 
 def unescaped(text: str) -> str:

@@ -22,11 +22,12 @@ from pathlib import Path
 from stedi.engines.duckdb import DuckDB, path_literal, quoted
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key, normalise
-from stedi.privacy.tombstones import ADDRESS, unescaped
+from stedi.privacy.tombstones import addresses, unescaped
 
 _SHORT = 6
 """Below so many characters a text counts only as a whole value or a whole quoted string: `s1` is everywhere."""
 _PIECE = 1 << 22
+_MOST_KNOWN = 1 << 20
 _BEFORE = re.compile(r"[\w.+%-]$")
 _AFTER = re.compile(r"[\w-]|\.(?!(?:jsonl?|ndjson|gz|zst|txt)\b)\w")
 _WHOLE = '"\n'
@@ -64,7 +65,7 @@ class Traces:
             return True
         if any(stands(text, number) for number in self.numbers if number in text and (data or len(number) >= _SHORT)):
             return True
-        return "@" in plain and any(map(self._is_one, set(ADDRESS.findall(plain))))
+        return any(map(self._is_one, addresses(plain)))
 
     def names_file(self, name: str) -> bool:
         """Says whether a file's name holds one of them, be it in the middle of a word."""
@@ -159,9 +160,10 @@ def search(
             continue
         if traces.names_file(name):
             done.found.append(name)
+    clean: set[str] = set()
     for files in tables.values():
-        if _in_parquet(files, traces, engine):
-            done.found += [str(path.relative_to(root)) for path in files if _in_parquet([path], traces, engine)]
+        if _in_parquet(files, traces, engine, clean):
+            done.found += [str(path.relative_to(root)) for path in files if _in_parquet([path], traces, engine, set())]
     return done
 
 
@@ -235,19 +237,41 @@ def _pieces(raw: bytes) -> Iterator[str]:
             yield raw[max(0, start - 4096) : start + _PIECE].decode(encoding, "replace")
 
 
-def _in_parquet(files: Iterable[Path], traces: Traces, engine: DuckDB) -> bool:
-    """Says whether a text or a blob in some Parquet files of one table holds a trace."""
+def _in_parquet(files: Iterable[Path], traces: Traces, engine: DuckDB, clean: set[str]) -> bool:
+    """Says whether a text or a blob in some Parquet files of one table holds a trace.
+
+    Args:
+        files: The files.
+        traces: What to look for.
+        engine: A session.
+        clean: Texts that hold none, so that they are looked at once: most stand in several tables. Grows.
+    """
     source = f"read_parquet([{', '.join(path_literal(str(path)) for path in files)}], hive_partitioning = false)"
     columns = engine.rows(f"select column_name, column_type from (describe select * from {source})")
     texts = [name for name, kind in columns if kind in _TEXTS]
-    return any(traces.found(text) for name in texts for text in values(engine, source, name))
+    found = any(traces.found(text) for name in texts for text in values(engine, source, name, clean))
+    if found:
+        clean.clear()  # it is among them
+    return found
 
 
-def values(engine: DuckDB, source: str, column: str) -> Iterator[str]:
-    """Yields the different values of a column of texts or blobs, many at a time, one a line."""
+def values(engine: DuckDB, source: str, column: str, known: set[str] | None = None) -> Iterator[str]:
+    """Yields the different values of a column of texts or blobs, many at a time, one a line.
+
+    Args:
+        engine: A session.
+        source: What to read, for a FROM.
+        column: The column.
+        known: Values that are left out; those that are yielded are added, as long as they are not too many.
+    """
     held: list[str] = []
     size = 0
     for (value,) in engine.stream(f"select distinct {quoted(column)} from {source} where {quoted(column)} is not null"):
+        if known is not None:
+            if value in known:
+                continue
+            if len(known) < _MOST_KNOWN and isinstance(value, str):
+                known.add(value)
         held.append(as_text(value))
         size += len(held[-1])
         if size > _PIECE:
