@@ -84,6 +84,16 @@ def test_the_build_after_it_has_nothing_to_do_and_a_full_one_changes_nothing(sta
     assert full.withheld == len([107, 109])
 
 
+def test_the_lake_is_whole_afterwards(stage: Stage) -> None:
+    lake, _ = stage.made()
+    erase(lake, ANA)
+    assert not [check for check in lake.audit(files=True) if check.found]
+    after = contents(lake)
+    lake.maintain()
+    assert contents(lake) == after
+    assert {table: len(lake.history(table)) for table in ("customers_landing", "customers_trusted")}
+
+
 def test_a_lake_that_was_not_built_is_rebuilt_by_the_next_build(stage: Stage) -> None:
     lake, folder = stage.made()
     lake.land(deliver(folder, "accelerometer", [motion(BO, 200), motion(ANA, 108)], "late.json"))

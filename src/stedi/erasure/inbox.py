@@ -63,11 +63,13 @@ class _Cut:
         start: Where it starts, in bytes.
         end: Where it ends; None if no record follows.
         records: Start and end of each record in it.
+        separate: Whether something must stand between the two around it: `7` and `7` would be `77`.
     """
 
     start: int
     end: int | None
     records: tuple[tuple[int, int], ...]
+    separate: bool = False
 
 
 def rewrite(
@@ -203,7 +205,7 @@ def _texts(file: delivery.Delivered) -> Iterator[str]:
 def _cuts(file: delivery.Delivered, judge: _Judge) -> Iterator[_Cut]:
     """Yields where records go, from front to back."""
     with delivery.open_regular(file.path, file.name) as raw:
-        before, going = 0, list[tuple[int, int]]()
+        before, closing, going = 0, b"}", list[tuple[int, int]]()
         for record in reader.iter_values(reader.decompressed(raw, file.name), Limits()):
             size = record.raw_size if isinstance(record, Reject) else len(record.raw)
             start, end = record.offset, record.offset + size
@@ -211,9 +213,10 @@ def _cuts(file: delivery.Delivered, judge: _Judge) -> Iterator[_Cut]:
                 going.append((start, end))
                 continue
             if going:
-                yield _Cut(before, start, tuple(going))
+                objects = closing == b"}" and record.raw[:1] == b"{"
+                yield _Cut(before, start, tuple(going), separate=not objects)
                 going = []
-            before = end
+            before, closing = end, record.raw[-1:] if size == len(record.raw) else b""
         if going:
             yield _Cut(before, None, tuple(going))
 
@@ -234,7 +237,8 @@ def _copy(stream: BinaryIO, cuts: Iterable[_Cut], head: bytes, out: BinaryIO) ->
             else:
                 gaps.append(_take(stream, cut.end - at))
                 at = cut.end
-            target.write(joined(gaps, first=cut.start == 0, last=cut.end is None))
+            left = joined(gaps, first=cut.start == 0, last=cut.end is None)
+            target.write(left or (b"\n" if cut.separate and cut.start else b""))
         shutil.copyfileobj(stream, cast(IO[bytes], target), _PIECE)
 
 

@@ -67,11 +67,11 @@ class Traces:
             return True
         return any(map(self._is_one, addresses(plain)))
 
-    def names_file(self, name: str) -> bool:
-        """Says whether a file's name holds one of them, be it in the middle of a word."""
+    def names_file(self, name: str, *, data: bool = True) -> bool:
+        """Says whether a file's name holds one of them, be it in the middle of a word; `data` as in `found`."""
         plain = folded(name)
         known = any(text in plain for text in self.names if "@" in text)
-        return known or any(number in name for number in self.numbers if len(number) >= _SHORT) or self.found(name)
+        return known or any(number in name for number in self.numbers if len(number) >= _SHORT) or self.found(name, data=data)
 
     def _is_one(self, address: str) -> bool:
         if address not in self._known:
@@ -158,7 +158,7 @@ def search(
         elif any(traces.found(text, data=False) for text in _texts(path, kind)):
             done.found.append(name)
             continue
-        if traces.names_file(name):
+        if traces.names_file(name, data=False):
             done.found.append(name)
     clean: set[str] = set()
     for files in tables.values():
