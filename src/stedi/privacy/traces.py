@@ -65,7 +65,7 @@ class Traces:
             return True
         if any(stands(text, number) for number in self.numbers if number in text and (data or len(number) >= _SHORT)):
             return True
-        return any(map(self._is_one, addresses(plain)))
+        return any(map(self.known, addresses(plain)))
 
     def names_file(self, name: str, *, data: bool = True) -> bool:
         """Says whether a file's name holds one of them, be it in the middle of a word; `data` as in `found`."""
@@ -73,7 +73,8 @@ class Traces:
         known = any(text in plain for text in self.names if "@" in text)
         return known or any(number in name for number in self.numbers if len(number) >= _SHORT) or self.found(name, data=data)
 
-    def _is_one(self, address: str) -> bool:
+    def known(self, address: str) -> bool:
+        """Says whether an address, in any spelling, is one of theirs."""
         if address not in self._known:
             self._known[address] = tombstones.person(self.key, address) in self.people
         return self._known[address]
