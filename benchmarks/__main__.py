@@ -274,7 +274,8 @@ def main() -> None:
             out.mkdir()
             followed = increments.run(increments.Bench(STEDI, data.path, out, KEY), options.nights)
             sections[f"bench increments {name}"] = increments.table(*followed)
-            points.append(increments.Point(data.readings, *(line.cost for line in followed[0][:3])))
+            full, _, one, night, *_ = (line.cost for line in followed[0])
+            points.append(increments.Point(data.readings, full, one, night))
             shutil.rmtree(out)
         if options.part in ("all", "erasure") and not options.only:
             out = WORK / "erasure"

@@ -166,3 +166,17 @@ def test_a_free_lock_is_taken_without_a_word(tmp_path: Path) -> None:
         pass
     assert said == []
     assert (tmp_path / "land.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_waiting_for_so_many_seconds_ends_with_a_word_on_who_holds_it(tmp_path: Path) -> None:
+    process = held(tmp_path / "catalog.lock")
+    try:
+        with (
+            pytest.raises(LakeBusy, match=r"catalog\.lock: .*held for 0\.1 seconds"),
+            durable.lock(tmp_path / "catalog.lock", wait=0.1),
+        ):
+            raise AssertionError("two hold it")
+    finally:
+        end(process)
+    with durable.lock(tmp_path / "catalog.lock", wait=0.1):
+        pass

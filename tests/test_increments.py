@@ -16,7 +16,7 @@ from lakes import BELOW_LANDING, Slate, build, contents, customer, deliver, head
 from stedi import build as building
 from stedi.build.changes import Changes
 from stedi.catalog import Catalog
-from stedi.errors import AuditFailed
+from stedi.errors import AuditFailed, DamagedFile
 from stedi.lake import Lake
 from stedi.privacy import consent
 
@@ -142,6 +142,20 @@ def test_who_withdraws_leaves_every_table_in_one_commit_each(lake: Lake, land: C
         assert later is not None
         assert [snapshot.operation for snapshot in later] == ["overwrite"]
     right(lake)
+
+
+def test_rows_that_stay_are_not_written_anew_from_a_damaged_file(lake: Lake, land: Callable[..., None]) -> None:
+    [file] = lake.catalog.files(lake.catalog.table("accelerometer_trusted"))
+    path, before = Path(file.path), heads(lake)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    land("customer", customer("ana@x.example", ..., 200, serialNumber="ana"))
+    landed = heads(lake)
+    with pytest.raises(DamagedFile, match=rf"accelerometer_trusted: data/.*/{path.name}: expected SHA-256"):
+        build(lake, NOW + 1)
+    assert heads(lake) == landed
+    assert {name: landed[name] for name in BELOW_LANDING} == {name: before[name] for name in BELOW_LANDING}
 
 
 def test_who_agrees_again_comes_back_with_readings_of_any_age_and_spelling(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphlib import CycleError
 
 import pytest
+from sqlglot import exp
 
 from stedi import tables
 from stedi.records import CONTRACTS
@@ -94,7 +95,10 @@ def test_inputs_are_the_stored_tables_behind_views() -> None:
 
 def test_inputs_go_through_views_of_views_and_stop_at_tables() -> None:
     drawn = graph(
-        a_v="select 1 from landed", b_v="select 1 from a_v, other", t="select 1 from b_v", u="select 1 from t"
+        a_v="select 1 from landed",
+        b_v="select 1 from a_v join other on true",
+        t="select 1 from b_v",
+        u="select 1 from t",
     )
     assert drawn.inputs("t") == ("landed", "other")
     assert drawn.inputs("u") == ("t",)
@@ -106,6 +110,32 @@ def test_a_name_inside_a_with_is_no_table() -> None:
     assert drawn.selects["t"].reads == {"landed", "lateral_v"}
 
 
+@pytest.mark.parametrize("select", [*GRAPH.selects.values(), *tables.assertions()], ids=lambda select: select.name)
+def test_sqlglot_finds_the_same_tables_in_every_sql_file(select: SqlTable) -> None:
+    tree = select.tree()
+    local = {cte.alias for cte in tree.find_all(exp.CTE)}
+    assert select.reads == {table.name for table in tree.find_all(exp.Table)} - local
+
+
+@pytest.mark.parametrize("select", [*GRAPH.selects.values(), *tables.assertions()], ids=lambda select: select.name)
+def test_reading_another_relation_changes_nothing_else(select: SqlTable) -> None:
+    for name in select.reads:
+        expected = select.tree()
+        for table in expected.find_all(exp.Table):
+            if table.name == name:
+                alias = table.alias or name
+                table.replace(exp.to_table("elsewhere", alias=alias))
+        found = tables.parse(tables.over(select.sql, {name: "elsewhere"}))
+        assert found.sql("duckdb", comments=False) == expected.sql("duckdb", comments=False)
+
+
+def test_a_parameter_becomes_a_literal_and_quotes_in_it_do_no_harm() -> None:
+    sql = "select '$readings' as a -- $readings\nfrom t where $readings = 'all' and b <= $build_started"
+    assert tables.over(sql, {}, {"readings": "it's", "build_started": 7}) == (
+        "select '$readings' as a from t where 'it''s' = 'all' and b <= 7"
+    )
+
+
 def test_a_table_that_reads_itself_in_a_circle_is_refused() -> None:
     with pytest.raises(CycleError):
         graph(a="select 1 from b", b="select 1 from a").order()
@@ -113,7 +143,7 @@ def test_a_table_that_reads_itself_in_a_circle_is_refused() -> None:
 
 def test_comments_and_white_space_do_not_change_a_fingerprint() -> None:
     plain = graph(a_v="select x from landed", t="select x from a_v")
-    dressed = graph(a_v="-- why\nSELECT  x\nFROM landed /* and how */", t="select x -- so\nfrom a_v\n")
+    dressed = graph(a_v="-- why\nselect  x\nfrom landed /* and how */", t="select x -- so\nfrom a_v\n")
     assert plain.fingerprint("t") == dressed.fingerprint("t")
     assert len(plain.fingerprint("t")) == 16
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,7 +73,7 @@ def remove(path: Path) -> None:
 def lock(
     path: Path,
     *,
-    wait: bool,
+    wait: bool | float,
     waiting: Callable[[], None] | None = None,
     advice: str = "try again when it has ended",
 ) -> Iterator[None]:
@@ -80,12 +81,12 @@ def lock(
 
     Args:
         path: The lock's file; made if it is not there, never removed.
-        wait: Whether to wait for another holder.
+        wait: Whether to wait for another holder, or for how many seconds.
         waiting: Called once before waiting.
         advice: What to do where the lock is held and `wait` is False, for the message.
 
     Raises:
-        LakeBusy: Another process holds it and `wait` is False.
+        LakeBusy: Another process holds it and `wait` is False, or it has held it for longer than that.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -96,10 +97,28 @@ def lock(
                 raise LakeBusy(f"{path.parent}: another {path.stem} is running; {advice}") from None
             if waiting is not None:
                 waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if wait is True:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            else:
+                _queue(descriptor, path, wait)
         yield
     finally:
         os.close(descriptor)
+
+
+def _queue(descriptor: int, path: Path, seconds: float) -> None:
+    """Waits for a lock that everybody holds for moments; one held for long is a stopped process's."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise LakeBusy(
+                    f"{path}: expected it to be free in moments, found it held for {seconds:g} seconds by a process "
+                    "that may be stopped; nothing more was committed: end or resume that process, then run this again"
+                ) from None
+            time.sleep(0.005)
 
 
 def hold(folder: Path) -> int:

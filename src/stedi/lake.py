@@ -312,7 +312,6 @@ class Lake:
             durable.lock(self.root / "build.lock", wait=False),
             durable.lock(self.root / "land.lock", wait=False),
         ):
-            tombstones.refuse_unfinished(self.root)
             repaired = repair(self.catalog, threads=self.config.threads, progress=progress)
         return repaired, self.build(wait=True, progress=lambda line: progress(line, None))
 

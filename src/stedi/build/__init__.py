@@ -25,7 +25,7 @@ from stedi.build.changes import Changes
 from stedi.build.planning import Action, Step, policy
 from stedi.build.previewing import Estimate, Plan
 from stedi.build.session import Session
-from stedi.catalog import Catalog, TableState
+from stedi.catalog import Catalog, TableState, checksums
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB, scan
 from stedi.privacy.pseudonyms import Key
@@ -299,7 +299,12 @@ class _Run:
     def _rebuild(self, session: Session, step: Step) -> _Staged:
         name = step.table
         before = self._before[name]
-        files = session.engine.write(name, session.whole(name), self._folder(name))
+        # what it reads bounds what it has, and decides as well as its own rows would
+        of = max(
+            _count(self.staged[read].files) if read in self.staged else _rows(self._before[read])
+            for read in self._graph.inputs(name)
+        )
+        files = session.engine.write(name, session.whole(name), self._folder(name), of=of)
         leaving = self._catalog.files(before)
         return _Staged(step, before, files, files, files, leaving, _count(files), _count(leaving), 0.0)
 
@@ -312,16 +317,23 @@ class _Run:
 
         files = self._catalog.files(before)
         concerned = f"select customer_id from {name}__concerned"
-        leaving = engine.holding(files, "customer_id", concerned)
+        anybody = bool(engine.rows(f"{concerned} limit 1"))
+        leaving = engine.holding(files, "customer_id", concerned) if anybody else ()
         names = ", ".join(f'"{column.name}"' for column in COLUMNS[name])
-        held = scan(leaving, COLUMNS[name])
         # before the table is bound anew: what is worked out reads it as it was
         added = engine.write(name, f"select {names} from {name}__insert", self._folder(name))
         kept: tuple[DataFile, ...] = ()
         if leaving:
+            # a flipped bit must not be written anew, under a checksum that says that all is well
+            checksums.check(self._catalog.folder(name), [file.path for file in leaving])
+            held = scan(leaving, COLUMNS[name])
             keep = f"select {names} from ({held}) where customer_id not in ({concerned})"
-            kept = engine.write(name, keep, self._folder(name, kept=True))
-        engine.keep(f"{name}__gone", f"select distinct customer_id from ({held}) where customer_id in ({concerned})")
+            kept = engine.write(name, keep, self._folder(name, kept=True), of=_rows(before))
+            engine.keep(
+                f"{name}__gone", f"select distinct customer_id from ({held}) where customer_id in ({concerned})"
+            )
+        else:
+            engine.view(f"{name}__gone", "select null::varchar as customer_id where false")
         stay = tuple(file for file in files if file not in leaving)
         removed = _count(leaving) - _count(kept)
         return _Staged(

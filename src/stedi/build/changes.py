@@ -22,6 +22,10 @@ MOMENTS = {
 }
 """The column that tells when a reading was taken, of each table of readings below landing."""
 
+_NO_SHARED = (
+    "select null::bigint as sensorReadingTime, null::varchar as serialNumber, null::bigint as distanceFromObject, "
+    "null::bigint as matches, null::varchar as customer_id, null::bigint as person where false"
+)
 _SHARED = "serialNumber in (select serialNumber from claims where claimants > 1)"
 
 
@@ -102,28 +106,23 @@ class Changes:
         self._add_new("accelerometer_trusted", fresh)
 
     def _customers_curated(self, started: int) -> None:
-        engine = self._engine
-        everybody = " union ".join(
-            f"select customer_id from {table}__{what}"
-            for table in ("customers_trusted", "accelerometer_trusted")
-            for what in ("added", "gone")
-        )
-        engine.keep("customers_curated__scope", everybody)
-        # who is concerned for new readings alone has one among them
-        whole = any(
-            self._any(f"{name}")
-            for name in ("customers_trusted__added", "customers_trusted__gone", "accelerometer_trusted__gone")
-        )
-        engine.view(
-            "customers_trusted__scope_curated",
-            "select * from customers_trusted where customer_id in (select customer_id from customers_curated__scope)",
-        )
+        engine, name = self._engine, "customers_curated"
+        turned = ("customers_trusted__added", "customers_trusted__gone", "accelerometer_trusted__gone")
+        if any(self._any(relation) for relation in turned):
+            everybody = (
+                f"select customer_id from {relation}" for relation in (*turned, "accelerometer_trusted__added")
+            )
+            engine.keep(f"{name}__scope", " union ".join(everybody))
+            scope, motions = f"customer_id in (select customer_id from {name}__scope)", "accelerometer_trusted"
+        else:
+            # nobody's record has changed, and who has new readings has one among them: they can only come
+            engine.view(f"{name}__scope", "select null::varchar as customer_id where false")
+            scope, motions = f"customer_id not in (select customer_id from {name})", "accelerometer_trusted__added"
+        engine.view("customers_trusted__scope_curated", f"select * from customers_trusted where {scope}")
         fresh = self._session.over(
-            "customers_curated",
-            customers_trusted="customers_trusted__scope_curated",
-            accelerometer_trusted="accelerometer_trusted" if whole else "accelerometer_trusted__added",
+            name, customers_trusted="customers_trusted__scope_curated", accelerometer_trusted=motions
         )
-        self._compare("customers_curated", fresh)
+        self._compare(name, fresh)
 
     def _step_trainer_trusted(self, started: int) -> None:
         engine = self._engine
@@ -169,8 +168,12 @@ class Changes:
             "and customer_id in (select customer_id from customers_curated)",
         )
         among = "serialNumber in (select serialNumber from serials__anew)"
-        domain = f"({among} or ({at_moments}))" if self._any("serials__anew") else f"({at_moments})"
-        self._shared("scope", f"{domain} and {_SHARED}")
+        anew = self._any("serials__anew")
+        domain = f"({among} or ({at_moments}))" if anew else f"({at_moments})"
+        if anew:
+            self._shared("scope", f"{domain} and {_SHARED}")
+        else:
+            engine.view("shared_readings__scope", "select * from shared_readings__stirred")
         self._shared("before", f"{domain} and {_SHARED}", old=True)
         engine.view("step_trainer_landing__scope", f"select * from step_trainer_landing where {domain}")
         fresh = self._session.over(
@@ -232,6 +235,9 @@ class Changes:
         engine, state = self._engine, "__old" if old else ""
         steps, motions = f"step_trainer_landing__shared_{suffix}", f"accelerometer_landing__shared_{suffix}"
         engine.keep(steps, f"select * from step_trainer_landing{state} where {where}")
+        if not self._any(steps):
+            engine.view(f"shared_readings__{suffix}", _NO_SHARED)
+            return
         near = self._between("timestamp", steps, "sensorReadingTime")
         engine.view(motions, f"select * from accelerometer_landing{state} where true {near}")
         self._wearers(f"wearers__{suffix}", motions)
@@ -266,6 +272,11 @@ class Changes:
         engine, moment = self._engine, MOMENTS[table]
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
         engine.keep(f"{table}__fresh", f"select {names} from ({fresh})")
+        if not self._any(f"{table}__concerned"):
+            near = self._between(moment, f"{table}__fresh", f"epoch_ms({quoted(moment)})", instants=True)
+            known = f"select {names} from {table} where true {near}"
+            engine.view(f"{table}__insert", f"select * from {table}__fresh except {known}")
+            return
         others = f"customer_id not in (select customer_id from {table}__concerned)"
         engine.view(f"{table}__others", f"select * from {table}__fresh where {others}")
         near = self._between(moment, f"{table}__others", f"epoch_ms({quoted(moment)})", instants=True)

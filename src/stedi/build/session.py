@@ -49,8 +49,9 @@ class Session:
         self._catalog, self._key, self._states = catalog, key, states
         self._root = catalog.path.parent
         self._views: set[str] = set()
-        for name, state in states.items():
-            engine.bind(name, catalog.files(state))
+        stored = {name for select in graph.tables() for name in (select.name, *graph.inputs(select.name))}
+        for name in stored:
+            engine.bind(name, catalog.files(states[name]))
 
     def started(self, table: str) -> int:
         """Returns the start of the build that a table was last built by, epoch milliseconds."""

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi import durable
-from stedi.catalog import checksums, entries, snapshots
+from stedi.catalog import checksums, creation, entries, snapshots
+from stedi.catalog.pointers import Pointers
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog
 from stedi.errors import CommitConflict, LakeError
-from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
+from stedi.tables import COLUMNS, ZONES, DataFile
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -44,6 +46,10 @@ _PATIENCE = 30
 """Seconds to wait for another writer of the catalog's file; each holds it for milliseconds."""
 
 
+_QUEUE = 120.0
+"""Seconds to wait for this program's other commits; each takes a hundredth of one."""
+
+
 class Catalog:
     """The tables of one lake folder.
 
@@ -53,7 +59,8 @@ class Catalog:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._sql: LakeCatalog | None = None
+        self._pointers = Pointers(self.path, _PATIENCE)
+        self._commits: LakeCatalog | None = None
 
     @property
     def path(self) -> Path:
@@ -63,37 +70,13 @@ class Catalog:
     def create(self) -> None:
         """Makes the catalog and every table that it lacks."""
         with self._answering("a new lake"):
-            self._create()
+            self._pointers.create()
+            missing = [name for name in COLUMNS if self._pointers.location(name) is None]
+            made = {name: creation.empty(self.folder(name), COLUMNS[name], _PROPERTIES) for name in missing}
+            self._pointers.enter({name: f"file://{path}" for name, path in made.items()})
+        for name, path in made.items():
+            checksums.publish(self.folder(name), f"{path.parent.name}/{path.name}")
         self.path.chmod(0o600)
-
-    def _create(self) -> None:
-        catalog = self._iceberg()
-        catalog.create_namespace_if_not_exists(NAMESPACE)
-        from pyiceberg import types
-        from pyiceberg.schema import Schema
-
-        iceberg_types = {
-            "string": types.StringType(),
-            "long": types.LongType(),
-            "double": types.DoubleType(),
-            "timestamptz": types.TimestamptzType(),
-            "date": types.DateType(),
-            "binary": types.BinaryType(),
-        }
-        for name, columns in COLUMNS.items():
-            fields = [
-                types.NestedField(place, column.name, iceberg_types[column.type], required=False)
-                for place, column in enumerate(columns, start=1)
-            ]
-            table = catalog.create_table_if_not_exists(
-                (NAMESPACE, name),
-                Schema(*fields),
-                location=f"file://{self.folder(name)}",
-                properties=_PROPERTIES,
-            )
-            # PyIceberg stages on a branch only where main has a snapshot: an empty one
-            if table.current_snapshot() is None:
-                self.append(name, (), {})
 
     def folder(self, table: str) -> Path:
         """Returns the folder of a table's files."""
@@ -346,7 +329,7 @@ class Catalog:
     def prune(self, table: str) -> None:
         """Removes the checksums of files that are gone; this program's commits wait meanwhile."""
         folder = self.folder(table)
-        with durable.lock(self._root / "catalog.lock", wait=True):
+        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
             checksums.prune(folder, lambda name: (folder / name).exists())
 
     def restore(self) -> tuple[str, ...]:
@@ -355,25 +338,22 @@ class Catalog:
         Returns:
             The tables whose entries were set; others of a damaged catalog are missing afterwards.
         """
-        with durable.lock(self._root / "catalog.lock", wait=True):
+        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
             found = dict[str, str]()
             if snapshots.whole(self.path):
                 found = snapshots.listed(self.path)
             else:
                 for path in self._root.glob(f"{self.path.name}*"):
                     path.rename(path.with_name(f"damaged-{path.name}"))
-                self._sql = None
-            catalog = self._iceberg()
-            catalog.create_namespace_if_not_exists(NAMESPACE)
+            self._pointers.create()
             self.path.chmod(0o600)
             behind = []
             for name in ZONES:
                 newest = checksums.published(self.folder(name))
                 if newest and (name not in found or snapshots.behind(found[name], newest)):
                     if name in found:
-                        catalog.drop_table((NAMESPACE, name))
-                    with suppress(LakeError, OSError):  # its file is damaged: the entry is made, and an audit sees it
-                        catalog.register_table((NAMESPACE, name), f"file://{self.folder(name)}/{newest}")
+                        self._pointers.drop(name)
+                    self._pointers.enter({name: f"file://{self.folder(name)}/{newest}"})
                     behind.append(name)
         return tuple(behind)
 
@@ -382,7 +362,7 @@ class Catalog:
         found = snapshots.listed(self.path)
         for table in tables:
             if table in found:
-                self._iceberg().drop_table((NAMESPACE, table))
+                self._pointers.drop(table)
             shutil.rmtree(self.folder(table), ignore_errors=True)
         self.create()
 
@@ -391,19 +371,16 @@ class Catalog:
         self._iceberg()
 
     def _iceberg(self) -> LakeCatalog:
-        if self._sql is None:
-            from sqlalchemy import URL
-
+        if self._commits is None:
             from stedi.catalog.commits import LakeCatalog
 
-            uri = URL.create("sqlite", database=str(self.path), query={"timeout": str(_PATIENCE)}).render_as_string()
-            self._sql = LakeCatalog("stedi", uri=uri, **{"py-io-impl": "stedi.catalog.files.LocalFileIO"})
-        return self._sql
+            self._commits = LakeCatalog(self._pointers)
+        return self._commits
 
     @contextmanager
     def _committing(self, table: str) -> Iterator[Table]:
         """Gives a table to change. This program's commits queue: conflicts are with other programs alone."""
-        with durable.lock(self._root / "catalog.lock", wait=True):
+        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
             with self._answering(table):
                 yield self._load(table)
             self._iceberg().note()
@@ -411,20 +388,18 @@ class Catalog:
     @contextmanager
     def _answering(self, what: str) -> Iterator[None]:
         """Has the disk know of a commit before the block ends; turns SQLite's refusals into one clear line."""
-        from sqlalchemy.exc import OperationalError
-
         try:
             yield
-        except OperationalError as error:
+        except sqlite3.OperationalError as error:
             raise LakeError(
-                f"Cannot commit to {what}: catalog.db cannot be written ({error.orig}); the table is as it was "
+                f"Cannot commit to {what}: catalog.db cannot be written ({error}); the table is as it was "
                 "or as it should be. Run the command again when no other program holds the file and the disk has space."
             ) from error
         # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
         durable.sync(self._root)
 
     def _load(self, table: str) -> Table:
-        return self._iceberg().load_table((NAMESPACE, table))
+        return self._iceberg().load_table(table)
 
     def _commit_table(
         self, table: str, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]

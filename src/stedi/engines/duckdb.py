@@ -6,7 +6,7 @@ Files are registered with the catalog afterwards, so they carry Iceberg field id
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from stedi.errors import LakeError
 from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile, over
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
 _BOUNDED = {"long", "double"}
@@ -26,10 +25,12 @@ _MEMORY = (
     "the engine needs more memory or disk than it may take: raise engine.memory in lake.toml, or free disk "
     "space; nothing was published"
 )
-_ROW_GROUPS = 8
-"""Row groups a file, a million rows: taking out a few customers rewrites the files that hold them, not the table."""
-FILE_ROWS = _ROW_GROUPS * 122_880
-"""Rows of a file at most."""
+_GROUP = 122_880
+"""Rows of a row group; a file has whole ones."""
+_GROUPS = 8
+"""Row groups of a file at most, a million rows."""
+_FILES = 64
+"""Files of a table, until its files are as large as they may be."""
 _WILDCARDS = frozenset("*?[")
 
 
@@ -97,25 +98,31 @@ class DuckDB:
             sql: A SELECT of one column, `address`, each once.
             customer_id: The pseudonym of an address.
         """
-        import pyarrow as pa
-        import pyarrow.dataset  # else DuckDB does, and loses an interrupt that comes meanwhile
-
-        self.keep(view, f"select address from ({sql})")
+        name = quoted(view)
         self._execute("create table if not exists persons (address varchar, customer_id varchar, person bigint)")
-        self._execute("create or replace temp table strangers (address varchar, customer_id varchar)")
-        unknown = f"select address from {quoted(view)} where address not in (select address from persons)"
-        for batch in self._batches(self._cursor(unknown)):
-            ids = [customer_id(address) for address in batch.column(0).to_pylist()]
-            found = pa.table({"address": batch.column(0), "customer_id": pa.array(ids, pa.string())})
-            self.connection.register("pseudonymised", found)
-            self._execute("insert into strangers select * from pseudonymised")
-            self.connection.unregister("pseudonymised")
-        self._execute(
-            "insert into persons select s.address, s.customer_id, coalesce(p.person, (select count(*) from persons) + "
-            "dense_rank() over (order by s.customer_id)) from strangers as s left join "
-            "(select distinct customer_id, person from persons) as p on s.customer_id = p.customer_id"
-        )
-        self.keep(view, f"select address, customer_id, person from {quoted(view)} join persons using (address)")
+        known = "select a.address, p.customer_id, p.person from ({}) as a left join persons as p using (address)"
+        self.keep(view, known.format(sql))
+        new = False
+        for batch in self._batches(self._cursor(f"select rowid, address from {name} where person is null")):
+            if not new:
+                self._execute("create or replace temp table strangers (address varchar, customer_id varchar)")
+                new = True
+            # as text, split again there: lists of parameters take a hundred times as long, Arrow an import
+            places = " ".join(str(place) for place, _ in batch)
+            ids = " ".join(customer_id(address) for _, address in batch)
+            self._execute(
+                f"insert into strangers select v.address, i.id from {name} as v inner join (select "
+                "unnest(string_split($1, ' '))::bigint as place, unnest(string_split($2, ' ')) as id) as i "
+                "on v.rowid = i.place",
+                [places, ids],
+            )
+        if new:
+            self._execute(
+                "insert into persons select s.address, s.customer_id, coalesce(p.person, "
+                "(select count(*) from persons) + dense_rank() over (order by s.customer_id)) from strangers as s "
+                "left join (select distinct customer_id, person from persons) as p on s.customer_id = p.customer_id"
+            )
+            self.keep(view, known.format(f"select address from {name}"))
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
@@ -138,7 +145,7 @@ class DuckDB:
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""
         for batch in self._batches(self._execute(sql)):
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            yield from batch
 
     def prepare(self, sql: str, parameters: Mapping[str, str | int], relations: Mapping[str, str] | None = None) -> str:
         """Returns a SELECT of the lake's dialect, which is DuckDB's, with its `$parameters` filled in as literals.
@@ -153,13 +160,14 @@ class DuckDB:
         """
         return over(sql, relations or {}, parameters)
 
-    def write(self, table: str, sql: str, folder: Path) -> tuple[DataFile, ...]:
+    def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder.
 
         Args:
             table: The table whose columns the SELECT has, by name, in any order.
             sql: The SELECT, prepared.
             folder: A folder that does not exist yet.
+            of: About how many rows the table has in all, which says how many a file may have.
 
         Returns:
             The files, synced; none if there are no rows.
@@ -174,7 +182,7 @@ class DuckDB:
         durable.folder(folder.parent)
         written = self._execute(
             f"copy (select {names} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "
-            f"compression_level 1, per_thread_output true, row_groups_per_file {_ROW_GROUPS}, "
+            f"compression_level 1, per_thread_output true, row_groups_per_file {file_rows(of) // _GROUP}, "
             f"field_ids {{{ids}}}, return_stats true)"
         ).fetchall()
         files = []
@@ -200,19 +208,15 @@ class DuckDB:
                 f"expected {[expected.get(name) for name in wrong]}, found {[found.get(name) for name in wrong]}"
             )
 
-    def _execute(self, sql: str) -> DuckDBPyConnection:
+    def _execute(self, sql: str, parameters: Sequence[str] = ()) -> DuckDBPyConnection:
         with _failures():
-            return self.connection.execute(sql)
+            return self.connection.execute(sql, parameters)
 
-    def _batches(self, result: DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa  # noqa: F401 - as in `pseudonymise`
-
-        with _failures():
-            batches = iter(result.to_arrow_reader(1 << 14))
+    def _batches(self, result: DuckDBPyConnection) -> Iterator[list[tuple[Any, ...]]]:
         while True:
             with _failures():
-                batch = next(batches, None)
-            if batch is None:
+                batch = result.fetchmany(1 << 14)
+            if not batch:
                 return
             yield batch
 
@@ -244,11 +248,15 @@ def _failures() -> Iterator[None]:
         raise LakeError(f"the engine cannot read or write a file: {cause}; nothing was published") from error
     except duckdb.Error as error:
         raise LakeError(f"the engine refused a statement ({type(error).__name__}); nothing was published") from error
-    except OSError as error:
-        # Arrow passes on what DuckDB finds in the middle of a stream as its own, values and all
-        if str(error).startswith("Out of Memory"):
-            raise LakeError(_MEMORY) from error
-        raise LakeError("the engine failed in the middle of a result; nothing was published") from error
+
+
+def file_rows(of: int) -> int:
+    """Returns how many rows a file may have, of a table of so many.
+
+    Few enough that taking out some customers rewrites the files that hold them, not the table; not so few that a large
+    table has more files than are opened quickly.
+    """
+    return _GROUP * min(_GROUPS, max(1, of // (_FILES * _GROUP)))
 
 
 def scan(files: Iterable[DataFile], columns: Iterable[Column]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from stedi import tables
-from stedi.catalog import Catalog, TableState
+from stedi.catalog import Catalog, TableState, checksums
 from stedi.catalog.mentions import Mentions, mentions
 from stedi.catalog.snapshots import local_path
 from stedi.engines.duckdb import DuckDB, literal, path_literal, quoted, scan
@@ -72,7 +72,11 @@ class Whereabouts:
             self.tombstones = self.tombstones | Tombstones(records=marks)
 
     def found(self) -> Found:
-        """Returns what the first phase finds."""
+        """Returns what the first phase finds.
+
+        Raises:
+            DamagedFile: A file that would be written anew is not what was written.
+        """
         rows: dict[str, int] = {}
         tainted: dict[str, tuple[str, ...]] = {}
         counts: dict[str, list[int]] = {}
@@ -83,6 +87,8 @@ class Whereabouts:
             rows[name] = sum(count for path, (count, _) in holding.items() if path in current)
             mentioned += sum(count for path, (_, count) in holding.items() if path in current)
             tainted[name] = tuple(sorted(holding))
+            # a flipped bit must not be written anew, under a checksum that says that all is well
+            checksums.check(self._catalog.folder(name), holding.keys() & current)
             if name in THEIRS and ZONES[name] == "landing" and rows[name]:
                 content = "sha256" if name == "quarantine" else "_file"
                 for sha256, count in self.engine.rows(

@@ -86,7 +86,7 @@ class Forgetting:
         added: tuple[DataFile, ...] = ()
         if leaving or rewritten:
             self._engine.bind("leaving", leaving, table=name)
-            added = self._engine.write(name, self._remaining(name, rewritten), folder)
+            added = self._engine.write(name, self._remaining(name, rewritten), folder, of=current.total("records"))
             self._check(name, leaving, added, len(self._missing(rewritten)) if name == "landed_files" else 0)
         paths = [file.path for file in leaving]
         self._catalog.erase(name, added, paths, {**lineage, ERASURE: self._run}, base=current.id)

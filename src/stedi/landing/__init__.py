@@ -293,10 +293,11 @@ class _Batch:
             if not group:
                 continue
             self._progress(f"write {table}", None)
+            expected = sum(ready.counts.accepted for ready in group)
             sql = rows.accepted(table, group)
             sql = self._sieve.kept(table, sql) if self._sieve else sql
-            files = engine.write(table, sql, self._new_folder(table))
-            _check(table, files, sum(ready.counts.accepted for ready in group))
+            files = engine.write(table, sql, self._new_folder(table), of=expected)
+            _check(table, files, expected)
             appends[table] = files
         rejects = [ready for ready in prepared if ready.counts.quarantined]
         if rejects:

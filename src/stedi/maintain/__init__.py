@@ -168,7 +168,8 @@ class _Run:
                 order = " order by 1, 2" if COLUMNS[name][0].name == "customer_id" else ""
                 for number, group in enumerate(compaction.groups):
                     engine.bind(name, group)
-                    files = engine.write(name, f"select * from {quoted(name)}{order}", folder / str(number))
+                    sql = f"select * from {quoted(name)}{order}"
+                    files = engine.write(name, sql, folder / str(number), of=current.total("records"))
                     expected, found = (sum(file.rows for file in side) for side in (group, files))
                     if found != expected:
                         raise LakeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stedi.engines.duckdb import FILE_ROWS
+from stedi.engines.duckdb import file_rows
 from stedi.tables import DataFile
 
 _SMALL = 0.5
@@ -49,7 +49,9 @@ def due(files: Iterable[DataFile], manifests: int, target: int) -> Compaction:
 
 def grouped(files: Iterable[DataFile], target: int) -> tuple[tuple[DataFile, ...], ...]:
     """Returns the small files that are worth rewriting, in groups that make about one file of the target size each."""
-    small = [file for file in files if file.bytes < _SMALL * target and file.rows < _SMALL * FILE_ROWS]
+    files = tuple(files)
+    most = file_rows(sum(file.rows for file in files))
+    small = [file for file in files if file.bytes < _SMALL * target and file.rows < _SMALL * most]
     small.sort(key=lambda file: file.bytes)
     total, worth = 0, 0
     for number, file in enumerate(small, start=1):
@@ -59,7 +61,7 @@ def grouped(files: Iterable[DataFile], target: int) -> tuple[tuple[DataFile, ...
     groups: list[list[DataFile]] = []
     size = rows = 0
     for file in sorted(small[:worth], key=lambda file: file.path):  # which is the order in which they were written
-        if not groups or size + file.bytes > target or rows + file.rows > FILE_ROWS:
+        if not groups or size + file.bytes > target or rows + file.rows > most:
             groups.append([])
             size = rows = 0
         groups[-1].append(file)

@@ -14,6 +14,7 @@ import stat
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from stedi import durable
@@ -45,12 +46,17 @@ class Key:
 
     def customer_id(self, address: str) -> str:
         """Returns the pseudonym of an address: HMAC-SHA-256 of its normal form, first 16 bytes, hex."""
-        return hmac.digest(self.secret, normalise(address).encode("utf-8", "surrogatepass"), "sha256")[:16].hex()
+        return _customer_id(self.secret, address)
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits that tell this key from others and nothing else about it."""
         return hmac.digest(self.secret, b"stedi: fingerprint of the pseudonym key", "sha256")[:8].hex()
+
+
+@lru_cache(1 << 16)  # a build asks for each address a handful of times
+def _customer_id(secret: bytes, address: str) -> str:
+    return hmac.digest(secret, normalise(address).encode("utf-8", "surrogatepass"), "sha256")[:16].hex()
 
 
 def default_file(lake_id: str, environment: Mapping[str, str] | None = None) -> Path:

@@ -71,7 +71,11 @@ class Traces:
         """Says whether a file's name holds one of them, be it in the middle of a word; `data` as in `found`."""
         plain = folded(name)
         known = any(text in plain for text in self.names if "@" in text)
-        return known or any(number in name for number in self.numbers if len(number) >= _SHORT) or self.found(name, data=data)
+        return (
+            known
+            or any(number in name for number in self.numbers if len(number) >= _SHORT)
+            or self.found(name, data=data)
+        )
 
     def known(self, address: str) -> bool:
         """Says whether an address, in any spelling, is one of theirs."""

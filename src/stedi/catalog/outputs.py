@@ -1,0 +1,64 @@
+"""Metadata files as they are written: whole, on disk before they are named, with a line among the checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from types import TracebackType
+
+from stedi import durable
+from stedi.catalog import checksums
+
+
+class Output:
+    """A file under a temporary name that takes its own name, and gets its checksum, once its bytes are on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.partial")
+        self._hash = hashlib.sha256()
+        durable.folder(path.parent)
+        self._stream = open(self._partial, "wb")  # noqa: SIM115 - closed by `close`
+
+    def write(self, b: bytes) -> int:
+        """Adds bytes."""
+        self._hash.update(b)
+        return self._stream.write(b)
+
+    def tell(self) -> int:
+        """Returns how many bytes there are."""
+        return self._stream.tell()
+
+    def close(self) -> None:
+        """Gives the file its name, once, and its checksum."""
+        if self._stream.closed:
+            return
+        try:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            os.replace(self._partial, self._path)
+        except BaseException:
+            self._abandon()
+            raise
+        folder = self._path.parent
+        durable.sync(folder)
+        line = (f"{folder.name}/{self._path.name}", self._hash.hexdigest())
+        # the table's metadata is the last file of a commit: its sync covers the lines of the others
+        checksums.record(folder.parent, [line], sync=self._path.name.endswith(".metadata.json"))
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._partial.unlink(missing_ok=True)
+        self._stream.close()

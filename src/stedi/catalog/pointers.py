@@ -1,0 +1,94 @@
+"""The catalog's SQLite file: for each table the location of its current metadata file.
+
+Written as PyIceberg's SqlCatalog writes it, which reads it too. That class stands on SQLAlchemy, whose import takes
+as long as the rest of a small build.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from stedi.tables import NAMESPACE
+
+_NAME = "stedi"
+"""The catalog's own name, by which its rows are told from those of others in one file."""
+
+_TABLES = """
+create table if not exists iceberg_tables (
+    catalog_name varchar(255) not null,
+    table_namespace varchar(255) not null,
+    table_name varchar(255) not null,
+    metadata_location varchar(1000),
+    previous_metadata_location varchar(1000),
+    iceberg_type varchar(5),
+    primary key (catalog_name, table_namespace, table_name)
+);
+create table if not exists iceberg_namespace_properties (
+    catalog_name varchar(255) not null,
+    namespace varchar(255) not null,
+    property_key varchar(255) not null,
+    property_value varchar(1000) not null,
+    primary key (catalog_name, namespace, property_key)
+);
+"""
+"""The tables that PyIceberg's SqlCatalog keeps, in its version 1."""
+
+_THIS = "catalog_name = ? and table_namespace = ? and table_name = ?"
+
+
+class Pointers:
+    """One such file.
+
+    Args:
+        path: The file; it need not be there for `create`.
+        patience: Seconds to wait for another writer of it.
+    """
+
+    def __init__(self, path: Path, patience: float) -> None:
+        self._path, self._patience = path, patience
+
+    def create(self) -> None:
+        """Makes the file and the tables in it, where they are not there yet."""
+        with self._connected() as connection:
+            connection.executescript(_TABLES)
+            connection.execute(
+                "insert or ignore into iceberg_namespace_properties values (?, ?, 'exists', 'true')", (_NAME, NAMESPACE)
+            )
+
+    def location(self, table: str) -> str | None:
+        """Returns the location of a table's current metadata file, or None if there is no such table."""
+        with self._connected() as connection:
+            found = connection.execute(
+                f"select metadata_location from iceberg_tables where {_THIS}", (_NAME, NAMESPACE, table)
+            ).fetchone()
+        return None if found is None else str(found[0])
+
+    def enter(self, locations: Mapping[str, str]) -> None:
+        """Enters tables that are not there, by the locations of their metadata files, all or none."""
+        rows = [(_NAME, NAMESPACE, table, location) for table, location in locations.items()]
+        with self._connected() as connection:
+            connection.executemany("insert into iceberg_tables values (?, ?, ?, ?, null, 'TABLE')", rows)
+
+    def drop(self, table: str) -> None:
+        """Removes a table's entry, not its files."""
+        with self._connected() as connection:
+            connection.execute(f"delete from iceberg_tables where {_THIS}", (_NAME, NAMESPACE, table))
+
+    def move(self, table: str, before: str, after: str) -> bool:
+        """Has a table point from one metadata file to another; returns whether it did point to the first."""
+        with self._connected() as connection:
+            changed = connection.execute(
+                "update iceberg_tables set metadata_location = ?, previous_metadata_location = ? "
+                f"where {_THIS} and metadata_location = ?",
+                (after, before, _NAME, NAMESPACE, table, before),
+            )
+            return changed.rowcount == 1
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """Gives the file; what the block does is one transaction."""
+        with closing(sqlite3.connect(self._path, timeout=self._patience)) as connection, connection:
+            yield connection
