@@ -30,7 +30,7 @@ from lakes import (
 )
 from stedi.build import session
 from stedi.cli import main
-from stedi.errors import LakeError, UsageError
+from stedi.errors import DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.landing import sieve
 from stedi.privacy import receipts, tombstones
@@ -334,6 +334,23 @@ def test_a_dry_run_counts_and_changes_nothing(stage: Stage) -> None:
     assert found["rows"]["accelerometer_landing"] == 6
     assert found["rows"]["step_trainer_landing"] == 8
     assert {name: state[0] for name, state in tree(lake.root).items()} == {n: s[0] for n, s in before.items()}
+
+
+def test_a_damaged_file_is_not_written_anew(stage: Stage) -> None:
+    lake, _ = stage.made()
+    [path, *_] = sorted((lake.root / "trusted" / "accelerometer_trusted" / "data").rglob("*.parquet"))
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(bytes(raw))
+    before = heads(lake)
+    with pytest.raises(DamagedFile):
+        erase(lake, ANA)
+    assert heads(lake) == before
+    assert not (lake.root / tombstones.PENDING).exists()
+    lake.repair()
+    erase(lake, ANA)
+    assert looked_for(lake, CY)().found
+    conserved(lake)
 
 
 def test_a_copied_lake_is_not_erased_in(stage: Stage, tmp_path: Path) -> None:
