@@ -148,6 +148,16 @@ def test_what_cannot_be_read_to_its_end_is_named_and_stays(folder: Path) -> None
     path.unlink()
 
 
+def test_a_record_of_somebody_else_that_mentions_them_is_named_and_stays(folder: Path) -> None:
+    path = folder / "customer.json"
+    mine, other = json.dumps(THEIRS[1]), json.dumps({**OTHERS[1], "friend": ANA})
+    path.write_text(f"{mine}\n{other}\n")
+    done, [left] = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake")
+    inbox.replace(done)
+    assert (path.read_text(), left.name) == (f"{other}\n", path.name)
+    path.unlink()
+
+
 def test_the_inbox_loses_them_and_landing_it_again_adds_nothing(stage: Stage) -> None:
     lake, delivered = stage.made()
     (delivered / "accelerometer" / "not landed.json").write_text(json.dumps(motion(ANA)) + json.dumps(motion(BO, 150)))
@@ -155,7 +165,7 @@ def test_the_inbox_loses_them_and_landing_it_again_adds_nothing(stage: Stage) ->
     texts = {path: path.read_text().lower().replace(f"jo{ANA}", "") for path in delivered.rglob("*.json")}
     assert not [path for path, text in texts.items() if ANA in text or DEVICE in text]
     assert not [path for path in delivered.rglob("*") if ANA in path.name.lower()]
-    assert receipt["removed"]["delivered"]["unread"] == []
+    assert receipt["removed"]["delivered"]["left"] == []
     assert receipt["removed"]["delivered"]["records"] == 2 + 6 + 6 + 2 + 5 + 1
     before = {table: records(lake, table) for table in LANDING}
     landing = lake.land(delivered)

@@ -43,7 +43,7 @@ def erase(options: argparse.Namespace) -> int:
     else:
         for receipt in receipts:
             _show(receipt)
-    return 1 if any(receipt["removed"].get("delivered", {}).get("unread") for receipt in receipts) else 0
+    return 1 if any(receipt["removed"].get("delivered", {}).get("left") for receipt in receipts) else 0
 
 
 def _addresses(options: argparse.Namespace) -> Iterator[str]:
@@ -90,8 +90,10 @@ def _show(receipt: dict[str, Any]) -> None:
     delivered = removed.get("delivered")
     if delivered:
         terminal.line(f"delivered: {delivered['records']:,} records gone from {delivered['files']:,} files")
-        for name in delivered["unread"]:
-            terminal.say(f"{name}: it cannot be read to its end, and stays as it is: look at it by hand")
+        for name in delivered["left"]:
+            terminal.say(
+                f"{name}: look at it: it cannot be read to its end, or a record of somebody else mentions them"
+            )
     files = sum(scanned["files"].values())
     terminal.line(f"searched {files:,} files, {scanned['bytes']:,} bytes: no trace")
     terminal.line(f"receipt {receipt['id']}")

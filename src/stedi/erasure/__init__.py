@@ -170,7 +170,7 @@ class _Erasure:
             gone["delivered"] = {
                 "files": len(rewritten),
                 "records": sum(file.records for file in rewritten),
-                "unread": [skipped.name for skipped in failed],
+                "left": [skipped.name for skipped in failed],
             }
         self._progress("search every file", None)
         mine = {*held, root / "tmp" / self._pending.run}

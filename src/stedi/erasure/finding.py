@@ -185,11 +185,11 @@ class Whereabouts:
         among = "in (select address from erased_addresses)"
         mine = engine.rows(f"select distinct email, customerName, phone from records where email {among}")
         spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
+        everybody = [(column, f"records where email not {among}") for column in ("customerName", "phone", "email")]
+        everybody.append(("user", f'accelerometer_landing where "user" not {among}'))
         held = [
-            traces.folded(
-                "\n".join(traces.values(engine, f"(select {column} from records where email not {among})", column))
-            )
-            for column in ("customerName", "phone", "email")
+            traces.folded("\n".join(traces.values(engine, f"(select {quoted(column)} from {source})", column)))
+            for column, source in everybody
         ]
         numbers = {number for (number,) in engine.rows("select serialNumber from erased_serials")}
         ids = {id_ for (id_,) in engine.rows("select customer_id from erased_ids")}

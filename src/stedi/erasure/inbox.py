@@ -84,7 +84,8 @@ def rewrite(
         root: The lake's folder, from which nothing is taken.
 
     Returns:
-        The files, and what could not be read to its end, which stays as it is.
+        The files, and those that somebody has to look at: what could not be read to its end stays as it is, and so does
+        a record of somebody else that mentions one of them.
     """
     done: list[Rewritten] = []
     failed: list[Skipped] = []
@@ -93,13 +94,17 @@ def rewrite(
         if isinstance(file, Skipped):
             failed += [file] if file.failed else []
             continue
+        judge = _Judge(traces, moments, serials)
         try:
-            found = _rewritten(file, _Judge(traces, moments, serials))
+            found = _rewritten(file, judge)
+            left = found is not None and _mentions(found, judge)
         except UnreadableFile as error:
             failed.append(Skipped(file.name, str(error).removeprefix(f"{file.name}: "), failed=True))
             continue
         if found is not None:
             done.append(found)
+        if left:
+            failed.append(Skipped(file.name, "a record of somebody else in it mentions one of them", failed=True))
     return done, failed
 
 
@@ -178,6 +183,11 @@ def _rewritten(file: delivery.Delivered, judge: _Judge) -> Rewritten | None:
     size = new.stat().st_size
     records = sum(len(cut.records) for cut in cuts)
     return Rewritten(file.path, new, file.path.with_name(name), known_as, feed, before, _digest(new), size, records)
+
+
+def _mentions(file: Rewritten, judge: _Judge) -> bool:
+    """Says whether a file that was written anew still tells of one of the customers."""
+    return any(map(judge.traces.found, _texts(delivery.Delivered(file.new, file.known_as, None))))
 
 
 def _unnamed(path: Path, judge: _Judge) -> str:

@@ -32,6 +32,8 @@ _BEFORE = re.compile(r"[\w.+%-]$")
 _AFTER = re.compile(r"[\w-]|\.(?!(?:jsonl?|ndjson|gz|zst|txt)\b)\w")
 _WHOLE = '"\n'
 _TEXTS = ("VARCHAR", "BLOB")
+_OURS = frozenset({"feed", "reason", "batch", "sha256", "_file"})
+"""Columns in which the lake's own words stand, and nobody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,11 @@ def of(records: Iterable[tuple[str | None, ...]], others: Callable[[str], bool])
 
     Args:
         records: Address, name, phone of each record.
-        others: Says of a name or phone, folded, whether anybody else has it.
+        others: Says of a name, a phone, or an address that has no `@`, folded, whether anybody else has it.
     """
     found = set()
     for address, *rest in records:
-        if address:
+        if address and ("@" in address or not others(normalise(address))):
             found.add(normalise(address))
         found |= {text for text in (folded(part).strip() for part in rest if part) if text and not others(text)}
     return frozenset(found)
@@ -253,7 +255,7 @@ def _in_parquet(files: Iterable[Path], traces: Traces, engine: DuckDB, clean: se
     """
     source = f"read_parquet([{', '.join(path_literal(str(path)) for path in files)}], hive_partitioning = false)"
     columns = engine.rows(f"select column_name, column_type from (describe select * from {source})")
-    texts = [name for name, kind in columns if kind in _TEXTS]
+    texts = [name for name, kind in columns if kind in _TEXTS and name not in _OURS]
     found = any(traces.found(text) for name in texts for text in values(engine, source, name, clean))
     if found:
         clean.clear()  # it is among them
