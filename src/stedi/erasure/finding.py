@@ -82,19 +82,19 @@ class Whereabouts:
         counts: dict[str, list[int]] = {}
         mentioned = 0
         for name, state in self.states.items():
-            holding = self._holding(name)
             current = {file.path for file in self._catalog.files(state)}
-            rows[name] = sum(count for path, (count, _) in holding.items() if path in current)
-            mentioned += sum(count for path, (_, count) in holding.items() if path in current)
+            holding: set[str] = set()
+            for path, content, count, others in self._holding(name):
+                holding.add(path)
+                if path in current:
+                    rows[name] = rows.get(name, 0) + count
+                    mentioned += others
+                    if content and count:
+                        counts.setdefault(content, [0, 0])[name == "quarantine"] += count
+            rows.setdefault(name, 0)
             tainted[name] = tuple(sorted(holding))
             # a flipped bit must not be written anew, under a checksum that says that all is well
-            checksums.check(self._catalog.folder(name), holding.keys() & current)
-            if name in THEIRS and ZONES[name] == "landing" and rows[name]:
-                content = "sha256" if name == "quarantine" else "_file"
-                for sha256, count in self.engine.rows(
-                    f"select {content}, count(*) from {name} where {THEIRS[name]} group by all"
-                ):
-                    counts.setdefault(sha256, [0, 0])[name == "quarantine"] += count
+            checksums.check(self._catalog.folder(name), holding & current)
         [(customers,)] = self.engine.rows(
             "select count(distinct e.person) from customers_landing as c "
             "inner join erased_addresses as e on c.email = e.address"
@@ -117,6 +117,12 @@ class Whereabouts:
         self.keep("who", ("address", "person"), known)
         people = ", ".join(map(literal, sorted(self._people)))
         self.engine.keep("erased_addresses", f"select address, person from who where person in ({people})")
+        # read once: a landing table is large, and one customer's readings are few
+        self.engine.keep(
+            "erased_motions",
+            'select e.person, a."timestamp" as moment from accelerometer_landing as a '
+            'inner join erased_addresses as e on a."user" = e.address',
+        )
 
     def _devices(self, started: int) -> Tombstones:
         """Makes `erased_serials` and `erased_moments` from the landed records, and returns their tombstones."""
@@ -129,9 +135,8 @@ class Whereabouts:
         engine.keep("erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)")
         engine.keep(
             "erased_moments",
-            'select distinct c.serialNumber, a."timestamp" as moment from accelerometer_landing as a '
-            'inner join erased_addresses as e on a."user" = e.address '
-            "inner join claimed as c on e.person = c.person "
+            "select distinct c.serialNumber, m.moment from erased_motions as m "
+            "inner join claimed as c on m.person = c.person "
             "where c.serialNumber not in (select serialNumber from erased_serials)",
         )
         # a clock that runs ahead dates data after the erasure: they must not come back either
@@ -140,8 +145,7 @@ class Whereabouts:
             "select person, max(moment) from ("
             "select e.person, c.registrationDate as moment from customers_landing as c "
             "inner join erased_addresses as e on c.email = e.address union all "
-            'select e.person, a."timestamp" from accelerometer_landing as a '
-            'inner join erased_addresses as e on a."user" = e.address) group by person'
+            "select person, moment from erased_motions) group by person"
         ):
             people[person] = max(started, last)
         claims: dict[str, set[str]] = {}
@@ -185,8 +189,8 @@ class Whereabouts:
         among = "in (select address from erased_addresses)"
         mine = engine.rows(f"select distinct email, customerName, phone from records where email {among}")
         spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
-        everybody = [(column, f"records where email not {among}") for column in ("customerName", "phone", "email")]
-        everybody.append(("user", f'accelerometer_landing where "user" not {among}'))
+        everybody = [(column, f"records where email not {among}") for column in ("customerName", "phone")]
+        everybody.append(("address", f"who where address not {among}"))
         held = [
             traces.folded("\n".join(traces.values(engine, f"(select {quoted(column)} from {source})", column)))
             for column, source in everybody
@@ -210,6 +214,7 @@ class Whereabouts:
         )
         extras = [(text,) for (text,) in self.engine.stream(unknown) if self.traces.found(text)]
         self.keep("mentions", ("text",), extras)
+        self.others_mention = bool(extras)
         names = (
             f"select distinct file from {self._everywhere('quarantine')} union "
             f"select distinct name from {self._everywhere('landed_files')}"
@@ -241,26 +246,35 @@ class Whereabouts:
         """Returns a relation of all rows of a table, those of older snapshots too."""
         return f"({scan(self.mentions[name].live.values(), COLUMNS[name])})"
 
-    def _holding(self, name: str) -> dict[str, tuple[int, int]]:
-        """Returns the files that hold something of the customers: rows of theirs, and of others that mention them."""
+    def _holding(self, name: str) -> list[tuple[str, str | None, int, int]]:
+        """Returns what the files of a table's snapshots hold of the customers.
+
+        Returns:
+            Of each that holds something, by delivered file in landing tables: path, SHA-256 of the delivered file, rows
+            of theirs, and rows of others that mention them.
+        """
         files = [path for path in self.mentions[name].live if os.path.exists(path)]
         if not files:
-            return {}
+            return []
         theirs = THEIRS.get(name, "false")
-        among = "in (select name from masks)"
-        names = {"quarantine": f"file {among}", "landed_files": f"name {among}"}
-        mentioned = names.get(name, "_extra in (select text from mentions)" if name in _LANDED else "false")
+        mentioned = {
+            "quarantine": "file in (select name from masks)",
+            "landed_files": "name in (select name from masks)",
+            **dict.fromkeys(_LANDED, "_extra in (select text from mentions)" if self.others_mention else "false"),
+        }.get(name, "false")
+        content = {"quarantine": "sha256", **dict.fromkeys(_LANDED, "_file")}.get(name, "null::varchar")
         paths = ", ".join(map(path_literal, files))
-        rows = self.engine.rows(
-            f"select filename, count(*) filter (where {theirs}), "
+        return self.engine.rows(
+            f"select filename, {content} as content, count(*) filter (where {theirs}), "
             f"count(*) filter (where not ({theirs}) and {mentioned}) "
             f"from read_parquet([{paths}], filename = true, hive_partitioning = false) "
-            f"where {theirs} or {mentioned} group by filename"
+            f"where {theirs} or {mentioned} group by all"
         )
-        return {path: (count, others) for path, count, others in rows}
 
     def _withheld(self) -> int:
         """Returns how many withheld readings go: those of moments at which more than one claimant moved."""
+        if not self.engine.rows("select 1 from erased_moments limit 1"):
+            return 0
         [(count,)] = self.engine.rows(
             "select count(*) from (select distinct s.serialNumber, s.sensorReadingTime, s.distanceFromObject "
             "from step_trainer_landing as s inner join (select m.serialNumber, m.moment from erased_moments as m "

@@ -105,7 +105,7 @@ class Forgetting:
         if name == "landed_files":
             return self._ledger(rewritten)
         columns = [quoted(column.name) for column in COLUMNS[name]]
-        if name in _MENTIONING:
+        if name in _MENTIONING and self._whereabouts.others_mention:
             columns[columns.index('"_extra"')] = (
                 "case when _extra in (select text from mentions) then null else _extra end as _extra"
             )
