@@ -56,6 +56,8 @@ def _addresses(options: argparse.Namespace) -> Iterator[str]:
             lines += options.file.read_text("utf-8").splitlines()
         except UnicodeDecodeError:
             raise UsageError("--file: expected UTF-8 text, an address a line, found other bytes") from None
+        except OSError as error:
+            raise UsageError(f"--file: expected a readable file, found none ({error.strerror})") from None
     yield from (line.strip() for line in lines if line.strip())
 
 

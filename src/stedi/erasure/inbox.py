@@ -87,24 +87,26 @@ def rewrite(
         The files, and those that somebody has to look at: what could not be read to its end stays as it is, and so does
         a record of somebody else that mentions one of them.
     """
+    judge = _Judge(traces, moments, frozenset(number for number, _ in moments))
     done: list[Rewritten] = []
     failed: list[Skipped] = []
-    serials = frozenset(number for number, _ in moments)
     for file in delivery.walk(paths, avoid=root):
         if isinstance(file, Skipped):
-            failed += [file] if file.failed else []
+            name = "a file named after one of them" if traces.names_file(file.name) else file.name
+            failed += [Skipped(name, file.why, file.failed)] if file.failed else []
             continue
-        judge = _Judge(traces, moments, serials)
         try:
             found = _rewritten(file, judge)
             left = found is not None and _mentions(found, judge)
         except UnreadableFile as error:
-            failed.append(Skipped(file.name, str(error).removeprefix(f"{file.name}: "), failed=True))
+            failed.append(Skipped(_said(file, judge), str(error).removeprefix(f"{file.name}: "), failed=True))
             continue
         if found is not None:
             done.append(found)
         if left:
-            failed.append(Skipped(file.name, "a record of somebody else in it mentions one of them", failed=True))
+            failed.append(
+                Skipped(_said(file, judge), "a record of somebody else in it mentions one of them", failed=True)
+            )
     return done, failed
 
 
@@ -188,6 +190,11 @@ def _rewritten(file: delivery.Delivered, judge: _Judge) -> Rewritten | None:
 def _mentions(file: Rewritten, judge: _Judge) -> bool:
     """Says whether a file that was written anew still tells of one of the customers."""
     return any(map(judge.traces.found, _texts(delivery.Delivered(file.new, file.known_as, None))))
+
+
+def _said(file: delivery.Delivered, judge: _Judge) -> str:
+    """Returns what a file is called where it is told of, which may not be by its name."""
+    return _unnamed(file.path, judge) if judge.traces.names_file(file.name) else file.name
 
 
 def _unnamed(path: Path, judge: _Judge) -> str:

@@ -153,24 +153,27 @@ def search(
     """
     done = Search()
     tables: dict[Path, list[Path]] = {}
+
+    def told(path: Path) -> str:
+        name = str(path.relative_to(root))
+        return "a file named after them" if traces.names_file(name, data=False) else name
+
     for path in _files(root, held):
         if path in without:
             continue
         done.bytes += path.lstat().st_size
-        name = str(path.relative_to(root))
         kind = _kind(path)
         done.files[kind] = done.files.get(kind, 0) + 1
         if kind == "parquet":
             tables.setdefault(_table(root, path), []).append(path)
-        elif any(traces.found(text, data=False) for text in _texts(path, kind)):
-            done.found.append(name)
-            continue
-        if traces.names_file(name, data=False):
-            done.found.append(name)
+        if traces.names_file(str(path.relative_to(root)), data=False) or (
+            kind != "parquet" and any(traces.found(text, data=False) for text in _texts(path, kind))
+        ):
+            done.found.append(told(path))
     clean: set[str] = set()
     for files in tables.values():
         if _in_parquet(files, traces, engine, clean):
-            done.found += [str(path.relative_to(root)) for path in files if _in_parquet([path], traces, engine, set())]
+            done.found += [told(path) for path in files if _in_parquet([path], traces, engine, set())]
     return done
 
 
