@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import increments, measure, spark
+from benchmarks import erasure, increments, measure, spark
 from benchmarks.maintained import maintained
 from benchmarks.measure import Cost
 
@@ -231,7 +231,10 @@ def main() -> None:
     parser.add_argument("--readings", type=int, help="another size; the docs stay as they are")
     parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
     parser.add_argument(
-        "--part", choices=("all", "peers", "increments", "maintained"), default="all", help="measure one part (all)"
+        "--part",
+        choices=("all", "peers", "increments", "maintained", "erasure"),
+        default="all",
+        help="measure one part (all)",
     )
     parser.add_argument("--nights", type=int, default=20, help="nightly increments to follow (20)")
     parser.add_argument(
@@ -273,6 +276,12 @@ def main() -> None:
             sections[f"bench increments {name}"] = increments.table(*followed)
             full, _, one, night, *_ = (line.cost for line in followed[0])
             points.append(increments.Point(data.readings, full, one, night))
+            shutil.rmtree(out)
+        if options.part in ("all", "erasure") and not options.only:
+            out = WORK / "erasure"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            sections[f"bench erasure {name}"] = erasure.run(increments.Bench(STEDI, data.path, out, KEY), out)
             shutil.rmtree(out)
     if points:
         sections["bench growth"] = increments.growth(points)

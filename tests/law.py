@@ -8,6 +8,7 @@ A *run* is a list of steps, plain JSON, so that one that broke the law can be ke
 - `{"again": n}`: lands a file that was landed before once more, under another name
 - `{"now": instant}`, `{"readings": policy}`: the clock, forwards or back; the consent policy
 - `{"build": full}`, `{"maintain": true}`
+- `{"erase": [address, ...]}`: customers, known or not; tables that were up to date need no build
 
 `Law` plays steps and holds the lake to the oracle after each build. `Counts` says what the runs have met.
 """
@@ -26,8 +27,10 @@ from typing import Any, Protocol
 import lakes
 import oracle
 import quick
+from stedi import erasure
 from stedi.config import Readings
 from stedi.privacy.pseudonyms import Key
+from stones import Stones
 from worlds import FEEDS
 
 Step = Mapping[str, Any]
@@ -57,8 +60,8 @@ class Published:
 class Subject(Protocol):
     """What the law is held against: a real lake, or something that only says what a lake would hold."""
 
-    def land(self, files: Iterable[Records]) -> None:
-        """Lands new files, in one landing."""
+    def land(self, files: Iterable[Records]) -> int:
+        """Lands new files, in one landing, and says how many records of erased customers were dropped."""
 
     def withdraw(self, addresses: list[str], at: int) -> None:
         """Lands withdrawals by command."""
@@ -74,6 +77,9 @@ class Subject(Protocol):
 
     def maintain(self) -> None:
         """Compacts, expires and removes."""
+
+    def erase(self, addresses: list[str], now: int) -> None:
+        """Erases customers."""
 
 
 class Law:
@@ -95,6 +101,8 @@ class Law:
         self.readings: Readings = "all"
         self._before: Known | None = None
         self._fresh: list[Records] = []
+        self._stones = Stones(key.customer_id)
+        self._built: tuple[int, Readings] | None = None
 
     def play(self, step: Step) -> None:
         """Plays one step.
@@ -130,19 +138,46 @@ class Law:
             case {"maintain": True}:
                 self._subject.maintain()
                 self.met["maintained"] += 1
+            case {"erase": addresses}:
+                self._erase(addresses)
             case _:
                 raise ValueError(step)
+
+    def _erase(self, addresses: list[str]) -> None:
+        people = {self._key.customer_id(address) for address in addresses}
+        known = {self._stones.who(record) for feed in ("customer", "accelerometer") for record in self.landed[feed]}
+        self.met["a known customer erased"] += len(people & known)
+        self.met["an unknown customer erased"] += len(people - known)
+        self.met["a customer erased again"] += len(people & known & self._stones.people.keys())
+        shared = self._stones.moments.copy()
+        left = self._stones.erase(self.landed, people, self.now)
+        self.met["a shared reading erased"] += bool(self._stones.moments - shared)
+        self.met["an erasure of an unbuilt lake"] += self._built != (self.now, self.readings)
+        self._subject.erase(addresses, self.now)
+        for feed, records in left.items():
+            self.landed[feed][:] = records
+        self._before, self._fresh = None, []
+        if self._built == (self.now, self.readings):
+            self._subject.idle(self.now)
+            self._build(full=False)
 
     def _land(self, count: int) -> None:
         files, self.waiting = self.waiting[:count], self.waiting[count:]
         if not files:
             return
-        self._subject.land(files)
+        erased = self._subject.land(files)
         self._files += len(files)
         self._fresh += files
+        barred = 0
         for records in files:
             for feed, found in records.items():
-                self.landed[feed] += found
+                stays = [record for record in found if not self._stones.bars(feed, record)]
+                self.landed[feed] += stays
+                barred += len(found) - len(stays)
+        self.met["an erased customer's record came again"] += barred
+        self._built = None
+        if erased != barred:
+            raise Broken(f"landing: expected {barred} records of erased customers to be dropped, found {erased}")
 
     def _withdraw(self, addresses: list[str], at: int) -> None:
         self._subject.withdraw(addresses, at)
@@ -156,7 +191,8 @@ class Law:
 
     def _build(self, full: bool) -> None:
         published = self._subject.build(self.now, self.readings, full=full)
-        expected = oracle.tables(self.landed, self.now, self.readings, self._key.customer_id)
+        claims = self._stones.claimants()
+        expected = oracle.tables(self.landed, self.now, self.readings, self._key.customer_id, claims)
         for table in oracle.TABLES:
             wanted, found = Counter(getattr(expected, table)), published.contents[table]
             if found != wanted:
@@ -169,6 +205,7 @@ class Law:
         known = Known(expected, self.now, self.readings, {feed: tuple(found) for feed, found in self.landed.items()})
         self.met.update(_met(self._before, known, self._fresh, full=full, key=self._key))
         self._before, self._fresh = known, []
+        self._built = (self.now, self.readings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +238,13 @@ class RealLake:
         self._seen: set[str] = set()
         self._rows: dict[int, Counter[oracle.Row]] = {}
 
-    def land(self, files: Iterable[Records]) -> None:
+    def land(self, files: Iterable[Records]) -> int:
         paths = [self._written(feed, found) for file in files for feed, found in file.items()]
         landing = self.lake.land(*paths)
-        if landing.skipped or landing.quarantined or landing.seen != sum(file.accepted for file in landing.files):
+        if landing.skipped or landing.quarantined or landing.seen != landing.accepted + landing.erased:
             raise Broken(f"landing: not every record was taken: {landing}")
         self._files += paths
+        return landing.erased
 
     def withdraw(self, addresses: list[str], at: int) -> None:
         before = lakes.rows(self.lake, "customers_landing").total()
@@ -254,6 +292,14 @@ class RealLake:
         self._rows.clear()
         if self._contents() != before:
             raise Broken("maintain: a table has other rows than before")
+
+    def erase(self, addresses: list[str], now: int) -> None:
+        lake = self.lake
+        receipts = erasure.erase(lake.catalog, lake.config, lake.root, lake.key(), addresses, now=now)
+        quick.forget()
+        self._rows.clear()
+        if not receipts[-1]["clean"]:
+            raise Broken("erase: the receipt says that traces are left")
 
     def _written(self, feed: str, records: list[dict[str, object]]) -> Path:
         path = lakes.deliver(self._inbox, feed, records, f"{len(self._seen)}.json")

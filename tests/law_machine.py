@@ -34,6 +34,7 @@ NOW = BASE + 4
 
 people = st.sampled_from(worlds.PEOPLE[:3])
 serials = st.sampled_from(worlds.SERIALS[:3])
+addresses = st.one_of(people.flatmap(st.sampled_from), st.sampled_from(worlds.STRANGERS))
 moments = st.integers(1, 4).map(lambda n: BASE + n)
 agreed = st.integers(1, 4).map(lambda n: BASE + n)
 dates = st.one_of(agreed, st.integers(1, 8).map(lambda n: BASE + n))
@@ -236,6 +237,41 @@ class Machine(RuleBasedStateMachine):
         for now in (date, before)[: 1 + back]:
             self._play({"now": now})
             self._play({"build": False})
+
+    @event(
+        2,
+        who=st.lists(addresses, min_size=1, max_size=2),
+        first=st.sampled_from(["land all and build", "land all", "wait"]),
+        then=then,
+    )
+    def are_erased(self, who: list[str], first: str, then: str) -> None:
+        self._then(first)
+        self._play({"erase": who})
+        self._then(then)
+
+    @event(
+        2,
+        person=people,
+        later=st.integers(5, 9),
+        serial=serials,
+        first=st.sampled_from(["land all and build", "build", "wait"]),
+        again=st.booleans(),
+        then=then,
+    )
+    def is_erased_and_registers_anew(
+        self, person: Person, later: int, serial: str, first: str, again: bool, then: str
+    ) -> None:
+        """After every instant of before, so as a new customer; and is perhaps erased once more."""
+        self._then(first)
+        self._play({"erase": [person[0]]})
+        at = max(self.law.now, BASE + 10) + later
+        record = self._record(
+            person, registrationDate=at, serialNumber=serial, shareWithResearchAsOfDate=BASE + 1, lastUpdateDate=at
+        )
+        self._deliver(then, [record], [self._motion(person[0], at)], [self._step(serial, at, 201)])
+        if again:
+            self._then("land all and build")
+            self._play({"erase": [person[-1]]})
 
     @event(2, then=often_build)
     def the_policy_changes(self, then: str) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import oracle
 from law import Published, Records
 from stedi.config import Readings
 from stedi.privacy.pseudonyms import Key
+from stones import Stones
 from worlds import FEEDS
 
 ML, STEPS, MOTIONS = "machine_learning_curated", "step_trainer_trusted", "accelerometer_trusted"
@@ -32,6 +33,7 @@ class Moment:
         now: The clock.
         readings: The policy.
         key: Whose pseudonyms.
+        erased: How many erased customers claimed each serial number.
     """
 
     world: World
@@ -39,10 +41,11 @@ class Moment:
     now: int
     readings: Readings
     key: Key
+    erased: Mapping[str, int] = field(default_factory=dict)
 
     def right(self) -> oracle.Tables:
         """What the tables must be."""
-        return oracle.tables(self.world, self.now, self.readings, self.key.customer_id)
+        return oracle.tables(self.world, self.now, self.readings, self.key.customer_id, self.erased)
 
     def tables(self) -> Tables:
         """The same, as multisets."""
@@ -69,12 +72,24 @@ class Wrong:
         self._world: World = {feed: [] for feed in FEEDS}
         self._new: World = {feed: [] for feed in FEEDS}
         self._before: Moment | None = None
+        self._stones = Stones(key.customer_id)
 
-    def land(self, files: Iterable[Records]) -> None:
+    def land(self, files: Iterable[Records]) -> int:
+        barred = 0
         for file in files:
             for feed, records in file.items():
-                self._world[feed] += records
-                self._new[feed] += records
+                stays = [record for record in records if not self._stones.bars(feed, record)]
+                self._world[feed] += stays
+                self._new[feed] += stays
+                barred += len(records) - len(stays)
+        return barred
+
+    def erase(self, addresses: list[str], now: int) -> None:
+        """Is right; the next build is a full one."""
+        people = {self._key.customer_id(address) for address in addresses}
+        self._world = {**self._stones.erase(self._world, people, now)}
+        self._new = {feed: [] for feed in FEEDS}
+        self._before = None
 
     def withdraw(self, addresses: list[str], at: int) -> None:
         for address in addresses:
@@ -87,7 +102,7 @@ class Wrong:
 
     def build(self, now: int, readings: Readings, *, full: bool) -> Published:
         world = {feed: list(records) for feed, records in self._world.items()}
-        moment = Moment(world, self._new, now, readings, self._key)
+        moment = Moment(world, self._new, now, readings, self._key, self._stones.claimants())
         before, self._before = self._before, moment
         tables = moment.tables() if before is None or full else self._mutant(before, moment)
         self._new = {feed: [] for feed in FEEDS}

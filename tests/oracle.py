@@ -49,7 +49,9 @@ class Tables:
         return {name: len(getattr(self, name)) for name in TABLES}
 
 
-def tables(world: World, now_ms: int, readings: str, pseudonym: Callable[[str], str]) -> Tables:
+def tables(
+    world: World, now_ms: int, readings: str, pseudonym: Callable[[str], str], erased: Mapping[str, int] | None = None
+) -> Tables:
     """Returns the five tables and the withheld readings.
 
     Args:
@@ -57,6 +59,7 @@ def tables(world: World, now_ms: int, readings: str, pseudonym: Callable[[str], 
         now_ms: The start of the build.
         readings: `all` or `since-consent`.
         pseudonym: The customer id of an email address as delivered.
+        erased: How many erased customers have claimed each serial number.
     """
     if readings not in ("all", "since-consent"):
         raise ValueError(readings)
@@ -80,7 +83,7 @@ def tables(world: World, now_ms: int, readings: str, pseudonym: Callable[[str], 
     }
     curated = {person for person, rows in trusted_motions.items() if rows}
 
-    steps, withheld = owned_steps(world, by_person, motions)
+    steps, withheld = owned_steps(world, by_person, motions, erased or {})
     trusted_steps = [row for row in steps if row[0] in curated and counts_for(str(row[0]), row[1])]
     learning = [
         (person, instant, distance, *motion[1:])
@@ -144,9 +147,15 @@ def withdrawal(
 
 
 def owned_steps(
-    world: World, by_person: Mapping[str, Sequence[Record]], motions: Mapping[str, set[Row]]
+    world: World,
+    by_person: Mapping[str, Sequence[Record]],
+    motions: Mapping[str, set[Row]],
+    erased: Mapping[str, int],
 ) -> tuple[set[Row], set[Row]]:
-    """Rule 6: the readings that belong to somebody, with the owner in front, and those withheld."""
+    """Rule 6: the readings that belong to somebody, with the owner in front, and those withheld.
+
+    An erased customer's claim stands, and they never move.
+    """
     claimants: dict[str, set[str]] = defaultdict(set)
     for person, records in by_person.items():
         for record in records:
@@ -159,7 +168,7 @@ def owned_steps(
         serial, instant = str(reading["serialNumber"]), _integer(reading["sensorReadingTime"])
         row = (instant, serial, _integer(reading["distanceFromObject"]))
         owners = claimants.get(serial, set())
-        if len(owners) > 1:
+        if owners and len(owners) + erased.get(serial, 0) > 1:
             owners = {person for person in owners if instant in moved_at.get(person, ())}
             if len(owners) != 1:
                 withheld.add(row)

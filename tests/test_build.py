@@ -141,7 +141,7 @@ def test_each_reason_to_build_is_given_in_turn(landed: Lake, slate: Slate) -> No
         "step_trainer_trusted": "its SQL has changed",
         "machine_learning_curated": "step_trainer_trusted is rebuilt",
     }
-    under = changed("claims", lambda sql: sql.replace("as named", "as named where true"))
+    under = changed("claims", lambda sql: sql.replace("p.address\n", "p.address where true\n"))
     assert plan(landed, graph=under)["step_trainer_trusted"] == "its SQL has changed"
     comment = changed("customers_trusted", lambda sql: f"-- another word\n{sql}\n\n")
     assert plan(landed, graph=comment) == {}

@@ -42,6 +42,7 @@ ORDER = (
     "maintain",
     "explain",
     "rotation",
+    "erasure",
     "lake",
     "ndjson",
     "crawl",
@@ -52,6 +53,7 @@ ORDER = (
     "commands",
     "upkeep",
     "rights",
+    "erasures",
     "cli",
     "__main__",
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from stedi import commands, rights, terminal, upkeep
+from stedi import commands, erasures, rights, terminal, upkeep
 from stedi.errors import StediError
 
 _INTERRUPTED = 130
@@ -183,6 +183,17 @@ def parser() -> argparse.ArgumentParser:
         "maintain", commands.maintain, "compacts small files, expires old snapshots, removes what nothing uses"
     )
     sub.add_argument("--dry-run", action="store_true", help="only show what would be done")
+
+    sub = command("erase", erasures.erase, "erases customers: nothing of them stays, and nothing of them comes back")
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="a customer's address; - reads them from stdin")
+    sub.add_argument("--file", metavar="FILE", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--inbox", metavar="PATH", action="append", help="rewrite delivered files without them, too")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    choice = sub.add_mutually_exclusive_group()
+    choice.add_argument("--dry-run", action="store_true", help="only show what would be removed")
+    choice.add_argument("--resume", action="store_true", help="finish an erasure that was cut off")
+    choice.add_argument("--list", action="store_true", help="list the receipts")
+    choice.add_argument("--verify", metavar="RECEIPT", help="check a receipt's signature, by its id or file")
 
     sub = command(
         "crawl", commands.crawl, "infers each feed's schema from files and shows where it drifts from the contract"

@@ -9,14 +9,14 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stedi import build as building
 from stedi import config as settings
@@ -25,7 +25,7 @@ from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings, Role
 from stedi.errors import KeyRefused, LakeError, QueryRefused, UsageError
-from stedi.privacy import handover, pseudonyms
+from stedi.privacy import handover, pseudonyms, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from stedi.landing.withdrawal import Withdrawal
     from stedi.maintain import Maintenance
     from stedi.privacy.audit import Proof
+    from stedi.privacy.receipts import Receipt
     from stedi.privacy.risk import Risk
     from stedi.query import Result
     from stedi.repair import Repair
@@ -180,10 +181,10 @@ class Lake:
         """
         from stedi import landing
 
-        self.key()
-        self._finish_rotation(progress)
+        key = self.key()
+        self._finish(progress)
         return landing.land(
-            self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress
+            self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress, key=key
         )
 
     def withdraw(
@@ -214,7 +215,7 @@ class Lake:
         at = None if now is None else _ms(now)
         asked = [addresses] if isinstance(addresses, str) else addresses
         key = self.key()
-        self._finish_rotation(progress)
+        self._finish(progress)
         return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
 
     def build(
@@ -236,7 +237,7 @@ class Lake:
             LakeBusy: Another build is running, and `wait` is False; nothing was done.
         """
         key = self.key()
-        self._finish_rotation(lambda what, share: progress(what))
+        self._finish(lambda what, share: progress(what))
         with durable.lock(
             self.root / "build.lock",
             wait=wait or durable.is_held(self.root / "maintain.lock"),
@@ -244,6 +245,7 @@ class Lake:
             advice="wait for it with --wait, or run this again when it has ended",
         ):
             self._same_key()
+            tombstones.refuse_unfinished(self.root)
             self._finish_landings()
             grace = self.config.grace_hours * 3600
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
@@ -272,7 +274,7 @@ class Lake:
         from stedi import maintain
 
         if not dry_run:
-            self._finish_rotation(progress)
+            self._finish(progress)
         return maintain.maintain(self.catalog, self.config, self.root, dry_run=dry_run, progress=progress)
 
     def query(self, sql: str, *, at: int | str | datetime | None = None, role: Role | None = None) -> Result:
@@ -438,7 +440,7 @@ class Lake:
                 policy=building.policy(self.config),
                 states=states,
                 pending=pending,
-                besides=self._further_claimants,
+                besides=self._further_claimants(key),
                 progress=progress,
             )
         finally:
@@ -498,9 +500,10 @@ class Lake:
         from stedi.landing import journal
 
         key = self.key()
-        self._finish_rotation(progress)
+        self._finish(progress)
         with self._alone(progress):
             self._same_key()
+            tombstones.refuse_unfinished(self.root)
             journal.finish(self.catalog, self.root / "pending")
             leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
             # the tables must be up to date: what they were built from is then what they would be built from
@@ -511,11 +514,57 @@ class Lake:
                 self.root,
                 key,
                 None if to is None else Path(to),
-                besides=self._further_claimants,
+                besides=self._further_claimants(key),
                 progress=progress,
             )
         self.config = Lake.open(self.root).config
         return done
+
+    def erase(
+        self,
+        *addresses: str,
+        inbox: Sequence[str | os.PathLike[str]] = (),
+        progress: Progress = lambda what, share: None,
+    ) -> list[dict[str, Any]]:
+        """Erases customers: everything of them leaves the lake and, if it is named, the inbox, and stays out.
+
+        Args:
+            addresses: Their addresses, in any spelling; none only finishes an erasure that was cut off.
+            inbox: Delivered files and folders to rewrite without them.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            The receipts: of an erasure that was cut off and is finished now, if there was one, and of this one.
+
+        Raises:
+            AuditFailed: Something in the lake still holds one of them; the message names the files.
+        """
+        from stedi import erasure
+
+        places = [os.fspath(path) for path in inbox]
+        self._finish_rotation(progress)
+        return erasure.erase(
+            self.catalog, self.config, self.root, self.key(), addresses, delivered=places, progress=progress
+        )
+
+    def preview_erasure(self, *addresses: str) -> dict[str, Any]:
+        """Returns what an erasure would remove: `customers` known, `rows` and `files` by table; changes nothing."""
+        from stedi import erasure
+
+        return erasure.preview(self.catalog, self.config, self.root, self.key(), addresses)
+
+    def receipts(self) -> list[Receipt]:
+        """Returns the receipts of all erasures, oldest first."""
+        return receipts.listed(self.root)
+
+    def verify_receipt(self, named: str) -> tuple[Receipt, bool]:
+        """Returns a receipt, by its id or the path of its file, and whether this lake's key has signed it.
+
+        Raises:
+            UsageError: There is none.
+        """
+        receipt = receipts.find(self.root, named)
+        return receipt, receipts.holds(self.key(), receipt)
 
     def key(self) -> Key:
         """Returns the lake's pseudonym key.
@@ -564,9 +613,9 @@ class Lake:
             with self._alone(progress):
                 rotation.finish(self.catalog, self.root, progress)
 
-    def _further_claimants(self, serial: str) -> int:
-        """Returns how many claim a serial number besides the customers of landing, and never move: nobody does."""
-        return 0
+    def _further_claimants(self, key: Key) -> Callable[[str], int]:
+        """Returns what tells how many claim a serial number besides the customers of landing, and never move."""
+        return partial(tombstones.read(self.root, key).claimants, key)
 
     def _same_key(self) -> None:
         """Refuses to go on with a key that is no longer the lake's, now that nobody can change it."""
@@ -583,6 +632,12 @@ class Lake:
             # a landing that is half committed before and after has had its journal all the while
             if all(after[name].current == state.current for name, state in states.items()):
                 return states, pending
+
+    def _finish(self, progress: Progress) -> None:
+        """Finishes what was cut off and must not be: a change of key, an erasure; one that is alive is waited for."""
+        self._finish_rotation(progress)
+        if (self.root / tombstones.PENDING).exists():
+            self.erase(progress=progress)
 
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""

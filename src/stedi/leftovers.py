@@ -19,6 +19,10 @@ _RUN = re.compile(r"\d{13}-[0-9a-f]{8}")
 """The id of a build, a landing or a maintenance, and how the names of its folders begin."""
 
 
+_RUNS = ("run", "batch", "maintained", "erasure")
+"""The properties of a snapshot that tell which of them wrote it."""
+
+
 def staged(state: TableState) -> set[str]:
     """Returns a table's branches that builds and landings have staged to; others are somebody's own."""
     return {branch for branch in state.branches if _RUN.fullmatch(branch)}
@@ -40,9 +44,7 @@ def sweep(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
         if staged(state):
             state = catalog.table(name)
         folder = catalog.folder(name) / "data"
-        known = {
-            s.summary.get(key) for s in state.snapshots for key in ("stedi.run", "stedi.batch", "stedi.maintained")
-        }
+        known = {s.summary.get(f"stedi.{run}") for s in state.snapshots for run in _RUNS}
         entries = [(entry, _RUN.match(entry.name)) for entry in folder.iterdir()] if folder.is_dir() else []
         strays = [entry for entry, run in entries if run is None or run[0] not in known]
         if strays:

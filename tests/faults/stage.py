@@ -1,4 +1,4 @@
-"""Five commands in the life of a lake, each with the lake before it: where every one of their calls can fail."""
+"""Seven commands in the life of a lake, each with the lake before it: where every one of their calls can fail."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from stedi import config as settings
 NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
 """Whether every point of every command is struck, or a sample of them."""
 
-SCENES = ("init", "land", "build", "later land", "later build", "maintain")
-"""A lake is made, landed into, built; more is landed; that is built; what is over is removed."""
+SCENES = ("init", "land", "build", "later land", "later build", "maintain", "erase")
+"""A lake is made, landed into, built; more is landed; that is built; what is over is removed; somebody is erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Stage:
         self.scenes: dict[str, Scene] = {}
         at = folder / "nothing"
         maintain = ("maintain",)
+        erase = ("erase", "P1@x.example", "--yes")
         commands = [
             (("init",), (land, build)),
             (land, (land, build)),
@@ -75,6 +76,7 @@ class Stage:
             (later, (later, build)),
             (build, (build, maintain)),
             (maintain, (maintain, build)),
+            (erase, (erase, build)),
         ]
         for name, (words, again) in zip(SCENES, commands, strict=True):
             at = self._play(name, words, at, again)

@@ -69,7 +69,7 @@ def sane(lake: Lake) -> None:
             logged,
             written,
             [logged[-1], metadata["last-updated-ms"]],
-            [written[-1], metadata["last-updated-ms"]],
+            [*written[-1:], metadata["last-updated-ms"]],
         ):
             assert all(later >= earlier for earlier, later in itertools.pairwise(times)), location
         assert len(set(logged)) == len(logged), "a time tells one state"

@@ -61,6 +61,12 @@ FREQUENT = {
     "the clock alone changed rows, forwards": 8,
     "the clock alone changed rows, backwards": 4,
     "the policy changed rows": 4,
+    "a known customer erased": 20,
+    "an unknown customer erased": 10,
+    "a customer erased again": 2,
+    "a shared reading erased": 3,
+    "an erasure of an unbuilt lake": 6,
+    "an erased customer's record came again": 40,
 }
 """What an incremental build could get wrong, and how often 200 runs must at least meet it; they mostly do thrice."""
 

@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from stedi.build.planning import Window
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
-from stedi.engines.duckdb import DuckDB
+from stedi.engines.duckdb import DuckDB, literal
+from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import DataFile, Graph
 
 _OF_ADDRESSES = ("people", "wearers")
 """Views to which the engine adds whom each address means."""
+_OF_TOMBSTONES = "erased_claims"
+"""The view of the serial numbers that erased customers claimed."""
 
 
 class Session:
@@ -44,6 +47,7 @@ class Session:
         self.engine, self.graph = engine, graph
         self.parameters: dict[str, str | int] = {"build_started": now, "readings": config.readings}
         self._catalog, self._key, self._states = catalog, key, states
+        self._root = catalog.path.parent
         self._views: set[str] = set()
         stored = {name for select in graph.tables() for name in (select.name, *graph.inputs(select.name))}
         for name in stored:
@@ -90,7 +94,21 @@ class Session:
 
     def keep(self, view: str, sql: str) -> None:
         """Computes a view of the graph once, under its own name or another that begins with it."""
-        if view.partition("__")[0] in _OF_ADDRESSES:
+        if view == _OF_TOMBSTONES:
+            self._keep_claims(sql)
+        elif view.partition("__")[0] in _OF_ADDRESSES:
             self.engine.pseudonymise(view, sql, self._key.customer_id)
         else:
             self.engine.keep(view, sql)
+
+    def _keep_claims(self, sql: str) -> None:
+        """Computes which serial numbers erased customers claimed; where nobody was erased, none is looked at."""
+        known = tombstones.read(self._root, self._key)
+        numbers = (number for (number,) in (self.engine.rows(sql) if known.claims else ()))
+        found = [(number, count) for number in numbers if (count := known.claimants(self._key, number))]
+        listed = ", ".join(f"({literal(number)}, {count})" for number, count in found) or "(null, 0)"
+        self.engine.keep(
+            _OF_TOMBSTONES,
+            f"select number::varchar as serialNumber, claimants::bigint as claimants from (values {listed}) "
+            "as found (number, claimants) where number is not null",
+        )

@@ -258,6 +258,41 @@ class Catalog:
             producer.leave(table, removed)
             return self._commit(table, transaction, producer, iceberg, added, set())
 
+    def erase(
+        self, table: str, added: Iterable[DataFile], removed: Iterable[str], properties: Mapping[str, str], *, base: int
+    ) -> int:
+        """Puts files in the place of others, some of whose rows leave for good; no manifest tells of those any more.
+
+        Args:
+            table: The table's name.
+            added: Parquet files that lie in the table's folder, synced.
+            removed: Paths of data files of `base` that leave.
+            properties: Recorded in the snapshot's summary.
+            base: The snapshot that the files were read from.
+
+        Returns:
+            The new snapshot's id. Snapshots that know the files which left are still there: `expire` drops them.
+
+        Raises:
+            CommitConflict: `main` is no longer `base`.
+        """
+        with self._committing(table) as iceberg:
+            if iceberg.metadata.current_snapshot_id != base:
+                raise CommitConflict(f"Cannot erase from {table}: main has moved. Run `stedi erase --resume`.")
+            from stedi.catalog.rewrite import Removal
+            from stedi.catalog.transaction import Transaction
+
+            transaction = Transaction(iceberg)
+            producer = Removal(transaction, properties)
+            producer.leave(table, removed)
+            return self._commit(table, transaction, producer, iceberg, added, set())
+
+    def vacuum(self) -> None:
+        """Writes the catalog's file anew, so that no page of it holds what was deleted; commits wait meanwhile."""
+        with durable.lock(self._root / "catalog.lock", wait=True):
+            snapshots.vacuum(self.path)
+            durable.sync(self._root)
+
     def expire(self, table: str, snapshots: Iterable[int], branches: Iterable[str], *, base: int) -> None:
         """Drops snapshots and branches; their files stay on disk.
 

@@ -81,3 +81,18 @@ def _changed(entry: ManifestEntry, status: ManifestEntryStatus, snapshot_id: int
         file_sequence_number=entry.file_sequence_number,
         data_file=entry.data_file,
     )
+
+
+class Removal(Rewrite):
+    """Rows that leave for good: an overwrite whose manifests tell nothing of the files that held them.
+
+    A manifest that lists a file as deleted keeps its bounds, which can be somebody's own moments.
+    """
+
+    def _deleted_entries(self) -> list[ManifestEntry]:
+        return []
+
+    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
+        if not self._deleted_data_files:  # its properties are all that changes
+            return super()._summary(snapshot_properties)
+        return _SnapshotProducer._summary(self, snapshot_properties)

@@ -2,7 +2,7 @@
 
 A command that only needs a table's current files must answer at once; importing PyIceberg alone takes longer
 than the whole answer may. Follows the Iceberg table specification, version 2, and refuses what it does not know
-(delete files, other formats) rather than read it wrongly. Nothing here writes.
+(delete files, other formats) rather than read it wrongly. Nothing here changes what it reads.
 """
 
 from __future__ import annotations
@@ -169,6 +169,20 @@ def whole(catalog: Path) -> bool:
             return connection.execute("pragma integrity_check").fetchall() == [("ok",)]
     except (LakeError, sqlite3.Error):
         return False
+
+
+def vacuum(catalog: Path) -> None:
+    """Has SQLite overwrite what was deleted from a catalog, and write the file anew.
+
+    Raises:
+        LakeError: It is held by another program, or cannot be written.
+    """
+    try:
+        with closing(sqlite3.connect(catalog, timeout=30, isolation_level=None)) as connection:
+            connection.execute("pragma secure_delete = on")
+            connection.execute("vacuum")
+    except sqlite3.Error as error:
+        raise LakeError(f"{catalog}: expected to write it anew, found {error}; run the command again") from error
 
 
 def _tables(catalog: Path, mode: str) -> dict[str, str]:

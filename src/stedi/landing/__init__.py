@@ -27,6 +27,9 @@ from stedi.landing import journal, rows
 from stedi.landing.inspect import Inspected, inspect
 from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.rows import LandedFile
+from stedi.landing.sieve import Sieve
+from stedi.privacy import tombstones
+from stedi.privacy.pseudonyms import Key
 from stedi.tables import ZONES, DataFile
 
 __all__ = ["LandedFile", "Landing", "Progress", "land"]
@@ -81,6 +84,7 @@ def land(
     *,
     feed: str | None = None,
     progress: Progress = lambda what, share: None,
+    key: Key | None = None,
 ) -> Landing:
     """Lands what is new among the files of these paths; afterwards landing them again adds nothing.
 
@@ -91,12 +95,15 @@ def land(
         paths: Files, folders or globs.
         feed: The feed of all of them; by default told by names, then by fields.
         progress: Told how far the work is.
+        key: The lake's key, by which data of erased customers are told; without it nobody was erased.
 
     Raises:
         CommitConflict: Somebody outside this program keeps changing the landing tables.
         LandingError: A file changed under the landing; nothing of its batch was landed.
     """
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for another landing", None)):
+        tombstones.refuse_unfinished(root)
+        sieve = Sieve.of(root, key) if key else None
         journal.finish(catalog, root / "pending")
         tables = [name for name, zone in ZONES.items() if zone == "landing"]
         leftovers.sweep(catalog, tables, config.grace_hours * 3600)
@@ -106,7 +113,7 @@ def land(
         drift: dict[str, dict[str, int]] = {}
         found = list(delivery.walk(paths, feed, avoid=root))
         for batch in _batches(found, skipped):
-            run = _Batch(catalog, config, root, progress)
+            run = _Batch(catalog, config, root, progress, sieve)
             try:
                 landed += run.land(batch)
             finally:
@@ -141,11 +148,12 @@ def _batches(
 class _Batch:
     """The files of one commit, from the first look to the ledger."""
 
-    def __init__(self, catalog: Catalog, config: Config, root: Path, progress: Progress) -> None:
+    def __init__(self, catalog: Catalog, config: Config, root: Path, progress: Progress, sieve: Sieve | None) -> None:
         self.id = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
         self.skipped: list[Skipped] = []
         self.drift: dict[str, dict[str, int]] = {}
         self._catalog, self._config, self._root, self._progress = catalog, config, root, progress
+        self._sieve = sieve
         self._folder = root / "tmp" / "landing" / self.id
         self._folder.mkdir(parents=True)
         self._journalled = False
@@ -168,12 +176,14 @@ class _Batch:
             results, new = self._told_apart(engine, inspected)
             if not new:
                 return [results[file.sha256, file.delivered.name] for file in inspected]
-            prepared = self._prepare(new)
+            whole = self._prepare(new)
+            prepared = self._sieve.sift(engine, whole) if self._sieve else whole
             at = int(time.time() * 1000)
             fresh = {
                 ready.file.sha256: LandedFile(
                     ready.file.delivered.name, ready.file.contract.feed, ready.file.sha256, ready.file.size,
-                    ready.counts.seen, ready.counts.accepted, ready.counts.quarantined, 0, already_landed=False,
+                    ready.counts.seen, ready.counts.accepted, ready.counts.quarantined, ready.counts.erased,
+                    already_landed=False,
                 )
                 for ready in prepared
             }  # fmt: skip
@@ -284,7 +294,9 @@ class _Batch:
                 continue
             self._progress(f"write {table}", None)
             expected = sum(ready.counts.accepted for ready in group)
-            files = engine.write(table, rows.accepted(table, group), self._new_folder(table), of=expected)
+            sql = rows.accepted(table, group)
+            sql = self._sieve.kept(table, sql) if self._sieve else sql
+            files = engine.write(table, sql, self._new_folder(table), of=expected)
             _check(table, files, expected)
             appends[table] = files
         rejects = [ready for ready in prepared if ready.counts.quarantined]

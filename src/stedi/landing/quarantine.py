@@ -22,6 +22,7 @@ from stedi.engines.duckdb import DuckDB, literal, path_literal
 from stedi.errors import UsageError
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
+from stedi.privacy import tombstones
 from stedi.reader.fitting import Fitting
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, DUCKDB_TYPES, ZONES, DataFile
@@ -119,6 +120,7 @@ class Quarantine:
             CommitConflict: Somebody outside this program keeps changing the tables.
         """
         with durable.lock(self._root / "land.lock", wait=True):
+            tombstones.refuse_unfinished(self._root)
             journal.finish(self._catalog, self._root / "pending")
             batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
             folder = self._root / "tmp" / "landing" / batch

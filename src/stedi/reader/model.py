@@ -90,7 +90,7 @@ class ParsedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of a file's records: seen = accepted + quarantined, always.
+    """What became of a file's records: seen = accepted + quarantined + erased, always.
 
     Attributes:
         seen: Records found.
@@ -98,9 +98,11 @@ class Counts:
         quarantined: Records that do not.
         drift: How often accepted records strayed from the contract, by what they did: `phone: wrong_type`,
             `unknown field speed`; a name that does not look like an identifier is just `unknown field`.
+        erased: Records of erased customers, dropped; the reader knows of none.
     """
 
     seen: int
     accepted: int
     quarantined: int
     drift: Mapping[str, int] = field(default_factory=dict)
+    erased: int = 0

@@ -1,0 +1,36 @@
+"""What it costs to erase customers, as shares of a full build of the same lake in the same run.
+
+A lake of made-up readings -> one customer erased, then a hundred at once, all of them spread over every file ->
+a build, which then has nothing to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import increments
+from benchmarks.increments import Bench, Line
+
+
+def run(bench: Bench, out: Path, builds: int = 3) -> str:
+    """Measures full builds and erasures, and returns a Markdown table."""
+    bench.land_all()
+    bench.stedi("build")
+    full = sorted((bench.stedi("build", "--full") for _ in range(builds)), key=lambda cost: cost.wall)[builds // 2]
+    lines = [Line("full build", full), Line("a build with nothing to do", bench.stedi("build"))]
+    for count in (1, 100):
+        who = out / f"erase-{count}.txt"
+        who.write_text("".join(f"{address}\n" for address in _some(bench, count)), "utf-8")
+        name = "one customer erased" if count == 1 else f"{count} customers erased at once"
+        lines.append(Line(name, bench.stedi("erase", "--yes", "--file", who)))
+    lines.append(Line("the build after that", bench.stedi("build")))
+    return increments.table(lines, [])
+
+
+def _some(bench: Bench, count: int) -> list[str]:
+    """Returns the addresses of customers who are spread evenly over all of them."""
+    from stedi.lake import Lake
+
+    found = Lake.open(bench.lake).query("select distinct email from customers_landing order by hash(email)")
+    addresses: list[str] = found.arrow().column(0).to_pylist()
+    return addresses[:: max(1, len(addresses) // count)][:count]

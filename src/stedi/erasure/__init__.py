@@ -1,0 +1,242 @@
+"""Erase: everything of some customers leaves the lake, their tombstones stay, a search proves it, a receipt says so.
+
+Two phases, *find*, then *forget*. What the first has found is kept in a file of marks (`pending`) before the second
+changes anything; from then on the erasure will end, whatever ends this process: the next erasure, landing or build
+goes on with it. All other commands that write are held off by their own locks from the first step to the last.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stedi import __version__, durable
+from stedi.catalog import Catalog
+from stedi.config import Config
+from stedi.engines.duckdb import DuckDB
+from stedi.erasure import forgetting, inbox, pending
+from stedi.erasure.finding import Whereabouts
+from stedi.erasure.forgetting import Forgetting
+from stedi.erasure.pending import Found, Pending
+from stedi.errors import AuditFailed
+from stedi.landing import journal
+from stedi.privacy import receipts, tombstones
+from stedi.privacy.pseudonyms import Key
+from stedi.privacy.traces import search
+from stedi.tables import ZONES
+
+__all__ = ["Progress", "erase", "preview", "unfinished"]
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+
+_LOCKS = ("maintain", "build", "land")
+"""In the order in which whoever needs several takes them."""
+
+
+def unfinished(root: Path) -> bool:
+    """Says whether an erasure of this lake is under way, or was cut off."""
+    return (root / tombstones.PENDING).exists()
+
+
+def preview(catalog: Catalog, config: Config, root: Path, key: Key, addresses: Collection[str]) -> dict[str, Any]:
+    """Returns what an erasure would remove; changes nothing and takes no lock, so a command at work can change it.
+
+    Returns:
+        `customers` known of those asked for, `rows` and `files` by table, and `mentioned`: others' rows that name one.
+    """
+    wanted = Pending(_run(), _now(None), _marks(key, addresses))
+    with _engine(config, root, wanted.run) as engine:
+        found = Whereabouts(engine, catalog, key, wanted).found()
+    files = {name: len(paths) for name, paths in found.tainted.items()}
+    return {"customers": found.customers, "rows": dict(found.rows), "files": files, "mentioned": found.mentioned}
+
+
+def erase(
+    catalog: Catalog,
+    config: Config,
+    root: Path,
+    key: Key,
+    addresses: Collection[str] = (),
+    *,
+    delivered: Sequence[str] = (),
+    now: int | None = None,
+    progress: Progress = lambda what, share: None,
+) -> list[dict[str, Any]]:
+    """Erases customers; first finishes an erasure that was cut off.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        root: The lake's folder.
+        key: The lake's key.
+        addresses: The customers' addresses, in any spelling; none only finishes.
+        delivered: Delivered files and folders to rewrite without them.
+        now: When it begins, epoch milliseconds; the clock's by default.
+        progress: Told how far the work is.
+
+    Returns:
+        The receipts: of the erasure that was finished, if there was one, and of this one.
+
+    Raises:
+        AuditFailed: Something in the lake still holds one of them; the message names the files. The erasure is not
+            over: `erase` without addresses goes on with it when they are gone.
+        LakeError: The lake cannot be read, or lies elsewhere than its tables say; nothing was changed.
+    """
+    done = []
+    with _locked(root, progress):
+        journal.finish(catalog, root / "pending")
+        left = pending.read(root)
+        if left is not None:
+            done.append(_Erasure(catalog, config, root, key, left, progress).finish())
+        if addresses:
+            places = tuple(str(Path(path).absolute()) for path in delivered)
+            new = Pending(_run(), _now(now), _marks(key, addresses), places)
+            done.append(_Erasure(catalog, config, root, key, new, progress).finish())
+    return done
+
+
+@contextmanager
+def _locked(root: Path, progress: Progress) -> Iterator[None]:
+    with ExitStack() as stack:
+        for command in _LOCKS:
+            waiting = partial(progress, f"waiting for another {command}", None)
+            stack.enter_context(durable.lock(root / f"{command}.lock", wait=True, waiting=waiting))
+        yield
+
+
+class _Erasure:
+    """One erasure, from wherever it is to its end."""
+
+    def __init__(
+        self, catalog: Catalog, config: Config, root: Path, key: Key, wanted: Pending, progress: Progress
+    ) -> None:
+        self._catalog, self._config, self._root, self._key = catalog, config, root, key
+        self._pending, self._progress = wanted, progress
+
+    def finish(self) -> dict[str, Any]:
+        """Does all that is left to do and returns the receipt."""
+        if self._pending.scanned is None:
+            with _engine(self._config, self._root, self._pending.run) as engine:
+                self._forget(engine)
+        found = self._found
+        current = {file.path for file in self._catalog.files(self._catalog.table("customers_landing"))}
+        forgetting.remove(self._catalog, found.taints("customers_landing") - current)
+        receipt = self._receipt()
+        receipts.keep(self._root, receipt)
+        pending.remove(self._root)
+        return receipt
+
+    def _forget(self, engine: DuckDB) -> None:
+        catalog, root, key = self._catalog, self._root, self._key
+        self._progress("find", None)
+        # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
+        with ThreadPoolExecutor(1) as beside:
+            warm = beside.submit(catalog.warm)
+            whereabouts = Whereabouts(engine, catalog, key, self._pending)
+            found = self._pending.found or whereabouts.found()
+            warm.result()
+        if self._pending.found is None:
+            self._keep(found=found)  # from here on it will happen
+        tombstones.write(root, key, tombstones.read(root, key) | found.tombstones)
+        moments = (
+            frozenset(engine.rows("select serialNumber, moment from erased_moments")) if self._pending.inbox else ()
+        )
+        self._progress("rewrite delivered files", None) if self._pending.inbox else None
+        rewritten, failed = inbox.rewrite(self._pending.inbox, whereabouts.traces, frozenset(moments), root)
+        work = Forgetting(engine, catalog, whereabouts, self._pending, found)
+        removed = {}
+        for number, name in enumerate(ZONES):
+            self._progress(f"forget {name}", number / len(ZONES))
+            removed[name] = work.table(name, rewritten if name == "landed_files" else ())
+        inbox.replace(rewritten)
+        current = {file.path for file in catalog.files(catalog.table("customers_landing"))}
+        evidence = found.taints("customers_landing") - current
+        self._progress("remove what nothing uses", None)
+        forgetting.sweep(catalog, evidence)
+        catalog.vacuum()
+        held = forgetting.clear(root, besides=self._pending.run)
+        gone: dict[str, Any] = {"tables": removed, "mentions": found.mentioned}
+        if self._pending.inbox:
+            gone["delivered"] = {
+                "files": len(rewritten),
+                "records": sum(file.records for file in rewritten),
+                "left": [skipped.name for skipped in failed],
+            }
+        self._progress("search every file", None)
+        mine = {*held, root / "tmp" / self._pending.run}
+        looked = search(root, whereabouts.traces, engine, without={Path(path) for path in evidence}, held=mine)
+        if looked.found:
+            raise AuditFailed(
+                f"{root}: expected no trace of those who were erased, found one in {_listed(looked.found)}; remove "
+                "it there, then run `stedi erase --resume`"
+            )
+        self._keep(
+            removed=gone,
+            scanned={"files": dict(sorted(looked.files.items())), "bytes": looked.bytes, "queries": len(held)},
+        )
+
+    @property
+    def _found(self) -> Found:
+        assert self._pending.found is not None, "the first phase has ended"
+        return self._pending.found
+
+    def _keep(self, **changes: Any) -> None:
+        self._pending = replace(self._pending, **changes)
+        pending.write(self._root, self._pending)
+
+    def _receipt(self) -> dict[str, Any]:
+        done = self._pending
+        return receipts.signed(
+            self._key,
+            {
+                "id": done.run,
+                "people": list(done.people),
+                "began": _iso(done.started),
+                "ended": _iso(_now(None)),
+                "removed": done.removed,
+                "scanned": done.scanned,
+                "clean": True,
+                "version": __version__,
+            },
+        )
+
+
+@contextmanager
+def _engine(config: Config, root: Path, run: str) -> Iterator[DuckDB]:
+    temporary = root / "tmp" / run
+    try:
+        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+            yield engine
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _marks(key: Key, addresses: Collection[str]) -> tuple[str, ...]:
+    return tuple(sorted({tombstones.person(key, address) for address in addresses}))
+
+
+def _run() -> str:
+    return f"{_now(None):013d}-{secrets.token_hex(4)}"
+
+
+def _now(given: int | None) -> int:
+    return int(time.time() * 1000) if given is None else given
+
+
+def _iso(instant: int) -> str:
+    return datetime.fromtimestamp(instant / 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _listed(files: Sequence[str]) -> str:
+    shown = ", ".join(files[:5])
+    return shown if len(files) <= 5 else f"{shown} and {len(files) - 5} more"

@@ -1,0 +1,344 @@
+"""Find: which rows, files and texts of a lake are some customers'. Reads, and writes nothing.
+
+`Whereabouts` makes relations in an engine session that tell the customers' rows from others': from the landed
+records at first, and by the marks of the tombstones where an erasure is resumed and its records have gone already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from stedi import tables
+from stedi.catalog import Catalog, TableState, checksums
+from stedi.catalog.mentions import Mentions, mentions
+from stedi.catalog.snapshots import local_path
+from stedi.engines.duckdb import DuckDB, literal, path_literal, quoted, scan
+from stedi.erasure.pending import Found, Pending
+from stedi.errors import LakeError
+from stedi.privacy import tombstones, traces
+from stedi.privacy.pseudonyms import Key
+from stedi.privacy.tombstones import Tombstones
+from stedi.privacy.traces import Traces
+from stedi.tables import COLUMNS, ZONES, DataFile
+
+_LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
+
+THEIRS: dict[str, str] = {
+    "customers_landing": "email in (select address from erased_addresses)",
+    "accelerometer_landing": '"user" in (select address from erased_addresses)',
+    "step_trainer_landing": "(serialNumber in (select serialNumber from erased_serials) or "
+    "(serialNumber, sensorReadingTime) in (select serialNumber, moment from erased_moments))",
+    "quarantine": '(sha256, "offset") in (select sha256, "offset" from erased_records)',
+    **{
+        name: "customer_id in (select customer_id from erased_ids)" for name, zone in ZONES.items() if zone != "landing"
+    },
+}
+"""For each table but the ledger, the condition under which a row is an erased customer's."""
+
+
+class Whereabouts:
+    """What tells the rows of some customers, in an engine session.
+
+    Args:
+        engine: The session.
+        catalog: The lake's tables.
+        key: The lake's key.
+        pending: The erasure.
+    """
+
+    def __init__(self, engine: DuckDB, catalog: Catalog, key: Key, pending: Pending) -> None:
+        self.engine = engine
+        self.states = catalog.tables()
+        self._catalog, self._key, self._people = catalog, key, frozenset(pending.people)
+        for name, state in self.states.items():
+            _refuse_elsewhere(state, catalog.folder(name))
+            engine.bind(name, catalog.files(state))
+        self.mentions: dict[str, Mentions] = {name: mentions(state) for name, state in self.states.items()}
+        found = pending.found
+        stood = found.taints("customers_landing") if found else frozenset[str]()
+        current = {file.path: file for file in catalog.files(self.states["customers_landing"])}
+        evidence = [DataFile(path, 0, 0) for path in sorted(stood - current.keys()) if os.path.exists(path)]
+        engine.bind("records", [*current.values(), *evidence], table="customers_landing")
+        self._addresses()
+        self.tombstones = self._devices_known(found.tombstones) if found else self._devices(pending.started)
+        self._ids()
+        self.traces = self._traces()
+        self._texts()
+        if found is None:
+            marks = self._record_marks()
+            self.tombstones = self.tombstones | Tombstones(records=marks)
+
+    def found(self) -> Found:
+        """Returns what the first phase finds.
+
+        Raises:
+            DamagedFile: A file that would be written anew is not what was written.
+        """
+        rows: dict[str, int] = {}
+        tainted: dict[str, tuple[str, ...]] = {}
+        counts: dict[str, list[int]] = {}
+        mentioned = 0
+        for name, state in self.states.items():
+            current = {file.path for file in self._catalog.files(state)}
+            holding: set[str] = set()
+            for path, content, count, others in self._holding(name):
+                holding.add(path)
+                if path in current:
+                    rows[name] = rows.get(name, 0) + count
+                    mentioned += others
+                    if content and count:
+                        counts.setdefault(content, [0, 0])[name == "quarantine"] += count
+            rows.setdefault(name, 0)
+            tainted[name] = tuple(sorted(holding))
+            # a flipped bit must not be written anew, under a checksum that says that all is well
+            checksums.check(self._catalog.folder(name), holding & current)
+        [(customers,)] = self.engine.rows(
+            "select count(distinct e.person) from customers_landing as c "
+            "inner join erased_addresses as e on c.email = e.address"
+        )
+        return Found(
+            rows,
+            tainted,
+            {sha256: (accepted, quarantined) for sha256, (accepted, quarantined) in counts.items()},
+            {name: tuple(self._follows(name)) for name in tables.graph().selects if name in ZONES},
+            self._withheld(),
+            customers,
+            mentioned,
+            self.tombstones,
+        )
+
+    def _addresses(self) -> None:
+        """Makes `who`, the mark of every address, and `erased_addresses`."""
+        sql = 'select email as address from records union select "user" from accelerometer_landing'
+        known = [(address, tombstones.person(self._key, address)) for (address,) in self.engine.stream(sql)]
+        self.keep("who", ("address", "person"), known)
+        people = ", ".join(map(literal, sorted(self._people)))
+        self.engine.keep("erased_addresses", f"select address, person from who where person in ({people})")
+        # read once: a landing table is large, and one customer's readings are few
+        self.engine.keep(
+            "erased_motions",
+            'select e.person, a."timestamp" as moment from accelerometer_landing as a '
+            'inner join erased_addresses as e on a."user" = e.address',
+        )
+
+    def _devices(self, started: int) -> Tombstones:
+        """Makes `erased_serials` and `erased_moments` from the landed records, and returns their tombstones."""
+        engine, key = self.engine, self._key
+        engine.keep(
+            "claimed",
+            "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
+            "from records as r inner join who as w on r.email = w.address",
+        )
+        engine.keep("erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)")
+        engine.keep(
+            "erased_moments",
+            "select distinct c.serialNumber, m.moment from erased_motions as m "
+            "inner join claimed as c on m.person = c.person "
+            "where c.serialNumber not in (select serialNumber from erased_serials)",
+        )
+        # a clock that runs ahead dates data after the erasure: they must not come back either
+        people = dict.fromkeys(self._people, started)
+        for person, last in engine.rows(
+            "select person, max(moment) from ("
+            "select e.person, c.registrationDate as moment from customers_landing as c "
+            "inner join erased_addresses as e on c.email = e.address union all "
+            "select person, moment from erased_motions) group by person"
+        ):
+            people[person] = max(started, last)
+        claims: dict[str, set[str]] = {}
+        for number, person in engine.rows("select serialNumber, person from claimed where erased"):
+            claims.setdefault(tombstones.serial(key, number), set()).add(person)
+        last_read = engine.rows(
+            "select e.serialNumber, max(s.sensorReadingTime) from erased_serials as e "
+            "left join step_trainer_landing as s on e.serialNumber = s.serialNumber group by all"
+        )
+        moments = engine.stream("select serialNumber, moment from erased_moments")
+        return Tombstones(
+            people,
+            {number: tuple(sorted(who)) for number, who in claims.items()},
+            {tombstones.serial(key, number): max(started, last or 0) for number, last in last_read},
+            frozenset(tombstones.moment(key, number, at) for number, at in moments),
+        )
+
+    def _devices_known(self, known: Tombstones) -> Tombstones:
+        """Makes the same relations by the marks of tombstones."""
+        engine, key = self.engine, self._key
+        numbers = engine.rows("select serialNumber from records union select serialNumber from step_trainer_landing")
+        marks = {number: tombstones.serial(key, number) for (number,) in numbers}
+        self.keep("erased_serials", ("serialNumber",), [(n,) for n, m in marks.items() if m in known.serials])
+        shared = [(n,) for n, m in marks.items() if m in known.claims and m not in known.serials]
+        self.keep("shared_serials", ("serialNumber",), shared)
+        readings = engine.stream(
+            "select distinct serialNumber, sensorReadingTime from step_trainer_landing "
+            "where serialNumber in (select serialNumber from shared_serials)"
+        )
+        rows = [(n, at) for n, at in readings if tombstones.moment(key, n, at) in known.moments]
+        engine.keep("erased_moments", "select null::varchar as serialNumber, null::bigint as moment where false")
+        self._insert("erased_moments", rows)
+        return known
+
+    def _ids(self) -> None:
+        ids = {self._key.customer_id(a) for (a,) in self.engine.rows("select address from erased_addresses")}
+        self.keep("erased_ids", ("customer_id",), [(id_,) for id_ in sorted(ids)])
+
+    def _traces(self) -> Traces:
+        engine = self.engine
+        among = "in (select address from erased_addresses)"
+        mine = engine.rows(f"select distinct email, customerName, phone from records where email {among}")
+        spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
+        everybody = [(column, f"records where email not {among}") for column in ("customerName", "phone")]
+        everybody.append(("address", f"who where address not {among}"))
+        held = [
+            traces.folded("\n".join(traces.values(engine, f"(select {quoted(column)} from {source})", column)))
+            for column, source in everybody
+        ]
+        numbers = {number for (number,) in engine.rows("select serialNumber from erased_serials")}
+        ids = {id_ for (id_,) in engine.rows("select customer_id from erased_ids")}
+        names = traces.of([*mine, *spelled], lambda text: any(traces.stands(other, text) for other in held))
+        return Traces(self._key, self._people, names, frozenset(numbers | ids))
+
+    def _texts(self) -> None:
+        """Makes `erased_records` of quarantine, `mentions` among unknown fields, and `masks` of delivered names."""
+        records: list[tuple[str, int]] = []
+        for batch in _batched(self._quarantined(), 4 << 20):
+            joined = "\n".join(traces.as_text(raw) for _, _, raw in batch)
+            if self.traces.found(joined) or self._known_records:
+                records += [(sha, at) for sha, at, raw in batch if self._is_theirs(raw)]
+        self.engine.keep("erased_records", 'select null::varchar as sha256, null::bigint as "offset" where false')
+        self._insert("erased_records", sorted(set(records)))
+        unknown = " union ".join(
+            f"select _extra from {self._everywhere(name)} where _extra is not null" for name in _LANDED
+        )
+        extras = [(text,) for (text,) in self.engine.stream(unknown) if self.traces.found(text)]
+        self.keep("mentions", ("text",), extras)
+        self.others_mention = bool(extras)
+        names = (
+            f"select distinct file from {self._everywhere('quarantine')} union "
+            f"select distinct name from {self._everywhere('landed_files')}"
+        )
+        masks = [
+            (name, _masked(self._key, name)) for (name,) in self.engine.stream(names) if self.traces.names_file(name)
+        ]
+        self.keep("masks", ("name", "masked"), masks)
+
+    @property
+    def _known_records(self) -> bool:
+        return bool(self.tombstones.records)
+
+    def _is_theirs(self, raw: bytes) -> bool:
+        known = self.tombstones.records
+        return self.traces.found(traces.as_text(raw)) or bool(known and tombstones.record(self._key, raw) in known)
+
+    def _quarantined(self) -> Iterator[tuple[str, int, bytes]]:
+        for sha256, offset, raw in self.engine.stream(
+            f'select distinct sha256, "offset", raw from {self._everywhere("quarantine")}'
+        ):
+            yield sha256, offset, bytes(raw or b"")
+
+    def _record_marks(self) -> frozenset[str]:
+        raws = self.engine.stream(f"select raw from {self._everywhere('quarantine')} where {THEIRS['quarantine']}")
+        return frozenset(tombstones.record(self._key, bytes(raw or b"")) for (raw,) in raws)
+
+    def _everywhere(self, name: str) -> str:
+        """Returns a relation of all rows of a table, those of older snapshots too."""
+        return f"({scan(self.mentions[name].live.values(), COLUMNS[name])})"
+
+    def _holding(self, name: str) -> list[tuple[str, str | None, int, int]]:
+        """Returns what the files of a table's snapshots hold of the customers.
+
+        Returns:
+            Of each that holds something, by delivered file in landing tables: path, SHA-256 of the delivered file, rows
+            of theirs, and rows of others that mention them.
+        """
+        files = [path for path in self.mentions[name].live if os.path.exists(path)]
+        if not files:
+            return []
+        theirs = THEIRS.get(name, "false")
+        mentioned = {
+            "quarantine": "file in (select name from masks)",
+            "landed_files": "name in (select name from masks)",
+            **dict.fromkeys(_LANDED, "_extra in (select text from mentions)" if self.others_mention else "false"),
+        }.get(name, "false")
+        content = {"quarantine": "sha256", **dict.fromkeys(_LANDED, "_file")}.get(name, "null::varchar")
+        paths = ", ".join(map(path_literal, files))
+        return self.engine.rows(
+            f"select filename, {content} as content, count(*) filter (where {theirs}), "
+            f"count(*) filter (where not ({theirs}) and {mentioned}) "
+            f"from read_parquet([{paths}], filename = true, hive_partitioning = false) "
+            f"where {theirs} or {mentioned} group by all"
+        )
+
+    def _withheld(self) -> int:
+        """Returns how many withheld readings go: those of moments at which more than one claimant moved."""
+        if not self.engine.rows("select 1 from erased_moments limit 1"):
+            return 0
+        [(count,)] = self.engine.rows(
+            "select count(*) from (select distinct s.serialNumber, s.sensorReadingTime, s.distanceFromObject "
+            "from step_trainer_landing as s inner join (select m.serialNumber, m.moment from erased_moments as m "
+            "inner join claimed as c on m.serialNumber = c.serialNumber "
+            "inner join who as w on c.person = w.person "
+            'inner join accelerometer_landing as a on w.address = a."user" and m.moment = a."timestamp" '
+            "group by m.serialNumber, m.moment having count(distinct c.person) > 1) as several "
+            "on s.serialNumber = several.serialNumber and s.sensorReadingTime = several.moment)"
+        )
+        return int(count)
+
+    def _follows(self, name: str) -> Iterator[str]:
+        """Yields the inputs of a table that have not changed since it was built from them."""
+        current = self.states[name].current
+        inputs = json.loads(current.summary.get("stedi.inputs", "{}")) if current else {}
+        for read, watermark in inputs.items():
+            later = self.states[read].since(watermark)
+            if later is not None and all(_same_rows(s.operation, s.summary) for s in later):
+                yield read
+
+    def keep(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+        """Makes a relation of texts."""
+        empty = ", ".join(f"null::varchar as {quoted(column)}" for column in columns)
+        self.engine.keep(name, f"select {empty} where false")
+        self._insert(name, rows)
+
+    def _insert(self, name: str, rows: Iterable[tuple[object, ...]]) -> None:
+        import pyarrow as pa
+
+        listed = list(rows)
+        if listed:
+            columns = [pa.array(list(column)) for column in zip(*listed, strict=True)]
+            found = pa.table(columns, names=[str(place) for place in range(len(columns))])
+            self.engine.connection.register("arriving", found)
+            self.engine.connection.execute(f"insert into {quoted(name)} select * from arriving")
+            self.engine.connection.unregister("arriving")
+
+
+def _same_rows(operation: str, summary: Mapping[str, str]) -> bool:
+    return operation == "replace" or (operation == "append" and not int(summary.get("added-records", 0)))
+
+
+def _masked(key: Key, name: str) -> str:
+    """Returns what a delivered file is called once its own name may not be told: its endings stay."""
+    endings = "".join(part for part in Path(name).suffixes[-2:] if part in (".json", ".gz", ".zst", ".ndjson", ".txt"))
+    return f"erased-{tombstones.mark(key, 'file', name)[:12]}{endings}"
+
+
+def _batched(records: Iterable[tuple[str, int, bytes]], size: int) -> Iterator[list[tuple[str, int, bytes]]]:
+    held: list[tuple[str, int, bytes]] = []
+    total = 0
+    for found in records:
+        held.append(found)
+        total += len(found[2])
+        if total > size:
+            yield held
+            held, total = [], 0
+    yield held
+
+
+def _refuse_elsewhere(state: TableState, folder: Path) -> None:
+    location = os.path.realpath(local_path(state.location))
+    if location != os.path.realpath(folder):
+        raise LakeError(
+            f"table {state.name}: expected its files in {folder}, found them in {location}: the lake was copied or "
+            "moved, and its original's files must stay; nothing was erased. See docs/operations.md on recovery"
+        )

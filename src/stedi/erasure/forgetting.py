@@ -1,0 +1,252 @@
+"""Forget: files that hold the customers are written anew without them, and whatever knew those files goes.
+
+Each step can be done again: a table whose current snapshot carries the erasure's id is done. The old files of the
+customers' records go last of all, since a resumed erasure reads from them whom to look for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from stedi import durable, leftovers
+from stedi.catalog import Catalog, Snapshot
+from stedi.catalog.mentions import mentions
+from stedi.catalog.unused import unused
+from stedi.engines.duckdb import DuckDB, literal, quoted
+from stedi.erasure.finding import THEIRS, Whereabouts
+from stedi.erasure.inbox import Rewritten
+from stedi.erasure.pending import Found, Pending
+from stedi.errors import LakeError
+from stedi.privacy.tombstones import RECEIPTS
+from stedi.tables import COLUMNS, ZONES, DataFile
+
+ERASURE = "stedi.erasure"
+"""The property of a snapshot that tells which erasure wrote it."""
+_MENTIONING = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
+
+
+class Forgetting:
+    """The second phase of one erasure.
+
+    Args:
+        engine: The session in which `whereabouts` has made its relations.
+        catalog: The lake's tables.
+        whereabouts: What tells the customers' rows.
+        pending: The erasure, its first phase ended.
+        found: What that has found.
+    """
+
+    def __init__(
+        self, engine: DuckDB, catalog: Catalog, whereabouts: Whereabouts, pending: Pending, found: Found
+    ) -> None:
+        self._engine, self._catalog, self._whereabouts = engine, catalog, whereabouts
+        self._run, self._started, self._found = pending.run, pending.started, found
+
+    def table(self, name: str, rewritten: Sequence[Rewritten] = ()) -> dict[str, int]:
+        """Takes the customers out of one table, and has the snapshots expire that knew the files they were in.
+
+        Args:
+            name: The table; those that data flow from have been done.
+            rewritten: Delivered files that were written anew, for the ledger to know.
+
+        Returns:
+            Counts of `rows`, `files` and `snapshots` that went.
+        """
+        current = self._current(name)
+        if current.summary.get(ERASURE) != self._run:
+            self._commit(name, current, rewritten)
+        taints = self._found.taints(name)
+        state = self._catalog.table(name)
+        known = mentions(state)
+        current = self._current(name)
+        expired = [snapshot for snapshot in known.of(taints) if snapshot != current.id]
+        branches = leftovers.staged(state)
+        staged = [state.branches[branch] for branch in branches]
+        if expired or branches:
+            self._catalog.expire(name, {*expired, *staged}, branches, base=current.id)
+        return {"rows": self._found.rows[name], "files": len(taints), "snapshots": len(expired)}
+
+    def _commit(self, name: str, current: Snapshot, rewritten: Sequence[Rewritten]) -> None:
+        files = self._catalog.files(self._catalog.table(name))
+        taints = self._found.taints(name)
+        leaving = [file for file in files if file.path in taints]
+        if name == "landed_files" and (self._found.counts or rewritten):
+            leaving = list(files)
+        lineage = {} if ZONES[name] == "landing" else self._lineage(name, current)
+        if not leaving and not rewritten and lineage in ({}, _properties(current)):
+            return
+        folder = self._catalog.folder(name) / "data" / self._run
+        shutil.rmtree(folder, ignore_errors=True)
+        added: tuple[DataFile, ...] = ()
+        if leaving or rewritten:
+            self._engine.bind("leaving", leaving, table=name)
+            added = self._engine.write(name, self._remaining(name, rewritten), folder, of=current.total("records"))
+            self._check(name, leaving, added, len(self._missing(rewritten)) if name == "landed_files" else 0)
+        paths = [file.path for file in leaving]
+        self._catalog.erase(name, added, paths, {**lineage, ERASURE: self._run}, base=current.id)
+
+    def _check(self, name: str, leaving: Sequence[DataFile], added: Sequence[DataFile], more: int) -> None:
+        expected = sum(file.rows for file in leaving) - self._found.rows[name] + more
+        rows = sum(file.rows for file in added)
+        if rows != expected:
+            raise LakeError(
+                f"{name}: expected {expected} rows of others to stay, found {rows}; the table is as it was. Run "
+                "`stedi audit --files`, then `stedi erase --resume`"
+            )
+
+    def _remaining(self, name: str, rewritten: Sequence[Rewritten]) -> str:
+        """Returns the SELECT of what stays of the files that leave."""
+        if name == "landed_files":
+            return self._ledger(rewritten)
+        columns = [quoted(column.name) for column in COLUMNS[name]]
+        if name in _MENTIONING and self._whereabouts.others_mention:
+            columns[columns.index('"_extra"')] = (
+                "case when _extra in (select text from mentions) then null else _extra end as _extra"
+            )
+        if name == "quarantine":
+            columns[columns.index('"file"')] = (
+                "coalesce((select m.masked from masks as m where m.name = leaving.file), leaving.file) as file"
+            )
+        return f"select {', '.join(columns)} from leaving where not ({THEIRS[name]})"
+
+    def _ledger(self, rewritten: Sequence[Rewritten]) -> str:
+        """Returns the SELECT of the ledger in which records that go are counted as erased."""
+        counts = ", ".join(f"({literal(s)}, {a}, {q})" for s, (a, q) in self._found.counts.items()) or "('', 0, 0)"
+        sql = (
+            "select l.sha256, coalesce(m.masked, l.name) as name, l.feed, l.size, l.seen, "
+            "(l.accepted - coalesce(g.a, 0))::bigint as accepted, "
+            "(l.quarantined - coalesce(g.q, 0))::bigint as quarantined, "
+            "(l.erased + coalesce(g.a, 0) + coalesce(g.q, 0))::bigint as erased, l.batch, l.landed_at "
+            "from (select *, row_number() over (partition by sha256 order by seen desc, batch) as place from leaving) "
+            "as l "
+            f"left join (values {counts}) as g (sha256, a, q) on l.sha256 = g.sha256 and l.place = 1 "
+            "left join masks as m on l.name = m.name"
+        )
+        for file in self._missing(rewritten):
+            # known, so that landing it adds nothing; its records are counted with the file that it was
+            texts = ", ".join(map(literal, (file.sha256, file.known_as, file.feed)))
+            sql += (
+                f" union all select {texts}, {file.size}::bigint, "
+                f"0::bigint, 0::bigint, 0::bigint, 0::bigint, {literal(self._run)}, instant({self._started})"
+            )
+        return sql
+
+    def _missing(self, rewritten: Sequence[Rewritten]) -> list[Rewritten]:
+        """Returns the rewritten files, each content once, that were landed as they were and not yet as they are."""
+        wanted = {file.sha256: file for file in rewritten}
+        known = {sha256 for (sha256,) in self._engine.rows("select sha256 from landed_files")}
+        return [file for file in wanted.values() if file.before in known and file.sha256 not in known]
+
+    def _lineage(self, name: str, current: Snapshot) -> dict[str, str]:
+        """Returns what the table's next snapshot says it was made from: what it was made from, less the customers."""
+        properties = _properties(current)
+        inputs = json.loads(properties.get("stedi.inputs", "{}"))
+        for read in self._found.follows.get(name, ()):
+            inputs[read] = self._current(read).id
+        if inputs:
+            properties["stedi.inputs"] = json.dumps(inputs, sort_keys=True)
+        if "stedi.customers" in properties:
+            properties |= self._customers(properties)
+        if "stedi.withheld" in properties:
+            properties["stedi.withheld"] = str(max(0, int(properties["stedi.withheld"]) - self._found.withheld))
+        return properties
+
+    def _customers(self, properties: dict[str, str]) -> dict[str, str]:
+        """Returns what the build remembers of all customers, without these; their consent dates are theirs, too."""
+        date, started = "shareWithResearchAsOfDate", properties["stedi.started"]
+        [(last, upcoming)] = self._engine.rows(
+            f"select max({date}) filter (where {date} <= {started}), min({date}) filter (where {date} > {started}) "
+            f"from customers_landing where not ({THEIRS['customers_landing']})"
+        )
+        for name, found in (("stedi.last-consent-at", last), ("stedi.next-consent-at", upcoming)):
+            properties.pop(name, None)
+            if found is not None:
+                properties[name] = str(found)
+        properties["stedi.customers"] = str(int(properties["stedi.customers"]) - self._found.customers)
+        return properties
+
+    def _current(self, name: str) -> Snapshot:
+        current = self._catalog.table(name).current
+        assert current is not None, "init gives every table a snapshot"
+        return current
+
+
+def sweep(catalog: Catalog, keeping: frozenset[str]) -> int:
+    """Removes, whatever their age, all files of the tables' folders that no live snapshot uses, but for some.
+
+    Returns:
+        How many files went.
+    """
+    count = 0
+    for name in ZONES:
+        state, folder = catalog.table(name), catalog.folder(name)
+        # older metadata tell of snapshots that are gone
+        state = replace(state, metadata=state.metadata[-1:])
+        stay = {os.path.realpath(path) for path in keeping}
+        gone = [
+            file.path
+            for file in unused(state, folder, before=float("inf"), seen=float("inf"))
+            if str(file.path) not in stay
+        ]
+        _unlink(gone)
+        count += len(gone)
+        if gone:
+            catalog.prune(name)
+    return count
+
+
+def remove(catalog: Catalog, paths: Iterable[str]) -> None:
+    """Removes files of the customers' records, the last to go."""
+    listed = [Path(path) for path in paths]
+    _unlink(listed)
+    if listed:
+        catalog.prune("customers_landing")
+
+
+def clear(root: Path, *, besides: str) -> frozenset[Path]:
+    """Empties what commands have left beside the tables; the caller holds off all that write.
+
+    Args:
+        root: The lake's folder.
+        besides: The name of the folder in `tmp` that the caller works in.
+
+    Returns:
+        Folders in which queries are at work, which go with them.
+    """
+    held = set()
+    for entry in [*(root / "tmp").glob("*"), *root.glob(".*.partial"), *(root / RECEIPTS).glob(".*.partial")]:
+        if entry.name == besides:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            if durable.is_held(entry):
+                held.add(entry)
+            else:
+                shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+    return frozenset(held)
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    folders = set()
+    for path in paths:
+        path.unlink(missing_ok=True)
+        folders.add(path.parent)
+    for folder in folders:
+        if folder.is_dir():
+            durable.sync(folder)
+    for folder in folders:
+        while folder.parent.name == "data" or folder.parent.parent.name == "data":
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+            folder = folder.parent
+
+
+def _properties(snapshot: Snapshot) -> dict[str, str]:
+    return {key: value for key, value in snapshot.summary.items() if key.startswith("stedi.")}

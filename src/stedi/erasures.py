@@ -1,0 +1,124 @@
+"""The command that erases customers: asks, erases, and shows receipts.
+
+As in `commands`, it calls one function, prints what it returned, and returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stedi import terminal
+from stedi.commands import opened, wants_json
+from stedi.errors import AuditFailed, UsageError
+
+if TYPE_CHECKING:
+    from stedi.lake import Lake
+
+
+def erase(options: argparse.Namespace) -> int:
+    """Erases customers, shows what that would remove, or lists or verifies receipts."""
+    lake = opened(options)
+    if options.list:
+        return _list(lake, as_json=wants_json(options))
+    if options.verify:
+        return _verify(lake, options.verify, as_json=wants_json(options))
+    addresses = sorted(set(_addresses(options)))
+    if not addresses and not options.resume:
+        raise UsageError("erase: expected addresses as arguments, in --file or, for -, on stdin; found none")
+    if options.dry_run:
+        return _preview(lake, addresses, as_json=wants_json(options))
+    if addresses and not options.yes:
+        _ask(len(addresses))
+    progress = terminal.Progress()
+    receipts = lake.erase(*addresses, inbox=options.inbox or (), progress=progress)
+    progress.close()
+    if wants_json(options):
+        terminal.document(receipts[-1] if receipts else {"id": None})
+    elif not receipts:
+        terminal.line("nothing to finish: no erasure was cut off")
+    else:
+        for receipt in receipts:
+            _show(receipt)
+    return 1 if any(receipt["removed"].get("delivered", {}).get("left") for receipt in receipts) else 0
+
+
+def _addresses(options: argparse.Namespace) -> Iterator[str]:
+    """Yields the addresses that a call names, without blanks around them."""
+    lines: list[str] = []
+    for address in options.addresses:
+        lines += sys.stdin.read().splitlines() if address == "-" else [address]
+    if options.file:
+        try:
+            lines += options.file.read_text("utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise UsageError("--file: expected UTF-8 text, an address a line, found other bytes") from None
+        except OSError as error:
+            raise UsageError(f"--file: expected a readable file, found none ({error.strerror})") from None
+    yield from (line.strip() for line in lines if line.strip())
+
+
+def _ask(count: int) -> None:
+    """Has whoever sits at the terminal confirm; nobody else can."""
+    if not sys.stdin.isatty():
+        raise UsageError("erase: expected --yes where nobody can be asked, since it cannot be undone; found none")
+    who = "1 customer" if count == 1 else f"{count:,} customers"
+    sys.stderr.write(f"Erase everything of {who}? This cannot be undone. Type yes: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() != "yes":
+        raise UsageError("erase: expected yes, found another answer; nothing was erased")
+
+
+def _preview(lake: Lake, addresses: list[str], *, as_json: bool) -> int:
+    found = lake.preview_erasure(*addresses)
+    if as_json:
+        terminal.document(found)
+        return 0
+    rows, files = found["rows"], found["files"]
+    terminal.table(("table", "rows", "files"), [(name, rows[name], files[name]) for name in rows])
+    terminal.line(f"customers: {found['customers']:,} known of {len(addresses):,}")
+    return 0
+
+
+def _show(receipt: dict[str, Any]) -> None:
+    removed, scanned = receipt["removed"], receipt["scanned"]
+    terminal.table(
+        ("table", "rows", "files", "snapshots"),
+        [(name, gone["rows"], gone["files"], gone["snapshots"]) for name, gone in removed["tables"].items()],
+    )
+    delivered = removed.get("delivered")
+    if delivered:
+        terminal.line(f"delivered: {delivered['records']:,} records gone from {delivered['files']:,} files")
+        for name in delivered["left"]:
+            terminal.say(
+                f"{name}: look at it: it cannot be read to its end, or a record of somebody else mentions them"
+            )
+    files = sum(scanned["files"].values())
+    terminal.line(f"searched {files:,} files, {scanned['bytes']:,} bytes: no trace")
+    terminal.line(f"receipt {receipt['id']}")
+
+
+def _list(lake: Lake, *, as_json: bool) -> int:
+    receipts = lake.receipts()
+    if as_json:
+        terminal.document({"receipts": receipts})
+        return 0
+    rows = [
+        (receipt["id"], receipt.get("ended", ""), len(receipt.get("people", ())), receipt.get("version", ""))
+        for receipt in receipts
+    ]
+    terminal.table(("receipt", "ended", "people", "version"), rows)
+    return 0
+
+
+def _verify(lake: Lake, named: str, *, as_json: bool) -> int:
+    receipt, holds = lake.verify_receipt(named)
+    if as_json:
+        terminal.document({"id": receipt.get("id"), "holds": holds})
+    else:
+        word = "holds" if holds else "does not hold: it is not what this lake has signed"
+        terminal.line(f"receipt {Path(str(receipt.get('id'))).name}: {word}")
+    return 0 if holds else AuditFailed.exit_code

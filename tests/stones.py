@@ -1,0 +1,81 @@
+"""What an erasure leaves, as plain Python works it out: which records go, and which stay out ever after.
+
+Nothing here is shared with `stedi`; the tests hold the lake to it as they hold the builds to `oracle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+Record = Mapping[str, object]
+World = dict[str, list[dict[str, object]]]
+_MOMENTS = {"customer": "registrationDate", "accelerometer": "timestamp", "step_trainer": "sensorReadingTime"}
+
+
+@dataclass(slots=True)
+class Stones:
+    """Who and what was erased.
+
+    Attributes:
+        pseudonym: The customer id of an email address as delivered.
+        people: Until when data of each erased customer stay out.
+        claims: Who of them claimed a serial number.
+        serials: Until when readings of a serial number that only they claimed stay out.
+        moments: Readings of shared serial numbers that could have been theirs.
+    """
+
+    pseudonym: Callable[[str], str]
+    people: dict[str, int] = field(default_factory=dict)
+    claims: dict[str, set[str]] = field(default_factory=dict)
+    serials: dict[str, int] = field(default_factory=dict)
+    moments: set[tuple[str, int]] = field(default_factory=set)
+
+    def claimants(self) -> dict[str, int]:
+        """How many of them claimed each serial number."""
+        return {serial: len(people) for serial, people in self.claims.items()}
+
+    def who(self, record: Record) -> str:
+        """Whose customer record or accelerometer reading it is."""
+        return self.pseudonym(str(record.get("email", record.get("user"))))
+
+    def bars(self, feed: str, record: Record) -> bool:
+        """Whether a record stays out."""
+        at = int(str(record[_MOMENTS[feed]]))
+        if feed != "step_trainer":
+            return at <= self.people.get(self.who(record), 0)
+        serial = str(record["serialNumber"])
+        return at <= self.serials.get(serial, 0) or (serial, at) in self.moments
+
+    def erase(self, world: Mapping[str, Sequence[Record]], people: set[str], now: int) -> World:
+        """Puts up tombstones for customers and returns the records of everybody else."""
+        claimed: dict[str, set[str]] = {}
+        for record in world["customer"]:
+            claimed.setdefault(str(record["serialNumber"]), set()).add(self.who(record))
+        theirs = {
+            feed: [record for record in world[feed] if self.who(record) in people]
+            for feed in ("customer", "accelerometer")
+        }
+        for person in people:
+            own = [int(str(r[_MOMENTS[feed]])) for feed in theirs for r in theirs[feed] if self.who(r) == person]
+            self.people[person] = max([now, self.people.get(person, 0), *own])
+        for serial, claimants in claimed.items():
+            gone = claimants & people
+            if gone:
+                self.claims.setdefault(serial, set()).update(gone)
+            if gone == claimants:
+                read = [int(str(r["sensorReadingTime"])) for r in world["step_trainer"] if r["serialNumber"] == serial]
+                self.serials[serial] = max([now, self.serials.get(serial, 0), *read])
+            else:
+                moved = [r for r in theirs["accelerometer"] if self.who(r) in gone]
+                self.moments |= {(serial, int(str(record["timestamp"]))) for record in moved}
+        only = {serial for serial, claimants in claimed.items() if claimants <= people}
+        return {
+            "customer": [dict(r) for r in world["customer"] if self.who(r) not in people],
+            "accelerometer": [dict(r) for r in world["accelerometer"] if self.who(r) not in people],
+            "step_trainer": [
+                dict(r)
+                for r in world["step_trainer"]
+                if r["serialNumber"] not in only and (r["serialNumber"], r["sensorReadingTime"]) not in self.moments
+            ],
+        }

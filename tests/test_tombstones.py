@@ -1,0 +1,103 @@
+"""Tombstones and receipts by themselves: marks never change, and putting tombstones together loses none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stedi.privacy import receipts, tombstones
+from stedi.privacy.pseudonyms import Key
+from stedi.privacy.tombstones import Tombstones
+
+KEY = Key(bytes(range(32)))
+ANA = "Ana.Bo@Test.Example"
+marks = st.sampled_from(["m1", "m2", "m3"])
+found = st.builds(
+    Tombstones,
+    st.dictionaries(marks, st.integers(1, 9), max_size=3),
+    st.dictionaries(marks, st.lists(marks, min_size=1, unique=True).map(lambda who: tuple(sorted(who))), max_size=3),
+    st.dictionaries(marks, st.integers(1, 9), max_size=3),
+    st.frozensets(marks),
+    st.frozensets(marks),
+)
+
+
+@given(one=found, other=found, third=found)
+def test_putting_them_together_is_the_same_in_any_order_and_twice(
+    one: Tombstones, other: Tombstones, third: Tombstones
+) -> None:
+    assert one | other == other | one
+    assert (one | other) | third == one | (other | third)
+    assert one | other | one == one | other
+    assert one | Tombstones() == one
+
+
+@given(one=found)
+def test_they_are_read_as_they_were_written(one: Tombstones) -> None:
+    assert tombstones.from_json(json.loads(json.dumps(tombstones.to_json(one)))) == one
+
+
+def test_marks_are_what_they_have_always_been() -> None:
+    """A mark that changes lets everybody back in who was erased before."""
+    assert {
+        "person": tombstones.person(KEY, ANA),
+        "serial": tombstones.serial(KEY, "device-1"),
+        "moment": tombstones.moment(KEY, "device-1", 1_655_564_444_103),
+        "record": tombstones.record(KEY, b'{"user": "ana"'),
+        "receipt": receipts.signed(KEY, {"id": "1", "people": ["m1"]})["signature"],
+    } == {
+        "person": "399aa400c6ef10ba192355bb46bc30d5",
+        "serial": "7f847bf7e0105cbd4b85dbdc06267809",
+        "moment": "31628b1198e46ae797bf2dacf2619872",
+        "record": "fdcfede391d08b8e82a0ebb22c1fcced",
+        "receipt": "baa9f2b749fc751f6d97c2b7a9b6075ea4a8c3866fc7d031513cefe6b9243178",
+    }
+
+
+def test_spellings_of_one_address_have_one_mark_and_other_kinds_of_things_others() -> None:
+    assert tombstones.person(KEY, ANA) == tombstones.person(KEY, f" {ANA.lower()} ")
+    same = ANA.lower()
+    kinds = {tombstones.person(KEY, same), tombstones.serial(KEY, same), tombstones.record(KEY, same.encode())}
+    assert len({*kinds, KEY.customer_id(same)}) == 4
+    assert tombstones.person(Key(bytes(32)), ANA) != tombstones.person(KEY, ANA)
+
+
+BARRED = Tombstones(
+    {tombstones.person(KEY, ANA): 100}, {}, {tombstones.serial(KEY, "device-1"): 100}, frozenset(),
+    frozenset({tombstones.record(KEY, b"{garbage")}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '{"user": "ana.bo@test.example", "timestamp": "x"}', '{"user": "ANA.BO@TEST.EXAMPLE"',
+        "mail ana.bo@test.example",
+        r'{"user": "\u0061na.bo@test.example"}', '{"serialNumber": "device-1"}', '{"serialNumber": "device-1',
+        '{"user": "ana.bo@test.example", "timestamp": 100, "x": null}', "{garbage",
+    ],
+)  # fmt: skip
+def test_a_refused_record_of_theirs_is_told(raw: str) -> None:
+    assert BARRED.bars(KEY, raw.encode())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '{"user": "joana.bo@test.example"}', '{"serialNumber": "device-11"}', '{"user": "bo"}', "", "{garbage}",
+        '{"user": "ana.bo@test.example", "timestamp": 101, "x": null}', "\ufffd\x00",
+    ],
+)  # fmt: skip
+def test_a_refused_record_of_somebody_else_is_not(raw: str) -> None:
+    assert not BARRED.bars(KEY, raw.encode())
+
+
+def test_where_nobody_was_erased_there_is_nothing(tmp_path: Path) -> None:
+    assert not tombstones.read(tmp_path, KEY)
+    tombstones.write(tmp_path, KEY, BARRED)
+    assert tombstones.read(tmp_path, KEY) == BARRED
+    assert (tmp_path / tombstones.NAME).stat().st_mode & 0o077 == 0
