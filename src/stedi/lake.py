@@ -213,7 +213,7 @@ class Lake:
 
         at = None if now is None else _ms(now)
         asked = [addresses] if isinstance(addresses, str) else addresses
-        key = self.key()
+        key = self.key()  # a wrong one is refused before anything is finished
         self._finish_rotation(progress)
         return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
 
@@ -339,10 +339,10 @@ class Lake:
         from stedi.landing import withdrawal
 
         [normal] = withdrawal.addresses([address])
-        at, key = _ms(now or datetime.now(UTC)), self.key()
+        at = _ms(now or datetime.now(UTC))
         handover.refuse_unfinished(self.root)
         with self._temporary() as folder:
-            return explain.explain(self.catalog, self.config, key, self.root, normal, at, folder)
+            return explain.explain(self.catalog, self.config, self.key(), self.root, normal, at, folder)
 
     def explain_rows(self, table: str, where: str) -> tuple[tuple[ExplainedRow, ...], bool]:
         """Explains the first rows of a table that meet a condition: whose they are, why they are there, and from where.
@@ -528,12 +528,6 @@ class Lake:
             )
         return key
 
-    @contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
-        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
-            yield Path(folder)
-
     def key_place(self) -> str:
         """Returns where the lake's key is looked for: the name of a variable, or a file."""
         if pseudonyms.VARIABLE in os.environ:
@@ -572,6 +566,12 @@ class Lake:
             # a landing that is half committed before and after has had its journal all the while
             if all(after[name].current == state.current for name, state in states.items()):
                 return states, pending
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
+        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
+            yield Path(folder)
 
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""
