@@ -213,7 +213,7 @@ class Lake:
 
         at = None if now is None else _ms(now)
         asked = [addresses] if isinstance(addresses, str) else addresses
-        key = self.key()  # a wrong one is refused before anything is finished
+        key = self.key()
         self._finish_rotation(progress)
         return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
 
@@ -339,10 +339,10 @@ class Lake:
         from stedi.landing import withdrawal
 
         [normal] = withdrawal.addresses([address])
-        at = _ms(now or datetime.now(UTC))
+        at, key = _ms(now or datetime.now(UTC)), self.key()
         handover.refuse_unfinished(self.root)
         with self._temporary() as folder:
-            return explain.explain(self.catalog, self.config, self.key(), self.root, normal, at, folder)
+            return explain.explain(self.catalog, self.config, key, self.root, normal, at, folder)
 
     def explain_rows(self, table: str, where: str) -> tuple[tuple[ExplainedRow, ...], bool]:
         """Explains the first rows of a table that meet a condition: whose they are, why they are there, and from where.
@@ -438,6 +438,7 @@ class Lake:
                 policy=building.policy(self.config),
                 states=states,
                 pending=pending,
+                besides=self._further_claimants,
                 progress=progress,
             )
         finally:
@@ -505,7 +506,13 @@ class Lake:
             # the tables must be up to date: what they were built from is then what they would be built from
             building.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
             done = rotation.rotate(
-                self.catalog, self.config, self.root, key, None if to is None else Path(to), progress
+                self.catalog,
+                self.config,
+                self.root,
+                key,
+                None if to is None else Path(to),
+                besides=self._further_claimants,
+                progress=progress,
             )
         self.config = Lake.open(self.root).config
         return done
@@ -528,6 +535,12 @@ class Lake:
             )
         return key
 
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
+        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
+            yield Path(folder)
+
     def key_place(self) -> str:
         """Returns where the lake's key is looked for: the name of a variable, or a file."""
         if pseudonyms.VARIABLE in os.environ:
@@ -545,11 +558,15 @@ class Lake:
 
     def _finish_rotation(self, progress: Progress) -> None:
         """Finishes a change of key that was cut off; one that is alive is waited for."""
-        if (self.root / handover.NAME).exists():
+        if handover.left(self.root):
             from stedi import rotation
 
             with self._alone(progress):
                 rotation.finish(self.catalog, self.root, progress)
+
+    def _further_claimants(self, serial: str) -> int:
+        """Returns how many claim a serial number besides the customers of landing, and never move: nobody does."""
+        return 0
 
     def _same_key(self) -> None:
         """Refuses to go on with a key that is no longer the lake's, now that nobody can change it."""
@@ -566,12 +583,6 @@ class Lake:
             # a landing that is half committed before and after has had its journal all the while
             if all(after[name].current == state.current for name, state in states.items()):
                 return states, pending
-
-    @contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
-        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
-            yield Path(folder)
 
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""
