@@ -40,6 +40,7 @@ ORDER = (
     "query",
     "maintain",
     "rotation",
+    "explain",
     "lake",
     "ndjson",
     "crawl",
@@ -49,6 +50,7 @@ ORDER = (
     "terminal",
     "commands",
     "upkeep",
+    "rights",
     "cli",
     "__main__",
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from stedi import commands, terminal, upkeep
+from stedi import commands, rights, terminal, upkeep
 from stedi.errors import StediError
 
 _INTERRUPTED = 130
@@ -151,6 +151,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="SNAPSHOT_OR_TIME",
         help="read the tables as they were: a snapshot's id or an ISO 8601 time",
     )
+    sub.add_argument(
+        "--role",
+        choices=("scientist", "engineer", "officer"),
+        help="show what this role sees, the rest masked (default: query.role of the lake, which is officer)",
+    )
 
     sub = command("quarantine", commands.quarantine, "lists the records that could not be taken, by reason and file")
     choice = sub.add_mutually_exclusive_group()
@@ -158,6 +163,21 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument("--show", metavar="FILE:OFFSET", help="print one record's raw bytes, escaped")
     choice.add_argument("--replay", action="store_true", help="land again what the contracts accept now")
     choice.add_argument("--withheld", action="store_true", help="list the readings that belong to nobody for certain")
+
+    sub = command(
+        "withdraw", rights.withdraw, "lands customers' withdrawals from research; the next build removes them"
+    )
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
+    sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    sub.add_argument("--build", action="store_true", help="build at once")
+
+    sub = command("explain", rights.explain, "tells why a customer's rows, or rows of a table, are where they are")
+    sub.add_argument(
+        "address", nargs="?", metavar="EMAIL", help="an address in any spelling, or - to read it from stdin"
+    )
+    sub.add_argument("--table", metavar="TABLE", help="explain rows of this table instead")
+    sub.add_argument("--where", metavar="SQL", help="which of them: a condition")
 
     sub = command(
         "maintain", commands.maintain, "compacts small files, expires old snapshots, removes what nothing uses"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,16 +23,18 @@ from stedi import config as settings
 from stedi import durable, leftovers, tables
 from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
-from stedi.config import Config, Readings
-from stedi.errors import KeyRefused, LakeError, UsageError
+from stedi.config import Config, Readings, Role
+from stedi.errors import KeyRefused, LakeError, QueryRefused, UsageError
 from stedi.privacy import handover, pseudonyms
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
 
 if TYPE_CHECKING:
     from stedi.audit import Check
+    from stedi.explain import ExplainedRow, Explanation
     from stedi.landing import Landing, Progress
     from stedi.landing.quarantine import Quarantine
+    from stedi.landing.withdrawal import Withdrawal
     from stedi.maintain import Maintenance
     from stedi.privacy.audit import Proof
     from stedi.privacy.risk import Risk
@@ -183,6 +186,36 @@ class Lake:
             self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress
         )
 
+    def withdraw(
+        self,
+        addresses: str | Iterable[str],
+        *,
+        now: datetime | None = None,
+        progress: Progress = lambda what, share: None,
+    ) -> Withdrawal:
+        """Lands a withdrawal from research of each of these customers; the next build takes them out.
+
+        A record from the website that is newer and agrees again brings a customer back; an older one does not, whenever
+        it arrives, and whether the lake knew the customer or not.
+
+        Args:
+            addresses: The customers, in any spelling of their addresses; or one of them.
+            now: When they withdraw; the clock's time by default.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            How many withdrawals were landed, and how many were there already.
+
+        Raises:
+            UsageError: An address is none; nothing was landed.
+        """
+        from stedi.landing import withdrawal
+
+        at = None if now is None else _ms(now)
+        asked = [addresses] if isinstance(addresses, str) else addresses
+        self._finish_rotation(progress)
+        return withdrawal.withdraw(self.catalog, self.config, self.key(), self.root, asked, now=at, progress=progress)
+
     def build(
         self, *, full: bool = False, wait: bool = False, progress: building.Progress = lambda line: None
     ) -> Build:
@@ -241,12 +274,14 @@ class Lake:
             self._finish_rotation(progress)
         return maintain.maintain(self.catalog, self.config, self.root, dry_run=dry_run, progress=progress)
 
-    def query(self, sql: str, *, at: int | str | datetime | None = None) -> Result:
+    def query(self, sql: str, *, at: int | str | datetime | None = None, role: Role | None = None) -> Result:
         """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.
 
         Args:
             sql: The SELECT, in DuckDB's dialect.
             at: A snapshot's id, or a time (ISO 8601; UTC unless it says otherwise): the tables as they were then.
+            role: Whose eyes it has: other tables are not there for it, and columns that it must not see are null;
+                by default the settings' `query.role`.
 
         Returns:
             A result that gives Arrow: `.arrow()`, or `.reader()` batch by batch.
@@ -256,19 +291,92 @@ class Lake:
             QueryFailed: It ran out of time or memory, or a value in it failed.
         """
         from stedi import query
+        from stedi.privacy import classes, roles
 
         wanted = query.referenced(sql)
         states = [state for state in self.catalog.tables().values() if state.name.lower() in wanted]
+        role = role or self.config.query_role
+        if role not in roles.GRANTS:
+            raise UsageError(f"role: expected one of {', '.join(roles.GRANTS)}, found {role!r}")
+        grant = roles.GRANTS[role]
+        # a name that the statement itself defines stands before any table's
+        hidden = [state.name for state in states if state.name not in grant.tables]
+        states = [state for state in states if state.name in grant.tables]
+        lineage = classes.Lineage(tables.graph()) if grant.masked else None
         relations = []
         for state, snapshot in zip(states, _pinned(states, at), strict=True):
             columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
             files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
-            relations.append(query.Relation(state.name, files, columns))
+            kinds = lineage.classes(state.name) if lineage else {}
+            masked = frozenset(name for name, kind in kinds.items() if kind in grant.masked)
+            relations.append(query.Relation(state.name, files, columns, masked))
         handover.refuse_unfinished(self.root)
         limits = query.Limits(
             memory=self.config.query_memory, seconds=self.config.query_seconds, threads=self.config.threads
         )
-        return query.run(sql, relations, limits, temporary=self.root / "tmp")
+        try:
+            return query.run(sql, relations, limits, temporary=self.root / "tmp")
+        except QueryRefused as error:
+            if not hidden:
+                raise
+            raise QueryRefused(
+                f"The role {role} sees {', '.join(sorted(grant.tables))} and no other table, "
+                f"found {', '.join(hidden)}. Nothing was run."
+            ) from error
+
+    def explain(self, address: str, *, now: datetime | None = None) -> Explanation:
+        """Explains one customer: consent and its history, rows by table, and what is left out and why.
+
+        Args:
+            address: Whose, in any spelling; one that the lake does not know gets an answer of the same shape.
+            now: The instant at which consent is asked for; the clock's time by default.
+
+        Raises:
+            UsageError: It is no address.
+        """
+        from stedi import explain
+        from stedi.landing import withdrawal
+
+        [normal] = withdrawal.addresses([address])
+        at = _ms(now or datetime.now(UTC))
+        handover.refuse_unfinished(self.root)
+        with self._temporary() as folder:
+            return explain.explain(self.catalog, self.config, self.key(), self.root, normal, at, folder)
+
+    def explain_rows(self, table: str, where: str) -> tuple[tuple[ExplainedRow, ...], bool]:
+        """Explains the first rows of a table that meet a condition: whose they are, why they are there, and from where.
+
+        Args:
+            table: The table.
+            where: What stands after WHERE; it runs in the same closed process as a query.
+
+        Returns:
+            The rows, and whether there are more.
+
+        Raises:
+            UsageError: There is no such table.
+            QueryRefused: The condition is not one.
+            QueryFailed: It failed.
+        """
+        from stedi import explain, statement
+        from stedi.privacy import classes
+
+        if table not in ZONES:
+            raise UsageError(f"--table: expected one of {', '.join(ZONES)}, found another; see `stedi tables`")
+        sql = statement.condition(table, where, explain.LIMIT + 1)
+        found = self.query(sql, role="officer").arrow().to_pylist()
+        rows = found[: explain.LIMIT]
+        kinds = classes.Lineage(tables.graph()).classes(table)
+        since_consent = self.config.readings == "since-consent"
+        with (
+            self._temporary() as folder,
+            explain.session(self.catalog, self.config, self.catalog.tables(), folder) as engine,
+        ):
+            now = _ms(datetime.now(UTC))
+            explained = explain.explain_rows(
+                engine, self.root, self.key(), table, rows, kinds, now, since_consent=since_consent
+            )
+        return explained, len(found) > len(rows)
 
     def tables(self) -> tuple[Table, ...]:
         """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""
@@ -477,6 +585,12 @@ class Lake:
             if all(after[name].current == state.current for name, state in states.items()):
                 return states, pending
 
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
+        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
+            yield Path(folder)
+
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""
         if any((self.root / "pending").glob("*.json")):
@@ -560,6 +674,10 @@ def _as_of(state: TableState, moment: float) -> Snapshot:
     if found is None or (later and (later[0] is None or state.snapshot(later[0].parent) is None)):
         raise UsageError(f"--at: {state.name}: the snapshot of that time has expired; see `stedi history {state.name}`")
     return found
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
 
 
 def _moment(at: str | datetime) -> float:

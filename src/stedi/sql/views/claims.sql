@@ -1,5 +1,6 @@
 -- Grain: one row a serial number and customer who ever named it. Key: serialNumber, customer_id.
--- Rule 6: every landed record claims, of consenting customers and of others, current or superseded.
+-- Rule 6: every landed record claims, of consenting customers and of others, current or superseded;
+-- but for the withdrawal of somebody of whom nothing else is known, which names no device.
 select
     serialNumber,
     customer_id,
@@ -12,4 +13,5 @@ from (
         p.person
     from customers_landing as c
     inner join people as p on c.email = p.address
+    where c.serialNumber is not null
 ) as named
