@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from stedi import build as building
 from stedi import config as settings
-from stedi import durable, leftovers, tables
+from stedi import durable, leftovers, moments, tables
 from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings, Role
@@ -213,8 +213,9 @@ class Lake:
 
         at = None if now is None else _ms(now)
         asked = [addresses] if isinstance(addresses, str) else addresses
+        key = self.key()
         self._finish_rotation(progress)
-        return withdrawal.withdraw(self.catalog, self.config, self.key(), self.root, asked, now=at, progress=progress)
+        return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
 
     def build(
         self, *, full: bool = False, wait: bool = False, progress: building.Progress = lambda line: None
@@ -304,7 +305,7 @@ class Lake:
         states = [state for state in states if state.name in grant.tables]
         lineage = classes.Lineage(tables.graph()) if grant.masked else None
         relations = []
-        for state, snapshot in zip(states, _pinned(states, at), strict=True):
+        for state, snapshot in zip(states, moments.pinned(states, at), strict=True):
             columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
             files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
             kinds = lineage.classes(state.name) if lineage else {}
@@ -338,10 +339,10 @@ class Lake:
         from stedi.landing import withdrawal
 
         [normal] = withdrawal.addresses([address])
-        at = _ms(now or datetime.now(UTC))
+        at, key = _ms(now or datetime.now(UTC)), self.key()
         handover.refuse_unfinished(self.root)
         with self._temporary() as folder:
-            return explain.explain(self.catalog, self.config, self.key(), self.root, normal, at, folder)
+            return explain.explain(self.catalog, self.config, key, self.root, normal, at, folder)
 
     def explain_rows(self, table: str, where: str) -> tuple[tuple[ExplainedRow, ...], bool]:
         """Explains the first rows of a table that meet a condition: whose they are, why they are there, and from where.
@@ -358,25 +359,17 @@ class Lake:
             QueryRefused: The condition is not one.
             QueryFailed: It failed.
         """
-        from stedi import explain, statement
-        from stedi.privacy import classes
+        from stedi import explain
 
-        if table not in ZONES:
-            raise UsageError(f"--table: expected one of {', '.join(ZONES)}, found another; see `stedi tables`")
-        sql = statement.condition(table, where, explain.LIMIT + 1)
-        found = self.query(sql, role="officer").arrow().to_pylist()
-        rows = found[: explain.LIMIT]
-        kinds = classes.Lineage(tables.graph()).classes(table)
+        rows, more = explain.chosen(table, where, lambda sql: self.query(sql, role="officer").arrow().to_pylist())
         since_consent = self.config.readings == "since-consent"
         with (
             self._temporary() as folder,
             explain.session(self.catalog, self.config, self.catalog.tables(), folder) as engine,
         ):
             now = _ms(datetime.now(UTC))
-            explained = explain.explain_rows(
-                engine, self.root, self.key(), table, rows, kinds, now, since_consent=since_consent
-            )
-        return explained, len(found) > len(rows)
+            found = explain.explain_rows(engine, self.root, self.key(), table, rows, now, since_consent=since_consent)
+        return found, more
 
     def tables(self) -> tuple[Table, ...]:
         """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""
@@ -542,6 +535,12 @@ class Lake:
             )
         return key
 
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
+        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
+            yield Path(folder)
+
     def key_place(self) -> str:
         """Returns where the lake's key is looked for: the name of a variable, or a file."""
         if pseudonyms.VARIABLE in os.environ:
@@ -584,12 +583,6 @@ class Lake:
             # a landing that is half committed before and after has had its journal all the while
             if all(after[name].current == state.current for name, state in states.items()):
                 return states, pending
-
-    @contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
-        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
-            yield Path(folder)
 
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""
@@ -637,52 +630,5 @@ def _table(state: TableState) -> Table:
     return Table(state.name, ZONES[state.name], rows, size, current.id, updated)
 
 
-def _pinned(states: Sequence[TableState], at: int | str | datetime | None) -> list[Snapshot | None]:
-    """Returns the snapshot of each table at a snapshot's or a clock's time, by default the current ones.
-
-    A snapshot's id belongs to one table; the others are read as the same build left them, else as they were when
-    readers first saw that one: a build publishes its tables one after the other.
-    """
-    if at is None:
-        return [state.current for state in states]
-    if isinstance(at, int) or (isinstance(at, str) and at.isdigit()):
-        # what a build staged and did not publish is nobody's to read
-        named = next((s for state in states for s in state.published() if s.id == int(at)), None)
-        if named is None:
-            where = ", ".join(state.name for state in states) or "no table"
-            raise UsageError(f"--at {at}: expected a live snapshot of {where}, found none; see `stedi history TABLE`")
-        run = named.summary.get("stedi.run")
-        return [state.snapshot(named.id) or _of_run(state, run) or _as_of(state, named.at) for state in states]
-    moment = _moment(at)
-    return [_as_of(state, moment) for state in states]
-
-
-def _of_run(state: TableState, run: str | None) -> Snapshot | None:
-    return next((s for s in state.published() if s.summary.get("stedi.run") == run), None) if run else None
-
-
-def _as_of(state: TableState, moment: float) -> Snapshot:
-    ids = [snapshot_id for when, snapshot_id in state.log if when <= moment]
-    later = [state.snapshot(snapshot_id) for when, snapshot_id in state.log if when > moment]
-    if not ids:
-        raise UsageError(
-            f"--at: {state.name} has no snapshot of that time: it is younger, or its snapshots of then have expired; "
-            f"see `stedi history {state.name}`"
-        )
-    found = state.snapshot(ids[-1])
-    # one that expired has left the log: what came after it has lost its parent
-    if found is None or (later and (later[0] is None or state.snapshot(later[0].parent) is None)):
-        raise UsageError(f"--at: {state.name}: the snapshot of that time has expired; see `stedi history {state.name}`")
-    return found
-
-
 def _ms(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
-
-
-def _moment(at: str | datetime) -> float:
-    try:
-        time = datetime.fromisoformat(at) if isinstance(at, str) else at
-    except ValueError:
-        raise UsageError(f"--at: expected a snapshot id or an ISO 8601 time, found {at!r}") from None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000
