@@ -222,6 +222,21 @@ def test_landings_that_wait_for_a_build_break_nothing(people: Lake, tmp_path: Pa
     assert holds(people).due == ()
 
 
+def test_withdrawals_by_command_are_landed_records_like_others(people: Lake) -> None:
+    people.withdraw(["Bob@X.example", "nobody@x.example"])
+    assert "customers_trusted" in holds(people).due
+    build(people, NOW)
+    found = holds(people)
+    assert found.due == ()
+    [account] = [account for account in found.accounts if account.table == "customers_trusted"]
+    assert dict(account.lines) == {
+        "records landed": 12,
+        "superseded by a later record": -3,
+        "no consent": -5,
+        "customers": 4,
+    }
+
+
 def test_a_consent_date_that_has_come_makes_a_build_due(people: Lake) -> None:
     assert "customers_trusted" in proof(people, NOW + 1).due
     build(people, NOW + 1)
