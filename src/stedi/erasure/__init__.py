@@ -29,7 +29,7 @@ from stedi.erasure.forgetting import Forgetting
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import AuditFailed
 from stedi.landing import journal
-from stedi.privacy import receipts, tombstones
+from stedi.privacy import handover, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.traces import search
 from stedi.tables import ZONES
@@ -94,6 +94,7 @@ def erase(
     """
     done = []
     with _locked(root, progress):
+        handover.refuse_other(root, config.key_fingerprint)
         journal.finish(catalog, root / "pending")
         left = pending.read(root)
         if left is not None:
