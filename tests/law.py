@@ -4,6 +4,7 @@ A *run* is a list of steps, plain JSON, so that one that broke the law can be ke
 
 - `{"deliver": {feed: [record, ...]}}`: files, one a feed, wait to be landed
 - `{"land": "all" | "each" | "first" | "last"}`: those that wait, in one landing or one after the other; or one of them
+- `{"withdraw": [address, ...], "at": instant}`: withdrawals by command
 - `{"again": n}`: lands a file that was landed before once more, under another name
 - `{"now": instant}`, `{"readings": policy}`: the clock, forwards or back; the consent policy
 - `{"build": full}`, `{"maintain": true}`
@@ -19,6 +20,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,6 +62,9 @@ class Subject(Protocol):
 
     def land(self, files: Iterable[Records]) -> int:
         """Lands new files, in one landing, and says how many records of erased customers were dropped."""
+
+    def withdraw(self, addresses: list[str], at: int) -> None:
+        """Lands withdrawals by command."""
 
     def again(self, number: int) -> None:
         """Lands the content of an earlier file under another name."""
@@ -118,6 +123,8 @@ class Law:
                 self._land(1)
             case {"land": which}:
                 self._land(1 if which == "first" else len(self.waiting))
+            case {"withdraw": addresses, "at": at}:
+                self._withdraw(addresses, at)
             case {"again": number}:
                 if self._files:
                     self._subject.again(number % self._files)
@@ -171,6 +178,16 @@ class Law:
         self._built = None
         if erased != barred:
             raise Broken(f"landing: expected {barred} records of erased customers to be dropped, found {erased}")
+
+    def _withdraw(self, addresses: list[str], at: int) -> None:
+        self._subject.withdraw(addresses, at)
+        for address in addresses:
+            record = oracle.withdrawal(self.landed["customer"], address, at, self._key.customer_id)
+            self.met["withdrew by command" if record else "withdrew by command again"] += 1
+            if record is not None:
+                self.met["withdrew by command, unknown until then"] += "serialNumber" not in record
+                self.landed["customer"].append(record)
+                self._fresh.append({"customer": [record]})
 
     def _build(self, full: bool) -> None:
         published = self._subject.build(self.now, self.readings, full=full)
@@ -228,6 +245,12 @@ class RealLake:
             raise Broken(f"landing: not every record was taken: {landing}")
         self._files += paths
         return landing.erased
+
+    def withdraw(self, addresses: list[str], at: int) -> None:
+        before = lakes.rows(self.lake, "customers_landing").total()
+        done = self.lake.withdraw(addresses, now=datetime.fromtimestamp(at / 1000, UTC))
+        if lakes.rows(self.lake, "customers_landing").total() != before + done.landed:
+            raise Broken(f"withdraw: it counts other records than it landed: {done}")
 
     def again(self, number: int) -> None:
         path = self._files[number]
@@ -369,7 +392,11 @@ def _met(before: Known | None, after: Known, fresh: list[Records], *, full: bool
 
 
 def _shared(known: Known, key: Key) -> set[object]:
-    claims = {(record["serialNumber"], key.customer_id(str(record["email"]))) for record in known.landed["customer"]}
+    claims = {
+        (record["serialNumber"], key.customer_id(str(record["email"])))
+        for record in known.landed["customer"]
+        if record.get("serialNumber")
+    }
     return {serial for serial, count in Counter(serial for serial, _ in claims).items() if count > 1}
 
 

@@ -115,6 +115,29 @@ class Machine(RuleBasedStateMachine):
     def withdraws(self, person: Person, refusal: object, then: str) -> None:
         self._deliver(then, customers=[self._record(person, shareWithResearchAsOfDate=refusal)])
 
+    @event(
+        3,
+        person=st.sampled_from(worlds.PEOPLE),
+        spelling=st.integers(0, 3),
+        later=st.sampled_from([0, 0, 100_000]),
+        twice=st.booleans(),
+        then=then,
+    )
+    def withdraws_by_command(self, person: Person, spelling: int, later: int, twice: bool, then: str) -> None:
+        """Before the newest record's update or after it, known or not; what comes later is newer."""
+        at = self.law.now + later
+        addresses = [person[spelling % len(person)]]
+        self._play({"withdraw": addresses, "at": at})
+        if twice:
+            self._then(then)
+            self._play({"withdraw": addresses, "at": at + later})
+        if person in self._records:
+            newest = max(int(str(record["lastUpdateDate"])) for record in self._records[person])
+            withdrawn = {**self._records[person][-1], "lastUpdateDate": max(newest, at + later * twice)}
+            withdrawn.pop("shareWithResearchAsOfDate", None)
+            self._records[person].append(withdrawn)
+        self._then(then)
+
     @event(3, person=people, serial=serials, at=st.lists(moments, max_size=2), then=then)
     def has_another_device(self, person: Person, serial: str, at: list[int], then: str) -> None:
         motions = [self._motion(person[0], moment) for moment in at]

@@ -91,6 +91,12 @@ class Wrong:
         self._new = {feed: [] for feed in FEEDS}
         self._before = None
 
+    def withdraw(self, addresses: list[str], at: int) -> None:
+        for address in addresses:
+            record = oracle.withdrawal(self._world["customer"], address, at, self._key.customer_id)
+            if record is not None:
+                self.land([{"customer": [record]}])
+
     def again(self, number: int) -> None:
         """A file that was landed before adds nothing."""
 

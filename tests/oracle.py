@@ -114,14 +114,36 @@ def current_record(records: Sequence[Record], now_ms: int) -> Record:
             record["lastUpdateDate"],
             not consents(record, now_ms),
             *_absent_least(record[CONSENTS[0]]),
-            record["registrationDate"],
-            record["serialNumber"],
+            *_absent_least(record["registrationDate"]),
+            *_absent_least(record["serialNumber"]),
             *(part for name in TEXTS for part in _absent_least(record[name])),
             record["email"],
             *(part for name in CONSENTS[1:] for part in _absent_least(record[name])),
         )
 
     return max(records, key=rank)
+
+
+def withdrawal(
+    customers: Sequence[Record], address: str, now_ms: int, pseudonym: Callable[[str], str]
+) -> dict[str, object] | None:
+    """What a withdrawal by command lands: the current record without consent; None if that has just been said.
+
+    Args:
+        customers: All customer records landed so far.
+        address: Whose withdrawal, in any spelling.
+        now_ms: When.
+        pseudonym: The customer id of an address.
+    """
+    theirs = [_as_landed(record) for record in customers if pseudonym(str(record["email"])) == pseudonym(address)]
+    if not theirs:
+        return {"email": address, "lastUpdateDate": now_ms}
+    last = max(_integer(record["lastUpdateDate"]) for record in theirs)
+    refused = any(r["lastUpdateDate"] == last and r["shareWithResearchAsOfDate"] is None for r in theirs)
+    if refused and last >= now_ms - 60_000:
+        return None
+    current = current_record(theirs, now_ms)
+    return {**current, "lastUpdateDate": max(last, now_ms), "shareWithResearchAsOfDate": None}
 
 
 def owned_steps(
@@ -137,7 +159,8 @@ def owned_steps(
     claimants: dict[str, set[str]] = defaultdict(set)
     for person, records in by_person.items():
         for record in records:
-            claimants[str(record["serialNumber"])].add(person)
+            if record["serialNumber"] is not None:  # the withdrawal of somebody unknown names no device
+                claimants[str(record["serialNumber"])].add(person)
     moved_at = {person: {row[0] for row in rows} for person, rows in motions.items()}
     owned: set[Row] = set()
     withheld: set[Row] = set()
@@ -169,7 +192,7 @@ def _lines(folder: Path) -> Iterator[dict[str, object]]:
 
 def _as_landed(record: Record) -> dict[str, object]:
     """A customer record whose optional fields are what the contract says, or None."""
-    landed = {name: record[name] for name in ("email", "serialNumber", "registrationDate", "lastUpdateDate")}
+    landed = {name: record.get(name) for name in ("email", "serialNumber", "registrationDate", "lastUpdateDate")}
     for name in TEXTS:
         value = record.get(name)
         landed[name] = value if isinstance(value, str) else None

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -33,9 +34,9 @@ class Damaged:
         self.lake = Lake.create(folder / "lake")
         for day, email in enumerate(("a@x.example", "b@x.example")):
             inbox, at = folder / str(day), 100 + day
-            deliver(inbox, "customer", [customer(email, serialNumber=email, update=at), {"email": email}])
+            deliver(inbox, "customer", [customer(email, serialNumber=f"s{day}", update=at), {"email": email}])
             deliver(inbox, "accelerometer", [motion(email, at), motion(email, at, 2.0)])
-            deliver(inbox, "step_trainer", [step(email, at)])
+            deliver(inbox, "step_trainer", [step(f"s{day}", at)])
             self.lake.land(inbox)
             self.lake.build()
         shutil.copytree(self.lake.root, self._kept)
@@ -340,7 +341,9 @@ def test_the_command_decides_by_exit_code_and_says_what_was_found(
 ) -> None:
     words = ["--lake", str(damaged.lake.root), "audit", "--files"]
     assert cli.main(words) == 0
-    assert capsys.readouterr().out == "51 of 51 checks hold; 0 violations\n"
+    out, err = capsys.readouterr()
+    assert re.search(r"(?m)^(\d+) of \1 checks hold; 0 violations$", out)
+    assert "prove machine_learning_curated" in err
     [path] = {p for t, k, p in damaged.used() if (t, k) == ("customers_curated", "metadata")}
     os.truncate(path, 0)
     assert cli.main(words) == 3
@@ -348,9 +351,11 @@ def test_the_command_decides_by_exit_code_and_says_what_was_found(
     name = shown(damaged.lake, path)
     assert f"metadata: customers_curated: {name}: expected SHA-256 " in out
     assert "check customers_curated" in err
+    assert "prove" not in err
+    assert "the rules of consent were not proved, since files are damaged" in out
     assert cli.main([*words, "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
-    assert document["holds"] is False
+    assert (document["holds"], document["proved"]) == (False, False)
     [check] = [c for c in document["checks"] if c["violations"] and c["name"] == "checksums"]
     assert {key: check[key] for key in ("table", "violations")} == {"table": "customers_curated", "violations": 1}
     assert check["found"][0]["file"] == name

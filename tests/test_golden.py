@@ -1,8 +1,9 @@
 """Golden cases: folders of a few records and the rows that the rules make of them, worked out by hand.
 
 `tests/tables/<table>/<case>/` holds the records of each feed, `case.toml` (what it claims, the start of the build, the
-policy, how many readings are withheld) and `expected.csv`: the rows of the table in the columns that it names, instants
-in epoch milliseconds, `{address}` for a pseudonym. Every case is built twice: the second build must change nothing.
+policy, how many readings are withheld, who withdraws by command and when) and `expected.csv`: the rows of the table in
+the columns that it names, instants in epoch milliseconds, `{address}` for a pseudonym. Every case is built twice: the
+second build must change nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import shutil
 import tomllib
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ def test_the_rows_are_those_worked_out_by_hand_and_building_again_changes_nothin
     landing = lake.land(_delivered(case, slate.inbox()))
     assert landing.quarantined == 0
     assert not landing.skipped
+    for address, at in facts.get("withdraw", ()):
+        lake.withdraw([address], now=datetime.fromtimestamp(at / 1000, UTC))
 
     first = build(lake, facts["now"])
     _holds(case, lake, facts, first.withheld)

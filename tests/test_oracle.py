@@ -254,3 +254,36 @@ def test_a_written_world_reads_back_as_it_was(
     read = oracle.read_clean(folder)
     for feed in worlds.FEEDS:
         assert sorted(map(repr, read[feed])) == sorted(map(repr, world[feed]))
+
+
+@pytest.mark.parametrize(
+    ("landed", "at", "expected"),
+    [
+        ([], 900, (900, False)),
+        ([customer(update=100)], 900, (900, True)),
+        ([customer(update=1_000)], 900, (1_000, True)),
+        ([customer(update=100, consent=...)], 900, None),
+        ([customer(update=100, consent=...)], 60_101, (60_101, True)),
+        ([customer(update=100, consent=...), customer(update=101)], 900, (900, True)),
+        ([customer(update=100, consent=...), customer(update=100)], 900, None),
+        ([customer("other@a.example", consent=...)], 900, (900, False)),
+    ],
+)
+def test_a_withdrawal_by_command_is_the_current_record_without_consent_unless_that_was_just_said(
+    landed: list[oracle.Record], at: int, expected: tuple[int, bool] | None
+) -> None:
+    found = oracle.withdrawal(landed, " Ana@A.example", at, pseudonym)
+    if expected is None or found is None:
+        assert found is expected is None
+    else:
+        assert (found["lastUpdateDate"], "serialNumber" in found) == expected
+        assert found.get("shareWithResearchAsOfDate") is None
+
+
+def test_of_a_withdrawal_of_somebody_unknown_no_device_is_claimed() -> None:
+    nobody = {"email": "bo@a.example", "lastUpdateDate": 500}
+    found = tables(
+        [customer(), nobody, {**nobody, "email": "cy@a.example"}], [motion("ana@a.example", 60)], [step("s1", 60)]
+    )
+    assert len(found.step_trainer_trusted) == 1
+    assert found.withheld == []

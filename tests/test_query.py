@@ -357,7 +357,8 @@ def job(sql: str, folder: Path, *relations: Relation) -> dict[str, object]:
     return {
         "sql": sql,
         "relations": [
-            {"name": r.name, "files": list(r.files), "columns": [list(c) for c in r.columns]} for r in relations
+            {"name": r.name, "files": list(r.files), "columns": [list(c) for c in r.columns], "masked": []}
+            for r in relations
         ],
         "memory": 200_000_000,
         "spill": 100_000_000,

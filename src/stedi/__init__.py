@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from stedi.build import Build, Built, Plan
     from stedi.catalog.snapshots import Snapshot
     from stedi.errors import StediError
+    from stedi.explain import Explanation
     from stedi.lake import Lake, Table
     from stedi.landing import LandedFile, Landing
+    from stedi.landing.withdrawal import Withdrawal
     from stedi.query import Result
 
 __all__ = [
     "Build",
     "Built",
+    "Explanation",
     "Lake",
     "LandedFile",
     "Landing",
@@ -33,11 +36,13 @@ __all__ = [
     "Snapshot",
     "StediError",
     "Table",
+    "Withdrawal",
 ]
 
 _HOMES = {
     "Build": "stedi.build",
     "Built": "stedi.build",
+    "Explanation": "stedi.explain",
     "LandedFile": "stedi.landing",
     "Lake": "stedi.lake",
     "Landing": "stedi.landing",
@@ -46,6 +51,7 @@ _HOMES = {
     "StediError": "stedi.errors",
     "Plan": "stedi.build",
     "Table": "stedi.lake",
+    "Withdrawal": "stedi.landing.withdrawal",
 }
 
 

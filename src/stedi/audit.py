@@ -44,19 +44,21 @@ class Check:
     """What one check found of one table.
 
     Attributes:
-        name: `catalog`, `metadata`, `manifests`, `data files` or `checksums`.
+        name: `catalog`, `metadata`, `manifests`, `data files` or `checksums`; or a check of `privacy.audit`.
         table: The table, or `catalog.db` for what concerns all of them.
-        found: Each violation.
+        found: Each violation, of a check that looks at files.
+        rows: How many violations, of a check that counts rows.
     """
 
     name: str
     table: str
-    found: tuple[Violation, ...]
+    found: tuple[Violation, ...] = ()
+    rows: int = 0
 
     @property
     def violations(self) -> int:
         """How many there are; 0 where the check holds."""
-        return len(self.found)
+        return len(self.found) + self.rows
 
 
 def audit(

@@ -16,8 +16,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from stedi import commands, erasures, terminal, upkeep
+from stedi import commands, erasures, rights, terminal, upkeep
 from stedi.errors import StediError
 
 _INTERRUPTED = 130
@@ -75,10 +76,10 @@ def script() -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of every command."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--lake", metavar="PATH", help="the lake's folder (default: $STEDI_LAKE, then ./lake)")
     common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="stedi",
         description="A consent-aware data lake of step detection data.",
         parents=[common],
@@ -120,8 +121,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--full", action="store_true", help="rebuild everything")
     sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
 
-    sub = command("audit", upkeep.audit, "checks that the tables' files are there and are what was written")
+    sub = command("audit", upkeep.audit, "proves the rules of consent over the tables, and that files are as written")
     sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
+    sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
+
+    sub = command("key", upkeep.key, "shows which pseudonym key the lake has, or gives it another")
+    sub.add_argument(
+        "action", choices=("show", "rotate"), metavar="ACTION", help="show or rotate; neither prints the key itself"
+    )
+    sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, made if it is not there")
 
     command("repair", upkeep.repair, "sets right what audit --files finds damaged, as far as the lake itself can")
 
@@ -143,6 +151,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="SNAPSHOT_OR_TIME",
         help="read the tables as they were: a snapshot's id or an ISO 8601 time",
     )
+    sub.add_argument(
+        "--role",
+        choices=("scientist", "engineer", "officer"),
+        help="show what this role sees, the rest masked (default: query.role of the lake, which is officer)",
+    )
 
     sub = command("quarantine", commands.quarantine, "lists the records that could not be taken, by reason and file")
     choice = sub.add_mutually_exclusive_group()
@@ -150,6 +163,21 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument("--show", metavar="FILE:OFFSET", help="print one record's raw bytes, escaped")
     choice.add_argument("--replay", action="store_true", help="land again what the contracts accept now")
     choice.add_argument("--withheld", action="store_true", help="list the readings that belong to nobody for certain")
+
+    sub = command(
+        "withdraw", rights.withdraw, "lands customers' withdrawals from research; the next build removes them"
+    )
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
+    sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    sub.add_argument("--build", action="store_true", help="build at once")
+
+    sub = command("explain", rights.explain, "tells why a customer's rows, or rows of a table, are where they are")
+    sub.add_argument(
+        "address", nargs="?", metavar="EMAIL", help="an address in any spelling, or - to read it from stdin"
+    )
+    sub.add_argument("--table", metavar="TABLE", help="explain rows of this table instead")
+    sub.add_argument("--where", metavar="SQL", help="which of them: a condition")
 
     sub = command(
         "maintain", commands.maintain, "compacts small files, expires old snapshots, removes what nothing uses"
@@ -195,6 +223,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages name nobody."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with a message that holds no address, whatever the call's words were."""
+        super().error(terminal.unnamed(message))
+
+
 def _version() -> str:
     from stedi import __version__
 
@@ -223,6 +259,7 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
 
 
 def _fail(options: argparse.Namespace, message: str, code: int, kind: str = "") -> int:
+    message = terminal.unnamed(message)
     terminal.say(f"stedi: {message}")
     if commands.wants_json(options):
         terminal.document({"error": {"type": kind, "message": message, "exit": code}})

@@ -273,7 +273,7 @@ def query(options: argparse.Namespace) -> int:
 
     sql = sys.stdin.read() if options.sql == "-" else options.sql
     form = options.format or ("json" if wants_json(options) else output.format_of(options.output))
-    with opened(options).query(sql, at=options.at) as result:
+    with opened(options).query(sql, at=options.at, role=options.role) as result:
         output.write(result.reader(), form, options.output or sys.stdout.buffer)
     return 0
 

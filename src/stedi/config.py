@@ -19,6 +19,7 @@ from stedi import durable
 from stedi.errors import ConfigError
 
 Readings = Literal["all", "since-consent"]
+Role = Literal["scientist", "engineer", "officer"]
 FORMAT = 1
 """The version of lake folders that this code reads and writes."""
 
@@ -36,6 +37,7 @@ class Config:
         engine_threads: Threads of landing and builds, 0 for one a core; `engine.threads`.
         query_memory: What one query may take; `query.memory`.
         query_seconds: How long one query may run; `query.seconds`.
+        query_role: Whose eyes a query has where it does not say; `query.role`.
         shared: Whether the owner's group may read the lake, what is written from then on; `files.shared`.
         keep_days: How long maintenance keeps a snapshot that is no longer current; `maintain.keep_days`.
         keep_snapshots: How many snapshots of a table it keeps, however old they are; `maintain.keep_snapshots`.
@@ -52,6 +54,7 @@ class Config:
     engine_threads: int = 0
     query_memory: str = "512MB"
     query_seconds: float = 300.0
+    query_role: Role = "officer"
     shared: bool = False
     keep_days: float = 7.0
     keep_snapshots: int = 10
@@ -79,6 +82,7 @@ _KEYS = {
     "engine.threads": "engine_threads",
     "query.memory": "query_memory",
     "query.seconds": "query_seconds",
+    "query.role": "query_role",
     "files.shared": "shared",
     "maintain.keep_days": "keep_days",
     "maintain.keep_snapshots": "keep_snapshots",
@@ -179,6 +183,9 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
         raise ConfigError(
             f"{sources['consent.readings']}: consent.readings: expected {expected}, found {config.readings!r}"
         )
+    if config.query_role not in get_args(Role):
+        expected = " or ".join(get_args(Role))
+        raise ConfigError(f"{sources['query.role']}: query.role: expected {expected}, found {config.query_role!r}")
     if config.engine_threads < 0:
         raise ConfigError(
             f"{sources['engine.threads']}: engine.threads: expected 0 or more, found {config.engine_threads}"

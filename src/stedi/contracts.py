@@ -43,13 +43,34 @@ class Reason(StrEnum):
     BAD_ENCODING = "bad_encoding"
 
 
+class Class(StrEnum):
+    """What a value tells about a person, the most telling first."""
+
+    DIRECT = "direct identifier"
+    """Names, or reaches, somebody: rule 7 keeps it in landing and the two customers tables."""
+    INDIRECT = "indirect identifier"
+    """Tells people apart, and who somebody is to those who know more: a device, an exact date, a pseudonym."""
+    SENSOR = "sensor"
+    """A reading: what was measured, and when. Its exact time can still give somebody away."""
+    OPERATIONAL = "operational"
+    """About files and landings."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a record, by the name under which it is delivered."""
+    """One field of a record, by the name under which it is delivered.
+
+    Attributes:
+        name: The name.
+        kind: The type of its value.
+        required: Whether a record without it is refused.
+        privacy: What its value tells about a person; the worst until somebody has said otherwise.
+    """
 
     name: str
     kind: Kind
     required: bool = True
+    privacy: Class = Class.DIRECT
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +23,25 @@ from stedi import config as settings
 from stedi import durable, leftovers, tables
 from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
-from stedi.config import Config, Readings
-from stedi.errors import KeyRefused, LakeError, UsageError
-from stedi.privacy import pseudonyms, receipts, tombstones
+from stedi.config import Config, Readings, Role
+from stedi.errors import KeyRefused, LakeError, QueryRefused, UsageError
+from stedi.privacy import erased, handover, pseudonyms, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
 
 if TYPE_CHECKING:
     from stedi.audit import Check
+    from stedi.explain import ExplainedRow, Explanation
     from stedi.landing import Landing, Progress
     from stedi.landing.quarantine import Quarantine
+    from stedi.landing.withdrawal import Withdrawal
     from stedi.maintain import Maintenance
+    from stedi.privacy.audit import Proof
     from stedi.privacy.receipts import Receipt
+    from stedi.privacy.risk import Risk
     from stedi.query import Result
     from stedi.repair import Repair
+    from stedi.rotation import Rotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,10 @@ class Lake:
         if config.shared:
             root.chmod(0o750)
             os.umask(0o027)  # what is written from here on, its owner's group may read
+        decided = handover.pending(root)
+        if decided is not None:  # the lake is the new key's, whatever its settings still say
+            file = os.environ.get("STEDI_KEY_FILE") or decided.key_file
+            config = replace(config, key_fingerprint=decided.fingerprint, key_file=file)
         return cls(root, config)
 
     @classmethod
@@ -169,10 +182,40 @@ class Lake:
         from stedi import landing
 
         key = self.key()
-        self._finish_erasure(progress)
+        self._finish(progress)
         return landing.land(
             self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress, key=key
         )
+
+    def withdraw(
+        self,
+        addresses: str | Iterable[str],
+        *,
+        now: datetime | None = None,
+        progress: Progress = lambda what, share: None,
+    ) -> Withdrawal:
+        """Lands a withdrawal from research of each of these customers; the next build takes them out.
+
+        A record from the website that is newer and agrees again brings a customer back; an older one does not, whenever
+        it arrives, and whether the lake knew the customer or not.
+
+        Args:
+            addresses: The customers, in any spelling of their addresses; or one of them.
+            now: When they withdraw; the clock's time by default.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            How many withdrawals were landed, and how many were there already.
+
+        Raises:
+            UsageError: An address is none; nothing was landed.
+        """
+        from stedi.landing import withdrawal
+
+        at = None if now is None else _ms(now)
+        asked = [addresses] if isinstance(addresses, str) else addresses
+        self._finish(progress)
+        return withdrawal.withdraw(self.catalog, self.config, self.key(), self.root, asked, now=at, progress=progress)
 
     def build(
         self, *, full: bool = False, wait: bool = False, progress: building.Progress = lambda line: None
@@ -193,7 +236,7 @@ class Lake:
             LakeBusy: Another build is running, and `wait` is False; nothing was done.
         """
         key = self.key()
-        self._finish_erasure(lambda what, share: progress(what))
+        self._finish(lambda what, share: progress(what))
         with durable.lock(
             self.root / "build.lock",
             wait=wait or durable.is_held(self.root / "maintain.lock"),
@@ -201,6 +244,7 @@ class Lake:
             advice="wait for it with --wait, or run this again when it has ended",
         ):
             tombstones.refuse_unfinished(self.root)
+            self._same_key()
             self._finish_landings()
             grace = self.config.grace_hours * 3600
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
@@ -212,8 +256,9 @@ class Lake:
         Args:
             full: As for `build`.
         """
-        now = int(datetime.now(UTC).timestamp() * 1000)
-        return building.preview(self.catalog, self.config, self.key(), now, full=full)
+        now, key = int(datetime.now(UTC).timestamp() * 1000), self.key()
+        handover.refuse_unfinished(self.root)
+        return building.preview(self.catalog, self.config, key, now, full=full)
 
     def maintain(self, *, dry_run: bool = False, progress: Progress = lambda what, share: None) -> Maintenance:
         """Compacts small files, expires old snapshots and removes what nothing uses; no row changes.
@@ -228,15 +273,17 @@ class Lake:
         from stedi import maintain
 
         if not dry_run:
-            self._finish_erasure(progress)
+            self._finish(progress)
         return maintain.maintain(self.catalog, self.config, self.root, dry_run=dry_run, progress=progress)
 
-    def query(self, sql: str, *, at: int | str | datetime | None = None) -> Result:
+    def query(self, sql: str, *, at: int | str | datetime | None = None, role: Role | None = None) -> Result:
         """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.
 
         Args:
             sql: The SELECT, in DuckDB's dialect.
             at: A snapshot's id, or a time (ISO 8601; UTC unless it says otherwise): the tables as they were then.
+            role: Whose eyes it has: other tables are not there for it, and columns that it must not see are null;
+                by default the settings' `query.role`.
 
         Returns:
             A result that gives Arrow: `.arrow()`, or `.reader()` batch by batch.
@@ -246,18 +293,92 @@ class Lake:
             QueryFailed: It ran out of time or memory, or a value in it failed.
         """
         from stedi import query
+        from stedi.privacy import classes, roles
 
         wanted = query.referenced(sql)
         states = [state for state in self.catalog.tables().values() if state.name.lower() in wanted]
+        role = role or self.config.query_role
+        if role not in roles.GRANTS:
+            raise UsageError(f"role: expected one of {', '.join(roles.GRANTS)}, found {role!r}")
+        grant = roles.GRANTS[role]
+        # a name that the statement itself defines stands before any table's
+        hidden = [state.name for state in states if state.name not in grant.tables]
+        states = [state for state in states if state.name in grant.tables]
+        lineage = classes.Lineage(tables.graph()) if grant.masked else None
         relations = []
         for state, snapshot in zip(states, _pinned(states, at), strict=True):
             columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
             files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
-            relations.append(query.Relation(state.name, files, columns))
+            kinds = lineage.classes(state.name) if lineage else {}
+            masked = frozenset(name for name, kind in kinds.items() if kind in grant.masked)
+            relations.append(query.Relation(state.name, files, columns, masked))
+        handover.refuse_unfinished(self.root)
         limits = query.Limits(
             memory=self.config.query_memory, seconds=self.config.query_seconds, threads=self.config.threads
         )
-        return query.run(sql, relations, limits, temporary=self.root / "tmp")
+        try:
+            return query.run(sql, relations, limits, temporary=self.root / "tmp")
+        except QueryRefused as error:
+            if not hidden:
+                raise
+            raise QueryRefused(
+                f"The role {role} sees {', '.join(sorted(grant.tables))} and no other table, "
+                f"found {', '.join(hidden)}. Nothing was run."
+            ) from error
+
+    def explain(self, address: str, *, now: datetime | None = None) -> Explanation:
+        """Explains one customer: consent and its history, rows by table, and what is left out and why.
+
+        Args:
+            address: Whose, in any spelling; one that the lake does not know gets an answer of the same shape.
+            now: The instant at which consent is asked for; the clock's time by default.
+
+        Raises:
+            UsageError: It is no address.
+        """
+        from stedi import explain
+        from stedi.landing import withdrawal
+
+        [normal] = withdrawal.addresses([address])
+        at = _ms(now or datetime.now(UTC))
+        handover.refuse_unfinished(self.root)
+        with self._temporary() as folder:
+            return explain.explain(self.catalog, self.config, self.key(), self.root, normal, at, folder)
+
+    def explain_rows(self, table: str, where: str) -> tuple[tuple[ExplainedRow, ...], bool]:
+        """Explains the first rows of a table that meet a condition: whose they are, why they are there, and from where.
+
+        Args:
+            table: The table.
+            where: What stands after WHERE; it runs in the same closed process as a query.
+
+        Returns:
+            The rows, and whether there are more.
+
+        Raises:
+            UsageError: There is no such table.
+            QueryRefused: The condition is not one.
+            QueryFailed: It failed.
+        """
+        from stedi import explain, statement
+        from stedi.privacy import classes
+
+        if table not in ZONES:
+            raise UsageError(f"--table: expected one of {', '.join(ZONES)}, found another; see `stedi tables`")
+        sql = statement.condition(table, where, explain.LIMIT + 1)
+        found = self.query(sql, role="officer").arrow().to_pylist()
+        rows = found[: explain.LIMIT]
+        kinds = classes.Lineage(tables.graph()).classes(table)
+        since_consent = self.config.readings == "since-consent"
+        with (
+            self._temporary() as folder,
+            explain.session(self.catalog, self.config, self.catalog.tables(), folder) as engine,
+        ):
+            now = _ms(datetime.now(UTC))
+            explained = explain.explain_rows(
+                engine, self.root, self.key(), table, rows, kinds, now, since_consent=since_consent
+            )
+        return explained, len(found) > len(rows)
 
     def tables(self) -> tuple[Table, ...]:
         """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""
@@ -279,7 +400,9 @@ class Lake:
         Returns:
             Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
         """
-        return building.withheld(self.catalog, self.config, self.key(), self.root / "tmp")
+        key = self.key()
+        handover.refuse_unfinished(self.root)
+        return building.withheld(self.catalog, self.config, key, self.root / "tmp")
 
     def audit(self, *, files: bool = False, progress: Progress = lambda what, share: None) -> tuple[Check, ...]:
         """Checks that every file of the tables is there and is what was written; changes nothing.
@@ -295,6 +418,53 @@ class Lake:
 
         return audit(self.catalog, files=files, threads=self.config.threads, progress=progress)
 
+    def prove(self, *, progress: Progress = lambda what, share: None) -> Proof:
+        """Proves the rules of consent over the published tables, independently of how they were built.
+
+        Each table is judged by the landed records, the clock and the policy that it was built from: landings that wait
+        for a build break nothing. Changes nothing.
+
+        Args:
+            progress: Told what is looked at and the share of it that is done.
+
+        Returns:
+            How often each rule is broken, in each table, and where every record went.
+        """
+        from stedi.privacy import audit
+
+        key = self.key()
+        states, pending = self._pinned_with_landings()
+        self._same_key()
+        temporary = self.root / "tmp" / f"audit-{secrets.token_hex(8)}"
+        try:
+            return audit.prove(
+                self.catalog,
+                key,
+                memory=self.config.engine_memory,
+                threads=self.config.threads,
+                temporary=temporary,
+                now=int(datetime.now(UTC).timestamp() * 1000),
+                policy=building.policy(self.config),
+                states=states,
+                pending=pending,
+                besides=partial(erased.claimants, self.root, key),
+                progress=progress,
+            )
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def risk(self) -> Risk:
+        """Measures how many customers the training table would single out, by what somebody may know of them."""
+        from stedi.engines.duckdb import DuckDB
+        from stedi.privacy import risk
+
+        config, temporary = self.config, self.root / "tmp" / f"risk-{secrets.token_hex(8)}"
+        try:
+            with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+                return risk.measure(engine, self.catalog)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
     def repair(self, *, progress: Progress = lambda what, share: None) -> tuple[Repair, Build]:
         """Sets right what an audit of all files finds damaged, and builds what was made anew.
 
@@ -308,6 +478,7 @@ class Lake:
         from stedi.repair import repair
 
         self.key()
+        self._finish_rotation(progress)
         with (
             durable.lock(self.root / "build.lock", wait=False),
             durable.lock(self.root / "land.lock", wait=False),
@@ -336,6 +507,7 @@ class Lake:
         """
         from stedi import erasure
 
+        self._finish_rotation(progress)
         places = [os.fspath(path) for path in inbox]
         return erasure.erase(
             self.catalog, self.config, self.root, self.key(), addresses, delivered=places, progress=progress
@@ -360,6 +532,41 @@ class Lake:
         receipt = receipts.find(self.root, named)
         return receipt, receipts.holds(self.key(), receipt)
 
+    def rotate_key(
+        self, to: str | os.PathLike[str] | None = None, *, progress: Progress = lambda what, share: None
+    ) -> Rotation:
+        """Gives the lake another pseudonym key: what is due is built, then every `customer_id` becomes another.
+
+        Older snapshots are gone afterwards, so that nothing in the lake links old and new pseudonyms. Cut off
+        anywhere, the lake is the old key's or the new one's: the next command that writes finishes what was decided.
+
+        Args:
+            to: The file of the new key, outside the lake; made if it is not there. By default the key of
+                `STEDI_NEXT_PSEUDONYM_KEY`, or of a new file beside the usual place.
+            progress: Told what is being done and the share of it that is done.
+
+        Raises:
+            KeyRefused: The lake's key is not at hand, or the new one cannot be had.
+            AuditFailed: A table would break a rule under the new key; nothing was changed.
+        """
+        from stedi import rotation
+        from stedi.landing import journal
+
+        key = self.key()
+        self._finish(progress)
+        with self._alone(progress):
+            tombstones.refuse_unfinished(self.root)
+            self._same_key()
+            journal.finish(self.catalog, self.root / "pending")
+            leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
+            # the tables must be up to date: what they were built from is then what they would be built from
+            building.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
+            done = rotation.rotate(
+                self.catalog, self.config, self.root, key, None if to is None else Path(to), progress
+            )
+        self.config = Lake.open(self.root).config
+        return done
+
     def key(self) -> Key:
         """Returns the lake's pseudonym key.
 
@@ -378,10 +585,56 @@ class Lake:
             )
         return key
 
-    def _finish_erasure(self, progress: Progress) -> None:
-        """Finishes an erasure that was cut off; one that is alive is waited for."""
+    def _finish(self, progress: Progress) -> None:
+        """Finishes a change of key or an erasure that was cut off; one that is alive is waited for."""
+        self._finish_rotation(progress)
         if (self.root / tombstones.PENDING).exists():
             self.erase(progress=progress)
+
+    def key_place(self) -> str:
+        """Returns where the lake's key is looked for: the name of a variable, or a file."""
+        if pseudonyms.VARIABLE in os.environ:
+            return pseudonyms.VARIABLE
+        return self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
+
+    @contextmanager
+    def _alone(self, progress: Progress) -> Iterator[None]:
+        """Keeps landings, builds and maintenance away for the length of a block."""
+        with ExitStack() as stack:
+            for command in ("maintain", "build", "land"):
+                waiting = partial(progress, f"waiting for another {command}", None)
+                stack.enter_context(durable.lock(self.root / f"{command}.lock", wait=True, waiting=waiting))
+            yield
+
+    def _finish_rotation(self, progress: Progress) -> None:
+        """Finishes a change of key that was cut off; one that is alive is waited for."""
+        if (self.root / handover.NAME).exists():
+            from stedi import rotation
+
+            with self._alone(progress):
+                rotation.finish(self.catalog, self.root, progress)
+
+    def _same_key(self) -> None:
+        """Refuses to go on with a key that is no longer the lake's, now that nobody can change it."""
+        handover.refuse_unfinished(self.root)
+        if settings.read(self.root / "lake.toml").key_fingerprint != self.config.key_fingerprint:
+            raise KeyRefused(f"{self.root}: the key was changed meanwhile; nothing was written: run this again")
+
+    def _pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
+        """Returns the tables at one moment, and the landings that had committed to some of their tables alone."""
+        while True:
+            states = self.catalog.tables()
+            pending = {path.stem for path in (self.root / "pending").glob("*.json")}
+            after = self.catalog.tables()
+            # a landing that is half committed before and after has had its journal all the while
+            if all(after[name].current == state.current for name, state in states.items()):
+                return states, pending
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
+        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
+            yield Path(folder)
 
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""
@@ -466,6 +719,10 @@ def _as_of(state: TableState, moment: float) -> Snapshot:
     if found is None or (later and (later[0] is None or state.snapshot(later[0].parent) is None)):
         raise UsageError(f"--at: {state.name}: the snapshot of that time has expired; see `stedi history {state.name}`")
     return found
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
 
 
 def _moment(at: str | datetime) -> float:

@@ -55,11 +55,13 @@ class Relation:
         name: The table's name in SQL.
         files: Absolute paths of Parquet files; none make an empty table.
         columns: Name and DuckDB type of each column, in order.
+        masked: Names of the columns that are null in every row.
     """
 
     name: str
     files: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
+    masked: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,12 @@ class _Worker:
         job = {
             "sql": sql,
             "relations": [
-                {"name": relation.name.lower(), "files": relation.files, "columns": relation.columns}
+                {
+                    "name": relation.name.lower(),
+                    "files": relation.files,
+                    "columns": relation.columns,
+                    "masked": sorted(relation.masked),
+                }
                 for relation in relations
             ],
             "memory": size(limits.memory),

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from stedi.contracts import Contract, Field, Kind
+from stedi.contracts import Class, Contract, Field, Kind
 
 CUSTOMER = Contract(
     feed="customer",
     table="customers_landing",
     fields=(
-        Field("customerName", Kind.TEXT, required=False),
-        Field("email", Kind.TEXT),
-        Field("phone", Kind.TEXT, required=False),
-        Field("birthDay", Kind.TEXT, required=False),
-        Field("serialNumber", Kind.TEXT),
-        Field("registrationDate", Kind.INSTANT),
-        Field("lastUpdateDate", Kind.INSTANT),
-        Field("shareWithResearchAsOfDate", Kind.INSTANT, required=False),
-        Field("shareWithPublicAsOfDate", Kind.INSTANT, required=False),
-        Field("shareWithFriendsAsOfDate", Kind.INSTANT, required=False),
+        Field("customerName", Kind.TEXT, required=False, privacy=Class.DIRECT),
+        Field("email", Kind.TEXT, privacy=Class.DIRECT),
+        Field("phone", Kind.TEXT, required=False, privacy=Class.DIRECT),
+        Field("birthDay", Kind.TEXT, required=False, privacy=Class.DIRECT),
+        Field("serialNumber", Kind.TEXT, privacy=Class.INDIRECT),
+        Field("registrationDate", Kind.INSTANT, privacy=Class.INDIRECT),
+        Field("lastUpdateDate", Kind.INSTANT, privacy=Class.INDIRECT),
+        Field("shareWithResearchAsOfDate", Kind.INSTANT, required=False, privacy=Class.INDIRECT),
+        Field("shareWithPublicAsOfDate", Kind.INSTANT, required=False, privacy=Class.INDIRECT),
+        Field("shareWithFriendsAsOfDate", Kind.INSTANT, required=False, privacy=Class.INDIRECT),
     ),
 )
 
@@ -25,11 +25,11 @@ ACCELEROMETER = Contract(
     feed="accelerometer",
     table="accelerometer_landing",
     fields=(
-        Field("user", Kind.TEXT),
-        Field("timestamp", Kind.INSTANT),
-        Field("x", Kind.NUMBER),
-        Field("y", Kind.NUMBER),
-        Field("z", Kind.NUMBER),
+        Field("user", Kind.TEXT, privacy=Class.DIRECT),
+        Field("timestamp", Kind.INSTANT, privacy=Class.SENSOR),
+        Field("x", Kind.NUMBER, privacy=Class.SENSOR),
+        Field("y", Kind.NUMBER, privacy=Class.SENSOR),
+        Field("z", Kind.NUMBER, privacy=Class.SENSOR),
     ),
 )
 
@@ -37,9 +37,9 @@ STEP_TRAINER = Contract(
     feed="step_trainer",
     table="step_trainer_landing",
     fields=(
-        Field("sensorReadingTime", Kind.INSTANT),
-        Field("serialNumber", Kind.TEXT),
-        Field("distanceFromObject", Kind.INTEGER),
+        Field("sensorReadingTime", Kind.INSTANT, privacy=Class.SENSOR),
+        Field("serialNumber", Kind.TEXT, privacy=Class.INDIRECT),
+        Field("distanceFromObject", Kind.INTEGER, privacy=Class.SENSOR),
     ),
 )
 

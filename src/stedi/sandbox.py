@@ -44,8 +44,8 @@ def connect(job: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     """Returns an engine that holds the job's relations and can reach nothing else.
 
     Args:
-        job: `relations` (name, files, columns), `memory` in bytes, `threads` or null, `temporary` (a folder of
-            this query alone) and `spill`, the bytes that may be written there.
+        job: `relations` (name, files, columns, and which of them are masked), `memory` in bytes, `threads` or null,
+            `temporary` (a folder of this query alone) and `spill`, the bytes that may be written there.
 
     Raises:
         Failure: A file of a relation is missing, is not Parquet or has other columns.
@@ -84,8 +84,10 @@ def _select(relation: dict[str, Any]) -> str:
     if not relation["files"]:
         return f"select {', '.join(f'null::{kind} as {name}' for name, kind in columns)} where false"
     files = ", ".join(map(literal, relation["files"]))
+    masked = set(map(identifier, relation["masked"]))
+    values = [(name, kind, "null" if name in masked else name) for name, kind in columns]
     return (
-        f"select {', '.join(f'{name}::{kind} as {name}' for name, kind in columns)} "
+        f"select {', '.join(f'{value}::{kind} as {name}' for name, kind, value in values)} "
         f"from read_parquet([{files}], hive_partitioning = false)"
     )
 

@@ -66,6 +66,27 @@ def judged(sql: str, tables: Iterable[str]) -> frozenset[str]:
     return frozenset(name for _, name in _judge(_parse(sql), known)) & known
 
 
+def condition(table: str, where: str, limit: int) -> str:
+    """Returns the SELECT of at most so many of a table's rows that meet a condition, and nothing but that.
+
+    Raises:
+        QueryRefused: The condition is not one, or would make another statement of it.
+    """
+    sql = f"select * from {table} where (\n{where}\n) limit {limit}"
+    tree = _parse(sql)
+    _judge(tree)
+    node = tree.get("node", {})
+    source = node.get("from_table", {})
+    plain = node.get("type") == "SELECT_NODE" and source.get("type") == "BASE_TABLE" and "where_clause" in node
+    more = {"group_expressions", "group_sets", "having", "qualify", "sample", "cte_map"} & {
+        name for name, found in node.items() if found not in ({}, {"map": []}, [], None)
+    }
+    if not plain or more or [m.get("type") for m in node.get("modifiers", ())] != ["LIMIT_MODIFIER"]:
+        # what was asked is not repeated: a condition names people
+        raise QueryRefused("A condition is what stands after WHERE; more than that was found. Nothing was run.")
+    return sql
+
+
 def shown(text: str) -> str:
     """Returns the caller's own words, short and safe to print."""
     text = safe(text[:1000])

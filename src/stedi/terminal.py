@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 _CLEAR = "\r\x1b[K"
+_ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=,;:()\[\]/]+""")
 
 
 def line(text: str) -> None:
@@ -37,10 +42,35 @@ def say(text: str) -> None:
     sys.stderr.write((_CLEAR if sys.stderr.isatty() else "") + text + "\n")
 
 
+def unnamed(text: str) -> str:
+    """Returns a message without the addresses that a call's own words may have put into it: messages are kept."""
+    return _ADDRESS.sub("<address>", text)
+
+
 def escaped(raw: bytes) -> str:
     """Returns bytes as text that no terminal acts upon."""
     text = raw.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def conceal(words: Iterable[str]) -> None:
+    """Overwrites words of this process's command line in the system's list of processes, which every user may read.
+
+    Linux alone lets a process do so; elsewhere, and until this is called, they can be seen.
+    """
+    import ctypes
+
+    hidden = {os.fsencode(word) for word in words}
+    if not hidden or not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # after the name in brackets come the fields from the third on; the 48th and 49th are where arguments lie
+        fields = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        if 0 < start < end:
+            shown = ctypes.string_at(start, end - start).split(b"\0")
+            masked = b"\0".join(b"*" * len(word) if word in hidden else word for word in shown)
+            ctypes.memmove(start, masked, end - start)
 
 
 class Progress:

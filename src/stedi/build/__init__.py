@@ -28,6 +28,7 @@ from stedi.build.session import Session
 from stedi.catalog import Catalog, TableState, checksums
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB, scan
+from stedi.privacy import classes
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import COLUMNS, DataFile, Graph
 
@@ -197,6 +198,7 @@ def build(
     steps = plan(before, config, now, full=full, graph=graph)
     if all(step.action == "none" for step in steps):
         return _result("", steps, {}, before)
+    _check_sql(graph, before)
     run = f"{now:013d}-{secrets.token_hex(4)}"
     work = _Run(catalog, config, key, graph, before, run, now)
     temporary = root / "tmp" / run
@@ -217,6 +219,18 @@ def build(
         shutil.rmtree(temporary, ignore_errors=True)
     done = tuple(work.staged[step.table].step if step.table in work.staged else _untouched(step) for step in steps)
     return _result(run, done, work.staged, catalog.tables())
+
+
+def _check_sql(graph: Graph, before: Mapping[str, TableState]) -> None:
+    """Raises AuditFailed if SQL that no table was built by yet carries identifiers where none may stand (rule 7).
+
+    SQL that a published table says it was built by has passed already.
+    """
+    for table in graph.tables():
+        current = before[table.name].current
+        if current is None or current.summary.get("stedi.sql") != graph.fingerprint(table.name):
+            classes.check(graph)
+            return
 
 
 class _Run:

@@ -103,12 +103,9 @@ class Session:
 
     def _keep_claims(self, sql: str) -> None:
         """Computes which serial numbers erased customers claimed; where nobody was erased, none is looked at."""
-        claims = tombstones.read(self._root, self._key).claims
-        found = [
-            (number, len(claims[mark]))
-            for (number,) in (self.engine.rows(sql) if claims else ())
-            if (mark := tombstones.serial(self._key, number)) in claims
-        ]
+        known = tombstones.read(self._root, self._key)
+        numbers = [number for (number,) in (self.engine.rows(sql) if known.claims else ())]
+        found = [(number, count) for number in numbers if (count := known.claimants(self._key, number))]
         listed = ", ".join(f"({literal(number)}, {count})" for number, count in found) or "(null, 0)"
         self.engine.keep(
             _OF_TOMBSTONES,

@@ -124,6 +124,29 @@ class DuckDB:
             )
             self.keep(view, known.format(f"select address from {name}"))
 
+    def derive(self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]) -> None:
+        """Keeps what a function makes of each row of a SELECT; only some thousand rows are held at a time.
+
+        Args:
+            view: The name of the result: the SELECT's columns, then those of the function.
+            sql: The SELECT.
+            columns: Name and DuckDB type of each value that the function returns.
+            function: Called with the values of a row.
+        """
+        import pyarrow as pa
+        import pyarrow.dataset  # else DuckDB does, and loses an interrupt that comes meanwhile
+
+        self._execute(f"create or replace table {quoted(view)} as select * from ({sql}) where false")
+        for name, kind in columns.items():
+            self._execute(f"alter table {quoted(view)} add column {quoted(name)} {kind}")
+        names = [row[0] for row in self.rows(f"describe {quoted(view)}")]
+        for batch in self._batches(self._cursor(sql)):
+            rows = zip(*((*row, *function(*row)) for row in batch), strict=True)
+            found = pa.table(dict(zip(names, map(pa.array, rows), strict=True)))
+            self.connection.register("derived", found)
+            self._execute(f"insert into {quoted(view)} select * from derived")
+            self.connection.unregister("derived")
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
         with _failures():

@@ -130,7 +130,7 @@ class Whereabouts:
         engine.keep(
             "claimed",
             "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
-            "from records as r inner join who as w on r.email = w.address",
+            "from records as r inner join who as w on r.email = w.address where r.serialNumber is not null",
         )
         engine.keep("erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)")
         engine.keep(
@@ -147,7 +147,7 @@ class Whereabouts:
             "inner join erased_addresses as e on c.email = e.address union all "
             "select person, moment from erased_motions) group by person"
         ):
-            people[person] = max(started, last)
+            people[person] = max(started, last or 0)
         claims: dict[str, set[str]] = {}
         for number, person in engine.rows("select serialNumber, person from claimed where erased"):
             claims.setdefault(tombstones.serial(key, number), set()).add(person)
@@ -166,7 +166,10 @@ class Whereabouts:
     def _devices_known(self, known: Tombstones) -> Tombstones:
         """Makes the same relations by the marks of tombstones."""
         engine, key = self.engine, self._key
-        numbers = engine.rows("select serialNumber from records union select serialNumber from step_trainer_landing")
+        numbers = engine.rows(
+            "select serialNumber from records where serialNumber is not null union "
+            "select serialNumber from step_trainer_landing"
+        )
         marks = {number: tombstones.serial(key, number) for (number,) in numbers}
         self.keep("erased_serials", ("serialNumber",), [(n,) for n, m in marks.items() if m in known.serials])
         shared = [(n,) for n, m in marks.items() if m in known.claims and m not in known.serials]

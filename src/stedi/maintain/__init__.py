@@ -28,7 +28,7 @@ from stedi.errors import LakeError
 from stedi.landing import journal
 from stedi.maintain.compaction import Compaction, due
 from stedi.maintain.outcome import Maintained, Maintenance, Removed, render, to_json
-from stedi.privacy import tombstones
+from stedi.privacy import handover, tombstones
 from stedi.tables import COLUMNS, ZONES, DataFile
 
 __all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain", "render", "to_json"]
@@ -64,6 +64,7 @@ def maintain(
     done = []
     with _locked(root, ["maintain"], progress):
         tombstones.refuse_unfinished(root)
+        handover.refuse_unfinished(root)  # what it has staged must stay until it is published
         for number, name in enumerate(ZONES):
             progress(f"maintain {name}", number / len(ZONES))
             # a build reads landing tables: it must not lose a file that it has pinned

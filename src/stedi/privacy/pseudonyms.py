@@ -21,6 +21,9 @@ from stedi import durable
 from stedi.errors import KeyRefused
 
 VARIABLE = "STEDI_PSEUDONYM_KEY"
+"""Holds the key, and after it, divided by spaces, those that it has followed."""
+NEXT = "STEDI_NEXT_PSEUDONYM_KEY"
+"""Holds, in the same form, the key that `key rotate` is to give the lake."""
 _BYTES = 32
 
 
@@ -40,9 +43,12 @@ class Key:
 
     Attributes:
         secret: 32 bytes.
+        earlier: The keys that it has followed, newest first. They make no pseudonym any more: they only check what was
+            signed or hashed under them and cannot be made anew from hashes, such as receipts and tombstones.
     """
 
     secret: bytes = field(repr=False)
+    earlier: tuple[Key, ...] = field(default=(), repr=False)
 
     def customer_id(self, address: str) -> str:
         """Returns the pseudonym of an address: HMAC-SHA-256 of its normal form, first 16 bytes, hex."""
@@ -52,6 +58,15 @@ class Key:
     def fingerprint(self) -> str:
         """16 hex digits that tell this key from others and nothing else about it."""
         return hmac.digest(self.secret, b"stedi: fingerprint of the pseudonym key", "sha256")[:8].hex()
+
+    def every(self) -> tuple[Key, ...]:
+        """Returns this key, then those that it has followed."""
+        return (self, *self.earlier)
+
+    def follows(self, key: Key) -> bool:
+        """Says whether this is another key, and remembers that one and all before it."""
+        known = {each.secret for each in self.earlier}
+        return self.secret not in {each.secret for each in key.every()} and known >= {k.secret for k in key.every()}
 
 
 @lru_cache(1 << 16)  # a build asks for each address a handful of times
@@ -66,14 +81,14 @@ def default_file(lake_id: str, environment: Mapping[str, str] | None = None) -> 
     return (Path(base) if base else Path.home() / ".config") / "stedi" / "keys" / f"{lake_id}.key"
 
 
-def from_environment(environment: Mapping[str, str] | None = None) -> Key | None:
-    """Returns the key of `STEDI_PSEUDONYM_KEY`, or None where it is not set.
+def from_environment(environment: Mapping[str, str] | None = None, variable: str = VARIABLE) -> Key | None:
+    """Returns the key of `STEDI_PSEUDONYM_KEY`, or of another variable, or None where it is not set.
 
     Raises:
         KeyRefused: It is set to something that is no key.
     """
-    text = (os.environ if environment is None else environment).get(VARIABLE)
-    return None if text is None else _parsed(text, VARIABLE)
+    text = (os.environ if environment is None else environment).get(variable)
+    return None if text is None else _parsed(text, variable)
 
 
 def from_file(path: Path) -> Key:
@@ -97,19 +112,19 @@ def from_file(path: Path) -> Key:
     return _parsed(text, str(path))
 
 
-def make(path: Path) -> Key:
-    """Makes a new key and its file, on disk before it returns.
+def make(path: Path, earlier: tuple[Key, ...] = ()) -> Key:
+    """Makes a new key and its file, on disk before it returns: a line for it, then one for each that it follows.
 
     Raises:
         KeyRefused: The file exists or cannot be written.
     """
-    key = Key(secrets.token_bytes(_BYTES))
+    key = Key(secrets.token_bytes(_BYTES), earlier)
     try:
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         durable.folder(path.parent, 0o700)
         # whole or absent: half a key would be refused for ever
-        durable.write(path, key.secret.hex().encode() + b"\n")
+        durable.write(path, "".join(f"{each.secret.hex()}\n" for each in key.every()).encode())
     except OSError as error:
         raise KeyRefused(
             f"pseudonym key {path}: cannot be made ({error.strerror}); set {VARIABLE} to 64 hex "
@@ -120,11 +135,12 @@ def make(path: Path) -> Key:
 
 def _parsed(text: str, where: str) -> Key:
     try:
-        secret = bytes.fromhex(text.strip())
+        every = [bytes.fromhex(word) for word in text.split()]
     except ValueError:
-        secret = b""
-    if len(secret) != _BYTES:
+        every = []
+    if not every or any(len(secret) != _BYTES for secret in every):
         raise KeyRefused(
             f"{where}: expected {2 * _BYTES} hex digits, found something else; nothing was read or written"
         )
-    return Key(secret)
+    first, *rest = every
+    return Key(first, tuple(map(Key, rest)))

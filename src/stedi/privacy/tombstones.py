@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,19 +106,36 @@ class Tombstones:
             self.records | other.records,
         )
 
+    def until(self, key: Key, address: str) -> int:
+        """Returns the last instant whose data of an address's customer stay out, 0 if nothing does.
+
+        Marks that were made under a key that this one has followed count, here as everywhere.
+        """
+        return max(self.people.get(person(each, address), 0) for each in key.every())
+
+    def until_of(self, key: Key, number: str) -> int:
+        """Returns the last instant whose readings of a serial number stay out, 0 if none does."""
+        return max(self.serials.get(serial(each, number), 0) for each in key.every())
+
+    def claimants(self, key: Key, number: str) -> int:
+        """Returns how many erased customers claimed a serial number."""
+        return sum(len(self.claims.get(serial(each, number), ())) for each in key.every())
+
+    def bars_moment(self, key: Key, number: str, at: int) -> bool:
+        """Says whether a reading of a device that others claim, too, stays out."""
+        return any(moment(each, number, at) in self.moments for each in key.every())
+
     def bars(self, key: Key, raw: bytes) -> bool:
         """Says whether a record that no contract accepts is an erased customer's, as far as that can be told.
 
         It is if its very bytes were removed before, or if it names an erased address, or a serial number that
         only erased customers claimed, and tells no instant after the erasure.
         """
-        if record(key, raw) in self.records:
+        if any(record(each, raw) in self.records for each in key.every()):
             return True
         text = unescaped(raw.decode("utf-8", "replace"))
         named = {*addresses(text), *_STRING.findall(raw.decode("utf-8", "replace"))}
-        until = [self.people.get(person(key, unescaped(name)), 0) for name in named]
-        until += [self.serials.get(serial(key, unescaped(name)), 0) for name in named]
-        last = max(until, default=0)
+        last = max((max(self.until(key, n), self.until_of(key, n)) for n in map(unescaped, named)), default=0)
         instants = [int(digits) for digits in _INSTANT.findall(text)]
         return last > 0 and not (instants and min(instants) > last)
 
@@ -150,12 +168,19 @@ def read(root: Path, key: Key) -> Tombstones:
     """
     path = root / NAME
     try:
-        signature, _, content = path.read_bytes().partition(b"\n")
+        found = path.stat()
     except FileNotFoundError:
         if any((root / RECEIPTS).glob("*.json")):
             raise _damaged("the tombstones of the receipts", "no file") from None
         return Tombstones()
-    if not hmac.compare_digest(signature, _signature(key, content)):
+    return _read_once(path, key, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _read_once(path: Path, key: Key, inode: int, size: int, mtime_ns: int) -> Tombstones:
+    """Reads a lake's tombstones once, however often a command asks."""
+    signature, _, content = path.read_bytes().partition(b"\n")
+    if not any(hmac.compare_digest(signature, _signature(each, content)) for each in key.every()):
         raise _damaged("what was written under this lake's key", "another content")
     return from_json(json.loads(content))
 

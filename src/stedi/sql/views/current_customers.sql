@@ -1,6 +1,7 @@
 -- Grain: one row a customer: the current record (rule 2). Key: customer_id.
 -- Ties are broken by values alone, so that the order in which files arrive never matters;
 -- what rule 2 leaves open (spelling of the address, the other two consents) is settled the same way.
+-- The withdrawal of an unknown customer has neither registration nor serial number: absent is least, as everywhere.
 select
     p.customer_id,
     c.customerName,
@@ -23,8 +24,8 @@ qualify row_number() over (
         c.lastUpdateDate desc,
         coalesce(c.shareWithResearchAsOfDate <= $build_started, false) asc,
         c.shareWithResearchAsOfDate desc nulls last,
-        c.registrationDate desc,
-        c.serialNumber desc,
+        c.registrationDate desc nulls last,
+        c.serialNumber desc nulls last,
         c.customerName desc nulls last,
         c.phone desc nulls last,
         c.birthDay desc nulls last,

@@ -3,3 +3,4 @@
 -- and adds `claimants`, how many erased customers claimed each: a number, since nothing else is known of them.
 select distinct serialNumber
 from customers_landing
+where serialNumber is not null

@@ -1,0 +1,192 @@
+"""What is wrong with the rows below landing: each bad row counted once, under the first rule that it breaks.
+
+Every function counts the violations of one table over the relations of `landed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stedi.engines.duckdb import DuckDB, quoted
+from stedi.privacy.audit.landed import normal
+from stedi.tables import COLUMNS
+
+Counts = dict[str, int]
+"""Violations by the name of the check."""
+
+CUSTOMERS = ("customers_trusted", "customers_curated")
+OPTIONAL = frozenset({"customerName", "phone", "birthDay", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate"})
+_INSTANTS = (
+    "registrationDate",
+    "lastUpdateDate",
+    "shareWithResearchAsOfDate",
+    "shareWithPublicAsOfDate",
+    "shareWithFriendsAsOfDate",
+)
+_TEXTS = ("customerName", "email", "phone", "birthDay", "serialNumber")
+_NAMING = ("email", "customerName", "phone", "birthDay")
+_ADDRESS = r"[^\s@]@[^\s@]+\.[^\s@]"
+
+
+def people(engine: DuckDB, name: str) -> Counts:
+    """Counts nulls, rows of nobody whom the key knows, and rows of who does not consent, of one table."""
+    columns = [column.name for column in COLUMNS[name] if column.name not in OPTIONAL]
+    engine.keep("rows_of", f"select customer_id, count(*) as n from {name} group by customer_id")
+    counted = ", ".join(f"count({quoted(column)})" for column in columns)
+    [(rows, *filled)] = engine.rows(f"select count(*), {counted} from {name}")
+    [(strangers, others)] = engine.rows(
+        "select coalesce(sum(n) filter (where k.person is null), 0), "
+        "coalesce(sum(n) filter (where k.person is not null and not k.consents), 0) "
+        "from rows_of as r left join known as k using (customer_id) where r.customer_id is not null"
+    )
+    return {
+        "nulls": len(columns) * rows - sum(filled),
+        "pseudonyms": int(strangers),
+        "consent": int(others),
+    }
+
+
+def keys(engine: DuckDB) -> int:
+    """Counts persons whose addresses do not have one pseudonym of their own."""
+    [(several, shared)] = engine.rows(
+        "select (select count(*) from (select person from persons group by person "
+        "having count(distinct customer_id) > 1)), (select count(*) from (select customer_id from persons "
+        "group by customer_id having count(distinct person) > 1))"
+    )
+    return int(several) + int(shared)
+
+
+def customers(engine: DuckDB, name: str) -> Counts:
+    """Counts customers who are there twice, with another record, without readings, or not at all."""
+    differs = " or ".join(
+        [
+            *(f"t.{column} is distinct from c.{column}" for column in _TEXTS),
+            *(f"epoch_us(t.{column}) is distinct from c.{column} * 1000" for column in _INSTANTS),
+        ]
+    )
+    wanted = "c.consents" + (" and c.person in (select person from curated)" if name == "customers_curated" else "")
+    engine.keep(
+        "compared",
+        f"select c.person, {wanted} as wanted, count(t.customer_id) as found, count(*) filter (where "
+        f"t.customer_id is not null and ({differs})) as other from current as c left join {name} as t "
+        "using (customer_id) where c.consents group by all",
+    )
+    [(twice, other, idle, missing)] = engine.rows(
+        "select coalesce(sum(found - 1) filter (where wanted and found > 1), 0), "
+        "coalesce(sum(other) filter (where wanted), 0), coalesce(sum(found) filter (where not wanted), 0), "
+        "count(*) filter (where wanted and found = 0) from compared"
+    )
+    counts = {"one row": int(twice), "current record": int(other), "conservation": int(missing)}
+    return counts if name == CUSTOMERS[0] else {**counts, "curated": int(idle)}
+
+
+def motions(engine: DuckDB) -> Counts:
+    """Counts accelerometer readings that are not landed ones, too early, there twice, or missing."""
+    [(foreign, early, twice, missing)] = engine.rows(
+        "select coalesce(sum(found) filter (where landed = 0), 0), "
+        "coalesce(sum(found) filter (where landed > 0 and not in_time), 0), "
+        "coalesce(sum(found - 1) filter (where landed > 0 and in_time and found > 1), 0), "
+        "count(*) filter (where landed > 0 and in_time and found = 0) from motions"
+    )
+    return {
+        "landed": int(foreign),
+        "before consent": int(early),
+        "distinct": int(twice),
+        "conservation": int(missing),
+    }
+
+
+def steps(engine: DuckDB) -> Counts:
+    """Counts step trainer readings that are not landed ones, withheld, another's, or otherwise wrong."""
+    kinds = dict(
+        engine.rows(
+            "select kind, sum(case when kind = 'distinct' or (kind = 'owner' and owner in (low, high)) then found - 1 "
+            "else found end) from (select found, owner, low, high, "
+            "case when landed = 0 then 'landed' when claimants > 1 and movers <> 1 then 'withheld' "
+            "when low <> high or low is distinct from owner then 'owner' when not curated then 'curated' "
+            "when not in_time then 'before consent' else 'distinct' end as kind from steps where found > 0) "
+            "group by kind"
+        )
+    )
+    [(missing,)] = engine.rows("select count(*) from steps where due and found = 0")
+    names = ("landed", "withheld", "owner", "curated", "before consent", "distinct")
+    return {**{name: int(kinds.get(name, 0)) for name in names}, "conservation": int(missing)}
+
+
+def training(engine: DuckDB) -> Counts:
+    """Counts training rows of two people, too early, there too often, or missing.
+
+    A row is one person's if that customer owns a landed step reading of this distance, and has this landed motion,
+    at this very moment.
+    """
+    engine.keep(
+        "unequal",
+        "select person, moment, distance, x, y, z, sum(e) as wanted, sum(f) as found from (select s.owner as person, "
+        "s.moment, s.distance, m.x, m.y, m.z, 1 as e, 0 as f from steps as s join motions as m "
+        "on s.owner = m.person and s.moment = m.moment where s.due and m.landed > 0 and m.in_time union all "
+        "select k.person, epoch_us(t.sensorReadingTime), t.distanceFromObject, t.x + 0, t.y + 0, t.z + 0, 0, 1 "
+        "from machine_learning_curated as t join known as k on t.customer_id = k.customer_id and k.consents "
+        "where t.sensorReadingTime is not null and t.distanceFromObject is not null and t.x is not null "
+        "and t.y is not null and t.z is not null) group by all having wanted <> found",
+    )
+    engine.keep(
+        "judged",
+        "select u.wanted, u.found, exists (select 1 from steps as s where s.landed > 0 and s.owner = u.person and "
+        "s.moment = u.moment and s.distance = u.distance) as stepped, exists (select 1 from motions as m where "
+        "m.landed > 0 and m.person = u.person and m.moment = u.moment and m.x = u.x and m.y = u.y and m.z = u.z) "
+        "as moved from unequal as u",
+    )
+    [(mixed, early, twice, missing)] = engine.rows(
+        "select coalesce(sum(found) filter (where not (stepped and moved)), 0), "
+        "coalesce(sum(found) filter (where stepped and moved and wanted = 0), 0), "
+        "coalesce(sum(found - wanted) filter (where found > wanted and wanted > 0), 0), "
+        "coalesce(sum(wanted - found) filter (where found < wanted), 0) from judged"
+    )
+    return {
+        "one person": int(mixed),
+        "before consent": int(early),
+        "distinct": int(twice),
+        "conservation": int(missing),
+    }
+
+
+def identifiers(engine: DuckDB, name: str, texts: Mapping[str, str]) -> int:
+    """Counts rows of a table of readings in which a text is, or looks like, what names a person.
+
+    Args:
+        engine: The session.
+        name: The table.
+        texts: For each column of text that its files have, whether the schema knows it or not, a relation of its
+            values: `value`, and `n`, how often it is there.
+    """
+    found = 0
+    for column, values in texts.items():
+        pseudonyms = "regexp_full_match(value, '[0-9a-f]{32}')"
+        engine.derive(
+            "texts", f"select value, n from ({values}) where not {pseudonyms}", {"normal": "varchar"}, _normal
+        )
+        # a device's number is what this column is for, whatever else somebody may have typed the same
+        spared = " where not device" if (name, column) == ("step_trainer_trusted", "serialNumber") else ""
+        [(rows,)] = engine.rows(
+            f"select coalesce(sum(n), 0) from texts where regexp_matches(value, '{_ADDRESS}') "
+            f"or normal in (select normal from identifying{spared})"
+        )
+        found += int(rows)
+    return found
+
+
+def identifying(engine: DuckDB) -> None:
+    """Gives `identifying`: the normal form of every landed address, name, telephone, birthday and serial number.
+
+    `device` says which are serial numbers, whatever else they may be.
+    """
+    of_people = [f"select {part} as text, false as device from customers_landing" for part in _NAMING]
+    of_devices = [f"select serialNumber, true from {feed}" for feed in ("customers_landing", "step_trainer_landing")]
+    every = " union all ".join([*of_people, 'select "user", false from accelerometer_landing', *of_devices])
+    each = f"select text, bool_or(device) as device from ({every}) where trim(text) <> '' group by text"
+    engine.derive("named", each, {"normal": "varchar"}, lambda text, device: (normal(text),))
+    engine.keep("identifying", "select normal, bool_or(device) as device from named group by normal")
+
+
+def _normal(value: str, _: int) -> tuple[str]:
+    return (normal(value),)

@@ -1,0 +1,87 @@
+"""The note of a change of key: one small file in the lake, from the moment that the change is decided to its end.
+
+Before it is there, the lake is the old key's. From then on it is the new one's: whatever ends the process, the next
+command publishes what was staged. `rotation` does the work; what reads or writes the lake only asks whether it is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stedi import durable
+from stedi.errors import LakeBusy, LakeError
+
+NAME = "rotation.json"
+"""The file's name, in the lake's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A change of key that is decided.
+
+    Attributes:
+        run: The branch of each table on which its rows stand under the new key.
+        fingerprint: The new key's.
+        key_file: Where the new key lies; empty for the usual place.
+        base: The snapshot of each table that was published when its rows were staged.
+        staged: The snapshot of each table that takes its place.
+    """
+
+    run: str
+    fingerprint: str
+    key_file: str
+    base: Mapping[str, int]
+    staged: Mapping[str, int]
+
+
+def pending(root: Path) -> Handover | None:
+    """Returns the change of key that is not at its end, if there is one.
+
+    Raises:
+        LakeError: The file is damaged.
+    """
+    try:
+        digest, _, raw = (root / NAME).read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return None
+    try:
+        if digest != _digest(raw):
+            raise ValueError("its SHA-256 is another")
+        return Handover(**json.loads(raw))
+    except (ValueError, TypeError) as error:
+        raise LakeError(
+            f"{NAME}: expected the note of a change of key, found {type(error).__name__}; restore the lake from its "
+            "backup, with the key of that time"
+        ) from error
+
+
+def write(root: Path, handover: Handover) -> None:
+    """Decides a change of key, durably."""
+    content = json.dumps(asdict(handover)).encode()
+    try:
+        durable.write(root / NAME, _digest(content) + b"\n" + content)
+    except BaseException:
+        (root / NAME).unlink(missing_ok=True)  # what is not on disk for certain must not be finished later
+        raise
+
+
+def end(root: Path) -> None:
+    """Notes that a change of key is at its end."""
+    durable.remove(root / NAME)
+
+
+def refuse_unfinished(root: Path) -> None:
+    """Raises LakeBusy while a change of key is decided and not at its end: tables may be of either key."""
+    if (root / NAME).exists():
+        raise LakeBusy(
+            f"{root}: the key is being changed, or that was cut off; try again in a moment, or finish it with "
+            "`stedi build`"
+        )
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

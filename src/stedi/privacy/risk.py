@@ -1,0 +1,112 @@
+"""How far the training table still tells people apart: whom one known row, or all of a person's rows, would single out.
+
+Pseudonyms hide who somebody is from whoever has nothing but the table. Whoever knows something besides, such as when
+a person walked, compares it with the table. Each exposure supposes such a knowledge, at some coarseness, and counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stedi.catalog import Catalog
+from stedi.engines.duckdb import DuckDB
+
+TABLE = "machine_learning_curated"
+
+_MOMENT = "epoch_ms(sensorReadingTime)"
+_VALUES = "distanceFromObject // 10, round(x) + 0, round(y) + 0, round(z) + 0"
+_LEVELS: tuple[tuple[str, str, str], ...] = (
+    ("times", "exact", _MOMENT),
+    ("times", "second", f"{_MOMENT} // 1000"),
+    ("times", "minute", f"{_MOMENT} // 60000"),
+    ("times", "hour", f"{_MOMENT} // 3600000"),
+    ("times", "day", f"{_MOMENT} // 86400000"),
+    ("distances", "exact", "distanceFromObject"),
+    ("distances", "to 10", "distanceFromObject // 10"),
+    ("motions", "exact", "hash(x, y, z)"),
+    ("motions", "to 1", "hash(round(x) + 0, round(y) + 0, round(z) + 0)"),
+    ("distances, motions", "exact", "hash(distanceFromObject, x, y, z)"),
+    ("distances, motions", "to 10, to 1", f"hash({_VALUES})"),
+    ("times, distances, motions", "hour, to 10, to 1", f"hash({_MOMENT} // 3600000, {_VALUES})"),
+    ("times, distances, motions", "day, to 10, to 1", f"hash({_MOMENT} // 86400000, {_VALUES})"),
+)
+"""What somebody may know of a person's rows, how finely, and its value in a row, as a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What one kind of knowledge would give away.
+
+    Attributes:
+        known: What of the rows is known.
+        resolution: How finely.
+        by_one: Customers with a row whose value no other customer has: knowing that one row is enough.
+        by_all: Customers whose set of values no other customer has.
+        smallest: Customers in the smallest group that has one set of values in common; 1 where somebody is alone.
+    """
+
+    known: str
+    resolution: str
+    by_one: int
+    by_all: int
+    smallest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What the training table gives away.
+
+    Attributes:
+        customers: Customers in it.
+        rows: Its rows.
+        exposures: By what may be known, finest first.
+    """
+
+    customers: int
+    rows: int
+    exposures: tuple[Exposure, ...]
+
+
+def measure(engine: DuckDB, catalog: Catalog) -> Risk:
+    """Measures the training table as it is published; rows are streamed, and what does not fit lies on disk.
+
+    Args:
+        engine: A session without any table yet.
+        catalog: The lake's tables.
+    """
+    engine.bind(TABLE, catalog.files(catalog.table(TABLE)))
+    engine.keep(
+        "people", f"select customer_id, row_number() over () as person from (select distinct customer_id from {TABLE})"
+    )
+    [(customers, rows)] = engine.rows(f"select (select count(*) from people), count(*) from {TABLE}")
+    found = [_exposure(engine, known, resolution, value) for known, resolution, value in _LEVELS]
+    return Risk(customers, rows, (*found, _counts(engine)))
+
+
+def _exposure(engine: DuckDB, known: str, resolution: str, value: str) -> Exposure:
+    engine.keep("shown", f"select distinct person, {value} as value from {TABLE} join people using (customer_id)")
+    [(by_one,)] = engine.rows(
+        "select count(distinct person) from (select min(person) as person from shown group by value "
+        "having count(*) = 1)"
+    )
+    # equal sets have equal sums; two sums of 64 bits and a count, so that others have not
+    sets = (
+        "select person, bit_xor(hash(value)) as a, sum(hash(value, 1)) as b, count(*) as n from shown group by person"
+    )
+    return Exposure(known, resolution, by_one, *_groups(engine, sets))
+
+
+def _counts(engine: DuckDB) -> Exposure:
+    """What remains when nothing but how many rows somebody has is known."""
+    every = f"select customer_id as person, 0 as a, 0 as b, count(*) as n from {TABLE} group by customer_id"
+    by_all, smallest = _groups(engine, every)
+    return Exposure("number of rows", "exact", by_all, by_all, smallest)
+
+
+def _groups(engine: DuckDB, people: str) -> tuple[int, int]:
+    """Returns how many are alone in their group, and the size of the smallest group."""
+    [(alone, smallest)] = engine.rows(
+        "select count(*) filter (where size = 1), coalesce(min(size), 0) "
+        f"from (select count(*) as size from ({people}) group by a, b, n)"
+    )
+    return alone, smallest
