@@ -212,6 +212,16 @@ def test_statements_that_are_refused_or_fail(run: Run) -> None:
     run("query", "select 1 from customers_landing", "--at", MAIL, code=2)
 
 
+def test_rights_that_are_exercised_wrongly(run: Run) -> None:
+    run("withdraw", MAIL, " ", "--yes", code=2)
+    run("withdraw", "--file", "missing.txt", "--yes", code=2)
+    run("explain", "--table", MAIL, "--where", "true", code=2)
+    run("explain", "--table", "customers_landing", "--where", f"email = '{MAIL}' and", code=2)
+    run("explain", "--table", "customers_landing", "--where", "email::integer = 1", code=1)
+    run("query", f"select '{MAIL}' from customers_landing", "--role", "scientist", code=2)
+    run("withdraw", MAIL, "--yes", "--build", code=0)
+
+
 @pytest.mark.parametrize("key", ["other.key", "malformed.key", "missing.key"])
 def test_keys_that_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("STEDI_KEY_FILE", key)

@@ -26,6 +26,7 @@ from stedi.build import policy
 from stedi.catalog import Catalog
 from stedi.config import Readings
 from stedi.engines.duckdb import DuckDB
+from stedi.errors import AuditFailed
 from stedi.lake import Lake
 from stedi.privacy import audit
 from stedi.privacy.audit import Proof, prove, published
@@ -221,6 +222,21 @@ def test_landings_that_wait_for_a_build_break_nothing(people: Lake, tmp_path: Pa
     assert holds(people).due == ()
 
 
+def test_withdrawals_by_command_are_landed_records_like_others(people: Lake) -> None:
+    people.withdraw(["Bob@X.example", "nobody@x.example"])
+    assert "customers_trusted" in holds(people).due
+    build(people, NOW)
+    found = holds(people)
+    assert found.due == ()
+    [account] = [account for account in found.accounts if account.table == "customers_trusted"]
+    assert dict(account.lines) == {
+        "records landed": 12,
+        "superseded by a later record": -3,
+        "no consent": -5,
+        "customers": 4,
+    }
+
+
 def test_a_consent_date_that_has_come_makes_a_build_due(people: Lake) -> None:
     assert "customers_trusted" in proof(people, NOW + 1).due
     build(people, NOW + 1)
@@ -284,11 +300,17 @@ def test_a_lake_that_was_never_built_holds(lake: Lake, tmp_path: Path) -> None:
     assert [account.table for account in holds(lake).accounts] == ["landed_files"]
 
 
-def test_further_claimants_make_a_device_shared(people: Lake) -> None:
+def test_further_claimants_make_a_device_shared(people: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever else claims dev-1 never moves: Ada keeps the steps at moments of her own, and no others."""
     found = proof(people, besides=lambda serial: int(serial == "dev-1"))
     assert findings(found) == {("withheld", "step_trainer_trusted")}
     assert [check.rows for check in found.checks if check.violations] == [1]
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "_further_claimants", lambda lake, serial: int(serial == "dev-1"))
+        assert findings(people.prove()) == findings(found)
+        with pytest.raises(AuditFailed, match="withheld of step_trainer_trusted"):
+            people.rotate_key(tmp_path / "new.key")
+    assert not (tmp_path / "new.key").exists()
     # a device that was only theirs has no owner any more
     found = proof(people, besides=lambda serial: int(serial == "stray"))
     assert findings(found) == set()

@@ -295,6 +295,8 @@ NEED_THE_KEY = {
     "audit": ["audit"],
     "repair": ["repair"],
     "withheld": ["quarantine", "--withheld"],
+    "withdraw": ["withdraw", "ada@x.example", "--yes"],
+    "explain": ["explain", "ada@x.example"],
     "key show": ["key", "show"],
     "key rotate": ["key", "rotate"],
 }

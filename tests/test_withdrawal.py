@@ -272,6 +272,13 @@ def test_an_address_does_not_stay_in_the_list_of_processes(built: Lake) -> None:
     assert b"2 withdrawals landed" in out
 
 
+def test_the_audit_holds_before_the_build_and_after_it_with_withdrawals_of_known_and_unknown(built: Lake) -> None:
+    withdraw(built, ANA, "new@x.example")
+    for _ in range(2):
+        assert not [check for check in built.prove().checks if check.violations]
+        build(built, NOW)
+
+
 def test_a_withdrawal_survives_maintenance(built: Lake) -> None:
     withdraw(built, ANA, "new@x.example")
     build(built, NOW)

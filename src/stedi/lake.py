@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from stedi import build as building
 from stedi import config as settings
-from stedi import durable, leftovers, tables
+from stedi import durable, leftovers, moments, tables
 from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings, Role
 from stedi.errors import KeyRefused, LakeError, QueryRefused, UsageError
-from stedi.privacy import erased, handover, pseudonyms, receipts, tombstones
+from stedi.privacy import handover, pseudonyms, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
 
@@ -214,8 +214,9 @@ class Lake:
 
         at = None if now is None else _ms(now)
         asked = [addresses] if isinstance(addresses, str) else addresses
+        key = self.key()
         self._finish(progress)
-        return withdrawal.withdraw(self.catalog, self.config, self.key(), self.root, asked, now=at, progress=progress)
+        return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
 
     def build(
         self, *, full: bool = False, wait: bool = False, progress: building.Progress = lambda line: None
@@ -243,8 +244,8 @@ class Lake:
             waiting=lambda: progress("waiting for another build"),
             advice="wait for it with --wait, or run this again when it has ended",
         ):
-            tombstones.refuse_unfinished(self.root)
             self._same_key()
+            tombstones.refuse_unfinished(self.root)
             self._finish_landings()
             grace = self.config.grace_hours * 3600
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
@@ -306,7 +307,7 @@ class Lake:
         states = [state for state in states if state.name in grant.tables]
         lineage = classes.Lineage(tables.graph()) if grant.masked else None
         relations = []
-        for state, snapshot in zip(states, _pinned(states, at), strict=True):
+        for state, snapshot in zip(states, moments.pinned(states, at), strict=True):
             columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
             files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
             kinds = lineage.classes(state.name) if lineage else {}
@@ -340,10 +341,10 @@ class Lake:
         from stedi.landing import withdrawal
 
         [normal] = withdrawal.addresses([address])
-        at = _ms(now or datetime.now(UTC))
+        at, key = _ms(now or datetime.now(UTC)), self.key()
         handover.refuse_unfinished(self.root)
         with self._temporary() as folder:
-            return explain.explain(self.catalog, self.config, self.key(), self.root, normal, at, folder)
+            return explain.explain(self.catalog, self.config, key, self.root, normal, at, folder)
 
     def explain_rows(self, table: str, where: str) -> tuple[tuple[ExplainedRow, ...], bool]:
         """Explains the first rows of a table that meet a condition: whose they are, why they are there, and from where.
@@ -360,25 +361,17 @@ class Lake:
             QueryRefused: The condition is not one.
             QueryFailed: It failed.
         """
-        from stedi import explain, statement
-        from stedi.privacy import classes
+        from stedi import explain
 
-        if table not in ZONES:
-            raise UsageError(f"--table: expected one of {', '.join(ZONES)}, found another; see `stedi tables`")
-        sql = statement.condition(table, where, explain.LIMIT + 1)
-        found = self.query(sql, role="officer").arrow().to_pylist()
-        rows = found[: explain.LIMIT]
-        kinds = classes.Lineage(tables.graph()).classes(table)
+        rows, more = explain.chosen(table, where, lambda sql: self.query(sql, role="officer").arrow().to_pylist())
         since_consent = self.config.readings == "since-consent"
         with (
             self._temporary() as folder,
             explain.session(self.catalog, self.config, self.catalog.tables(), folder) as engine,
         ):
             now = _ms(datetime.now(UTC))
-            explained = explain.explain_rows(
-                engine, self.root, self.key(), table, rows, kinds, now, since_consent=since_consent
-            )
-        return explained, len(found) > len(rows)
+            found = explain.explain_rows(engine, self.root, self.key(), table, rows, now, since_consent=since_consent)
+        return found, more
 
     def tables(self) -> tuple[Table, ...]:
         """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""
@@ -447,7 +440,7 @@ class Lake:
                 policy=building.policy(self.config),
                 states=states,
                 pending=pending,
-                besides=partial(erased.claimants, self.root, key),
+                besides=self._further_claimants(key),
                 progress=progress,
             )
         finally:
@@ -486,52 +479,6 @@ class Lake:
             repaired = repair(self.catalog, threads=self.config.threads, progress=progress)
         return repaired, self.build(wait=True, progress=lambda line: progress(line, None))
 
-    def erase(
-        self,
-        *addresses: str,
-        inbox: Sequence[str | os.PathLike[str]] = (),
-        progress: Progress = lambda what, share: None,
-    ) -> list[dict[str, Any]]:
-        """Erases customers: everything of them leaves the lake and, if it is named, the inbox, and stays out.
-
-        Args:
-            addresses: Their addresses, in any spelling; none only finishes an erasure that was cut off.
-            inbox: Delivered files and folders to rewrite without them.
-            progress: Told what is being done and the share of it that is done.
-
-        Returns:
-            The receipts: of an erasure that was cut off and is finished now, if there was one, and of this one.
-
-        Raises:
-            AuditFailed: Something in the lake still holds one of them; the message names the files.
-        """
-        from stedi import erasure
-
-        self._finish_rotation(progress)
-        places = [os.fspath(path) for path in inbox]
-        return erasure.erase(
-            self.catalog, self.config, self.root, self.key(), addresses, delivered=places, progress=progress
-        )
-
-    def preview_erasure(self, *addresses: str) -> dict[str, Any]:
-        """Returns what an erasure would remove: `customers` known, `rows` and `files` by table; changes nothing."""
-        from stedi import erasure
-
-        return erasure.preview(self.catalog, self.config, self.root, self.key(), addresses)
-
-    def receipts(self) -> list[Receipt]:
-        """Returns the receipts of all erasures, oldest first."""
-        return receipts.listed(self.root)
-
-    def verify_receipt(self, named: str) -> tuple[Receipt, bool]:
-        """Returns a receipt, by its id or the path of its file, and whether this lake's key has signed it.
-
-        Raises:
-            UsageError: There is none.
-        """
-        receipt = receipts.find(self.root, named)
-        return receipt, receipts.holds(self.key(), receipt)
-
     def rotate_key(
         self, to: str | os.PathLike[str] | None = None, *, progress: Progress = lambda what, share: None
     ) -> Rotation:
@@ -555,17 +502,69 @@ class Lake:
         key = self.key()
         self._finish(progress)
         with self._alone(progress):
-            tombstones.refuse_unfinished(self.root)
             self._same_key()
+            tombstones.refuse_unfinished(self.root)
             journal.finish(self.catalog, self.root / "pending")
             leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
             # the tables must be up to date: what they were built from is then what they would be built from
             building.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
             done = rotation.rotate(
-                self.catalog, self.config, self.root, key, None if to is None else Path(to), progress
+                self.catalog,
+                self.config,
+                self.root,
+                key,
+                None if to is None else Path(to),
+                besides=self._further_claimants(key),
+                progress=progress,
             )
         self.config = Lake.open(self.root).config
         return done
+
+    def erase(
+        self,
+        *addresses: str,
+        inbox: Sequence[str | os.PathLike[str]] = (),
+        progress: Progress = lambda what, share: None,
+    ) -> list[dict[str, Any]]:
+        """Erases customers: everything of them leaves the lake and, if it is named, the inbox, and stays out.
+
+        Args:
+            addresses: Their addresses, in any spelling; none only finishes an erasure that was cut off.
+            inbox: Delivered files and folders to rewrite without them.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            The receipts: of an erasure that was cut off and is finished now, if there was one, and of this one.
+
+        Raises:
+            AuditFailed: Something in the lake still holds one of them; the message names the files.
+        """
+        from stedi import erasure
+
+        places = [os.fspath(path) for path in inbox]
+        self._finish_rotation(progress)
+        return erasure.erase(
+            self.catalog, self.config, self.root, self.key(), addresses, delivered=places, progress=progress
+        )
+
+    def preview_erasure(self, *addresses: str) -> dict[str, Any]:
+        """Returns what an erasure would remove: `customers` known, `rows` and `files` by table; changes nothing."""
+        from stedi import erasure
+
+        return erasure.preview(self.catalog, self.config, self.root, self.key(), addresses)
+
+    def receipts(self) -> list[Receipt]:
+        """Returns the receipts of all erasures, oldest first."""
+        return receipts.listed(self.root)
+
+    def verify_receipt(self, named: str) -> tuple[Receipt, bool]:
+        """Returns a receipt, by its id or the path of its file, and whether this lake's key has signed it.
+
+        Raises:
+            UsageError: There is none.
+        """
+        receipt = receipts.find(self.root, named)
+        return receipt, receipts.holds(self.key(), receipt)
 
     def key(self) -> Key:
         """Returns the lake's pseudonym key.
@@ -585,11 +584,11 @@ class Lake:
             )
         return key
 
-    def _finish(self, progress: Progress) -> None:
-        """Finishes a change of key or an erasure that was cut off; one that is alive is waited for."""
-        self._finish_rotation(progress)
-        if (self.root / tombstones.PENDING).exists():
-            self.erase(progress=progress)
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
+        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
+            yield Path(folder)
 
     def key_place(self) -> str:
         """Returns where the lake's key is looked for: the name of a variable, or a file."""
@@ -608,11 +607,15 @@ class Lake:
 
     def _finish_rotation(self, progress: Progress) -> None:
         """Finishes a change of key that was cut off; one that is alive is waited for."""
-        if (self.root / handover.NAME).exists():
+        if handover.left(self.root):
             from stedi import rotation
 
             with self._alone(progress):
                 rotation.finish(self.catalog, self.root, progress)
+
+    def _further_claimants(self, key: Key) -> Callable[[str], int]:
+        """Returns what tells how many claim a serial number besides the customers of landing, and never move."""
+        return partial(tombstones.read(self.root, key).claimants, key)
 
     def _same_key(self) -> None:
         """Refuses to go on with a key that is no longer the lake's, now that nobody can change it."""
@@ -630,11 +633,11 @@ class Lake:
             if all(after[name].current == state.current for name, state in states.items()):
                 return states, pending
 
-    @contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
-        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
-            yield Path(folder)
+    def _finish(self, progress: Progress) -> None:
+        """Finishes what was cut off and must not be: a change of key, an erasure; one that is alive is waited for."""
+        self._finish_rotation(progress)
+        if (self.root / tombstones.PENDING).exists():
+            self.erase(progress=progress)
 
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""
@@ -682,52 +685,5 @@ def _table(state: TableState) -> Table:
     return Table(state.name, ZONES[state.name], rows, size, current.id, updated)
 
 
-def _pinned(states: Sequence[TableState], at: int | str | datetime | None) -> list[Snapshot | None]:
-    """Returns the snapshot of each table at a snapshot's or a clock's time, by default the current ones.
-
-    A snapshot's id belongs to one table; the others are read as the same build left them, else as they were when
-    readers first saw that one: a build publishes its tables one after the other.
-    """
-    if at is None:
-        return [state.current for state in states]
-    if isinstance(at, int) or (isinstance(at, str) and at.isdigit()):
-        # what a build staged and did not publish is nobody's to read
-        named = next((s for state in states for s in state.published() if s.id == int(at)), None)
-        if named is None:
-            where = ", ".join(state.name for state in states) or "no table"
-            raise UsageError(f"--at {at}: expected a live snapshot of {where}, found none; see `stedi history TABLE`")
-        run = named.summary.get("stedi.run")
-        return [state.snapshot(named.id) or _of_run(state, run) or _as_of(state, named.at) for state in states]
-    moment = _moment(at)
-    return [_as_of(state, moment) for state in states]
-
-
-def _of_run(state: TableState, run: str | None) -> Snapshot | None:
-    return next((s for s in state.published() if s.summary.get("stedi.run") == run), None) if run else None
-
-
-def _as_of(state: TableState, moment: float) -> Snapshot:
-    ids = [snapshot_id for when, snapshot_id in state.log if when <= moment]
-    later = [state.snapshot(snapshot_id) for when, snapshot_id in state.log if when > moment]
-    if not ids:
-        raise UsageError(
-            f"--at: {state.name} has no snapshot of that time: it is younger, or its snapshots of then have expired; "
-            f"see `stedi history {state.name}`"
-        )
-    found = state.snapshot(ids[-1])
-    # one that expired has left the log: what came after it has lost its parent
-    if found is None or (later and (later[0] is None or state.snapshot(later[0].parent) is None)):
-        raise UsageError(f"--at: {state.name}: the snapshot of that time has expired; see `stedi history {state.name}`")
-    return found
-
-
 def _ms(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
-
-
-def _moment(at: str | datetime) -> float:
-    try:
-        time = datetime.fromisoformat(at) if isinstance(at, str) else at
-    except ValueError:
-        raise UsageError(f"--at: expected a snapshot id or an ISO 8601 time, found {at!r}") from None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000

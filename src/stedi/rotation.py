@@ -25,6 +25,7 @@ from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, KeyRefused
 from stedi.privacy import audit, handover, pseudonyms
+from stedi.privacy.audit import Claimants
 from stedi.privacy.handover import Handover
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import ZONES, DataFile
@@ -92,6 +93,8 @@ def rotate(
     root: Path,
     key: Key,
     to: Path | None,
+    *,
+    besides: Claimants = lambda serial: 0,
     progress: Progress = lambda what, share: None,
 ) -> Rotation:
     """Gives the lake another key; every table must be up to date.
@@ -102,6 +105,7 @@ def rotate(
         root: The lake's folder.
         key: The lake's key now.
         to: As for `new_key`.
+        besides: As for `privacy.audit.prove`.
         progress: Told how far the work is.
 
     Raises:
@@ -111,7 +115,7 @@ def rotate(
     new, file, made = new_key(config, root, key, to)
     work = _Run(catalog, config, root, key, new)
     try:
-        decided = work.stage(file, progress)
+        decided = work.stage(file, besides, progress)
         handover.write(root, decided)
     except BaseException:
         work.discard()
@@ -124,6 +128,7 @@ def rotate(
 
 def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share: None) -> None:
     """Finishes the change of key that is decided, if there is one; doing so twice changes nothing."""
+    handover.sweep(root)
     decided = handover.pending(root)
     if decided is None:
         return
@@ -164,7 +169,7 @@ class _Run:
         self.rows: dict[str, int] = {}
         self._catalog, self._config, self._root, self._key, self._new = catalog, config, root, key, new
 
-    def stage(self, file: str, progress: Progress) -> Handover:
+    def stage(self, file: str, besides: Claimants, progress: Progress) -> Handover:
         """Writes every table anew to its branch, and proves the rules over what is staged.
 
         Raises:
@@ -179,7 +184,7 @@ class _Run:
             after = settings.changed(self._config, key_fingerprint=self._new.fingerprint)
             for name in built:
                 staged[name] = self._commit(states[name], files[name], staged, policy(after))
-            self._prove(staged, temporary, policy(after), progress)
+            self._prove(staged, temporary, policy(after), besides, progress)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         base = {name: state.current.id for name, state in states.items() if name in staged and state.current}
@@ -245,7 +250,9 @@ class _Run:
         leaving = [file.path for file in self._catalog.files(state)]
         return self._catalog.stage(state.name, files, leaving, lineage, branch=self.id, base=current.id)
 
-    def _prove(self, staged: Mapping[str, int], temporary: Path, policy: str, progress: Progress) -> None:
+    def _prove(
+        self, staged: Mapping[str, int], temporary: Path, policy: str, besides: Claimants, progress: Progress
+    ) -> None:
         states = self._catalog.tables()
         for name, snapshot_id in staged.items():
             states[name] = _at(states[name], snapshot_id)
@@ -259,6 +266,7 @@ class _Run:
             now=int(time.time() * 1000),
             policy=policy,
             states=states,
+            besides=besides,
             progress=progress,
         )
         broken = [f"{check.name} of {check.table}" for check in proof.checks if check.violations]

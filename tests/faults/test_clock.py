@@ -14,7 +14,8 @@ import pytest
 
 from lakes import Slate, conserved, contents, customer, deliver, motion, rows, step
 from stedi.catalog import checksums, snapshots
-from stedi.lake import Lake, _pinned
+from stedi.lake import Lake
+from stedi.moments import pinned
 
 DAY, YEAR = 86_400, 365 * 86_400
 MINUTE = 60_000
@@ -68,7 +69,7 @@ def sane(lake: Lake) -> None:
             logged,
             written,
             [logged[-1], metadata["last-updated-ms"]],
-            [written[-1], metadata["last-updated-ms"]],
+            [*written[-1:], metadata["last-updated-ms"]],
         ):
             assert all(later >= earlier for earlier, later in itertools.pairwise(times)), location
         assert len(set(logged)) == len(logged), "a time tells one state"
@@ -130,7 +131,7 @@ def test_a_time_after_the_last_commit_is_now_once_the_clock_is_right_again(slate
 
 def at(lake: Lake, when: int | str) -> int:
     """Returns the rows of the last table as a query of that snapshot or time finds it."""
-    [snapshot] = _pinned([lake.catalog.table("machine_learning_curated")], when)
+    [snapshot] = pinned([lake.catalog.table("machine_learning_curated")], when)
     assert snapshot is not None
     return sum(file.rows for file in snapshots.data_files("machine_learning_curated", snapshot))
 

@@ -104,7 +104,7 @@ class Session:
     def _keep_claims(self, sql: str) -> None:
         """Computes which serial numbers erased customers claimed; where nobody was erased, none is looked at."""
         known = tombstones.read(self._root, self._key)
-        numbers = [number for (number,) in (self.engine.rows(sql) if known.claims else ())]
+        numbers = (number for (number,) in (self.engine.rows(sql) if known.claims else ()))
         found = [(number, count) for number in numbers if (count := known.claimants(self._key, number))]
         listed = ", ".join(f"({literal(number)}, {count})" for number, count in found) or "(null, 0)"
         self.engine.keep(

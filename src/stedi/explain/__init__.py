@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from stedi.explain.customer import Explanation, Landed, LeftOut, Quarantined, Reason, explain, session
 from stedi.explain.render import render, render_rows, rows_to_json, to_json
-from stedi.explain.rows import LIMIT, ExplainedRow, Source
+from stedi.explain.rows import LIMIT, ExplainedRow, Source, chosen
 from stedi.explain.rows import explain as explain_rows
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Quarantined",
     "Reason",
     "Source",
+    "chosen",
     "explain",
     "explain_rows",
     "render",

@@ -13,9 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stedi import statement, tables
 from stedi.contracts import Class
 from stedi.engines.duckdb import DuckDB, literal
+from stedi.errors import UsageError
 from stedi.explain.landed import Person, listed
+from stedi.privacy.classes import Lineage
 from stedi.privacy.erased import claimants
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.tables import ZONES
@@ -58,13 +61,30 @@ class ExplainedRow:
     sources: tuple[Source, ...]
 
 
+def chosen(table: str, where: str, run: Callable[[str], list[dict[str, Any]]]) -> tuple[Sequence[Row], bool]:
+    """Returns the first rows of a table that meet a condition, with all columns, and whether there are more.
+
+    Args:
+        table: The table.
+        where: What stands after WHERE.
+        run: Runs one SELECT as queries are run and returns its rows.
+
+    Raises:
+        UsageError: There is no such table.
+        QueryRefused: The condition is not one.
+    """
+    if table not in ZONES:
+        raise UsageError(f"--table: expected one of {', '.join(ZONES)}, found another; see `stedi tables`")
+    found = run(statement.condition(table, where, LIMIT + 1))
+    return found[:LIMIT], len(found) > LIMIT
+
+
 def explain(
     engine: DuckDB,
     root: Path,
     key: Key,
     table: str,
     rows: Sequence[Row],
-    classes: Mapping[str, Class],
     now: int,
     *,
     since_consent: bool,
@@ -77,10 +97,10 @@ def explain(
         key: The lake's pseudonym key.
         table: The table.
         rows: The rows, with all columns.
-        classes: What each column tells.
         now: The instant at which consent is asked for, epoch milliseconds.
         since_consent: Whether readings before consent are left out.
     """
+    classes = Lineage(tables.graph()).classes(table)
     if ZONES[table] == "landing":
         found = [_landed(engine, key, table, row) for row in rows]
     else:

@@ -79,24 +79,25 @@ class Sieve:
         values = [value for (value,) in engine.rows(f"select distinct {column} from ({sql}) as r")]
         conditions = []
         if table == "step_trainer_landing":
-            until = {value: self._known.until_of(self._key, value) for value in values}
-            shared = [value for value in values if self._known.claimants(self._key, value)]
+            marks = {value: tombstones.serial(self._key, value) for value in values}
+            until = {value: self._known.serials[mark] for value, mark in marks.items() if mark in self._known.serials}
+            shared = [value for value, mark in marks.items() if mark in self._known.claims]
             if shared and self._known.moments:
                 among = ", ".join(map(literal, shared))
                 readings = f"select distinct {column}, {moment} from ({sql}) as r where {column} in ({among})"
                 barred = [
                     (number, at)
                     for number, at in engine.stream(readings)
-                    if self._known.bars_moment(self._key, number, at)
+                    if tombstones.moment(self._key, number, at) in self._known.moments
                 ]
                 if barred:
                     _keep(engine, "barred_moments", barred)
                     conditions.append(f"({column}, {moment}) in (select name, moment from barred_moments)")
         else:
-            until = {value: self._known.until(self._key, value) for value in values}
-        found = [(value, last) for value, last in until.items() if last]
-        if found:
-            _keep(engine, f"barred_{table}", found)
+            people = {value: tombstones.person(self._key, value) for value in values}
+            until = {value: self._known.people[who] for value, who in people.items() if who in self._known.people}
+        if until:
+            _keep(engine, f"barred_{table}", until.items())
             conditions.append(
                 f"coalesce({moment} <= (select max(moment) from barred_{table} where name = {column}), false)"
             )

@@ -63,8 +63,8 @@ def maintain(
         return Maintenance("", tuple(work.foreseen(name) for name in ZONES), _total(work.temporary()))
     done = []
     with _locked(root, ["maintain"], progress):
-        tombstones.refuse_unfinished(root)
         handover.refuse_unfinished(root)  # what it has staged must stay until it is published
+        tombstones.refuse_unfinished(root)
         for number, name in enumerate(ZONES):
             progress(f"maintain {name}", number / len(ZONES))
             # a build reads landing tables: it must not lose a file that it has pinned

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from sqlglot.optimizer.scope import Scope
 
 PSEUDONYM = "customer_id"
-_BY_THE_ENGINE = {**dict.fromkeys(("people", "wearers"), (PSEUDONYM, "person")), "erased_claims": ("claimants",)}
-"""Columns that the engine adds to a view: made with the key, a number of this build alone, or a count of the erased."""
+_BY_THE_ENGINE = {
+    **dict.fromkeys(("people", "wearers"), (PSEUDONYM, "person")),
+    "erased_claims": ("claimants",),
+}
+"""Columns that the engine adds to a view: made with the key, a number of this build alone, or a count."""
 
 _OWN = {"_extra": Class.DIRECT, "_file": Class.OPERATIONAL}
 """Columns of a landing table beside the contract's; what is unknown may be anything."""

@@ -1,6 +1,6 @@
 """What is still known of customers who were erased: that they were, when, and how many of them claimed a device.
 
-Withdrawals, explanations and the proof ask here.
+Withdrawals and explanations ask here.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from stedi.privacy.pseudonyms import Key
 
 
 def erased_at(root: Path, key: Key, address: str) -> datetime | None:
-    """Returns until when what is dated of the customer of an address, in any spelling, stays out; None if all may come.
-
-    That is when they were erased, or later, if their data were dated ahead.
-    """
-    until = tombstones.read(root, key).until(key, address)
-    return datetime.fromtimestamp(until / 1000, UTC) if until else None
+    """Returns until when the customer of an address, in any spelling, is erased; None if they are not."""
+    known = tombstones.read(root, key)
+    at = known.people.get(tombstones.person(key, address)) if known else None
+    return None if at is None else datetime.fromtimestamp(at / 1000, UTC)
 
 
 def claimants(root: Path, key: Key, serial: str) -> int:

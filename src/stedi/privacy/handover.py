@@ -17,6 +17,7 @@ from stedi.errors import LakeBusy, LakeError
 
 NAME = "rotation.json"
 """The file's name, in the lake's folder."""
+_PARTIAL = f".{NAME}.*.partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,17 @@ def write(root: Path, handover: Handover) -> None:
 def end(root: Path) -> None:
     """Notes that a change of key is at its end."""
     durable.remove(root / NAME)
+
+
+def left(root: Path) -> bool:
+    """Says whether a change of key has left something to do: to finish it, or to remove what it had begun to write."""
+    return (root / NAME).exists() or any(root.glob(_PARTIAL))
+
+
+def sweep(root: Path) -> None:
+    """Removes what a change of key that was killed had begun to write; the caller keeps others from changing it."""
+    for partial in (*root.glob(_PARTIAL), *root.glob(".lake.toml.*.partial")):
+        partial.unlink()
 
 
 def refuse_unfinished(root: Path) -> None:

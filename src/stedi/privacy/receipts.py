@@ -28,8 +28,7 @@ def signed(key: Key, content: Mapping[str, Any]) -> dict[str, Any]:
 def holds(key: Key, receipt: Receipt) -> bool:
     """Says whether a receipt is what a lake with this key, or one that it has followed, has signed."""
     content = {name: value for name, value in receipt.items() if name != "signature"}
-    signature = str(receipt.get("signature"))
-    return any(hmac.compare_digest(signature, _signature(each, content)) for each in key.every())
+    return any(hmac.compare_digest(str(receipt.get("signature")), _signature(each, content)) for each in key.every())
 
 
 def keep(root: Path, receipt: Receipt) -> Path:

@@ -47,7 +47,12 @@ def mark(key: Key, what: str, *parts: object) -> str:
         parts: What tells it from others of its kind.
     """
     text = "\0".join(("stedi: tombstone", what, *map(str, parts)))
-    return hmac.digest(key.secret, text.encode("utf-8", "surrogatepass"), "sha256")[:16].hex()
+    return hmac.digest(_first(key).secret, text.encode("utf-8", "surrogatepass"), "sha256")[:16].hex()
+
+
+def _first(key: Key) -> Key:
+    """Returns the key under which marks are made: the lake's first, since marks cannot be made anew from marks."""
+    return key.every()[-1]
 
 
 def person(key: Key, address: str) -> str:
@@ -106,24 +111,9 @@ class Tombstones:
             self.records | other.records,
         )
 
-    def until(self, key: Key, address: str) -> int:
-        """Returns the last instant whose data of an address's customer stay out, 0 if nothing does.
-
-        Marks that were made under a key that this one has followed count, here as everywhere.
-        """
-        return max(self.people.get(person(each, address), 0) for each in key.every())
-
-    def until_of(self, key: Key, number: str) -> int:
-        """Returns the last instant whose readings of a serial number stay out, 0 if none does."""
-        return max(self.serials.get(serial(each, number), 0) for each in key.every())
-
     def claimants(self, key: Key, number: str) -> int:
-        """Returns how many erased customers claimed a serial number."""
-        return sum(len(self.claims.get(serial(each, number), ())) for each in key.every())
-
-    def bars_moment(self, key: Key, number: str, at: int) -> bool:
-        """Says whether a reading of a device that others claim, too, stays out."""
-        return any(moment(each, number, at) in self.moments for each in key.every())
+        """Returns how many erased customers claimed a serial number: their claims stand, and they never move."""
+        return len(self.claims.get(serial(key, number), ())) if self.claims else 0
 
     def bars(self, key: Key, raw: bytes) -> bool:
         """Says whether a record that no contract accepts is an erased customer's, as far as that can be told.
@@ -131,11 +121,13 @@ class Tombstones:
         It is if its very bytes were removed before, or if it names an erased address, or a serial number that
         only erased customers claimed, and tells no instant after the erasure.
         """
-        if any(record(each, raw) in self.records for each in key.every()):
+        if record(key, raw) in self.records:
             return True
         text = unescaped(raw.decode("utf-8", "replace"))
         named = {*addresses(text), *_STRING.findall(raw.decode("utf-8", "replace"))}
-        last = max((max(self.until(key, n), self.until_of(key, n)) for n in map(unescaped, named)), default=0)
+        until = [self.people.get(person(key, unescaped(name)), 0) for name in named]
+        until += [self.serials.get(serial(key, unescaped(name)), 0) for name in named]
+        last = max(until, default=0)
         instants = [int(digits) for digits in _INSTANT.findall(text)]
         return last > 0 and not (instants and min(instants) > last)
 
@@ -180,7 +172,7 @@ def read(root: Path, key: Key) -> Tombstones:
 def _read_once(path: Path, key: Key, inode: int, size: int, mtime_ns: int) -> Tombstones:
     """Reads a lake's tombstones once, however often a command asks."""
     signature, _, content = path.read_bytes().partition(b"\n")
-    if not any(hmac.compare_digest(signature, _signature(each, content)) for each in key.every()):
+    if not hmac.compare_digest(signature, _signature(key, content)):
         raise _damaged("what was written under this lake's key", "another content")
     return from_json(json.loads(content))
 
@@ -237,7 +229,7 @@ def _later(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
 
 
 def _signature(key: Key, content: bytes) -> bytes:
-    return hmac.digest(key.secret, b"stedi: tombstones\0" + content, "sha256").hex().encode()
+    return hmac.digest(_first(key).secret, b"stedi: tombstones\0" + content, "sha256").hex().encode()
 
 
 def _damaged(expected: str, found: str) -> LakeError:

@@ -1,7 +1,7 @@
 -- Grain: one row a serial number and customer who ever named it. Key: serialNumber, customer_id.
 -- Rule 6: every landed record claims, of consenting customers and of others, current or superseded;
--- but for the withdrawal of somebody of whom nothing else is known, which names no device.
--- Erased customers count as claimants who never move.
+-- but for the withdrawal of somebody of whom nothing else is known, which names no device. Erased customers count as
+-- claimants who never move.
 select
     n.serialNumber,
     n.customer_id,
