@@ -15,6 +15,7 @@ import pytest
 import quick
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, delivered, erase, looked_for
 from lakes import (
+    KEY,
     LANDING,
     build,
     conserved,
@@ -408,3 +409,55 @@ def test_the_command_asks_and_names_its_addresses(
     (lake.root / "planted").write_text(CY)
     assert run(lake, "erase", CY, "--yes") == 3
     assert "planted" in capsys.readouterr().err
+
+
+def test_the_proof_holds_before_and_after(stage: Stage) -> None:
+    lake, _ = stage.made()
+    erase(lake, ANA)
+    build(lake, NOW)
+    proof = lake.prove()
+    assert not [(check.name, check.table) for check in proof.checks if check.violations]
+
+
+def test_who_was_erased_is_not_taken_in_by_a_withdrawal_and_explained_as_erased(stage: Stage) -> None:
+    lake, _ = stage.made()
+    erase(lake, ANA)
+    before = heads(lake)
+    done = lake.withdraw([ANA.upper(), BO])
+    assert (done.erased, done.landed) == (1, 1)
+    assert heads(lake) != before
+    found = lake.explain(ANA)
+    assert found.erased is not None
+    assert not any(found.rows.values())
+    assert lake.explain(BO).erased is None
+
+
+def test_a_withdrawal_of_somebody_unknown_is_erased_too(stage: Stage) -> None:
+    lake, folder = stage.empty()
+    lake.land(deliver(folder, "customer", [customer(BO)]))
+    lake.withdraw(ANA)
+    search = looked_for(lake, ANA)
+    assert search().found
+    erase(lake, ANA)
+    assert search().found == []
+    assert {row[1] for row in rows(lake, "customers_landing")} == {BO}
+    conserved(lake)
+
+
+def test_under_another_key_they_stay_out_and_receipts_hold(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, folder = stage.made()
+    receipt = erase(lake, ANA)
+    marked = tombstones.read(lake.root, lake.key())
+    monkeypatch.setenv("STEDI_NEXT_PSEUDONYM_KEY", f"{'6b' * 32} {KEY}")
+    lake.rotate_key()
+    monkeypatch.setenv("STEDI_PSEUDONYM_KEY", f"{'6b' * 32} {KEY}")
+    lake = Lake.open(lake.root)
+    assert tombstones.read(lake.root, lake.key()) == marked
+    assert lake.verify_receipt(receipt["id"])[1]
+    deliver(folder, "accelerometer", [motion(ANA, 101, 5.0), motion(BO, 101, 5.0)], "again.json")
+    deliver(folder, "step_trainer", [step(DEVICE, 101, 5), step(SHARED, 106, 5), step(SHARED, 108, 5)], "again.json")
+    landing = lake.land(folder / "accelerometer" / "again.json", folder / "step_trainer" / "again.json")
+    assert landing.erased == 3
+    erase(lake, BO)
+    assert len(tombstones.read(lake.root, lake.key()).people) == 2
+    assert all(lake.verify_receipt(found["id"])[1] for found in lake.receipts())

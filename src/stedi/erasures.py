@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def erase(options: argparse.Namespace) -> int:
     """Erases customers, shows what that would remove, or lists or verifies receipts."""
+    terminal.conceal(options.addresses)
     lake = opened(options)
     if options.list:
         return _list(lake, as_json=wants_json(options))

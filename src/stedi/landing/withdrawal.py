@@ -23,6 +23,7 @@ from stedi.engines.duckdb import DuckDB, literal
 from stedi.errors import UsageError
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
+from stedi.privacy import tombstones
 from stedi.privacy.erased import erased_at
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.records import CUSTOMER
@@ -100,6 +101,7 @@ def withdraw(
     if not wanted:
         return Withdrawal(0, 0, 0, 0, 0)
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for a landing", None)):
+        tombstones.refuse_unfinished(root)
         journal.finish(catalog, root / "pending")
         now = int(time.time() * 1000) if now is None else now
         batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +160,18 @@ def read(root: Path, key: Key) -> Tombstones:
     """
     path = root / NAME
     try:
-        signature, _, content = path.read_bytes().partition(b"\n")
+        found = path.stat()
     except FileNotFoundError:
         if any((root / RECEIPTS).glob("*.json")):
             raise _damaged("the tombstones of the receipts", "no file") from None
         return Tombstones()
+    return _read_once(path, key, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _read_once(path: Path, key: Key, inode: int, size: int, mtime_ns: int) -> Tombstones:
+    """Reads a lake's tombstones once, however often a command asks."""
+    signature, _, content = path.read_bytes().partition(b"\n")
     if not hmac.compare_digest(signature, _signature(key, content)):
         raise _damaged("what was written under this lake's key", "another content")
     return from_json(json.loads(content))
