@@ -43,6 +43,7 @@ ORDER = (
     "explain",
     "rotation",
     "erasure",
+    "making",
     "lake",
     "ndjson",
     "crawl",

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi import build as building
 from stedi import config as settings
-from stedi import durable, leftovers, moments, tables
+from stedi import durable, leftovers, making, moments, tables
 from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings, Role
@@ -125,30 +124,8 @@ class Lake:
             UsageError: The folder holds something else, or a lake, or its path cannot be a table's location.
             KeyRefused: No key can be made or read.
         """
-        root = Path(path).absolute()
-        odd = next((c for c in str(root) if c in "?#\\" or not c.isprintable()), None)
-        if odd:
-            # Iceberg's readers take a table's location for a URI
-            raise UsageError(
-                f"{str(root)!r}: expected a path that can stand in a URI, found {odd!r}; name another folder"
-            )
-        if root.exists() and not (root.is_dir() and all(_half_made(entry.name) for entry in root.iterdir())):
-            what = "a lake" if (root / "lake.toml").exists() else "something else"
-            raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
-        durable.folder(root)
-        root.chmod(0o700)
-        with durable.lock(root / "init.lock", wait=True):
-            if (root / "lake.toml").exists():
-                raise UsageError(f"{path}: expected an empty folder, found a lake; another command has just made it")
-            lake_id = secrets.token_hex(8)
-            key, file = _first_key(lake_id, root, key_file)
-            Catalog(root).create()
-            config = Config(lake_id=lake_id, key_fingerprint=key.fingerprint, key_file=file)
-            # the settings come last: a folder that has them is a whole lake
-            settings.write(settings.changed(config, readings=readings), root / "lake.toml")
-            for partial in root.glob(_PARTIAL_SETTINGS):
-                partial.unlink()
-        return cls.open(root)
+        making.make(path, readings, key_file)
+        return cls.open(path)
 
     @classmethod
     def open_or_create(cls, path: str | os.PathLike[str]) -> Lake:
@@ -644,30 +621,6 @@ class Lake:
                     journal.finish(self.catalog, self.root / "pending")
             except LakeBusy:
                 return
-
-
-_PARTIAL_SETTINGS = ".lake.toml.*.partial"
-
-
-def _half_made(name: str) -> bool:
-    """Says whether a lake has this before it has its settings: one whose making was cut off is made again."""
-    files = ("catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", _PARTIAL_SETTINGS)
-    parts = (*files, "landing", "trusted", "curated")
-    return any(fnmatch(name, part) for part in parts)
-
-
-def _first_key(lake_id: str, root: Path, key_file: str | os.PathLike[str] | None) -> tuple[Key, str]:
-    """Returns a new lake's key and the file to remember, if it is not the usual one."""
-    key = pseudonyms.from_environment()
-    if key is not None:
-        return key, ""
-    named = key_file or os.environ.get("STEDI_KEY_FILE")
-    if named:
-        path = Path(named).absolute()
-        if path.resolve().is_relative_to(root.resolve()):
-            raise KeyRefused(f"pseudonym key {path}: expected a place outside the lake, found one in it; name another")
-        return (pseudonyms.from_file(path) if path.exists() else pseudonyms.make(path)), str(path)
-    return pseudonyms.make(pseudonyms.default_file(lake_id)), ""
 
 
 def _table(state: TableState) -> Table:
