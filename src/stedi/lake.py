@@ -244,7 +244,7 @@ class Lake:
             waiting=lambda: progress("waiting for another build"),
             advice="wait for it with --wait, or run this again when it has ended",
         ):
-            self._same_key()
+            handover.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
             self._finish_landings()
             grace = self.config.grace_hours * 3600
@@ -427,7 +427,7 @@ class Lake:
 
         key = self.key()
         states, pending = self._pinned_with_landings()
-        self._same_key()
+        handover.refuse_other(self.root, self.config.key_fingerprint)
         temporary = self.root / "tmp" / f"audit-{secrets.token_hex(8)}"
         try:
             return audit.prove(
@@ -502,7 +502,7 @@ class Lake:
         key = self.key()
         self._finish(progress)
         with self._alone(progress):
-            self._same_key()
+            handover.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
             journal.finish(self.catalog, self.root / "pending")
             leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
@@ -616,12 +616,6 @@ class Lake:
     def _further_claimants(self, key: Key) -> Callable[[str], int]:
         """Returns what tells how many claim a serial number besides the customers of landing, and never move."""
         return partial(tombstones.read(self.root, key).claimants, key)
-
-    def _same_key(self) -> None:
-        """Refuses to go on with a key that is no longer the lake's, now that nobody can change it."""
-        handover.refuse_unfinished(self.root)
-        if settings.read(self.root / "lake.toml").key_fingerprint != self.config.key_fingerprint:
-            raise KeyRefused(f"{self.root}: the key was changed meanwhile; nothing was written: run this again")
 
     def _pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
         """Returns the tables at one moment, and the landings that had committed to some of their tables alone."""

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from stedi import __version__, durable
-from stedi import config as settings
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
@@ -28,7 +27,7 @@ from stedi.erasure import forgetting, inbox, pending
 from stedi.erasure.finding import Whereabouts
 from stedi.erasure.forgetting import Forgetting
 from stedi.erasure.pending import Found, Pending
-from stedi.errors import AuditFailed, KeyRefused
+from stedi.errors import AuditFailed
 from stedi.landing import journal
 from stedi.privacy import handover, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -95,9 +94,7 @@ def erase(
     """
     done = []
     with _locked(root, progress):
-        handover.refuse_unfinished(root)
-        if settings.read(root / "lake.toml").key_fingerprint != key.fingerprint:
-            raise KeyRefused(f"{root}: the key was changed meanwhile; nothing was erased: run this again")
+        handover.refuse_other(root, config.key_fingerprint)
         journal.finish(catalog, root / "pending")
         left = pending.read(root)
         if left is not None:

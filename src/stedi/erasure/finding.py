@@ -147,6 +147,7 @@ class Whereabouts:
             "inner join erased_addresses as e on c.email = e.address union all "
             "select person, moment from erased_motions) group by person"
         ):
+            # who only ever withdrew has no instant of their own
             people[person] = max(started, last or 0)
         claims: dict[str, set[str]] = {}
         for number, person in engine.rows("select serialNumber, person from claimed where erased"):

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stedi import durable
-from stedi.errors import LakeBusy, LakeError
+from stedi import config, durable
+from stedi.errors import KeyRefused, LakeBusy, LakeError
 
 NAME = "rotation.json"
 """The file's name, in the lake's folder."""
@@ -93,6 +93,22 @@ def refuse_unfinished(root: Path) -> None:
             f"{root}: the key is being changed, or that was cut off; try again in a moment, or finish it with "
             "`stedi build`"
         )
+
+
+def refuse_other(root: Path, fingerprint: str) -> None:
+    """Refuses to go on with a key that is no longer the lake's; the caller keeps others from changing it.
+
+    Args:
+        root: The lake's folder.
+        fingerprint: The key's, as the lake's settings had it when it was read.
+
+    Raises:
+        LakeBusy: A change of key is decided and not at its end.
+        KeyRefused: The lake has another key by now.
+    """
+    refuse_unfinished(root)
+    if config.read(root / "lake.toml").key_fingerprint != fingerprint:
+        raise KeyRefused(f"{root}: the key was changed meanwhile; nothing was written: run this again")
 
 
 def _digest(content: bytes) -> bytes:
