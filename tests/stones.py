@@ -43,7 +43,7 @@ class Stones:
         """Whether a record stays out."""
         at = int(str(record.get(_MOMENTS[feed]) or 0))
         if feed != "step_trainer":
-            return at <= self.people.get(self.who(record), 0)
+            return at <= self.people.get(self.who(record), -1)
         serial = str(record["serialNumber"])
         return at <= self.serials.get(serial, 0) or (serial, at) in self.moments
 
