@@ -1,7 +1,7 @@
-"""What it costs to erase customers, as shares of a full build of the same lake in the same run.
+"""What it costs to take customers out, as shares of a full build of the same lake in the same run.
 
-A lake of made-up readings -> one customer erased, then a hundred at once, all of them spread over every file ->
-a build, which then has nothing to do.
+A lake of made-up readings -> a hundred customers withdraw -> one customer erased, then a hundred at once, all of them
+spread over every file -> a build, which then has nothing to do.
 """
 
 from __future__ import annotations
@@ -13,18 +13,26 @@ from benchmarks.increments import Bench, Line
 
 
 def run(bench: Bench, out: Path, builds: int = 3) -> str:
-    """Measures full builds and erasures, and returns a Markdown table."""
+    """Measures full builds, withdrawals and erasures, and returns a Markdown table."""
     bench.land_all()
     bench.stedi("build")
     full = sorted((bench.stedi("build", "--full") for _ in range(builds)), key=lambda cost: cost.wall)[builds // 2]
     lines = [Line("full build", full), Line("a build with nothing to do", bench.stedi("build"))]
+    who = _named(out, bench, 100)
+    lines.append(Line("`withdraw` of 100 customers", bench.stedi("withdraw", "--yes", "--file", who)))
+    lines.append(Line("the build that takes them out", bench.stedi("build")))
     for count in (1, 100):
-        who = out / f"erase-{count}.txt"
-        who.write_text("".join(f"{address}\n" for address in _some(bench, count)), "utf-8")
+        who = _named(out, bench, count)
         name = "one customer erased" if count == 1 else f"{count} customers erased at once"
         lines.append(Line(name, bench.stedi("erase", "--yes", "--file", who)))
     lines.append(Line("the build after that", bench.stedi("build")))
     return increments.table(lines, [])
+
+
+def _named(out: Path, bench: Bench, count: int) -> Path:
+    path = out / "who.txt"
+    path.write_text("".join(f"{address}\n" for address in _some(bench, count)), "utf-8")
+    return path
 
 
 def _some(bench: Bench, count: int) -> list[str]:
