@@ -183,11 +183,14 @@ class Law:
         self._subject.withdraw(addresses, at)
         for address in addresses:
             record = oracle.withdrawal(self.landed["customer"], address, at, self._key.customer_id)
+            if record and "serialNumber" not in record and self._key.customer_id(address) in self._stones.people:
+                record = None  # nothing of the erased is taken in again
             self.met["withdrew by command" if record else "withdrew by command again"] += 1
             if record is not None:
                 self.met["withdrew by command, unknown until then"] += "serialNumber" not in record
                 self.landed["customer"].append(record)
                 self._fresh.append({"customer": [record]})
+                self._built = None
 
     def _build(self, full: bool) -> None:
         published = self._subject.build(self.now, self.readings, full=full)

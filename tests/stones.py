@@ -41,9 +41,9 @@ class Stones:
 
     def bars(self, feed: str, record: Record) -> bool:
         """Whether a record stays out."""
-        at = int(str(record[_MOMENTS[feed]]))
+        at = int(str(record.get(_MOMENTS[feed]) or 0))
         if feed != "step_trainer":
-            return at <= self.people.get(self.who(record), 0)
+            return at <= self.people.get(self.who(record), -1)
         serial = str(record["serialNumber"])
         return at <= self.serials.get(serial, 0) or (serial, at) in self.moments
 
@@ -51,13 +51,17 @@ class Stones:
         """Puts up tombstones for customers and returns the records of everybody else."""
         claimed: dict[str, set[str]] = {}
         for record in world["customer"]:
+            if record.get("serialNumber") is None:
+                continue  # the withdrawal of somebody of whom nothing else is known
             claimed.setdefault(str(record["serialNumber"]), set()).add(self.who(record))
         theirs = {
             feed: [record for record in world[feed] if self.who(record) in people]
             for feed in ("customer", "accelerometer")
         }
         for person in people:
-            own = [int(str(r[_MOMENTS[feed]])) for feed in theirs for r in theirs[feed] if self.who(r) == person]
+            own = [
+                int(str(r.get(_MOMENTS[feed]) or 0)) for feed in theirs for r in theirs[feed] if self.who(r) == person
+            ]
             self.people[person] = max([now, self.people.get(person, 0), *own])
         for serial, claimants in claimed.items():
             gone = claimants & people
