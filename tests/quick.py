@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 import duckdb
 import pytest
-from pyiceberg.catalog import sql
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table.metadata import MetadataLogEntry
@@ -26,7 +25,7 @@ from pyiceberg.table.snapshots import Snapshot, SnapshotLogEntry
 from pyiceberg.utils.concurrent import ExecutorFactory
 
 from stedi import catalog, durable
-from stedi.catalog import entries, snapshots
+from stedi.catalog import commits, entries, snapshots
 from stedi.engines.duckdb import DuckDB
 
 
@@ -48,7 +47,7 @@ def quickened() -> Iterator[None]:
             patch.setattr(kept, "__deepcopy__", lambda self, memo=None: self, raising=False)
         at_once = _AtOnce()
         patch.setattr(ExecutorFactory, "get_or_create", lambda: at_once)
-        patch.setattr(sql, "FromInputFile", _Metadata)
+        patch.setattr(commits, "FromInputFile", _Metadata)
         for name in ("read_table", "data_files"):
             kept_results = _kept(getattr(snapshots, name))
             for module in (snapshots, catalog, entries):

@@ -126,7 +126,7 @@ class _Table:
 
     def _manifests(self, state: TableState) -> Iterator[Violation]:
         """Yields manifests that cannot be read, and snapshots whose totals are not those of their manifests."""
-        read: dict[str, list[DataFile]] = {}
+        read: dict[str, tuple[DataFile, ...]] = {}
         for snapshot in state.snapshots:
             self._used[snapshots.local_path(snapshot.manifest_list)] = None
             try:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -252,7 +254,7 @@ def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) ->
     """
     if snapshot is None:
         return ()
-    files = tuple(file for path in manifests(table, snapshot, added=added) for file in manifest(table, path))
+    files = tuple(file for path in manifests(table, snapshot, added=added) for file in _known(table, path))
     prefix = "added" if added else "total"
     for what, found in totals(files).items():
         counted = snapshot.summary.get(f"{prefix}-{what}", str(found))
@@ -292,7 +294,21 @@ def manifests(table: str, snapshot: Snapshot, *, added: bool = False) -> list[st
     return [path for path, _ in listed]
 
 
-def manifest(table: str, location: str) -> list[DataFile]:
+def _known(table: str, location: str) -> tuple[DataFile, ...]:
+    """Returns what `manifest` does, read once: a build looks at a table as it is, as it was, and at what it gained."""
+    try:
+        found = os.stat(local_path(location))
+    except OSError:
+        return manifest(table, location)
+    return _read_once(table, location, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _read_once(table: str, location: str, inode: int, size: int, mtime_ns: int) -> tuple[DataFile, ...]:
+    return manifest(table, location)
+
+
+def manifest(table: str, location: str) -> tuple[DataFile, ...]:
     """Returns the data files that a manifest lists as live.
 
     Raises:
@@ -306,7 +322,7 @@ def manifest(table: str, location: str) -> list[DataFile]:
                 "rewrite the table there as Parquet, then run this again"
             )
         files.append(file)
-    return files
+    return tuple(files)
 
 
 def _live(entry: Any) -> tuple[DataFile, str] | None:
