@@ -118,8 +118,8 @@ class Bench:
         customers = found.arrow().to_pylist()
         every = customers[:: max(1, round(1 / share))]
         now = int(time.time() * 1000)
-        path = self._out / "customer" / "withdrawn.json"
-        path.parent.mkdir()
+        path = self._out / "customer" / f"withdrawn-{now}.json"
+        path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps({**record, "lastUpdateDate": now}) + "\n" for record in every), "utf-8")
         self.stedi("land", path)
         return len(every)
@@ -136,14 +136,16 @@ def run(bench: Bench, nights: int) -> tuple[list[Line], list[Cost]]:
         bench.land_one(number)
         ones.append(bench.stedi("build"))
     lines = [Line("everything (`build --full`)", full), Line("nothing to do", nothing), Line(_ONE, _median(ones))]
+    count = bench.withdraw(0.001)
+    lines.append(Line(f"{count} customers (0.1%) withdraw", bench.stedi("build")))
     costs = []
     for night in range(1, nights + 1):
         bench.land_night(night)
         costs.append(bench.stedi("build"))
         print(f"  night {night}/{nights}: {costs[-1].wall:.2f} s", file=sys.stderr)
-    lines.append(Line("+1% new readings", costs[0]))
+    lines.insert(3, Line("+1% new readings", costs[0]))
     count = bench.withdraw(0.001)
-    lines.append(Line(f"{count} customers (0.1%) withdraw", bench.stedi("build")))
+    lines.append(Line(f"{count} customers withdraw, {nights} nights later", bench.stedi("build")))
     lines.append(Line(f"everything again, {nights} nights later", bench.stedi("build", "--full")))
     shutil.rmtree(bench.lake)
     return lines, costs

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from stedi.build.session import Session
 from stedi.engines.duckdb import quoted
-from stedi.tables import COLUMNS
+from stedi.tables import COLUMNS, DUCKDB_TYPES
 
 MOMENTS = {
     "accelerometer_trusted": "timestamp",
@@ -200,14 +200,24 @@ class Changes:
         at_motions = self._between("sensorReadingTime", f"{motions}__gained", 'epoch_ms("timestamp")', instants=True)
         engine.view(f"{motions}__now", f"select * from {motions} where customer_id not in {among} {at_steps}")
         engine.view(f"{steps}__before", f"select * from {steps}__old where customer_id not in {among} {at_motions}")
-        pairs = [("gained", "now"), ("before", "gained")]
-        if self._any(f"{name}__concerned"):
-            pairs.insert(0, ("anew", "anew"))
+        # what is empty makes no row, and is not joined with what is large
+        pairs = [
+            pair
+            for pair, little in (
+                (("anew", "anew"), f"{steps}__anew"),
+                (("gained", "now"), f"{steps}__gained"),
+                (("before", "gained"), f"{motions}__gained"),
+            )
+            if self._any(little)
+        ]
         parts = [
             self._session.over(name, **{steps: f"{steps}__{of_steps}", motions: f"{motions}__{of_motions}"})
             for of_steps, of_motions in pairs
         ]
-        engine.view(f"{name}__insert", " union all ".join(f"({part})" for part in parts))
+        names = ", ".join(f"null::{DUCKDB_TYPES[column.type]} as {quoted(column.name)}" for column in COLUMNS[name])
+        engine.view(
+            f"{name}__insert", " union all ".join(f"({part})" for part in (*parts, f"select {names} where false"))
+        )
 
     def _any(self, relation: str) -> bool:
         return bool(self._engine.rows(f"select 1 from {relation} limit 1"))
