@@ -9,8 +9,9 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -104,6 +105,26 @@ def lock(
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def commands(root: Path, names: Iterable[str], waiting: Callable[[str], None]) -> Iterator[None]:
+    """Holds off other runs of some commands on a lake for the length of a block; waits for those that run.
+
+    Args:
+        root: The lake's folder.
+        names: The commands; whoever needs several takes them in the order `maintain`, `build`, `land`.
+        waiting: Told what is waited for, once for each command that runs.
+    """
+    with ExitStack() as stack:
+        for name in names:
+            told = partial(waiting, f"waiting for another {name}")
+            stack.enter_context(lock(root / f"{name}.lock", wait=True, waiting=told))
+        yield
+
+
+ALL = ("maintain", "build", "land")
+"""The commands that write, in the order in which whoever needs several takes their locks."""
 
 
 def _queue(descriptor: int, path: Path, seconds: float) -> None:

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -478,7 +478,7 @@ class Lake:
 
         key = self.key()
         self._finish(progress)
-        with self._alone(progress):
+        with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
             handover.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
             journal.finish(self.catalog, self.root / "pending")
@@ -573,21 +573,12 @@ class Lake:
             return pseudonyms.VARIABLE
         return self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
 
-    @contextmanager
-    def _alone(self, progress: Progress) -> Iterator[None]:
-        """Keeps landings, builds and maintenance away for the length of a block."""
-        with ExitStack() as stack:
-            for command in ("maintain", "build", "land"):
-                waiting = partial(progress, f"waiting for another {command}", None)
-                stack.enter_context(durable.lock(self.root / f"{command}.lock", wait=True, waiting=waiting))
-            yield
-
     def _finish_rotation(self, progress: Progress) -> None:
         """Finishes a change of key that was cut off; one that is alive is waited for."""
         if handover.left(self.root):
             from stedi import rotation
 
-            with self._alone(progress):
+            with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
                 rotation.finish(self.catalog, self.root, progress)
 
     def _further_claimants(self, key: Key) -> Callable[[str], int]:

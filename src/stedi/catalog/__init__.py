@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pyiceberg.table.update.snapshot import _SnapshotProducer
 
     from stedi.catalog.commits import LakeCatalog
+    from stedi.catalog.rewrite import Rewrite
     from stedi.catalog.transaction import Transaction
 
 __all__ = ["Catalog", "Snapshot", "TableState"]
@@ -251,12 +252,8 @@ class Catalog:
             if iceberg.metadata.current_snapshot_id != base:
                 raise CommitConflict(f"Cannot compact {table}: main has moved. Run `stedi maintain` again.")
             from stedi.catalog.rewrite import Rewrite
-            from stedi.catalog.transaction import Transaction
 
-            transaction = Transaction(iceberg)
-            producer = Rewrite(transaction, properties)
-            producer.leave(table, removed)
-            return self._commit(table, transaction, producer, iceberg, added, set())
+            return self._rewrite(table, iceberg, Rewrite, added, removed, properties)
 
     def erase(
         self, table: str, added: Iterable[DataFile], removed: Iterable[str], properties: Mapping[str, str], *, base: int
@@ -280,16 +277,28 @@ class Catalog:
             if iceberg.metadata.current_snapshot_id != base:
                 raise CommitConflict(f"Cannot erase from {table}: main has moved. Run `stedi erase --resume`.")
             from stedi.catalog.rewrite import Removal
-            from stedi.catalog.transaction import Transaction
 
-            transaction = Transaction(iceberg)
-            producer = Removal(transaction, properties)
-            producer.leave(table, removed)
-            return self._commit(table, transaction, producer, iceberg, added, set())
+            return self._rewrite(table, iceberg, Removal, added, removed, properties)
+
+    def _rewrite(
+        self,
+        table: str,
+        iceberg: Table,
+        kind: type[Rewrite],
+        added: Iterable[DataFile],
+        removed: Iterable[str],
+        properties: Mapping[str, str],
+    ) -> int:
+        from stedi.catalog.transaction import Transaction
+
+        transaction = Transaction(iceberg)
+        producer = kind(transaction, properties)
+        producer.leave(table, removed)
+        return self._commit(table, transaction, producer, iceberg, added, set())
 
     def vacuum(self) -> None:
         """Writes the catalog's file anew, so that no page of it holds what was deleted; commits wait meanwhile."""
-        with durable.lock(self._root / "catalog.lock", wait=True):
+        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
             snapshots.vacuum(self.path)
             durable.sync(self._root)
 

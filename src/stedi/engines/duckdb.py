@@ -124,6 +124,25 @@ class DuckDB:
             )
             self.keep(view, known.format(f"select address from {name}"))
 
+    def take(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
+        """Makes a relation of rows that are known to be few.
+
+        Args:
+            name: The relation's name.
+            columns: Its columns and their types, DuckDB's.
+            rows: A value for each column.
+        """
+        empty = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in columns.items())
+        self.keep(name, f"select {empty} where false")
+        listed = list(rows)
+        if listed:
+            import pyarrow as pa
+
+            arrays = [pa.array(list(column)) for column in zip(*listed, strict=True)]
+            self.connection.register("arriving", pa.table(arrays, names=list(columns)))
+            self._execute(f"insert into {quoted(name)} select * from arriving")
+            self.connection.unregister("arriving")
+
     def derive(self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]) -> None:
         """Keeps what a function makes of each row of a SELECT; only some thousand rows are held at a time.
 

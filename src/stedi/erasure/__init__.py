@@ -12,10 +12,9 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,6 @@ __all__ = ["Progress", "erase", "preview", "unfinished"]
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
-
-_LOCKS = ("maintain", "build", "land")
-"""In the order in which whoever needs several takes them."""
 
 
 def unfinished(root: Path) -> bool:
@@ -93,7 +89,7 @@ def erase(
         LakeError: The lake cannot be read, or lies elsewhere than its tables say; nothing was changed.
     """
     done = []
-    with _locked(root, progress):
+    with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
         handover.refuse_other(root, config.key_fingerprint)
         journal.finish(catalog, root / "pending")
         left = pending.read(root)
@@ -104,15 +100,6 @@ def erase(
             new = Pending(_run(), _now(now), _marks(key, addresses), places)
             done.append(_Erasure(catalog, config, root, key, new, progress).finish())
     return done
-
-
-@contextmanager
-def _locked(root: Path, progress: Progress) -> Iterator[None]:
-    with ExitStack() as stack:
-        for command in _LOCKS:
-            waiting = partial(progress, f"waiting for another {command}", None)
-            stack.enter_context(durable.lock(root / f"{command}.lock", wait=True, waiting=waiting))
-        yield
 
 
 class _Erasure:

@@ -180,8 +180,7 @@ class Whereabouts:
             "where serialNumber in (select serialNumber from shared_serials)"
         )
         rows = [(n, at) for n, at in readings if tombstones.moment(key, n, at) in known.moments]
-        engine.keep("erased_moments", "select null::varchar as serialNumber, null::bigint as moment where false")
-        self._insert("erased_moments", rows)
+        engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, rows)
         return known
 
     def _ids(self) -> None:
@@ -211,8 +210,7 @@ class Whereabouts:
             joined = "\n".join(traces.as_text(raw) for _, _, raw in batch)
             if self.traces.found(joined) or self._known_records:
                 records += [(sha, at) for sha, at, raw in batch if self._is_theirs(raw)]
-        self.engine.keep("erased_records", 'select null::varchar as sha256, null::bigint as "offset" where false')
-        self._insert("erased_records", sorted(set(records)))
+        self.engine.take("erased_records", {"sha256": "varchar", "offset": "bigint"}, sorted(set(records)))
         unknown = " union ".join(
             f"select _extra from {self._everywhere(name)} where _extra is not null" for name in _LANDED
         )
@@ -301,20 +299,7 @@ class Whereabouts:
 
     def keep(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
         """Makes a relation of texts."""
-        empty = ", ".join(f"null::varchar as {quoted(column)}" for column in columns)
-        self.engine.keep(name, f"select {empty} where false")
-        self._insert(name, rows)
-
-    def _insert(self, name: str, rows: Iterable[tuple[object, ...]]) -> None:
-        import pyarrow as pa
-
-        listed = list(rows)
-        if listed:
-            columns = [pa.array(list(column)) for column in zip(*listed, strict=True)]
-            found = pa.table(columns, names=[str(place) for place in range(len(columns))])
-            self.engine.connection.register("arriving", found)
-            self.engine.connection.execute(f"insert into {quoted(name)} select * from arriving")
-            self.engine.connection.unregister("arriving")
+        self.engine.take(name, dict.fromkeys(columns, "varchar"), rows)
 
 
 def _same_rows(operation: str, summary: Mapping[str, str]) -> bool:

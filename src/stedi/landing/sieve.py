@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,10 @@ _WHOSE = {
     "step_trainer_landing": ("serialNumber", "sensorReadingTime"),
 }
 """Of each landing table the column that tells whose a record is, and the one that tells since when."""
+
+
+_BARRED = {"name": "varchar", "moment": "bigint"}
+"""What is barred, and until when."""
 
 
 class Sieve:
@@ -91,13 +95,13 @@ class Sieve:
                     if tombstones.moment(self._key, number, at) in self._known.moments
                 ]
                 if barred:
-                    _keep(engine, "barred_moments", barred)
+                    engine.take("barred_moments", _BARRED, barred)
                     conditions.append(f"({column}, {moment}) in (select name, moment from barred_moments)")
         else:
             people = {value: tombstones.person(self._key, value) for value in values}
             until = {value: self._known.people[who] for value, who in people.items() if who in self._known.people}
         if until:
-            _keep(engine, f"barred_{table}", until.items())
+            engine.take(f"barred_{table}", _BARRED, until.items())
             conditions.append(
                 f"coalesce({moment} <= (select max(moment) from barred_{table} where name = {column}), false)"
             )
@@ -123,13 +127,3 @@ class Sieve:
             erased=dropped + barred,
         )
         return replace(ready, rejects=rejects, counts=less)
-
-
-def _keep(engine: DuckDB, name: str, found: Iterable[tuple[str, int]]) -> None:
-    import pyarrow as pa
-
-    names, instants = zip(*found, strict=True)
-    table = pa.table({"name": pa.array(names, pa.string()), "moment": pa.array(instants, pa.int64())})
-    engine.connection.register("arriving", table)
-    engine.keep(name, "select * from arriving")
-    engine.connection.unregister("arriving")

@@ -13,9 +13,8 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from stedi import durable, leftovers
@@ -62,29 +61,23 @@ def maintain(
     if dry_run:
         return Maintenance("", tuple(work.foreseen(name) for name in ZONES), _total(work.temporary()))
     done = []
-    with _locked(root, ["maintain"], progress):
+
+    def waiting(what: str) -> None:
+        progress(what, None)
+
+    with durable.commands(root, ["maintain"], waiting):
         handover.refuse_unfinished(root)  # what it has staged must stay until it is published
         tombstones.refuse_unfinished(root)
         for number, name in enumerate(ZONES):
             progress(f"maintain {name}", number / len(ZONES))
             # a build reads landing tables: it must not lose a file that it has pinned
-            with _locked(root, ["build", "land"] if ZONES[name] == "landing" else ["build"], progress):
+            with durable.commands(root, ["build", "land"] if ZONES[name] == "landing" else ["build"], waiting):
                 done.append(work.table(name))
-        with _locked(root, ["build", "land"], progress):
+        with durable.commands(root, ["build", "land"], waiting):
             temporary = work.temporary()
             for path in temporary:
                 _remove(path)
     return Maintenance(work.run, tuple(done), _total(temporary))
-
-
-@contextmanager
-def _locked(root: Path, commands: Iterable[str], progress: Progress) -> Iterator[None]:
-    """Holds off other runs of some commands; whoever needs several locks takes `build.lock` before `land.lock`."""
-    with ExitStack() as stack:
-        for command in commands:
-            waiting = partial(progress, f"waiting for another {command}", None)
-            stack.enter_context(durable.lock(root / f"{command}.lock", wait=True, waiting=waiting))
-        yield
 
 
 class _Run:
