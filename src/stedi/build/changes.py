@@ -251,16 +251,15 @@ class Changes:
         near = self._between("timestamp", steps, "sensorReadingTime")
         engine.view(motions, f"select * from accelerometer_landing{state} where true {near}")
         self._wearers(f"wearers__{suffix}", motions)
-        engine.keep(
-            f"shared_readings__{suffix}",
-            self._session.over(
-                "shared_readings",
-                step_trainer_landing=steps,
-                accelerometer_landing=motions,
-                wearers=f"wearers__{suffix}",
-                claims=f"claims{state}",
-            ),
-        )
+        read = {
+            "shared_claims": {"claims": f"claims{state}"},
+            "shared_steps": {"step_trainer_landing": steps},
+            "shared_motions": {"accelerometer_landing": motions, "wearers": f"wearers__{suffix}"},
+        }
+        under = {view: f"{view}__{suffix}" for view in read}
+        for view, relations in read.items():
+            engine.view(under[view], self._session.over(view, **under, **relations))
+        engine.keep(f"shared_readings__{suffix}", self._session.over("shared_readings", **under))
 
     def _compare(self, table: str, fresh: str) -> None:
         """Takes as changed those customers in scope whose row is not what it was."""

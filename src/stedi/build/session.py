@@ -91,6 +91,10 @@ class Session:
             if view in under and view not in self._views and self.graph.selects[view].zone == "views":
                 self.keep(view, self.over(view))
                 self._views.add(view)
+                for done in sorted(self.graph.selects[view].reads & self._views):
+                    # what only views read that are kept now need not take memory beside them
+                    if self.graph.readers(done) <= self._views:
+                        self.engine.drop(done)
 
     def keep(self, view: str, sql: str) -> None:
         """Computes a view of the graph once, under its own name or another that begins with it."""

@@ -86,6 +86,10 @@ class DuckDB:
         """Computes a view of several tables once for this session."""
         self._execute(f"create or replace table {quoted(view)} as {sql}")
 
+    def drop(self, kept: str) -> None:
+        """Forgets what was kept under a name."""
+        self._execute(f"drop table {quoted(kept)}")
+
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
         """Computes a view of addresses once for this session, with whom each address means beside it.
 
