@@ -17,6 +17,7 @@ SOURCE = Path(stedi.__file__).parent
 
 ORDER = (
     "errors",
+    "s3",
     "durable",
     "config",
     "contracts",

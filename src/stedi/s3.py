@@ -201,7 +201,7 @@ class S3Path(PosixPath):
         """Returns an object's text."""
         return self.read_bytes().decode(encoding or "utf-8")
 
-    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:
+    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:  # type: ignore[override]
         """Returns an object's bytes as a file that can be sought in: a copy without a name, gone when it is closed."""
         if mode != "rb":
             raise LakeError(f"{self}: expected an object of S3 to be read as bytes, found mode {mode}")
@@ -215,11 +215,13 @@ class S3Path(PosixPath):
             raise
         return copy
 
-    def iterdir(self) -> Iterator[Path]:
+    def iterdir(self) -> Iterator[Path]:  # type: ignore[override]
         """Yields what lies directly below: objects, and prefixes that have some."""
         with _answers(self):
-            pages = client().get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self._prefix, Delimiter="/"
+            pages = (
+                client()
+                .get_paginator("list_objects_v2")
+                .paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter="/")
             )
             for page in pages:
                 for entry in page.get("Contents", ()):
@@ -282,9 +284,9 @@ def _read(path: S3Path) -> tuple[bytes, dict[str, Any]]:
     raise AssertionError("the last attempt returns or raises")
 
 
-def content(path: S3Path) -> tuple[bytes, str | None]:
+def content(path: Path) -> tuple[bytes, str | None]:
     """Returns an object's bytes and the SHA-256 that its writer recorded with it, if it did."""
-    found, about = _read(path)
+    found, about = _read(cast(S3Path, path))
     return found, about.get("Metadata", {}).get(SUM)
 
 
@@ -401,7 +403,9 @@ def _remove(bucket: str, objects: list[dict[str, str]]) -> None:
     if refused:
         first = refused[0]
         raise PermissionError(
-            13, f"S3 refuses to delete {len(refused):,} objects ({first.get('Code')})", f"{SCHEME}{bucket}/{first['Key']}"
+            13,
+            f"S3 refuses to delete {len(refused):,} objects ({first.get('Code')})",
+            f"{SCHEME}{bucket}/{first['Key']}",
         )
 
 
@@ -583,6 +587,23 @@ def engine_settings() -> dict[str, str]:
     return settings
 
 
+def engine_statements() -> list[str]:
+    """Returns the statements after which a DuckDB session reads objects of S3, and repeats what is throttled."""
+
+    def text(value: str) -> str:
+        return "'" + value.replace("'", "''") + "'"
+
+    settings = ", ".join(f"{name} {text(value)}" for name, value in engine_settings().items())
+    return [
+        f"load {text(extension())}",
+        f"create or replace secret (type s3, {settings})",
+        f"set http_retries = {_ATTEMPTS}",
+        "set http_timeout = 60",
+        # an object is never written again under its name: what is known of it stays true
+        "set enable_http_metadata_cache = true",
+    ]
+
+
 def extension() -> str:
     """Returns the file of DuckDB's httpfs extension.
 
@@ -597,3 +618,20 @@ def extension() -> str:
         for path in sorted(Path(place).glob("extensions/*/httpfs.duckdb_extension")):
             return str(path)
     raise MissingExtra("s3:// needs DuckDB's httpfs extension, found none: pip install 'stedi[aws]'")
+
+
+def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Returns each item with what a function makes of it; several wait for S3 at once."""
+    listed = list(items)
+    with ThreadPoolExecutor(2 * _BESIDE) as beside:
+        return list(zip(listed, beside.map(function, listed), strict=True))
+
+
+def start(path: Path, size: int) -> bytes:
+    """Returns an object's first bytes, fewer where it is shorter."""
+    found = cast(S3Path, path)
+    if not found.stat().st_size:
+        return b""
+    with _answers(found):
+        answer = client().get_object(Bucket=found.bucket, Key=found.key, Range=f"bytes=0-{size - 1}")
+        return cast(bytes, answer["Body"].read())

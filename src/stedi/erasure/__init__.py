@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stedi import __version__, durable
+from stedi import __version__, durable, s3
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
@@ -161,8 +161,8 @@ class _Erasure:
                 "left": [skipped.name for skipped in failed],
             }
         self._progress("search every file", None)
-        mine = {*held, root / "tmp" / self._pending.run}
-        looked = search(root, whereabouts.traces, engine, without={Path(path) for path in evidence}, held=mine)
+        mine = {*held, durable.scratch(root) / self._pending.run}
+        looked = search(root, whereabouts.traces, engine, without={s3.at(path) for path in evidence}, held=mine)
         if looked.found:
             raise AuditFailed(
                 f"{root}: expected no trace of those who were erased, found one in {_listed(looked.found)}; remove "
@@ -201,7 +201,7 @@ class _Erasure:
 
 @contextmanager
 def _engine(config: Config, root: Path, run: str) -> Iterator[DuckDB]:
-    temporary = root / "tmp" / run
+    temporary = durable.scratch(root) / run
     try:
         with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
             yield engine

@@ -107,7 +107,7 @@ def land(
         journal.finish(catalog, root / "pending")
         tables = [name for name, zone in ZONES.items() if zone == "landing"]
         leftovers.sweep(catalog, tables, config.grace_hours * 3600)
-        shutil.rmtree(root / "tmp" / "landing", ignore_errors=True)
+        shutil.rmtree(durable.scratch(root) / "landing", ignore_errors=True)
         landed: list[LandedFile] = []
         skipped: list[Skipped] = []
         drift: dict[str, dict[str, int]] = {}
@@ -154,7 +154,7 @@ class _Batch:
         self.drift: dict[str, dict[str, int]] = {}
         self._catalog, self._config, self._root, self._progress = catalog, config, root, progress
         self._sieve = sieve
-        self._folder = root / "tmp" / "landing" / self.id
+        self._folder = durable.scratch(root) / "landing" / self.id
         self._folder.mkdir(parents=True)
         self._journalled = False
         self._written: list[Path] = []
@@ -214,7 +214,7 @@ class _Batch:
         shutil.rmtree(self._folder, ignore_errors=True)
         if not self._journalled and not journal.place(self._root / "pending", self.id).exists():
             for folder in self._written:
-                shutil.rmtree(folder, ignore_errors=True)
+                durable.remove_tree(folder)
 
     def _inspect(self, files: Sequence[delivery.Delivered]) -> list[Inspected]:
         threads, stop = self._config.threads, Event()
