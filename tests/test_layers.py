@@ -31,6 +31,7 @@ ORDER = (
     "engines",
     "privacy",
     "delivery",
+    "arrivals",
     "landing",
     "build",
     "layout",

@@ -368,14 +368,35 @@ def upload(pairs: Iterable[tuple[Path, Path]]) -> None:
             pass
 
 
-def download(path: Path, target: Path) -> None:
-    """Copies an object into a new local file that its owner alone may read."""
+def download(path: Path, target: Path, *, tag: str = "") -> None:
+    """Copies an object into a new local file that its owner alone may read.
+
+    Args:
+        path: The object.
+        target: The file.
+        tag: S3's mark of the content that is meant, if any other is not.
+
+    Raises:
+        FileExistsError: The object has another content by now.
+        FileNotFoundError: It is gone.
+    """
     source = cast(S3Path, path)
-    with (
-        _answers(source),
-        open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out,
-    ):
-        client().download_fileobj(source.bucket, source.key, out, Config=_transfer())
+    condition = {"IfMatch": tag} if tag else {}
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            with (
+                _answers(source),
+                open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as out,
+            ):
+                # one stream for each file; files come side by side
+                answer = client().get_object(Bucket=source.bucket, Key=source.key, **condition)
+                for piece in answer["Body"].iter_chunks(1 << 20):
+                    out.write(piece)
+            return
+        except OSError as error:
+            if not left or isinstance(error, FileNotFoundError | PermissionError | FileExistsError):
+                raise
+            time.sleep(min(2.0, 0.05 * 2 ** (_ATTEMPTS - left)))
 
 
 def remove(paths: Iterable[Path]) -> None:
@@ -445,21 +466,26 @@ def _stale(root: S3Path, keep: Callable[[str], bool]) -> list[dict[str, str]]:
     """Returns the versions below a prefix that no reader sees, and marks that say that something was deleted."""
     found = []
     with _answers(root):
-        for page in client().get_paginator("list_object_versions").paginate(Bucket=root.bucket, Prefix=root._prefix):
+        for page in client().get_paginator("list_object_versions").paginate(Bucket=root.bucket, Prefix=root.key):
             entries = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
             marks = {id(entry) for entry in page.get("DeleteMarkers", ())}
             for entry in entries:
                 old = not entry.get("IsLatest") or id(entry) in marks
                 # a bucket without versions shows each object as one, `null`, that is the latest
-                if old and not keep(entry["Key"]):
+                if old and _in(root, entry["Key"]) and not keep(entry["Key"]):
                     found.append({"Key": entry["Key"], "VersionId": entry["VersionId"]})
     return found
 
 
 def _uploads(root: S3Path) -> list[dict[str, str]]:
     with _answers(root):
-        pages = client().get_paginator("list_multipart_uploads").paginate(Bucket=root.bucket, Prefix=root._prefix)
-        return [upload_ for page in pages for upload_ in page.get("Uploads", ())]
+        pages = client().get_paginator("list_multipart_uploads").paginate(Bucket=root.bucket, Prefix=root.key)
+        return [upload_ for page in pages for upload_ in page.get("Uploads", ()) if _in(root, upload_["Key"])]
+
+
+def _in(root: S3Path, key: str) -> bool:
+    """Says whether a key is that of a location, or one below it."""
+    return key == root.key or key.startswith(root._prefix)
 
 
 class Lease:

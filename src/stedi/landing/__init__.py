@@ -14,17 +14,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
-from stedi import delivery, durable, leftovers
+from stedi import arrivals, delivery, durable, leftovers, s3
+from stedi.arrivals import Arrival
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.delivery import Skipped
-from stedi.engines.duckdb import DuckDB, literal, nameable
+from stedi.engines.duckdb import DuckDB, nameable
 from stedi.errors import LandingError, UnreadableFile
 from stedi.landing import journal, rows
 from stedi.landing.inspect import Inspected, inspect
+from stedi.landing.objects import Objects
 from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.rows import LandedFile
 from stedi.landing.sieve import Sieve
@@ -111,11 +114,20 @@ def land(
         landed: list[LandedFile] = []
         skipped: list[Skipped] = []
         drift: dict[str, dict[str, int]] = {}
-        found = list(delivery.walk(paths, feed, avoid=root))
-        for batch in _batches(found, skipped):
+        there = [path for path in paths if s3.is_remote(path)]
+        here = [path for path in paths if not s3.is_remote(path)]
+        inside = s3.is_remote(root)
+        found = list(delivery.walk(here, feed, avoid=None if inside else root))
+        objects = Objects(root, arrivals.walk(map(s3.at, there), feed, avoid=root if inside else None))
+        skipped += objects.skipped
+        landed += objects.known(catalog, partial(_session, config, durable.scratch(root) / "landing" / "known"))
+        for batch, fetched in (*((b, ()) for b in _batches(found, skipped)), *(((), b) for b in objects.batches())):
             run = _Batch(catalog, config, root, progress, sieve)
             try:
-                landed += run.land(batch)
+                copies = run.fetch(objects, fetched)
+                done = run.land([*batch, *copies])
+                objects.note(fetched, done)
+                landed += done
             finally:
                 run.close()
             skipped += run.skipped
@@ -145,6 +157,10 @@ def _batches(
         yield batch
 
 
+def _session(config: Config, temporary: Path) -> DuckDB:
+    return DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary)
+
+
 class _Batch:
     """The files of one commit, from the first look to the ledger."""
 
@@ -158,6 +174,14 @@ class _Batch:
         self._folder.mkdir(parents=True)
         self._journalled = False
         self._written: list[Path] = []
+
+    def fetch(self, objects: Objects, batch: Sequence[Arrival]) -> list[delivery.Delivered]:
+        """Copies objects of S3 beside what this batch needs on its way."""
+        if not batch:
+            return []
+        copies, failed = objects.fetch(batch, self._folder / "fetched", partial(self._progress, "fetch"))
+        self.skipped += failed
+        return copies
 
     def land(self, files: Sequence[delivery.Delivered]) -> list[LandedFile]:
         """Lands the files and returns what became of each."""
@@ -243,23 +267,12 @@ class _Batch:
     ) -> tuple[dict[tuple[str, str], LandedFile], list[Inspected]]:
         """Returns what was landed before, and the rest, each content once."""
         engine.bind("landed_files", self._catalog.files(self._catalog.table("landed_files")))
-        wanted = ", ".join(literal(file.sha256) for file in inspected) or "''"
-        known = {
-            row[0]: row
-            for row in engine.rows(
-                "select sha256, max(feed), max(size), sum(seen)::bigint, sum(accepted)::bigint, "
-                "sum(quarantined)::bigint, "
-                f"sum(erased)::bigint from landed_files where sha256 in ({wanted}) group by sha256"
-            )
-        }
+        known = rows.landed(engine, [file.sha256 for file in inspected])
         results: dict[tuple[str, str], LandedFile] = {}
         new: dict[str, Inspected] = {}
         for file in inspected:
             if file.sha256 in known:
-                sha256, feed, size, seen, accepted, quarantined, erased = known[file.sha256]
-                results[sha256, file.delivered.name] = LandedFile(
-                    file.delivered.name, feed, sha256, size, seen, accepted, quarantined, erased, already_landed=True
-                )
+                results[file.sha256, file.delivered.name] = replace(known[file.sha256], name=file.delivered.name)
             else:
                 new.setdefault(file.sha256, file)
         return results, list(new.values())
