@@ -18,6 +18,7 @@ SOURCE = Path(stedi.__file__).parent
 ORDER = (
     "errors",
     "durable",
+    "workers",
     "config",
     "contracts",
     "records",

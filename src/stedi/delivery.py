@@ -88,6 +88,11 @@ class Fingerprint:
     inode: int
     device: int
 
+    def like(self, other: Fingerprint) -> bool:
+        """Says whether it is still the one, on whatever machine: two may number the same device differently."""
+        here = self.device != other.device or self.inode == other.inode
+        return here and (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+
 
 def walk(
     paths: Sequence[str | Path], feed: str | None = None, avoid: Path | None = None
