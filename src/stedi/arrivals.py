@@ -13,12 +13,13 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from stedi import durable, s3
 from stedi.delivery import ARCHIVED, ARCHIVES, HIDDEN, Delivered, Skipped, feed_of, is_foreign, printable
+from stedi.errors import UnreadableFile
 from stedi.s3 import Object, S3Path
 
 FOLDER = "arrivals"
@@ -44,6 +45,11 @@ class Arrival:
     object: Object
     name: str
     feed: str | None
+
+    @property
+    def delivered(self) -> Delivered:
+        """The object as a file that `copied` can have."""
+        return Delivered(self.object.path, self.name, self.feed, self.object.tag)
 
 
 def walk(paths: Iterable[Path], feed: str | None = None, avoid: Path | None = None) -> Iterator[Arrival | Skipped]:
@@ -189,6 +195,31 @@ def batches(arrivals: Iterable[Arrival]) -> Iterator[list[Arrival]]:
         yield batch
 
 
+def copied(delivered: Delivered, path: Path) -> Delivered:
+    """Copies a delivered object to this machine, and returns the copy; a file of this machine is its own.
+
+    Args:
+        delivered: The object.
+        path: A file that does not exist yet.
+
+    Raises:
+        UnreadableFile: It cannot be read, or is no longer what it was when it was listed.
+    """
+    if not s3.is_remote(delivered.path):
+        return delivered
+    try:
+        s3.download(delivered.path, path, tag=delivered.tag)
+    except FileExistsError:
+        raise UnreadableFile(
+            f"{delivered.name}: it changed while it was read; land it again when it is complete"
+        ) from None
+    except OSError as error:
+        raise UnreadableFile(
+            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it can"
+        ) from error
+    return replace(delivered, path=path)
+
+
 def fetch(
     arrivals: Sequence[Arrival], folder: Path, done: Callable[[float], None] = lambda share: None
 ) -> Iterator[tuple[Arrival, Delivered | Skipped]]:
@@ -205,16 +236,13 @@ def fetch(
     def copy(numbered: tuple[int, Arrival]) -> Delivered | Skipped:
         nonlocal here
         number, arrival = numbered
-        path = folder / f"{number}{''.join(arrival.object.path.suffixes[-2:])[:20]}"
         try:
-            s3.download(arrival.object.path, path, tag=arrival.object.tag)
-        except FileExistsError:
-            return Skipped(arrival.name, "it changed while it was read; land it again when it is complete", failed=True)
-        except OSError as error:
-            return Skipped(arrival.name, f"cannot be read: {error.strerror}", failed=True)
+            found = copied(arrival.delivered, folder / str(number))
+        except UnreadableFile as error:
+            return Skipped(arrival.name, str(error).removeprefix(f"{arrival.name}: "), failed=True)
         here += arrival.object.size
         done(here / total)
-        return Delivered(path, arrival.name, arrival.feed)
+        return found
 
     for (_, arrival), outcome in s3.each(copy, enumerate(arrivals)):
         yield arrival, outcome

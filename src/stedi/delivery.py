@@ -59,11 +59,13 @@ class Delivered:
         path: Where to open it; never a link itself.
         name: How the caller knows it: its path from the parent of the argument that led to it, printable.
         feed: The feed that the call, the file's name or the nearest folder tells, or None.
+        tag: Of an object of S3, its mark of the content that is meant.
     """
 
     path: Path
     name: str
     feed: str | None
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,11 @@ class Fingerprint:
     mtime_ns: int
     inode: int
     device: int
+
+    def like(self, other: Fingerprint) -> bool:
+        """Says whether it is still the one, on whatever machine: two may number the same device differently."""
+        here = self.device != other.device or self.inode == other.inode
+        return here and (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
 
 def walk(
