@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import servers
 from lakes import KEY, REPOSITORY
-from stedi import sample
+from stedi import s3, sample
 from stedi.lake import Lake
 
 PUBLIC_DATA = REPOSITORY.parent / "shared" / "data" / "stedi-2023"
@@ -66,3 +67,48 @@ def new_lake(tmp_path: Path) -> Callable[..., Lake]:
 def lake(new_lake: Callable[..., Lake]) -> Lake:
     """A new, empty lake."""
     return new_lake()
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """AWS in memory: Glue, Athena, IAM, CloudFormation, Secrets Manager, and an S3."""
+    with servers.moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """A real S3 server."""
+    if servers.VERSITYGW is None:
+        pytest.skip(servers.NO_VERSITYGW)
+    with servers.versitygw(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL database, for a catalog; what a test leaves there the next one finds."""
+    if servers.POSTGRES is None:
+        pytest.skip(servers.NO_POSTGRES)
+    with servers.postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def aws(
+    request: pytest.FixtureRequest, moto_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[servers.Server]:
+    """An AWS without anything in it: S3 is a real server where there is one, everything else is moto's."""
+    servers.reset(moto_server)
+    store = request.getfixturevalue("s3_server") if servers.VERSITYGW else moto_server
+    for name, value in servers.environment(s3=store, aws=moto_server).items():
+        monkeypatch.setenv(name, value)
+    s3.client.cache_clear()
+    yield moto_server
+    s3.client.cache_clear()
+
+
+@pytest.fixture
+def bucket(aws: servers.Server) -> str:
+    """The name of a new bucket of that AWS."""
+    return servers.new_bucket()

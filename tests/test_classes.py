@@ -99,9 +99,9 @@ SMUGGLERS = {
     "one half of a union": (S, "        r.distanceFromObject\n", "        length(t.email) as distanceFromObject\n", S),
     "a view": (
         *(
-            "shared_readings",
-            "        distanceFromObject\n    from",
-            "        length(_extra) as distanceFromObject\n    from",
+            "shared_steps",
+            "    distanceFromObject\nfrom",
+            "    length(_extra) as distanceFromObject\nfrom",
         ),
         S,
     ),

@@ -17,7 +17,9 @@ SOURCE = Path(stedi.__file__).parent
 
 ORDER = (
     "errors",
+    "s3",
     "durable",
+    "workers",
     "config",
     "contracts",
     "records",
@@ -30,6 +32,7 @@ ORDER = (
     "engines",
     "privacy",
     "delivery",
+    "arrivals",
     "landing",
     "build",
     "layout",

@@ -361,6 +361,7 @@ def job(sql: str, folder: Path, *relations: Relation) -> dict[str, object]:
             for r in relations
         ],
         "memory": 200_000_000,
+        "reach": [],
         "spill": 100_000_000,
         "seconds": 30.0,
         "threads": 1,
@@ -609,7 +610,8 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [{"seconds": 0}, {"seconds": float("nan")}, {"threads": 0}, {"memory": "1MB"}, {"spill": "x"}]
+    "limits",
+    [{"seconds": 0}, {"seconds": float("nan")}, {"threads": 0}, {"memory": "1MB"}, {"spill": "x"}],
 )
 def test_limits_that_bound_nothing_are_refused(limits: dict[str, float]) -> None:
     with pytest.raises(QueryRefused):

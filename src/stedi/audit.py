@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from stedi.catalog import Catalog, TableState, checksums, snapshots
-from stedi.catalog.entries import size
+from stedi.catalog.entries import sizes
 from stedi.errors import DamagedFile, LakeError
 from stedi.tables import ZONES, DataFile
 
@@ -80,15 +80,16 @@ def audit(
         What each check found, in the order of the tables; a table whose metadata cannot be read has no checks of
         what it lists.
     """
-    root = catalog.path.parent
-    found = () if snapshots.whole(catalog.path) else (Violation(catalog.path.name, "a whole SQLite catalog", "damage"),)
-    checks = [Check("catalog", catalog.path.name, found)]
+    root = catalog.root
+    whole = catalog.remote is not None or snapshots.whole(catalog.path)
+    found = () if whole else (Violation(catalog.path.name, "a whole SQLite catalog", "damage"),)
+    checks = [Check("catalog", str(catalog.remote or catalog.path.name), found)]
     for name in () if found else ZONES:
         for _ in range(_ATTEMPTS):
-            before = snapshots.listed(catalog.path).get(name)
+            before = catalog.listed().get(name)
             table = _Table(root, name, before, partial(progress, f"check {name}"))
             mine = table.checks(threads or os.cpu_count() or 1, files=files)
-            if not any(check.found for check in mine) or snapshots.listed(catalog.path).get(name) == before:
+            if not any(check.found for check in mine) or catalog.listed().get(name) == before:
                 break
         checks += mine
     return tuple(checks)
@@ -151,8 +152,9 @@ class _Table:
                     yield Violation(self._shown(snapshot.manifest_list), total, str(found))
 
     def _sizes(self) -> Iterator[Violation]:
+        known = sizes(self._used)
         for path, expected in self._used.items():
-            found = size(path)
+            found = known[path]
             if expected is not None and found != expected:
                 yield Violation(
                     self._shown(path), f"{expected} bytes", "no file" if found is None else f"{found} bytes"
@@ -160,13 +162,13 @@ class _Table:
 
     def _checksums(self, threads: int) -> Iterator[Violation]:
         """Yields files in use whose bytes are not those that were written, or of which nobody can tell."""
-        recorded = checksums.recorded(self._folder)
-        done, total = 0, sum(size(path) or 0 for path in self._used) or 1
+        recorded = checksums.expected(self._folder, self._used)
+        done, total = 0, sum(found or 0 for found in sizes(self._used).values()) or 1
         with ThreadPoolExecutor(threads) as readers:
             for path, (found, read) in zip(self._used, readers.map(_digest, self._used), strict=True):
                 done += read
                 self._progress(done / total)
-                expected = recorded.get(checksums.name_in(self._folder, path))
+                expected = recorded.get(path)
                 if expected is None:
                     yield Violation(self._shown(path), f"a line in {checksums.NAME}", "no checksum")
                 elif found != expected:

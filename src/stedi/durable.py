@@ -1,25 +1,34 @@
 """Files that are whole or absent, on disk before anything names them, and locks that end with their process.
 
-Everything the lake writes outside a table goes through here; nothing in here knows what it writes.
+Everything the lake writes outside a table goes through here; nothing in here knows what it writes. A lake's folder
+may be a prefix of a bucket (`s3`): what follows then is true of its objects.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import io
 import os
 import secrets
+import shutil
+import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from stedi.errors import LakeBusy
+from stedi import s3
+from stedi.errors import LakeBusy, LakeError
 
 
 def sync(path: Path) -> None:
-    """Puts a file's bytes, or a folder's names, on disk."""
+    """Puts a file's bytes, or a folder's names, on disk; an object is there when its write returns."""
+    if s3.is_remote(path):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -29,7 +38,7 @@ def sync(path: Path) -> None:
 
 def folder(path: Path, mode: int = 0o777) -> None:
     """Makes a folder, and those above it that are missing, so that the disk knows them by name."""
-    if path.is_dir():
+    if s3.is_remote(path) or path.is_dir():
         return
     folder(path.parent, mode)
     path.mkdir(mode, exist_ok=True)  # another command may have just made it
@@ -44,6 +53,10 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
         path: The name it takes, in place of any file that has it.
         mode: Who may read it, by default its owner alone.
     """
+    if s3.is_remote(path):
+        content = io.BytesIO()
+        yield content
+        return s3.write(path, content.getvalue())
     beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as stream:
@@ -70,6 +83,89 @@ def remove(path: Path) -> None:
     sync(path.parent)
 
 
+def remove_all(paths: Iterable[Path]) -> None:
+    """Removes files, those that are there."""
+    listed = list(paths)
+    s3.remove(path for path in listed if s3.is_remote(path))
+    for path in listed:
+        if not s3.is_remote(path):
+            path.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder and all that is in it, as far as that can be done; a failure is nobody's but `maintain`'s."""
+    if s3.is_remote(folder):
+        with suppress(OSError):
+            s3.remove_tree(folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file below a folder, as it was when it was listed.
+
+    Attributes:
+        path: Where it is.
+        size: Its size in bytes.
+        modified: When it was last written, seconds since the epoch.
+    """
+
+    path: Path
+    size: int
+    modified: float
+
+
+def entries(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
+    """Yields every file below a folder, folder by folder and by name; one that is removed meanwhile is left out.
+
+    Args:
+        folder: The folder; one that is not there has none.
+        without: Folders in it that are passed over.
+    """
+    if s3.is_remote(folder):
+        for found in s3.listing(folder):
+            if not any(found.path.is_relative_to(held) for held in without):
+                yield Entry(found.path, found.size, found.modified)
+        return
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if Path(where, name) not in without)
+        for name in sorted(names):
+            path = Path(where, name)
+            with suppress(FileNotFoundError):
+                status = path.lstat()
+                yield Entry(path, status.st_size, status.st_mtime)
+
+
+def real(path: str | Path) -> str:
+    """Returns a path by which no other is the same file's, links followed."""
+    return str(path) if s3.is_remote(path) else os.path.realpath(path)
+
+
+def scratch(root: Path) -> Path:
+    """Returns where the commands on a lake put what they need on their way: its folder `tmp`.
+
+    A lake in a bucket has a folder of this machine's instead, its owner's alone, the same for every command.
+
+    Raises:
+        LakeError: Somebody else has made that folder.
+    """
+    if not s3.is_remote(root):
+        return root / "tmp"
+    import tempfile
+
+    name = f"stedi-{os.getuid()}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}"
+    path = Path(tempfile.gettempdir()) / name
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise LakeError(
+            f"{path}: expected a folder that its owner alone may enter, found another; remove it, or set TMPDIR"
+        )
+    return path
+
+
 @contextmanager
 def lock(
     path: Path,
@@ -89,6 +185,10 @@ def lock(
     Raises:
         LakeBusy: Another process holds it and `wait` is False, or it has held it for longer than that.
     """
+    if s3.is_remote(path):
+        with s3.lock(path, wait=wait, waiting=waiting, advice=advice):
+            yield
+        return
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
@@ -155,6 +255,8 @@ def hold(folder: Path) -> int:
 
 def is_held(path: Path) -> bool:
     """Says whether a process that is alive holds a folder, or a lock's file."""
+    if s3.is_remote(path):
+        return s3.is_held(path)
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from stedi import build as building
 from stedi import config as settings
-from stedi import durable, leftovers, making, moments, tables
+from stedi import durable, leftovers, making, moments, s3, tables
 from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings, Role
 from stedi.errors import KeyRefused, LakeError, QueryRefused, UsageError
-from stedi.privacy import handover, pseudonyms, receipts, tombstones
+from stedi.privacy import handover, pseudonyms, receipts, secret, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
 
@@ -90,7 +90,7 @@ class Lake:
             LakeError: There is no lake.
             ConfigError: Its settings are not what is known.
         """
-        root = Path(path).absolute()
+        root = s3.at(path).absolute()
         if not (root / "lake.toml").is_file():
             raise LakeError(
                 f"{path}: expected a lake, found none; make one with `stedi --lake {path} init`, or land into it"
@@ -130,7 +130,7 @@ class Lake:
     @classmethod
     def open_or_create(cls, path: str | os.PathLike[str]) -> Lake:
         """Opens a lake, or makes one with the defaults where there is none yet."""
-        made = Path(path) / "lake.toml"
+        made = s3.at(path) / "lake.toml"
         if not made.is_file():
             try:
                 return cls.create(path)
@@ -161,7 +161,7 @@ class Lake:
         key = self.key()
         self._finish(progress)
         return landing.land(
-            self.catalog, self.config, self.root, [Path(p) for p in paths], feed=feed, progress=progress, key=key
+            self.catalog, self.config, self.root, [s3.at(p) for p in paths], feed=feed, progress=progress, key=key
         )
 
     def withdraw(
@@ -295,7 +295,7 @@ class Lake:
             memory=self.config.query_memory, seconds=self.config.query_seconds, threads=self.config.threads
         )
         try:
-            return query.run(sql, relations, limits, temporary=self.root / "tmp")
+            return query.run(sql, relations, limits, temporary=durable.scratch(self.root))
         except QueryRefused as error:
             if not hidden:
                 raise
@@ -372,7 +372,7 @@ class Lake:
         """
         key = self.key()
         handover.refuse_unfinished(self.root)
-        return building.withheld(self.catalog, self.config, key, self.root / "tmp")
+        return building.withheld(self.catalog, self.config, key, durable.scratch(self.root))
 
     def audit(self, *, files: bool = False, progress: Progress = lambda what, share: None) -> tuple[Check, ...]:
         """Checks that every file of the tables is there and is what was written; changes nothing.
@@ -405,7 +405,7 @@ class Lake:
         key = self.key()
         states, pending = self._pinned_with_landings()
         handover.refuse_other(self.root, self.config.key_fingerprint)
-        temporary = self.root / "tmp" / f"audit-{secrets.token_hex(8)}"
+        temporary = durable.scratch(self.root) / f"audit-{secrets.token_hex(8)}"
         try:
             return audit.prove(
                 self.catalog,
@@ -428,7 +428,7 @@ class Lake:
         from stedi.engines.duckdb import DuckDB
         from stedi.privacy import risk
 
-        config, temporary = self.config, self.root / "tmp" / f"risk-{secrets.token_hex(8)}"
+        config, temporary = self.config, durable.scratch(self.root) / f"risk-{secrets.token_hex(8)}"
         try:
             with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
                 return risk.measure(engine, self.catalog)
@@ -551,7 +551,8 @@ class Lake:
         """
         key = pseudonyms.from_environment()
         if key is None:
-            key = pseudonyms.from_file(Path(self.config.key_file or pseudonyms.default_file(self.config.lake_id)))
+            place = self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
+            key = secret.read(place) if secret.names(place) else pseudonyms.from_file(Path(place))
         if key.fingerprint != self.config.key_fingerprint:
             raise KeyRefused(
                 f"{self.root}: expected the pseudonym key with fingerprint "

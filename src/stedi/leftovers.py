@@ -7,10 +7,10 @@ their lock: a branch or a folder that no snapshot knows belongs to nobody alive.
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Iterable
 
+from stedi import durable, s3
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.unused import unused
 from stedi.errors import LakeError
@@ -55,5 +55,5 @@ def sweep(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
                 continue  # damage hides what is in use: nothing goes
             gone = {file.path for file in found}
             for stray in strays:
-                if all(path in gone for path in stray.resolve().rglob("*") if not path.is_dir()):
-                    shutil.rmtree(stray, ignore_errors=True)
+                if all(entry.path in gone for entry in durable.entries(s3.at(durable.real(stray)))):
+                    durable.remove_tree(stray)

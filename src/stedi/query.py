@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi import durable, sandbox
+from stedi import durable, s3, sandbox
 from stedi.errors import QueryFailed, QueryRefused
 from stedi.statement import judged, referenced, shown
 
@@ -215,6 +215,7 @@ class _Worker:
                 }
                 for relation in relations
             ],
+            "reach": s3.engine_statements() if any(s3.is_remote(file) for r in relations for file in r.files) else [],
             "memory": size(limits.memory),
             "spill": size(limits.spill),
             "seconds": limits.seconds,

@@ -71,8 +71,8 @@ def _broken(checks: tuple[Check, ...]) -> dict[str, set[str]]:
 
 def _only_old(catalog: Catalog, name: str, damaged: set[str]) -> list[int]:
     """Returns the snapshots that use damaged files; none if the current one, or no snapshot, is among them."""
-    root = catalog.path.parent
-    location = snapshots.listed(catalog.path).get(name)
+    root = catalog.root
+    location = catalog.listed().get(name)
     if location is None or checksums.name_in(root, snapshots.local_path(location)) in damaged:
         return []
     state = snapshots.read_table(name, location)

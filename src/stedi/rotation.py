@@ -18,13 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stedi import config as settings
+from stedi import durable
 from stedi.build import policy
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.unused import unused
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, KeyRefused
-from stedi.privacy import audit, handover, pseudonyms
+from stedi.privacy import audit, handover, pseudonyms, secret
 from stedi.privacy.audit import Claimants
 from stedi.privacy.handover import Handover
 from stedi.privacy.pseudonyms import Key
@@ -70,6 +71,9 @@ def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key,
     given = None if to else pseudonyms.from_environment(variable=pseudonyms.NEXT)
     if given is not None:
         found, file, made = given, settings.read(root / "lake.toml", {}).key_file, None
+    elif to and secret.names(str(to)):
+        file, made = str(to), None
+        found = secret.read(file) if secret.exists(file) else secret.make(file, key.every())
     else:
         usual = pseudonyms.default_file(config.lake_id)
         path = to.absolute() if to else usual.with_name(f"{usual.stem}-{secrets.token_hex(4)}{usual.suffix}")
@@ -156,8 +160,7 @@ def _forget(catalog: Catalog, name: str) -> None:
         catalog.expire(name, old, (), base=current.id)  # branches and tags that end in one of them go with it
         state = catalog.table(name)
     now = time.time()
-    for file in unused(state, catalog.folder(name), before=now, seen=now):
-        file.path.unlink(missing_ok=True)
+    durable.remove_all(file.path for file in unused(state, catalog.folder(name), before=now, seen=now))
     catalog.prune(name)
 
 
@@ -175,7 +178,7 @@ class _Run:
         Raises:
             AuditFailed: A table would break a rule, or lose a row.
         """
-        catalog, temporary = self._catalog, self._root / "tmp" / self.id
+        catalog, temporary = self._catalog, durable.scratch(self._root) / self.id
         states = catalog.tables()
         built = [name for name in _BELOW if (c := states[name].current) and "stedi.inputs" in c.summary]
         staged: dict[str, int] = {}
@@ -197,7 +200,7 @@ class _Run:
         for name in _BELOW:
             with suppress(Exception):  # a failed clean-up must not hide why the work failed
                 self._catalog.discard(name, self.id)
-                shutil.rmtree(self._folder(name), ignore_errors=True)
+                durable.remove_tree(self._folder(name))
 
     def _folder(self, name: str) -> Path:
         return self._catalog.folder(name) / "data" / self.id

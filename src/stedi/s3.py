@@ -19,12 +19,12 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PosixPath
+from pathlib import Path, PosixPath, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from stedi.errors import LakeBusy, LakeError, MissingExtra
@@ -35,6 +35,8 @@ SUM = "sha256"
 
 _ATTEMPTS = 8
 """How often a call is made at most, the first one counted."""
+_PASSING = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
+"""What S3 says of an object, of many in one call, that it may do when asked again."""
 _PART = 16 << 20
 _BESIDE = 8
 """Transfers side by side."""
@@ -96,21 +98,24 @@ def client() -> Any:
 @contextmanager
 def _answers(path: object) -> Iterator[None]:
     """Turns what S3 refuses into the errors that files raise, in words that name the object and the reason alone."""
+    from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
+    from s3transfer.exceptions import RetriesExceededError
 
     try:
         yield
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if status == 404 or code in ("404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion"):
-            raise FileNotFoundError(2, "no such object in S3", str(path)) from error
+        if status == 404 or code in ("404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NoSuchUpload"):
+            what = "bucket" if code == "NoSuchBucket" else "object"
+            raise FileNotFoundError(2, f"no such {what} in S3", str(path)) from error
         if status == 403:
             raise PermissionError(13, f"S3 refuses {error.operation_name} ({code})", str(path)) from error
         if status == 412 or code in ("PreconditionFailed", "ConditionalRequestConflict"):
             raise FileExistsError(17, "somebody else has written it", str(path)) from error
         raise OSError(5, f"S3 fails {error.operation_name} ({code or status})", str(path)) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, Boto3Error, RetriesExceededError) as error:
         raise OSError(5, f"S3 cannot be reached ({type(error).__name__})", str(path)) from error
 
 
@@ -145,6 +150,15 @@ class S3Path(PosixPath):
     @property
     def _prefix(self) -> str:
         return f"{self.key}/" if self.key else ""
+
+    def relative_to(self, *other: Any, **options: Any) -> Path:  # type: ignore[override]
+        """Returns what follows another path's parts, which is no location by itself: a plain path."""
+        return Path(PurePosixPath(*self.parts).relative_to(PurePosixPath(*at(other[0]).parts), *other[1:], **options))
+
+    def is_relative_to(self, *other: Any) -> bool:
+        """Says whether another path is this one or above it."""
+        parts = at(other[0]).joinpath(*other[1:]).parts
+        return self.parts[: len(parts)] == parts
 
     def is_absolute(self) -> bool:
         """Says that it is: it depends on no working folder."""
@@ -201,7 +215,7 @@ class S3Path(PosixPath):
         """Returns an object's text."""
         return self.read_bytes().decode(encoding or "utf-8")
 
-    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:
+    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:  # type: ignore[override]
         """Returns an object's bytes as a file that can be sought in: a copy without a name, gone when it is closed."""
         if mode != "rb":
             raise LakeError(f"{self}: expected an object of S3 to be read as bytes, found mode {mode}")
@@ -215,11 +229,13 @@ class S3Path(PosixPath):
             raise
         return copy
 
-    def iterdir(self) -> Iterator[Path]:
+    def iterdir(self) -> Iterator[Path]:  # type: ignore[override]
         """Yields what lies directly below: objects, and prefixes that have some."""
         with _answers(self):
-            pages = client().get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self._prefix, Delimiter="/"
+            pages = (
+                client()
+                .get_paginator("list_objects_v2")
+                .paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter="/")
             )
             for page in pages:
                 for entry in page.get("Contents", ()):
@@ -268,23 +284,25 @@ def _head(path: S3Path) -> dict[str, Any] | None:
         return None
 
 
-def _read(path: S3Path) -> tuple[bytes, dict[str, Any]]:
+def _read(path: S3Path, **part: str) -> tuple[bytes, dict[str, Any]]:
     """Returns an object's bytes and what S3 says of it; a body that breaks off is asked for anew."""
-    for left in reversed(range(_ATTEMPTS)):
+    attempt = 0
+    while True:
+        with _answers(path):
+            found = client().get_object(Bucket=path.bucket, Key=path.key, **part)
         try:
             with _answers(path):
-                found = client().get_object(Bucket=path.bucket, Key=path.key)
                 return found["Body"].read(), found
-        except OSError as error:
-            if not left or isinstance(error, FileNotFoundError | PermissionError):
+        except OSError:
+            attempt += 1
+            if attempt == _ATTEMPTS:
                 raise
-            time.sleep(min(2.0, 0.05 * 2 ** (_ATTEMPTS - left)))
-    raise AssertionError("the last attempt returns or raises")
+            time.sleep(_pause(attempt))
 
 
-def content(path: S3Path) -> tuple[bytes, str | None]:
+def content(path: Path) -> tuple[bytes, str | None]:
     """Returns an object's bytes and the SHA-256 that its writer recorded with it, if it did."""
-    found, about = _read(path)
+    found, about = _read(cast(S3Path, path))
     return found, about.get("Metadata", {}).get(SUM)
 
 
@@ -312,7 +330,11 @@ class Object:
 
 
 def listing(folder: Path) -> Iterator[Object]:
-    """Yields every object below a prefix, or the one of exactly this key, by key."""
+    """Yields every object below a prefix, or the one of exactly this key, by key.
+
+    Raises:
+        LakeError: There is one that no path names: it would be neither read nor removed.
+    """
     root = cast(S3Path, folder)
     with _answers(root):
         for page in client().get_paginator("list_objects_v2").paginate(Bucket=root.bucket, Prefix=root.key):
@@ -320,6 +342,11 @@ def listing(folder: Path) -> Iterator[Object]:
                 key = entry["Key"]
                 if (key == root.key or key.startswith(root._prefix)) and not key.endswith("/"):
                     path = S3Path("s3:", root.bucket, *key.split("/"))
+                    if path.key != key:
+                        raise LakeError(
+                            f"{SCHEME}{root.bucket}/{key}: expected a key without empty parts and without `.`, found "
+                            "this one, which no path names; rename that object"
+                        )
                     yield Object(path, entry["Size"], entry["LastModified"].timestamp(), entry["ETag"])
 
 
@@ -352,10 +379,10 @@ def upload(pairs: Iterable[tuple[Path, Path]]) -> None:
         source, target = pair[0], cast(S3Path, pair[1])
         with open(source, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        with _answers(target):
+        with _answers(target), open(source, "rb") as stream:
             # parts carry checksums that S3 compares; a broken one is sent anew or fails
-            client().upload_file(
-                str(source), target.bucket, target.key, ExtraArgs={"Metadata": {SUM: digest}}, Config=_transfer()
+            client().upload_fileobj(
+                stream, target.bucket, target.key, ExtraArgs={"Metadata": {SUM: digest}}, Config=_transfer()
             )
         found, sent = target.stat().st_size, source.stat().st_size
         if found != sent:
@@ -366,14 +393,39 @@ def upload(pairs: Iterable[tuple[Path, Path]]) -> None:
             pass
 
 
-def download(path: Path, target: Path) -> None:
-    """Copies an object into a new local file that its owner alone may read."""
+def download(path: Path, target: Path, *, tag: str = "") -> None:
+    """Copies an object into a new local file that its owner alone may read; there is none if that fails.
+
+    Args:
+        path: The object.
+        target: The file.
+        tag: S3's mark of the content that is meant, if any other is not.
+
+    Raises:
+        FileExistsError: The object has another content by now.
+        FileNotFoundError: It is gone.
+    """
     source = cast(S3Path, path)
-    with (
-        _answers(source),
-        open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out,
-    ):
-        client().download_fileobj(source.bucket, source.key, out, Config=_transfer())
+    condition = {"IfMatch": tag} if tag else {}
+    with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out:
+        try:
+            for left in reversed(range(_ATTEMPTS)):
+                out.seek(0)
+                out.truncate()
+                try:
+                    # one stream for each file; files come side by side
+                    with _answers(source):
+                        answer = client().get_object(Bucket=source.bucket, Key=source.key, **condition)
+                        for piece in answer["Body"].iter_chunks(1 << 20):
+                            out.write(piece)
+                    return
+                except OSError as error:
+                    if not left or isinstance(error, FileNotFoundError | PermissionError | FileExistsError):
+                        raise
+                    time.sleep(min(2.0, 0.05 * 2 ** (_ATTEMPTS - left)))
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def remove(paths: Iterable[Path]) -> None:
@@ -389,20 +441,42 @@ def remove(paths: Iterable[Path]) -> None:
         _remove(bucket, [{"Key": key} for key in keys])
 
 
-def _remove(bucket: str, objects: list[dict[str, str]]) -> None:
+def _remove(bucket: str, objects: Sequence[dict[str, str]]) -> None:
     refused: list[dict[str, Any]] = []
     for start in range(0, len(objects), 1_000):
-        with _answers(f"{SCHEME}{bucket}"):
-            # an answer of 200 lists what was refused
-            done = client().delete_objects(
-                Bucket=bucket, Delete={"Objects": objects[start : start + 1_000], "Quiet": True}
-            )
-        refused += done.get("Errors", ())
+        refused += _removed(bucket, objects[start : start + 1_000])
     if refused:
         first = refused[0]
-        raise PermissionError(
-            13, f"S3 refuses to delete {len(refused):,} objects ({first.get('Code')})", f"{SCHEME}{bucket}/{first['Key']}"
+        kind = PermissionError if any(error.get("Code") == "AccessDenied" for error in refused) else OSError
+        raise kind(
+            13 if kind is PermissionError else 5,
+            f"S3 refuses to delete {len(refused):,} objects ({first.get('Code')})",
+            f"{SCHEME}{bucket}/{first['Key']}",
         )
+
+
+def _removed(bucket: str, objects: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """Removes up to a thousand objects, and returns what S3 says of those that it did not remove."""
+    refused: list[dict[str, Any]] = []
+    left = list(objects)
+    for attempt in range(_ATTEMPTS):
+        with _answers(f"{SCHEME}{bucket}"):
+            # an answer of 200 lists what was refused, and what was not done in time
+            done = client().delete_objects(Bucket=bucket, Delete={"Objects": left, "Quiet": True})
+        errors = done.get("Errors", [])
+        refused += [error for error in errors if error.get("Code") not in _PASSING]
+        late = [error for error in errors if error.get("Code") in _PASSING]
+        if not late:
+            return refused
+        again = {(error["Key"], error.get("VersionId")) for error in late}
+        left = [entry for entry in left if (entry["Key"], entry.get("VersionId")) in again]
+        time.sleep(_pause(attempt))
+    return refused + late
+
+
+def _pause(attempt: int) -> float:
+    """Returns the seconds to wait after an attempt, the first one being number 0."""
+    return float(min(2.0, 0.1 * 2**attempt))
 
 
 def remove_tree(folder: Path) -> None:
@@ -425,37 +499,44 @@ def forget(folder: Path, keep: Callable[[str], bool] = lambda key: False) -> int
         OSError: Some are still there.
     """
     root = cast(S3Path, folder)
-    gone = _stale(root, keep)
-    _remove(root.bucket, gone)
+    versions, marks = _stale(root, keep)
+    _remove(root.bucket, versions)
+    _remove(root.bucket, marks)  # after them: what was deleted is not seen again, not even if S3 refuses
     uploads = _uploads(root)
     for upload_ in uploads:
         with suppress(FileNotFoundError), _answers(root):
             client().abort_multipart_upload(Bucket=root.bucket, Key=upload_["Key"], UploadId=upload_["UploadId"])
-    left = len(_stale(root, keep)) + len(_uploads(root))
+    left = sum(map(len, _stale(root, keep))) + len(_uploads(root))
     if left:
         raise OSError(5, f"expected no older version and no unfinished upload, found {left}", str(root))
-    return len(gone) + len(uploads)
+    return len(versions) + len(marks) + len(uploads)
 
 
-def _stale(root: S3Path, keep: Callable[[str], bool]) -> list[dict[str, str]]:
-    """Returns the versions below a prefix that no reader sees, and marks that say that something was deleted."""
-    found = []
+def _stale(root: S3Path, keep: Callable[[str], bool]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Returns the versions below a prefix that no reader sees, and the marks that say that something was deleted."""
+    versions, marks = [], []
     with _answers(root):
-        for page in client().get_paginator("list_object_versions").paginate(Bucket=root.bucket, Prefix=root._prefix):
-            entries = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            marks = {id(entry) for entry in page.get("DeleteMarkers", ())}
-            for entry in entries:
-                old = not entry.get("IsLatest") or id(entry) in marks
-                # a bucket without versions shows each object as one, `null`, that is the latest
-                if old and not keep(entry["Key"]):
-                    found.append({"Key": entry["Key"], "VersionId": entry["VersionId"]})
-    return found
+        for page in client().get_paginator("list_object_versions").paginate(Bucket=root.bucket, Prefix=root.key):
+            # a bucket without versions shows each object as one, `null`, that is the latest
+            versions += [entry for entry in page.get("Versions", ()) if not entry["IsLatest"]]
+            marks += page.get("DeleteMarkers", ())
+
+    def told(entries: list[dict[str, str]]) -> list[dict[str, str]]:
+        ours = [entry for entry in entries if _in(root, entry["Key"]) and not keep(entry["Key"])]
+        return [{name: entry[name] for name in ("Key", "VersionId")} for entry in ours]
+
+    return told(versions), told(marks)
 
 
 def _uploads(root: S3Path) -> list[dict[str, str]]:
     with _answers(root):
-        pages = client().get_paginator("list_multipart_uploads").paginate(Bucket=root.bucket, Prefix=root._prefix)
-        return [upload_ for page in pages for upload_ in page.get("Uploads", ())]
+        pages = client().get_paginator("list_multipart_uploads").paginate(Bucket=root.bucket, Prefix=root.key)
+        return [upload_ for page in pages for upload_ in page.get("Uploads", ()) if _in(root, upload_["Key"])]
+
+
+def _in(root: S3Path, key: str) -> bool:
+    """Says whether a key is that of a location, or one below it."""
+    return key == root.key or key.startswith(root._prefix)
 
 
 class Lease:
@@ -583,6 +664,24 @@ def engine_settings() -> dict[str, str]:
     return settings
 
 
+def engine_statements() -> list[str]:
+    """Returns the statements after which a DuckDB session reads objects of S3, and repeats what is throttled."""
+
+    def text(value: str) -> str:
+        return "'" + value.replace("'", "''") + "'"
+
+    settings = ", ".join(f"{name} {text(value)}" for name, value in engine_settings().items())
+    return [
+        f"load {text(extension())}",
+        f"create or replace secret (type s3, {settings})",
+        f"set http_retries = {_ATTEMPTS}",
+        "set http_retry_backoff = 2",  # 4 would make the last pause half an hour
+        "set http_timeout = 60",
+        # an object is never written again under its name: what is known of it stays true
+        "set enable_http_metadata_cache = true",
+    ]
+
+
 def extension() -> str:
     """Returns the file of DuckDB's httpfs extension.
 
@@ -597,3 +696,18 @@ def extension() -> str:
         for path in sorted(Path(place).glob("extensions/*/httpfs.duckdb_extension")):
             return str(path)
     raise MissingExtra("s3:// needs DuckDB's httpfs extension, found none: pip install 'stedi[aws]'")
+
+
+def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Returns each item with what a function makes of it; several wait for S3 at once."""
+    listed = list(items)
+    with ThreadPoolExecutor(2 * _BESIDE) as beside:
+        return list(zip(listed, beside.map(function, listed), strict=True))
+
+
+def start(path: Path, size: int) -> bytes:
+    """Returns an object's first bytes, fewer where it is shorter."""
+    found = cast(S3Path, path)
+    if not found.stat().st_size:
+        return b""
+    return _read(found, Range=f"bytes=0-{size - 1}")[0]

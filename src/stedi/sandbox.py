@@ -44,7 +44,8 @@ def connect(job: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     """Returns an engine that holds the job's relations and can reach nothing else.
 
     Args:
-        job: `relations` (name, files, columns, and which of them are masked), `memory` in bytes, `threads` or null,
+        job: `relations` (name, files, columns, and which of them are masked), `reach` (statements after which objects
+            of S3 can be read), `memory` in bytes, `threads` or null,
             `temporary` (a folder of this query alone) and `spill`, the bytes that may be written there.
 
     Raises:
@@ -65,6 +66,8 @@ def connect(job: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     if job["threads"] is not None:
         config["threads"] = job["threads"]
     con = duckdb.connect(":memory:", config=config)
+    for statement in job["reach"]:
+        con.execute(statement)
     con.execute(
         f"set parquet_metadata_cache = true; set timezone = 'UTC'; create schema {SCHEMA}; set search_path = '{SCHEMA}'"
     )

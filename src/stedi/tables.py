@@ -197,10 +197,6 @@ class Graph:
                     todo.extend(self.selects[read].reads)
         return frozenset(found)
 
-    def readers(self, name: str) -> frozenset[str]:
-        """Returns the names of the SELECTs that read `name` themselves."""
-        return frozenset(select.name for select in self.selects.values() if name in select.reads)
-
     def inputs(self, name: str) -> tuple[str, ...]:
         """Returns the stored tables that `name` reads, directly or through views, sorted."""
         views = {select.name for select in self.selects.values() if select.zone == "views"}

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stedi import tables
+from stedi import durable, tables
 from stedi.build import planning, previewing
 from stedi.build.planning import Action, Step, policy
 from stedi.build.previewing import Estimate, Plan
@@ -160,7 +160,7 @@ def build(
     _check_sql(graph, before)
     run = f"{now:013d}-{secrets.token_hex(4)}"
     work = Run(catalog, config, key, graph, before, run, now)
-    temporary = root / "tmp" / run
+    temporary = durable.scratch(root) / run
     try:
         # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:

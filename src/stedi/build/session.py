@@ -47,7 +47,7 @@ class Session:
         self.engine, self.graph = engine, graph
         self.parameters: dict[str, str | int] = {"build_started": now, "readings": config.readings}
         self._catalog, self._key, self._states = catalog, key, states
-        self._root = catalog.path.parent
+        self._root = catalog.root
         self._views: set[str] = set()
         stored = {name for select in graph.tables() for name in (select.name, *graph.inputs(select.name))}
         for name in stored:
@@ -91,10 +91,6 @@ class Session:
             if view in under and view not in self._views and self.graph.selects[view].zone == "views":
                 self.keep(view, self.over(view))
                 self._views.add(view)
-                for done in sorted(self.graph.selects[view].reads & self._views):
-                    # what only views read that are kept now need not take memory beside them
-                    if self.graph.readers(done) <= self._views:
-                        self.engine.drop(done)
 
     def keep(self, view: str, sql: str) -> None:
         """Computes a view of the graph once, under its own name or another that begins with it."""

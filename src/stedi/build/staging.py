@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from stedi import __version__
+from stedi import __version__, durable
 from stedi.build import audits
 from stedi.build.changes import Changes
 from stedi.build.planning import Step, policy
@@ -122,7 +121,7 @@ class Run:
                 if not any(snapshot.summary.get("stedi.run") == self._run for snapshot in history):
                     self._catalog.discard(table.name, self._run)
                     for folder in (self._folder(table.name), self._folder(table.name, kept=True)):
-                        shutil.rmtree(folder, ignore_errors=True)
+                        durable.remove_tree(folder)
 
     def _folder(self, table: str, *, kept: bool = False) -> Path:
         return self._catalog.folder(table) / "data" / (f"{self._run}-kept" if kept else self._run)

@@ -8,7 +8,6 @@ branch becomes `main` if `main` is still the snapshot that it was staged from (b
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stedi import durable
+from stedi import durable, s3
 from stedi.catalog import checksums, creation, entries, snapshots
 from stedi.catalog.pointers import Pointers
-from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog
+from stedi.catalog.remote import Remote
+from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog, uri
 from stedi.errors import CommitConflict, LakeError
 from stedi.tables import COLUMNS, ZONES, DataFile
 
@@ -52,36 +52,52 @@ _QUEUE = 120.0
 
 
 class Catalog:
-    """The tables of one lake folder.
+    """The tables of one lake.
 
     Args:
-        root: The lake's folder; the catalog is `catalog.db` in it, each table's files lie in `<zone>/<table>`.
+        root: The lake's folder, in which each table's files lie in `<zone>/<table>`. The catalog of one on this machine
+            is `catalog.db` in it; that of one in a bucket is Glue, or what PyIceberg's configuration names.
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
+        self.remote = Remote(root) if s3.is_remote(root) else None
         self._pointers = Pointers(self.path, _PATIENCE)
         self._commits: LakeCatalog | None = None
 
     @property
     def path(self) -> Path:
-        """The catalog's SQLite file."""
-        return self._root / "catalog.db"
+        """The catalog's SQLite file, of a lake on this machine."""
+        return self.root / "catalog.db"
+
+    def listed(self) -> dict[str, str]:
+        """Returns the location of each table's current metadata file, by the table's name.
+
+        Raises:
+            LakeError: The catalog cannot be read.
+        """
+        return self.remote.listed() if self.remote else snapshots.listed(self.path)
 
     def create(self) -> None:
         """Makes the catalog and every table that it lacks."""
+        if self.remote:
+            known = self.remote.listed()
+            new = [name for name in COLUMNS if name not in known]
+            paths = s3.each(lambda name: creation.empty(self.folder(name), COLUMNS[name], _PROPERTIES), new)
+            self.remote.enter({name: str(path) for name, path in paths})
+            return
         with self._answering("a new lake"):
             self._pointers.create()
             missing = [name for name in COLUMNS if self._pointers.location(name) is None]
             made = {name: creation.empty(self.folder(name), COLUMNS[name], _PROPERTIES) for name in missing}
-            self._pointers.enter({name: f"file://{path}" for name, path in made.items()})
+            self._pointers.enter({name: uri(path) for name, path in made.items()})
         for name, path in made.items():
             checksums.publish(self.folder(name), f"{path.parent.name}/{path.name}")
         self.path.chmod(0o600)
 
     def folder(self, table: str) -> Path:
         """Returns the folder of a table's files."""
-        return self._root / ZONES[table] / table
+        return self.root / ZONES[table] / table
 
     def tables(self) -> dict[str, TableState]:
         """Returns the state of every table now, in the order in which data flow.
@@ -89,7 +105,7 @@ class Catalog:
         Raises:
             LakeError: The catalog or a table's metadata cannot be read.
         """
-        found = read_catalog(self.path)
+        found = self._states()
         return {name: found[name] for name in ZONES if name in found}
 
     def table(self, name: str) -> TableState:
@@ -98,10 +114,17 @@ class Catalog:
         Raises:
             LakeError: There is no such table, or it cannot be read.
         """
-        found = read_catalog(self.path)
+        found = self._states([name])
         if name not in found:
-            raise LakeError(f"no table {name}: expected one of {', '.join(found)}")
+            raise LakeError(f"no table {name}: expected one of {', '.join(self.listed())}")
         return found[name]
+
+    def _states(self, names: Iterable[str] = tuple(ZONES)) -> dict[str, TableState]:
+        if self.remote is None:
+            return read_catalog(self.path)
+        found = self.remote.listed()
+        wanted = [name for name in names if name in found]
+        return dict(s3.each(lambda name: snapshots.read_table(name, found[name]), wanted))
 
     def files(self, state: TableState, snapshot: Snapshot | None = None) -> tuple[DataFile, ...]:
         """Returns the data files of a table's snapshot, by default of its current one, to be read.
@@ -298,9 +321,11 @@ class Catalog:
 
     def vacuum(self) -> None:
         """Writes the catalog's file anew, so that no page of it holds what was deleted; commits wait meanwhile."""
-        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
+        if self.remote:
+            return
+        with durable.lock(self.root / "catalog.lock", wait=_QUEUE):
             snapshots.vacuum(self.path)
-            durable.sync(self._root)
+            durable.sync(self.root)
 
     def expire(self, table: str, snapshots: Iterable[int], branches: Iterable[str], *, base: int) -> None:
         """Drops snapshots and branches; their files stay on disk.
@@ -337,8 +362,10 @@ class Catalog:
 
     def prune(self, table: str) -> None:
         """Removes the checksums of files that are gone; this program's commits wait meanwhile."""
+        if self.remote:
+            return
         folder = self.folder(table)
-        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
+        with durable.lock(self.root / "catalog.lock", wait=_QUEUE):
             checksums.prune(folder, lambda name: (folder / name).exists())
 
     def restore(self) -> tuple[str, ...]:
@@ -347,12 +374,14 @@ class Catalog:
         Returns:
             The tables whose entries were set; others of a damaged catalog are missing afterwards.
         """
-        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
+        if self.remote:
+            return ()
+        with durable.lock(self.root / "catalog.lock", wait=_QUEUE):
             found = dict[str, str]()
             if snapshots.whole(self.path):
                 found = snapshots.listed(self.path)
             else:
-                for path in self._root.glob(f"{self.path.name}*"):
+                for path in self.root.glob(f"{self.path.name}*"):
                     path.rename(path.with_name(f"damaged-{path.name}"))
             self._pointers.create()
             self.path.chmod(0o600)
@@ -362,24 +391,28 @@ class Catalog:
                 if newest and (name not in found or snapshots.behind(found[name], newest)):
                     if name in found:
                         self._pointers.drop(name)
-                    self._pointers.enter({name: f"file://{self.folder(name)}/{newest}"})
+                    self._pointers.enter({name: uri(self.folder(name) / newest)})
                     behind.append(name)
         return tuple(behind)
 
     def renew(self, tables: Iterable[str]) -> None:
         """Makes tables anew, empty; their files and snapshots are gone."""
-        found = snapshots.listed(self.path)
+        found = self.listed()
         for table in tables:
             if table in found:
-                self._pointers.drop(table)
-            shutil.rmtree(self.folder(table), ignore_errors=True)
+                (self.remote or self._pointers).drop(table)
+            durable.remove_tree(self.folder(table))
         self.create()
 
     def warm(self) -> None:
         """Imports what a commit needs, so that it can happen beside other work."""
+        if self.remote:
+            self.remote.warm()
         self._iceberg()
 
-    def _iceberg(self) -> LakeCatalog:
+    def _iceberg(self) -> LakeCatalog | Remote:
+        if self.remote:
+            return self.remote
         if self._commits is None:
             from stedi.catalog.commits import LakeCatalog
 
@@ -389,7 +422,7 @@ class Catalog:
     @contextmanager
     def _committing(self, table: str) -> Iterator[Table]:
         """Gives a table to change. This program's commits queue: conflicts are with other programs alone."""
-        with durable.lock(self._root / "catalog.lock", wait=_QUEUE):
+        with durable.lock(self.root / "catalog.lock", wait=_QUEUE):
             with self._answering(table):
                 yield self._load(table)
             self._iceberg().note()
@@ -405,7 +438,7 @@ class Catalog:
                 "or as it should be. Run the command again when no other program holds the file and the disk has space."
             ) from error
         # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
-        durable.sync(self._root)
+        durable.sync(self.root)
 
     def _load(self, table: str) -> Table:
         return self._iceberg().load_table(table)
@@ -430,7 +463,7 @@ class Catalog:
         files = tuple(added)
         # hashing leaves the interpreter free, and what was just written is still in memory
         with ThreadPoolExecutor(os.cpu_count()) as beside:
-            lines = beside.map(partial(entries.line, table, Path(local_path(iceberg.location()))), files)
+            lines = beside.map(partial(entries.line, table, s3.at(iceberg.location())), files)
             for file in files:
                 producer.append_data_file(entries.entry(table, file))
             if leaving:

@@ -3,6 +3,9 @@
 Metadata files are hashed as they are written, data files when a commit registers them; their lines are on disk before
 the catalog points at what they vouch for. After a commit a comment names the metadata file that it published. A
 metadata file is compared with its line whenever it is read; a data file, which may be large, when an audit asks.
+
+In a bucket a file that grows would be a race, and each object has a place of its own for its SHA-256: what is said
+here of lines holds for that, and the catalog, which is not the lake's own file, needs no comment.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from stedi import durable
+from stedi import durable, s3
 from stedi.errors import DamagedFile
 
 NAME = "checksums"
@@ -26,14 +29,18 @@ _PUBLISHED = b"# published "
 
 def digest(path: str | Path) -> tuple[str, int]:
     """Returns a file's SHA-256, hex, and its size in bytes."""
-    with open(path, "rb") as stream:
+    with s3.at(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
 
 
 def name_in(folder: Path, path: str | Path) -> str:
     """Returns a file's path relative to its table's folder, by whatever links either was reached."""
     within = str(path).removeprefix(f"{folder}/")
-    return within if within != str(path) else os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    return (
+        within
+        if within != str(path) or s3.is_remote(folder)
+        else os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    )
 
 
 def record(folder: Path, files: Iterable[tuple[str, str]], *, sync: bool = False) -> None:
@@ -44,11 +51,15 @@ def record(folder: Path, files: Iterable[tuple[str, str]], *, sync: bool = False
         files: Path relative to it and SHA-256 of each file.
         sync: Whether these and all earlier lines are on disk afterwards.
     """
+    if s3.is_remote(folder):
+        return
     _append(folder, "".join(f"{sha256}  {name}\n" for name, sha256 in files).encode(), sync=sync)
 
 
 def publish(folder: Path, metadata: str) -> None:
     """Notes that the catalog has pointed at a metadata file, which is named relative to the table's folder."""
+    if s3.is_remote(folder):
+        return
     _append(folder, _PUBLISHED + metadata.encode() + b"\n", sync=False)
 
 
@@ -60,6 +71,16 @@ def recorded(folder: Path) -> dict[str, str]:
     return {name.decode("utf-8", "replace"): sha256.decode() for sha256, name in _LINE.findall(_content(folder))}
 
 
+def expected(folder: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Returns the SHA-256 of those of some files of a table that have one, by path."""
+    if s3.is_remote(folder):
+        found = s3.each(s3.recorded, [s3.at(path) for path in paths])
+        return {str(path): sha256 for path, sha256 in found if sha256}
+    lines = recorded(folder)
+    named = {path: name_in(folder, path) for path in paths}
+    return {path: lines[name] for path, name in named.items() if name in lines}
+
+
 def check(folder: Path, paths: Iterable[str]) -> None:
     """Compares files of a table with their checksums; one that another program has committed has none.
 
@@ -67,12 +88,12 @@ def check(folder: Path, paths: Iterable[str]) -> None:
         OSError: One cannot be read.
         DamagedFile: One is not what was written.
     """
-    lines = recorded(folder)
-    for path in paths:
-        name = name_in(folder, path)
+    listed = list(paths)
+    known = expected(folder, listed)
+    for path in listed:
         found, _ = digest(path)
-        if lines.get(name, found) != found:
-            raise DamagedFile(folder.name, name, f"SHA-256 {lines[name]}", f"SHA-256 {found}")
+        if known.get(path, found) != found:
+            raise DamagedFile(folder.name, name_in(folder, path), f"SHA-256 {known[path]}", f"SHA-256 {found}")
 
 
 def published(folder: Path) -> str | None:
@@ -89,6 +110,8 @@ def prune(folder: Path, stays: Callable[[str], bool]) -> None:
         folder: The table's folder.
         stays: Says of a path relative to it whether its line stays.
     """
+    if s3.is_remote(folder):
+        return
     lines = [f"{sha256}  {name}\n" for name, sha256 in recorded(folder).items() if stays(name)]
     last = published(folder)
     comment = [f"{_PUBLISHED.decode()}{last}\n"] if last else []
@@ -105,13 +128,23 @@ def read(path: Path) -> bytes:
         OSError: It cannot be read.
         DamagedFile: Its SHA-256 is not the recorded one.
     """
-    content = path.read_bytes()
-    expected = _expected(path)
-    if expected is not None:
+    if s3.is_remote(path):
+        return _read_object(path)
+    return _vouched(path, path.read_bytes(), _expected(path))
+
+
+@lru_cache(maxsize=64)
+def _read_object(path: Path) -> bytes:
+    """Reads a metadata file of a bucket, once: none is ever written again under its name, and each takes a journey."""
+    return _vouched(path, *s3.content(path))
+
+
+def _vouched(path: Path, content: bytes, sha256: str | None) -> bytes:
+    if sha256 is not None:
         found = hashlib.sha256(content).hexdigest()
-        if found != expected:
+        if found != sha256:
             table, file = path.parent.parent.name, f"{path.parent.name}/{path.name}"
-            raise DamagedFile(table, file, f"SHA-256 {expected}", f"SHA-256 {found}")
+            raise DamagedFile(table, file, f"SHA-256 {sha256}", f"SHA-256 {found}")
     return content
 
 
@@ -124,6 +157,8 @@ def _expected(path: Path) -> str | None:
 
 
 def _content(folder: Path) -> bytes:
+    if s3.is_remote(folder):
+        return b""
     path = folder / NAME
     try:
         found = path.stat()

@@ -19,7 +19,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import TableRequirement, TableUpdate, update_table_metadata
 
 from stedi.catalog import checksums
-from stedi.catalog.files import LocalFileIO
+from stedi.catalog.files import LakeFileIO
 from stedi.catalog.pointers import Pointers
 from stedi.catalog.snapshots import local_path
 from stedi.tables import NAMESPACE
@@ -52,7 +52,7 @@ class LakeCatalog:
         location = self._pointers.location(table)
         if location is None:
             raise CommitFailedException(f"no table {table}")
-        io = LocalFileIO()
+        io = LakeFileIO()
         metadata = FromInputFile.table_metadata(io.new_input(location))
         return Table((NAMESPACE, table), metadata, location, io, cast("Catalog", self))
 
@@ -76,7 +76,7 @@ class LakeCatalog:
         numbered = _VERSION.search(before)
         provider = load_location_provider(metadata.location, metadata.properties)
         location = provider.new_table_metadata_file_location(int(numbered[1]) + 1 if numbered else 0)
-        ToOutputFile.table_metadata(metadata, LocalFileIO().new_output(location))
+        ToOutputFile.table_metadata(metadata, LakeFileIO().new_output(location))
         if not self._pointers.move(name, before, location):
             raise CommitFailedException(f"table {name} was changed by another process")
         self._published = location

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi.catalog.outputs import Output
+from stedi.catalog.snapshots import uri
 from stedi.tables import Column
 
 
@@ -38,7 +39,7 @@ def empty(folder: Path, columns: Iterable[Column], properties: Mapping[str, str]
     metadata = {
         "format-version": 2,
         "table-uuid": str(uuid.uuid4()),
-        "location": f"file://{folder}",
+        "location": uri(folder),
         "last-sequence-number": 1,
         "last-updated-ms": now,
         "last-column-id": len(fields),
@@ -58,7 +59,7 @@ def empty(folder: Path, columns: Iterable[Column], properties: Mapping[str, str]
                 "sequence-number": 1,
                 "timestamp-ms": now,
                 "schema-id": 0,
-                "manifest-list": f"file://{listed}",
+                "manifest-list": uri(listed),
                 "summary": {"operation": "append", **{f"total-{what}": "0" for what in totals}},
             }
         ],

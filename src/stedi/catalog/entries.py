@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stedi import s3
 from stedi.catalog import checksums
-from stedi.catalog.snapshots import data_files, read_table
+from stedi.catalog.snapshots import data_files, read_table, uri
 from stedi.errors import DamagedFile
 from stedi.tables import COLUMNS, DataFile
 
@@ -15,17 +17,19 @@ if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile as IcebergFile
     from pyiceberg.table import Table
 
+_FEW = 4
+"""Below so many objects of a bucket, asking for each is cheaper than a listing."""
+
 
 def line(table: str, folder: Path, file: DataFile) -> tuple[str, str]:
-    """Returns a data file's line of its table's checksums.
+    """Returns a data file's line of its table's checksums; an object of a bucket has got its own with its bytes.
 
     Raises:
         DamagedFile: It is gone, or has another size than was written.
     """
-    try:
+    sha256, found = "", size(file.path)
+    if found is not None and not s3.is_remote(file.path):
         sha256, found = checksums.digest(file.path)
-    except OSError:
-        sha256, found = "", None
     if found != file.bytes:
         raise _unlike(table, file, found)
     return checksums.name_in(folder, file.path), sha256
@@ -37,17 +41,29 @@ def there(table: str, files: tuple[DataFile, ...]) -> tuple[DataFile, ...]:
     Raises:
         DamagedFile: One is gone or has another size than was written.
     """
+    found = sizes(file.path for file in files)
     for file in files:
-        found = size(file.path)
-        if found != file.bytes:
-            raise _unlike(table, file, found)
+        if found[file.path] != file.bytes:
+            raise _unlike(table, file, found[file.path])
     return files
+
+
+def sizes(paths: Iterable[str]) -> dict[str, int | None]:
+    """Returns the size of each file, as `size` does; of many objects of a bucket by listing them."""
+    listed = dict.fromkeys(paths)
+    remote = [path for path in listed if s3.is_remote(path)]
+    if len(remote) < _FEW:
+        return {path: size(path) for path in listed}
+    # a table's files lie in its folder, beside few others
+    folder = s3.at(s3.SCHEME + os.path.commonpath([path.removeprefix(s3.SCHEME) for path in remote]))
+    known = {str(found.path): found.size for found in s3.listing(folder)}
+    return {path: known.get(path) if s3.is_remote(path) else size(path) for path in listed}
 
 
 def size(path: str) -> int | None:
     """Returns a file's size in bytes, or None if there is none to be read."""
     try:
-        return os.stat(path).st_size
+        return s3.at(path).stat().st_size
     except OSError:
         return None
 
@@ -82,7 +98,7 @@ def entry(table: str, file: DataFile) -> IcebergFile:
             lower[place], upper[place] = (to_bytes(DoubleType(), float(bound)) for bound in (least, greatest))
     made = IcebergFile.from_args(
         content=DataFileContent.DATA,
-        file_path=f"file://{file.path}",
+        file_path=uri(file.path),
         file_format=FileFormat.PARQUET,
         partition=Record(),
         record_count=file.rows,

@@ -1,4 +1,4 @@
-"""Local files for PyIceberg: written whole, on disk before they are named, and read as they were written.
+"""A lake's files for PyIceberg: written whole, on disk before they are named, and read as they were written.
 
 PyIceberg's own local files are not synced, so that a power cut could leave a catalog that points at nothing,
 and importing them costs more than a small command may take.
@@ -11,25 +11,25 @@ from pathlib import Path
 
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 
+from stedi import s3
 from stedi.catalog import checksums
 from stedi.catalog.outputs import Output
-from stedi.catalog.snapshots import local_path
 
 
-class LocalFile(InputFile, OutputFile):
-    """One local file, to read or to write."""
+class LakeFile(InputFile, OutputFile):
+    """One file, to read or to write."""
 
     @property
     def path(self) -> Path:
         """The file's path."""
-        return Path(local_path(self.location))
+        return s3.at(self.location)
 
     def __len__(self) -> int:
         return self.path.stat().st_size
 
     def exists(self) -> bool:
         """Says whether the file is there."""
-        return self.path.exists()
+        return self.path.is_file()
 
     def open(self, seekable: bool = True) -> InputStream:
         """Opens the file for reading.
@@ -45,7 +45,7 @@ class LocalFile(InputFile, OutputFile):
         Raises:
             FileExistsError: It exists and `overwrite` is False.
         """
-        if not overwrite and self.path.exists():
+        if not overwrite and self.path.is_file():
             raise FileExistsError(f"{self.location} exists")
         return Output(self.path)
 
@@ -54,16 +54,16 @@ class LocalFile(InputFile, OutputFile):
         return self
 
 
-class LocalFileIO(FileIO):
+class LakeFileIO(FileIO):
     """What PyIceberg asks of a file system."""
 
-    def new_input(self, location: str) -> LocalFile:
+    def new_input(self, location: str) -> LakeFile:
         """Returns the file at a location, to read."""
-        return LocalFile(location)
+        return LakeFile(location)
 
-    def new_output(self, location: str) -> LocalFile:
+    def new_output(self, location: str) -> LakeFile:
         """Returns the file at a location, to write."""
-        return LocalFile(location)
+        return LakeFile(location)
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Removes a file.
@@ -71,4 +71,4 @@ class LocalFileIO(FileIO):
         Raises:
             FileNotFoundError: It is not there.
         """
-        Path(local_path(location if isinstance(location, str) else location.location)).unlink()
+        s3.at(location if isinstance(location, str) else location.location).unlink()

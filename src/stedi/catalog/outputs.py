@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
-from stedi import durable
+from stedi import durable, s3
 from stedi.catalog import checksums
 
 
 class Output:
-    """A file under a temporary name that takes its own name, and gets its checksum, once its bytes are on disk."""
+    """A file under a temporary name that takes its own name, and gets its checksum, once its bytes are on disk.
+
+    An object of a bucket needs no other name: it is there, with its checksum, when all of it is.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._partial = path.with_name(f".{path.name}.partial")
         self._hash = hashlib.sha256()
+        self._stream: BinaryIO
+        if s3.is_remote(path):
+            self._stream = io.BytesIO()
+            return
         durable.folder(path.parent)
         self._stream = open(self._partial, "wb")  # noqa: SIM115 - closed by `close`
 
@@ -33,6 +42,11 @@ class Output:
     def close(self) -> None:
         """Gives the file its name, once, and its checksum."""
         if self._stream.closed:
+            return
+        if isinstance(self._stream, io.BytesIO):
+            content = self._stream.getvalue()
+            self._stream.close()
+            s3.write(self._path, content)
             return
         try:
             self._stream.flush()
@@ -60,5 +74,6 @@ class Output:
             self._abandon()
 
     def _abandon(self) -> None:
-        self._partial.unlink(missing_ok=True)
+        if not s3.is_remote(self._path):
+            self._partial.unlink(missing_ok=True)
         self._stream.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stedi.tables import NAMESPACE
 
-_NAME = "stedi"
+NAME = "stedi"
 """The catalog's own name, by which its rows are told from those of others in one file."""
 
 _TABLES = """
@@ -55,27 +55,27 @@ class Pointers:
         with self._connected() as connection:
             connection.executescript(_TABLES)
             connection.execute(
-                "insert or ignore into iceberg_namespace_properties values (?, ?, 'exists', 'true')", (_NAME, NAMESPACE)
+                "insert or ignore into iceberg_namespace_properties values (?, ?, 'exists', 'true')", (NAME, NAMESPACE)
             )
 
     def location(self, table: str) -> str | None:
         """Returns the location of a table's current metadata file, or None if there is no such table."""
         with self._connected() as connection:
             found = connection.execute(
-                f"select metadata_location from iceberg_tables where {_THIS}", (_NAME, NAMESPACE, table)
+                f"select metadata_location from iceberg_tables where {_THIS}", (NAME, NAMESPACE, table)
             ).fetchone()
         return None if found is None else str(found[0])
 
     def enter(self, locations: Mapping[str, str]) -> None:
         """Enters tables that are not there, by the locations of their metadata files, all or none."""
-        rows = [(_NAME, NAMESPACE, table, location) for table, location in locations.items()]
+        rows = [(NAME, NAMESPACE, table, location) for table, location in locations.items()]
         with self._connected() as connection:
             connection.executemany("insert into iceberg_tables values (?, ?, ?, ?, null, 'TABLE')", rows)
 
     def drop(self, table: str) -> None:
         """Removes a table's entry, not its files."""
         with self._connected() as connection:
-            connection.execute(f"delete from iceberg_tables where {_THIS}", (_NAME, NAMESPACE, table))
+            connection.execute(f"delete from iceberg_tables where {_THIS}", (NAME, NAMESPACE, table))
 
     def move(self, table: str, before: str, after: str) -> bool:
         """Has a table point from one metadata file to another; returns whether it did point to the first."""
@@ -83,7 +83,7 @@ class Pointers:
             changed = connection.execute(
                 "update iceberg_tables set metadata_location = ?, previous_metadata_location = ? "
                 f"where {_THIS} and metadata_location = ?",
-                (after, before, _NAME, NAMESPACE, table, before),
+                (after, before, NAME, NAMESPACE, table, before),
             )
             return changed.rowcount == 1
 

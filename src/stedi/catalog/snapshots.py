@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stedi import s3
 from stedi.catalog import checksums
 from stedi.errors import DamagedFile, LakeError
 from stedi.tables import NAMESPACE, ZONES, Column, DataFile
@@ -115,6 +116,11 @@ def local_path(location: str) -> str:
     return location.removeprefix("file://") if location.startswith("file://") else location.removeprefix("file:")
 
 
+def uri(path: str | Path) -> str:
+    """Returns the location of a path: what Iceberg's files say of where another lies."""
+    return str(path) if s3.is_remote(path) else f"file://{path}"
+
+
 def read_catalog(catalog: Path) -> dict[str, TableState]:
     """Returns the state of every table that a SQLite catalog lists.
 
@@ -204,7 +210,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
         LakeError: The file is missing, damaged, or no Iceberg metadata of version 2.
     """
     try:
-        metadata = json.loads(checksums.read(Path(local_path(metadata_location))))
+        metadata = json.loads(checksums.read(s3.at(metadata_location)))
         if metadata["format-version"] != _VERSION:
             raise ValueError("another format version")
         schema = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])
@@ -296,6 +302,8 @@ def manifests(table: str, snapshot: Snapshot, *, added: bool = False) -> list[st
 
 def _known(table: str, location: str) -> tuple[DataFile, ...]:
     """Returns what `manifest` does, read once: a build looks at a table as it is, as it was, and at what it gained."""
+    if s3.is_remote(location):
+        return _read_once(table, location, 0, 0, 0)
     try:
         found = os.stat(local_path(location))
     except OSError:
@@ -343,7 +351,7 @@ def avro(table: str, location: str, take: Callable[[Any], T]) -> list[T]:
     import fastavro
 
     try:
-        content = checksums.read(Path(local_path(location)))
+        content = checksums.read(s3.at(location))
         return [take(record) for record in fastavro.reader(io.BytesIO(content))]
     except LakeError:
         raise

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stedi import durable, s3
 from stedi.catalog.snapshots import DELETED, Snapshot, TableState, avro, local_path, read_table
 from stedi.errors import LakeError
 
@@ -77,22 +77,19 @@ class _Search:
 
     def __init__(self, state: TableState, folder: Path) -> None:
         self.found: dict[str, Unused] = {}
-        self._table, self._folder = state.name, os.path.realpath(folder)
-        self._real = cache(os.path.realpath)
-        location = os.path.realpath(local_path(state.location))
+        self._table, self._folder = state.name, durable.real(folder)
+        self._real = cache(durable.real)
+        location = durable.real(local_path(state.location))
         if location != self._folder:
             self._refuse(location)
 
     def add(self, part: Path, before: float) -> None:
         """Adds the files below a folder of the table that have not changed since a moment."""
-        for where, _, names in os.walk(os.path.realpath(part)):
-            for name in names:
-                path = os.path.join(where, name)
-                kind = _kind(name, data=path.startswith(os.path.join(self._folder, "data", "")))
-                with suppress(FileNotFoundError):  # another command has just removed it
-                    status = os.lstat(path)
-                    if kind and status.st_mtime <= before:
-                        self.found[path] = Unused(Path(path), kind, status.st_size)
+        for entry in durable.entries(s3.at(durable.real(part))):
+            path = str(entry.path)
+            kind = _kind(entry.path.name, data=path.startswith(f"{self._folder}/data/"))
+            if kind and entry.modified <= before:
+                self.found[path] = Unused(entry.path, kind, entry.size)
 
     def keep(self, locations: Iterable[str]) -> None:
         """Takes files out of what was found.
@@ -151,9 +148,11 @@ def _roots(folder: Path, seen: float) -> list[str]:
     Each commit writes a file whose name begins with the number after its predecessor's. So the predecessor of the
     oldest that is younger than the moment is what was current then.
     """
-    versions = {str(path): int(match[1]) for path in folder.iterdir() if (match := _METADATA.fullmatch(path.name))}
-    young = [version for path, version in versions.items() if os.stat(path).st_mtime > seen]
-    return [path for path, version in versions.items() if young and version >= min(young) - 1]
+    found = [
+        (entry, int(match[1])) for entry in durable.entries(folder) if (match := _METADATA.fullmatch(entry.path.name))
+    ]
+    young = [version for entry, version in found if entry.modified > seen]
+    return [str(entry.path) for entry, version in found if young and version >= min(young) - 1]
 
 
 def _readable(state: TableState) -> Iterator[Snapshot]:

@@ -24,9 +24,6 @@ class Engine(Protocol):
     def keep(self, view: str, sql: str) -> None:
         """Computes a SELECT once and gives the result a name for this session."""
 
-    def drop(self, kept: str) -> None:
-        """Forgets what was kept under a name."""
-
     def holding(self, files: Iterable[DataFile], column: str, values: str) -> tuple[DataFile, ...]:
         """Returns those of some files that have a row whose column is among the values of a SELECT."""
 

@@ -6,12 +6,15 @@ Files are registered with the catalog afterwards, so they carry Iceberg field id
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi import durable
+from stedi import durable, s3
 from stedi.errors import LakeError
 from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile, over
 
@@ -32,6 +35,7 @@ _GROUPS = 8
 _FILES = 64
 """Files of a table, until its files are as large as they may be."""
 _WILDCARDS = frozenset("*?[")
+_OBJECTS = f"['{s3.SCHEME}"
 
 
 class DuckDB:
@@ -47,6 +51,8 @@ class DuckDB:
         import duckdb
 
         temporary.mkdir(parents=True, exist_ok=True)
+        self._temporary = temporary
+        self._remote = False
         self.connection = duckdb.connect(
             config={
                 "memory_limit": memory,
@@ -85,10 +91,6 @@ class DuckDB:
     def keep(self, view: str, sql: str) -> None:
         """Computes a view of several tables once for this session."""
         self._execute(f"create or replace table {quoted(view)} as {sql}")
-
-    def drop(self, kept: str) -> None:
-        """Forgets what was kept under a name."""
-        self._execute(f"drop table {quoted(kept)}")
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
         """Computes a view of addresses once for this session, with whom each address means beside it.
@@ -226,8 +228,9 @@ class DuckDB:
         names = ", ".join(quoted(column.name) for column in columns)
         ids = ", ".join(f"{quoted(column.name)}: {place}" for place, column in enumerate(columns, start=1))
         durable.folder(folder.parent)
+        here = self._temporary / f"new-{secrets.token_hex(8)}" if s3.is_remote(folder) else folder
         written = self._execute(
-            f"copy (select {names} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "
+            f"copy (select {names} from ({sql})) to {literal(str(here))} (format parquet, compression zstd, "
             f"compression_level 1, per_thread_output true, row_groups_per_file {file_rows(of) // _GROUP}, "
             f"field_ids {{{ids}}}, return_stats true)"
         ).fetchall()
@@ -238,9 +241,18 @@ class DuckDB:
                 continue
             durable.sync(Path(path))
             files.append(_data_file(path, rows, size, statistics, columns))
+        if here != folder:
+            return self._sent(files, here, folder)
         durable.sync(folder)
         durable.sync(folder.parent)
         return tuple(files)
+
+    def _sent(self, files: Sequence[DataFile], here: Path, folder: Path) -> tuple[DataFile, ...]:
+        """Moves files that were written on this machine into a folder of a bucket."""
+        targets = [folder / Path(file.path).name for file in files]
+        s3.upload((Path(file.path), target) for file, target in zip(files, targets, strict=True))
+        shutil.rmtree(here, ignore_errors=True)
+        return tuple(replace(file, path=str(target)) for file, target in zip(files, targets, strict=True))
 
     def _check(self, table: str, sql: str) -> None:
         found = {name: kind for name, kind, *_ in self._execute(f"describe {sql}").fetchall()}
@@ -255,8 +267,18 @@ class DuckDB:
             )
 
     def _execute(self, sql: str, parameters: Sequence[str] = ()) -> DuckDBPyConnection:
+        # as a list of files begins; in a text of somebody's the quote would be doubled
+        if not self._remote and _OBJECTS in sql:
+            self._reach()
         with _failures():
             return self.connection.execute(sql, parameters)
+
+    def _reach(self) -> None:
+        """Has the session read objects of S3."""
+        self._remote = True
+        with _failures():
+            for statement in s3.engine_statements():
+                self.connection.execute(statement)
 
     def _batches(self, result: DuckDBPyConnection) -> Iterator[list[tuple[Any, ...]]]:
         while True:

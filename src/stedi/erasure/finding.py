@@ -7,12 +7,12 @@ records at first, and by the marks of the tombstones where an erasure is resumed
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from stedi import tables
+from stedi import durable, s3, tables
 from stedi.catalog import Catalog, TableState, checksums
+from stedi.catalog.entries import sizes
 from stedi.catalog.mentions import Mentions, mentions
 from stedi.catalog.snapshots import local_path
 from stedi.engines.duckdb import DuckDB, literal, path_literal, quoted, scan
@@ -60,7 +60,7 @@ class Whereabouts:
         found = pending.found
         stood = found.taints("customers_landing") if found else frozenset[str]()
         current = {file.path: file for file in catalog.files(self.states["customers_landing"])}
-        evidence = [DataFile(path, 0, 0) for path in sorted(stood - current.keys()) if os.path.exists(path)]
+        evidence = [DataFile(path, 0, 0) for path in sorted(stood - current.keys()) if s3.at(path).is_file()]
         engine.bind("records", [*current.values(), *evidence], table="customers_landing")
         self._addresses()
         self.tombstones = self._devices_known(found.tombstones) if found else self._devices(pending.started)
@@ -255,7 +255,7 @@ class Whereabouts:
             Of each that holds something, by delivered file in landing tables: path, SHA-256 of the delivered file, rows
             of theirs, and rows of others that mention them.
         """
-        files = [path for path in self.mentions[name].live if os.path.exists(path)]
+        files = [path for path, size in sizes(self.mentions[name].live).items() if size is not None]
         if not files:
             return []
         theirs = THEIRS.get(name, "false")
@@ -325,8 +325,8 @@ def _batched(records: Iterable[tuple[str, int, bytes]], size: int) -> Iterator[l
 
 
 def _refuse_elsewhere(state: TableState, folder: Path) -> None:
-    location = os.path.realpath(local_path(state.location))
-    if location != os.path.realpath(folder):
+    location = durable.real(local_path(state.location))
+    if location != durable.real(folder):
         raise LakeError(
             f"table {state.name}: expected its files in {folder}, found them in {location}: the lake was copied or "
             "moved, and its original's files must stay; nothing was erased. See docs/operations.md on recovery"

@@ -7,14 +7,13 @@ customers' records go last of all, since a resumed erasure reads from them whom 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from stedi import durable, leftovers
+from stedi import durable, leftovers, s3
 from stedi.catalog import Catalog, Snapshot
 from stedi.catalog.mentions import mentions
 from stedi.catalog.unused import unused
@@ -82,7 +81,7 @@ class Forgetting:
         if not leaving and not rewritten and lineage in ({}, _properties(current)):
             return
         folder = self._catalog.folder(name) / "data" / self._run
-        shutil.rmtree(folder, ignore_errors=True)
+        durable.remove_tree(folder)
         added: tuple[DataFile, ...] = ()
         if leaving or rewritten:
             self._engine.bind("leaving", leaving, table=name)
@@ -188,7 +187,7 @@ def sweep(catalog: Catalog, keeping: frozenset[str]) -> int:
         state, folder = catalog.table(name), catalog.folder(name)
         # older metadata tell of snapshots that are gone
         state = replace(state, metadata=state.metadata[-1:])
-        stay = {os.path.realpath(path) for path in keeping}
+        stay = {durable.real(path) for path in keeping}
         gone = [
             file.path
             for file in unused(state, folder, before=float("inf"), seen=float("inf"))
@@ -203,7 +202,7 @@ def sweep(catalog: Catalog, keeping: frozenset[str]) -> int:
 
 def remove(catalog: Catalog, paths: Iterable[str]) -> None:
     """Removes files of the customers' records, the last to go."""
-    listed = [Path(path) for path in paths]
+    listed = [s3.at(path) for path in paths]
     _unlink(listed)
     if listed:
         catalog.prune("customers_landing")
@@ -214,13 +213,13 @@ def clear(root: Path, *, besides: str) -> frozenset[Path]:
 
     Args:
         root: The lake's folder.
-        besides: The name of the folder in `tmp` that the caller works in.
+        besides: The name of the scratch folder that the caller works in.
 
     Returns:
         Folders in which queries are at work, which go with them.
     """
     held = set()
-    for entry in [*(root / "tmp").glob("*"), *root.glob(".*.partial"), *(root / RECEIPTS).glob(".*.partial")]:
+    for entry in [*durable.scratch(root).glob("*"), *root.glob(".*.partial"), *(root / RECEIPTS).glob(".*.partial")]:
         if entry.name == besides:
             continue
         if entry.is_dir() and not entry.is_symlink():
@@ -234,10 +233,9 @@ def clear(root: Path, *, besides: str) -> frozenset[Path]:
 
 
 def _unlink(paths: Iterable[Path]) -> None:
-    folders = set()
-    for path in paths:
-        path.unlink(missing_ok=True)
-        folders.add(path.parent)
+    listed = list(paths)
+    durable.remove_all(listed)
+    folders = {path.parent for path in listed if not s3.is_remote(path)}
     for folder in folders:
         if folder.is_dir():
             durable.sync(folder)

@@ -123,7 +123,7 @@ class Quarantine:
             tombstones.refuse_unfinished(self._root)
             journal.finish(self._catalog, self._root / "pending")
             batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
-            folder = self._root / "tmp" / "landing" / batch
+            folder = durable.scratch(self._root) / "landing" / batch
             folder.mkdir(parents=True)
             self._journalled = False
             try:
@@ -132,7 +132,7 @@ class Quarantine:
                 shutil.rmtree(folder, ignore_errors=True)
                 if not self._journalled and not journal.place(self._root / "pending", batch).exists():
                     for table in (name for name, zone in ZONES.items() if zone == "landing"):
-                        shutil.rmtree(self._catalog.folder(table) / "data" / batch, ignore_errors=True)
+                        durable.remove_tree(self._catalog.folder(table) / "data" / batch)
 
     def _replay(self, batch: str, folder: Path) -> tuple[int, int]:
         lines = {feed: folder / f"{feed}.json" for feed in CONTRACTS}
@@ -182,7 +182,7 @@ class Quarantine:
     def _engine(self) -> DuckDB:
         config = self._config
         engine = DuckDB(
-            memory=config.engine_memory, threads=config.threads, temporary=self._root / "tmp" / "quarantine"
+            memory=config.engine_memory, threads=config.threads, temporary=durable.scratch(self._root) / "quarantine"
         )
         engine.bind("quarantine", self._catalog.files(self._catalog.table("quarantine")))
         return engine

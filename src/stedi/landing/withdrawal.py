@@ -105,7 +105,7 @@ def withdraw(
         journal.finish(catalog, root / "pending")
         now = int(time.time() * 1000) if now is None else now
         batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
-        folder = root / "tmp" / "landing" / batch
+        folder = durable.scratch(root) / "landing" / batch
         folder.mkdir(parents=True)
         journalled = False
         try:
@@ -124,7 +124,7 @@ def withdraw(
             shutil.rmtree(folder, ignore_errors=True)
             if not journalled and not journal.place(root / "pending", batch).exists():
                 for table in (CUSTOMER.table, "landed_files"):
-                    shutil.rmtree(catalog.folder(table) / "data" / batch, ignore_errors=True)
+                    durable.remove_tree(catalog.folder(table) / "data" / batch)
     return Withdrawal(len(wanted), landed, unknown, len(wanted) - landed - gone, gone)
 
 

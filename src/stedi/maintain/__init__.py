@@ -8,7 +8,6 @@ come first and unlinking last, so what dies on the way leaves whole tables, and 
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import stat
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from stedi import durable, leftovers
+from stedi import durable, leftovers, s3
 from stedi.catalog import Catalog, TableState, checksums
 from stedi.catalog.snapshots import manifests
 from stedi.catalog.unused import Unused, unused
@@ -104,8 +103,7 @@ class _Run:
             state = catalog.table(name)
         now = time.time()
         removed = unused(state, catalog.folder(name), before=now - self._grace, seen=now - self._grace)
-        for file in removed:
-            file.path.unlink(missing_ok=True)
+        durable.remove_all(file.path for file in removed)
         folder = catalog.folder(name)
         if not all((folder / known).exists() for known in checksums.recorded(folder)):
             catalog.prune(name)
@@ -124,7 +122,7 @@ class _Run:
         removed = unused(state, self._catalog.folder(name), before=before, seen=before, without=without)
         stay = {file.path for file in self._catalog.files(state)} - {file.path for file in compaction.leaving}
         stay |= journal.named(self._root / "pending")
-        stay = {os.path.realpath(path) for path in stay}
+        stay = {durable.real(path) for path in stay}
         return _outcome(name, compaction, expired, [file for file in removed if str(file.path) not in stay])
 
     def temporary(self) -> dict[Path, Removed]:
@@ -132,7 +130,7 @@ class _Run:
         before = time.time() - self._grace
         found = {}
         partial = (entry for entry in _entries(self._root) if entry.suffix == ".partial")
-        for entry in [*_entries(self._root / "tmp"), *partial]:
+        for entry in [*_entries(durable.scratch(self._root)), *partial]:
             with suppress(FileNotFoundError):  # its command has just ended, and removed it
                 folder = entry.is_dir() and not entry.is_symlink()
                 states = {path: path.lstat() for path in ([entry, *entry.rglob("*")] if folder else [entry])}
@@ -150,7 +148,7 @@ class _Run:
         """Writes a file for each group and commits all of them in one snapshot."""
         catalog, current = self._catalog, self._catalog.table(name).current
         assert current is not None, "a table with files has a snapshot"
-        folder, temporary = catalog.folder(name) / "data" / self.run, self._root / "tmp" / self.run
+        folder, temporary = catalog.folder(name) / "data" / self.run, durable.scratch(self._root) / self.run
         leaving = [file.path for file in compaction.leaving]
         # a flipped bit must not be written anew, under a checksum that says that all is well
         checksums.check(catalog.folder(name), leaving)
@@ -180,7 +178,7 @@ class _Run:
             # a failed clean-up must not hide why it failed; what it leaves is removed later
             with suppress(Exception):
                 if not any(s.summary.get("stedi.maintained") == self.run for s in catalog.table(name).snapshots):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    durable.remove_tree(folder)
             raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -251,6 +249,8 @@ def _remove(path: Path) -> None:
 
 def _prune(folder: Path) -> None:
     """Removes the folders below a folder that hold nothing."""
+    if s3.is_remote(folder):
+        return
     for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
         with suppress(OSError):  # it holds something
             path.rmdir()

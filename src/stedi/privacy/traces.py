@@ -19,6 +19,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stedi import durable, s3
 from stedi.engines.duckdb import DuckDB, path_literal, quoted
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key, normalise
@@ -158,10 +159,11 @@ def search(
         name = str(path.relative_to(root))
         return "a file named after them" if traces.names_file(name, data=False) else name
 
-    for path in _files(root, held):
+    for entry in durable.entries(root, held):
+        path = entry.path
         if path in without:
             continue
-        done.bytes += path.lstat().st_size
+        done.bytes += entry.size
         kind = _kind(path)
         done.files[kind] = done.files.get(kind, 0) + 1
         if kind == "parquet":
@@ -177,12 +179,6 @@ def search(
     return done
 
 
-def _files(root: Path, held: Collection[Path]) -> Iterator[Path]:
-    for where, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if Path(where, name) not in held)
-        yield from (Path(where, name) for name in sorted(names))
-
-
 def _table(root: Path, path: Path) -> Path:
     """Returns the folder whose Parquet files have the same columns as this one, as far as its place tells."""
     parts = path.relative_to(root).parts
@@ -192,8 +188,11 @@ def _table(root: Path, path: Path) -> Path:
 def _kind(path: Path) -> str:
     if path.is_symlink():
         return "link"
-    with open(path, "rb") as stream:
-        head = stream.read(16)
+    if s3.is_remote(path):
+        head = s3.start(path, 16)
+    else:
+        with open(path, "rb") as stream:
+            head = stream.read(16)
     known = {b"PAR1": "parquet", b"Obj\x01": "avro", b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
     if head.startswith(b"SQLite format 3\0"):
         return "sqlite"
@@ -210,7 +209,7 @@ def _texts(path: Path, kind: str) -> Iterator[str]:
         if kind == "avro":
             import fastavro
 
-            with open(path, "rb") as stream:
+            with path.open("rb") as stream:
                 reader = fastavro.reader(stream)
                 yield json.dumps(reader.metadata)
                 for record in reader:
@@ -219,12 +218,12 @@ def _texts(path: Path, kind: str) -> Iterator[str]:
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
                 yield from connection.iterdump()
         elif kind == "gzip":
-            with gzip.open(path) as decoded:
+            with path.open("rb") as stream, gzip.open(stream) as decoded:
                 yield from _pieces(decoded.read())
         elif kind == "zstd":
             import zstandard
 
-            with open(path, "rb") as stream:
+            with path.open("rb") as stream:
                 yield from _pieces(zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True).read())
 
 

@@ -1,0 +1,244 @@
+"""The tables of a lake in a bucket: in the Glue Data Catalog, or in any other that PyIceberg reaches.
+
+PyIceberg's own configuration of a catalog named `stedi` says which (`PYICEBERG_CATALOG__STEDI__TYPE`, or
+`.pyiceberg.yaml`); without one it is Glue, region, keys and endpoint as every AWS tool finds them. Glue is asked
+directly for what to read, since importing PyIceberg takes longer than the answer.
+
+A commit can be made and its answer lost. So an error is not believed before the table was looked at: what a commit
+was to change tells whether it was made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from stedi import s3
+from stedi.catalog.pointers import NAME
+from stedi.errors import LakeError, MissingExtra
+from stedi.tables import NAMESPACE, ZONES
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import CommitTableResponse, Table
+    from pyiceberg.table.metadata import TableMetadata
+    from pyiceberg.table.update import TableRequirement, TableUpdate
+
+_VARIABLE = f"PYICEBERG_CATALOG__{NAME.upper()}__"
+_FILE = ".pyiceberg.yaml"
+
+
+class Remote:
+    """The entries of one lake in such a catalog, and the commits to its tables.
+
+    Args:
+        root: The lake's prefix.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __str__(self) -> str:
+        return f"database {NAMESPACE}"
+
+    def listed(self) -> dict[str, str]:
+        """Returns the location of each table's current metadata file, by the table's name.
+
+        Raises:
+            LakeError: The catalog cannot be reached, or its tables are another lake's.
+        """
+        with self._answering():
+            found = self._of_glue() if self._glue is not None else self._of_any()
+        for name, location in found.items():
+            if not location.startswith(f"{self._root}/"):
+                raise LakeError(
+                    f"{self._root}: expected the tables of this lake in the catalog's database {NAMESPACE}, found "
+                    f"{name} of another lake; configure a catalog for each lake"
+                )
+        return {name: found[name] for name in ZONES if name in found}
+
+    def enter(self, locations: Mapping[str, str]) -> None:
+        """Enters tables by the locations of their metadata files, those that are not there."""
+        from pyiceberg.exceptions import TableAlreadyExistsError
+
+        with self._answering():
+            self._catalog.create_namespace_if_not_exists(NAMESPACE)
+            for table, location in locations.items():
+                try:
+                    self._catalog.register_table((NAMESPACE, table), location)
+                except TableAlreadyExistsError:
+                    if self.listed().get(table) != location:  # or it was entered, and the answer lost
+                        raise
+
+    def drop(self, table: str) -> None:
+        """Removes a table's entry, not its files."""
+        with self._answering():
+            self._catalog.drop_table((NAMESPACE, table))
+
+    def warm(self) -> None:
+        """Imports what a commit needs."""
+        _ = self._catalog
+
+    def load_table(self, identifier: str | tuple[str, ...]) -> Table:
+        """Returns a table to change, of the lake's namespace."""
+        from pyiceberg.table import Table
+
+        from stedi.catalog.files import LakeFileIO
+
+        name = identifier if isinstance(identifier, str) else identifier[-1]
+        with self._answering():
+            found = self._catalog.load_table((NAMESPACE, name))
+        return Table((NAMESPACE, name), found.metadata, found.metadata_location, LakeFileIO(), cast("Catalog", self))
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        """Commits updates, none of whose times is before those of the table.
+
+        Raises:
+            CommitFailedException: A requirement is not met, or another program came first.
+            LakeError: The catalog cannot be reached.
+        """
+        from pyiceberg.exceptions import CommitFailedException, ValidationException
+        from pyiceberg.table import CommitTableResponse
+
+        changes = tuple(_later(update, table.metadata) for update in updates)
+        try:
+            return self._catalog.commit_table(table, requirements, changes)
+        except Exception as error:
+            found = self.load_table(table.name())
+            if _made(changes, found.metadata):
+                return CommitTableResponse.model_construct(
+                    metadata=found.metadata, metadata_location=found.metadata_location
+                )
+            if isinstance(error, CommitFailedException | ValidationException):
+                raise
+            with self._answering():
+                raise
+
+    def note(self) -> None:
+        """Does nothing: this catalog is nobody's file that could be put back to what it was yesterday."""
+
+    @staticmethod
+    def _delete_old_metadata(*_: object) -> None:
+        """Leaves old metadata to `maintain`; PyIceberg asks after each commit."""
+
+    @cached_property
+    def _catalog(self) -> Catalog:
+        try:
+            from pyiceberg.catalog import load_catalog
+
+            properties = {"py-io-impl": "stedi.catalog.files.LakeFileIO"}
+            return load_catalog(NAME, **properties) if _configured() else load_catalog(NAME, type="glue", **properties)
+        except ImportError as error:
+            raise MissingExtra(
+                f"the catalog of a lake in a bucket needs {error.name}, found none: pip install 'stedi[aws]'"
+            ) from None
+
+    @cached_property
+    def _glue(self) -> Any:
+        """The Glue client, or None where PyIceberg's configuration names a catalog."""
+        if _configured():
+            return None
+        s3.client()  # says what is missing
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client("glue", config=Config(retries={"mode": "standard", "max_attempts": 8}))
+
+    def _of_glue(self) -> dict[str, str]:
+        found = {}
+        try:
+            for page in self._glue.get_paginator("get_tables").paginate(DatabaseName=NAMESPACE):
+                for table in page["TableList"]:
+                    location = table.get("Parameters", {}).get("metadata_location")
+                    if location and table["Name"] in ZONES:
+                        found[table["Name"]] = location
+        except self._glue.exceptions.EntityNotFoundException:
+            pass
+        return found
+
+    def _of_any(self) -> dict[str, str]:
+        from pyiceberg.exceptions import NoSuchNamespaceError
+
+        try:
+            names = [name[-1] for name in self._catalog.list_tables(NAMESPACE) if name[-1] in ZONES]
+        except NoSuchNamespaceError:
+            return {}
+        loaded = s3.each(lambda name: self._catalog.load_table((NAMESPACE, name)).metadata_location, names)
+        return dict(loaded)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Turns what the catalog refuses into one clear line."""
+        from stedi.errors import StediError
+
+        try:
+            yield
+        except (StediError, OSError):
+            raise
+        except Exception as error:
+            response = getattr(error, "response", None)
+            code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+            raise LakeError(
+                f"{self._root}: expected an answer of the catalog ({self}), found {code or type(error).__name__}; the "
+                "tables are as they were or as they should be: run the command again, and see that you may use it"
+            ) from error
+
+
+def _configured() -> bool:
+    """Says whether PyIceberg's configuration may name a catalog of this name."""
+    places = [os.environ.get("PYICEBERG_HOME"), Path.home(), Path.cwd()]
+    return any(name.upper().startswith(_VARIABLE) for name in os.environ) or any(
+        Path(place, _FILE).is_file() for place in places if place
+    )
+
+
+def _later(update: TableUpdate, base: TableMetadata) -> TableUpdate:
+    """Returns an update whose snapshot, if it adds one, is later than all that the table has, whatever the clock says.
+
+    Iceberg's readers refuse metadata whose times run backwards by more than a minute.
+    """
+    from pyiceberg.table.update import AddSnapshotUpdate
+
+    if not isinstance(update, AddSnapshotUpdate):
+        return update
+    least = max([base.last_updated_ms, *(entry.timestamp_ms for entry in base.snapshot_log)]) + 1
+    snapshot = update.snapshot
+    at = max(snapshot.timestamp_ms, least)
+    return update.model_copy(update={"snapshot": snapshot.model_copy(update={"timestamp_ms": at})})
+
+
+def _made(updates: tuple[TableUpdate, ...], metadata: TableMetadata) -> bool:
+    """Says whether a table shows what updates, as the lake makes them, were to change."""
+    from pyiceberg.table.update import (
+        AddSnapshotUpdate,
+        RemoveSnapshotRefUpdate,
+        RemoveSnapshotsUpdate,
+        SetSnapshotRefUpdate,
+    )
+
+    known = {snapshot.snapshot_id for snapshot in metadata.snapshots}
+    refs = {name: ref.snapshot_id for name, ref in metadata.refs.items()}
+    published = {entry.snapshot_id for entry in metadata.snapshot_log}
+    heads = {update.ref_name: update.snapshot_id for update in updates if isinstance(update, SetSnapshotRefUpdate)}
+    # others may have moved `main` since
+    if any(refs.get(name) != head and (name != "main" or head not in published) for name, head in heads.items()):
+        return False
+    for update in updates:
+        match update:
+            case AddSnapshotUpdate():
+                shown = update.snapshot.snapshot_id in known
+            case RemoveSnapshotsUpdate():
+                shown = known.isdisjoint(update.snapshot_ids)
+            case RemoveSnapshotRefUpdate():
+                shown = update.ref_name not in refs
+            case _:
+                shown = isinstance(update, SetSnapshotRefUpdate)
+        if not shown:
+            return False
+    return bool(updates)
