@@ -119,6 +119,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command("build", commands.build, "builds what has changed")
     sub.add_argument("--dry-run", action="store_true", help="only show what would be done, and why")
     sub.add_argument("--full", action="store_true", help="rebuild everything")
+    sub.add_argument(
+        "--engine", choices=("duckdb", "spark"), default="duckdb", help="what computes the tables (duckdb); same rows"
+    )
     sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
 
     sub = command("audit", upkeep.audit, "proves the rules of consent over the tables, and that files are as written")

@@ -132,7 +132,12 @@ def build(options: argparse.Namespace) -> int:
         _show_plan(lake.plan(full=options.full), as_json=wants_json(options))
         return 0
     progress = terminal.Progress()
-    built = lake.build(full=options.full, wait=options.wait, progress=lambda line: progress(line, None))
+    built = lake.build(
+        full=options.full,
+        wait=options.wait,
+        engine=options.engine,
+        progress=lambda line: progress(line, None),
+    )
     progress.close()
     if wants_json(options):
         terminal.document(build_json(built))

@@ -23,6 +23,7 @@ from stedi import durable, leftovers, making, moments, s3, tables
 from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings, Role
+from stedi.engines import Name
 from stedi.errors import KeyRefused, LakeError, QueryRefused, UsageError
 from stedi.privacy import handover, pseudonyms, receipts, secret, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -196,7 +197,12 @@ class Lake:
         return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
 
     def build(
-        self, *, full: bool = False, wait: bool = False, progress: building.Progress = lambda line: None
+        self,
+        *,
+        full: bool = False,
+        wait: bool = False,
+        engine: Name = "duckdb",
+        progress: building.Progress = lambda line: None,
     ) -> Build:
         """Brings every table below landing up to date.
 
@@ -204,6 +210,7 @@ class Lake:
             full: Rebuild everything, whatever has changed.
             wait: Wait for another build that is running, rather than leave; for maintenance, which holds a table
                 for moments, it waits in any case.
+            engine: What computes the tables: DuckDB on this machine, or Spark; builds by both may follow each other.
             progress: Told each stage of the work.
 
         Returns:
@@ -226,7 +233,9 @@ class Lake:
             self._finish_landings()
             grace = self.config.grace_hours * 3600
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
-            return building.build(self.catalog, self.config, key, self.root, full=full, progress=progress)
+            return building.build(
+                self.catalog, self.config, key, self.root, full=full, progress=progress, engine=engine
+            )
 
     def plan(self, *, full: bool = False) -> Plan:
         """Returns what `build` would do to each table, why, and which customers would come and go; changes nothing.

@@ -45,18 +45,23 @@ _LOCAL = {
 
 
 def session(
-    lake: str | Path | None = None, *, master: str = "local[*]", options: Mapping[str, str] | None = None
+    lake: str | Path | None = None,
+    *,
+    master: str = "local[*]",
+    options: Mapping[str, str] | None = None,
+    with_s3: bool = False,
 ) -> SparkSession:
     """Returns a session of the running Spark, or of one that is started; sessions of several lakes do not meet.
 
     Temporary views and settings are the session's own. `DataFrame.mapInArrow` asks for pandas, which nothing here
-    needs: see `stedi.engines.spark.arrow`. A landing table has a column `_file`, a name that Iceberg reserves: Spark
-    refuses to read it through a catalog, so the engine reads pinned files instead (`SparkEngine.bind`).
+    needs: see `mapped`. A landing table has a column `_file`, a name that Iceberg reserves: Spark refuses to read it
+    through a catalog, so the engine reads pinned files instead (`SparkEngine.bind`).
 
     Args:
         lake: The lake's folder, or `s3://bucket/prefix`; its tables are then `stedi.stedi.<table>`.
         master: Where Spark runs, if it is started here.
         options: Further settings of Spark; those that Spark reads only when it starts count only then.
+        with_s3: Whether it has to read and write objects of S3, if it is started here, whatever the lake is.
 
     Raises:
         MissingExtra: There is no Java, no PySpark, or no jar of Iceberg.
@@ -71,7 +76,7 @@ def session(
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
         logging.getLogger(name).disabled = True
     if SparkSession.getActiveSession() is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
-        settings = {**_LOCAL, **settings, **_started(master, lake)}
+        settings = {**_LOCAL, **settings, **_started(master, with_s3 or _on_s3(lake))}
     builder = SparkSession.builder.appName("stedi")
     for name, value in settings.items():
         builder = builder.config(name, value)
@@ -121,13 +126,18 @@ def catalog_settings(lake: str | Path) -> dict[str, str]:
         "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
         "warehouse": str(lake).rstrip("/"),
     }
-    # the SDK for Java of Iceberg's bundle is told by settings; emulators serve one host, not one a bucket
+    return settings | file_settings()
+
+
+def file_settings() -> dict[str, str]:
+    """Returns what a catalog is told of where S3 and Glue are; the SDK for Java does not read it from all variables."""
+    settings = {}
     everywhere = os.environ.get("AWS_ENDPOINT_URL")
     for service, setting in (("S3", "s3.endpoint"), ("GLUE", "glue.endpoint")):
         endpoint = os.environ.get(f"AWS_ENDPOINT_URL_{service}", everywhere)
         if endpoint:
             settings[setting] = endpoint
-    if "s3.endpoint" in settings:
+    if "s3.endpoint" in settings:  # emulators serve one host, not one a bucket
         settings["s3.path-style-access"] = "true"
     return settings
 
@@ -162,7 +172,7 @@ def _on_s3(lake: str | Path | None) -> bool:
     return lake is not None and str(lake).startswith(("s3://", "s3a://"))
 
 
-def _started(master: str, lake: str | Path | None) -> dict[str, str]:
+def _started(master: str, with_s3: bool) -> dict[str, str]:
     """Returns what a Spark is started with here."""
     home = os.environ.get("JAVA_HOME")
     if not (Path(home, "bin/java").is_file() if home else shutil.which("java")):
@@ -176,7 +186,7 @@ def _started(master: str, lake: str | Path | None) -> dict[str, str]:
     quiet = Path(__file__).with_name("log4j2.properties")
     settings = {"spark.master": master, "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={quiet}"}
     found = jars(ICEBERG, SQLITE)
-    if found is not None and _on_s3(lake) and JARS not in os.environ:
+    if found is not None and with_s3 and JARS not in os.environ:
         aws = jars(AWS)
         found = None if aws is None else (*found, *aws)
     if found:
