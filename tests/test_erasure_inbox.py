@@ -95,7 +95,7 @@ def test_the_others_records_stay_byte_for_byte(found: list[str], shape: str, end
     path.write_bytes(PACKED[ending](text))
     path.chmod(0o640)
     before, whole = path.read_bytes(), framed(text)
-    done, failed = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake")
+    done, failed = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
     assert not failed
     assert path.read_bytes() == before, "nothing takes a file's place before the ledger knows it"
     inbox.replace(done)
@@ -123,7 +123,7 @@ def test_an_array_stays_an_array(folder: Path) -> None:
         f"[\n  {mine},\n  {mine}\n]\n": "[\n  \n]\n",
     }.items():
         path.write_text(text)
-        inbox.replace(inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake")[0])
+        inbox.replace(inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")[0])
         assert json.loads(path.read_text()) == json.loads(left)
     path.unlink()
 
@@ -132,7 +132,9 @@ def test_the_same_file_is_written_the_same_again(folder: Path) -> None:
     for ending, pack in PACKED.items():
         path = folder / f"step_trainer.json{ending}"
         path.write_bytes(pack("\n".join(map(json.dumps, [*THEIRS, *OTHERS])).encode()))
-        first, second = (inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake")[0][0] for _ in range(2))
+        first, second = (
+            inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")[0][0] for _ in range(2)
+        )
         assert first == second
         inbox.discard([second])
         path.unlink()
@@ -142,7 +144,7 @@ def test_what_cannot_be_read_to_its_end_is_named_and_stays(folder: Path) -> None
     path = folder / f"customer {ANA}.json.gz"
     path.write_bytes(gzip.compress(json.dumps(THEIRS[1]).encode())[:-9])
     before = path.read_bytes()
-    done, [failed] = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake")
+    done, [failed] = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
     assert done == []
     assert failed.name.startswith("customer-")
     assert ANA not in failed.name
@@ -154,7 +156,7 @@ def test_a_record_of_somebody_else_that_mentions_them_is_named_and_stays(folder:
     path = folder / "customer.json"
     mine, other = json.dumps(THEIRS[1]), json.dumps({**OTHERS[1], "friend": ANA})
     path.write_text(f"{mine}\n{other}\n")
-    done, [left] = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake")
+    done, [left] = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
     inbox.replace(done)
     assert (path.read_text(), left.name) == (f"{other}\n", path.name)
     path.unlink()

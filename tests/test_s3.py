@@ -331,6 +331,17 @@ def test_an_upload_or_a_download_that_fails_leaves_nothing(root: Path, tmp_path:
     assert not (tmp_path / "b").exists()
 
 
+def test_a_download_is_of_the_content_that_is_meant_or_none(root: Path, tmp_path: Path) -> None:
+    s3.write(root / "a", b"listed")
+    tag = next(s3.listing(root)).tag
+    s3.download(root / "a", tmp_path / "same", tag=tag)
+    s3.write(root / "a", b"changed")
+    with pytest.raises(FileExistsError, match="somebody else has written it"):
+        s3.download(root / "a", tmp_path / "other", tag=tag)
+    assert (tmp_path / "same").read_bytes() == b"listed"
+    assert not (tmp_path / "other").exists()
+
+
 # removing
 
 

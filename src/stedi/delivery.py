@@ -30,7 +30,9 @@ FOREIGN = (
 ARCHIVES = (".7z", ".br", ".bz2", ".lz4", ".rar", ".tar", ".tar.gz", ".tar.zst", ".tgz", ".xz", ".zip")
 """Endings of files that may hold records but are not unpacked; passing one over is a failure."""
 
-_HIDDEN = (".", "_")
+ARCHIVED = "an archive or a compression that is not read: unpack it, or use gzip or zstd"
+
+HIDDEN = (".", "_")
 """What a name begins with that no folder delivers and no wildcard matches."""
 
 _FEED_NAMES = (
@@ -57,11 +59,13 @@ class Delivered:
         path: Where to open it; never a link itself.
         name: How the caller knows it: its path from the parent of the argument that led to it, printable.
         feed: The feed that the call, the file's name or the nearest folder tells, or None.
+        tag: Of an object of S3, its mark of the content that is meant.
     """
 
     path: Path
     name: str
     feed: str | None
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,11 @@ class Fingerprint:
     mtime_ns: int
     inode: int
     device: int
+
+    def like(self, other: Fingerprint) -> bool:
+        """Says whether it is still the one, on whatever machine: two may number the same device differently."""
+        here = self.device != other.device or self.inode == other.inode
+        return here and (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
 
 def walk(
@@ -244,8 +253,8 @@ class _Journey:
             elif stat.S_ISDIR(found.st_mode):
                 root.found += not new
                 self.seen.add(_key(found))
-                pending += [os.path.join(path, name) for name in below if not name.startswith(_HIDDEN)]
-            elif stat.S_ISREG(found.st_mode) and not _is_foreign(path):
+                pending += [os.path.join(path, name) for name in below if not name.startswith(HIDDEN)]
+            elif stat.S_ISREG(found.st_mode) and not is_foreign(path):
                 yield from self._file(root, path, os.path.relpath(path, root.path), found)
             elif _key(found) not in self.passed:
                 self.passed.add(_key(found))
@@ -278,7 +287,7 @@ class _Journey:
                     why = f"a link to {_kind(found.st_mode)}"
             if why is not None:
                 yield Skipped(self._name(root, path), why, failed=False)
-            elif not _is_foreign(path):
+            elif not is_foreign(path):
                 yield from self._file(root, real, os.path.relpath(path, root.path), found)
 
     def _file(self, root: _Root, path: str, relative: str, found: os.stat_result) -> Iterator[Delivered | Skipped]:
@@ -288,11 +297,7 @@ class _Journey:
         self.seen.add(_key(found))
         name = printable(os.path.join(root.name, relative))
         if relative.lower().endswith(ARCHIVES):
-            yield Skipped(
-                name,
-                "an archive or a compression that is not read: unpack it, or use gzip or zstd",
-                failed=True,
-            )
+            yield Skipped(name, ARCHIVED, failed=True)
             return
         *folders, base = relative.split(os.sep)
         feed = self.feed or feed_of(base, (*root.folders, *folders))
@@ -329,12 +334,13 @@ def _entries(folder: str, pattern: str) -> list[os.DirEntry[str]]:
         found = list(os.scandir(folder))
     except OSError:
         return []
-    hidden = tuple(mark for mark in _HIDDEN if not pattern.startswith(mark))
+    hidden = tuple(mark for mark in HIDDEN if not pattern.startswith(mark))
     matching = [entry for entry in found if fnmatchcase(entry.name, pattern) and not entry.name.startswith(hidden)]
     return sorted(matching, key=lambda entry: entry.name)
 
 
-def _is_foreign(name: str) -> bool:
+def is_foreign(name: str) -> bool:
+    """Says whether a name has one of the endings `FOREIGN`."""
     return name.lower().removesuffix(".gz").removesuffix(".zst").endswith(FOREIGN)
 
 

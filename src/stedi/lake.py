@@ -24,7 +24,7 @@ from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings, Role
 from stedi.errors import KeyRefused, LakeError, QueryRefused, UsageError
-from stedi.privacy import handover, pseudonyms, receipts, tombstones
+from stedi.privacy import handover, pseudonyms, receipts, secret, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import DUCKDB_TYPES, ZONES
 
@@ -551,7 +551,8 @@ class Lake:
         """
         key = pseudonyms.from_environment()
         if key is None:
-            key = pseudonyms.from_file(Path(self.config.key_file or pseudonyms.default_file(self.config.lake_id)))
+            place = self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
+            key = secret.read(place) if secret.names(place) else pseudonyms.from_file(Path(place))
         if key.fingerprint != self.config.key_fingerprint:
             raise KeyRefused(
                 f"{self.root}: expected the pseudonym key with fingerprint "

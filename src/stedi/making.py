@@ -12,7 +12,7 @@ from stedi import durable, s3
 from stedi.catalog import Catalog
 from stedi.config import Config, Readings
 from stedi.errors import KeyRefused, UsageError
-from stedi.privacy import pseudonyms
+from stedi.privacy import pseudonyms, secret
 from stedi.privacy.pseudonyms import Key
 
 
@@ -22,7 +22,8 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
     Args:
         path: A folder that is empty or not there yet.
         readings: Which readings of a consenting customer are used (rule 4 of consent).
-        key_file: Where the key is, or is to be made; by default in the user's configuration folder.
+        key_file: Where the key is, or is to be made: a file, or `secretsmanager:NAME`; by default a file in the user's
+            configuration folder.
 
     Raises:
         UsageError: The folder holds something else, or a lake, or its path cannot be a table's location.
@@ -67,6 +68,9 @@ def _first_key(lake_id: str, root: Path, key_file: str | os.PathLike[str] | None
     if key is not None:
         return key, ""
     named = key_file or os.environ.get("STEDI_KEY_FILE")
+    if named and secret.names(str(named)):
+        place = str(named)
+        return (secret.read(place) if secret.exists(place) else secret.make(place)), place
     if named:
         path = Path(named).absolute()
         if path.resolve().is_relative_to(root.resolve()):

@@ -25,7 +25,7 @@ from stedi.catalog.unused import unused
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, KeyRefused
-from stedi.privacy import audit, handover, pseudonyms
+from stedi.privacy import audit, handover, pseudonyms, secret
 from stedi.privacy.audit import Claimants
 from stedi.privacy.handover import Handover
 from stedi.privacy.pseudonyms import Key
@@ -71,6 +71,9 @@ def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key,
     given = None if to else pseudonyms.from_environment(variable=pseudonyms.NEXT)
     if given is not None:
         found, file, made = given, settings.read(root / "lake.toml", {}).key_file, None
+    elif to and secret.names(str(to)):
+        file, made = str(to), None
+        found = secret.read(file) if secret.exists(file) else secret.make(file, key.every())
     else:
         usual = pseudonyms.default_file(config.lake_id)
         path = to.absolute() if to else usual.with_name(f"{usual.stem}-{secrets.token_hex(4)}{usual.suffix}")

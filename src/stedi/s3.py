@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -285,18 +286,32 @@ def _head(path: S3Path) -> dict[str, Any] | None:
 
 
 def _read(path: S3Path, **part: str) -> tuple[bytes, dict[str, Any]]:
-    """Returns an object's bytes and what S3 says of it; a body that breaks off is asked for anew."""
+    """Returns an object's bytes and what S3 says of it."""
+    body = io.BytesIO()
+    about = _copy(path, body, **part)
+    return body.getvalue(), about
+
+
+def _copy(path: S3Path, out: BinaryIO, **part: str) -> dict[str, Any]:
+    """Copies an object's bytes into an empty stream, and returns what S3 says of it.
+
+    A body that breaks off is asked for anew; a call that fails was repeated already.
+    """
     attempt = 0
     while True:
         with _answers(path):
             found = client().get_object(Bucket=path.bucket, Key=path.key, **part)
         try:
             with _answers(path):
-                return found["Body"].read(), found
+                for piece in found["Body"].iter_chunks(1 << 20):
+                    out.write(piece)
+                return cast(dict[str, Any], found)
         except OSError:
             attempt += 1
             if attempt == _ATTEMPTS:
                 raise
+            out.seek(0)
+            out.truncate()
             time.sleep(_pause(attempt))
 
 
@@ -393,13 +408,23 @@ def upload(pairs: Iterable[tuple[Path, Path]]) -> None:
             pass
 
 
-def download(path: Path, target: Path) -> None:
-    """Copies an object into a new local file that its owner alone may read; there is none if that fails."""
+def download(path: Path, target: Path, *, tag: str = "") -> None:
+    """Copies an object into a new local file that its owner alone may read; there is none if that fails.
+
+    Args:
+        path: The object.
+        target: The file.
+        tag: S3's mark of the content that is meant, if any other is not.
+
+    Raises:
+        FileExistsError: The object has another content by now, or the file is there.
+        FileNotFoundError: The object is gone.
+    """
     source = cast(S3Path, path)
+    condition = {"IfMatch": tag} if tag else {}
     with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out:
         try:
-            with _answers(source):
-                client().download_fileobj(source.bucket, source.key, out, Config=_transfer())
+            _copy(source, out, **condition)  # one stream for each file; files come side by side
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -493,21 +518,27 @@ def _stale(root: S3Path, keep: Callable[[str], bool]) -> tuple[list[dict[str, st
     """Returns the versions below a prefix that no reader sees, and the marks that say that something was deleted."""
     versions, marks = [], []
     with _answers(root):
-        for page in client().get_paginator("list_object_versions").paginate(Bucket=root.bucket, Prefix=root._prefix):
+        for page in client().get_paginator("list_object_versions").paginate(Bucket=root.bucket, Prefix=root.key):
             # a bucket without versions shows each object as one, `null`, that is the latest
             versions += [entry for entry in page.get("Versions", ()) if not entry["IsLatest"]]
             marks += page.get("DeleteMarkers", ())
 
     def told(entries: list[dict[str, str]]) -> list[dict[str, str]]:
-        return [{name: entry[name] for name in ("Key", "VersionId")} for entry in entries if not keep(entry["Key"])]
+        meant = [entry for entry in entries if _in(root, entry["Key"]) and not keep(entry["Key"])]
+        return [{name: entry[name] for name in ("Key", "VersionId")} for entry in meant]
 
     return told(versions), told(marks)
 
 
 def _uploads(root: S3Path) -> list[dict[str, str]]:
     with _answers(root):
-        pages = client().get_paginator("list_multipart_uploads").paginate(Bucket=root.bucket, Prefix=root._prefix)
-        return [upload_ for page in pages for upload_ in page.get("Uploads", ())]
+        pages = client().get_paginator("list_multipart_uploads").paginate(Bucket=root.bucket, Prefix=root.key)
+        return [upload_ for page in pages for upload_ in page.get("Uploads", ()) if _in(root, upload_["Key"])]
+
+
+def _in(root: S3Path, key: str) -> bool:
+    """Says whether a key is that of a location, or one below it."""
+    return key == root.key or key.startswith(root._prefix)
 
 
 class Lease:

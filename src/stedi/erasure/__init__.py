@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stedi import __version__, durable, s3
+from stedi import __version__, arrivals, durable, s3
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
@@ -96,7 +96,7 @@ def erase(
         if left is not None:
             done.append(_Erasure(catalog, config, root, key, left, progress).finish())
         if addresses:
-            places = tuple(str(Path(path).absolute()) for path in delivered)
+            places = tuple(str(s3.at(path).absolute()) for path in delivered)
             new = Pending(_run(), _now(now), _marks(key, addresses), places)
             done.append(_Erasure(catalog, config, root, key, new, progress).finish())
     return done
@@ -119,6 +119,7 @@ class _Erasure:
         found = self._found
         current = {file.path for file in self._catalog.files(self._catalog.table("customers_landing"))}
         forgetting.remove(self._catalog, found.taints("customers_landing") - current)
+        self._forget_versions()
         receipt = self._receipt()
         receipts.keep(self._root, receipt)
         pending.remove(self._root)
@@ -140,7 +141,9 @@ class _Erasure:
             frozenset(engine.rows("select serialNumber, moment from erased_moments")) if self._pending.inbox else ()
         )
         self._progress("rewrite delivered files", None) if self._pending.inbox else None
-        rewritten, failed = inbox.rewrite(self._pending.inbox, whereabouts.traces, frozenset(moments), root)
+        rewritten, failed = inbox.rewrite(
+            self._pending.inbox, whereabouts.traces, frozenset(moments), root, durable.scratch(root) / self._pending.run
+        )
         work = Forgetting(engine, catalog, whereabouts, self._pending, found)
         removed = {}
         for number, name in enumerate(ZONES):
@@ -151,6 +154,7 @@ class _Erasure:
         evidence = found.taints("customers_landing") - current
         self._progress("remove what nothing uses", None)
         forgetting.sweep(catalog, evidence)
+        arrivals.forget(root)
         catalog.vacuum()
         held = forgetting.clear(root, besides=self._pending.run)
         gone: dict[str, Any] = {"tables": removed, "mentions": found.mentioned}
@@ -172,6 +176,14 @@ class _Erasure:
             removed=gone,
             scanned={"files": dict(sorted(looked.files.items())), "bytes": looked.bytes, "queries": len(held)},
         )
+
+    def _forget_versions(self) -> None:
+        """Has the buckets forget what is gone: older versions, and uploads that never ended."""
+        places = [s3.at(place) for place in (str(self._root), *self._pending.inbox) if s3.is_remote(place)]
+        if places:
+            self._progress("forget older versions", None)
+            count = sum(s3.forget(arrivals.plain_part(place)) for place in places)
+            self._keep(scanned={**(self._pending.scanned or {}), "versions": count})
 
     @property
     def _found(self) -> Found:

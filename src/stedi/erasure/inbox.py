@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from stedi import delivery, durable, reader
+from stedi import arrivals, delivery, durable, reader, s3
 from stedi.delivery import Skipped
 from stedi.errors import UnreadableFile
 from stedi.privacy import tombstones
@@ -73,7 +73,7 @@ class _Cut:
 
 
 def rewrite(
-    paths: Sequence[str], traces: Traces, moments: frozenset[tuple[str, int]], root: Path
+    paths: Sequence[str], traces: Traces, moments: frozenset[tuple[str, int]], root: Path, temporary: Path
 ) -> tuple[list[Rewritten], list[Skipped]]:
     """Writes files anew beside those that hold records of the customers; `replace` puts them in their place.
 
@@ -82,6 +82,7 @@ def rewrite(
         traces: What identifies the customers.
         moments: Serial number and instant of readings that go though others claim the device.
         root: The lake's folder, from which nothing is taken.
+        temporary: A folder of this machine for copies of objects of S3; what was written anew stays there.
 
     Returns:
         The files, and those that somebody has to look at: what could not be read to its end stays as it is, and so does
@@ -90,29 +91,55 @@ def rewrite(
     judge = _Judge(traces, moments, frozenset(number for number, _ in moments))
     done: list[Rewritten] = []
     failed: list[Skipped] = []
-    for file in delivery.walk(paths, avoid=root):
+    for file, place in _delivered(paths, root, temporary):
         if isinstance(file, Skipped):
             name = "a file named after one of them" if traces.names_file(file.name) else file.name
             failed += [Skipped(name, file.why, file.failed)] if file.failed else []
             continue
         try:
-            found = _rewritten(file, judge)
+            found = _rewritten(file, place, judge)
             left = found is not None and _mentions(found, judge)
         except UnreadableFile as error:
-            failed.append(Skipped(_said(file, judge), str(error).removeprefix(f"{file.name}: "), failed=True))
+            failed.append(Skipped(_said(file, place, judge), str(error).removeprefix(f"{file.name}: "), failed=True))
             continue
+        finally:
+            if place != file.path:
+                file.path.unlink(missing_ok=True)
         if found is not None:
             done.append(found)
         if left:
             failed.append(
-                Skipped(_said(file, judge), "a record of somebody else in it mentions one of them", failed=True)
+                Skipped(_said(file, place, judge), "a record of somebody else in it mentions one of them", failed=True)
             )
     return done, failed
+
+
+def _delivered(
+    paths: Sequence[str], root: Path, temporary: Path
+) -> Iterator[tuple[delivery.Delivered | Skipped, Path]]:
+    """Yields each delivered file with its place: of an object of S3 there is a copy, one at a time."""
+    inside = s3.is_remote(root)
+    here = [path for path in paths if not s3.is_remote(path)]
+    for file in delivery.walk(here, avoid=None if inside else root):
+        yield file, file.path if isinstance(file, delivery.Delivered) else root
+    there = [s3.at(path) for path in paths if s3.is_remote(path)]
+    for number, arrival in enumerate(arrivals.walk(there, avoid=root if inside else None)):
+        if isinstance(arrival, Skipped):
+            yield arrival, root
+            continue
+        [(_, file)] = arrivals.fetch([arrival], temporary / f"delivered-{number}")
+        yield file, arrival.object.path
 
 
 def replace(files: Iterable[Rewritten]) -> None:
     """Puts the new files in the place of the old ones; each is there as it was or as it should be."""
     for file in files:
+        if s3.is_remote(file.path):
+            s3.upload([(file.new, file.to)])
+            if file.to != file.path:
+                s3.remove([file.path])
+            file.new.unlink(missing_ok=True)
+            continue
         os.replace(file.new, file.path)
         if file.to != file.path:
             os.replace(file.path, file.to)
@@ -154,15 +181,15 @@ class _Judge:
         return self.traces.found(as_text(raw))
 
 
-def _rewritten(file: delivery.Delivered, judge: _Judge) -> Rewritten | None:
-    """Writes a file anew if it has to be."""
+def _rewritten(file: delivery.Delivered, place: Path, judge: _Judge) -> Rewritten | None:
+    """Writes a file anew if it has to be, beside it; `place` is where it was delivered to."""
     for stale in file.path.parent.glob(f".{_escaped(file.path.name[:100])}.*.erasing"):
         stale.unlink()
-    name = _unnamed(file.path, judge)
+    name = _unnamed(place, judge)
     cuts: list[_Cut] = []
     if any(judge.suspects(text) for text in _texts(file)):
         cuts = list(_cuts(file, judge))
-    if not cuts and name == file.path.name:
+    if not cuts and name == place.name:
         return None
     before = (
         hashlib.sha256(file.path.read_bytes()).hexdigest() if file.path.stat().st_size < _PIECE else _digest(file.path)
@@ -184,7 +211,7 @@ def _rewritten(file: delivery.Delivered, judge: _Judge) -> Rewritten | None:
     known_as = name if judge.traces.names_file(file.name) else file.name
     size = new.stat().st_size
     records = sum(len(cut.records) for cut in cuts)
-    return Rewritten(file.path, new, file.path.with_name(name), known_as, feed, before, _digest(new), size, records)
+    return Rewritten(place, new, place.with_name(name), known_as, feed, before, _digest(new), size, records)
 
 
 def _mentions(file: Rewritten, judge: _Judge) -> bool:
@@ -192,9 +219,9 @@ def _mentions(file: Rewritten, judge: _Judge) -> bool:
     return any(map(judge.traces.found, _texts(delivery.Delivered(file.new, file.known_as, None))))
 
 
-def _said(file: delivery.Delivered, judge: _Judge) -> str:
+def _said(file: delivery.Delivered, place: Path, judge: _Judge) -> str:
     """Returns what a file is called where it is told of, which may not be by its name."""
-    return _unnamed(file.path, judge) if judge.traces.names_file(file.name) else file.name
+    return _unnamed(place, judge) if judge.traces.names_file(file.name) else file.name
 
 
 def _unnamed(path: Path, judge: _Judge) -> str:

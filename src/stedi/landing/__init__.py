@@ -2,7 +2,8 @@
 
 Every file is looked at once (`inspect`): one that was landed before is done, one that is clean goes to DuckDB's
 typed reader as it lies, any other is first rewritten by the record reader, in a process of its own, into clean
-lines and rejects beside them. What a batch of files brings is committed through a journal, ledger last.
+lines and rejects beside them. What a batch of files brings is committed through a journal, ledger last. With
+workers on other machines, `spreading` has them do all of it but the commit.
 """
 
 from __future__ import annotations
@@ -14,23 +15,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
-from stedi import delivery, durable, leftovers
+from stedi import arrivals, delivery, durable, leftovers, s3
+from stedi.arrivals import Arrival
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.delivery import Skipped
-from stedi.engines.duckdb import DuckDB, literal, nameable
-from stedi.errors import LandingError, UnreadableFile
-from stedi.landing import journal, rows
+from stedi.engines.duckdb import DuckDB, nameable
+from stedi.errors import UnreadableFile
+from stedi.landing import journal, rows, spreading, writing
 from stedi.landing.inspect import Inspected, inspect
+from stedi.landing.objects import Objects
 from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.rows import LandedFile
 from stedi.landing.sieve import Sieve
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
+from stedi.records import CONTRACTS
 from stedi.tables import ZONES, DataFile
+from stedi.workers import Workers
 
 __all__ = ["LandedFile", "Landing", "Progress", "land"]
 
@@ -85,6 +91,7 @@ def land(
     feed: str | None = None,
     progress: Progress = lambda what, share: None,
     key: Key | None = None,
+    workers: Workers | None = None,
 ) -> Landing:
     """Lands what is new among the files of these paths; afterwards landing them again adds nothing.
 
@@ -96,6 +103,7 @@ def land(
         feed: The feed of all of them; by default told by names, then by fields.
         progress: Told how far the work is.
         key: The lake's key, by which data of erased customers are told; without it nobody was erased.
+        workers: Who reads and writes, if it is not this process: they must reach the files and the lake by their paths.
 
     Raises:
         CommitConflict: Somebody outside this program keeps changing the landing tables.
@@ -111,11 +119,20 @@ def land(
         landed: list[LandedFile] = []
         skipped: list[Skipped] = []
         drift: dict[str, dict[str, int]] = {}
-        found = list(delivery.walk(paths, feed, avoid=root))
-        for batch in _batches(found, skipped):
-            run = _Batch(catalog, config, root, progress, sieve)
+        there = [path for path in paths if s3.is_remote(path)]
+        here = [path for path in paths if not s3.is_remote(path)]
+        inside = s3.is_remote(root)
+        found = list(delivery.walk(here, feed, avoid=None if inside else root))
+        objects = Objects(root, arrivals.walk(map(s3.at, there), feed, avoid=root if inside else None))
+        skipped += objects.skipped
+        landed += objects.known(catalog, partial(_session, config, durable.scratch(root) / "landing" / "known"))
+        for batch, fetched in (*((b, ()) for b in _batches(found, skipped)), *(((), b) for b in objects.batches())):
+            run = _Batch(catalog, config, root, progress, sieve, workers)
             try:
-                landed += run.land(batch)
+                copies = run.fetch(objects, fetched)
+                done = run.land([*batch, *copies])
+                objects.note(fetched, done)
+                landed += done
             finally:
                 run.close()
             skipped += run.skipped
@@ -145,19 +162,41 @@ def _batches(
         yield batch
 
 
+def _session(config: Config, temporary: Path) -> DuckDB:
+    return DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary)
+
+
 class _Batch:
     """The files of one commit, from the first look to the ledger."""
 
-    def __init__(self, catalog: Catalog, config: Config, root: Path, progress: Progress, sieve: Sieve | None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        config: Config,
+        root: Path,
+        progress: Progress,
+        sieve: Sieve | None,
+        workers: Workers | None,
+    ) -> None:
         self.id = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
         self.skipped: list[Skipped] = []
         self.drift: dict[str, dict[str, int]] = {}
         self._catalog, self._config, self._root, self._progress = catalog, config, root, progress
-        self._sieve = sieve
+        self._sieve, self._workers = sieve, workers
         self._folder = durable.scratch(root) / "landing" / self.id
         self._folder.mkdir(parents=True)
         self._journalled = False
         self._written: list[Path] = []
+
+    def fetch(self, objects: Objects, batch: Sequence[Arrival]) -> list[delivery.Delivered]:
+        """Copies objects of S3 beside what this batch needs on its way; workers copy what they read themselves."""
+        if not batch:
+            return []
+        if self._workers:
+            return [arrival.delivered for arrival in batch]
+        copies, failed = objects.fetch(batch, self._folder / "fetched", partial(self._progress, "fetch"))
+        self.skipped += failed
+        return copies
 
     def land(self, files: Sequence[delivery.Delivered]) -> list[LandedFile]:
         """Lands the files and returns what became of each."""
@@ -176,9 +215,8 @@ class _Batch:
             results, new = self._told_apart(engine, inspected)
             if not new:
                 return [results[file.sha256, file.delivered.name] for file in inspected]
-            whole = self._prepare(new)
-            prepared = self._sieve.sift(engine, whole) if self._sieve else whole
             at = int(time.time() * 1000)
+            prepared, appends = self._spread(new, at) if self._workers else self._write(engine, new, at)
             fresh = {
                 ready.file.sha256: LandedFile(
                     ready.file.delivered.name, ready.file.contract.feed, ready.file.sha256, ready.file.size,
@@ -187,13 +225,15 @@ class _Batch:
                 )
                 for ready in prepared
             }  # fmt: skip
-            appends = self._write(engine, prepared, fresh.values(), at)
-            self._unchanged(prepared)
+            if fresh:  # last, so that it vouches for the rest
+                ledger = rows.ledger(fresh.values(), self.id, at)
+                appends["landed_files"] = engine.write("landed_files", ledger, self._new_folder("landed_files"))
             warm.result()
             self._progress("commit", None)
             pending = journal.write(self._root / "pending", self.id, appends)
             self._journalled = True  # from here on the journal decides, not this process
             journal.apply(self._catalog, pending)
+            self._remove_strays(appends)
         for ready in prepared:
             counts = self.drift.setdefault(ready.file.contract.feed, {})
             for what, count in ready.counts.drift.items():
@@ -217,6 +257,18 @@ class _Batch:
                 durable.remove_tree(folder)
 
     def _inspect(self, files: Sequence[delivery.Delivered]) -> list[Inspected]:
+        if self._workers is None:
+            return self._look(files)
+        inspected = []
+        looked = spreading.inspect_all(self._workers, files, partial(self._progress, "read and check"))
+        for file, found in zip(files, looked, strict=True):
+            if isinstance(found, UnreadableFile):
+                self._skip(file.name, found)
+            else:
+                inspected.append(found)
+        return inspected
+
+    def _look(self, files: Sequence[delivery.Delivered]) -> list[Inspected]:
         threads, stop = self._config.threads, Event()
         inspected = []
         with ThreadPoolExecutor(threads) as verifiers, ThreadPoolExecutor(threads) as readers:
@@ -243,23 +295,12 @@ class _Batch:
     ) -> tuple[dict[tuple[str, str], LandedFile], list[Inspected]]:
         """Returns what was landed before, and the rest, each content once."""
         engine.bind("landed_files", self._catalog.files(self._catalog.table("landed_files")))
-        wanted = ", ".join(literal(file.sha256) for file in inspected) or "''"
-        known = {
-            row[0]: row
-            for row in engine.rows(
-                "select sha256, max(feed), max(size), sum(seen)::bigint, sum(accepted)::bigint, "
-                "sum(quarantined)::bigint, "
-                f"sum(erased)::bigint from landed_files where sha256 in ({wanted}) group by sha256"
-            )
-        }
+        known = rows.landed(engine, [file.sha256 for file in inspected])
         results: dict[tuple[str, str], LandedFile] = {}
         new: dict[str, Inspected] = {}
         for file in inspected:
             if file.sha256 in known:
-                sha256, feed, size, seen, accepted, quarantined, erased = known[file.sha256]
-                results[sha256, file.delivered.name] = LandedFile(
-                    file.delivered.name, feed, sha256, size, seen, accepted, quarantined, erased, already_landed=True
-                )
+                results[file.sha256, file.delivered.name] = replace(known[file.sha256], name=file.delivered.name)
             else:
                 new.setdefault(file.sha256, file)
         return results, list(new.values())
@@ -284,55 +325,49 @@ class _Batch:
         return prepared
 
     def _write(
-        self, engine: DuckDB, prepared: Sequence[Prepared], ledger: Iterable[LandedFile], at: int
-    ) -> dict[str, tuple[DataFile, ...]]:
-        """Writes the batch's Parquet files; the ledger comes last, so that it vouches for the rest."""
-        appends = {}
-        for table in sorted({ready.file.contract.table for ready in prepared}):
-            group = [ready for ready in prepared if ready.file.contract.table == table and ready.counts.accepted]
-            if not group:
-                continue
+        self, engine: DuckDB, new: Sequence[Inspected], at: int
+    ) -> tuple[list[Prepared], dict[str, tuple[DataFile, ...]]]:
+        """Prepares files and writes what they bring, in this process and those beside it."""
+        whole = self._prepare(new)
+        prepared = self._sieve.sift(engine, whole) if self._sieve else whole
+
+        def told(table: str) -> None:
             self._progress(f"write {table}", None)
-            expected = sum(ready.counts.accepted for ready in group)
-            sql = rows.accepted(table, group)
-            sql = self._sieve.kept(table, sql) if self._sieve else sql
-            files = engine.write(table, sql, self._new_folder(table), of=expected)
-            _check(table, files, expected)
-            appends[table] = files
-        rejects = [ready for ready in prepared if ready.counts.quarantined]
-        if rejects:
-            sql = rows.quarantined(rejects, self.id, at)
-            appends["quarantine"] = engine.write("quarantine", sql, self._new_folder("quarantine"))
-            _check("quarantine", appends["quarantine"], sum(ready.counts.quarantined for ready in rejects))
-        if prepared:
-            sql = rows.ledger(ledger, self.id, at)
-            appends["landed_files"] = engine.write("landed_files", sql, self._new_folder("landed_files"))
-        return appends
+
+        appends = writing.write(engine, prepared, self._sieve, self.id, at, self._new_folder, told)
+        writing.unchanged(prepared)
+        return prepared, appends
+
+    def _spread(self, new: Sequence[Inspected], at: int) -> tuple[list[Prepared], dict[str, tuple[DataFile, ...]]]:
+        """Has the workers do the same, each with a share of the files."""
+        assert self._workers is not None, "asked only where there are some"
+        folders = {table: self._new_folder(table) for table in (*map(_table, CONTRACTS), "quarantine")}
+        for folder in folders.values():
+            durable.folder(folder)
+        shares = spreading.shares(self._workers, new, self.id, at, folders, self._config.engine_memory, self._sieve)
+        prepared: list[Prepared] = []
+        appends: dict[str, tuple[DataFile, ...]] = {}
+        for written in self._workers.map(spreading.write, shares, partial(self._progress, "write")):
+            prepared += written.prepared
+            for table, files in written.appends.items():
+                appends[table] = (*appends.get(table, ()), *files)
+            for name, error in written.unreadable:
+                self._skip(name, error)
+        return prepared, dict(sorted(appends.items()))
+
+    def _remove_strays(self, appends: Mapping[str, Sequence[DataFile]]) -> None:
+        """Removes what attempts have written whose answers never came."""
+        used = {s3.at(file.path).parent for files in appends.values() for file in files}
+        for folder in self._written if self._workers else ():
+            for attempt in folder.iterdir():
+                if attempt.is_dir() and attempt not in used:
+                    durable.remove_tree(attempt)
 
     def _new_folder(self, table: str) -> Path:
         folder = self._catalog.folder(table) / "data" / self.id
         self._written.append(folder)
         return folder
 
-    def _unchanged(self, prepared: Sequence[Prepared]) -> None:
-        """Raises LandingError if a file that was read where it lies is not what was verified."""
-        for ready in prepared:
-            file = ready.file
-            if ready.lines == file.delivered.path:
-                with delivery.open_regular(ready.lines) as stream:
-                    if delivery.fingerprint(stream.fileno()) != file.fingerprint:
-                        raise LandingError(
-                            f"{file.delivered.name}: it changed while it was landed; nothing of its batch was landed: "
-                            "land again when it is complete"
-                        )
 
-
-def _check(table: str, files: Iterable[DataFile], expected: int) -> None:
-    """Raises LandingError unless the typed reader saw exactly the records that were accepted, all complete."""
-    written = tuple(files)
-    found = sum(file.rows for file in written)
-    if found != expected:
-        raise LandingError(
-            f"{table}: expected {expected} rows, found {found}: a file changed while it was landed; "
-            "nothing of its batch was landed: land again"
-        )
+def _table(feed: str) -> str:
+    return CONTRACTS[feed].table

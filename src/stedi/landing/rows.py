@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stedi.engines.duckdb import literal, path_literal, quoted
+from stedi.engines.duckdb import DuckDB, literal, path_literal, quoted
 from stedi.landing.prepare import Prepared
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, DUCKDB_TYPES
@@ -39,6 +39,22 @@ class LandedFile:
     quarantined: int
     erased: int
     already_landed: bool
+
+
+def landed(engine: DuckDB, contents: Iterable[str]) -> dict[str, LandedFile]:
+    """Returns what became of the files that a ledger knows, by SHA-256; a session has bound it as `landed_files`.
+
+    Args:
+        engine: The session.
+        contents: The SHA-256 of each file that is asked for.
+    """
+    wanted = ", ".join(map(literal, contents)) or "''"
+    found = engine.rows(
+        "select '' as name, max(feed), sha256, max(size), sum(seen)::bigint, sum(accepted)::bigint, "
+        "sum(quarantined)::bigint, sum(erased)::bigint, true from landed_files "
+        f"where sha256 in ({wanted}) group by sha256"
+    )
+    return {file.sha256: file for file in (LandedFile(*row) for row in found)}
 
 
 def accepted(table: str, group: Iterable[Prepared]) -> str:

@@ -88,7 +88,7 @@ def from_environment(environment: Mapping[str, str] | None = None, variable: str
         KeyRefused: It is set to something that is no key.
     """
     text = (os.environ if environment is None else environment).get(variable)
-    return None if text is None else _parsed(text, variable)
+    return None if text is None else parsed(text, variable)
 
 
 def from_file(path: Path) -> Key:
@@ -109,7 +109,7 @@ def from_file(path: Path) -> Key:
         raise KeyRefused(
             f"pseudonym key {path}: expected mode 0600, found {stat.S_IMODE(mode):04o}; run `chmod 600` on it"
         )
-    return _parsed(text, str(path))
+    return parsed(text, str(path))
 
 
 def make(path: Path, earlier: tuple[Key, ...] = ()) -> Key:
@@ -133,7 +133,12 @@ def make(path: Path, earlier: tuple[Key, ...] = ()) -> Key:
     return key
 
 
-def _parsed(text: str, where: str) -> Key:
+def parsed(text: str, where: str) -> Key:
+    """Returns the key that a text holds, and those that it follows.
+
+    Raises:
+        KeyRefused: It is no key; the message says where it stood.
+    """
     try:
         every = [bytes.fromhex(word) for word in text.split()]
     except ValueError:
