@@ -96,6 +96,23 @@ def client() -> Any:
     )
 
 
+def steady(other: Any) -> Any:
+    """Has the client of a service that speaks JSON ask anew for an answer that broke off, and returns it.
+
+    botocore takes the half of such a text for an answer that says nothing.
+    """
+
+    def again(response: tuple[Any, Any] | None, attempts: int, **_: Any) -> float | None:
+        answer = response[0] if response else None
+        if answer is None or attempts >= _ATTEMPTS:
+            return None
+        told = answer.headers.get("Content-Length")
+        return _pause(attempts) if told is not None and int(told) != len(answer.content) else None
+
+    other.meta.events.register_last(f"needs-retry.{other.meta.service_model.service_id.hyphenize()}", again)
+    return other
+
+
 @contextmanager
 def _answers(path: object) -> Iterator[None]:
     """Turns what S3 refuses into the errors that files raise, in words that name the object and the reason alone."""
