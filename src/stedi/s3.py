@@ -45,7 +45,9 @@ _LEASE = 90.0
 """Seconds after which a lock that nobody has renewed is nobody's."""
 _BEAT = 15.0
 """Seconds between two renewals."""
-_POLL = 0.5
+_POLL = (0.02, 0.5)
+"""Seconds between two looks at a lock that somebody holds, at first and at last."""
+_FREE = "free"
 
 
 def is_remote(location: str | os.PathLike[str]) -> bool:
@@ -64,8 +66,9 @@ def at(location: str | os.PathLike[str]) -> Path:
     text = str(location)
     if not is_remote(text):
         return Path(text.removeprefix("file://") if text.startswith("file://") else text.removeprefix("file:"))
-    path = S3Path("s3:", *text.partition(":")[2].strip("/").split("/"))
-    if not path.bucket:
+    rest = text.partition(":")[2]
+    path = S3Path("s3:", *rest.strip("/").split("/"))
+    if not path.bucket or rest.startswith("///"):
         raise LakeError(f"{text}: expected s3://BUCKET/PREFIX, found no bucket")
     return path
 
@@ -559,9 +562,10 @@ def _in(root: S3Path, key: str) -> bool:
 
 
 class Lease:
-    """A lock that is an object: whoever creates it has it, and renews it until it is removed.
+    """A lock that is an object: whoever creates it has it, and renews it until it is given back, which it then says.
 
-    One that has not been renewed for a minute and a half is a dead holder's and can be taken. Ages are told by S3's
+    One that has not been renewed for a minute and a half is a dead holder's and can be taken. It is never deleted: in a
+    bucket that keeps versions, not every server takes what was deleted for absent. Ages are told by S3's
     clock alone. A holder that was stopped for longer finds its lease gone at the next renewal; tables are safe from it
     all the same, since each commit asks for the state that it was made from.
     """
@@ -575,18 +579,15 @@ class Lease:
     def take(self) -> bool:
         """Returns whether the lock is held now."""
         try:
-            self._tag = self._put(IfNoneMatch="*")
-        except FileExistsError:
             held = _held(self._path)
             if held is None:
-                return self.take()
-            age, tag = held
-            if age < _LEASE:
+                self._tag = self._put(IfNoneMatch="*")
+            elif held[0] < _LEASE:
                 return False
-            try:
-                self._tag = self._put(IfMatch=tag)
-            except (FileExistsError, FileNotFoundError):
-                return False
+            else:
+                self._tag = self._put(IfMatch=held[1])
+        except (FileExistsError, FileNotFoundError):
+            return False
         self._beats = threading.Thread(target=self._beat, daemon=True)
         self._beats.start()
         return True
@@ -597,7 +598,9 @@ class Lease:
         if self._beats is not None:
             self._beats.join()
         with suppress(OSError), _answers(self._path):  # who comes next waits for its age, no longer
-            client().delete_object(Bucket=self._path.bucket, Key=self._path.key, IfMatch=self._tag)
+            client().put_object(
+                Bucket=self._path.bucket, Key=self._path.key, Body=b"", Metadata={"state": _FREE}, IfMatch=self._tag
+            )
 
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT):
@@ -624,12 +627,17 @@ class Lease:
 
 
 def _held(path: S3Path) -> tuple[float, str] | None:
-    """Returns the age of a lock in seconds, by S3's clock, and its tag; None if there is none."""
+    """Returns the age of a lock in seconds, by S3's clock, and its tag; None if there is none.
+
+    One that was given back is as old as can be.
+    """
     from email.utils import parsedate_to_datetime
 
     found = _head(path)
     if found is None:
         return None
+    if found.get("Metadata", {}).get("state") == _FREE:
+        return float("inf"), found["ETag"]
     now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
     return (now - found["LastModified"]).total_seconds(), found["ETag"]
 
@@ -649,14 +657,15 @@ def lock(path: Path, *, wait: bool | float, waiting: Callable[[], None] | None, 
     """
     lease = Lease(path)
     end = None if wait is True else time.monotonic() + float(wait)
-    told = False
+    told, pause = False, _POLL[0]
     while not lease.take():
         if not wait or (end is not None and time.monotonic() > end):
             raise LakeBusy(f"{path.parent}: another {path.stem} is running; {advice}")
         if waiting is not None and not told:
             waiting()
             told = True
-        time.sleep(_POLL)
+        time.sleep(pause)
+        pause = min(_POLL[1], 2 * pause)
     try:
         yield
     finally:

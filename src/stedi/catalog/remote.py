@@ -179,9 +179,11 @@ class Remote:
 
         try:
             yield
-        except (StediError, OSError):
+        except StediError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.filename:  # of an object, in words of `s3`
+                raise
             response = getattr(error, "response", None)
             code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
             raise LakeError(
