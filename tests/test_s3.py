@@ -484,6 +484,20 @@ def test_what_fails_for_good_is_one_error_that_files_raise_after_a_bounded_numbe
     assert not (tmp_path / "down").exists()
 
 
+def test_an_answer_of_another_service_that_breaks_off_is_asked_for_anew(moto_server: servers.Server) -> None:
+    import boto3
+
+    servers.reset(moto_server)
+    with proxied(moto_server.url) as proxy, using(**servers.environment(s3=moto_server, aws=moto_server)), unhurried():
+        glue = s3.steady(boto3.client("glue", endpoint_url=proxy.url))
+        glue.create_database(DatabaseInput={"Name": "there"})
+        with proxy.failing(Fault("cut download", 1, 2)):
+            assert [found["Name"] for found in glue.get_databases()["DatabaseList"]] == ["there"]
+        with proxy.failing(Fault("cut download")):
+            assert "DatabaseList" not in glue.get_databases()  # as if nothing had been said
+        assert len(proxy.calls) == s3._ATTEMPTS
+
+
 @ONE
 def test_objects_that_are_refused_or_late_in_one_answer_are_told_apart(
     root: Path, monkeypatch: pytest.MonkeyPatch

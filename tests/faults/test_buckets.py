@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -31,6 +32,7 @@ from stedi import config as settings
 from stedi.catalog import Catalog
 from stedi.catalog.snapshots import manifests
 from stedi.engines.duckdb import quoted, scan
+from stedi.landing import withdrawal
 from stedi.tables import COLUMNS, NAMESPACE
 
 NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
@@ -211,6 +213,7 @@ def bucket_stage() -> Iterator[tuple[Stage, dict[str, Proxy]]]:
         patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
         patch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.001)
         patch.setattr(s3, "_pause", lambda attempt: 0.001)
+        patch.setattr(withdrawal, "time", SimpleNamespace(time=lambda: 1_800_000_000.0))  # a withdrawal is dated
         statements = s3.engine_statements
         patch.setattr(s3, "engine_statements", lambda: [*statements(), "set http_retry_wait_ms = 1"])
         patch.setattr(s3, "_LEASE", -60.0)  # a lock that could not be given back is nobody's at once
@@ -241,11 +244,7 @@ def struck(stage: Stage, proxy: Proxy, scene: Scene, fault: Fault) -> Iterator[s
     """Strikes a scene; yields what is wrong with how it ended, with what readers see, and with what a rerun makes."""
     stage.set_up(scene.start)
     with proxy.failing(fault):
-        import time
-
-        T = time.time()
         code, said = stage.run(*scene.words)
-        print("   ", code, said, round(time.time() - T, 2), len(proxy.calls), len(proxy.struck))
     lines = [line for line in said.splitlines() if line.startswith("stedi: ")]
     seen = stage.look()
     if code == 0:
@@ -286,11 +285,7 @@ def test_a_fault_at_any_call_to_a_bucket_or_its_catalog_loses_and_doubles_nothin
     for kind, fault in faults(scene, name):
         lasting = "" if fault.last else " and on"
         at = f"{fault.kind} at {fault.first}{lasting} of {kind}, {scene.calls[kind][fault.first - 1].operation}"
-        import time
-
-        T = time.time()
         failures += [f"{at}: {wrong}" for wrong in struck(stage, proxies[kind], scene, fault)]
-        print(at, round(time.time() - T, 2), flush=True)
         tried[fault.kind] += 1
     print(f"{name}: {sum(tried.values())} faults, {dict(tried)}; {len(failures)} failures")
     assert not failures, "\n".join(failures)
