@@ -331,6 +331,17 @@ def test_an_upload_or_a_download_that_fails_leaves_nothing(root: Path, tmp_path:
     assert not (tmp_path / "b").exists()
 
 
+def test_a_download_is_of_the_content_that_is_meant_or_none(root: Path, tmp_path: Path) -> None:
+    s3.write(root / "a", b"listed")
+    tag = next(s3.listing(root)).tag
+    s3.download(root / "a", tmp_path / "same", tag=tag)
+    s3.write(root / "a", b"changed")
+    with pytest.raises(FileExistsError, match="somebody else has written it"):
+        s3.download(root / "a", tmp_path / "other", tag=tag)
+    assert (tmp_path / "same").read_bytes() == b"listed"
+    assert not (tmp_path / "other").exists()
+
+
 # removing
 
 
@@ -471,6 +482,20 @@ def test_what_fails_for_good_is_one_error_that_files_raise_after_a_bounded_numbe
     assert type(caught.value) is (PermissionError if kind == "deny" else OSError)
     assert len(proxy.calls) <= 100
     assert not (tmp_path / "down").exists()
+
+
+def test_an_answer_of_another_service_that_breaks_off_is_asked_for_anew(moto_server: servers.Server) -> None:
+    import boto3
+
+    servers.reset(moto_server)
+    with proxied(moto_server.url) as proxy, using(**servers.environment(s3=moto_server, aws=moto_server)), unhurried():
+        glue = s3.steady(boto3.client("glue", endpoint_url=proxy.url))
+        glue.create_database(DatabaseInput={"Name": "there"})
+        with proxy.failing(Fault("cut download", 1, 2)):
+            assert [found["Name"] for found in glue.get_databases()["DatabaseList"]] == ["there"]
+        with proxy.failing(Fault("cut download")):
+            assert "DatabaseList" not in glue.get_databases()  # as if nothing had been said
+        assert len(proxy.calls) == s3._ATTEMPTS
 
 
 @ONE

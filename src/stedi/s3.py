@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -96,6 +97,23 @@ def client() -> Any:
             s3={"addressing_style": "path" if own else "auto"},
         ),
     )
+
+
+def steady(other: Any) -> Any:
+    """Has the client of a service that speaks JSON ask anew for an answer that broke off, and returns it.
+
+    botocore takes the half of such a text for an answer that says nothing.
+    """
+
+    def again(response: tuple[Any, Any] | None, attempts: int, **_: Any) -> float | None:
+        answer = response[0] if response else None
+        if answer is None or attempts >= _ATTEMPTS:
+            return None
+        told = answer.headers.get("Content-Length")
+        return _pause(attempts) if told is not None and int(told) != len(answer.content) else None
+
+    other.meta.events.register_last(f"needs-retry.{other.meta.service_model.service_id.hyphenize()}", again)
+    return other
 
 
 @contextmanager
@@ -288,18 +306,32 @@ def _head(path: S3Path) -> dict[str, Any] | None:
 
 
 def _read(path: S3Path, **part: str) -> tuple[bytes, dict[str, Any]]:
-    """Returns an object's bytes and what S3 says of it; a body that breaks off is asked for anew."""
+    """Returns an object's bytes and what S3 says of it."""
+    body = io.BytesIO()
+    about = _copy(path, body, **part)
+    return body.getvalue(), about
+
+
+def _copy(path: S3Path, out: BinaryIO, **part: str) -> dict[str, Any]:
+    """Copies an object's bytes into an empty stream, and returns what S3 says of it.
+
+    A body that breaks off is asked for anew; a call that fails was repeated already.
+    """
     attempt = 0
     while True:
         with _answers(path):
             found = client().get_object(Bucket=path.bucket, Key=path.key, **part)
         try:
             with _answers(path):
-                return found["Body"].read(), found
+                for piece in found["Body"].iter_chunks(1 << 20):
+                    out.write(piece)
+                return cast(dict[str, Any], found)
         except OSError:
             attempt += 1
             if attempt == _ATTEMPTS:
                 raise
+            out.seek(0)
+            out.truncate()
             time.sleep(_pause(attempt))
 
 
@@ -423,27 +455,14 @@ def download(path: Path, target: Path, *, tag: str = "") -> None:
         tag: S3's mark of the content that is meant, if any other is not.
 
     Raises:
-        FileExistsError: The object has another content by now.
-        FileNotFoundError: It is gone.
+        FileExistsError: The object has another content by now, or the file is there.
+        FileNotFoundError: The object is gone.
     """
     source = cast(S3Path, path)
     condition = {"IfMatch": tag} if tag else {}
     with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out:
         try:
-            for left in reversed(range(_ATTEMPTS)):
-                out.seek(0)
-                out.truncate()
-                try:
-                    # one stream for each file; files come side by side
-                    with _answers(source):
-                        answer = client().get_object(Bucket=source.bucket, Key=source.key, **condition)
-                        for piece in answer["Body"].iter_chunks(1 << 20):
-                            out.write(piece)
-                    return
-                except OSError as error:
-                    if not left or isinstance(error, FileNotFoundError | PermissionError | FileExistsError):
-                        raise
-                    time.sleep(min(2.0, 0.05 * 2 ** (_ATTEMPTS - left)))
+            _copy(source, out, **condition)  # one stream for each file; files come side by side
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -543,8 +562,8 @@ def _stale(root: S3Path, keep: Callable[[str], bool]) -> tuple[list[dict[str, st
             marks += page.get("DeleteMarkers", ())
 
     def told(entries: list[dict[str, str]]) -> list[dict[str, str]]:
-        ours = [entry for entry in entries if _in(root, entry["Key"]) and not keep(entry["Key"])]
-        return [{name: entry[name] for name in ("Key", "VersionId")} for entry in ours]
+        meant = [entry for entry in entries if _in(root, entry["Key"]) and not keep(entry["Key"])]
+        return [{name: entry[name] for name in ("Key", "VersionId")} for entry in meant]
 
     return told(versions), told(marks)
 
