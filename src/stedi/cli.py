@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from stedi import commands, erasures, rights, terminal, upkeep
+from stedi import cloud, commands, erasures, rights, terminal, upkeep
 from stedi.errors import StediError
 
 _INTERRUPTED = 130
@@ -220,7 +220,41 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("source", metavar="SRC", type=Path, help="a file or a folder")
     sub.add_argument("target", metavar="DST", type=Path, help="a file, or a folder that mirrors SRC")
     sub.add_argument("--rejects", metavar="FILE", type=Path, help="write what is no record there")
+
+    sub = command("aws", cloud.status, "puts the lake on AWS, runs it there, and takes it away")
+    _aws(sub, common)
     return top
+
+
+def _aws(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    """Adds the actions of `stedi aws`."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    def stack(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--stack", metavar="NAME", default="stedi", help="the stack's name (default: stedi)")
+
+    sub = action("deploy", cloud.deploy, "makes or updates the stack: shows the changes, asks, and follows them")
+    stack(sub)
+    sub.add_argument("--wheel", metavar="FILE", type=Path, help="the project's wheel (default: the one in dist/)")
+    sub.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the templates; may be repeated"
+    )
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    stack(action("status", cloud.status, "shows the stack, where things are, and the latest runs"))
+    sub = action("run", cloud.run, "starts the job and follows its log; fails if the job does")
+    stack(sub)
+    sub.add_argument("--workers", type=_positive, metavar="N", help="workers of this run (default: the stack's)")
+    sub = action("destroy", cloud.destroy, "deletes the stack; the lake, its bucket and its keys stay")
+    stack(sub)
+    sub.add_argument("--data", action="store_true", help="delete the lake, its bucket and its keys as well")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
 
 
 class _Parser(argparse.ArgumentParser):
