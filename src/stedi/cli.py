@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("history", commands.history, "lists a table's snapshots with what each was built from")
     sub.add_argument("table", metavar="TABLE")
 
-    sub = command("query", commands.query, "runs one read-only SELECT over the lake's tables")
+    sub = command("query", cloud.query, "runs one read-only SELECT over the lake's tables")
     sub.add_argument("sql", metavar="SQL", help="the SELECT, or - to read it from stdin")
     sub.add_argument(
         "--format",
@@ -156,6 +156,8 @@ def parser() -> argparse.ArgumentParser:
         choices=("scientist", "engineer", "officer"),
         help="show what this role sees, the rest masked (default: query.role of the lake, which is officer)",
     )
+    sub.add_argument("--engine", choices=("duckdb", "athena"), default="duckdb", help="default: duckdb")
+    sub.add_argument("--workgroup", metavar="NAME", help="Athena's workgroup (default: stedi-ROLE)")
 
     sub = command("quarantine", commands.quarantine, "lists the records that could not be taken, by reason and file")
     choice = sub.add_mutually_exclusive_group()
@@ -251,6 +253,19 @@ def _aws(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> No
     sub = action("run", cloud.run, "starts the job and follows its log; fails if the job does")
     stack(sub)
     sub.add_argument("--workers", type=_positive, metavar="N", help="workers of this run (default: the stack's)")
+    sub = action("cost", cloud.cost, "shows what a lake of some size would cost on AWS each month: a model")
+    for name, default, text in (
+        ("customers", 10_000, "customers"),
+        ("readings", 650, "readings of each customer a day"),
+        ("files", 1_000, "files delivered a day"),
+        ("runs", 4, "runs of the job a day"),
+        ("queries", 20, "queries a day over the whole training table"),
+        ("retention-days", 730, "days that readings stay in the lake"),
+        ("inbox-days", 400, "days that delivered files stay"),
+    ):
+        sub.add_argument(
+            f"--{name}", type=_positive, metavar="N", default=default, help=f"{text} (default: {default:,})"
+        )
     sub = action("destroy", cloud.destroy, "deletes the stack; the lake, its bucket and its keys stay")
     stack(sub)
     sub.add_argument("--data", action="store_true", help="delete the lake, its bucket and its keys as well")

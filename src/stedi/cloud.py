@@ -1,18 +1,20 @@
-"""The commands of `stedi aws`: the stack on AWS, its job, what it costs."""
+"""The commands of `stedi aws`: the stack, its job, what it costs; and queries that run on Athena."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from stedi import terminal
+from stedi import commands, terminal
 from stedi.commands import wants_json
 from stedi.errors import UsageError
 
 if TYPE_CHECKING:
     from stedi.aws.stacks import ChangeSet
+    from stedi.config import Role
 
 
 def deploy(options: argparse.Namespace) -> int:
@@ -81,6 +83,48 @@ def destroy(options: argparse.Namespace) -> int:
         gone = done["deleted"]
         assert isinstance(gone, list)
         terminal.line(f"deleted {', '.join(gone) or 'nothing'}" + ("" if options.data else f"; {kept} is kept"))
+    return 0
+
+
+def cost(options: argparse.Namespace) -> int:
+    """Shows what a lake of some size would cost on AWS."""
+    from stedi.aws import cost
+
+    given = {name: getattr(options, name) for name in ("customers", "readings", "files", "runs", "queries")}
+    workload = cost.Workload(**given, retention_days=options.retention_days, inbox_days=options.inbox_days)
+    found = cost.cost(workload)
+    if wants_json(options):
+        terminal.document({"workload": asdict(workload), "cost": asdict(found) | {"total": found.total}})
+    else:
+        terminal.line(cost.table([workload]))
+        terminal.say("a model, from measured times and list prices of us-east-1: see docs/aws.md")
+    return 0
+
+
+def query(options: argparse.Namespace) -> int:
+    """Runs one SELECT, here or on Athena."""
+    if options.engine != "athena":
+        return commands.query(options)
+    from stedi import output
+    from stedi.aws import athena
+
+    if options.at:
+        raise UsageError("--at: expected the engine duckdb, found athena, which reads the tables as they are")
+    sql = sys.stdin.read() if options.sql == "-" else options.sql
+    role: Role = options.role or "officer"
+    result = athena.run(sql, role=role, workgroup=options.workgroup or f"stedi-{role}")
+    bill = result.bill
+    terminal.say(f"scanned {bill.bytes_scanned:,} bytes, ${bill.dollars:,.6f} at list price (query {bill.query})")
+    if wants_json(options) and not options.format and not options.output:
+        # one document: what it took, and the rows as `--format json` writes them
+        head = json.dumps(asdict(bill))[:-1]
+        sys.stdout.write(f'{head}, "rows": ')
+        sys.stdout.flush()
+        output.write(result.reader(), "json", sys.stdout.buffer)
+        terminal.line("}")
+        return 0
+    form = options.format or ("json" if wants_json(options) else output.format_of(options.output))
+    output.write(result.reader(), form, options.output or sys.stdout.buffer)
     return 0
 
 
