@@ -30,6 +30,7 @@ ORDER = (
     "audit",
     "repair",
     "engines",
+    "rewriting",
     "privacy",
     "delivery",
     "arrivals",

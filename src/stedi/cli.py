@@ -95,6 +95,9 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
+    def engine(sub: argparse.ArgumentParser, text: str) -> None:
+        sub.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help=text)
+
     sub = command("demo", commands.demo, "makes sample landing data, lands it, builds, and shows the zones")
     sub.add_argument("--customers", type=_positive, default=200, help="customers to invent (default: 200)")
     sub.add_argument("--readings", type=_positive, default=20_000, help="readings to invent (default: 20,000)")
@@ -116,14 +119,18 @@ def parser() -> argparse.ArgumentParser:
         help="the feed of all of them (default: told by folder or file name, then by the fields)",
     )
 
+    engine(sub, "who reads and writes: this machine (default), or Spark's executors; same rows")
+
     sub = command("build", commands.build, "builds what has changed")
     sub.add_argument("--dry-run", action="store_true", help="only show what would be done, and why")
     sub.add_argument("--full", action="store_true", help="rebuild everything")
+    engine(sub, "what computes the tables (default: duckdb); same rows")
     sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
 
     sub = command("audit", upkeep.audit, "proves the rules of consent over the tables, and that files are as written")
     sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
     sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
+    engine(sub, "what proves and who reads (default: duckdb); same answer")
 
     sub = command("key", upkeep.key, "shows which pseudonym key the lake has, or gives it another")
     sub.add_argument(
@@ -185,6 +192,7 @@ def parser() -> argparse.ArgumentParser:
         "maintain", commands.maintain, "compacts small files, expires old snapshots, removes what nothing uses"
     )
     sub.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    engine(sub, "who rewrites files: this machine (default), or Spark's executors")
 
     sub = command("erase", erasures.erase, "erases customers: nothing of them stays, and nothing of them comes back")
     sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="a customer's address; - reads them from stdin")
@@ -196,6 +204,7 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument("--resume", action="store_true", help="finish an erasure that was cut off")
     choice.add_argument("--list", action="store_true", help="list the receipts")
     choice.add_argument("--verify", metavar="RECEIPT", help="check a receipt's signature, by its id or file")
+    engine(sub, "who looks through files and rewrites them: this machine (default), or Spark's executors")
 
     sub = command(
         "crawl", commands.crawl, "infers each feed's schema from files and shows where it drifts from the contract"
