@@ -391,6 +391,24 @@ def _transfer() -> Any:
     return TransferConfig(multipart_threshold=4 * _PART, multipart_chunksize=_PART, max_concurrency=4)
 
 
+def digest(path: Path) -> tuple[str, int]:
+    """Returns the SHA-256, hex, and the size of an object's bytes, read for that."""
+    source = cast(S3Path, path)
+    for left in reversed(range(_ATTEMPTS)):
+        found, size = hashlib.sha256(), 0
+        try:
+            with _answers(source):
+                for piece in client().get_object(Bucket=source.bucket, Key=source.key)["Body"].iter_chunks(1 << 20):
+                    found.update(piece)
+                    size += len(piece)
+            return found.hexdigest(), size
+        except OSError as error:
+            if not left or isinstance(error, FileNotFoundError | PermissionError):
+                raise
+            time.sleep(min(2.0, 0.05 * 2 ** (_ATTEMPTS - left)))
+    raise AssertionError("the last attempt returns or raises")
+
+
 def write(path: Path, body: bytes) -> None:
     """Writes an object, whole or not at all, with its SHA-256 recorded beside its bytes."""
     target = cast(S3Path, path)
