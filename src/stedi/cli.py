@@ -228,6 +228,11 @@ def parser() -> argparse.ArgumentParser:
         default="s3://BUCKET/inbox",
         help="the landing prefix (default: s3://BUCKET/inbox)",
     )
+    sub.add_argument(
+        "--views",
+        choices=("scientist", "engineer", "officer"),
+        help="print views of what this role sees instead, the rest null",
+    )
 
     sub = command("ndjson", commands.ndjson, "rewrites any JSON shape as newline-delimited JSON")
     sub.add_argument("source", metavar="SRC", type=Path, help="a file or a folder")
