@@ -12,6 +12,7 @@ ARGS ?=
 
 help:
 	@echo "make demo      sample data, landed, built and shown (ARGS='--readings 1000000' for more)"
+	@echo "make .venv/.spark  PySpark, 450 MB, and Iceberg's jars, for the tests of the Spark engine; needs Java and Maven"
 	@echo "make test      every test (ARGS='-k consent' for some)"
 	@echo "make nightly   the same faults and histories, every one of them: an hour or more"
 	@echo "make coverage  every test, and at least 95% of the lines of src/stedi"
@@ -60,6 +61,8 @@ lock: $(BIN)/python
 	@$(LOCK) -c requirements/constraints.in pyproject.toml requirements/build.in requirements/dev.in \
 		-o requirements/dev.txt
 	@$(LOCK) -c requirements/dev.txt pyproject.toml requirements/build.in -o requirements/run.txt
+	@$(LOCK) -c requirements/dev.txt requirements/spark-build.in -o requirements/spark-build.txt
+	@$(subst --only-binary :all:,,$(LOCK)) -c requirements/dev.txt requirements/spark.in -o requirements/spark.txt
 	@rm -rf build/lock
 
 clean:
@@ -83,3 +86,13 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
 	@$(PIP) --require-hashes --only-binary :all: -r requirements/dev.txt
 	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.run
+
+# PySpark comes as source that is built here; its jars of Iceberg come from where Maven gets them.
+JARS = org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0 org.xerial:sqlite-jdbc:3.50.3.0 \
+	org.apache.iceberg:iceberg-aws-bundle:1.11.0
+$(VENV)/.spark: requirements/spark.txt requirements/spark-build.txt | $(VENV)/.dev
+	@echo "Installing PySpark, about 450 MB, and Iceberg's jars" >&2
+	@$(PIP) --require-hashes --only-binary :all: -r requirements/spark-build.txt
+	@$(PIP) --require-hashes --no-build-isolation -r requirements/spark.txt
+	@for jar in $(JARS); do mvn --quiet --batch-mode dependency:get -Dartifact=$$jar -Dtransitive=false || exit 1; done
+	@touch $@

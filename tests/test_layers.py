@@ -30,6 +30,7 @@ ORDER = (
     "audit",
     "repair",
     "engines",
+    "rewriting",
     "privacy",
     "delivery",
     "arrivals",
@@ -51,6 +52,7 @@ ORDER = (
     "ndjson",
     "crawl",
     "ddl",
+    "aws",
     "sample",
     "__init__",
     "terminal",
@@ -58,6 +60,7 @@ ORDER = (
     "upkeep",
     "rights",
     "erasures",
+    "cloud",
     "cli",
     "__main__",
 )
@@ -78,7 +81,7 @@ HEAVY = {
 """What must not be imported before it is needed: a command line answers at once."""
 
 LOADED_BY_OTHERS = {
-    "stedi.__main__",
+    *("stedi.__main__", "stedi.aws.glue"),
     *(f"stedi.catalog.{name}" for name in ("commits", "files", "rewrite", "transaction")),
 }
 """Runs when imported; and what is loaded by PyIceberg, or with it when a commit is made."""

@@ -7,7 +7,7 @@ lake that moves meanwhile is looked at again, so that only damage is reported.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +17,15 @@ from stedi.catalog import Catalog, TableState, checksums, snapshots
 from stedi.catalog.entries import sizes
 from stedi.errors import DamagedFile, LakeError
 from stedi.tables import ZONES, DataFile
+from stedi.workers import Workers
 
 Progress = Callable[[str, float | None], None]
 
 _ATTEMPTS = 5
 """How often a table is looked at that moves while it is looked at; a commit a second would not do it."""
+
+_LOOKS = 8
+"""Tasks a worker: files differ in size, and whoever is ready takes the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ def audit(
     files: bool = False,
     threads: int | None = None,
     progress: Progress = lambda what, share: None,
+    workers: Workers | None = None,
 ) -> tuple[Check, ...]:
     """Checks that every file that a live snapshot uses is there and is what was written.
 
@@ -75,6 +80,7 @@ def audit(
         files: Whether to read every file and compare its SHA-256; without it, sizes and metadata alone are looked at.
         threads: How many files to read at once, by default one a core.
         progress: Told what is looked at and the share of it that is done.
+        workers: Who reads the files, if it is not this process.
 
     Returns:
         What each check found, in the order of the tables; a table whose metadata cannot be read has no checks of
@@ -88,7 +94,7 @@ def audit(
         for _ in range(_ATTEMPTS):
             before = catalog.listed().get(name)
             table = _Table(root, name, before, partial(progress, f"check {name}"))
-            mine = table.checks(threads or os.cpu_count() or 1, files=files)
+            mine = table.checks(threads or os.cpu_count() or 1, workers, files=files)
             if not any(check.found for check in mine) or catalog.listed().get(name) == before:
                 break
         checks += mine
@@ -103,7 +109,7 @@ class _Table:
         self._folder = root / ZONES[name] / name
         self._used: dict[str, int | None] = {}  # path of each file in use, and its size where a manifest tells it
 
-    def checks(self, threads: int, *, files: bool) -> list[Check]:
+    def checks(self, threads: int, workers: Workers | None, *, files: bool) -> list[Check]:
         """Returns what each check found."""
         name, location = self._name, self._location
         newest = checksums.published(self._folder)
@@ -122,7 +128,7 @@ class _Table:
             checks.append(Check("manifests", name, tuple(self._manifests(state))))
             checks.append(Check("data files", name, tuple(self._sizes())))
         if files:
-            checks.append(Check("checksums", name, tuple(self._checksums(threads))))
+            checks.append(Check("checksums", name, tuple(self._checksums(threads, workers))))
         return checks
 
     def _manifests(self, state: TableState) -> Iterator[Violation]:
@@ -160,21 +166,29 @@ class _Table:
                     self._shown(path), f"{expected} bytes", "no file" if found is None else f"{found} bytes"
                 )
 
-    def _checksums(self, threads: int) -> Iterator[Violation]:
+    def _checksums(self, threads: int, workers: Workers | None) -> Iterator[Violation]:
         """Yields files in use whose bytes are not those that were written, or of which nobody can tell."""
         recorded = checksums.expected(self._folder, self._used)
+        for path, found in self._digests(workers) if workers else self._digests_here(threads):
+            expected = recorded.get(path)
+            if expected is None:
+                yield Violation(self._shown(path), f"a line in {checksums.NAME}", "no checksum")
+            elif found != expected:
+                yield Violation(self._shown(path), f"SHA-256 {expected}", f"SHA-256 {found}" if found else "no file")
+
+    def _digests_here(self, threads: int) -> Iterator[tuple[str, str]]:
         done, total = 0, sum(found or 0 for found in sizes(self._used).values()) or 1
         with ThreadPoolExecutor(threads) as readers:
             for path, (found, read) in zip(self._used, readers.map(_digest, self._used), strict=True):
                 done += read
                 self._progress(done / total)
-                expected = recorded.get(path)
-                if expected is None:
-                    yield Violation(self._shown(path), f"a line in {checksums.NAME}", "no checksum")
-                elif found != expected:
-                    yield Violation(
-                        self._shown(path), f"SHA-256 {expected}", f"SHA-256 {found}" if found else "no file"
-                    )
+                yield path, found
+
+    def _digests(self, workers: Workers) -> Iterator[tuple[str, str]]:
+        paths = tuple(self._used)
+        count = min(len(paths), _LOOKS * workers.slots)
+        for found in workers.map(_digests, [paths[number::count] for number in range(count)], self._progress):
+            yield from found
 
     def _refused(self, location: str, error: LakeError) -> Violation:
         """Returns what a reader's error says of a file."""
@@ -191,3 +205,8 @@ def _digest(path: str) -> tuple[str, int]:
         return checksums.digest(path)
     except OSError:
         return "", 0
+
+
+def _digests(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the SHA-256 of each of some files. Runs on a worker."""
+    return [(path, _digest(path)[0]) for path in paths]

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from stedi import commands, erasures, rights, terminal, upkeep
+from stedi import cloud, commands, erasures, rights, terminal, upkeep
 from stedi.errors import StediError
 
 _INTERRUPTED = 130
@@ -77,7 +77,9 @@ def script() -> int:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of every command."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--lake", metavar="PATH", help="the lake's folder (default: $STEDI_LAKE, then ./lake)")
+    common.add_argument(
+        "--lake", metavar="PATH", help="the lake's folder, or s3://BUCKET/PREFIX (default: $STEDI_LAKE, then ./lake)"
+    )
     common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     top = _Parser(
         prog="stedi",
@@ -94,6 +96,9 @@ def parser() -> argparse.ArgumentParser:
         )
         sub.set_defaults(run=run)
         return sub
+
+    def engine(sub: argparse.ArgumentParser, text: str) -> None:
+        sub.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help=text)
 
     sub = command("demo", commands.demo, "makes sample landing data, lands it, builds, and shows the zones")
     sub.add_argument("--customers", type=_positive, default=200, help="customers to invent (default: 200)")
@@ -116,14 +121,18 @@ def parser() -> argparse.ArgumentParser:
         help="the feed of all of them (default: told by folder or file name, then by the fields)",
     )
 
+    engine(sub, "who reads and writes: this machine (default), or Spark's executors; same rows")
+
     sub = command("build", commands.build, "builds what has changed")
     sub.add_argument("--dry-run", action="store_true", help="only show what would be done, and why")
     sub.add_argument("--full", action="store_true", help="rebuild everything")
+    engine(sub, "what computes the tables (default: duckdb); same rows")
     sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
 
     sub = command("audit", upkeep.audit, "proves the rules of consent over the tables, and that files are as written")
     sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
     sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
+    engine(sub, "what proves and who reads (default: duckdb); same answer")
 
     sub = command("key", upkeep.key, "shows which pseudonym key the lake has, or gives it another")
     sub.add_argument(
@@ -138,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("history", commands.history, "lists a table's snapshots with what each was built from")
     sub.add_argument("table", metavar="TABLE")
 
-    sub = command("query", commands.query, "runs one read-only SELECT over the lake's tables")
+    sub = command("query", cloud.query, "runs one read-only SELECT over the lake's tables")
     sub.add_argument("sql", metavar="SQL", help="the SELECT, or - to read it from stdin")
     sub.add_argument(
         "--format",
@@ -156,6 +165,8 @@ def parser() -> argparse.ArgumentParser:
         choices=("scientist", "engineer", "officer"),
         help="show what this role sees, the rest masked (default: query.role of the lake, which is officer)",
     )
+    sub.add_argument("--engine", choices=("duckdb", "athena"), default="duckdb", help="default: duckdb")
+    sub.add_argument("--workgroup", metavar="NAME", help="Athena's workgroup (default: stedi-ROLE)")
 
     sub = command("quarantine", commands.quarantine, "lists the records that could not be taken, by reason and file")
     choice = sub.add_mutually_exclusive_group()
@@ -183,6 +194,7 @@ def parser() -> argparse.ArgumentParser:
         "maintain", commands.maintain, "compacts small files, expires old snapshots, removes what nothing uses"
     )
     sub.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    engine(sub, "who rewrites files: this machine (default), or Spark's executors")
 
     sub = command("erase", erasures.erase, "erases customers: nothing of them stays, and nothing of them comes back")
     sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="a customer's address; - reads them from stdin")
@@ -194,6 +206,7 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument("--resume", action="store_true", help="finish an erasure that was cut off")
     choice.add_argument("--list", action="store_true", help="list the receipts")
     choice.add_argument("--verify", metavar="RECEIPT", help="check a receipt's signature, by its id or file")
+    engine(sub, "who looks through files and rewrites them: this machine (default), or Spark's executors")
 
     sub = command(
         "crawl", commands.crawl, "infers each feed's schema from files and shows where it drifts from the contract"
@@ -215,12 +228,64 @@ def parser() -> argparse.ArgumentParser:
         default="s3://BUCKET/inbox",
         help="the landing prefix (default: s3://BUCKET/inbox)",
     )
+    sub.add_argument(
+        "--views",
+        choices=("scientist", "engineer", "officer"),
+        help="print views of what this role sees instead, the rest null",
+    )
 
     sub = command("ndjson", commands.ndjson, "rewrites any JSON shape as newline-delimited JSON")
     sub.add_argument("source", metavar="SRC", type=Path, help="a file or a folder")
     sub.add_argument("target", metavar="DST", type=Path, help="a file, or a folder that mirrors SRC")
     sub.add_argument("--rejects", metavar="FILE", type=Path, help="write what is no record there")
+
+    sub = command("aws", cloud.status, "puts the lake on AWS, runs it there, and takes it away")
+    _aws(sub, common)
     return top
+
+
+def _aws(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    """Adds the actions of `stedi aws`."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    def stack(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--stack", metavar="NAME", default="stedi", help="the stack's name (default: stedi)")
+
+    sub = action("deploy", cloud.deploy, "makes or updates the stack: shows the changes, asks, and follows them")
+    stack(sub)
+    sub.add_argument("--wheel", metavar="FILE", type=Path, help="the project's wheel (default: the one in dist/)")
+    sub.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the templates; may be repeated"
+    )
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    stack(action("status", cloud.status, "shows the stack, where things are, and the latest runs"))
+    sub = action("run", cloud.run, "starts the job and follows its log; fails if the job does")
+    stack(sub)
+    sub.add_argument("--workers", type=_positive, metavar="N", help="workers of this run (default: the stack's)")
+    sub = action("cost", cloud.cost, "shows what a lake of some size would cost on AWS each month: a model")
+    for name, default, text in (
+        ("customers", 10_000, "customers"),
+        ("readings", 650, "readings of each customer a day"),
+        ("files", 1_000, "files delivered a day"),
+        ("runs", 4, "runs of the job a day"),
+        ("queries", 20, "queries a day over the whole training table"),
+        ("retention-days", 730, "days that readings stay in the lake"),
+        ("inbox-days", 400, "days that delivered files stay"),
+    ):
+        sub.add_argument(
+            f"--{name}", type=_positive, metavar="N", default=default, help=f"{text} (default: {default:,})"
+        )
+    sub = action("destroy", cloud.destroy, "deletes the stack; the lake, its bucket and its keys stay")
+    stack(sub)
+    sub.add_argument("--data", action="store_true", help="delete the lake, its bucket and its keys as well")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
 
 
 class _Parser(argparse.ArgumentParser):

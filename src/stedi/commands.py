@@ -91,7 +91,9 @@ def land(options: argparse.Namespace) -> int:
     from stedi.lake import Lake
 
     progress = terminal.Progress()
-    landing = Lake.open_or_create(_where(options)).land(*options.paths, feed=options.feed, progress=progress)
+    landing = Lake.open_or_create(_where(options)).land(
+        *options.paths, feed=options.feed, engine=options.engine, progress=progress
+    )
     progress.close()
     for skipped in landing.skipped:
         terminal.say(f"{skipped.name}: {skipped.why}")
@@ -132,7 +134,12 @@ def build(options: argparse.Namespace) -> int:
         _show_plan(lake.plan(full=options.full), as_json=wants_json(options))
         return 0
     progress = terminal.Progress()
-    built = lake.build(full=options.full, wait=options.wait, progress=lambda line: progress(line, None))
+    built = lake.build(
+        full=options.full,
+        wait=options.wait,
+        engine=options.engine,
+        progress=lambda line: progress(line, None),
+    )
     progress.close()
     if wants_json(options):
         terminal.document(build_json(built))
@@ -331,7 +338,7 @@ def maintain(options: argparse.Namespace) -> int:
     from stedi import maintain
 
     progress = terminal.Progress()
-    done = opened(options).maintain(dry_run=options.dry_run, progress=progress)
+    done = opened(options).maintain(dry_run=options.dry_run, engine=options.engine, progress=progress)
     progress.close()
     if wants_json(options):
         terminal.document(maintain.to_json(done))
@@ -356,7 +363,8 @@ def ddl(options: argparse.Namespace) -> int:
     """Prints DDL."""
     from stedi import ddl
 
-    text = ddl.ddl(options.dialect, options.location, options.inbox)
+    named, views = (options.location, options.inbox), options.views
+    text = ddl.views(options.dialect, views) if views else ddl.ddl(options.dialect, *named)
     if wants_json(options):
         terminal.document({"dialect": options.dialect, "ddl": text})
     else:

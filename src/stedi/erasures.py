@@ -35,7 +35,7 @@ def erase(options: argparse.Namespace) -> int:
     if addresses and not options.yes:
         _ask(len(addresses))
     progress = terminal.Progress()
-    receipts = lake.erase(*addresses, inbox=options.inbox or (), progress=progress)
+    receipts = lake.erase(*addresses, inbox=options.inbox or (), engine=options.engine, progress=progress)
     progress.close()
     if wants_json(options):
         terminal.document(receipts[-1] if receipts else {"id": None})

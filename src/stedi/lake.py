@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from stedi import build as building
 from stedi import config as settings
@@ -23,6 +23,7 @@ from stedi import durable, leftovers, making, moments, s3, tables
 from stedi.build import Build, Plan
 from stedi.catalog import Catalog, Snapshot, TableState
 from stedi.config import Config, Readings, Role
+from stedi.engines import Name
 from stedi.errors import KeyRefused, LakeError, QueryRefused, UsageError
 from stedi.privacy import handover, pseudonyms, receipts, secret, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from stedi.query import Result
     from stedi.repair import Repair
     from stedi.rotation import Rotation
+    from stedi.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ class Lake:
         self,
         *paths: str | os.PathLike[str],
         feed: str | None = None,
+        engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
     ) -> Landing:
         """Lands what is new among the files of these paths; landing them again adds nothing.
@@ -151,6 +154,7 @@ class Lake:
             paths: Files, folders or globs.
             feed: The feed of all of them: `customer`, `accelerometer` or `step_trainer`; told by names, then by
                 fields, if it is not given.
+            engine: With `spark` its executors read the files and write what lands; they must reach both by their paths.
             progress: Told what is being done and the share of it that is done.
 
         Returns:
@@ -161,7 +165,14 @@ class Lake:
         key = self.key()
         self._finish(progress)
         return landing.land(
-            self.catalog, self.config, self.root, [s3.at(p) for p in paths], feed=feed, progress=progress, key=key
+            self.catalog,
+            self.config,
+            self.root,
+            [s3.at(p) for p in paths],
+            feed=feed,
+            progress=progress,
+            key=key,
+            workers=self._workers(engine),
         )
 
     def withdraw(
@@ -196,7 +207,12 @@ class Lake:
         return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
 
     def build(
-        self, *, full: bool = False, wait: bool = False, progress: building.Progress = lambda line: None
+        self,
+        *,
+        full: bool = False,
+        wait: bool = False,
+        engine: Name = "duckdb",
+        progress: building.Progress = lambda line: None,
     ) -> Build:
         """Brings every table below landing up to date.
 
@@ -204,6 +220,7 @@ class Lake:
             full: Rebuild everything, whatever has changed.
             wait: Wait for another build that is running, rather than leave; for maintenance, which holds a table
                 for moments, it waits in any case.
+            engine: What computes the tables: DuckDB on this machine, or Spark; builds by both may follow each other.
             progress: Told each stage of the work.
 
         Returns:
@@ -226,7 +243,9 @@ class Lake:
             self._finish_landings()
             grace = self.config.grace_hours * 3600
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
-            return building.build(self.catalog, self.config, key, self.root, full=full, progress=progress)
+            return building.build(
+                self.catalog, self.config, key, self.root, full=full, progress=progress, engine=engine
+            )
 
     def plan(self, *, full: bool = False) -> Plan:
         """Returns what `build` would do to each table, why, and which customers would come and go; changes nothing.
@@ -238,11 +257,18 @@ class Lake:
         handover.refuse_unfinished(self.root)
         return building.preview(self.catalog, self.config, key, now, full=full)
 
-    def maintain(self, *, dry_run: bool = False, progress: Progress = lambda what, share: None) -> Maintenance:
+    def maintain(
+        self,
+        *,
+        dry_run: bool = False,
+        engine: Name = "duckdb",
+        progress: Progress = lambda what, share: None,
+    ) -> Maintenance:
         """Compacts small files, expires old snapshots and removes what nothing uses; no row changes.
 
         Args:
             dry_run: Only say what would be done.
+            engine: With `spark` its executors rewrite the small files.
             progress: Told what is being done and the share of it that is done.
 
         Returns:
@@ -252,7 +278,10 @@ class Lake:
 
         if not dry_run:
             self._finish(progress)
-        return maintain.maintain(self.catalog, self.config, self.root, dry_run=dry_run, progress=progress)
+        workers = None if dry_run else self._workers(engine)
+        return maintain.maintain(
+            self.catalog, self.config, self.root, dry_run=dry_run, progress=progress, workers=workers
+        )
 
     def query(self, sql: str, *, at: int | str | datetime | None = None, role: Role | None = None) -> Result:
         """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.
@@ -374,11 +403,18 @@ class Lake:
         handover.refuse_unfinished(self.root)
         return building.withheld(self.catalog, self.config, key, durable.scratch(self.root))
 
-    def audit(self, *, files: bool = False, progress: Progress = lambda what, share: None) -> tuple[Check, ...]:
+    def audit(
+        self,
+        *,
+        files: bool = False,
+        engine: Name = "duckdb",
+        progress: Progress = lambda what, share: None,
+    ) -> tuple[Check, ...]:
         """Checks that every file of the tables is there and is what was written; changes nothing.
 
         Args:
             files: Read every file and compare its SHA-256, rather than look at sizes and metadata alone.
+            engine: With `spark` its executors read the files.
             progress: Told what is looked at and the share of it that is done.
 
         Returns:
@@ -386,7 +422,8 @@ class Lake:
         """
         from stedi.audit import audit
 
-        return audit(self.catalog, files=files, threads=self.config.threads, progress=progress)
+        workers = self._workers(engine) if files else None
+        return audit(self.catalog, files=files, threads=self.config.threads, progress=progress, workers=workers)
 
     def prove(self, *, progress: Progress = lambda what, share: None) -> Proof:
         """Proves the rules of consent over the published tables, independently of how they were built.
@@ -501,6 +538,7 @@ class Lake:
         self,
         *addresses: str,
         inbox: Sequence[str | os.PathLike[str]] = (),
+        engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
     ) -> list[dict[str, Any]]:
         """Erases customers: everything of them leaves the lake and, if it is named, the inbox, and stays out.
@@ -508,6 +546,7 @@ class Lake:
         Args:
             addresses: Their addresses, in any spelling; none only finishes an erasure that was cut off.
             inbox: Delivered files and folders to rewrite without them.
+            engine: With `spark` its executors look through the tables' files, write them anew, and search every file.
             progress: Told what is being done and the share of it that is done.
 
         Returns:
@@ -521,7 +560,14 @@ class Lake:
         places = [os.fspath(path) for path in inbox]
         self._finish_rotation(progress)
         return erasure.erase(
-            self.catalog, self.config, self.root, self.key(), addresses, delivered=places, progress=progress
+            self.catalog,
+            self.config,
+            self.root,
+            self.key(),
+            addresses,
+            delivered=places,
+            progress=progress,
+            workers=self._workers(engine),
         )
 
     def preview_erasure(self, *addresses: str) -> dict[str, Any]:
@@ -573,6 +619,18 @@ class Lake:
         if pseudonyms.VARIABLE in os.environ:
             return pseudonyms.VARIABLE
         return self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
+
+    def _workers(self, engine: Name) -> Workers | None:
+        """Returns who works for an engine on other machines, or None where this process does."""
+        if engine not in get_args(Name):
+            raise UsageError(f"engine: expected one of {', '.join(get_args(Name))}, found {engine!r}")
+        if engine == "duckdb":
+            return None
+        from stedi.engines.spark import session
+        from stedi.workers import Executors
+
+        # on this machine, too, a task may fail a few times, as it may on a cluster
+        return Executors(session(master="local[*,4]", with_s3=s3.is_remote(self.root)))
 
     def _finish_rotation(self, progress: Progress) -> None:
         """Finishes a change of key that was cut off; one that is alive is waited for."""

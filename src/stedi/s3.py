@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -44,7 +45,9 @@ _LEASE = 90.0
 """Seconds after which a lock that nobody has renewed is nobody's."""
 _BEAT = 15.0
 """Seconds between two renewals."""
-_POLL = 0.5
+_POLL = (0.02, 0.5)
+"""Seconds between two looks at a lock that somebody holds, at first and at last."""
+_FREE = "free"
 
 
 def is_remote(location: str | os.PathLike[str]) -> bool:
@@ -63,8 +66,9 @@ def at(location: str | os.PathLike[str]) -> Path:
     text = str(location)
     if not is_remote(text):
         return Path(text.removeprefix("file://") if text.startswith("file://") else text.removeprefix("file:"))
-    path = S3Path("s3:", *text.partition(":")[2].strip("/").split("/"))
-    if not path.bucket:
+    rest = text.partition(":")[2]
+    path = S3Path("s3:", *rest.strip("/").split("/"))
+    if not path.bucket or rest.startswith("///"):
         raise LakeError(f"{text}: expected s3://BUCKET/PREFIX, found no bucket")
     return path
 
@@ -93,6 +97,23 @@ def client() -> Any:
             s3={"addressing_style": "path" if own else "auto"},
         ),
     )
+
+
+def steady(other: Any) -> Any:
+    """Has the client of a service that speaks JSON ask anew for an answer that broke off, and returns it.
+
+    botocore takes the half of such a text for an answer that says nothing.
+    """
+
+    def again(response: tuple[Any, Any] | None, attempts: int, **_: Any) -> float | None:
+        answer = response[0] if response else None
+        if answer is None or attempts >= _ATTEMPTS:
+            return None
+        told = answer.headers.get("Content-Length")
+        return _pause(attempts) if told is not None and int(told) != len(answer.content) else None
+
+    other.meta.events.register_last(f"needs-retry.{other.meta.service_model.service_id.hyphenize()}", again)
+    return other
 
 
 @contextmanager
@@ -285,18 +306,32 @@ def _head(path: S3Path) -> dict[str, Any] | None:
 
 
 def _read(path: S3Path, **part: str) -> tuple[bytes, dict[str, Any]]:
-    """Returns an object's bytes and what S3 says of it; a body that breaks off is asked for anew."""
+    """Returns an object's bytes and what S3 says of it."""
+    body = io.BytesIO()
+    about = _copy(path, body, **part)
+    return body.getvalue(), about
+
+
+def _copy(path: S3Path, out: BinaryIO, **part: str) -> dict[str, Any]:
+    """Copies an object's bytes into an empty stream, and returns what S3 says of it.
+
+    A body that breaks off is asked for anew; a call that fails was repeated already.
+    """
     attempt = 0
     while True:
         with _answers(path):
             found = client().get_object(Bucket=path.bucket, Key=path.key, **part)
         try:
             with _answers(path):
-                return found["Body"].read(), found
+                for piece in found["Body"].iter_chunks(1 << 20):
+                    out.write(piece)
+                return cast(dict[str, Any], found)
         except OSError:
             attempt += 1
             if attempt == _ATTEMPTS:
                 raise
+            out.seek(0)
+            out.truncate()
             time.sleep(_pause(attempt))
 
 
@@ -356,6 +391,24 @@ def _transfer() -> Any:
     return TransferConfig(multipart_threshold=4 * _PART, multipart_chunksize=_PART, max_concurrency=4)
 
 
+def digest(path: Path) -> tuple[str, int]:
+    """Returns the SHA-256, hex, and the size of an object's bytes, read for that."""
+    source = cast(S3Path, path)
+    for left in reversed(range(_ATTEMPTS)):
+        found, size = hashlib.sha256(), 0
+        try:
+            with _answers(source):
+                for piece in client().get_object(Bucket=source.bucket, Key=source.key)["Body"].iter_chunks(1 << 20):
+                    found.update(piece)
+                    size += len(piece)
+            return found.hexdigest(), size
+        except OSError as error:
+            if not left or isinstance(error, FileNotFoundError | PermissionError):
+                raise
+            time.sleep(min(2.0, 0.05 * 2 ** (_ATTEMPTS - left)))
+    raise AssertionError("the last attempt returns or raises")
+
+
 def write(path: Path, body: bytes) -> None:
     """Writes an object, whole or not at all, with its SHA-256 recorded beside its bytes."""
     target = cast(S3Path, path)
@@ -402,27 +455,14 @@ def download(path: Path, target: Path, *, tag: str = "") -> None:
         tag: S3's mark of the content that is meant, if any other is not.
 
     Raises:
-        FileExistsError: The object has another content by now.
-        FileNotFoundError: It is gone.
+        FileExistsError: The object has another content by now, or the file is there.
+        FileNotFoundError: The object is gone.
     """
     source = cast(S3Path, path)
     condition = {"IfMatch": tag} if tag else {}
     with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out:
         try:
-            for left in reversed(range(_ATTEMPTS)):
-                out.seek(0)
-                out.truncate()
-                try:
-                    # one stream for each file; files come side by side
-                    with _answers(source):
-                        answer = client().get_object(Bucket=source.bucket, Key=source.key, **condition)
-                        for piece in answer["Body"].iter_chunks(1 << 20):
-                            out.write(piece)
-                    return
-                except OSError as error:
-                    if not left or isinstance(error, FileNotFoundError | PermissionError | FileExistsError):
-                        raise
-                    time.sleep(min(2.0, 0.05 * 2 ** (_ATTEMPTS - left)))
+            _copy(source, out, **condition)  # one stream for each file; files come side by side
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -522,8 +562,8 @@ def _stale(root: S3Path, keep: Callable[[str], bool]) -> tuple[list[dict[str, st
             marks += page.get("DeleteMarkers", ())
 
     def told(entries: list[dict[str, str]]) -> list[dict[str, str]]:
-        ours = [entry for entry in entries if _in(root, entry["Key"]) and not keep(entry["Key"])]
-        return [{name: entry[name] for name in ("Key", "VersionId")} for entry in ours]
+        meant = [entry for entry in entries if _in(root, entry["Key"]) and not keep(entry["Key"])]
+        return [{name: entry[name] for name in ("Key", "VersionId")} for entry in meant]
 
     return told(versions), told(marks)
 
@@ -540,9 +580,10 @@ def _in(root: S3Path, key: str) -> bool:
 
 
 class Lease:
-    """A lock that is an object: whoever creates it has it, and renews it until it is removed.
+    """A lock that is an object: whoever creates it has it, and renews it until it is given back, which it then says.
 
-    One that has not been renewed for a minute and a half is a dead holder's and can be taken. Ages are told by S3's
+    One that has not been renewed for a minute and a half is a dead holder's and can be taken. It is never deleted: in a
+    bucket that keeps versions, not every server takes what was deleted for absent. Ages are told by S3's
     clock alone. A holder that was stopped for longer finds its lease gone at the next renewal; tables are safe from it
     all the same, since each commit asks for the state that it was made from.
     """
@@ -556,18 +597,15 @@ class Lease:
     def take(self) -> bool:
         """Returns whether the lock is held now."""
         try:
-            self._tag = self._put(IfNoneMatch="*")
-        except FileExistsError:
             held = _held(self._path)
             if held is None:
-                return self.take()
-            age, tag = held
-            if age < _LEASE:
+                self._tag = self._put(IfNoneMatch="*")
+            elif held[0] < _LEASE:
                 return False
-            try:
-                self._tag = self._put(IfMatch=tag)
-            except (FileExistsError, FileNotFoundError):
-                return False
+            else:
+                self._tag = self._put(IfMatch=held[1])
+        except (FileExistsError, FileNotFoundError):
+            return False
         self._beats = threading.Thread(target=self._beat, daemon=True)
         self._beats.start()
         return True
@@ -578,7 +616,9 @@ class Lease:
         if self._beats is not None:
             self._beats.join()
         with suppress(OSError), _answers(self._path):  # who comes next waits for its age, no longer
-            client().delete_object(Bucket=self._path.bucket, Key=self._path.key, IfMatch=self._tag)
+            client().put_object(
+                Bucket=self._path.bucket, Key=self._path.key, Body=b"", Metadata={"state": _FREE}, IfMatch=self._tag
+            )
 
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT):
@@ -605,12 +645,17 @@ class Lease:
 
 
 def _held(path: S3Path) -> tuple[float, str] | None:
-    """Returns the age of a lock in seconds, by S3's clock, and its tag; None if there is none."""
+    """Returns the age of a lock in seconds, by S3's clock, and its tag; None if there is none.
+
+    One that was given back is as old as can be.
+    """
     from email.utils import parsedate_to_datetime
 
     found = _head(path)
     if found is None:
         return None
+    if found.get("Metadata", {}).get("state") == _FREE:
+        return float("inf"), found["ETag"]
     now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
     return (now - found["LastModified"]).total_seconds(), found["ETag"]
 
@@ -630,14 +675,15 @@ def lock(path: Path, *, wait: bool | float, waiting: Callable[[], None] | None, 
     """
     lease = Lease(path)
     end = None if wait is True else time.monotonic() + float(wait)
-    told = False
+    told, pause = False, _POLL[0]
     while not lease.take():
         if not wait or (end is not None and time.monotonic() > end):
             raise LakeBusy(f"{path.parent}: another {path.stem} is running; {advice}")
         if waiting is not None and not told:
             waiting()
             told = True
-        time.sleep(_POLL)
+        time.sleep(pause)
+        pause = min(_POLL[1], 2 * pause)
     try:
         yield
     finally:

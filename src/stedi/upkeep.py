@@ -24,7 +24,7 @@ def audit(options: argparse.Namespace) -> int:
     lake = opened(options)
     lake.key()  # refused before anything is read
     progress = terminal.Progress()
-    checks = lake.audit(files=options.files, progress=progress)
+    checks = lake.audit(files=options.files, engine=options.engine, progress=progress)
     # of damaged files nothing can be proved
     proof = None if any(check.violations for check in checks) else lake.prove(progress=progress)
     risk = lake.risk() if proof and options.risk else None

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from stedi.build.session import Session
 from stedi.build.staging import Progress, Run, Staged, recalled, rows
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
+from stedi.engines import Engine, Name
 from stedi.engines.duckdb import DuckDB
 from stedi.privacy import classes
 from stedi.privacy.pseudonyms import Key
@@ -134,6 +136,7 @@ def build(
     full: bool = False,
     progress: Progress = lambda line: None,
     graph: Graph | None = None,
+    engine: Name = "duckdb",
 ) -> Build:
     """Brings every table below landing up to date; afterwards a second build has nothing to do.
 
@@ -146,6 +149,7 @@ def build(
         full: Rebuild every table.
         progress: Called with a line for each stage of the work.
         graph: The SQL tables, by default the package's own.
+        engine: What computes the tables; they are the same.
 
     Raises:
         AuditFailed: A staged table breaks a rule; no table has changed.
@@ -159,13 +163,13 @@ def build(
         return _result("", steps, {}, before)
     _check_sql(graph, before)
     run = f"{now:013d}-{secrets.token_hex(4)}"
-    work = Run(catalog, config, key, graph, before, run, now)
     temporary = durable.scratch(root) / run
+    work = Run(catalog, config, key, graph, before, run, now, _opened(engine, config, root, temporary))
     try:
         # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
-            work.stage(steps, temporary, progress)
+            work.stage(steps, progress)
             warm.result()
         work.commit()
         for name, change in work.staged.items():
@@ -178,6 +182,15 @@ def build(
         shutil.rmtree(temporary, ignore_errors=True)
     done = tuple(work.staged[step.table].step if step.table in work.staged else _untouched(step) for step in steps)
     return _result(run, done, work.staged, catalog.tables())
+
+
+def _opened(name: Name, config: Config, root: Path, temporary: Path) -> AbstractContextManager[Engine]:
+    """Returns an engine for one build."""
+    if name == "spark":
+        from stedi.engines.spark import SparkEngine
+
+        return SparkEngine(temporary, lake=root)
+    return DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary)
 
 
 def _check_sql(graph: Graph, before: Mapping[str, TableState]) -> None:

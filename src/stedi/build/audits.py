@@ -7,27 +7,26 @@ The consent proof shares no code and no SQL with what it checks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from stedi import tables
+from stedi.build import proofs
 from stedi.build.changes import MOMENTS
-from stedi.engines.duckdb import DuckDB, literal, quoted
+from stedi.engines import Engine
+from stedi.engines.duckdb import literal, quoted
 from stedi.errors import AuditFailed
-from stedi.privacy import consent
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import COLUMNS, DataFile
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-_FEW = 1000
-"""Customers that a statement names one by one."""
 _MAY_BE_NULL = {"customerName", "phone", "birthDay", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate"}
 
 
 def prove_consent(
-    engine: DuckDB,
+    engine: Engine,
     key: Key,
     now: int,
     *,
@@ -46,23 +45,20 @@ def prove_consent(
         news: A SELECT of the addresses whose customers may have changed their mind since the tables were built, so
             that the rest of a table that is not new has to be searched for them.
     """
-    records = engine.stream("select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing")
-    consents = consent.consenting(records, key, now)
-    suspects = {key.customer_id(address) for (address,) in engine.stream(news)}
+    records = "select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing"
+    proof = proofs.proof(engine, records, news, key, now, since_consent=since_consent)
     for name, files in staged.items():
         moment = MOMENTS.get(name)
-        earliest = f"epoch_ms(min({quoted(moment)}))" if moment else "null"
-        sql = f"select customer_id, {earliest} from {{}} group by customer_id"
+        earliest = f"epoch_ms(min({quoted(moment)}))" if moment else "null::bigint"
+        sql = f"select customer_id, {earliest} as earliest from {{}} group by customer_id"
         if files is None:
-            people = engine.stream(sql.format(name))
+            found = proof.violations(sql.format(name))
         else:
             engine.bind(f"{name}__new", files, table=name)
-            people = engine.stream(sql.format(f"{name}__new"))
-        found = consent.violations(people, consents, since_consent=since_consent)
+            found = proof.violations(sql.format(f"{name}__new"))
         if files is not None and not found:
-            for some in _some(suspects):
-                people = engine.stream(sql.format(f"{name} where customer_id in ({some})"))
-                found += consent.violations(people, consents, since_consent=since_consent)
+            for suspects in proof.suspects():
+                found += proof.violations(sql.format(f"{name} where customer_id in ({suspects})"))
         if found:
             raise AuditFailed(
                 f"{name}: consent proof: expected no row of a customer who does not consent, "
@@ -79,7 +75,7 @@ def check_nulls(staged: Mapping[str, Iterable[DataFile]]) -> None:
                 raise AuditFailed(f"{name}: {column.name}: expected no nulls, found {nulls}; nothing was published")
 
 
-def check_assertions(engine: DuckDB, rebuilt: AbstractSet[str], changed: AbstractSet[str]) -> None:
+def check_assertions(engine: Engine, rebuilt: AbstractSet[str], changed: AbstractSet[str]) -> None:
     """Raises AuditFailed if an assertion about a staged table finds a violation.
 
     Args:
@@ -103,7 +99,7 @@ def check_assertions(engine: DuckDB, rebuilt: AbstractSet[str], changed: Abstrac
             raise AuditFailed(f"{name}: expected no violation, found {found}; nothing was published")
 
 
-def _scoped(engine: DuckDB, changed: AbstractSet[str]) -> dict[str, str]:
+def _scoped(engine: Engine, changed: AbstractSet[str]) -> dict[str, str]:
     """Makes what a change could have broken readable, and returns the relation to read for each table of readings."""
     concerned = [
         f"select customer_id from {name}__{what}"
@@ -117,9 +113,13 @@ def _scoped(engine: DuckDB, changed: AbstractSet[str]) -> dict[str, str]:
         for name in sorted(changed & MOMENTS.keys())
     ]
     [(low, high)] = engine.rows(f"select min(low), max(high) from ({' union all '.join(spans)})") if spans else [(0, 0)]
-    customers = [customer for (customer,) in engine.rows(f"from audited__customers limit {_FEW + 1}")]
+    customers = [customer for (customer,) in engine.rows(f"from audited__customers limit {proofs.FEW + 1}")]
     # by name, row groups that hold none of them are not read
-    among = next(_some(customers), "") if len(customers) <= _FEW else "select customer_id from audited__customers"
+    among = (
+        next(proofs.some(customers), "")
+        if len(customers) <= proofs.FEW
+        else "select customer_id from audited__customers"
+    )
     relations = {}
     for name, moment in MOMENTS.items():
         within = "false" if low is None else f"{quoted(moment)} between instant({low}) and instant({high})"
@@ -129,10 +129,3 @@ def _scoped(engine: DuckDB, changed: AbstractSet[str]) -> dict[str, str]:
         relations[name] = f"{name}__audited"
         engine.view(relations[name], sql)
     return relations
-
-
-def _some(values: Iterable[str]) -> Iterator[str]:
-    """Yields values as lists of literals of bounded length."""
-    ordered = sorted(values)
-    for start in range(0, len(ordered), _FEW):
-        yield ", ".join(map(literal, ordered[start : start + _FEW]))

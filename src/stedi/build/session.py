@@ -6,13 +6,15 @@ What `changes`, `preview` and the build itself share. It reads; files are writte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from stedi.build.planning import Window
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
-from stedi.engines.duckdb import DuckDB, literal
+from stedi.engines import Engine
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
+from stedi.privacy.tombstones import Tombstones
 from stedi.tables import DataFile, Graph
 
 _WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
@@ -41,7 +43,7 @@ class Session:
 
     def __init__(
         self,
-        engine: DuckDB,
+        engine: Engine,
         catalog: Catalog,
         config: Config,
         key: Key,
@@ -131,11 +133,21 @@ class Session:
     def _keep_claims(self, sql: str) -> None:
         """Computes which serial numbers erased customers claimed; where nobody was erased, none is looked at."""
         known = tombstones.read(self._root, self._key)
-        numbers = (number for (number,) in (self.engine.rows(sql) if known.claims else ()))
-        found = [(number, count) for number in numbers if (count := known.claimants(self._key, number))]
-        listed = ", ".join(f"({literal(number)}, {count})" for number, count in found) or "(null, 0)"
-        self.engine.keep(
-            _OF_TOMBSTONES,
-            f"select number::varchar as serialNumber, claimants::bigint as claimants from (values {listed}) "
-            "as found (number, claimants) where number is not null",
-        )
+        if known.claims:
+            self.engine.derive(f"{_OF_TOMBSTONES}__told", sql, {"claimants": "bigint"}, _Claimants(known, self._key))
+            self.engine.keep(_OF_TOMBSTONES, f"select * from {_OF_TOMBSTONES}__told where claimants > 0")
+        else:
+            self.engine.keep(
+                _OF_TOMBSTONES, "select null::varchar as serialNumber, null::bigint as claimants where false"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimants:
+    """How many erased customers claimed a serial number; an engine may ask on another machine."""
+
+    known: Tombstones
+    key: Key
+
+    def __call__(self, number: str) -> tuple[int]:
+        return (self.known.claimants(self.key, number),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from stedi.build.planning import Step, policy
 from stedi.build.session import Session
 from stedi.catalog import Catalog, TableState, checksums
 from stedi.config import Config
-from stedi.engines.duckdb import DuckDB, scan
+from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import COLUMNS, DataFile, Graph
 
@@ -72,15 +72,16 @@ class Run:
         before: Mapping[str, TableState],
         run: str,
         now: int,
+        engine: AbstractContextManager[Engine],
     ) -> None:
         self.staged: dict[str, Staged] = {}
         self._catalog, self._config, self._key, self._graph = catalog, config, key, graph
-        self._before, self._run, self._now = before, run, now
+        self._before, self._run, self._now, self._opened = before, run, now, engine
 
-    def stage(self, steps: Sequence[Step], temporary: Path, progress: Progress) -> None:
+    def stage(self, steps: Sequence[Step], progress: Progress) -> None:
         """Writes each table's new files and audits them all; nothing is committed yet."""
         config = self._config
-        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+        with self._opened as engine:
             session = Session(engine, self._catalog, config, self._key, self._graph, self._before, self._now)
             changes = Changes(session)
             for step in steps:
@@ -162,7 +163,7 @@ class Run:
         files = self._catalog.files(before)
         concerned = f"select customer_id from {name}__concerned"
         anybody = bool(engine.rows(f"{concerned} limit 1"))
-        leaving = engine.holding(files, "customer_id", concerned) if anybody else ()
+        leaving = engine.holding(files, "customer_id", concerned, table=name) if anybody else ()
         names = ", ".join(f'"{column.name}"' for column in COLUMNS[name])
         # before the table is bound anew: what is worked out reads it as it was
         added = engine.write(name, f"select {names} from {name}__insert", self._folder(name))
@@ -170,11 +171,12 @@ class Run:
         if leaving:
             # a flipped bit must not be written anew, under a checksum that says that all is well
             checksums.check(self._catalog.folder(name), [file.path for file in leaving])
-            held = scan(leaving, COLUMNS[name])
-            keep = f"select {names} from ({held}) where customer_id not in ({concerned})"
+            engine.bind(f"{name}__leaving", leaving, table=name)
+            keep = f"select {names} from {name}__leaving where customer_id not in ({concerned})"
             kept = engine.write(name, keep, self._folder(name, kept=True), of=rows(before))
             engine.keep(
-                f"{name}__gone", f"select distinct customer_id from ({held}) where customer_id in ({concerned})"
+                f"{name}__gone",
+                f"select distinct customer_id from {name}__leaving where customer_id in ({concerned})",
             )
         else:
             engine.view(f"{name}__gone", "select null::varchar as customer_id where false")

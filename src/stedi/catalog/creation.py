@@ -28,15 +28,43 @@ def empty(folder: Path, columns: Iterable[Column], properties: Mapping[str, str]
         columns: Its columns; a column's field id is its place, from 1.
         properties: The table's properties.
     """
+    snapshot, now = secrets.randbits(63), int(time.time() * 1000)
+    listed = folder / "metadata" / f"snap-{snapshot}-0-{uuid.uuid4()}.avro"
+    _write(listed, _manifest_list(snapshot))
+    path = folder / "metadata" / f"00000-{uuid.uuid4()}.metadata.json"
+    described = document(folder, columns, properties, snapshot=snapshot, manifest_list=listed, now=now)
+    _write(path, json.dumps(described).encode())
+    return path
+
+
+def document(
+    folder: Path,
+    columns: Iterable[Column],
+    properties: Mapping[str, str],
+    *,
+    snapshot: int,
+    manifest_list: Path,
+    now: int,
+    totals: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Returns the metadata of a table that has one snapshot.
+
+    Args:
+        folder: The table's folder.
+        columns: Its columns; a column's field id is its place, from 1.
+        properties: The table's properties.
+        snapshot: The snapshot's id.
+        manifest_list: The snapshot's manifest list.
+        now: When it is made, epoch milliseconds.
+        totals: What the snapshot has of `records`, `data-files` and `files-size`, by default nothing.
+    """
     fields = [
         {"id": place, "name": column.name, "type": column.type, "required": False}
         for place, column in enumerate(columns, start=1)
     ]
-    snapshot, now = secrets.randbits(63), int(time.time() * 1000)
-    listed = folder / "metadata" / f"snap-{snapshot}-0-{uuid.uuid4()}.avro"
-    _write(listed, _manifest_list(snapshot))
-    totals = ("data-files", "delete-files", "records", "files-size", "position-deletes", "equality-deletes")
-    metadata = {
+    kinds = ("data-files", "delete-files", "records", "files-size", "position-deletes", "equality-deletes")
+    found = totals or {}
+    return {
         "format-version": 2,
         "table-uuid": str(uuid.uuid4()),
         "location": uri(folder),
@@ -59,16 +87,13 @@ def empty(folder: Path, columns: Iterable[Column], properties: Mapping[str, str]
                 "sequence-number": 1,
                 "timestamp-ms": now,
                 "schema-id": 0,
-                "manifest-list": uri(listed),
-                "summary": {"operation": "append", **{f"total-{what}": "0" for what in totals}},
+                "manifest-list": uri(manifest_list),
+                "summary": {"operation": "append", **{f"total-{kind}": str(found.get(kind, 0)) for kind in kinds}},
             }
         ],
         "snapshot-log": [{"snapshot-id": snapshot, "timestamp-ms": now}],
         "metadata-log": [],
     }
-    path = folder / "metadata" / f"00000-{uuid.uuid4()}.metadata.json"
-    _write(path, json.dumps(metadata).encode())
-    return path
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,15 +1,19 @@
 """Engines run SELECTs over pinned inputs: one small protocol, so that a build does not know which one it has.
 
-An engine writes Parquet files and answers questions; it never commits. `duckdb` is the embedded one.
+An engine writes Parquet files and answers questions; it never commits. `duckdb` is the embedded one; `spark` is for
+data that outgrow one machine. SELECTs are in the lake's dialect, DuckDB's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from stedi.tables import DataFile
+
+Name = Literal["duckdb", "spark"]
+"""The engines by name."""
 
 
 class Engine(Protocol):
@@ -24,14 +28,43 @@ class Engine(Protocol):
     def keep(self, view: str, sql: str) -> None:
         """Computes a SELECT once and gives the result a name for this session."""
 
-    def holding(self, files: Iterable[DataFile], column: str, values: str) -> tuple[DataFile, ...]:
-        """Returns those of some files that have a row whose column is among the values of a SELECT."""
+    def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
+        """Keeps a SELECT of addresses with the pseudonym of each, and `person`, which stands for it in this session."""
 
-    def write(self, table: str, sql: str, folder: Path) -> tuple[DataFile, ...]:
+    def derive(self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]) -> None:
+        """Keeps a SELECT's rows with what a function makes of each beside it."""
+
+    def holding(self, files: Iterable[DataFile], column: str, values: str, *, table: str) -> tuple[DataFile, ...]:
+        """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
+
+    def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder and returns them, on disk."""
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
 
     def prepare(self, sql: str, parameters: Mapping[str, str | int], relations: Mapping[str, str] | None = None) -> str:
-        """Returns a SELECT of the lake's dialect in the engine's own, parameters filled in, over other relations."""
+        """Returns a SELECT of the lake's dialect, parameters filled in, over other relations."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What an engine can do besides whose rows are on this machine."""
+
+    def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """Yields the rows of a SELECT; only some thousand are held at a time."""
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """What an engine can do besides whose rows are on others, and stay there."""
+
+    def gather(
+        self,
+        view: str,
+        sql: str,
+        by: str,
+        columns: Mapping[str, str],
+        function: Callable[[Iterator[tuple[Any, ...]]], Iterable[tuple[Any, ...]]],
+    ) -> None:
+        """Keeps what a function makes of rows where they are; those alike in a column come to the same call."""

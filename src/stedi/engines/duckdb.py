@@ -192,8 +192,8 @@ class DuckDB:
             rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
         return rows
 
-    def holding(self, files: Iterable[DataFile], column: str, values: str) -> tuple[DataFile, ...]:
-        """Returns those of some files that have a row whose column is among the values of a SELECT."""
+    def holding(self, files: Iterable[DataFile], column: str, values: str, *, table: str) -> tuple[DataFile, ...]:
+        """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
         given = {file.path: file for file in files}
         if not given:
             return ()

@@ -32,6 +32,7 @@ from stedi.privacy import handover, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.traces import search
 from stedi.tables import ZONES
+from stedi.workers import Workers
 
 __all__ = ["Progress", "erase", "preview", "unfinished"]
 
@@ -67,6 +68,7 @@ def erase(
     delivered: Sequence[str] = (),
     now: int | None = None,
     progress: Progress = lambda what, share: None,
+    workers: Workers | None = None,
 ) -> list[dict[str, Any]]:
     """Erases customers; first finishes an erasure that was cut off.
 
@@ -79,6 +81,7 @@ def erase(
         delivered: Delivered files and folders to rewrite without them.
         now: When it begins, epoch milliseconds; the clock's by default.
         progress: Told how far the work is.
+        workers: Who looks through files and writes them anew, if it is not this process.
 
     Returns:
         The receipts: of the erasure that was finished, if there was one, and of this one.
@@ -94,11 +97,11 @@ def erase(
         journal.finish(catalog, root / "pending")
         left = pending.read(root)
         if left is not None:
-            done.append(_Erasure(catalog, config, root, key, left, progress).finish())
+            done.append(_Erasure(catalog, config, root, key, left, progress, workers).finish())
         if addresses:
             places = tuple(str(s3.at(path).absolute()) for path in delivered)
             new = Pending(_run(), _now(now), _marks(key, addresses), places)
-            done.append(_Erasure(catalog, config, root, key, new, progress).finish())
+            done.append(_Erasure(catalog, config, root, key, new, progress, workers).finish())
     return done
 
 
@@ -106,10 +109,17 @@ class _Erasure:
     """One erasure, from wherever it is to its end."""
 
     def __init__(
-        self, catalog: Catalog, config: Config, root: Path, key: Key, wanted: Pending, progress: Progress
+        self,
+        catalog: Catalog,
+        config: Config,
+        root: Path,
+        key: Key,
+        wanted: Pending,
+        progress: Progress,
+        workers: Workers | None,
     ) -> None:
         self._catalog, self._config, self._root, self._key = catalog, config, root, key
-        self._pending, self._progress = wanted, progress
+        self._pending, self._progress, self._workers = wanted, progress, workers
 
     def finish(self) -> dict[str, Any]:
         """Does all that is left to do and returns the receipt."""
@@ -131,7 +141,7 @@ class _Erasure:
         # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
-            whereabouts = Whereabouts(engine, catalog, key, self._pending)
+            whereabouts = Whereabouts(engine, catalog, key, self._pending, self._workers)
             found = self._pending.found or whereabouts.found()
             warm.result()
         if self._pending.found is None:
@@ -144,7 +154,8 @@ class _Erasure:
         rewritten, failed = inbox.rewrite(
             self._pending.inbox, whereabouts.traces, frozenset(moments), root, durable.scratch(root) / self._pending.run
         )
-        work = Forgetting(engine, catalog, whereabouts, self._pending, found)
+        memory = self._config.engine_memory
+        work = Forgetting(engine, catalog, whereabouts, self._pending, found, self._workers, memory)
         removed = {}
         for number, name in enumerate(ZONES):
             self._progress(f"forget {name}", number / len(ZONES))
@@ -166,7 +177,8 @@ class _Erasure:
             }
         self._progress("search every file", None)
         mine = {*held, durable.scratch(root) / self._pending.run}
-        looked = search(root, whereabouts.traces, engine, without={s3.at(path) for path in evidence}, held=mine)
+        left = {s3.at(path) for path in evidence}
+        looked = search(root, whereabouts.traces, engine, without=left, held=mine, workers=self._workers)
         if looked.found:
             raise AuditFailed(
                 f"{root}: expected no trace of those who were erased, found one in {_listed(looked.found)}; remove "

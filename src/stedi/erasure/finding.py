@@ -7,8 +7,11 @@ records at first, and by the marks of the tombstones where an erasure is resumed
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stedi import durable, s3, tables
 from stedi.catalog import Catalog, TableState, checksums
@@ -22,7 +25,9 @@ from stedi.privacy import tombstones, traces
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
 from stedi.privacy.traces import Traces
+from stedi.rewriting import Relation, divided
 from stedi.tables import COLUMNS, ZONES, DataFile
+from stedi.workers import Workers
 
 _LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
 
@@ -38,6 +43,19 @@ THEIRS: dict[str, str] = {
 }
 """For each table but the ledger, the condition under which a row is an erased customer's."""
 
+_MEMORY = "600MB"
+"""What the engine of a worker may take."""
+RELATIONS = (
+    "erased_addresses",
+    "erased_serials",
+    "erased_moments",
+    "erased_ids",
+    "erased_records",
+    "mentions",
+    "masks",
+)
+"""The relations by which rows are told; they hold these customers' own, so they are small."""
+
 
 class Whereabouts:
     """What tells the rows of some customers, in an engine session.
@@ -47,12 +65,16 @@ class Whereabouts:
         catalog: The lake's tables.
         key: The lake's key.
         pending: The erasure.
+        workers: Who looks through the tables' files, if it is not this process.
     """
 
-    def __init__(self, engine: DuckDB, catalog: Catalog, key: Key, pending: Pending) -> None:
+    def __init__(
+        self, engine: DuckDB, catalog: Catalog, key: Key, pending: Pending, workers: Workers | None = None
+    ) -> None:
         self.engine = engine
         self.states = catalog.tables()
         self._catalog, self._key, self._people = catalog, key, frozenset(pending.people)
+        self._workers = workers
         for name, state in self.states.items():
             _refuse_elsewhere(state, catalog.folder(name))
             engine.bind(name, catalog.files(state))
@@ -265,13 +287,20 @@ class Whereabouts:
             **dict.fromkeys(_LANDED, "_extra in (select text from mentions)" if self.others_mention else "false"),
         }.get(name, "false")
         content = {"quarantine": "sha256", **dict.fromkeys(_LANDED, "_file")}.get(name, "null::varchar")
-        paths = ", ".join(map(path_literal, files))
-        return self.engine.rows(
+        sql = (
             f"select filename, {content} as content, count(*) filter (where {theirs}), "
             f"count(*) filter (where not ({theirs}) and {mentioned}) "
-            f"from read_parquet([{paths}], filename = true, hive_partitioning = false) "
-            f"where {theirs} or {mentioned} group by all"
+            f"from {{files}} where {theirs} or {mentioned} group by all"
         )
+        if self._workers is None:
+            return self.engine.rows(sql.format(files=_named(files)))
+        relations = {read: Relation.of(self.engine, read) for read in RELATIONS if read in sql}
+        live = self.mentions[name].live
+        parts = [
+            _Part(tuple(file.path for file in part), sql, relations)
+            for part in divided([live[path] for path in files], self._workers.slots)
+        ]
+        return [row for rows in self._workers.map(_looked, parts) for row in rows]
 
     def _withheld(self) -> int:
         """Returns how many withheld readings go: those of moments at which more than one claimant moved."""
@@ -300,6 +329,31 @@ class Whereabouts:
     def keep(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
         """Makes a relation of texts."""
         self.engine.take(name, dict.fromkeys(columns, "varchar"), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Files that one worker looks through, and by what."""
+
+    paths: tuple[str, ...]
+    sql: str
+    relations: Mapping[str, Relation]
+
+
+def _looked(part: _Part) -> list[tuple[Any, ...]]:
+    """Returns what a part's files hold. Runs on a worker."""
+    with (
+        tempfile.TemporaryDirectory(prefix="stedi-") as scratch,
+        DuckDB(memory=_MEMORY, threads=1, temporary=Path(scratch, "spill")) as engine,
+    ):
+        for name, relation in part.relations.items():
+            engine.take(name, relation.columns, relation.rows)
+        return engine.rows(part.sql.format(files=_named(part.paths)))
+
+
+def _named(paths: Iterable[str]) -> str:
+    listed = ", ".join(map(path_literal, paths))
+    return f"read_parquet([{listed}], filename = true, hive_partitioning = false)"
 
 
 def _same_rows(operation: str, summary: Mapping[str, str]) -> bool:

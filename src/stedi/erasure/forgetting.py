@@ -18,12 +18,14 @@ from stedi.catalog import Catalog, Snapshot
 from stedi.catalog.mentions import mentions
 from stedi.catalog.unused import unused
 from stedi.engines.duckdb import DuckDB, literal, quoted
-from stedi.erasure.finding import THEIRS, Whereabouts
+from stedi.erasure.finding import RELATIONS, THEIRS, Whereabouts
 from stedi.erasure.inbox import Rewritten
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
 from stedi.privacy.tombstones import RECEIPTS
+from stedi.rewriting import LEAVING, Part, Relation, divided, rewrite
 from stedi.tables import COLUMNS, ZONES, DataFile
+from stedi.workers import Workers
 
 ERASURE = "stedi.erasure"
 """The property of a snapshot that tells which erasure wrote it."""
@@ -39,13 +41,23 @@ class Forgetting:
         whereabouts: What tells the customers' rows.
         pending: The erasure, its first phase ended.
         found: What that has found.
+        workers: Who writes files anew, if it is not this process.
+        memory: What the engine of a worker may take.
     """
 
     def __init__(
-        self, engine: DuckDB, catalog: Catalog, whereabouts: Whereabouts, pending: Pending, found: Found
+        self,
+        engine: DuckDB,
+        catalog: Catalog,
+        whereabouts: Whereabouts,
+        pending: Pending,
+        found: Found,
+        workers: Workers | None,
+        memory: str,
     ) -> None:
         self._engine, self._catalog, self._whereabouts = engine, catalog, whereabouts
         self._run, self._started, self._found = pending.run, pending.started, found
+        self._workers, self._memory = workers, memory
 
     def table(self, name: str, rewritten: Sequence[Rewritten] = ()) -> dict[str, int]:
         """Takes the customers out of one table, and has the snapshots expire that knew the files they were in.
@@ -84,11 +96,25 @@ class Forgetting:
         durable.remove_tree(folder)
         added: tuple[DataFile, ...] = ()
         if leaving or rewritten:
-            self._engine.bind("leaving", leaving, table=name)
-            added = self._engine.write(name, self._remaining(name, rewritten), folder, of=current.total("records"))
+            added = self._rewritten(name, leaving, self._remaining(name, rewritten), folder, current.total("records"))
             self._check(name, leaving, added, len(self._missing(rewritten)) if name == "landed_files" else 0)
         paths = [file.path for file in leaving]
         self._catalog.erase(name, added, paths, {**lineage, ERASURE: self._run}, base=current.id)
+
+    def _rewritten(
+        self, name: str, leaving: Sequence[DataFile], sql: str, folder: Path, of: int
+    ) -> tuple[DataFile, ...]:
+        """Writes what stays of files that leave, here or on the workers; the ledger is small, and written here."""
+        if self._workers is None or name == "landed_files":
+            self._engine.bind(LEAVING, leaving, table=name)
+            return self._engine.write(name, sql, folder, of=of)
+        relations = {read: Relation.of(self._engine, read) for read in RELATIONS if read in sql}
+        home = self._catalog.folder(name)
+        parts = [
+            Part(name, files, sql, folder, of, self._memory, home, relations)
+            for files in divided(leaving, self._workers.slots)
+        ]
+        return tuple(file for files in rewrite(self._workers, parts) for file in files)
 
     def _check(self, name: str, leaving: Sequence[DataFile], added: Sequence[DataFile], more: int) -> None:
         expected = sum(file.rows for file in leaving) - self._found.rows[name] + more

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,13 +21,15 @@ from stedi.catalog import Catalog, TableState, checksums
 from stedi.catalog.snapshots import manifests
 from stedi.catalog.unused import Unused, unused
 from stedi.config import Config
-from stedi.engines.duckdb import DuckDB, quoted
+from stedi.engines.duckdb import DuckDB
 from stedi.errors import LakeError
 from stedi.landing import journal
 from stedi.maintain.compaction import Compaction, due
 from stedi.maintain.outcome import Maintained, Maintenance, Removed, render, to_json
 from stedi.privacy import handover, tombstones
+from stedi.rewriting import LEAVING, Part, rewrite
 from stedi.tables import COLUMNS, ZONES, DataFile
+from stedi.workers import Workers
 
 __all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain", "render", "to_json"]
 
@@ -42,6 +44,7 @@ def maintain(
     *,
     dry_run: bool = False,
     progress: Progress = lambda what, share: None,
+    workers: Workers | None = None,
 ) -> Maintenance:
     """Compacts small files, expires old snapshots and removes what nothing uses; every table keeps its rows.
 
@@ -51,12 +54,13 @@ def maintain(
         root: The lake's folder.
         dry_run: Only say what would be done; takes no lock, so a command at work can change it.
         progress: Told how far the work is.
+        workers: Who rewrites files, if it is not this process.
 
     Raises:
         CommitConflict: Somebody outside this program moved a table meanwhile.
         LakeError: A table's files lie outside the lake's folder or cannot be read; nothing of it was removed.
     """
-    work = _Run(catalog, config, root)
+    work = _Run(catalog, config, root, workers)
     if dry_run:
         return Maintenance("", tuple(work.foreseen(name) for name in ZONES), _total(work.temporary()))
     done = []
@@ -82,9 +86,9 @@ def maintain(
 class _Run:
     """One maintenance, from table to table."""
 
-    def __init__(self, catalog: Catalog, config: Config, root: Path) -> None:
+    def __init__(self, catalog: Catalog, config: Config, root: Path, workers: Workers | None) -> None:
         self.run = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
-        self._catalog, self._config, self._root = catalog, config, root
+        self._catalog, self._config, self._root, self._workers = catalog, config, root, workers
         self._grace = config.grace_hours * 3600
 
     def table(self, name: str) -> Maintained:
@@ -105,7 +109,8 @@ class _Run:
         removed = unused(state, catalog.folder(name), before=now - self._grace, seen=now - self._grace)
         durable.remove_all(file.path for file in removed)
         folder = catalog.folder(name)
-        if not all((folder / known).exists() for known in checksums.recorded(folder)):
+        there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}
+        if not there.issuperset(checksums.recorded(folder)):
             catalog.prune(name)
         _prune(folder / "data")
         return _outcome(name, compaction, expired, removed)
@@ -148,31 +153,22 @@ class _Run:
         """Writes a file for each group and commits all of them in one snapshot."""
         catalog, current = self._catalog, self._catalog.table(name).current
         assert current is not None, "a table with files has a snapshot"
-        folder, temporary = catalog.folder(name) / "data" / self.run, durable.scratch(self._root) / self.run
-        leaving = [file.path for file in compaction.leaving]
-        # a flipped bit must not be written anew, under a checksum that says that all is well
-        checksums.check(catalog.folder(name), leaving)
+        folder = catalog.folder(name) / "data" / self.run
         try:
-            added = list[DataFile]()
-            # one thread makes one file
-            with DuckDB(memory=self._config.engine_memory, threads=1, temporary=temporary) as engine:
-                # a customer's rows lie together, as a build has written them
-                order = " order by 1, 2" if COLUMNS[name][0].name == "customer_id" else ""
-                for number, group in enumerate(compaction.groups):
-                    engine.bind(name, group)
-                    sql = f"select * from {quoted(name)}{order}"
-                    files = engine.write(name, sql, folder / str(number), of=current.total("records"))
-                    expected, found = (sum(file.rows for file in side) for side in (group, files))
-                    if found != expected:
-                        raise LakeError(
-                            f"{name}: expected {expected} rows in its small files, found {found}: one is damaged; "
-                            "nothing was changed. See docs/operations.md on recovery"
-                        )
-                    added += files
+            rewritten = self._rewritten(name, compaction.groups, folder, current.total("records"))
+            for group, files in zip(compaction.groups, rewritten, strict=True):
+                expected, found = (sum(file.rows for file in side) for side in (group, files))
+                if found != expected:
+                    raise LakeError(
+                        f"{name}: expected {expected} rows in its small files, found {found}: one is damaged; "
+                        "nothing was changed. See docs/operations.md on recovery"
+                    )
             durable.sync(folder.parent)
             # what the table was built from still holds: its rows are the same
             lineage = {key: value for key, value in current.summary.items() if key.startswith("stedi.")}
             properties = {**lineage, "stedi.maintained": self.run}
+            added = [file for files in rewritten for file in files]
+            leaving = [file.path for file in compaction.leaving]
             catalog.replace(name, added, leaving, properties, base=current.id)
         except BaseException:
             # a failed clean-up must not hide why it failed; what it leaves is removed later
@@ -180,8 +176,31 @@ class _Run:
                 if not any(s.summary.get("stedi.maintained") == self.run for s in catalog.table(name).snapshots):
                     durable.remove_tree(folder)
             raise
+
+    def _rewritten(
+        self, name: str, groups: Sequence[tuple[DataFile, ...]], folder: Path, of: int
+    ) -> list[tuple[DataFile, ...]]:
+        """Writes a file for each group, here or on the workers, if there are any."""
+        config, home = self._config, self._catalog.folder(name)
+        # a customer's rows lie together, as a build has written them
+        order = " order by 1, 2" if COLUMNS[name][0].name == "customer_id" else ""
+        sql = f"select * from {LEAVING}{order}"
+        if self._workers is not None:
+            parts = [Part(name, group, sql, folder, of, config.engine_memory, home) for group in groups]
+            return rewrite(self._workers, parts)
+        # a flipped bit must not be written anew, under a checksum that says that all is well
+        checksums.check(home, [file.path for group in groups for file in group])
+        temporary = durable.scratch(self._root) / self.run
+        written = []
+        try:
+            # one thread makes one file
+            with DuckDB(memory=config.engine_memory, threads=1, temporary=temporary) as engine:
+                for number, group in enumerate(groups):
+                    engine.bind(LEAVING, group, table=name)
+                    written.append(engine.write(name, sql, folder / str(number), of=of))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        return written
 
     def _expired(self, states: Mapping[str, TableState], name: str, *, compacted: bool = False) -> frozenset[int]:
         """Returns the snapshots that nobody needs any more, and those that a killed command has staged.

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sqlite3
+import tempfile
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, suppress
@@ -24,10 +25,15 @@ from stedi.engines.duckdb import DuckDB, path_literal, quoted
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.privacy.tombstones import addresses, unescaped
+from stedi.workers import Workers
 
 _SHORT = 6
 """Below so many characters a text counts only as a whole value or a whole quoted string: `s1` is everywhere."""
 _PIECE = 1 << 22
+_LOOKS = 4
+"""Tasks a worker: files differ in size, and whoever is ready takes the next."""
+_MEMORY = "600MB"
+"""What the engine of a worker may take."""
 _MOST_KNOWN = 1 << 20
 _BEFORE = re.compile(r"[\w.+%-]$")
 _AFTER = re.compile(r"[\w-]|\.(?!(?:jsonl?|ndjson|gz|zst|txt)\b)\w")
@@ -141,7 +147,13 @@ class Search:
 
 
 def search(
-    root: Path, traces: Traces, engine: DuckDB, *, without: Collection[Path] = (), held: Collection[Path] = ()
+    root: Path,
+    traces: Traces,
+    engine: DuckDB,
+    *,
+    without: Collection[Path] = (),
+    held: Collection[Path] = (),
+    workers: Workers | None = None,
 ) -> Search:
     """Decodes every file below a folder and looks for traces in it.
 
@@ -151,7 +163,44 @@ def search(
         engine: A session, for Parquet.
         without: Files that are left out.
         held: Folders that are left out: other processes work in them.
+        workers: Who decodes the files, if it is not this process.
     """
+    entries = [entry for entry in durable.entries(root, held) if entry.path not in without]
+    done = Search(bytes=sum(entry.size for entry in entries))
+    if workers is None:
+        parts = [_searched(root, [entry.path for entry in entries], traces, engine)]
+    else:
+        count = min(len(entries), _LOOKS * workers.slots)
+        entries.sort(key=lambda entry: (str(_table(root, entry.path)), entry.size))
+        tasks = [_Part(root, tuple(entry.path for entry in entries[n::count]), traces) for n in range(count)]
+        parts = workers.map(_search, tasks)
+    for part in parts:
+        done.found += part.found
+        for kind, files in part.files.items():
+            done.files[kind] = done.files.get(kind, 0) + files
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Files in which one worker looks for traces."""
+
+    root: Path
+    paths: tuple[Path, ...]
+    traces: Traces
+
+
+def _search(part: _Part) -> Search:
+    """Looks for traces in a part. Runs on a worker."""
+    with (
+        tempfile.TemporaryDirectory(prefix="stedi-") as scratch,
+        DuckDB(memory=_MEMORY, threads=1, temporary=Path(scratch, "spill")) as engine,
+    ):
+        return _searched(part.root, part.paths, part.traces, engine)
+
+
+def _searched(root: Path, paths: Iterable[Path], traces: Traces, engine: DuckDB) -> Search:
+    """Looks for traces in some files."""
     done = Search()
     tables: dict[Path, list[Path]] = {}
 
@@ -159,11 +208,7 @@ def search(
         name = str(path.relative_to(root))
         return "a file named after them" if traces.names_file(name, data=False) else name
 
-    for entry in durable.entries(root, held):
-        path = entry.path
-        if path in without:
-            continue
-        done.bytes += entry.size
+    for path in paths:
         kind = _kind(path)
         done.files[kind] = done.files.get(kind, 0) + 1
         if kind == "parquet":

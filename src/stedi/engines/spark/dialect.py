@@ -1,0 +1,93 @@
+"""From the lake's SQL, which is DuckDB's, to Spark's: SQLGlot, under a list of constructs that both run alike.
+
+What is not on the list is refused before Spark sees it. A construct gets on the list when a test has shown that both
+engines give the same rows for it; where SQLGlot's own translation does not, it is set right here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from stedi.errors import LakeError
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+CONSTRUCTS = frozenset(
+    {
+        *("Select", "From", "Join", "Where", "Group", "Having", "Qualify", "Order", "Ordered", "Limit", "Distinct"),
+        *("With", "CTE", "Subquery", "Table", "TableAlias", "Alias", "Column", "Identifier", "Star", "Paren", "Tuple"),
+        *("Union", "Except", "Values", "Exists"),
+        *("And", "Or", "Not", "EQ", "NEQ", "GT", "GTE", "LT", "LTE", "Between", "In", "Is", "Add", "Sub", "Neg"),
+        *("Literal", "Boolean", "Null", "DataType", "Cast", "TryCast", "Case", "If", "Coalesce"),
+        *("Count", "Min", "Max", "Sum", "Filter", "Window", "RowNumber"),
+        *("RegexpLike", "UnixToTime", "Anonymous"),
+    }
+)
+"""Names of SQLGlot's classes."""
+FUNCTIONS = {"instant": "timestamp_millis", "hash": "named_struct"}
+"""Functions that SQLGlot knows nothing of, and Spark's for them.
+
+`instant` makes a timestamp of epoch milliseconds. `hash` stands where only equality counts: of many more rows than
+one machine has, 64 bits are not enough, and the values themselves are exact.
+"""
+_TYPES = frozenset({"BIGINT", "VARCHAR", "TEXT", "DOUBLE", "DATE", "TIMESTAMPTZ", "BOOLEAN", "INT"})
+
+
+def to_spark(sql: str) -> str:
+    """Returns a SELECT of the lake's dialect in Spark's.
+
+    Raises:
+        LakeError: It has a construct that is not known to mean the same in both.
+    """
+    return _translated(sql)
+
+
+@lru_cache(maxsize=512)
+def _translated(sql: str) -> str:
+    import sqlglot
+
+    try:
+        tree = sqlglot.parse_one(sql, dialect="duckdb")
+    except sqlglot.ParseError as error:
+        raise LakeError("Spark engine: expected one SELECT of the lake's SQL, found something else") from error
+    for node in tree.walk():
+        _check(node)
+    return tree.transform(_replaced).sql(dialect="spark", identify=True, comments=False)
+
+
+def _check(node: exp.Expr) -> None:
+    from sqlglot import exp
+
+    found = type(node).__name__
+    if found not in CONSTRUCTS:
+        raise LakeError(
+            f"Spark engine: {found}: expected constructs that DuckDB and Spark run alike, found another; say it "
+            "otherwise, or test that both give the same rows and add it to stedi.engines.spark.dialect.CONSTRUCTS"
+        )
+    if isinstance(node, exp.Anonymous) and str(node.this).lower() not in FUNCTIONS:
+        raise LakeError(f"Spark engine: function {node.this}: expected one of {', '.join(sorted(FUNCTIONS))}")
+    if isinstance(node, exp.DataType) and node.sql(dialect="duckdb") not in _TYPES:
+        raise LakeError(f"Spark engine: type {node.sql(dialect='duckdb')}: expected one of {', '.join(sorted(_TYPES))}")
+
+
+def _replaced(node: exp.Expr) -> exp.Expr:
+    from sqlglot import exp
+
+    if isinstance(node, exp.Anonymous):
+        name, arguments = FUNCTIONS[str(node.this).lower()], node.expressions
+        if name == "named_struct":  # by place: what is compared need not be called alike
+            places = (exp.Literal.string(f"_{place}") for place in range(len(arguments)))
+            arguments = [part for pair in zip(places, arguments, strict=True) for part in pair]
+        return exp.Anonymous(this=name, expressions=arguments)
+    if isinstance(node, exp.UnixToTime):
+        # of a timestamp; SQLGlot takes DuckDB's `epoch_ms` for what makes one
+        return exp.Anonymous(this="unix_millis", expressions=[node.this])
+    if isinstance(node, exp.RegexpLike) and isinstance(node.expression, exp.Literal):
+        pattern = str(node.expression.this)
+        if pattern.endswith("$"):
+            # Java's `$` matches before a last line break, too
+            pattern = pattern[:-1] + r"\z"
+        return exp.RegexpLike(this=node.this, expression=exp.Literal.string(pattern))
+    return node

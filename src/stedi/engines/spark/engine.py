@@ -1,0 +1,299 @@
+"""Spark behind the protocol of engines: pinned files in, new files out, Iceberg's own readers and writers for both.
+
+What is bound is a pin (`catalog.pins`): an Iceberg table, known to this session alone, of exactly the files that were
+pinned. What is written goes to such a table, too, whose files lie where the lake's table wants them; the catalog
+commits them. Rows stay on the executors: what comes here is counts, spans, names of files, and a thousand
+pseudonyms at most.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stedi import durable, s3
+from stedi.catalog import checksums, pins
+from stedi.catalog.snapshots import local_path
+from stedi.engines.spark.arrow import Rows, mapped
+from stedi.engines.spark.dialect import to_spark
+from stedi.engines.spark.session import file_settings, session
+from stedi.errors import LakeError
+from stedi.tables import COLUMNS, DataFile, over
+from stedi.workers import Executors
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_PINS = "pins"
+"""The catalog, of one session, of what is pinned and of what is written."""
+_TYPES = {
+    "string": "string",
+    "long": "bigint",
+    "double": "double",
+    "timestamptz": "timestamp",
+    "date": "date",
+    "binary": "binary",
+}
+_NAMES = {"varchar": "string", "bigint": "bigint"}
+"""Spark's names for types of the lake's dialect."""
+_ROWS = 1_000_000
+"""Rows of a file of a large table, about."""
+_FILES = 64
+"""Files of a table, until each has that many rows."""
+_LEAST = 122_880
+"""Rows of a file at least, if a table has more than one."""
+
+
+class SparkEngine:
+    """One session of Spark for a build.
+
+    Args:
+        temporary: Folder for what lasts as long as the session; made when needed, and on this machine.
+        spark: The session to use, by default one of the running Spark or of one that is started.
+        lake: The lake's folder, or its prefix in S3, which says how Spark reaches its files.
+    """
+
+    def __init__(self, temporary: Path, spark: SparkSession | None = None, lake: Path | None = None) -> None:
+        self.spark = spark or session(master="local[*]", with_s3=lake is not None and s3.is_remote(lake))
+        self._pins = temporary / _PINS
+        self._kept: dict[str, DataFrame] = {}
+        self._made = 0
+        settings = {
+            "": "org.apache.iceberg.spark.SparkCatalog",
+            "type": "hadoop",
+            "warehouse": f"file://{self._pins}",
+            "io-impl": "org.apache.iceberg.io.ResolvingFileIO",
+            "cache-enabled": "false",
+            **file_settings(),
+        }
+        for name, value in settings.items():
+            self.spark.conf.set(f"spark.sql.catalog.{_PINS}{name and '.' + name}", value)
+
+    def close(self) -> None:
+        """Ends the session and removes what it kept."""
+        for frame in self._kept.values():
+            frame.unpersist()
+        shutil.rmtree(self._pins, ignore_errors=True)
+
+    def __enter__(self) -> SparkEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
+        """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
+        pinned = self._pin(table or name, files)
+        columns = zip(pins.columns(table or name), COLUMNS[table or name], strict=True)
+        with _failures():
+            frame = self.spark.table(pinned)
+            frame = frame.selectExpr(*(f"`{pin.name}` as `{column.name}`" for pin, column in columns))
+            frame.createOrReplaceTempView(name)
+
+    def view(self, name: str, sql: str) -> None:
+        """Gives a SELECT a name for this session, over what the names in it stand for now."""
+        with _failures():
+            self._frame(sql).createOrReplaceTempView(name)
+
+    def keep(self, view: str, sql: str) -> None:
+        """Computes a SELECT once, when it is first read, and gives the result a name for this session."""
+        self._keep(view, self._frame(sql))
+
+    def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
+        """Computes a view of addresses once for this session, with whom each address means beside it.
+
+        Adds `customer_id`, the pseudonym, and `person`, which stands for it in this session: here it is the pseudonym
+        itself, since numbers that are the same in every view would have to be given out in one place.
+
+        Args:
+            view: The view's name.
+            sql: A SELECT of one column, `address`, each once.
+            customer_id: The pseudonym of an address; called on the executors.
+        """
+        with _failures():
+            made = mapped(self._frame(sql), _Beside(_Each(customer_id)), "address string, customer_id string")
+            self._keep(view, made.selectExpr("address", "customer_id", "customer_id as person"))
+
+    def derive(self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]) -> None:
+        """Keeps what a function makes of each row of a SELECT; it is called on the executors.
+
+        Args:
+            view: The name of the result: the SELECT's columns, then those of the function.
+            sql: The SELECT.
+            columns: Name and type, of the lake's dialect, of each value that the function returns.
+            function: Called with the values of a row; it, and what it holds, can be pickled.
+        """
+        with _failures():
+            frame = self._frame(sql)
+            given = [f"{field.name} {field.dataType.simpleString()}" for field in frame.schema.fields]
+            schema = ", ".join([*given, *(f"{name} {_NAMES[kind]}" for name, kind in columns.items())])
+            made = mapped(frame, _Beside(function), schema)
+        self._keep(view, made)
+
+    def gather(self, view: str, sql: str, by: str, columns: Mapping[str, str], function: Rows) -> None:
+        """Keeps what a function makes of rows that are brought together; it is called on the executors.
+
+        Args:
+            view: The name of the result.
+            sql: A SELECT.
+            by: A column of it: all rows of one value come to the same call, with those of others.
+            columns: Name and type, of the lake's dialect, of each value that the function yields.
+            function: Called with rows; it, and what it holds, can be pickled.
+        """
+        schema = ", ".join(f"{name} {_NAMES[kind]}" for name, kind in columns.items())
+        with _failures():
+            made = mapped(self._frame(sql).repartition(by), function, schema)
+        self._keep(view, made)
+
+    def holding(self, files: Iterable[DataFile], column: str, values: str, *, table: str) -> tuple[DataFile, ...]:
+        """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
+        given = {file.path: file for file in files}
+        if not given:
+            return ()
+        pinned = self._pin(table, given.values())
+        sql = f"select distinct _file from {pinned} where `{column}` in ({to_spark(values)})"
+        with _failures():
+            found = sorted(local_path(row[0]) for row in self.spark.sql(sql).collect())
+        return tuple(given[path] for path in found)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Returns the rows of a SELECT that is known to be small."""
+        with _failures():
+            return [tuple(row) for row in self._frame(sql).collect()]
+
+    def prepare(self, sql: str, parameters: Mapping[str, str | int], relations: Mapping[str, str] | None = None) -> str:
+        """Returns a SELECT of the lake's dialect, still in it, with its `$parameters` filled in as literals.
+
+        Args:
+            sql: The SELECT.
+            parameters: What the parameters stand for.
+            relations: What to read in place of some tables.
+
+        Raises:
+            LakeError: It names a parameter that is not given.
+        """
+        return over(sql, relations or {}, parameters)
+
+    def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
+        """Writes the rows of a SELECT as the table's Parquet files into a new folder, by Iceberg's own writer.
+
+        A customer's rows lie in one file, in the order of time.
+
+        Args:
+            table: The table whose columns the SELECT has, by name, in any order.
+            sql: The SELECT, prepared.
+            folder: A folder that does not exist yet.
+            of: About how many rows the table has in all, which says how many files it has.
+
+        Returns:
+            The files, synced; none if there are no rows.
+
+        Raises:
+            LakeError: The SELECT's columns are not the table's.
+        """
+        frame = self._checked(table, sql)
+        names = [column.name for column in COLUMNS[table]]
+        near = names[:2] if names[0] == "customer_id" else names[:1]
+        self._made += 1
+        target = f"new_{self._made}"
+        with _failures():
+            # what a customer has lies together, so that few files have to be written anew when they change their mind
+            count = min(_FILES, of // _LEAST) if of < _FILES * _ROWS else of // _ROWS
+            frame = frame.repartition(count, near[0]) if count > 1 else frame.repartition(near[0])
+            columns = ", ".join(f"`{column.name}` {_TYPES[column.type]}" for column in COLUMNS[table])
+            settings = ", ".join(f"'{key}' = '{value}'" for key, value in pins.properties(table, folder).items())
+            self.spark.sql(f"create table {_PINS}.made.{target} ({columns}) using iceberg tblproperties ({settings})")
+            frame.select(*names).sortWithinPartitions(*near).writeTo(f"{_PINS}.made.{target}").append()
+        files = _synced(pins.written(self._pins / "made" / target, table), folder)
+        return self._told(files) if s3.is_remote(folder) else files
+
+    def _told(self, files: tuple[DataFile, ...]) -> tuple[DataFile, ...]:
+        """Returns objects with their SHA-256, which Spark does not write beside them: its executors read them again."""
+        found = Executors(self.spark).map(checksums.digest, [file.path for file in files])
+        return tuple(replace(file, sha256=sha256) for file, (sha256, _) in zip(files, found, strict=True))
+
+    def _checked(self, table: str, sql: str) -> DataFrame:
+        with _failures():
+            frame = self._frame(sql)
+            found = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
+        expected = {column.name: _TYPES[column.type] for column in COLUMNS[table]}
+        if found != expected:
+            wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            raise LakeError(
+                f"{table}: its SQL has other columns than the table: {', '.join(wrong)}: "
+                f"expected {[expected.get(name) for name in wrong]}, found {[found.get(name) for name in wrong]}"
+            )
+        return frame
+
+    def _frame(self, sql: str) -> DataFrame:
+        translated = to_spark(sql)
+        with _failures():
+            return self.spark.sql(translated)
+
+    def _keep(self, view: str, frame: DataFrame) -> None:
+        with _failures():
+            earlier = self._kept.pop(view, None)
+            if earlier is not None:
+                earlier.unpersist()
+            self._kept[view] = frame.persist()
+            frame.createOrReplaceTempView(view)
+
+    def _pin(self, table: str, files: Iterable[DataFile]) -> str:
+        self._made += 1
+        pins.pin(self._pins / "bound" / f"pin_{self._made}", table, files)
+        return f"{_PINS}.bound.pin_{self._made}"
+
+
+class _Each:
+    """A pseudonym as the one value of a row; with its key it is sent to the executors, and shows nothing of it."""
+
+    def __init__(self, customer_id: Callable[[str], str]) -> None:
+        self._customer_id = customer_id
+
+    def __call__(self, address: str) -> tuple[str]:
+        return (self._customer_id(address),)
+
+
+class _Beside:
+    """A function of a row's values, as one of rows: what it returns stands beside them."""
+
+    def __init__(self, function: Callable[..., tuple[Any, ...]]) -> None:
+        self._function = function
+
+    def __call__(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        return ((*row, *self._function(*row)) for row in rows)
+
+
+def _synced(files: tuple[DataFile, ...], folder: Path) -> tuple[DataFile, ...]:
+    """Returns files that Spark has written, on disk; what attempts that were given up have left is removed."""
+    if s3.is_remote(folder):
+        return files
+    folder.mkdir(parents=True, exist_ok=True)
+    ours = {Path(file.path) for file in files}
+    for path in folder.iterdir():
+        if path in ours:
+            durable.sync(path)
+        else:
+            path.unlink()
+    durable.sync(folder)
+    durable.sync(folder.parent)
+    return files
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turns Spark's errors into one clear line; their own texts can hold values of a customer."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        what = type(error).__name__
+        if isinstance(error, PySparkException) and error.getCondition():
+            what = f"{what}, {error.getCondition()}"
+        raise LakeError(f"Spark refused or failed a statement ({what}); nothing was published") from None
