@@ -14,7 +14,7 @@ from lakes import BELOW_LANDING, Slate, build, contents, customer, deliver, head
 from stedi import build as building
 from stedi import config as settings
 from stedi import tables
-from stedi.build import audits
+from stedi.build import audits, session
 from stedi.errors import AuditFailed, CommitConflict, LakeError
 from stedi.lake import Lake
 from stedi.tables import COLUMNS, Graph, SqlTable
@@ -178,6 +178,25 @@ def test_a_full_build_makes_the_same_rows_in_new_snapshots(built: Lake) -> None:
     assert [(table.rows_added, table.rows_removed) for table in made.tables] == [
         (table.rows, table.rows) for table in made.tables
     ]
+
+
+def test_a_large_training_table_is_written_in_parts_that_have_every_row_once(
+    slate: Slate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, inbox = slate.wiped(), slate.inbox()
+    people = range(40)
+    deliver(inbox, "customer", [customer(f"{n}@x.example", serialNumber=f"s{n}") for n in people])
+    deliver(inbox, "accelerometer", [motion(f"{n}@x.example", at, n) for n in people for at in (100, 200)])
+    deliver(inbox, "step_trainer", [step(f"s{n}", at) for n in people for at in (100, 200)])
+    lake.land(inbox)
+    build(lake, NOW)
+    found = contents(lake)
+    assert sum(found["machine_learning_curated"].values()) == 80
+    monkeypatch.setattr(session, "_AT_ONCE", 10)
+    made = build(lake, NOW, full=True)
+    assert contents(lake) == found
+    written = lake.catalog.folder("machine_learning_curated") / "data" / made.run
+    assert sum(any(part.iterdir()) for part in written.iterdir()) > 5, "of nine parts, each with some five customers"
 
 
 def test_every_snapshot_says_what_it_was_built_from(landed: Lake) -> None:
