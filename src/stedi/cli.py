@@ -77,7 +77,9 @@ def script() -> int:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of every command."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--lake", metavar="PATH", help="the lake's folder (default: $STEDI_LAKE, then ./lake)")
+    common.add_argument(
+        "--lake", metavar="PATH", help="the lake's folder, or s3://BUCKET/PREFIX (default: $STEDI_LAKE, then ./lake)"
+    )
     common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     top = _Parser(
         prog="stedi",

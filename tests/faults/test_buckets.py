@@ -37,8 +37,8 @@ from stedi.tables import COLUMNS, NAMESPACE
 
 NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
 SCENES = ("land", "build", "later land", "later build", "withdraw", "maintain", "erase")
-VOLATILE = {"batch", "landed_at", "file", "name"}
-"""Columns that differ from one landing of the same files to the next."""
+VOLATILE = {"batch", "landed_at", "file", "name", "sha256", "_file"}
+"""Columns that differ from one landing of the same records to the next."""
 
 Tables = dict[str, tuple[int, str]]
 

@@ -68,6 +68,7 @@ def session(
         LakeError: Spark does not start.
     """
     try:
+        from pyspark import SparkContext
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtra("Spark needs PySpark, found none: pip install 'stedi[spark]'") from error
@@ -75,7 +76,7 @@ def session(
     # these log every failed statement to stderr, values and all
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
         logging.getLogger(name).disabled = True
-    if SparkSession.getActiveSession() is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
+    if SparkContext._active_spark_context is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
         settings = {**_LOCAL, **settings, **_started(master, with_s3 or _on_s3(lake))}
     builder = SparkSession.builder.appName("stedi")
     for name, value in settings.items():
