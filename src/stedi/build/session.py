@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from stedi.build.planning import Window
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
-from stedi.engines import Engine
+from stedi.engines import Engine, Streaming
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
@@ -92,17 +92,17 @@ class Session:
         return self.over(table)
 
     def parts(self, table: str, of: int) -> list[str]:
-        """Returns a table's SELECT over whole tables; of a large one several, each over some customers' rows.
+        """Returns a table's SELECT over whole tables; of a large one on one machine several, each over some customers.
 
         Args:
             table: The table.
             of: Rows of the largest table that it reads.
         """
         count = of // _AT_ONCE + 1
-        if table not in _WITHIN or count == 1:
+        if table not in _WITHIN or count == 1 or not isinstance(self.engine, Streaming):
             return [self.whole(table)]
         # pseudonyms are evenly spread, and files in their order: a part reads little but its own rows
-        bounds = [literal(f"{place * 0x10000 // count:04x}") for place in range(1, count)]
+        bounds = [f"'{place * 0x10000 // count:04x}'" for place in range(1, count)]
         below = [*(f"customer_id < {bound}" for bound in bounds), "true"]
         above = ["true", *(f"customer_id >= {bound}" for bound in bounds)]
         parts = []
