@@ -63,7 +63,16 @@ lock: $(BIN)/python
 	@$(LOCK) -c requirements/dev.txt pyproject.toml requirements/build.in -o requirements/run.txt
 	@$(LOCK) -c requirements/dev.txt requirements/spark-build.in -o requirements/spark-build.txt
 	@$(subst --only-binary :all:,,$(LOCK)) -c requirements/dev.txt requirements/spark.in -o requirements/spark.txt
+	@$(LOCK) requirements/checkov.in -o requirements/checkov.txt
 	@rm -rf build/lock
+
+# What holds the templates of AWS against security rules; it wants other versions of what it shares with the rest.
+build/checkov/.made: requirements/checkov.txt | $(BIN)/python
+	@echo "Installing checkov, about 150 MB" >&2
+	@$(PYTHON) -m venv --clear build/checkov
+	@build/checkov/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+		--require-hashes --only-binary :all: -r requirements/checkov.txt
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from pyiceberg.utils.config import Config
 
 import lakes
+import rest_catalog
 import servers
 from lakes import BELOW_LANDING, LANDING, customer, deliver, motion, step
 from stedi import arrivals, cli, s3
@@ -29,16 +31,24 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANA, BO, CY = "ana@test.example", "bo@test.example", "cy@test.example"
 
 
-@pytest.fixture(params=["glue", "postgres"])
-def catalog(request: pytest.FixtureRequest, aws: servers.Server, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(params=["glue", "postgres", "rest"])
+def catalog(
+    request: pytest.FixtureRequest, aws: servers.Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[str]:
     """What the tables of a lake in a bucket are entered in."""
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres")
-        monkeypatch.setenv("PYICEBERG_CATALOG__STEDI__TYPE", "sql")
-        monkeypatch.setenv("PYICEBERG_CATALOG__STEDI__URI", url)
-        monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # it was read when PyIceberg was imported
-        _emptied(url)
-    return str(request.param)
+    kind = str(request.param)
+    with ExitStack() as stack:
+        if kind == "postgres":
+            url = request.getfixturevalue("postgres")
+            _emptied(url)
+        elif kind == "rest":
+            url = stack.enter_context(rest_catalog.running(tmp_path))
+        if kind != "glue":
+            monkeypatch.setenv("PYICEBERG_CATALOG__STEDI__TYPE", {"postgres": "sql"}.get(kind, kind))
+            monkeypatch.setenv("PYICEBERG_CATALOG__STEDI__URI", url)
+            # it was read when PyIceberg was imported
+            monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
+        yield kind
 
 
 def _emptied(url: str) -> None:

@@ -14,7 +14,8 @@ from lakes import BELOW_LANDING, Slate, build, contents, customer, deliver, head
 from stedi import build as building
 from stedi import config as settings
 from stedi import tables
-from stedi.build import audits, session
+from stedi.build import audits
+from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, LakeError
 from stedi.lake import Lake
 from stedi.tables import COLUMNS, Graph, SqlTable
@@ -192,7 +193,7 @@ def test_a_large_training_table_is_written_in_parts_that_have_every_row_once(
     build(lake, NOW)
     found = contents(lake)
     assert sum(found["machine_learning_curated"].values()) == 80
-    monkeypatch.setattr(session, "_AT_ONCE", 10)
+    monkeypatch.setattr(DuckDB, "at_once", 10)
     made = build(lake, NOW, full=True)
     assert contents(lake) == found
     written = lake.catalog.folder("machine_learning_curated") / "data" / made.run
@@ -359,7 +360,7 @@ def test_a_broken_assertion_publishes_nothing(
 ) -> None:
     alone = tuple(found for found in tables.assertions() if found.name == check)
     monkeypatch.setattr(tables, "assertions", lambda: alone)
-    monkeypatch.setattr(audits.consent, "violations", lambda *_, **__: 0)  # it comes first and would see some of them
+    monkeypatch.setattr(audits, "prove_consent", lambda *_, **__: None)  # it comes first and would see some of them
     _stopped(built, changed(name, change), AuditFailed, check)
 
 

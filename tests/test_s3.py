@@ -187,6 +187,7 @@ def test_what_is_written_is_read_with_its_sum_and_its_size(root: Path) -> None:
     digest = hashlib.sha256(b"bytes").hexdigest()
     assert (path.read_bytes(), path.read_text(), s3.content(path)) == (b"bytes", "bytes", (b"bytes", digest))
     assert s3.recorded(path) == digest
+    assert s3.digest(path) == (digest, 5)
     status = path.stat()
     assert (status.st_size, abs(status.st_mtime - before) < 60, path.lstat().st_size) == (5, True, 5)
     with path.open("rb") as stream:
@@ -438,6 +439,7 @@ CALLS: dict[str, Callable[[Path, Path], object]] = {
     "open": lambda root, _: (root / "a").open("rb").close(),
     "list": lambda root, _: list(s3.listing(root)),
     "upload": lambda root, folder: s3.upload([(folder / "a", root / "up")]),
+    "digest": lambda root, _: s3.digest(root / "a"),
     "download": lambda root, folder: s3.download(root / "a", folder / "down"),
     "remove": lambda root, _: s3.remove([root / "b"]),
     "forget": lambda root, _: s3.forget(root),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -26,9 +25,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PosixPath, PurePosixPath
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 from stedi.errors import LakeBusy, LakeError, MissingExtra
+
+T = TypeVar("T")
 
 SCHEME = "s3://"
 SUM = "sha256"
@@ -138,6 +139,11 @@ def _answers(path: object) -> Iterator[None]:
         raise OSError(5, f"S3 fails {error.operation_name} ({code or status})", str(path)) from error
     except (BotoCoreError, Boto3Error, RetriesExceededError) as error:
         raise OSError(5, f"S3 cannot be reached ({type(error).__name__})", str(path)) from error
+
+
+def is_outage(error: Exception, location: str | os.PathLike[str]) -> bool:
+    """Says whether an error tells of S3, of the way there or of who may use it, and nothing of the object."""
+    return is_remote(location) and isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
 class S3Path(PosixPath):
@@ -305,34 +311,25 @@ def _head(path: S3Path) -> dict[str, Any] | None:
         return None
 
 
-def _read(path: S3Path, **part: str) -> tuple[bytes, dict[str, Any]]:
-    """Returns an object's bytes and what S3 says of it."""
-    body = io.BytesIO()
-    about = _copy(path, body, **part)
-    return body.getvalue(), about
-
-
-def _copy(path: S3Path, out: BinaryIO, **part: str) -> dict[str, Any]:
-    """Copies an object's bytes into an empty stream, and returns what S3 says of it.
-
-    A body that breaks off is asked for anew; a call that fails was repeated already.
-    """
+def _taken(path: S3Path, take: Callable[[dict[str, Any]], T], **part: str) -> T:
+    """Returns what is made of S3's answer to the request for an object; a body that breaks off is asked for anew."""
     attempt = 0
     while True:
         with _answers(path):
             found = client().get_object(Bucket=path.bucket, Key=path.key, **part)
         try:
             with _answers(path):
-                for piece in found["Body"].iter_chunks(1 << 20):
-                    out.write(piece)
-                return cast(dict[str, Any], found)
+                return take(found)
         except OSError:
             attempt += 1
             if attempt == _ATTEMPTS:
                 raise
-            out.seek(0)
-            out.truncate()
             time.sleep(_pause(attempt))
+
+
+def _read(path: S3Path, **part: str) -> tuple[bytes, dict[str, Any]]:
+    """Returns an object's bytes and what S3 says of it."""
+    return _taken(path, lambda found: (found["Body"].read(), found), **part)
 
 
 def content(path: Path) -> tuple[bytes, str | None]:
@@ -393,20 +390,15 @@ def _transfer() -> Any:
 
 def digest(path: Path) -> tuple[str, int]:
     """Returns the SHA-256, hex, and the size of an object's bytes, read for that."""
-    source = cast(S3Path, path)
-    for left in reversed(range(_ATTEMPTS)):
+
+    def take(answer: dict[str, Any]) -> tuple[str, int]:
         found, size = hashlib.sha256(), 0
-        try:
-            with _answers(source):
-                for piece in client().get_object(Bucket=source.bucket, Key=source.key)["Body"].iter_chunks(1 << 20):
-                    found.update(piece)
-                    size += len(piece)
-            return found.hexdigest(), size
-        except OSError as error:
-            if not left or isinstance(error, FileNotFoundError | PermissionError):
-                raise
-            time.sleep(min(2.0, 0.05 * 2 ** (_ATTEMPTS - left)))
-    raise AssertionError("the last attempt returns or raises")
+        for piece in answer["Body"].iter_chunks(1 << 20):
+            found.update(piece)
+            size += len(piece)
+        return found.hexdigest(), size
+
+    return _taken(cast(S3Path, path), take)
 
 
 def write(path: Path, body: bytes) -> None:
@@ -461,8 +453,15 @@ def download(path: Path, target: Path, *, tag: str = "") -> None:
     source = cast(S3Path, path)
     condition = {"IfMatch": tag} if tag else {}
     with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out:
+
+        def take(answer: dict[str, Any]) -> None:
+            out.seek(0)
+            out.truncate()
+            for piece in answer["Body"].iter_chunks(1 << 20):
+                out.write(piece)
+
         try:
-            _copy(source, out, **condition)  # one stream for each file; files come side by side
+            _taken(source, take, **condition)  # one stream for each file; files come side by side
         except BaseException:
             target.unlink(missing_ok=True)
             raise

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from stedi.build.planning import Window
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
-from stedi.engines import Engine, Streaming
+from stedi.engines import Engine
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
@@ -19,9 +19,6 @@ from stedi.tables import DataFile, Graph
 
 _WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
 """Tables in which a customer's rows come from that customer's rows of these tables, and of no others."""
-_AT_ONCE = 8_000_000
-"""Rows of the largest of them that are read at once, with a third as many steps: about what 600 MB can join without
-writing any of it to disk and reading it again, which takes three times as long."""
 _OF_ADDRESSES = ("people", "wearers")
 """Views to which the engine adds whom each address means."""
 _OF_TOMBSTONES = "erased_claims"
@@ -92,14 +89,14 @@ class Session:
         return self.over(table)
 
     def parts(self, table: str, of: int) -> list[str]:
-        """Returns a table's SELECT over whole tables; of a large one on one machine several, each over some customers.
+        """Returns a table's SELECT over whole tables; of a large one several, each over some customers' rows.
 
         Args:
             table: The table.
             of: Rows of the largest table that it reads.
         """
-        count = of // _AT_ONCE + 1
-        if table not in _WITHIN or count == 1 or not isinstance(self.engine, Streaming):
+        count = of // self.engine.at_once + 1 if self.engine.at_once else 1
+        if table not in _WITHIN or count == 1:
             return [self.whole(table)]
         # pseudonyms are evenly spread, and files in their order: a part reads little but its own rows
         bounds = [f"'{place * 0x10000 // count:04x}'" for place in range(1, count)]

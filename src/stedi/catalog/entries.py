@@ -64,7 +64,9 @@ def size(path: str) -> int | None:
     """Returns a file's size in bytes, or None if there is none to be read."""
     try:
         return s3.at(path).stat().st_size
-    except OSError:
+    except OSError as error:
+        if s3.is_outage(error, path):
+            raise
         return None
 
 

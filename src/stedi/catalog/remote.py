@@ -92,7 +92,8 @@ class Remote:
         name = identifier if isinstance(identifier, str) else identifier[-1]
         with self._answering():
             found = self._catalog.load_table((NAMESPACE, name))
-        return Table((NAMESPACE, name), found.metadata, found.metadata_location, LakeFileIO(), cast("Catalog", self))
+        catalog = cast("Catalog", self)
+        return Table((NAMESPACE, name), found.metadata, found.metadata_location, LakeFileIO(), catalog, found.config)
 
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]

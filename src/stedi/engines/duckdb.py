@@ -47,6 +47,10 @@ class DuckDB:
         temporary: Folder for what is kept and what does not fit; made when needed.
     """
 
+    at_once: int | None = 8_000_000
+    """Rows of the largest table that are joined at once, with a third as many steps: about what 600 MB can join without
+    writing any of it to disk and reading it again, which takes three times as long."""
+
     def __init__(self, *, memory: str, threads: int, temporary: Path) -> None:
         import duckdb
 

@@ -57,6 +57,8 @@ class SparkEngine:
         lake: The lake's folder, or its prefix in S3, which says how Spark reaches its files.
     """
 
+    at_once: int | None = None
+
     def __init__(self, temporary: Path, spark: SparkSession | None = None, lake: Path | None = None) -> None:
         self.spark = spark or session(master="local[*]", with_s3=lake is not None and s3.is_remote(lake))
         self._pins = temporary / _PINS
