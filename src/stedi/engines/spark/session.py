@@ -41,7 +41,7 @@ _ALWAYS = {
 _LOCAL = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
-    "spark.driver.memory": "2g",
+    "spark.driver.memory": "4g",
     "spark.sql.shuffle.partitions": "8",
 }
 """For a Spark that is started here: nobody outside of this machine reaches it."""
