@@ -39,11 +39,10 @@ FIGURES = {
 }
 """Rows of each table on the public data of 2023."""
 ALIKE = (
-    "select '2020-02-30' as a union all select '2020-01-01' || chr_ as a from (select 'x' as chr_)",
     "select b, case when regexp_matches(b, '^[0-9]{4}-[0-9]{2}-[0-9]{2}$') and b > '0001' then try_cast(b as date) "
     "end as d from (values ('2020-01-01'), ('2020-02-30'), ('0000-01-01'), ('2020-1-1'), (' 2020-01-01'), "
     "('2020-01-01 '), ('2020-01-01\n'), (null)) as t (b)",
-    "select epoch_ms(instant(a)) as ms from (values (1), (999), (1655564444103), (253402300799999)) as t (a)",
+    "select epoch_ms(instant(a)) as ms from (values (1::bigint), (999::bigint), (1655564444103::bigint), (253402300799999::bigint)) as t (a)",
     "select a from (values (1), (2), (null)) as t (a) except select b from (values (2), (null)) as u (b)",
     "select a from (values (1), (2)) as t (a) where a not in (select b from (values (2), (null)) as u (b))",
     "select a from (values (1), (2)) as t (a) where (a, a + 1) in (select b, c from (values (1, 2)) as u (b, c))",
@@ -200,7 +199,7 @@ def test_every_select_that_builds_make_has_known_constructs_only(monkeypatch: py
     watched("bind", None)
     with quick.folder() as folder, quick.quickened():
         slate = Slate(folder)
-        law_machine.play(lambda: Watched(slate), Key(bytes.fromhex(KEY)), runs=8, random=5, shrink=False)
+        law_machine.play(lambda: Watched(slate), Key(bytes.fromhex(KEY)), runs=4, random=5, shrink=False)
     assert len(seen) > 100
 
 
@@ -227,6 +226,8 @@ def test_files_are_as_the_lake_wants_them(spark: Any, slate: Slate) -> None:
         lines = checksums.recorded(folder)
         files = lake.catalog.files(state)
         assert files
+        for path in (*folder.rglob("data"), *(folder / "data").rglob("*")):
+            assert not path.stat().st_mode & _umask(), path
         for file in files:
             schema = pq.read_schema(file.path)
             ids = {field.name: int(field.metadata[b"PARQUET:field_id"]) for field in schema}
@@ -240,7 +241,13 @@ def test_files_are_as_the_lake_wants_them(spark: Any, slate: Slate) -> None:
                 for entry in fastavro.reader(stream):
                     assert {pair["key"] for pair in entry["data_file"]["lower_bounds"] or ()} <= places
             assert b"a@x.example" not in manifest.read_bytes()
-    assert not list((lake.root / "tmp").iterdir())
+    assert not list((lake.root / "tmp").rglob("pins"))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_lineage_says_the_same_as_a_build_by_duckdb(spark: Any, slate: Slate) -> None:
@@ -303,7 +310,7 @@ def test_a_failure_on_an_executor_shows_no_value_and_publishes_nothing(
         build(lake, engine="spark")
     assert "x.example" not in str(error.value) + "".join(capfd.readouterr())
     assert heads(lake) == before
-    assert not list((lake.root / "tmp").iterdir())
+    assert not list((lake.root / "tmp").rglob("pins"))
     assert not [path for table in BELOW_LANDING for path in lake.catalog.folder(table).rglob("*.parquet")]
 
 
