@@ -18,10 +18,10 @@ CONSTRUCTS = frozenset(
     {
         *("Select", "From", "Join", "Where", "Group", "Having", "Qualify", "Order", "Ordered", "Limit", "Distinct"),
         *("With", "CTE", "Subquery", "Table", "TableAlias", "Alias", "Column", "Identifier", "Star", "Paren", "Tuple"),
-        *("Union", "Except", "Values", "Exists"),
-        *("And", "Or", "Not", "EQ", "NEQ", "GT", "GTE", "LT", "LTE", "Between", "In", "Is", "Add", "Sub", "Neg"),
+        *("Union", "Except", "Values"),
+        *("And", "Or", "Not", "EQ", "NEQ", "GT", "GTE", "LT", "LTE", "Between", "In", "Is", "Add", "Neg"),
         *("Literal", "Boolean", "Null", "DataType", "Cast", "TryCast", "Case", "If", "Coalesce"),
-        *("Count", "Min", "Max", "Sum", "Filter", "Window", "RowNumber"),
+        *("Count", "Min", "Max", "Filter", "Window", "RowNumber"),
         *("RegexpLike", "UnixToTime", "Anonymous"),
     }
 )

@@ -198,6 +198,7 @@ class SparkEngine:
         near = names[:2] if names[0] == "customer_id" else names[:1]
         self._made += 1
         target = f"new_{self._made}"
+        durable.folder(folder)  # by this program, under its own mask
         with _failures():
             # what a customer has lies together, so that few files have to be written anew when they change their mind
             count = min(_FILES, of // _LEAST) if of < _FILES * _ROWS else of // _ROWS
@@ -283,7 +284,6 @@ def _synced(files: tuple[DataFile, ...], folder: Path) -> tuple[DataFile, ...]:
     """Returns files that Spark has written, on disk; what attempts that were given up have left is removed."""
     if s3.is_remote(folder):
         return files
-    folder.mkdir(parents=True, exist_ok=True)
     ours = {Path(file.path) for file in files}
     for path in folder.iterdir():
         if path in ours:

@@ -41,7 +41,7 @@ _ALWAYS = {
 _LOCAL = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
-    "spark.driver.memory": "2g",
+    "spark.driver.memory": "4g",
     "spark.sql.shuffle.partitions": "8",
 }
 """For a Spark that is started here: nobody outside of this machine reaches it."""
@@ -189,7 +189,13 @@ def _started(master: str, with_s3: bool) -> dict[str, str]:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     quiet = Path(__file__).with_name("log4j2.properties")
-    settings = {"spark.master": master, _JVM: f"-Dlog4j2.configurationFile={quiet}"}
+    mask = os.umask(0o077)
+    os.umask(mask)
+    settings = {
+        "spark.master": master,
+        "spark.hadoop.fs.permissions.umask-mode": f"{mask:03o}",  # Hadoop sets modes by a mask of its own
+        _JVM: f"-Dlog4j2.configurationFile={quiet}",
+    }
     found = jars(ICEBERG, SQLITE)
     if found is not None and with_s3 and JARS not in os.environ:
         aws = jars(AWS)
