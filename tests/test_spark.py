@@ -18,7 +18,7 @@ import quick
 import sparks
 from lakes import BELOW_LANDING, KEY, Slate, build, contents, customer, deliver, heads, motion, step
 from stedi import cli, tables
-from stedi.build import audits
+from stedi.build import Build, audits
 from stedi.catalog import checksums
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.spark import SparkEngine, dialect, session
@@ -147,11 +147,11 @@ def test_every_select_of_the_package_has_known_constructs_only(select: tables.Sq
     ("sql", "named"),
     [
         ("select list(x order by y) from t", "List|ArrayAgg"),
-        ("select * from a asof join b on a.t >= b.t", "expected one SELECT|Join"),
+        ("select * from a asof join b on a.t >= b.t", "ASOF join"),
         ("select quantile_cont(x, 0.5) from t", "PercentileCont|Quantile"),
         ("select time_bucket(interval '1 day', t) from t", "time_bucket|Interval|DateBin"),
         ("select x::hugeint from t", "type"),
-        ("select secret(x) from t", "function secret"),
+        ("select soundex(x) from t", "function soundex|Soundex"),
         ("select * from t using sample 5", "TableSample"),
         ("delete from t", "Delete"),
     ],
@@ -164,13 +164,28 @@ def test_a_construct_outside_the_list_is_refused_by_name(sql: str, named: str) -
 def test_every_select_that_builds_make_has_known_constructs_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """DuckDB runs what Spark would: the statements of many a history, each translated on its way."""
     seen: set[str] = set()
+    building: list[bool] = []
+
+    class Watched(law.RealLake):
+        def _build(self, now: int, **options: Any) -> Build:
+            building.append(True)
+            try:
+                return super()._build(now, **options)
+            finally:
+                building.pop()
 
     def watched(name: str, place: int) -> None:
         method: Callable[..., Any] = getattr(DuckDB, name)
 
         def translating(self: DuckDB, *given: Any, **named: Any) -> Any:
+            if not building:
+                return method(self, *given, **named)
             seen.add(to_spark(given[place]))
-            return method(self, *given, **named)
+            was = building.pop()  # what DuckDB asks of itself is its own affair
+            try:
+                return method(self, *given, **named)
+            finally:
+                building.append(was)
 
         monkeypatch.setattr(DuckDB, name, translating)
 
@@ -178,13 +193,9 @@ def test_every_select_that_builds_make_has_known_constructs_only(monkeypatch: py
         watched(name, place)
     with quick.folder() as folder, quick.quickened():
         slate = Slate(folder)
-        law_machine.play(lambda: law.RealLake(slate), Key(bytes.fromhex(KEY)), runs=8, random=5, shrink=False)
+        law_machine.play(lambda: Watched(slate), Key(bytes.fromhex(KEY)), runs=8, random=5, shrink=False)
     assert len(seen) > 100
-    assert (
-        not dialect.CONSTRUCTS
-        - _used(seen)
-        - {"Exists", "Sub", "Neg", "Sum", "Tuple", "Values", "Filter", "Placeholder"}
-    )
+    assert _used(seen) >= dialect.CONSTRUCTS, "the list has what nothing uses"
 
 
 def _used(statements: set[str]) -> set[str]:

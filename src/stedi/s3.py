@@ -753,6 +753,10 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[tuple[Any
 def start(path: Path, size: int) -> bytes:
     """Returns an object's first bytes, fewer where it is shorter."""
     found = cast(S3Path, path)
-    if not found.stat().st_size:
+    try:
+        return _read(found, Range=f"bytes=0-{size - 1}")[0]
+    except OSError:
+        # an empty object has no first byte to give
+        if found.stat().st_size:
+            raise
         return b""
-    return _read(found, Range=f"bytes=0-{size - 1}")[0]

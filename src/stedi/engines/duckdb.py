@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -35,6 +36,8 @@ _GROUPS = 8
 _FILES = 64
 """Files of a table, until its files are as large as they may be."""
 _WILDCARDS = frozenset("*?[")
+_KEYS = 600.0
+"""Seconds for which a session uses the same keys to S3; those of a role are good for a quarter of an hour at least."""
 _OBJECTS = f"['{s3.SCHEME}"
 
 
@@ -56,7 +59,7 @@ class DuckDB:
 
         temporary.mkdir(parents=True, exist_ok=True)
         self._temporary = temporary
-        self._remote = False
+        self._keys_until: float | None = None
         self.connection = duckdb.connect(
             config={
                 "memory_limit": memory,
@@ -289,14 +292,14 @@ class DuckDB:
 
     def _execute(self, sql: str, parameters: Sequence[str] = ()) -> DuckDBPyConnection:
         # as a list of files begins; in a text of somebody's the quote would be doubled
-        if not self._remote and _OBJECTS in sql:
+        if _OBJECTS in sql if self._keys_until is None else time.monotonic() > self._keys_until:
             self._reach()
         with _failures():
             return self.connection.execute(sql, parameters)
 
     def _reach(self) -> None:
-        """Has the session read objects of S3."""
-        self._remote = True
+        """Has the session read objects of S3, with keys as they are now: those of a role pass while a build runs."""
+        self._keys_until = time.monotonic() + _KEYS
         with _failures():
             for statement in s3.engine_statements():
                 self.connection.execute(statement)
