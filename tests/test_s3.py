@@ -22,6 +22,7 @@ import servers
 from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
 from stedi import durable, s3
 from stedi.errors import LakeBusy, LakeError, MissingExtra
+from stedi.s3 import connection, locks, objects
 
 PYENV = {name: os.environ[name] for name in ("HOME", "PYENV_ROOT") if name in os.environ}
 if shutil.which("pyenv"):  # its `python3.13` runs where that version is asked for
@@ -98,7 +99,8 @@ def unhurried() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.001)
-        patch.setattr(s3, "_pause", lambda attempt: 0.001)
+        for module in (connection, objects):
+            patch.setattr(module, "pause", lambda attempt: 0.001)
         yield
 
 
@@ -128,7 +130,7 @@ def to(*operations: str) -> Callable[[Call], bool]:
 @pytest.mark.parametrize("python", ["python3.11", "python3.12", "python3.13", "python3.14"])
 def test_a_path_of_an_object_behaves_as_one_of_a_file_on_each_python(python: str) -> None:
     program = sys.executable if python == f"python3.{sys.version_info.minor}" else shutil.which(python)
-    source = str(Path(s3.__file__).parents[1])
+    source = str(Path(s3.__file__).parents[2])
     bare = {"PYTHONPATH": source, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **PYENV}
     if program is None or subprocess.run([program, "-c", ""], capture_output=True, env=bare).returncode:
         pytest.skip(f"no {python} on this machine")
@@ -312,7 +314,7 @@ def test_files_go_up_and_come_down_as_they_are(root: Path, tmp_path: Path) -> No
 
 
 def test_a_large_file_goes_up_in_parts(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "_PART", 5 << 20)
+    monkeypatch.setattr(objects, "_PART", 5 << 20)
     body = os.urandom(21 << 20)
     (tmp_path / "large").write_bytes(body)
     s3.upload([(tmp_path / "large", root / "large")])
@@ -425,7 +427,7 @@ def test_versions_that_are_still_there_after_all_are_an_error(root: Path, monkey
     versioned(root)
     for body in (b"old", b"new"):
         s3.write(root / "a", body)
-    monkeypatch.setattr(s3, "_remove", lambda *_: None)
+    monkeypatch.setattr(objects, "_remove", lambda *_: None)
     with pytest.raises(OSError, match="expected no older version and no unfinished upload, found 1"):
         s3.forget(root)
 
@@ -497,7 +499,7 @@ def test_an_answer_of_another_service_that_breaks_off_is_asked_for_anew(moto_ser
             assert [found["Name"] for found in glue.get_databases()["DatabaseList"]] == ["there"]
         with proxy.failing(Fault("cut download")):
             assert "DatabaseList" not in glue.get_databases()  # as if nothing had been said
-        assert len(proxy.calls) == s3._ATTEMPTS
+        assert len(proxy.calls) == connection.ATTEMPTS
 
 
 @ONE
@@ -518,8 +520,8 @@ def test_objects_that_are_refused_or_late_in_one_answer_are_told_apart(
             codes = next(told)
             return {"Errors": [{"Key": key, "Code": codes[key[-1]]} for key in keys if key[-1] in codes]}
 
-    monkeypatch.setattr(s3, "client", lambda: Some())
-    monkeypatch.setattr(s3, "_pause", lambda attempt: 0.0)
+    monkeypatch.setattr(objects, "client", lambda: Some())
+    monkeypatch.setattr(objects, "pause", lambda attempt: 0.0)
     with pytest.raises(PermissionError, match=r"refuses to delete 1 objects \(AccessDenied\).*/b"):
         s3.remove([root / name for name in ("a", "b", "c", "d")])
     assert asked == [["a", "b", "c", "d"], ["a", "c"], ["c"]]
@@ -571,7 +573,7 @@ def test_a_lock_excludes_other_processes_and_outlives_a_killed_one_until_its_lea
         process.kill()
         process.communicate()
     assert s3.is_held(path)
-    monkeypatch.setattr(s3, "_LEASE", 1.0)
+    monkeypatch.setattr(locks, "_LEASE", 1.0)
     time.sleep(2.1)  # S3 tells times in seconds
     assert not s3.is_held(path)
     with locked(path):
@@ -580,7 +582,7 @@ def test_a_lock_excludes_other_processes_and_outlives_a_killed_one_until_its_lea
 
 @ONE
 def test_of_many_who_want_a_lock_one_has_it_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "_POLL", (0.01, 0.01))
+    monkeypatch.setattr(locks, "_POLL", (0.01, 0.01))
     inside, seen, failures = 0, [], []
 
     def work() -> None:
@@ -604,11 +606,11 @@ def test_of_many_who_want_a_lock_one_has_it_at_a_time(root: Path, monkeypatch: p
 
 def test_of_many_who_find_a_dead_holders_lock_one_takes_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.write(root / "x.lock", b"a dead holder's")
-    monkeypatch.setattr(s3, "_LEASE", -10.0)
+    monkeypatch.setattr(locks, "_LEASE", -10.0)
     leases = [s3.Lease(root / "x.lock") for _ in range(8)]
     barrier = threading.Barrier(8)
-    found = s3._held(root / "x.lock")
-    monkeypatch.setattr(s3, "_held", lambda path: found)  # all see the same age, as if at one moment
+    found = locks._held(root / "x.lock")
+    monkeypatch.setattr(locks, "_held", lambda path: found)  # all see the same age, as if at one moment
 
     def take(lease: s3.Lease) -> bool:
         barrier.wait()
@@ -622,7 +624,7 @@ def test_of_many_who_find_a_dead_holders_lock_one_takes_it(root: Path, monkeypat
 
 @ONE
 def test_waiting_is_told_once_and_ends(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "_POLL", (0.05, 0.05))
+    monkeypatch.setattr(locks, "_POLL", (0.05, 0.05))
     told: list[int] = []
     lease = s3.Lease(root / "x.lock")
     assert lease.take()
@@ -639,8 +641,8 @@ def test_waiting_is_told_once_and_ends(root: Path, monkeypatch: pytest.MonkeyPat
 
 @ONE
 def test_a_lock_is_renewed_as_long_as_its_holder_lives(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "_BEAT", 0.1)
-    monkeypatch.setattr(s3, "_LEASE", 2.0)
+    monkeypatch.setattr(locks, "_BEAT", 0.1)
+    monkeypatch.setattr(locks, "_LEASE", 2.0)
     with locked(root / "x.lock"):
         tags = set()
         for _ in range(16):
@@ -654,7 +656,7 @@ def test_a_lock_is_renewed_as_long_as_its_holder_lives(root: Path, monkeypatch: 
 def test_a_holder_that_lost_its_lock_neither_renews_nor_removes_the_next_ones(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "_BEAT", 0.05)
+    monkeypatch.setattr(locks, "_BEAT", 0.05)
     path = root / "x.lock"
     first = s3.Lease(path)
     assert first.take()
@@ -682,7 +684,7 @@ def test_a_lock_is_held_once_whatever_happens_to_its_first_call(proxy: Proxy, ro
 def test_a_renewal_whose_answer_is_lost_keeps_the_lock(
     proxy: Proxy, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "_BEAT", 0.1)
+    monkeypatch.setattr(locks, "_BEAT", 0.1)
     path = root / "x.lock"
     lease = s3.Lease(path)
     assert lease.take()

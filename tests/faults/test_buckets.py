@@ -33,6 +33,7 @@ from stedi.catalog import Catalog
 from stedi.catalog.snapshots import manifests
 from stedi.engines.duckdb import quoted, scan
 from stedi.landing import withdrawal
+from stedi.s3 import connection, locks, objects
 from stedi.tables import COLUMNS, NAMESPACE
 
 NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
@@ -198,7 +199,7 @@ class Stage:
             found += [str(entry.path) for entry in s3.listing(below) if str(entry.path) not in used]
             found += [f"{name}@{branch}" for branch in state.branches if branch != "main"]
         found += [str(entry.path) for part in ("pending", "tmp") for entry in s3.listing(self.lake / part)]
-        found += [upload["Key"] for upload in s3._uploads(s3.at(self.place))]  # type: ignore[arg-type]
+        found += [upload["Key"] for upload in objects._uploads(s3.at(self.place))]  # type: ignore[arg-type]
         return found
 
 
@@ -224,11 +225,12 @@ def bucket_stage() -> Iterator[tuple[Stage, dict[str, Proxy]]]:
         patch.setenv("AWS_ENDPOINT_URL_GLUE", proxies["catalog"].url)
         patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
         patch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.001)
-        patch.setattr(s3, "_pause", lambda attempt: 0.001)
+        for module in (connection, objects):
+            patch.setattr(module, "pause", lambda attempt: 0.001)
         patch.setattr(withdrawal, "time", SimpleNamespace(time=lambda: 1_800_000_000.0))  # a withdrawal is dated
         statements = s3.engine_statements
         patch.setattr(s3, "engine_statements", lambda: [*statements(), "set http_retry_wait_ms = 1"])
-        patch.setattr(s3, "_LEASE", -60.0)  # a lock that could not be given back is nobody's at once
+        patch.setattr(locks, "_LEASE", -60.0)  # a lock that could not be given back is nobody's at once
         s3.client.cache_clear()
         try:
             yield Stage(folder / "worlds", store, proxies), proxies
