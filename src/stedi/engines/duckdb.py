@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,6 @@ class DuckDB:
         temporary.mkdir(parents=True, exist_ok=True)
         self._temporary = temporary
         self._keys_until: float | None = None
-        self._kept = temporary / f"kept-{secrets.token_hex(8)}.duckdb"
         self.connection = duckdb.connect(
             config={
                 "memory_limit": memory,
@@ -84,7 +83,6 @@ class DuckDB:
     def close(self) -> None:
         """Ends the session and removes what it spilled and kept."""
         self.connection.close()
-        self._kept.unlink(missing_ok=True)
 
     def __enter__(self) -> DuckDB:
         return self
@@ -97,8 +95,13 @@ class DuckDB:
 
         It lies in a file, compressed, and is read into memory as needed; tables in memory take six times as much of it
         and do not make room for what is sorted beside them. Nobody recovers it: it has no log, and nothing is synced.
+        Its name is gone before anything is in it, so that whatever ends the process removes it.
         """
-        self._execute(f"attach {literal(str(self._kept))} as kept (recovery_mode no_wal_writes)")
+        file = self._temporary / f"kept-{secrets.token_hex(8)}.duckdb"
+        self._execute(f"attach {literal(str(file))} as kept (recovery_mode no_wal_writes)")
+        # one that stays nevertheless goes with the folder
+        with suppress(OSError):
+            file.unlink()
         return "kept"
 
     def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
