@@ -52,6 +52,7 @@ ORDER = (
     "ndjson",
     "crawl",
     "ddl",
+    "aws",
     "sample",
     "__init__",
     "terminal",
@@ -79,7 +80,7 @@ HEAVY = {
 """What must not be imported before it is needed: a command line answers at once."""
 
 LOADED_BY_OTHERS = {
-    "stedi.__main__",
+    *("stedi.__main__", "stedi.aws.glue"),
     *(f"stedi.catalog.{name}" for name in ("commits", "files", "rewrite", "transaction")),
 }
 """Runs when imported; and what is loaded by PyIceberg, or with it when a commit is made."""
