@@ -8,7 +8,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 ARGS ?=
 
-.PHONY: help demo test nightly coverage lint format bench lock clean
+WHEEL = $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet --no-index --no-deps --no-build-isolation
+
+.PHONY: help demo test nightly coverage lint format bench wheel lock clean
 
 help:
 	@echo "make demo      sample data, landed, built and shown (ARGS='--readings 1000000' for more)"
@@ -19,6 +21,7 @@ help:
 	@echo "make lint      ruff, mypy, sqlfluff, the layering test"
 	@echo "make format    rewrites Python and SQL the way make lint wants it"
 	@echo "make bench     side by side with peers; writes docs/benchmarks.md (ARGS=--quick)"
+	@echo "make wheel     builds the package into dist/, for Python 3.11 and later"
 	@echo "make lock      pins the newest versions that pyproject.toml allows"
 	@echo "make clean     removes what the others made, the environment too"
 
@@ -57,6 +60,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+wheel: $(VENV)/.run
+	@rm -f dist/stedi-*.whl
+	@$(WHEEL) --wheel-dir dist .
 
 # The locks hold versions and hashes only, for Linux and macOS and every Python from 3.11 on.
 LOCK = build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --only-binary :all: \
