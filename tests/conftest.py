@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import servers
+import sparks
 from lakes import KEY, REPOSITORY
 from stedi import s3, sample
 from stedi.lake import Lake
@@ -67,6 +69,29 @@ def new_lake(tmp_path: Path) -> Callable[..., Lake]:
 def lake(new_lake: Callable[..., Lake]) -> Lake:
     """A new, empty lake."""
     return new_lake()
+
+
+@pytest.fixture(scope="session")
+def spark_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which Spark logs its events."""
+    return tmp_path_factory.mktemp("events")
+
+
+@pytest.fixture(scope="session")
+def spark(spark_events: Path) -> Iterator[Any]:
+    """A running Spark."""
+    if sparks.NO_SPARK:
+        pytest.skip(sparks.NO_SPARK)
+    with sparks.started(spark_events) as session:
+        yield session
+
+
+@pytest.fixture(params=sparks.ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """The name of each engine in turn; Spark runs if it is Spark's."""
+    if request.param == "spark":
+        request.getfixturevalue("spark")
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

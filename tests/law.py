@@ -28,6 +28,7 @@ import lakes
 import oracle
 import quick
 from stedi import erasure
+from stedi.build import Build
 from stedi.config import Readings
 from stedi.privacy.pseudonyms import Key
 from stones import Stones
@@ -266,7 +267,7 @@ class RealLake:
 
     def build(self, now: int, readings: Readings, *, full: bool) -> Published:
         self.lake.config = replace(self.lake.config, readings=readings)
-        built = lakes.build(self.lake, now, full=full)
+        built = self._build(now, full=full)
         contents = self._contents()
         if {table.name: table.rows for table in built.tables} != {n: c.total() for n, c in contents.items()}:
             raise Broken("the build counts other rows than its tables have")
@@ -274,6 +275,9 @@ class RealLake:
         if full:  # it takes as long as a build
             listed = Counter((round(at.timestamp() * 1000), *rest) for at, *rest, _ in self.lake.withheld())
         return Published(contents, built.withheld, listed)
+
+    def _build(self, now: int, **options: Any) -> Build:
+        return lakes.build(self.lake, now, **options)
 
     def idle(self, now: int) -> None:
         heads, files = lakes.heads(self.lake), _listing(self.lake.root)

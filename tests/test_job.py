@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lakes import REPOSITORY, conserved, contents
-from sparks import spark_jars
+from sparks import JARS, needs_spark
 from stedi.aws import job
 from stedi.lake import Lake
 
@@ -71,10 +71,10 @@ def test_a_file_that_cannot_be_landed_fails_the_run_after_the_rest_is_built(
     assert "ann@x" not in log + json.dumps(said)
 
 
+@needs_spark
 def test_the_script_of_glue_runs_under_spark_submit(tmp_path: Path, sample_inbox: Path) -> None:
-    jars, submit = spark_jars(), Path(sys.executable).with_name("spark-submit")
-    if not (jars and submit.exists() and shutil.which("java")):
-        pytest.skip("needs Java, PySpark and Iceberg's jar: make .venv/.spark")
+    submit = Path(sys.executable).with_name("spark-submit")
+    assert JARS is not None
     alone = Lake.create(tmp_path / "alone")
     alone.land(sample_inbox)
     alone.build()
@@ -86,7 +86,7 @@ def test_the_script_of_glue_runs_under_spark_submit(tmp_path: Path, sample_inbox
         "--conf",
         "spark.ui.enabled=false",
         "--jars",
-        jars.replace(os.pathsep, ","),
+        ",".join(map(str, JARS)),
     ]
     command += ["--conf", "spark.driver.bindAddress=127.0.0.1", "--conf", "spark.driver.host=127.0.0.1"]
     arguments = ["--lake", tmp_path / "lake", "--inbox", sample_inbox, *GLUE]
