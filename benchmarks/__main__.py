@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import engines, erasure, increments, measure, spark
+from benchmarks import engines, erasure, increments, measure, objects, spark
 from benchmarks.maintained import maintained
 from benchmarks.measure import Cost
 
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
     parser.add_argument(
         "--part",
-        choices=("all", "peers", "spark", "increments", "maintained", "erasure"),
+        choices=("all", "peers", "spark", "increments", "maintained", "erasure", "objects"),
         default="all",
         help="measure one part (all)",
     )
@@ -249,11 +249,11 @@ def main() -> None:
     if options.readings:
         sizes, options.no_docs = [(f"{options.readings:,}", options.customers, options.readings)], True
     WORK.mkdir(parents=True, exist_ok=True)
-    runners = contenders()
+    runners = contenders() if options.part in ("all", "peers") else {}
     if options.only:
         runners = {name: run for name, run in runners.items() if name in options.only}
         options.no_docs = True
-    sections = {"bench machine": machine(runners)}
+    sections = {"bench machine": machine(runners)} if runners else {}
     points: list[increments.Point] = []
     for name, customers, readings in sizes:
         data = made(name, customers, readings)
@@ -287,6 +287,12 @@ def main() -> None:
             out.mkdir()
             sections[f"bench erasure {name}"] = erasure.run(increments.Bench(STEDI, data.path, out, KEY), out)
             shutil.rmtree(out)
+    if options.part in ("all", "objects") and not options.only:
+        out = WORK / "objects"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        sections["bench objects"] = objects.run(STEDI, made(*sizes[0]).path, out, KEY, options.repeats)
+        shutil.rmtree(out)
     if points:
         sections["bench growth"] = increments.growth(points)
     if options.part in ("all", "maintained") and not options.only:

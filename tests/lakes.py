@@ -18,6 +18,7 @@ import duckdb
 
 from stedi import build as building
 from stedi import config as settings
+from stedi import s3
 from stedi.build import Build
 from stedi.catalog import TableState
 from stedi.config import Readings
@@ -93,17 +94,24 @@ def rows(lake: Lake, table: str, state: TableState | None = None) -> Counter[Row
     plain = {"timestamptz": "epoch_ms({0})", "date": "cast({0} as varchar)"}
     shown = ", ".join(plain.get(column.type, "{0}").format(quoted(column.name)) for column in columns)
     files = lake.catalog.files(state or lake.catalog.table(table))
-    return (
-        Counter(_connection().execute(f"select {shown} from ({scan(files, columns)})").fetchall())
-        if files
-        else Counter()
-    )
+    if not files:
+        return Counter()
+    connection = _reaching() if s3.is_remote(lake.root) else _connection()
+    return Counter(connection.execute(f"select {shown} from ({scan(files, columns)})").fetchall())
 
 
 @cache
 def _connection() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"threads": 1})
     connection.execute("set TimeZone = 'UTC'")
+    return connection
+
+
+def _reaching() -> duckdb.DuckDBPyConnection:
+    """A connection that reads objects of the S3 that the environment names."""
+    connection = duckdb.connect(config={"threads": 1})
+    for statement in ("set TimeZone = 'UTC'", *s3.engine_statements()):
+        connection.execute(statement)
     return connection
 
 

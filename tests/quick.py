@@ -1,7 +1,8 @@
 """Makes the lakes of one process quick, for tests that land and build thousands of times.
 
-What is left out is what those tests do not ask about: whether bytes reach the disk, and how often a file that never
-changes is read. Values that cannot change are kept instead of copied or read again; nothing else is.
+What is left out is what those tests do not ask about: whether bytes reach the disk, how often a file that never changes
+is read, and where an engine keeps what it works out. Values that cannot change are kept instead of copied or read
+again; nothing else is.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def quickened() -> Iterator[None]:
                 if hasattr(module, name):
                     patch.setattr(module, name, kept_results)
         patch.setattr(DuckDB, "prepare", _prepared)
+        patch.setattr(DuckDB, "_attach", lambda engine: engine.connection.name)
         patch.setattr(duckdb, "connect", partial(_session, duckdb.connect))
         yield
     forget()
@@ -124,20 +126,19 @@ class _Session:
     """A database of its own in an engine that this process keeps: starting one takes longer than a small build."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
-        self._connection, self._name = connection, name
+        self._connection, self.name = connection, name
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         found = self._connection.cursor()
-        found.execute(f"use {self._name}")
         found.execute("set TimeZone = 'UTC'")
         return found
 
     def close(self) -> None:
         self._connection.execute("use memory")
-        self._connection.execute(f"detach {self._name}")
+        self._connection.execute(f"detach {self.name}")
         self._connection.close()
 
 

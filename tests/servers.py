@@ -22,11 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lakes import REPOSITORY
-
 ACCESS, SECRET, REGION = "AKIAEXAMPLE", "an-example-not-a-secret", "eu-central-1"
 VERSITYGW = os.environ.get("STEDI_VERSITYGW") or shutil.which(
-    "versitygw", path=os.pathsep.join([os.environ.get("PATH", ""), str(REPOSITORY / "build" / "tools")])
+    "versitygw", path=os.pathsep.join([os.environ.get("PATH", ""), str(Path(__file__).parents[1] / "build" / "tools")])
 )
 """A real S3 server, of the version that `.ci/run` installs."""
 POSTGRES = next(

@@ -49,7 +49,7 @@ SMALL = {
 
 @contextmanager
 def started(events: Path) -> Iterator[Any]:
-    """Starts Spark for this process, in which a task may fail three times; it logs its events, plans among them, into a folder."""
+    """Starts Spark for this process; it logs its events, plans among them, into a folder."""
     assert JARS is not None
     watched = {
         "spark.eventLog.enabled": "true",
@@ -72,3 +72,8 @@ class InTurn(RealLake):
     def _build(self, now: int, *, full: bool) -> Build:
         self.builds += 1
         return super()._build(now, full=full, engine=("spark", "duckdb")[self.builds % 2])
+
+
+def spark_jars() -> str | None:
+    """What `STEDI_SPARK_JARS` is to hold, or None if there are no jars."""
+    return os.pathsep.join(map(str, JARS)) if JARS else None

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from benchmarks import __main__ as bench
-from benchmarks import measure
+from benchmarks import measure, objects
 
 from stedi import sample
 
@@ -48,3 +48,15 @@ def test_numbers_land_between_their_markers(tmp_path: Path) -> None:
     bench.replace(page, "bench x", "new")
     bench.replace(page, "bench y", "nowhere")
     assert page.read_text() == "a\n<!-- bench x -->\nnew\n<!-- /bench x -->\nb\n"
+
+
+def test_readings_are_spread_over_a_thousand_files_each_line_once(tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    lines = [f"{number}\n" for number in range(2_500)]
+    (tmp_path / "from/a.json").write_text("".join(lines[:1_500]))
+    (tmp_path / "from/b.json").write_text("".join(lines[1_500:]))
+    folder, readings = objects.split(tmp_path / "from", tmp_path / "to")
+    files = sorted(folder.iterdir())
+    assert (readings, len(files)) == (2_500, 1_000)
+    assert "".join(file.read_text() for file in files) == "".join(lines)
+    assert {len(file.read_text().splitlines()) for file in files} == {2, 3}

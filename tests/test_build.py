@@ -15,6 +15,7 @@ from stedi import build as building
 from stedi import config as settings
 from stedi import tables
 from stedi.build import audits
+from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, LakeError
 from stedi.lake import Lake
 from stedi.tables import COLUMNS, Graph, SqlTable
@@ -180,6 +181,25 @@ def test_a_full_build_makes_the_same_rows_in_new_snapshots(built: Lake) -> None:
     ]
 
 
+def test_a_large_training_table_is_written_in_parts_that_have_every_row_once(
+    slate: Slate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, inbox = slate.wiped(), slate.inbox()
+    people = range(40)
+    deliver(inbox, "customer", [customer(f"{n}@x.example", serialNumber=f"s{n}") for n in people])
+    deliver(inbox, "accelerometer", [motion(f"{n}@x.example", at, n) for n in people for at in (100, 200)])
+    deliver(inbox, "step_trainer", [step(f"s{n}", at) for n in people for at in (100, 200)])
+    lake.land(inbox)
+    build(lake, NOW)
+    found = contents(lake)
+    assert sum(found["machine_learning_curated"].values()) == 80
+    monkeypatch.setattr(DuckDB, "at_once", 10)
+    made = build(lake, NOW, full=True)
+    assert contents(lake) == found
+    written = lake.catalog.folder("machine_learning_curated") / "data" / made.run
+    assert sum(any(part.iterdir()) for part in written.iterdir()) > 5, "of nine parts, each with some five customers"
+
+
 def test_every_snapshot_says_what_it_was_built_from(landed: Lake) -> None:
     made = build(landed, NOW)
     now = heads(landed)
@@ -340,7 +360,7 @@ def test_a_broken_assertion_publishes_nothing(
 ) -> None:
     alone = tuple(found for found in tables.assertions() if found.name == check)
     monkeypatch.setattr(tables, "assertions", lambda: alone)
-    monkeypatch.setattr(audits.consent, "violations", lambda *_, **__: 0)  # it comes first and would see some of them
+    monkeypatch.setattr(audits, "prove_consent", lambda *_, **__: None)  # it comes first and would see some of them
     _stopped(built, changed(name, change), AuditFailed, check)
 
 

@@ -96,7 +96,7 @@ SMUGGLERS = {
     ),
     "a window": (A, "a.z + 0 as z", "count(*) over (partition by c.birthDay) as z", A),
     "what nobody knows the meaning of": (S, DISTANCE, "length(s._extra) as distanceFromObject", S),
-    "one half of a union": (S, "        r.distanceFromObject\n", "        length(t.email) as distanceFromObject\n", S),
+    "one half of a union": (S, " r.distanceFromObject\n", " length(t.email) as distanceFromObject\n", S),
     "a view": (
         *(
             "shared_steps",

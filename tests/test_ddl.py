@@ -6,10 +6,14 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from stedi.ddl import ddl
+from stedi.config import Role
+from stedi.contracts import Class
+from stedi.ddl import ddl, views
 from stedi.errors import UsageError
+from stedi.privacy.classes import Lineage
+from stedi.privacy.roles import GRANTS
 from stedi.records import CONTRACTS
-from stedi.tables import COLUMNS, ZONES
+from stedi.tables import COLUMNS, ZONES, graph
 
 DIALECTS = ("athena", "spark")
 ODD = "s3://bucket/o'neil \\ é"
@@ -31,7 +35,7 @@ def place(statement: exp.Create) -> str:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_statement_parses_and_every_table_and_feed_has_one(dialect: str) -> None:
-    assert list(creates(dialect)) == [*(f"{feed}_inbox" for feed in CONTRACTS), *ZONES]
+    assert list(creates(dialect)) == [*CONTRACTS, *ZONES]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -47,7 +51,7 @@ def test_the_columns_are_the_tables_columns_in_order(dialect: str) -> None:
 def test_the_inbox_columns_are_the_contracts_fields(dialect: str) -> None:
     found = creates(dialect)
     for feed, contract in CONTRACTS.items():
-        names = [d.name.lower() for d in found[f"{feed}_inbox"].find_all(exp.ColumnDef)]
+        names = [d.name.lower() for d in found[feed].find_all(exp.ColumnDef)]
         assert names == [field.name.lower() for field in contract.fields]
 
 
@@ -71,7 +75,7 @@ def test_instants_are_timestamps_that_the_dialect_can_declare() -> None:
 def test_locations_are_the_lakes_folders(dialect: str) -> None:
     found = creates(dialect, "s3://bucket/lake/", "s3://bucket/inbox//")
     assert place(found["step_trainer_trusted"]) == "s3://bucket/lake/trusted/step_trainer_trusted"
-    assert place(found["step_trainer_inbox"]) == "s3://bucket/inbox/step_trainer/"
+    assert place(found["step_trainer"]) == "s3://bucket/inbox/step_trainer/"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -114,3 +118,33 @@ def test_chosen_tables_alone_are_printed_in_the_order_of_flow() -> None:
 def test_what_cannot_be_is_refused(arguments: tuple[str, ...], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         ddl(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_inbox_lies_in_a_database_of_its_own(dialect: str) -> None:
+    found = creates(dialect)
+    schemas = {name: statement.this.find(exp.Table).db for name, statement in found.items()}
+    assert {name for name, schema in schemas.items() if schema == "stedi_inbox"} == CONTRACTS.keys()
+    assert {name for name, schema in schemas.items() if schema == "stedi"} == ZONES.keys()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("role", GRANTS)
+def test_a_roles_views_are_its_grant(dialect: str, role: Role) -> None:
+    first, *found = sqlglot.parse(views(dialect, role), dialect=dialect)
+    assert isinstance(first, exp.Create)
+    lineage = Lineage(graph())
+    made = {}
+    for statement in found:
+        assert isinstance(statement, exp.Create)
+        assert statement.kind == "VIEW"
+        select = statement.expression
+        table = select.find(exp.Table).name
+        classes = {name.lower(): kind for name, kind in lineage.classes(table).items()}
+        columns = {projection.alias_or_name.lower(): projection for projection in select.selects}
+        assert list(columns) == [column.name.lower() for column in COLUMNS[table]]
+        made[table] = {name for name, projection in columns.items() if projection.find(exp.Null)}
+        assert made[table] == {name for name, kind in classes.items() if kind in GRANTS[role].masked}
+    assert made.keys() == GRANTS[role].tables
+    assert (role == "engineer") == any(made.values())
+    assert Class.DIRECT in GRANTS["engineer"].masked

@@ -60,6 +60,7 @@ ORDER = (
     "upkeep",
     "rights",
     "erasures",
+    "cloud",
     "cli",
     "__main__",
 )

@@ -42,7 +42,8 @@ ALIKE = (
     "select b, case when regexp_matches(b, '^[0-9]{4}-[0-9]{2}-[0-9]{2}$') and b > '0001' then try_cast(b as date) "
     "end as d from (values ('2020-01-01'), ('2020-02-30'), ('0000-01-01'), ('2020-1-1'), (' 2020-01-01'), "
     "('2020-01-01 '), ('2020-01-01\n'), (null)) as t (b)",
-    "select epoch_ms(instant(a)) as ms from (values (1::bigint), (999::bigint), (1655564444103::bigint), (253402300799999::bigint)) as t (a)",
+    "select epoch_ms(instant(a)) as ms from (values (1::bigint), (999::bigint), "
+    "(1655564444103::bigint), (253402300799999::bigint)) as t (a)",
     "select a from (values (1), (2), (null)) as t (a) except select b from (values (2), (null)) as u (b)",
     "select a from (values (1), (2)) as t (a) where a not in (select b from (values (2), (null)) as u (b))",
     "select a from (values (1), (2)) as t (a) where (a, a + 1) in (select b, c from (values (1, 2)) as u (b, c))",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from stedi import s3
 from stedi.catalog import Catalog, TableState, checksums, snapshots
 from stedi.catalog.entries import sizes
 from stedi.errors import DamagedFile, LakeError
@@ -203,7 +204,9 @@ class _Table:
 def _digest(path: str) -> tuple[str, int]:
     try:
         return checksums.digest(path)
-    except OSError:
+    except OSError as error:
+        if s3.is_outage(error, path):
+            raise
         return "", 0
 
 

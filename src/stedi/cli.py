@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from stedi import commands, erasures, rights, terminal, upkeep
+from stedi import cloud, commands, erasures, rights, terminal, upkeep
 from stedi.errors import StediError
 
 _INTERRUPTED = 130
@@ -77,7 +77,9 @@ def script() -> int:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of every command."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--lake", metavar="PATH", help="the lake's folder (default: $STEDI_LAKE, then ./lake)")
+    common.add_argument(
+        "--lake", metavar="PATH", help="the lake's folder, or s3://BUCKET/PREFIX (default: $STEDI_LAKE, then ./lake)"
+    )
     common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     top = _Parser(
         prog="stedi",
@@ -145,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("history", commands.history, "lists a table's snapshots with what each was built from")
     sub.add_argument("table", metavar="TABLE")
 
-    sub = command("query", commands.query, "runs one read-only SELECT over the lake's tables")
+    sub = command("query", cloud.query, "runs one read-only SELECT over the lake's tables")
     sub.add_argument("sql", metavar="SQL", help="the SELECT, or - to read it from stdin")
     sub.add_argument(
         "--format",
@@ -163,6 +165,8 @@ def parser() -> argparse.ArgumentParser:
         choices=("scientist", "engineer", "officer"),
         help="show what this role sees, the rest masked (default: query.role of the lake, which is officer)",
     )
+    sub.add_argument("--engine", choices=("duckdb", "athena"), default="duckdb", help="default: duckdb")
+    sub.add_argument("--workgroup", metavar="NAME", help="Athena's workgroup (default: stedi-ROLE)")
 
     sub = command("quarantine", commands.quarantine, "lists the records that could not be taken, by reason and file")
     choice = sub.add_mutually_exclusive_group()
@@ -224,12 +228,64 @@ def parser() -> argparse.ArgumentParser:
         default="s3://BUCKET/inbox",
         help="the landing prefix (default: s3://BUCKET/inbox)",
     )
+    sub.add_argument(
+        "--views",
+        choices=("scientist", "engineer", "officer"),
+        help="print views of what this role sees instead, the rest null",
+    )
 
     sub = command("ndjson", commands.ndjson, "rewrites any JSON shape as newline-delimited JSON")
     sub.add_argument("source", metavar="SRC", type=Path, help="a file or a folder")
     sub.add_argument("target", metavar="DST", type=Path, help="a file, or a folder that mirrors SRC")
     sub.add_argument("--rejects", metavar="FILE", type=Path, help="write what is no record there")
+
+    sub = command("aws", cloud.status, "puts the lake on AWS, runs it there, and takes it away")
+    _aws(sub, common)
     return top
+
+
+def _aws(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    """Adds the actions of `stedi aws`."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    def stack(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--stack", metavar="NAME", default="stedi", help="the stack's name (default: stedi)")
+
+    sub = action("deploy", cloud.deploy, "makes or updates the stack: shows the changes, asks, and follows them")
+    stack(sub)
+    sub.add_argument("--wheel", metavar="FILE", type=Path, help="the project's wheel (default: the one in dist/)")
+    sub.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the templates; may be repeated"
+    )
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    stack(action("status", cloud.status, "shows the stack, where things are, and the latest runs"))
+    sub = action("run", cloud.run, "starts the job and follows its log; fails if the job does")
+    stack(sub)
+    sub.add_argument("--workers", type=_positive, metavar="N", help="workers of this run (default: the stack's)")
+    sub = action("cost", cloud.cost, "shows what a lake of some size would cost on AWS each month: a model")
+    for name, default, text in (
+        ("customers", 10_000, "customers"),
+        ("readings", 650, "readings of each customer a day"),
+        ("files", 1_000, "files delivered a day"),
+        ("runs", 4, "runs of the job a day"),
+        ("queries", 20, "queries a day over the whole training table"),
+        ("retention-days", 730, "days that readings stay in the lake"),
+        ("inbox-days", 400, "days that delivered files stay"),
+    ):
+        sub.add_argument(
+            f"--{name}", type=_positive, metavar="N", default=default, help=f"{text} (default: {default:,})"
+        )
+    sub = action("destroy", cloud.destroy, "deletes the stack; the lake, its bucket and its keys stay")
+    stack(sub)
+    sub.add_argument("--data", action="store_true", help="delete the lake, its bucket and its keys as well")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -363,7 +363,8 @@ def ddl(options: argparse.Namespace) -> int:
     """Prints DDL."""
     from stedi import ddl
 
-    text = ddl.ddl(options.dialect, options.location, options.inbox)
+    named, views = (options.location, options.inbox), options.views
+    text = ddl.views(options.dialect, views) if views else ddl.ddl(options.dialect, *named)
     if wants_json(options):
         terminal.document({"dialect": options.dialect, "ddl": text})
     else:

@@ -1,7 +1,8 @@
 """The tables as DDL that Athena or Spark runs: from the contracts and the lake's columns to `CREATE TABLE`.
 
-Two kinds: external JSON tables over the folders of an inbox, one a feed, from the contracts; Iceberg tables, one a
-table of the lake, from `tables`. Text only; nothing is created here. Every name and every text is quoted and escaped.
+Three kinds: external JSON tables over the folders of an inbox, one a feed, from the contracts, in a database of their
+own; Iceberg tables, one a table of the lake, from `tables`; views of what a role sees, from its grant. Text only;
+nothing is created here. Every name and every text is quoted and escaped.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stedi.config import Role
 from stedi.contracts import Contract, Kind
 from stedi.errors import UsageError
 from stedi.layout import safe
+from stedi.privacy.roles import GRANTS
 from stedi.records import CONTRACTS
-from stedi.tables import COLUMNS, NAMESPACE, ZONES, Column
+from stedi.tables import COLUMNS, NAMESPACE, ZONES, Column, graph
+
+INBOX = f"{NAMESPACE}_inbox"
+"""The database of the delivered files."""
 
 _DELIVERED = {Kind.TEXT: "string", Kind.INSTANT: "long", Kind.NUMBER: "double", Kind.INTEGER: "long"}
 
@@ -36,6 +42,17 @@ _NAMES: dict[str, dict[str, str]] = {
         "binary": "BINARY",
     },
 }
+
+_IN_QUERIES = {
+    "athena": {
+        "string": "varchar",
+        "long": "bigint",
+        "timestamptz": "timestamp(6) with time zone",
+        "binary": "varbinary",
+    },
+    "spark": _NAMES["spark"],
+}
+"""Names of types in a query, where they are not those of Iceberg."""
 
 _PREFACE = {
     "athena": """\
@@ -60,6 +77,11 @@ _ICEBERG = """\
 The lake: empty Iceberg tables of the lake's columns, for another engine to fill.
 Where `stedi` keeps the catalog it makes these tables itself: do not create them over a lake that is there."""
 
+_VIEWS = """\
+What a role sees of the lake: the tables of its grant, null where a column is masked for it.
+Who may read a view must be let read its table as well, or the mask is a courtesy: on Athena a view has the rights of
+who asks. Lake Formation can grant a view alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
@@ -70,6 +92,16 @@ class _Writer:
     def identifier(self, name: str) -> str:
         # Every name: `timestamp`, `user` and `date` are reserved words, and Athena wants `_extra` quoted as well.
         return "`" + (name.lower() if self.dialect == "athena" else name).replace("`", "``") + "`"
+
+    def quoted(self, name: str) -> str:
+        """Quotes a name in a query, which Athena reads with another parser than a table's DDL."""
+        return '"' + name.lower().replace('"', '""') + '"' if self.dialect == "athena" else self.identifier(name)
+
+    def shown(self, column: Column, masked: bool) -> str:
+        name = self.quoted(column.name)
+        if not masked:
+            return name
+        return f"CAST(NULL AS {_IN_QUERIES[self.dialect].get(column.type, column.type)}) AS {name}"
 
     def text(self, value: str) -> str:
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -82,8 +114,12 @@ class _Writer:
         ]
         return "(\n" + ",\n".join(lines) + "\n)"
 
-    def table(self, name: str) -> str:
-        return f"{self.identifier(NAMESPACE)}.{self.identifier(name)}"
+    def table(self, name: str, database: str = NAMESPACE) -> str:
+        return f"{self.identifier(database)}.{self.identifier(name)}"
+
+    def database(self, name: str) -> str:
+        kind = "DATABASE" if self.dialect == "athena" else "NAMESPACE"
+        return f"CREATE {kind} IF NOT EXISTS {self.identifier(name)};"
 
     def properties(self, entries: dict[str, str]) -> str:
         return "(" + ", ".join(f"{self.text(k)} = {self.text(v)}" for k, v in entries.items()) + ")"
@@ -91,7 +127,7 @@ class _Writer:
     def inbox(self, contract: Contract, inbox: str) -> str:
         columns = [Column(field.name, _DELIVERED[field.kind]) for field in contract.fields]
         notes = ["epoch milliseconds, UTC" if field.kind is Kind.INSTANT else "" for field in contract.fields]
-        name, body = self.table(f"{contract.feed}_inbox"), self.columns(columns, notes)
+        name, body = self.table(contract.feed, INBOX), self.columns(columns, notes)
         where = f"LOCATION {self.text(f'{inbox}/{contract.feed}/')}"
         if self.dialect == "athena":
             # Matching keys without regard to case takes the place of one mapping for each camel-case name.
@@ -135,15 +171,40 @@ def ddl(dialect: str, location: str, inbox: str | None = None, tables: Iterable[
         raise UsageError(f"DDL: no table {safe(unknown[0][:80])}. `stedi tables` lists them.")
     writer = _Writer(dialect)
     parts = [_comment(_PREFACE[dialect])]
-    kind = "DATABASE" if dialect == "athena" else "NAMESPACE"
-    parts.append(f"CREATE {kind} IF NOT EXISTS {writer.identifier(NAMESPACE)};")
+    parts.append(writer.database(NAMESPACE))
     if inbox is not None:
         inbox = _place(inbox, dialect, "inbox")
         parts.append(_comment(_INBOX))
+        parts.append(writer.database(INBOX))
         parts += [writer.inbox(contract, inbox) + ";" for contract in CONTRACTS.values()]
     location = _place(location, dialect, "location")
     parts.append(_comment(_ICEBERG))
     parts += [writer.iceberg(name, location) + ";" for name in ZONES if wanted is None or name in wanted]
+    return "\n\n".join(parts)
+
+
+def views(dialect: str, role: Role) -> str:
+    """Returns statements that make a view of each table that a role sees, with null for what is masked for it.
+
+    Args:
+        dialect: `athena` or `spark`.
+        role: Whose views; they lie in a database of the role's name.
+
+    Raises:
+        UsageError: A dialect that cannot be.
+    """
+    from stedi.privacy.classes import Lineage
+
+    if dialect not in ("athena", "spark"):
+        raise UsageError(f"DDL: expected the dialect athena or spark, found {safe(dialect[:40])}.")
+    writer, grant, lineage = _Writer(dialect), GRANTS[role], Lineage(graph())
+    database = f"{NAMESPACE}_{role}"
+    parts = [_comment(_VIEWS), writer.database(database)]
+    for table in (name for name in ZONES if name in grant.tables):
+        masked = {name.lower() for name, kind in lineage.classes(table).items() if kind in grant.masked}
+        shown = ",\n".join("  " + writer.shown(column, column.name.lower() in masked) for column in COLUMNS[table])
+        head = f"CREATE OR REPLACE VIEW {writer.quoted(database)}.{writer.quoted(table)} AS"
+        parts.append(f"{head}\nSELECT\n{shown}\nFROM {writer.quoted(NAMESPACE)}.{writer.quoted(table)};")
     return "\n\n".join(parts)
 
 

@@ -12,6 +12,7 @@
     ├── LandingError                    a delivery
     │   └── UnreadableFile              one file of it, refused whole
     ├── QueryFailed                     a query that ran and failed
+    ├── CloudFailed                     AWS refused, or a stack, job or query there did not end well
     ├── MissingExtra                    an optional dependency that is not installed
     └── AuditFailed            exit 3   a table breaks a rule; nothing was published
 
@@ -85,6 +86,10 @@ class UnreadableFile(LandingError):
 
 class QueryFailed(StediError):
     """A query that was run and failed: time, memory, or a value in it."""
+
+
+class CloudFailed(StediError):
+    """AWS refused, or a stack, a job or a query there did not end well."""
 
 
 class MissingExtra(StediError):

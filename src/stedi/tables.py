@@ -44,6 +44,7 @@ class DataFile:
         bytes: Size in bytes.
         nulls: Null values, by column.
         bounds: Least and greatest value, by column, as text; never of a column of text.
+        sha256: Of its bytes, hex, where whoever wrote it had to say so; else it is with the file, or told by reading.
     """
 
     path: str
@@ -51,6 +52,7 @@ class DataFile:
     bytes: int
     nulls: Mapping[str, int] = field(default_factory=dict)
     bounds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    sha256: str = ""
 
 
 _KIND_TYPES = {Kind.TEXT: "string", Kind.INSTANT: "long", Kind.NUMBER: "double", Kind.INTEGER: "long"}

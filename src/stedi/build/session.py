@@ -17,6 +17,8 @@ from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
 from stedi.tables import DataFile, Graph
 
+_WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
+"""Tables in which a customer's rows come from that customer's rows of these tables, and of no others."""
 _OF_ADDRESSES = ("people", "wearers")
 """Views to which the engine adds whom each address means."""
 _OF_TOMBSTONES = "erased_claims"
@@ -85,6 +87,28 @@ class Session:
         for view in sorted(self.graph.closure(table)):
             self.view(view)
         return self.over(table)
+
+    def parts(self, table: str, of: int) -> list[str]:
+        """Returns a table's SELECT over whole tables; of a large one several, each over some customers' rows.
+
+        Args:
+            table: The table.
+            of: Rows of the largest table that it reads.
+        """
+        count = of // self.engine.at_once + 1 if self.engine.at_once else 1
+        if table not in _WITHIN or count == 1:
+            return [self.whole(table)]
+        # pseudonyms are evenly spread, and files in their order: a part reads little but its own rows
+        bounds = [f"'{place * 0x10000 // count:04x}'" for place in range(1, count)]
+        below = [*(f"customer_id < {bound}" for bound in bounds), "true"]
+        above = ["true", *(f"customer_id >= {bound}" for bound in bounds)]
+        parts = []
+        for part, within in enumerate(map(" and ".join, zip(above, below, strict=True))):
+            relations = {read: f"{read}__part_{part}" for read in _WITHIN[table]}
+            for read, some in relations.items():
+                self.engine.view(some, f"select * from {read} where {within}")
+            parts.append(self.over(table, **relations))
+        return parts
 
     def view(self, name: str) -> None:
         """Makes a view of the graph readable over whole tables, with those under it, once; a stored table is."""

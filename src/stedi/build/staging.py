@@ -146,7 +146,10 @@ class Run:
             count(self.staged[read].files) if read in self.staged else rows(self._before[read])
             for read in self._graph.inputs(name)
         )
-        files = session.engine.write(name, session.whole(name), self._folder(name), of=of)
+        folder, parts = self._folder(name), session.parts(name, of)
+        folders = [folder / f"{part}" for part in range(len(parts))] if len(parts) > 1 else [folder]
+        written = (session.engine.write(name, sql, part, of=of) for sql, part in zip(parts, folders, strict=True))
+        files = tuple(file for some in written for file in some)
         leaving = self._catalog.files(before)
         return Staged(step, before, files, files, files, leaving, count(files), count(leaving), 0.0)
 

@@ -362,11 +362,10 @@ class Catalog:
 
     def prune(self, table: str) -> None:
         """Removes the checksums of files that are gone; this program's commits wait meanwhile."""
-        if self.remote:
-            return
         folder = self.folder(table)
         with durable.lock(self.root / "catalog.lock", wait=_QUEUE):
-            checksums.prune(folder, lambda name: (folder / name).exists())
+            there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}
+            checksums.prune(folder, there.__contains__)
 
     def restore(self) -> tuple[str, ...]:
         """Points the catalog at what was published last, where it is damaged, gone or older than its tables.

@@ -5,7 +5,8 @@ the catalog points at what they vouch for. After a commit a comment names the me
 metadata file is compared with its line whenever it is read; a data file, which may be large, when an audit asks.
 
 In a bucket a file that grows would be a race, and each object has a place of its own for its SHA-256: what is said
-here of lines holds for that, and the catalog, which is not the lake's own file, needs no comment.
+here of lines holds for that. Objects that another writer made, Spark, have none there; their lines are in objects of
+their own, one a commit, below `checksums`. The catalog, which is not the lake's own file, needs no comment.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +31,9 @@ _PUBLISHED = b"# published "
 
 def digest(path: str | Path) -> tuple[str, int]:
     """Returns a file's SHA-256, hex, and its size in bytes."""
-    with s3.at(path).open("rb") as stream:
+    if s3.is_remote(path):
+        return s3.digest(s3.at(path))
+    with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
 
 
@@ -52,6 +56,9 @@ def record(folder: Path, files: Iterable[tuple[str, str]], *, sync: bool = False
         sync: Whether these and all earlier lines are on disk afterwards.
     """
     if s3.is_remote(folder):
+        named = [f"{sha256}  {name}\n" for name, sha256 in files if sha256]
+        if named:
+            s3.write(folder / NAME / f"{uuid.uuid4()}", "".join(named).encode())
         return
     _append(folder, "".join(f"{sha256}  {name}\n" for name, sha256 in files).encode(), sync=sync)
 
@@ -68,15 +75,19 @@ def recorded(folder: Path) -> dict[str, str]:
 
     A line that a power cut has torn counts as none.
     """
+    if s3.is_remote(folder):
+        listed = [found.path for found in s3.listing(folder / NAME)]
+        return {name: sha256 for _, lines in s3.each(_lines, listed) for name, sha256 in lines.items()}
     return {name.decode("utf-8", "replace"): sha256.decode() for sha256, name in _LINE.findall(_content(folder))}
 
 
 def expected(folder: Path, paths: Iterable[str]) -> dict[str, str]:
     """Returns the SHA-256 of those of some files of a table that have one, by path."""
+    lines = recorded(folder)
     if s3.is_remote(folder):
         found = s3.each(s3.recorded, [s3.at(path) for path in paths])
-        return {str(path): sha256 for path, sha256 in found if sha256}
-    lines = recorded(folder)
+        told = {str(path): sha256 or lines.get(name_in(folder, str(path)), "") for path, sha256 in found}
+        return {path: sha256 for path, sha256 in told.items() if sha256}
     named = {path: name_in(folder, path) for path in paths}
     return {path: lines[name] for path, name in named.items() if name in lines}
 
@@ -111,6 +122,8 @@ def prune(folder: Path, stays: Callable[[str], bool]) -> None:
         stays: Says of a path relative to it whether its line stays.
     """
     if s3.is_remote(folder):
+        gone = [found.path for found in s3.listing(folder / NAME) if not any(map(stays, _lines(found.path)))]
+        s3.remove(gone)
         return
     lines = [f"{sha256}  {name}\n" for name, sha256 in recorded(folder).items() if stays(name)]
     last = published(folder)
@@ -131,6 +144,10 @@ def read(path: Path) -> bytes:
     if s3.is_remote(path):
         return _read_object(path)
     return _vouched(path, path.read_bytes(), _expected(path))
+
+
+def _lines(path: Path) -> dict[str, str]:
+    return {name.decode("utf-8", "replace"): sha256.decode() for sha256, name in _LINE.findall(path.read_bytes())}
 
 
 @lru_cache(maxsize=64)

@@ -22,12 +22,12 @@ _FEW = 4
 
 
 def line(table: str, folder: Path, file: DataFile) -> tuple[str, str]:
-    """Returns a data file's line of its table's checksums; an object of a bucket has got its own with its bytes.
+    """Returns a data file's line of its table's checksums; of an object of a bucket that has its own it is empty.
 
     Raises:
         DamagedFile: It is gone, or has another size than was written.
     """
-    sha256, found = "", size(file.path)
+    sha256, found = file.sha256, size(file.path)
     if found is not None and not s3.is_remote(file.path):
         sha256, found = checksums.digest(file.path)
     if found != file.bytes:
@@ -64,7 +64,9 @@ def size(path: str) -> int | None:
     """Returns a file's size in bytes, or None if there is none to be read."""
     try:
         return s3.at(path).stat().st_size
-    except OSError:
+    except OSError as error:
+        if s3.is_outage(error, path):
+            raise
         return None
 
 

@@ -92,7 +92,8 @@ class Remote:
         name = identifier if isinstance(identifier, str) else identifier[-1]
         with self._answering():
             found = self._catalog.load_table((NAMESPACE, name))
-        return Table((NAMESPACE, name), found.metadata, found.metadata_location, LakeFileIO(), cast("Catalog", self))
+        catalog = cast("Catalog", self)
+        return Table((NAMESPACE, name), found.metadata, found.metadata_location, LakeFileIO(), catalog, found.config)
 
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
@@ -133,11 +134,16 @@ class Remote:
             from pyiceberg.catalog import load_catalog
 
             properties = {"py-io-impl": "stedi.catalog.files.LakeFileIO"}
-            return load_catalog(NAME, **properties) if _configured() else load_catalog(NAME, type="glue", **properties)
+            if not _configured():
+                properties["type"] = "glue"
+            found = load_catalog(NAME, **properties)
         except ImportError as error:
             raise MissingExtra(
                 f"the catalog of a lake in a bucket needs {error.name}, found none: pip install 'stedi[aws]'"
             ) from None
+        if hasattr(found, "glue"):
+            s3.steady(found.glue)
+        return found
 
     @cached_property
     def _glue(self) -> Any:
@@ -148,7 +154,7 @@ class Remote:
         import boto3
         from botocore.config import Config
 
-        return boto3.client("glue", config=Config(retries={"mode": "standard", "max_attempts": 8}))
+        return s3.steady(boto3.client("glue", config=Config(retries={"mode": "standard", "max_attempts": 8})))
 
     def _of_glue(self) -> dict[str, str]:
         found = {}
@@ -179,9 +185,11 @@ class Remote:
 
         try:
             yield
-        except (StediError, OSError):
+        except StediError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.filename:  # of an object, in words of `s3`
+                raise
             response = getattr(error, "response", None)
             code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
             raise LakeError(

@@ -208,6 +208,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
 
     Raises:
         LakeError: The file is missing, damaged, or no Iceberg metadata of version 2.
+        OSError: S3 does not answer.
     """
     try:
         metadata = json.loads(checksums.read(s3.at(metadata_location)))
@@ -241,6 +242,8 @@ def read_table(name: str, metadata_location: str) -> TableState:
             metadata=(*(e["metadata-file"] for e in metadata.get("metadata-log", [])), metadata_location),
         )
     except (OSError, ValueError, KeyError, StopIteration, TypeError, AttributeError) as error:
+        if s3.is_outage(error, metadata_location):
+            raise
         file = f"metadata/{Path(metadata_location).name}"
         expected = f"Iceberg metadata of version {_VERSION}"
         raise DamagedFile(name, file, expected, type(error).__name__) from error
@@ -356,6 +359,8 @@ def avro(table: str, location: str, take: Callable[[Any], T]) -> list[T]:
     except LakeError:
         raise
     except Exception as error:  # a damaged file can make a decoder raise anything
+        if s3.is_outage(error, location):
+            raise
         file = f"metadata/{Path(location).name}"
         raise DamagedFile(table, file, "an Avro file", type(error).__name__) from error
 

@@ -19,6 +19,10 @@ Name = Literal["duckdb", "spark"]
 class Engine(Protocol):
     """What a build asks of an engine."""
 
+    @property
+    def at_once(self) -> int | None:
+        """Rows of the largest table that it joins at once, where more would not fit; None if it divides work itself."""
+
     def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
         """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
 

@@ -109,7 +109,8 @@ class _Run:
         removed = unused(state, catalog.folder(name), before=now - self._grace, seen=now - self._grace)
         durable.remove_all(file.path for file in removed)
         folder = catalog.folder(name)
-        if not all((folder / known).exists() for known in checksums.recorded(folder)):
+        there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}
+        if not there.issuperset(checksums.recorded(folder)):
             catalog.prune(name)
         _prune(folder / "data")
         return _outcome(name, compaction, expired, removed)

@@ -9,6 +9,7 @@ import secrets
 from functools import cache
 from typing import Any
 
+from stedi import s3
 from stedi.errors import KeyRefused, MissingExtra
 from stedi.privacy.pseudonyms import Key, parsed
 
@@ -73,7 +74,7 @@ def _client() -> Any:
         from botocore.config import Config
     except ImportError:
         raise MissingExtra(f"{SCHEME} needs boto3, found none: pip install 'stedi[aws]'") from None
-    return boto3.client("secretsmanager", config=Config(retries={"mode": "standard", "max_attempts": 8}))
+    return s3.steady(boto3.client("secretsmanager", config=Config(retries={"mode": "standard", "max_attempts": 8})))
 
 
 def _refused(place: str, error: Exception) -> KeyRefused:

@@ -11,17 +11,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi import durable, s3
-from stedi.catalog import pins
+from stedi.catalog import checksums, pins
 from stedi.catalog.snapshots import local_path
 from stedi.engines.spark.arrow import Rows, mapped
 from stedi.engines.spark.dialect import reads, to_spark
 from stedi.engines.spark.session import file_settings, session
 from stedi.errors import LakeError
 from stedi.tables import COLUMNS, DataFile, over
+from stedi.workers import Executors
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -54,6 +56,8 @@ class SparkEngine:
         spark: The session to use, by default one of the running Spark or of one that is started.
         lake: The lake's folder, or its prefix in S3, which says how Spark reaches its files.
     """
+
+    at_once: int | None = None
 
     def __init__(self, temporary: Path, spark: SparkSession | None = None, lake: Path | None = None) -> None:
         self.spark = spark or session(master="local[*]", with_s3=lake is not None and s3.is_remote(lake))
@@ -203,7 +207,13 @@ class SparkEngine:
             settings = ", ".join(f"'{key}' = '{value}'" for key, value in pins.properties(table, folder).items())
             self.spark.sql(f"create table {_PINS}.made.{target} ({columns}) using iceberg tblproperties ({settings})")
             frame.select(*names).sortWithinPartitions(*near).writeTo(f"{_PINS}.made.{target}").append()
-        return _synced(pins.written(self._pins / "made" / target, table), folder)
+        files = _synced(pins.written(self._pins / "made" / target, table), folder)
+        return self._told(files) if s3.is_remote(folder) else files
+
+    def _told(self, files: tuple[DataFile, ...]) -> tuple[DataFile, ...]:
+        """Returns objects with their SHA-256, which Spark does not write beside them: its executors read them again."""
+        found = Executors(self.spark).map(checksums.digest, [file.path for file in files])
+        return tuple(replace(file, sha256=sha256) for file, (sha256, _) in zip(files, found, strict=True))
 
     def _checked(self, table: str, sql: str) -> DataFrame:
         with _failures():

@@ -1,0 +1,56 @@
+"""The AWS account that this process acts for: clients, and what AWS refuses in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from stedi.errors import CloudFailed, MissingExtra
+
+
+@cache
+def client(service: str) -> Any:
+    """Returns the client of a service, which repeats what is throttled a bounded number of times.
+
+    Raises:
+        MissingExtra: boto3 is not installed.
+        CloudFailed: No region is configured.
+    """
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError:
+        raise MissingExtra("AWS needs boto3, found none: pip install 'stedi[aws]'") from None
+    with answering(service):
+        return boto3.client(service, config=Config(retries={"mode": "standard", "max_attempts": 8}))
+
+
+@contextmanager
+def answering(what: str) -> Iterator[None]:
+    """Turns what AWS refuses, and what keeps it from answering, into one line.
+
+    Args:
+        what: What was asked for.
+
+    Raises:
+        CloudFailed: It was refused, or there was no answer.
+    """
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        raise MissingExtra("AWS needs boto3, found none: pip install 'stedi[aws]'") from None
+    try:
+        yield
+    except ClientError as error:
+        said = error.response.get("Error", {})
+        raise CloudFailed(f"{what}: AWS answers {said.get('Code', 'an error')}: {said.get('Message', '')}") from error
+    except BotoCoreError as error:
+        raise CloudFailed(f"{what}: expected an answer of AWS, found: {error}") from error
+
+
+def code(error: BaseException | None) -> str:
+    """Returns AWS's code of an error that `answering` has raised, or nothing."""
+    response = getattr(error and error.__cause__, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

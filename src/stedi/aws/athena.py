@@ -1,0 +1,216 @@
+"""A query on Athena: the same SQL as everywhere, judged, translated, and bounded by the role's workgroup.
+
+DuckDB's parser judges the statement as it does for the sandbox; SQLGlot writes it in Athena's dialect, and what it has
+written is read again and judged once more: one query over tables that the role may see whole. IAM decides in the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stedi.aws.account import answering, client
+from stedi.aws.cost import PRICES, TERABYTE
+from stedi.config import Role
+from stedi.errors import QueryFailed, QueryRefused
+from stedi.privacy.roles import GRANTS
+from stedi.statement import judged
+from stedi.tables import NAMESPACE, graph
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+POLL = 0.5
+"""Seconds between two looks at a query that runs."""
+_LEAST = 10 << 20
+"""Bytes that a query is billed for at least."""
+_PLAIN = frozenset(
+    {
+        *("AMBIGUOUS_NAME", "CATALOG_NOT_FOUND", "COLUMN_NOT_FOUND", "COLUMN_TYPE_UNKNOWN", "EXPRESSION_NOT_AGGREGATE"),
+        *("FUNCTION_NOT_FOUND", "MISMATCHED_COLUMN_ALIASES", "NOT_SUPPORTED", "SCHEMA_NOT_FOUND", "SYNTAX_ERROR"),
+        *("TABLE_NOT_FOUND", "TYPE_MISMATCH", "TYPE_NOT_FOUND", "EXCEEDED_TIME_LIMIT"),
+    }
+)
+"""Codes of errors that are found before a row is read, so that their messages hold no value of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a query took.
+
+    Attributes:
+        query: Athena's name of it.
+        bytes_scanned: Bytes that it read.
+        dollars: What that costs at list price, the least that is billed included.
+    """
+
+    query: str
+    bytes_scanned: int
+    dollars: float
+
+
+def visible(role: Role) -> frozenset[str]:
+    """Returns the tables that a role may see on Athena: those without a column that it may not see.
+
+    A file has no masked columns: what `query --role` masks stays closed here.
+    """
+    from stedi.privacy.classes import Lineage
+
+    grant, lineage = GRANTS[role], Lineage(graph())
+    return frozenset(t for t in grant.tables if not grant.masked & set(lineage.classes(t).values()))
+
+
+def translated(sql: str, tables: frozenset[str]) -> str:
+    """Returns a statement in Athena's dialect.
+
+    Args:
+        sql: One SELECT in DuckDB's dialect.
+        tables: The tables that it may read.
+
+    Raises:
+        QueryRefused: It is not one, reads something else, or has no words in Athena's dialect.
+    """
+    import sqlglot
+    from sqlglot import exp
+    from sqlglot.errors import ErrorLevel, SqlglotError
+
+    judged(sql, tables)
+    try:
+        written = sqlglot.transpile(sql, read="duckdb", write="athena", unsupported_level=ErrorLevel.RAISE)
+        trees = sqlglot.parse(written[0], read="athena") if len(written) == 1 else []
+    except SqlglotError as error:
+        said = str(error).splitlines()[0][:200]
+        raise QueryRefused(f"The statement has no words in Athena's dialect: {said} Nothing was run.") from error
+    tree = trees[0] if len(trees) == 1 else None
+    if not isinstance(tree, exp.Query):
+        raise QueryRefused("A query is one SELECT over the lake's tables; Athena's dialect makes another of it.")
+    own = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
+    known = {name.lower() for name in tables}
+    for table in tree.find_all(exp.Table):
+        name, schema = table.name.lower(), table.db.lower()
+        inside = schema in ("", NAMESPACE) and not table.catalog and (name in known or (name in own and not schema))
+        if not inside:
+            raise QueryRefused("A query is one SELECT over the lake's tables; Athena's dialect makes another of it.")
+    return written[0]
+
+
+def run(sql: str, *, role: Role = "officer", workgroup: str) -> Result:
+    """Runs a query and returns its rows, which are read page by page.
+
+    Args:
+        sql: One SELECT in DuckDB's dialect.
+        role: Whose eyes it has; the tables that it may not see whole are refused.
+        workgroup: The workgroup, which bounds the bytes that a query may scan and keeps its results.
+
+    Raises:
+        QueryRefused: The statement is none that is run; nothing was done.
+        QueryFailed: Athena could not run it to its end.
+        CloudFailed: AWS refuses.
+    """
+    text = translated(sql, visible(role))
+    with answering(f"workgroup {workgroup}"):
+        name = client("athena").start_query_execution(
+            QueryString=text, QueryExecutionContext={"Database": NAMESPACE}, WorkGroup=workgroup
+        )["QueryExecutionId"]
+        try:
+            about = _ended(name)
+        except BaseException:
+            client("athena").stop_query_execution(QueryExecutionId=name)
+            raise
+    state = about["Status"]["State"]
+    if state != "SUCCEEDED":
+        raise QueryFailed(
+            f"The query ended as {state.lower()}: {_reason(about['Status'].get('StateChangeReason', ''))}"
+        )
+    scanned = int(about.get("Statistics", {}).get("DataScannedInBytes", 0))
+    return Result(Bill(name, scanned, max(scanned, _LEAST) / TERABYTE * PRICES.athena_terabyte))
+
+
+def _ended(name: str) -> Mapping[str, Any]:
+    while True:
+        found: dict[str, Any] = client("athena").get_query_execution(QueryExecutionId=name)["QueryExecution"]
+        if found["Status"]["State"] not in ("QUEUED", "RUNNING"):
+            return found
+        time.sleep(POLL)
+
+
+def _reason(said: str) -> str:
+    """Returns what Athena says, without what may be a row's value."""
+    code = said.partition(":")[0]
+    if code in _PLAIN:
+        return said[:300]
+    if "limit" in said.lower() and "bytes" in said.lower():
+        return "it would read more bytes than its workgroup allows; name fewer columns or a shorter time"
+    return f"{code if code.isupper() else 'an error'}; Athena's console says more"
+
+
+class Result:
+    """The rows of a query that has run, read once, page by page."""
+
+    def __init__(self, bill: Bill) -> None:
+        self.bill = bill
+        pages = iter(client("athena").get_paginator("get_query_results").paginate(QueryExecutionId=bill.query))
+        with answering(f"query {bill.query}"):
+            self._first = next(pages)
+        self._pages = pages
+        columns = self._first["ResultSet"]["ResultSetMetadata"]["ColumnInfo"]
+        self._columns = [(column["Name"], column["Type"]) for column in columns]
+
+    def reader(self) -> pa.RecordBatchReader:
+        """Returns the rows batch by batch."""
+        import pyarrow as pa
+
+        schema = pa.schema([pa.field(name, _type(kind)) for name, kind in self._columns])
+        return pa.RecordBatchReader.from_batches(schema, self._batches(schema))
+
+    def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        page, rows = self._first, self._first["ResultSet"]["Rows"][1:]  # the first row names the columns
+        while True:
+            texts = [[cell.get("VarCharValue") for cell in row["Data"]] for row in rows]
+            columns = list(zip(*texts, strict=True)) if texts else [()] * len(schema)
+            arrays = [_column(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            with answering(f"query {self.bill.query}"):
+                page = next(self._pages, None)
+            if page is None:
+                return
+            rows = page["ResultSet"]["Rows"]
+
+
+def _type(kind: str) -> pa.DataType:
+    """Returns the Arrow type of one of Athena's; text for one that has none."""
+    import pyarrow as pa
+
+    plain = {
+        "boolean": pa.bool_(),
+        "tinyint": pa.int8(),
+        "smallint": pa.int16(),
+        "integer": pa.int32(),
+        "bigint": pa.int64(),
+        "float": pa.float32(),
+        "real": pa.float32(),
+        "double": pa.float64(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us"),
+        "timestamp with time zone": pa.timestamp("us", "UTC"),
+        "varbinary": pa.binary(),
+    }
+    zoned = kind.endswith("with time zone")  # timestamp(3) with time zone, too
+    return plain.get("timestamp with time zone" if zoned else kind.partition("(")[0], pa.string())
+
+
+def _column(texts: Sequence[str | None], kind: pa.DataType) -> pa.Array:
+    """Returns a column of texts, as Athena gives every value, in its own type."""
+    import pyarrow as pa
+
+    if pa.types.is_binary(kind):
+        return pa.array([None if text is None else bytes.fromhex(text) for text in texts], kind)
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        found = pa.array([None if text is None else text.removesuffix(" UTC") for text in texts], pa.string())
+        return found.cast(pa.timestamp("us")).cast(pa.int64()).cast(kind)
+    found = pa.array(texts, pa.string())
+    return found if pa.types.is_string(kind) else found.cast(kind)

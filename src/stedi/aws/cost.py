@@ -1,0 +1,214 @@
+"""What the lake costs on AWS: a small function from what comes in to dollars a month and to where the limits lie.
+
+What a reading takes is measured (docs/benchmarks.md and below); what AWS asks for it is a list price, with its date
+and region; how much there is, is the caller's to say. It is a model: it says which of them matters, not a bill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+TERABYTE = 1 << 40
+_GIGABYTE = 1 << 30
+_DAYS = 30.4
+"""Days of a month."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """List prices in US dollars, us-east-1, as assumed on 2026-11-25: inputs, to be checked against AWS's own pages.
+
+    Attributes:
+        glue_hour: A DPU for an hour; billed by the second.
+        s3_gigabyte: A GB in S3 Standard for a month.
+        s3_puts: A thousand PUT and LIST requests.
+        s3_gets: A thousand GET requests.
+        athena_terabyte: A TB that Athena scans.
+        kms_requests: Ten thousand requests to KMS.
+        fixed: Each month whatever comes in: one KMS key, one secret, one alarm, the weekly crawler.
+        logs_gigabyte: A GB of logs taken in.
+    """
+
+    glue_hour: float = 0.44
+    s3_gigabyte: float = 0.023
+    s3_puts: float = 0.005
+    s3_gets: float = 0.0004
+    athena_terabyte: float = 5.0
+    kms_requests: float = 0.03
+    fixed: float = 1.0 + 0.4 + 0.1 + 0.3
+    logs_gigabyte: float = 0.50
+
+
+PRICES = Prices()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured, a reading unless it says otherwise; sizes of the public data set, times of docs/benchmarks.md.
+
+    Attributes:
+        json_bytes: Bytes of JSON, newline-delimited.
+        lake_bytes: Bytes in all tables of the lake together, after a build.
+        training_rows: Rows of the training table.
+        training_bytes: Bytes of a training row.
+        core_seconds: Seconds of a core in Spark for landing and building, by a bare script.
+        guarded: How many times that the lake may take, which checks what the script does not: a bound, not a measure.
+        rewrite_core_seconds: Seconds of a core to take some customers out of a lake's tables, a reading in it.
+        start_seconds: Seconds of a run in which Spark starts and tables are committed to; assumed.
+        file_bytes: The size of the files that maintenance makes of small ones; a setting.
+    """
+
+    json_bytes: float = 94.8
+    lake_bytes: float = 6.5
+    training_rows: float = 0.37
+    training_bytes: float = 2.9
+    core_seconds: float = 53.88 * 2 / 13_000_000
+    guarded: float = 1.3
+    rewrite_core_seconds: float = 4.45 / 15_600_000
+    start_seconds: float = 90.0
+    file_bytes: float = 128 << 20
+
+
+MEASURED = Measured()
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What comes in and what is asked.
+
+    Attributes:
+        customers: Customers.
+        readings: Readings of each a day, both feeds together.
+        files: Files that are delivered a day.
+        runs: Runs of the job a day.
+        retention_days: Days that the lake keeps readings.
+        inbox_days: Days that delivered files stay.
+        queries: Queries a day over the whole training table.
+    """
+
+    customers: int
+    readings: int = 650
+    files: int = 1_000
+    runs: int = 4
+    retention_days: int = 730
+    inbox_days: int = 400
+    queries: int = 20
+
+    @property
+    def readings_a_day(self) -> int:
+        """Readings of all customers a day."""
+        return self.customers * self.readings
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Dollars a month, once the lake is as old as its retention; and what it is then like.
+
+    Attributes:
+        glue: The job, for what is new.
+        rewrites: The job, for customers who withdrew: each night the files that hold them, which is every file.
+        storage: S3, the lake and the inbox.
+        requests: Calls of S3 and KMS.
+        athena: Queries.
+        other: Keys, alarms, crawler, logs.
+        workers: Workers of 4 cores, the driver's one of them, with which a run lasts no longer than an hour.
+        run_minutes: How long a run then lasts.
+        rebuild_hours: Hours of a worker that a full rebuild takes.
+        lake_bytes: Bytes of the lake.
+        files: Data files of the largest table.
+        commits: Commits an hour to one table, on average.
+    """
+
+    glue: float
+    rewrites: float
+    storage: float
+    requests: float
+    athena: float
+    other: float
+    workers: int
+    run_minutes: float
+    rebuild_hours: float
+    lake_bytes: float
+    files: int
+    commits: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.glue + self.rewrites + self.storage + self.requests + self.athena + self.other
+
+
+def cost(workload: Workload, prices: Prices = PRICES, measured: Measured = MEASURED) -> Cost:
+    """Returns what a workload costs.
+
+    A run takes its readings' core seconds, spread over workers of four cores (one DPU each, G.1X) beside the driver's,
+    and its start. The lake holds `retention_days` of readings, the inbox `inbox_days` of JSON. Each night the tables
+    below landing are rewritten once, for those who withdrew. Of S3's requests, a file delivered is written once and
+    read twice; a run writes some 40 objects a table and reads four times as many. A query reads the whole training
+    table, which columns or a short time make less. Times are taken to follow the cores, sizes to follow the readings.
+    """
+    a_day = workload.readings_a_day
+    core_seconds = a_day / workload.runs * measured.core_seconds * measured.guarded
+    executors = max(1, -(-int(core_seconds) // (4 * 3_600)))
+    workers = 1 + executors
+    seconds = core_seconds / (4 * executors) + measured.start_seconds
+    held = a_day * workload.retention_days
+    worker_hour = 4 * 3_600
+    lake = held * measured.lake_bytes
+    inbox = a_day * workload.inbox_days * measured.json_bytes
+    training = held * measured.training_rows * measured.training_bytes
+    files = max(1, round(lake / 3 / measured.file_bytes))  # the largest table holds about a third of all bytes
+    objects = workload.runs * (40 * 10 + a_day / workload.runs * measured.lake_bytes / measured.file_bytes)
+    puts, gets = workload.files + objects, 2 * workload.files + 4 * objects
+    requests = (puts * prices.s3_puts + gets * prices.s3_gets) / 1_000 + (puts + gets) * prices.kms_requests / 10_000
+    return Cost(
+        glue=_DAYS * workload.runs * workers * seconds / 3_600 * prices.glue_hour,
+        rewrites=_DAYS * held * measured.rewrite_core_seconds / worker_hour * prices.glue_hour,
+        storage=(lake + inbox) / _GIGABYTE * prices.s3_gigabyte,
+        requests=_DAYS * requests,
+        athena=_DAYS * workload.queries * max(training, 10 << 20) / TERABYTE * prices.athena_terabyte,
+        other=prices.fixed + _DAYS * workload.runs * 0.002 * prices.logs_gigabyte,
+        workers=workers,
+        run_minutes=seconds / 60,
+        rebuild_hours=held * measured.core_seconds * measured.guarded / worker_hour,
+        lake_bytes=lake,
+        files=files,
+        commits=workload.runs / 24,
+    )
+
+
+SIZES = (Workload(10_000), Workload(1_000_000, files=10_000, runs=8), Workload(10_000_000, files=50_000, runs=24))
+"""The three sizes that docs/aws.md tells of."""
+
+
+def table(workloads: Iterable[Workload] = SIZES) -> str:
+    """Returns the costs of workloads as a table in Markdown."""
+    listed = list(workloads)
+    found = [cost(workload) for workload in listed]
+
+    def dollars(value: float) -> str:
+        return f"{value:,.2f}" if value < 10 else f"{value:,.0f}"
+
+    rows = [
+        ("readings a day", [f"{w.readings_a_day:,}" for w in listed]),
+        ("runs of the job a day", [f"{w.runs}" for w in listed]),
+        ("a run: workers (G.1X), minutes", [f"{c.workers}, {c.run_minutes:.0f}" for c in found]),
+        ("the lake after its retention, GB", [f"{c.lake_bytes / _GIGABYTE:,.0f}" for c in found]),
+        ("data files of the largest table", [f"{c.files:,}" for c in found]),
+        ("a full rebuild, worker hours", [f"{c.rebuild_hours:,.0f}" for c in found]),
+        ("Glue, what is new, $ a month", [dollars(c.glue) for c in found]),
+        ("Glue, withdrawals", [dollars(c.rewrites) for c in found]),
+        ("S3, lake and inbox", [dollars(c.storage) for c in found]),
+        ("S3 and KMS, requests", [dollars(c.requests) for c in found]),
+        ("Athena", [dollars(c.athena) for c in found]),
+        ("keys, alarms, crawler, logs", [dollars(c.other) for c in found]),
+        ("**together, $ a month**", [f"**{dollars(c.total)}**" for c in found]),
+        (
+            "$ a year for a thousand customers",
+            [dollars(c.total * 12_000 / w.customers) for w, c in zip(listed, found, strict=True)],
+        ),
+    ]
+    head = ["", *(f"{workload.customers:,} customers" for workload in listed)]
+    lines = [f"| {' | '.join(head)} |", f"| --- |{' --: |' * len(listed)}"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows)])

@@ -1,0 +1,211 @@
+"""Puts the lake's stacks and code on AWS, and takes them away again.
+
+The data stack comes first, then the code into its bucket under a name made of its content, then the stack that runs it:
+a run that is under way keeps the code that it began with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.parser import Parser
+from importlib import resources
+from pathlib import Path
+
+from stedi import s3
+from stedi.aws import stacks
+from stedi.aws.account import answering
+from stedi.errors import CloudFailed, UsageError
+
+STACK = "stedi"
+"""The stack's name where none is given."""
+_PROVIDED = ("boto3",)
+"""What an extra needs and Glue brings."""
+
+Asked = Callable[[stacks.ChangeSet], bool]
+"""Shown what would change; says whether to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What stands on AWS after a deployment.
+
+    Attributes:
+        stack: The stack's name.
+        changes: What was changed, by stack.
+        code: The key of the wheel in the bucket.
+        outputs: What the stacks say of themselves.
+    """
+
+    stack: str
+    changes: Mapping[str, tuple[stacks.Change, ...]]
+    code: str
+    outputs: Mapping[str, str]
+
+
+def data_stack(stack: str) -> str:
+    """Returns the name of the stack that holds a stack's data.
+
+    Raises:
+        UsageError: The stack's name cannot begin the name of a bucket.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,18}[a-z0-9]", stack):
+        raise UsageError(
+            f"--stack: expected 2 to 20 lower-case letters, digits and hyphens, found {stack!r}; a bucket is named so"
+        )
+    return f"{stack}-data"
+
+
+def deploy(
+    asked: Asked,
+    say: stacks.Say,
+    *,
+    stack: str = STACK,
+    wheel: Path | None = None,
+    parameters: Mapping[str, str] | None = None,
+) -> Deployed:
+    """Makes or updates the lake's stacks and uploads the code that they run.
+
+    Args:
+        asked: Shown each change set before it is executed.
+        say: Told what happens.
+        stack: The stack's name.
+        wheel: The project's wheel; by default the one in `dist/`.
+        parameters: Values of the templates' parameters, by name.
+
+    Raises:
+        UsageError: There is no wheel, or a parameter is unknown.
+        CloudFailed: AWS refuses, or the answer was no.
+    """
+    data, given = data_stack(stack), dict(parameters or {})
+    _known(given)
+    code = found_wheel(wheel)
+    changes = {data: _brought(data, stacks.template("data"), given, asked, say)}
+    made = stacks.outputs(data)
+    folder = f"code/{_digest(code)}"
+    script = resources.files("stedi.aws") / "glue.py"
+    say(f"uploading {code.name} to s3://{made['Bucket']}/{folder}/")
+    with resources.as_file(script) as local:
+        root = s3.at(f"s3://{made['Bucket']}/{folder}")
+        s3.upload([(code, root / code.name), (local, root / "glue.py")])
+    given |= {
+        "Data": data,
+        "Bucket": made["Bucket"],
+        "KeyArn": made["KeyArn"],
+        "SecretArn": made["SecretArn"],
+        "Script": f"{folder}/glue.py",
+        "Modules": ",".join([f"s3://{made['Bucket']}/{folder}/{code.name}", *extras(code)]),
+    }
+    changes[stack] = _brought(stack, stacks.template("lake"), given, asked, say)
+    return Deployed(stack, changes, f"{folder}/{code.name}", {**made, **stacks.outputs(stack)})
+
+
+def destroy(say: stacks.Say, *, stack: str = STACK, data: bool = False) -> dict[str, object]:
+    """Takes away what works on the lake and, if told so, the lake.
+
+    Args:
+        say: Told what happens.
+        stack: The stack's name.
+        data: Whether the bucket, every version in it, its keys and the catalog go, too.
+
+    Returns:
+        Which stacks were deleted, and how many objects.
+    """
+    kept = data_stack(stack)
+    gone = [stack] if stacks.delete(stack, say) else []
+    objects = 0
+    if data:
+        made = stacks.outputs(kept)
+        for name in ("Bucket", "Accesses"):
+            if name in made:
+                say(f"emptying s3://{made[name]}")
+                objects += empty(made[name])
+        if stacks.delete(kept, say):
+            gone.append(kept)
+    return {"deleted": gone, "objects": objects, "kept": [] if data or stacks.find(kept) is None else [kept]}
+
+
+def empty(bucket: str) -> int:
+    """Removes every object of a bucket in every version, and broken uploads; returns how many objects there were.
+
+    Raises:
+        CloudFailed: S3 refused one.
+    """
+    store, where = s3.client(), f"s3://{bucket}"
+    objects = 0
+    with answering(where):
+        for page in store.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            entries = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            if not entries:
+                continue
+            named = [{name: entry[name] for name in ("Key", "VersionId")} for entry in entries]
+            refused = store.delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True}).get("Errors", [])
+            if refused:
+                first = refused[0]
+                raise CloudFailed(f"{where}: S3 refuses to delete {len(refused):,} objects ({first.get('Code')})")
+            objects += sum(entry["IsLatest"] for entry in page.get("Versions", ()))
+        for page in store.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
+            for upload in page.get("Uploads", ()):
+                store.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    return objects
+
+
+def found_wheel(wheel: Path | None) -> Path:
+    """Returns the wheel to deploy.
+
+    Raises:
+        UsageError: There is none, or several.
+    """
+    candidates = [wheel] if wheel is not None else sorted(Path("dist").glob("stedi-*.whl"))
+    if not candidates or not candidates[0].is_file():
+        raise UsageError(f"{wheel or 'dist/'}: expected the project's wheel, found none; make it with `make wheel`")
+    if len(candidates) > 1:
+        raise UsageError(f"dist/: expected one wheel, found {len(candidates)}; name one with --wheel")
+    if not re.fullmatch(r"stedi-[^-]+-[^-]+-[^-]+-[^-]+\.whl", candidates[0].name):
+        raise UsageError(f"{candidates[0]}: expected the project's wheel, found another file")
+    return candidates[0]
+
+
+def extras(wheel: Path) -> list[str]:
+    """Returns what a wheel's extra `aws` needs beside what Glue brings, as pip writes it."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(entry for entry in archive.namelist() if entry.endswith(".dist-info/METADATA"))
+            metadata = Parser().parsestr(archive.read(name).decode())
+    except (zipfile.BadZipFile, StopIteration, UnicodeDecodeError) as error:
+        raise UsageError(f"{wheel}: expected a wheel, found another file") from error
+    needs = [entry.partition(";") for entry in metadata.get_all("Requires-Dist", [])]
+    wanted = [need.strip() for need, _, when in needs if re.search(r"""extra\s*==\s*['"]aws['"]""", when)]
+    # Glue takes a list with commas, so of a range nothing but its start can be said
+    return [need.split(",")[0] for need in wanted if re.split(r"[^\w.-]", need)[0] not in _PROVIDED]
+
+
+def _known(parameters: Mapping[str, str]) -> None:
+    ours = {"Data", "Bucket", "KeyArn", "SecretArn", "Script", "Modules"}
+    known = frozenset().union(*(stacks.parameters_of(stacks.template(name)) for name in ("data", "lake"))) - ours
+    for name in parameters:
+        if name not in known:
+            raise UsageError(f"--set: expected one of {', '.join(sorted(known))}, found {name!r}")
+
+
+def _brought(
+    name: str, body: str, parameters: Mapping[str, str], asked: Asked, say: stacks.Say
+) -> tuple[stacks.Change, ...]:
+    """Brings a stack to a template, if that is agreed to."""
+    proposed = stacks.propose(name, body, parameters)
+    if not proposed.changes:
+        say(f"stack {name}: nothing to change")
+        return ()
+    if not asked(proposed):
+        stacks.discard(proposed)
+        raise CloudFailed(f"stack {name}: not changed, the answer was not yes; what was deployed before stays")
+    stacks.execute(proposed, say)
+    return proposed.changes
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

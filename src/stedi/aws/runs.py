@@ -1,0 +1,159 @@
+"""Runs of the Glue job: one is started and its log followed to its end; what the stack looks like now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stedi.aws import account, stacks
+from stedi.aws.account import answering, client
+from stedi.errors import CloudFailed
+
+POLL = 5.0
+"""Seconds between two looks at a run."""
+_SHOWN = 5
+"""Latest runs that a status tells of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the job.
+
+    Attributes:
+        id: Glue's name of it.
+        state: `SUCCEEDED`, `FAILED`, `RUNNING` and the like.
+        started: When, ISO 8601 in UTC.
+        seconds: How long it ran, start-up not counted.
+        dpu_seconds: What is billed for, where Glue says so already.
+        error: What Glue says of a failure.
+    """
+
+    id: str
+    state: str
+    started: str
+    seconds: int
+    dpu_seconds: float | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What stands on AWS.
+
+    Attributes:
+        stacks: State of each stack, by name.
+        outputs: What they say of themselves.
+        runs: The latest runs, newest first.
+    """
+
+    stacks: Mapping[str, str]
+    outputs: Mapping[str, str]
+    runs: tuple[Run, ...]
+
+
+def status(stack: str, data: str) -> Status:
+    """Returns what stands on AWS of a stack and its data stack.
+
+    Raises:
+        CloudFailed: Neither is there.
+    """
+    found = {name: stacks.find(name) for name in (data, stack)}
+    states = {name: about["StackStatus"] for name, about in found.items() if about is not None}
+    if not states:
+        raise CloudFailed(f"stack {stack}: expected it on AWS, found none; make it with `stedi aws deploy`")
+    outputs = {**stacks.outputs(data), **stacks.outputs(stack)}
+    runs: tuple[Run, ...] = ()
+    if "Job" in outputs:
+        with answering(f"job {outputs['Job']}"):
+            listed = client("glue").get_job_runs(JobName=outputs["Job"], MaxResults=_SHOWN)["JobRuns"]
+        runs = tuple(_run(about) for about in listed)
+    return Status(states, outputs, runs)
+
+
+def run(stack: str, say: stacks.Say, *, workers: int | None = None) -> Run:
+    """Starts the job and returns when it has ended, well or not.
+
+    Args:
+        stack: The stack's name.
+        say: Told the state and each line of the log.
+        workers: Workers of this run alone; the stack's setting by default.
+
+    Raises:
+        CloudFailed: The job cannot be started.
+    """
+    outputs = stacks.outputs(stack)
+    if "Job" not in outputs:
+        raise CloudFailed(f"stack {stack}: expected its job, found no stack; make it with `stedi aws deploy`")
+    job, what = outputs["Job"], f"job {outputs['Job']}"
+    options: dict[str, Any] = {}
+    if workers is not None:
+        with answering(what):
+            kind = client("glue").get_job(JobName=job)["Job"].get("WorkerType", "G.1X")
+        options = {"NumberOfWorkers": workers, "WorkerType": kind}
+    with answering(what):
+        name = client("glue").start_job_run(JobName=job, **options)["JobRunId"]
+    say(f"run {name}")
+    log = _Log(outputs["LogGroup"], name)
+    state = ""
+    while True:
+        with answering(what):
+            about = client("glue").get_job_run(JobName=job, RunId=name)["JobRun"]
+        if about["JobRunState"] != state:
+            state = about["JobRunState"]
+            say(state.lower())
+        for text in log.new():
+            say(text)
+        if state in ("SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED"):
+            return _run(about)
+        time.sleep(POLL)
+
+
+class _Log:
+    """The driver's part of a run's log, read as it grows."""
+
+    def __init__(self, group: str, run: str) -> None:
+        self._group, self._run = group, run
+        self._next: dict[str, str] = {}
+
+    def new(self) -> list[str]:
+        """Returns the lines that have come since the last call; none while there is no log yet."""
+        try:
+            with answering(f"log {self._group}"):
+                # a stream a worker: the driver's alone says what a reader wants to know
+                found = client("logs").describe_log_streams(logGroupName=self._group, logStreamNamePrefix=self._run)[
+                    "logStreams"
+                ]
+                names = [entry["logStreamName"] for entry in found]
+                return [
+                    line for name in names if name == self._run or name.endswith("-driver") for line in self._of(name)
+                ]
+        except CloudFailed as error:
+            if account.code(error) == "ResourceNotFoundException":
+                return []
+            raise
+
+    def _of(self, stream: str) -> list[str]:
+        lines: list[str] = []
+        while True:
+            token = {"nextToken": self._next[stream]} if stream in self._next else {}
+            page = client("logs").get_log_events(
+                logGroupName=self._group, logStreamName=stream, startFromHead=True, **token
+            )
+            lines += [event["message"].rstrip("\n") for event in page["events"]]
+            if page["nextForwardToken"] == self._next.get(stream):
+                return lines
+            self._next[stream] = page["nextForwardToken"]
+
+
+def _run(about: Mapping[str, Any]) -> Run:
+    started = about.get("StartedOn")
+    return Run(
+        about["Id"],
+        about["JobRunState"],
+        started.strftime("%Y-%m-%dT%H:%M:%SZ") if started is not None else "",
+        int(about.get("ExecutionTime") or 0),
+        about.get("DPUSeconds"),
+        str(about.get("ErrorMessage") or ""),
+    )

@@ -1,0 +1,88 @@
+"""One client for each process, patient with a busy network, whose errors speak as those of files do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from stedi.errors import MissingExtra
+
+ATTEMPTS = 8
+"""How often a call is made at most, the first one counted."""
+BESIDE = 8
+"""Transfers side by side."""
+
+
+@cache
+def client() -> Any:
+    """Returns the S3 client of this process; region, keys and endpoint come from where every AWS tool finds them.
+
+    Raises:
+        MissingExtra: boto3 is not installed.
+    """
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError:
+        raise MissingExtra("s3:// needs boto3, found none: pip install 'stedi[aws]'") from None
+    # an emulator on an address, not a name, cannot have a bucket in front of it
+    own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return boto3.client(
+        "s3",
+        config=Config(
+            retries={"mode": "standard", "max_attempts": ATTEMPTS},
+            connect_timeout=10,
+            read_timeout=60,
+            max_pool_connections=2 * BESIDE,
+            s3={"addressing_style": "path" if own else "auto"},
+        ),
+    )
+
+
+def steady(other: Any) -> Any:
+    """Has the client of a service that speaks JSON ask anew for an answer that broke off, and returns it.
+
+    botocore takes the half of such a text for an answer that says nothing.
+    """
+
+    def again(response: tuple[Any, Any] | None, attempts: int, **_: Any) -> float | None:
+        answer = response[0] if response else None
+        if answer is None or attempts >= ATTEMPTS:
+            return None
+        told = answer.headers.get("Content-Length")
+        return pause(attempts) if told is not None and int(told) != len(answer.content) else None
+
+    other.meta.events.register_last(f"needs-retry.{other.meta.service_model.service_id.hyphenize()}", again)
+    return other
+
+
+@contextmanager
+def answers(path: object) -> Iterator[None]:
+    """Turns what S3 refuses into the errors that files raise, in words that name the object and the reason alone."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from s3transfer.exceptions import RetriesExceededError
+
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status == 404 or code in ("404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NoSuchUpload"):
+            what = "bucket" if code == "NoSuchBucket" else "object"
+            raise FileNotFoundError(2, f"no such {what} in S3", str(path)) from error
+        if status == 403:
+            raise PermissionError(13, f"S3 refuses {error.operation_name} ({code})", str(path)) from error
+        if status == 412 or code in ("PreconditionFailed", "ConditionalRequestConflict"):
+            raise FileExistsError(17, "somebody else has written it", str(path)) from error
+        raise OSError(5, f"S3 fails {error.operation_name} ({code or status})", str(path)) from error
+    except (BotoCoreError, Boto3Error, RetriesExceededError) as error:
+        raise OSError(5, f"S3 cannot be reached ({type(error).__name__})", str(path)) from error
+
+
+def pause(attempt: int) -> float:
+    """Returns the seconds to wait after an attempt, the first one being number 0."""
+    return float(min(2.0, 0.1 * 2**attempt))

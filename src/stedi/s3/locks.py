@@ -1,0 +1,137 @@
+"""Locks that are objects: what a bucket has instead of a lock's file."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+from stedi.errors import LakeBusy
+from stedi.s3.connection import answers, client
+from stedi.s3.objects import head, read
+from stedi.s3.paths import S3Path
+
+_LEASE = 90.0
+"""Seconds after which a lock that nobody has renewed is nobody's."""
+_BEAT = 15.0
+"""Seconds between two renewals."""
+_POLL = (0.02, 0.5)
+"""Seconds between two looks at a lock that somebody holds, at first and at last."""
+_FREE = "free"
+
+
+class Lease:
+    """A lock that is an object: whoever creates it has it, and renews it until it is given back, which it then says.
+
+    One that has not been renewed for a minute and a half is a dead holder's and can be taken. It is never deleted: in a
+    bucket that keeps versions, not every server takes what was deleted for absent. Ages are told by S3's
+    clock alone. A holder that was stopped for longer finds its lease gone at the next renewal; tables are safe from it
+    all the same, since each commit asks for the state that it was made from.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = cast(S3Path, path)
+        self._tag = ""
+        self._ended = threading.Event()
+        self._beats: threading.Thread | None = None
+
+    def take(self) -> bool:
+        """Returns whether the lock is held now."""
+        try:
+            held = _held(self._path)
+            if held is None:
+                self._tag = self._put(IfNoneMatch="*")
+            elif held[0] < _LEASE:
+                return False
+            else:
+                self._tag = self._put(IfMatch=held[1])
+        except (FileExistsError, FileNotFoundError):
+            return False
+        self._beats = threading.Thread(target=self._beat, daemon=True)
+        self._beats.start()
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back, if it is still held."""
+        self._ended.set()
+        if self._beats is not None:
+            self._beats.join()
+        with suppress(OSError), answers(self._path):  # who comes next waits for its age, no longer
+            client().put_object(
+                Bucket=self._path.bucket, Key=self._path.key, Body=b"", Metadata={"state": _FREE}, IfMatch=self._tag
+            )
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_BEAT):
+            try:
+                self._tag = self._put(IfMatch=self._tag)
+            except (FileExistsError, FileNotFoundError):
+                return  # somebody else's now
+            except OSError:
+                continue
+
+    def _put(self, **condition: str) -> str:
+        body = json.dumps({"holder": secrets.token_hex(8), "process": os.getpid()}).encode()
+        with answers(self._path):
+            try:
+                done = client().put_object(Bucket=self._path.bucket, Key=self._path.key, Body=body, **condition)
+            except Exception:
+                # refused, or done and the answer was lost: the object says whose it is
+                with suppress(OSError):
+                    found, about = read(self._path)
+                    if found == body:
+                        return str(about["ETag"])
+                raise
+        return str(done["ETag"])
+
+
+def _held(path: S3Path) -> tuple[float, str] | None:
+    """Returns the age of a lock in seconds, by S3's clock, and its tag; None if there is none.
+
+    One that was given back is as old as can be.
+    """
+    from email.utils import parsedate_to_datetime
+
+    found = head(path)
+    if found is None:
+        return None
+    if found.get("Metadata", {}).get("state") == _FREE:
+        return float("inf"), found["ETag"]
+    now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return (now - found["LastModified"]).total_seconds(), found["ETag"]
+
+
+def is_held(path: Path) -> bool:
+    """Says whether somebody alive holds a lock."""
+    found = _held(cast(S3Path, path))
+    return found is not None and found[0] < _LEASE
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool | float, waiting: Callable[[], None] | None, advice: str) -> Iterator[None]:
+    """Holds a lock for the length of a block.
+
+    Raises:
+        LakeBusy: Somebody else holds it and `wait` is False, or has held it for longer than that.
+    """
+    lease = Lease(path)
+    end = None if wait is True else time.monotonic() + float(wait)
+    told, pause = False, _POLL[0]
+    while not lease.take():
+        if not wait or (end is not None and time.monotonic() > end):
+            raise LakeBusy(f"{path.parent}: another {path.stem} is running; {advice}")
+        if waiting is not None and not told:
+            waiting()
+            told = True
+        time.sleep(pause)
+        pause = min(_POLL[1], 2 * pause)
+    try:
+        yield
+    finally:
+        lease.release()

@@ -1,0 +1,104 @@
+"""A catalog that speaks Iceberg's REST protocol, on loopback, over PyIceberg's SQL catalog: what a lake asks of one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.table import CommitTableRequest, Table
+
+_STATUS = {
+    CommitFailedException: 409,
+    NamespaceAlreadyExistsError: 409,
+    TableAlreadyExistsError: 409,
+    NoSuchNamespaceError: 404,
+    NoSuchTableError: 404,
+}
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[str]:
+    """Runs such a catalog for the length of a block, and yields its URL."""
+    within = SqlCatalog("within", uri=f"sqlite:///{folder}/rest.db", **{"py-io-impl": "stedi.catalog.files.LakeFileIO"})
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _answer(self) -> None:
+            size = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(size) or b"{}")
+            try:
+                with lock:
+                    status, answer = 200, _done(within, self.command, self.path.split("?")[0], body)
+            except tuple(_STATUS) as error:
+                status = _STATUS[type(error)]
+                answer = json.dumps({"error": {"message": "refused", "type": type(error).__name__, "code": status}})
+            raw = answer.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(raw)
+
+        do_GET = do_POST = do_DELETE = do_HEAD = _answer  # noqa: N815 - as the library calls them
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        within.engine.dispose()
+
+
+def _done(catalog: Catalog, method: str, path: str, body: dict[str, Any]) -> str:
+    match method, path.strip("/").split("/")[1:]:
+        case "GET", ["config"]:
+            return json.dumps({"defaults": {}, "overrides": {}})
+        case "POST", ["namespaces"]:
+            catalog.create_namespace(tuple(body["namespace"]))
+            return json.dumps({"namespace": body["namespace"], "properties": {}})
+        case (("GET" | "HEAD"), ["namespaces", name]):
+            return json.dumps({"namespace": [name], "properties": catalog.load_namespace_properties(name)})
+        case "GET", ["namespaces", name, "tables"]:
+            found = catalog.list_tables(name)
+            return json.dumps({"identifiers": [{"namespace": [name], "name": table[-1]} for table in found]})
+        case "POST", ["namespaces", name, "register"]:
+            return _shown(catalog.register_table((name, body["name"]), body["metadata-location"]))
+        case "GET", ["namespaces", name, "tables", table]:
+            return _shown(catalog.load_table((name, table)))
+        case "POST", ["namespaces", name, "tables", table]:
+            asked = CommitTableRequest.model_validate(body)
+            done = catalog.commit_table(catalog.load_table((name, table)), asked.requirements, asked.updates)
+            return done.model_dump_json(by_alias=True)
+        case "DELETE", ["namespaces", name, "tables", table]:
+            catalog.drop_table((name, table))
+            return "{}"
+    raise NoSuchTableError(path)
+
+
+def _shown(table: Table) -> str:
+    metadata = json.loads(table.metadata.model_dump_json(by_alias=True))
+    return json.dumps({"metadata-location": table.metadata_location, "metadata": metadata, "config": {}})

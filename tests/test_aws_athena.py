@@ -1,0 +1,181 @@
+"""Queries on Athena: what is sent there, what is refused here, and what comes back. Athena itself is moto's."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import servers
+from stedi import cli, s3
+from stedi.aws import account, athena
+from stedi.errors import CloudFailed, QueryFailed, QueryRefused
+from stedi.tables import COLUMNS
+
+ALL = frozenset(COLUMNS)
+
+
+@pytest.fixture
+def workgroup(moto_server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """An Athena with the officer's workgroup; called, it decides what the next query answers."""
+    servers.reset(moto_server)
+    for name, value in servers.environment(s3=moto_server, aws=moto_server).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(athena, "POLL", 0.01)
+    account.client.cache_clear()
+    s3.client.cache_clear()
+    account.client("athena").create_work_group(
+        Name="stedi-officer", Configuration={"ResultConfiguration": {"OutputLocation": "s3://results/officer/"}}
+    )
+
+    def answers(columns: list[tuple[str, str]], rows: list[list[str | None]]) -> None:
+        names = {"Data": [{"VarCharValue": name} for name, _ in columns]}
+        data = [{"Data": [{} if cell is None else {"VarCharValue": cell} for cell in row]} for row in rows]
+        result = {"rows": [names, *data], "column_info": [{"Name": name, "Type": kind} for name, kind in columns]}
+        body = json.dumps({"results": [result], "region": servers.REGION}).encode()
+        where = f"{moto_server.url}/moto-api/static/athena/query-results"
+        asked = urllib.request.Request(where, body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(asked).close()
+
+    yield answers
+    account.client.cache_clear()
+    s3.client.cache_clear()
+
+
+def test_a_query_is_translated_run_and_typed(workgroup: Callable[..., None]) -> None:
+    workgroup(
+        [("a", "bigint"), ("b", "varchar"), ("c", "timestamp(6) with time zone"), ("d", "double"), ("e", "boolean")],
+        [["1", "x,y", "2023-11-01 10:00:00.123000 UTC", "0.5", "true"], [None, None, None, None, None]],
+    )
+    result = athena.run("select 1 as a from machine_learning_curated", workgroup="stedi-officer")
+    found = result.reader().read_all().to_pylist()
+    at = dt.datetime(2023, 11, 1, 10, 0, 0, 123_000, tzinfo=dt.UTC)
+    assert found == [
+        {"a": 1, "b": "x,y", "c": at, "d": 0.5, "e": True},
+        dict.fromkeys("abcde"),
+    ]
+    sent = account.client("athena").get_query_execution(QueryExecutionId=result.bill.query)["QueryExecution"]
+    assert sent["Query"] == "SELECT 1 AS a FROM machine_learning_curated"
+    assert (sent["WorkGroup"], sent["QueryExecutionContext"]) == ("stedi-officer", {"Database": "stedi"})
+
+
+def test_the_command_shows_rows_bytes_and_price(
+    workgroup: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    workgroup([("n", "bigint")], [["41"], ["42"]])
+    words = ["query", "--engine", "athena", "select count(*) as n from customers_trusted"]
+    assert cli.main(["--json", *words]) == 0
+    out, said = capfd.readouterr()
+    document = json.loads(out)
+    assert document["rows"] == [{"n": 41}, {"n": 42}]
+    assert {"query", "bytes_scanned", "dollars", "rows"} == document.keys()
+    assert "bytes, $" in said
+    workgroup([("n", "bigint")], [])
+    assert cli.main([*words, "--format", "csv"]) == 0
+    assert capfd.readouterr().out == "n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        (
+            "select date_trunc('day', sensorReadingTime) as d, count(*) from stedi.step_trainer_trusted group by all",
+            None,
+        ),
+        (
+            "select customer_id, count(*) filter (where x > 0) as n from machine_learning_curated group by 1",
+            "SELECT customer_id, COUNT(*) FILTER(WHERE x > 0) AS n FROM machine_learning_curated GROUP BY 1",
+        ),
+        (
+            'select "timestamp" from accelerometer_trusted order by 1 limit 5',
+            'SELECT "timestamp" FROM accelerometer_trusted ORDER BY 1 LIMIT 5',
+        ),
+        (
+            "with a as (select customer_id from customers_trusted) select * from a",
+            "WITH a AS (SELECT customer_id FROM customers_trusted) SELECT * FROM a",
+        ),
+    ],
+)
+def test_duckdbs_sql_becomes_athenas(sql: str, expected: str | None) -> None:
+    found = athena.translated(sql, ALL)
+    assert expected is None or found == expected
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "drop table customers_trusted",
+        "select 1; select 2",
+        "select * from read_json('s3://elsewhere/x.json')",
+        "select * from information_schema.tables",
+        "select * from stedi_inbox.customer",
+        "insert into customers_trusted values (1)",
+        "copy (select 1) to 's3://elsewhere/x'",
+        "select * from customers_landing at (version => 1)",
+    ],
+)
+def test_what_is_no_select_over_the_lakes_tables_is_not_sent(sql: str) -> None:
+    with pytest.raises(QueryRefused):
+        athena.translated(sql, ALL)
+
+
+def test_a_role_is_refused_the_tables_that_it_may_not_see_whole() -> None:
+    assert athena.visible("scientist") == {"machine_learning_curated"}
+    assert athena.visible("officer") == ALL
+    assert athena.visible("engineer") == {
+        *("landed_files", "accelerometer_trusted", "step_trainer_trusted", "machine_learning_curated")
+    }
+    with pytest.raises(QueryRefused):
+        athena.translated("select * from customers_trusted", athena.visible("engineer"))
+
+
+def test_a_workgroup_that_is_not_there_is_one_line(workgroup: Callable[..., None]) -> None:
+    with pytest.raises(CloudFailed, match="workgroup stedi-nobody: AWS answers"):
+        athena.run("select 1 from landed_files", workgroup="stedi-nobody")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("COLUMN_NOT_FOUND: line 1:8: Column 'nme' cannot be resolved", "Column 'nme'"),
+        ("INVALID_CAST_ARGUMENT: Cannot cast 'ann@example.com' to BIGINT", "INVALID_CAST_ARGUMENT"),
+        ("Query cancelled! : Bytes scanned limit was exceeded", "more bytes than its workgroup allows"),
+    ],
+)
+def test_a_query_that_fails_says_why_and_shows_no_value(
+    workgroup: Callable[..., None], monkeypatch: pytest.MonkeyPatch, said: str, shown: str
+) -> None:
+    client = account.client("athena")
+    answer: Callable[..., Any] = client.get_query_execution
+
+    def failed(**asked: str) -> Any:
+        found = answer(**asked)
+        found["QueryExecution"]["Status"] |= {"State": "FAILED", "StateChangeReason": said}
+        return found
+
+    monkeypatch.setattr(client, "get_query_execution", failed)
+    with pytest.raises(QueryFailed) as error:
+        athena.run("select 1 from landed_files", workgroup="stedi-officer")
+    assert shown in str(error.value)
+    assert "example.com" not in str(error.value)
+
+
+def test_pages_follow_one_another(workgroup: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Athena gives a thousand rows a page, the first of which names the columns; moto gives all in one."""
+    workgroup([("n", "integer")], [["1"], ["2"], ["3"], ["4"]])
+    client = account.client("athena")
+    result = athena.run("select 1 as n from landed_files", workgroup="stedi-officer")
+    whole = client.get_query_results(QueryExecutionId=result.bill.query)["ResultSet"]
+    first, second = ({**whole, "Rows": whole["Rows"][part]} for part in (slice(0, 3), slice(3, 5)))
+
+    class Pages:
+        def paginate(self, **_: str) -> list[dict[str, Any]]:
+            return [{"ResultSet": first}, {"ResultSet": second}]
+
+    monkeypatch.setattr(client, "get_paginator", lambda _: Pages())
+    batches = list(athena.Result(result.bill).reader())
+    assert [batch.to_pydict()["n"] for batch in batches] == [[1, 2], [3, 4]]
