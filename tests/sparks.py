@@ -59,7 +59,7 @@ def started(events: Path) -> Iterator[Any]:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, os.pathsep.join(map(str, JARS)))
-        running = session(master="local[2]", options=SMALL | watched)
+        running = session(master="local[2,4]", options=SMALL | watched)
         yield running
         running.sparkContext.stop()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,8 @@ import pytest
 import dying
 from erasing import ANA, Stage
 from lakes import LANDING, conserved, contents, rows
-from sparks import spark_jars
 from stedi import landing
-from stedi.engines import spark as engine
-from stedi.errors import LakeError, MissingExtra, UnreadableFile
+from stedi.errors import LakeError, UnreadableFile
 from stedi.lake import Lake
 from stedi.tables import ZONES
 from stedi.workers import Executors
@@ -28,19 +26,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def executors() -> Iterator[Executors]:
-    """Two executors of the session that all tests share; a task may fail three times."""
-    with pytest.MonkeyPatch.context() as patch:
-        jars = spark_jars()
-        if jars:
-            patch.setenv("STEDI_SPARK_JARS", jars)
-        try:
-            spark = engine.session(master="local[2,4]")
-        except MissingExtra as error:
-            pytest.skip(str(error))
-        spark.sparkContext.addPyFile(dying.__file__)
-        yield Executors(spark)
+@pytest.fixture
+def executors(spark: Any) -> Executors:
+    """The executors of the session that all tests share."""
+    spark.sparkContext.addPyFile(dying.__file__)
+    return Executors(spark)
 
 
 def same_landing(one: Lake, other: Lake) -> None:
