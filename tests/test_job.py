@@ -117,9 +117,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("version", ["3.11", "3.13"])
 def test_the_wheel_installs_and_answers(version: str, wheel: Path, tmp_path: Path) -> None:
     python = shutil.which(f"python{version}")
-    if python is None or subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True).returncode:
+    chosen = os.environ | {"PYENV_VERSION": version}  # where pyenv stands before several, it asks which
+    ask = [str(python), "-c", "import venv, ensurepip"]
+    if python is None or subprocess.run(ask, capture_output=True, env=chosen, check=False).returncode:
         pytest.skip(f"there is no Python {version} that makes environments")
-    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
+    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True, env=chosen)
     bin_ = tmp_path / "venv" / "bin"
     install = [bin_ / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index"]
     subprocess.run([*install, "--no-deps", wheel], check=True)
