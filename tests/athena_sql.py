@@ -40,7 +40,7 @@ SAME = (
     f"select list(x order by x) as l from (select distinct x from {_T})",
     f"select t.n from (select count(*) as n from {_T}) t",
     f"select c.birthDay as b, count(*) as n from {_T} m join customers_trusted c on c.customer_id = m.customer_id"
-    " left join customers_curated d using (customer_id) group by 1 order by 1 nulls last",
+    " left join customers_curated d on d.customer_id = c.customer_id group by 1 order by 1 nulls last",
     "select serialNumber from customers_trusted union all select serialNumber from step_trainer_trusted"
     " order by 1 limit 3",
     "select customer_id from customers_trusted except select customer_id from customers_curated order by 1",
