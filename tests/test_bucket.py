@@ -276,7 +276,7 @@ def test_a_delete_that_is_refused_fails_the_erasure_which_then_ends_when_it_may(
             return {"Errors": [{"Key": o["Key"], "Code": "AccessDenied", "Message": ""} for o in denied]}
 
     with monkeypatch.context() as patch:
-        patch.setattr(s3, "client", Refusing)
+        patch.setattr("stedi.s3.objects.client", Refusing)
         with pytest.raises(PermissionError, match=r"S3 refuses to delete \d+ objects \(AccessDenied\)"):
             lake.erase(ANA)
     [receipt] = lake.erase()

@@ -106,7 +106,7 @@ def test_without_java_pyspark_or_jars_it_says_what_to_install(tmp_path: Path, mo
 def test_a_build_without_what_spark_needs_changes_nothing(slate: Slate, variables: dict[str, str], said: str) -> None:
     lake = small(slate)
     before = heads(lake)
-    command = [sys.executable, "-m", "stedi", "--lake", str(lake.root), "build", "--engine", "spark"]
+    command = [sys.executable, "-m", "stedi.cli", "--lake", str(lake.root), "build", "--engine", "spark"]
     ran = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert said in ran.stderr

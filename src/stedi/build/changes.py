@@ -24,7 +24,7 @@ MOMENTS = {
 
 _NO_SHARED = (
     "select null::bigint as sensorReadingTime, null::varchar as serialNumber, null::bigint as distanceFromObject, "
-    "null::bigint as matches, null::varchar as customer_id, null::bigint as person where false"
+    "null::bigint as matches, customer_id, person from people where false"
 )
 _SHARED = "serialNumber in (select serialNumber from claims where claimants > 1)"
 

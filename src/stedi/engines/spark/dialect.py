@@ -85,18 +85,23 @@ def _replaced(node: exp.Expr) -> exp.Expr:
     from sqlglot import exp
 
     if isinstance(node, exp.Anonymous):
-        name, arguments = FUNCTIONS[str(node.this).lower()], node.expressions
+        name, arguments = FUNCTIONS[str(node.this).lower()], [_within(argument) for argument in node.expressions]
         if name == "named_struct":  # by place: what is compared need not be called alike
             places = (exp.Literal.string(f"_{place}") for place in range(len(arguments)))
             arguments = [part for pair in zip(places, arguments, strict=True) for part in pair]
         return exp.Anonymous(this=name, expressions=arguments)
     if isinstance(node, exp.UnixToTime):
         # of a timestamp; SQLGlot takes DuckDB's `epoch_ms` for what makes one
-        return exp.Anonymous(this="unix_millis", expressions=[node.this])
+        return exp.Anonymous(this="unix_millis", expressions=[_within(node.this)])
     if isinstance(node, exp.RegexpLike) and isinstance(node.expression, exp.Literal):
         pattern = str(node.expression.this)
         if pattern.endswith("$"):
             # Java's `$` matches before a last line break, too
             pattern = pattern[:-1] + r"\z"
-        return exp.RegexpLike(this=node.this, expression=exp.Literal.string(pattern))
+        return exp.RegexpLike(this=_within(node.this), expression=exp.Literal.string(pattern))
     return node
+
+
+def _within(node: exp.Expr) -> exp.Expr:
+    """Returns what stands in a node that is replaced: `transform` does not look into what took its place."""
+    return node.transform(_replaced)
