@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import erasure, increments, measure, objects, spark
+from benchmarks import engines, erasure, increments, measure, objects, spark
 from benchmarks.maintained import maintained
 from benchmarks.measure import Cost
 
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
     parser.add_argument(
         "--part",
-        choices=("all", "peers", "increments", "maintained", "erasure", "objects"),
+        choices=("all", "peers", "spark", "increments", "maintained", "erasure", "objects"),
         default="all",
         help="measure one part (all)",
     )
@@ -268,6 +268,10 @@ def main() -> None:
                 Data(name, data.path, records, motion), race(data, alone, options.repeats)
             )
             sections[f"bench start {name}"] = start_up(data, 10)
+        if options.part in ("all", "spark") and not options.only:
+            script, out = PEERS / "glue_spark.py", WORK / "engines"
+            sections[f"bench spark {name}"] = engines.run(STEDI, script, data.path, out, KEY, options.repeats)
+            shutil.rmtree(out, ignore_errors=True)
         if options.part in ("all", "increments") and not options.only:
             out = WORK / "increments"
             shutil.rmtree(out, ignore_errors=True)

@@ -43,6 +43,7 @@ SMALL = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.driver.memory": "1g",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 }
 
 
@@ -58,7 +59,7 @@ def started(events: Path) -> Iterator[Any]:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, os.pathsep.join(map(str, JARS)))
-        running = session(master="local[2]", options=SMALL | watched)
+        running = session(master="local[2,4]", options=SMALL | watched)
         yield running
         running.sparkContext.stop()
 

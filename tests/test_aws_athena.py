@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import sqlglot
 
 import servers
+from athena_sql import OTHER, SAME
 from stedi import cli, s3
 from stedi.aws import account, athena
 from stedi.errors import CloudFailed, QueryFailed, QueryRefused
@@ -83,7 +85,7 @@ def test_the_command_shows_rows_bytes_and_price(
     ("sql", "expected"),
     [
         (
-            "select date_trunc('day', sensorReadingTime) as d, count(*) from stedi.step_trainer_trusted group by all",
+            "select date_trunc('day', sensorReadingTime) as d, count(*) from stedi.step_trainer_trusted group by 1",
             None,
         ),
         (
@@ -120,6 +122,22 @@ def test_duckdbs_sql_becomes_athenas(sql: str, expected: str | None) -> None:
 )
 def test_what_is_no_select_over_the_lakes_tables_is_not_sent(sql: str) -> None:
     with pytest.raises(QueryRefused):
+        athena.translated(sql, ALL)
+
+
+@pytest.mark.parametrize("sql", SAME)
+def test_what_means_the_same_there_is_sent(sql: str) -> None:
+    assert athena.translated(sql, ALL)
+
+
+def test_every_construct_that_is_sent_stands_in_sql_that_a_server_has_run() -> None:
+    found = {type(node).__name__ for sql in SAME for node in sqlglot.parse_one(sql, read="duckdb").walk()}
+    assert found == athena._SAME
+
+
+@pytest.mark.parametrize(("sql", "there"), OTHER)
+def test_what_may_mean_something_else_there_is_refused(sql: str, there: str) -> None:
+    with pytest.raises(QueryRefused, match="something else to Athena"):
         athena.translated(sql, ALL)
 
 

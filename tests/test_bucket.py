@@ -22,6 +22,7 @@ from stedi import arrivals, cli, s3
 from stedi.catalog import remote
 from stedi.catalog.entries import sizes
 from stedi.catalog.remote import Remote
+from stedi.engines.duckdb import DuckDB
 from stedi.errors import DamagedFile, LakeBusy, LakeError
 from stedi.lake import Lake
 from stedi.privacy import secret
@@ -426,3 +427,21 @@ def test_no_extra_is_asked_for_where_everything_lies_in_folders() -> None:
     assert not s3.is_remote("lake")
     assert not s3.is_remote(Path("s3/lake"))
     assert remote._configured() is any(name.startswith(remote._VARIABLE) for name in os.environ)
+
+
+def test_a_session_asks_for_its_keys_again_before_a_roles_have_passed(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.land(people(tmp_path / "inbox", ANA))
+    asked: list[int] = []
+    statements = s3.engine_statements
+    monkeypatch.setattr(s3, "engine_statements", lambda: (asked.append(1), statements())[1])
+    with DuckDB(memory="200MB", threads=1, temporary=tmp_path / "spill") as engine:
+        assert engine.rows("select 1") == [(1,)]
+        assert not asked, "a session that reads no object needs no keys"
+        engine.bind("landed_files", lake.catalog.files(lake.catalog.table("landed_files")))
+        assert engine.rows("select count(*) from landed_files") == [(3,)]
+        assert len(asked) == 1
+        monkeypatch.setattr(engine, "_keys_until", 0.0)
+        assert engine.rows("select count(*) from landed_files") == [(3,)]
+        assert len(asked) == 2

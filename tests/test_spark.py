@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ import quick
 import sparks
 from lakes import BELOW_LANDING, KEY, Slate, build, contents, customer, deliver, heads, motion, step
 from stedi import cli, tables
-from stedi.build import audits
+from stedi.build import Build, audits
 from stedi.catalog import checksums
 from stedi.engines.duckdb import DuckDB
-from stedi.engines.spark import SparkEngine, dialect, session
+from stedi.engines.spark import SparkEngine, session
 from stedi.engines.spark.dialect import to_spark
 from stedi.engines.spark.session import JARS, catalog_settings
 from stedi.errors import AuditFailed, LakeError, MissingExtra
@@ -38,11 +39,11 @@ FIGURES = {
 }
 """Rows of each table on the public data of 2023."""
 ALIKE = (
-    "select '2020-02-30' as a union all select '2020-01-01' || chr_ as a from (select 'x' as chr_)",
     "select b, case when regexp_matches(b, '^[0-9]{4}-[0-9]{2}-[0-9]{2}$') and b > '0001' then try_cast(b as date) "
     "end as d from (values ('2020-01-01'), ('2020-02-30'), ('0000-01-01'), ('2020-1-1'), (' 2020-01-01'), "
     "('2020-01-01 '), ('2020-01-01\n'), (null)) as t (b)",
-    "select epoch_ms(instant(a)) as ms from (values (1), (999), (1655564444103), (253402300799999)) as t (a)",
+    "select epoch_ms(instant(a::bigint)) as ms from (values ('1'), ('999'), ('1655564444103'), ('253402300799999')) "
+    "as t (a)",
     "select a from (values (1), (2), (null)) as t (a) except select b from (values (2), (null)) as u (b)",
     "select a from (values (1), (2)) as t (a) where a not in (select b from (values (2), (null)) as u (b))",
     "select a from (values (1), (2)) as t (a) where (a, a + 1) in (select b, c from (values (1, 2)) as u (b, c))",
@@ -128,7 +129,9 @@ def test_the_catalog_of_a_lake_in_s3_is_glue_s_and_of_a_folder_its_own_file(monk
 
 
 def test_the_command_line_knows_both_engines_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["build", "--engine", "flink"]) == 2
+    with pytest.raises(SystemExit) as left:
+        cli.main(["build", "--engine", "flink"])
+    assert left.value.code == 2
     assert "duckdb" in capsys.readouterr().err
 
 
@@ -147,11 +150,11 @@ def test_every_select_of_the_package_has_known_constructs_only(select: tables.Sq
     ("sql", "named"),
     [
         ("select list(x order by y) from t", "List|ArrayAgg"),
-        ("select * from a asof join b on a.t >= b.t", "expected one SELECT|Join"),
+        ("select * from a asof join b on a.t >= b.t", "ASOF join"),
         ("select quantile_cont(x, 0.5) from t", "PercentileCont|Quantile"),
         ("select time_bucket(interval '1 day', t) from t", "time_bucket|Interval|DateBin"),
         ("select x::hugeint from t", "type"),
-        ("select secret(x) from t", "function secret"),
+        ("select soundex(x) from t", "function soundex|Soundex"),
         ("select * from t using sample 5", "TableSample"),
         ("delete from t", "Delete"),
     ],
@@ -164,35 +167,41 @@ def test_a_construct_outside_the_list_is_refused_by_name(sql: str, named: str) -
 def test_every_select_that_builds_make_has_known_constructs_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """DuckDB runs what Spark would: the statements of many a history, each translated on its way."""
     seen: set[str] = set()
+    building: list[bool] = []
 
-    def watched(name: str, place: int) -> None:
+    class Watched(law.RealLake):
+        def _build(self, now: int, **options: Any) -> Build:
+            building.append(True)
+            try:
+                return super()._build(now, **options)
+            finally:
+                building.pop()
+
+    def watched(name: str, place: int | None) -> None:
         method: Callable[..., Any] = getattr(DuckDB, name)
 
         def translating(self: DuckDB, *given: Any, **named: Any) -> Any:
-            seen.add(to_spark(given[place]))
-            return method(self, *given, **named)
+            if not building:
+                return method(self, *given, **named)
+            if place is not None:
+                seen.add(to_spark(given[place]))
+            was = building.pop()  # what DuckDB asks of itself is its own affair
+            try:
+                return method(self, *given, **named)
+            finally:
+                building.append(was)
 
         monkeypatch.setattr(DuckDB, name, translating)
 
-    for name, place in (("keep", 1), ("rows", 0), ("write", 1), ("pseudonymise", 1), ("holding", 2)):
-        watched(name, place)
+    for name in ("keep", "view", "write", "pseudonymise", "derive"):
+        watched(name, 1)
+    watched("rows", 0)
+    watched("holding", 2)
+    watched("bind", None)
     with quick.folder() as folder, quick.quickened():
         slate = Slate(folder)
-        law_machine.play(lambda: law.RealLake(slate), Key(bytes.fromhex(KEY)), runs=8, random=5, shrink=False)
+        law_machine.play(lambda: Watched(slate), Key(bytes.fromhex(KEY)), runs=4, random=5, shrink=False)
     assert len(seen) > 100
-    assert (
-        not dialect.CONSTRUCTS
-        - _used(seen)
-        - {"Exists", "Sub", "Neg", "Sum", "Tuple", "Values", "Filter", "Placeholder"}
-    )
-
-
-def _used(statements: set[str]) -> set[str]:
-    import sqlglot
-
-    read = [*statements, *(select.sql for select in (*tables.graph().selects.values(), *tables.assertions()))]
-    trees = [sqlglot.parse_one(sql, dialect="spark" if "`" in sql else "duckdb") for sql in read]
-    return {type(node).__name__ for tree in trees for node in tree.walk()} | {"UnixToTime", "Qualify", "Anonymous"}
 
 
 @pytest.mark.parametrize("sql", ALIKE)
@@ -218,6 +227,8 @@ def test_files_are_as_the_lake_wants_them(spark: Any, slate: Slate) -> None:
         lines = checksums.recorded(folder)
         files = lake.catalog.files(state)
         assert files
+        for path in (*folder.rglob("data"), *(folder / "data").rglob("*")):
+            assert not path.stat().st_mode & _umask(), path
         for file in files:
             schema = pq.read_schema(file.path)
             ids = {field.name: int(field.metadata[b"PARQUET:field_id"]) for field in schema}
@@ -231,7 +242,13 @@ def test_files_are_as_the_lake_wants_them(spark: Any, slate: Slate) -> None:
                 for entry in fastavro.reader(stream):
                     assert {pair["key"] for pair in entry["data_file"]["lower_bounds"] or ()} <= places
             assert b"a@x.example" not in manifest.read_bytes()
-    assert not list((lake.root / "tmp").iterdir())
+    assert not list((lake.root / "tmp").rglob("pins"))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_lineage_says_the_same_as_a_build_by_duckdb(spark: Any, slate: Slate) -> None:
@@ -294,7 +311,7 @@ def test_a_failure_on_an_executor_shows_no_value_and_publishes_nothing(
         build(lake, engine="spark")
     assert "x.example" not in str(error.value) + "".join(capfd.readouterr())
     assert heads(lake) == before
-    assert not list((lake.root / "tmp").iterdir())
+    assert not list((lake.root / "tmp").rglob("pins"))
     assert not [path for table in BELOW_LANDING for path in lake.catalog.folder(table).rglob("*.parquet")]
 
 
@@ -308,14 +325,10 @@ def _fails(self: Key, address: str) -> str:
 def test_the_proof_finds_whom_wrong_sql_lets_in(spark: Any, slate: Slate, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = small(slate)
     graph = tables.graph()
-    wrong = graph.selects["customers_trusted"].sql.replace("where consents", "")
-    assert wrong != graph.selects["customers_trusted"].sql
-    selects = {
-        **graph.selects,
-        "customers_trusted": tables.SqlTable(
-            "customers_trusted", "trusted", wrong, graph.selects["customers_trusted"].reads
-        ),
-    }
+    right = graph.selects["customers_trusted"]
+    wrong = replace(right, sql=right.sql.replace("where consents", ""))
+    assert wrong != right
+    selects = {**graph.selects, "customers_trusted": wrong}
     before = heads(lake)
     with pytest.raises(AuditFailed, match=r"customers_trusted: consent proof: .* found rows of 1 such customers"):
         build(lake, engine="spark", graph=tables.Graph(selects))
@@ -326,9 +339,8 @@ def test_the_proof_finds_whom_wrong_sql_lets_in(spark: Any, slate: Slate, monkey
 def test_an_assertion_that_fails_stops_the_build(spark: Any, slate: Slate, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = small(slate)
     before = heads(lake)
-    wrong = tables.SqlTable(
-        "no_customers", "assertions", "select 1 from customers_trusted", frozenset({"customers_trusted"})
-    )
+    reads = frozenset({"customers_trusted"})
+    wrong = tables.SqlTable("no_customers", "assertions", "select 1 from customers_trusted", reads)
     monkeypatch.setattr(audits.tables, "assertions", lambda: (wrong,))
     with pytest.raises(AuditFailed, match="no_customers: expected no violation, found 1"):
         build(lake, engine="spark")

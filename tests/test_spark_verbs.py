@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import dying
 from erasing import ANA, Stage
 from lakes import LANDING, conserved, contents, rows
-from sparks import spark_jars
 from stedi import landing
-from stedi.engines import spark as engine
-from stedi.errors import LakeError, MissingExtra, UnreadableFile
+from stedi.errors import LakeError, UnreadableFile
 from stedi.lake import Lake
 from stedi.tables import ZONES
 from stedi.workers import Executors
@@ -29,17 +26,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def executors() -> Iterator[Executors]:
-    """Two executors of the session that all tests share; a task may fail three times."""
-    with pytest.MonkeyPatch.context() as patch:
-        jars = spark_jars()
-        if jars:
-            patch.setenv("STEDI_SPARK_JARS", jars)
-        try:
-            yield Executors(engine.session(master="local[2,4]"))
-        except MissingExtra as error:
-            pytest.skip(str(error))
+@pytest.fixture
+def executors(spark: Any) -> Executors:
+    """The executors of the session that all tests share."""
+    spark.sparkContext.addPyFile(dying.__file__)
+    return Executors(spark)
 
 
 def same_landing(one: Lake, other: Lake) -> None:
@@ -67,20 +58,6 @@ def test_executors_land_what_one_machine_lands(
     same_landing(spread, alone)
 
 
-def _dies_once(task: tuple[Path, Any]) -> Any:
-    """Writes a share, and dies with its process before it can say so; the second attempt lives."""
-    from stedi.landing import spreading
-
-    mark, share = task
-    done = spreading.write(share)
-    try:
-        mark.touch(exist_ok=False)
-    except FileExistsError:
-        return done
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("unreachable")
-
-
 class _Dying(Executors):
     """Executors whose every first attempt to write a share is killed after it has written."""
 
@@ -91,7 +68,7 @@ class _Dying(Executors):
     def map(self, work: Any, tasks: Any, done: Any = lambda share: None) -> Any:
         if work.__name__ != "write":
             return super().map(work, tasks, done)
-        return super().map(_dies_once, [(self.marks / str(task.number), task) for task in tasks], done)
+        return super().map(dying.dies_once, [(self.marks / str(task.number), task) for task in tasks], done)
 
 
 def test_a_task_whose_executor_is_killed_is_done_again_and_doubles_nothing(
@@ -111,16 +88,12 @@ def test_a_task_whose_executor_is_killed_is_done_again_and_doubles_nothing(
     assert {str(path) for path in (spread.root / "landing").rglob("*.parquet")} == used
 
 
-def _fails(task: str) -> str:
-    raise {"foreseen": UnreadableFile("a.json: cannot be read")}.get(task, ValueError(f"{ANA} is no number"))
-
-
 def test_failures_of_tasks_arrive_as_one_clear_line(executors: Executors) -> None:
     with pytest.raises(UnreadableFile, match=r"a\.json: cannot be read"):
-        executors.map(_fails, ["foreseen"])
-    with pytest.raises(LakeError, match=r"unforeseen ValueError at test_spark_verbs\.py:") as failed:
-        executors.map(_fails, ["other"])
-    assert ANA not in str(failed.value)
+        executors.map(dying.fails, ["foreseen"])
+    with pytest.raises(LakeError, match=r"unforeseen ValueError at dying\.py:") as failed:
+        executors.map(dying.fails, ["other"])
+    assert dying.SOMEBODY not in str(failed.value)
 
 
 def test_an_erasure_maintenance_and_audit_on_executors(

@@ -6,6 +6,7 @@ and only what it returns counts. What returns is small: counts, descriptions of 
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import traceback
@@ -112,15 +113,15 @@ def _answers(work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R | _Failed
         yield answer
 
 
+_SAID = re.compile(r"(?:unforeseen \w+ at [\w.]+:\d+|ModuleNotFoundError: No module named '[\w.]+')")
+_KNOWN = ("ExecutorLostFailure", "OutOfMemoryError", "Python worker exited unexpectedly")
+
+
 def _cause(error: Exception) -> str:
-    """Returns what an executor's own word for a failure is, without any text of its data."""
+    """Returns what executors say of a failure, as far as it holds no data: their text is a traceback."""
     text = str(error)
-    for known in ("ModuleNotFoundError", "unforeseen ", "ExecutorLostFailure", "OutOfMemoryError"):
-        at = text.find(known)
-        if at >= 0:
-            line = text[at:].splitlines()[0]
-            return line[:120] if known in ("ModuleNotFoundError", "unforeseen ") else known
-    return type(error).__name__
+    said = _SAID.search(text)
+    return said[0] if said else next((word for word in _KNOWN if word in text), type(error).__name__)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stedi import tables
 from stedi.build import proofs
 from stedi.build.changes import MOMENTS
-from stedi.engines import Engine
+from stedi.engines import Engine, Streaming
 from stedi.engines.duckdb import literal, quoted
 from stedi.errors import AuditFailed
 from stedi.privacy.pseudonyms import Key
@@ -47,18 +47,18 @@ def prove_consent(
     """
     records = "select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing"
     proof = proofs.proof(engine, records, news, key, now, since_consent=since_consent)
+    people: list[tuple[str, str]] = []
     for name, files in staged.items():
         moment = MOMENTS.get(name)
         earliest = f"epoch_ms(min({quoted(moment)}))" if moment else "null::bigint"
         sql = f"select customer_id, {earliest} as earliest from {{}} group by customer_id"
         if files is None:
-            found = proof.violations(sql.format(name))
+            people.append((name, sql.format(name)))
         else:
             engine.bind(f"{name}__new", files, table=name)
-            found = proof.violations(sql.format(f"{name}__new"))
-        if files is not None and not found:
-            for suspects in proof.suspects():
-                found += proof.violations(sql.format(f"{name} where customer_id in ({suspects})"))
+            people.append((name, sql.format(f"{name}__new")))
+            people += [(name, sql.format(f"{name} where customer_id in ({some})")) for some in proof.suspects()]
+    for (name, _), found in zip(people, proof.violations([sql for _, sql in people]), strict=True):
         if found:
             raise AuditFailed(
                 f"{name}: consent proof: expected no row of a customer who does not consent, "
@@ -91,7 +91,9 @@ def check_assertions(engine: Engine, rebuilt: AbstractSet[str], changed: Abstrac
         relations = _scoped(engine, changed)
         parts = {name: tables.over(sql, relations) for name, sql in parts.items()}
     # what is small at once, what is large one after the other: each may need the memory that there is
-    for group in (parts, *({name: sql} for name, sql in whole.items())):
+    alone = [{name: sql} for name, sql in whole.items()]
+    # an engine of many machines has room for all, and asks them once
+    for group in (parts, *alone) if isinstance(engine, Streaming) else ({**parts, **whole},):
         counts = (f"select {literal(name)} as name, count(*) as found from ({sql}\n)" for name, sql in group.items())
         for name, found in (
             engine.rows(f"select * from ({' union all '.join(counts)}) where found > 0") if group else ()

@@ -5,7 +5,7 @@ Either way it is `privacy.consent` that says who agrees; nothing here is shared 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,11 +21,14 @@ FEW = 1000
 class Proof(Protocol):
     """Who agrees now, to be held against rows that are staged."""
 
-    def violations(self, people: str) -> int:
+    def violations(self, people: Sequence[str]) -> Iterable[int]:
         """Counts customers who are staged and must not be.
 
         Args:
-            people: A SELECT of `customer_id`, once each, and `earliest`, their earliest reading or null.
+            people: SELECTs of `customer_id`, once each, and `earliest`, their earliest reading or null.
+
+        Returns:
+            A number for each.
         """
 
     def suspects(self) -> Iterator[str]:
@@ -68,9 +71,10 @@ class _Streamed:
         self._engine, self._consents = engine, consents
         self._suspects, self._since_consent = suspects, since_consent
 
-    def violations(self, people: str) -> int:
-        rows = ((customer, earliest) for customer, earliest in self._engine.stream(people))
-        return consent.violations(rows, self._consents, since_consent=self._since_consent)
+    def violations(self, people: Sequence[str]) -> Iterable[int]:
+        for sql in people:
+            rows = ((customer, earliest) for customer, earliest in self._engine.stream(sql))
+            yield consent.violations(rows, self._consents, since_consent=self._since_consent)
 
     def suspects(self) -> Iterator[str]:
         return some(self._suspects)
@@ -82,13 +86,15 @@ class _Spread:
     def __init__(self, engine: Engine, since_consent: bool) -> None:
         self._engine, self._since_consent = engine, since_consent
 
-    def violations(self, people: str) -> int:
+    def violations(self, people: Sequence[str]) -> Iterable[int]:
         early = "or p.earliest < c.since" if self._since_consent else ""
-        [(found,)] = self._engine.rows(
-            f"select count(*) from ({people}) as p left join proof__consents as c "
+        counts = (
+            f"select {place} as place, count(*) as found from ({sql}) as p left join proof__consents as c "
             f"on p.customer_id = c.customer_id where c.customer_id is null {early}"
+            for place, sql in enumerate(people)
         )
-        return int(found)
+        rows = self._engine.rows(" union all ".join(counts)) if people else ()
+        return [int(found) for _, found in sorted(rows)]
 
     def suspects(self) -> Iterator[str]:
         yield "select customer_id from proof__news"

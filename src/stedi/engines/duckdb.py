@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ _GROUPS = 8
 _FILES = 64
 """Files of a table, until its files are as large as they may be."""
 _WILDCARDS = frozenset("*?[")
+_KEYS = 600.0
+"""Seconds for which a session uses the same keys to S3; those of a role are good for a quarter of an hour at least."""
 _OBJECTS = f"['{s3.SCHEME}"
 
 
@@ -56,8 +59,7 @@ class DuckDB:
 
         temporary.mkdir(parents=True, exist_ok=True)
         self._temporary = temporary
-        self._remote = False
-        self._kept = temporary / f"kept-{secrets.token_hex(8)}.duckdb"
+        self._keys_until: float | None = None
         self.connection = duckdb.connect(
             config={
                 "memory_limit": memory,
@@ -81,7 +83,6 @@ class DuckDB:
     def close(self) -> None:
         """Ends the session and removes what it spilled and kept."""
         self.connection.close()
-        self._kept.unlink(missing_ok=True)
 
     def __enter__(self) -> DuckDB:
         return self
@@ -94,8 +95,13 @@ class DuckDB:
 
         It lies in a file, compressed, and is read into memory as needed; tables in memory take six times as much of it
         and do not make room for what is sorted beside them. Nobody recovers it: it has no log, and nothing is synced.
+        Its name is gone before anything is in it, so that whatever ends the process removes it.
         """
-        self._execute(f"attach {literal(str(self._kept))} as kept (recovery_mode no_wal_writes)")
+        file = self._temporary / f"kept-{secrets.token_hex(8)}.duckdb"
+        self._execute(f"attach {literal(str(file))} as kept (recovery_mode no_wal_writes)")
+        # one that stays nevertheless goes with the folder
+        with suppress(OSError):
+            file.unlink()
         return "kept"
 
     def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
@@ -286,14 +292,14 @@ class DuckDB:
 
     def _execute(self, sql: str, parameters: Sequence[str] = ()) -> DuckDBPyConnection:
         # as a list of files begins; in a text of somebody's the quote would be doubled
-        if not self._remote and _OBJECTS in sql:
+        if _OBJECTS in sql if self._keys_until is None else time.monotonic() > self._keys_until:
             self._reach()
         with _failures():
             return self.connection.execute(sql, parameters)
 
     def _reach(self) -> None:
-        """Has the session read objects of S3."""
-        self._remote = True
+        """Has the session read objects of S3, with keys as they are now: those of a role pass while a build runs."""
+        self._keys_until = time.monotonic() + _KEYS
         with _failures():
             for statement in s3.engine_statements():
                 self.connection.execute(statement)

@@ -18,10 +18,10 @@ CONSTRUCTS = frozenset(
     {
         *("Select", "From", "Join", "Where", "Group", "Having", "Qualify", "Order", "Ordered", "Limit", "Distinct"),
         *("With", "CTE", "Subquery", "Table", "TableAlias", "Alias", "Column", "Identifier", "Star", "Paren", "Tuple"),
-        *("Union", "Except", "Values", "Exists"),
-        *("And", "Or", "Not", "EQ", "NEQ", "GT", "GTE", "LT", "LTE", "Between", "In", "Is", "Add", "Sub", "Neg"),
+        *("Union", "Except", "Values"),
+        *("And", "Or", "Not", "EQ", "NEQ", "GT", "GTE", "LT", "LTE", "Between", "In", "Is", "Add", "Neg"),
         *("Literal", "Boolean", "Null", "DataType", "Cast", "TryCast", "Case", "If", "Coalesce"),
-        *("Count", "Min", "Max", "Sum", "Filter", "Window", "RowNumber"),
+        *("Count", "Min", "Max", "Filter", "Window", "RowNumber"),
         *("RegexpLike", "UnixToTime", "Anonymous"),
     }
 )
@@ -41,12 +41,18 @@ def to_spark(sql: str) -> str:
     Raises:
         LakeError: It has a construct that is not known to mean the same in both.
     """
-    return _translated(sql)
+    return _translated(sql)[0]
+
+
+def reads(sql: str) -> frozenset[str]:
+    """Returns the names that a SELECT of the lake's dialect reads from, those that it defines itself among them."""
+    return _translated(sql)[1]
 
 
 @lru_cache(maxsize=512)
-def _translated(sql: str) -> str:
+def _translated(sql: str) -> tuple[str, frozenset[str]]:
     import sqlglot
+    from sqlglot import exp
 
     try:
         tree = sqlglot.parse_one(sql, dialect="duckdb")
@@ -54,7 +60,8 @@ def _translated(sql: str) -> str:
         raise LakeError("Spark engine: expected one SELECT of the lake's SQL, found something else") from error
     for node in tree.walk():
         _check(node)
-    return tree.transform(_replaced).sql(dialect="spark", identify=True, comments=False)
+    names = frozenset(table.name for table in tree.find_all(exp.Table))
+    return tree.transform(_replaced).sql(dialect="spark", identify=True, comments=False), names
 
 
 def _check(node: exp.Expr) -> None:
@@ -68,6 +75,8 @@ def _check(node: exp.Expr) -> None:
         )
     if isinstance(node, exp.Anonymous) and str(node.this).lower() not in FUNCTIONS:
         raise LakeError(f"Spark engine: function {node.this}: expected one of {', '.join(sorted(FUNCTIONS))}")
+    if isinstance(node, exp.Join) and (node.method or node.args.get("using")):
+        raise LakeError(f"Spark engine: {node.method} join: expected an inner or outer join with its condition")
     if isinstance(node, exp.DataType) and node.sql(dialect="duckdb") not in _TYPES:
         raise LakeError(f"Spark engine: type {node.sql(dialect='duckdb')}: expected one of {', '.join(sorted(_TYPES))}")
 

@@ -19,7 +19,7 @@ from stedi import durable, s3
 from stedi.catalog import checksums, pins
 from stedi.catalog.snapshots import local_path
 from stedi.engines.spark.arrow import Rows, mapped
-from stedi.engines.spark.dialect import to_spark
+from stedi.engines.spark.dialect import reads, to_spark
 from stedi.engines.spark.session import file_settings, session
 from stedi.errors import LakeError
 from stedi.tables import COLUMNS, DataFile, over
@@ -62,8 +62,8 @@ class SparkEngine:
     def __init__(self, temporary: Path, spark: SparkSession | None = None, lake: Path | None = None) -> None:
         self.spark = spark or session(master="local[*]", with_s3=lake is not None and s3.is_remote(lake))
         self._pins = temporary / _PINS
-        self._kept: dict[str, DataFrame] = {}
         self._made = 0
+        self._bound: dict[str, tuple[str, tuple[DataFile, ...]]] = {}
         settings = {
             "": "org.apache.iceberg.spark.SparkCatalog",
             "type": "hadoop",
@@ -76,9 +76,7 @@ class SparkEngine:
             self.spark.conf.set(f"spark.sql.catalog.{_PINS}{name and '.' + name}", value)
 
     def close(self) -> None:
-        """Ends the session and removes what it kept."""
-        for frame in self._kept.values():
-            frame.unpersist()
+        """Ends the session; what it kept goes when Spark finds that nobody reads it any more."""
         shutil.rmtree(self._pins, ignore_errors=True)
 
     def __enter__(self) -> SparkEngine:
@@ -89,17 +87,14 @@ class SparkEngine:
 
     def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
         """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
-        pinned = self._pin(table or name, files)
-        columns = zip(pins.columns(table or name), COLUMNS[table or name], strict=True)
-        with _failures():
-            frame = self.spark.table(pinned)
-            frame = frame.selectExpr(*(f"`{pin.name}` as `{column.name}`" for pin, column in columns))
-            frame.createOrReplaceTempView(name)
+        # pinned when it is read: most of what a build binds it does not look at
+        self._bound[name] = (table or name, tuple(files))
 
     def view(self, name: str, sql: str) -> None:
         """Gives a SELECT a name for this session, over what the names in it stand for now."""
         with _failures():
             self._frame(sql).createOrReplaceTempView(name)
+        self._bound.pop(name, None)
 
     def keep(self, view: str, sql: str) -> None:
         """Computes a SELECT once, when it is first read, and gives the result a name for this session."""
@@ -157,6 +152,7 @@ class SparkEngine:
         if not given:
             return ()
         pinned = self._pin(table, given.values())
+        self._look_up(values)
         sql = f"select distinct _file from {pinned} where `{column}` in ({to_spark(values)})"
         with _failures():
             found = sorted(local_path(row[0]) for row in self.spark.sql(sql).collect())
@@ -202,6 +198,7 @@ class SparkEngine:
         near = names[:2] if names[0] == "customer_id" else names[:1]
         self._made += 1
         target = f"new_{self._made}"
+        durable.folder(folder)  # by this program, under its own mask
         with _failures():
             # what a customer has lies together, so that few files have to be written anew when they change their mind
             count = min(_FILES, of // _LEAST) if of < _FILES * _ROWS else of // _ROWS
@@ -233,16 +230,29 @@ class SparkEngine:
 
     def _frame(self, sql: str) -> DataFrame:
         translated = to_spark(sql)
+        self._look_up(sql)
         with _failures():
             return self.spark.sql(translated)
 
+    def _look_up(self, sql: str) -> None:
+        """Makes what a SELECT reads readable, where that was bound and not read yet."""
+        for name in sorted(reads(sql) & self._bound.keys()):
+            table, files = self._bound.pop(name)
+            with _failures():
+                if files:
+                    columns = zip(pins.columns(table), COLUMNS[table], strict=True)
+                    frame = self.spark.table(self._pin(table, files))
+                    frame = frame.selectExpr(*(f"`{pin.name}` as `{column.name}`" for pin, column in columns))
+                else:  # Spark does not even plan what it knows to be empty
+                    columns_of = (f"cast(null as {_TYPES[c.type]}) as `{c.name}`" for c in COLUMNS[table])
+                    frame = self.spark.sql(f"select {', '.join(columns_of)} where false")
+                frame.createOrReplaceTempView(name)
+
     def _keep(self, view: str, frame: DataFrame) -> None:
         with _failures():
-            earlier = self._kept.pop(view, None)
-            if earlier is not None:
-                earlier.unpersist()
-            self._kept[view] = frame.persist()
-            frame.createOrReplaceTempView(view)
+            # not merely cached: a plan over cached plans holds all of them, and a build has dozens, one on the other
+            frame.localCheckpoint(eager=False).createOrReplaceTempView(view)
+        self._bound.pop(view, None)
 
     def _pin(self, table: str, files: Iterable[DataFile]) -> str:
         self._made += 1
@@ -274,7 +284,6 @@ def _synced(files: tuple[DataFile, ...], folder: Path) -> tuple[DataFile, ...]:
     """Returns files that Spark has written, on disk; what attempts that were given up have left is removed."""
     if s3.is_remote(folder):
         return files
-    folder.mkdir(parents=True, exist_ok=True)
     ours = {Path(file.path) for file in files}
     for path in folder.iterdir():
         if path in ours:
@@ -298,4 +307,4 @@ def _failures() -> Iterator[None]:
         what = type(error).__name__
         if isinstance(error, PySparkException) and error.getCondition():
             what = f"{what}, {error.getCondition()}"
-        raise LakeError(f"Spark refused or failed a statement ({what}); nothing was published") from None
+        raise LakeError(f"Spark refused or failed a statement ({what}); nothing was published") from error

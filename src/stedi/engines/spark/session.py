@@ -27,18 +27,21 @@ ICEBERG = "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0"
 SQLITE = "org.xerial:sqlite-jdbc:3.50.3.0"
 AWS = "org.apache.iceberg:iceberg-aws-bundle:1.11.0"
 
+_JVM = "spark.driver.extraJavaOptions"
+
 _ALWAYS = {
     "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
     "spark.sql.caseSensitive": "false",
+    "spark.sql.maxPlanStringLength": "65536",  # nobody reads them, and they are made for every statement
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
 _LOCAL = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
-    "spark.driver.memory": "2g",
+    "spark.driver.memory": "4g",
     "spark.sql.shuffle.partitions": "8",
 }
 """For a Spark that is started here: nobody outside of this machine reaches it."""
@@ -78,6 +81,7 @@ def session(
         logging.getLogger(name).disabled = True
     if SparkContext._active_spark_context is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
         settings = {**_LOCAL, **settings, **_started(master, with_s3 or _on_s3(lake))}
+        settings[_JVM] = f"{settings[_JVM]} {(options or {}).get(_JVM, '')}".strip()
     builder = SparkSession.builder.appName("stedi")
     for name, value in settings.items():
         builder = builder.config(name, value)
@@ -185,7 +189,13 @@ def _started(master: str, with_s3: bool) -> dict[str, str]:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     quiet = Path(__file__).with_name("log4j2.properties")
-    settings = {"spark.master": master, "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={quiet}"}
+    mask = os.umask(0o077)
+    os.umask(mask)
+    settings = {
+        "spark.master": master,
+        "spark.hadoop.fs.permissions.umask-mode": f"{mask:03o}",  # Hadoop sets modes by a mask of its own
+        _JVM: f"-Dlog4j2.configurationFile={quiet}",
+    }
     found = jars(ICEBERG, SQLITE)
     if found is not None and with_s3 and JARS not in os.environ:
         aws = jars(AWS)

@@ -84,7 +84,7 @@ def customers(engine: DuckDB, key: Key, base: Base) -> None:
         "current",
         f"select k.person, p.customer_id, k.records, not r.refuses as consents, r.updated as lastUpdateDate, {shown}, "
         "b.born as birthDay from ranked as k join (select distinct person, customer_id from persons) as p "
-        "using (person) left join birthdays as b on r.has_birthDay and r.birthDay = b.text",
+        "using (person) left join birthdays as b on case when r.has_birthDay then r.birthDay end = b.text",
     )
     engine.keep(
         "known",

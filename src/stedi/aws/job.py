@@ -1,0 +1,179 @@
+"""The job: lands what is new and builds every zone, on Spark, in one run; on AWS Glue or under plain `spark-submit`.
+
+Starting costs minutes on Glue, so landing and all tables are one job. Its arguments are those that Glue gives, among
+them some of Glue's own, which are passed over. Its log says what is being done and how many, never whose; the last
+line on stdout is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stedi.errors import StediError, UsageError
+
+if TYPE_CHECKING:
+    from stedi.engines import Name
+    from stedi.lake import Lake
+
+VERBS = ("land", "build", "audit", "maintain")
+"""What a run can do, in this order."""
+_NAMED = re.compile(r"\S+@\S+")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the job and returns its exit code: 0 done, 1 the work failed, 2 bad usage, 3 an audit found a violation."""
+    began = time.monotonic()
+    summary: dict[str, Any] = {}
+    os.umask(0o077)
+    try:
+        options = _options(sys.argv[1:] if arguments is None else arguments)
+        code = _run(options, summary)
+    except SystemExit as stop:  # argparse has said why
+        code = stop.code if isinstance(stop.code, int) else UsageError.exit_code
+        if code == 0:
+            return 0
+    except StediError as error:
+        code = error.exit_code
+        summary["error"] = {"type": type(error).__name__, "message": _NAMED.sub("<address>", str(error))}
+    except Exception as error:
+        # its text and traceback could hold a customer's data
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        code = 1
+        summary["error"] = {"type": type(error).__name__, "message": f"unforeseen {type(error).__name__} at {place}"}
+    if "error" in summary:
+        _say(summary["error"]["message"])
+    sys.stdout.write(json.dumps({**summary, "seconds": round(time.monotonic() - began, 1), "exit": code}) + "\n")
+    sys.stdout.flush()
+    return code
+
+
+def _options(words: Sequence[str]) -> argparse.Namespace:
+    """Returns the job's own arguments; those of Glue, and what nobody knows, are named in the log and passed over."""
+    parser = argparse.ArgumentParser(prog="stedi.aws.job", allow_abbrev=False, description="Lands and builds on Spark.")
+    parser.add_argument("--lake", required=True, metavar="URI", help="the lake: s3://bucket/prefix, or a folder")
+    parser.add_argument("--inbox", metavar="URI", action="append", help="what to land; more, divided by commas")
+    parser.add_argument("--key-secret", metavar="ARN", help="the secret of Secrets Manager that holds the lake's key")
+    parser.add_argument("--readings", choices=("all", "since-consent"), default="all", help="of a lake that is new")
+    parser.add_argument("--do", default="land,build", metavar="VERBS", help=f"some of {','.join(VERBS)}")
+    parser.add_argument("--engine", choices=("spark", "duckdb"), default="spark", help="default: spark")
+    options, others = parser.parse_known_args(words)
+    # names alone: what stands behind one may be secret
+    names = sorted({word.partition("=")[0] for word in others if word.startswith("--")})
+    if names:
+        _say(f"passed over: {' '.join(names)}")
+    options.do = [verb for verb in options.do.split(",") if verb]
+    unknown = [verb for verb in options.do if verb not in VERBS]
+    if unknown or not options.do:
+        raise UsageError(f"--do: expected some of {', '.join(VERBS)}, found {', '.join(unknown) or 'none'}")
+    options.inbox = [place for given in options.inbox or () for place in given.split(",") if place]
+    if "land" in options.do and not options.inbox:
+        raise UsageError("--inbox: expected what to land, found nothing; name it, or leave land out of --do")
+    return options
+
+
+def _run(options: argparse.Namespace, summary: dict[str, Any]) -> int:
+    if options.key_secret:
+        os.environ["STEDI_KEY_FILE"] = f"secretsmanager:{options.key_secret}"
+    lake = _lake(options)
+    failed = False
+    work: dict[str, Callable[[Lake, argparse.Namespace, dict[str, Any]], bool]] = {
+        "land": _land,
+        "build": _build,
+        "audit": _audit,
+        "maintain": _maintain,
+    }
+    for verb in VERBS:
+        if verb in options.do:
+            began = time.monotonic()
+            done: dict[str, Any] = {}
+            summary[verb] = done
+            fine = work[verb](lake, options, done)
+            done["seconds"] = round(time.monotonic() - began, 1)
+            if not fine and verb == "audit":
+                return 3
+            failed = failed or not fine
+    return int(failed)
+
+
+def _lake(options: argparse.Namespace) -> Lake:
+    """Returns the lake, made if there is none yet."""
+    from stedi import s3
+    from stedi.lake import Lake
+
+    if (s3.at(options.lake) / "lake.toml").is_file():
+        return Lake.open(options.lake)
+    return Lake.create(options.lake, readings=options.readings)
+
+
+def _land(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> bool:
+    landed = lake.land(*options.inbox, engine=_engine(options), progress=_progress())
+    failed = sum(skipped.failed for skipped in landed.skipped)
+    done["files"] = len(landed.files)
+    done["new"] = sum(not file.already_landed for file in landed.files)
+    done["failed"] = failed
+    for what in ("seen", "accepted", "quarantined", "erased"):
+        done[what] = sum(getattr(file, what) for file in landed.files if not file.already_landed)
+    if failed:
+        _say(f"{failed:,} files could not be landed; `stedi land` names them")
+    return not failed
+
+
+def _build(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> bool:
+    progress = _progress()
+    built = lake.build(wait=True, engine=_engine(options), progress=lambda line: progress(line, None))
+    done["run"] = built.run
+    done["tables"] = {table.name: {"action": table.action, "rows": table.rows} for table in built.tables}
+    return True
+
+
+def _audit(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> bool:
+    checks = lake.audit(progress=_progress())
+    if not any(check.violations for check in checks):
+        checks += lake.prove(progress=_progress()).checks
+    done["checks"] = len(checks)
+    done["violations"] = sum(check.violations for check in checks)
+    return not done["violations"]
+
+
+def _maintain(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> bool:
+    kept = lake.maintain(engine=_engine(options), progress=_progress())
+    done["rewritten"] = sum(table.files for table in kept.tables)
+    done["freed"] = kept.freed
+    return True
+
+
+def _engine(options: argparse.Namespace) -> Name:
+    name: Name = options.engine
+    return name
+
+
+def _progress() -> Callable[[str, float | None], None]:
+    """Returns what says each thing that is being done once."""
+    shown = ""
+
+    def progress(what: str, _: float | None) -> None:
+        nonlocal shown
+        if what != shown:
+            _say(what)
+        shown = what
+
+    return progress
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%SZ', time.gmtime())} {text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
