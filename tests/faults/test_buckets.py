@@ -109,7 +109,8 @@ class Stage:
             "later land": (later, (later, build)),
             "later build": (build, (build, maintain)),
             "audit": (audit, ()),
-            "withdraw": (withdraw, (withdraw, build)),
+            # what a withdrawal that met an outage could not take back, maintenance removes
+            "withdraw": (withdraw, (withdraw, build, maintain)),
             "maintain": (maintain, (maintain, build)),
             "erase": (erase, (erase, build)),
         }
