@@ -209,6 +209,6 @@ def test_a_journal_holds_paths_and_counts_and_its_owners_eyes_alone(batch: Batch
     assert content.keys() == {"batch", "appends", "replaces"}
     for table, files in content["appends"].items():
         for file in files:
-            assert set(file) == {"path", "rows", "bytes", "nulls", "bounds"}
+            assert set(file) == {"path", "rows", "bytes", "nulls", "bounds", "sha256"}
             assert Path(file["path"]).is_relative_to(batch.catalog.folder(table))
             assert all(isinstance(float(bound), float) for bounds in file["bounds"].values() for bound in bounds)
