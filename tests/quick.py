@@ -25,7 +25,8 @@ from pyiceberg.table.metadata import MetadataLogEntry
 from pyiceberg.table.snapshots import Snapshot, SnapshotLogEntry
 from pyiceberg.utils.concurrent import ExecutorFactory
 
-from stedi import catalog, durable
+from stedi import catalog, durable, tables
+from stedi.build import session
 from stedi.catalog import commits, entries, snapshots
 from stedi.engines.duckdb import DuckDB
 
@@ -54,7 +55,7 @@ def quickened() -> Iterator[None]:
             for module in (snapshots, catalog, entries):
                 if hasattr(module, name):
                     patch.setattr(module, name, kept_results)
-        patch.setattr(DuckDB, "prepare", _prepared)
+        patch.setattr(session, "over", _over)
         patch.setattr(DuckDB, "_attach", lambda engine: engine.connection.name)
         patch.setattr(duckdb, "connect", partial(_session, duckdb.connect))
         yield
@@ -111,14 +112,13 @@ class _AtOnce(Executor):
         return future
 
 
-_prepare = DuckDB.prepare
 _statements: dict[tuple[object, ...], str] = {}
 
 
-def _prepared(engine: DuckDB, sql: str, *settings: Mapping[str, Any]) -> str:
+def _over(sql: str, *settings: Mapping[str, Any]) -> str:
     key = (sql, *(tuple(sorted(setting.items())) for setting in settings))
     if key not in _statements:
-        _statements[key] = _prepare(engine, sql, *settings)
+        _statements[key] = tables.over(sql, *settings)
     return _statements[key]
 
 

@@ -100,7 +100,7 @@ def test_the_sql_makes_of_a_small_world_what_the_oracle_makes(
     parameters: dict[str, str | int] = {"build_started": now, "readings": readings}
     graph = tables.graph()
     for name in graph.order():
-        sql = engine.prepare(graph.selects[name].sql, parameters)
+        sql = tables.over(graph.selects[name].sql, {}, parameters)
         if name == "erased_claims":
             listed = ", ".join(f"({literal(number)}, {count})" for number, count in erased.items()) or "('', 0)"
             sql = f"select number as serialNumber, claimants from (values {listed}) as found (number, claimants)"

@@ -16,7 +16,7 @@ from stedi.errors import UsageError
 from stedi.layout import safe
 from stedi.privacy.roles import GRANTS
 from stedi.records import CONTRACTS
-from stedi.tables import COLUMNS, NAMESPACE, ZONES, Column, graph
+from stedi.tables import COLUMNS, NAMESPACE, SPARK_TYPES, ZONES, Column, graph
 
 INBOX = f"{NAMESPACE}_inbox"
 """The database of the delivered files."""
@@ -25,22 +25,8 @@ _DELIVERED = {Kind.TEXT: "string", Kind.INSTANT: "long", Kind.NUMBER: "double", 
 
 _NAMES: dict[str, dict[str, str]] = {
     # Athena's Iceberg DDL has no timestamp with a zone; what it stores as timestamp is read as UTC.
-    "athena": {
-        "string": "string",
-        "long": "bigint",
-        "double": "double",
-        "timestamptz": "timestamp",
-        "date": "date",
-        "binary": "binary",
-    },
-    "spark": {
-        "string": "STRING",
-        "long": "BIGINT",
-        "double": "DOUBLE",
-        "timestamptz": "TIMESTAMP",
-        "date": "DATE",
-        "binary": "BINARY",
-    },
+    "athena": SPARK_TYPES,
+    "spark": {kind: name.upper() for kind, name in SPARK_TYPES.items()},
 }
 
 _IN_QUERIES = {

@@ -149,6 +149,15 @@ DUCKDB_TYPES = {
     "binary": "BLOB",
 }
 """DuckDB's name of each Iceberg type used here."""
+SPARK_TYPES = {
+    "string": "string",
+    "long": "bigint",
+    "double": "double",
+    "timestamptz": "timestamp",
+    "date": "date",
+    "binary": "binary",
+}
+"""Spark's, and Hive's."""
 
 
 @dataclass(frozen=True, slots=True)

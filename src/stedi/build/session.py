@@ -15,7 +15,7 @@ from stedi.engines import Engine
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
-from stedi.tables import DataFile, Graph
+from stedi.tables import DataFile, Graph, over
 
 _WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
 """Tables in which a customer's rows come from that customer's rows of these tables, and of no others."""
@@ -80,7 +80,7 @@ class Session:
 
     def over(self, select: str, **relations: str) -> str:
         """Returns a SELECT of the graph over other relations, its parameters filled in."""
-        return self.engine.prepare(self.graph.selects[select].sql, self.parameters, relations)
+        return over(self.graph.selects[select].sql, relations, self.parameters)
 
     def whole(self, table: str) -> str:
         """Returns a table's SELECT over whole tables, the views that it reads made."""

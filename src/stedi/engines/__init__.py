@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from stedi.tables import DataFile
+from stedi.errors import LakeError
+from stedi.tables import COLUMNS, DataFile
 
 Name = Literal["duckdb", "spark"]
 """The engines by name."""
@@ -47,9 +48,6 @@ class Engine(Protocol):
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
 
-    def prepare(self, sql: str, parameters: Mapping[str, str | int], relations: Mapping[str, str] | None = None) -> str:
-        """Returns a SELECT of the lake's dialect, parameters filled in, over other relations."""
-
 
 @runtime_checkable
 class Streaming(Protocol):
@@ -72,3 +70,20 @@ class Gathering(Protocol):
         function: Callable[[Iterator[tuple[Any, ...]]], Iterable[tuple[Any, ...]]],
     ) -> None:
         """Keeps what a function makes of rows where they are; those alike in a column come to the same call."""
+
+
+def refuse_other_columns(table: str, found: Mapping[str, str], types: Mapping[str, str]) -> None:
+    """Raises LakeError unless a SELECT has a table's columns, in any order.
+
+    Args:
+        table: The table.
+        found: The SELECT's columns and their types, the engine's names.
+        types: Those names, by Iceberg's.
+    """
+    expected = {column.name: types[column.type] for column in COLUMNS[table]}
+    if found != expected:
+        wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        raise LakeError(
+            f"{table}: its SQL has other columns than the table: {', '.join(wrong)}: "
+            f"expected {[expected.get(name) for name in wrong]}, found {[found.get(name) for name in wrong]}"
+        )

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi import durable, s3
+from stedi.engines import refuse_other_columns
 from stedi.errors import LakeError
-from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile, over
+from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -219,19 +220,6 @@ class DuckDB:
         for batch in self._batches(self._execute(sql)):
             yield from batch
 
-    def prepare(self, sql: str, parameters: Mapping[str, str | int], relations: Mapping[str, str] | None = None) -> str:
-        """Returns a SELECT of the lake's dialect, which is DuckDB's, with its `$parameters` filled in as literals.
-
-        Args:
-            sql: The SELECT.
-            parameters: What the parameters stand for.
-            relations: What to read in place of some tables.
-
-        Raises:
-            LakeError: It names a parameter that is not given.
-        """
-        return over(sql, relations or {}, parameters)
-
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder.
 
@@ -282,13 +270,7 @@ class DuckDB:
         found = {name: kind for name, kind, *_ in self._execute(f"describe {sql}").fetchall()}
         # a closed list of texts is text to everybody who reads the file
         found = {name: "VARCHAR" if kind.startswith("ENUM(") else kind for name, kind in found.items()}
-        expected = {column.name: DUCKDB_TYPES[column.type] for column in COLUMNS[table]}
-        if found != expected:
-            wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-            raise LakeError(
-                f"{table}: its SQL has other columns than the table: {', '.join(wrong)}: "
-                f"expected {[expected.get(name) for name in wrong]}, found {[found.get(name) for name in wrong]}"
-            )
+        refuse_other_columns(table, found, DUCKDB_TYPES)
 
     def _execute(self, sql: str, parameters: Sequence[str] = ()) -> DuckDBPyConnection:
         # as a list of files begins; in a text of somebody's the quote would be doubled

@@ -144,7 +144,7 @@ def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], era
         f"select c.*, p.customer_id from {CUSTOMER.table} as c join people as p on c.email = p.address "
         "where p.customer_id in (select customer_id from asked)",
     )
-    current = engine.prepare(selects["current_customers"].sql, {"build_started": now}, {CUSTOMER.table: "records"})
+    current = tables.over(selects["current_customers"].sql, {CUSTOMER.table: "records"}, {"build_started": now})
     engine.keep("current_customers", current)
     # a record without consent that nothing newer follows: the same was said already (rule 2)
     engine.keep(

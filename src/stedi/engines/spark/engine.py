@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from stedi import durable, s3
 from stedi.catalog import checksums, pins
 from stedi.catalog.snapshots import local_path
+from stedi.engines import refuse_other_columns
 from stedi.engines.spark.arrow import Rows, mapped
 from stedi.engines.spark.dialect import reads, to_spark
 from stedi.engines.spark.session import file_settings, session
 from stedi.errors import LakeError
-from stedi.tables import COLUMNS, DataFile, over
+from stedi.tables import COLUMNS, SPARK_TYPES, DataFile
 from stedi.workers import Executors
 
 if TYPE_CHECKING:
@@ -30,14 +31,6 @@ if TYPE_CHECKING:
 
 _PINS = "pins"
 """The catalog, of one session, of what is pinned and of what is written."""
-_TYPES = {
-    "string": "string",
-    "long": "bigint",
-    "double": "double",
-    "timestamptz": "timestamp",
-    "date": "date",
-    "binary": "binary",
-}
 _NAMES = {"varchar": "string", "bigint": "bigint"}
 """Spark's names for types of the lake's dialect."""
 _ROWS = 1_000_000
@@ -163,19 +156,6 @@ class SparkEngine:
         with _failures():
             return [tuple(row) for row in self._frame(sql).collect()]
 
-    def prepare(self, sql: str, parameters: Mapping[str, str | int], relations: Mapping[str, str] | None = None) -> str:
-        """Returns a SELECT of the lake's dialect, still in it, with its `$parameters` filled in as literals.
-
-        Args:
-            sql: The SELECT.
-            parameters: What the parameters stand for.
-            relations: What to read in place of some tables.
-
-        Raises:
-            LakeError: It names a parameter that is not given.
-        """
-        return over(sql, relations or {}, parameters)
-
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder, by Iceberg's own writer.
 
@@ -203,7 +183,7 @@ class SparkEngine:
             # what a customer has lies together, so that few files have to be written anew when they change their mind
             count = min(_FILES, of // _LEAST) if of < _FILES * _ROWS else of // _ROWS
             frame = frame.repartition(count, near[0]) if count > 1 else frame.repartition(near[0])
-            columns = ", ".join(f"`{column.name}` {_TYPES[column.type]}" for column in COLUMNS[table])
+            columns = ", ".join(f"`{column.name}` {SPARK_TYPES[column.type]}" for column in COLUMNS[table])
             settings = ", ".join(f"'{key}' = '{value}'" for key, value in pins.properties(table, folder).items())
             self.spark.sql(f"create table {_PINS}.made.{target} ({columns}) using iceberg tblproperties ({settings})")
             frame.select(*names).sortWithinPartitions(*near).writeTo(f"{_PINS}.made.{target}").append()
@@ -219,13 +199,7 @@ class SparkEngine:
         with _failures():
             frame = self._frame(sql)
             found = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
-        expected = {column.name: _TYPES[column.type] for column in COLUMNS[table]}
-        if found != expected:
-            wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-            raise LakeError(
-                f"{table}: its SQL has other columns than the table: {', '.join(wrong)}: "
-                f"expected {[expected.get(name) for name in wrong]}, found {[found.get(name) for name in wrong]}"
-            )
+        refuse_other_columns(table, found, SPARK_TYPES)
         return frame
 
     def _frame(self, sql: str) -> DataFrame:
@@ -244,7 +218,7 @@ class SparkEngine:
                     frame = self.spark.table(self._pin(table, files))
                     frame = frame.selectExpr(*(f"`{pin.name}` as `{column.name}`" for pin, column in columns))
                 else:  # Spark does not even plan what it knows to be empty
-                    columns_of = (f"cast(null as {_TYPES[c.type]}) as `{c.name}`" for c in COLUMNS[table])
+                    columns_of = (f"cast(null as {SPARK_TYPES[c.type]}) as `{c.name}`" for c in COLUMNS[table])
                     frame = self.spark.sql(f"select {', '.join(columns_of)} where false")
                 frame.createOrReplaceTempView(name)
 
