@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from stedi.build import Build, audits
 from stedi.catalog import checksums
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.spark import SparkEngine, session
-from stedi.engines.spark.dialect import to_spark
+from stedi.engines.spark.dialect import in_parts, to_spark
 from stedi.engines.spark.session import JARS, catalog_settings
 from stedi.errors import AuditFailed, LakeError, MissingExtra
 from stedi.lake import Lake
@@ -243,6 +244,46 @@ def test_files_are_as_the_lake_wants_them(spark: Any, slate: Slate) -> None:
                     assert {pair["key"] for pair in entry["data_file"]["lower_bounds"] or ()} <= places
             assert b"a@x.example" not in manifest.read_bytes()
     assert not list((lake.root / "tmp").rglob("pins"))
+
+
+def test_rows_of_a_customer_lie_in_one_file_of_many_and_in_the_order_of_time(
+    spark: Any, slate: Slate, sample_inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import duckdb
+
+    monkeypatch.setattr("stedi.engines.spark.engine._LEAST", 50)
+    lake = slate.wiped()
+    lake.land(sample_inbox)
+    build(lake, engine="spark")
+    found = contents(lake)
+    for table, moment in audits.MOMENTS.items():
+        files = lake.catalog.files(lake.catalog.table(table))
+        assert len(files) > 5
+        sql = (
+            f'select customer_id, epoch_us("{moment}") from read_parquet($paths, filename = true) '
+            "order by filename, file_row_number"
+        )
+        rows = duckdb.sql(sql, params={"paths": [file.path for file in files]}).fetchall()
+        customers = [customer for customer, _ in groupby(who for who, _ in rows)]
+        assert len(customers) == len(set(customers)), table
+        assert all(was[1] <= now[1] for was, now in pairwise(rows) if was[0] == now[0]), table
+    lake.build(full=True)
+    assert contents(lake) == found
+
+
+@pytest.mark.parametrize(
+    ("sql", "parted"),
+    [
+        ("select p, max(m) as m from (select distinct a.p, a.m from a order by a.p, m) as d group by p", "p"),
+        ("select s.c, s.t, a.x from s inner join a on s.c = a.c and s.t = a.u", "c"),
+        ("select s.t, s.c, a.x from s inner join a on s.c = a.c and s.t = a.u", None),
+        ("select distinct p, m from a", None),
+        ("select p, m from a order by p limit 1", None),
+    ],
+)
+def test_what_a_select_says_of_order_decides_what_comes_together(sql: str, parted: str | None) -> None:
+    found = in_parts(sql, 7)
+    assert found is None if parted is None else found and f"REPARTITION(7, `{parted}`)" in found
 
 
 def _umask() -> int:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from stedi import durable, tables
@@ -164,9 +165,9 @@ def build(
     _check_sql(graph, before)
     run = f"{now:013d}-{secrets.token_hex(4)}"
     temporary = durable.scratch(root) / run
-    work = Run(catalog, config, key, graph, before, run, now, _opened(engine, config, root, temporary))
+    work = Run(catalog, config, key, graph, before, run, now, partial(_opened, engine, config, root, temporary))
     try:
-        # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
+        # PyIceberg takes a second to import; DuckDB, and Spark's start, leave the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
             work.stage(steps, progress)

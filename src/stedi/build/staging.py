@@ -72,7 +72,7 @@ class Run:
         before: Mapping[str, TableState],
         run: str,
         now: int,
-        engine: AbstractContextManager[Engine],
+        engine: Callable[[], AbstractContextManager[Engine]],
     ) -> None:
         self.staged: dict[str, Staged] = {}
         self._catalog, self._config, self._key, self._graph = catalog, config, key, graph
@@ -81,7 +81,7 @@ class Run:
     def stage(self, steps: Sequence[Step], progress: Progress) -> None:
         """Writes each table's new files and audits them all; nothing is committed yet."""
         config = self._config
-        with self._opened as engine:
+        with self._opened() as engine:
             session = Session(engine, self._catalog, config, self._key, self._graph, self._before, self._now)
             changes = Changes(session)
             for step in steps:

@@ -41,18 +41,79 @@ def to_spark(sql: str) -> str:
     Raises:
         LakeError: It has a construct that is not known to mean the same in both.
     """
-    return _translated(sql)[0]
+    return _text(_parsed(sql).transform(_replaced))
+
+
+def in_parts(sql: str, parts: int) -> str | None:
+    """Returns a SELECT in Spark's dialect whose rows come in parts; None if it does not say which lie together.
+
+    It says so where it makes rows distinct and orders them: rows that are alike in the first column of the order come
+    to one part. There they are made distinct, too, so that they move once.
+
+    Args:
+        sql: The SELECT.
+        parts: How many parts.
+
+    Raises:
+        LakeError: It has a construct that is not known to mean the same in both.
+    """
+    from sqlglot import exp
+
+    tree = _parsed(sql).transform(_replaced)
+    if _joined(tree, parts):
+        return _text(tree)
+    for select in tree.find_all(exp.Select):
+        if select.args.get("distinct") and select.args.get("order") and not select.args.get("limit"):
+            some = select.copy()
+            for clause in ("distinct", "order"):
+                some.set(clause, None)
+            some.set("hint", _parted(parts, select.args["order"].expressions[0].this.name))
+            select.replace(exp.select("*").distinct().from_(some.subquery("some")))
+            return _text(tree)
+    return None
+
+
+def _joined(tree: exp.Expr, parts: int) -> bool:
+    """Brings both sides of a join of two tables together by its first column, if the result begins with that."""
+    from sqlglot import exp
+
+    joins = tree.args.get("joins") or []
+    if len(joins) != 1 or not isinstance(tree, exp.Select):
+        return False
+    equal, sides = joins[0].find(exp.EQ), (tree.args["from_"].this, joins[0].this)
+    if equal is None or not all(isinstance(side, exp.Table) for side in sides):
+        return False
+    name = tree.selects[0].name
+    if not all(isinstance(side, exp.Column) and side.name == name for side in (equal.this, equal.expression)):
+        return False
+    for side in sides:
+        some = exp.select("*").from_(exp.table_(side.name))
+        some.set("hint", _parted(parts, name))
+        side.replace(some.subquery(side.alias))
+    return True
+
+
+def _parted(parts: int, by: str) -> exp.Hint:
+    from sqlglot import exp
+
+    arguments = [exp.Literal.number(parts), exp.column(by)]
+    return exp.Hint(expressions=[exp.Anonymous(this="repartition", expressions=arguments)])
 
 
 def reads(sql: str) -> frozenset[str]:
     """Returns the names that a SELECT of the lake's dialect reads from, those that it defines itself among them."""
-    return _translated(sql)[1]
+    from sqlglot import exp
+
+    return frozenset(table.name for table in _parsed(sql).find_all(exp.Table))
+
+
+def _text(tree: exp.Expr) -> str:
+    return tree.sql(dialect="spark", identify=True, comments=False)
 
 
 @lru_cache(maxsize=512)
-def _translated(sql: str) -> tuple[str, frozenset[str]]:
+def _parsed(sql: str) -> exp.Expr:
     import sqlglot
-    from sqlglot import exp
 
     try:
         tree = sqlglot.parse_one(sql, dialect="duckdb")
@@ -60,8 +121,7 @@ def _translated(sql: str) -> tuple[str, frozenset[str]]:
         raise LakeError("Spark engine: expected one SELECT of the lake's SQL, found something else") from error
     for node in tree.walk():
         _check(node)
-    names = frozenset(table.name for table in tree.find_all(exp.Table))
-    return tree.transform(_replaced).sql(dialect="spark", identify=True, comments=False), names
+    return tree
 
 
 def _check(node: exp.Expr) -> None:
@@ -90,6 +150,11 @@ def _replaced(node: exp.Expr) -> exp.Expr:
             places = (exp.Literal.string(f"_{place}") for place in range(len(arguments)))
             arguments = [part for pair in zip(places, arguments, strict=True) for part in pair]
         return exp.Anonymous(this=name, expressions=arguments)
+    if isinstance(node, exp.In) and isinstance(node.args.get("query"), exp.Subquery):
+        # so that few values move, and not one for each row: it does not see that itself
+        query = node.args["query"].this
+        if isinstance(query, exp.Select) and not query.args.get("limit"):
+            query.set("distinct", exp.Distinct())
     if isinstance(node, exp.UnixToTime):
         # of a timestamp; SQLGlot takes DuckDB's `epoch_ms` for what makes one
         return exp.Anonymous(this="unix_millis", expressions=[_within(node.this)])

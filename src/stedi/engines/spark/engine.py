@@ -20,7 +20,7 @@ from stedi.catalog import checksums, pins
 from stedi.catalog.snapshots import local_path
 from stedi.engines import refuse_other_columns
 from stedi.engines.spark.arrow import Rows, mapped
-from stedi.engines.spark.dialect import reads, to_spark
+from stedi.engines.spark.dialect import in_parts, reads, to_spark
 from stedi.engines.spark.session import file_settings, session
 from stedi.errors import LakeError
 from stedi.tables import COLUMNS, SPARK_TYPES, DataFile
@@ -37,6 +37,8 @@ _ROWS = 1_000_000
 """Rows of a file of a large table, about."""
 _FILES = 64
 """Files of a table, until each has that many rows."""
+_SMALL = 100_000
+"""Rows of what is kept that are sent to where the rows are that it is joined with."""
 _LEAST = 122_880
 """Rows of a file at least, if a table has more than one."""
 
@@ -173,16 +175,18 @@ class SparkEngine:
         Raises:
             LakeError: The SELECT's columns are not the table's.
         """
-        frame = self._checked(table, sql)
         names = [column.name for column in COLUMNS[table]]
         near = names[:2] if names[0] == "customer_id" else names[:1]
+        # what a customer has lies together, so that few files have to be written anew when they change their mind
+        count = min(_FILES, of // _LEAST) if of < _FILES * _ROWS else of // _ROWS
+        parted = in_parts(sql, count) if count > 1 else None
+        frame = self._checked(table, sql, parted or to_spark(sql))
+        if parted is None:
+            frame = frame.repartition(count, near[0]) if count > 1 else frame.repartition(near[0])
         self._made += 1
         target = f"new_{self._made}"
         durable.folder(folder)  # by this program, under its own mask
         with _failures():
-            # what a customer has lies together, so that few files have to be written anew when they change their mind
-            count = min(_FILES, of // _LEAST) if of < _FILES * _ROWS else of // _ROWS
-            frame = frame.repartition(count, near[0]) if count > 1 else frame.repartition(near[0])
             columns = ", ".join(f"`{column.name}` {SPARK_TYPES[column.type]}" for column in COLUMNS[table])
             settings = ", ".join(f"'{key}' = '{value}'" for key, value in pins.properties(table, folder).items())
             self.spark.sql(f"create table {_PINS}.made.{target} ({columns}) using iceberg tblproperties ({settings})")
@@ -195,15 +199,15 @@ class SparkEngine:
         found = Executors(self.spark).map(checksums.digest, [file.path for file in files])
         return tuple(replace(file, sha256=sha256) for file, (sha256, _) in zip(files, found, strict=True))
 
-    def _checked(self, table: str, sql: str) -> DataFrame:
+    def _checked(self, table: str, sql: str, translated: str) -> DataFrame:
+        frame = self._frame(sql, translated)
         with _failures():
-            frame = self._frame(sql)
             found = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
         refuse_other_columns(table, found, SPARK_TYPES)
         return frame
 
-    def _frame(self, sql: str) -> DataFrame:
-        translated = to_spark(sql)
+    def _frame(self, sql: str, translated: str = "") -> DataFrame:
+        translated = translated or to_spark(sql)
         self._look_up(sql)
         with _failures():
             return self.spark.sql(translated)
@@ -225,7 +229,11 @@ class SparkEngine:
     def _keep(self, view: str, frame: DataFrame) -> None:
         with _failures():
             # not merely cached: a plan over cached plans holds all of them, and a build has dozens, one on the other
-            frame.localCheckpoint(eager=False).createOrReplaceTempView(view)
+            kept = frame.localCheckpoint(eager=False)
+            # what is cut from its plan is taken for large, and joining it would move all rows that it is joined with
+            rows: Any = kept._jdf.queryExecution().toRdd()
+            kept = kept.hint("broadcast") if rows.count() <= _SMALL else kept
+            kept.createOrReplaceTempView(view)
         self._bound.pop(view, None)
 
     def _pin(self, table: str, files: Iterable[DataFile]) -> str:
