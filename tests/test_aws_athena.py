@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from athena_sql import OTHER, SAME
 from stedi import cli, s3
 from stedi.aws import account, athena
 from stedi.errors import CloudFailed, QueryFailed, QueryRefused
+from stedi.lake import Lake
 from stedi.tables import COLUMNS
 
 ALL = frozenset(COLUMNS)
@@ -105,6 +107,34 @@ def test_the_command_shows_rows_bytes_and_price(
 def test_duckdbs_sql_becomes_athenas(sql: str, expected: str | None) -> None:
     found = athena.translated(sql, ALL)
     assert expected is None or found == expected
+
+
+def test_tables_are_read_as_they_were_where_a_time_is_given() -> None:
+    then = {"customers_trusted": 12, "machine_learning_curated": 34}
+    sql = "with c as (select customer_id from Customers_Trusted) select m.x from c join machine_learning_curated as m"
+    sql += " on c.customer_id = m.customer_id"
+    found = athena.translated(sql, ALL, then)
+    assert "FROM Customers_Trusted FOR VERSION AS OF 12" in found
+    assert "machine_learning_curated FOR VERSION AS OF 34 AS m" in found
+    assert "c FOR VERSION" not in found
+    with pytest.raises(QueryRefused, match="--at: expected WITH to give names of its own, found customers_trusted"):
+        athena.translated("with customers_trusted as (select 1 as a) select a from customers_trusted", ALL, then)
+
+
+def test_the_command_asks_for_the_snapshots_of_a_time(
+    workgroup: Callable[..., None], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lake = Lake.create(tmp_path / "lake")
+    landed = lake.catalog.table("customers_landing").current
+    assert landed is not None
+    workgroup([("n", "bigint")], [["0"]])
+    words = ["query", "--engine", "athena", "select count(*) as n from customers_landing"]
+    assert cli.main(["--lake", str(lake.root), "--json", *words, "--at", str(landed.id)]) == 0
+    bill = json.loads(capfd.readouterr().out)["query"]
+    sent = account.client("athena").get_query_execution(QueryExecutionId=bill)["QueryExecution"]["Query"]
+    assert sent == f"SELECT COUNT(*) AS n FROM customers_landing FOR VERSION AS OF {landed.id}"
+    assert cli.main(["--lake", str(lake.root), *words, "--at", "1999-01-01"]) == 2
+    assert "customers_landing has no snapshot of that time" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

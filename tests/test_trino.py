@@ -137,6 +137,15 @@ def test_trino_gives_the_rows_that_the_lake_gives(ask: Ask, bucket: str, tmp_pat
         here = [[plain(value) for value in row.values()] for row in lake.query(sql).arrow().to_pylist()]
         there = [[plain(value) for value in row] for row in ask(athena.translated(sql, tables))]
         assert there == here, sql
+    sql = "select count(*) as n from customers_landing"
+    current = lake.catalog.table("customers_landing").current
+    assert current is not None
+    then = lake.snapshots(sql, current.id)
+    sample.write(tmp_path / "more", customers=3, readings=30, seed=6)
+    lake.land(tmp_path / "more")
+    was, now = (ask(athena.translated(sql, tables, at)) for at in (then, None))
+    assert was == [[row["n"] for row in lake.query(sql, at=current.id).arrow().to_pylist()]]
+    assert was[0][0] < now[0][0]
     for name, resource in template("lake").items():
         if resource["Type"] == "AWS::Athena::NamedQuery":
             found = ask(resource["Properties"]["QueryString"])

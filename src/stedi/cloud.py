@@ -108,11 +108,10 @@ def query(options: argparse.Namespace) -> int:
     from stedi import output
     from stedi.aws import athena
 
-    if options.at:
-        raise UsageError("--at: expected the engine duckdb, found athena, which reads the tables as they are")
     sql = sys.stdin.read() if options.sql == "-" else options.sql
     role: Role = options.role or "officer"
-    result = athena.run(sql, role=role, workgroup=options.workgroup or f"stedi-{role}")
+    snapshots = commands.opened(options).snapshots(sql, options.at) if options.at else {}
+    result = athena.run(sql, role=role, workgroup=options.workgroup or f"stedi-{role}", snapshots=snapshots)
     bill = result.bill
     terminal.say(f"scanned {bill.bytes_scanned:,} bytes, ${bill.dollars:,.6f} at list price (query {bill.query})")
     if wants_json(options) and not options.format and not options.output:

@@ -283,6 +283,23 @@ class Lake:
             self.catalog, self.config, self.root, dry_run=dry_run, progress=progress, workers=workers
         )
 
+    def snapshots(self, sql: str, at: int | str | datetime) -> dict[str, int]:
+        """Returns the snapshot that a SELECT is to read of each table that it names, by the table, as of a time.
+
+        Args:
+            sql: The SELECT, in DuckDB's dialect.
+            at: A snapshot's id, or a time (ISO 8601; UTC unless it says otherwise).
+
+        Raises:
+            UsageError: A table has no live snapshot of that time.
+        """
+        from stedi import query
+
+        wanted = query.referenced(sql)
+        states = [state for state in self.catalog.tables().values() if state.name.lower() in wanted]
+        found = zip(states, moments.pinned(states, at), strict=True)
+        return {state.name: snapshot.id for state, snapshot in found if snapshot}
+
     def query(self, sql: str, *, at: int | str | datetime | None = None, role: Role | None = None) -> Result:
         """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.
 

@@ -80,12 +80,13 @@ def visible(role: Role) -> frozenset[str]:
     return frozenset(t for t in grant.tables if not grant.masked & set(lineage.classes(t).values()))
 
 
-def translated(sql: str, tables: frozenset[str]) -> str:
+def translated(sql: str, tables: frozenset[str], snapshots: Mapping[str, int] | None = None) -> str:
     """Returns a statement in Athena's dialect.
 
     Args:
         sql: One SELECT in DuckDB's dialect.
         tables: The tables that it may read.
+        snapshots: The snapshot of each table that it is to read; of those that are not there the current one.
 
     Raises:
         QueryRefused: It is not one, reads something else, or has no words in Athena's dialect.
@@ -117,7 +118,22 @@ def translated(sql: str, tables: frozenset[str]) -> str:
         inside = schema in ("", NAMESPACE) and not table.catalog and (name in known or (name in own and not schema))
         if not inside:
             raise QueryRefused("A query is one SELECT over the lake's tables; Athena's dialect makes another of it.")
-    return written[0]
+    return _at(tree, own, snapshots) if snapshots else written[0]
+
+
+def _at(tree: exp.Query, own: set[str], snapshots: Mapping[str, int]) -> str:
+    """Returns a statement of Athena's over tables as they were."""
+    from sqlglot import exp
+
+    both = own & snapshots.keys()
+    if both:
+        raise QueryRefused(f"--at: expected WITH to give names of its own, found {', '.join(sorted(both))}, a table's.")
+    for table in tree.find_all(exp.Table):
+        snapshot = snapshots.get(table.name.lower())
+        if snapshot is not None:
+            number = exp.Literal.number(snapshot)
+            table.set("version", exp.Version(this="VERSION", kind="AS OF", expression=number))
+    return tree.sql("athena")
 
 
 def _other(tree: exp.Expr) -> Iterator[str]:
@@ -140,20 +156,21 @@ def _other(tree: exp.Expr) -> Iterator[str]:
                 yield "* with EXCLUDE, REPLACE or RENAME"
 
 
-def run(sql: str, *, role: Role = "officer", workgroup: str) -> Result:
+def run(sql: str, *, role: Role = "officer", workgroup: str, snapshots: Mapping[str, int] | None = None) -> Result:
     """Runs a query and returns its rows, which are read page by page.
 
     Args:
         sql: One SELECT in DuckDB's dialect.
         role: Whose eyes it has; the tables that it may not see whole are refused.
         workgroup: The workgroup, which bounds the bytes that a query may scan and keeps its results.
+        snapshots: The snapshot of each table that it is to read, by default the current ones.
 
     Raises:
         QueryRefused: The statement is none that is run; nothing was done.
         QueryFailed: Athena could not run it to its end.
         CloudFailed: AWS refuses.
     """
-    text = translated(sql, visible(role))
+    text = translated(sql, visible(role), snapshots)
     with answering(f"workgroup {workgroup}"):
         name = client("athena").start_query_execution(
             QueryString=text, QueryExecutionContext={"Database": NAMESPACE}, WorkGroup=workgroup
