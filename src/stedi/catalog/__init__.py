@@ -20,7 +20,7 @@ from stedi import durable, s3
 from stedi.catalog import checksums, creation, entries, snapshots
 from stedi.catalog.pointers import Pointers
 from stedi.catalog.remote import Remote
-from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog, uri
+from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
 from stedi.errors import CommitConflict, LakeError
 from stedi.tables import COLUMNS, ZONES, DataFile
 
@@ -465,13 +465,8 @@ class Catalog:
             lines = beside.map(partial(entries.line, table, s3.at(iceberg.location())), files)
             for file in files:
                 producer.append_data_file(entries.entry(table, file))
-            if leaving:
-                for entry in entries.current(table, iceberg):
-                    if local_path(entry.file_path) in leaving:
-                        producer.delete_data_file(entry)
-                        leaving.discard(local_path(entry.file_path))
-                if leaving:
-                    raise LakeError(f"table {table}: {len(leaving)} files to remove are not in its current snapshot")
+            for entry in entries.leaving(table, iceberg, leaving) if leaving else ():
+                producer.delete_data_file(entry)
             snapshot_id = producer.snapshot_id
             try:
                 producer.commit()
