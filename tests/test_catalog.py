@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stedi.catalog import Catalog, snapshots
+from stedi.catalog import Catalog, entries, snapshots
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import CommitConflict, LakeError
 from stedi.lake import Lake
@@ -127,9 +127,9 @@ def test_an_append_adds_rows_and_says_what_it_was_told(catalog: Catalog, engine:
 def test_two_writers_append_beside_each_other(lake: Lake, engine: DuckDB, write: Writer) -> None:
     one, other = lake.catalog, Catalog(lake.root)
     first, second = write("a"), write("b")
-    loaded = other._load(TABLE)
+    loaded = other._queue._load(TABLE)
     one.append(TABLE, first, {})
-    other._load = lambda table: loaded  # type: ignore[method-assign] # it still sees the table of before
+    other._queue._load = lambda table: loaded  # type: ignore[method-assign] # it still sees the table of before
     other.append(TABLE, second, {})
     assert people(engine, one) == ["a", "b"]
 
@@ -179,6 +179,19 @@ def test_some_files_can_leave_and_the_others_stay(catalog: Catalog, engine: Duck
     catalog.publish(TABLE, branch="r", staged=staged, base=base)
     assert people(engine, catalog) == ["new", "stays"]
     assert sorted(theirs(catalog).scan().to_arrow()["customer_id"].to_pylist()) == ["new", "stays"]
+
+
+def test_a_file_leaves_under_whatever_name_another_program_gave_it(
+    catalog: Catalog, engine: DuckDB, write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(entries, "uri", lambda path: f"file:{path}")  # as Hadoop writes it
+        catalog.append(TABLE, (*write("gone"), *write("stays")), {})
+    base = head(catalog)
+    gone = next(file.path for file in catalog.files(catalog.table(TABLE)) if "/w1/" in file.path)
+    staged = catalog.stage(TABLE, write("new"), [gone], {}, branch="r", base=base)
+    catalog.publish(TABLE, branch="r", staged=staged, base=base)
+    assert people(engine, catalog) == ["new", "stays"]
 
 
 def test_a_table_that_is_rewritten_again_and_again_does_not_gather_manifests(catalog: Catalog, write: Writer) -> None:

@@ -97,7 +97,8 @@ def _step(
     current = states[name].current
     built = current.summary if current else {}
     if "stedi.run" not in built:
-        return Step(name, "rebuild", "first time")
+        foreign = current is not None and current.parent is not None
+        return Step(name, "rebuild", "another program has changed it" if foreign else "first time")
     if built["stedi.sql"] != graph.fingerprint(name):
         return Step(name, "rebuild", "its SQL has changed")
     if built["stedi.policy"] != policy(config):

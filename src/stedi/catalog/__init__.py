@@ -1,37 +1,29 @@
 """Iceberg: load, scan, append, stage, publish. Nothing commits to a table but this package.
 
-Reading goes through `snapshots`, quickly; every commit goes through PyIceberg, which is imported when the first
-one is made. A table moves in two ways only: rows are appended to `main` (landing), or a snapshot staged on a
-branch becomes `main` if `main` is still the snapshot that it was staged from (builds).
+Reading goes through `snapshots`, quickly; every commit goes through `queue` and PyIceberg, which is imported when
+the first one is made. A table moves in two ways only: rows are appended to `main` (landing), or a snapshot staged on
+a branch becomes `main` if `main` is still the snapshot that it was staged from (builds).
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi import durable, s3
 from stedi.catalog import checksums, creation, entries, snapshots
 from stedi.catalog.pointers import Pointers
+from stedi.catalog.queue import Queue
 from stedi.catalog.remote import Remote
-from stedi.catalog.snapshots import Snapshot, TableState, data_files, local_path, read_catalog, uri
+from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
 from stedi.errors import CommitConflict, LakeError
 from stedi.tables import COLUMNS, ZONES, DataFile
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
-    from pyiceberg.table.update import TableRequirement, TableUpdate
-    from pyiceberg.table.update.snapshot import _SnapshotProducer
 
-    from stedi.catalog.commits import LakeCatalog
     from stedi.catalog.rewrite import Rewrite
-    from stedi.catalog.transaction import Transaction
 
 __all__ = ["Catalog", "Snapshot", "TableState"]
 
@@ -47,10 +39,6 @@ _PATIENCE = 30
 """Seconds to wait for another writer of the catalog's file; each holds it for milliseconds."""
 
 
-_QUEUE = 120.0
-"""Seconds to wait for this program's other commits; each takes a hundredth of one."""
-
-
 class Catalog:
     """The tables of one lake.
 
@@ -63,7 +51,7 @@ class Catalog:
         self.root = root
         self.remote = Remote(root) if s3.is_remote(root) else None
         self._pointers = Pointers(self.path, _PATIENCE)
-        self._commits: LakeCatalog | None = None
+        self._queue = Queue(root, self._pointers, self.remote)
 
     @property
     def path(self) -> Path:
@@ -86,7 +74,7 @@ class Catalog:
             paths = s3.each(lambda name: creation.empty(self.folder(name), COLUMNS[name], _PROPERTIES), new)
             self.remote.enter({name: str(path) for name, path in paths})
             return
-        with self._answering("a new lake"):
+        with self._queue.answering("a new lake"):
             self._pointers.create()
             missing = [name for name in COLUMNS if self._pointers.location(name) is None]
             made = {name: creation.empty(self.folder(name), COLUMNS[name], _PROPERTIES) for name in missing}
@@ -157,10 +145,10 @@ class Catalog:
         """
         from stedi.catalog.transaction import Transaction
 
-        with self._committing(table) as iceberg:
+        with self._queue.table(table) as iceberg:
             transaction = Transaction(iceberg)
             producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
-            return self._commit(table, transaction, producer, iceberg, files, set())
+            return self._queue.commit(table, self.folder(table), transaction, producer, files)
 
     def stage(
         self,
@@ -189,7 +177,7 @@ class Catalog:
             CommitConflict: `main` is no longer `base`.
             DamagedFile: A file to add is gone or has another size than was written.
         """
-        with self._committing(table) as iceberg:
+        with self._queue.table(table) as iceberg:
             current = iceberg.metadata.current_snapshot_id
             if current != base:
                 raise CommitConflict(
@@ -205,7 +193,7 @@ class Catalog:
             ManageSnapshots(transaction).create_branch(base, branch).commit()
             update = transaction.update_snapshot(snapshot_properties=dict(properties), branch=branch)
             producer = Overwrite(transaction, properties, branch) if leaving else update.fast_append()
-            return self._commit(table, transaction, producer, iceberg, added, leaving)
+            return self._queue.commit(table, self.folder(table), transaction, producer, added, leaving)
 
     def publish(self, table: str, *, branch: str, staged: int, base: int) -> None:
         """Makes a staged snapshot `main` and drops its branch, in one step, if `main` is still `base`.
@@ -218,7 +206,7 @@ class Catalog:
         from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, SetSnapshotRefUpdate
 
         try:
-            self._commit_table(
+            self._queue.change(
                 table,
                 (
                     AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),
@@ -246,7 +234,7 @@ class Catalog:
             return
         from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotsUpdate
 
-        self._commit_table(
+        self._queue.change(
             table,
             (AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": head}),),
             # the branch goes with its snapshot; a snapshot without its files would be a trap for time travel
@@ -271,7 +259,7 @@ class Catalog:
         Raises:
             CommitConflict: `main` is no longer `base`.
         """
-        with self._committing(table) as iceberg:
+        with self._queue.table(table) as iceberg:
             if iceberg.metadata.current_snapshot_id != base:
                 raise CommitConflict(f"Cannot compact {table}: main has moved. Run `stedi maintain` again.")
             from stedi.catalog.rewrite import Rewrite
@@ -296,7 +284,7 @@ class Catalog:
         Raises:
             CommitConflict: `main` is no longer `base`.
         """
-        with self._committing(table) as iceberg:
+        with self._queue.table(table) as iceberg:
             if iceberg.metadata.current_snapshot_id != base:
                 raise CommitConflict(f"Cannot erase from {table}: main has moved. Run `stedi erase --resume`.")
             from stedi.catalog.rewrite import Removal
@@ -317,13 +305,13 @@ class Catalog:
         transaction = Transaction(iceberg)
         producer = kind(transaction, properties)
         producer.leave(table, removed)
-        return self._commit(table, transaction, producer, iceberg, added, set())
+        return self._queue.commit(table, self.folder(table), transaction, producer, added)
 
     def vacuum(self) -> None:
         """Writes the catalog's file anew, so that no page of it holds what was deleted; commits wait meanwhile."""
         if self.remote:
             return
-        with durable.lock(self.root / "catalog.lock", wait=_QUEUE):
+        with self._queue.alone():
             snapshots.vacuum(self.path)
             durable.sync(self.root)
 
@@ -343,7 +331,7 @@ class Catalog:
         from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, RemoveSnapshotsUpdate
 
         try:
-            self._commit_table(
+            self._queue.change(
                 table,
                 (AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),),
                 (
@@ -358,12 +346,12 @@ class Catalog:
         """Removes snapshots, none of them current, and the branches that end in one."""
         from pyiceberg.table.update import RemoveSnapshotsUpdate
 
-        self._commit_table(table, (), (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshot_ids)}),))
+        self._queue.change(table, (), (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshot_ids)}),))
 
     def prune(self, table: str) -> None:
         """Removes the checksums of files that are gone; this program's commits wait meanwhile."""
         folder = self.folder(table)
-        with durable.lock(self.root / "catalog.lock", wait=_QUEUE):
+        with self._queue.alone():
             there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}
             checksums.prune(folder, there.__contains__)
 
@@ -375,7 +363,7 @@ class Catalog:
         """
         if self.remote:
             return ()
-        with durable.lock(self.root / "catalog.lock", wait=_QUEUE):
+        with self._queue.alone():
             found = dict[str, str]()
             if snapshots.whole(self.path):
                 found = snapshots.listed(self.path)
@@ -405,80 +393,4 @@ class Catalog:
 
     def warm(self) -> None:
         """Imports what a commit needs, so that it can happen beside other work."""
-        if self.remote:
-            self.remote.warm()
-        self._iceberg()
-
-    def _iceberg(self) -> LakeCatalog | Remote:
-        if self.remote:
-            return self.remote
-        if self._commits is None:
-            from stedi.catalog.commits import LakeCatalog
-
-            self._commits = LakeCatalog(self._pointers)
-        return self._commits
-
-    @contextmanager
-    def _committing(self, table: str) -> Iterator[Table]:
-        """Gives a table to change. This program's commits queue: conflicts are with other programs alone."""
-        with durable.lock(self.root / "catalog.lock", wait=_QUEUE):
-            with self._answering(table):
-                yield self._load(table)
-            self._iceberg().note()
-
-    @contextmanager
-    def _answering(self, what: str) -> Iterator[None]:
-        """Has the disk know of a commit before the block ends; turns SQLite's refusals into one clear line."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise LakeError(
-                f"Cannot commit to {what}: catalog.db cannot be written ({error}); the table is as it was "
-                "or as it should be. Run the command again when no other program holds the file and the disk has space."
-            ) from error
-        # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
-        durable.sync(self.root)
-
-    def _load(self, table: str) -> Table:
-        return self._iceberg().load_table(table)
-
-    def _commit_table(
-        self, table: str, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]
-    ) -> None:
-        with self._committing(table) as iceberg:
-            self._iceberg().commit_table(iceberg, expected, changes)
-
-    def _commit(
-        self,
-        table: str,
-        transaction: Transaction,
-        producer: _SnapshotProducer,  # type: ignore[type-arg]
-        iceberg: Table,
-        added: Iterable[DataFile],
-        leaving: set[str],
-    ) -> int:
-        from pyiceberg.exceptions import CommitFailedException, ValidationException
-
-        files = tuple(added)
-        # hashing leaves the interpreter free, and what was just written is still in memory
-        with ThreadPoolExecutor(os.cpu_count()) as beside:
-            lines = beside.map(partial(entries.line, table, s3.at(iceberg.location())), files)
-            for file in files:
-                producer.append_data_file(entries.entry(table, file))
-            if leaving:
-                for entry in entries.current(table, iceberg):
-                    if local_path(entry.file_path) in leaving:
-                        producer.delete_data_file(entry)
-                        leaving.discard(local_path(entry.file_path))
-                if leaving:
-                    raise LakeError(f"table {table}: {len(leaving)} files to remove are not in its current snapshot")
-            snapshot_id = producer.snapshot_id
-            try:
-                producer.commit()
-                checksums.record(self.folder(table), lines)
-                transaction.commit_transaction()
-            except (CommitFailedException, ValidationException) as error:
-                raise CommitConflict(
-                    f"Cannot commit to {table}: other writers came first. Run the command again."
-                ) from error
-        return snapshot_id
+        self._queue.warm()

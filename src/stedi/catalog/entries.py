@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stedi import s3
 from stedi.catalog import checksums
-from stedi.catalog.snapshots import data_files, read_table, uri
-from stedi.errors import DamagedFile
+from stedi.catalog.snapshots import DELETED, avro, local_path, manifests, read_table, uri
+from stedi.errors import DamagedFile, LakeError
 from stedi.tables import COLUMNS, DataFile
 
 if TYPE_CHECKING:
@@ -75,15 +75,39 @@ def _unlike(table: str, file: DataFile, found: int | None) -> DamagedFile:
     return DamagedFile(table, name, f"{file.bytes} bytes", "no file" if found is None else f"{found} bytes")
 
 
-def current(table: str, iceberg: Table) -> list[IcebergFile]:
-    """Returns the manifest entries of a table's current files."""
+def leaving(table: str, iceberg: Table, paths: set[str]) -> list[IcebergFile]:
+    """Returns the manifest entries of those of a table's current files that lie at some paths.
+
+    They have the names by which the manifests know them: other programs write `file:/...` for `file:///...`.
+
+    Raises:
+        LakeError: One of them is not in the table's current snapshot.
+    """
+
+    def found(listed: Any) -> tuple[DataFile, str] | None:
+        file = listed["data_file"]
+        path = local_path(file["file_path"])
+        if listed["status"] == DELETED or path not in paths:
+            return None
+        return DataFile(path, int(file["record_count"]), int(file["file_size_in_bytes"])), str(file["file_path"])
+
     # PyIceberg's own reader of manifests takes several times as long
     snapshot = read_table(table, iceberg.metadata_location).current
-    return [entry(table, file) for file in data_files(table, snapshot)]
+    listed = [file for path in manifests(table, snapshot) for file in avro(table, path, found)] if snapshot else []
+    leaves = [entry(table, *file) for file in listed if file]
+    if len(leaves) != len(paths):
+        raise LakeError(f"table {table}: {len(paths) - len(leaves)} files to remove are not in its current snapshot")
+    return leaves
 
 
-def entry(table: str, file: DataFile) -> IcebergFile:
-    """Returns the manifest entry of a file; bounds of text are left out, since they would carry identifiers."""
+def entry(table: str, file: DataFile, location: str = "") -> IcebergFile:
+    """Returns the manifest entry of a file; bounds of text are left out, since they would carry identifiers.
+
+    Args:
+        table: Its table.
+        file: The file.
+        location: Its name, if it is another than this program gives it.
+    """
     from pyiceberg.conversions import to_bytes
     from pyiceberg.manifest import DataFile as IcebergFile
     from pyiceberg.manifest import DataFileContent, FileFormat
@@ -100,7 +124,7 @@ def entry(table: str, file: DataFile) -> IcebergFile:
             lower[place], upper[place] = (to_bytes(DoubleType(), float(bound)) for bound in (least, greatest))
     made = IcebergFile.from_args(
         content=DataFileContent.DATA,
-        file_path=uri(file.path),
+        file_path=location or uri(file.path),
         file_format=FileFormat.PARQUET,
         partition=Record(),
         record_count=file.rows,
