@@ -233,6 +233,13 @@ def test_both_engines_give_the_same_rows(engine: SparkEngine, tmp_path: Path, sq
     assert sorted(map(repr, map(tuple, found))) == sorted(map(repr, expected))
 
 
+@pytest.mark.parametrize("kind", ["bigint", "varchar", "date", "boolean"])
+def test_a_function_is_given_rows_of_any_type_and_may_make_nulls_of_them(engine: SparkEngine, kind: str) -> None:
+    rows = "select a, b, null::varchar as c, b > 1 as d from (values ('x', 1), ('y', 2)) as t (a, b)"
+    engine.derive("made", rows, {"e": kind}, lambda *given: (None,))
+    assert sorted(engine.rows("select * from made")) == [("x", 1, None, False, None), ("y", 2, None, True, None)]
+
+
 # what it writes
 
 
