@@ -7,6 +7,7 @@ as they are, committed as a build would: valid checksums, lineage copied.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,8 @@ def commit(lake: Lake, mutant: Mutant) -> None:
     with DuckDB(memory="200MB", threads=1, temporary=lake.root / "tmp" / "mutant") as engine:
         for name, state in states.items():
             engine.bind(name, catalog.files(state))
-        files = engine.write(table, mutant.sql.format(**IDS), catalog.folder(table) / "data" / "0000000000001-00000000")
+        folder = catalog.folder(table) / "data" / f"0000000000001-{secrets.token_hex(4)}"
+        files = engine.write(table, mutant.sql.format(**IDS), folder)
     properties = {name: value for name, value in current.summary.items() if name.startswith("stedi.")}
     for name, value in (mutant.properties or {}).items():
         properties.pop(name, None)

@@ -28,7 +28,6 @@ from stedi.config import Readings
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed
 from stedi.lake import Lake
-from stedi.privacy import audit
 from stedi.privacy.audit import Proof, prove, published
 from stedi.tables import COLUMNS, DataFile
 
@@ -59,16 +58,8 @@ def people(kept: tuple[Path, Path]) -> Lake:
 
 
 def proof(lake: Lake, now: int = NOW, **options: Any) -> Proof:
-    return prove(
-        lake.catalog,
-        lake.key(),
-        memory="200MB",
-        threads=1,
-        temporary=lake.root / "tmp" / "proof",
-        now=now,
-        policy=policy(lake.config),
-        **options,
-    )
+    with DuckDB(memory="200MB", threads=1, temporary=lake.root / "tmp" / "proof") as engine:
+        return prove(lake.catalog, lake.key(), engine, now=now, policy=policy(lake.config), **options)
 
 
 def findings(found: Proof) -> Findings:
@@ -208,8 +199,7 @@ def test_values_are_searched_whatever_their_column_is(
         engine.rows(f"copy (select {value} as {column}) to '{path}' (format parquet)")
         files = [DataFile(str(path), 1, path.stat().st_size)]
         published.identifying(engine)
-        texts = {name: audit._values(files, name) for name in audit._text_columns(engine, files)}
-        assert published.identifiers(engine, "machine_learning_curated", texts) == rows
+        assert published.identifiers(engine, "machine_learning_curated", files) == rows
 
 
 def test_landings_that_wait_for_a_build_break_nothing(people: Lake, tmp_path: Path) -> None:

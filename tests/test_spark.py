@@ -57,6 +57,27 @@ ALIKE = (
     "select coalesce(a <= 5, false) as c from (values (1), (9), (null)) as t (a)",
     "select count(*) as n from (values (1)) as t (a) having count(*) <> 1",
     "select null::bigint as a, null::varchar as b where false",
+    "select a, count(*) filter (where a is distinct from b or not a is distinct from null) as n from (values (1, 1), "
+    "(1, 2), (null, 1), (null, null)) as t (a, b) group by all",
+    "select epoch_us(instant(a)) is distinct from a * 1000 as d, abs(a - 1000) * -2 as e "
+    "from (values (1), (null)) as t (a)",
+    "select epoch_us(instant(253402300799999)) as a, epoch_us(null::timestamptz) as b",
+    "select k, r.b as b, case when r.has_a then r.a end as a from (select k, max(struct_pack(has_a := a is not null, "
+    "a := coalesce(a, ''), b := b)) as r from (values (1, 'x', 1), (1, 'X', 2), (2, null, 3), (3, 'é', 4), "
+    "(3, 'f', 5), (4, 'a', 6), (4, 'ab', 7), (4, '', 8)) as t (k, a, b) group by k) as s",
+    "select k, bool_or(v) as v, sum(n)::integer as s from (values (1, true, 1), (1, null, 2), (2, null, null), "
+    "(3, false, 4)) as t (k, v, n) group by all having sum(n) <> 7",
+    "select count(distinct n) as n, count(*) as m, count(n) as o from (select number(a) as n from (values ('b'), "
+    "('a'), ('b'), ('B')) as t (a)) as u",
+    "select a, a in (1, b) as i from (values (1, 2), (2, 2), (3, null), (null, 1)) as t (a, b)",
+    "select a from (values ('x'), ('y'), ('z')) as t (a) where a = 'z' or a in (select b from (values ('x')) as u (b))",
+    "select coalesce(t.a, u.b) as c, t.a is null as d from (values (1), (2), (null)) as t (a) full join "
+    "(values (2), (3), (null)) as u (b) on t.a = u.b",
+    "select (select count(*) from (values (1)) as t (a)) as n, (select sum(a) from (values (1)) as t (a)) as s",
+    "select x, y, count(*) as n from (values (0.0::double, 1), (-0.0::double, 1), ('nan'::double, 1), "
+    "('nan'::double, 1)) as t (x, y) group by all",
+    "select sum(a) filter (where a > 9) as s, coalesce(sum(a) filter (where a > 9), 0) as c from (values (1)) as t (a)",
+    "select a, l, p from (select 1 as a, 1 as l, null as p union all select 2, 0, 'b') as t",
 )
 """Constructs whose translations have been wrong somewhere, or could be."""
 
@@ -211,6 +232,13 @@ def test_both_engines_give_the_same_rows(engine: SparkEngine, tmp_path: Path, sq
         expected = other.rows(sql)
     found = engine.rows(sql)
     assert sorted(map(repr, map(tuple, found))) == sorted(map(repr, expected))
+
+
+@pytest.mark.parametrize("kind", ["bigint", "varchar", "date", "boolean"])
+def test_a_function_is_given_rows_of_any_type_and_may_make_nulls_of_them(engine: SparkEngine, kind: str) -> None:
+    rows = "select a, b, null::varchar as c, b > 1 as d from (values ('x', 1), ('y', 2)) as t (a, b)"
+    engine.derive("made", rows, {"e": kind}, lambda *given: (None,))
+    assert sorted(engine.rows("select * from made")) == [("x", 1, None, False, None), ("y", 2, None, True, None)]
 
 
 # what it writes

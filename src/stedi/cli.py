@@ -132,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("audit", upkeep.audit, "proves the rules of consent over the tables, and that files are as written")
     sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
     sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
-    engine(sub, "with --files: who reads them, this machine (default) or Spark's executors")
+    engine(sub, "who proves and, with --files, reads files: this machine (default), or Spark's executors")
 
     sub = command("key", upkeep.key, "shows which pseudonym key the lake has, or gives it another")
     sub.add_argument(

@@ -442,18 +442,20 @@ class Lake:
         workers = self._workers(engine) if files else None
         return audit(self.catalog, files=files, threads=self.config.threads, progress=progress, workers=workers)
 
-    def prove(self, *, progress: Progress = lambda what, share: None) -> Proof:
+    def prove(self, *, engine: Name = "duckdb", progress: Progress = lambda what, share: None) -> Proof:
         """Proves the rules of consent over the published tables, independently of how they were built.
 
         Each table is judged by the landed records, the clock and the policy that it was built from: landings that wait
         for a build break nothing. Changes nothing.
 
         Args:
+            engine: With `spark` its executors do the work; only counts come to this machine.
             progress: Told what is looked at and the share of it that is done.
 
         Returns:
             How often each rule is broken, in each table, and where every record went.
         """
+        from stedi.engines import opened
         from stedi.privacy import audit
 
         key = self.key()
@@ -461,19 +463,18 @@ class Lake:
         handover.refuse_other(self.root, self.config.key_fingerprint)
         temporary = durable.scratch(self.root) / f"audit-{secrets.token_hex(8)}"
         try:
-            return audit.prove(
-                self.catalog,
-                key,
-                memory=self.config.engine_memory,
-                threads=self.config.threads,
-                temporary=temporary,
-                now=int(datetime.now(UTC).timestamp() * 1000),
-                policy=building.policy(self.config),
-                states=states,
-                pending=pending,
-                besides=self._further_claimants(key),
-                progress=progress,
-            )
+            with opened(engine, self.config, self.root, temporary) as session:
+                return audit.prove(
+                    self.catalog,
+                    key,
+                    session,
+                    now=int(datetime.now(UTC).timestamp() * 1000),
+                    policy=building.policy(self.config),
+                    states=states,
+                    pending=pending,
+                    besides=self._further_claimants(key),
+                    progress=progress,
+                )
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -260,18 +260,17 @@ class _Run:
         for name, snapshot_id in staged.items():
             states[name] = _at(states[name], snapshot_id)
         config = self._config
-        proof = audit.prove(
-            self._catalog,
-            self._new,
-            memory=config.engine_memory,
-            threads=config.threads,
-            temporary=temporary,
-            now=int(time.time() * 1000),
-            policy=policy,
-            states=states,
-            besides=besides,
-            progress=progress,
-        )
+        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+            proof = audit.prove(
+                self._catalog,
+                self._new,
+                engine,
+                now=int(time.time() * 1000),
+                policy=policy,
+                states=states,
+                besides=besides,
+                progress=progress,
+            )
         broken = [f"{check.name} of {check.table}" for check in proof.checks if check.violations]
         if broken:
             raise AuditFailed(

@@ -26,7 +26,8 @@ def audit(options: argparse.Namespace) -> int:
     progress = terminal.Progress()
     checks = lake.audit(files=options.files, engine=options.engine, progress=progress)
     # of damaged files nothing can be proved
-    proof = None if any(check.violations for check in checks) else lake.prove(progress=progress)
+    broken = any(check.violations for check in checks)
+    proof = None if broken else lake.prove(engine=options.engine, progress=progress)
     risk = lake.risk() if proof and options.risk else None
     progress.close()
     checks += proof.checks if proof else ()

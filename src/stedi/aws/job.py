@@ -139,7 +139,7 @@ def _build(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> boo
 def _audit(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> bool:
     checks = lake.audit(progress=_progress())
     if not any(check.violations for check in checks):
-        checks += lake.prove(progress=_progress()).checks
+        checks += lake.prove(engine=_engine(options), progress=_progress()).checks
     done["checks"] = len(checks)
     done["violations"] = sum(check.violations for check in checks)
     return not done["violations"]

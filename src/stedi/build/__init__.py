@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,7 +26,7 @@ from stedi.build.session import Session
 from stedi.build.staging import Progress, Run, Staged, recalled, rows
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
-from stedi.engines import Engine, Name
+from stedi.engines import Name, opened
 from stedi.engines.duckdb import DuckDB
 from stedi.privacy import classes
 from stedi.privacy.pseudonyms import Key
@@ -165,7 +164,7 @@ def build(
     _check_sql(graph, before)
     run = f"{now:013d}-{secrets.token_hex(4)}"
     temporary = durable.scratch(root) / run
-    work = Run(catalog, config, key, graph, before, run, now, partial(_opened, engine, config, root, temporary))
+    work = Run(catalog, config, key, graph, before, run, now, partial(opened, engine, config, root, temporary))
     try:
         # PyIceberg takes a second to import; DuckDB, and Spark's start, leave the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
@@ -183,15 +182,6 @@ def build(
         shutil.rmtree(temporary, ignore_errors=True)
     done = tuple(work.staged[step.table].step if step.table in work.staged else _untouched(step) for step in steps)
     return _result(run, done, work.staged, catalog.tables())
-
-
-def _opened(name: Name, config: Config, root: Path, temporary: Path) -> AbstractContextManager[Engine]:
-    """Returns an engine for one build."""
-    if name == "spark":
-        from stedi.engines.spark import SparkEngine
-
-        return SparkEngine(temporary, lake=root)
-    return DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary)
 
 
 def _check_sql(graph: Graph, before: Mapping[str, TableState]) -> None:

@@ -7,9 +7,11 @@ data that outgrow one machine. SELECTs are in the lake's dialect, DuckDB's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from stedi.config import Config
 from stedi.errors import LakeError
 from stedi.tables import COLUMNS, DataFile
 
@@ -18,7 +20,7 @@ Name = Literal["duckdb", "spark"]
 
 
 class Engine(Protocol):
-    """What a build asks of an engine."""
+    """What a build and the proof of consent ask of an engine."""
 
     @property
     def at_once(self) -> int | None:
@@ -38,6 +40,12 @@ class Engine(Protocol):
 
     def derive(self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]) -> None:
         """Keeps a SELECT's rows with what a function makes of each beside it."""
+
+    def texts(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
+        """Gives a name to the texts in files: `field`, `value`, and `n`, how often; columns are the files' own.
+
+        A column that no table knows is read, too. Values that match the pattern `but` as a whole are left out.
+        """
 
     def holding(self, files: Iterable[DataFile], column: str, values: str, *, table: str) -> tuple[DataFile, ...]:
         """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
@@ -70,6 +78,24 @@ class Gathering(Protocol):
         function: Callable[[Iterator[tuple[Any, ...]]], Iterable[tuple[Any, ...]]],
     ) -> None:
         """Keeps what a function makes of rows where they are; those alike in a column come to the same call."""
+
+
+def opened(name: Name, config: Config, root: Path, temporary: Path) -> AbstractContextManager[Engine]:
+    """Returns a session of an engine, to be used once.
+
+    Args:
+        name: The engine.
+        config: The lake's settings.
+        root: The lake's folder.
+        temporary: Folder for what lasts as long as the session; made when needed, and on this machine.
+    """
+    if name == "spark":
+        from stedi.engines.spark import SparkEngine
+
+        return SparkEngine(temporary, lake=root, memory=config.engine_memory)
+    from stedi.engines.duckdb import DuckDB
+
+    return DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary)
 
 
 def refuse_other_columns(table: str, found: Mapping[str, str], types: Mapping[str, str]) -> None:

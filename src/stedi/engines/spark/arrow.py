@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 Rows = Callable[[Iterator[tuple[Any, ...]]], Iterable[tuple[Any, ...]]]
 """Makes rows of the rows of a partition; it runs where they are, in a process of its own."""
 _BATCH = 1 << 14
+_ARROW = {"bigint": "int64", "int": "int32", "boolean": "bool", "date": "date32"}
+"""Arrow's names for Spark's types, where they differ."""
 
 
 def mapped(frame: DataFrame, function: Rows, schema: str) -> DataFrame:
@@ -23,15 +25,15 @@ def mapped(frame: DataFrame, function: Rows, schema: str) -> DataFrame:
         function: Called once a partition; it, and what it holds, can be pickled.
         schema: Names and Spark types of what it yields, such as `a string, b bigint`.
     """
-    names = [column.split()[0] for column in schema.split(", ")]
-    return _map_in_arrow(frame, _Batches(function, tuple(names)), schema)
+    columns = tuple((name, kind) for name, kind in (column.split() for column in schema.split(", ")))
+    return _map_in_arrow(frame, _Batches(function, columns), schema)
 
 
 class _Batches:
     """A function of rows, as one of Arrow's batches."""
 
-    def __init__(self, function: Rows, names: tuple[str, ...]) -> None:
-        self._function, self._names = function, names
+    def __init__(self, function: Rows, columns: tuple[tuple[str, str], ...]) -> None:
+        self._function, self._columns = function, columns
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
         rows = (row for batch in batches for row in zip(*(c.to_pylist() for c in batch.columns), strict=True))
@@ -47,7 +49,10 @@ class _Batches:
     def _batch(self, rows: list[tuple[Any, ...]]) -> Any:
         import pyarrow as pa
 
-        return pa.RecordBatch.from_arrays([pa.array(column) for column in zip(*rows, strict=True)], list(self._names))
+        # what Arrow makes of them by itself Spark does not read everywhere: an int would have eight bytes
+        types = {name: pa.type_for_alias(_ARROW.get(kind, kind)) for name, kind in self._columns}
+        values = zip(zip(*rows, strict=True), types.values(), strict=True)
+        return pa.RecordBatch.from_arrays([pa.array(column, kind) for column, kind in values], list(types))
 
 
 def _map_in_arrow(frame: DataFrame, function: Callable[[Iterator[Any]], Iterator[Any]], schema: str) -> DataFrame:

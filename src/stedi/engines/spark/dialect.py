@@ -19,18 +19,20 @@ CONSTRUCTS = frozenset(
         *("Select", "From", "Join", "Where", "Group", "Having", "Qualify", "Order", "Ordered", "Limit", "Distinct"),
         *("With", "CTE", "Subquery", "Table", "TableAlias", "Alias", "Column", "Identifier", "Star", "Paren", "Tuple"),
         *("Union", "Except", "Values"),
-        *("And", "Or", "Not", "EQ", "NEQ", "GT", "GTE", "LT", "LTE", "Between", "In", "Is", "Add", "Neg"),
+        *("And", "Or", "Not", "EQ", "NEQ", "GT", "GTE", "LT", "LTE", "Between", "In", "Is", "NullSafeNEQ"),
+        *("Add", "Sub", "Mul", "Neg", "Abs", "Struct", "PropertyEQ"),
         *("Literal", "Boolean", "Null", "DataType", "Cast", "TryCast", "Case", "If", "Coalesce"),
-        *("Count", "Min", "Max", "Filter", "Window", "RowNumber"),
+        *("Count", "Min", "Max", "Sum", "LogicalOr", "Filter", "Window", "RowNumber"),
         *("RegexpLike", "UnixToTime", "Anonymous"),
     }
 )
 """Names of SQLGlot's classes."""
-FUNCTIONS = {"instant": "timestamp_millis", "hash": "named_struct"}
+FUNCTIONS = {"instant": "timestamp_millis", "epoch_us": "unix_micros", "hash": "named_struct", "number": ""}
 """Functions that SQLGlot knows nothing of, and Spark's for them.
 
 `instant` makes a timestamp of epoch milliseconds. `hash` stands where only equality counts: of many more rows than
-one machine has, 64 bits are not enough, and the values themselves are exact.
+one machine has, 64 bits are not enough, and the values themselves are exact. `number` gives each value of a relation,
+none of them null, a number that tells which are equal: the value itself does, and counting takes all to one machine.
 """
 _TYPES = frozenset({"BIGINT", "VARCHAR", "TEXT", "DOUBLE", "DATE", "TIMESTAMPTZ", "BOOLEAN", "INT"})
 
@@ -146,6 +148,8 @@ def _replaced(node: exp.Expr) -> exp.Expr:
 
     if isinstance(node, exp.Anonymous):
         name, arguments = FUNCTIONS[str(node.this).lower()], [_within(argument) for argument in node.expressions]
+        if not name:
+            return arguments[0]
         if name == "named_struct":  # by place: what is compared need not be called alike
             places = (exp.Literal.string(f"_{place}") for place in range(len(arguments)))
             arguments = [part for pair in zip(places, arguments, strict=True) for part in pair]

@@ -9,9 +9,10 @@ pseudonyms at most.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from stedi import durable, s3
 from stedi.catalog import checksums, pins
 from stedi.catalog.snapshots import local_path
 from stedi.engines import refuse_other_columns
+from stedi.engines.duckdb import DuckDB
 from stedi.engines.spark.arrow import Rows, mapped
 from stedi.engines.spark.dialect import in_parts, reads, to_spark
 from stedi.engines.spark.session import file_settings, session
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 _PINS = "pins"
 """The catalog, of one session, of what is pinned and of what is written."""
-_NAMES = {"varchar": "string", "bigint": "bigint"}
+_NAMES = {"varchar": "string", "bigint": "bigint", "boolean": "boolean", "date": "date"}
 """Spark's names for types of the lake's dialect."""
 _ROWS = 1_000_000
 """Rows of a file of a large table, about."""
@@ -44,19 +46,27 @@ _LEAST = 122_880
 
 
 class SparkEngine:
-    """One session of Spark for a build.
+    """One session of Spark for a build or a proof.
 
     Args:
         temporary: Folder for what lasts as long as the session; made when needed, and on this machine.
         spark: The session to use, by default one of the running Spark or of one that is started.
         lake: The lake's folder, or its prefix in S3, which says how Spark reaches its files.
+        memory: What a task may take that reads files by itself.
     """
 
     at_once: int | None = None
 
-    def __init__(self, temporary: Path, spark: SparkSession | None = None, lake: Path | None = None) -> None:
+    def __init__(
+        self,
+        temporary: Path,
+        spark: SparkSession | None = None,
+        lake: Path | None = None,
+        *,
+        memory: str = "600MB",
+    ) -> None:
         self.spark = spark or session(master="local[*]", with_s3=lake is not None and s3.is_remote(lake))
-        self._pins = temporary / _PINS
+        self._pins, self._memory = temporary / _PINS, memory
         self._made = 0
         self._bound: dict[str, tuple[str, tuple[DataFile, ...]]] = {}
         settings = {
@@ -140,6 +150,24 @@ class SparkEngine:
         with _failures():
             made = mapped(self._frame(sql).repartition(by), function, schema)
         self._keep(view, made)
+
+    def texts(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
+        """Gives a name to the texts in files: `field`, `value`, and `n`, how often in a file; columns are its own.
+
+        Executors read the files as DuckDB does, whatever columns they have; nothing of them comes here.
+
+        Args:
+            view: The name; it is computed when it is read.
+            files: The files.
+            but: A pattern; values that match it as a whole are left out.
+        """
+        paths = [(file.path,) for file in files]
+        with _failures():
+            tasks = self.spark.sparkContext.parallelize(paths, max(1, len(paths)))
+            frame = self.spark.createDataFrame(tasks, "path string")
+            made = mapped(frame, _Texts(self._memory, but), "field string, value string, n bigint")
+            made.createOrReplaceTempView(view)
+        self._bound.pop(view, None)
 
     def holding(self, files: Iterable[DataFile], column: str, values: str, *, table: str) -> tuple[DataFile, ...]:
         """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
@@ -260,6 +288,27 @@ class _Beside:
 
     def __call__(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         return ((*row, *self._function(*row)) for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The texts in some files."""
+
+    memory: str
+    but: str
+
+    def __call__(self, paths: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        try:
+            with (
+                tempfile.TemporaryDirectory(prefix="stedi-") as scratch,
+                DuckDB(memory=self.memory, threads=1, temporary=Path(scratch, "spill")) as engine,
+            ):
+                for (path,) in paths:
+                    engine.texts("texts", [DataFile(path, 0, 0)], but=self.but)
+                    yield from engine.stream("select field, value, n from texts")
+        except LakeError as error:
+            # its cause can hold a value, and executors log what ends a task
+            raise LakeError(str(error)) from None
 
 
 def _synced(files: tuple[DataFile, ...], folder: Path) -> tuple[DataFile, ...]:

@@ -1,7 +1,8 @@
 """The proof: every rule of consent, over the published lake, worked out a second time.
 
 Nothing here is shared with the code and the SQL that built the tables: landed records go in, counts of violations
-come out. A session of the engine holds what does not fit on disk, within the memory of the settings.
+come out. Either engine runs it; on one machine it stays within the memory of the settings, on many the rows stay
+where they are.
 
 `bases` says from when each table is; `landed` what the landed records say; `published` what is wrong with the tables;
 `accounts` where every record went.
@@ -9,28 +10,26 @@ come out. A session of the engine holds what does not fit on disk, within the me
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from stedi.audit import Check
 from stedi.catalog import Catalog, TableState
-from stedi.engines.duckdb import DuckDB, path_literal, quoted
+from stedi.engines import Engine
 from stedi.privacy.audit import accounts, bases, landed, published
 from stedi.privacy.audit.accounts import Account
 from stedi.privacy.audit.bases import BELOW, FEEDS, Base
 from stedi.privacy.audit.landed import Claimants
 from stedi.privacy.pseudonyms import Key
-from stedi.tables import ZONES, DataFile
+from stedi.tables import ZONES
 
 __all__ = ["Account", "Claimants", "Progress", "Proof", "prove"]
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
 
-_PLAIN = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL|BOOLEAN|DATE|TIME|INTERVAL)(?![A-Z]*\[)")
-"""Types whose values are no text and hold none."""
+_OF_STEPS = {"step_trainer_trusted", "machine_learning_curated"}
+"""Tables that are judged by the step trainer's readings, too."""
 _READINGS = tuple(name for name in BELOW if name not in published.CUSTOMERS)
 
 
@@ -52,10 +51,8 @@ class Proof:
 def prove(
     catalog: Catalog,
     key: Key,
+    engine: Engine,
     *,
-    memory: str,
-    threads: int,
-    temporary: Path,
     now: int,
     policy: str,
     states: Mapping[str, TableState] | None = None,
@@ -68,9 +65,7 @@ def prove(
     Args:
         catalog: The lake's tables.
         key: The lake's pseudonym key.
-        memory: What the engine may take, such as `600MB`.
-        threads: Threads to use.
-        temporary: Folder for what does not fit.
+        engine: A session without any table yet.
         now: The clock, epoch milliseconds; it only says which tables are due.
         policy: The policy of the settings, as builds record it.
         states: The tables, by default as they are published now.
@@ -79,25 +74,24 @@ def prove(
         progress: Told what is being looked at and the share of it that is done.
     """
     states = states or catalog.tables()
-    with DuckDB(memory=memory, threads=threads, temporary=temporary) as engine:
-        work = _Work(catalog, key, states, engine, besides)
-        progress("prove landing", 0.0)
-        counts = {("watermarks", name): bases.watermarks(states, name) for name in BELOW}
-        ledger = work.ledger(counts, pending)
-        ready = [name for name in BELOW if bases.built(states[name])]
-        found: tuple[Account, ...] = ()
-        if ready:
-            of_each = {name: bases.base(states, name) for name in ready}
-            last = bases.newest(states, of_each)
-            judged, found = work.judge(last, ready, progress)
-            odd = {name for (_, name), violations in judged.items() if violations}
-            for name in sorted(odd, key=BELOW.index):
-                # a build that died while it was publishing leaves a table that is right by what it was built from
-                if of_each[name] != last:
-                    own, mine = work.judge(of_each[name], ready, progress)
-                    judged.update({check: n for check, n in own.items() if check[1] == name})
-                    found = tuple(next(m for m in mine if m.table == a.table) if a.table == name else a for a in found)
-            counts.update(judged)
+    work = _Work(catalog, key, states, engine, besides)
+    progress("prove landing", 0.0)
+    counts = {("watermarks", name): bases.watermarks(states, name) for name in BELOW}
+    ledger = work.ledger(counts, pending)
+    ready = [name for name in BELOW if bases.built(states[name])]
+    found: tuple[Account, ...] = ()
+    if ready:
+        of_each = {name: bases.base(states, name) for name in ready}
+        last = bases.newest(states, of_each)
+        judged, found = work.judge(last, ready, progress)
+        odd = {name for (_, name), violations in judged.items() if violations}
+        for name in sorted(odd, key=BELOW.index):
+            # a build that died while it was publishing leaves a table that is right by what it was built from
+            if of_each[name] != last:
+                own, mine = work.judge(of_each[name], [name], progress)
+                judged.update(own)
+                found = tuple(next(m for m in mine if m.table == a.table) if a.table == name else a for a in found)
+        counts.update(judged)
     order = list(ZONES)
     checks = tuple(
         Check(check, name, rows=rows)
@@ -110,7 +104,7 @@ class _Work:
     """One proof: a session over pinned tables."""
 
     def __init__(
-        self, catalog: Catalog, key: Key, states: Mapping[str, TableState], engine: DuckDB, besides: Claimants
+        self, catalog: Catalog, key: Key, states: Mapping[str, TableState], engine: Engine, besides: Claimants
     ) -> None:
         self._catalog, self._key, self._states, self._engine = catalog, key, states, engine
         self._besides = besides
@@ -127,7 +121,7 @@ class _Work:
         return account
 
     def judge(
-        self, base: Base, tables: Iterable[str], progress: Progress
+        self, base: Base, tables: Sequence[str], progress: Progress
     ) -> tuple[dict[tuple[str, str], int], tuple[Account, ...]]:
         """Counts what breaks the rules in some tables, and accounts for their rows, by one base."""
         engine = self._engine
@@ -144,20 +138,22 @@ class _Work:
         published.identifying(engine)
         progress("prove accelerometer readings", 0.1)
         landed.motions(engine, base)
-        progress("prove step trainer readings", 0.4)
-        landed.steps(engine, base, self._besides)
+        if with_steps := not _OF_STEPS.isdisjoint(tables):
+            progress("prove step trainer readings", 0.4)
+            landed.steps(engine, base, self._besides)
         counts: dict[tuple[str, str], int] = {}
         for name in tables:
             progress(f"prove {name}", 0.6 + 0.08 * BELOW.index(name))
             of_table = published.people(engine, name) | work[name]()
             if name in _READINGS:
-                of_table["identifiers"] = published.identifiers(engine, name, self._texts(name))
+                of_table["identifiers"] = published.identifiers(engine, name, self._catalog.files(self._states[name]))
             if name == "customers_trusted":
                 of_table["pseudonyms"] += published.keys(engine)
             counts.update({(check, name): rows for check, rows in of_table.items()})
-        made = (*accounts.customers(engine), accounts.motions(engine), accounts.steps(engine))
-        every = (*made, accounts.training(engine)) if "machine_learning_curated" in tables else made
-        wanted = sorted((a for a in every if a.table in tables), key=lambda a: BELOW.index(a.table))
+        made = [*accounts.customers(engine), accounts.motions(engine)]
+        made += [accounts.steps(engine)] if with_steps else []
+        made += [accounts.training(engine)] if "machine_learning_curated" in tables else []
+        wanted = sorted((a for a in made if a.table in tables), key=lambda a: BELOW.index(a.table))
         for account in wanted:
             # rows that break another rule leave an account open, too, and are counted there
             if not any(rows for (_, table), rows in counts.items() if table == account.table):
@@ -170,24 +166,3 @@ class _Work:
             self._engine.bind(name, self._catalog.files(self._states[name], snapshot) if snapshot else ())
         for name in BELOW:
             self._engine.bind(name, self._catalog.files(self._states[name]))
-
-    def _texts(self, name: str) -> dict[str, str]:
-        """Returns a relation of the values of each column of text that a table's files have, known or not."""
-        files = self._catalog.files(self._states[name])
-        return {column: _values(files, column) for column in _text_columns(self._engine, files)}
-
-
-def _text_columns(engine: DuckDB, files: Iterable[DataFile]) -> list[str]:
-    paths = ", ".join(path_literal(file.path) for file in files)
-    if not paths:
-        return []
-    read = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = true)"
-    return [name for name, kind, *_ in engine.rows(f"describe select * from {read}") if not _PLAIN.match(kind)]
-
-
-def _values(files: Iterable[DataFile], column: str) -> str:
-    paths = ", ".join(path_literal(file.path) for file in files)
-    read = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = true)"
-    return (
-        f"select {quoted(column)}::varchar as value, count(*) as n from {read} where value is not null group by value"
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stedi.engines.duckdb import DuckDB
+from stedi.engines import Engine
 from stedi.privacy.audit.bases import FEEDS
 
 
@@ -32,7 +32,7 @@ class Account:
         return abs(sum(count for _, count in parts) - rows)
 
 
-def files(engine: DuckDB) -> tuple[Account, dict[str, int]]:
+def files(engine: Engine) -> tuple[Account, dict[str, int]]:
     """Compares the ledger with the rows of landing and quarantine, file by file.
 
     Returns:
@@ -52,12 +52,13 @@ def files(engine: DuckDB) -> tuple[Account, dict[str, int]]:
     )
     violations = {"landed_files": int(wrong)}
     # a content has one feed; what no file brought has none in the ledger
-    fed = "(select sha256, arg_max(feed, seen) as feed from landed_files group by sha256)"
+    fed = "(select sha256, max(feed) as feed from landed_files group by sha256)"
     tables = {"customer": FEEDS[0], "accelerometer": FEEDS[1], "step_trainer": FEEDS[2]}
     case = " ".join(f"when '{feed}' then '{table}'" for feed, table in tables.items())
     for table, off in engine.rows(
         f"select coalesce(r.feed, case f.feed {case} end) as feed, sum(abs(coalesce(r.n, 0) - coalesce(l.accepted, 0)))"
-        f" from ledger as l join {fed} as f using (sha256) full join rows_landed as r on l.sha256 = r.sha256 group by 1"
+        f" from ledger as l join {fed} as f on l.sha256 = f.sha256 full join rows_landed as r on l.sha256 = r.sha256 "
+        "group by 1"
     ):
         violations[table] = int(off)
     [(off,)] = engine.rows(
@@ -75,11 +76,11 @@ def files(engine: DuckDB) -> tuple[Account, dict[str, int]]:
     return Account("landed_files", lines), violations
 
 
-def customers(engine: DuckDB) -> tuple[Account, Account]:
+def customers(engine: Engine) -> tuple[Account, Account]:
     """Returns the accounts of the two customers tables."""
     [(records, people, consenting, curated)] = engine.rows(
-        "select coalesce(sum(records), 0), count(*), count(*) filter (where consents), "
-        "count(*) filter (where consents and person in (select person from curated)) from current"
+        "select coalesce(sum(c.records), 0), count(*), count(*) filter (where c.consents), count(r.person) filter "
+        "(where c.consents) from current as c left join curated as r on c.person = r.person"
     )
     records = int(records)
     return (
@@ -103,13 +104,13 @@ def customers(engine: DuckDB) -> tuple[Account, Account]:
     )
 
 
-def motions(engine: DuckDB) -> Account:
+def motions(engine: Engine) -> Account:
     """Returns the account of `accelerometer_trusted`."""
     [(landed, strangers, refused)] = engine.rows(
         "select coalesce(sum(n), 0), coalesce(sum(n) filter (where not k.customer), 0), "
         "coalesce(sum(n) filter (where k.customer and not k.consents), 0) "
         'from (select "user" as address, count(*) as n from accelerometer_landing group by 1) as a '
-        "join persons as p using (address) join known as k on p.person = k.person"
+        "join persons as p on a.address = p.address join known as k on p.person = k.person"
     )
     [(early, again, found)] = engine.rows(
         "select coalesce(sum(landed) filter (where not in_time), 0), "
@@ -128,7 +129,7 @@ def motions(engine: DuckDB) -> Account:
     )
 
 
-def steps(engine: DuckDB) -> Account:
+def steps(engine: Engine) -> Account:
     """Returns the account of `step_trainer_trusted`."""
     kinds = dict(
         engine.rows(
@@ -154,11 +155,12 @@ def steps(engine: DuckDB) -> Account:
     )
 
 
-def training(engine: DuckDB) -> Account:
+def training(engine: Engine) -> Account:
     """Returns the account of `machine_learning_curated`."""
-    [(due, partnered)] = engine.rows(
-        "select count(*), count(*) filter (where (owner, moment) in (select person, moment from motions "
-        "where in_time and landed > 0)) from steps where due"
+    [(due,)] = engine.rows("select count(*) from steps where due")
+    [(partnered,)] = engine.rows(
+        "select count(*) from steps where due and "
+        "(owner, moment) in (select person, moment from motions where in_time and landed > 0)"
     )
     found = _found(engine, "machine_learning_curated", "consents")
     [(wanted,)] = engine.rows(f"select {found} + coalesce(sum(wanted - found), 0) from unequal")
@@ -173,6 +175,8 @@ def training(engine: DuckDB) -> Account:
     )
 
 
-def _found(engine: DuckDB, name: str, which: str) -> int:
-    [(rows,)] = engine.rows(f"select count(*) from {name} join known using (customer_id) where {which}")
+def _found(engine: Engine, name: str, which: str) -> int:
+    [(rows,)] = engine.rows(
+        f"select count(*) from {name} as t join known as k on t.customer_id = k.customer_id where {which}"
+    )
     return int(rows)

@@ -1,7 +1,8 @@
 """What the landed records say: who is one customer, who agrees, who owns which reading. Rules 1 to 6, read anew.
 
 Everything is worked out from the three landing tables by queries of this module's own. Moments are microseconds of
-the epoch, so that a row which is off by less than a millisecond is seen; a person is a number of this session.
+the epoch, so that a row which is off by less than a millisecond is seen; a person is what stands for them in this
+session. Functions and what they hold may be called on other machines.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 
-from stedi.engines.duckdb import DuckDB
+from stedi.engines import Engine
 from stedi.privacy.audit.bases import Base
 from stedi.privacy.pseudonyms import Key
 
@@ -48,7 +50,7 @@ def born(text: str) -> date | None:
         return None
 
 
-def customers(engine: DuckDB, key: Key, base: Base) -> None:
+def customers(engine: Engine, key: Key, base: Base) -> None:
     """Works out rules 1 to 3 over the bound landing tables.
 
     Gives `persons` (address, person, customer_id), `known` (person, customer_id, consents, since: one row each whom an
@@ -58,14 +60,14 @@ def customers(engine: DuckDB, key: Key, base: Base) -> None:
         "addresses",
         'select email as address from customers_landing union select "user" from accelerometer_landing',
         {"normal": "varchar", "customer_id": "varchar"},
-        lambda address: (normal(address), key.customer_id(address)),
+        _Meant(key),
     )
-    engine.keep("persons", "select address, customer_id, dense_rank() over (order by normal) as person from addresses")
+    engine.keep("persons", "select address, customer_id, number(normal) as person from addresses")
     engine.derive(
         "birthdays",
         "select distinct birthDay as text from customers_landing where birthDay is not null",
         {"born": "date"},
-        lambda text: (born(text),),
+        _born,
     )
     agrees = f"coalesce(c.shareWithResearchAsOfDate between 1 and {base.started}, false)"
     rank = ", ".join(
@@ -84,17 +86,17 @@ def customers(engine: DuckDB, key: Key, base: Base) -> None:
         "current",
         f"select k.person, p.customer_id, k.records, not r.refuses as consents, r.updated as lastUpdateDate, {shown}, "
         "b.born as birthDay from ranked as k join (select distinct person, customer_id from persons) as p "
-        "using (person) left join birthdays as b on case when r.has_birthDay then r.birthDay end = b.text",
+        "on k.person = p.person left join birthdays as b on case when r.has_birthDay then r.birthDay end = b.text",
     )
     engine.keep(
         "known",
         "select p.person, p.customer_id, coalesce(c.consents, false) as consents, c.person is not null as customer, "
         "c.shareWithResearchAsOfDate * 1000 as since from (select distinct person, customer_id from persons) as p "
-        "left join current as c using (person)",
+        "left join current as c on p.person = c.person",
     )
 
 
-def motions(engine: DuckDB, base: Base) -> None:
+def motions(engine: Engine, base: Base) -> None:
     """Sets the accelerometer readings of consenting customers, landed and trusted, side by side.
 
     Gives `motions` (person, moment, x, y, z, in_time: rule 4; landed, found: how often each is there) and `curated`,
@@ -116,7 +118,7 @@ def motions(engine: DuckDB, base: Base) -> None:
     engine.keep("curated", "select distinct person from motions where in_time and landed > 0")
 
 
-def steps(engine: DuckDB, base: Base, besides: Claimants) -> None:
+def steps(engine: Engine, base: Base, besides: Claimants) -> None:
     """Sets the step trainer readings, landed and trusted, side by side, and says whose each is (rule 6).
 
     Gives `steps`: serial, moment, distance; landed, found: how often each is there; low, high: the least and greatest
@@ -128,9 +130,9 @@ def steps(engine: DuckDB, base: Base, besides: Claimants) -> None:
         "select serialNumber from customers_landing where serialNumber is not null union select serialNumber from "
         "step_trainer_landing union select serialNumber from step_trainer_trusted where serialNumber is not null",
         {"besides": "bigint"},
-        lambda serial: (besides(serial),),
+        _Besides(besides),
     )
-    engine.keep("devices", "select serialNumber, besides, row_number() over () as serial from serials")
+    engine.keep("devices", "select serialNumber, besides, number(serialNumber) as serial from serials")
     engine.keep(
         "claims",
         "select distinct d.serial, p.person from customers_landing as c join persons as p on c.email = p.address "
@@ -138,38 +140,64 @@ def steps(engine: DuckDB, base: Base, besides: Claimants) -> None:
     )
     engine.keep(
         "claimed",
-        "select d.serial, count(c.person) + any_value(d.besides) as claimants, "
-        "case when count(c.person) = 1 and any_value(d.besides) = 0 then min(c.person) end as sole "
-        "from devices as d left join claims as c using (serial) group by d.serial",
+        "select d.serial, count(c.person) + max(d.besides) as claimants, "
+        "case when count(c.person) = 1 and max(d.besides) = 0 then min(c.person) end as sole "
+        "from devices as d left join claims as c on d.serial = c.serial group by d.serial",
     )
     engine.keep(
         "delivered",
         "select serial, moment, distance, sum(l)::integer as landed, sum(f)::integer as found, min(person) as low, "
         "max(person) as high from (select d.serial, s.sensorReadingTime * 1000 as moment, s.distanceFromObject as "
         "distance, 1 as l, 0 as f, null as person from step_trainer_landing as s "
-        "join devices as d using (serialNumber) "
+        "join devices as d on s.serialNumber = d.serialNumber "
         "union all select d.serial, epoch_us(t.sensorReadingTime), t.distanceFromObject, 0, 1, k.person "
-        "from step_trainer_trusted as t join devices as d using (serialNumber) "
+        "from step_trainer_trusted as t join devices as d on t.serialNumber = d.serialNumber "
         "join known as k on t.customer_id = k.customer_id and k.consents "
         "where t.sensorReadingTime is not null and t.distanceFromObject is not null) group by all",
     )
     # whose motion it was does not depend on consent
     engine.keep(
         "moved",
-        "select r.serial, r.moment, count(*) as movers, min(m.person) as mover from (select distinct serial, moment "
-        "from delivered join claimed using (serial) where claimants > 1) as r join claims as c using (serial) "
+        "select r.serial, r.moment, count(*) as movers, min(m.person) as mover from (select distinct d.serial, "
+        "d.moment from delivered as d join claimed as c on d.serial = c.serial where c.claimants > 1) as r "
+        "join claims as c on r.serial = c.serial "
         'join (select distinct p.person, a."timestamp" * 1000 as moment from accelerometer_landing as a '
-        'join persons as p on a."user" = p.address where p.person in '
-        "(select person from claims join claimed using (serial) where claimants > 1)) as m "
+        'join persons as p on a."user" = p.address where p.person in (select s.person from claims as s '
+        "join claimed as d on s.serial = d.serial where d.claimants > 1)) as m "
         "on c.person = m.person and r.moment = m.moment group by r.serial, r.moment",
     )
     engine.keep(
         "steps",
         "select s.*, s.curated and s.in_time and s.landed > 0 as due from (select d.*, c.claimants, "
         "coalesce(m.movers, 0) as movers, coalesce(k.consents, false) as consents, k.person as owner, "
-        "coalesce(k.consents and k.person in (select person from curated), false) as curated, "
+        "coalesce(k.consents and k.curated, false) as curated, "
         f"coalesce(d.moment >= k.since, false) or not {base.since_consent} as in_time "
-        "from delivered as d join claimed as c using (serial) left join moved as m using (serial, moment) "
-        "left join known as k on k.person = case when c.claimants > 1 then case when m.movers = 1 then m.mover end "
-        "else c.sole end) as s",
+        "from delivered as d join claimed as c on d.serial = c.serial "
+        "left join moved as m on d.serial = m.serial and d.moment = m.moment left join (select k.*, "
+        "r.person is not null as curated from known as k left join curated as r on k.person = r.person) as k "
+        "on k.person = case when c.claimants > 1 then case when m.movers = 1 then m.mover end else c.sole end) as s",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """Whom an address means: its normal form and its pseudonym."""
+
+    key: Key
+
+    def __call__(self, address: str) -> tuple[str, str]:
+        return normal(address), self.key.customer_id(address)
+
+
+@dataclass(frozen=True, slots=True)
+class _Besides:
+    """How many further claimants a serial number has."""
+
+    claimants: Claimants
+
+    def __call__(self, serial: str) -> tuple[int]:
+        return (self.claimants(serial),)
+
+
+def _born(text: str) -> tuple[date | None]:
+    return (born(text),)

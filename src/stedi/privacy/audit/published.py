@@ -5,11 +5,13 @@ Every function counts the violations of one table over the relations of `landed`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 
-from stedi.engines.duckdb import DuckDB, quoted
+from stedi.engines import Engine
+from stedi.engines.duckdb import quoted
 from stedi.privacy.audit.landed import normal
-from stedi.tables import COLUMNS
+from stedi.tables import COLUMNS, DataFile
 
 Counts = dict[str, int]
 """Violations by the name of the check."""
@@ -25,10 +27,11 @@ _INSTANTS = (
 )
 _TEXTS = ("customerName", "email", "phone", "birthDay", "serialNumber")
 _NAMING = ("email", "customerName", "phone", "birthDay")
-_ADDRESS = r"[^\s@]@[^\s@]+\.[^\s@]"
+_ADDRESS = re.compile(r"[^\t\n\f\r @]@[^\t\n\f\r @]+\.[^\t\n\f\r @]")
+_PSEUDONYM = "[0-9a-f]{32}"
 
 
-def people(engine: DuckDB, name: str) -> Counts:
+def people(engine: Engine, name: str) -> Counts:
     """Counts nulls, rows of nobody whom the key knows, and rows of who does not consent, of one table."""
     columns = [column.name for column in COLUMNS[name] if column.name not in OPTIONAL]
     engine.keep("rows_of", f"select customer_id, count(*) as n from {name} group by customer_id")
@@ -37,7 +40,7 @@ def people(engine: DuckDB, name: str) -> Counts:
     [(strangers, others)] = engine.rows(
         "select coalesce(sum(n) filter (where k.person is null), 0), "
         "coalesce(sum(n) filter (where k.person is not null and not k.consents), 0) "
-        "from rows_of as r left join known as k using (customer_id) where r.customer_id is not null"
+        "from rows_of as r left join known as k on r.customer_id = k.customer_id where r.customer_id is not null"
     )
     return {
         "nulls": len(columns) * rows - sum(filled),
@@ -46,7 +49,7 @@ def people(engine: DuckDB, name: str) -> Counts:
     }
 
 
-def keys(engine: DuckDB) -> int:
+def keys(engine: Engine) -> int:
     """Counts persons whose addresses do not have one pseudonym of their own."""
     [(several, shared)] = engine.rows(
         "select (select count(*) from (select person from persons group by person "
@@ -56,7 +59,7 @@ def keys(engine: DuckDB) -> int:
     return int(several) + int(shared)
 
 
-def customers(engine: DuckDB, name: str) -> Counts:
+def customers(engine: Engine, name: str) -> Counts:
     """Counts customers who are there twice, with another record, without readings, or not at all."""
     differs = " or ".join(
         [
@@ -64,12 +67,12 @@ def customers(engine: DuckDB, name: str) -> Counts:
             *(f"epoch_us(t.{column}) is distinct from c.{column} * 1000" for column in _INSTANTS),
         ]
     )
-    wanted = "c.consents" + (" and c.person in (select person from curated)" if name == "customers_curated" else "")
+    wanted = "r.person is not null" if name == "customers_curated" else "true"
     engine.keep(
         "compared",
         f"select c.person, {wanted} as wanted, count(t.customer_id) as found, count(*) filter (where "
-        f"t.customer_id is not null and ({differs})) as other from current as c left join {name} as t "
-        "using (customer_id) where c.consents group by all",
+        f"t.customer_id is not null and ({differs})) as other from current as c left join curated as r "
+        f"on c.person = r.person left join {name} as t on c.customer_id = t.customer_id where c.consents group by all",
     )
     [(twice, other, idle, missing)] = engine.rows(
         "select coalesce(sum(found - 1) filter (where wanted and found > 1), 0), "
@@ -80,7 +83,7 @@ def customers(engine: DuckDB, name: str) -> Counts:
     return counts if name == CUSTOMERS[0] else {**counts, "curated": int(idle)}
 
 
-def motions(engine: DuckDB) -> Counts:
+def motions(engine: Engine) -> Counts:
     """Counts accelerometer readings that are not landed ones, too early, there twice, or missing."""
     [(foreign, early, twice, missing)] = engine.rows(
         "select coalesce(sum(found) filter (where landed = 0), 0), "
@@ -96,7 +99,7 @@ def motions(engine: DuckDB) -> Counts:
     }
 
 
-def steps(engine: DuckDB) -> Counts:
+def steps(engine: Engine) -> Counts:
     """Counts step trainer readings that are not landed ones, withheld, another's, or otherwise wrong."""
     kinds = dict(
         engine.rows(
@@ -113,7 +116,7 @@ def steps(engine: DuckDB) -> Counts:
     return {**{name: int(kinds.get(name, 0)) for name in names}, "conservation": int(missing)}
 
 
-def training(engine: DuckDB) -> Counts:
+def training(engine: Engine) -> Counts:
     """Counts training rows of two people, too early, there too often, or missing.
 
     A row is one person's if that customer owns a landed step reading of this distance, and has this landed motion,
@@ -130,11 +133,21 @@ def training(engine: DuckDB) -> Counts:
         "and t.y is not null and t.z is not null) group by all having wanted <> found",
     )
     engine.keep(
+        "stepped",
+        "select distinct u.person, u.moment, u.distance from unequal as u join steps as s "
+        "on u.person = s.owner and u.moment = s.moment and u.distance = s.distance where s.landed > 0",
+    )
+    engine.keep(
+        "moving",
+        "select distinct u.person, u.moment, u.x, u.y, u.z from unequal as u join motions as m on u.person = m.person "
+        "and u.moment = m.moment and u.x = m.x and u.y = m.y and u.z = m.z where m.landed > 0",
+    )
+    engine.keep(
         "judged",
-        "select u.wanted, u.found, exists (select 1 from steps as s where s.landed > 0 and s.owner = u.person and "
-        "s.moment = u.moment and s.distance = u.distance) as stepped, exists (select 1 from motions as m where "
-        "m.landed > 0 and m.person = u.person and m.moment = u.moment and m.x = u.x and m.y = u.y and m.z = u.z) "
-        "as moved from unequal as u",
+        "select u.wanted, u.found, s.person is not null as stepped, m.person is not null as moved from unequal as u "
+        "left join stepped as s on u.person = s.person and u.moment = s.moment and u.distance = s.distance "
+        "left join moving as m on u.person = m.person and u.moment = m.moment and u.x = m.x and u.y = m.y "
+        "and u.z = m.z",
     )
     [(mixed, early, twice, missing)] = engine.rows(
         "select coalesce(sum(found) filter (where not (stepped and moved)), 0), "
@@ -150,32 +163,28 @@ def training(engine: DuckDB) -> Counts:
     }
 
 
-def identifiers(engine: DuckDB, name: str, texts: Mapping[str, str]) -> int:
+def identifiers(engine: Engine, name: str, files: Iterable[DataFile]) -> int:
     """Counts rows of a table of readings in which a text is, or looks like, what names a person.
 
     Args:
         engine: The session.
         name: The table.
-        texts: For each column of text that its files have, whether the schema knows it or not, a relation of its
-            values: `value`, and `n`, how often it is there.
+        files: Its files; every column of text that they have is searched, whether the schema knows it or not.
     """
-    found = 0
-    for column, values in texts.items():
-        pseudonyms = "regexp_full_match(value, '[0-9a-f]{32}')"
-        engine.derive(
-            "texts", f"select value, n from ({values}) where not {pseudonyms}", {"normal": "varchar"}, _normal
-        )
-        # a device's number is what this column is for, whatever else somebody may have typed the same
-        spared = " where not device" if (name, column) == ("step_trainer_trusted", "serialNumber") else ""
-        [(rows,)] = engine.rows(
-            f"select coalesce(sum(n), 0) from texts where regexp_matches(value, '{_ADDRESS}') "
-            f"or normal in (select normal from identifying{spared})"
-        )
-        found += int(rows)
-    return found
+    engine.texts("texts", files, but=_PSEUDONYM)
+    engine.derive(
+        "searched", "select field, value, n from texts", {"normal": "varchar", "addresses": "boolean"}, _looked_at
+    )
+    # a device's number is what this column is for, whatever else somebody may have typed the same
+    spared = "field = 'serialNumber'" if name == "step_trainer_trusted" else "false"
+    [(rows,)] = engine.rows(
+        "select coalesce(sum(n), 0) from searched where addresses or normal in (select normal from identifying "
+        f"where not device) or (not ({spared}) and normal in (select normal from identifying where device))"
+    )
+    return int(rows)
 
 
-def identifying(engine: DuckDB) -> None:
+def identifying(engine: Engine) -> None:
     """Gives `identifying`: the normal form of every landed address, name, telephone, birthday and serial number.
 
     `device` says which are serial numbers, whatever else they may be.
@@ -183,10 +192,14 @@ def identifying(engine: DuckDB) -> None:
     of_people = [f"select {part} as text, false as device from customers_landing" for part in _NAMING]
     of_devices = [f"select serialNumber, true from {feed}" for feed in ("customers_landing", "step_trainer_landing")]
     every = " union all ".join([*of_people, 'select "user", false from accelerometer_landing', *of_devices])
-    each = f"select text, bool_or(device) as device from ({every}) where trim(text) <> '' group by text"
-    engine.derive("named", each, {"normal": "varchar"}, lambda text, device: (normal(text),))
-    engine.keep("identifying", "select normal, bool_or(device) as device from named group by normal")
+    each = f"select text, bool_or(device) as device from ({every}) where text is not null group by text"
+    engine.derive("named", each, {"normal": "varchar"}, _named)
+    engine.keep("identifying", "select normal, bool_or(device) as device from named where normal <> '' group by normal")
 
 
-def _normal(value: str, _: int) -> tuple[str]:
-    return (normal(value),)
+def _looked_at(field: str, value: str, n: int) -> tuple[str, bool]:
+    return normal(value), _ADDRESS.search(value) is not None
+
+
+def _named(text: str, device: bool) -> tuple[str]:
+    return (normal(text),)
