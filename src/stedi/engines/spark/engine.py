@@ -41,6 +41,8 @@ _FILES = 64
 """Files of a table, until each has that many rows."""
 _SMALL = 100_000
 """Rows of what is kept that are sent to where the rows are that it is joined with."""
+_TASKS = 8
+"""Tasks a slot of executors that read files by themselves: files differ in size."""
 _LEAST = 122_880
 """Rows of a file at least, if a table has more than one."""
 
@@ -163,7 +165,9 @@ class SparkEngine:
         """
         paths = [(file.path,) for file in files]
         with _failures():
-            tasks = self.spark.sparkContext.parallelize(paths, max(1, len(paths)))
+            # a session for each file would take longer than most files do
+            count = min(len(paths), _TASKS * Executors(self.spark).slots)
+            tasks = self.spark.sparkContext.parallelize(paths, max(1, count))
             frame = self.spark.createDataFrame(tasks, "path string")
             made = mapped(frame, _Texts(self._memory, but), "field string, value string, n bigint")
             made.createOrReplaceTempView(view)
