@@ -22,7 +22,8 @@ from stedi import s3
 from stedi.build import Build
 from stedi.catalog import TableState
 from stedi.config import Readings
-from stedi.engines.duckdb import quoted, scan
+from stedi.engines.duckdb import scan
+from stedi.engines.literals import quoted
 from stedi.lake import Lake
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, ZONES

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stedi.engines.duckdb import DuckDB, literal, nameable, path_literal, quoted, scan
+from stedi.engines.duckdb import DuckDB, scan
+from stedi.engines.literals import literal, nameable, path_literal, quoted
 from stedi.errors import LakeError
 from stedi.tables import COLUMNS, DataFile, graph, over
 

@@ -19,7 +19,8 @@ from sqlglot import exp
 import oracle
 import worlds
 from stedi import tables
-from stedi.engines.duckdb import DuckDB, literal, quoted
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal, quoted
 from stedi.privacy.pseudonyms import Key
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, DUCKDB_TYPES, SqlTable

@@ -31,7 +31,8 @@ from stedi import cli, s3
 from stedi import config as settings
 from stedi.catalog import Catalog
 from stedi.catalog.snapshots import manifests
-from stedi.engines.duckdb import quoted, scan
+from stedi.engines.duckdb import scan
+from stedi.engines.literals import quoted
 from stedi.landing import withdrawal
 from stedi.s3 import connection, locks, objects
 from stedi.tables import COLUMNS, NAMESPACE

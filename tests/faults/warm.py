@@ -27,7 +27,8 @@ import sqlglot  # noqa: F401
 from stedi import cli, landing, query  # noqa: F401
 from stedi.catalog import Catalog, files  # noqa: F401
 from stedi.catalog.snapshots import manifests
-from stedi.engines.duckdb import quoted, scan
+from stedi.engines.duckdb import scan
+from stedi.engines.literals import quoted
 from stedi.landing import quarantine  # noqa: F401
 from stedi.tables import COLUMNS
 

@@ -63,7 +63,7 @@ class Measured:
     lake_bytes: float = 6.5
     training_rows: float = 0.37
     training_bytes: float = 2.9
-    core_seconds: float = 53.88 * 2 / 13_000_000
+    core_seconds: float = 51.31 * 2 / 13_000_000
     guarded: float = 1.25
     rewrite_core_seconds: float = 4.45 / 15_600_000
     start_seconds: float = 90.0

@@ -14,7 +14,7 @@ from stedi import tables
 from stedi.build import proofs
 from stedi.build.changes import MOMENTS
 from stedi.engines import Engine, Streaming
-from stedi.engines.duckdb import literal, quoted
+from stedi.engines.literals import literal, quoted
 from stedi.errors import AuditFailed
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import COLUMNS, DataFile

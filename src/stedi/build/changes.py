@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stedi.build.session import Session
-from stedi.engines.duckdb import quoted
+from stedi.engines.literals import quoted
 from stedi.tables import COLUMNS, DUCKDB_TYPES
 
 MOMENTS = {

@@ -16,7 +16,8 @@ from stedi.build.planning import Step
 from stedi.build.session import Session
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
-from stedi.engines.duckdb import DuckDB, quoted
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import quoted
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import COLUMNS, Graph
 

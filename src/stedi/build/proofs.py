@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stedi.engines import Engine, Gathering, Streaming
-from stedi.engines.duckdb import literal
+from stedi.engines.literals import literal
 from stedi.privacy import consent
 from stedi.privacy.pseudonyms import Key, normalise
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedi import durable, s3
 from stedi.engines import refuse_other_columns
+from stedi.engines.literals import literal, path_literal, quoted
 from stedi.errors import LakeError
 from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile
 
@@ -39,7 +40,6 @@ _GROUPS = 8
 """Row groups of a file at most, a million rows."""
 _FILES = 64
 """Files of a table, until its files are as large as they may be."""
-_WILDCARDS = frozenset("*?[")
 _KEYS = 600.0
 """Seconds for which a session uses the same keys to S3; those of a role are good for a quarter of an hour at least."""
 _OBJECTS = f"['{s3.SCHEME}"
@@ -366,43 +366,6 @@ def scan(files: Iterable[DataFile], columns: Iterable[Column]) -> str:
         return f"select {empty} where false"
     names = ", ".join(quoted(column.name) for column in columns)
     return f"select {names} from read_parquet([{paths}], hive_partitioning = false)"
-
-
-def quoted(name: str) -> str:
-    """Returns a name as a quoted SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Returns a text as a SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def nameable(path: str) -> bool:
-    """Says whether DuckDB can be told to read this file and no other.
-
-    It cannot if a wildcard meets a backslash, or if the path is not UTF-8, as all of its SQL must be.
-    """
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\\" not in path or not _WILDCARDS.intersection(path)
-
-
-def path_literal(path: str) -> str:
-    """Returns a path as a SQL literal that DuckDB's readers take for this one file, whatever is in its name.
-
-    They take `a[1].json` for a pattern, and would read `a1.json` in its place.
-
-    Raises:
-        LakeError: DuckDB has no way to name it.
-    """
-    if not nameable(path):
-        raise LakeError(
-            f"{path!a}: expected no wildcard beside a backslash in a path, and UTF-8, found otherwise; rename it"
-        )
-    return literal("".join(f"[{c}]" if c in _WILDCARDS else c for c in path))
 
 
 def _data_file(

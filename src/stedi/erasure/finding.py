@@ -18,7 +18,8 @@ from stedi.catalog import Catalog, TableState, checksums
 from stedi.catalog.entries import sizes
 from stedi.catalog.mentions import Mentions, mentions
 from stedi.catalog.snapshots import local_path
-from stedi.engines.duckdb import DuckDB, literal, path_literal, quoted, scan
+from stedi.engines.duckdb import DuckDB, scan
+from stedi.engines.literals import literal, path_literal, quoted
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
 from stedi.privacy import tombstones, traces

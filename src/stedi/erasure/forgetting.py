@@ -17,7 +17,8 @@ from stedi import durable, leftovers, s3
 from stedi.catalog import Catalog, Snapshot
 from stedi.catalog.mentions import mentions
 from stedi.catalog.unused import unused
-from stedi.engines.duckdb import DuckDB, literal, quoted
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal, quoted
 from stedi.erasure.finding import RELATIONS, THEIRS, Whereabouts
 from stedi.erasure.inbox import Rewritten
 from stedi.erasure.pending import Found, Pending

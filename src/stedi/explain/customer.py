@@ -18,7 +18,8 @@ from typing import Literal
 from stedi import build as building
 from stedi.catalog import Catalog, TableState
 from stedi.config import Config
-from stedi.engines.duckdb import DuckDB, literal
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal
 from stedi.explain.landed import Person
 from stedi.privacy.erased import claimants, erased_at
 from stedi.privacy.pseudonyms import Key, normalise

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from stedi.engines.duckdb import DuckDB, literal, quoted
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal, quoted
 from stedi.privacy.pseudonyms import normalise
 
 _FILES = (

@@ -15,7 +15,8 @@ from typing import Any
 
 from stedi import statement, tables
 from stedi.contracts import Class
-from stedi.engines.duckdb import DuckDB, literal
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal
 from stedi.errors import UsageError
 from stedi.explain.landed import Person, listed
 from stedi.privacy.classes import Lineage

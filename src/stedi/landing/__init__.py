@@ -24,7 +24,8 @@ from stedi.arrivals import Arrival
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.delivery import Skipped
-from stedi.engines.duckdb import DuckDB, nameable
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import nameable
 from stedi.errors import UnreadableFile
 from stedi.landing import journal, rows, spreading, writing
 from stedi.landing.inspect import Inspected, inspect

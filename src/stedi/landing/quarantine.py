@@ -18,7 +18,8 @@ from stedi import durable, reader
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.contracts import Reason
-from stedi.engines.duckdb import DuckDB, literal, path_literal
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal, path_literal
 from stedi.errors import UsageError
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile

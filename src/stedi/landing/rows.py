@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stedi.engines.duckdb import DuckDB, literal, path_literal, quoted
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal, path_literal, quoted
 from stedi.landing.prepare import Prepared
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, DUCKDB_TYPES

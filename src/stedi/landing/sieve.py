@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stedi.engines.duckdb import DuckDB, literal
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal
 from stedi.landing import rows
 from stedi.landing.prepare import Prepared
 from stedi.privacy import tombstones

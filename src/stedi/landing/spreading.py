@@ -16,7 +16,8 @@ from threading import Event
 
 from stedi.arrivals import copied
 from stedi.delivery import Delivered, fingerprint, open_regular
-from stedi.engines.duckdb import DuckDB, nameable
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import nameable
 from stedi.errors import UnreadableFile
 from stedi.landing import writing
 from stedi.landing.inspect import Inspected, inspect

@@ -19,7 +19,8 @@ from pathlib import Path
 from stedi import durable, tables
 from stedi.catalog import Catalog
 from stedi.config import Config
-from stedi.engines.duckdb import DuckDB, literal
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal
 from stedi.errors import UsageError
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile

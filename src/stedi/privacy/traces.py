@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stedi import durable, s3
-from stedi.engines.duckdb import DuckDB, path_literal, quoted
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import path_literal, quoted
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.privacy.tombstones import addresses, unescaped

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from stedi.engines import Engine
-from stedi.engines.duckdb import quoted
+from stedi.engines.literals import quoted
 from stedi.privacy.audit.landed import normal
 from stedi.tables import COLUMNS, DataFile
 

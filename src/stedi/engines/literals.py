@@ -1,0 +1,44 @@
+"""Names, texts and paths as they stand in SQL."""
+
+from __future__ import annotations
+
+from stedi.errors import LakeError
+
+_WILDCARDS = frozenset("*?[")
+
+
+def quoted(name: str) -> str:
+    """Returns a name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Returns a text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def nameable(path: str) -> bool:
+    """Says whether DuckDB can be told to read this file and no other.
+
+    It cannot if a wildcard meets a backslash, or if the path is not UTF-8, as all of its SQL must be.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\\" not in path or not _WILDCARDS.intersection(path)
+
+
+def path_literal(path: str) -> str:
+    """Returns a path as a SQL literal that DuckDB's readers take for this one file, whatever is in its name.
+
+    They take `a[1].json` for a pattern, and would read `a1.json` in its place.
+
+    Raises:
+        LakeError: DuckDB has no way to name it.
+    """
+    if not nameable(path):
+        raise LakeError(
+            f"{path!a}: expected no wildcard beside a backslash in a path, and UTF-8, found otherwise; rename it"
+        )
+    return literal("".join(f"[{c}]" if c in _WILDCARDS else c for c in path))

@@ -1,0 +1,196 @@
+"""A lake that is open: its folder, settings, catalog and key, and what every verb does first.
+
+What was cut off and must not stay so is finished before anything else is written.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, get_args
+
+from stedi import config as settings
+from stedi import durable, making, s3
+from stedi.catalog import Catalog, TableState
+from stedi.config import Config, Readings
+from stedi.engines import Name
+from stedi.errors import KeyRefused, LakeError, UsageError
+from stedi.privacy import handover, pseudonyms, secret, tombstones
+from stedi.privacy.pseudonyms import Key
+
+if TYPE_CHECKING:
+    from stedi.workers import Workers
+
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+
+
+class Opened:
+    """A lake folder that exists.
+
+    Args:
+        root: The folder, or prefix in S3.
+        config: Its settings.
+    """
+
+    def __init__(self, root: Path, config: Config) -> None:
+        self.root = root
+        self.config = config
+        self.catalog = Catalog(root)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Opens a lake.
+
+        Args:
+            path: The lake's folder.
+
+        Raises:
+            LakeError: There is no lake.
+            ConfigError: Its settings are not what is known.
+        """
+        root = s3.at(path).absolute()
+        if not (root / "lake.toml").is_file():
+            raise LakeError(
+                f"{path}: expected a lake, found none; make one with `stedi --lake {path} init`, or land into it"
+            )
+        config = settings.read(root / "lake.toml")
+        if config.shared:
+            root.chmod(0o750)
+            os.umask(0o027)  # what is written from here on, its owner's group may read
+        decided = handover.pending(root)
+        if decided is not None:  # the lake is the new key's, whatever its settings still say
+            file = os.environ.get("STEDI_KEY_FILE") or decided.key_file
+            config = replace(config, key_fingerprint=decided.fingerprint, key_file=file)
+        return cls(root, config)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        readings: Readings = "all",
+        key_file: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Makes a lake: settings, catalog and, unless the environment has one, a pseudonym key outside of it.
+
+        Args:
+            path: A folder that is empty or not there yet.
+            readings: Which readings of a consenting customer are used (rule 4 of consent).
+            key_file: Where the key is, or is to be made; by default in the user's configuration folder.
+
+        Raises:
+            UsageError: The folder holds something else, or a lake, or its path cannot be a table's location.
+            KeyRefused: No key can be made or read.
+        """
+        making.make(path, readings, key_file)
+        return cls.open(path)
+
+    @classmethod
+    def open_or_create(cls, path: str | os.PathLike[str]) -> Self:
+        """Opens a lake, or makes one with the defaults where there is none yet."""
+        made = s3.at(path) / "lake.toml"
+        if not made.is_file():
+            try:
+                return cls.create(path)
+            except UsageError:
+                if not made.is_file():  # or another command made it meanwhile
+                    raise
+        return cls.open(path)
+
+    def key(self) -> Key:
+        """Returns the lake's pseudonym key.
+
+        Raises:
+            KeyRefused: It is missing, or is not the key that this lake was made with.
+        """
+        key = pseudonyms.from_environment()
+        if key is None:
+            place = self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
+            key = secret.read(place) if secret.names(place) else pseudonyms.from_file(Path(place))
+        if key.fingerprint != self.config.key_fingerprint:
+            raise KeyRefused(
+                f"{self.root}: expected the pseudonym key with fingerprint "
+                f"{self.config.key_fingerprint}, found one with "
+                f"{key.fingerprint}; set STEDI_PSEUDONYM_KEY or STEDI_KEY_FILE to this lake's key; "
+                "nothing was read or written"
+            )
+        return key
+
+    def key_place(self) -> str:
+        """Returns where the lake's key is looked for: the name of a variable, or a file."""
+        if pseudonyms.VARIABLE in os.environ:
+            return pseudonyms.VARIABLE
+        return self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
+
+    def _workers(self, engine: Name) -> Workers | None:
+        """Returns who works for an engine on other machines, or None where this process does."""
+        if engine not in get_args(Name):
+            raise UsageError(f"engine: expected one of {', '.join(get_args(Name))}, found {engine!r}")
+        if engine == "duckdb":
+            return None
+        from stedi.engines.spark import session
+        from stedi.workers import Executors
+
+        # on this machine, too, a task may fail a few times, as it may on a cluster
+        return Executors(session(master="local[*,4]", with_s3=s3.is_remote(self.root)))
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
+        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
+            yield Path(folder)
+
+    def _finish(self, progress: Progress) -> None:
+        """Finishes what was cut off and must not be: a change of key, an erasure; one that is alive is waited for."""
+        self._finish_rotation(progress)
+        if (self.root / tombstones.PENDING).exists():
+            from stedi import erasure
+
+            erasure.erase(self.catalog, self.config, self.root, self.key(), (), progress=progress)
+
+    def _finish_rotation(self, progress: Progress) -> None:
+        """Finishes a change of key that was cut off; one that is alive is waited for."""
+        if handover.left(self.root):
+            from stedi import rotation
+
+            with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
+                rotation.finish(self.catalog, self.root, progress)
+
+    def _finish_landings(self) -> None:
+        """Finishes what a landing that died has left; one that is alive finishes its own."""
+        if any((self.root / "pending").glob("*.json")):
+            from stedi.errors import LakeBusy
+            from stedi.landing import journal
+
+            try:
+                with durable.lock(self.root / "land.lock", wait=False):
+                    journal.finish(self.catalog, self.root / "pending")
+            except LakeBusy:
+                return
+
+    def _further_claimants(self, key: Key) -> Callable[[str], int]:
+        """Returns what tells how many claim a serial number besides the customers of landing, and never move."""
+        return partial(tombstones.read(self.root, key).claimants, key)
+
+    def _pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
+        """Returns the tables at one moment, and the landings that had committed to some of their tables alone."""
+        while True:
+            states = self.catalog.tables()
+            pending = {path.stem for path in (self.root / "pending").glob("*.json")}
+            after = self.catalog.tables()
+            # a landing that is half committed before and after has had its journal all the while
+            if all(after[name].current == state.current for name, state in states.items()):
+                return states, pending
+
+
+def milliseconds(moment: datetime) -> int:
+    """Returns an instant as milliseconds of the epoch."""
+    return round(moment.timestamp() * 1000)
