@@ -41,6 +41,8 @@ TOGETHER = {
     "lineage that is not": [n for n, m in MUTANTS.items() if "watermarks" in m.expected],
 }
 """All mutants, in groups within which none hides what another breaks."""
+PROVED = TOGETHER | ({name: [name] for name in MUTANTS} if NIGHTLY else {})
+"""What is proved at once; each mutant alone, too, where there is time for it."""
 HANDED_OVER = {
     *FEEDS,
     *("landed", "withheld", "owner", "curated", "before consent", "distinct"),
@@ -146,22 +148,13 @@ def test_spark_proves_what_duckdb_proves_and_gets_nothing_but_counts(
         assert word not in shown
 
 
-@pytest.mark.parametrize("names", TOGETHER.values(), ids=list(TOGETHER))
+@pytest.mark.parametrize("names", PROVED.values(), ids=list(PROVED))
 def test_spark_finds_all_broken_rules_that_duckdb_finds(spark: Any, people: Lake, names: list[str]) -> None:
     for name in names:
         proof_mutants.commit(people, MUTANTS[name])
     found = by_spark(people)
     assert found == by_duckdb(people)
     assert findings(found) == {finding for name in names for finding in MUTANTS[name].findings}
-
-
-@pytest.mark.skipif(not NIGHTLY, reason="each mutant by itself takes minutes: STEDI_NIGHTLY=1; above, all at once")
-@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=list(MUTANTS))
-def test_each_broken_rule_alone_is_found_by_spark(spark: Any, people: Lake, mutant: proof_mutants.Mutant) -> None:
-    proof_mutants.commit(people, mutant)
-    found = by_spark(people)
-    assert found == by_duckdb(people)
-    assert findings(found) == mutant.findings
 
 
 def test_every_mutant_is_in_a_group() -> None:

@@ -1,4 +1,5 @@
-"""Every call by which commands on a lake in a bucket reach S3 and its catalog: throttled, refused, cut, answer lost.
+"""Every call by which commands on a lake in a bucket reach S3 and its catalog: throttled, refused, cut, answer lost,
+and its caller killed.
 
 What fails once is done all the same. What fails from there on ends the command with one clear line, each table as it
 was or as it will be; when the network is back, running it again ends in the rows of an undisturbed run. `make test`
@@ -13,7 +14,11 @@ import io
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -48,6 +53,8 @@ SAMPLED = {
 }
 """What `make test` strikes."""
 STRUCK = SCENES if NIGHTLY else tuple(SAMPLED)
+KILLS: tuple[Kind, ...] = ("error", "lost")
+"""What a call comes to whose caller is killed: not done, or done and nobody there to be told."""
 VOLATILE = {"batch", "landed_at", "file", "name", "sha256", "_file"}
 """Columns that differ from one landing of the same records to the next."""
 
@@ -310,4 +317,73 @@ def test_a_fault_at_any_call_to_a_bucket_or_its_catalog_loses_and_doubles_nothin
         failures += [f"{at}: {wrong}" for wrong in struck(stage, proxies[kind], scene, fault)]
         tried[fault.kind] += 1
     print(f"{name}: {sum(tried.values())} faults, {dict(tried)}; {len(failures)} failures")
+    assert not failures, "\n".join(failures)
+
+
+DYING = """
+import sys
+from types import SimpleNamespace
+from stedi import cli
+from stedi.landing import withdrawal
+withdrawal.time = SimpleNamespace(time=lambda: 1_800_000_000.0)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) -> Iterator[str]:
+    """Kills a scene's process at a call, before it is done or right after; yields what is wrong then."""
+    stage.set_up(scene.start)
+    born = threading.Event()
+    child: list[subprocess.Popen[bytes]] = []
+
+    def kill(_: Call) -> bool:
+        born.wait(10)
+        child[0].kill()
+        return True
+
+    with proxy.failing(Fault(kind, number, number, kill)):
+        command = [sys.executable, "-c", DYING, *scene.words, "--lake", str(stage.lake)]
+        child.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        born.set()
+        code = child[0].wait(60)
+    if code != -signal.SIGKILL:
+        yield f"it was not killed: exit {code}"
+    for name, found in stage.look().items():
+        if found not in (scene.before[name], scene.after[name]):
+            yield f"{name} is neither old nor new"
+    for words in (*scene.again, ("maintain",)):
+        code, said = stage.run(*words)
+        if code:
+            yield f"{words[0]} again: exit {code}: {said}"
+            return
+    found = stage.look()
+    yield from (
+        f"{name}: expected {rows}, found {found.get(name)}" for name, rows in scene.final.items() if found[name] != rows
+    )
+    left = stage.strays(metadata=True)
+    if left:
+        yield f"left behind: {left}"
+
+
+@pytest.mark.parametrize("name", [name for name in STRUCK if name != "audit"])
+def test_a_command_that_is_killed_at_a_call_to_a_bucket_or_its_catalog_loses_and_doubles_nothing(
+    bucket_stage: tuple[Stage, dict[str, Proxy]], name: str
+) -> None:
+    stage, proxies = bucket_stage
+    scene = stage.scenes[name]
+    moments: list[tuple[str, int]] = [
+        (whose, number)
+        for whose, calls in scene.calls.items()
+        for number, call in enumerate(calls, start=1)
+        if changes(call)
+    ]
+    chosen = moments if NIGHTLY else random.Random(name).sample(moments, 2)
+    failures = [
+        f"killed {'before' if kind == 'error' else 'after'} call {number} to {whose}, "
+        f"{scene.calls[whose][number - 1].operation}: {wrong}"
+        for place, (whose, number) in enumerate(chosen)
+        for kind in (KILLS if NIGHTLY else KILLS[place % 2 :][:1])
+        for wrong in killed(stage, proxies[whose], scene, kind, number)
+    ]
+    print(f"{name}: killed at {len(chosen)} of {len(moments)} calls that change something; {len(failures)} failures")
     assert not failures, "\n".join(failures)
