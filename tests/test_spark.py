@@ -388,6 +388,24 @@ def _fails(self: Key, address: str) -> str:
     raise ValueError(address)
 
 
+def test_a_build_of_what_has_changed_gets_nothing_but_counts_spans_and_paths(
+    spark: Any, slate: Slate, sample_inbox: Path, collected: list[Any]
+) -> None:
+    lake = slate.wiped()
+    lake.land(sample_inbox)
+    build(lake, engine="spark")
+    more = slate.inbox()
+    deliver(more, "customer", [customer("new@x.example", consent=50, serialNumber="s9")])
+    deliver(more, "accelerometer", [motion("new@x.example")])
+    lake.land(more)
+    lake.withdraw(sorted(row[2] for row in contents(lake)["customers_trusted"])[:2])
+    done = build(lake, engine="spark")
+    assert {table.action for table in done.tables} >= {"by-customer"}
+    assert len(collected) > 30
+    told = {value for value in collected if not isinstance(value, int | None)}
+    assert [value for value in told if not str(value).endswith(".parquet")] == []
+
+
 # consent
 
 

@@ -97,32 +97,6 @@ def findings(found: Proof) -> set[tuple[str, str]]:
     return {(check.name, check.table) for check in found.checks if check.violations}
 
 
-@pytest.fixture
-def collected(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every value that comes from executors to this process, by whichever way PySpark has."""
-    from pyspark import RDD
-    from pyspark.sql.classic.dataframe import DataFrame
-
-    values: list[Any] = []
-
-    def watched(owner: type, name: str) -> None:
-        method: Callable[..., Any] = getattr(owner, name)
-
-        def watching(self: Any, *given: Any, **named: Any) -> Any:
-            rows = method(self, *given, **named)
-            values.extend(value for row in rows for value in row)
-            return rows
-
-        monkeypatch.setattr(owner, name, watching)
-
-    for owner, names in {DataFrame: ("collect", "toLocalIterator"), RDD: ("collect", "toLocalIterator")}.items():
-        for name in names:
-            watched(owner, name)
-    for name in ("toArrow", "toPandas", "_collect_as_arrow"):
-        monkeypatch.setattr(DataFrame, name, None)
-    return values
-
-
 def test_spark_proves_what_duckdb_proves_and_gets_nothing_but_counts(
     spark: Any, spark_events: Path, people: Lake, collected: list[Any], capfd: pytest.CaptureFixture[str]
 ) -> None:

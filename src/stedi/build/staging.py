@@ -162,7 +162,7 @@ class Run:
 
         files = self._catalog.files(before)
         concerned = f"select customer_id from {name}__concerned"
-        anybody = bool(engine.rows(f"{concerned} limit 1"))
+        anybody = bool(engine.rows(f"select 1 from {name}__concerned limit 1"))
         leaving = engine.holding(files, "customer_id", concerned, table=name) if anybody else ()
         names = ", ".join(f'"{column.name}"' for column in COLUMNS[name])
         # before the table is bound anew: what is worked out reads it as it was

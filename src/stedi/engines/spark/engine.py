@@ -2,8 +2,7 @@
 
 What is bound is a pin (`catalog.pins`): an Iceberg table, known to this session alone, of exactly the files that were
 pinned. What is written goes to such a table, too, whose files lie where the lake's table wants them; the catalog
-commits them. Rows stay on the executors: what comes here is counts, spans, names of files, and a thousand
-pseudonyms at most.
+commits them. Rows stay on the executors: what comes here is counts, spans and names of files.
 """
 
 from __future__ import annotations
