@@ -15,10 +15,10 @@ import pytest
 
 from law import RealLake
 from stedi.build import Build
-from stedi.engines.spark.session import ICEBERG, SQLITE, jars, session
+from stedi.engines.spark.session import AWS, ICEBERG, SQLITE, jars, session
 from stedi.engines.spark.session import JARS as VARIABLE
 
-JARS = jars(ICEBERG, SQLITE)
+JARS, JARS_OF_S3 = jars(ICEBERG, SQLITE), jars(ICEBERG, SQLITE, AWS)
 """Found before tests have a home of their own."""
 
 
