@@ -35,7 +35,7 @@ nightly: $(VENV)/.dev
 	@STEDI_NIGHTLY=1 $(BIN)/python -m pytest tests/properties tests/faults $(ARGS)
 
 # Those that wait for servers and for Spark run beside the others: each half leaves a core idle now and then.
-FAR := $(wildcard $(addprefix tests/,test_aws*.py test_bucket*.py test_golden.py test_job.py test_s3*.py test_spark*.py \
+FAR := $(wildcard $(addprefix tests/,test_aws*.py test_golden.py test_job.py test_s3*.py test_spark*.py \
 	test_trino*.py test_workers.py faults/test_buckets.py))
 coverage: $(VENV)/.dev
 	@$(BIN)/python -m coverage erase
