@@ -6,12 +6,14 @@ No test touches the home of whoever runs it: home, configuration folder and pseu
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import proof_mutants
 import servers
 import sparks
 from lakes import KEY, REPOSITORY
@@ -117,6 +119,23 @@ def postgres() -> Iterator[str]:
         pytest.skip(servers.NO_POSTGRES)
     with servers.postgres() as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The lake of the people, and a copy of it as it was built."""
+    folder = tmp_path_factory.mktemp("people")
+    lake = proof_mutants.make(Lake.create(folder / "lake", readings="since-consent"), folder / "inbox")
+    shutil.copytree(lake.root, folder / "kept")
+    return lake.root, folder / "kept"
+
+
+@pytest.fixture
+def people(kept: tuple[Path, Path]) -> Lake:
+    root, copy = kept
+    shutil.rmtree(root)
+    shutil.copytree(copy, root)
+    return Lake.open(root)
 
 
 @pytest.fixture

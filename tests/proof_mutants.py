@@ -15,6 +15,7 @@ from pathlib import Path
 from lakes import KEY, build, customer, deliver, motion, step
 from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake
+from stedi.privacy.audit import Proof
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import COLUMNS, ZONES
 
@@ -267,3 +268,8 @@ MUTANTS: dict[str, Mutant] = {
         dict.fromkeys(("stedi.run", "stedi.inputs", "stedi.started", "stedi.policy", "stedi.sql")),
     ),
 }
+
+
+def findings(found: Proof) -> Findings:
+    """Returns the checks that are violated, and of which table."""
+    return {(check.name, check.table) for check in found.checks if check.violations}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 import proof_mutants
 import worlds
 from lakes import BELOW_LANDING, Slate, build, customer, deliver, motion
-from proof_mutants import MUTANTS, NOW, Findings, Mutant
+from proof_mutants import MUTANTS, NOW, Mutant, findings
 from stedi import cli
 from stedi.build import policy
 from stedi.catalog import Catalog
@@ -40,30 +39,9 @@ def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
     return Slate(tmp_path_factory.mktemp("slate"))
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The lake of the people, and a copy of it as it was built."""
-    folder = tmp_path_factory.mktemp("people")
-    lake = proof_mutants.make(Lake.create(folder / "lake", readings="since-consent"), folder / "inbox")
-    shutil.copytree(lake.root, folder / "kept")
-    return lake.root, folder / "kept"
-
-
-@pytest.fixture
-def people(kept: tuple[Path, Path]) -> Lake:
-    root, copy = kept
-    shutil.rmtree(root)
-    shutil.copytree(copy, root)
-    return Lake.open(root)
-
-
 def proof(lake: Lake, now: int = NOW, **options: Any) -> Proof:
     with DuckDB(memory="200MB", threads=1, temporary=lake.root / "tmp" / "proof") as engine:
         return prove(lake.catalog, lake.key(), engine, now=now, policy=policy(lake.config), **options)
-
-
-def findings(found: Proof) -> Findings:
-    return {(check.name, check.table) for check in found.checks if check.violations}
 
 
 def holds(lake: Lake, now: int = NOW) -> Proof:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -62,23 +61,6 @@ def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
     return Slate(tmp_path_factory.mktemp("slate"))
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The lake of the people, and a copy of it as it was built."""
-    folder = tmp_path_factory.mktemp("people")
-    lake = proof_mutants.make(Lake.create(folder / "lake", readings="since-consent"), folder / "inbox")
-    shutil.copytree(lake.root, folder / "kept")
-    return lake.root, folder / "kept"
-
-
-@pytest.fixture
-def people(kept: tuple[Path, Path]) -> Lake:
-    root, copy = kept
-    shutil.rmtree(root)
-    shutil.copytree(copy, root)
-    return Lake.open(root)
-
-
 def proved(lake: Lake, engine: Engine, now: int = NOW, **options: Any) -> Proof:
     return prove(lake.catalog, lake.key(), engine, now=now, policy=policy(lake.config), **options)
 
@@ -93,10 +75,6 @@ def by_spark(lake: Lake, now: int = NOW, **options: Any) -> Proof:
         return proved(lake, engine, now, **options)
 
 
-def findings(found: Proof) -> set[tuple[str, str]]:
-    return {(check.name, check.table) for check in found.checks if check.violations}
-
-
 def test_spark_proves_what_duckdb_proves_and_gets_nothing_but_counts(
     spark: Any, spark_events: Path, people: Lake, collected: list[Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,7 +84,7 @@ def test_spark_proves_what_duckdb_proves_and_gets_nothing_but_counts(
     further = partial(erased.claimants, people.key())
     found = by_spark(people, besides=further)
     assert found == by_duckdb(people, besides=further)
-    assert findings(found) == set()
+    assert proof_mutants.findings(found) == set()
     assert len(collected) > 50
     assert {value for value in collected if not isinstance(value, int)} <= HANDED_OVER
     shown = log.read_text("utf-8")[before:] + "".join(capfd.readouterr())
@@ -128,7 +106,7 @@ def test_spark_finds_all_broken_rules_that_duckdb_finds(spark: Any, people: Lake
         proof_mutants.commit(people, MUTANTS[name])
     found = by_spark(people)
     assert found == by_duckdb(people)
-    assert findings(found) == {finding for name in names for finding in MUTANTS[name].findings}
+    assert proof_mutants.findings(found) == {finding for name in names for finding in MUTANTS[name].findings}
 
 
 def test_every_mutant_is_in_a_group() -> None:
@@ -216,7 +194,7 @@ def test_random_worlds_are_proved_alike(
     lake.land(*worlds.write_world(later, slate.inbox() / "second", rng))
     found = by_spark(lake, worlds.NOW)
     assert found == by_duckdb(lake, worlds.NOW)
-    assert findings(found) == set()
+    assert proof_mutants.findings(found) == set()
 
 
 def test_the_public_data_hold_on_spark(spark: Any, tmp_path: Path, public_data: Path) -> None:
@@ -225,7 +203,7 @@ def test_the_public_data_hold_on_spark(spark: Any, tmp_path: Path, public_data: 
     lake.build()
     found = lake.prove(engine="spark")
     assert found == lake.prove()
-    assert findings(found) == set()
+    assert proof_mutants.findings(found) == set()
     [account] = [account for account in found.accounts if account.table == "machine_learning_curated"]
     assert dict(account.lines)["training rows"] == 32_025
     assert not list((lake.root / "tmp").glob("audit-*"))
