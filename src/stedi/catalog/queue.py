@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stedi import durable, s3
 from stedi.catalog import checksums, entries
@@ -87,7 +87,7 @@ class Queue:
         table: str,
         folder: Path,
         transaction: Transaction,
-        producer: _SnapshotProducer,  # type: ignore[type-arg]
+        producer: _SnapshotProducer[Any],
         added: Iterable[DataFile],
         leaving: Iterable[str] = (),
     ) -> int:
