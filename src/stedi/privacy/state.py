@@ -1,0 +1,172 @@
+"""State files of a lake: JSON that only this lake can have written, or it is refused.
+
+A state file decides something by itself: whom an erasure takes, which files go, who stays out. Whoever can write
+into the lake's folder must not be able to decide that. So the first line is an HMAC-SHA-256 under a subkey of the
+lake's first key, over the kind of file, the lake's id and every byte that follows. A forged file, one of another lake
+under the same key, one kind in the place of another, and one with a byte more or less are refused. That a file is an
+*older* one of this lake's own cannot be told from the file: whoever reads it compares it with what else the lake knows.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stedi import config, durable
+from stedi.errors import LakeError
+from stedi.privacy.pseudonyms import Key
+
+_HEAD = b"stedi-state 1 "
+_DIGITS = 64
+_LABEL = "state files"
+_DEPTH = 32
+"""The deepest nesting of a state file; the lake's own have 6 levels at most."""
+_LARGEST = 1 << 30
+"""The largest state file, bytes: tombstones of ten million moments are 350 MB."""
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+class StateRefused(LakeError):
+    """A state file is not what this lake has written."""
+
+
+def lake_id(root: Path) -> str:
+    """Returns the id of the lake in a folder, as its settings have it."""
+    return config.read(root / "lake.toml").lake_id
+
+
+def write(path: Path, kind: str, lake_id: str, key: Key, content: Mapping[str, Any]) -> None:
+    """Writes a state file in the place of the one that is there, on disk when it returns.
+
+    Args:
+        path: The file.
+        kind: What it is for; it is read as that only.
+        lake_id: The lake's id.
+        key: The lake's key.
+        content: Plain values.
+    """
+    durable.write(path, sealed(kind, lake_id, key, content))
+
+
+def sealed(kind: str, lake_id: str, key: Key, content: Mapping[str, Any]) -> bytes:
+    """Returns the bytes of a state file."""
+    plain = json.dumps(content, allow_nan=False).encode() + b"\n"
+    return _HEAD + digest(kind, lake_id, key, plain).encode() + b"\n" + plain
+
+
+def read(path: Path, kind: str, lake_id: str, key: Key, *, advice: str) -> dict[str, Any]:
+    """Returns the content of a state file.
+
+    Args:
+        path: The file.
+        kind: What it must be for.
+        lake_id: The lake's id.
+        key: The lake's key.
+        advice: What to do where it is refused, for the message: a sentence without its full stop.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StateRefused: It is not what this lake has written.
+    """
+    size = path.stat().st_size
+    if size > _LARGEST:
+        raise refused(path.name, f"{size:,} bytes", advice)
+    return opened(path.read_bytes(), path.name, kind, lake_id, key, advice=advice)
+
+
+def opened(raw: bytes, name: str, kind: str, lake_id: str, key: Key, *, advice: str) -> dict[str, Any]:
+    """Returns the content of a state file's bytes; arguments and errors as in `read`."""
+    if not is_sealed(raw):
+        raise refused(name, "a file without its seal", advice)
+    line, _, plain = raw.partition(b"\n")
+    if not hmac.compare_digest(line[len(_HEAD) :], digest(kind, lake_id, key, plain).encode()):
+        raise refused(name, "another content", advice)
+    try:
+        found = _loaded(plain.decode())  # the lake's own writing, which may be long
+    except ValueError as error:
+        raise refused(name, str(error), advice) from None
+    if not isinstance(found, dict):
+        raise refused(name, f"JSON's {type(found).__name__}", advice)
+    return found
+
+
+def is_sealed(raw: bytes) -> bool:
+    """Says whether bytes begin as a state file of this form does, whatever they are worth."""
+    return raw.startswith(_HEAD) and raw[len(_HEAD) + _DIGITS : len(_HEAD) + _DIGITS + 1] == b"\n"
+
+
+def digest(kind: str, lake_id: str, key: Key, plain: bytes) -> str:
+    """Returns the HMAC, hex, of some bytes as a kind of thing of one lake."""
+    about = b"".join(len(part).to_bytes(4) + part for part in (kind.encode(), lake_id.encode()))
+    return hmac.digest(_subkey(key), about + plain, "sha256").hex()
+
+
+def refused(name: str, found: str, advice: str) -> StateRefused:
+    """Returns the error of a state file that is not what this lake has written."""
+    return StateRefused(f"{name}: expected what this lake has written under its key, found {found}; {advice}")
+
+
+def parsed(raw: bytes) -> Any:
+    """Returns the value of a JSON text, read strictly.
+
+    UTF-8 alone; one value and nothing behind it; no name twice in an object; no NaN, no number beyond a double; nested
+    no deeper than `_DEPTH`.
+
+    Raises:
+        ValueError: It is something else; the message says what and quotes nothing of it.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("bytes that are not UTF-8") from None
+    level = 0
+    for match in _TOKEN.finditer(text) if text.count("[") + text.count("{") > _DEPTH else ():
+        level += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        if level > _DEPTH:
+            raise ValueError(f"JSON nested deeper than {_DEPTH} levels")
+    return _loaded(text)
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(
+            text, object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
+        )
+    except json.JSONDecodeError:
+        raise ValueError("no JSON") from None
+    except RecursionError:
+        raise ValueError(f"JSON nested deeper than {_DEPTH} levels") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("JSON in which a name is given twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError("JSON with a number that is none")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 40:
+        raise ValueError("JSON with a number beyond all bounds")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("JSON with a number beyond all bounds")
+    return number
+
+
+def _subkey(key: Key) -> bytes:
+    """Returns the subkey of the lake's first key, which every key that follows it remembers."""
+    return hmac.digest(key.every()[-1].secret, f"stedi: subkey\0{_LABEL}".encode(), "sha256")
