@@ -294,7 +294,7 @@ def test_a_receipt_verifies_and_a_changed_one_does_not(stage: Stage, tmp_path: P
         assert lake.verify_receipt(str(path))[1] is False
     (tmp_path / "none.json").write_text("{")
     assert lake.verify_receipt(str(tmp_path / "none.json"))[1] is False
-    assert not receipts.holds(tombstones.Key(bytes(32)), receipt)
+    assert not receipts.holds(receipt, tombstones.Key(bytes(32)), lake.config.lake_id)
     with pytest.raises(UsageError):
         lake.verify_receipt("none")
 

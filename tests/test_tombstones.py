@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stedi import config
+from stedi.config import Config
 from stedi.privacy import receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
@@ -23,6 +25,7 @@ found = st.builds(
     st.dictionaries(marks, st.integers(1, 9), max_size=3),
     st.frozensets(marks),
     st.frozensets(marks),
+    st.dictionaries(st.just("run"), st.just(("m1",))) | st.dictionaries(st.just("other"), st.just(("m2",))),
 )
 
 
@@ -48,14 +51,21 @@ def test_marks_are_what_they_have_always_been() -> None:
         "serial": tombstones.serial(KEY, "device-1"),
         "moment": tombstones.moment(KEY, "device-1", 1_655_564_444_103),
         "record": tombstones.record(KEY, b'{"user": "ana"'),
-        "receipt": receipts.signed(KEY, {"id": "1", "people": ["m1"]})["signature"],
     } == {
         "person": "399aa400c6ef10ba192355bb46bc30d5",
         "serial": "7f847bf7e0105cbd4b85dbdc06267809",
         "moment": "31628b1198e46ae797bf2dacf2619872",
         "record": "fdcfede391d08b8e82a0ebb22c1fcced",
-        "receipt": "baa9f2b749fc751f6d97c2b7a9b6075ea4a8c3866fc7d031513cefe6b9243178",
     }
+
+
+def test_a_receipt_from_before_receipts_were_bound_to_a_lake_is_still_known() -> None:
+    signature = "baa9f2b749fc751f6d97c2b7a9b6075ea4a8c3866fc7d031513cefe6b9243178"
+    receipt = {"id": "1", "people": ["m1"], "signature": signature}
+    assert receipts.held_before(receipt, KEY)
+    assert not receipts.holds(receipt, KEY, "0123456789abcdef")
+    for changed in ({"people": ["m2"]}, {"lake": "0123456789abcdef"}, {"signature": "é"}, {"people": "m1"}):
+        assert not receipts.held_before({**receipt, **changed}, KEY)
 
 
 def test_spellings_of_one_address_have_one_mark_and_other_kinds_of_things_others() -> None:
@@ -97,6 +107,7 @@ def test_a_refused_record_of_somebody_else_is_not(raw: str) -> None:
 
 
 def test_where_nobody_was_erased_there_is_nothing(tmp_path: Path) -> None:
+    config.write(Config("0123456789abcdef", KEY.fingerprint), tmp_path / "lake.toml")
     assert not tombstones.read(tmp_path, KEY)
     tombstones.write(tmp_path, KEY, BARRED)
     assert tombstones.read(tmp_path, KEY) == BARRED

@@ -289,7 +289,7 @@ class Lake(Persons):
         engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
     ) -> tuple[Check, ...]:
-        """Checks that every file of the tables is there and is what was written; changes nothing.
+        """Checks that every file of the tables, and what is kept of erasures, is there and as written; changes nothing.
 
         Args:
             files: Read every file and compare its SHA-256, rather than look at sizes and metadata alone.
@@ -300,9 +300,12 @@ class Lake(Persons):
             What each check found of each table.
         """
         from stedi.audit import audit
+        from stedi.erasure import evidence
 
         workers = self._workers(engine) if files else None
-        return audit(self.catalog, files=files, threads=self.config.threads, progress=progress, workers=workers)
+        kept = evidence.check(self.root, self.key(), self.config.lake_id)
+        checks = audit(self.catalog, files=files, threads=self.config.threads, progress=progress, workers=workers)
+        return checks if kept is None else (*checks, kept)
 
     def repair(self, *, progress: Progress = lambda what, share: None) -> tuple[Repair, Build]:
         """Sets right what an audit of all files finds damaged, and builds what was made anew.

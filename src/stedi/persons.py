@@ -225,10 +225,10 @@ class Persons(Opened):
         return receipts.listed(self.root)
 
     def verify_receipt(self, named: str) -> tuple[Receipt, bool]:
-        """Returns a receipt, by its id or the path of its file, and whether this lake's key has signed it.
+        """Returns a receipt, by its id or the path of its file, and whether this lake has signed it.
 
         Raises:
             UsageError: There is none.
         """
-        receipt = receipts.find(self.root, named)
-        return receipt, receipts.holds(self.key(), receipt)
+        receipt, key = receipts.find(self.root, named), self.key()
+        return receipt, tombstones.vouches(self.root, key, self.config.lake_id, receipt)

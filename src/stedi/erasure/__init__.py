@@ -26,10 +26,12 @@ from stedi.erasure import forgetting, inbox, pending
 from stedi.erasure.finding import Whereabouts
 from stedi.erasure.forgetting import Forgetting
 from stedi.erasure.pending import Found, Pending
-from stedi.errors import AuditFailed
+from stedi.errors import AuditFailed, LakeError
 from stedi.landing import journal
 from stedi.privacy import handover, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
+from stedi.privacy.state import StateRefused
+from stedi.privacy.tombstones import Tombstones
 from stedi.privacy.traces import search
 from stedi.tables import ZONES
 from stedi.workers import Workers
@@ -66,6 +68,7 @@ def erase(
     addresses: Collection[str] = (),
     *,
     delivered: Sequence[str] = (),
+    recover: bool = False,
     now: int | None = None,
     progress: Progress = lambda what, share: None,
     workers: Workers | None = None,
@@ -79,6 +82,8 @@ def erase(
         key: The lake's key.
         addresses: The customers' addresses, in any spelling; none only finishes.
         delivered: Delivered files and folders to rewrite without them.
+        recover: Whether to work out from tombstones and receipts what was cut off, where its file tells nothing that
+            can be believed.
         now: When it begins, epoch milliseconds; the clock's by default.
         progress: Told how far the work is.
         workers: Who looks through files and writes them anew, if it is not this process.
@@ -89,13 +94,14 @@ def erase(
     Raises:
         AuditFailed: Something in the lake still holds one of them; the message names the files. The erasure is not
             over: `erase` without addresses goes on with it when they are gone.
+        StateRefused: What was cut off stands in a file that this lake has not written; nothing was changed.
         LakeError: The lake cannot be read, or lies elsewhere than its tables say; nothing was changed.
     """
     done = []
     with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
         handover.refuse_other(root, config.key_fingerprint)
         journal.finish(catalog, root / "pending")
-        left = pending.read(root)
+        left = _cut_off(catalog, root, key, recover=recover, alone=not addresses)
         if left is not None:
             done.append(_Erasure(catalog, config, root, key, left, progress, workers).finish())
         if addresses:
@@ -103,6 +109,52 @@ def erase(
             new = Pending(_run(), _now(now), _marks(key, addresses), places)
             done.append(_Erasure(catalog, config, root, key, new, progress, workers).finish())
     return done
+
+
+def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bool) -> Pending | None:
+    """Returns the erasure that was cut off, if there is one; `alone` if nothing but to finish it was asked for."""
+    known = tombstones.read(root, key)
+    refused: StateRefused | None = None
+    try:
+        left = pending.read(root, key)
+    except StateRefused as error:
+        if not recover:
+            raise
+        left, refused = None, error
+    if left is not None or not recover:
+        return left
+    people = pending.unended(root, known)
+    if people:
+        return Pending(_run(), _now(None), people, recovered=True, evidence=_evidence(catalog))
+    if refused is not None:
+        pending.remove(root)
+        if alone:
+            found = str(refused).removesuffix(f"; {pending.ADVICE}")
+            raise LakeError(
+                f"{found}; it was put away. Nothing in the lake tells of an erasure that was cut off: run again those "
+                "that were asked for and are not in `stedi erase --list`"
+            )
+    return None
+
+
+def _evidence(catalog: Catalog) -> tuple[str, ...]:
+    """Returns whole data files of the customers' records that are not current: an erasure may have replaced them."""
+    name = "customers_landing"
+    current = {durable.real(file.path) for file in catalog.files(catalog.table(name))}
+    home = catalog.folder(name) / "data"
+    found = (entry.path for entry in durable.entries(home) if entry.path.suffix == ".parquet")
+    return tuple(str(path) for path in found if durable.real(path) not in current and _is_whole(path))
+
+
+def _is_whole(path: Path) -> bool:
+    """Says whether a Parquet file has its end; one that was being written when its command died has none."""
+    if s3.is_remote(path):
+        return True
+    if path.is_symlink() or not path.is_file():
+        return False
+    with open(path, "rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 4))
+        return stream.read() == b"PAR1"
 
 
 class _Erasure:
@@ -141,12 +193,15 @@ class _Erasure:
         # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
-            whereabouts = Whereabouts(engine, catalog, key, self._pending, self._workers)
+            before = tombstones.read(root, key)
+            whereabouts = Whereabouts(engine, catalog, key, self._pending, self._workers, before)
             found = self._pending.found or whereabouts.found()
+            took = Tombstones(erasures={self._pending.run: self._pending.people})
+            found = replace(found, tombstones=found.tombstones | took)
             warm.result()
         if self._pending.found is None:
             self._keep(found=found)  # from here on it will happen
-        tombstones.write(root, key, tombstones.read(root, key) | found.tombstones)
+        tombstones.write(root, key, before | found.tombstones)
         moments = (
             frozenset(engine.rows("select serialNumber, moment from erased_moments")) if self._pending.inbox else ()
         )
@@ -204,12 +259,13 @@ class _Erasure:
 
     def _keep(self, **changes: Any) -> None:
         self._pending = replace(self._pending, **changes)
-        pending.write(self._root, self._pending)
+        pending.write(self._root, self._key, self._pending)
 
     def _receipt(self) -> dict[str, Any]:
         done = self._pending
         return receipts.signed(
             self._key,
+            self._config.lake_id,
             {
                 "id": done.run,
                 "people": list(done.people),

@@ -67,10 +67,17 @@ class Whereabouts:
         key: The lake's key.
         pending: The erasure.
         workers: Who looks through the tables' files, if it is not this process.
+        before: The lake's tombstones, for an erasure whose own file was lost.
     """
 
     def __init__(
-        self, engine: DuckDB, catalog: Catalog, key: Key, pending: Pending, workers: Workers | None = None
+        self,
+        engine: DuckDB,
+        catalog: Catalog,
+        key: Key,
+        pending: Pending,
+        workers: Workers | None = None,
+        before: Tombstones | None = None,
     ) -> None:
         self.engine = engine
         self.states = catalog.tables()
@@ -81,12 +88,15 @@ class Whereabouts:
             engine.bind(name, catalog.files(state))
         self.mentions: dict[str, Mentions] = {name: mentions(state) for name, state in self.states.items()}
         found = pending.found
-        stood = found.taints("customers_landing") if found else frozenset[str]()
+        stood = found.taints("customers_landing") if found else frozenset(pending.evidence)
         current = {file.path: file for file in catalog.files(self.states["customers_landing"])}
         evidence = [DataFile(path, 0, 0) for path in sorted(stood - current.keys()) if s3.at(path).is_file()]
+        self._evidence = () if found else tuple(file.path for file in evidence)
         engine.bind("records", [*current.values(), *evidence], table="customers_landing")
         self._addresses()
         self.tombstones = self._devices_known(found.tombstones) if found else self._devices(pending.started)
+        if found is None and pending.recovered and before is not None:
+            self._moments_known(before)
         self._ids()
         self.traces = self._traces()
         self._texts()
@@ -116,6 +126,8 @@ class Whereabouts:
                         counts.setdefault(content, [0, 0])[name == "quarantine"] += count
             rows.setdefault(name, 0)
             tainted[name] = tuple(sorted(holding))
+            if name == "customers_landing":
+                tainted[name] = tuple(sorted(holding.union(self._evidence)))
             # a flipped bit must not be written anew, under a checksum that says that all is well
             checksums.check(self._catalog.folder(name), holding & current)
         [(customers,)] = self.engine.rows(
@@ -205,6 +217,17 @@ class Whereabouts:
         rows = [(n, at) for n, at in readings if tombstones.moment(key, n, at) in known.moments]
         engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, rows)
         return known
+
+    def _moments_known(self, known: Tombstones) -> None:
+        """Adds to `erased_moments` those that are tombstones already: the motions that told them may have gone."""
+        readings = self.engine.stream(
+            "select distinct serialNumber, sensorReadingTime from step_trainer_landing where serialNumber in "
+            "(select serialNumber from claimed where erased) "
+            "and serialNumber not in (select serialNumber from erased_serials)"
+        )
+        rows = {(n, at) for n, at in readings if tombstones.moment(self._key, n, at) in known.moments}
+        rows.update(self.engine.rows("select serialNumber, moment from erased_moments"))
+        self.engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
 
     def _ids(self) -> None:
         ids = {self._key.customer_id(a) for (a,) in self.engine.rows("select address from erased_addresses")}

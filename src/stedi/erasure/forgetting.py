@@ -23,7 +23,7 @@ from stedi.erasure.finding import RELATIONS, THEIRS, Whereabouts
 from stedi.erasure.inbox import Rewritten
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
-from stedi.privacy.tombstones import RECEIPTS
+from stedi.privacy.receipts import RECEIPTS
 from stedi.rewriting import LEAVING, Part, Relation, divided, rewrite
 from stedi.tables import COLUMNS, ZONES, DataFile
 from stedi.workers import Workers
@@ -228,8 +228,20 @@ def sweep(catalog: Catalog, keeping: frozenset[str]) -> int:
 
 
 def remove(catalog: Catalog, paths: Iterable[str]) -> None:
-    """Removes files of the customers' records, the last to go."""
+    """Removes files of the customers' records, the last to go.
+
+    Raises:
+        LakeError: One of them is no data file of that table; nothing was removed.
+    """
     listed = [s3.at(path) for path in paths]
+    home = durable.real(catalog.folder("customers_landing") / "data")
+    for path in listed:
+        # where a link would lead is what goes
+        if path.suffix != ".parquet" or not durable.real(path).startswith(f"{home}/"):
+            raise LakeError(
+                "customers_landing: expected data files of its own to remove, found a file elsewhere; nothing was "
+                "removed. Run `stedi audit --files`, then `stedi erase --resume`"
+            )
     _unlink(listed)
     if listed:
         catalog.prune("customers_landing")

@@ -2,20 +2,26 @@
 
 It names nobody: people, serial numbers, moments and records stand in it by mark, files by path. What else is needed,
 such as names to look for, is read again from the customers' records, whose old files are the very last to go.
+
+A file that this lake has not written is believed in nothing. What it should have said is worked out again, from the
+tombstones, which name every erasure, and from the receipts, which only an erasure at its end has.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stedi import durable
-from stedi.errors import LakeError
-from stedi.privacy import tombstones
+from stedi.privacy import receipts, state, tombstones
+from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import PENDING, Tombstones
+
+_KIND = "erasure"
+ADVICE = "nothing was changed. Run `stedi erase --resume`: it ends what the tombstones tell of, and puts this file away"
+"""What to do where the file is not what this lake has written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,9 @@ class Pending:
         found: What the first phase has found, once it has ended.
         removed: What has gone so far, for the receipt.
         scanned: What the search has looked at, once it has found nothing.
+        recovered: Whether its own file was lost, and all of this was worked out again: its inbox is not known.
+        evidence: Files of the customers' records that nothing uses any more, where the first phase has to be done
+            again after others have been.
     """
 
     run: str
@@ -68,40 +77,65 @@ class Pending:
     found: Found | None = None
     removed: Mapping[str, Any] = field(default_factory=dict)
     scanned: Mapping[str, Any] | None = None
+    recovered: bool = False
+    evidence: tuple[str, ...] = ()
 
 
-def write(root: Path, pending: Pending) -> None:
+def write(root: Path, key: Key, pending: Pending) -> None:
     """Keeps what is known of an erasure, on disk when it returns."""
     plain = asdict(pending)
     if pending.found is not None:
         plain["found"]["tombstones"] = tombstones.to_json(pending.found.tombstones)
-    durable.write(root / PENDING, json.dumps(plain).encode())
+    state.write(root / PENDING, _KIND, state.lake_id(root), key, plain)
 
 
-def read(root: Path) -> Pending | None:
+def read(root: Path, key: Key) -> Pending | None:
     """Returns the erasure that is under way or was cut off, if there is one.
 
     Raises:
-        LakeError: Its file is damaged.
+        StateRefused: There is a file of that name which this lake has not written.
     """
-    path = root / PENDING
-    if not path.exists():
+    try:
+        plain = state.read(root / PENDING, _KIND, state.lake_id(root), key, advice=ADVICE)
+    except FileNotFoundError:
         return None
     try:
-        plain = json.loads(path.read_bytes())
         found = plain.pop("found")
         if found is not None:
             found["tainted"] = {table: tuple(paths) for table, paths in found["tainted"].items()}
             found["counts"] = {sha256: tuple(counts) for sha256, counts in found["counts"].items()}
             found["follows"] = {table: tuple(inputs) for table, inputs in found["follows"].items()}
             found = Found(**{**found, "tombstones": tombstones.from_json(found["tombstones"])})
-        lists = {name: tuple(plain[name]) for name in ("people", "inbox")}
+        lists = {name: tuple(plain[name]) for name in ("people", "inbox", "evidence")}
         return Pending(**{**plain, **lists}, found=found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LakeError(
-            f"{PENDING}: expected an erasure under way, found {type(error).__name__}; remove the file, then run "
-            "`stedi erase` for the same customers again"
-        ) from error
+        raise state.refused(PENDING, f"one of another version ({type(error).__name__})", ADVICE) from error
+
+
+def unended(root: Path, known: Tombstones) -> tuple[str, ...]:
+    """Returns the marks of whom an erasure has taken that has no receipt: it was cut off.
+
+    For where its own file is not to be believed or not there. Erasures follow one another, so it is the last one. One
+    that was begun by an earlier version is in no list of erasures: its file, which nothing vouches for, is asked for
+    marks alone, and only those count that are tombstones already.
+
+    Args:
+        root: The lake's folder.
+        known: The lake's tombstones.
+    """
+    last = max(known.erasures, default=None)
+    if last is not None and last not in receipts.names(root):
+        return known.erasures[last]
+    if tombstones.is_bound(root):
+        return ()
+    try:
+        plain = state.parsed(state.bytes_of(root / PENDING))
+        marks = plain["people"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return ()
+    if not isinstance(marks, list) or not all(isinstance(mark, str) and mark in known.people for mark in marks):
+        return ()
+    return tuple(sorted(set(marks)))
 
 
 def remove(root: Path) -> None:

@@ -1,6 +1,7 @@
 """Receipts of erasures: what was removed and what was looked at, signed under the lake's key.
 
-A receipt is a JSON document in the lake's folder `receipts`. It knows whom it is about by their mark, as tombstones do.
+A receipt is a JSON document in the lake's folder `receipts`. It knows whom it is about by their mark, as tombstones do,
+and which lake it is of: another lake's receipt holds in none but that one, whatever key both have.
 """
 
 from __future__ import annotations
@@ -13,22 +14,36 @@ from typing import Any
 
 from stedi import durable
 from stedi.errors import UsageError
+from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
-from stedi.privacy.tombstones import RECEIPTS
 
+RECEIPTS = "receipts"
+"""The folder of the receipts, in the lake's folder."""
 Receipt = Mapping[str, Any]
 """A receipt's JSON document; `id` names it, `signature` is last."""
 
-
-def signed(key: Key, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a receipt of this content."""
-    return {**content, "signature": _signature(key, content)}
+_KIND = "receipt"
 
 
-def holds(key: Key, receipt: Receipt) -> bool:
-    """Says whether a receipt is what a lake with this key, or one that it has followed, has signed."""
-    content = {name: value for name, value in receipt.items() if name != "signature"}
-    return any(hmac.compare_digest(str(receipt.get("signature")), _signature(each, content)) for each in key.every())
+def signed(key: Key, lake_id: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a receipt of this content, of one lake."""
+    bound = {**content, "lake": lake_id}
+    return {**bound, "signature": state.digest(_KIND, lake_id, key, _plain(bound))}
+
+
+def holds(receipt: Receipt, key: Key, lake_id: str) -> bool:
+    """Says whether a receipt is what this lake has signed."""
+    if receipt.get("lake") != lake_id:
+        return False
+    return _same(receipt, state.digest(_KIND, lake_id, key, _plain(_unsigned(receipt))))
+
+
+def held_before(receipt: Receipt, key: Key) -> bool:
+    """Says whether a receipt is what some lake with this key has signed before receipts were bound to a lake."""
+    if "lake" in receipt or not isinstance(receipt.get("people"), list):
+        return False
+    message = b"stedi: receipt\0" + _plain(_unsigned(receipt))
+    return any(_same(receipt, hmac.digest(each.secret, message, "sha256").hex()) for each in key.every())
 
 
 def keep(root: Path, receipt: Receipt) -> Path:
@@ -39,9 +54,20 @@ def keep(root: Path, receipt: Receipt) -> Path:
     return path
 
 
+def names(root: Path) -> set[str]:
+    """Returns the names of a lake's receipts, which are their ids if they are what they seem."""
+    return {path.stem for path in (root / RECEIPTS).glob("*.json")}
+
+
 def listed(root: Path) -> list[Receipt]:
-    """Returns a lake's receipts, oldest first; one that is no JSON has nothing but its id."""
-    return [_read(path) or {"id": path.stem} for path in sorted((root / RECEIPTS).glob("*.json"))]
+    """Returns a lake's receipts, oldest first; one that is none has nothing but its file's name for an id."""
+    return [listed_as(root, name) for name in sorted(names(root))]
+
+
+def listed_as(root: Path, name: str) -> Receipt:
+    """Returns the receipt of a file in a lake's folder; it is that of the erasure whose id is the file's name."""
+    found = _read(root / RECEIPTS / f"{name}.json")
+    return found if found and found["id"] == name else {"id": name}
 
 
 def find(root: Path, named: str) -> Receipt:
@@ -56,14 +82,26 @@ def find(root: Path, named: str) -> Receipt:
     raise UsageError("--verify: expected a receipt's id or file, found neither; `stedi erase --list` lists them")
 
 
-def _read(path: Path) -> Receipt | None:
+def _read(path: Path) -> dict[str, Any] | None:
+    """Returns a receipt as far as its shape goes, or None for anything else."""
     try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
+        found = state.parsed(state.bytes_of(path))
+    except (ValueError, OSError):
         return None
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        return None
+    people = found.get("people", [])
+    return found if isinstance(people, list) and all(isinstance(mark, str) for mark in people) else None
 
 
-def _signature(key: Key, content: Mapping[str, Any]) -> str:
-    plain = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    return hmac.digest(key.secret, b"stedi: receipt\0" + plain, "sha256").hex()
+def _unsigned(receipt: Receipt) -> dict[str, Any]:
+    return {name: value for name, value in receipt.items() if name != "signature"}
+
+
+def _plain(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _same(receipt: Receipt, signature: str) -> bool:
+    found = receipt.get("signature")
+    return isinstance(found, str) and hmac.compare_digest(found.encode("utf-8", "replace"), signature.encode())

@@ -12,12 +12,14 @@ from __future__ import annotations
 import hmac
 import json
 import math
+import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stedi import config, durable
+from stedi import config, durable, s3
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import Key
 
@@ -73,10 +75,22 @@ def read(path: Path, kind: str, lake_id: str, key: Key, *, advice: str) -> dict[
         FileNotFoundError: There is none.
         StateRefused: It is not what this lake has written.
     """
-    size = path.stat().st_size
-    if size > _LARGEST:
-        raise refused(path.name, f"{size:,} bytes", advice)
-    return opened(path.read_bytes(), path.name, kind, lake_id, key, advice=advice)
+    return opened(bytes_of(path), path.name, kind, lake_id, key, advice=advice)
+
+
+def bytes_of(path: Path) -> bytes:
+    """Returns a file's bytes; nothing for what is no regular file, which is never waited for, or is too large.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if s3.is_remote(path):
+        return path.read_bytes()
+    if not stat.S_ISREG(path.stat().st_mode):
+        return b""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+        found = os.fstat(stream.fileno())
+        return stream.read() if stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST else b""
 
 
 def opened(raw: bytes, name: str, kind: str, lake_id: str, key: Key, *, advice: str) -> dict[str, Any]:

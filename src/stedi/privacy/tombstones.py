@@ -1,31 +1,36 @@
 """Tombstones: what keeps an erased customer's old data out, and tells nothing about them without the key.
 
-One signed text file in the lake, `tombstones`, absent while nobody was erased. It holds marks only: keyed hashes under
+One state file in the lake, `tombstones`, absent while nobody was erased. It holds marks only: keyed hashes under
 labels of their own, so that a mark is no `customer_id` and cannot be linked to one without the key. Small enough to be
-written anew with each erasure, in one step, rather than a table that every landing would have to open.
+written anew with each erasure, in one step, rather than a table that every landing would have to open. It names every
+erasure of the lake: that is how an older file, rightly sealed in its time, is told from the newest.
 """
 
 from __future__ import annotations
 
 import hmac
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stedi import durable
+from stedi import s3
 from stedi.errors import LakeBusy, LakeError
+from stedi.privacy import receipts, state
 from stedi.privacy.pseudonyms import Key, normalise
+from stedi.privacy.receipts import RECEIPTS
 
 NAME = "tombstones"
 """The file's name, in the lake's folder."""
 PENDING = "erasing.json"
 """The file, in the lake's folder, that an erasure keeps from its first step to its last."""
-RECEIPTS = "receipts"
-"""The folder of the receipts, in the lake's folder."""
+_KIND = "tombstones"
+_ADVICE = (
+    "nothing was read or written, since erased customers could come back. Restore the newest copy of it: see "
+    "docs/operations.md on recovery"
+)
 
 _BETWEEN = re.compile(r"""[\s"'<>{}\[\]()\\,;:|=/]""")
 """What ends an address in the middle of other text."""
@@ -87,6 +92,7 @@ class Tombstones:
         moments: Moments of devices shared with others at which an erased customer moved: a reading of such a moment
             was theirs or may have been, and must never become another claimant's.
         records: Quarantined records that were removed.
+        erasures: Of each erasure, by its id, whom it took: all that have begun to remove anything.
     """
 
     people: Mapping[str, int] = field(default_factory=dict)
@@ -94,6 +100,7 @@ class Tombstones:
     serials: Mapping[str, int] = field(default_factory=dict)
     moments: frozenset[str] = frozenset()
     records: frozenset[str] = frozenset()
+    erasures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.people)
@@ -109,6 +116,7 @@ class Tombstones:
             _later(self.serials, other.serials),
             self.moments | other.moments,
             self.records | other.records,
+            {**self.erasures, **other.erasures},
         )
 
     def claimants(self, key: Key, number: str) -> int:
@@ -156,31 +164,84 @@ def read(root: Path, key: Key) -> Tombstones:
     """Returns a lake's tombstones, none if nobody was erased.
 
     Raises:
-        LakeError: They are gone although there are receipts, or are not what was written under this key.
+        LakeError: They are gone although there are receipts, are older than one, or are not what this lake has
+            written.
     """
     path = root / NAME
     try:
         found = path.stat()
     except FileNotFoundError:
-        if any((root / RECEIPTS).glob("*.json")):
+        if receipts.names(root):
             raise _damaged("the tombstones of the receipts", "no file") from None
         return Tombstones()
-    return _read_once(path, key, found.st_ino, found.st_size, found.st_mtime_ns)
+    # a receipt that comes or goes changes its folder's time, in a bucket nothing
+    told = 0 if s3.is_remote(root) else _changed(root / RECEIPTS)
+    return _read_once(path, key, found.st_ino, found.st_size, found.st_mtime_ns, told)
 
 
 @lru_cache(maxsize=2)
-def _read_once(path: Path, key: Key, inode: int, size: int, mtime_ns: int) -> Tombstones:
+def _read_once(path: Path, key: Key, inode: int, size: int, mtime_ns: int, told: int) -> Tombstones:
     """Reads a lake's tombstones once, however often a command asks."""
-    signature, _, content = path.read_bytes().partition(b"\n")
+    raw, root = state.bytes_of(path), path.parent
+    lake_id = state.lake_id(root)
+    if not state.is_sealed(raw):
+        return _of_before(root, key, lake_id, raw)
+    found = from_json(state.opened(raw, NAME, _KIND, lake_id, key, advice=_ADVICE))
+    for name in sorted(receipts.names(root) - found.erasures.keys()):
+        if receipts.holds(receipts.listed_as(root, name), key, lake_id):
+            raise _damaged(f"the newest, which name the erasure {name}", "older ones")
+    return found
+
+
+def _of_before(root: Path, key: Key, lake_id: str, raw: bytes) -> Tombstones:
+    """Reads tombstones as they were written before they were bound to a lake, with the erasures of the receipts.
+
+    Raises:
+        LakeError: They are not right, are older than a receipt, or the lake has written newer ones.
+    """
+    signature, _, content = raw.partition(b"\n")
     if not hmac.compare_digest(signature, _signature(key, content)):
-        raise _damaged("what was written under this lake's key", "another content")
-    return from_json(json.loads(content))
+        raise _damaged("what this lake has written under its key", "another content")
+    try:
+        found = from_json(state.parsed(content))
+    except ValueError as error:
+        raise _damaged("tombstones", str(error)) from None
+    erasures: dict[str, tuple[str, ...]] = {}
+    for name in sorted(receipts.names(root)):
+        receipt = receipts.listed_as(root, name)
+        if receipts.holds(receipt, key, lake_id):
+            raise _damaged(f"the newest, which name the erasure {name}", "older ones")
+        if receipts.held_before(receipt, key):
+            if not found.people.keys() >= set(receipt["people"]):
+                raise _damaged(f"the newest, with everybody whom the erasure {name} took", "older ones")
+            erasures[name] = tuple(receipt["people"])
+    return replace(found, erasures=erasures)
+
+
+def vouches(root: Path, key: Key, lake_id: str, receipt: receipts.Receipt) -> bool:
+    """Says whether a receipt is this lake's; one of before receipts were bound to a lake, if it is in its folder, too.
+
+    Raises:
+        LakeError: That needs the tombstones, and they are not to be believed.
+    """
+    if receipts.holds(receipt, key, lake_id):
+        return True
+    return receipts.held_before(receipt, key) and read(root, key).erasures.get(receipt["id"]) == tuple(
+        receipt["people"]
+    )
+
+
+def is_bound(root: Path) -> bool:
+    """Says whether a lake has tombstones of the form that is bound to it; before there were others."""
+    try:
+        return state.is_sealed(state.bytes_of(root / NAME))
+    except FileNotFoundError:
+        return False
 
 
 def write(root: Path, key: Key, tombstones: Tombstones) -> None:
     """Puts tombstones in the place of those that a lake has, on disk when it returns."""
-    content = json.dumps(to_json(tombstones), indent=0).encode()
-    durable.write(root / NAME, _signature(key, content) + b"\n" + content)
+    state.write(root / NAME, _KIND, state.lake_id(root), key, to_json(tombstones))
 
 
 def to_json(tombstones: Tombstones) -> dict[str, object]:
@@ -191,6 +252,7 @@ def to_json(tombstones: Tombstones) -> dict[str, object]:
         "serials": dict(sorted(tombstones.serials.items())),
         "moments": sorted(tombstones.moments),
         "records": sorted(tombstones.records),
+        "erasures": {run: list(people) for run, people in sorted(tombstones.erasures.items())},
     }
 
 
@@ -207,6 +269,7 @@ def from_json(plain: Mapping[str, Any]) -> Tombstones:
             {str(number): int(at) for number, at in plain["serials"].items()},
             frozenset(plain["moments"]),
             frozenset(plain["records"]),
+            {str(run): tuple(who) for run, who in plain.get("erasures", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged("tombstones", type(error).__name__) from error
@@ -233,7 +296,11 @@ def _signature(key: Key, content: bytes) -> bytes:
 
 
 def _damaged(expected: str, found: str) -> LakeError:
-    return LakeError(
-        f"{NAME}: expected {expected}, found {found}; nothing was read or written, since erased customers could come "
-        "back. Restore the file from the newest backup: see docs/operations.md on recovery"
-    )
+    return LakeError(f"{NAME}: expected {expected}, found {found}; {_ADVICE}")
+
+
+def _changed(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,52 @@
+"""Whether tombstones, receipts and the file of an erasure under way are this lake's own, and agree. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stedi.audit import Check, Violation
+from stedi.erasure import pending
+from stedi.errors import LakeError
+from stedi.privacy import receipts, tombstones
+from stedi.privacy.pseudonyms import Key
+
+_NAME = "erasures"
+
+
+def check(root: Path, key: Key, lake_id: str) -> Check | None:
+    """Returns what is wrong with what a lake keeps of its erasures; None where there was none.
+
+    Args:
+        root: The lake's folder.
+        key: The lake's key.
+        lake_id: The lake's id.
+    """
+    kept = (root / tombstones.NAME, root / tombstones.PENDING)
+    if not receipts.names(root) and not any(path.exists() for path in kept):
+        return None
+    return Check(_NAME, tombstones.NAME, tuple(_violations(root, key, lake_id)))
+
+
+def _violations(root: Path, key: Key, lake_id: str) -> Iterator[Violation]:
+    under_way = None
+    try:
+        left = pending.read(root, key)
+        under_way = left.run if left else None
+    except LakeError:
+        yield Violation(tombstones.PENDING, "an erasure that this lake has begun", "another content")
+    try:
+        known = tombstones.read(root, key)
+    except LakeError as error:
+        expected, _, found = str(error).removeprefix(f"{tombstones.NAME}: expected ").partition(", found ")
+        yield Violation(tombstones.NAME, expected, found.partition(";")[0])
+        return
+    there = receipts.names(root)
+    for name in sorted(there):
+        file, receipt = f"{receipts.RECEIPTS}/{name}.json", receipts.listed_as(root, name)
+        if not tombstones.vouches(root, key, lake_id, receipt):
+            yield Violation(file, "a receipt that this lake has signed", "another content")
+        elif not known.people.keys() >= set(receipt["people"]):
+            yield Violation(file, "everybody in it among the tombstones", "somebody who is not")
+    for run in sorted(known.erasures.keys() - there - {under_way}):
+        yield Violation(f"{receipts.RECEIPTS}/{run}.json", "the receipt of an erasure", "no file")
