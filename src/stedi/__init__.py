@@ -7,10 +7,16 @@
 `Lake` is the way in; the rest are what its verbs return, and `StediError`, above everything raised on purpose.
 """
 
-from __future__ import annotations
+import sys
 
-import importlib
-from typing import TYPE_CHECKING
+_CALLED = ("stedi", "stedi.cli", "-mstedi", "-mstedi.cli")
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and not set(_CALLED).isdisjoint(sys.orig_argv):
+    # `python -m stedi` looks for modules in the folder that it is started in first, which may be an inbox: that one is
+    # forgotten before anything else is imported, `__future__` included
+    del sys.path[0]
+
+import importlib  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 __version__ = "0.1.0"
 

@@ -16,7 +16,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import weakref
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi import durable, s3, sandbox
+from stedi import durable, isolation, s3, sandbox
 from stedi.errors import QueryFailed, QueryRefused
 from stedi.statement import judged, referenced, shown
 
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     import pyarrow as pa
-
-_LIBRARIES = {name: value for name, value in os.environ.items() if name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")}
-"""All that the worker sees of the caller's environment: where an interpreter may need to find its libraries."""
 
 _UNITS = {"": 1, "b": 1} | {
     f"{letter}{suffix}": base**power
@@ -221,20 +217,12 @@ class _Worker:
             "seconds": limits.seconds,
             "threads": limits.threads,
             "temporary": folder,
-            "path": sys.path,
+            "path": isolation.folders(),
         }
         try:
             # The words of the engine's last breath may hold data, so stderr is a file that nobody else reads.
             self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-W", "ignore", sandbox.__file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                cwd=folder,
-                env=_LIBRARIES | {"HOME": folder, "TMPDIR": folder, "LC_ALL": "C.UTF-8"},
-                start_new_session=True,
-            )
+            self._process = isolation.start([sandbox.__file__], folder, errors=self._errors, alone=True)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(held)

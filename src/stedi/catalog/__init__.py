@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi import durable, s3
-from stedi.catalog import checksums, creation, entries, snapshots
+from stedi.catalog import checksums, configuration, creation, entries, snapshots
 from stedi.catalog.pointers import Pointers
 from stedi.catalog.queue import Queue
 from stedi.catalog.remote import Remote
@@ -48,6 +48,7 @@ class Catalog:
     """
 
     def __init__(self, root: Path) -> None:
+        configuration.keep_out()
         self.root = root
         self.remote = Remote(root) if s3.is_remote(root) else None
         self._pointers = Pointers(self.path, _PATIENCE)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from stedi import s3
+from stedi.catalog import configuration
 from stedi.catalog.pointers import NAME
 from stedi.errors import LakeError, MissingExtra
 from stedi.tables import NAMESPACE, ZONES
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pyiceberg.table.update import TableRequirement, TableUpdate
 
 _VARIABLE = f"PYICEBERG_CATALOG__{NAME.upper()}__"
-_FILE = ".pyiceberg.yaml"
 
 
 class Remote:
@@ -200,9 +200,8 @@ class Remote:
 
 def _configured() -> bool:
     """Says whether PyIceberg's configuration may name a catalog of this name."""
-    places = [os.environ.get("PYICEBERG_HOME"), Path.home(), Path.cwd()]
     return any(name.upper().startswith(_VARIABLE) for name in os.environ) or any(
-        Path(place, _FILE).is_file() for place in places if place
+        (folder / configuration.FILE).is_file() for folder in configuration.folders()
     )
 
 

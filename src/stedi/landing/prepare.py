@@ -22,12 +22,15 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, BinaryIO, cast
 
-from stedi import delivery, reader
+from stedi import delivery, isolation, reader
 from stedi.errors import LandingError, UnreadableFile
 from stedi.landing.inspect import Inspected
 
 _Result = tuple[Inspected, "Prepared | LandingError"] | None
 """What a worker sends: a file with what became of it, or None when it has done its share."""
+
+# not `-m`: what it sends back must be this module's classes, not those of `__main__`
+_WORKER = f"import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {__name__} import main; main()"
 
 _SPAWN_BYTES = 8 << 20  # below it, starting processes costs more than they save
 
@@ -132,12 +135,10 @@ def prepare_all(
     for job in sorted(jobs, key=lambda job: -job[0].size):
         min(shares, key=lambda share: sum(file.size for file, _ in share)).append(job)
     results: Queue[_Result] = Queue()
-    # not `-m`: what it sends back must be this module's classes, not those of `__main__`
-    command = [sys.executable, "-c", f"from {__name__} import main; main()"]
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(len(shares)))
         for share in shares:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            process = isolation.start(["-c", _WORKER], share[0][1].parent)
             # one that has ended already is not harmed; one that has not is wanted by nobody any more
             stack.callback(process.kill)
             threads.submit(_work, process, share, results)
@@ -162,6 +163,7 @@ def _work(
         assert process.stdin is not None
         assert process.stdout is not None
         try:
+            pickle.dump(isolation.folders(), process.stdin)
             pickle.dump(list(share), process.stdin)
             process.stdin.close()
             for file, _ in share:

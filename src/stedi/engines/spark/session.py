@@ -190,12 +190,15 @@ def _started(master: str, with_s3: bool) -> dict[str, str]:
     # workers run what the driver runs; an environment without a name of its own is not on PATH
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    # PySpark would look beside the current folder first, and run what it finds there
+    os.environ.setdefault("SPARK_HOME", _home())
     quiet = Path(__file__).with_name("log4j2.properties")
     mask = os.umask(0o077)
     os.umask(mask)
     settings = {
         "spark.master": master,
         "spark.hadoop.fs.permissions.umask-mode": f"{mask:03o}",  # Hadoop sets modes by a mask of its own
+        "spark.executorEnv.PYTHONSAFEPATH": "1",  # workers are `python -m`: the current folder is not on their path
         _JVM: f"-Dlog4j2.configurationFile={quiet}",
     }
     found = jars(ICEBERG, SQLITE)
@@ -206,6 +209,15 @@ def _started(master: str, with_s3: bool) -> dict[str, str]:
         path = os.pathsep.join(map(str, found))
         settings |= {"spark.driver.extraClassPath": path, "spark.executor.extraClassPath": path}
     return settings
+
+
+def _home() -> str:
+    """Returns the Spark that PySpark brings along."""
+    import pyspark
+
+    found = Path(pyspark.__file__).parent
+    beside = found / "spark-distribution"
+    return str(beside if (beside / "bin" / "spark-submit").is_file() else found)
 
 
 def _flags(given: str) -> list[str]:
