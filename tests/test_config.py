@@ -24,6 +24,7 @@ fingerprint = "fedcba9876543210"
 """
 OTHERS = {
     "key_file": ("key.file", "/keys/a.key"),
+    "key_version": ("key.version", 2),
     "readings": ("consent.readings", "since-consent"),
     "engine_memory": ("engine.memory", "2GiB"),
     "engine_threads": ("engine.threads", 3),

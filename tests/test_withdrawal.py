@@ -190,7 +190,7 @@ def test_a_later_word_holds_against_a_consent_that_was_given_before_it_and_deliv
 @pytest.mark.parametrize("address", ["", "  ", "a\0@x.example", "\udcff@x.example"])
 def test_what_is_no_address_is_named_by_its_place_and_nothing_is_landed(built: Lake, address: str) -> None:
     before = heads(built)
-    with pytest.raises(UsageError, match=r"^address 2: expected an email address, found .*; nothing was done$"):
+    with pytest.raises(UsageError, match=r"^address 2: expected one plain email address, found .*; nothing was done$"):
         built.withdraw([ANA, address])
     assert heads(built) == before
 
@@ -214,7 +214,7 @@ def test_of_who_was_erased_nothing_is_taken_in_again_unless_they_came_back(
 
 def test_quotes_and_odd_letters_are_letters(built: Lake) -> None:
     odd = ["o'brien@x.example", 'a"; drop table x; --@x.example', "zoe\u0308@x.example", "ZOË@x.example"]
-    assert built.withdraw(odd).landed == 3
+    assert built.withdraw(odd, exact=True).landed == 3
     assert built.withdraw(["zoë@x.example"]).already == 1
 
 

@@ -22,6 +22,7 @@ from stedi import cloud, commands, erasures, rights, terminal, upkeep
 from stedi.errors import StediError
 
 _INTERRUPTED = 130
+_EXACT = "take each address as it was delivered, plain or not; JSON's escapes name what cannot be typed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -180,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
     sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
     sub.add_argument("--yes", action="store_true", help="do not ask")
     sub.add_argument("--build", action="store_true", help="build at once")
 
@@ -187,6 +189,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "address", nargs="?", metavar="EMAIL", help="an address in any spelling, or - to read it from stdin"
     )
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
     sub.add_argument("--table", metavar="TABLE", help="explain rows of this table instead")
     sub.add_argument("--where", metavar="SQL", help="which of them: a condition")
 
@@ -199,6 +202,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("erase", erasures.erase, "erases customers: nothing of them stays, and nothing of them comes back")
     sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="a customer's address; - reads them from stdin")
     sub.add_argument("--file", metavar="FILE", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
     sub.add_argument("--inbox", metavar="PATH", action="append", help="rewrite delivered files without them, too")
     sub.add_argument("--yes", action="store_true", help="do not ask")
     choice = sub.add_mutually_exclusive_group()

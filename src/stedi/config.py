@@ -30,6 +30,7 @@ class Config:
 
     Attributes:
         lake_id: Names the lake, 16 hex digits; `lake.id` in lake.toml.
+        key_version: How the key is used: 2, with subkeys, or 1 in lakes made before; `key.version`.
         readings: `all` readings of a consenting customer, or only those `since-consent`; `consent.readings`.
         key_fingerprint: Tells the lake's pseudonym key from others without telling the key; `key.fingerprint`.
         key_file: The file that holds the key, outside the lake; `key.file`.
@@ -49,6 +50,7 @@ class Config:
     lake_id: str
     key_fingerprint: str
     key_file: str = ""
+    key_version: int = 1
     readings: Readings = "all"
     engine_memory: str = "600MB"
     engine_threads: int = 0
@@ -78,6 +80,7 @@ _KEYS = {
     "consent.readings": "readings",
     "key.fingerprint": "key_fingerprint",
     "key.file": "key_file",
+    "key.version": "key_version",
     "engine.memory": "engine_memory",
     "engine.threads": "engine_threads",
     "query.memory": "query_memory",
@@ -186,6 +189,8 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
     if config.query_role not in get_args(Role):
         expected = " or ".join(get_args(Role))
         raise ConfigError(f"{sources['query.role']}: query.role: expected {expected}, found {config.query_role!r}")
+    if config.key_version not in (1, 2):
+        raise ConfigError(f"{sources['key.version']}: key.version: expected 1 or 2, found {config.key_version}")
     if config.engine_threads < 0:
         raise ConfigError(
             f"{sources['engine.threads']}: engine.threads: expected 0 or more, found {config.engine_threads}"

@@ -6,6 +6,7 @@ contracts, `reader` applies them to bytes, `catalog` and `ddl` turn them into co
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -41,6 +42,8 @@ class Reason(StrEnum):
     TOO_DEEP = "too_deep"
     TOO_LARGE = "too_large"
     BAD_ENCODING = "bad_encoding"
+    INVISIBLE_CHARACTER = "invisible_character"
+    """In a customer's address: nobody could name whose it is."""
 
 
 class Class(StrEnum):
@@ -96,3 +99,26 @@ class Contract:
         """Returns the field that `name` means, without regard to case, or None."""
         folded = name.lower()
         return next((field for field in self.fields if field.name.lower() == folded), None)
+
+
+_IGNORED = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000))))
+)
+"""Letters, marks and symbols that are not drawn: Unicode's Default_Ignorable_Code_Point, and the empty Braille cell."""
+
+
+def has_unseen(text: str) -> bool:
+    """Says whether a text has a character that nobody can see, or type, and so nobody can name.
+
+    These are control characters, NUL among them, all of format (zero width, direction, soft hyphen, byte order
+    mark), those that fonts do not draw, lone surrogates, private and unassigned ones, and white space other than a
+    plain space within the text. White space around it does not count: rule 1 of consent trims it.
+    """
+    text = text.strip()
+    if text.isascii() and text.isprintable():
+        return False
+    return any(unicodedata.category(c) in _UNSEEN or (c.isspace() and c != " ") or c in _IGNORED for c in text)
+
+
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")

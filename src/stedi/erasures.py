@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi import terminal
 from stedi.commands import opened, wants_json
 from stedi.errors import AuditFailed, UsageError
+from stedi.rights import asked
 
 if TYPE_CHECKING:
     from stedi.lake import Lake
@@ -27,7 +28,7 @@ def erase(options: argparse.Namespace) -> int:
         return _list(lake, as_json=wants_json(options))
     if options.verify:
         return _verify(lake, options.verify, as_json=wants_json(options))
-    addresses = sorted(set(_addresses(options)))
+    addresses = asked(options)
     if not addresses and not options.resume:
         raise UsageError("erase: expected addresses as arguments, in --file or, for -, on stdin; found none")
     if options.dry_run:
@@ -35,7 +36,7 @@ def erase(options: argparse.Namespace) -> int:
     if addresses and not options.yes:
         _ask(len(addresses))
     progress = terminal.Progress()
-    receipts = lake.erase(*addresses, inbox=options.inbox or (), engine=options.engine, progress=progress)
+    receipts = lake.erase(*addresses, exact=True, inbox=options.inbox or (), engine=options.engine, progress=progress)
     progress.close()
     if wants_json(options):
         terminal.document(receipts[-1] if receipts else {"id": None})
@@ -45,21 +46,6 @@ def erase(options: argparse.Namespace) -> int:
         for receipt in receipts:
             _show(receipt)
     return 1 if any(receipt["removed"].get("delivered", {}).get("left") for receipt in receipts) else 0
-
-
-def _addresses(options: argparse.Namespace) -> Iterator[str]:
-    """Yields the addresses that a call names, without blanks around them."""
-    lines: list[str] = []
-    for address in options.addresses:
-        lines += sys.stdin.read().splitlines() if address == "-" else [address]
-    if options.file:
-        try:
-            lines += options.file.read_text("utf-8").splitlines()
-        except UnicodeDecodeError:
-            raise UsageError("--file: expected UTF-8 text, an address a line, found other bytes") from None
-        except OSError as error:
-            raise UsageError(f"--file: expected a readable file, found none ({error.strerror})") from None
-    yield from (line.strip() for line in lines if line.strip())
 
 
 def _ask(count: int) -> None:
@@ -73,8 +59,8 @@ def _ask(count: int) -> None:
         raise UsageError("erase: expected yes, found another answer; nothing was erased")
 
 
-def _preview(lake: Lake, addresses: list[str], *, as_json: bool) -> int:
-    found = lake.preview_erasure(*addresses)
+def _preview(lake: Lake, addresses: Sequence[str], *, as_json: bool) -> int:
+    found = lake.preview_erasure(*addresses, exact=True)
     if as_json:
         terminal.document(found)
         return 0

@@ -45,7 +45,7 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
         lake_id = secrets.token_hex(8)
         key, file = _first_key(lake_id, root, key_file)
         Catalog(root).create()
-        config = Config(lake_id=lake_id, key_fingerprint=key.fingerprint, key_file=file)
+        config = Config(lake_id=lake_id, key_fingerprint=key.fingerprint, key_file=file, key_version=key.version)
         # the settings come last: a folder that has them is a whole lake
         settings.write(settings.changed(config, readings=readings), root / "lake.toml")
         for partial in root.glob(_PARTIAL_SETTINGS):

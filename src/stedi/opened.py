@@ -115,6 +115,7 @@ class Opened:
         if key is None:
             place = self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
             key = secret.read(place) if secret.names(place) else pseudonyms.from_file(Path(place))
+        key = key.of_version(self.config.key_version)
         if key.fingerprint != self.config.key_fingerprint:
             raise KeyRefused(
                 f"{self.root}: expected the pseudonym key with fingerprint "

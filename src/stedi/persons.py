@@ -15,6 +15,7 @@ from stedi import durable, leftovers
 from stedi.engines import Name
 from stedi.opened import Opened, Progress, milliseconds
 from stedi.privacy import handover, receipts, tombstones
+from stedi.privacy.addresses import of_values, taken
 from stedi.tables import ZONES
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class Persons(Opened):
 
     def withdraw(
         self,
-        addresses: str | Iterable[str],
-        *,
+        *addresses: str | Iterable[str],
+        exact: bool = False,
         now: datetime | None = None,
         progress: Progress = lambda what, share: None,
     ) -> Withdrawal:
@@ -42,7 +43,8 @@ class Persons(Opened):
         it arrives, and whether the lake knew the customer or not.
 
         Args:
-            addresses: The customers, in any spelling of their addresses; or one of them.
+            addresses: Their addresses, in any spelling of rule 1, one by one or in lists.
+            exact: Take each as it was delivered, be it a plain address or not.
             now: When they withdraw; the clock's time by default.
             progress: Told what is being done and the share of it that is done.
 
@@ -55,25 +57,25 @@ class Persons(Opened):
         from stedi.landing import withdrawal
 
         at = None if now is None else milliseconds(now)
-        asked = [addresses] if isinstance(addresses, str) else addresses
+        asked = taken(of_values(*addresses), exact=exact)
         key = self.key()
         self._finish(progress)
         return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
 
-    def explain(self, address: str, *, now: datetime | None = None) -> Explanation:
+    def explain(self, address: str, *, exact: bool = False, now: datetime | None = None) -> Explanation:
         """Explains one customer: consent and its history, rows by table, and what is left out and why.
 
         Args:
             address: Whose, in any spelling; one that the lake does not know gets an answer of the same shape.
+            exact: Take it as it was delivered, be it a plain address or not.
             now: The instant at which consent is asked for; the clock's time by default.
 
         Raises:
             UsageError: It is no address.
         """
         from stedi import explain
-        from stedi.landing import withdrawal
 
-        [normal] = withdrawal.addresses([address])
+        [normal] = taken(of_values([address]), exact=exact)
         at, key = milliseconds(now or datetime.now(UTC)), self.key()
         handover.refuse_unfinished(self.root)
         with self._temporary() as folder:
@@ -180,7 +182,8 @@ class Persons(Opened):
 
     def erase(
         self,
-        *addresses: str,
+        *addresses: str | Iterable[str],
+        exact: bool = False,
         inbox: Sequence[str | os.PathLike[str]] = (),
         engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
@@ -188,7 +191,9 @@ class Persons(Opened):
         """Erases customers: everything of them leaves the lake and, if it is named, the inbox, and stays out.
 
         Args:
-            addresses: Their addresses, in any spelling; none only finishes an erasure that was cut off.
+            addresses: Their addresses, in any spelling of rule 1, one by one or in lists; none only finishes an erasure
+                that was cut off.
+            exact: Take each as it was delivered, be it a plain address or not.
             inbox: Delivered files and folders to rewrite without them.
             engine: With `spark` its executors look through the tables' files, write them anew, and search every file.
             progress: Told what is being done and the share of it that is done.
@@ -197,9 +202,12 @@ class Persons(Opened):
             The receipts: of an erasure that was cut off and is finished now, if there was one, and of this one.
 
         Raises:
+            UsageError: An address is none; nothing was erased.
             AuditFailed: Something in the lake still holds one of them; the message names the files.
         """
         from stedi import erasure
+
+        wanted = taken(of_values(*addresses), exact=exact)
 
         places = [os.fspath(path) for path in inbox]
         self._finish_rotation(progress)
@@ -208,17 +216,18 @@ class Persons(Opened):
             self.config,
             self.root,
             self.key(),
-            addresses,
+            wanted,
             delivered=places,
             progress=progress,
             workers=self._workers(engine),
         )
 
-    def preview_erasure(self, *addresses: str) -> dict[str, Any]:
+    def preview_erasure(self, *addresses: str | Iterable[str], exact: bool = False) -> dict[str, Any]:
         """Returns what an erasure would remove: `customers` known, `rows` and `files` by table; changes nothing."""
         from stedi import erasure
 
-        return erasure.preview(self.catalog, self.config, self.root, self.key(), addresses)
+        wanted = taken(of_values(*addresses), exact=exact)
+        return erasure.preview(self.catalog, self.config, self.root, self.key(), wanted)
 
     def receipts(self) -> list[Receipt]:
         """Returns the receipts of all erasures, oldest first."""

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
 
 from stedi import terminal
 from stedi.commands import build_json, opened, wants_json
 from stedi.errors import UsageError
+from stedi.privacy import addresses
 
 
 def withdraw(options: argparse.Namespace) -> int:
     """Lands withdrawals, and builds at once where that is asked for."""
-    from stedi.landing import withdrawal
-
     terminal.conceal(options.addresses)
-    lake = opened(options)
-    asked = withdrawal.addresses(_addresses(options))
-    if not asked:
+    wanted = asked(options)
+    if not wanted:
         raise UsageError("withdraw: expected an address, found none; name one, or give --file or -")
+    lake = opened(options)
     if not options.yes:
-        _confirm(f"withdraw {len(asked):,} customer{'s' * (len(asked) != 1)} from research?")
+        _confirm(f"withdraw {len(wanted):,} customer{'s' * (len(wanted) != 1)} from research?")
     progress = terminal.Progress()
-    done = lake.withdraw(asked, progress=progress)
+    done = lake.withdraw(wanted, exact=True, progress=progress)
     built = lake.build(wait=True, progress=lambda line: progress(line, None)) if options.build else None
     progress.close()
     if wants_json(options):
@@ -61,10 +59,11 @@ def explain(options: argparse.Namespace) -> int:
         else:
             terminal.line(explain.render_rows(rows, more=more))
         return 0
-    asked = [options.address] if options.address != "-" else list(_lines(sys.stdin))
-    if len(asked) != 1:
-        raise UsageError(f"explain: expected one address, found {len(asked)}")
-    found = opened(options).explain(asked[0])
+    given = addresses.of_call([options.address], exact=options.exact)
+    wanted = addresses.taken(given, exact=options.exact)
+    if len(wanted) != 1:
+        raise UsageError(f"explain: expected one address, found {len(wanted):,}")
+    found = opened(options).explain(wanted[0], exact=True)
     if wants_json(options):
         terminal.document(explain.to_json(found))
     else:
@@ -72,23 +71,9 @@ def explain(options: argparse.Namespace) -> int:
     return 0
 
 
-def _addresses(options: argparse.Namespace) -> Iterator[str]:
-    """Yields what was given: the arguments, what stdin holds for `-`, and the file's lines."""
-    for word in options.addresses:
-        if word == "-":
-            yield from _lines(sys.stdin)
-        else:
-            yield word
-    if options.file is not None:
-        try:
-            with options.file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-                yield from _lines(lines)
-        except OSError as error:
-            raise UsageError(f"--file {options.file}: cannot be read ({error.strerror}); nothing was done") from error
-
-
-def _lines(lines: Iterable[str]) -> Iterator[str]:
-    yield from (line for line in lines if line.strip())
+def asked(options: argparse.Namespace) -> tuple[str, ...]:
+    """Returns whom a call means, each once: its words, `--file` and stdin, plain addresses unless `--exact`."""
+    return addresses.taken(addresses.of_call(options.addresses, options.file, exact=options.exact), exact=options.exact)
 
 
 def _confirm(question: str) -> None:

@@ -82,6 +82,7 @@ def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key,
         made = None if path.exists() else path
         found = pseudonyms.make(path, key.every()) if made else pseudonyms.from_file(path)
         file = str(path)
+    found = found.of_version(key.version)
     if not found.follows(key):
         raise KeyRefused(
             f"{pseudonyms.NEXT if given else file}: expected another key than the lake's, and after it, each on a "

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,11 @@ from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
-from stedi.errors import UsageError
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
 from stedi.privacy import tombstones
 from stedi.privacy.erased import erased_at
-from stedi.privacy.pseudonyms import Key, normalise
+from stedi.privacy.pseudonyms import Key
 from stedi.records import CUSTOMER
 from stedi.tables import DataFile
 
@@ -57,28 +56,12 @@ class Withdrawal:
     erased: int
 
 
-def addresses(given: Iterable[str]) -> tuple[str, ...]:
-    """Returns the normal form of each address, each once, in the order in which they were given.
-
-    Raises:
-        UsageError: One is blank or holds what no address can; it is told by its place alone.
-    """
-    found: dict[str, None] = {}
-    for place, address in enumerate(given, start=1):
-        normal = normalise(address)
-        if not normal or "\0" in normal or any("\ud800" <= c <= "\udfff" for c in normal):
-            what = "one that is not UTF-8 text" if normal else "a blank one"
-            raise UsageError(f"address {place}: expected an email address, found {what}; nothing was done")
-        found[normal] = None
-    return tuple(found)
-
-
 def withdraw(
     catalog: Catalog,
     config: Config,
     key: Key,
     root: Path,
-    asked: Iterable[str],
+    wanted: Sequence[str],
     *,
     now: int | None = None,
     progress: Callable[[str, float | None], None] = lambda what, share: None,
@@ -90,15 +73,13 @@ def withdraw(
         config: The lake's settings.
         key: The lake's pseudonym key.
         root: The lake's folder.
-        asked: Addresses, in any spelling (rule 1).
+        wanted: Addresses in their normal form (rule 1), each once.
         now: When they withdraw, epoch milliseconds; the clock's time by default.
         progress: Told how far the work is.
 
     Raises:
-        UsageError: An address is none; nothing was landed.
         CommitConflict: Somebody outside this program keeps changing the landing tables.
     """
-    wanted = addresses(asked)
     if not wanted:
         return Withdrawal(0, 0, 0, 0, 0)
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for a landing", None)):

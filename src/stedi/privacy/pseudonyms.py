@@ -45,10 +45,14 @@ class Key:
         secret: 32 bytes.
         earlier: The keys that it has followed, newest first. They make no pseudonym any more: they only check what was
             signed or hashed under them and cannot be made anew from hashes, such as receipts and tombstones.
+        version: How the lake uses it, `key.version` of its settings. 2: pseudonyms are made with the key itself,
+            everything else with subkeys, so that no address can be the text of another use. 1, lakes made before: all
+            of it with the key itself.
     """
 
     secret: bytes = field(repr=False)
     earlier: tuple[Key, ...] = field(default=(), repr=False)
+    version: int = 2
 
     def customer_id(self, address: str) -> str:
         """Returns the pseudonym of an address: HMAC-SHA-256 of its normal form, first 16 bytes, hex."""
@@ -57,7 +61,34 @@ class Key:
     @property
     def fingerprint(self) -> str:
         """16 hex digits that tell this key from others and nothing else about it."""
-        return hmac.digest(self.secret, b"stedi: fingerprint of the pseudonym key", "sha256")[:8].hex()
+        if self.version == 1:
+            return hmac.digest(self.secret, b"stedi: fingerprint of the pseudonym key", "sha256")[:8].hex()
+        return self.digest("fingerprint", b"")[:8].hex()
+
+    def derive(self, label: str) -> bytes:
+        """Returns the lake's subkey for one use, 32 bytes; a change of the lake's key does not change it.
+
+        HKDF-SHA-256 (RFC 5869) of the lake's first key, without salt.
+
+        Args:
+            label: Names the use and its version, such as `stedi/sign/1`; no two uses share one.
+        """
+        return _subkey(self.every()[-1].secret, label)
+
+    def digest(self, use: str, content: bytes) -> bytes:
+        """Returns a content's HMAC-SHA-256 for one use: under a subkey of this key, in lakes of version 1 under itself.
+
+        Args:
+            use: Names the use; no two share one.
+            content: What is hashed.
+        """
+        if self.version == 1:
+            return hmac.digest(self.secret, f"stedi: {use}\0".encode() + content, "sha256")
+        return hmac.digest(_subkey(self.secret, f"stedi/{use}/1"), content, "sha256")
+
+    def of_version(self, version: int) -> Key:
+        """Returns this key, and those that it has followed, as a lake of this `key.version` uses them."""
+        return Key(self.secret, tuple(key.of_version(version) for key in self.earlier), version)
 
     def every(self) -> tuple[Key, ...]:
         """Returns this key, then those that it has followed."""
@@ -72,6 +103,12 @@ class Key:
 @lru_cache(1 << 16)  # a build asks for each address a handful of times
 def _customer_id(secret: bytes, address: str) -> str:
     return hmac.digest(secret, normalise(address).encode("utf-8", "surrogatepass"), "sha256")[:16].hex()
+
+
+@lru_cache(256)
+def _subkey(secret: bytes, label: str) -> bytes:
+    extracted = hmac.digest(bytes(32), secret, "sha256")
+    return hmac.digest(extracted, label.encode() + b"\x01", "sha256")
 
 
 def default_file(lake_id: str, environment: Mapping[str, str] | None = None) -> Path:

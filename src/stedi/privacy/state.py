@@ -25,7 +25,7 @@ from stedi.privacy.pseudonyms import Key
 
 _HEAD = b"stedi-state 1 "
 _DIGITS = 64
-_LABEL = "state files"
+_LABEL = "stedi/state/1"
 _DEPTH = 32
 """The deepest nesting of a state file; the lake's own have 6 levels at most."""
 _LARGEST = 1 << 30
@@ -117,7 +117,7 @@ def is_sealed(raw: bytes) -> bool:
 def digest(kind: str, lake_id: str, key: Key, plain: bytes) -> str:
     """Returns the HMAC, hex, of some bytes as a kind of thing of one lake."""
     about = b"".join(len(part).to_bytes(4) + part for part in (kind.encode(), lake_id.encode()))
-    return hmac.digest(_subkey(key), about + plain, "sha256").hex()
+    return hmac.digest(key.derive(_LABEL), about + plain, "sha256").hex()
 
 
 def refused(name: str, found: str, advice: str) -> StateRefused:
@@ -179,8 +179,3 @@ def _finite(digits: str) -> float:
     if not math.isfinite(number):
         raise ValueError("JSON with a number beyond all bounds")
     return number
-
-
-def _subkey(key: Key) -> bytes:
-    """Returns the subkey of the lake's first key, which every key that follows it remembers."""
-    return hmac.digest(key.every()[-1].secret, f"stedi: subkey\0{_LABEL}".encode(), "sha256")

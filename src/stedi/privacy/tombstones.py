@@ -51,8 +51,8 @@ def mark(key: Key, what: str, *parts: object) -> str:
         what: The kind of thing, which keeps marks of different kinds apart.
         parts: What tells it from others of its kind.
     """
-    text = "\0".join(("stedi: tombstone", what, *map(str, parts)))
-    return hmac.digest(_first(key).secret, text.encode("utf-8", "surrogatepass"), "sha256")[:16].hex()
+    text = "\0".join((what, *map(str, parts)))
+    return _first(key).digest("tombstone", text.encode("utf-8", "surrogatepass"))[:16].hex()
 
 
 def _first(key: Key) -> Key:
@@ -292,7 +292,7 @@ def _later(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
 
 
 def _signature(key: Key, content: bytes) -> bytes:
-    return hmac.digest(_first(key).secret, b"stedi: tombstones\0" + content, "sha256").hex().encode()
+    return _first(key).digest("tombstones", content).hex().encode()
 
 
 def _damaged(expected: str, found: str) -> LakeError:

@@ -1,0 +1,294 @@
+"""Whom a command means: one reader of address lists, and one validation, for every command and every channel.
+
+`of_call` and `of_values` give each text its place, from arguments, files, stdin or Python's values; `taken` takes what
+is one plain address. Everything else is refused before anything happens, by its place alone: no message repeats an
+address. Nothing is guessed: an address in quotes, or two in a line, may be meant for what it looks like; who asks
+says it anew.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from stedi.contracts import has_unseen
+from stedi.errors import UsageError
+from stedi.privacy.pseudonyms import normalise
+
+Given = tuple[str, str]
+"""Where an address was given, such as `stdin, line 3`, and its text."""
+
+LONGEST = 320
+"""Characters of a plain address at most (RFC 5321, 4.5.3.1: 64 before its `@`, 255 after it)."""
+_MOST_BYTES = 256 << 20
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    # before UTF-16, whose little-endian mark begins this one
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_LINE_ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+
+_ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_~.")
+"""Of RFC 5322's atoms all but those that lists and tables divide columns with, or that quote: ` { | }"""
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_LABEL = re.compile(r"(?:e-?mail|mail|address|user|login|to|from|cc|bcc)\s*[:=]", re.IGNORECASE)
+_ENCODED = re.compile(r"%[0-9A-Fa-f]{2}|&#?\w+;|=[0-9A-F]{2}=|\\u[0-9A-Fa-f]{4}|=\?[\w-]+\?")
+_PHONE = re.compile(r"\+?[0-9 ().\/-]*[0-9][0-9 ().\/-]*")
+_SERIAL = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{16,64}|[A-Z]{1,6}-?[0-9]{4,}")
+_QUOTES = frozenset('"`\u00ab\u00bb\u2039\u203a\u201c\u201d\u201e\u201f\u300c\u300d\uff02')
+_APOSTROPHES = "'\u2018\u2019\u201a\u201b\u02bc\uff07"
+_BETWEEN = re.compile(r"[,;|/\s\uff0c\uff1b\u3001]")
+
+_ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt])|(.?))', re.DOTALL)
+_PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+def taken(given: Iterable[Given], *, exact: bool = False) -> tuple[str, ...]:
+    """Returns the normal form of each address, each once, in the order in which they were given.
+
+    Args:
+        given: Places and texts.
+        exact: Take each as it was delivered, be it plain or not.
+
+    Raises:
+        UsageError: One is not a plain address; it is told by its place alone.
+    """
+    found: dict[str, None] = {}
+    for place, text in given:
+        wrong = _unreadable(text) if exact else complaint(text)
+        if wrong:
+            raise UsageError(f"{place}: expected one plain email address, {wrong}; nothing was done")
+        found[normalise(text)] = None
+    return tuple(found)
+
+
+def of_call(
+    words: Iterable[str], file: Path | None = None, *, exact: bool = False, stdin: BinaryIO | None = None
+) -> Iterator[Given]:
+    """Yields what a call from the command line gives: its words, what stdin holds for `-`, and a file's lines.
+
+    Args:
+        words: The words.
+        file: A list, an address a line; `-` for stdin.
+        exact: Resolve JSON's escapes in them.
+        stdin: Its bytes, whatever the locale; by default the process's.
+
+    Raises:
+        UsageError: A list cannot be read, or is no text.
+    """
+    for given in _of_call(words, file, stdin):
+        yield unescaped(given) if exact else given
+
+
+def _of_call(words: Iterable[str], file: Path | None, stdin: BinaryIO | None) -> Iterator[Given]:
+    for place, word in enumerate(words, start=1):
+        if word == "-":
+            yield from lines_of(_stdin(stdin), "stdin")
+        else:
+            yield f"argument {place}", word
+    if file is not None and str(file) == "-":
+        yield from lines_of(_stdin(stdin), "stdin")
+    elif file is not None:
+        try:
+            with file.open("rb") as stream:
+                raw = stream.read(_MOST_BYTES + 1)
+        except OSError as error:
+            raise UsageError(
+                f"--file: expected a readable list, found none ({error.strerror}); nothing was done"
+            ) from error
+        yield from lines_of(raw, "--file")
+
+
+def _stdin(given: BinaryIO | None) -> bytes:
+    """Returns everything on stdin, as bytes."""
+    stream = given or getattr(sys.stdin, "buffer", None)
+    try:
+        if stream is not None:
+            return bytes(stream.read(_MOST_BYTES + 1))
+        if sys.stdin is None:  # closed before the command began
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return sys.stdin.read().encode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise UsageError(f"stdin: expected a list, found none ({error.strerror}); nothing was done") from error
+
+
+def of_values(*values: str | Iterable[str]) -> Iterator[Given]:
+    """Yields what a call from Python gives: strings, and iterables of strings, in any mixture.
+
+    Raises:
+        UsageError: There is another type among them.
+    """
+    place = 0
+    for value in values:
+        for text in [value] if isinstance(value, str) else _each(value):
+            place += 1
+            if not isinstance(text, str):
+                raise UsageError(f"address {place}: expected text, found {type(text).__name__}; nothing was done")
+            yield f"address {place}", text
+
+
+def lines_of(raw: bytes, where: str) -> Iterator[Given]:
+    """Yields the lines of a list that are not blank: UTF-8, or by their mark UTF-16 or UTF-32, with any line ends.
+
+    Args:
+        raw: The list's bytes.
+        where: What it is, for the place of each line.
+
+    Raises:
+        UsageError: It is no such text; the message names the line.
+    """
+    if len(raw) > _MOST_BYTES:
+        raise UsageError(f"{where}: expected at most {_MOST_BYTES >> 20} MiB, found more; nothing was done")
+    encoding, start = next(((name, len(mark)) for mark, name in _MARKS if raw.startswith(mark)), ("utf-8", 0))
+    if encoding == "utf-8" and b"\0" in raw:
+        raise UsageError(
+            f"{where}: expected text in UTF-8, or UTF-16 that begins with a byte order mark, found NUL bytes (UTF-16 "
+            "without a mark?); save the list as UTF-8; nothing was done"
+        )
+    try:
+        text = raw[start:].decode(encoding)
+    except UnicodeDecodeError as error:
+        before = raw[start : start + error.start].decode(encoding, "replace")
+        line = len(_LINE_ENDS.findall(before)) + 1
+        raise UsageError(
+            f"{where}, line {line}: expected {encoding[:6].upper().rstrip('-')} text, found other bytes; save the list "
+            "as UTF-8; nothing was done"
+        ) from None
+    for number, line_text in enumerate(_LINE_ENDS.split(text), start=1):
+        if line_text.strip():
+            yield f"{where}, line {number}", line_text
+
+
+def unescaped(given: Given) -> Given:
+    r"""Returns an address in which JSON's escapes are resolved, as it stands between the quotes of a delivered record.
+
+    So a terminal can name what it cannot show: `\u200b`, `\u0000`. A backslash itself is `\\`.
+
+    Raises:
+        UsageError: A backslash begins no escape of JSON.
+    """
+    place, text = given
+    if "\\" not in text:
+        return given
+    if any(match[3] is not None for match in _ESCAPE.finditer(text)):
+        raise UsageError(f"{place}: expected JSON's escapes only, found another after a backslash; nothing was done")
+    found = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _PLAIN.get(m[2], m[2]), text)
+    return place, found.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+def complaint(text: str) -> str | None:
+    """Returns why a text is not one plain address, or None if it is one.
+
+    A plain address is what one person types: `local@domain`, white space around it aside. Letters, marks and digits of
+    any script may stand on both sides, apostrophes and the like before the `@`.
+
+    Returns:
+        `found ...` or `looks like ...`; nothing of the text.
+    """
+    wrong = _unreadable(text)
+    if wrong:
+        return wrong
+    # what rule 1 trims, control characters but for the tab aside
+    text = text.strip("\t" + "".join(c for c in text if unicodedata.category(c) == "Zs"))
+    if any(unicodedata.category(c) == "Cc" and c != "\t" for c in text):
+        return "found a control character in it"
+    if has_unseen(text.replace("\t", " ")) and not any(unicodedata.category(c) == "Zs" and c != " " for c in text):
+        return "found a character in it that nobody can see"
+    if len(text) > LONGEST:
+        return f"found more than {LONGEST} characters"
+    return _shape(text)
+
+
+def _shape(text: str) -> str | None:
+    """Returns what a text of visible characters looks like, if it is no plain address."""
+    signs = text.count("@") + text.count("\uff20")
+    if signs != 1 or "@" not in text:
+        return _without_sign(text) if signs == 0 else _with_signs(text, signs)
+    if "<" in text or ">" in text:
+        return "looks like a name with an address in angle brackets; give the address alone"
+    if _LABEL.match(text) or _SCHEME.match(text):
+        return "looks like a link or a label with an address; give the address alone"
+    if text[0] in _APOSTROPHES or text[-1] in _APOSTROPHES or _QUOTES & set(text):
+        return "looks like one in quotes; give it without them"
+    if _ENCODED.search(text):
+        return "looks like an encoded address; give it as it is typed"
+    if text[-1] in ",;.:":
+        return f"found {_NAMED[text[-1]]} at its end; give the address alone"
+    if any(c.isspace() or c in ",;|" for c in text):
+        return "looks like a row of a table, or a name with an address; give the address alone, one a line"
+    if text[0] in "#*->=":
+        return "looks like a comment or an item of a list; give the address alone"
+    local, _, domain = text.partition("@")
+    if not local or not domain:
+        return "found nothing on one side of the @"
+    if any(not _in_local(c) for c in local):
+        return "found a character before the @ that no plain address has; --exact takes it as delivered"
+    labels = domain.split(".")
+    if not all(labels):
+        return "found a part of its domain that is empty"
+    if any(not _in_domain(c) for c in domain.replace(".", "")):
+        return "found a character after the @ that no domain has; --exact takes it as delivered"
+    return None
+
+
+_NAMED = {",": "a comma", ";": "a semicolon", ".": "a full stop", ":": "a colon"}
+
+
+def _without_sign(text: str) -> str:
+    if _ENCODED.search(text):
+        return "looks like an encoded address; give it as it is typed"
+    if _PHONE.fullmatch(text):
+        return "looks like a phone number"
+    if _SERIAL.fullmatch(text):
+        return "looks like a serial number or an id"
+    if text.startswith("#"):
+        return "looks like a comment"
+    if any(c in ",;|\t" for c in text):
+        return "looks like a row of a table"
+    return "found no @ in it: looks like a name, or the head of a column"
+
+
+def _with_signs(text: str, signs: int) -> str:
+    if signs == 1:
+        return "found an @ of another script"
+    if _BETWEEN.search(text):
+        return "looks like several addresses; give one a line"
+    return f"found {signs} @"
+
+
+def _in_local(character: str) -> bool:
+    if character.isascii():
+        return character in _ATOM
+    return character in "\u2019\u02bc\u00b7" or unicodedata.category(character)[0] in "LMN"
+
+
+def _in_domain(character: str) -> bool:
+    return character in "-_\u00b7\u30fb" or unicodedata.category(character)[0] in "LMN"
+
+
+def _unreadable(text: str) -> str | None:
+    """Returns why no text of a lake can be meant, or None."""
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        return "found one that is not UTF-8 text"
+    if not text.strip():
+        return "found a blank one"
+    return None
+
+
+def _each(values: Iterable[str]) -> Iterable[str]:
+    if isinstance(values, bytes | bytearray) or not isinstance(values, Iterable):
+        raise UsageError(
+            f"addresses: expected text, or several in a list, found {type(values).__name__}; nothing was done"
+        )
+    return values
