@@ -63,16 +63,22 @@ PLANTED: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", PLANTED)
-def test_a_trace_in_any_kind_of_file_is_found_named_and_keeps_the_erasure_open(stage: Stage, kind: str) -> None:
+def test_a_trace_in_any_kind_of_file_is_found_and_named_and_the_erasure_ends_all_the_same(
+    stage: Stage, kind: str
+) -> None:
     lake, folder = stage.made()
     PLANTED[kind](lake.root / "planted")
     with pytest.raises(AuditFailed, match="planted") as failed:
         erase(lake, ANA)
     assert ANA not in str(failed.value).lower()
-    assert not lake.receipts()
-    (lake.root / "planted").unlink()
+    assert not (lake.root / tombstones.PENDING).exists()
     lake.land(deliver(folder, "customer", [customer(CY, update=800)], "later.json"))
-    assert [receipt["clean"] for receipt in lake.receipts()] == [True]
+    (lake.root / "planted").unlink()
+    erase(lake, ANA)
+    assert [(receipt["clean"], receipt["scanned"]["found"]) for receipt in lake.receipts()] == [
+        (False, ["planted (b)" if kind == "parquet" else "planted"]),
+        (True, []),
+    ]
 
 
 def test_a_file_named_after_them_is_found(stage: Stage) -> None:

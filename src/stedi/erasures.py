@@ -45,6 +45,8 @@ def erase(options: argparse.Namespace) -> int:
     else:
         for receipt in receipts:
             _show(receipt)
+    if any(not receipt["clean"] for receipt in receipts):
+        return AuditFailed.exit_code
     return 1 if any(receipt["removed"].get("delivered", {}).get("left") for receipt in receipts) else 0
 
 
@@ -84,8 +86,23 @@ def _show(receipt: dict[str, Any]) -> None:
                 f"{name}: look at it: it cannot be read to its end, or a record of somebody else mentions them"
             )
     files = sum(scanned["files"].values())
-    terminal.line(f"searched {files:,} files, {scanned['bytes']:,} bytes: no trace")
+    for table, counts in removed.get("others", {}).items():
+        for column, count in counts.items():
+            values = "1 value" if count == 1 else f"{count:,} values"
+            terminal.say(
+                f"{table}: {values} of others in {column} mention them and stay: they are others' own identity"
+            )
+    for what in ("not_decoded", "not_opened"):
+        for name in scanned.get(what, ()):
+            terminal.say(f"{name}: {what.replace('_', ' ')}: its name was searched" + _BYTES[what])
+    for name in scanned.get("found", ()):
+        terminal.say(f"{name}: a trace is left in it")
+    traces = "no trace" if receipt["clean"] else "traces left"
+    terminal.line(f"searched {files:,} files, {scanned['bytes']:,} bytes: {traces}")
     terminal.line(f"receipt {receipt['id']}")
+
+
+_BYTES = {"not_decoded": ", and its bytes", "not_opened": " alone"}
 
 
 def _list(lake: Lake, *, as_json: bool) -> int:

@@ -28,7 +28,7 @@ from stedi.erasure.forgetting import Forgetting
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import AuditFailed, LakeError
 from stedi.landing import journal
-from stedi.privacy import handover, receipts, tombstones
+from stedi.privacy import decoding, handover, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
@@ -92,8 +92,8 @@ def erase(
         The receipts: of the erasure that was finished, if there was one, and of this one.
 
     Raises:
-        AuditFailed: Something in the lake still holds one of them; the message names the files. The erasure is not
-            over: `erase` without addresses goes on with it when they are gone.
+        AuditFailed: Something in the lake still holds one of them; the message names where. The erasure has ended all
+            the same, its receipt says so, and the lake works.
         StateRefused: What was cut off stands in a file that this lake has not written; nothing was changed.
         LakeError: The lake cannot be read, or lies elsewhere than its tables say; nothing was changed.
     """
@@ -108,6 +108,12 @@ def erase(
             places = tuple(str(s3.at(path).absolute()) for path in delivered)
             new = Pending(_run(), _now(now), _marks(key, addresses), places)
             done.append(_Erasure(catalog, config, root, key, new, progress, workers).finish())
+    if addresses and (found := done[-1]["scanned"].get("found")):
+        raise AuditFailed(
+            f"{root}: expected no trace of those who were erased, found one in {_listed(found)}; the erasure has "
+            f"ended, and receipt {done[-1]['id']} says so. Whoever wrote it there has to take it back; run `stedi erase` for "
+            "them again afterwards"
+        )
     return done
 
 
@@ -223,7 +229,11 @@ class _Erasure:
         arrivals.forget(root)
         catalog.vacuum()
         held = forgetting.clear(root, besides=self._pending.run)
-        gone: dict[str, Any] = {"tables": removed, "mentions": found.mentioned}
+        gone: dict[str, Any] = {
+            "tables": removed,
+            "mentions": found.mentioned,
+            "others": {table: dict(counts) for table, counts in found.others.items()},
+        }
         if self._pending.inbox:
             gone["delivered"] = {
                 "files": len(rewritten),
@@ -234,14 +244,18 @@ class _Erasure:
         mine = {*held, durable.scratch(root) / self._pending.run}
         left = {s3.at(path) for path in evidence}
         looked = search(root, whereabouts.traces, engine, without=left, held=mine, workers=self._workers)
-        if looked.found:
-            raise AuditFailed(
-                f"{root}: expected no trace of those who were erased, found one in {_listed(looked.found)}; remove "
-                "it there, then run `stedi erase --resume`"
-            )
         self._keep(
             removed=gone,
-            scanned={"files": dict(sorted(looked.files.items())), "bytes": looked.bytes, "queries": len(held)},
+            scanned={
+                "files": dict(sorted(looked.files.items())),
+                "bytes": looked.bytes,
+                "queries": len(held),
+                "read_as": [*decoding.ENCODINGS, *decoding.PACKINGS, *decoding.READINGS],
+                "not_looked_for": found.shared,
+                "not_decoded": sorted(looked.undecoded),
+                "not_opened": sorted(looked.unopened),
+                "found": sorted(set(looked.found)),
+            },
         )
 
     def _forget_versions(self) -> None:
@@ -273,7 +287,7 @@ class _Erasure:
                 "ended": _iso(_now(None)),
                 "removed": done.removed,
                 "scanned": done.scanned,
-                "clean": True,
+                "clean": not (done.scanned or {}).get("found"),
                 "version": __version__,
             },
         )

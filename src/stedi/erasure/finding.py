@@ -7,9 +7,10 @@ records at first, and by the marks of the tombstones where an erasure is resumed
 from __future__ import annotations
 
 import json
+import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from stedi.engines.duckdb import DuckDB, scan
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
-from stedi.privacy import tombstones, traces
+from stedi.privacy import tokens, tombstones, traces
 from stedi.privacy.pseudonyms import Key
+from stedi.privacy.tokens import folded, stands
 from stedi.privacy.tombstones import Tombstones
 from stedi.privacy.traces import Traces
 from stedi.rewriting import Relation, divided
@@ -44,6 +46,8 @@ THEIRS: dict[str, str] = {
 }
 """For each table but the ledger, the condition under which a row is an erased customer's."""
 
+_PHONE = re.compile(r"\+?[\d\s().\-/\u00a0]+")
+_PLAIN_ADDRESS = r"[\w.!#$%&*+/=?^`{|}~-]+@[\w.-]+"
 _MEMORY = "600MB"
 """What the engine of a worker may take."""
 RELATIONS = (
@@ -54,8 +58,16 @@ RELATIONS = (
     "erased_records",
     "mentions",
     "masks",
+    "masked_texts",
+    "masked_raws",
 )
 """The relations by which rows are told; they hold these customers' own, so they are small."""
+FREE = {
+    "customers_landing": ("customerName", "phone", "birthDay"),
+    "customers_trusted": ("customerName", "phone"),
+    "customers_curated": ("customerName", "phone"),
+}
+"""Of each table the columns of others in which a mention is masked; in identities it cannot be."""
 
 
 class Whereabouts:
@@ -98,7 +110,9 @@ class Whereabouts:
         if found is None and pending.recovered and before is not None:
             self._moments_known(before)
         self._ids()
-        self.traces = self._traces()
+        self.shared = 0
+        self.others: dict[str, dict[str, int]] = {}
+        self.traces = self._traces(found.left if found else None)
         self._texts()
         if found is None:
             marks = self._record_marks()
@@ -143,6 +157,9 @@ class Whereabouts:
             customers,
             mentioned,
             self.tombstones,
+            self.others,
+            tuple(sorted(self.traces.left)),
+            self.shared,
         )
 
     def _addresses(self) -> None:
@@ -233,30 +250,119 @@ class Whereabouts:
         ids = {self._key.customer_id(a) for (a,) in self.engine.rows("select address from erased_addresses")}
         self.keep("erased_ids", ("customer_id",), [(id_,) for id_ in sorted(ids)])
 
-    def _traces(self) -> Traces:
+    def _traces(self, left: Sequence[str] | None) -> Traces:
+        """Returns what identifies the customers, and decides about values of others that mention them.
+
+        What somebody else has, too, or what stands in a name of somebody else, tells nobody and is not looked for.
+        Makes `masked_texts`, names and the like of others as they are without mentions. Identities of others stay.
+
+        Args:
+            left: The marks of the values that stay, where that has been decided.
+        """
         engine = self.engine
         among = "in (select address from erased_addresses)"
         mine = engine.rows(f"select distinct email, customerName, phone from records where email {among}")
         spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
-        everybody = [(column, f"records where email not {among}") for column in ("customerName", "phone")]
-        everybody.append(("address", f"who where address not {among}"))
-        held = [
-            traces.folded("\n".join(traces.values(engine, f"(select {quoted(column)} from {source})", column)))
-            for column, source in everybody
-        ]
+        free = {column: "\n".join(self._others_have(column)) for column in FREE["customers_landing"]}
+        devices = "\n".join(self._others_have("serialNumber"))
+        spoken = [folded(text) for text in (*free.values(), "\n".join(self._others_have("address")))]
+        heard, theirs = "\n".join(spoken), f"\n{folded(devices)}\n"
+
+        def others(text: str) -> bool:
+            number = tokens.digits(text) if _PHONE.fullmatch(text) else ""
+            return (
+                any(stands(heard, spelling) for spelling in tokens.spellings(text))
+                or (bool(number) and tokens.calls(heard, [number]))
+                or f"\n{text}\n" in theirs
+            )
+
         numbers = {number for (number,) in engine.rows("select serialNumber from erased_serials")}
+        whole = f"\n{heard}\n"
+        kept = {
+            number
+            for number in numbers
+            if f"\n{folded(number).strip()}\n" not in whole
+            and not stands(devices, number)
+            and not stands(spoken[-1], number)
+        }
         ids = {id_ for (id_,) in engine.rows("select customer_id from erased_ids")}
-        names = traces.of([*mine, *spelled], lambda text: any(traces.stands(other, text) for other in held))
-        return Traces(self._key, self._people, names, frozenset(numbers | ids))
+        names = traces.of([*mine, *spelled], others)
+        texts = {folded(part).strip() for _, *rest in mine for part in rest if part} - {""}
+        self.shared = len(numbers - kept) + len(texts - names)
+        phones = frozenset(filter(None, (tokens.digits(name) for name in names if _PHONE.fullmatch(name))))
+        spelled_names = frozenset(s for name in names for s in ({name} if "@" in name else tokens.spellings(name)))
+        known = Traces(self._key, self._people, spelled_names, frozenset(kept | ids), phones)
+        masks = [
+            (value, known.masked(value) or tokens.ERASED)
+            for column, text in free.items()
+            if known.found(text)
+            for value in self._others_have(column)
+            if known.found(value)
+        ]
+        self.keep("masked_texts", ("text", "masked"), sorted(set(masks)))
+        self._others_masked = bool(masks)
+        if left is None:
+            stay = [value for value in self._others_have("address", odd=True) if traces.mentions(value, known)]
+            if traces.mentions(devices, known):
+                stay += [value for value in self._others_have("serialNumber") if traces.mentions(value, known)]
+            self._count(stay)
+            left = [traces.left(self._key, value) for value in stay]
+        return replace(known, left=frozenset(left))
+
+    def _others_have(self, column: str, *, odd: bool = False) -> Iterator[str]:
+        """Yields the different values that others have in a column of their records, or as `address`.
+
+        Args:
+            column: The column.
+            odd: Whether only values are wanted that are no plain address.
+        """
+        source, whose = ("who", "address") if column == "address" else ("records", "email")
+        sql = (
+            f"select distinct {quoted(column)} from {source} "
+            f"where {whose} not in (select address from erased_addresses) and {quoted(column)} is not null"
+        )
+        if odd:
+            sql += f" and not regexp_full_match({quoted(column)}, {literal(_PLAIN_ADDRESS)})"
+        return (value for (value,) in self.engine.stream(sql) if not odd or not tokens.is_plain(value))
+
+    def _count(self, stay: Collection[str]) -> None:
+        """Counts values of others that stay, by table and column."""
+        if not stay:
+            return
+        self.keep("staying", ("value",), [(value,) for value in sorted(set(stay))])
+        for name in ZONES:
+            for column in traces.IDENTITIES:
+                if column in {c.name for c in COLUMNS[name]}:
+                    [(count,)] = self.engine.rows(
+                        f"select count(distinct {quoted(column)}) from {name} "
+                        f"where {quoted(column)} in (select value from staying) and not ({THEIRS[name]})"
+                    )
+                    if count:
+                        self.others.setdefault(name, {})[column] = count
 
     def _texts(self) -> None:
-        """Makes `erased_records` of quarantine, `mentions` among unknown fields, and `masks` of delivered names."""
+        """Makes `erased_records` and `masked_raws` of quarantine, `mentions` of unknown fields, `masks` of names."""
         records: list[tuple[str, int]] = []
+        masked: list[tuple[str, int, bytes]] = []
+        moments = {(number, at) for number, at in self.engine.rows("select serialNumber, moment from erased_moments")}
+        serials = {number for number, _ in moments}
         for batch in _batched(self._quarantined(), 4 << 20):
             joined = "\n".join(traces.as_text(raw) for _, _, raw in batch)
-            if self.traces.found(joined) or self._known_records:
-                records += [(sha, at) for sha, at, raw in batch if self._is_theirs(raw)]
+            readings = tokens.readings(joined) if serials else ()
+            if not (
+                self._known_records
+                or self.traces.found(joined)
+                or any(number in reading for reading in readings for number in serials)
+            ):
+                continue
+            for sha256, at, raw in batch:
+                kept = self._kept(raw, moments)
+                if kept is None:
+                    records.append((sha256, at))
+                elif kept != raw:
+                    masked.append((sha256, at, kept))
         self.engine.take("erased_records", {"sha256": "varchar", "offset": "bigint"}, sorted(set(records)))
+        self.engine.take("masked_raws", {"sha256": "varchar", "offset": "bigint", "raw": "blob"}, sorted(set(masked)))
         unknown = " union ".join(
             f"select _extra from {self._everywhere(name)} where _extra is not null" for name in _LANDED
         )
@@ -268,17 +374,72 @@ class Whereabouts:
             f"select distinct name from {self._everywhere('landed_files')}"
         )
         masks = [
-            (name, _masked(self._key, name)) for (name,) in self.engine.stream(names) if self.traces.names_file(name)
+            (name, tombstones.masked_name(self._key, name))
+            for (name,) in self.engine.stream(names)
+            if self.traces.names_file(name)
         ]
         self.keep("masks", ("name", "masked"), masks)
+
+    def _kept(self, raw: bytes, moments: set[tuple[str, int]]) -> bytes | None:
+        """Returns a quarantined record as it stays: as it is, or masked; None if it goes."""
+        known = self.tombstones.records
+        if known and tombstones.record(self._key, raw) in known:
+            return None
+        text = traces.as_text(raw)
+        if moments and not moments.isdisjoint(tombstones.moments_of(text)):
+            return None
+        if not self.traces.found(text):
+            return raw
+        plain = raw.decode("utf-8", "replace")
+        owner = tokens.owner(plain)
+        if owner is None or self.traces.known(owner):
+            return None
+        kept = [self.traces.masked(part) for part in plain.split(owner)]
+        if any(part is None for part in kept):
+            return None
+        text = owner.join(part for part in kept if part is not None)
+        return raw if text == plain else text.encode() if tokens.owner(text) == owner else None
+
+    def masked(self, name: str, column: str) -> str | None:
+        """Returns the SQL of a column in which a mention is masked, if it is one in which there are mentions."""
+        if column == "_extra" and name in _LANDED and self.others_mention:
+            return "case when _extra in (select text from mentions) then null else _extra end as _extra"
+        if column in FREE.get(name, ()) and self._others_masked:
+            column = quoted(column)
+            return (
+                f"coalesce((select m.masked from masked_texts as m where m.text = leaving.{column}), leaving.{column}) "
+                f"as {column}"
+            )
+        if name != "quarantine":
+            return None
+        if column == "file":
+            return "coalesce((select m.masked from masks as m where m.name = leaving.file), leaving.file) as file"
+        raw = '(select m.raw from masked_raws as m where m.sha256 = leaving.sha256 and m."offset" = leaving."offset")'
+        if column == "raw":
+            return f"coalesce({raw}, leaving.raw) as raw"
+        if column == "raw_size":
+            # what is kept whole still is: only that can be landed again
+            whole = "octet_length(leaving.raw) = leaving.raw_size"
+            return f"case when {whole} then coalesce(octet_length({raw}), raw_size) else raw_size end as raw_size"
+        return None
+
+    def mentioning(self, name: str) -> str:
+        """Returns the condition under which a row of others in a table mentions one of the customers."""
+        conditions = []
+        if name in _LANDED and self.others_mention:
+            conditions.append("_extra in (select text from mentions)")
+        if self._others_masked:
+            conditions += [f"{quoted(column)} in (select text from masked_texts)" for column in FREE.get(name, ())]
+        if name == "quarantine":
+            conditions.append("file in (select name from masks)")
+            conditions.append('(sha256, "offset") in (select sha256, "offset" from masked_raws)')
+        if name == "landed_files":
+            conditions.append("name in (select name from masks)")
+        return " or ".join(conditions) or "false"
 
     @property
     def _known_records(self) -> bool:
         return bool(self.tombstones.records)
-
-    def _is_theirs(self, raw: bytes) -> bool:
-        known = self.tombstones.records
-        return self.traces.found(traces.as_text(raw)) or bool(known and tombstones.record(self._key, raw) in known)
 
     def _quarantined(self) -> Iterator[tuple[str, int, bytes]]:
         for sha256, offset, raw in self.engine.stream(
@@ -305,15 +466,11 @@ class Whereabouts:
         if not files:
             return []
         theirs = THEIRS.get(name, "false")
-        mentioned = {
-            "quarantine": "file in (select name from masks)",
-            "landed_files": "name in (select name from masks)",
-            **dict.fromkeys(_LANDED, "_extra in (select text from mentions)" if self.others_mention else "false"),
-        }.get(name, "false")
+        mentioned = self.mentioning(name)
         content = {"quarantine": "sha256", **dict.fromkeys(_LANDED, "_file")}.get(name, "null::varchar")
         sql = (
             f"select filename, {content} as content, count(*) filter (where {theirs}), "
-            f"count(*) filter (where not ({theirs}) and {mentioned}) "
+            f"count(*) filter (where not ({theirs}) and ({mentioned})) "
             f"from {{files}} where {theirs} or {mentioned} group by all"
         )
         if self._workers is None:
@@ -382,12 +539,6 @@ def _named(paths: Iterable[str]) -> str:
 
 def _same_rows(operation: str, summary: Mapping[str, str]) -> bool:
     return operation == "replace" or (operation == "append" and not int(summary.get("added-records", 0)))
-
-
-def _masked(key: Key, name: str) -> str:
-    """Returns what a delivered file is called once its own name may not be told: its endings stay."""
-    endings = "".join(part for part in Path(name).suffixes[-2:] if part in (".json", ".gz", ".zst", ".ndjson", ".txt"))
-    return f"erased-{tombstones.mark(key, 'file', name)[:12]}{endings}"
 
 
 def _batched(records: Iterable[tuple[str, int, bytes]], size: int) -> Iterator[list[tuple[str, int, bytes]]]:

@@ -30,7 +30,6 @@ from stedi.workers import Workers
 
 ERASURE = "stedi.erasure"
 """The property of a snapshot that tells which erasure wrote it."""
-_MENTIONING = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
 
 
 class Forgetting:
@@ -130,15 +129,9 @@ class Forgetting:
         """Returns the SELECT of what stays of the files that leave."""
         if name == "landed_files":
             return self._ledger(rewritten)
-        columns = [quoted(column.name) for column in COLUMNS[name]]
-        if name in _MENTIONING and self._whereabouts.others_mention:
-            columns[columns.index('"_extra"')] = (
-                "case when _extra in (select text from mentions) then null else _extra end as _extra"
-            )
-        if name == "quarantine":
-            columns[columns.index('"file"')] = (
-                "coalesce((select m.masked from masks as m where m.name = leaving.file), leaving.file) as file"
-            )
+        columns = [
+            self._whereabouts.masked(name, column.name) or f"leaving.{quoted(column.name)}" for column in COLUMNS[name]
+        ]
         return f"select {', '.join(columns)} from leaving where not ({THEIRS[name]})"
 
     def _ledger(self, rewritten: Sequence[Rewritten]) -> str:

@@ -37,6 +37,9 @@ class Found:
         customers: Of the customers, those who have landed records.
         mentioned: Rows of others whose unknown fields mention one of them.
         tombstones: What will keep their data out.
+        others: Of values of others that mention one of them and stay, how many there are, by table and column.
+        left: Their marks, by which the search passes them over.
+        shared: How many of their names, phone and serial numbers are not looked for since somebody else has them, too.
     """
 
     rows: Mapping[str, int]
@@ -47,6 +50,9 @@ class Found:
     customers: int
     mentioned: int
     tombstones: Tombstones
+    others: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
+    shared: int = 0
 
     def taints(self, table: str) -> frozenset[str]:
         """Returns the tainted files of a table."""
@@ -105,6 +111,7 @@ def read(root: Path, key: Key) -> Pending | None:
             found["tainted"] = {table: tuple(paths) for table, paths in found["tainted"].items()}
             found["counts"] = {sha256: tuple(counts) for sha256, counts in found["counts"].items()}
             found["follows"] = {table: tuple(inputs) for table, inputs in found["follows"].items()}
+            found["left"] = tuple(found.get("left", ()))
             found = Found(**{**found, "tombstones": tombstones.from_json(found["tombstones"])})
         lists = {name: tuple(plain[name]) for name in ("people", "inbox", "evidence")}
         return Pending(**{**plain, **lists}, found=found)

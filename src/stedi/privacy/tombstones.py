@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +18,10 @@ from typing import Any
 
 from stedi import s3
 from stedi.errors import LakeBusy, LakeError
-from stedi.privacy import receipts, state
+from stedi.privacy import decoding, receipts, state, tokens
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.privacy.receipts import RECEIPTS
+from stedi.privacy.tokens import unescaped
 
 NAME = "tombstones"
 """The file's name, in the lake's folder."""
@@ -32,14 +33,7 @@ _ADVICE = (
     "docs/operations.md on recovery"
 )
 
-_BETWEEN = re.compile(r"""[\s"'<>{}\[\]()\\,;:|=/]""")
-"""What ends an address in the middle of other text."""
-_LONGEST = 320
-"""Characters of an address on either side of its `@`, at most (RFC 5321, 4.5.3.1)."""
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?', re.DOTALL)
-_ESCAPE = re.compile(r'\\u([0-9a-fA-F]{4})|\\(["\\/bfnrt])')
-_PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _INSTANT = re.compile(r'"(?:registrationDate|timestamp|sensorReadingTime)"\s*:\s*([0-9]{1,18})', re.IGNORECASE)
 
 
@@ -126,38 +120,89 @@ class Tombstones:
     def bars(self, key: Key, raw: bytes) -> bool:
         """Says whether a record that no contract accepts is an erased customer's, as far as that can be told.
 
-        It is if its very bytes were removed before, or if it names an erased address, or a serial number that
-        only erased customers claimed, and tells no instant after the erasure.
+        It is if its very bytes were removed before, if it is a reading of a moment that went, or if it names an erased
+        address, or a serial number that only erased customers claimed, and tells no instant after the erasure. Where it
+        says whose it is, by one plain address, that decides, whomever it mentions besides.
         """
         if record(key, raw) in self.records:
             return True
-        text = unescaped(raw.decode("utf-8", "replace"))
-        named = {*addresses(text), *_STRING.findall(raw.decode("utf-8", "replace"))}
-        until = [self.people.get(person(key, unescaped(name)), 0) for name in named]
-        until += [self.serials.get(serial(key, unescaped(name)), 0) for name in named]
+        texts = decoding.texts(raw)
+        instants = [int(digits) for digits in _INSTANT.findall("\n".join(texts))]
+        owner = tokens.owner(texts[0])
+        if owner is not None:
+            until = [self.people.get(person(key, owner), 0)]
+        else:
+            readings = [reading for text in texts for reading in tokens.readings(text)]
+            named = {name for text in readings for name in (*tokens.addresses(text), *_strings(text))}
+            if self.moments and any(self._moved(key, name, instants) for name in named):
+                return True
+            until = [self.people.get(person(key, name), 0) for name in named]
+            until += [self.serials.get(serial(key, name), 0) for name in named]
         last = max(until, default=0)
-        instants = [int(digits) for digits in _INSTANT.findall(text)]
         return last > 0 and not (instants and min(instants) > last)
 
+    def sifted(self, key: Key, raw: bytes) -> bytes | None:
+        """Returns a record that no contract accepts as it may stay: without mentions of erased customers.
 
-def addresses(text: str) -> set[str]:
-    """Returns what can be an address in a text."""
-    found = set()
-    at = text.find("@")
-    while at >= 0:
-        before = _BETWEEN.split(text[max(0, at - _LONGEST) : at])[-1]
-        after = _BETWEEN.split(text[at + 1 : at + 1 + _LONGEST], maxsplit=1)[0]
-        found.add(f"{before}@{after}")
-        at = text.find("@", at + 1)
-    return found
+        Returns:
+            None if it is barred, or mentions one of them in a way that cannot be taken out.
+        """
+        if self.bars(key, raw):
+            return None
+        text = decoding.texts(raw)[0]
+        owner = tokens.owner(text)
+        if owner is None or person(key, owner) in self.people:
+            return raw  # nobody's, or that of somebody who has come back
+        kept = tokens.but(text, owner, lambda part: self.masked(key, part))
+        return raw if kept == text else kept.encode("utf-8") if tokens.owner(kept) == owner else None
+
+    def masked(self, key: Key, text: str) -> str:
+        """Returns a text without mentions of erased customers' addresses; as it is if it has none."""
+        found = {address for reading in tokens.readings(text) for address in self._named(key, reading)}
+        if not found:
+            return text
+        kept = tokens.masked(text, map(tokens.folded, found))
+        still = any(self._named(key, reading) for reading in tokens.readings(kept))
+        return tokens.ERASED if still else kept
+
+    def mentions(self, key: Key, text: str) -> bool:
+        """Says whether a text, be it JSON, names an erased address or a serial number that only they claimed."""
+        for reading in tokens.readings(text):
+            if self._named(key, reading) or any(serial(key, name) in self.serials for name in _strings(reading)):
+                return True
+        return False
+
+    def names_file(self, key: Key, name: str) -> bool:
+        """Says whether a file's name has an erased address in it."""
+        return "@" in name and any(
+            person(key, address) in self.people for address in tokens.addresses(tokens.folded(name), name=True)
+        )
+
+    def _named(self, key: Key, text: str) -> set[str]:
+        if "@" not in text:
+            return set()
+        return {address for address in tokens.addresses(text) if person(key, address) in self.people}
+
+    def _moved(self, key: Key, number: str, instants: Collection[int]) -> bool:
+        known = bool(instants) and serial(key, number) in self.claims
+        return known and any(moment(key, number, at) in self.moments for at in instants)
 
 
-def unescaped(text: str) -> str:
-    """Returns JSON's text with its escapes resolved, wherever they stand; no valid JSON is needed."""
-    if "\\" not in text:
-        return text
-    found = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _PLAIN.get(m[2], m[2]), text)
-    return _PAIR.sub(lambda m: m[0].encode("utf-16", "surrogatepass").decode("utf-16"), found)
+def moments_of(text: str) -> set[tuple[str, int]]:
+    """Returns every serial number with every instant that a record tells, be it valid or not."""
+    instants = [int(digits) for digits in _INSTANT.findall(text)]
+    return {(number, at) for number in _strings(text) for at in instants} if instants else set()
+
+
+def masked_name(key: Key, name: str) -> str:
+    """Returns what a delivered file is called once its own name may not be told: its endings stay."""
+    endings = "".join(part for part in Path(name).suffixes[-2:] if part in (".json", ".gz", ".zst", ".ndjson", ".txt"))
+    return f"erased-{mark(key, 'file', name)[:12]}{endings}"
+
+
+def _strings(text: str) -> list[str]:
+    """Returns what stands between quotes in a text."""
+    return [unescaped(name) for name in _STRING.findall(text)]
 
 
 def read(root: Path, key: Key) -> Tombstones:

@@ -1,0 +1,135 @@
+"""Bytes as the texts that they may be: UTF-8, UTF-16 and UTF-32 wherever they begin, and what is packed unpacked.
+
+Everything that the standard library unpacks is unpacked, within bounds, and what comes out is looked at again. What
+does not unpack is still searched as bytes. Used for values of tables and for whole files alike.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, BinaryIO, cast
+
+MOST = 64 << 20
+"""Bytes that one packed thing is unpacked to, at most."""
+ENCODINGS = ("UTF-8", "UTF-16", "UTF-32")
+"""What bytes are read as."""
+PACKINGS = ("gzip", "zlib", "bzip2", "xz", "lzma", "zstd", "zip")
+"""What is unpacked, also within one another."""
+READINGS = (
+    "JSON escapes",
+    "percent-encoding",
+    "character references",
+    "quoted-printable",
+    "base64",
+    "invisible characters",
+)
+"""What a text is read as besides what it is."""
+LEVELS = 4
+"""How many layers of packing are unpacked."""
+_SKIPPABLE = bytes(range(0x50, 0x60))
+_MEMBERS = 10_000
+
+
+def texts(raw: bytes, *, most: int = MOST) -> list[str]:
+    """Returns bytes as text: first as UTF-8, then as whatever else they may be, and unpacked.
+
+    Args:
+        raw: The bytes.
+        most: Bytes that a packed thing is unpacked to, at most.
+    """
+    return [text for part in layers(raw, most=most) for text in plain(part)]
+
+
+def layers(raw: bytes, *, most: int = MOST, levels: int = LEVELS) -> Iterator[bytes]:
+    """Yields bytes, and what is packed in them, layer by layer."""
+    yield raw
+    if levels and (unpack := packing(raw[:6])):
+        for part in unpack(raw, most):
+            yield from layers(part, most=most, levels=levels - 1)
+
+
+def plain(raw: bytes) -> Iterator[str]:
+    """Yields bytes as text, as if they were UTF-8, and where they look like it UTF-16 and UTF-32 at any place."""
+    yield raw.decode("utf-8", "replace")
+    if b"\0" in raw:
+        yield raw.replace(b"\0", b"").decode("utf-8", "replace")
+        for encoding in ("utf-16-le", "utf-16-be"):
+            for start in (0, 1):
+                text = raw[start:].decode(encoding, "replace")
+                yield text
+                if "\0" in text:
+                    yield text.replace("\0", "")  # UTF-32 is UTF-16 with a NUL before or after each character
+    elif raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        yield raw.decode("utf-16", "replace")
+
+
+def opener(head: bytes) -> Callable[[BinaryIO], BinaryIO] | None:
+    """Returns what makes a stream of a packed one that begins like this, if one stream is packed in it."""
+    if head.startswith(b"\x1f\x8b"):
+        return lambda stream: cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+    if head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[:1] in _SKIPPABLE):
+        import zstandard
+
+        decoder = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        return lambda stream: cast(BinaryIO, decoder.stream_reader(stream, read_across_frames=True, closefd=False))
+    if head.startswith(b"BZh"):
+        return lambda stream: cast(BinaryIO, bz2.BZ2File(stream))
+    if head.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
+        return lambda stream: cast(BinaryIO, lzma.LZMAFile(stream))
+    return None
+
+
+def packing(head: bytes) -> Callable[[bytes, int], Iterator[bytes]] | None:
+    """Returns what unpacks bytes that begin like this; none if they are not packed."""
+    if found := opener(head):
+        return lambda raw, most: _stream(found(io.BytesIO(raw)), most)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _unzip
+    if len(head) > 1 and head[0] & 0x0F == 8 and head[0] >> 4 < 8 and int.from_bytes(head[:2], "big") % 31 == 0:
+        return _inflate
+    return None
+
+
+def _stream(stream: IO[bytes], most: int) -> Iterator[bytes]:
+    """Yields what a stream gives until it is damaged or too much."""
+    held, size = [], 0
+    try:
+        while size < most and (piece := stream.read(min(1 << 20, most - size))):
+            held.append(piece)
+            size += len(piece)
+    except Exception:  # damaged: what came before it counts
+        pass
+    if held:
+        yield b"".join(held)
+
+
+def _inflate(raw: bytes, most: int) -> Iterator[bytes]:
+    try:
+        found = zlib.decompressobj().decompress(raw, most)
+    except zlib.error:
+        return
+    if found:
+        yield found
+
+
+def _unzip(raw: bytes, most: int) -> Iterator[bytes]:
+    """Yields the members of an archive, each after its name; one that cannot be read is passed over."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(raw))
+    except Exception:
+        return
+    with archive:
+        yield archive.comment
+        for member in archive.infolist()[:_MEMBERS]:
+            yield member.filename.encode("utf-8", "replace") + b"\n" + member.comment
+            try:
+                with archive.open(member) as stream:
+                    yield from _stream(stream, most)
+            except Exception:
+                continue

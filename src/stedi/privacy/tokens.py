@@ -1,0 +1,303 @@
+"""Tokens: where an address, a name or a number stands in a text by itself, and what a text says once it is decoded.
+
+One rule for every reader: landing, erasure and the search that proves it. `o'brien@x.example` and `brien@x.example.au`
+only contain `brien@x.example`; `Otto <brien@x.example>` mentions it. Nothing here knows anybody, a key or a file.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+
+ERASED = "[erased]"
+"""What stands where a mention stood."""
+SHORT = 6
+"""Below so many characters a text counts only as a whole value or a whole quoted string: `s1` is everywhere."""
+
+_WHOLE = '"\n'
+_GLUE = ".+%-'\u2019"
+"""Characters that tie what is before them to an address, if that is a letter or a digit: `o'brien`, not `'brien'`."""
+_SOFT = re.compile(r"[&!#$*^~`|=/?{}]")
+"""Characters that an address may have, but that are more often what stands beside one."""
+_ENDINGS = "jsonl?|ndjson|csv|gz|zst|bz2|xz|zip|txt|log|bak|tmp|partial|avro|parquet"
+_ENDING = re.compile(rf"\.(?:{_ENDINGS})\b")
+_LAST_ENDINGS = re.compile(rf"(?:\.(?:{_ENDINGS}))+$")
+_AFTER = re.compile(rf"[\w-]|\.(?!(?:{_ENDINGS})\b)\w")
+_AFTER_IN_NAME = re.compile(rf"[^\W_]|\.(?!(?:{_ENDINGS})\b)[^\W\d_]")
+_RUN = r"\w.+%'\u2019&!#$*^~`|=/?{}\-"
+_ADDRESS = re.compile(rf"(?<![{_RUN}])[{_RUN}]++(?=@([\w.\-]*+))")
+_SIMPLE = re.compile(r"\w[\w.+%-]*+")
+_CUT = re.compile(r"[_-]|\.(?=\d)")
+_LONGEST = 320
+"""Characters of an address on either side of its `@`, at most (RFC 5321, 4.5.3.1)."""
+
+_ESCAPE = re.compile(r'\\u([0-9a-fA-F]{4})|\\(["\\/bfnrt])')
+_PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,32});")
+_PRINTABLE = re.compile(r"(?:=[0-9A-F]{2})+")
+_SOFT_BREAK = re.compile(r"=\r?\n")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{16,})*(?:\r?\n[A-Za-z0-9+/_-]+)?")
+_HEX = re.compile(r"[0-9a-fA-F\s-]+")
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
+_NOT_PLAIN = re.compile(r"""[\s"<>()\[\],;:\\]""")
+_LEVELS = 3
+"""How often what is decoded is decoded again."""
+
+_SEPARATORS = str.maketrans("", "", " \t\u00a0().-/")
+_SEPARATOR = r"[ \t\u00a0().\-/]{0,3}"
+_DIGITS = 7
+"""Digits that a phone number has at least to be looked for whatever stands between them."""
+
+
+def folded(text: str) -> str:
+    """Returns a text as an address's normal form is written (rule 1 of consent), white space kept."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def places(text: str, part: str, *, name: bool = False) -> Iterator[int]:
+    """Yields where a part of a text stands alone there.
+
+    Args:
+        text: The text.
+        part: What is looked for.
+        name: Whether the text is a file's name, in which `-`, `_` and a number after a dot set words apart.
+    """
+    at = text.find(part)
+    while at >= 0:
+        if _alone(text, at, at + len(part), short=len(part) < SHORT, name=name):
+            yield at
+        at = text.find(part, at + 1)
+
+
+def stands(text: str, part: str, *, name: bool = False) -> bool:
+    """Says whether a part of a text stands alone there; the arguments are those of `places`."""
+    return next(places(text, part, name=name), None) is not None
+
+
+def _alone(text: str, at: int, end: int, *, short: bool, name: bool) -> bool:
+    if short:
+        before, after = text[:at].rstrip(" \t")[-1:], text[end:].lstrip(" \t")[:1]
+        return (not before or before in _WHOLE) and (not after or after in _WHOLE)
+    if (_AFTER_IN_NAME if name else _AFTER).match(text, end):
+        return False
+    if at == 0:
+        return True
+    before = text[at - 1]
+    if name and before in "_-":
+        return True
+    if _word(before):
+        return False
+    return not (before in _GLUE and at > 1 and _word(text[at - 2]))
+
+
+def _word(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+def addresses(text: str, *, name: bool = False) -> set[str]:
+    """Returns what can be an address that stands alone in a text; the arguments are those of `places`."""
+    found: set[str] = set()
+    for match in _ADDRESS.finditer(text) if "@" in text else ():
+        run, domain = match[0][-_LONGEST:], match[1][:_LONGEST]
+        if not name and domain[-1:].isalpha() and _SIMPLE.fullmatch(run) and not _ENDING.search(domain):
+            found.add(f"{run}@{domain}")
+        else:
+            pairs = product(_locals(run, name=name), _domains(domain, name=name))
+            found.update(f"{local}@{part}" for local, part in pairs)
+    return found
+
+
+def _locals(run: str, *, name: bool) -> set[str]:
+    found = {run, run.lstrip(_GLUE)}
+    cuts = {match.end() for match in _SOFT.finditer(run)} if _SOFT.search(run) else set()
+    if name:
+        cuts |= {place + 1 for place, character in enumerate(run) if character in "_-"}
+    found.update(run[cut:].lstrip(_GLUE) for cut in cuts)
+    found.update(run[cut:] for cut in cuts)
+    return found - {""}
+
+
+def _domains(run: str, *, name: bool) -> set[str]:
+    plain = run.rstrip(".-")
+    found = {plain, _LAST_ENDINGS.sub("", plain)}
+    if ending := _ENDING.search(plain):
+        found.add(plain[: ending.start()])
+    if name:
+        found.update(plain[: match.start()] for match in _CUT.finditer(plain))
+    return found - {""}
+
+
+def unescaped(text: str) -> str:
+    """Returns JSON's text with its escapes resolved, wherever they stand; no valid JSON is needed."""
+    if "\\" not in text:
+        return text
+    found = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _PLAIN.get(m[2], m[2]), text)
+    return _PAIR.sub(lambda m: m[0].encode("utf-16", "surrogatepass").decode("utf-16"), found)
+
+
+def readings(text: str, levels: int = _LEVELS) -> Iterator[str]:
+    """Yields a text as it is and as it reads decoded: nothing is decoded of which the text shows no sign.
+
+    Resolved are JSON's escapes (of JSON within JSON, too), percent-encoding, character references, quoted-printable,
+    base64, and characters that nobody sees.
+    """
+    yield text
+    packed = set(_packed(text))
+    for _ in range(levels):
+        before = text
+        for decode in (unescaped, _unquoted, _dereferenced):
+            decoded = decode(text)
+            if decoded is not text and decoded != text:
+                text = decoded
+                yield text
+        if text == before:
+            break
+        packed.update(_packed(text))
+    if not text.isascii() and _INVISIBLE.search(text):
+        yield _INVISIBLE.sub("", text)
+    if "=" in text and _PRINTABLE.search(text):
+        yield _PRINTABLE.sub(lambda m: _from_hex(m[0].replace("=", "")), _SOFT_BREAK.sub("", text))
+    if levels > 1:
+        for raw in packed:
+            yield from readings(raw, levels - 1)
+
+
+def _unquoted(text: str) -> str:
+    return _PERCENT.sub(lambda m: _from_hex(m[0].replace("%", "")), text) if "%" in text else text
+
+
+def _from_hex(digits: str) -> str:
+    return bytes.fromhex(digits).decode("utf-8", "replace")
+
+
+def _dereferenced(text: str) -> str:
+    if "&" not in text or not _ENTITY.search(text):
+        return text
+    from html import unescape
+
+    return _ENTITY.sub(lambda m: unescape(m[0]), text)
+
+
+def _packed(text: str) -> Iterator[str]:
+    """Yields what stands in base64 in a text and is text itself."""
+    for match in _BASE64.finditer(text):
+        run = match[0]
+        lines = run.split()
+        whole = [run] if len(lines) == 1 else [*lines, "".join(lines)]
+        for line in whole:
+            if len(line) >= 16 and not _HEX.fullmatch(line) and (decoded := _from_base64(line)):
+                yield decoded
+
+
+def _from_base64(run: str) -> str:
+    plain = run.replace("-", "+").replace("_", "/")
+    plain = plain[: len(plain) - 1] if len(plain) % 4 == 1 else plain
+    try:
+        raw = binascii.a2b_base64(plain + "=" * (-len(plain) % 4))
+    except (binascii.Error, ValueError):
+        return ""
+    if b"\0" in raw:
+        return raw.replace(b"\0", b"").decode("utf-8", "replace")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+    return text if all(character.isprintable() or character.isspace() for character in text[:64]) else ""
+
+
+def but(text: str, owner: str, change: Callable[[str], str]) -> str:
+    """Returns a text changed everywhere but where an owner's address stands in it."""
+    return owner.join(map(change, text.split(owner)))
+
+
+def spellings(name: str) -> set[str]:
+    """Returns how a person's name, folded, is written: as it is, and with the last word first."""
+    words = name.split()
+    found = {name, " ".join(words)}
+    if len(words) > 1:
+        rest = " ".join(words[:-1])
+        found |= {f"{words[-1]}, {rest}", f"{words[-1]},{rest}", f"{words[-1]} {rest}"}
+        if "," in words[0] and words[0].endswith(","):
+            found.add(f"{' '.join(words[1:])} {words[0][:-1]}")
+    return found - {""}
+
+
+def digits(phone: str) -> str:
+    """Returns the digits of a phone number, or nothing if they are too few to tell one number from others."""
+    found = "".join(character for character in phone if character.isdecimal() and character.isascii())
+    return found if len(found) >= _DIGITS else ""
+
+
+def calls(text: str, numbers: Iterable[str]) -> bool:
+    """Says whether a text holds one of some phone numbers, whatever stands between its digits.
+
+    Args:
+        text: The text.
+        numbers: Their digits.
+    """
+    wanted = list(numbers)
+    if not wanted:
+        return False
+    close = text.translate(_SEPARATORS)
+    return any(_phone(number).search(text) for number in wanted if number in close)
+
+
+def _phone(number: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"(?<![\w.])(?:(?:\+|00)\d{{1,3}}{_SEPARATOR}|0|\+)?\(?{_SEPARATOR.join(number)}(?![\w])", re.ASCII
+    )
+
+
+def owner(text: str) -> str | None:
+    """Returns whose a record is by its own word: the one plain address in its `email` or `user`; None if none tells.
+
+    Args:
+        text: One JSON object, or something else, of which nobody is the owner.
+    """
+    try:
+        pairs = json.loads(text, object_pairs_hook=lambda members: members)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        return None
+    named = [value for name, value in pairs if name.lower() in ("email", "user")]
+    if len(named) != 1 or not isinstance(named[0], str) or not is_plain(named[0]):
+        return None
+    return named[0]
+
+
+def is_plain(address: str) -> bool:
+    """Says whether a text is one address and nothing beside it: `local@domain`, as one person types it."""
+    plain = address.strip()
+    quoted = plain.startswith("'") and plain.endswith("'")
+    return plain.count("@") == 1 and not quoted and not _NOT_PLAIN.search(plain) and not _INVISIBLE.search(plain)
+
+
+def masked(text: str, parts: Iterable[str]) -> str:
+    """Returns a text with `ERASED` wherever one of some parts, folded, stands alone in it.
+
+    A text that has another length when it is folded, in which a place is none, goes as a whole.
+    """
+    plain = folded(text)
+    spans = sorted({(at, at + len(part)) for part in parts for at in places(plain, part)})
+    if not spans:
+        return text
+    if len(plain) != len(text):
+        return ERASED
+    kept, end = [], 0
+    for start, stop in spans:
+        if start >= end:
+            kept += [text[end:start], ERASED]
+        end = max(end, stop)
+    return "".join([*kept, text[end:]])
