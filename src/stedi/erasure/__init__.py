@@ -111,8 +111,8 @@ def erase(
     if addresses and (found := done[-1]["scanned"].get("found")):
         raise AuditFailed(
             f"{root}: expected no trace of those who were erased, found one in {_listed(found)}; the erasure has "
-            f"ended, and receipt {done[-1]['id']} says so. Whoever wrote it there has to take it back; run `stedi erase` for "
-            "them again afterwards"
+            f"ended, and receipt {done[-1]['id']} says so. Whoever wrote it there has to take it back; then run "
+            "`stedi erase` for them again"
         )
     return done
 
