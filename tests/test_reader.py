@@ -13,7 +13,7 @@ import pytest
 import json_cases
 from reader_files import SHAPES, Reading, array, back_to_back, commas, duckdb_rows, lines
 from stedi import reader
-from stedi.contracts import Reason
+from stedi.contracts import Reason, has_unseen
 from stedi.reader import Limits, reading
 from stedi.reader.model import Huge
 from stedi.records import ACCELEROMETER, CUSTOMER, STEP_TRAINER
@@ -172,7 +172,7 @@ def test_a_file_without_records_has_none(nothing: bytes) -> None:
         (motion(1, user=""), Reason.OUT_OF_RANGE),
         (motion(1, user=" \t\u2003"), Reason.OUT_OF_RANGE),
         (motion(1, user="\u00e9"), "accepted"),
-        (motion(1, user="a\0b"), "accepted"),
+        (motion(1, user="a\0b"), Reason.INVISIBLE_CHARACTER),
         (motion(1).replace(b"u1", b"\xff"), Reason.BAD_ENCODING),
         (motion(1).replace(b"u1", b"\xed\xa0\x80"), Reason.BAD_ENCODING),
         (motion(1).replace(b"u1", b"\\ud800"), Reason.BAD_ENCODING),
@@ -540,7 +540,7 @@ def test_verify_takes_whole_clean_lines_only() -> None:
 
 
 def test_verify_takes_exactly_utf8_beyond_ascii() -> None:
-    layout = reader.detect_layout(motion(1), ACCELEROMETER)
+    layout = reader.detect_layout(customer(), CUSTOMER)
     assert layout is not None
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -556,7 +556,49 @@ def test_verify_takes_exactly_utf8_beyond_ascii() -> None:
             wanted = 1
         except UnicodeDecodeError:
             wanted = None
-        assert reader.verify(motion(1).replace(b"u1", b"u" + odd), layout) == wanted, odd
+        assert reader.verify(customer().replace(b"Ann", b"A" + odd), layout) == wanted, odd
+
+
+def test_an_address_with_a_character_that_nobody_can_see_is_refused_on_every_path_and_no_other_is() -> None:
+    """Each by itself, in both feeds that name a customer; the parser's word is compared with the patterns'."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    generator = random.Random(seed)
+    known = [*range(0x20, 0x250), 0x34F, 0x600, 0x115F, 0x180E, *range(0x2000, 0x2070), 0x2800, 0x3000, 0x3164, 0xD7FF]
+    known += [0xE000, 0xFE0F, 0xFEFF, 0xFFA0, 0xFFFC, 0xFFFD, 0xFFFE, 0x1F600, 0xE0001, 0xE0100, 0xF0000, 0x10FFFF]
+    drawn = [generator.randrange(0x250, 0xD800) for _ in range(300)]
+    drawn += [generator.randrange(0xE000, 0x110000) for _ in range(300)]
+    for code in [*range(0x20), *known, *drawn]:
+        text = f"u{chr(code)}1@x.org"
+        for record, contract, field in (
+            (motion(1, user=text), ACCELEROMETER, "user"),
+            (customer(email=text), CUSTOMER, "email"),
+        ):
+            raw = json.dumps(json.loads(record), ensure_ascii=False).encode() if code >= 0x20 else record
+            read = Reading(raw, contract)
+            assert read.reasons == (["invisible_character"] if has_unseen(text) else []), hex(code)
+            assert read.reasons or read.values[0][field] == text
+            layout = reader.detect_layout(raw, contract)
+            assert layout is None or not read.reasons, hex(code)
+            many = lines([motion(2) if contract is ACCELEROMETER else customer(), raw] * 3)
+            quick, careful = Reading(many, contract), Reading(many, contract, careful=True)
+            assert (quick.values, quick.rejects) == (careful.values, careful.rejects), hex(code)
+
+
+@pytest.mark.parametrize("code", [0, 0x1F, 0x7F, 0x85, 0xA0, 0xAD, 0x200B, 0x202E, 0x2060, 0x3164, 0xE000, 0xFEFF])
+def test_what_nobody_can_see_is_refused_by_escape_too_and_elsewhere_than_in_addresses_taken(code: int) -> None:
+    assert reason_of(motion(1, user=f"u{chr(code)}1@x.org")) == "invisible_character"
+    read = Reading(customer(customerName=f"A{chr(code)}b"), CUSTOMER)
+    assert not read.reasons
+    assert reason_of(motion(1, user=f"u{chr(code)}1@x.org", x=...)) == "missing_required"
+
+
+def test_letters_of_europe_in_an_address_keep_the_short_way() -> None:
+    given = [json.loads(motion(i, user=f"ä{i}ő@ñ.org")) for i in range(3)]
+    good = lines([json.dumps(record, ensure_ascii=False).encode() for record in given])
+    layout = reader.detect_layout(good, ACCELEROMETER)
+    assert layout is not None
+    assert reader.verify(good, layout) == 3
 
 
 def test_a_clean_file_is_checked_block_by_block_and_every_byte_is_shown() -> None:

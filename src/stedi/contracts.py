@@ -68,12 +68,15 @@ class Field:
         kind: The type of its value.
         required: Whether a record without it is refused.
         privacy: What its value tells about a person; the worst until somebody has said otherwise.
+        names_customer: Whether its value is a customer's address (rule 1 of consent), which somebody must be able to
+            name: a record whose address has a character that nobody can see is refused.
     """
 
     name: str
     kind: Kind
     required: bool = True
     privacy: Class = Class.DIRECT
+    names_customer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

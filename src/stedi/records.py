@@ -9,7 +9,7 @@ CUSTOMER = Contract(
     table="customers_landing",
     fields=(
         Field("customerName", Kind.TEXT, required=False, privacy=Class.DIRECT),
-        Field("email", Kind.TEXT, privacy=Class.DIRECT),
+        Field("email", Kind.TEXT, privacy=Class.DIRECT, names_customer=True),
         Field("phone", Kind.TEXT, required=False, privacy=Class.DIRECT),
         Field("birthDay", Kind.TEXT, required=False, privacy=Class.DIRECT),
         Field("serialNumber", Kind.TEXT, privacy=Class.INDIRECT),
@@ -25,7 +25,7 @@ ACCELEROMETER = Contract(
     feed="accelerometer",
     table="accelerometer_landing",
     fields=(
-        Field("user", Kind.TEXT, privacy=Class.DIRECT),
+        Field("user", Kind.TEXT, privacy=Class.DIRECT, names_customer=True),
         Field("timestamp", Kind.INSTANT, privacy=Class.SENSOR),
         Field("x", Kind.NUMBER, privacy=Class.SENSOR),
         Field("y", Kind.NUMBER, privacy=Class.SENSOR),

@@ -26,7 +26,9 @@ limits = st.builds(
 texts = st.text(st.characters(codec="utf-8", max_codepoint=0x10FFFF), max_size=12) | st.sampled_from(
     ["}{", "},{", "\u2028", "a\x7fb", "é", "😀", 'q"q', "back\\", "a\x00b", '{"user":', "[", "\ufeff", "x" * 40]
 )
-emails = st.sampled_from(["a@x.org", "Bö@x.org", "c}{@x.org", " d@x.org", "e\\@x.org"])
+emails = st.sampled_from(["a@x.org", "Bö@x.org", "c}{@x.org", " d@x.org", "e\\@x.org", "用户@x.org", "ő@ñ.org"]) | (
+    st.sampled_from("\u200b\x00\xad\xa0\ufeff\x7f\u202e\ue000\u3164").map(lambda unseen: f"f{unseen}@x.org")
+)
 
 
 trees = st.recursive(

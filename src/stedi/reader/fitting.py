@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 
-from stedi.contracts import INSTANT_END, INTEGER_MAX, INTEGER_MIN, Contract, Field, Kind, Reason
+from stedi.contracts import INSTANT_END, INTEGER_MAX, INTEGER_MIN, Contract, Field, Kind, Reason, has_unseen
 from stedi.reader.model import Huge, Members
 from stedi.reader.parsing import member_texts
 
@@ -26,6 +26,14 @@ _MOST_DRIFTS = 200
 _MOST_UNKNOWN = 20
 _EXACT = 2**53
 _UNKNOWN = "unknown field"
+_REASONS = (
+    Reason.DUPLICATE_KEY,
+    Reason.MISSING_REQUIRED,
+    Reason.WRONG_TYPE,
+    Reason.OUT_OF_RANGE,
+    Reason.INVISIBLE_CHARACTER,
+)
+"""Of what a required field can give, which comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,8 @@ class Shape:
         unknown: The places of members that the contract does not know.
         usable: Whether every required field is there and none twice.
         spelled: Whether the names are those that the lines have.
-        present: What each member must be and whether it is required, in the members' order; None if it is unknown.
+        present: What each member must be, whether it is required, and whether it names a customer, in the members'
+            order; None if it is unknown.
         scalars: The text of such a record whose unknown members are no objects or arrays; the groups are their values.
             None if no member is unknown, or lines cannot hold them beside `_extra`.
     """
@@ -46,7 +55,7 @@ class Shape:
     unknown: tuple[int, ...]
     usable: bool
     spelled: bool
-    present: tuple[tuple[Kind | None, bool], ...]
+    present: tuple[tuple[Kind | None, bool, bool], ...]
     scalars: re.Pattern[str] | None
 
     @property
@@ -99,12 +108,12 @@ class Fitting:
 
         Returns:
             A line of JSON without its line break, or the first reason of `duplicate_key`, `missing_required`,
-            `wrong_type`, `out_of_range` that a required field gives.
+            `wrong_type`, `out_of_range`, `invisible_character` that a required field gives.
         """
         shape = self.shape(members)
         if not shape.usable:
             return self._written(members, raw, shape)
-        for (_, value), (kind, required) in zip(members, shape.present):  # noqa: B905  of one length, and in a hurry
+        for (_, value), (kind, required, names) in zip(members, shape.present):  # noqa: B905  of one length, and in a hurry
             if kind is None:
                 continue
             if type(value) is float:
@@ -117,7 +126,12 @@ class Fitting:
                         break
                 elif kind is _TEXT or not INTEGER_MIN <= value <= INTEGER_MAX:
                     break
-            elif type(value) is not str or kind is not _TEXT or (required and not value.strip()):
+            elif (
+                type(value) is not str
+                or kind is not _TEXT
+                or (required and not value.strip())
+                or (names and not (value.isascii() and value.isprintable()) and has_unseen(value))
+            ):
                 break
         else:
             # The text as delivered is clean; an escape in it could be in a name.
@@ -147,13 +161,13 @@ class Fitting:
             elif place == _TWICE:
                 reasons |= {Reason.DUPLICATE_KEY} if required else set()
                 aside |= {i: f"{field.name}: given_twice" for i, (name, _) in enumerate(members) if _means(name, field)}
-            elif isinstance(written := write(members[place][1], field.kind, required), Reason):
+            elif isinstance(written := _checked(members[place][1], field), Reason):
                 reasons |= {written} if required else set()
                 what = "null" if members[place][1] is None else str(written)
                 aside[place] = f"{field.name}: {what}"
             else:
                 parts.append(prefix + written)
-        for reason in (Reason.DUPLICATE_KEY, Reason.MISSING_REQUIRED, Reason.WRONG_TYPE, Reason.OUT_OF_RANGE):
+        for reason in _REASONS:
             if reason in reasons:
                 return reason
         if aside:
@@ -167,6 +181,14 @@ class Fitting:
         for what in {what or _unknown(members[place][0]) for place, what in aside.items()}:
             known = what in self.drift or len(self.drift) < _MOST_DRIFTS or not what.startswith(_UNKNOWN)
             self.drift[what if known else _UNKNOWN] += 1
+
+
+def _checked(value: object, field: Field) -> str | Reason:
+    """Writes a field's value as `write` does; an address that nobody could name is refused."""
+    written = write(value, field.kind, field.required)
+    if field.names_customer and isinstance(value, str) and not isinstance(written, Reason) and has_unseen(value):
+        return Reason.INVISIBLE_CHARACTER
+    return written
 
 
 def write(value: object, kind: Kind, required: bool) -> str | Reason:
@@ -225,7 +247,9 @@ def _shape(contract: Contract, names: tuple[str, ...], spelling: Mapping[str, st
         places.append(found[0] if len(found) == 1 else _TWICE if found else _ABSENT)
     unknown = tuple(i for i, field in enumerate(meant) if field is None)
     missing = any(f.required and place < 0 for f, place in zip(contract.fields, places, strict=True))
-    present = tuple((field.kind, field.required) if field else (None, False) for field in meant)
+    present = tuple(
+        (field.kind, field.required, field.names_customer) if field else (None, False, False) for field in meant
+    )
     spelled = all(not field or spelling[field.name] == name for field, name in zip(meant, names, strict=True))
     usable = not missing and _TWICE not in places
     return Shape(tuple(places), unknown, usable, spelled, present, _scalars(names, unknown) if usable else None)

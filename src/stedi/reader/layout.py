@@ -25,6 +25,12 @@ _INSTANT = r"[1-9][0-9]{0,13}"
 _RE2_CHARACTER = r"[ !#-\[\]-\x{d7ff}\x{e000}-\x{10ffff}]"
 _RE2_LEADING = r"[ \x{7f}-\x{d7ff}\x{e000}-\x{10ffff}]"
 _VISIBLE = r"[!#-\[\]-~]"
+# Of an address what is seen for certain: ASCII, and letters of European languages (U+00C0 to U+024F). Others are looked
+# at one by one, whether they can be seen.
+_SEEN = r"[ !#-\[\]-~]"
+_LETTER = r"(?:[\xc3-\xc8][\x80-\xbf]|\xc9[\x80-\x8f])"
+_ADDRESS = rf'" *+(?:{_LETTER} *+)*+{_VISIBLE}{_SEEN}*+(?:{_LETTER}{_SEEN}*+)*+"'
+_RE2_ADDRESS = rf'"[ \x{{c0}}-\x{{24f}}]*{_VISIBLE}[ !#-\[\]-~\x{{c0}}-\x{{24f}}]*"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,27 +180,28 @@ def record_pattern(layout: Layout) -> re.Pattern[bytes]:
 @cache
 def _lines_pattern(layout: Layout) -> str:
     text = {True: f'"{_RE2_LEADING}*{_VISIBLE}{_RE2_CHARACTER}*"', False: f'"{_RE2_CHARACTER}*"'}
-    record = _pattern(layout, text, " ?", "")
+    record = _pattern(layout, text, _RE2_ADDRESS, " ?", "")
     return rf"\A(?:{record}\r?\n)*(?:{record})?\z"
 
 
 def _record_pattern(layout: Layout) -> bytes:
     text = {True: rf'"[ \x7f-\xff]*+{_VISIBLE}[ !#-\[\]-\xff]*+"', False: r'"[ !#-\[\]-\xff]*+"'}
     space = r"[ \t\r\n]*+"
-    return _pattern(layout, text, space, space).encode()
+    return _pattern(layout, text, _ADDRESS, space, space).encode()
 
 
 def _compact_pattern(layout: Layout) -> bytes:
     text = {True: rf'"[ \x7f-\xff]*+{_VISIBLE}[ !#-\[\]-\xff]*+"', False: r'"[ !#-\[\]-\xff]*+"'}
-    return _pattern(layout, text, " ?", "").encode()
+    return _pattern(layout, text, _ADDRESS, " ?", "").encode()
 
 
-def _pattern(layout: Layout, text: dict[bool, str], after: str, around: str) -> str:
+def _pattern(layout: Layout, text: dict[bool, str], address: str, after: str, around: str) -> str:
     """Writes the pattern of one record.
 
     Args:
         layout: The fields.
         text: The pattern of a text that is required, and of one that is not.
+        address: The pattern of one that names a customer.
         after: What may follow colons and commas.
         around: What may stand inside of the braces and before colons and commas.
 
@@ -207,7 +214,7 @@ def _pattern(layout: Layout, text: dict[bool, str], after: str, around: str) -> 
     for place, (field, spelled) in enumerate(fields):
         if field is None:
             continue
-        member = f'"{spelled}"{around}:{after}{_value(field, text)}'
+        member = f'"{spelled}"{around}:{after}{_value(field, text, address)}'
         comma = f"{around},{after}"
         if place < anchor:
             parts.append(f"(?:{member}{comma})?")
@@ -218,7 +225,9 @@ def _pattern(layout: Layout, text: dict[bool, str], after: str, around: str) -> 
     return rf"\{{{around}{''.join(parts)}{around}\}}"
 
 
-def _value(field: Field, text: dict[bool, str]) -> str:
+def _value(field: Field, text: dict[bool, str], address: str) -> str:
+    if field.names_customer:
+        return address
     if field.kind is Kind.TEXT:
         return text[field.required]
     return {Kind.INSTANT: _INSTANT, Kind.NUMBER: _NUMBER, Kind.INTEGER: _INTEGER}[field.kind]
