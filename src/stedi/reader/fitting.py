@@ -22,6 +22,8 @@ _TEXT, _INSTANT, _NUMBER = Kind.TEXT, Kind.INSTANT, Kind.NUMBER
 _ABSENT, _TWICE = -1, -2
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _MOST_SHAPES = 1000
+_MOST_NAMES = 200
+_WORTHWHILE = 4
 _MOST_DRIFTS = 200
 _MOST_UNKNOWN = 20
 _EXACT = 2**53
@@ -48,7 +50,8 @@ class Shape:
         present: What each member must be, whether it is required, and whether it names a customer, in the members'
             order; None if it is unknown.
         scalars: The text of such a record whose unknown members are no objects or arrays; the groups are their values.
-            None if no member is unknown, or lines cannot hold them beside `_extra`.
+            None if no member is unknown, or lines cannot hold them beside `_extra`, or no other record had this shape:
+            a pattern costs more than many records.
     """
 
     places: tuple[int, ...]
@@ -78,6 +81,7 @@ class Fitting:
         self.drift: Counter[str] = Counter()
         self.spelling: dict[str, str] = {}
         self._shapes: dict[tuple[str, ...], Shape] = {}
+        self._asked: dict[tuple[str, ...], int] = {}
         self._prefixes: list[str] = []
         self.spell(())
 
@@ -88,15 +92,19 @@ class Fitting:
         self.spelling = {f.name: next((n for n, _ in members if _means(n, f)), f.name) for f in fields}
         self._prefixes = [f'"{self.spelling[field.name]}":' for field in fields]
         self._shapes.clear()
+        self._asked.clear()
 
     def shape(self, members: Members) -> Shape:
         """Returns what the members' names mean."""
         names = tuple([name for name, _ in members])
         shape = self._shapes.get(names)
         if shape is None:
-            shape = _shape(self.contract, names, self.spelling)
-            if len(self._shapes) < _MOST_SHAPES:
+            asked = self._asked.get(names, 0)
+            shape = _shape(self.contract, names, self.spelling, again=asked == _WORTHWHILE)
+            if asked == _WORTHWHILE:
                 self._shapes[names] = shape
+            elif asked or (len(self._asked) < _MOST_SHAPES and len(names) <= _MOST_NAMES):
+                self._asked[names] = asked + 1
         return shape
 
     def line(self, members: Members, raw: bytes) -> bytes | Reason:
@@ -237,22 +245,27 @@ def _means(name: str, field: Field) -> bool:
     return name.isascii() and name.lower() == field.name.lower()
 
 
-def _shape(contract: Contract, names: tuple[str, ...], spelling: Mapping[str, str]) -> Shape:
-    places = []
+def _shape(contract: Contract, names: tuple[str, ...], spelling: Mapping[str, str], *, again: bool) -> Shape:
+    found: dict[str, list[int]] = {field.name.lower(): [] for field in contract.fields}
+    for i, name in enumerate(names):
+        if name.isascii() and (same := found.get(name.lower())) is not None:
+            same.append(i)
     meant: list[Field | None] = [None] * len(names)
+    spelled, missing, places = True, False, []
     for field in contract.fields:
-        found = [i for i, name in enumerate(names) if _means(name, field)]
-        for i in found:
+        same = found[field.name.lower()]
+        for i in same:
             meant[i] = field
-        places.append(found[0] if len(found) == 1 else _TWICE if found else _ABSENT)
+            spelled = spelled and names[i] == spelling[field.name]
+        places.append(same[0] if len(same) == 1 else _TWICE if same else _ABSENT)
+        missing = missing or (field.required and not same)
     unknown = tuple(i for i, field in enumerate(meant) if field is None)
-    missing = any(f.required and place < 0 for f, place in zip(contract.fields, places, strict=True))
+    usable = not missing and _TWICE not in places
     present = tuple(
         (field.kind, field.required, field.names_customer) if field else (None, False, False) for field in meant
     )
-    spelled = all(not field or spelling[field.name] == name for field, name in zip(meant, names, strict=True))
-    usable = not missing and _TWICE not in places
-    return Shape(tuple(places), unknown, usable, spelled, present, _scalars(names, unknown) if usable else None)
+    scalars = _scalars(names, unknown) if usable and again else None
+    return Shape(tuple(places), unknown, usable, spelled, present, scalars)
 
 
 def _scalars(names: tuple[str, ...], unknown: tuple[int, ...]) -> re.Pattern[str] | None:

@@ -43,6 +43,8 @@ class Brackets:
         in_string: Whether the place is inside a string.
         deepest: The most brackets that were open, as far as they are kept.
         uncounted: Open brackets inside of the deepest that are kept.
+        objects: How many of the open brackets that are kept are braces.
+        uncounted_objects: Whether any of the others may be.
     """
 
     open: bytearray = field(default_factory=bytearray)
@@ -50,35 +52,48 @@ class Brackets:
     in_string: bool = False
     deepest: int = 0
     uncounted: int = 0
+    objects: int = 0
+    uncounted_objects: bool = False
 
     def is_foreign(self, first_column: bool) -> bool:
         """Tells whether an opening bracket here cannot be the record's, as JSON has no value here.
 
-        One in the first column after a colon is another record's, too: a line was cut there.
+        One in the first column after a colon is another record's, too: a line was cut there. So is one in the first
+        column where nothing but arrays is open: those were never closed.
         """
-        if not self.open or self.before == 0x5B or (self.before == 0x2C and self.open[-1] == 0x5B):
+        if not self.open:
             return False
+        if self.before == 0x5B or (self.before == 0x2C and self.open[-1] == 0x5B):
+            return first_column and not self.objects and not self.uncounted_objects
         return self.before != 0x3A or first_column
 
     def push(self, byte: int) -> None:
         """Opens a bracket."""
         if len(self.open) < _DEEPEST:
             self.open.append(byte)
+            self.objects += byte == 0x7B
         else:
             self.uncounted += 1
+            self.uncounted_objects = self.uncounted_objects or byte == 0x7B
         self.deepest = max(self.deepest, len(self.open))
 
     def close(self, byte: int) -> bool:
         """Closes the innermost open bracket of its kind and what is open in that; tells whether none is open now."""
         if self.uncounted:
             self.uncounted -= 1
+            self.uncounted_objects = self.uncounted_objects and self.uncounted > 0
             return False
-        place = self.open.rfind(b"{" if byte == 0x7D else b"[")
+        braces = byte == 0x7D
+        # one that is not there is not looked for: each search would go through all that is open
+        there = self.objects if braces else len(self.open) - self.objects
+        place = self.open.rfind(b"{" if braces else b"[") if there else -1
         if place >= 0:
+            self.objects -= self.open.count(b"{", place)
             del self.open[place:]
         elif byte == 0x7D and len(self.open) == 1:
             # An array that a brace closes was an object until its first byte was damaged.
             self.open.clear()
+            self.objects = 0
         return not self.open
 
 
@@ -141,8 +156,12 @@ def begins_records(data: bytes, at: int) -> bool:
 
     Looks `LOOKAHEAD` bytes ahead.
     """
-    following = data[at + 1 : at + LOOKAHEAD].lstrip(_SPACE)[:1]
-    return following in (b'"', b"}") if data[at] == 0x7B else following == b"{"
+    following = data[at + 1 : at + LOOKAHEAD].lstrip(_SPACE)
+    if data[at] == 0x5B and following[:1] == b"{":
+        following = following[1:].lstrip(_SPACE)
+    elif data[at] == 0x5B:
+        return False
+    return following[:1] in (b'"', b"}")
 
 
 def garbage(data: bytes, start: int, stop: int) -> Extent:
