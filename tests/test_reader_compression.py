@@ -63,7 +63,7 @@ def test_short_plain_files_are_read(short: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.json.gz", "A.JSON.GZ", "a.zst"])
-@pytest.mark.parametrize("content", [b"", b"{}", TEXT])
+@pytest.mark.parametrize("content", [b"\n", b"{}", TEXT])
 def test_a_name_that_promises_compression_must_keep_it(name: str, content: bytes) -> None:
     with pytest.raises(UnreadableFile, match=r"expected (gzip|zstd) by its name, found no compressed file"):
         inflate(content, name)
@@ -121,7 +121,7 @@ def test_a_zstd_frame_that_wants_too_large_a_window_is_refused() -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=28)
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     packed = compressor.compress(TEXT) + compressor.flush()
-    with pytest.raises(UnreadableFile, match="damaged"):
+    with pytest.raises(UnreadableFile, match="window is 256 MiB, and 128 MiB are read"):
         inflate(packed)
 
 

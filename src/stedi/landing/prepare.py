@@ -86,8 +86,13 @@ def prepare(file: Inspected, folder: Path) -> Prepared:
             open(rejects, "wb") as rejected,
         ):
             hashing = _Hashing(raw, name)
+            quarantined = reader.Legibility()
 
             def reject(record: reader.Reject) -> None:
+                quarantined.add(record.raw)
+                if not (reader.is_legible(record.raw) and quarantined.holds):
+                    # nobody could find a customer in it, neither to show nor to erase
+                    raise reader.refused(name, f"bytes that are no text (at byte {record.offset:,} of the text)")
                 row = {
                     "offset": record.offset,
                     "line": record.line,

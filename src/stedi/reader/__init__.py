@@ -1,13 +1,14 @@
 """Delivered bytes in; verified newline-delimited JSON and rejected records out.
 
-A stream is decompressed (`compression`), framed into records (`framing`, `recovery`), parsed strictly (`parsing`) and
-fitted to its contract (`fitting`); clean blocks take the short cut through patterns (`layout`, `reading`). Memory is
-bounded whatever the file. No engine and no table is known here.
+A stream is decompressed and decoded (`compression`, `forms`), framed into records (`framing`, `recovery`), parsed
+strictly (`parsing`) and fitted to its contract (`fitting`); clean blocks take the short cut through patterns (`layout`,
+`reading`). Memory is bounded whatever the file. No engine and no table is known here.
 """
 
 from __future__ import annotations
 
-from stedi.reader.compression import decompressed
+from stedi.reader.compression import decompressed, form, writer
+from stedi.reader.forms import Legibility, is_legible, refused
 from stedi.reader.framing import records as iter_values
 from stedi.reader.guessing import guess_feed
 from stedi.reader.layout import Layout, detect_layout, read_clean, verify
@@ -19,6 +20,7 @@ __all__ = [
     "Counts",
     "Huge",
     "Layout",
+    "Legibility",
     "Limits",
     "Members",
     "Parsed",
@@ -26,10 +28,14 @@ __all__ = [
     "Reject",
     "decompressed",
     "detect_layout",
+    "form",
     "guess_feed",
+    "is_legible",
     "iter_values",
     "parse_value",
     "read",
     "read_clean",
+    "refused",
     "verify",
+    "writer",
 ]
