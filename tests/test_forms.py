@@ -481,6 +481,23 @@ def test_the_form_of_a_file_can_be_written_again() -> None:
         reader.writer(io.BytesIO(), "", "utf-16-le").write(b"\xff")
 
 
+@pytest.mark.parametrize("packing", ["plain", "gzip", "zstd"])
+@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if "utf-8" not in name])
+def test_an_erasure_rewrites_a_delivery_in_its_own_form(encoding: str, packing: str, tmp_path: Path) -> None:
+    found = records("customer", "er")
+    make = lambda text: READ[packing](ENCODINGS[encoding](text))  # noqa: E731
+    path = tmp_path / "in" / "customer.json"
+    path.parent.mkdir()
+    path.write_bytes(make(b"\n".join(found)))
+    lake = Lake.create(tmp_path / "lake")
+    lake.land(path)
+    lake.erase("er.1@forms.example", inbox=[path.parent])
+    whole = decompressed(io.BytesIO(path.read_bytes()), "a").read()
+    assert whole.removeprefix(codecs.BOM_UTF8) == b"\n".join([found[0], found[2]])
+    assert reader.form(io.BytesIO(path.read_bytes()), "a") == reader.form(io.BytesIO(make(found[0])), "a")
+    assert whole.startswith(codecs.BOM_UTF8) == encoding.endswith("marked")
+
+
 @pytest.mark.parametrize("size", [16, 60, 300, 5000, 200_000])
 def test_noise_is_never_taken_for_text(size: int) -> None:
     seed = random.randrange(2**32)

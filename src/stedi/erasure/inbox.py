@@ -6,7 +6,6 @@ beside the old one and takes its place, in one step, when the lake's ledger know
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import shutil
@@ -196,12 +195,12 @@ def _rewritten(file: delivery.Delivered, place: Path, judge: _Judge) -> Rewritte
     )
     new = file.path.with_name(f".{file.path.name[:100]}.{before[:16]}.erasing")
     with delivery.open_regular(file.path, file.name) as raw:
-        head = raw.read(4)
+        form = reader.form(raw, file.name)
         raw.seek(0)
         mode = stat.S_IMODE(os.fstat(raw.fileno()).st_mode)
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as out:
             if cuts:
-                _copy(reader.decompressed(raw, file.name), cuts, head, out)
+                _copy(reader.decompressed(raw, file.name), cuts, form, out)
             else:
                 shutil.copyfileobj(raw, out, _PIECE)
             out.flush()
@@ -265,9 +264,9 @@ def _cuts(file: delivery.Delivered, judge: _Judge) -> Iterator[_Cut]:
             yield _Cut(before, None, tuple(going))
 
 
-def _copy(stream: BinaryIO, cuts: Iterable[_Cut], head: bytes, out: BinaryIO) -> None:
-    """Copies a text without the records of some cuts, compressed as it was."""
-    with _compressed(out, head) as target:
+def _copy(stream: BinaryIO, cuts: Iterable[_Cut], form: tuple[str, str], out: BinaryIO) -> None:
+    """Copies a text without the records of some cuts, compressed and encoded as it was."""
+    with reader.writer(out, *form) as target:
         at = 0
         for cut in cuts:
             _pass_on(stream, cut.start - at, target.write)
@@ -307,30 +306,6 @@ def joined(gaps: Sequence[bytes], *, first: bool, last: bool) -> bytes:
         elif ends:
             kept += gap
     return kept
-
-
-def _compressed(out: BinaryIO, head: bytes) -> BinaryIO:
-    """Returns a stream that compresses as a file with this head is compressed; the same text gives the same bytes."""
-    if head.startswith(b"\x1f\x8b"):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0))
-    if head == b"\x28\xb5\x2f\xfd":
-        import zstandard
-
-        return cast(BinaryIO, zstandard.ZstdCompressor().stream_writer(out, closefd=False))
-    return cast(BinaryIO, _Open(out))
-
-
-class _Open:
-    """A stream that stays open when it is closed."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self.write = out.write
-
-    def __enter__(self) -> _Open:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leaves the stream open."""
 
 
 def _pass_on(stream: BinaryIO, size: int, to: Callable[[bytes], object]) -> None:
