@@ -34,7 +34,7 @@ def delivered(folder: Path) -> Path:
         customer(BO, 50, serialNumber="device-of-bo", customerName="Bo Lund", phone="+15550200"),
         customer(CY, ..., serialNumber="device-of-cy", customerName="Bo Lund", phone="+15550300"),
     ]
-    earlier = [{**record, "serialNumber": SHARED, "lastUpdateDate": 90} for record in people]
+    earlier = [{**record, "serialNumber": SHARED, "lastUpdateDate": 1000000000090} for record in people]
     deliver(folder, "customer", [*people[1:], *earlier[1:]])
     deliver(folder, "customer", [people[0], earlier[0]], "ANA.BO@test.example.json")
     deliver(folder, "accelerometer", [motion(who, at) for who in (ANA, BO, CY) for at in range(100, 105)])

@@ -1,6 +1,7 @@
 """Lakes for tests: wiped clean in milliseconds, delivered to in a line, read back as plain rows.
 
 Rows are tuples as `oracle` gives them: instants as epoch milliseconds, dates as ISO text, the rest as it is.
+Instants can be given as small numbers, milliseconds after `DAWN`; rows then give them back as such.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stedi import s3
 from stedi.build import Build
 from stedi.catalog import TableState
 from stedi.config import Readings
+from stedi.contracts import Kind
 from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
 from stedi.lake import Lake
@@ -32,8 +34,25 @@ REPOSITORY = Path(__file__).parents[1]
 KEY = "5a" * 32
 """The pseudonym key of every lake that a test makes, hex."""
 BELOW_LANDING = tuple(name for name, zone in ZONES.items() if zone != "landing")
+_INSTANTS = {field.name for contract in CONTRACTS.values() for field in contract.fields if field.kind is Kind.INSTANT}
 LANDING = tuple(contract.table for contract in CONTRACTS.values())
 Row = tuple[Any, ...]
+
+DAWN = 1_000_000_000_000
+"""From when on tests count, epoch milliseconds: the last digits of an instant are the moment as a test says it."""
+
+_DUSK = 1_000_000_000
+"""Moments after dawn are smaller than this; greater numbers are epoch milliseconds."""
+
+
+def instant(moment: int) -> int:
+    """Returns epoch milliseconds; what is no moment after dawn is left as it is."""
+    return DAWN + moment if type(moment) is int and 0 < moment < _DUSK else moment
+
+
+def moment(instant: Any) -> Any:
+    """Returns what `instant` made of it; what is no instant near dawn is left as it is."""
+    return instant - DAWN if type(instant) is int and 0 < instant - DAWN < _DUSK else instant
 
 
 class Slate:
@@ -63,17 +82,19 @@ class Slate:
 def customer(email: str = "a@x.example", consent: object = 50, update: int = 100, **more: object) -> dict[str, object]:
     """A customer record; `consent=...` leaves the consent out."""
     record = {"email": email, "serialNumber": "s1", "registrationDate": 10, "lastUpdateDate": update, **more}
-    return record if consent is ... else {**record, "shareWithResearchAsOfDate": consent}
+    if consent is not ...:
+        record["shareWithResearchAsOfDate"] = consent
+    return {name: instant(value) if name.endswith("Date") else value for name, value in record.items()}  # type: ignore[arg-type]
 
 
 def motion(user: str = "a@x.example", at: int = 100, x: float = 1.0) -> dict[str, object]:
     """An accelerometer reading."""
-    return {"user": user, "timestamp": at, "x": x, "y": 0.0, "z": -1.0}
+    return {"user": user, "timestamp": instant(at), "x": x, "y": 0.0, "z": -1.0}
 
 
 def step(serial: str = "s1", at: int = 100, distance: int = 246) -> dict[str, object]:
     """A step trainer reading."""
-    return {"sensorReadingTime": at, "serialNumber": serial, "distanceFromObject": distance}
+    return {"sensorReadingTime": instant(at), "serialNumber": serial, "distanceFromObject": distance}
 
 
 def deliver(folder: Path, feed: str, records: Iterable[Mapping[str, object]], name: str = "delivered.json") -> Path:
@@ -86,6 +107,7 @@ def deliver(folder: Path, feed: str, records: Iterable[Mapping[str, object]], na
 
 def build(lake: Lake, now: int | None = None, **options: Any) -> Build:
     """Builds a lake as if it were `now`."""
+    now = None if now is None else instant(now)
     return building.build(lake.catalog, lake.config, lake.key(), lake.root, now=now, **options)
 
 
@@ -98,7 +120,11 @@ def rows(lake: Lake, table: str, state: TableState | None = None) -> Counter[Row
     if not files:
         return Counter()
     connection = _reaching() if s3.is_remote(lake.root) else _connection()
-    return Counter(connection.execute(f"select {shown} from ({scan(files, columns)})").fetchall())
+    found = connection.execute(f"select {shown} from ({scan(files, columns)})").fetchall()
+    timed = [column.type == "timestamptz" or column.name in _INSTANTS for column in columns]
+    return Counter(
+        tuple(moment(value) if of_time else value for value, of_time in zip(row, timed, strict=True)) for row in found
+    )
 
 
 @cache

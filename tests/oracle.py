@@ -19,6 +19,7 @@ World = Mapping[str, Sequence[Record]]
 """Records by feed: `customer`, `accelerometer`, `step_trainer`."""
 Row = tuple[object, ...]
 
+INSTANT_BEGIN = 946_684_800_000
 INSTANT_END = 253_402_300_800_000
 TEXTS = ("customerName", "phone", "birthDay")
 CONSENTS = ("shareWithResearchAsOfDate", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate")
@@ -101,8 +102,10 @@ def tables(
 
 
 def consents(record: Record, now_ms: int) -> bool:
-    """Rule 3, of a record as landed: an instant, and not after the start of the build."""
+    """Rule 3, of a record as landed: an instant, and not after the start of the build; nor is the record itself."""
     research = record[CONSENTS[0]]
+    if _integer(record["lastUpdateDate"]) > now_ms:
+        return False
     return research is not None and _integer(research) <= now_ms
 
 
@@ -198,7 +201,7 @@ def _as_landed(record: Record) -> dict[str, object]:
         landed[name] = value if isinstance(value, str) else None
     for name in CONSENTS:
         value = record.get(name)
-        landed[name] = value if type(value) is int and 0 < value < INSTANT_END else None
+        landed[name] = value if type(value) is int and INSTANT_BEGIN <= value < INSTANT_END else None
     return landed
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lakes import KEY, build, customer, deliver, motion, step
+from lakes import DAWN, KEY, build, customer, deliver, motion, step
 from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake
 from stedi.privacy.audit import Proof
@@ -134,21 +134,22 @@ def _person(table: str, name: str) -> str:
     return also(
         table,
         f"(select '{{{name}}}' as customer_id, customerName, email, phone, birthDay::date as birthDay, serialNumber, "
-        f"{shown}, instant(coalesce(shareWithResearchAsOfDate, 50)) as shareWithResearchAsOfDate "
+        f"{shown}, instant(coalesce(shareWithResearchAsOfDate, {DAWN + 50})) as shareWithResearchAsOfDate "
         f"from customers_landing where email = '{address(name)}' limit 1)",
     )
 
 
 def _motion(name: str, at: int, x: str = "1.0") -> str:
     return also(
-        MOTIONS, f"select '{{{name}}}' as customer_id, instant({at}) as \"timestamp\", {x} as x, 0.0 as y, -1.0 as z"
+        MOTIONS,
+        f"select '{{{name}}}' as customer_id, instant({DAWN + at}) as \"timestamp\", {x} as x, 0.0 as y, -1.0 as z",
     )
 
 
 def _step(name: str, serial: str, at: int, distance: str = "246") -> str:
     return also(
         STEPS,
-        f"select '{{{name}}}' as customer_id, instant({at}) as sensorReadingTime, '{serial}' as serialNumber, "
+        f"select '{{{name}}}' as customer_id, instant({DAWN + at}) as sensorReadingTime, '{serial}' as serialNumber, "
         f"{distance}::bigint as distanceFromObject",
     )
 
@@ -156,7 +157,7 @@ def _step(name: str, serial: str, at: int, distance: str = "246") -> str:
 def _pair(name: str, at: int, x: str = "1.0", distance: str = "246") -> str:
     return also(
         ML,
-        f"select '{{{name}}}' as customer_id, instant({at}) as sensorReadingTime, {distance}::bigint as "
+        f"select '{{{name}}}' as customer_id, instant({DAWN + at}) as sensorReadingTime, {distance}::bigint as "
         f"distanceFromObject, {x} as x, 0.0 as y, -1.0 as z",
     )
 
@@ -225,7 +226,9 @@ MUTANTS: dict[str, Mutant] = {
     "a step from before consent": Mutant(STEPS, _step("ada", "dev-1", 55), ("before consent",)),
     "a step that nobody delivered": Mutant(STEPS, _step("ada", "dev-1", 100, "299"), ("landed",)),
     "a step stands twice": Mutant(STEPS, _step("ada", "dev-1", 100), ("distinct",)),
-    "a step is missing": Mutant(STEPS, _but(STEPS, f"{_ADA} and sensorReadingTime = instant(104)"), ("conservation",)),
+    "a step is missing": Mutant(
+        STEPS, _but(STEPS, f"{_ADA} and sensorReadingTime = instant({DAWN + 104})"), ("conservation",)
+    ),
     "a step of who withdrew": Mutant(STEPS, _step("gus", "dev-6", 100), ("consent",)),
     "a telephone number among devices": Mutant(STEPS, _step("ada", "+49 151 BOB", 100), ("landed", "identifiers")),
     "one person's step with another's motion": Mutant(ML, _pair("ada", 100, "2.0"), ("one person",)),
@@ -234,7 +237,9 @@ MUTANTS: dict[str, Mutant] = {
     "a withheld step is trained on": Mutant(ML, _pair("eve", 102), ("one person",)),
     "a pair from before consent": Mutant(ML, _pair("ada", 55), ("before consent",)),
     "a pair stands twice": Mutant(ML, _pair("ada", 101), ("distinct",)),
-    "a pair is missing": Mutant(ML, _but(ML, f"{_ADA} and sensorReadingTime = instant(101)"), ("conservation",)),
+    "a pair is missing": Mutant(
+        ML, _but(ML, f"{_ADA} and sensorReadingTime = instant({DAWN + 101})"), ("conservation",)
+    ),
     "a pair of who never agreed": Mutant(ML, _pair("cyd", 100), ("consent",)),
     "a pair without a distance": Mutant(ML, _pair("ada", 100, distance="null"), ("nulls",)),
     "a serial number in the training table": Mutant(

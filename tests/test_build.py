@@ -10,7 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from lakes import BELOW_LANDING, Slate, build, contents, customer, deliver, heads, motion, rows, step, tree
+from lakes import (
+    BELOW_LANDING,
+    Slate,
+    build,
+    contents,
+    customer,
+    deliver,
+    heads,
+    instant,
+    moment,
+    motion,
+    rows,
+    step,
+    tree,
+)
 from stedi import build as building
 from stedi import config as settings
 from stedi import tables
@@ -30,10 +44,12 @@ CUSTOMERS = [
     customer("dee@x.example", consent=40, update=100, serialNumber="s4"),
     customer("dee@x.example", consent=..., update=200, serialNumber="s4"),
     customer("eve@x.example", consent=NOW + 500, serialNumber="s5"),
+    customer("fay@x.example", consent=40, update=NOW + 900, serialNumber="s6"),
 ]
-"""One who agrees; who never did, who did and did not in the same update, who took it back, who will agree."""
-MOTIONS = [motion(f"{name}@x.example", at) for name in ("ana", "bo", "cy", "dee", "eve") for at in (45, 100)]
-STEPS = [step(f"s{number}", at) for number in range(1, 6) for at in (45, 100)]
+"""One who agrees; who never did, who did and did not in the same update, who took it back, who will agree; whose
+record is from the future."""
+MOTIONS = [motion(f"{name}@x.example", at) for name in ("ana", "bo", "cy", "dee", "eve", "fay") for at in (45, 100)]
+STEPS = [step(f"s{number}", at) for number in range(1, 7) for at in (45, 100)]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +72,7 @@ def _landed_once(slate: Slate, folder: Path) -> None:
 
 @pytest.fixture
 def landed(_landed_once: None, folder: Path) -> Lake:
-    """A lake of five customers, one of whom agrees; not built yet."""
+    """A lake of six customers, one of whom agrees; not built yet."""
     return _restored(folder, "landed")
 
 
@@ -92,7 +108,7 @@ def changed(name: str, change: Callable[[str], str]) -> Graph:
 
 def plan(lake: Lake, now: int = NOW, *, graph: Graph | None = None, full: bool = False) -> dict[str, str]:
     """Each table that a build would change, and why."""
-    steps = building.plan(lake.catalog.tables(), lake.config, now, full=full, graph=graph)
+    steps = building.plan(lake.catalog.tables(), lake.config, instant(now), full=full, graph=graph)
     assert [found.table for found in steps] == [table.name for table in tables.graph().tables()]
     return {found.table: found.reason for found in steps if found.action != "none"}
 
@@ -102,7 +118,7 @@ def test_only_who_agrees_is_built_and_the_build_says_so(landed: Lake) -> None:
     ana = landed.key().customer_id("ana@x.example")
     for name in BELOW_LANDING:
         assert {row[0] for row in rows(landed, name)} == {ana}, name
-    assert (made.customers, made.consenting, made.withheld) == (5, 1, 0)
+    assert (made.customers, made.consenting, made.withheld) == (6, 1, 0)
     assert {table.name: (table.action, table.rows_added, table.rows) for table in made.tables} == {
         "customers_trusted": ("rebuild", 1, 1),
         "accelerometer_trusted": ("rebuild", 2, 2),
@@ -127,7 +143,7 @@ def test_nothing_to_do_writes_nothing(landed: Lake) -> None:
     assert tree(landed.root) == before
     assert made.run == ""
     assert {table.action for table in made.tables} == {"none"}
-    assert (made.customers, made.consenting) == (5, 2), "the future of NOW is past by the clock"
+    assert (made.customers, made.consenting) == (6, 3), "the future of NOW is past by the clock"
 
 
 def test_each_reason_to_build_is_given_in_turn(landed: Lake, slate: Slate) -> None:
@@ -148,7 +164,7 @@ def test_each_reason_to_build_is_given_in_turn(landed: Lake, slate: Slate) -> No
     assert plan(landed, graph=comment) == {}
 
     policy = dataclasses.replace(landed.config, readings="since-consent")
-    steps = building.plan(landed.catalog.tables(), policy, NOW)
+    steps = building.plan(landed.catalog.tables(), policy, instant(NOW))
     assert {found.reason for found in steps} == {"the consent policy or the key has changed"}
 
     assert plan(landed, NOW + 499) == {}
@@ -167,7 +183,15 @@ def test_a_consent_date_that_comes_brings_its_customer_without_a_landing(built: 
     assert made.consenting == 2
     for name in BELOW_LANDING:
         assert {row[0] for row in rows(built, name)} == ids, name
+
+
+def test_a_record_from_the_future_gives_consent_when_its_time_has_come_without_a_landing(built: Lake) -> None:
+    assert build(built, NOW + 899).consenting == 2
+    assert plan(built, NOW + 900)["customers_trusted"] == "a consent date has come"
+    assert build(built, NOW + 900).consenting == 3
     assert plan(built, NOW + 5_000_000) == {}
+    assert plan(built, NOW + 899)["customers_trusted"] == "the clock has gone back behind a consent date"
+    assert build(built, NOW + 899).consenting == 2
 
 
 def test_a_full_build_makes_the_same_rows_in_new_snapshots(built: Lake) -> None:
@@ -208,7 +232,7 @@ def test_every_snapshot_says_what_it_was_built_from(landed: Lake) -> None:
         assert current is not None
         summary = current.summary
         assert summary["stedi.run"] == made.run
-        assert summary["stedi.started"] == str(NOW)
+        assert summary["stedi.started"] == str(instant(NOW))
         assert summary["stedi.policy"] == building.policy(landed.config)
         assert summary["stedi.sql"] == tables.graph().fingerprint(table.name)
         assert json.loads(summary["stedi.inputs"]) == {name: now[name] for name in tables.graph().inputs(table.name)}
@@ -225,7 +249,9 @@ def test_withheld_readings_are_counted_and_listed(slate: Slate) -> None:
     assert build(lake, NOW).withheld == 2
     assert build(lake, NOW).withheld == 2, "remembered, not counted again"
     listed = lake.withheld()
-    assert [(round(at.timestamp() * 1000), serial, distance, moved) for at, serial, distance, moved in listed] == [
+    assert [
+        (moment(round(at.timestamp() * 1000)), serial, distance, moved) for at, serial, distance, moved in listed
+    ] == [
         (2, "shared", 246, 2),
         (3, "shared", 246, 0),
     ]
@@ -262,17 +288,21 @@ CONSENT_MUTANTS = {
         "current_customers",
         lambda sql: sql.replace("c.lastUpdateDate desc", "c.lastUpdateDate asc"),
     ),
-    "of equal updates consent wins": ("current_customers", lambda sql: sql.replace("false) asc", "false) desc")),
+    "of equal updates consent wins": (
+        "current_customers",
+        lambda sql: sql.replace("false\n        ) asc", "false\n        ) desc"),
+    ),
     "a date in the future counts": (
         "current_customers",
-        lambda sql: sql.replace(
-            "coalesce(c.shareWithResearchAsOfDate <= $build_started, false) as consents",
-            "c.shareWithResearchAsOfDate is not null as consents",
-        ),
+        lambda sql: sql.replace("and c.shareWithResearchAsOfDate <= $build_started", ""),
+    ),
+    "a record from the future counts": (
+        "current_customers",
+        lambda sql: sql.replace("and c.lastUpdateDate <= $build_started", ""),
     ),
     "absent is agreed": (
         "current_customers",
-        lambda sql: sql.replace("$build_started, false)", "$build_started, true)"),
+        lambda sql: sql.replace("$build_started,\n        false", "$build_started,\n        true"),
     ),
     "readings of everybody": (
         "accelerometer_trusted",

@@ -103,7 +103,7 @@ def inbox(tmp_path: Path) -> Path:
     """A little delivery."""
     folder = tmp_path / "inbox"
     (folder / "accelerometer").mkdir(parents=True)
-    good = '{"user":"a@x.example","timestamp":5,"x":1,"y":1,"z":1}\n'
+    good = '{"user":"a@x.example","timestamp":1000000000005,"x":1,"y":1,"z":1}\n'
     (folder / "accelerometer" / "one.json").write_text(good + '{"user":"a@x.example"}\n')
     return folder
 
@@ -224,7 +224,12 @@ class TestLand:
 
     def test_drift_is_told_by_field_and_never_by_value(self, run: Run, tmp_path: Path) -> None:
         path = tmp_path / "customers.json"
-        record = {"email": "a@x.example", "serialNumber": "s", "registrationDate": 1, "lastUpdateDate": 1}
+        record = {
+            "email": "a@x.example",
+            "serialNumber": "s",
+            "registrationDate": 1000000000001,
+            "lastUpdateDate": 1000000000001,
+        }
         path.write_text(json.dumps({**record, "shareWithResearchAsOfDate": "private", "shoe": "private"}))
         said = run("--lake", tmp_path / "lake", "land", path)
         assert said.code == 0

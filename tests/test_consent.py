@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 
 import oracle
 import worlds
+from lakes import instant, moment
 from stedi.privacy import consent
 from stedi.privacy.pseudonyms import Key
 
 KEY = Key(bytes(32))
-NOW = 1_000
+NOW = instant(1_000)
 ANA, BO = "ana@a.example", "bo@a.example"
 records = st.lists(
     st.tuples(
         st.sampled_from([ANA, " ANA@a.example", BO, "Zoë@a.example", "zoe\u0308@A.example"]),
-        st.integers(1, 3),
-        st.none() | st.sampled_from([1, 2, NOW - 1, NOW, NOW + 1, 10**12]),
+        st.integers(1, 3).map(instant) | st.sampled_from([NOW, NOW + 1]),
+        st.none() | st.sampled_from([instant(1), instant(2), NOW - 1, NOW, NOW + 1, 10**13]),
     ),
     max_size=8,
 )
@@ -28,7 +29,8 @@ records = st.lists(
 
 def agreed(*found: consent.Record, now: int = NOW) -> dict[str, int]:
     names = {KEY.customer_id(name): name for name in (ANA, BO)}
-    return {names[customer]: since for customer, since in consent.consenting(found, KEY, now).items()}
+    dated = [(email, instant(updated), share if share is None else instant(share)) for email, updated, share in found]
+    return {names[customer]: moment(since) for customer, since in consent.consenting(dated, KEY, now).items()}
 
 
 def test_who_agrees_is_known_with_the_date() -> None:
@@ -49,9 +51,26 @@ def test_of_equal_updates_that_all_agree_the_later_date_is_in_force() -> None:
     assert agreed((ANA, 1, 50), (ANA, 1, 60), (ANA, 1, 55)) == {ANA: 60}
 
 
-@pytest.mark.parametrize(("share", "agrees"), [(NOW, True), (NOW + 1, False), (1, True), (0, False), (-1, False)])
+@pytest.mark.parametrize(("share", "agrees"), [(1000, True), (1001, False), (1, True), (0, False), (-1, False)])
 def test_consent_counts_from_its_instant_to_the_start_of_the_build(share: int, agrees: bool) -> None:
     assert agreed((ANA, 1, share)) == ({ANA: share} if agrees else {})
+
+
+@pytest.mark.parametrize(("share", "agrees"), [(946_684_799_999, False), (946_684_800_000, True)])
+def test_what_is_before_the_first_instant_is_no_consent_though_it_was_landed(share: int, agrees: bool) -> None:
+    assert agreed((ANA, 1, share)) == ({ANA: share} if agrees else {})
+
+
+@pytest.mark.parametrize(("updated", "agrees"), [(999, True), (1000, True), (1001, False)])
+def test_a_record_from_the_future_gives_no_consent_until_its_time_has_come(updated: int, agrees: bool) -> None:
+    assert agreed((ANA, 1, 50), (ANA, updated, 60)) == ({ANA: 60} if agrees else {})
+
+
+def test_a_record_from_the_future_takes_consent_away_with_or_without_one() -> None:
+    assert agreed((ANA, 1, 50), (ANA, 2000, None)) == {}
+    assert agreed((ANA, 1, 50), (ANA, 2000, 50), (ANA, 2, 50)) == {}
+    assert agreed((ANA, 1, 50), (ANA, 2000, 50), (ANA, 2000, None), now=instant(2000)) == {}
+    assert agreed((ANA, 1, 50), (ANA, 2000, 50), now=instant(2000)) == {ANA: 50}
 
 
 def test_spellings_of_one_address_withdraw_for_each_other() -> None:

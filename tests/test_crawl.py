@@ -78,7 +78,8 @@ def test_every_way_to_stray_from_the_contract_is_told(tmp_path):
         {**ADA, "registrationDate": 0},
         {**ADA, "shareWithResearchAsOfDate": "yes"},
         {**ADA, "shareWithPublicAsOfDate": -1},
-        '{"phone": "1", "phone": "2", "email": "a", "serialNumber": "b", "registrationDate": 1, "lastUpdateDate": 1}',
+        '{"phone": "1", "phone": "2", "email": "a", "serialNumber": "b", '
+        '"registrationDate": 1000000000001, "lastUpdateDate": 1000000000001}',
         '{"broken": }',
     )
     feed = only(crawl([tmp_path]))

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import oracle
-from lakes import BELOW_LANDING, Slate, build, contents, heads
+from lakes import BELOW_LANDING, Slate, build, contents, heads, moment
 from stedi.lake import Lake
 from stedi.tables import COLUMNS
 
@@ -107,7 +107,7 @@ def _value(text: str, kind: str, lake: Lake) -> oracle.Row | object:
     if text == "":
         return None
     if kind in ("long", "timestamptz"):
-        return int(text)
+        return moment(int(text))
     if kind == "double":
         return float(text)
     return re.sub(r"^\{(.*)\}$", lambda address: lake.key().customer_id(address[1]), text)

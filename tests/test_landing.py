@@ -98,34 +98,36 @@ def test_an_empty_file_of_a_known_feed_lands_with_no_record(lake: Lake, inbox: P
 
 def test_bad_records_go_to_quarantine_and_the_good_ones_around_them_land(lake: Lake, inbox: Path) -> None:
     bad = {
-        b'{"sensorReadingTime": 1, "serialNumber": "s", "distanceFromObject": }': "malformed",
-        b'{"sensorReadingTime":1,"serialNumber":"s","distanceFromObject":1,"DISTANCE\\u0046romObject":2}': (
+        b'{"sensorReadingTime": 1000000000001, "serialNumber": "s", "distanceFromObject": }': "malformed",
+        b'{"sensorReadingTime":1000000000001,"serialNumber":"s","distanceFromObject":1,"DISTANCE\\u0046romObject":2}': (
             "duplicate_key"
         ),
         b'"a text"': "not_an_object",
-        b'{"sensorReadingTime":1,"serialNumber":"s"}': "missing_required",
-        b'{"sensorReadingTime":1,"serialNumber":"s","distanceFromObject":1.0}': "wrong_type",
+        b'{"sensorReadingTime":1000000000001,"serialNumber":"s"}': "missing_required",
+        b'{"sensorReadingTime":1000000000001,"serialNumber":"s","distanceFromObject":1.0}': "wrong_type",
         b'{"sensorReadingTime":true,"serialNumber":"s","distanceFromObject":1}': "wrong_type",
         b'{"sensorReadingTime":"1","serialNumber":"s","distanceFromObject":1}': "wrong_type",
         b'{"sensorReadingTime":0,"serialNumber":"s","distanceFromObject":1}': "out_of_range",
-        b'{"sensorReadingTime":1,"serialNumber":"s","distanceFromObject":9223372036854775808}': "out_of_range",
-        b'{"sensorReadingTime":1,"serialNumber":"s","distanceFromObject":1,"a":'
+        b'{"sensorReadingTime":1000000000001,"serialNumber":"","distanceFromObject":1}': "out_of_range",
+        b'{"sensorReadingTime":1000000000001,"serialNumber":"s","distanceFromObject":1,"a":'
         + b"[" * 999
         + b"]" * 999
         + b"}": "too_deep",
-        b'{"sensorReadingTime":1,"serialNumber":"' + b"s" * (1 << 20) + b'","distanceFromObject":1}': "too_large",
-        b'{"sensorReadingTime":1,"serialNumber":"\xff","distanceFromObject":1}': "bad_encoding",
+        b'{"sensorReadingTime":1000000000001,"serialNumber":"'
+        + b"s" * (1 << 20)
+        + b'","distanceFromObject":1}': "too_large",
+        b'{"sensorReadingTime":1000000000001,"serialNumber":"\xff","distanceFromObject":1}': "bad_encoding",
     }
     good = texts(*(step(at=n) for n in range(1, len(bad) + 1)))
     mixed = b"".join(b"%b\n%b\n" % pair for pair in zip(good, bad, strict=True))
-    put(inbox / "step_trainer.json", mixed + b'{"sensorReadingTime":1,"serial')
+    put(inbox / "step_trainer.json", mixed + b'{"sensorReadingTime":1000000000001,"serial')
     landed = lake.land(inbox)
     assert reasons(lake) == Counter(bad.values()) + Counter(truncated=1)
     assert times(lake) == list(range(1, len(bad) + 1))
     assert landed.seen == 2 * len(bad) + 1
     for record in lake.quarantine().records():
         raw, size = lake.quarantine().raw(record.handle)
-        whole = (mixed + b'{"sensorReadingTime":1,"serial')[record.offset :][:size].rstrip(b"\n")
+        whole = (mixed + b'{"sensorReadingTime":1000000000001,"serial')[record.offset :][:size].rstrip(b"\n")
         assert whole.startswith(raw.rstrip(b"\n")[: 1 << 16])
         assert record.line == 1 + mixed[: record.offset].count(b"\n")
     conserved(lake)
@@ -133,7 +135,9 @@ def test_bad_records_go_to_quarantine_and_the_good_ones_around_them_land(lake: L
 
 def test_whole_numbers_keep_their_value(lake: Lake, inbox: Path) -> None:
     values = [9007199254740993, -9007199254740993, 2**63 - 1, -(2**63)]
-    clean = b"".join(b'{"sensorReadingTime":5,"serialNumber":"s","distanceFromObject":%d}\n' % n for n in values)
+    clean = b"".join(
+        b'{"sensorReadingTime":1000000000005,"serialNumber":"s","distanceFromObject":%d}\n' % n for n in values
+    )
     put(inbox / "step_trainer-1.json", clean)
     put(inbox / "step_trainer-2.json", clean.replace(b"\n", b" "))
     lake.land(inbox)
@@ -319,8 +323,10 @@ def test_a_compressed_file_that_does_not_decode_is_refused_whole_and_lands_once_
 def test_a_consent_of_the_wrong_type_does_not_cost_the_record_but_does_not_land_either(lake: Lake, inbox: Path) -> None:
     odd: list[Any] = ["1655564400000", True, 1.5, -1, 0, [1], {"a": 1}, 2**63, "yes"]
     deliver(inbox, "customer", [customer(f"c{n}@x.example", consent=value) for n, value in enumerate(odd)])
-    twice = b'{"email":"t@x.example","serialNumber":"s","registrationDate":1,"lastUpdateDate":1,'
-    twice += b'"shareWithResearchAsOfDate":5,"SHAREWithResearchAsOfDate":6}'
+    twice = (
+        b'{"email":"t@x.example","serialNumber":"s","registrationDate":1000000000001,"lastUpdateDate":1000000000001,'
+    )
+    twice += b'"shareWithResearchAsOfDate":1000000000005,"SHAREWithResearchAsOfDate":1000000000006}'
     put(inbox / "customer" / "twice.json", twice)
     landed = lake.land(inbox)
     assert (landed.accepted, landed.quarantined) == (len(odd) + 1, 0)
@@ -555,12 +561,12 @@ def test_a_line_of_a_gigabyte_is_one_record_in_quarantine(lake: Lake, inbox: Pat
         stream.write(good + b'\n{"user":"')
         for _ in range(1024):
             stream.write(b"u" * (1 << 20))
-        stream.write(b'","timestamp":1,"x":1,"y":1,"z":1}\n' + good + b"\n")
+        stream.write(b'","timestamp":1000000000001,"x":1,"y":1,"z":1}\n' + good + b"\n")
     code, answer, _, memory = land_apart(lake, inbox)
     (inbox / "accelerometer.json").unlink()
     assert code == 0
     assert (answer["seen"], answer["accepted"], answer["quarantined"]) == (3, 2, 1)
     (record,) = lake.quarantine().records()
     assert (record.reason, record.line, record.offset) == ("too_large", 2, len(good) + 1)
-    assert record.size == (1 << 30) + len(b'{"user":"') + len(b'","timestamp":1,"x":1,"y":1,"z":1}')
+    assert record.size == (1 << 30) + len(b'{"user":"') + len(b'","timestamp":1000000000001,"x":1,"y":1,"z":1}')
     assert memory < MEMORY

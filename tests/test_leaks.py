@@ -42,7 +42,7 @@ Run = Callable[..., str]
 def person(**more: object) -> dict[str, object]:
     record = {
         "customerName": NAME, "email": MAIL, "phone": PHONE, "birthDay": BORN, "serialNumber": SERIAL,
-        "registrationDate": 10, "lastUpdateDate": 100, "shareWithResearchAsOfDate": 50,
+        "registrationDate": 1000000000010, "lastUpdateDate": 1000000000100, "shareWithResearchAsOfDate": 1000000000050,
     }  # fmt: skip
     return {**record, **more}
 
@@ -75,9 +75,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         good = folder / "good"
         deliver(good, "customer", [person(), person(email="other@x.example", serialNumber="s-2")])
         users = (MAIL, "other@x.example")
-        deliver(good, "accelerometer", [{"user": u, "timestamp": 100, "x": 1, "y": 0, "z": 0} for u in users])
+        deliver(good, "accelerometer", [{"user": u, "timestamp": 1000000000100, "x": 1, "y": 0, "z": 0} for u in users])
         serials = (SERIAL, "s-2")
-        steps = [{"sensorReadingTime": 100, "serialNumber": s, "distanceFromObject": 210} for s in serials]
+        steps = [{"sensorReadingTime": 1000000000100, "serialNumber": s, "distanceFromObject": 210} for s in serials]
         deliver(good, "step_trainer", steps)
         lake.land(good)
         lake.build()
@@ -278,7 +278,7 @@ def test_work_that_fails_on_the_way(run: Run, folder: Path, monkeypatch: pytest.
     def unforeseen(*_: Any, **__: Any) -> Any:
         raise ValueError(f"{MAIL} {NAME} {SECRET}")
 
-    deliver(folder / "more", "accelerometer", [{"user": MAIL, "timestamp": 200, "x": 1, "y": 0, "z": 0}])
+    deliver(folder / "more", "accelerometer", [{"user": MAIL, "timestamp": 1000000000200, "x": 1, "y": 0, "z": 0}])
     with monkeypatch.context() as patch:
         patch.setattr(building, "build", unforeseen)
         run("build", code=1)

@@ -21,7 +21,7 @@ from stedi.reader import Limits, Reject
 
 RECORDS = [
     {"user": "a}{b@test.example", "timestamp": 9007199254740993, "x": 1.10, "nested": {"deep": [1, {"a": None}]}},
-    {"user": 'quote " and \\ and \n', "timestamp": 2, "unknown": True},
+    {"user": 'quote " and \\ and \n', "timestamp": 1000000000002, "unknown": True},
     {},
     {"user": "ü", "x": -0.0},
 ]
@@ -296,7 +296,7 @@ def test_the_short_cut_gives_what_the_careful_path_gives(parts, block_bytes):
 @pytest.mark.parametrize("between", ["\n", "", ",", ",\r\n", "\r\n", " \n", "\n\n", "\r"])
 @pytest.mark.parametrize("record", [READING, READING.replace(",", ", ").replace(":", ": ")])
 def test_the_short_cut_over_large_blocks_gives_what_the_careful_path_gives(record, between):
-    spoiled = '{"user":"a\\u0041", "timestamp":1}' + between + "{bad}" + between
+    spoiled = '{"user":"a\\u0041", "timestamp":1000000000001}' + between + "{bad}" + between
     text = ((record + between) * 3000 + spoiled + (record + between) * 3000).encode("utf-8")
     assert rewritten(text, careful=False) == rewritten(text, careful=True)
     assert rewritten(text, careful=False)[1] == 6001

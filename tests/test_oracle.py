@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lakes
 import oracle
 import worlds
+from lakes import instant, moment
 from stedi import sample
 
 NOW = 1_000
@@ -23,16 +25,14 @@ def pseudonym(email: str) -> str:
 
 
 def customer(email: str = "ana@a.example", consent: object = 50, update: int = 100, **more: object) -> oracle.Record:
-    record = {"email": email, "serialNumber": "s1", "registrationDate": 10, "lastUpdateDate": update, **more}
-    return record if consent is ... else {**record, "shareWithResearchAsOfDate": consent}
+    return lakes.customer(email, consent, update, **more)
 
 
 def motion(user: str, time: int, x: float = 0.0) -> oracle.Record:
-    return {"user": user, "timestamp": time, "x": x, "y": 0.0, "z": 1.0}
+    return {**lakes.motion(user, time, x), "z": 1.0}
 
 
-def step(serial: str, time: int, distance: int = 246) -> oracle.Record:
-    return {"serialNumber": serial, "sensorReadingTime": time, "distanceFromObject": distance}
+step = lakes.step
 
 
 def tables(
@@ -42,7 +42,9 @@ def tables(
     readings: str = "all",
 ) -> oracle.Tables:
     world = {"customer": customers, "accelerometer": motions or [], "step_trainer": steps or []}
-    return oracle.tables(world, NOW, readings, pseudonym)
+    found = oracle.tables(world, instant(NOW), readings, pseudonym)
+    moments = {name: [tuple(map(moment, row)) for row in getattr(found, name)] for name in (*oracle.TABLES, "withheld")}
+    return oracle.Tables(**moments)
 
 
 def people(found: list[oracle.Row]) -> list[object]:
@@ -102,17 +104,21 @@ def test_of_equal_updates_the_one_without_consent_wins() -> None:
 @pytest.mark.parametrize(
     ("less", "greater", "column"),
     [
-        ({"consent": 50, "registrationDate": 11}, {"consent": 51}, 8),
-        ({"registrationDate": 10, "serialNumber": "s2"}, {"registrationDate": 11}, 6),
+        ({"consent": 50, "registrationDate": 1000000000011}, {"consent": 51}, 8),
+        ({"registrationDate": 1000000000010, "serialNumber": "s2"}, {"registrationDate": 1000000000011}, 6),
         ({"serialNumber": "S2", "customerName": "Z"}, {"serialNumber": "s1"}, 5),
         ({"phone": "9"}, {"customerName": ""}, 1),
         ({"customerName": "Z", "phone": "9"}, {"customerName": "a"}, 1),
         ({"customerName": "\uffee"}, {"customerName": "\U0001f45f"}, 1),
         ({"birthDay": "2001-01-01"}, {"phone": "1"}, 3),
         ({"email": "ana@a.example"}, {"birthDay": "no date", "email": "Ana@a.example"}, 2),
-        ({"email": "Ana@a.example", "shareWithPublicAsOfDate": 2}, {"email": "ana@a.example"}, 2),
-        ({"shareWithPublicAsOfDate": 1, "shareWithFriendsAsOfDate": 9}, {"shareWithPublicAsOfDate": 2}, 9),
-        ({}, {"shareWithFriendsAsOfDate": 1}, 10),
+        ({"email": "Ana@a.example", "shareWithPublicAsOfDate": 1000000000002}, {"email": "ana@a.example"}, 2),
+        (
+            {"shareWithPublicAsOfDate": 1000000000001, "shareWithFriendsAsOfDate": 1000000000009},
+            {"shareWithPublicAsOfDate": 1000000000002},
+            9,
+        ),
+        ({}, {"shareWithFriendsAsOfDate": 1000000000001}, 10),
     ],
 )
 def test_ties_fall_to_the_greater_value_in_the_order_of_the_list(
@@ -272,16 +278,16 @@ def test_a_written_world_reads_back_as_it_was(
 def test_a_withdrawal_by_command_is_the_current_record_without_consent_unless_that_was_just_said(
     landed: list[oracle.Record], at: int, expected: tuple[int, bool] | None
 ) -> None:
-    found = oracle.withdrawal(landed, " Ana@A.example", at, pseudonym)
+    found = oracle.withdrawal(landed, " Ana@A.example", instant(at), pseudonym)
     if expected is None or found is None:
         assert found is expected is None
     else:
-        assert (found["lastUpdateDate"], "serialNumber" in found) == expected
+        assert (moment(found["lastUpdateDate"]), "serialNumber" in found) == expected
         assert found.get("shareWithResearchAsOfDate") is None
 
 
 def test_of_a_withdrawal_of_somebody_unknown_no_device_is_claimed() -> None:
-    nobody = {"email": "bo@a.example", "lastUpdateDate": 500}
+    nobody = {"email": "bo@a.example", "lastUpdateDate": instant(500)}
     found = tables(
         [customer(), nobody, {**nobody, "email": "cy@a.example"}], [motion("ana@a.example", 60)], [step("s1", 60)]
     )

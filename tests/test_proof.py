@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import proof_mutants
 import worlds
-from lakes import BELOW_LANDING, Slate, build, customer, deliver, motion
+from lakes import BELOW_LANDING, Slate, build, customer, deliver, instant, motion
 from proof_mutants import MUTANTS, NOW, Mutant, findings
 from stedi import cli
 from stedi.build import policy
@@ -41,7 +41,7 @@ def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
 
 def proof(lake: Lake, now: int = NOW, **options: Any) -> Proof:
     with DuckDB(memory="200MB", threads=1, temporary=lake.root / "tmp" / "proof") as engine:
-        return prove(lake.catalog, lake.key(), engine, now=now, policy=policy(lake.config), **options)
+        return prove(lake.catalog, lake.key(), engine, now=instant(now), policy=policy(lake.config), **options)
 
 
 def holds(lake: Lake, now: int = NOW) -> Proof:

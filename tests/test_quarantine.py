@@ -122,7 +122,7 @@ def test_show_escapes_what_a_terminal_would_act_upon(
 def test_replay_lands_what_a_newer_contract_accepts(lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = without(customer("b@x.example", note="kept"), "registrationDate")
     deliver(inbox, "customer", [customer(), bare, without(bare, "email")])
-    put(inbox, "accelerometer.json", b'{"user":"u","timestamp":7,"x":1,"y":1}{bad}')
+    put(inbox, "accelerometer.json", b'{"user":"u","timestamp":1000000000007,"x":1,"y":1}{bad}')
     lake.land(inbox)
     ledger = {file.name: (file.seen, file.accepted, file.quarantined) for file in lake.land(inbox).files}
     assert lake.quarantine().replay() == (0, 4)
@@ -230,7 +230,7 @@ def test_a_record_is_replayed_whatever_the_spelling_of_its_names(
     put(
         inbox,
         "accelerometer.json",
-        b'{"user":"a","timestamp":6,"x":1,"y":1}{"user":"b","timeStamp":7,"x":1,"y":1}{"Y":-1e-5,"USER":"c\\n","x":0.5,"TIMESTAMP":8}',
+        b'{"user":"a","timestamp":1000000000006,"x":1,"y":1}{"user":"b","timeStamp":1000000000007,"x":1,"y":1}{"Y":-1e-5,"USER":"c\\n","x":0.5,"TIMESTAMP":1000000000008}',
     )
     lake.land(inbox)
     changed(monkeypatch, "accelerometer", "z")

@@ -139,7 +139,7 @@ def test_a_file_without_records_has_none(nothing: bytes) -> None:
         (motion(1)[:-1] + b',"x":1}', Reason.DUPLICATE_KEY),
         (motion(1)[:-1] + b',"X":1}', Reason.DUPLICATE_KEY),
         (motion(1)[:-1] + b',"\\u0078":1}', Reason.DUPLICATE_KEY),
-        (motion(1)[:-1] + b',"timeStamp":1}', Reason.DUPLICATE_KEY),
+        (motion(1)[:-1] + b',"timeStamp":1000000000001}', Reason.DUPLICATE_KEY),
         (b"1", Reason.NOT_AN_OBJECT),
         (b"-1.5e3", Reason.NOT_AN_OBJECT),
         (b'"x"', Reason.NOT_AN_OBJECT),
@@ -328,7 +328,7 @@ def test_a_cut_anywhere_spares_the_records_around_it(shape: object) -> None:
 
 
 def test_a_fragments_inner_objects_are_no_records() -> None:
-    inner = b'{"user":"inner@x.org","timestamp":1,"x":1,"y":1,"z":1}'
+    inner = b'{"user":"inner@x.org","timestamp":1000000000001,"x":1,"y":1,"z":1}'
     for fragment in (
         b'{"more":' + inner,
         b'{"more":[' + inner + b"," + inner,
@@ -451,7 +451,9 @@ def test_letters_that_only_fold_to_ascii_are_other_letters() -> None:
 
 def test_numbers_keep_their_value(tmp_path: object) -> None:
     wanted = [9007199254740993, 2**63 - 1, -(2**63), 0, -1]
-    records = [b'{"sensorReadingTime":5,"serialNumber":"s","distanceFromObject":%d}' % value for value in wanted]
+    records = [
+        b'{"sensorReadingTime":1655564444103,"serialNumber":"s","distanceFromObject":%d}' % value for value in wanted
+    ]
     read = Reading(array(records), STEP_TRAINER)
     rows = duckdb_rows(read.text, STEP_TRAINER, read.spelling, tmp_path)  # type: ignore[arg-type]
     assert [row[2] for row in rows] == wanted

@@ -13,7 +13,7 @@ import zstandard
 from stedi.errors import UnreadableFile
 from stedi.reader import Limits, decompressed
 
-TEXT = b'{"user":"a@x.org","timestamp":1}\n' * 5000
+TEXT = b'{"user":"a@x.org","timestamp":1000000000001}\n' * 5000
 
 
 def inflate(data: bytes, name: str = "a.json", limits: Limits | None = None) -> bytes:

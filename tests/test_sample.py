@@ -136,7 +136,7 @@ def oracle_people(found: oracle.Tables) -> list[object]:
 
 def agrees(record: dict[str, object]) -> bool:
     consent = record.get("shareWithResearchAsOfDate")
-    return type(consent) is int and 0 < consent <= NOW
+    return type(consent) is int and 946_684_800_000 <= consent <= NOW
 
 
 def test_the_reader_takes_and_refuses_what_the_answer_says(dirty: tuple[Path, sample.Answer]) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import proof_mutants
 import worlds
-from lakes import Slate, build
+from lakes import Slate, build, instant
 from proof_mutants import MUTANTS, NOW
 from stedi import cli
 from stedi.build import policy
@@ -62,7 +62,7 @@ def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
 
 
 def proved(lake: Lake, engine: Engine, now: int = NOW, **options: Any) -> Proof:
-    return prove(lake.catalog, lake.key(), engine, now=now, policy=policy(lake.config), **options)
+    return prove(lake.catalog, lake.key(), engine, now=instant(now), policy=policy(lake.config), **options)
 
 
 def by_duckdb(lake: Lake, now: int = NOW, **options: Any) -> Proof:

@@ -26,6 +26,7 @@ from lakes import (
     customer,
     deliver,
     heads,
+    instant,
     motion,
     records,
     rows,
@@ -74,7 +75,7 @@ def people(lake: Lake) -> set[str]:
 
 
 def withdraw(lake: Lake, *addresses: str, at: int = NOW) -> Withdrawal:
-    return lake.withdraw(addresses, now=datetime.fromtimestamp(at / 1000, UTC))
+    return lake.withdraw(addresses, now=datetime.fromtimestamp(instant(at) / 1000, UTC))
 
 
 def land(lake: Lake, inbox: Path, *found: dict[str, object]) -> None:
@@ -114,7 +115,7 @@ def test_only_a_newer_record_brings_back(built: Lake, slate: Slate) -> None:
     withdraw(built, ANA)
     for update, back in ((NOW - 1, False), (NOW, False), (NOW + 1, True)):
         land(built, inbox, customer(ANA, update=update))
-        build(built, NOW)
+        build(built, NOW + 1)
         assert (ANA in people(built)) == back, update
 
 
@@ -150,12 +151,23 @@ def test_a_withdrawal_of_somebody_unknown_holds_against_older_records_that_come_
     built.land(motions, steps)
     for update, there in ((NOW - 1, False), (NOW, False), (NOW + 1, True)):
         land(built, inbox, customer(new, update=update, serialNumber="s9"))
-        assert build(built, NOW).withheld == withheld
+        assert build(built, NOW + 1).withheld == withheld
         assert (new in people(built)) == there, update
     conserved(built)
     after = contents(built)
-    build(built, NOW, full=True)
+    build(built, NOW + 1, full=True)
     assert contents(built) == after
+
+
+@pytest.mark.parametrize("later", [0, 1, 500, 10_000_000])
+def test_a_withdrawal_holds_against_a_record_from_the_future_even_when_its_time_has_come(
+    built: Lake, slate: Slate, later: int
+) -> None:
+    land(built, slate.inbox(), customer(ANA, update=NOW + later))
+    withdraw(built, ANA)
+    for now in (NOW, NOW + later, NOW + later + 1):
+        build(built, now)
+        assert ANA not in people(built), now
 
 
 def test_nothing_is_made_up_of_somebody_unknown(built: Lake) -> None:

@@ -10,8 +10,11 @@ import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 
+INSTANT_BEGIN = 946_684_800_000
+"""The first instant, the start of the year 2000: seconds in place of milliseconds, and unset clocks, are before it."""
+
 INSTANT_END = 253_402_300_800_000
-"""The first epoch millisecond after the year 9999: instants lie between 0 and this, both excluded."""
+"""The first epoch millisecond after the year 9999, and after the last instant: microseconds of today are beyond it."""
 
 INTEGER_MIN = -(2**63)
 INTEGER_MAX = 2**63 - 1
@@ -22,7 +25,7 @@ class Kind(StrEnum):
 
     TEXT = "text"
     INSTANT = "instant"
-    """An integer, epoch milliseconds, 0 < t < `INSTANT_END`."""
+    """An integer, epoch milliseconds, `INSTANT_BEGIN` <= t < `INSTANT_END`."""
     NUMBER = "number"
     """A JSON number that is finite as a 64-bit float."""
     INTEGER = "integer"

@@ -55,6 +55,12 @@ class DataFile:
     sha256: str = ""
 
 
+CONSENT_FROM = (
+    "case when shareWithResearchAsOfDate is not null then greatest(shareWithResearchAsOfDate, lastUpdateDate) end"
+)
+"""From when on a landed record can be a consent, epoch milliseconds (rule 3): what builds of earlier and of later may
+take differently. Of a record that never can be, null."""
+
 _KIND_TYPES = {Kind.TEXT: "string", Kind.INSTANT: "long", Kind.NUMBER: "double", Kind.INTEGER: "long"}
 
 _CUSTOMER = (

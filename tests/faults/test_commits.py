@@ -224,8 +224,8 @@ def quarantined(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("replay")
     inbox = folder / "step_trainer"
     inbox.mkdir()
-    good = {"serialNumber": "s", "sensorReadingTime": 5, "distanceFromObject": 1}
-    late = {"serialNumber": "late", "sensorReadingTime": 6, "distanceFromObject": 2}
+    good = {"serialNumber": "s", "sensorReadingTime": 1000000000005, "distanceFromObject": 1}
+    late = {"serialNumber": "late", "sensorReadingTime": 1000000000006, "distanceFromObject": 2}
     (inbox / "a.json").write_text(f"{json.dumps(good)}\n{{'bad'}}\n{json.dumps(late)}\n")
     lake = Lake.create(folder / "lake")
     with pytest.MonkeyPatch.context() as patch:
@@ -306,7 +306,7 @@ class Change(World):
         withdrawal = {
             "email": customer["email"],
             "serialNumber": customer["serialNumber"],
-            "registrationDate": 1,
+            "registrationDate": 1000000000001,
             "lastUpdateDate": 2_000_000_000_000,
         }
         later = kept.with_name("customer-later.json")

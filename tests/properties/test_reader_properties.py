@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reader_files import SHAPES, Reading, array, back_to_back, duckdb_rows, lines
 from stedi import reader
-from stedi.contracts import INSTANT_END, Contract, Field, Kind, Reason
+from stedi.contracts import INSTANT_BEGIN, INSTANT_END, Contract, Field, Kind, Reason
 from stedi.reader import Limits, layout, reading
 from stedi.records import ACCELEROMETER, CONTRACTS, CUSTOMER, STEP_TRAINER
 
@@ -23,6 +23,7 @@ limits = st.builds(
     record_bytes=st.sampled_from([400, 1 << 20]),
     block_bytes=st.sampled_from([1, 7, 16, 90, 200, 1000, 1 << 20]),
 )
+INSTANTS = [INSTANT_BEGIN, 949_999_999_999, 950_000_000_000, 1655564444103, 10**14 - 1, 10**14, INSTANT_END - 1]
 texts = st.text(st.characters(codec="utf-8", max_codepoint=0x10FFFF), max_size=12) | st.sampled_from(
     ["}{", "},{", "\u2028", "a\x7fb", "é", "😀", 'q"q', "back\\", "a\x00b", '{"user":', "[", "\ufeff", "x" * 40]
 )
@@ -49,9 +50,7 @@ def good_values(draw: Any, field: Field) -> str:
         value: Any = draw(emails if field.required else texts)
         return json_text(value, draw)
     if field.kind is Kind.INSTANT:
-        return str(
-            draw(st.sampled_from([1, 1655564444103, 10**14 - 1, 10**14, INSTANT_END - 1]) | st.integers(1, 2**40))
-        )
+        return str(draw(st.sampled_from(INSTANTS) | st.integers(INSTANT_BEGIN, 2**41)))
     if field.kind is Kind.INTEGER:
         return str(draw(st.integers(-(2**63), 2**63 - 1) | st.sampled_from([9007199254740993, 0, 10**17, 10**18])))
     return draw(
@@ -64,7 +63,8 @@ def good_values(draw: Any, field: Field) -> str:
 
 anything = st.sampled_from(
     ["null", "true", "0", "-5", "1.5", "1e400", "18446744073709551616", '""', '" "', '"1.5"', "[]", "{}", "9" * 5000,
-     '[{"user":"a"}]', '{"a":{"a":1,"a":2}}', '"\\ud800"', "253402300800000", '"\\u0041"', "NaN", "01", "-"]
+     '[{"user":"a"}]', '{"a":{"a":1,"a":2}}', '"\\ud800"', "253402300800000", '"\\u0041"',
+     "946684799999", "1655564444", "1655564444103000", "NaN", "01", "-"]
 )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def test_what_the_patterns_take_duckdb_and_the_careful_path_read_alike(
 @given(st.data())
 def test_one_changed_byte_makes_no_record_up_and_spares_the_neighbours(data: st.DataObject) -> None:
     found = [
-        json.dumps({"user": f"u{i}@x.org", "timestamp": 1000 + i, "x": 1.0, "y": 0.5, "z": -1.0}).encode()
+        json.dumps({"user": f"u{i}@x.org", "timestamp": 1655564444000 + i, "x": 1.0, "y": 0.5, "z": -1.0}).encode()
         for i in range(7)
     ]
     shape = data.draw(st.sampled_from(SHAPES))
@@ -210,7 +210,7 @@ def test_one_changed_byte_makes_no_record_up_and_spares_the_neighbours(data: st.
 @given(st.data())
 def test_a_cut_costs_that_record_alone(data: st.DataObject) -> None:
     found = [
-        json.dumps({"user": f"u{i}@x.org", "timestamp": 1000 + i, "x": 1.0, "y": 0.5, "z": -1.0}).encode()
+        json.dumps({"user": f"u{i}@x.org", "timestamp": 1655564444000 + i, "x": 1.0, "y": 0.5, "z": -1.0}).encode()
         for i in range(6)
     ]
     size = data.draw(st.integers(1, len(found[2]) - 1))

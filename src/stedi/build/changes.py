@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from stedi.build.session import Session
 from stedi.engines.literals import quoted
-from stedi.tables import COLUMNS, DUCKDB_TYPES
+from stedi.tables import COLUMNS, CONSENT_FROM, DUCKDB_TYPES
 
 MOMENTS = {
     "accelerometer_trusted": "timestamp",
@@ -66,7 +66,7 @@ class Changes:
             "customers_trusted__scope",
             "select distinct customer_id from people where address in (select email from customers_landing__added "
             "union all select email from customers_landing "
-            f"where shareWithResearchAsOfDate > {low} and shareWithResearchAsOfDate <= {high})",
+            f"where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high})",
         )
         self._engine.view(
             "customers_landing__scope",

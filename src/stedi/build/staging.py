@@ -18,7 +18,7 @@ from stedi.catalog import Catalog, TableState, checksums
 from stedi.config import Config
 from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
-from stedi.tables import COLUMNS, DataFile, Graph
+from stedi.tables import COLUMNS, CONSENT_FROM, DataFile, Graph
 
 Progress = Callable[[str], None]
 
@@ -217,9 +217,8 @@ class Run:
             session.view("people")
             [(customers,)] = engine.rows("select count(distinct customer_id) from people")
             [(last, upcoming)] = engine.rows(
-                f"select max(shareWithResearchAsOfDate) filter (where shareWithResearchAsOfDate <= {self._now}), "
-                f"min(shareWithResearchAsOfDate) filter (where shareWithResearchAsOfDate > {self._now}) "
-                "from customers_landing"
+                f"select max(since) filter (where since <= {self._now}), min(since) filter (where since > {self._now}) "
+                f"from (select {CONSENT_FROM} as since from customers_landing)"
             )
             dates = {"stedi.last-consent-at": last, "stedi.next-consent-at": upcoming}
             properties = self.staged["customers_trusted"].properties
@@ -260,7 +259,7 @@ class Run:
             since_consent=self._config.readings == "since-consent",
             staged={name: None if name in rebuilt else change.new for name, change in self.staged.items()},
             news="select email from customers_landing__news union all select email from customers_landing "
-            f"where shareWithResearchAsOfDate > {low} and shareWithResearchAsOfDate <= {high}",
+            f"where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}",
         )
         audits.check_nulls({name: change.new for name, change in self.staged.items()})
         audits.check_assertions(engine, rebuilt, self.staged.keys() - rebuilt)

@@ -25,7 +25,7 @@ from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
 from stedi.privacy.receipts import RECEIPTS
 from stedi.rewriting import LEAVING, Part, Relation, divided, rewrite
-from stedi.tables import COLUMNS, ZONES, DataFile
+from stedi.tables import COLUMNS, CONSENT_FROM, ZONES, DataFile
 from stedi.workers import Workers
 
 ERASURE = "stedi.erasure"
@@ -178,10 +178,10 @@ class Forgetting:
 
     def _customers(self, properties: dict[str, str]) -> dict[str, str]:
         """Returns what the build remembers of all customers, without these; their consent dates are theirs, too."""
-        date, started = "shareWithResearchAsOfDate", properties["stedi.started"]
+        started = properties["stedi.started"]
         [(last, upcoming)] = self._engine.rows(
-            f"select max({date}) filter (where {date} <= {started}), min({date}) filter (where {date} > {started}) "
-            f"from customers_landing where not ({THEIRS['customers_landing']})"
+            f"select max(since) filter (where since <= {started}), min(since) filter (where since > {started}) "
+            f"from (select {CONSENT_FROM} as since from customers_landing where not ({THEIRS['customers_landing']}))"
         )
         for name, found in (("stedi.last-consent-at", last), ("stedi.next-consent-at", upcoming)):
             properties.pop(name, None)

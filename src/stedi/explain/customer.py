@@ -185,7 +185,7 @@ def _state(person: Person) -> tuple[Consent, datetime | None]:
     current = person.records[0]
     if person.since is not None:
         return "agrees", _at(person.since)
-    return ("agrees later", _at(current.share)) if current.share else ("does not agree", _at(current.updated))
+    return ("agrees later", _at(current.begins)) if current.begins else ("does not agree", _at(current.updated))
 
 
 def _left_out(engine: DuckDB, person: Person, *, since_consent: bool) -> Iterator[LeftOut]:

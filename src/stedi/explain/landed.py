@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from stedi.contracts import INSTANT_BEGIN
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
 from stedi.privacy.pseudonyms import normalise
@@ -49,7 +50,12 @@ class Record:
 
     def agrees(self, now: int) -> bool:
         """Says whether it is a consent at an instant (rule 3)."""
-        return self.share is not None and 0 < self.share <= now
+        return self.begins is not None and self.begins <= now
+
+    @property
+    def begins(self) -> int | None:
+        """When it begins to be a consent: at its consent date, and not before its own; None if it never does."""
+        return None if self.share is None or self.share < INSTANT_BEGIN else max(self.share, self.updated)
 
     def rank(self, now: int) -> tuple[object, ...]:
         """Returns what is greatest for the current record (rule 2)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from stedi.contracts import INSTANT_BEGIN
 from stedi.privacy.pseudonyms import Key, normalise
 
 Record = tuple[str, int, int | None]
@@ -18,12 +19,13 @@ def consenting(records: Iterable[Record], key: Key, now: int) -> dict[str, int]:
     """Returns since when each consenting customer agrees.
 
     A customer consents exactly if, among the records with the greatest `lastUpdateDate`, there is none without
-    consent: that is rule 2 as far as consent goes, said without sorting.
+    consent: that is rule 2 as far as consent goes, said without sorting. A record from the future is without, whatever
+    it says (rule 3).
 
     Args:
         records: Landed customer records, in any order.
         key: The lake's pseudonym key.
-        now: The start of the build, epoch milliseconds: a later consent date is none yet.
+        now: The start of the build, epoch milliseconds: what is dated later, date or record, is no consent yet.
 
     Returns:
         From `customer_id` to the consent date in force, epoch milliseconds.
@@ -32,7 +34,7 @@ def consenting(records: Iterable[Record], key: Key, now: int) -> dict[str, int]:
     since: dict[str, int] = {}  # 0 for a customer whose latest records do not all agree
     for email, updated, share in records:
         customer = normalise(email)
-        agreed = share if share is not None and 0 < share <= now else 0
+        agreed = share if share is not None and updated <= now and INSTANT_BEGIN <= share <= now else 0
         before = latest.get(customer)
         if before is None or updated > before:
             latest[customer], since[customer] = updated, agreed

@@ -14,7 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 
-from stedi.contracts import INSTANT_END, INTEGER_MAX, INTEGER_MIN, Contract, Field, Kind, Reason, has_unseen
+from stedi.contracts import (
+    INSTANT_BEGIN,
+    INSTANT_END,
+    INTEGER_MAX,
+    INTEGER_MIN,
+    Contract,
+    Field,
+    Kind,
+    Reason,
+    has_unseen,
+)
 from stedi.reader.model import Huge, Members
 from stedi.reader.parsing import member_texts
 
@@ -130,7 +140,7 @@ class Fitting:
                     break
             elif type(value) is int:
                 if kind is _INSTANT:
-                    if not 0 < value < INSTANT_END:
+                    if not INSTANT_BEGIN <= value < INSTANT_END:
                         break
                 elif kind is _TEXT or not INTEGER_MIN <= value <= INTEGER_MAX:
                     break
@@ -223,7 +233,7 @@ def write(value: object, kind: Kind, required: bool) -> str | Reason:
     if type(value) is not int:
         return Reason.WRONG_TYPE
     if kind is Kind.INSTANT:
-        return str(value) if 0 < value < INSTANT_END else Reason.OUT_OF_RANGE
+        return str(value) if INSTANT_BEGIN <= value < INSTANT_END else Reason.OUT_OF_RANGE
     return str(value) if INTEGER_MIN <= value <= INTEGER_MAX else Reason.OUT_OF_RANGE
 
 

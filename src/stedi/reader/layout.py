@@ -20,7 +20,8 @@ from stedi.reader.model import RECORD_BYTES, Limits
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,25})?"
 _INTEGER = r"(?:0|-?[1-9][0-9]{0,17})"
-_INSTANT = r"[1-9][0-9]{0,13}"
+# 13 digits begin in 2001, 14 end in 5138; of 12 those from February 2000 on. The careful path takes the others.
+_INSTANT = r"(?:[1-9][0-9]{12,13}|9[5-9][0-9]{10})"
 # RE2 takes overlong sequences and surrogates in a class that ends at 10FFFF unless it starts above the surrogates.
 _RE2_CHARACTER = r"[ !#-\[\]-\x{d7ff}\x{e000}-\x{10ffff}]"
 _RE2_LEADING = r"[ \x{7f}-\x{d7ff}\x{e000}-\x{10ffff}]"

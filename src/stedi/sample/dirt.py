@@ -172,7 +172,7 @@ _SHAPES: dict[str, tuple[str, Callable[[Sequence[str]], bytes]]] = {
 
 _INSTANT = "1655564400000"
 _ODD_CONSENTS = (
-    *('"yes"', f'"{_INSTANT}"', "true", "false", "null", "0", "-1", f"{_INSTANT}.5", f"{_INSTANT}.0"),
+    *('"yes"', f'"{_INSTANT}"', "true", "false", "null", "0", _INSTANT[:-3], f"{_INSTANT}.5", f"{_INSTANT}.0"),
     *("1.655e12", f"[{_INSTANT}]", "{}", '""', "253402300800000", "9223372036854775808", "1e400"),
     f'{_INSTANT}, "shareWithResearchAsOfDate": {_INSTANT}',
     f'null, "shareWithResearchAsOfDate": {_INSTANT}',
@@ -247,7 +247,7 @@ def _faults(feed: str) -> Iterable[tuple[bytes, Reason]]:
     yield b"{}", Reason.MISSING_REQUIRED
     yield from ((timed(v), Reason.WRONG_TYPE) for v in (f'"{_INSTANT}"', f"{_INSTANT}.5", "1.6e12", "[1]", "{}"))
     yield named(b"5"), Reason.WRONG_TYPE
-    instants = ("0", "-1655564400000", "253402300800000", "9223372036854775808", "9" * 400)
+    instants = (_INSTANT[:-3], "-1655564400000", "253402300800000", "9223372036854775808", "9" * 400)
     yield from ((timed(value), Reason.OUT_OF_RANGE) for value in instants)
     yield from ((named(value), Reason.OUT_OF_RANGE) for value in (b'""', b'" \\t"'))
     if feed == "accelerometer":

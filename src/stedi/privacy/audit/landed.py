@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
 from stedi.engines import Engine
 from stedi.privacy.audit.bases import Base
@@ -20,6 +20,7 @@ from stedi.privacy.pseudonyms import Key
 Claimants = Callable[[str], int]
 """How many claimants a serial number has besides the customers of landing, who own none of its readings themselves."""
 
+_FIRST_INSTANT = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1000
 _BIRTHDAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 _RANKED = {
@@ -69,7 +70,8 @@ def customers(engine: Engine, key: Key, base: Base) -> None:
         {"born": "date"},
         _born,
     )
-    agrees = f"coalesce(c.shareWithResearchAsOfDate between 1 and {base.started}, false)"
+    in_force = f"c.shareWithResearchAsOfDate between {_FIRST_INSTANT} and {base.started}"
+    agrees = f"coalesce({in_force} and not c.lastUpdateDate > {base.started}, false)"
     rank = ", ".join(
         [
             *("updated := c.lastUpdateDate", f"refuses := not {agrees}"),

@@ -14,15 +14,26 @@ select
     c.shareWithResearchAsOfDate,
     c.shareWithPublicAsOfDate,
     c.shareWithFriendsAsOfDate,
-    -- rule 3: landing keeps instants only; absent or in the future is no consent
-    coalesce(c.shareWithResearchAsOfDate <= $build_started, false) as consents
+    -- rule 3: absent, in the future or no instant (a lake may be older than the contract) is no consent, and a record
+    -- from the future gives none, though it takes away what older records gave
+    coalesce(
+        c.shareWithResearchAsOfDate >= 946684800000
+        and c.shareWithResearchAsOfDate <= $build_started
+        and c.lastUpdateDate <= $build_started,
+        false
+    ) as consents
 from customers_landing as c
 inner join people as p on c.email = p.address
 qualify row_number() over (
     partition by p.customer_id
     order by
         c.lastUpdateDate desc,
-        coalesce(c.shareWithResearchAsOfDate <= $build_started, false) asc,
+        coalesce(
+            c.shareWithResearchAsOfDate >= 946684800000
+            and c.shareWithResearchAsOfDate <= $build_started
+            and c.lastUpdateDate <= $build_started,
+            false
+        ) asc,
         c.shareWithResearchAsOfDate desc nulls last,
         c.registrationDate desc nulls last,
         c.serialNumber desc nulls last,
