@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import quick
-from lakes import Slate, build, customer, deliver, motion, step
+from lakes import Slate, build, customer, deliver, instant, motion, step
 from stedi import erasure
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure.finding import Whereabouts
@@ -89,12 +89,12 @@ class Stage:
 
 def erase(lake: Lake, *addresses: str, now: int = NOW, **options: Any) -> dict[str, Any]:
     """Erases as if it were `now` and returns the receipt."""
-    return erasure.erase(lake.catalog, lake.config, lake.root, lake.key(), addresses, now=now, **options)[-1]
+    return erasure.erase(lake.catalog, lake.config, lake.root, lake.key(), addresses, now=instant(now), **options)[-1]
 
 
 def looked_for(lake: Lake, address: str) -> Callable[[], Search]:
     """Returns what searches a lake for one who is still in it, then and later."""
-    wanted = Pending("search", NOW, (tombstones.person(lake.key(), address),))
+    wanted = Pending("search", instant(NOW), (tombstones.person(lake.key(), address),))
     with DuckDB(memory="200MB", threads=1, temporary=lake.root.parent / "spill") as engine:
         found = Whereabouts(engine, lake.catalog, lake.key(), wanted).traces
 

@@ -238,6 +238,19 @@ class Machine(RuleBasedStateMachine):
             self._play({"now": now})
             self._play({"build": False})
 
+    @event(2, person=people, ahead=st.integers(1, 3), agrees=st.booleans(), back=st.booleans(), then=then)
+    def a_record_comes_from_the_future(self, person: Person, ahead: int, agrees: bool, back: bool, then: str) -> None:
+        """It takes consent away at once, and gives it when its time has come; the clock may be put right again."""
+        before, date = self.law.now, self.law.now + ahead
+        share = BASE + 1 if agrees else ...
+        self._deliver(
+            "land all and build", [self._record(person, lastUpdateDate=date, shareWithResearchAsOfDate=share)]
+        )
+        for now in (date, before)[: 1 + back]:
+            self._play({"now": now})
+            self._play({"build": False})
+        self._then(then)
+
     @event(
         2,
         who=st.lists(addresses, min_size=1, max_size=2),
@@ -265,6 +278,7 @@ class Machine(RuleBasedStateMachine):
         self._then(first)
         self._play({"erase": [person[0]]})
         at = max(self.law.now, BASE + 10) + later
+        self._play({"now": at})  # a record from the future would give no consent
         record = self._record(
             person, registrationDate=at, serialNumber=serial, shareWithResearchAsOfDate=BASE + 1, lastUpdateDate=at
         )
@@ -307,7 +321,7 @@ class Machine(RuleBasedStateMachine):
         known = self._records.get(person, [])
         newest = max(known, key=lambda record: int(str(record["lastUpdateDate"])), default=None)
         first = {"email": person[0], "serialNumber": worlds.SERIALS[0], "registrationDate": BASE + 1}
-        at = int(str(newest["lastUpdateDate"])) + update if newest else BASE + 10
+        at = int(str(newest["lastUpdateDate"])) + update if newest else BASE - 20
         record = {**(newest or first), "lastUpdateDate": at, **changes}
         record = {name: value for name, value in record.items() if value is not ...}
         self._records.setdefault(person, []).append(record)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import quick
 from erasing import ANA, BO, DEVICE, SHARED, Stage, erase
-from lakes import LANDING, conserved, customer, motion, records, step
+from lakes import LANDING, conserved, customer, instant, motion, records, step
 from stedi import reader
 from stedi.erasure import inbox
 from stedi.privacy import tombstones
@@ -25,7 +25,7 @@ from stedi.privacy.traces import Traces
 
 KEY = Key(bytes(32))
 TRACES = Traces(KEY, {tombstones.person(KEY, ANA)}, frozenset({ANA}), frozenset({DEVICE}))
-MOMENTS = frozenset({(SHARED, 104)})
+MOMENTS = frozenset({(SHARED, instant(104))})
 THEIRS = [motion(ANA), customer(ANA.upper()), step(DEVICE), step(SHARED, 104)]
 OTHERS = [motion(BO), customer(BO, customerName='a } " { b, [c]'), step("other"), step(SHARED, 105), step("other", 104)]
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import stedi
-from lakes import BELOW_LANDING, Slate, conserved, contents, customer, deliver, heads, motion, rows, step, tree
+from lakes import BELOW_LANDING, DAWN, Slate, conserved, contents, customer, deliver, heads, motion, rows, step, tree
 from stedi.config import Readings
 from stedi.errors import ConfigError, KeyRefused, LakeError, UsageError
 from stedi.lake import Lake
@@ -219,8 +219,8 @@ class TestWithheld:
         deliver(inbox, "step_trainer", [step(at=100), step(at=101), step(at=102), step(at=102)])
         wiped.land(inbox)
         assert wiped.withheld() == [
-            (datetime.fromtimestamp(0.1, UTC), "s1", 246, 2),
-            (datetime.fromtimestamp(0.102, UTC), "s1", 246, 0),
+            (datetime.fromtimestamp((DAWN + 100) / 1000, UTC), "s1", 246, 2),
+            (datetime.fromtimestamp((DAWN + 102) / 1000, UTC), "s1", 246, 0),
         ]
         assert wiped.build().withheld == 2
         assert rows(wiped, "step_trainer_trusted").total() == 1

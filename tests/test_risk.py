@@ -74,7 +74,9 @@ def walked(folder: Path, seed: int) -> Path:
     """Twelve people who walk at a few moments of three days, and measure few values."""
     random = Random(seed)
     people = [f"{n}@x.example" for n in range(12)]
-    moments = [10 * DAY + day * DAY + hour * HOUR + ms for day in range(3) for hour in (1, 2) for ms in (0, 7, 1500)]
+    moments = [
+        15_000 * DAY + day * DAY + hour * HOUR + ms for day in range(3) for hour in (1, 2) for ms in (0, 7, 1500)
+    ]
     deliver(folder, "customer", [customer(who, serialNumber=f"dev-{n}") for n, who in enumerate(people)])
     motions, steps = [], []
     for n, who in enumerate(people):

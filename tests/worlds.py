@@ -82,7 +82,7 @@ def customers(draw: st.DrawFn) -> dict[str, object]:
         "birthDay": draw(st.one_of(_absent, _birthdays)),
         "serialNumber": draw(serials),
         "registrationDate": BASE + draw(st.integers(1, 2)),
-        "lastUpdateDate": BASE + draw(st.integers(1, 3)),
+        "lastUpdateDate": BASE + draw(st.sampled_from([1, 2, 3, 1, 2, 3, 6, 7, 8])),
         "shareWithResearchAsOfDate": draw(consent),
         "shareWithPublicAsOfDate": draw(consent),
         "shareWithFriendsAsOfDate": draw(consent),
