@@ -280,7 +280,7 @@ class Lake(Persons):
         """Returns the records that could not be taken: to list, to look at, to land again."""
         from stedi.landing.quarantine import Quarantine
 
-        return Quarantine(self.catalog, self.config, self.root)
+        return Quarantine(self.catalog, self.config, self.root, self.key)
 
     def audit(
         self,

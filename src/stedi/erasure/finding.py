@@ -394,11 +394,10 @@ class Whereabouts:
         owner = tokens.owner(plain)
         if owner is None or self.traces.known(owner):
             return None
-        kept = [self.traces.masked(part) for part in plain.split(owner)]
-        if any(part is None for part in kept):
+        kept = tokens.restrung(plain, lambda value: tokens.but(value, owner, self.traces.masked))
+        if kept is None or tokens.owner(kept) != owner or any(map(self.traces.found, kept.split(owner))):
             return None
-        text = owner.join(part for part in kept if part is not None)
-        return raw if text == plain else text.encode() if tokens.owner(text) == owner else None
+        return raw if kept == plain else kept.encode()
 
     def masked(self, name: str, column: str) -> str | None:
         """Returns the SQL of a column in which a mention is masked, if it is one in which there are mentions."""

@@ -10,7 +10,7 @@ import io
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from stedi.errors import UsageError
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
 from stedi.privacy import tombstones
+from stedi.privacy.pseudonyms import Key
 from stedi.reader.fitting import Fitting
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, DUCKDB_TYPES, ZONES, DataFile
@@ -64,9 +65,11 @@ class Quarantine:
         catalog: The lake's tables.
         config: The lake's settings.
         root: The lake's folder.
+        key: Gives the lake's key, by which data of erased customers are told; asked where somebody was erased.
     """
 
-    def __init__(self, catalog: Catalog, config: Config, root: Path) -> None:
+    def __init__(self, catalog: Catalog, config: Config, root: Path, key: Callable[[], Key]) -> None:
+        self._key = key
         self._catalog, self._config, self._root = catalog, config, root
         self._journalled = False
 
@@ -112,7 +115,7 @@ class Quarantine:
         return bytes(found[0][0]), int(found[0][1])
 
     def replay(self) -> tuple[int, int]:
-        """Lands again what the contracts accept now.
+        """Lands again what the contracts accept now; a record that tombstones bar leaves quarantine and lands nowhere.
 
         Returns:
             How many records were landed, and how many stay.
@@ -138,13 +141,19 @@ class Quarantine:
     def _replay(self, batch: str, folder: Path) -> tuple[int, int]:
         lines = {feed: folder / f"{feed}.json" for feed in CONTRACTS}
         landed: dict[tuple[str, str, str], list[int]] = {}  # offsets by file, name and feed
+        barred: dict[tuple[str, str, str], list[int]] = {}
+        sifted = self._sifted()
         with self._engine() as engine:
             fittings = {feed: Fitting(contract) for feed, contract in CONTRACTS.items()}
             streams = {feed: open(path, "wb") for feed, path in lines.items()}  # noqa: SIM115 - closed below
             try:
                 sql = 'select feed, file, sha256, "offset", raw from quarantine where octet_length(raw) = raw_size'
                 for feed, file, sha256, offset, raw in engine.stream(sql):
-                    text = _accepted(fittings[feed], raw)
+                    record = sifted(bytes(raw))
+                    if record is None:
+                        barred.setdefault((sha256, file, feed), []).append(offset)
+                        continue
+                    text = _accepted(fittings[feed], record)
                     if text is not None:
                         # the file's content goes in front: rows of many files share one spool
                         streams[feed].write(b'{"_file":"' + sha256.encode() + b'",' + text[1:])
@@ -154,14 +163,17 @@ class Quarantine:
                     stream.close()
             total = self.total()
             moved = sum(len(offsets) for offsets in landed.values())
-            if not moved:
+            gone_too = sum(len(offsets) for offsets in barred.values())
+            if not moved and not gone_too:
                 return 0, total
             appends = {
                 CONTRACTS[feed].table: self._write(engine, CONTRACTS[feed].table, _lines(feed, path), batch)
                 for feed, path in lines.items()
                 if path.stat().st_size
             }
-            keys = ", ".join(f"({literal(s)}, {o})" for (s, _, _), offsets in landed.items() for o in offsets)
+            keys = ", ".join(
+                f"({literal(s)}, {o})" for (s, _, _), offsets in [*landed.items(), *barred.items()] for o in offsets
+            )
             gone = f"select s, o from (values {keys}) as gone (s, o)"
             stay = f'select * from quarantine where (sha256, "offset") not in ({gone})'
             kept = self._write(engine, "quarantine", stay, batch)
@@ -170,12 +182,24 @@ class Quarantine:
                 LandedFile(file, feed, sha256, 0, 0, len(offsets), -len(offsets), 0, already_landed=True)
                 for (sha256, file, feed), offsets in landed.items()
             ]
+            moves += [
+                LandedFile(file, feed, sha256, 0, 0, 0, -len(offsets), len(offsets), already_landed=True)
+                for (sha256, file, feed), offsets in barred.items()
+            ]
             ledger = rows.ledger(moves, batch, int(time.time() * 1000))
             appends["landed_files"] = self._write(engine, "landed_files", ledger, batch)
         pending = journal.write(self._root / "pending", batch, appends, {"quarantine": kept})
         self._journalled = True
         journal.apply(self._catalog, pending)
-        return moved, total - moved
+        return moved, total - moved - gone_too
+
+    def _sifted(self) -> Callable[[bytes], bytes | None]:
+        """Returns what gives a record as it may land: None if it is an erased customer's."""
+        if not tombstones.any_of(self._root):
+            return lambda raw: raw
+        key = self._key()
+        known = tombstones.read(self._root, key)
+        return lambda raw: known.sifted(key, raw)
 
     def _write(self, engine: DuckDB, table: str, sql: str, batch: str) -> tuple[DataFile, ...]:
         return engine.write(table, sql, self._catalog.folder(table) / "data" / batch)

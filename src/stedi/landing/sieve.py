@@ -28,6 +28,8 @@ _WHOSE = {
 """Of each landing table the column that tells whose a record is, and the one that tells since when."""
 
 
+_FREE = {"customers_landing": ("customerName", "phone", "birthDay")}
+"""Of a landing table the columns of others in which a mention of an erased customer is masked."""
 _BARRED = {"name": "varchar", "moment": "bigint"}
 """What is barred, and until when."""
 
@@ -43,6 +45,7 @@ class Sieve:
     def __init__(self, key: Key, known: Tombstones) -> None:
         self._key, self._known = key, known
         self._conditions: dict[str, str] = {}
+        self._masks: dict[str, list[str]] = {}
 
     @classmethod
     def of(cls, root: Path, key: Key) -> Sieve | None:
@@ -60,11 +63,13 @@ class Sieve:
         `kept` then restricts the accepted records of this batch.
         """
         self._conditions.clear()
+        self._masks.clear()
         dropped: dict[str, int] = {}
         for table in sorted({ready.file.contract.table for ready in prepared if ready.counts.accepted}):
             group = [ready for ready in prepared if ready.file.contract.table == table and ready.counts.accepted]
             sql = rows.accepted(table, group)
             self._bar(engine, table, sql)
+            self._mask(engine, table, sql, unknown=any(ready.rewritten for ready in group))
             if table in self._conditions:
                 counts = (
                     f"select _file::varchar, count(*) from ({sql}) as r where {self._conditions[table]} group by all"
@@ -73,9 +78,12 @@ class Sieve:
         return [self._without(ready, dropped.get(ready.file.sha256, 0)) for ready in prepared]
 
     def kept(self, table: str, sql: str) -> str:
-        """Returns a SELECT of accepted records without those that are barred."""
-        condition = self._conditions.get(table)
-        return f"select * from ({sql}) as r where not ({condition})" if condition else sql
+        """Returns a SELECT of accepted records without those that are barred, and without mentions in the rest."""
+        condition, masks = self._conditions.get(table), self._masks.get(table)
+        if not condition and not masks:
+            return sql
+        columns = f"* replace ({', '.join(masks)})" if masks else "*"
+        return f"select {columns} from ({sql}) as r where not ({condition or 'false'})"
 
     def _bar(self, engine: DuckDB, table: str, sql: str) -> None:
         """Makes the condition under which a table's records are barred, if any can be."""
@@ -109,15 +117,44 @@ class Sieve:
         if conditions:
             self._conditions[table] = " or ".join(conditions)
 
+    def _mask(self, engine: DuckDB, table: str, sql: str, *, unknown: bool) -> None:
+        """Finds what a table's records say of erased customers; their identities stay, names and the like are masked.
+
+        Args:
+            engine: The session.
+            table: The table.
+            sql: The SELECT of its records.
+            unknown: Whether they can have unknown fields.
+        """
+        known, key, masks = self._known, self._key, list[str]()
+        for column in _FREE.get(table, ()):
+            name = f'r."{column}"'
+            values = engine.rows(f"select distinct {name} from ({sql}) as r where regexp_matches({name}, '[@%&=]')")
+            told = [(value, kept) for (value,) in values if (kept := known.masked(key, value)) != value]
+            if told:
+                relation = f"masked_{column.lower()}"
+                engine.take(relation, {"name": "varchar", "masked": "varchar"}, told)
+                masked = f"(select m.masked from {relation} as m where m.name = {name})"
+                masks.append(f'coalesce({masked}, {name}) as "{column}"')
+        if unknown:
+            extras = engine.stream(f"select distinct r._extra from ({sql}) as r where r._extra is not null")
+            mentions = [(text,) for (text,) in extras if known.mentions(key, text)]
+            if mentions:
+                relation = f"mentions_{table}"
+                engine.take(relation, {"name": "varchar"}, mentions)
+                masks.append(
+                    f"case when r._extra in (select name from {relation}) then null else r._extra end as _extra"
+                )
+        if masks:
+            self._masks[table] = masks
+
     def _without(self, ready: Prepared, dropped: int) -> Prepared:
         rejects, barred = ready.rejects, 0
         if rejects is not None:
             lines = rejects.read_bytes().splitlines(keepends=True)
-            kept = [
-                line for line in lines if not self._known.bars(self._key, base64.b64decode(json.loads(line)["raw"]))
-            ]
+            kept = [line for line in map(self._reject, lines) if line is not None]
             barred = len(lines) - len(kept)
-            if barred:
+            if kept != lines:
                 rejects.write_bytes(b"".join(kept))
                 rejects = rejects if kept else None
         counts = ready.counts
@@ -127,4 +164,19 @@ class Sieve:
             quarantined=counts.quarantined - barred,
             erased=dropped + barred,
         )
-        return replace(ready, rejects=rejects, counts=less)
+        file, name = ready.file, ready.file.delivered.name
+        if self._known.names_file(self._key, name):
+            called = tombstones.masked_name(self._key, name)
+            file = replace(file, delivered=replace(file.delivered, name=called))
+        return replace(ready, file=file, rejects=rejects, counts=less)
+
+    def _reject(self, line: bytes) -> bytes | None:
+        """Returns a rejected record's line without mentions; None if the record is barred."""
+        row = json.loads(line)
+        raw = base64.b64decode(row["raw"])
+        kept = self._known.sifted(self._key, raw)
+        if kept is None or kept == raw:
+            return None if kept is None else line
+        whole = row["raw_size"] == len(raw)
+        row |= {"raw": base64.b64encode(kept).decode(), "raw_size": len(kept) if whole else row["raw_size"]}
+        return json.dumps(row).encode() + b"\n"

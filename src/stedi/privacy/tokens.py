@@ -21,16 +21,16 @@ SHORT = 6
 _WHOLE = '"\n'
 _GLUE = ".+%-'\u2019"
 """Characters that tie what is before them to an address, if that is a letter or a digit: `o'brien`, not `'brien'`."""
-_SOFT = re.compile(r"[&!#$*^~`|=/?{}]")
-"""Characters that an address may have, but that are more often what stands beside one."""
+_SOFT = re.compile(r"[&!#$*^~`|=/?{}]|[.+%'\u2019-]{2,}")
+"""Characters that an address may have, but that are more often what stands beside one; and points of omission."""
 _ENDINGS = "jsonl?|ndjson|csv|gz|zst|bz2|xz|zip|txt|log|bak|tmp|partial|avro|parquet"
 _ENDING = re.compile(rf"\.(?:{_ENDINGS})\b")
 _LAST_ENDINGS = re.compile(rf"(?:\.(?:{_ENDINGS}))+$")
-_AFTER = re.compile(rf"[\w-]|\.(?!(?:{_ENDINGS})\b)\w")
+_AFTER = re.compile(rf"(?!\.(?:{_ENDINGS})\b)[.-]*\w")
 _AFTER_IN_NAME = re.compile(rf"[^\W_]|\.(?!(?:{_ENDINGS})\b)[^\W\d_]")
 _RUN = r"\w.+%'\u2019&!#$*^~`|=/?{}\-"
 _ADDRESS = re.compile(rf"(?<![{_RUN}])[{_RUN}]++(?=@([\w.\-]*+))")
-_SIMPLE = re.compile(r"\w[\w.+%-]*+")
+_SIMPLE = re.compile(r"\w++(?:[.+%-]\w++)*+")
 _CUT = re.compile(r"[_-]|\.(?=\d)")
 _LONGEST = 320
 """Characters of an address on either side of its `@`, at most (RFC 5321, 4.5.3.1)."""
@@ -48,7 +48,8 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\U000e0000-\U000e0fff]"
 )
-_NOT_PLAIN = re.compile(r"""[\s"<>()\[\],;:\\]""")
+_PLAIN_ADDRESS = re.compile(r"[\w.!#$%&'\u2019*+/=?^`{|}~-]+@[\w.-]+")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _LEVELS = 3
 """How often what is decoded is decoded again."""
 
@@ -216,9 +217,33 @@ def _from_base64(run: str) -> str:
     return text if all(character.isprintable() or character.isspace() for character in text[:64]) else ""
 
 
-def but(text: str, owner: str, change: Callable[[str], str]) -> str:
-    """Returns a text changed everywhere but where an owner's address stands in it."""
-    return owner.join(map(change, text.split(owner)))
+def restrung(text: str, change: Callable[[str], str | None]) -> str | None:
+    """Returns JSON with its strings changed, and everything between them as it is.
+
+    Args:
+        text: The JSON.
+        change: Returns what takes a string's place, the string itself if it stays; None if nothing can.
+
+    Returns:
+        None if one of the strings cannot be changed.
+    """
+    kept, end = [], 0
+    for match in _STRING.finditer(text):
+        value = json.loads(match[0], strict=False)
+        changed = change(value)
+        if changed is None:
+            return None
+        if changed != value:
+            kept += [text[end : match.start()], json.dumps(changed, ensure_ascii=False)]
+            end = match.end()
+    return "".join([*kept, text[end:]])
+
+
+def but(text: str, owner: str, change: Callable[[str], str | None]) -> str | None:
+    """Returns a text changed everywhere but where an owner's address stands in it; None if a part cannot be."""
+    parts = [change(part) for part in text.split(owner)]
+    kept = [part for part in parts if part is not None]
+    return owner.join(kept) if len(kept) == len(parts) else None
 
 
 def spellings(name: str) -> set[str]:
@@ -281,7 +306,7 @@ def is_plain(address: str) -> bool:
     """Says whether a text is one address and nothing beside it: `local@domain`, as one person types it."""
     plain = address.strip()
     quoted = plain.startswith("'") and plain.endswith("'")
-    return plain.count("@") == 1 and not quoted and not _NOT_PLAIN.search(plain) and not _INVISIBLE.search(plain)
+    return not quoted and _PLAIN_ADDRESS.fullmatch(plain) is not None
 
 
 def masked(text: str, parts: Iterable[str]) -> str:

@@ -153,8 +153,8 @@ class Tombstones:
         owner = tokens.owner(text)
         if owner is None or person(key, owner) in self.people:
             return raw  # nobody's, or that of somebody who has come back
-        kept = tokens.but(text, owner, lambda part: self.masked(key, part))
-        return raw if kept == text else kept.encode("utf-8") if tokens.owner(kept) == owner else None
+        kept = tokens.restrung(text, lambda value: tokens.but(value, owner, lambda part: self.masked(key, part)))
+        return raw if kept == text else kept.encode("utf-8") if kept and tokens.owner(kept) == owner else None
 
     def masked(self, key: Key, text: str) -> str:
         """Returns a text without mentions of erased customers' addresses; as it is if it has none."""
@@ -203,6 +203,11 @@ def masked_name(key: Key, name: str) -> str:
 def _strings(text: str) -> list[str]:
     """Returns what stands between quotes in a text."""
     return [unescaped(name) for name in _STRING.findall(text)]
+
+
+def any_of(root: Path) -> bool:
+    """Says whether a lake has tombstones, or should have: without the key nobody can tell more."""
+    return (root / NAME).exists() or bool(receipts.names(root))
 
 
 def read(root: Path, key: Key) -> Tombstones:

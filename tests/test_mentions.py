@@ -1,0 +1,233 @@
+"""Others who mention somebody who is erased: what is theirs stays, what tells of the erased goes or is counted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+import quick
+from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
+from lakes import build, conserved, customer, deliver, motion, records, rows, step
+from stedi.lake import Lake
+from stedi.landing import quarantine
+from stedi.privacy import tokens, tombstones
+from stedi.privacy.traces import Traces
+
+BRIEN = "brien@example.com"
+CONTAINING = [
+    "o'{}", "o\u2019{}", "x.{}", "x+{}", "x-{}", "x%{}", "x_{}", "jo{}", "1{}", "o&{}", "o/{}", "o={}", "o!{}",
+    "{}.au", "{}x", "{}-x", "{}1",
+]  # fmt: skip
+"""Addresses that only contain an erased one."""
+MENTIONING = [
+    "Otto <{}>", "mailto:{}", "{};", "{},", "a@x.example,{}", "{} ", '"{}"', "'{}'", "({})", "[{}]", "{}\u200b",
+    "see {}, please", "<a href='mailto:{}'>", "{} or z@x.example", "\u00ab{}\u00bb", "e-mail:{}", "x\t{}", "x\n{}",
+]  # fmt: skip
+"""Texts in which it stands by itself."""
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with quick.folder() as folder, quick.quickened():
+        yield Stage(folder)
+
+
+@pytest.mark.parametrize("form", CONTAINING)
+def test_an_address_that_contains_another_does_not_mention_it(form: str) -> None:
+    address = form.format(BRIEN)
+    assert tokens.is_plain(address)
+    if not any(sign in form for sign in "&/=!"):
+        assert BRIEN not in tokens.addresses(f"see {address}, please")
+        assert not tokens.stands(f"see {address}, please", BRIEN)
+
+
+@pytest.mark.parametrize("form", [form for form in MENTIONING if form != "{} "])
+def test_a_text_around_an_address_mentions_it(form: str) -> None:
+    text = form.format(BRIEN)
+    assert not tokens.is_plain(text)
+    assert BRIEN in tokens.addresses(text)
+    assert tokens.stands(text, BRIEN)
+    assert BRIEN not in tokens.masked(text, [BRIEN])
+
+
+def test_tokens_and_places_tell_the_same_whatever_stands_around_an_address() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    around = "ab1.-_+%'\"<>()[]{},;:|=/?&!#$*^~` \n\t@\u2019\u00e9\u200b"
+    for _ in range(3_000):
+        before, after = ("".join(dice.choices(around, k=dice.randrange(4))) for _ in range(2))
+        text = f"{before}{BRIEN}{after}"
+        assert (BRIEN in tokens.addresses(text)) == tokens.stands(text, BRIEN), repr(text)
+
+
+def _world(stage: Stage, forms: list[str], erased: str) -> tuple[Lake, Path, list[str]]:
+    """A lake in which others hold forms of an erased address in every field, each other person one of them."""
+    lake, folder = stage.empty()
+    people, readings, broken, plain = [customer(erased, customerName="Maria Q", serialNumber="s-erased")], [], [], []
+    for number, form in enumerate(forms):
+        text = form.format(erased)
+        others = [
+            customer(text, serialNumber=f"a-{number}"),
+            customer(f"n{number}@x.example", serialNumber=f"n-{number}", customerName=f"Otto {text}"),
+            customer(f"p{number}@x.example", serialNumber=f"p-{number}", phone=text),
+            customer(f"b{number}@x.example", serialNumber=f"b-{number}", birthDay=text),
+            customer(f"s{number}@x.example", serialNumber=f"d {text}"),
+            customer(f"e{number}@x.example", serialNumber=f"e-{number}", friend={"of": [text]}),
+        ]
+        people += others
+        plain += [str(person["email"]) for person in others]
+        readings.append(motion(text, 300 + number))
+        broken.append(json.dumps({**customer(f"q{number}@x.example", customerName=text), "lastUpdateDate": "late"}))
+    deliver(folder, "customer", people)
+    deliver(folder, "customer", [customer("c@x.example", serialNumber="c")], f"customer of {erased}.json")
+    deliver(folder, "customer", [customer("d@x.example", serialNumber="d")], f"customer-o'{erased}.json")
+    deliver(folder, "accelerometer", readings)
+    (folder / "customer" / "broken.json").write_text("\n".join(broken))
+    lake.land(folder)
+    build(lake, NOW)
+    return lake, folder, plain
+
+
+@pytest.mark.parametrize("erased", [BRIEN, "d'or@example.com", "b.r-i+en@ex-ample.co"])
+def test_whoever_others_mention_is_erased_and_nobody_else_is_gone(stage: Stage, erased: str) -> None:
+    lake, folder, others = _world(stage, [*CONTAINING, *(form for form in MENTIONING if "\u200b" not in form)], erased)
+    theirs = {other for other in others if other.strip().lower() != erased}
+    before = rows(lake, "quarantine").total()
+    search = looked_for(lake, erased)
+    receipt = erase(lake, erased)
+    assert (receipt["clean"], receipt["scanned"]["found"]) == (True, [])
+    known = {row[1] for row in rows(lake, "customers_landing")}
+    assert known == {*theirs, "c@x.example", "d@x.example"}
+    assert rows(lake, "quarantine").total() == before, "records of others stay in quarantine"
+    odd = {other for other in theirs if not tokens.is_plain(other)}
+    assert receipt["removed"]["others"]["customers_landing"]["email"] == len(odd)
+    _tells_nobody(lake, erased)
+    conserved(lake)
+    assert not [check for check in lake.audit() if check.found]
+    build(lake, NOW, full=True)
+    # the same people again, in files that are not known: what was masked stays masked
+    again = folder.with_name("again")
+    for path in folder.rglob("*.json"):
+        copy = again / path.parent.name / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes() + b"\n")
+    assert lake.land(again).erased == 1 + 2, "and two that are the same customer, but for blanks"
+    _tells_nobody(lake, erased)
+    build(lake, NOW)
+    assert [name for name in search().found if "(email)" not in name and "(user)" not in name] == []
+    conserved(lake)
+
+
+def _tells_nobody(lake: Lake, erased: str) -> None:
+    key = lake.key()
+    traces = Traces(key, {tombstones.person(key, erased)}, frozenset({erased}))
+    for table, columns in (("customers_landing", (0, 2, 3, -2)), ("customers_trusted", (1, 3)), ("landed_files", (1,))):
+        for row in rows(lake, table):
+            for column in columns:
+                assert not traces.found(str(row[column])), (table, row[column])
+    for row in rows(lake, "quarantine"):
+        owner = tokens.owner(row[6].decode())
+        assert owner is not None
+        assert not any(traces.found(part) for part in row[6].decode().split(owner)), row[6]
+        assert not traces.found(row[1])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("phone", "801 555 9999"), ("customerName", "8015559999"), ("serialNumber", "8015559999")],
+)
+def test_a_number_that_somebody_else_has_is_not_looked_for(stage: Stage, field: str, value: str) -> None:
+    lake, folder = stage.empty()
+    people = [customer(ANA, serialNumber="8015559999" if field != "serialNumber" else "s-1", phone="(801) 555-9999")]
+    people += [customer(BO, **{"serialNumber": "s-2", field: value})]
+    lake.land(deliver(folder, "customer", people))
+    receipt = erase(lake, ANA)
+    assert receipt["clean"]
+    assert receipt["scanned"]["not_looked_for"] == {"phone": 1, "customerName": 2, "serialNumber": 0}[field]
+    assert {row[1] for row in rows(lake, "customers_landing")} == {BO}
+    assert value in {str(cell) for row in rows(lake, "customers_landing") for cell in row}
+
+
+@pytest.mark.parametrize("word", ["quarantine", "metadata", "step_trainer", "parquet", "landing", "default"])
+def test_a_device_that_is_called_like_a_word_of_the_lake_can_be_erased(stage: Stage, word: str) -> None:
+    lake, folder = stage.empty()
+    lake.land(deliver(folder, "customer", [customer(ANA, serialNumber=word, customerName=word), customer(BO)]))
+    assert erase(lake, ANA)["clean"]
+    assert {row[1] for row in rows(lake, "customers_landing")} == {BO}
+
+
+def test_a_broken_reading_of_a_shared_device_goes_with_the_moment(stage: Stage) -> None:
+    lake, folder = stage.made()
+    late = [json.dumps({**step(SHARED, at), "distanceFromObject": "far"}) for at in (104, 106, 107, 108)]
+    path = folder / "step_trainer" / "far.json"
+    path.write_text("\n".join(late))
+    lake.land(path)
+    erase(lake, ANA)
+    left = {json.loads(row[6])["sensorReadingTime"] for row in rows(lake, "quarantine") if b"far" in row[6]}
+    assert left == {107, 108}
+    path.write_text("\n".join(late) + "\n")
+    assert lake.land(path).erased == 2
+    conserved(lake)
+
+
+def test_replay_lands_nothing_of_the_erased(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, folder = stage.made()
+    erase(lake, ANA)
+    before = {row[6] for row in rows(lake, "quarantine")}
+    known = tombstones.read(lake.root, lake.key())
+    broken = {
+        "step_trainer": [
+            {**step(serial, at), "distanceFromObject": "7"} for serial, at in ((SHARED, 104), (DEVICE, 100))
+        ],
+        "accelerometer": [{**motion(user, 101), "x": "7"} for user in (ANA, BO)],
+        "customer": [{**customer(CY, 60, customerName=f"friend of {ANA}"), "lastUpdateDate": "7"}],
+    }
+    with monkeypatch.context() as patch:  # a landing by an older version let them in
+        patch.setattr(type(known), "sifted", lambda self, key, raw: raw)
+        for feed, values in broken.items():
+            lake.land(deliver(folder, feed, values, "old.json"))
+    real = quarantine._accepted
+    monkeypatch.setattr(quarantine, "_accepted", lambda fitting, raw: real(fitting, raw.replace(b'"7"', b"7")))
+    assert lake.quarantine().replay() == (2, len(before))
+    assert {row[6] for row in rows(lake, "quarantine")} == before
+    assert not [row for row in records(lake, "accelerometer_landing") if str(row[0]).lower() == ANA]
+    assert {row[0] for row in rows(lake, "customers_landing")} >= {f"friend of {tokens.ERASED}"}
+    conserved(lake)
+
+
+def test_what_reads_encoded_is_found_wherever_it_stands() -> None:
+    key = tombstones.Key(bytes(32))
+    known = Traces(
+        key,
+        {tombstones.person(key, ANA)},
+        frozenset({ANA, "ana bo lund", "lund, ana bo"}),
+        phones=frozenset({"8015559999"}),
+    )
+    for text, wrap in product(ENCODED, WRAPPED):
+        assert known.found(WRAPPED[wrap](ENCODED[text])), (text, wrap)
+
+
+ENCODED = {
+    "plain": ANA, "name": "Lund, Ana Bo", "phone": "(801) 555-9999", "phone with dots": "+1 801.555.9999",
+    "percent": quote(ANA, safe=""), "entity": ANA.replace("@", "&#64;"), "entity in hex": ANA.replace("@", "&#x40;"),
+    "named entity": ANA.replace("@", "&commat;"), "base64": base64.b64encode(f"to {ANA}".encode()).decode(),
+    "base64 for addresses": base64.urlsafe_b64encode(f"<{ANA}>??".encode()).decode().rstrip("="),
+    "quoted-printable": ANA.replace("@", "=40"), "soft hyphen": ANA.replace("bo", "b\u00ado"),
+    "zero width": ANA.replace("@", "\u200b@"),
+}  # fmt: skip
+WRAPPED = {
+    "alone": lambda text: text,
+    "JSON": lambda text: json.dumps({"a": text}),
+    "JSON in JSON": lambda text: json.dumps({"a": json.dumps({"b": text})}),
+    "JSON in JSON in JSON": lambda text: json.dumps([json.dumps([json.dumps([text])])]),
+    "address of a page": lambda text: f"https://x.example/?to={quote(text, safe='')}&x=1",
+    "base64": lambda text: "data:;base64," + base64.b64encode(json.dumps({"x": text}).encode()).decode(),
+}
