@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi import terminal
 from stedi.commands import opened, wants_json
 from stedi.errors import AuditFailed, UsageError
+from stedi.privacy import tombstones
 from stedi.rights import asked
 
 if TYPE_CHECKING:
@@ -28,13 +29,14 @@ def erase(options: argparse.Namespace) -> int:
         return _list(lake, as_json=wants_json(options))
     if options.verify:
         return _verify(lake, options.verify, as_json=wants_json(options))
-    addresses = asked(options)
+    places = asked(options)
+    addresses = tuple(places)
     if not addresses and not options.resume:
         raise UsageError("erase: expected addresses as arguments, in --file or, for -, on stdin; found none")
     if options.dry_run:
         return _preview(lake, addresses, as_json=wants_json(options))
     if addresses and not options.yes:
-        _ask(len(addresses))
+        _ask(lake, addresses)
     progress = terminal.Progress()
     receipts = lake.erase(*addresses, exact=True, inbox=options.inbox or (), engine=options.engine, progress=progress)
     progress.close()
@@ -45,16 +47,33 @@ def erase(options: argparse.Namespace) -> int:
     else:
         for receipt in receipts:
             _show(receipt)
+    if addresses and receipts[-1]["unknown"]:
+        _say_unknown(lake, places, receipts[-1])
     if any(not receipt["clean"] for receipt in receipts):
         return AuditFailed.exit_code
+    if addresses and not receipts[-1]["known"]:
+        return 1
     return 1 if any(receipt["removed"].get("delivered", {}).get("left") for receipt in receipts) else 0
 
 
-def _ask(count: int) -> None:
+def _say_unknown(lake: Lake, places: Mapping[str, str], receipt: Mapping[str, Any]) -> None:
+    """Names the places of the addresses that the lake did not know, of which an erasure erased nothing."""
+    missing, key = set(receipt["unknown"]), lake.key()
+    where = [place for address, place in places.items() if tombstones.person(key, address) in missing]
+    shown = ", ".join(where[:5]) + (f" and {len(where) - 5:,} more" if len(where) > 5 else "")
+    terminal.say(
+        f"not known to the lake: {shown}; look at the spelling. Of such an address nothing was erased; what is "
+        "delivered later from before now stays out"
+    )
+
+
+def _ask(lake: Lake, addresses: Sequence[str]) -> None:
     """Has whoever sits at the terminal confirm; nobody else can."""
+    count = len(addresses)
     if not sys.stdin.isatty():
         raise UsageError("erase: expected --yes where nobody can be asked, since it cannot be undone; found none")
-    who = "1 customer" if count == 1 else f"{count:,} customers"
+    found = lake.preview_erasure(*addresses, exact=True)
+    who = ("1 customer" if count == 1 else f"{count:,} customers") + f" ({found['known']:,} of {count:,} known)"
     sys.stderr.write(f"Erase everything of {who}? This cannot be undone. Type yes: ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() != "yes":
@@ -63,17 +82,19 @@ def _ask(count: int) -> None:
 
 def _preview(lake: Lake, addresses: Sequence[str], *, as_json: bool) -> int:
     found = lake.preview_erasure(*addresses, exact=True)
+    code = 0 if found["known"] or not addresses else 1
     if as_json:
         terminal.document(found)
-        return 0
+        return code
     rows, files = found["rows"], found["files"]
     terminal.table(("table", "rows", "files"), [(name, rows[name], files[name]) for name in rows])
-    terminal.line(f"customers: {found['customers']:,} known of {len(addresses):,}")
-    return 0
+    terminal.line(f"customers: {found['known']:,} of {found['asked']:,} known")
+    return code
 
 
 def _show(receipt: dict[str, Any]) -> None:
     removed, scanned = receipt["removed"], receipt["scanned"]
+    terminal.line(f"customers: {receipt['known']:,} of {receipt['asked']:,} known")
     terminal.table(
         ("table", "rows", "files", "snapshots"),
         [(name, gone["rows"], gone["files"], gone["snapshots"]) for name, gone in removed["tables"].items()],
@@ -97,7 +118,7 @@ def _show(receipt: dict[str, Any]) -> None:
             terminal.say(f"{name}: {what.replace('_', ' ')}: its name was searched" + _BYTES[what])
     for name in scanned.get("found", ()):
         terminal.say(f"{name}: a trace is left in it")
-    traces = "no trace" if receipt["clean"] else "traces left"
+    traces = "traces left" if not receipt["clean"] else "no trace" if receipt["known"] else "nobody of them known"
     terminal.line(f"searched {files:,} files, {scanned['bytes']:,} bytes: {traces}")
     terminal.line(f"receipt {receipt['id']}")
 
@@ -111,10 +132,16 @@ def _list(lake: Lake, *, as_json: bool) -> int:
         terminal.document({"receipts": receipts})
         return 0
     rows = [
-        (receipt["id"], receipt.get("ended", ""), len(receipt.get("people", ())), receipt.get("version", ""))
+        (
+            receipt["id"],
+            receipt.get("ended", ""),
+            len(receipt.get("people", ())),
+            receipt.get("known", ""),
+            receipt.get("version", ""),
+        )
         for receipt in receipts
     ]
-    terminal.table(("receipt", "ended", "people", "version"), rows)
+    terminal.table(("receipt", "ended", "people", "known", "version"), rows)
     return 0
 
 

@@ -62,6 +62,22 @@ class Persons(Opened):
         self._finish(progress)
         return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
 
+    def known(self, *addresses: str | Iterable[str], exact: bool = False) -> int:
+        """Returns of how many of these customers the lake has a landed record.
+
+        Args:
+            addresses: As for `withdraw`.
+            exact: As for `withdraw`.
+
+        Raises:
+            UsageError: An address is none.
+        """
+        from stedi.landing import withdrawal
+
+        wanted = taken(of_values(*addresses), exact=exact)
+        with self._temporary() as folder:
+            return withdrawal.known(self.catalog, self.config, wanted, folder)
+
     def explain(self, address: str, *, exact: bool = False, now: datetime | None = None) -> Explanation:
         """Explains one customer: consent and its history, rows by table, and what is left out and why.
 

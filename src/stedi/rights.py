@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from stedi import terminal
 from stedi.commands import build_json, opened, wants_json
 from stedi.errors import UsageError
 from stedi.privacy import addresses
+
+if TYPE_CHECKING:
+    from stedi.lake import Lake
 
 
 def withdraw(options: argparse.Namespace) -> int:
@@ -23,7 +28,7 @@ def withdraw(options: argparse.Namespace) -> int:
         raise UsageError("withdraw: expected an address, found none; name one, or give --file or -")
     lake = opened(options)
     if not options.yes:
-        _confirm(f"withdraw {len(wanted):,} customer{'s' * (len(wanted) != 1)} from research?")
+        _confirm(lake, tuple(wanted))
     progress = terminal.Progress()
     done = lake.withdraw(wanted, exact=True, progress=progress)
     built = lake.build(wait=True, progress=lambda line: progress(line, None)) if options.build else None
@@ -71,20 +76,24 @@ def explain(options: argparse.Namespace) -> int:
     return 0
 
 
-def asked(options: argparse.Namespace) -> tuple[str, ...]:
-    """Returns whom a call means, each once: its words, `--file` and stdin, plain addresses unless `--exact`."""
-    return addresses.taken(addresses.of_call(options.addresses, options.file, exact=options.exact), exact=options.exact)
+def asked(options: argparse.Namespace) -> dict[str, str]:
+    """Returns whom a call means, and where it says so: its words, `--file`, stdin; plain addresses unless `--exact`."""
+    return addresses.placed(
+        addresses.of_call(options.addresses, options.file, exact=options.exact), exact=options.exact
+    )
 
 
-def _confirm(question: str) -> None:
-    """Asks whoever sits at the terminal.
+def _confirm(lake: Lake, wanted: Sequence[str]) -> None:
+    """Asks whoever sits at the terminal, and says how many of the customers the lake knows.
 
     Raises:
         UsageError: The answer is not yes, or nobody is there to give one.
     """
     if not sys.stdin.isatty():
         raise UsageError("expected --yes where nobody can be asked; nothing was done")
-    sys.stderr.write(f"{question} [y/N] ")
+    who = "1 customer" if len(wanted) == 1 else f"{len(wanted):,} customers"
+    known = f"{lake.known(wanted, exact=True):,} of {len(wanted):,} known"
+    sys.stderr.write(f"withdraw {who} from research ({known})? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was done")

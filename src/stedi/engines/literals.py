@@ -13,7 +13,9 @@ def quoted(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Returns a text as a SQL literal."""
+    """Returns a text as a SQL literal; NUL, at which DuckDB's parser ends, as a call."""
+    if "\0" in text:
+        return "(" + " || chr(0) || ".join(map(literal, text.split("\0"))) + ")"
     return "'" + text.replace("'", "''") + "'"
 
 

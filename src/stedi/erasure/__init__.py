@@ -51,13 +51,22 @@ def preview(catalog: Catalog, config: Config, root: Path, key: Key, addresses: C
     """Returns what an erasure would remove; changes nothing and takes no lock, so a command at work can change it.
 
     Returns:
-        `customers` known of those asked for, `rows` and `files` by table, and `mentioned`: others' rows that name one.
+        `asked`, and `known` of them, of whom the lake holds anything; `customers` of them who have landed records;
+        `rows` and `files` by table, and `mentioned`: others' rows that name one.
     """
+    before = tombstones.read(root, key)
     wanted = Pending(_run(), _now(None), _marks(key, addresses))
     with _engine(config, root, wanted.run) as engine:
         found = Whereabouts(engine, catalog, key, wanted).found()
     files = {name: len(paths) for name, paths in found.tainted.items()}
-    return {"customers": found.customers, "rows": dict(found.rows), "files": files, "mentioned": found.mentioned}
+    return {
+        "asked": len(wanted.people),
+        "known": len(_known(root, before, wanted.people, found)),
+        "customers": found.customers,
+        "rows": dict(found.rows),
+        "files": files,
+        "mentioned": found.mentioned,
+    }
 
 
 def erase(
@@ -206,6 +215,7 @@ class _Erasure:
             found = replace(found, tombstones=found.tombstones | took)
             warm.result()
         if self._pending.found is None:
+            found = replace(found, known=_known(root, before, self._pending.people, found))
             self._keep(found=found)  # from here on it will happen
         tombstones.write(root, key, before | found.tombstones)
         moments = (
@@ -215,6 +225,10 @@ class _Erasure:
         rewritten, failed = inbox.rewrite(
             self._pending.inbox, whereabouts.traces, frozenset(moments), root, durable.scratch(root) / self._pending.run
         )
+        if self._pending.inbox and found.known is not None:
+            # somebody of whom there is nothing but what was delivered, and not landed yet
+            found = replace(found, known=tuple(sorted({*found.known, *whereabouts.traces.met()})))
+            self._keep(found=found)
         memory = self._config.engine_memory
         work = Forgetting(engine, catalog, whereabouts, self._pending, found, self._workers, memory)
         removed = {}
@@ -277,12 +291,16 @@ class _Erasure:
 
     def _receipt(self) -> dict[str, Any]:
         done = self._pending
+        known = set(done.people if self._found.known is None else self._found.known)
         return receipts.signed(
             self._key,
             self._config.lake_id,
             {
                 "id": done.run,
                 "people": list(done.people),
+                "asked": len(done.people),
+                "known": len(known),
+                "unknown": sorted(set(done.people) - known),
                 "began": _iso(done.started),
                 "ended": _iso(_now(None)),
                 "removed": done.removed,
@@ -301,6 +319,21 @@ def _engine(config: Config, root: Path, run: str) -> Iterator[DuckDB]:
             yield engine
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _known(root: Path, before: Tombstones, people: Collection[str], found: Found) -> tuple[str, ...]:
+    """Returns the marks of those whom the lake knows: it holds something of theirs, or has erased something before.
+
+    That somebody has a tombstone does not tell: an address that nobody had when it was asked for has one, too.
+    """
+    erased, never = set(before.people), set()
+    met = set(found.known or ())
+    for receipt in receipts.listed(root):
+        missing = receipt.get("unknown")
+        unmet = {mark for mark in missing if isinstance(mark, str)} if isinstance(missing, list) else set()
+        never |= unmet
+        met |= erased & (set(receipt.get("people", ())) - unmet)
+    return tuple(sorted(set(people) & (met | (erased - never))))
 
 
 def _marks(key: Key, addresses: Collection[str]) -> tuple[str, ...]:

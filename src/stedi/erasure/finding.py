@@ -160,7 +160,13 @@ class Whereabouts:
             self.others,
             tuple(sorted(self.traces.left)),
             self.shared,
+            tuple(sorted(self._met())),
         )
+
+    def _met(self) -> frozenset[str]:
+        """Returns the marks of those of whom the lake holds anything now, were it a mention alone."""
+        landed = frozenset(who for (who,) in self.engine.rows("select distinct person from erased_addresses"))
+        return landed | self.traces.met()
 
     def _addresses(self) -> None:
         """Makes `who`, the mark of every address, and `erased_addresses`."""
@@ -357,6 +363,7 @@ class Whereabouts:
                 continue
             for sha256, at, raw in batch:
                 kept = self._kept(raw, moments)
+                self.traces.who(traces.as_text(raw))  # each of several in one record, for `met`
                 if kept is None:
                     records.append((sha256, at))
                 elif kept != raw:

@@ -40,6 +40,7 @@ class Found:
         others: Of values of others that mention one of them and stay, how many there are, by table and column.
         left: Their marks, by which the search passes them over.
         shared: How many of their names, phone and serial numbers are not looked for since somebody else has them, too.
+        known: The marks of those of whom the lake holds anything; of an erasure that an earlier version began, none.
     """
 
     rows: Mapping[str, int]
@@ -53,6 +54,7 @@ class Found:
     others: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     shared: int = 0
+    known: tuple[str, ...] | None = None
 
     def taints(self, table: str) -> frozenset[str]:
         """Returns the tainted files of a table."""
@@ -112,6 +114,7 @@ def read(root: Path, key: Key) -> Pending | None:
             found["counts"] = {sha256: tuple(counts) for sha256, counts in found["counts"].items()}
             found["follows"] = {table: tuple(inputs) for table, inputs in found["follows"].items()}
             found["left"] = tuple(found.get("left", ()))
+            found["known"] = tuple(found["known"]) if found.get("known") is not None else None
             found = Found(**{**found, "tombstones": tombstones.from_json(found["tombstones"])})
         lists = {name: tuple(plain[name]) for name in ("people", "inbox", "evidence")}
         return Pending(**{**plain, **lists}, found=found)

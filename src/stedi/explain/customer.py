@@ -127,6 +127,11 @@ class Explanation:
     build_due: bool
     differs: tuple[str, ...]
 
+    @property
+    def known(self) -> bool:
+        """Whether the lake holds anything of the address, or has erased it."""
+        return bool(self.history or any(self.rows.values()) or self.quarantined or self.erased)
+
 
 def explain(
     catalog: Catalog, config: Config, key: Key, root: Path, address: str, now: int, temporary: Path

@@ -14,6 +14,7 @@ def to_json(found: Explanation) -> dict[str, object]:
     """Returns the JSON document of a customer's explanation."""
     return {
         "customer_id": found.customer_id,
+        "known": found.known,
         "consent": found.consent,
         "since": _time(found.since),
         "erased": _time(found.erased),
@@ -36,7 +37,8 @@ def to_json(found: Explanation) -> dict[str, object]:
 def render(found: Explanation) -> str:
     """Returns a customer's explanation as lines of text."""
     since = f" since {_time(found.since)}" if found.since else ""
-    known = "the lake does not know this address" if found.consent == "unknown" else f"{found.consent}{since}"
+    unknown = "unknown: no record of this customer" if found.known else "the lake does not know this address"
+    known = unknown if found.consent == "unknown" else f"{found.consent}{since}"
     lines = [f"customer  {found.customer_id}", f"consent   {known}"]
     if found.erased:
         lines.append(f"erased    {_time(found.erased)}")

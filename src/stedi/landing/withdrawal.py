@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
 from stedi.privacy import tombstones
 from stedi.privacy.erased import erased_at
-from stedi.privacy.pseudonyms import Key
+from stedi.privacy.pseudonyms import Key, normalise
 from stedi.records import CUSTOMER
 from stedi.tables import DataFile
 
@@ -108,6 +108,14 @@ def withdraw(
                 for table in (CUSTOMER.table, "landed_files"):
                     durable.remove_tree(catalog.folder(table) / "data" / batch)
     return Withdrawal(len(wanted), landed, unknown, len(wanted) - landed - gone, gone)
+
+
+def known(catalog: Catalog, config: Config, wanted: Collection[str], temporary: Path) -> int:
+    """Returns of how many of some customers, addresses in their normal form, there is a landed record."""
+    with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+        engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
+        landed = engine.stream(f"select distinct email from {CUSTOMER.table}")
+        return len(set(wanted).intersection(normalise(address) for (address,) in landed))
 
 
 def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], erased: Sequence[str], now: int) -> int:

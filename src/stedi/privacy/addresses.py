@@ -55,7 +55,12 @@ _PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 def taken(given: Iterable[Given], *, exact: bool = False) -> tuple[str, ...]:
-    """Returns the normal form of each address, each once, in the order in which they were given.
+    """Returns the normal form of each address, each once, in the order in which they were given; else as `placed`."""
+    return tuple(placed(given, exact=exact))
+
+
+def placed(given: Iterable[Given], *, exact: bool = False) -> dict[str, str]:
+    """Returns the normal form of each address, each once, with the place where it was given first.
 
     Args:
         given: Places and texts.
@@ -64,13 +69,13 @@ def taken(given: Iterable[Given], *, exact: bool = False) -> tuple[str, ...]:
     Raises:
         UsageError: One is not a plain address; it is told by its place alone.
     """
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for place, text in given:
         wrong = _unreadable(text) if exact else complaint(text)
         if wrong:
             raise UsageError(f"{place}: expected one plain email address, {wrong}; nothing was done")
-        found[normalise(text)] = None
-    return tuple(found)
+        found.setdefault(normalise(text), place)
+    return found
 
 
 def of_call(

@@ -111,6 +111,15 @@ class Traces:
             self._known[address] = tombstones.person(self.key, address) in self.people
         return self._known[address]
 
+    def who(self, text: str) -> frozenset[str]:
+        """Returns the marks of those whose address stands in a text, or in what it reads decoded."""
+        named = {address for reading in tokens.readings(text) for address in addresses(folded(reading))}
+        return frozenset(tombstones.person(self.key, address) for address in named if self.known(address))
+
+    def met(self) -> frozenset[str]:
+        """Returns the marks of those whose address stood in any text that was looked at in this process."""
+        return frozenset(tombstones.person(self.key, address) for address, hit in self._known.items() if hit)
+
     def masked(self, text: str) -> str | None:
         """Returns a text of somebody else without what it says of them; None if it cannot be told apart."""
         plain = folded(text)
