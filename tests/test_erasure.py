@@ -354,16 +354,6 @@ def test_a_damaged_file_is_not_written_anew(stage: Stage) -> None:
     conserved(lake)
 
 
-def test_a_copied_lake_is_not_erased_in(stage: Stage, tmp_path: Path) -> None:
-    lake, _ = stage.made()
-    shutil.copytree(lake.root, tmp_path / "copy")
-    before = tree(tmp_path / "copy")
-    with pytest.raises(LakeError, match="copied or moved"):
-        Lake.open(tmp_path / "copy").erase(ANA)
-    kept = {name: state[0] for name, state in tree(tmp_path / "copy").items() if name.startswith(("l", "t", "c"))}
-    assert all(before[name][0] == digest for name, digest in kept.items() if name in before)
-
-
 def run(lake: Lake, *words: str) -> int:
     return main(["--lake", str(lake.root), *words])
 

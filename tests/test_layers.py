@@ -27,6 +27,7 @@ ORDER = (
     "reader",
     "tables",
     "catalog",
+    "places",
     "leftovers",
     "audit",
     "repair",

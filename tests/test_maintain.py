@@ -582,18 +582,6 @@ class TestRemoval:
         assert all(Path(path).exists() for path in used)
         sound(lake)
 
-    def test_a_copied_lake_never_touches_its_original(self, grown: Lake, tmp_path: Path) -> None:
-        shutil.copytree(grown.root, tmp_path / "copy")
-        before = tree(grown.root)
-        copy = configured(Lake.open(tmp_path / "copy"), **AT_ONCE)
-        with pytest.raises(LakeError, match="copied or moved"):
-            copy.maintain()
-        with pytest.raises(LakeError, match="copied or moved"):
-            copy.maintain(dry_run=True)
-        assert {path: found[0] for path, found in tree(grown.root).items() if ".parquet" in path} == {
-            path: found[0] for path, found in before.items() if ".parquet" in path
-        }
-
     def test_a_lake_behind_a_link_is_maintained(self, grown: Lake, tmp_path: Path, slate: Slate) -> None:
         (tmp_path / "link").symlink_to(grown.root)
         linked = configured(Lake.open(tmp_path / "link"), **AT_ONCE)

@@ -7,6 +7,7 @@ the key itself is `privacy.pseudonyms`' business.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tomllib
@@ -75,6 +76,9 @@ class Config:
         return int(number) * _UNITS[self.target_size.removeprefix(number)]
 
 
+_LARGEST = 1 << 16
+"""The largest lake.toml, bytes; one with every setting has a thousand."""
+
 _KEYS = {
     "lake.id": "lake_id",
     "consent.readings": "readings",
@@ -121,9 +125,15 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
         ConfigError: The file is not TOML, or a key or value in it or in the environment is not what is known.
     """
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(durable.content(path, _LARGEST).decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: expected settings, found TOML that is nested deeply") from None
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EFBIG):
+            raise
+        raise ConfigError(f"{path}: {error.strerror}; restore lake.toml from a backup") from error
     found = document.pop("format", None)
     if type(found) is not int or found != FORMAT:
         raise ConfigError(

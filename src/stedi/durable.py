@@ -6,6 +6,7 @@ may be a prefix of a bucket (`s3`): what follows then is true of its objects.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -34,6 +35,28 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def content(path: Path, most: int) -> bytes:
+    """Returns the bytes of a regular file, or of an object; nothing else is waited for or read without end.
+
+    Args:
+        path: The file.
+        most: The bytes that it may have.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        OSError: It is no regular file, is larger, or cannot be read.
+    """
+    if s3.is_remote(path):
+        return path.read_bytes()
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file, found none", str(path))
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"expected {most:,} bytes at most, found {found.st_size:,}", str(path))
+        return stream.read(most)
 
 
 def folder(path: Path, mode: int = 0o777) -> None:
@@ -189,7 +212,7 @@ def lock(
         with s3.lock(path, wait=wait, waiting=waiting, advice=advice):
             yield
         return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,8 @@
     │   ├── ConfigError                 lake.toml, environment or flags
     │   └── QueryRefused                SQL that the sandbox does not run
     ├── LakeError                       the lake's folder, catalog or tables
+    │   ├── CopiedLake                  the lake was copied or moved, and not adopted
+    │   ├── DamagedCatalog              the catalog's file is gone, or is none
     │   ├── DamagedFile                 a table's file is not what was written
     │   ├── KeyRefused                  no pseudonym key, or another one
     │   ├── CommitConflict              somebody else has moved the table
@@ -44,6 +46,28 @@ class QueryRefused(UsageError):
 
 class LakeError(StediError):
     """The lake's folder, catalog or tables are not as they should be."""
+
+
+class CopiedLake(LakeError):
+    """The lake's tables lie in another folder: it is a copy of the lake there, or was moved from there.
+
+    Args:
+        root: The lake's folder.
+        home: The folder in which its tables lie.
+        gone: Whether there is nothing any more.
+    """
+
+    def __init__(self, root: str, home: str, *, gone: bool = False) -> None:
+        what = f"moved from {home}, where nothing is" if gone else f"copied from {home}, or moved from there"
+        super().__init__(
+            f"{root}: expected a lake whose tables lie in it, found one that was {what}; nothing was read or written: "
+            f"make it a lake of its own with `stedi --lake {root} adopt`, which leaves every other folder alone"
+        )
+        self.home = home
+
+
+class DamagedCatalog(LakeError):
+    """The catalog's file is gone, or is no SQLite catalog."""
 
 
 class DamagedFile(LakeError):

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from stedi import config as settings
-from stedi import durable, s3
+from stedi import durable, places
 from stedi.catalog import Catalog
 from stedi.config import Config, Readings
 from stedi.errors import KeyRefused, UsageError
@@ -29,7 +29,7 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
         UsageError: The folder holds something else, or a lake, or its path cannot be a table's location.
         KeyRefused: No key can be made or read.
     """
-    root = s3.at(path).absolute()
+    root = places.named(path)
     odd = next((c for c in str(root) if c in "?#\\" or not c.isprintable()), None)
     if odd:
         # Iceberg's readers take a table's location for a URI

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, get_args
 
 from stedi import config as settings
-from stedi import durable, making, s3
-from stedi.catalog import Catalog, TableState
+from stedi import durable, making, places, s3
+from stedi.catalog import Catalog, TableState, snapshots
 from stedi.config import Config, Readings
 from stedi.engines import Name
-from stedi.errors import KeyRefused, LakeError, UsageError
+from stedi.errors import DamagedCatalog, KeyRefused, LakeError, UsageError
 from stedi.privacy import handover, pseudonyms, secret, tombstones
 from stedi.privacy.pseudonyms import Key
 
@@ -53,15 +53,21 @@ class Opened:
             path: The lake's folder.
 
         Raises:
-            LakeError: There is no lake.
+            LakeError: There is no lake, or something of it leads elsewhere.
+            CopiedLake: It was copied or moved, and not adopted.
             ConfigError: Its settings are not what is known.
         """
-        root = s3.at(path).absolute()
+        root = places.named(path)
+        if root.is_dir():
+            places.refuse_links(root)
         if not (root / "lake.toml").is_file():
             raise LakeError(
                 f"{path}: expected a lake, found none; make one with `stedi --lake {path} init`, or land into it"
             )
         config = settings.read(root / "lake.toml")
+        if not s3.is_remote(root):
+            with suppress(DamagedCatalog):  # whoever reads it says so, and `repair` sets it right
+                root = places.spelled(root, snapshots.listed(root / "catalog.db"))
         if config.shared:
             root.chmod(0o750)
             os.umask(0o027)  # what is written from here on, its owner's group may read
@@ -96,7 +102,7 @@ class Opened:
     @classmethod
     def open_or_create(cls, path: str | os.PathLike[str]) -> Self:
         """Opens a lake, or makes one with the defaults where there is none yet."""
-        made = s3.at(path) / "lake.toml"
+        made = places.named(path) / "lake.toml"
         if not made.is_file():
             try:
                 return cls.create(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,8 @@ def sizes(paths: Iterable[str]) -> dict[str, int | None]:
 def size(path: str) -> int | None:
     """Returns a file's size in bytes, or None if there is none to be read."""
     try:
-        return s3.at(path).stat().st_size
+        found = s3.at(path).lstat()
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
     except OSError as error:
         if s3.is_outage(error, path):
             raise

@@ -7,6 +7,7 @@ as long as the rest of a small build.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -35,6 +36,13 @@ create table if not exists iceberg_namespace_properties (
 );
 """
 """The tables that PyIceberg's SqlCatalog keeps, in its version 1."""
+
+_LONGEST = 1 << 20
+"""Bytes of the longest value; a location has a thousand at most."""
+_STEPS = 1_000_000
+"""Steps of SQLite between two looks at the clock; they take some hundredths of a second."""
+_SECONDS = 60.0
+"""How long one connection may work; a commit takes milliseconds."""
 
 _THIS = "catalog_name = ? and table_namespace = ? and table_name = ?"
 
@@ -91,4 +99,25 @@ class Pointers:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         """Gives the file; what the block does is one transaction."""
         with closing(sqlite3.connect(self._path, timeout=self._patience)) as connection, connection:
+            guard(connection)
             yield connection
+
+
+def guard(connection: sqlite3.Connection) -> None:
+    """Has a catalog's file be what this program, or PyIceberg, makes of it: tables, and nothing that runs by itself.
+
+    Whoever hands a lake over has written it. A view in the place of a table can count for ever, a trigger changes more
+    than is asked for, a value can fill the memory.
+
+    Raises:
+        sqlite3.DatabaseError: It has a view, a trigger or a virtual table, or cannot be read.
+    """
+    started = time.monotonic()
+    connection.execute("pragma trusted_schema = off")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+    # waiting for a lock does not count: no step is made meanwhile
+    connection.set_progress_handler(lambda: time.monotonic() - started > _SECONDS, _STEPS)
+    # what is no table of rows has no page
+    [(odd,)] = connection.execute("select count(*) from sqlite_schema where coalesce(rootpage, 0) = 0")
+    if odd:
+        raise sqlite3.DatabaseError("it has views, triggers or virtual tables")

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,12 +21,16 @@ from typing import Any, TypeVar
 
 from stedi import s3
 from stedi.catalog import checksums
-from stedi.errors import DamagedFile, LakeError
+from stedi.catalog.pointers import guard
+from stedi.errors import DamagedCatalog, DamagedFile, LakeError
 from stedi.tables import NAMESPACE, ZONES, Column, DataFile
 
 T = TypeVar("T")
 
 _VERSION = 2
+
+_TABLES = 10_000
+"""Tables of a catalog that are looked at; a lake has ten."""
 
 DELETED = 2
 """The status of a manifest's entry whose file has left (specification, section "Manifests")."""
@@ -137,7 +141,7 @@ def read_catalog(catalog: Path) -> dict[str, TableState]:
         newest = published.get(name)
         if behind(location, newest):
             raise DamagedFile(name, "catalog.db", f"{newest} or later", f"{Path(location).name}, which is older")
-    return {name: read_table(name, location) for name, location in rows.items()}
+    return {name: read_table(name, location) for name, location in rows.items() if name in ZONES}
 
 
 def behind(location: str, published: str | None) -> bool:
@@ -154,7 +158,7 @@ def listed(catalog: Path) -> dict[str, str]:
         LakeError: The catalog is missing, or is no SQLite catalog.
     """
     if not catalog.is_file():
-        raise LakeError(f"{catalog}: expected a lake's catalog, found none; make a lake with `stedi init`")
+        raise DamagedCatalog(f"{catalog}: expected a lake's catalog, found none; make a lake with `stedi init`")
     try:
         try:
             return _tables(catalog, "ro")
@@ -164,7 +168,7 @@ def listed(catalog: Path) -> dict[str, str]:
             # a writer was killed in the middle of a commit: only one who may write can roll it back
             return _tables(catalog, "rw")
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise LakeError(
+        raise DamagedCatalog(
             f"{catalog}: expected a SQLite catalog, found something else ({error}); see docs/operations.md on recovery"
         ) from error
 
@@ -195,10 +199,12 @@ def vacuum(catalog: Path) -> None:
 
 def _tables(catalog: Path, mode: str) -> dict[str, str]:
     with closing(sqlite3.connect(f"file:{_quoted(catalog)}?mode={mode}", uri=True, timeout=30)) as connection:
+        guard(connection)
         return dict(
             connection.execute(
-                "select table_name, metadata_location from iceberg_tables where table_namespace = ? order by 1",
-                (NAMESPACE,),
+                "select table_name, metadata_location from iceberg_tables where table_namespace = ? and "
+                "typeof(metadata_location) = 'text' order by 1 limit ?",
+                (NAMESPACE, _TABLES),
             )
         )
 
@@ -228,6 +234,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
             )
             for s in sorted(metadata.get("snapshots", []), key=lambda s: s["sequence-number"])
         )
+        elsewhere(name, metadata_location, (metadata["location"], *(s.manifest_list for s in snapshots)))
         current_id = metadata.get("current-snapshot-id")
         refs = metadata.get("refs", {}).items()
         return TableState(
@@ -241,7 +248,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
             tags={name: ref["snapshot-id"] for name, ref in refs if ref["type"] == "tag"},
             metadata=(*(e["metadata-file"] for e in metadata.get("metadata-log", [])), metadata_location),
         )
-    except (OSError, ValueError, KeyError, StopIteration, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, StopIteration, TypeError, AttributeError, RecursionError) as error:
         if s3.is_outage(error, metadata_location):
             raise
         file = f"metadata/{Path(metadata_location).name}"
@@ -295,6 +302,7 @@ def manifests(table: str, snapshot: Snapshot, *, added: bool = False) -> list[st
         )
         if by == snapshot.id or not added
     ]
+    elsewhere(table, snapshot.manifest_list, (path for path, _ in listed))
     if any(content != 0 for _, content in listed):
         raise LakeError(
             f"table {table}: expected data files only, found delete files written by another engine; "
@@ -333,7 +341,40 @@ def manifest(table: str, location: str) -> tuple[DataFile, ...]:
                 "rewrite the table there as Parquet, then run this again"
             )
         files.append(file)
+    elsewhere(table, location, (file.path for file in files))
     return tuple(files)
+
+
+def elsewhere(table: str, described: str, named: Iterable[str]) -> None:
+    """Refuses a metadata file that names something outside of its own table's folder.
+
+    Args:
+        table: The table.
+        described: The metadata file, in the folder `metadata` of its table.
+        named: What it names: files, or the table's folder.
+
+    Raises:
+        DamagedFile: One of them lies elsewhere. Nothing of it was read.
+    """
+    file = _plain(described)
+    home = os.path.dirname(os.path.dirname(file))
+    within = f"{home}/"
+    for location in named:
+        path = _plain(location)
+        if (path.startswith(within) or path == home) and "/.." not in path:
+            continue
+        if s3.is_remote(path) or not _below(os.path.realpath(path), os.path.realpath(home)):
+            raise DamagedFile(
+                table, f"metadata/{os.path.basename(file)}", "files of this table", "one that lies in another folder"
+            )
+
+
+def _below(path: str, home: str) -> bool:
+    return path == home or path.startswith(f"{home}/")
+
+
+def _plain(location: str) -> str:
+    return str(s3.at(location)) if s3.is_remote(location) else local_path(location).rstrip("/")
 
 
 def _live(entry: Any) -> tuple[DataFile, str] | None:

@@ -25,6 +25,8 @@ VARIABLE = "STEDI_PSEUDONYM_KEY"
 NEXT = "STEDI_NEXT_PSEUDONYM_KEY"
 """Holds, in the same form, the key that `key rotate` is to give the lake."""
 _BYTES = 32
+_LARGEST = 1 << 16
+"""The largest file of a key, bytes: a key and a thousand that it has followed."""
 
 
 def normalise(address: str) -> str:
@@ -136,10 +138,11 @@ def from_file(path: Path) -> Key:
     """
     try:
         mode = path.stat().st_mode
-        text = path.read_text("ascii")
+        text = durable.content(path, _LARGEST).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
+        found = type(error).__name__ if type(error) is not OSError else "something else"
         raise KeyRefused(
-            f"pseudonym key {path}: expected a readable file, found {type(error).__name__}; restore it from its backup "
+            f"pseudonym key {path}: expected a readable file, found {found}; restore it from its backup "
             f"or set {VARIABLE}"
         ) from error
     if stat.S_IMODE(mode) & 0o077:
