@@ -50,6 +50,7 @@ ORDER = (
     "rotation",
     "erasure",
     "making",
+    "adoption",
     "opened",
     "persons",
     "lake",

@@ -143,6 +143,11 @@ def parser() -> argparse.ArgumentParser:
 
     command("repair", upkeep.repair, "sets right what audit --files finds damaged, as far as the lake itself can")
 
+    sub = command("adopt", upkeep.adopt, "makes a lake of its own of a copy, or of a lake that was moved")
+    sub.add_argument(
+        "--new-id", action="store_true", help="give it an id of its own: the lake that it comes from lives elsewhere"
+    )
+
     command("tables", commands.tables, "lists tables with zone, rows, size and freshness")
 
     sub = command("history", commands.history, "lists a table's snapshots with what each was built from")

@@ -69,20 +69,20 @@ def init(options: argparse.Namespace) -> int:
     from stedi.lake import Lake
     from stedi.privacy import pseudonyms
 
-    lake = Lake.create(_where(options), readings=options.readings)
+    lake = Lake.create(where(options), readings=options.readings)
     file = lake.config.key_file or str(pseudonyms.default_file(lake.config.lake_id))
-    where = pseudonyms.VARIABLE if pseudonyms.from_environment() else file
+    place = pseudonyms.VARIABLE if pseudonyms.from_environment() else file
     if wants_json(options):
         terminal.document(
             {
                 "lake": str(lake.root),
                 "readings": lake.config.readings,
-                "key": where,
+                "key": place,
                 "fingerprint": lake.config.key_fingerprint,
             }
         )
     else:
-        terminal.line(f"made {lake.root}\nkey  {where}\nBack the key up: without it the lake cannot be built again.")
+        terminal.line(f"made {lake.root}\nkey  {place}\nBack the key up: without it the lake cannot be built again.")
     return 0
 
 
@@ -91,7 +91,7 @@ def land(options: argparse.Namespace) -> int:
     from stedi.lake import Lake
 
     progress = terminal.Progress()
-    landing = Lake.open_or_create(_where(options)).land(
+    landing = Lake.open_or_create(where(options)).land(
         *options.paths, feed=options.feed, engine=options.engine, progress=progress
     )
     progress.close()
@@ -129,7 +129,7 @@ def build(options: argparse.Namespace) -> int:
     """Builds what has changed, or shows what it would build."""
     from stedi.lake import Lake
 
-    lake = Lake.open_or_create(_where(options))
+    lake = Lake.open_or_create(where(options))
     if options.dry_run:
         _show_plan(lake.plan(full=options.full), as_json=wants_json(options))
         return 0
@@ -384,7 +384,8 @@ def ndjson(options: argparse.Namespace) -> int:
     return 1 if summary.failed else 0
 
 
-def _where(options: argparse.Namespace) -> str:
+def where(options: argparse.Namespace) -> str:
+    """Returns where the lake of a command lies, as it was named."""
     return str(getattr(options, "lake", None) or os.environ.get("STEDI_LAKE") or "lake")
 
 
@@ -392,7 +393,7 @@ def opened(options: argparse.Namespace) -> Lake:
     """Returns the lake that a command names."""
     from stedi.lake import Lake
 
-    return Lake.open(_where(options))
+    return Lake.open(where(options))
 
 
 def wants_json(options: argparse.Namespace) -> bool:

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, get_args
 
+from stedi import adoption, durable, making, places, s3
 from stedi import config as settings
-from stedi import durable, making, places, s3
+from stedi.adoption import Adoption
 from stedi.catalog import Catalog, TableState, snapshots
 from stedi.config import Config, Readings
 from stedi.engines import Name
@@ -57,17 +58,11 @@ class Opened:
             CopiedLake: It was copied or moved, and not adopted.
             ConfigError: Its settings are not what is known.
         """
-        root = places.named(path)
-        if root.is_dir():
-            places.refuse_links(root)
-        if not (root / "lake.toml").is_file():
-            raise LakeError(
-                f"{path}: expected a lake, found none; make one with `stedi --lake {path} init`, or land into it"
-            )
-        config = settings.read(root / "lake.toml")
+        root, config = _found(path)
         if not s3.is_remote(root):
             with suppress(DamagedCatalog):  # whoever reads it says so, and `repair` sets it right
                 root = places.spelled(root, snapshots.listed(root / "catalog.db"))
+        adoption.refuse_unfinished(root)
         if config.shared:
             root.chmod(0o750)
             os.umask(0o027)  # what is written from here on, its owner's group may read
@@ -110,6 +105,28 @@ class Opened:
                 if not made.is_file():  # or another command made it meanwhile
                     raise
         return cls.open(path)
+
+    @classmethod
+    def adopt(
+        cls, path: str | os.PathLike[str], *, new_id: bool = False, progress: Progress = lambda what, share: None
+    ) -> Adoption:
+        """Makes a lake of its own of a folder that is a copy of a lake, or was moved; no other folder is written to.
+
+        Args:
+            path: The folder.
+            new_id: Give it an id of its own, although the folder that it comes from is gone here: the lake lives on
+                elsewhere.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            What the folder is now.
+
+        Raises:
+            LakeError: It cannot be one; nothing was changed that anybody reads.
+            KeyRefused: The lake's key is missing.
+        """
+        root, config = _found(path)
+        return adoption.adopt(root, config, cls(root, config).key(), new_id=new_id, progress=progress)
 
     def key(self) -> Key:
         """Returns the lake's pseudonym key.
@@ -196,6 +213,23 @@ class Opened:
             # a landing that is half committed before and after has had its journal all the while
             if all(after[name].current == state.current for name, state in states.items()):
                 return states, pending
+
+
+def _found(path: str | os.PathLike[str]) -> tuple[Path, Config]:
+    """Returns the folder of a lake and its settings.
+
+    Raises:
+        LakeError: There is no lake, or something of it leads elsewhere.
+        ConfigError: Its settings are not what is known.
+    """
+    root = places.named(path)
+    if not s3.is_remote(root) and root.is_dir():
+        places.refuse_links(root)
+    if not (root / "lake.toml").is_file():
+        raise LakeError(
+            f"{path}: expected a lake, found none; make one with `stedi --lake {path} init`, or land into it"
+        )
+    return root, settings.read(root / "lake.toml")
 
 
 def milliseconds(moment: datetime) -> int:

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from stedi import terminal
-from stedi.commands import build_json, opened, wants_json
+from stedi.commands import build_json, opened, wants_json, where
 from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
@@ -106,6 +106,25 @@ def _check_json(check: Check) -> dict[str, object]:
     found = [{"file": v.file, "expected": v.expected, "found": v.found} for v in check.found]
     plain: dict[str, object] = {"name": check.name, "table": check.table, "violations": check.violations}
     return {**plain, "found": found} if found else plain
+
+
+def adopt(options: argparse.Namespace) -> int:
+    """Makes a lake of its own of a copy, or of a lake that was moved."""
+    from stedi.lake import Lake
+
+    progress = terminal.Progress()
+    done = Lake.adopt(where(options), new_id=options.new_id, progress=progress)
+    progress.close()
+    if wants_json(options):
+        terminal.document(
+            {"lake": str(done.root), "home": str(done.home), "id": done.lake_id, "was": done.was, "key": done.key}
+        )
+    elif done.home == done.root:
+        terminal.line(f"{done.root} is a lake of its own already")
+    else:
+        same = "its id stays" if done.lake_id == done.was else f"its id is {done.lake_id}, that of the other {done.was}"
+        terminal.line(f"{done.root} is a lake of its own; its tables lay in {done.home}\n{same}\nkey  {done.key}")
+    return 0
 
 
 def repair(options: argparse.Namespace) -> int:

@@ -29,9 +29,6 @@ T = TypeVar("T")
 
 _VERSION = 2
 
-_TABLES = 10_000
-"""Tables of a catalog that are looked at; a lake has ten."""
-
 DELETED = 2
 """The status of a manifest's entry whose file has left (specification, section "Manifests")."""
 
@@ -141,7 +138,7 @@ def read_catalog(catalog: Path) -> dict[str, TableState]:
         newest = published.get(name)
         if behind(location, newest):
             raise DamagedFile(name, "catalog.db", f"{newest} or later", f"{Path(location).name}, which is older")
-    return {name: read_table(name, location) for name, location in rows.items() if name in ZONES}
+    return {name: read_table(name, location) for name, location in rows.items()}
 
 
 def behind(location: str, published: str | None) -> bool:
@@ -152,10 +149,10 @@ def behind(location: str, published: str | None) -> bool:
 
 
 def listed(catalog: Path) -> dict[str, str]:
-    """Returns the location of each table's current metadata file, by the table's name.
+    """Returns the location of each of the lake's tables' current metadata file, by the table's name.
 
     Raises:
-        LakeError: The catalog is missing, or is no SQLite catalog.
+        DamagedCatalog: The catalog is missing, or is no SQLite catalog.
     """
     if not catalog.is_file():
         raise DamagedCatalog(f"{catalog}: expected a lake's catalog, found none; make a lake with `stedi init`")
@@ -203,8 +200,8 @@ def _tables(catalog: Path, mode: str) -> dict[str, str]:
         return dict(
             connection.execute(
                 "select table_name, metadata_location from iceberg_tables where table_namespace = ? and "
-                "typeof(metadata_location) = 'text' order by 1 limit ?",
-                (NAMESPACE, _TABLES),
+                f"table_name in ({', '.join('?' * len(ZONES))}) and typeof(metadata_location) = 'text' order by 1",
+                (NAMESPACE, *ZONES),
             )
         )
 

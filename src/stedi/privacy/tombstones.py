@@ -294,6 +294,29 @@ def write(root: Path, key: Key, tombstones: Tombstones) -> None:
     state.write(root / NAME, _KIND, state.lake_id(root), key, to_json(tombstones))
 
 
+def reseal(root: Path, key: Key, was: str, lake_id: str) -> None:
+    """Seals the tombstones of a lake for another id; those that have it already stay.
+
+    Args:
+        root: The lake's folder.
+        key: The lake's key.
+        was: The id for which they were sealed.
+        lake_id: The id for which they are sealed from now on.
+
+    Raises:
+        LakeError: They were written by neither.
+    """
+    raw = state.bytes_of(root / NAME)
+    try:
+        bound = state.is_sealed(raw)
+        found = state.opened(raw, NAME, _KIND, was, key, advice=_ADVICE) if bound else None
+        known = _of_before(root, key, was, raw) if found is None else from_json(found)
+    except state.StateRefused:
+        state.opened(raw, NAME, _KIND, lake_id, key, advice=_ADVICE)
+        return
+    state.write(root / NAME, _KIND, lake_id, key, to_json(known))
+
+
 def to_json(tombstones: Tombstones) -> dict[str, object]:
     """Returns tombstones as plain values."""
     return {
