@@ -197,6 +197,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--exact", action="store_true", help=_EXACT)
     sub.add_argument("--table", metavar="TABLE", help="explain rows of this table instead")
     sub.add_argument("--where", metavar="SQL", help="which of them: a condition")
+    sub.add_argument(
+        "--role",
+        choices=("scientist", "engineer", "officer"),
+        help="whose eyes the condition has (default: query.role of the lake)",
+    )
 
     sub = command(
         "maintain", commands.maintain, "compacts small files, expires old snapshots, removes what nothing uses"

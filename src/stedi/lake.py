@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from stedi import build as building
 from stedi import durable, leftovers, moments, s3, tables
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from stedi.landing import Landing
     from stedi.landing.quarantine import Quarantine
     from stedi.maintain import Maintenance
-    from stedi.query import Result
+    from stedi.query import Limits, Relation, Result
     from stedi.repair import Repair
 
 
@@ -186,8 +187,8 @@ class Lake(Persons):
         """
         from stedi import query
 
-        wanted = query.referenced(sql)
-        states = [state for state in self.catalog.tables().values() if state.name.lower() in wanted]
+        wanted = query.referenced(sql, self._limits(), durable.scratch(self.root))
+        states = [state for state in self.catalog.tables().values() if state.name in wanted]
         found = zip(states, moments.pinned(states, at), strict=True)
         return {state.name: snapshot.id for state, snapshot in found if snapshot}
 
@@ -207,18 +208,46 @@ class Lake(Persons):
             QueryRefused: It is not one SELECT over the lake's tables.
             QueryFailed: It ran out of time or memory, or a value in it failed.
         """
+        return self._query(sql, at=at, role=role)
+
+    def _query(
+        self, sql: str, *, at: int | str | datetime | None = None, role: Role | None = None, condition: bool = False
+    ) -> Result:
+        from stedi import query
+
+        handover.refuse_unfinished(self.root)
+        seen = partial(self._seen_by, role or self.config.query_role, at, places=condition)
+        return query.run(sql, seen, self._limits(), durable.scratch(self.root), condition=condition)
+
+    def _limits(self) -> Limits:
+        from stedi import query
+
+        return query.Limits(
+            memory=self.config.query_memory, seconds=self.config.query_seconds, threads=self.config.threads
+        )
+
+    def _seen_by(
+        self, role: Role, at: int | str | datetime | None, names: frozenset[str], *, places: bool
+    ) -> list[Relation]:
+        """Returns the tables of these names as a role sees them.
+
+        Raises:
+            UsageError: There is no such role, or a table has no live snapshot of that time.
+            QueryRefused: The role does not see a table.
+        """
         from stedi import query
         from stedi.privacy import classes, roles
 
-        wanted = query.referenced(sql)
-        states = [state for state in self.catalog.tables().values() if state.name.lower() in wanted]
-        role = role or self.config.query_role
         if role not in roles.GRANTS:
             raise UsageError(f"role: expected one of {', '.join(roles.GRANTS)}, found {role!r}")
         grant = roles.GRANTS[role]
-        # a name that the statement itself defines stands before any table's
+        states = [state for state in self.catalog.tables().values() if state.name in names]
         hidden = [state.name for state in states if state.name not in grant.tables]
-        states = [state for state in states if state.name in grant.tables]
+        if hidden:
+            raise QueryRefused(
+                f"The role {role} sees {', '.join(sorted(grant.tables))} and no other table, "
+                f"found {', '.join(hidden)}. Nothing was run."
+            )
         lineage = classes.Lineage(tables.graph()) if grant.masked else None
         relations = []
         for state, snapshot in zip(states, moments.pinned(states, at), strict=True):
@@ -226,47 +255,45 @@ class Lake(Persons):
             files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
             kinds = lineage.classes(state.name) if lineage else {}
             masked = frozenset(name for name, kind in kinds.items() if kind in grant.masked)
-            relations.append(query.Relation(state.name, files, columns, masked))
-        handover.refuse_unfinished(self.root)
-        limits = query.Limits(
-            memory=self.config.query_memory, seconds=self.config.query_seconds, threads=self.config.threads
-        )
-        try:
-            return query.run(sql, relations, limits, temporary=durable.scratch(self.root))
-        except QueryRefused as error:
-            if not hidden:
-                raise
-            raise QueryRefused(
-                f"The role {role} sees {', '.join(sorted(grant.tables))} and no other table, "
-                f"found {', '.join(hidden)}. Nothing was run."
-            ) from error
+            relations.append(query.Relation(state.name, files, columns, masked, places))
+        return relations
 
-    def explain_rows(self, table: str, where: str) -> tuple[tuple[ExplainedRow, ...], bool]:
+    def explain_rows(
+        self, table: str, where: str, *, role: Role | None = None
+    ) -> tuple[tuple[ExplainedRow, ...], bool]:
         """Explains the first rows of a table that meet a condition: whose they are, why they are there, and from where.
 
         Args:
             table: The table.
             where: What stands after WHERE; it runs in the same closed process as a query.
+            role: Whose eyes the condition has: columns that it must not see are null there; by default the settings'
+                `query.role`.
 
         Returns:
             The rows, and whether there are more.
 
         Raises:
             UsageError: There is no such table.
-            QueryRefused: The condition is not one.
+            QueryRefused: The condition is not one, or reads a table that the role does not see.
             QueryFailed: It failed.
         """
         from stedi import explain
 
-        rows, more = explain.chosen(table, where, lambda sql: self.query(sql, role="officer").arrow().to_pylist())
+        def run(role: Role | None, sql: str) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = self._query(sql, role=role, condition=True).arrow().to_pylist()
+            return found
+
+        rows, more = explain.chosen(table, where, partial(run, role), partial(run, "officer"))
         since_consent = self.config.readings == "since-consent"
         with (
             self._temporary() as folder,
             explain.session(self.catalog, self.config, self.catalog.tables(), folder) as engine,
         ):
             now = milliseconds(datetime.now(UTC))
-            found = explain.explain_rows(engine, self.root, self.key(), table, rows, now, since_consent=since_consent)
-        return found, more
+            explained = explain.explain_rows(
+                engine, self.root, self.key(), table, rows, now, since_consent=since_consent
+            )
+        return explained, more
 
     def tables(self) -> tuple[Table, ...]:
         """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""

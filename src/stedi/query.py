@@ -1,8 +1,9 @@
 """Read-only SQL over the lake's tables, in a closed sandbox.
 
-`statement` judges what is asked; the caller resolves the tables to fixed files; a process of its own (`sandbox`), in
-which the engine is closed and the system bounds memory and time, runs it. Rows come back as a stream of Arrow
-batches through a pipe. A query that is dropped, stopped or done leaves no process and no file.
+A process of its own (`sandbox`), in which the engine is closed and the system bounds memory and time, judges what is
+asked (`statement`) and says which tables it reads; the caller resolves them to fixed files; the process runs it. Rows
+come back as a stream of Arrow batches through a pipe. A query that is dropped, stopped or done leaves no process
+and no file.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi import durable, isolation, s3, sandbox
 from stedi.errors import QueryFailed, QueryRefused
-from stedi.statement import judged, referenced, shown
+from stedi.statement import Judgement, folded, shown
 
-__all__ = ["Limits", "Relation", "Result", "referenced", "run", "size"]
+__all__ = ["Limits", "Relation", "Resolve", "Result", "bounded", "referenced", "run", "size"]
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -52,12 +53,18 @@ class Relation:
         files: Absolute paths of Parquet files; none make an empty table.
         columns: Name and DuckDB type of each column, in order.
         masked: Names of the columns that are null in every row.
+        places: Whether each row has, beside its columns, its file and its number there (`scans.FILE`, `scans.ROW`).
     """
 
     name: str
     files: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
     masked: frozenset[str] = frozenset()
+    places: bool = False
+
+
+Resolve = Callable[[frozenset[str]], Iterable[Relation]]
+"""Gives the tables of these names, lower-case, as far as there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +105,24 @@ def size(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def run(sql: str, relations: Iterable[Relation], limits: Limits | None = None, temporary: Path | None = None) -> Result:
+def run(
+    sql: str,
+    relations: Iterable[Relation] | Resolve,
+    limits: Limits | None = None,
+    temporary: Path | None = None,
+    *,
+    condition: bool = False,
+) -> Result:
     """Starts a query and returns its rows as they come.
 
     Args:
         sql: One SELECT in DuckDB's dialect; `timestamptz` is shown in UTC.
-        relations: The tables that it may read, under their names or `stedi.<name>`.
-        limits: What it may take.
+        relations: The tables that it may read, under their names or `stedi.<name>`; or what gives them once it is
+            known which tables the statement names.
+        limits: What it may take, its judging included.
         temporary: A folder in which a folder of this query's own is made, and removed in the end; the system's
             temporary folder if None.
+        condition: Whether the statement must be one that `statement.condition` has made, and nothing more.
 
     Returns:
         The open result: close it, or use it in a `with`.
@@ -115,15 +131,63 @@ def run(sql: str, relations: Iterable[Relation], limits: Limits | None = None, t
         QueryRefused: The statement is not one that the sandbox runs; nothing was done.
         QueryFailed: It does not bind, or fails before its first row.
     """
-    limits = limits or Limits()
-    given = {relation.name.lower(): relation for relation in relations}
-    used = [given[name] for name in sorted(judged(sql, given))]
-    worker = _Worker(sql, used, limits, temporary)
+    worker = _Worker({"sql": sql, "condition": condition}, limits or Limits(), temporary)
     try:
+        judged = worker.judgement()
+        given = relations(judged.tables) if callable(relations) else relations
+        worker.give([_named(judged.tables, given)[name] for name in sorted(judged.tables)], judged.columns)
         return Result(worker, worker.open())
     except BaseException:
         worker.close()
         raise
+
+
+def _named(names: frozenset[str], given: Iterable[Relation]) -> dict[str, Relation]:
+    """Returns the relations by the names that a statement calls them.
+
+    Raises:
+        QueryRefused: A name is none of theirs.
+    """
+    found = {folded(relation.name): relation for relation in given}
+    for name in sorted(names - found.keys()):
+        raise QueryRefused(
+            f"A query is one SELECT over the lake's tables; {shown(name)} is none of them, and files are not read. "
+            "`stedi tables` lists them."
+        )
+    return found
+
+
+def referenced(sql: str, limits: Limits | None = None, temporary: Path | None = None) -> frozenset[str]:
+    """Returns the lower-case names of the tables that a statement reads, without those that it defines itself.
+
+    Raises:
+        QueryRefused: The statement is not one that the sandbox runs.
+        QueryFailed: Judging it takes more than it may.
+    """
+    worker = _Worker({"sql": sql}, limits or Limits(), temporary)
+    try:
+        return worker.judgement().tables
+    finally:
+        worker.close()
+
+
+def bounded(call: str, *arguments: object, limits: Limits | None = None) -> Any:
+    """Returns what a function of the package makes of plain values, in a process that is bounded as a query is.
+
+    Args:
+        call: The function, as `stedi.module:name`.
+        arguments: What JSON can carry.
+        limits: What it may take.
+
+    Raises:
+        QueryRefused: It refuses what it is given.
+        QueryFailed: It takes more than it may, or fails.
+    """
+    worker = _Worker({"call": call, "args": arguments}, limits or Limits(), None)
+    try:
+        return worker.answer()
+    finally:
+        worker.close()
 
 
 class Result:
@@ -194,24 +258,21 @@ class _Pipe(io.RawIOBase):
 
 
 class _Worker:
-    """The process of one query, its pipes and its temporary folder."""
+    """The process of one query, its pipes and its temporary folder.
 
-    def __init__(self, sql: str, relations: list[Relation], limits: Limits, temporary: Path | None) -> None:
+    Args:
+        task: What the process is to do: a statement to judge and run, or a function to call.
+        limits: What it may take.
+        temporary: Where its folder is made.
+    """
+
+    def __init__(self, task: Mapping[str, object], limits: Limits, temporary: Path | None) -> None:
         self._limits = limits
         folder = _folder(temporary)
         held = durable.hold(Path(folder))  # maintenance leaves it alone while this process lives
+        own = str(Path(sandbox.__file__).parent.parent)
         job = {
-            "sql": sql,
-            "relations": [
-                {
-                    "name": relation.name.lower(),
-                    "files": relation.files,
-                    "columns": relation.columns,
-                    "masked": sorted(relation.masked),
-                }
-                for relation in relations
-            ],
-            "reach": s3.engine_statements() if any(s3.is_remote(file) for r in relations for file in r.files) else [],
+            **task,
             "memory": size(limits.memory),
             "spill": size(limits.spill),
             "seconds": limits.seconds,
@@ -222,24 +283,66 @@ class _Worker:
         try:
             # The words of the engine's last breath may hold data, so stderr is a file that nobody else reads.
             self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-            self._process = isolation.start([sandbox.__file__], folder, errors=self._errors, alone=True)
+            self._process = isolation.start([sandbox.__file__, own], folder, errors=self._errors, alone=True)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(held)
             raise
         self._end = weakref.finalize(self, _end, self._process, self._errors, folder, held)
+        assert self._process.stdout is not None
+        self._pipe = io.BufferedReader(_Pipe(self._process.stdout.fileno(), limits.seconds), 1 << 20)
+        self._tell(job)
+
+    def _tell(self, what: object) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
-            stdin.write(json.dumps(job).encode())
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(what).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def judgement(self) -> Judgement:
+        """Returns what the process says that the statement reads."""
+        with self._translated():
+            line = self._pipe.readline()
+        if not line.endswith(b"\n"):
+            self._finish()
+            raise QueryFailed("The query was stopped before its first row. Run it again.")
+        said = json.loads(line)
+        columns = said["columns"]
+        return Judgement(frozenset(said["tables"]), None if columns is None else frozenset(columns))
+
+    def answer(self) -> Any:
+        """Returns what the function that the process was to call has returned."""
+        with self._translated():
+            said = self._pipe.read()
+        self._finish()
+        return json.loads(said)
+
+    def give(self, relations: list[Relation], columns: frozenset[str] | None) -> None:
+        """Hands the tables over that the statement reads, and which of their columns."""
+        remote = any(s3.is_remote(file) for relation in relations for file in relation.files)
+        given = [
+            {
+                "name": folded(relation.name),
+                "files": relation.files,
+                "columns": relation.columns,
+                "masked": sorted(relation.masked),
+                # what the engine reads from files itself, it reads by what it needs
+                "wanted": sorted(columns) if relation.masked and columns is not None else None,
+                "places": relation.places,
+            }
+            for relation in relations
+        ]
+        self._tell({"relations": given, "reach": s3.engine_statements() if remote else []})
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
 
     def open(self) -> pa.RecordBatchReader:
-        """Returns the worker's rows once it has said which columns they have."""
+        """Returns the process's rows once it has said which columns they have."""
         import pyarrow as pa
 
-        assert self._process.stdout is not None
-        pipe = io.BufferedReader(_Pipe(self._process.stdout.fileno(), self._limits.seconds), 1 << 20)
         with self._translated():
-            stream = pa.ipc.open_stream(pa.PythonFile(pipe, "r"))
+            stream = pa.ipc.open_stream(pa.PythonFile(self._pipe, "r"))
         return pa.RecordBatchReader.from_batches(stream.schema, self._batches(stream))
 
     def _batches(self, stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -255,8 +358,6 @@ class _Worker:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        import pyarrow as pa
-
         try:
             yield
         except TimeoutError:
@@ -265,7 +366,7 @@ class _Worker:
                 f"The query was stopped: it worked longer than it may ({self._limits.seconds:,g} s). "
                 "Read fewer rows, or raise the limit."
             ) from None
-        except (pa.ArrowException, OSError, ValueError, AttributeError):
+        except _broken():
             self._finish()
             raise QueryFailed("The query was stopped before its last row. Run it again.") from None
 
@@ -286,6 +387,8 @@ class _Worker:
         for line in said.splitlines():
             with contextlib.suppress(ValueError):
                 said_so = json.loads(line)
+                if isinstance(said_so, dict) and "refused" in said_so:
+                    raise QueryRefused(str(said_so["refused"]))
                 if isinstance(said_so, dict) and "failure" in said_so:
                     raise QueryFailed(str(said_so["failure"]))
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
@@ -296,6 +399,13 @@ class _Worker:
 
     def close(self) -> None:
         self._end()
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """Returns what a stream raises that is cut or is none."""
+    import pyarrow as pa
+
+    return (pa.ArrowException, OSError, ValueError, AttributeError)
 
 
 def _folder(temporary: Path | None) -> str:
@@ -312,6 +422,9 @@ def _end(process: subprocess.Popen[bytes], errors: Any, folder: str, held: int) 
     if process.poll() is None:
         process.kill()
     process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
     if process.stdout is not None:
         process.stdout.close()
     errors.close()

@@ -58,7 +58,7 @@ def explain(options: argparse.Namespace) -> int:
     if (options.address is None) == (options.table is None) or (options.table is None) != (options.where is None):
         raise UsageError("explain: expected an address, or --table with --where")
     if options.table is not None:
-        rows, more = opened(options).explain_rows(options.table, options.where)
+        rows, more = opened(options).explain_rows(options.table, options.where, role=options.role)
         if wants_json(options):
             terminal.document(explain.rows_to_json(options.table, rows, more=more))
         else:

@@ -2,13 +2,18 @@
 
 A process of its own, because DuckDB's memory limit does not count what a single value takes (`repeat('x', 4e9)`) and
 its interrupt does not reach into one: only the system's limits and a kill bound every statement. `query` starts this
-file by its path, without the caller's environment, so it imports nothing of the package. What it is given has been
-read and judged by `query`; here the engine itself is closed: no file but the tables', no network, no settings.
+file by its path, without the caller's environment. The job comes in two lines: the statement, which is judged here,
+under the same bounds as it will run, and answered with what it reads; then the files of just these tables.
+
+The engine in which it runs is closed: no settings, no network, no file but those of tables that the caller's role may
+see whole. Files of a table with masked columns are read by a further process (`masking`), which hands over the
+other columns alone: whatever the statement is, what is masked is nowhere within its reach.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -17,129 +22,55 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+if __name__ == "__main__" and len(sys.argv) > 1:
+    sys.path.insert(0, sys.argv[1])  # isolated, it has to be told where the package is
+
+from stedi import masking, scans, statement
+from stedi.errors import QueryRefused
+from stedi.masking import Reader
+
 if TYPE_CHECKING:
     import duckdb
 
-SCHEMA = "stedi"
 ROWS_A_BATCH = 8_192
 HEADROOM = 256 << 20
 """What the interpreter, Arrow and the engine's own uncounted buffers may take beyond the query's memory, in bytes."""
 
 
-class Failure(Exception):
-    """A query that fails, in one line that holds no value of any row."""
-
-
-def literal(text: str) -> str:
-    """Returns `text` as a SQL string."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """Returns `name` as a quoted SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def connect(job: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+def connect(job: dict[str, Any], reader: Reader | None = None) -> duckdb.DuckDBPyConnection:
     """Returns an engine that holds the job's relations and can reach nothing else.
 
     Args:
-        job: `relations` (name, files, columns, and which of them are masked), `reach` (statements after which objects
-            of S3 can be read), `memory` in bytes, `threads` or null,
-            `temporary` (a folder of this query alone) and `spill`, the bytes that may be written there.
+        job: `relations` (name, files, columns, which of them are masked or left out), `reach` (statements after which
+            objects of S3 can be read), `memory` in bytes, `threads` or null, `temporary` (a folder of this query
+            alone) and `spill`, the bytes that may be written there.
+        reader: Who reads the relations with masked columns.
 
     Raises:
         Failure: A file of a relation is missing, is not Parquet or has other columns.
     """
     import duckdb
 
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "allow_community_extensions": False,
-        "allow_persistent_secrets": False,
-        "python_enable_replacements": False,
-        "memory_limit": f"{job['memory']}B",
-        "temp_directory": job["temporary"],
-        "max_temp_directory_size": f"{job['spill']}B",
-    }
-    if job["threads"] is not None:
-        config["threads"] = job["threads"]
-    con = duckdb.connect(":memory:", config=config)
-    for statement in job["reach"]:
-        con.execute(statement)
-    con.execute(
-        f"set parquet_metadata_cache = true; set timezone = 'UTC'; create schema {SCHEMA}; set search_path = '{SCHEMA}'"
-    )
-    files = [path for relation in job["relations"] for path in relation["files"]]
-    for relation in job["relations"]:
+    con = duckdb.connect(":memory:", config=scans.settings(job))
+    plain = [relation for relation in job["relations"] if not scans.hides(relation)]
+    files = [path for relation in plain for path in relation["files"]]
+    for reaching in job["reach"] if files else ():
+        con.execute(reaching)
+    con.execute("set parquet_metadata_cache = true; set timezone = 'UTC'")
+    con.execute(f"create schema {scans.SCHEMA}; set search_path = '{scans.SCHEMA}'")
+    for number, relation in enumerate(job["relations"]):
+        name = f"{scans.SCHEMA}.{scans.identifier(relation['name'])}"
+        source = scans.read(relation)
+        if reader is not None and scans.hides(relation):
+            source = scans.identifier(f"masked {relation['name']}")
+            con.register(f"masked {relation['name']}", reader.relation(relation | {"number": number}))
         try:
-            con.execute(f"create view {SCHEMA}.{identifier(relation['name'])} as {_select(relation)}")
+            con.execute(f"create view {name} as {scans.select(relation, source)}")
         except duckdb.Error as error:
-            raise Failure(_unreadable(error, relation)) from None
-    con.execute(f"set allowed_paths = [{', '.join(map(literal, files))}]")
+            raise scans.Failure(scans.unreadable(error, relation)) from None
+    con.execute(f"set allowed_paths = [{', '.join(map(scans.literal, files))}]")
     con.execute("set enable_external_access = false; set lock_configuration = true")
     return con
-
-
-def _select(relation: dict[str, Any]) -> str:
-    columns = [(identifier(name), kind) for name, kind in relation["columns"]]
-    if not relation["files"]:
-        return f"select {', '.join(f'null::{kind} as {name}' for name, kind in columns)} where false"
-    files = ", ".join(map(literal, relation["files"]))
-    masked = set(map(identifier, relation["masked"]))
-    values = [(name, kind, "null" if name in masked else name) for name, kind in columns]
-    return (
-        f"select {', '.join(f'{value}::{kind} as {name}' for name, kind, value in values)} "
-        f"from read_parquet([{files}], hive_partitioning = false)"
-    )
-
-
-def _unreadable(error: Exception, relation: dict[str, Any]) -> str:
-    text = str(error)
-    named = next((path for path in relation["files"] if path in text), None)
-    where = f"{relation['name']}, file {named}" if named else f"{relation['name']}"
-    return (
-        f"Cannot read {where}: expected a Parquet file with the table's columns, "
-        f"found {_kind(error)}. Run `stedi audit`."
-    )
-
-
-def _kind(error: Exception) -> str:
-    """Returns what went wrong, in words that hold nothing of DuckDB's message."""
-    words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__.removesuffix("Exception")).lower()
-    return f"an error of kind {words}" if words != "error" else "an error"
-
-
-_HINTS = {
-    "OutOfMemoryException": "it needs more memory than it may have ({memory}). Read fewer rows, or raise the limit.",
-    "ConversionException": "a value could not be converted{target}. Use try_cast, or leave such rows out with a where.",
-    "OutOfRangeException": "a number left the range of its type. Cast to a wider type first.",
-    "InterruptException": "it was interrupted.",
-    "PermissionException": "a query has no reach beyond the lake's tables.",
-}
-
-
-def run_time_failure(error: Exception, job: dict[str, Any]) -> str:
-    """Returns one line for an error that came while rows were read.
-
-    DuckDB's own words show the value that it stumbled over, so nothing of them is kept but the name of a type.
-    """
-    text = str(error)
-    found = re.search(
-        r"(?:to|type) ((?:U?INT|FLOAT|DOUBLE|BOOL|DATE|TIME|DECIMAL|INTERVAL|UUID|BIT)[A-Z0-9]*)\b(?!')", text
-    )
-    target = f" to {found[1]}" if found else ""
-    hint = _HINTS.get(type(error).__name__)
-    if isinstance(error, MemoryError) or "llocation failure" in text:
-        hint = _HINTS["OutOfMemoryException"]
-    if hint is not None:
-        return "The query failed: " + hint.format(memory=f"{job['memory'] // 1_000_000:,} MB", target=target)
-    for relation in job["relations"]:
-        for path in relation["files"]:
-            if path in text:
-                return f"The query failed: {relation['name']}: cannot read {path}. Run `stedi audit`."
-    return f"The query failed while it ran, with {_kind(error)}; its words may hold data and are left out."
 
 
 def bind_failure(error: Exception) -> str:
@@ -158,22 +89,23 @@ def execute(job: dict[str, Any], out: BinaryIO) -> None:
     import duckdb
     import pyarrow as pa
 
-    con = connect(job)
+    reader = masking.start(job) if any(scans.hides(relation) for relation in job["relations"]) else None
+    con = connect(job, reader)
     try:
         # Binding reads no rows, so the words of its errors hold none; every later error is replaced by our own.
         try:
             relation = con.sql(job["sql"])
         except duckdb.Error as error:
-            raise Failure(bind_failure(error)) from None
+            raise scans.Failure(bind_failure(error)) from None
         try:
-            reader = relation.to_arrow_reader(ROWS_A_BATCH)
-            with pa.ipc.new_stream(out, reader.schema) as stream:
-                for batch in reader:
+            batches = relation.to_arrow_reader(ROWS_A_BATCH)
+            with pa.ipc.new_stream(out, batches.schema) as stream:
+                for batch in batches:
                     stream.write_batch(batch)
         except (duckdb.Error, pa.ArrowException, MemoryError, OSError, RuntimeError) as error:
             if isinstance(error, BrokenPipeError):
                 return
-            raise Failure(run_time_failure(_cause(error), job)) from None
+            raise scans.Failure(scans.run_time_failure(_cause(error), job)) from None
     finally:
         with contextlib.suppress(duckdb.Error):
             con.close()
@@ -189,11 +121,14 @@ def _cause(error: Exception) -> Exception:
         "Out of Range": "OutOfRange",
         "INTERRUPT": "Interrupt",
     }
-    for start, name in words.items():
-        if not isinstance(error, duckdb.Error) and f"{start} Error:" in str(error)[:200]:
-            kind: type[Exception] = getattr(duckdb, f"{name}Exception")
-            return kind(str(error))
-    return error
+    found = _WRAPPED.match(str(error))
+    if found is None or isinstance(error, duckdb.Error):
+        return error
+    kind: type[Exception] = getattr(duckdb, f"{words[found[1]]}Exception")
+    return kind(str(error))
+
+
+_WRAPPED = re.compile(r"(?:[\w ]{1,40}: )?(Out of Memory|Conversion|Out of Range|INTERRUPT) Error:")
 
 
 def limit(job: dict[str, Any]) -> None:
@@ -218,16 +153,34 @@ def limit(job: dict[str, Any]) -> None:
             resource.setrlimit(which, (bound, bound))
 
 
+def call(job: dict[str, Any]) -> Any:
+    """Returns what a function of the package makes of the job's arguments, within the job's bounds."""
+    module, _, name = job["call"].partition(":")
+    return getattr(importlib.import_module(module), name)(*job["args"])
+
+
+def judge(job: dict[str, Any]) -> dict[str, Any]:
+    """Returns the names of the tables that the job's statement reads, and of their columns, or null for all of them."""
+    judged = (statement.judge_condition if job.get("condition") else statement.judge)(job["sql"])
+    return {"tables": sorted(judged.tables), "columns": None if judged.columns is None else sorted(judged.columns)}
+
+
 def main(source: BinaryIO, out: BinaryIO) -> int:
-    """Runs the job that `source` holds and returns the exit code: 0 all rows are written, 1 the query failed."""
-    job = json.loads(source.read())
+    """Does the job that `source` holds and returns the exit code: 0 all is written, 1 it failed or was refused."""
+    job = json.loads(source.readline())
     sys.path[:] = job["path"]
     try:
         limit(job)
-        execute(job, out)
+        if "call" in job:
+            out.write(json.dumps(call(job)).encode())
+            return 0
+        out.write(json.dumps(judge(job)).encode() + b"\n")
+        if more := source.readline():
+            execute(job | json.loads(more), out)
     except Exception as error:
-        words = str(error) if isinstance(error, Failure) else run_time_failure(error, job)
-        sys.stderr.write(json.dumps({"failure": words}) + "\n")
+        refused = isinstance(error, QueryRefused)
+        words = str(error) if refused or isinstance(error, scans.Failure) else scans.run_time_failure(error, job)
+        sys.stderr.write(json.dumps({"refused" if refused else "failure": words}) + "\n")
         return 1
     return 0
 

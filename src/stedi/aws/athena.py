@@ -1,22 +1,26 @@
 """A query on Athena: the same SQL as everywhere, judged, translated, and bounded by the role's workgroup.
 
 DuckDB's parser judges the statement as it does for the sandbox; SQLGlot writes it in Athena's dialect, and what it has
-written is read again and judged once more: one query over tables that the role may see whole. IAM decides in the end.
+written is read again and judged once more: one query over tables that the role may see whole. Both happen in a process
+of their own, bounded in time and memory. IAM decides in the end.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stedi import query
 from stedi.aws.account import answering, client
 from stedi.aws.cost import PRICES, TERABYTE
 from stedi.config import Role
 from stedi.errors import QueryFailed, QueryRefused
+from stedi.layout import safe
 from stedi.privacy.roles import GRANTS
-from stedi.statement import judged
+from stedi.statement import folded, judge, shown
 from stedi.tables import NAMESPACE, graph
 
 if TYPE_CHECKING:
@@ -35,6 +39,14 @@ _PLAIN = frozenset(
     }
 )
 """Codes of errors that are found before a row is read, so that their messages hold no value of one."""
+
+MAX_SQL = 262_144
+"""The longest statement that Athena takes."""
+
+_HIGHLIGHT = re.compile(r"\x1b\[[0-9;]*m")
+"""With which SQLGlot underlines what it could not read."""
+
+_ANOTHER = "A query is one SELECT over the lake's tables; Athena's dialect makes another of it."
 
 _SAME = frozenset(
     {
@@ -80,7 +92,7 @@ def visible(role: Role) -> frozenset[str]:
     return frozenset(t for t in grant.tables if not grant.masked & set(lineage.classes(t).values()))
 
 
-def translated(sql: str, tables: frozenset[str], snapshots: Mapping[str, int] | None = None) -> str:
+def translated(sql: str, tables: Iterable[str], snapshots: Mapping[str, int] | None = None) -> str:
     """Returns a statement in Athena's dialect.
 
     Args:
@@ -95,41 +107,79 @@ def translated(sql: str, tables: frozenset[str], snapshots: Mapping[str, int] | 
     from sqlglot import exp
     from sqlglot.errors import ErrorLevel, SqlglotError
 
-    judged(sql, tables)
+    if len(sql) > MAX_SQL:
+        raise QueryRefused(f"The statement is too long for Athena: expected at most {MAX_SQL:,} characters.")
+    known = {name.lower() for name in tables}
+    reads = judge(sql).tables
+    for name in sorted(reads - known):
+        raise QueryRefused(f"A query is one SELECT over the lake's tables; {shown(name)} is none that this role sees.")
     try:
         other = next(iter(_other(sqlglot.parse_one(sql, read="duckdb"))), None)
         if other:
             raise QueryRefused(
-                f"{other}: it may mean something else to Athena, so it is not sent; write it with plain joins, groups "
-                "and functions, or run it here with --engine duckdb."
+                f"{safe(other)}: it may mean something else to Athena, so it is not sent; write it with plain joins, "
+                "groups and functions, or run it here with --engine duckdb."
             )
         written = sqlglot.transpile(sql, read="duckdb", write="athena", unsupported_level=ErrorLevel.RAISE)
         trees = sqlglot.parse(written[0], read="athena") if len(written) == 1 else []
+    except RecursionError:
+        raise QueryRefused("The statement is nested too deeply for Athena. Split it with WITH.") from None
     except SqlglotError as error:
-        said = str(error).splitlines()[0][:200]
+        said = safe(_HIGHLIGHT.sub("", str(error).splitlines()[0]))[:200]
         raise QueryRefused(f"The statement has no words in Athena's dialect: {said} Nothing was run.") from error
     tree = trees[0] if len(trees) == 1 else None
     if not isinstance(tree, exp.Query):
-        raise QueryRefused("A query is one SELECT over the lake's tables; Athena's dialect makes another of it.")
-    own = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
-    known = {name.lower() for name in tables}
+        raise QueryRefused(_ANOTHER)
+    found = list(_tables(tree))
+    if any(table.catalog or table.db.lower() not in ("", NAMESPACE) for table in found):
+        raise QueryRefused(_ANOTHER)
+    if {folded(table.name) for table in found} != reads:
+        raise QueryRefused(_ANOTHER)
+    return _at(tree, found, snapshots) if snapshots else written[0]
+
+
+def _tables(tree: exp.Query) -> Iterator[exp.Table]:
+    """Yields each place of a statement that reads a table, and nothing that reads a part of a WITH."""
+    from sqlglot import exp
+
     for table in tree.find_all(exp.Table):
-        name, schema = table.name.lower(), table.db.lower()
-        inside = schema in ("", NAMESPACE) and not table.catalog and (name in known or (name in own and not schema))
-        if not inside:
-            raise QueryRefused("A query is one SELECT over the lake's tables; Athena's dialect makes another of it.")
-    return _at(tree, own, snapshots) if snapshots else written[0]
+        if table.db or table.catalog or folded(table.name) not in _defined_for(table):
+            yield table
 
 
-def _at(tree: exp.Query, own: set[str], snapshots: Mapping[str, int]) -> str:
+def _defined_for(table: exp.Table) -> Iterator[str]:
+    """Yields the names that WITH has defined where a table is read: those of parts before it, and around it."""
+    from sqlglot import exp
+
+    child: exp.Expr = table
+    part: exp.CTE | None = None  # the part of a WITH that the way up has come through
+    union: exp.Expr | None = None  # and the right side of a union in it
+    while (node := child.parent) is not None:
+        if isinstance(node, exp.Union) and child is node.expression:
+            union = node
+        if isinstance(node, exp.CTE):
+            part, recursive = node, union is not None and union is node.this
+        with_ = node.find(exp.With, bfs=True) if isinstance(node, exp.Query) and node.ctes else None
+        if with_ is not None and with_.parent is node:
+            inside = part is not None and part.parent is with_
+            for cte in with_.expressions:
+                itself = inside and cte is part
+                if not itself or (with_.args.get("recursive") and recursive):
+                    yield folded(cte.alias)
+                if itself:
+                    break
+        child = node
+
+
+def _at(tree: exp.Query, found: Sequence[exp.Table], snapshots: Mapping[str, int]) -> str:
     """Returns a statement of Athena's over tables as they were."""
     from sqlglot import exp
 
-    both = own & snapshots.keys()
+    both = {folded(cte.alias) for cte in tree.find_all(exp.CTE)} & snapshots.keys()
     if both:
         raise QueryRefused(f"--at: expected WITH to give names of its own, found {', '.join(sorted(both))}, a table's.")
-    for table in tree.find_all(exp.Table):
-        snapshot = snapshots.get(table.name.lower())
+    for table in found:
+        snapshot = snapshots.get(folded(table.name))
         if snapshot is not None:
             number = exp.Literal.number(snapshot)
             table.set("version", exp.Version(this="VERSION", kind="AS OF", expression=number))
@@ -170,7 +220,7 @@ def run(sql: str, *, role: Role = "officer", workgroup: str, snapshots: Mapping[
         QueryFailed: Athena could not run it to its end.
         CloudFailed: AWS refuses.
     """
-    text = translated(sql, visible(role), snapshots)
+    text = query.bounded("stedi.aws.athena:translated", sql, sorted(visible(role)), dict(snapshots or {}))
     with answering(f"workgroup {workgroup}"):
         name = client("athena").start_query_execution(
             QueryString=text, QueryExecutionContext={"Database": NAMESPACE}, WorkGroup=workgroup

@@ -22,6 +22,7 @@ from stedi.explain.landed import Person, listed
 from stedi.privacy.classes import Lineage
 from stedi.privacy.erased import claimants
 from stedi.privacy.pseudonyms import Key, normalise
+from stedi.scans import FILE, ROW
 from stedi.tables import ZONES
 
 LIMIT = 20
@@ -62,13 +63,21 @@ class ExplainedRow:
     sources: tuple[Source, ...]
 
 
-def chosen(table: str, where: str, run: Callable[[str], list[dict[str, Any]]]) -> tuple[Sequence[Row], bool]:
+Run = Callable[[str], list[dict[str, Any]]]
+"""Runs one SELECT of `statement.condition` as queries are run, and returns its rows."""
+
+
+def chosen(table: str, where: str, seen: Run, whole: Run) -> tuple[Sequence[Row], bool]:
     """Returns the first rows of a table that meet a condition, with all columns, and whether there are more.
+
+    The condition chooses places, files and numbers of rows in them, with the eyes of the one who asks; so it can find
+    out nothing of a column that they may not see. Only what stands in these places is read whole.
 
     Args:
         table: The table.
         where: What stands after WHERE.
-        run: Runs one SELECT as queries are run and returns its rows.
+        seen: Runs a SELECT with the eyes of the one who asks.
+        whole: Runs one with eyes that see every column.
 
     Raises:
         UsageError: There is no such table.
@@ -76,8 +85,13 @@ def chosen(table: str, where: str, run: Callable[[str], list[dict[str, Any]]]) -
     """
     if table not in ZONES:
         raise UsageError(f"--table: expected one of {', '.join(ZONES)}, found another; see `stedi tables`")
-    found = run(statement.condition(table, where, LIMIT + 1))
-    return found[:LIMIT], len(found) > LIMIT
+    places = seen(statement.condition(table, where, f"{FILE}, {ROW}", LIMIT + 1))
+    if not places:
+        return [], False
+    there = " or ".join(f"({FILE} = {literal(place[FILE])} and {ROW} = {place[ROW]})" for place in places[:LIMIT])
+    rows = whole(statement.condition(table, there, "*", LIMIT))
+    found = [{name: value for name, value in row.items() if name not in (FILE, ROW)} for row in rows]
+    return found, len(places) > LIMIT
 
 
 def explain(

@@ -1,0 +1,126 @@
+"""How the closed process of a query reads tables: a relation's files as SQL, and what is said when that fails.
+
+A relation is a dictionary, as it came through a pipe: `name`, `files`, `columns` (name and type of each), `masked`
+(names of columns that the query must not see), `wanted` (lower-case names of columns beside which it reads none, or
+null), and `places` (whether each row has its file and its number there, too).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+SCHEMA = "stedi"
+FILE, ROW = "_stedi_file", "file_row_number"
+"""Columns of a relation with places: the file of a row, and its number there from 0."""
+
+
+class Failure(Exception):
+    """A query that fails, in one line that holds no value of any row."""
+
+
+def literal(text: str) -> str:
+    """Returns `text` as a SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Returns `name` as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def hides(relation: dict[str, Any]) -> bool:
+    """Returns whether a relation's files hold what the query must not see."""
+    return bool(relation["masked"] and relation["files"])
+
+
+def settings(job: dict[str, Any]) -> dict[str, str | bool | int | float | list[str]]:
+    """Returns the settings of an engine that loads nothing and stays within the job's memory."""
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "allow_community_extensions": False,
+        "allow_persistent_secrets": False,
+        "python_enable_replacements": False,
+        "memory_limit": f"{job['memory']}B",
+        "temp_directory": job["temporary"],
+        "max_temp_directory_size": f"{job['spill']}B",
+    }
+    if job["threads"] is not None:
+        config["threads"] = job["threads"]
+    return config
+
+
+def read(relation: dict[str, Any]) -> str:
+    """Returns the table function that reads a relation's files as they are."""
+    places = f", filename = {identifier(FILE)}, file_row_number = true" if relation.get("places") else ""
+    return f"read_parquet([{', '.join(map(literal, relation['files']))}], hive_partitioning = false{places})"
+
+
+def visible(relation: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns name and type of the columns that the files of a relation are read for."""
+    wanted = relation.get("wanted")
+    kept = [(name, kind) for name, kind in relation["columns"] if wanted is None or name.lower() in wanted]
+    return [(name, kind) for name, kind in kept if name not in relation["masked"]]
+
+
+def select(relation: dict[str, Any], source: str) -> str:
+    """Returns the SELECT of a relation's view: what is masked is null in its own type, what is not wanted is absent."""
+    shown = {name for name, _ in visible(relation)}
+    wanted = relation.get("wanted")
+    columns = [
+        f"{identifier(name) if name in shown and relation['files'] else 'null'}::{kind} as {identifier(name)}"
+        for name, kind in relation["columns"]
+        if name in shown or wanted is None or name.lower() in wanted
+    ]
+    if relation.get("places"):
+        places = (FILE, ROW) if relation["files"] else (f"null::varchar as {FILE}", f"null::bigint as {ROW}")
+        columns += places
+    listed = ", ".join(columns or ["null as nothing"])
+    return f"select {listed} from {source}" if relation["files"] else f"select {listed} where false"
+
+
+def unreadable(error: Exception, relation: dict[str, Any]) -> str:
+    """Returns one line for a relation whose files are not what they should be."""
+    text = str(error)
+    named = next((path for path in relation["files"] if path in text), None)
+    where = f"{relation['name']}, file {named}" if named else f"{relation['name']}"
+    return (
+        f"Cannot read {where}: expected a Parquet file with the table's columns, "
+        f"found {kind_of(error)}. Run `stedi audit`."
+    )
+
+
+def kind_of(error: Exception) -> str:
+    """Returns what went wrong, in words that hold nothing of DuckDB's message."""
+    words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__.removesuffix("Exception")).lower()
+    return f"an error of kind {words}" if words != "error" else "an error"
+
+
+_NO_MEMORY = ("Allocation failure", "Out of Memory Error", "malloc of size", "realloc of size", "std::bad_alloc")
+_HINTS = {
+    "OutOfMemoryException": "it needs more memory than it may have ({memory}). Read fewer rows, or raise the limit.",
+    "ConversionException": "a value could not be converted. Use try_cast, or leave such rows out with a where.",
+    "OutOfRangeException": "a number left the range of its type. Cast to a wider type first.",
+    "InterruptException": "it was interrupted.",
+    "PermissionException": "a query has no reach beyond the lake's tables.",
+}
+
+
+def run_time_failure(error: Exception, job: dict[str, Any]) -> str:
+    """Returns one line for an error that came while rows were read.
+
+    DuckDB's own words show the value that it stumbled over, in quotes that the value itself may end: nothing of them
+    is looked for but the files that the job names.
+    """
+    text = str(error)
+    hint = _HINTS.get(type(error).__name__)
+    if isinstance(error, MemoryError) or (hint is None and text.startswith(_NO_MEMORY)):
+        hint = _HINTS["OutOfMemoryException"]
+    if hint is not None:
+        return "The query failed: " + hint.format(memory=f"{job['memory'] // 1_000_000:,} MB")
+    for relation in job.get("relations", ()):
+        for path in relation["files"]:
+            if path in text:
+                return f"The query failed: {relation['name']}: cannot read {path}. Run `stedi audit`."
+    return f"The query failed while it ran, with {kind_of(error)}; its words may hold data and are left out."
