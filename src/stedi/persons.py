@@ -234,6 +234,7 @@ class Persons(Opened):
             self.key(),
             wanted,
             delivered=places,
+            recover=True,
             progress=progress,
             workers=self._workers(engine),
         )
