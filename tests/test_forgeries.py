@@ -25,7 +25,7 @@ from stedi.erasure import evidence, forgetting, pending
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
 from stedi.lake import Lake
-from stedi.privacy import receipts, state, tombstones
+from stedi.privacy import pseudonyms, receipts, state, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import PENDING, Tombstones
@@ -46,6 +46,22 @@ def guarded() -> Iterator[Lake]:
         lake, _ = Stage(folder).made()
         erase(lake, ANA)
         yield lake
+
+
+@pytest.fixture(scope="module")
+def old() -> Iterator[Stage]:
+    """The same, as a lake whose key is used as it was used before there were subkeys."""
+    real = pseudonyms.from_environment
+
+    def found(*arguments: Any, **options: Any) -> Key | None:
+        key = real(*arguments, **options)
+        return key and key.of_version(1)
+
+    with quick.folder() as folder, quick.quickened():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pseudonyms, "from_environment", found)
+            made = Stage(folder)
+        yield made
 
 
 def run(lake: Lake, *words: str) -> int:
@@ -363,8 +379,8 @@ def aged(lake: Lake) -> None:
         path.write_text(json.dumps({n: v for n, v in plain.items() if n not in ("recovered", "evidence")}))
 
 
-def test_a_lake_of_before_keeps_who_was_erased_out_and_its_receipts(stage: Stage) -> None:
-    lake, folder = stage.made()
+def test_a_lake_of_before_keeps_who_was_erased_out_and_its_receipts(old: Stage) -> None:
+    lake, folder = old.made()
     first = erase(lake, ANA)
     aged(lake)
     assert lake.verify_receipt(first["id"])[1]
@@ -376,8 +392,8 @@ def test_a_lake_of_before_keeps_who_was_erased_out_and_its_receipts(stage: Stage
     assert len(tombstones.read(lake.root, lake.key()).people) == 2
 
 
-def test_older_tombstones_of_before_are_noticed(stage: Stage) -> None:
-    lake, _ = stage.made()
+def test_older_tombstones_of_before_are_noticed(old: Stage) -> None:
+    lake, _ = old.made()
     erase(lake, ANA)
     aged(lake)
     older = (lake.root / tombstones.NAME).read_bytes()
@@ -392,9 +408,9 @@ def test_older_tombstones_of_before_are_noticed(stage: Stage) -> None:
     ("owner", "name", "place"), [(Catalog, "erase", 1), (Catalog, "erase", 3), (receipts, "keep", 1)]
 )
 def test_an_erasure_of_before_is_finished_and_its_paths_are_not_trusted(
-    stage: Stage, tmp_path: Path, owner: object, name: str, place: int
+    old: Stage, tmp_path: Path, owner: object, name: str, place: int
 ) -> None:
-    lake, folder = stage.made()
+    lake, folder = old.made()
     search = looked_for(lake, ANA)
     with dying(owner, name, place):
         erase(lake, ANA)

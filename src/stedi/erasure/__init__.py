@@ -138,7 +138,7 @@ def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bo
         left, refused = None, error
     if left is not None or not recover:
         return left
-    people = pending.unended(root, known)
+    people = pending.unended(root, key, known)
     if people:
         return Pending(_run(), _now(None), people, recovered=True, evidence=_evidence(catalog))
     if refused is not None:

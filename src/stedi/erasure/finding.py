@@ -107,7 +107,8 @@ class Whereabouts:
         engine.bind("records", [*current.values(), *evidence], table="customers_landing")
         self._addresses()
         self.tombstones = self._devices_known(found.tombstones) if found else self._devices(pending.started)
-        if found is None and pending.recovered and before is not None:
+        self._recovered = found is None and pending.recovered
+        if self._recovered and before is not None:
             self._moments_known(before)
         self._ids()
         self.shared = 0
@@ -144,6 +145,10 @@ class Whereabouts:
                 tainted[name] = tuple(sorted(holding.union(self._evidence)))
             # a flipped bit must not be written anew, under a checksum that says that all is well
             checksums.check(self._catalog.folder(name), holding & current)
+        if self._recovered:
+            for content, accepted, quarantined in self._gone():
+                sums = counts.setdefault(content, [0, 0])
+                sums[:] = [sums[0] + accepted, sums[1] + quarantined]
         [(customers,)] = self.engine.rows(
             "select count(distinct e.person) from customers_landing as c "
             "inner join erased_addresses as e on c.email = e.address"
@@ -251,6 +256,18 @@ class Whereabouts:
         rows = {(n, at) for n, at in readings if tombstones.moment(self._key, n, at) in known.moments}
         rows.update(self.engine.rows("select serialNumber, moment from erased_moments"))
         self.engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
+
+    def _gone(self) -> list[tuple[str, int, int]]:
+        """Returns of each delivered file how many accepted and quarantined records have gone and the ledger counts."""
+        landed = " union all ".join(f"select _file from {name}" for name in _LANDED)
+        return self.engine.rows(
+            "select sha256, (accepted - coalesce(a, 0))::bigint, (quarantined - coalesce(q, 0))::bigint from "
+            "(select sha256, sum(accepted) as accepted, sum(quarantined) as quarantined "
+            "from landed_files group by all) "
+            f"left join (select _file as sha256, count(*) as a from ({landed}) group by all) using (sha256) "
+            "left join (select sha256, count(*) as q from quarantine group by all) using (sha256) "
+            "where accepted <> coalesce(a, 0) or quarantined <> coalesce(q, 0)"
+        )
 
     def _ids(self) -> None:
         ids = {self._key.customer_id(a) for (a,) in self.engine.rows("select address from erased_addresses")}

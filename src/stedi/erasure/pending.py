@@ -122,7 +122,7 @@ def read(root: Path, key: Key) -> Pending | None:
         raise state.refused(PENDING, f"one of another version ({type(error).__name__})", ADVICE) from error
 
 
-def unended(root: Path, known: Tombstones) -> tuple[str, ...]:
+def unended(root: Path, key: Key, known: Tombstones) -> tuple[str, ...]:
     """Returns the marks of whom an erasure has taken that has no receipt: it was cut off.
 
     For where its own file is not to be believed or not there. Erasures follow one another, so it is the last one. One
@@ -131,12 +131,13 @@ def unended(root: Path, known: Tombstones) -> tuple[str, ...]:
 
     Args:
         root: The lake's folder.
+        key: The lake's key.
         known: The lake's tombstones.
     """
     last = max(known.erasures, default=None)
     if last is not None and last not in receipts.names(root):
         return known.erasures[last]
-    if tombstones.is_bound(root):
+    if key.version != 1 or tombstones.is_bound(root):
         return ()
     try:
         plain = state.parsed(state.bytes_of(root / PENDING))

@@ -39,8 +39,11 @@ def holds(receipt: Receipt, key: Key, lake_id: str) -> bool:
 
 
 def held_before(receipt: Receipt, key: Key) -> bool:
-    """Says whether a receipt is what some lake with this key has signed before receipts were bound to a lake."""
-    if "lake" in receipt or not isinstance(receipt.get("people"), list):
+    """Says whether a receipt is what some lake with this key has signed before receipts were bound to a lake.
+
+    A lake whose key is used with subkeys (`key.version` 2) has none of those.
+    """
+    if key.version != 1 or "lake" in receipt or not isinstance(receipt.get("people"), list):
         return False
     message = _plain(_unsigned(receipt))
     return any(_same(receipt, each.digest("receipt", message).hex()) for each in key.every())

@@ -234,7 +234,7 @@ def _read_once(path: Path, key: Key, inode: int, size: int, mtime_ns: int, told:
     """Reads a lake's tombstones once, however often a command asks."""
     raw, root = state.bytes_of(path), path.parent
     lake_id = state.lake_id(root)
-    if not state.is_sealed(raw):
+    if key.version == 1 and not state.is_sealed(raw):
         return _of_before(root, key, lake_id, raw)
     found = from_json(state.opened(raw, NAME, _KIND, lake_id, key, advice=_ADVICE))
     for name in sorted(receipts.names(root) - found.erasures.keys()):
