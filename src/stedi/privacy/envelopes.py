@@ -1,0 +1,342 @@
+"""Envelopes: one JSON value around the records of several people, of which some people's records are cut out.
+
+An interface answers `{"data": [...]}`, a queue wraps what it carries, a table is exported as `{"Items": [...]}`: for
+landing that is one object, and no record. Whoever erases one person must not take the others out with it. So the
+value is walked: what is theirs by its own word goes, what is somebody else's stays, and what says nothing of its owner
+goes if it tells of them and of nobody else. All other bytes stay. JSON within a JSON string is walked, too, and so is
+a value whose end was cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+Member = tuple[str, object]
+"""Name and value of an object's member; a value that is no text and no number stands as None."""
+Verdict = Callable[[Sequence[Member]], bool | None]
+"""Says of an object, by its members, whether it is theirs or somebody else's; None if it does not tell."""
+Tells = Callable[[str], bool]
+"""Says something of a text."""
+
+_TOKEN = re.compile(r'([ \t\r\n]*+)("(?:[^"\\]|\\.)*+"|[{}\[\]:,]|[^ \t\r\n{}\[\]:,"]+)', re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_DEEPEST = 200
+"""Nesting beyond which nothing is told apart."""
+_NESTED = 4
+"""How often JSON within a string is looked into."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What goes of an envelope.
+
+    Attributes:
+        spans: Start and end of each stretch of bytes that goes, from front to back; none overlap.
+        objects: How many objects and values go.
+        clean: Whether what stays tells of them no more.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    objects: int
+    clean: bool
+
+    def of(self, raw: bytes) -> bytes:
+        """Returns what stays of the bytes that were looked at."""
+        kept, at = [], 0
+        for start, end in self.spans:
+            kept.append(raw[at:start])
+            at = end
+        return b"".join([*kept, raw[at:]])
+
+
+def cut(raw: bytes, verdict: Verdict, tells: Tells, strangers: Tells) -> Cut | None:
+    """Returns what of a JSON value goes, so that the records of others in it stay.
+
+    Args:
+        raw: The value, UTF-8; its end may be missing.
+        verdict: Whose an object is.
+        tells: Whether a text tells of them.
+        strangers: Whether a text names anybody else by address.
+
+    Returns:
+        None if it is no JSON, or holds the records of nobody but them: then it goes or stays as a whole.
+    """
+    text = raw.decode("latin-1")
+    root = _parsed(text)
+    if root is None or root.kind not in "{[":
+        return None
+    walk = _Walk(verdict, tells, strangers)
+    if walk.goes(_Text(text), root) or not walk.spans:
+        return None
+    found = Cut(_merged(walk.spans), walk.objects, clean=False)
+    kept = found.of(raw)
+    if _is_json(raw) and not _is_json(kept):
+        return None
+    return replace(found, clean=not tells(kept.decode("utf-8", "replace")))
+
+
+@dataclass(slots=True)
+class _Node:
+    """A value in a text.
+
+    Attributes:
+        kind: `{`, `[`, `"`, or `0` for what is neither.
+        start: Where it starts.
+        end: Where it ends.
+        items: Of an object its members, of an array its elements: name, place of the name or element, value.
+    """
+
+    kind: str
+    start: int
+    end: int
+    items: list[tuple[str, int, _Node]] = field(default_factory=list)
+
+
+class _Text:
+    """A text, one character a byte, and where its bytes stand in the outermost one."""
+
+    def __init__(self, text: str, places: tuple[list[int], list[int], list[bool]] | None = None) -> None:
+        self.text = text
+        self._places = places
+
+    def place(self, at: int) -> int:
+        """Returns the place in the outermost text of a place in this one."""
+        if self._places is None:
+            return at
+        inner, outer, plain = self._places
+        n = bisect_right(inner, at) - 1
+        return outer[n] + (at - inner[n] if plain[n] else 0)
+
+    def of(self, node: _Node) -> str:
+        """Returns a value's text, as characters."""
+        return _characters(self.text[node.start : node.end])
+
+    def inside(self, node: _Node) -> _Text:
+        """Returns what a string says, as a text of its own."""
+        inner, outer, plain, parts = list[int](), list[int](), list[bool](), list[str]()
+        size, at = 0, node.start + 1
+        end = node.end - 1 if self.text[node.end - 1] == '"' and node.end - node.start > 1 else node.end
+
+        def add(part: str, place: int, *, as_is: bool) -> None:
+            nonlocal size
+            inner.append(size)
+            outer.append(self.place(place))
+            plain.append(as_is and self._places is None)
+            parts.append(part)
+            size += len(part)
+
+        for match in _ESCAPE.finditer(self.text, at, end):
+            self._add_plain(add, at, match.start())
+            said = chr(int(match[1], 16)) if match[1] else _PLAIN.get(match[2], match[2])
+            add(
+                said.encode("utf-8", "surrogatepass").decode("latin-1") if match[1] else said,
+                match.start(),
+                as_is=False,
+            )
+            at = match.end()
+        self._add_plain(add, at, end)
+        inner.append(size)
+        outer.append(self.place(end))
+        plain.append(False)
+        return _Text("".join(parts), (inner, outer, plain))
+
+    def _add_plain(self, add: Callable[..., None], start: int, end: int) -> None:
+        if self._places is None:
+            if start < end:
+                add(self.text[start:end], start, as_is=True)
+            return
+        for at in range(start, end):  # each may stand anywhere further out
+            add(self.text[at], at, as_is=False)
+
+
+class _Walk:
+    """One walk over a value; `spans` are those of the outermost text."""
+
+    def __init__(self, verdict: Verdict, tells: Tells, strangers: Tells) -> None:
+        self._verdict, self._tells, self._strangers = verdict, tells, strangers
+        self.spans: list[tuple[int, int]] = []
+        self.objects = 0
+
+    def goes(self, text: _Text, node: _Node, level: int = 0) -> bool:
+        """Says whether a value goes as a whole; of one that does not, notes what goes."""
+        said = text.of(node)
+        if not self._tells(said):
+            return False
+        if node.kind == "{":
+            whose = self._verdict(_members(text, node))
+            return self._object_goes(text, node, level, said) if whose is None else whose
+        if node.kind == "[":
+            self._cut(text, node, level)
+            return False
+        inner = _json_in(text, node, level)
+        return inner is None or self.goes(*inner, level + 1)
+
+    def _object_goes(self, text: _Text, node: _Node, level: int, said: str) -> bool:
+        """Says so of an object that does not tell whose it is."""
+        others, records = self._others(text, node, level)
+        others = others or self._strangers(said)
+        if not (others or records):
+            return True
+        before = len(self.spans), self.objects
+        self._cut(text, node, level)
+        if not others and any(self._tells(text.of(value)) for _, _, value in node.items if value.kind in '"0'):
+            # one person's record, with lists in it
+            del self.spans[before[0] :]
+            self.objects = before[1]
+            return True
+        return False
+
+    def _others(self, text: _Text, node: _Node, level: int) -> tuple[bool, bool]:
+        """Says whether there is an object of somebody else in a value, and whether there is an array of objects."""
+        others = records = False
+        pending = [(text, node, level)]
+        while pending:
+            where, value, depth = pending.pop()
+            inner = _json_in(where, value, depth)
+            if inner is not None:
+                pending.append((*inner, depth + 1))
+            elif value.kind == "{" and value is not node and self._verdict(_members(where, value)) is False:
+                others = True
+            elif value.kind == "[":
+                records = records or any(e.kind in "{[" or _json_in(where, e, depth) for _, _, e in value.items)
+            pending += [(where, each, depth) for _, _, each in value.items]
+        return others, records
+
+    def _cut(self, text: _Text, node: _Node, level: int) -> None:
+        """Notes which items of an object or an array go."""
+        gone = []
+        for name, _, value in node.items:
+            # a scalar beside records is the envelope's own word, and is left to whoever looks at what is left
+            own = node.kind == "{" and value.kind not in "{[" and _json_in(text, value, level) is None
+            named = node.kind == "{" and not own and self._tells(json.dumps(name, ensure_ascii=False))
+            gone.append(not own and (named or self.goes(text, value, level)))
+        self.objects += sum(gone)
+        kept = False
+        for n, (_, start, value) in enumerate(node.items):
+            if not gone[n]:
+                kept = True
+            elif kept:
+                self._note(text, node.items[n - 1][2].end, value.end)
+            else:
+                following = node.items[n + 1][1] if n + 1 < len(node.items) else value.end
+                self._note(text, start, following)
+
+    def _note(self, text: _Text, start: int, end: int) -> None:
+        self.spans.append((text.place(start), text.place(end)))
+
+
+def _parsed(text: str) -> _Node | None:
+    """Returns the value of a text as far as it goes, or None for what is no JSON."""
+    root: _Node | None = None
+    open_: list[_Node] = []
+    name: tuple[str, int] | None = None
+    expected = "value"
+    at = 0
+
+    def take(node: _Node) -> None:
+        nonlocal root, expected, name
+        if not open_:
+            root = node
+        elif open_[-1].kind == "{":
+            assert name is not None
+            open_[-1].items.append((*name, node))
+            name = None
+        else:
+            open_[-1].items.append(("", node.start, node))
+        expected = "more"
+
+    while match := _TOKEN.match(text, at):
+        token, start = match[2], match.start(2)
+        at = match.end()
+        if root is not None and not open_:
+            return None
+        if token in "{[" and expected in ("value", "value or end"):
+            node = _Node(token, start, len(text))
+            take(node)
+            open_.append(node)
+            expected = "name or end" if token == "{" else "value or end"
+            if len(open_) > _DEEPEST:
+                return None
+        elif token in "}]":
+            ends = {"{": ("name or end", "more"), "[": ("value or end", "more")}
+            if not open_ or (open_[-1].kind == "{") != (token == "}") or expected not in ends[open_[-1].kind]:
+                return None
+            open_.pop().end = at
+            expected = "more"
+        elif token == "," and expected == "more" and open_:
+            expected = "name" if open_[-1].kind == "{" else "value"
+        elif token == ":" and expected == "colon":
+            expected = "value"
+        elif token[0] == '"' and expected in ("name", "name or end"):
+            name, expected = (_said(token), start), "colon"
+        elif token not in ",:" and expected in ("value", "value or end"):
+            take(_Node('"' if token[0] == '"' else "0", start, at))
+        else:
+            return None
+    rest = text[at:].lstrip(" \t\r\n")
+    if rest:
+        # the end was cut off within a string
+        if rest[0] != '"' or not open_:
+            return None
+        if expected in ("value", "value or end"):
+            take(_Node('"', len(text) - len(rest), len(text)))
+    return root
+
+
+def _json_in(text: _Text, node: _Node, level: int) -> tuple[_Text, _Node] | None:
+    """Returns the object or array that a string holds as JSON, if it does."""
+    if node.kind != '"' or level >= _NESTED or node.end - node.start < 4:
+        return None
+    if not text.text[node.start + 1 : node.end].lstrip(" \\nrt\t").startswith(("{", "[", "u007", "u005")):
+        return None
+    inner = text.inside(node)
+    root = _parsed(inner.text)
+    return None if root is None or root.kind not in "{[" else (inner, root)
+
+
+def _members(text: _Text, node: _Node) -> list[Member]:
+    return [(name, _value(text, value)) for name, _, value in node.items]
+
+
+def _value(text: _Text, node: _Node) -> object:
+    if node.kind == '"':
+        return _said(text.text[node.start : node.end])
+    if node.kind == "0":
+        digits = text.text[node.start : node.end]
+        return int(digits) if digits.lstrip("-").isdecimal() and len(digits) < 20 else None
+    return None
+
+
+def _said(token: str) -> str:
+    try:
+        found = json.loads(_characters(token), strict=False)
+    except ValueError:
+        return _characters(token)
+    return found if isinstance(found, str) else ""
+
+
+def _characters(text: str) -> str:
+    return text.encode("latin-1").decode("utf-8", "replace")
+
+
+def _merged(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return tuple(merged)
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
