@@ -54,12 +54,13 @@ class Cut:
         return b"".join([*kept, raw[at:]])
 
 
-def cut(raw: bytes, verdict: Verdict, tells: Tells, strangers: Tells) -> Cut | None:
+def cut(raw: bytes, verdict: Verdict, may: Tells, tells: Tells, strangers: Tells) -> Cut | None:
     """Returns what of a JSON value goes, so that the records of others in it stay.
 
     Args:
         raw: The value, UTF-8; its end may be missing.
         verdict: Whose an object is.
+        may: Whether a text may hold something of theirs, and is looked into.
         tells: Whether a text tells of them.
         strangers: Whether a text names anybody else by address.
 
@@ -70,12 +71,12 @@ def cut(raw: bytes, verdict: Verdict, tells: Tells, strangers: Tells) -> Cut | N
     root = _parsed(text)
     if root is None or root.kind not in "{[":
         return None
-    walk = _Walk(verdict, tells, strangers)
+    walk = _Walk(verdict, may, tells, strangers)
     if walk.goes(_Text(text), root) or not walk.spans:
         return None
     found = Cut(_merged(walk.spans), walk.objects, clean=False)
     kept = found.of(raw)
-    if _is_json(raw) and not _is_json(kept):
+    if is_json(raw) and not is_json(kept):
         return None
     return replace(found, clean=not tells(kept.decode("utf-8", "replace")))
 
@@ -157,15 +158,15 @@ class _Text:
 class _Walk:
     """One walk over a value; `spans` are those of the outermost text."""
 
-    def __init__(self, verdict: Verdict, tells: Tells, strangers: Tells) -> None:
-        self._verdict, self._tells, self._strangers = verdict, tells, strangers
+    def __init__(self, verdict: Verdict, may: Tells, tells: Tells, strangers: Tells) -> None:
+        self._verdict, self._may, self._tells, self._strangers = verdict, may, tells, strangers
         self.spans: list[tuple[int, int]] = []
         self.objects = 0
 
     def goes(self, text: _Text, node: _Node, level: int = 0) -> bool:
         """Says whether a value goes as a whole; of one that does not, notes what goes."""
         said = text.of(node)
-        if not self._tells(said):
+        if not self._may(said):
             return False
         if node.kind == "{":
             whose = self._verdict(_members(text, node))
@@ -174,41 +175,48 @@ class _Walk:
             self._cut(text, node, level)
             return False
         inner = _json_in(text, node, level)
-        return inner is None or self.goes(*inner, level + 1)
+        return self._tells(said) if inner is None else self.goes(*inner, level + 1)
 
     def _object_goes(self, text: _Text, node: _Node, level: int, said: str) -> bool:
         """Says so of an object that does not tell whose it is."""
-        others, records = self._others(text, node, level)
+        theirs, others, records = self._inside(text, node, level)
         others = others or self._strangers(said)
         if not (others or records):
-            return True
+            return theirs or self._tells(said)
         before = len(self.spans), self.objects
-        self._cut(text, node, level)
+        if self._cut(text, node, level):
+            return self._taken_back(before)
         if not others and any(self._tells(text.of(value)) for _, _, value in node.items if value.kind in '"0'):
-            # one person's record, with lists in it
-            del self.spans[before[0] :]
-            self.objects = before[1]
-            return True
+            return self._taken_back(before)  # one person's record, with lists in it
         return False
 
-    def _others(self, text: _Text, node: _Node, level: int) -> tuple[bool, bool]:
-        """Says whether there is an object of somebody else in a value, and whether there is an array of objects."""
-        others = records = False
+    def _taken_back(self, before: tuple[int, int]) -> bool:
+        """Forgets what was noted of a value, since all of it goes."""
+        del self.spans[before[0] :]
+        self.objects = before[1]
+        return True
+
+    def _inside(self, text: _Text, node: _Node, level: int) -> tuple[bool, bool, bool]:
+        """Says what is in an object: one of theirs, one of somebody else's, an array with an object of either."""
+        theirs = others = records = False
         pending = [(text, node, level)]
         while pending:
             where, value, depth = pending.pop()
             inner = _json_in(where, value, depth)
             if inner is not None:
                 pending.append((*inner, depth + 1))
-            elif value.kind == "{" and value is not node and self._verdict(_members(where, value)) is False:
-                others = True
+            elif value.kind == "{" and value is not node:
+                whose = self._verdict(_members(where, value))
+                theirs, others = theirs or whose is True, others or whose is False
             elif value.kind == "[":
-                records = records or any(e.kind in "{[" or _json_in(where, e, depth) for _, _, e in value.items)
+                records = records or any(
+                    (e.kind in "{[" or _json_in(where, e, depth)) and self._may(where.of(e)) for _, _, e in value.items
+                )
             pending += [(where, each, depth) for _, _, each in value.items]
-        return others, records
+        return theirs, others, records
 
-    def _cut(self, text: _Text, node: _Node, level: int) -> None:
-        """Notes which items of an object or an array go."""
+    def _cut(self, text: _Text, node: _Node, level: int) -> bool:
+        """Notes which items of an object or an array go, and says whether all of them do."""
         gone = []
         for name, _, value in node.items:
             # a scalar beside records is the envelope's own word, and is left to whoever looks at what is left
@@ -225,6 +233,7 @@ class _Walk:
             else:
                 following = node.items[n + 1][1] if n + 1 < len(node.items) else value.end
                 self._note(text, start, following)
+        return not kept
 
     def _note(self, text: _Text, start: int, end: int) -> None:
         self.spans.append((text.place(start), text.place(end)))
@@ -334,7 +343,8 @@ def _merged(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(merged)
 
 
-def _is_json(raw: bytes) -> bool:
+def is_json(raw: bytes) -> bool:
+    """Says whether bytes are one JSON value."""
     try:
         json.loads(raw)
     except (ValueError, RecursionError):
