@@ -10,10 +10,11 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
 MOST = 64 << 20
 """Bytes that one packed thing is unpacked to, at most."""
@@ -34,6 +35,7 @@ LEVELS = 4
 """How many layers of packing are unpacked."""
 _SKIPPABLE = bytes(range(0x50, 0x60))
 _MEMBERS = 10_000
+_WIDE = (re.compile("(?:[\t\n\r -\xff]\0){4,}"), re.compile("(?:\0[\t\n\r -\xff]){4,}"))
 
 
 def texts(raw: bytes, *, most: int = MOST) -> list[str]:
@@ -59,6 +61,9 @@ def plain(raw: bytes) -> Iterator[str]:
     yield raw.decode("utf-8", "replace")
     if b"\0" in raw:
         yield raw.replace(b"\0", b"").decode("utf-8", "replace")
+        # Latin letters in UTF-16, set apart from what is no text before and behind them
+        latin = raw.decode("latin-1")
+        yield "\n".join(run.replace("\0", "") for wide in _WIDE for run in wide.findall(latin))
         for encoding in ("utf-16-le", "utf-16-be"):
             for start in (0, 1):
                 text = raw[start:].decode(encoding, "replace")
@@ -88,7 +93,7 @@ def opener(head: bytes) -> Callable[[BinaryIO], BinaryIO] | None:
 def packing(head: bytes) -> Callable[[bytes, int], Iterator[bytes]] | None:
     """Returns what unpacks bytes that begin like this; none if they are not packed."""
     if found := opener(head):
-        return lambda raw, most: _stream(found(io.BytesIO(raw)), most)
+        return lambda raw, most: start(found(io.BytesIO(raw)), most)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _unzip
     if len(head) > 1 and head[0] & 0x0F == 8 and head[0] >> 4 < 8 and int.from_bytes(head[:2], "big") % 31 == 0:
@@ -96,13 +101,33 @@ def packing(head: bytes) -> Callable[[bytes, int], Iterator[bytes]] | None:
     return None
 
 
-def _stream(stream: IO[bytes], most: int) -> Iterator[bytes]:
+def pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yields what a stream gives, some bytes at a time; what comes before damage is given before that is raised."""
+    read = getattr(stream, "read1", stream.read)
+    held = b""
+    try:
+        while piece := read(1 << 16):
+            held += piece
+            if len(held) >= size:
+                yield held
+                held = b""
+    except Exception:
+        if held:
+            yield held
+        raise
+    if held:
+        yield held
+
+
+def start(stream: BinaryIO, most: int) -> Iterator[bytes]:
     """Yields what a stream gives until it is damaged or too much."""
     held, size = [], 0
     try:
-        while size < most and (piece := stream.read(min(1 << 20, most - size))):
+        for piece in pieces(stream, 1 << 20):
             held.append(piece)
             size += len(piece)
+            if size >= most:
+                break
     except Exception:  # damaged: what came before it counts
         pass
     if held:
@@ -130,6 +155,6 @@ def _unzip(raw: bytes, most: int) -> Iterator[bytes]:
             yield member.filename.encode("utf-8", "replace") + b"\n" + member.comment
             try:
                 with archive.open(member) as stream:
-                    yield from _stream(stream, most)
+                    yield from start(cast(BinaryIO, stream), most)
             except Exception:
                 continue

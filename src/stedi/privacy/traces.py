@@ -430,18 +430,31 @@ def _contents(path: Path, kind: str) -> Iterator[str]:
 
 
 def _unpacked_streams(base: BinaryIO) -> Iterator[str]:
-    """Yields what is packed in a file, layer by layer, as text."""
+    """Yields what is packed in a file, layer by layer, as text; raises what a damaged one raises, at the end."""
     chain: list[Callable[[BinaryIO], BinaryIO]] = []
+    damage: Exception | None = None
     while len(chain) < decoding.LEVELS:
-        opener = decoding.opener(_layer(base, chain).read(6))
+        opener = decoding.opener(_head(base, chain))
         if opener is None:
             break
         chain.append(opener)
-        yield from _pieces(_layer(base, chain))
+        try:
+            yield from _pieces(_layer(base, chain))
+        except Exception as error:
+            damage = error
     if chain:
-        content = _layer(base, chain).read(decoding.MOST)
+        content = next(decoding.start(_layer(base, chain), decoding.MOST), b"")
         for layer in list(decoding.layers(content))[1:]:
             yield from decoding.plain(layer)
+    if damage is not None:
+        raise damage
+
+
+def _head(base: BinaryIO, chain: Iterable[Callable[[BinaryIO], BinaryIO]]) -> bytes:
+    try:
+        return next(decoding.pieces(_layer(base, chain), 6), b"")[:6]
+    except Exception:
+        return b""
 
 
 def _layer(base: BinaryIO, chain: Iterable[Callable[[BinaryIO], BinaryIO]]) -> BinaryIO:
@@ -455,7 +468,7 @@ def _layer(base: BinaryIO, chain: Iterable[Callable[[BinaryIO], BinaryIO]]) -> B
 def _pieces(stream: BinaryIO) -> Iterator[str]:
     """Yields a stream as text, in pieces that overlap by more than anything that is looked for is long."""
     kept, size = b"", 0
-    while piece := stream.read(_PIECE):
+    for piece in decoding.pieces(stream, _PIECE):
         size += len(piece)
         if size > _MOST_UNPACKED:
             raise _Undecoded
