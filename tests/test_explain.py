@@ -404,3 +404,12 @@ def test_explaining_changes_nothing(lake: Lake) -> None:
     before = tree(lake.root)
     asked(lake, ANA)
     assert tree(lake.root) == before
+
+
+def test_no_value_of_a_row_steers_the_terminal_or_begins_a_line() -> None:
+    odd = "\x1b[31m\x9b2J\u202e\u200b\n  why    forged"
+    row = explain.ExplainedRow({"serialNumber": odd}, ("c",), "it is so", (explain.Source("t", odd, 1),))
+    text = explain.render_rows([row], more=False)
+    assert text.count("\n") == 4
+    assert not set(text) & set("\x1b\x9b\u202e\u200b")
+    assert json.loads(json.dumps(explain.rows_to_json("t", [row], more=False)))["rows"][0]["row"]["serialNumber"] == odd

@@ -343,6 +343,57 @@ def test_the_form_follows_the_files_name() -> None:
     assert output.format_of("rows.txt") == output.format_of(None) == "table"
 
 
+class Terminal(io.BytesIO):
+    def isatty(self) -> bool:
+        return True
+
+
+ODD = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA1), 0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x2028, 0x202F))))
+ODD += "".join(map(chr, (*range(0x2060, 0x2070), 0x3164, 0xFEFF, 0xFE0F, 0xFFF9, 0xE000, 0xE0041)))
+"""Characters of ASCII's and C1's control, direction, zero width, and what no font draws."""
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+@pytest.mark.parametrize("column", ["plain", "list", "struct", "name"])
+def test_no_character_of_the_data_reaches_a_terminal_that_it_could_steer(form: str, column: str) -> None:
+    for c in ODD:
+        value = f"a{c}b"
+        shaped = {"plain": value, "list": [value], "struct": {"x": value}, "name": "x"}[column]
+        table = pa.table({value if column == "name" else "x": [shaped]})
+        output.write(table.to_reader(), form, to := Terminal())
+        text = to.getvalue().decode().replace("\r\n", "\n")
+        assert not set(text) & set(ODD) - {"\n"}, (hex(ord(c)), text)
+        assert text.count("\n") == {"table": 4, "csv": 2, "json": 3}[form]
+        if form == "json":
+            assert list(json.loads(text)[0].values()) == [shaped] or column == "name"
+
+
+def test_csv_for_a_file_or_a_pipe_is_exact() -> None:
+    table = pa.table({"x": [ODD]})
+    output.write(table.to_reader(), "csv", to := io.BytesIO())
+    [_, [found]] = csv.reader(io.StringIO(to.getvalue().decode().removesuffix("\r\n"), newline=""))
+    assert found == ODD
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
+def test_csv_safe_for_spreadsheets_begins_formulas_with_an_apostrophe(start: str) -> None:
+    texts = [f"{start}1+1", f"a{start}", "", None]
+    table = pa.table({f"{start}h": texts, "n": [-1, 2, 3, 4], "l": [[start], [], [], []]})
+    output.write(table.to_reader(), "csv", to := io.BytesIO(), spreadsheet=True)
+    [head, *rows] = csv.reader(io.StringIO(to.getvalue().decode(), newline=""))
+    assert head == [f"'{start}h", "n", "l"]
+    assert [row[0] for row in rows] == [f"'{start}1+1", f"a{start}", "", ""]
+    assert [row[1] for row in rows] == ["-1", "2", "3", "4"]
+    output.write(table.to_reader(), "csv", exact := io.BytesIO())
+    assert exact.getvalue().decode().startswith(start) or exact.getvalue().decode().startswith(f'"{start}')
+
+
+@pytest.mark.parametrize("form", ["table", "json", "parquet"])
+def test_only_csv_can_be_made_safe_for_spreadsheets(form: str) -> None:
+    with pytest.raises(UsageError, match="expected --format csv"):
+        output.write(pa.table({"x": [1]}).to_reader(), form, io.BytesIO(), spreadsheet=True)
+
+
 def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(UsageError, match="table, csv, json, parquet"):
         written("xml", reader(a=[1]))

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,35 @@ def test_a_letter_that_the_locale_lacks_is_no_failure(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"made ")
     assert b"\\u03a9\n" in done.stdout
+
+
+EVERY = [
+    chr(code) for code in (*range(0x3000), *range(0xD800, 0xD810), *range(0xE000, 0xE010), *range(0xFE00, 0x10000))
+]
+
+
+@pytest.mark.parametrize("way", ["line", "say", "table", "document", "escaped"])
+def test_no_character_that_steers_a_terminal_or_hides_leaves_by_any_way(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", out := io.StringIO())
+    monkeypatch.setattr("sys.stderr", err := io.StringIO())
+    text = "".join(EVERY)
+    match way:
+        case "line":
+            terminal.line(text)
+        case "say":
+            terminal.say(text)
+        case "table":
+            for start in range(0, len(text), 50):
+                terminal.table((text[start : start + 9],), [(text[start : start + 50],)])
+        case "document":
+            terminal.document({text: [text]})
+            assert json.loads(out.getvalue()) == {text: [text]}
+        case "escaped":
+            out.write(terminal.escaped(text.encode("utf-8", "surrogatepass")))
+    shown = out.getvalue() + err.getvalue()
+    steering = {c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")}
+    assert steering <= {"\n", "\t"}
+    assert not set(shown) & set("\u034f\u115f\u1160\u2800\ufe0f\uffa0")
+    assert "é" in shown

@@ -171,6 +171,11 @@ def parser() -> argparse.ArgumentParser:
         choices=("scientist", "engineer", "officer"),
         help="show what this role sees, the rest masked (default: query.role of the lake, which is officer)",
     )
+    sub.add_argument(
+        "--safe-for-spreadsheets",
+        action="store_true",
+        help="csv: begin with an apostrophe what a spreadsheet would take for a formula",
+    )
     sub.add_argument("--engine", choices=("duckdb", "athena"), default="duckdb", help="default: duckdb")
     sub.add_argument("--workgroup", metavar="NAME", help="Athena's workgroup (default: stedi-ROLE)")
 

@@ -123,7 +123,8 @@ def query(options: argparse.Namespace) -> int:
         terminal.line("}")
         return 0
     form = options.format or ("json" if wants_json(options) else output.format_of(options.output))
-    output.write(result.reader(), form, options.output or sys.stdout.buffer)
+    to = options.output or sys.stdout.buffer
+    output.write(result.reader(), form, to, spreadsheet=options.safe_for_spreadsheets)
     return 0
 
 

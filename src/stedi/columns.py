@@ -14,7 +14,7 @@ from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
 from stedi.errors import QueryFailed
-from stedi.layout import safe
+from stedi.layout import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -128,7 +128,7 @@ def _plain(column: pa.Array, name: str) -> pa.Array:
     import pyarrow as pa
 
     if isinstance(column.type, pa.BaseExtensionType):
-        raise QueryFailed(f"Column {safe(name)} has the type {column.type}, which has no text. Cast it.")
+        raise QueryFailed(f"Column {printable(name)} has the type {column.type}, which has no text. Cast it.")
     if pa.types.is_dictionary(column.type):
         return column.dictionary_decode()
     return column
@@ -183,7 +183,7 @@ def _values(column: pa.Array, name: str) -> list[Any]:
         found: list[Any] = column.to_pylist(maps_as_pydicts=None)
     except (OverflowError, ValueError, pa.ArrowException):
         raise QueryFailed(
-            f"Column {safe(name)} holds, inside other values, one that has no text: a date beyond the year 9999?"
+            f"Column {printable(name)} holds, inside other values, one that has no text: a date beyond the year 9999?"
             " Cast it to text."
         ) from None
     return found

@@ -281,7 +281,8 @@ def query(options: argparse.Namespace) -> int:
     sql = sys.stdin.read() if options.sql == "-" else options.sql
     form = options.format or ("json" if wants_json(options) else output.format_of(options.output))
     with opened(options).query(sql, at=options.at, role=options.role) as result:
-        output.write(result.reader(), form, options.output or sys.stdout.buffer)
+        to = options.output or sys.stdout.buffer
+        output.write(result.reader(), form, to, spreadsheet=options.safe_for_spreadsheets)
     return 0
 
 

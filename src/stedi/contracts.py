@@ -107,7 +107,7 @@ class Contract:
         return next((field for field in self.fields if field.name.lower() == folded), None)
 
 
-_IGNORED = frozenset(
+IGNORED = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\uffa0"
     + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000))))
 )
@@ -124,7 +124,7 @@ def has_unseen(text: str) -> bool:
     text = text.strip()
     if text.isascii() and text.isprintable():
         return False
-    return any(unicodedata.category(c) in _UNSEEN or (c.isspace() and c != " ") or c in _IGNORED for c in text)
+    return any(unicodedata.category(c) in _UNSEEN or (c.isspace() and c != " ") or c in IGNORED for c in text)
 
 
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")

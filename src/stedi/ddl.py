@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from stedi.config import Role
 from stedi.contracts import Contract, Kind
 from stedi.errors import UsageError
-from stedi.layout import safe
+from stedi.layout import printable
 from stedi.privacy.roles import GRANTS
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, NAMESPACE, SPARK_TYPES, ZONES, Column, graph
@@ -150,11 +150,11 @@ def ddl(dialect: str, location: str, inbox: str | None = None, tables: Iterable[
         UsageError: A dialect, a location or a table that cannot be.
     """
     if dialect not in ("athena", "spark"):
-        raise UsageError(f"DDL: expected the dialect athena or spark, found {safe(dialect[:40])}.")
+        raise UsageError(f"DDL: expected the dialect athena or spark, found {printable(dialect[:40])}.")
     wanted = None if tables is None else frozenset(tables)
     unknown = sorted((wanted or frozenset()) - COLUMNS.keys())
     if unknown:
-        raise UsageError(f"DDL: no table {safe(unknown[0][:80])}. `stedi tables` lists them.")
+        raise UsageError(f"DDL: no table {printable(unknown[0][:80])}. `stedi tables` lists them.")
     writer = _Writer(dialect)
     parts = [_comment(_PREFACE[dialect])]
     parts.append(writer.database(NAMESPACE))
@@ -182,7 +182,7 @@ def views(dialect: str, role: Role) -> str:
     from stedi.privacy.classes import Lineage
 
     if dialect not in ("athena", "spark"):
-        raise UsageError(f"DDL: expected the dialect athena or spark, found {safe(dialect[:40])}.")
+        raise UsageError(f"DDL: expected the dialect athena or spark, found {printable(dialect[:40])}.")
     writer, grant, lineage = _Writer(dialect), GRANTS[role], Lineage(graph())
     database = f"{NAMESPACE}_{role}"
     parts = [_comment(_VIEWS), writer.database(database)]
@@ -204,6 +204,6 @@ def _place(uri: str, dialect: str, what: str) -> str:
         raise UsageError(f"DDL: the {what}: expected a URI in printable characters.")
     if dialect == "athena" and not (uri.startswith("s3://") and len(uri) > len("s3://")):
         raise UsageError(
-            f"DDL: the {what}: Athena reads S3 alone: expected s3://BUCKET/PREFIX, found {safe(uri[:80])}."
+            f"DDL: the {what}: Athena reads S3 alone: expected s3://BUCKET/PREFIX, found {printable(uri[:80])}."
         )
     return uri.rstrip("/")

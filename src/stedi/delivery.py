@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
+from stedi import layout
 from stedi.errors import UnreadableFile, UsageError
 from stedi.records import ACCELEROMETER, CONTRACTS, CUSTOMER, STEP_TRAINER
 
@@ -169,7 +170,7 @@ def fingerprint(number: int) -> Fingerprint:
 def printable(name: str) -> str:
     """Returns a file's name as text that any terminal and any table takes: odd bytes and controls escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return layout.printable(text)
 
 
 @dataclass(slots=True)

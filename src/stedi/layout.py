@@ -6,8 +6,11 @@ Widths are those of a terminal: wide characters take two columns, combining mark
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterable, Sequence
+
+from stedi.contracts import IGNORED
 
 MAX_CELL = 100
 """The widest cell of a table, in columns of the terminal; what is longer ends in an ellipsis."""
@@ -26,14 +29,33 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
         any(_is_number(row[i]) for row in listed) and all(row[i] is None or _is_number(row[i]) for row in listed)
         for i in range(len(headers))
     ]
-    return lay_out(headers, [[safe(_listed(cell)) for cell in row] for row in listed], numeric)
+    return lay_out(headers, [[printable(_listed(cell)) for cell in row] for row in listed], numeric)
 
 
-def safe(text: str) -> str:
-    """Returns `text` with everything that is not printable escaped, so that no value steers a terminal."""
-    if text.isprintable():
+def printable(text: str, keep: str = "") -> str:
+    """Returns a text that no terminal acts upon and in which nothing is hidden: all text for people goes through here.
+
+    Escaped is what is not printable: control characters of ASCII and of C1, those of format (direction, zero width),
+    white space but the space, lone surrogates, private and unassigned ones; and what no font draws.
+
+    Args:
+        text: Any text.
+        keep: Characters that stay as they are, as the ends of lines in a text of several.
+    """
+    if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+    return "".join(c if _drawn(c) or c in keep else _escaped(c) for c in text)
+
+
+def json_text(text: str) -> str:
+    """Returns a JSON document that means the same, with what `printable` escapes as JSON's own escapes."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if _drawn(c) or c == "\n" else json.dumps(c)[1:-1] if c != "\x7f" else "\\u007f" for c in text)
+
+
+def _drawn(c: str) -> bool:
+    return c.isprintable() and c not in IGNORED
 
 
 def _escaped(c: str) -> str:
@@ -90,7 +112,7 @@ def lay_out(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequ
         rows: The cells; one wider than `MAX_CELL` is cut.
         numeric: For each column, whether its cells stand to the right.
     """
-    cells = [[_cut(safe(header)) for header in headers], *([_cut(cell) for cell in row] for row in rows)]
+    cells = [[_cut(printable(header)) for header in headers], *([_cut(cell) for cell in row] for row in rows)]
     widths = [max(_width(row[i]) for row in cells) for i in range(len(headers))]
     cells.insert(1, ["-" * width for width in widths])
     lines = []

@@ -69,6 +69,7 @@ def write(
     *,
     limit: int | None = SHOWN_ROWS,
     mode: int = 0o600,
+    spreadsheet: bool = False,
 ) -> Written:
     """Writes every row of `reader`, in order.
 
@@ -82,6 +83,7 @@ def write(
         to: An open binary stream, or the path of a file, which is replaced in one step when all rows are written.
         limit: The most rows that a table shows; None for all. The other forms always hold every row.
         mode: The permissions of a file that is made.
+        spreadsheet: Whether, in CSV, a text that a spreadsheet would take for a formula begins with an apostrophe.
 
     Returns:
         The number of rows written, and whether a table left some out.
@@ -95,20 +97,24 @@ def write(
         form = Format(form)
     except ValueError:
         raise UsageError(f"Format: expected one of {', '.join(Format)}, found another word.") from None
+    if spreadsheet and form is not Format.CSV:
+        raise UsageError(f"--safe-for-spreadsheets: expected --format csv, found {form}; nothing was written")
     if isinstance(to, Path | str):
         with _replacing(Path(to), mode) as out:
-            return _write(reader, form, out, limit)
+            return _write(reader, form, out, limit, spreadsheet=spreadsheet)
     if form is Format.PARQUET and to.isatty():
         raise UsageError("Parquet is not for a terminal. Name a file with --output, or choose table, csv or json.")
-    return _write(reader, form, to, limit)
+    return _write(reader, form, to, limit, spreadsheet=spreadsheet)
 
 
-def _write(reader: pa.RecordBatchReader, form: Format, out: BinaryIO, limit: int | None) -> Written:
+def _write(
+    reader: pa.RecordBatchReader, form: Format, out: BinaryIO, limit: int | None, *, spreadsheet: bool
+) -> Written:
     match form:
         case Format.TABLE:
             return _table(reader, out, limit)
         case Format.CSV:
-            return _csv(reader, out)
+            return _csv(reader, out, _Fields(spreadsheet, out.isatty()))
         case Format.JSON:
             return _json(reader, out)
         case Format.PARQUET:
@@ -147,20 +153,51 @@ def _table(reader: pa.RecordBatchReader, out: BinaryIO, limit: int | None) -> Wr
 
 
 def _shown(text: str | None) -> str:
-    return "null" if text is None else layout.safe(text[: 4 * layout.MAX_CELL])
+    return "null" if text is None else layout.printable(text[: 4 * layout.MAX_CELL])
 
 
-def _csv(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """What becomes of texts before they are fields of CSV.
+
+    Attributes:
+        spreadsheet: What a spreadsheet would take for a formula begins with an apostrophe.
+        shown: What a terminal would obey is escaped, as in a table; elsewhere CSV is data and exact.
+    """
+
+    spreadsheet: bool
+    shown: bool
+
+    def of(self, texts: pa.Array, kind: pa.DataType) -> pa.Array:
+        """Returns a column's texts as they are to be written; numbers and times stay numbers and times."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        types = pa.types
+        if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_temporal(kind):
+            return texts
+        if self.spreadsheet:
+            texts = pc.replace_substring_regex(texts, _FORMULA, r"'\1")
+        if self.shown:
+            texts = pa.array([None if t is None else layout.printable(t) for t in texts.to_pylist()], texts.type)
+        return texts
+
+
+_FORMULA = "^([=+\\-@\t\r\n＝＋－＠])"
+"""How a cell begins that spreadsheets compute, or make something else of; wide forms are taken for narrow ones."""
+
+
+def _csv(reader: pa.RecordBatchReader, out: BinaryIO, fields: _Fields) -> Written:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    header = pa.array(reader.schema.names, pa.large_string())
+    header = fields.of(pa.array(reader.schema.names, pa.large_string()), pa.large_string())
     out.write(",".join(_csv_fields(header).to_pylist()).encode() + b"\r\n")
     rows = 0
     for batch in _slices(reader):
         parts: list[pa.Array | str] = []
         for column, name in zip(batch.columns, batch.schema.names, strict=True):
-            parts += [pc.fill_null(_csv_fields(as_text(column, name)), ""), ","]
+            parts += [pc.fill_null(_csv_fields(fields.of(as_text(column, name), column.type)), ""), ","]
         parts[-1] = "\r\n"
         out.write(data(join(parts)))
         rows += batch.num_rows
@@ -189,7 +226,7 @@ def _json(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
             parts += [f"{opening}{encode_basestring_ascii(name)}:", as_json(column, name)]
         text = data(join([*parts, "}"]))
         # Every object comes with the comma before it; the very first has none.
-        out.write(b"\n" + text[2:] if rows == 0 else text)
+        out.write((b"\n" + text[2:] if rows == 0 else text).replace(b"\x7f", rb"\u007f"))
         rows += batch.num_rows
     out.write(b"\n]\n" if rows else b"]\n")
     return Written(rows)
@@ -244,4 +281,6 @@ def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
         with durable.replacing(path, mode) as out:
             yield out
     except OSError as error:
-        raise StediError(f"Cannot write {layout.safe(str(path))}: {error.strerror or type(error).__name__}.") from error
+        raise StediError(
+            f"Cannot write {layout.printable(str(path))}: {error.strerror or type(error).__name__}."
+        ) from error

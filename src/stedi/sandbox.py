@@ -27,6 +27,7 @@ if __name__ == "__main__" and len(sys.argv) > 1:
 
 from stedi import masking, scans, statement
 from stedi.errors import QueryRefused
+from stedi.layout import printable
 from stedi.masking import Reader
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def connect(job: dict[str, Any], reader: Reader | None = None) -> duckdb.DuckDBP
 def bind_failure(error: Exception) -> str:
     """Returns one line for an error found before any row was read, in DuckDB's own words."""
     words = re.split(r"\n\s*LINE \d+:|\n\s*Candidate functions:", str(error))[0]
-    words = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in words)).strip()
+    words = printable(re.sub(r"\s+", " ", words)).strip()
     return "The query cannot run: " + (words if len(words) <= 400 else words[:399] + "…")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stedi.errors import QueryRefused
-from stedi.layout import safe
+from stedi.layout import printable
 from stedi.vocabulary import FUNCTIONS, TABLE_FUNCTIONS
 
 SCHEMA = "stedi"
@@ -97,7 +97,7 @@ def condition(table: str, where: str, columns: str, limit: int) -> str:
 
 def shown(text: str) -> str:
     """Returns the caller's own words, short and safe to print."""
-    text = safe(text[:1000])
+    text = printable(text[:1000])
     return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"
 
 
@@ -155,7 +155,7 @@ def _judged(tree: dict[str, Any], system: frozenset[str]) -> Judgement:
 
 
 def _one_line(words: str) -> str:
-    return safe(re.sub(r"\s+", " ", words))[:300]
+    return printable(re.sub(r"\s+", " ", words))[:300]
 
 
 def _is_unicode(text: str) -> bool:

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stedi import layout
+
 _CLEAR = "\r\x1b[K"
 _ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=,;:()\[\]/]+""")
 
 
 def line(text: str) -> None:
     """Writes a result."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(layout.printable(text, keep="\n\t") + "\n")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -28,8 +30,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def document(content: object) -> None:
-    """Writes one JSON document, one that is valid whatever stdout can encode."""
-    text = json.dumps(content, ensure_ascii=False)
+    """Writes one JSON document: valid whatever stdout can encode, and escaped where a terminal would obey."""
+    text = layout.json_text(json.dumps(content, ensure_ascii=False))
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -39,7 +41,7 @@ def document(content: object) -> None:
 
 def say(text: str) -> None:
     """Writes a message beside the results, in the place of a bar that is still there."""
-    sys.stderr.write((_CLEAR if sys.stderr.isatty() else "") + text + "\n")
+    sys.stderr.write((_CLEAR if sys.stderr.isatty() else "") + layout.printable(text, keep="\n\t") + "\n")
 
 
 def unnamed(text: str) -> str:
@@ -50,7 +52,7 @@ def unnamed(text: str) -> str:
 def escaped(raw: bytes) -> str:
     """Returns bytes as text that no terminal acts upon."""
     text = raw.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode("ascii") for c in text)
+    return layout.printable(text)
 
 
 def conceal(words: Iterable[str]) -> None:
@@ -84,7 +86,7 @@ class Progress:
         """Shows what is being done and, if it is known, the share of it that is done, 0 to 1."""
         if self._terminal:
             filled = "" if share is None else f" [{'#' * int(30 * share):30}] {share:4.0%}"
-            sys.stderr.write(f"{_CLEAR}{what}{filled}")
+            sys.stderr.write(f"{_CLEAR}{layout.printable(what)}{filled}")
             sys.stderr.flush()
         elif what != self._shown:
             say(what)

@@ -18,7 +18,7 @@ from stedi.aws.account import answering, client
 from stedi.aws.cost import PRICES, TERABYTE
 from stedi.config import Role
 from stedi.errors import QueryFailed, QueryRefused
-from stedi.layout import safe
+from stedi.layout import printable
 from stedi.privacy.roles import GRANTS
 from stedi.statement import folded, judge, shown
 from stedi.tables import NAMESPACE, graph
@@ -117,15 +117,15 @@ def translated(sql: str, tables: Iterable[str], snapshots: Mapping[str, int] | N
         other = next(iter(_other(sqlglot.parse_one(sql, read="duckdb"))), None)
         if other:
             raise QueryRefused(
-                f"{safe(other)}: it may mean something else to Athena, so it is not sent; write it with plain joins, "
-                "groups and functions, or run it here with --engine duckdb."
+                f"{printable(other)}: it may mean something else to Athena, so it is not sent; write it with plain "
+                "joins, groups and functions, or run it here with --engine duckdb."
             )
         written = sqlglot.transpile(sql, read="duckdb", write="athena", unsupported_level=ErrorLevel.RAISE)
         trees = sqlglot.parse(written[0], read="athena") if len(written) == 1 else []
     except RecursionError:
         raise QueryRefused("The statement is nested too deeply for Athena. Split it with WITH.") from None
     except SqlglotError as error:
-        said = safe(_HIGHLIGHT.sub("", str(error).splitlines()[0]))[:200]
+        said = printable(_HIGHLIGHT.sub("", str(error).splitlines()[0]))[:200]
         raise QueryRefused(f"The statement has no words in Athena's dialect: {said} Nothing was run.") from error
     tree = trees[0] if len(trees) == 1 else None
     if not isinstance(tree, exp.Query):

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from stedi import output
 from stedi.explain.customer import Explanation
 from stedi.explain.rows import LIMIT, ExplainedRow
+from stedi.layout import printable
 
 
 def to_json(found: Explanation) -> dict[str, object]:
@@ -82,11 +83,15 @@ def render_rows(found: Sequence[ExplainedRow], *, more: bool) -> str:
     """Returns explained rows as lines of text."""
     lines = []
     for row in found:
-        lines.append("  ".join(f"{name}={_plain(value)}" for name, value in row.row.items() if value is not None))
+        shown = (f"{name}={_plain(value)}" for name, value in row.row.items() if value is not None)
+        lines.append(printable("  ".join(shown)))  # no end of a line in it, either
         if row.customers:
             lines.append(f"  whose  {', '.join(row.customers)}")
-        lines.append(f"  why    {row.why}")
-        lines += [f"  from   {s.table}: {s.file}, {s.records:,} record{'s' * (s.records != 1)}" for s in row.sources]
+        lines.append(f"  why    {printable(row.why)}")
+        lines += [
+            f"  from   {s.table}: {printable(s.file)}, {s.records:,} record{'s' * (s.records != 1)}"
+            for s in row.sources
+        ]
     lines.append(f"the first {LIMIT} rows; there are more" if more else f"{len(found)} row{'s' * (len(found) != 1)}")
     return "\n".join(lines)
 
