@@ -154,6 +154,7 @@ class TestACopy:
         with pytest.raises(CopiedLake):
             Lake.open(tmp_path / "copy")
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a death closes nothing
     def test_whose_adoption_is_cut_off_anywhere_is_adopted_by_the_next(self, lake: Path, tmp_path: Path) -> None:
         before, copy, number, ended = state(lake), tmp_path / "copy", 0, False
         while not ended:
