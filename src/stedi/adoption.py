@@ -195,6 +195,7 @@ def _replace(root: Path, made: Mapping[str, Path]) -> None:
         pointers = Pointers(beside, 30)
         pointers.create()
         pointers.enter({table: snapshots.uri(path) for table, path in made.items()})
+        beside.chmod(durable.readable(root))
         durable.sync(beside)
         os.replace(beside, root / "catalog.db")
     finally:
@@ -248,9 +249,8 @@ class _Table:
         known = checksums.recorded(self._folder)
         described = json.loads(checksums.read(self._metadata))
         # never added to in place: a hard link would be the other lake's file
-        durable.write(
-            self._folder / checksums.NAME, "".join(f"{sha256}  {name}\n" for name, sha256 in known.items()).encode()
-        )
+        lines = "".join(f"{sha256}  {name}\n" for name, sha256 in known.items())
+        durable.write(self._folder / checksums.NAME, lines.encode(), durable.readable(self._folder))
         described["location"] = snapshots.uri(self._folder)
         for snapshot in described.get("snapshots", ()):
             snapshot["manifest-list"] = self._list(snapshot["manifest-list"])

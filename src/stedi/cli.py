@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from stedi import cloud, commands, erasures, rights, terminal, upkeep
+from stedi import cloud, commands, erasures, places, rights, terminal, upkeep
 from stedi.errors import StediError
 
 _INTERRUPTED = 130
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, _interrupt)
+        for name in ("output", "target", "rejects"):
+            places.refuse_into_lake(getattr(options, name, None))
         code: int = options.run(options)
         sys.stdout.flush()
         return code

@@ -108,6 +108,7 @@ def query(options: argparse.Namespace) -> int:
     from stedi import output
     from stedi.aws import athena
 
+    terminal.conceal(word for word in (options.sql,) if word != "-")
     sql = sys.stdin.read() if options.sql == "-" else options.sql
     role: Role = options.role or "officer"
     snapshots = commands.opened(options).snapshots(sql, options.at) if options.at else {}

@@ -278,6 +278,7 @@ def query(options: argparse.Namespace) -> int:
     """Runs one SELECT."""
     from stedi import output
 
+    terminal.conceal(word for word in (options.sql,) if word != "-")
     sql = sys.stdin.read() if options.sql == "-" else options.sql
     form = options.format or ("json" if wants_json(options) else output.format_of(options.output))
     with opened(options).query(sql, at=options.at, role=options.role) as result:

@@ -161,7 +161,7 @@ def write(config: Config, path: Path) -> None:
         tables.setdefault(table, []).append(f"{name} = {_toml(getattr(config, attribute))}")
     text = f"# A STEDI lake. See docs/operations.md for each setting.\nformat = {FORMAT}\n"
     text += "".join(f"\n[{table}]\n" + "\n".join(lines) + "\n" for table, lines in tables.items())
-    durable.write(path, text.encode())
+    durable.write(path, text.encode(), durable.readable(path.parent))
 
 
 def changed(config: Config, **values: object) -> Config:

@@ -59,13 +59,66 @@ def content(path: Path, most: int) -> bytes:
         return stream.read(most)
 
 
-def folder(path: Path, mode: int = 0o777) -> None:
-    """Makes a folder, and those above it that are missing, so that the disk knows them by name."""
+def folder(path: Path, mode: int | None = None) -> None:
+    """Makes a folder, and those above it that are missing, so that the disk knows them by name.
+
+    Args:
+        path: The folder.
+        mode: Who may enter those that are made, whatever the process's mask says; by default the owner, and the group
+            where it may enter the folder above.
+    """
     if s3.is_remote(path) or path.is_dir():
         return
     folder(path.parent, mode)
-    path.mkdir(mode, exist_ok=True)  # another command may have just made it
+    try:
+        path.mkdir(0o700)
+    except FileExistsError:  # another command has just made it
+        return
+    above = path.parent.stat().st_mode
+    path.chmod((mode if mode is not None else 0o700 | above & 0o050) | above & stat.S_ISGID)
     sync(path.parent)
+
+
+def private(path: Path) -> None:
+    """Makes a folder, and those above it that are missing, for its owner alone; nobody needs it after a power cut."""
+    if path.is_dir():
+        return
+    private(path.parent)
+    path.mkdir(0o700, exist_ok=True)
+
+
+def readable(folder: Path) -> int:
+    """Returns the mode of a file in a folder of a lake: its owner reads it, and the group that may read the folder."""
+    return 0o600 if s3.is_remote(folder) else 0o600 | folder.stat().st_mode & 0o040
+
+
+def settle(paths: Iterable[Path]) -> None:
+    """Gives files and folders that another program has made under its own mask the mode that a lake's have."""
+    for path in paths:
+        if not s3.is_remote(path):
+            mode = readable(path.parent)
+            # whoever may read a folder may enter it
+            path.chmod(mode | mode >> 2 & 0o110 if path.is_dir() else mode)
+
+
+def share(root: Path) -> None:
+    """Lets the group of a lake's owner read what is in it, once; does nothing for whoever is not the owner.
+
+    What commands put down on their way stays the owner's alone, and so do the locks.
+    """
+    found = root.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o050 == 0o050:
+        return
+    for where, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if Path(where, name) != root / "tmp"]
+        for name in (*folders, *names):
+            path = Path(where, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                path.chmod(stat.S_IMODE(mode) | 0o050)
+            elif stat.S_ISREG(mode) and path.suffix != ".lock":
+                path.chmod(stat.S_IMODE(mode) | 0o040)
+    root.chmod(stat.S_IMODE(found.st_mode) | 0o050)  # the last: until then nobody sees the half of it
 
 
 @contextmanager
@@ -83,6 +136,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as stream:
+            os.fchmod(stream.fileno(), mode)  # whatever the process's mask says
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -94,9 +148,9 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
-def write(path: Path, content: bytes) -> None:
-    """Writes a file, readable by its owner alone, that takes its name when it is whole and on disk."""
-    with replacing(path) as stream:
+def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Writes a file, by default readable by its owner alone, that takes its name when it is whole and on disk."""
+    with replacing(path, mode) as stream:
         stream.write(content)
 
 
@@ -168,13 +222,18 @@ def real(path: str | Path) -> str:
 def scratch(root: Path) -> Path:
     """Returns where the commands on a lake put what they need on their way: its folder `tmp`.
 
-    A lake in a bucket has a folder of this machine's instead, its owner's alone, the same for every command.
+    A lake in a bucket, or one that this user may only read, has a folder of this machine's instead, the user's alone,
+    the same for every command.
 
     Raises:
         LakeError: Somebody else has made that folder.
     """
     if not s3.is_remote(root):
-        return root / "tmp"
+        here = root / "tmp"
+        with suppress(OSError):
+            here.mkdir(mode=0o700)
+        if os.access(here, os.W_OK | os.X_OK):
+            return here
     import tempfile
 
     name = f"stedi-{os.getuid()}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}"
@@ -187,6 +246,34 @@ def scratch(root: Path) -> Path:
             f"{path}: expected a folder that its owner alone may enter, found another; remove it, or set TMPDIR"
         )
     return path
+
+
+@contextmanager
+def workspace(root: Path) -> Iterator[Path]:
+    """Gives a folder for what does not fit into memory, gone after the block; what killed commands left goes first."""
+    import tempfile
+
+    home = scratch(root)
+    above = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(above, fcntl.LOCK_EX)  # until it is held nobody may take it for one that was left
+        sweep(home)
+        path = Path(tempfile.mkdtemp(prefix="work-", dir=home))
+        held = hold(path)
+    finally:
+        os.close(above)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(held)
+
+
+def sweep(home: Path) -> None:
+    """Removes the folders in a scratch folder in which a command of this user worked that is no longer alive."""
+    for entry in home.glob("work-*"):
+        if entry.is_dir() and not entry.is_symlink() and not is_held(entry):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 @contextmanager

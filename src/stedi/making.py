@@ -37,7 +37,7 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
     if root.exists() and not (root.is_dir() and all(_half_made(entry.name) for entry in root.iterdir())):
         what = "a lake" if (root / "lake.toml").exists() else "something else"
         raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
-    durable.folder(root)
+    durable.folder(root, 0o700)
     root.chmod(0o700)
     with durable.lock(root / "init.lock", wait=True):
         if (root / "lake.toml").exists():

@@ -6,7 +6,6 @@ What was cut off and must not stay so is finished before anything else is writte
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -63,9 +62,8 @@ class Opened:
             with suppress(DamagedCatalog):  # whoever reads it says so, and `repair` sets it right
                 root = places.spelled(root, snapshots.listed(root / "catalog.db"))
         adoption.refuse_unfinished(root)
-        if config.shared:
-            root.chmod(0o750)
-            os.umask(0o027)  # what is written from here on, its owner's group may read
+        if config.shared and not s3.is_remote(root):
+            durable.share(root)
         decided = handover.pending(root)
         if decided is not None:  # the lake is the new key's, whatever its settings still say
             file = os.environ.get("STEDI_KEY_FILE") or decided.key_file
@@ -168,9 +166,9 @@ class Opened:
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
-        """Gives a folder for what does not fit into memory: the lake may be read-only, so it is the system's."""
-        with tempfile.TemporaryDirectory(prefix="stedi-") as folder:
-            yield Path(folder)
+        """Gives a folder for what does not fit into memory, this user's alone."""
+        with durable.workspace(self.root) as folder:
+            yield folder
 
     def _finish(self, progress: Progress) -> None:
         """Finishes what was cut off and must not be: a change of key, an erasure; one that is alive is waited for."""

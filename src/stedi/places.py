@@ -115,6 +115,26 @@ def home_of(root: Path, table: str, location: str) -> str:
     return home
 
 
+def refuse_into_lake(path: str | os.PathLike[str] | None) -> None:
+    """Refuses to write a caller's file into the folder of a lake, by whatever path: what lies there is the lake's own.
+
+    Args:
+        path: The file or folder that is to be written, None where the caller named none.
+
+    Raises:
+        UsageError: It lies in a lake's folder; nothing was written.
+    """
+    if path is None or s3.is_remote(path):
+        return
+    real = Path(os.path.realpath(os.path.expanduser(path)))
+    for part in (real, *real.parents):
+        if (part / "lake.toml").is_file() and (part / "catalog.db").is_file():
+            raise UsageError(
+                f"{path}: expected a place outside of any lake, found one in the lake {part}, whose files are its own; "
+                "nothing was written: name another"
+            )
+
+
 def _same(one: str, other: Path) -> bool:
     try:
         return os.path.samefile(one, other)

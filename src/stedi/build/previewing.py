@@ -6,11 +6,10 @@ estimates from the sizes that the snapshots tell.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from stedi import durable
 from stedi.build.changes import Changes
 from stedi.build.planning import Step
 from stedi.build.session import Session
@@ -86,10 +85,9 @@ def preview(
     changing: list[str] = []
     step = next(step for step in steps if step.table == _WHO)
     if step.action != "none":
-        # the lake may be read-only: what does not fit into memory goes elsewhere, to the owner alone
         with (
-            tempfile.TemporaryDirectory(prefix="stedi-") as folder,
-            DuckDB(memory=config.engine_memory, threads=config.threads, temporary=Path(folder)) as engine,
+            durable.workspace(catalog.root) as folder,
+            DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
         ):
             _compare(Session(engine, catalog, config, key, graph, states, now), step)
             for customer, was, comes in engine.rows(

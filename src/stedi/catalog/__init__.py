@@ -82,7 +82,7 @@ class Catalog:
             self._pointers.enter({name: uri(path) for name, path in made.items()})
         for name, path in made.items():
             checksums.publish(self.folder(name), f"{path.parent.name}/{path.name}")
-        self.path.chmod(0o600)
+        self.path.chmod(durable.readable(self.root))
 
     def folder(self, table: str) -> Path:
         """Returns the folder of a table's files."""
@@ -372,7 +372,7 @@ class Catalog:
                 for path in self.root.glob(f"{self.path.name}*"):
                     path.rename(path.with_name(f"damaged-{path.name}"))
             self._pointers.create()
-            self.path.chmod(0o600)
+            self.path.chmod(durable.readable(self.root))
             behind = []
             for name in ZONES:
                 newest = checksums.published(self.folder(name))

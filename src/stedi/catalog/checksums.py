@@ -131,7 +131,7 @@ def prune(folder: Path, stays: Callable[[str], bool]) -> None:
     lines = [f"{sha256}  {name}\n" for name, sha256 in recorded(folder).items() if stays(name)]
     last = published(folder)
     comment = [f"{_PUBLISHED.decode()}{last}\n"] if last else []
-    durable.write(folder / NAME, "".join(lines + comment).encode())
+    durable.write(folder / NAME, "".join(lines + comment).encode(), durable.readable(folder))
 
 
 def read(path: Path) -> bytes:
@@ -196,8 +196,10 @@ def _read_once(path: Path, inode: int, size: int, mtime_ns: int) -> bytes:
 def _append(folder: Path, lines: bytes, *, sync: bool) -> None:
     path = folder / NAME
     new = not path.exists()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
+        if new:
+            os.fchmod(descriptor, durable.readable(folder))
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             lines = b"\n" + lines  # the last writer's line was torn

@@ -28,7 +28,9 @@ class Output:
             self._stream = io.BytesIO()
             return
         durable.folder(path.parent)
-        self._stream = open(self._partial, "wb")  # noqa: SIM115 - closed by `close`
+        descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        self._stream = open(descriptor, "wb")  # noqa: SIM115 - closed by `close`
+        os.fchmod(descriptor, durable.readable(path.parent))
 
     def write(self, b: bytes) -> int:
         """Adds bytes."""

@@ -61,7 +61,7 @@ class DuckDB:
     def __init__(self, *, memory: str, threads: int, temporary: Path) -> None:
         import duckdb
 
-        temporary.mkdir(parents=True, exist_ok=True)
+        durable.private(temporary)
         self._temporary = temporary
         self._keys_until: float | None = None
         self.connection = duckdb.connect(
@@ -271,11 +271,14 @@ class DuckDB:
             f"compression_level 1, per_thread_output true, row_groups_per_file {file_rows(of) // _GROUP}, "
             f"field_ids {{{ids}}}, return_stats true)"
         ).fetchall()
+        if here.is_dir():
+            durable.settle([here])
         files = []
         for path, rows, size, _, statistics, *_ in written:
             if rows == 0:
                 os.unlink(path)
                 continue
+            durable.settle([Path(path)])
             durable.sync(Path(path))
             files.append(_data_file(path, rows, size, statistics, columns))
         if here != folder:

@@ -185,7 +185,7 @@ class _Batch:
         self._catalog, self._config, self._root, self._progress = catalog, config, root, progress
         self._sieve, self._workers = sieve, workers
         self._folder = durable.scratch(root) / "landing" / self.id
-        self._folder.mkdir(parents=True)
+        durable.private(self._folder)
         self._journalled = False
         self._written: list[Path] = []
 

@@ -128,7 +128,7 @@ class Quarantine:
             journal.finish(self._catalog, self._root / "pending")
             batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
             folder = durable.scratch(self._root) / "landing" / batch
-            folder.mkdir(parents=True)
+            durable.private(folder)
             self._journalled = False
             try:
                 return self._replay(batch, folder)

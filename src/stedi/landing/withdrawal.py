@@ -88,7 +88,7 @@ def withdraw(
         now = int(time.time() * 1000) if now is None else now
         batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
         folder = durable.scratch(root) / "landing" / batch
-        folder.mkdir(parents=True)
+        durable.private(folder)
         journalled = False
         try:
             with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine:

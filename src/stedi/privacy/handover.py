@@ -64,7 +64,7 @@ def write(root: Path, handover: Handover) -> None:
     """Decides a change of key, durably."""
     content = json.dumps(asdict(handover)).encode()
     try:
-        durable.write(root / NAME, _digest(content) + b"\n" + content)
+        durable.write(root / NAME, _digest(content) + b"\n" + content, durable.readable(root))
     except BaseException:
         (root / NAME).unlink(missing_ok=True)  # what is not on disk for certain must not be finished later
         raise

@@ -223,6 +223,7 @@ class SparkEngine:
             self.spark.sql(f"create table {_PINS}.made.{target} ({columns}) using iceberg tblproperties ({settings})")
             frame.select(*names).sortWithinPartitions(*near).writeTo(f"{_PINS}.made.{target}").append()
         files = _synced(pins.written(self._pins / "made" / target, table), folder)
+        durable.settle(Path(file.path) for file in files if not s3.is_remote(file.path))
         return self._told(files) if s3.is_remote(folder) else files
 
     def _told(self, files: tuple[DataFile, ...]) -> tuple[DataFile, ...]:
