@@ -138,6 +138,28 @@ def test_a_fingerprint_is_no_pseudonym_and_no_part_of_the_key() -> None:
     assert key.fingerprint == Key(SECRET).fingerprint
 
 
+def test_a_subkey_is_hkdf_sha_256_of_the_first_key() -> None:
+    """RFC 5869, appendix A.3, has no salt, as here; its key and length are others, so it is worked out beside."""
+    first = Key(SECRET)
+    extracted = hmac.new(bytes(32), SECRET, hashlib.sha256).digest()
+    assert first.derive("stedi/sign/1") == hmac.new(extracted, b"stedi/sign/1\x01", hashlib.sha256).digest()
+    assert Key(bytes(32), (first,)).derive("stedi/sign/1") == first.derive("stedi/sign/1")
+    assert first.derive("stedi/sign/2") != first.derive("stedi/sign/1")
+
+
+@pytest.mark.parametrize("use", ["tombstone", "tombstones", "receipt", "fingerprint of the pseudonym key", "subkey"])
+def test_no_address_has_the_text_of_another_use_of_the_key(use: str) -> None:
+    key, content = Key(SECRET), "person\0ana@x.example"
+    for text in (f"stedi: {use}\0{content}", f"stedi: {use}", f"stedi/{use}/1", f"stedi/{use}/1\x01", content):
+        marks = {key.digest(use, content.encode()).hex()[:32], key.digest(use, b"").hex()[:32]}
+        marks |= {key.derive(f"stedi/{use}/1").hex()[:32], key.fingerprint.ljust(32, "0")}
+        assert key.customer_id(text) not in marks
+        assert not key.customer_id(text).startswith(key.fingerprint)
+    before = key.of_version(1)
+    assert before.customer_id(f"stedi: {use}\0{content}") == before.digest(use, content.encode()).hex()[:32]
+    assert before.customer_id("ana@x.example") == key.customer_id("ana@x.example")
+
+
 def test_a_key_never_shows_its_secret() -> None:
     key = Key(SECRET)
     for text in (repr(key), str(key), f"{key}", f"{key!r}", repr([key]), repr({"k": key})):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, KeyRefused, LakeBusy
 from stedi.lake import Lake
-from stedi.privacy import handover, pseudonyms
+from stedi.privacy import handover, pseudonyms, tombstones
 from stedi.privacy.pseudonyms import Key
 
 NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
@@ -360,3 +361,38 @@ def test_the_command_shows_and_changes_the_key_and_never_prints_it(
     assert f"fingerprint  {new.fingerprint}" in out
     assert not [key for key in (old, new) if key.secret.hex() in out]
     assert (tmp_path / "b.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lake_from_before_subkeys_keeps_its_marks_through_erasures_and_a_change_of_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings say nothing of `key.version`; a new lake's say 2, and a line less is another key."""
+    monkeypatch.delenv("STEDI_PSEUDONYM_KEY", raising=False)
+    lake = Lake.create(tmp_path / "lake", key_file=tmp_path / "a.key")
+    assert settings.read(lake.root / "lake.toml").key_version == 2
+    settings.write(dataclasses.replace(lake.config, key_version=1), lake.root / "lake.toml")
+    changed = Lake.open(lake.root)
+    with pytest.raises(KeyRefused):
+        changed.key()
+    text = (lake.root / "lake.toml").read_text().replace("version = 1\n", "", 1)
+    before = lake.key().of_version(1)
+    (lake.root / "lake.toml").write_text(text.replace(lake.config.key_fingerprint, before.fingerprint))
+    lake = Lake.open(lake.root)
+    assert lake.key() == before
+    people = [customer(f"{who}@x.example", serialNumber=who) for who in ("ana", "bo")]
+    deliver(tmp_path / "in", "customer", people)
+    lake.land(tmp_path / "in")
+    lake.build()
+    [first] = lake.erase("ana@x.example")
+    assert first["people"] == [tombstones.person(before, "ana@x.example")]
+    lake.rotate_key(tmp_path / "b.key")
+    lake = Lake.open(lake.root)
+    assert lake.key().version == settings.read(lake.root / "lake.toml").key_version == 1
+    assert tombstones.person(lake.key(), "ana@x.example") == first["people"][0]
+    [second] = lake.erase("bo@x.example")
+    assert all(lake.verify_receipt(receipt["id"])[1] for receipt in (first, second))
+    deliver(tmp_path / "in", "customer", people, "again.json").write_text(
+        "\n" + "".join(json.dumps(record) + "\n" for record in people)
+    )
+    landing = lake.land(tmp_path / "in")
+    assert (landing.accepted, landing.erased) == (0, 4)
