@@ -132,6 +132,14 @@ def test_every_module_is_in_the_architecture() -> None:
     assert names - {"__init__", "__main__"} <= named
 
 
+def test_every_test_that_the_security_page_names_exists() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", text("docs/security.md"))
+    assert len(named) > 30
+    for file, function in named:
+        source = (ROOT / "tests" / file).read_text("utf-8")
+        assert re.search(rf"^ *def {function}\(", source, re.MULTILINE), f"docs/security.md names {file}::{function}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
