@@ -91,7 +91,7 @@ def land(options: argparse.Namespace) -> int:
     from stedi.lake import Lake
 
     progress = terminal.Progress()
-    landing = Lake.open_or_create(where(options)).land(
+    landing = Lake.open_or_create(where(options), made=_tell).land(
         *options.paths, feed=options.feed, engine=options.engine, progress=progress
     )
     progress.close()
@@ -129,7 +129,7 @@ def build(options: argparse.Namespace) -> int:
     """Builds what has changed, or shows what it would build."""
     from stedi.lake import Lake
 
-    lake = Lake.open_or_create(where(options))
+    lake = Lake.open_or_create(where(options), made=_tell)
     if options.dry_run:
         _show_plan(lake.plan(full=options.full), as_json=wants_json(options))
         return 0
@@ -384,6 +384,11 @@ def ndjson(options: argparse.Namespace) -> int:
     else:
         terminal.line(ndjson.render(summary))
     return 1 if summary.failed else 0
+
+
+def _tell(lake: Lake) -> None:
+    """Says that a lake was made, since nobody has asked for one in so many words."""
+    terminal.say(f"made a new lake, {lake.root}; its key is in {lake.key_place()}: back the key up")
 
 
 def where(options: argparse.Namespace) -> str:

@@ -93,15 +93,23 @@ class Opened:
         return cls.open(path)
 
     @classmethod
-    def open_or_create(cls, path: str | os.PathLike[str]) -> Self:
-        """Opens a lake, or makes one with the defaults where there is none yet."""
-        made = places.named(path) / "lake.toml"
-        if not made.is_file():
+    def open_or_create(cls, path: str | os.PathLike[str], *, made: Callable[[Self], None] = lambda lake: None) -> Self:
+        """Opens a lake, or makes one with the defaults where there is none yet.
+
+        Args:
+            path: The lake's folder.
+            made: Called with the lake if it is new.
+        """
+        settings_file = places.named(path) / "lake.toml"
+        if not settings_file.is_file():
             try:
-                return cls.create(path)
+                lake = cls.create(path)
             except UsageError:
-                if not made.is_file():  # or another command made it meanwhile
+                if not settings_file.is_file():  # or another command made it meanwhile
                     raise
+            else:
+                made(lake)
+                return lake
         return cls.open(path)
 
     @classmethod
