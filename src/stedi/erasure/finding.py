@@ -291,12 +291,13 @@ class Whereabouts:
         devices = "\n".join(self._others_have("serialNumber"))
         spoken = [folded(text) for text in (*free.values(), "\n".join(self._others_have("address")))]
         heard, theirs = "\n".join(spoken), f"\n{folded(devices)}\n"
+        close = tokens.closed(heard)
 
         def others(text: str) -> bool:
             number = tokens.digits(text) if _PHONE.fullmatch(text) else ""
             return (
                 any(stands(heard, spelling) for spelling in tokens.spellings(text))
-                or (bool(number) and tokens.calls(heard, [number]))
+                or (bool(number) and number in close and tokens.dials(heard, number))
                 or f"\n{text}\n" in theirs
             )
 
@@ -314,7 +315,8 @@ class Whereabouts:
         texts = {folded(part).strip() for _, *rest in mine for part in rest if part} - {""}
         self.shared = len(numbers - kept) + len(texts - names)
         phones = frozenset(filter(None, (tokens.digits(name) for name in names if _PHONE.fullmatch(name))))
-        spelled_names = frozenset(s for name in names for s in ({name} if "@" in name else tokens.spellings(name)))
+        told = (name for name in names if not (_PHONE.fullmatch(name) and tokens.digits(name)))
+        spelled_names = frozenset(s for name in told for s in ({name} if "@" in name else tokens.spellings(name)))
         known = Traces(self._key, self._people, spelled_names, frozenset(kept | ids), phones)
         masks = [
             (value, known.masked(value) or tokens.ERASED)

@@ -55,6 +55,7 @@ _LEVELS = 3
 
 _SEPARATORS = str.maketrans("", "", " \t\u00a0().-/")
 _SEPARATOR = r"[ \t\u00a0().\-/]{0,3}"
+_MANY_DIGITS = re.compile(r"[0-9]{7}")
 _DIGITS = 7
 """Digits that a phone number has at least to be looked for whatever stands between them."""
 
@@ -274,8 +275,20 @@ def calls(text: str, numbers: Iterable[str]) -> bool:
     wanted = list(numbers)
     if not wanted:
         return False
-    close = text.translate(_SEPARATORS)
-    return any(_phone(number).search(text) for number in wanted if number in close)
+    close = closed(text)
+    if not _MANY_DIGITS.search(close):
+        return False
+    return any(number in close and dials(text, number) for number in wanted)
+
+
+def closed(text: str) -> str:
+    """Returns a text without what can stand between the digits of a phone number."""
+    return text.translate(_SEPARATORS)
+
+
+def dials(text: str, number: str) -> bool:
+    """Says whether a text holds a phone number, told by its digits; slower than to look into `closed` first."""
+    return _phone(number).search(text) is not None
 
 
 def _phone(number: str) -> re.Pattern[str]:

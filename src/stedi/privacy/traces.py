@@ -74,6 +74,7 @@ class Traces:
     phones: frozenset[str] = frozenset()
     left: frozenset[str] = frozenset()
     _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
+    _sought: dict[bool, dict[str, list[str]]] = field(default_factory=dict, repr=False, compare=False)
 
     def found(self, text: str, *, data: bool = True) -> bool:
         """Says whether a text, or what it reads decoded, holds one of them.
@@ -86,8 +87,9 @@ class Traces:
 
     def _found(self, text: str, *, data: bool) -> bool:
         plain = folded(text)
-        if any(stands(plain, name) for name in self.names if name in plain and (data or "@" in name)):
-            return True
+        for word, names in self._texts(data=data).items():
+            if word in plain and any(name in plain and stands(plain, name) for name in names):
+                return True
         for number in self.numbers:
             if number in text and (data or _tells(number)) and stands(text, number):
                 return True
@@ -95,12 +97,26 @@ class Traces:
             return True
         return any(map(self.known, addresses(plain)))
 
+    def _texts(self, *, data: bool) -> dict[str, list[str]]:
+        """Returns the names that are looked for as texts, by a word that all spellings of one have.
+
+        A plain address is known by its mark wherever it stands.
+        """
+        if data not in self._sought:
+            found = self._sought[data] = {}
+            for name in self.names:
+                if not tokens.is_plain(name) and (data or "@" in name):
+                    word = max(
+                        (part.strip(",") for part in name.split()), key=lambda part: (len(part), part), default=name
+                    )
+                    found.setdefault(word, []).append(name)
+        return self._sought[data]
+
     def names_file(self, name: str, *, data: bool = True) -> bool:
         """Says whether a file's name holds one of them, be it after or before an underscore; `data` as in `found`."""
         plain = folded(name)
         return (
-            any(stands(plain, text, name=True) for text in self.names if "@" in text and text in plain)
-            or any(number in name and stands(name, number, name=True) for number in self.numbers if _tells(number))
+            any(number in name and stands(name, number, name=True) for number in self.numbers if _tells(number))
             or any(map(self.known, addresses(plain, name=True)))
             or self.found(name, data=data)
         )
@@ -639,7 +655,7 @@ def chunks(
                 continue
             if len(known) < _MOST_KNOWN and isinstance(value, str):
                 known.add(value)
-        held.append(as_text(value))
+        held.append(value if isinstance(value, str) else as_text(value))
         size += len(held[-1])
         if size > _PIECE:
             yield held
