@@ -14,7 +14,7 @@ import pytest
 
 import quick
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
-from lakes import build, conserved, customer, deliver, motion, records, rows, step
+from lakes import build, conserved, customer, deliver, instant, motion, records, rows, step
 from stedi.lake import Lake
 from stedi.landing import quarantine
 from stedi.privacy import tokens, tombstones
@@ -172,7 +172,7 @@ def test_a_broken_reading_of_a_shared_device_goes_with_the_moment(stage: Stage) 
     lake.land(path)
     erase(lake, ANA)
     left = {json.loads(row[6])["sensorReadingTime"] for row in rows(lake, "quarantine") if b"far" in row[6]}
-    assert left == {107, 108}
+    assert left == {instant(107), instant(108)}
     path.write_text("\n".join(late) + "\n")
     assert lake.land(path).erased == 2
     conserved(lake)
@@ -195,7 +195,9 @@ def test_replay_lands_nothing_of_the_erased(stage: Stage, monkeypatch: pytest.Mo
         for feed, values in broken.items():
             lake.land(deliver(folder, feed, values, "old.json"))
     real = quarantine._accepted
-    monkeypatch.setattr(quarantine, "_accepted", lambda fitting, raw: real(fitting, raw.replace(b'"7"', b"7")))
+    monkeypatch.setattr(
+        quarantine, "_accepted", lambda fitting, raw: real(fitting, raw.replace(b'"7"', b"%d" % instant(7)))
+    )
     assert lake.quarantine().replay() == (2, len(before))
     assert {row[6] for row in rows(lake, "quarantine")} == before
     assert not [row for row in records(lake, "accelerometer_landing") if str(row[0]).lower() == ANA]
