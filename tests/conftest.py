@@ -6,6 +6,7 @@ No test touches the home of whoever runs it: home, configuration folder and pseu
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import proof_mutants
 import servers
 import sparks
-from lakes import KEY, REPOSITORY
+from lakes import KEY, REPOSITORY, unseen
 from stedi import s3, sample
 from stedi.lake import Lake
 
@@ -32,6 +33,14 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
         patch.setenv("STEDI_PSEUDONYM_KEY", KEY)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Gives each test a memory of its own of what was seen of lakes: tests that share a lake put it back between."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "seen" / secrets.token_hex(8)))
         yield
 
 
@@ -135,7 +144,7 @@ def people(kept: tuple[Path, Path]) -> Lake:
     root, copy = kept
     shutil.rmtree(root)
     shutil.copytree(copy, root)
-    return Lake.open(root)
+    return unseen(root)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import quick
-from lakes import Slate, build, customer, deliver, instant, motion, step
+from lakes import Slate, build, customer, deliver, instant, motion, step, unseen
 from stedi import erasure
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure.finding import Whereabouts
@@ -79,7 +79,7 @@ class Stage:
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.copytree(self._kept, self.root)
         quick.forget()
-        return Lake.open(self.root), delivered(self._slate.inbox())
+        return unseen(self.root), delivered(self._slate.inbox())
 
     def empty(self) -> tuple[Lake, Path]:
         """Returns an empty lake in its place, and an empty inbox."""

@@ -70,13 +70,20 @@ class Slate:
         shutil.copytree(self._template, self._root)
         file = self._root / "lake.toml"
         settings.write(settings.changed(settings.read(file), readings=readings), file)
-        return Lake.open(self._root)
+        return unseen(self._root)
 
     def inbox(self) -> Path:
         """Returns an empty folder beside the lake."""
         shutil.rmtree(self._inbox, ignore_errors=True)
         self._inbox.mkdir()
         return self._inbox
+
+
+def unseen(root: Path) -> Lake:
+    """Returns a lake that a test has put back, forgetting that anybody has seen it further on."""
+    lake = Lake.open(root)
+    shutil.rmtree(lake.outside(), ignore_errors=True)
+    return lake
 
 
 def customer(email: str = "a@x.example", consent: object = 50, update: int = 100, **more: object) -> dict[str, object]:

@@ -26,6 +26,7 @@ OTHERS = {
     "key_file": ("key.file", "/keys/a.key"),
     "key_version": ("key.version", 2),
     "readings": ("consent.readings", "since-consent"),
+    "journal_path": ("journal.path", "/journals"),
     "engine_memory": ("engine.memory", "2GiB"),
     "engine_threads": ("engine.threads", 3),
     "query_memory": ("query.memory", "64MB"),

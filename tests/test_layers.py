@@ -52,6 +52,7 @@ ORDER = (
     "explain",
     "rotation",
     "erasure",
+    "replay",
     "making",
     "adoption",
     "opened",

@@ -38,6 +38,7 @@ from lakes import (
     rows,
     step,
     tree,
+    unseen,
 )
 from stedi import durable, maintain
 from stedi.catalog import Catalog, checksums
@@ -76,7 +77,7 @@ def grown(_grown_once: Path, slate: Slate) -> Lake:
     root = slate.wiped().root
     shutil.rmtree(root)
     shutil.copytree(_grown_once, root)
-    return Lake.open(root)
+    return unseen(root)
 
 
 def land(lake: Lake, slate: Slate, number: int) -> None:
@@ -678,7 +679,7 @@ class TestKilled:
         for number in chosen:
             shutil.rmtree(grown.root)
             shutil.copytree(kept, grown.root)
-            lake = configured(Lake.open(grown.root), **AT_ONCE)
+            lake = configured(unseen(grown.root), **AT_ONCE)
             steps.fail(number, when)
             with pytest.raises(Died):
                 lake.maintain()

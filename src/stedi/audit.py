@@ -49,8 +49,8 @@ class Check:
     """What one check found of one table.
 
     Attributes:
-        name: `catalog`, `metadata`, `manifests`, `data files` or `checksums`; or a check of `privacy.audit`.
-        table: The table, or `catalog.db` for what concerns all of them.
+        name: `catalog`, `metadata`, `manifests`, `data files`, `checksums` or `newest`; or a check of `privacy.audit`.
+        table: The table; `catalog.db`, or `lake`, for what concerns all of them.
         found: Each violation, of a check that looks at files.
         rows: How many violations, of a check that counts rows.
     """
@@ -100,6 +100,15 @@ def audit(
                 break
         checks += mine
     return tuple(checks)
+
+
+def newest(older: tuple[str, str, str] | None) -> Check:
+    """Returns the check that a lake was not set back.
+
+    Args:
+        older: What of it is older than what was seen of it before: what it is, what was seen, and what is found.
+    """
+    return Check("newest", "lake", (Violation(*older),) if older else ())
 
 
 class _Table:

@@ -143,7 +143,12 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, made if it is not there")
 
-    command("repair", upkeep.repair, "sets right what audit --files finds damaged, as far as the lake itself can")
+    sub = command("repair", upkeep.repair, "sets right what audit --files finds damaged, as far as the lake itself can")
+    sub.add_argument(
+        "--accept-rollback",
+        action="store_true",
+        help="take a lake that was set back for the newest, without what was withdrawn or erased since",
+    )
 
     sub = command("adopt", upkeep.adopt, "makes a lake of its own of a copy, or of a lake that was moved")
     sub.add_argument(
@@ -225,6 +230,11 @@ def parser() -> argparse.ArgumentParser:
     choice = sub.add_mutually_exclusive_group()
     choice.add_argument("--dry-run", action="store_true", help="only show what would be removed")
     choice.add_argument("--resume", action="store_true", help="finish an erasure that was cut off")
+    choice.add_argument(
+        "--replay",
+        metavar="DIR",
+        help="apply a journal to a lake that was restored or made anew: see its copies in DIR",
+    )
     choice.add_argument("--list", action="store_true", help="list the receipts")
     choice.add_argument("--verify", metavar="RECEIPT", help="check a receipt's signature, by its id or file")
     engine(sub, "who looks through files and rewrites them: this machine (default), or Spark's executors")

@@ -91,7 +91,7 @@ def land(options: argparse.Namespace) -> int:
     from stedi.lake import Lake
 
     progress = terminal.Progress()
-    landing = Lake.open_or_create(where(options), made=_tell).land(
+    landing = heard(Lake.open_or_create(where(options), made=_tell)).land(
         *options.paths, feed=options.feed, engine=options.engine, progress=progress
     )
     progress.close()
@@ -129,7 +129,7 @@ def build(options: argparse.Namespace) -> int:
     """Builds what has changed, or shows what it would build."""
     from stedi.lake import Lake
 
-    lake = Lake.open_or_create(where(options), made=_tell)
+    lake = heard(Lake.open_or_create(where(options), made=_tell))
     if options.dry_run:
         _show_plan(lake.plan(full=options.full), as_json=wants_json(options))
         return 0
@@ -400,7 +400,13 @@ def opened(options: argparse.Namespace) -> Lake:
     """Returns the lake that a command names."""
     from stedi.lake import Lake
 
-    return Lake.open(where(options))
+    return heard(Lake.open(where(options)))
+
+
+def heard(lake: Lake) -> Lake:
+    """Returns a lake that says on stderr what should be known."""
+    lake.say = terminal.say
+    return lake
 
 
 def wants_json(options: argparse.Namespace) -> bool:

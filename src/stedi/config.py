@@ -35,6 +35,8 @@ class Config:
         readings: `all` readings of a consenting customer, or only those `since-consent`; `consent.readings`.
         key_fingerprint: Tells the lake's pseudonym key from others without telling the key; `key.fingerprint`.
         key_file: The file that holds the key, outside the lake; `key.file`.
+        journal_path: Where the lake's journal is copied to and its mark kept, a folder or `s3://` prefix outside the
+            lake; empty for a folder beside the key; `journal.path`.
         engine_memory: What the build engine may take; `engine.memory`.
         engine_threads: Threads of landing and builds, 0 for one a core; `engine.threads`.
         query_memory: What one query may take; `query.memory`.
@@ -53,6 +55,7 @@ class Config:
     key_file: str = ""
     key_version: int = 1
     readings: Readings = "all"
+    journal_path: str = ""
     engine_memory: str = "600MB"
     engine_threads: int = 0
     query_memory: str = "512MB"
@@ -85,6 +88,7 @@ _KEYS = {
     "key.fingerprint": "key_fingerprint",
     "key.file": "key_file",
     "key.version": "key_version",
+    "journal.path": "journal_path",
     "engine.memory": "engine_memory",
     "engine.threads": "engine_threads",
     "query.memory": "query_memory",
@@ -100,6 +104,7 @@ _KEYS = {
 
 _ENVIRONMENT = {
     "STEDI_KEY_FILE": "key.file",
+    "STEDI_JOURNAL": "journal.path",
     "STEDI_ENGINE_MEMORY": "engine.memory",
     "STEDI_ENGINE_THREADS": "engine.threads",
     "STEDI_QUERY_MEMORY": "query.memory",

@@ -154,6 +154,24 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
         stream.write(content)
 
 
+def create(path: Path, content: bytes) -> None:
+    """Writes a new file as `write` does; in a bucket one of several writers at most.
+
+    Args:
+        path: The file. In a folder the caller holds a lock that keeps other writers from making it.
+        content: Its bytes.
+
+    Raises:
+        FileExistsError: It is there already.
+    """
+    if s3.is_remote(path):
+        s3.create(path, content)
+        return
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    write(path, content)
+
+
 def remove(path: Path) -> None:
     """Removes a file, if it is there, and has its folder forget it durably."""
     path.unlink(missing_ok=True)

@@ -29,6 +29,8 @@ def erase(options: argparse.Namespace) -> int:
         return _list(lake, as_json=wants_json(options))
     if options.verify:
         return _verify(lake, options.verify, as_json=wants_json(options))
+    if options.replay:
+        return _replay(lake, options.replay, as_json=wants_json(options))
     places = asked(options)
     addresses = tuple(places)
     if not addresses and not options.resume:
@@ -124,6 +126,25 @@ def _show(receipt: dict[str, Any]) -> None:
 
 
 _BYTES = {"not_decoded": ", and its bytes", "not_opened": " alone"}
+
+
+def _replay(lake: Lake, journal: str, *, as_json: bool) -> int:
+    progress = terminal.Progress()
+    done = lake.replay(journal, progress=progress)
+    progress.close()
+    ids = [receipt["id"] for receipt in done.receipts]
+    if as_json:
+        counts = {name: getattr(done, name) for name in ("entries", "new", "withdrawals", "waiting", "people")}
+        terminal.document({**counts, "receipts": ids})
+        return 0
+    terminal.line(
+        f"{done.entries:,} entries, {done.new:,} of them new to this lake: {done.withdrawals:,} withdrawals landed, "
+        f"{done.waiting:,} wait for a record of their customer, {done.people:,} people erased again"
+    )
+    for id_ in ids:
+        terminal.line(f"receipt {id_}")
+    terminal.line("now land what was delivered since, and build")
+    return 0
 
 
 def _list(lake: Lake, *, as_json: bool) -> int:

@@ -18,7 +18,7 @@ from stedi.catalog import Snapshot, TableState
 from stedi.config import Role
 from stedi.engines import Name
 from stedi.errors import QueryRefused, UsageError
-from stedi.opened import Progress, milliseconds
+from stedi.opened import Progress, milliseconds, writes
 from stedi.persons import Persons
 from stedi.privacy import handover, tombstones
 from stedi.tables import DUCKDB_TYPES, ZONES
@@ -64,6 +64,7 @@ class Lake(Persons):
         >>> lake.query("select count(*) from machine_learning_curated").arrow()
     """
 
+    @writes
     def land(
         self,
         *paths: str | os.PathLike[str],
@@ -98,6 +99,7 @@ class Lake(Persons):
             workers=self._workers(engine),
         )
 
+    @writes
     def build(
         self,
         *,
@@ -133,6 +135,7 @@ class Lake(Persons):
             handover.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
             self._finish_landings()
+            self._land_what_waits(key)
             grace = self.config.grace_hours * 3600
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
             return building.build(
@@ -149,6 +152,7 @@ class Lake(Persons):
         handover.refuse_unfinished(self.root)
         return building.preview(self.catalog, self.config, key, now, full=full)
 
+    @writes
     def maintain(
         self,
         *,
@@ -326,22 +330,31 @@ class Lake(Persons):
         Returns:
             What each check found of each table.
         """
-        from stedi.audit import audit
+        from stedi.audit import audit, newest
         from stedi.erasure import evidence
 
         workers = self._workers(engine) if files else None
         kept = evidence.check(self.root, self.key(), self.config.lake_id)
         checks = audit(self.catalog, files=files, threads=self.config.threads, progress=progress, workers=workers)
-        return checks if kept is None else (*checks, kept)
+        checks = (*checks, kept) if kept else checks
+        # of what is damaged it cannot be told
+        return checks if any(check.found for check in checks) else (*checks, newest(self.older()))
 
-    def repair(self, *, progress: Progress = lambda what, share: None) -> tuple[Repair, Build]:
+    def repair(
+        self, *, accept_rollback: bool = False, progress: Progress = lambda what, share: None
+    ) -> tuple[Repair, Build]:
         """Sets right what an audit of all files finds damaged, and builds what was made anew.
+
+        Args:
+            accept_rollback: Take a lake that was set back for the newest there is: withdrawals and erasures that are
+                undone in it stay undone.
+            progress: Told what is being done and the share of it that is done.
 
         Returns:
             What was set right, and the build that followed.
 
         Raises:
-            LakeError: A landing table is damaged; no table was changed.
+            LakeError: A landing table is damaged, or the lake was set back; no table was changed.
             LakeBusy: A landing or a build is running; nothing was done.
         """
         from stedi.repair import repair
@@ -352,7 +365,9 @@ class Lake(Persons):
             durable.lock(self.root / "build.lock", wait=False),
             durable.lock(self.root / "land.lock", wait=False),
         ):
-            repaired = repair(self.catalog, threads=self.config.threads, progress=progress)
+            restored = (lambda: None) if accept_rollback else self.refuse_older
+            repaired = repair(self.catalog, threads=self.config.threads, progress=progress, restored=restored)
+        self._set_back()  # tables that were made anew begin to count anew
         return repaired, self.build(wait=True, progress=lambda line: progress(line, None))
 
 

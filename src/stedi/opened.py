@@ -6,13 +6,15 @@ What was cut off and must not stay so is finished before anything else is writte
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, get_args
 
 from stedi import adoption, durable, making, places, s3
 from stedi import config as settings
@@ -21,7 +23,7 @@ from stedi.catalog import Catalog, TableState, snapshots
 from stedi.config import Config, Readings
 from stedi.engines import Name
 from stedi.errors import DamagedCatalog, KeyRefused, LakeError, UsageError
-from stedi.privacy import handover, pseudonyms, secret, tombstones
+from stedi.privacy import handover, journal, pseudonyms, secret, seen, tombstones
 from stedi.privacy.pseudonyms import Key
 
 if TYPE_CHECKING:
@@ -30,6 +32,24 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+L = TypeVar("L", bound="Opened")
+
+
+def writes(verb: Callable[Concatenate[L, P], R]) -> Callable[Concatenate[L, P], R]:
+    """Keeps a verb that writes from a lake that was set back, and notes afterwards how far the lake is."""
+
+    @wraps(verb)
+    def forward(lake: L, /, *arguments: P.args, **options: P.kwargs) -> R:
+        lake.refuse_older()
+        done = verb(lake, *arguments, **options)
+        lake.note_seen()
+        return done
+
+    return forward
 
 
 class Opened:
@@ -44,6 +64,9 @@ class Opened:
         self.root = root
         self.config = config
         self.catalog = Catalog(root)
+        self.say: Callable[[str], None] = lambda line: None
+        """Told what does not keep a command from its work and should be known."""
+        self._told = False
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -160,6 +183,89 @@ class Opened:
             return pseudonyms.VARIABLE
         return self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
 
+    def outside(self) -> Path:
+        """Returns the folder outside the lake that keeps what was seen of it and copies of its journal."""
+        named = self.key_place()
+        # a key that is no file has no folder
+        file = None if named == pseudonyms.VARIABLE or secret.names(named) else named
+        return seen.place(self.config.lake_id, self.config.journal_path, file)
+
+    def older(self) -> tuple[str, str, str] | None:
+        """Returns what of the lake is older than what was seen of it: what it is, what was seen, what is found."""
+        try:
+            key = self.key()
+        except KeyRefused:  # without it nothing can be compared; what needs it says so
+            return None
+        try:
+            mark = seen.read(self.outside(), self.config.lake_id, key)  # before the lake, which may move on
+        except OSError:
+            return None
+        if mark is None:
+            return None
+        found = seen.older(mark, seen.now(self.catalog, self.root, key), self.root, key)
+        if found is not None:
+            self.catalog.tables()  # says so if only the catalog is older than its tables, which `repair` sets right
+        return found
+
+    def refuse_older(self) -> None:
+        """Refuses a lake that is older than what was seen of it: a withdrawal or an erasure may be undone in it.
+
+        Raises:
+            LakeError: It is.
+        """
+        found = self.older()
+        if found is not None:
+            what, expected, there = found
+            raise LakeError(
+                f"{self.root}: expected {what} as new as what was seen before ({expected}), found {there}: the lake "
+                "was set back, and withdrawals or erasures may be undone; run `stedi erase --replay "
+                f"{self.outside()}`, or `stedi repair --accept-rollback`; nothing was changed"
+            )
+
+    def note_seen(self, *, set_back: bool = False) -> None:
+        """Notes outside the lake how far it is, and copies what is new in its journal.
+
+        Args:
+            set_back: Whether the lake was set back on purpose: then the note follows it.
+        """
+        folder, key = self.outside(), None
+        try:
+            key = self.key()
+            before = None if set_back else seen.read(folder, self.config.lake_id, key)
+            found = seen.now(self.catalog, self.root, key)
+            # another command may have gone further meanwhile, and have noted it
+            if before != found and not (before and seen.older(before, found, self.root, key)):
+                journal.copy(self.root, folder, before.number if before and before.tables else 0)
+                seen.write(folder, self.config.lake_id, key, found)
+        except KeyRefused:
+            return
+        except OSError as error:
+            told, self._told = self._told, True
+            if told:
+                return
+            self.say(
+                f"{folder}: what was seen of the lake cannot be noted there ({error.strerror}), so a lake that is set "
+                "back would not be noticed; the work is done. Set journal.path to a folder that can be written"
+            )
+
+    def _set_back(self) -> None:
+        """Takes the lake as it is for the newest, if it is older than what was seen of it: this was meant."""
+        if self.older() is not None:
+            self._begin_anew()
+        self.note_seen()
+
+    def _begin_anew(self) -> None:
+        """Says in the journal that the lake is meant to be as it is, for all who have seen it further on."""
+        key, folder = self.key(), self.outside()
+        with durable.lock(self.root / "land.lock", wait=True):
+            seen_before = seen.read(folder, self.config.lake_id, key)
+            beyond = seen_before.number if seen_before else 0
+            found = seen.now(self.catalog, self.root, key)
+            id_ = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+            content = seen.to_json(found)
+            journal.append(self.root, key, self.config.lake_id, "reset", id_, content, beyond=beyond)
+        self.note_seen(set_back=True)
+
     def _workers(self, engine: Name) -> Workers | None:
         """Returns who works for an engine on other machines, or None where this process does."""
         if engine not in get_args(Name):
@@ -205,6 +311,14 @@ class Opened:
                     journal.finish(self.catalog, self.root / "pending")
             except LakeBusy:
                 return
+
+    def _land_what_waits(self, key: Key) -> None:
+        """Lands replayed withdrawals whose customers the lake has come to know by another way than a landing."""
+        if (self.root / "withdrawn").exists():
+            from stedi.landing import withdrawal
+
+            with durable.lock(self.root / "land.lock", wait=True):
+                withdrawal.again(self.catalog, self.config, key, self.root)
 
     def _further_claimants(self, key: Key) -> Callable[[str], int]:
         """Returns what tells how many claim a serial number besides the customers of landing, and never move."""

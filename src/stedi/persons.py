@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi import build as building
-from stedi import durable, leftovers
+from stedi import durable, leftovers, s3
 from stedi.engines import Name
-from stedi.opened import Opened, Progress, milliseconds
+from stedi.opened import Opened, Progress, milliseconds, writes
 from stedi.privacy import handover, receipts, tombstones
 from stedi.privacy.addresses import of_values, taken
 from stedi.tables import ZONES
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from stedi.privacy.audit import Proof
     from stedi.privacy.receipts import Receipt
     from stedi.privacy.risk import Risk
+    from stedi.replay import Replay
     from stedi.rotation import Rotation
 
 
 class Persons(Opened):
     """The verbs of a lake that concern persons."""
 
+    @writes
     def withdraw(
         self,
         *addresses: str | Iterable[str],
@@ -155,6 +157,7 @@ class Persons(Opened):
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    @writes
     def rotate_key(
         self, to: str | os.PathLike[str] | None = None, *, progress: Progress = lambda what, share: None
     ) -> Rotation:
@@ -196,6 +199,7 @@ class Persons(Opened):
         self.config = self.open(self.root).config
         return done
 
+    @writes
     def erase(
         self,
         *addresses: str | Iterable[str],
@@ -238,6 +242,29 @@ class Persons(Opened):
             progress=progress,
             workers=self._workers(engine),
         )
+
+    def replay(self, journal: str | os.PathLike[str], *, progress: Progress = lambda what, share: None) -> Replay:
+        """Applies a journal to a lake that was restored or made anew: nobody who withdrew or was erased comes back.
+
+        Args:
+            journal: A folder, or prefix in S3, to which a lake with this key has copied its journal.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            What of it was new, and what was done.
+
+        Raises:
+            UsageError: There is no journal.
+            LakeError: An entry is not what a lake with this key has written; nothing was changed.
+        """
+        from stedi import replay
+
+        self._finish_rotation(progress)
+        done = replay.replay(
+            self.catalog, self.config, self.root, self.key(), s3.at(journal).absolute(), progress=progress
+        )
+        self._set_back()
+        return done
 
     def preview_erasure(self, *addresses: str | Iterable[str], exact: bool = False) -> dict[str, Any]:
         """Returns what an erasure would remove: `customers` known, `rows` and `files` by table; changes nothing."""

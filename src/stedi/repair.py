@@ -33,15 +33,24 @@ class Repair:
     renewed: tuple[str, ...]
 
 
-def repair(catalog: Catalog, *, threads: int, progress: Progress) -> Repair:
+def repair(
+    catalog: Catalog, *, threads: int, progress: Progress, restored: Callable[[], None] = lambda: None
+) -> Repair:
     """Sets right what the lake itself can set right; tables that are made anew are empty afterwards.
 
     The caller keeps landings and builds away.
+
+    Args:
+        catalog: The lake's tables.
+        threads: How many files to read at once.
+        progress: Told how far the work is.
+        restored: Called when the catalog is right, before anything else is changed; what it raises ends the repair.
 
     Raises:
         LakeError: A landing table is damaged; no table was changed.
     """
     entries = catalog.restore()
+    restored()
     broken = _broken(audit(catalog, files=True, threads=threads, progress=progress))
     old = {name: _only_old(catalog, name, files) for name, files in broken.items()}
     renewed = tuple(name for name, snapshot_ids in old.items() if not snapshot_ids)

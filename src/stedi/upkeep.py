@@ -26,7 +26,7 @@ def audit(options: argparse.Namespace) -> int:
     progress = terminal.Progress()
     checks = lake.audit(files=options.files, engine=options.engine, progress=progress)
     # of damaged files nothing can be proved
-    broken = any(check.violations for check in checks)
+    broken = any(check.violations for check in checks if check.name != "newest")
     proof = None if broken else lake.prove(engine=options.engine, progress=progress)
     risk = lake.risk() if proof and options.risk else None
     progress.close()
@@ -57,6 +57,10 @@ def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
         terminal.table((account.table, "rows"), [*parts, (f"= {what}", rows)])
         terminal.line("")
     for check in checks:
+        if check.name == "newest" and check.found:
+            terminal.line(
+                "the lake was set back: withdrawals or erasures may be undone; see docs/operations.md on recovery"
+            )
         for found in check.found:
             terminal.line(f"{check.name}: {check.table}: {found.file}: expected {found.expected}, found {found.found}")
         if check.rows:
@@ -130,7 +134,7 @@ def adopt(options: argparse.Namespace) -> int:
 def repair(options: argparse.Namespace) -> int:
     """Sets right what an audit finds damaged, as far as the lake itself can."""
     progress = terminal.Progress()
-    repaired, built = opened(options).repair(progress=progress)
+    repaired, built = opened(options).repair(accept_rollback=options.accept_rollback, progress=progress)
     progress.close()
     if wants_json(options):
         plain = {"catalog": repaired.catalog, "forgotten": repaired.forgotten, "renewed": repaired.renewed}

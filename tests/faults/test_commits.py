@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from lakes import unseen
 from stedi import durable
 from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
@@ -74,7 +75,7 @@ class World:
     def restore(self) -> Lake:
         shutil.rmtree(self.lake.root)
         shutil.copytree(self._kept, self.lake.root)
-        return Lake.open(self.lake.root)
+        return unseen(self.lake.root)
 
 
 def rows(lake: Lake, tables: list[str], folder: Path) -> Rows:

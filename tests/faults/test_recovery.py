@@ -22,6 +22,7 @@ BELOW = "A table below landing is damaged"
 CATALOG = "The catalog is damaged, gone, or older than its tables"
 BACKUP = "A landing table is damaged, and there is a backup"
 NO_BACKUP = "A landing table is damaged, and there is no backup"
+SET_BACK = "The lake was set back on purpose"
 CHECKSUMS = "Checksums are damaged or gone"
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
 
@@ -44,15 +45,25 @@ class World:
         shutil.copytree(self.lake.root, self.backup)
         self.deliver(2)
         self.expected: dict[str, Any] = self.tables()
+        self.whole = self.expected
         shutil.copytree(self.lake.root, folder / "kept")
 
     def deliver(self, day: int) -> None:
-        email = f"{day}@x.example"
-        deliver(self.inbox, "customer", [customer(email, serialNumber=email), {"email": email}], f"{day}.json")
-        deliver(self.inbox, "accelerometer", [motion(email), motion(email, 101)], f"{day}.json")
-        deliver(self.inbox, "step_trainer", [step(email)], f"{day}.json")
+        emails = [f"{day}@x.example", f"{day}.withdrawn@x.example", f"{day}.erased@x.example"]
+        customers = [customer(email, serialNumber=email) for email in emails]
+        deliver(self.inbox, "customer", [*customers, {"email": emails[0]}], f"{day}.json")
+        motions = [motion(email, at) for email in emails for at in (100, 101)]
+        deliver(self.inbox, "accelerometer", motions, f"{day}.json")
+        deliver(self.inbox, "step_trainer", [step(email) for email in emails], f"{day}.json")
         self.lake.land(self.inbox)
         self.lake.build()
+
+    def lose_people(self) -> None:
+        """Has a customer withdraw by command and erases another: no delivery and no backup tells of either."""
+        self.lake.withdraw("1.withdrawn@x.example")
+        self.lake.erase("1.erased@x.example")
+        self.lake.build()
+        self.expected = self.tables()
 
     def tables(self) -> dict[str, Any]:
         return contents(self.lake) | {name: records(self.lake, name) for name in LANDING}
@@ -62,6 +73,9 @@ class World:
         shutil.rmtree(self.folder / "lake.damaged", ignore_errors=True)
         shutil.copytree(self.folder / "kept", self.lake.root)
         self.lake = Lake.open(self.lake.root)
+        self.expected = dict(self.whole)
+        shutil.rmtree(self.lake.outside(), ignore_errors=True)
+        self.lake.note_seen()
 
     def follow(self, title: str) -> None:
         """Runs what the page says for this kind of damage, as a person would."""
@@ -73,6 +87,7 @@ class World:
             "STEDI_KEY_FILE": str(self.folder / "lake.key"),
             "INBOX": str(self.inbox),
             "BACKUP": str(self.backup),
+            "JOURNAL": str(self.lake.outside()),
         }
         command = ["sh", "-e", "-c", recipe(title)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
@@ -116,6 +131,21 @@ def spoil(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
+
+
+def test_a_lake_that_was_set_back_is_refused_until_that_is_accepted(world: World) -> None:
+    world.lose_people()
+    shutil.rmtree(world.lake.root)
+    shutil.copytree(world.backup, world.lake.root)
+    with pytest.raises(LakeError, match=r"was set back.*--replay"):
+        Lake.open(world.lake.root).land(world.inbox)
+    with pytest.raises(LakeError, match=r"was set back.*--accept-rollback"):
+        Lake.open(world.lake.root).repair()
+    world.follow(SET_BACK)
+    world.lake.land(world.inbox)
+    world.lake.build()
+    assert not [found for check in world.lake.audit(files=True) for found in check.found]
+    assert len(contents(world.lake)["customers_trusted"]) == 6, "who has withdrawn and who was erased, too"
 
 
 def test_tables_below_landing_that_are_damaged_are_made_anew(world: World) -> None:
@@ -165,6 +195,7 @@ def test_a_catalog_is_made_right_from_its_tables(world: World, how: str) -> None
 def test_a_landing_table_that_is_damaged_is_restored_or_landed_again(
     world: World, damage: Callable[[World], None], recovery: str
 ) -> None:
+    world.lose_people()
     damage(world)
     before = {path: path.read_bytes() for path in world.lake.root.rglob("*") if path.is_file()}
     with pytest.raises(LakeError, match=r"^\w+: expected whole files.*restore the lake from its backup"):
@@ -208,4 +239,11 @@ def test_a_whole_lake_needs_no_repair(world: World) -> None:
 
 def test_every_recipe_of_the_page_is_followed_here() -> None:
     recovery = PAGE[PAGE.index("\n## Recovery") :]
-    assert re.findall(r"^### (.+)$", recovery, re.MULTILINE) == [BELOW, CATALOG, BACKUP, NO_BACKUP, CHECKSUMS]
+    assert re.findall(r"^### (.+)$", recovery, re.MULTILINE) == [
+        BELOW,
+        CATALOG,
+        BACKUP,
+        NO_BACKUP,
+        SET_BACK,
+        CHECKSUMS,
+    ]

@@ -29,6 +29,8 @@ from stedi.erasure.pending import Found, Pending
 from stedi.errors import AuditFailed, LakeError
 from stedi.landing import journal
 from stedi.privacy import decoding, handover, receipts, tombstones
+from stedi.privacy import journal as lasting
+from stedi.privacy.journal import Entry
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
@@ -172,6 +174,64 @@ def _is_whole(path: Path) -> bool:
         return stream.read() == b"PAR1"
 
 
+def again(
+    catalog: Catalog,
+    config: Config,
+    root: Path,
+    key: Key,
+    erased: Sequence[Entry],
+    *,
+    progress: Progress = lambda what, share: None,
+) -> list[dict[str, Any]]:
+    """Erases once more, in a lake that was restored or made anew, whom entries of a journal say were erased.
+
+    Nobody's address need be known: the lake's own customers are found by mark. The receipts of then are kept beside the
+    new one. The caller holds the locks of all commands that write.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        root: The lake's folder.
+        key: The lake's key.
+        erased: Entries of erasures that this lake's own journal lacks; an erasure that was cut off is finished anyway.
+        progress: Told how far the work is.
+
+    Returns:
+        The receipts of what was done now.
+    """
+    journal.finish(catalog, root / "pending")
+    left = _cut_off(catalog, root, key, recover=True, alone=False)
+    done = [_Erasure(catalog, config, root, key, left, progress, None).finish()] if left else []
+    if not erased:
+        return done
+    then: dict[str, Tombstones] = {}
+    for entry in erased:
+        then[entry.id] = replace(tombstones.from_json(entry.content["tombstones"]), erasures={})
+    receipts_then = [entry.content["receipt"] for entry in erased]
+    people = {person for receipt in receipts_then for person in receipt["people"]}
+    began = min(datetime.fromisoformat(receipt["began"]) for receipt in receipts_then)
+    known = tombstones.read(root, key)
+    for stones in then.values():
+        known = known | stones
+    tombstones.write(root, key, known)
+    new = Pending(_run(), round(began.timestamp() * 1000), tuple(sorted(people)))
+    done.append(_Erasure(catalog, config, root, key, new, progress, None).finish())
+    for entry in erased:
+        _keep_of_then(root, key, config.lake_id, entry)
+    return done
+
+
+def _keep_of_then(root: Path, key: Key, lake_id: str, entry: Entry) -> None:
+    """Keeps the entry of an erasure that was done again, and its receipt if it is this lake's."""
+    receipt = entry.content["receipt"]
+    if receipts.holds(receipt, key, lake_id) or receipts.held_before(receipt, key):
+        took = Tombstones(erasures={receipt["id"]: tuple(receipt["people"])})
+        tombstones.write(root, key, tombstones.read(root, key) | took)
+        receipts.keep(root, receipt)
+    if not lasting.has(root, key, entry.id):
+        lasting.append(root, key, lake_id, "erasure", entry.id, entry.content)
+
+
 class _Erasure:
     """One erasure, from wherever it is to its end."""
 
@@ -199,8 +259,15 @@ class _Erasure:
         self._forget_versions()
         receipt = self._receipt()
         receipts.keep(self._root, receipt)
+        self._outlast(receipt)
         pending.remove(self._root)
         return receipt
+
+    def _outlast(self, receipt: dict[str, Any]) -> None:
+        """Keeps in the journal what must be known of the erasure even if the lake is lost."""
+        if not lasting.has(self._root, self._key, receipt["id"]):  # or it was cut off right here
+            content = {"receipt": receipt, "tombstones": tombstones.to_json(self._found.tombstones)}
+            lasting.append(self._root, self._key, self._config.lake_id, "erasure", receipt["id"], content)
 
     def _forget(self, engine: DuckDB) -> None:
         catalog, root, key = self._catalog, self._root, self._key

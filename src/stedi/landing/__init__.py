@@ -27,7 +27,7 @@ from stedi.delivery import Skipped
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import nameable
 from stedi.errors import UnreadableFile
-from stedi.landing import journal, rows, spreading, writing
+from stedi.landing import journal, rows, spreading, withdrawal, writing
 from stedi.landing.inspect import Inspected, inspect
 from stedi.landing.objects import Objects
 from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
@@ -35,7 +35,7 @@ from stedi.landing.rows import LandedFile
 from stedi.landing.sieve import Sieve
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.records import CONTRACTS
+from stedi.records import CONTRACTS, CUSTOMER
 from stedi.tables import ZONES, DataFile
 from stedi.workers import Workers
 
@@ -141,6 +141,8 @@ def land(
                 sums = drift.setdefault(name, {})
                 for what, count in counts.items():
                     sums[what] = sums.get(what, 0) + count
+        if key and withdrawal.waits(root) and any(file.feed == CUSTOMER.feed for file in landed):
+            withdrawal.again(catalog, config, key, root)
     return Landing(tuple(landed), tuple(skipped), drift)
 
 

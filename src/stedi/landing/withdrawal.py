@@ -12,7 +12,8 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
-from stedi.privacy import tombstones
+from stedi.privacy import journal as lasting
+from stedi.privacy import state, tombstones
 from stedi.privacy.erased import erased_at
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.records import CUSTOMER
@@ -31,6 +33,9 @@ from stedi.tables import DataFile
 
 NAME = "withdrawal"
 """What the ledger calls a batch of withdrawals in place of a file's name."""
+
+WAITING = "withdrawn"
+"""The file, in the lake's folder, of replayed withdrawals whose customers the lake does not know yet; by mark."""
 
 SAME = 60_000
 """Milliseconds within which a withdrawal that is said again is the same one. Later it is a new one: a consent given in
@@ -86,27 +91,18 @@ def withdraw(
         tombstones.refuse_unfinished(root)
         journal.finish(catalog, root / "pending")
         now = int(time.time() * 1000) if now is None else now
-        batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
-        folder = durable.scratch(root) / "landing" / batch
-        durable.private(folder)
-        journalled = False
-        try:
-            with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine:
-                progress("write withdrawals", None)
-                erased = [address for address in wanted if erased_at(root, key, address) is not None]
-                gone = _bind(engine, catalog, key, wanted, erased, now)
-                [(landed, unknown)] = engine.rows("select count(*), count(*) filter (where not known) from withdrawn")
-                if landed:
-                    appends = _write(engine, catalog, batch, landed)
-                    progress("commit", None)
-                    pending = journal.write(root / "pending", batch, appends)
-                    journalled = True  # from here on the journal decides, not this process
-                    journal.apply(catalog, pending)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            if not journalled and not journal.place(root / "pending", batch).exists():
-                for table in (CUSTOMER.table, "landed_files"):
-                    durable.remove_tree(catalog.folder(table) / "data" / batch)
+        with _batch(catalog, config, root) as (engine, commit):
+            progress("write withdrawals", None)
+            erased = [address for address in wanted if erased_at(root, key, address) is not None]
+            gone = _bind(engine, catalog, key, wanted, erased, now)
+            [(landed, unknown)] = engine.rows("select count(*), count(*) filter (where not known) from withdrawn")
+            if landed:
+                said: dict[str, list[int]] = {}
+                for address, at in engine.rows("select email, lastUpdateDate from withdrawn"):
+                    said.setdefault(tombstones.person(key, address), []).append(at)
+                progress("commit", None)
+                # first of all: what is in no delivery must outlive the lake
+                commit(landed, lambda batch: keep(root, key, config.lake_id, batch, said))
     return Withdrawal(len(wanted), landed, unknown, len(wanted) - landed - gone, gone)
 
 
@@ -116,6 +112,152 @@ def known(catalog: Catalog, config: Config, wanted: Collection[str], temporary: 
         engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
         landed = engine.stream(f"select distinct email from {CUSTOMER.table}")
         return len(set(wanted).intersection(normalise(address) for (address,) in landed))
+
+
+def keep(root: Path, key: Key, lake_id: str, id_: str, said: Mapping[str, Collection[int]]) -> None:
+    """Keeps withdrawals in the lake's journal.
+
+    Args:
+        root: The lake's folder.
+        key: The lake's key.
+        lake_id: The lake's id.
+        id_: Names them.
+        said: Of each customer, by mark, the `lastUpdateDate` of each withdrawal, epoch milliseconds.
+    """
+    plain = {person: sorted(set(instants)) for person, instants in sorted(said.items())}
+    lasting.append(root, key, lake_id, "withdrawal", id_, {"people": plain})
+
+
+def again(
+    catalog: Catalog, config: Config, key: Key, root: Path, said: Mapping[str, Collection[int]] | None = None
+) -> tuple[int, int]:
+    """Lands withdrawals once more that are known by mark, in a lake that was restored or made anew.
+
+    A customer whom the lake does not know yet cannot be told from a mark: such a withdrawal waits in the file
+    `withdrawn`, and is landed as soon as one of the customer's records is. The caller holds the landing lock.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        key: The lake's pseudonym key.
+        root: The lake's folder.
+        said: As for `keep`, besides those that wait.
+
+    Returns:
+        How many were landed, and how many wait.
+    """
+    wanted = {person: set(instants) for person, instants in _waiting(root, config.lake_id, key).items()}
+    before = {person: sorted(instants) for person, instants in wanted.items()}
+    for person, instants in (said or {}).items():
+        wanted.setdefault(person, set()).update(instants)
+    erased = tombstones.read(root, key).people
+    wanted = {
+        person: left
+        for person, instants in wanted.items()
+        if (left := {at for at in instants if at > erased.get(person, -1)})
+    }
+    landed = 0
+    if wanted:
+        with _batch(catalog, config, root) as (engine, commit):
+            known = _bind_again(engine, catalog, key, wanted)
+            [(landed,)] = engine.rows("select count(*) from withdrawn")
+            if landed:
+                commit(landed, lambda batch: None)
+            wanted = {person: instants for person, instants in wanted.items() if person not in known}
+    after = {person: sorted(instants) for person, instants in sorted(wanted.items())}
+    if after != before and after:
+        state.write(root / WAITING, WAITING, config.lake_id, key, {"people": after})
+    elif before and not after:
+        durable.remove(root / WAITING)
+    return landed, sum(map(len, after.values()))
+
+
+def waits(root: Path) -> bool:
+    """Says whether withdrawals wait for a record of their customers."""
+    return (root / WAITING).exists()
+
+
+def _waiting(root: Path, lake_id: str, key: Key) -> Mapping[str, Collection[int]]:
+    try:
+        found = state.read(root / WAITING, WAITING, lake_id, key, advice="run `stedi erase --replay` once more")
+    except FileNotFoundError:
+        return {}
+    return {str(person): [int(at) for at in instants] for person, instants in found["people"].items()}
+
+
+@contextmanager
+def _batch(
+    catalog: Catalog, config: Config, root: Path
+) -> Iterator[tuple[DuckDB, Callable[[int, Callable[[str], None]], None]]]:
+    """Gives a session in which to make `withdrawn`, and what lands it: called with its rows, and what comes first."""
+    batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+    folder = durable.scratch(root) / "landing" / batch
+    durable.private(folder)
+    journalled = False
+
+    def commit(count: int, first: Callable[[str], None]) -> None:
+        nonlocal journalled
+        appends = _write(engine, catalog, batch, count)
+        first(batch)
+        pending = journal.write(root / "pending", batch, appends)
+        journalled = True  # from here on the journal decides, not this process
+        journal.apply(catalog, pending)
+
+    try:
+        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine:
+            yield engine, commit
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not journalled and not journal.place(root / "pending", batch).exists():
+            for table in (CUSTOMER.table, "landed_files"):
+                durable.remove_tree(catalog.folder(table) / "data" / batch)
+
+
+def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str, Collection[int]]) -> set[str]:
+    """Makes `withdrawn` of withdrawals that are known by mark: each customer's record as it was current at that time.
+
+    Returns:
+        The marks of the customers whom the lake knows.
+    """
+    selects = tables.graph().selects
+    engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
+    engine.pseudonymise("people", selects["people"].sql, key.customer_id)
+    marks: dict[str, str] = {}
+    for address, customer_id in engine.stream("select address, customer_id from people"):
+        person = tombstones.person(key, address)
+        if person in wanted:
+            marks[customer_id] = person
+    parts = []
+    for turn in range(max((len(wanted[person]) for person in marks.values()), default=0)):
+        said = [
+            (customer_id, sorted(wanted[person])[turn])
+            for customer_id, person in marks.items()
+            if turn < len(wanted[person])
+        ]
+        engine.take(f"said_{turn}", {"customer_id": "varchar", "at": "bigint"}, said)
+        of = f"{CUSTOMER.table} as c join people as p on c.email = p.address join said_{turn} as s using (customer_id)"
+        engine.keep("records", f"select c.*, p.customer_id from {of} where c.lastUpdateDate <= s.at")
+        current = tables.over(
+            selects["current_customers"].sql, {CUSTOMER.table: "records"}, {"build_started": int(time.time() * 1000)}
+        )
+        engine.keep(f"current_{turn}", current)
+        # what stands there already is not landed twice
+        engine.keep(
+            f"landed_{turn}",
+            f"select distinct customer_id from {of} "
+            "where c.lastUpdateDate = s.at and c.shareWithResearchAsOfDate is null",
+        )
+        parts.append(
+            "select c.customerName, coalesce(c.email, (select min(address) from people as p "
+            "where p.customer_id = s.customer_id)) as email, c.phone, c.birthDay, c.serialNumber, c.registrationDate, "
+            "s.at as lastUpdateDate, null::bigint as shareWithResearchAsOfDate, c.shareWithPublicAsOfDate, "
+            "c.shareWithFriendsAsOfDate, c.customer_id is not null as known "
+            f"from said_{turn} as s left join current_{turn} as c using (customer_id) "
+            f"where s.customer_id not in (select customer_id from landed_{turn})"
+        )
+    nobody = f"select *, true as known from (select * exclude (_extra, _file) from {CUSTOMER.table}) where false"
+    engine.keep("withdrawn", " union all by name ".join(parts) or nobody)
+    return set(marks.values())
 
 
 def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], erased: Sequence[str], now: int) -> int:

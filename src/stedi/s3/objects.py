@@ -146,13 +146,32 @@ def transfer() -> Any:
     return TransferConfig(multipart_threshold=4 * _PART, multipart_chunksize=_PART, max_concurrency=4)
 
 
-def write(path: Path, body: bytes) -> None:
-    """Writes an object, whole or not at all, with its SHA-256 recorded beside its bytes."""
+def write(path: Path, body: bytes, **condition: str) -> None:
+    """Writes an object, whole or not at all, with its SHA-256 recorded beside its bytes.
+
+    Args:
+        path: The object.
+        body: Its bytes.
+        condition: What must be so, `IfMatch` or `IfNoneMatch` of S3.
+    """
     target = cast(S3Path, path)
+    sha256 = hashlib.sha256(body).hexdigest()
     with answers(target):
-        client().put_object(
-            Bucket=target.bucket, Key=target.key, Body=body, Metadata={SUM: hashlib.sha256(body).hexdigest()}
-        )
+        client().put_object(Bucket=target.bucket, Key=target.key, Body=body, Metadata={SUM: sha256}, **condition)
+
+
+def create(path: Path, body: bytes) -> None:
+    """Writes an object that is not there yet.
+
+    Raises:
+        FileExistsError: It is.
+    """
+    try:
+        write(path, body, IfNoneMatch="*")
+    except FileExistsError:
+        # it was, or the first request was done and its answer lost
+        if read(cast(S3Path, path))[0] != body:
+            raise
 
 
 def upload(pairs: Iterable[tuple[Path, Path]]) -> None:
