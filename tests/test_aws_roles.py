@@ -25,7 +25,8 @@ GOLDEN = """\
 | `explain`, `audit` | yes | - | - | - | yes |
 | `erase`, older versions and the inbox included | - | - | - | - | yes |
 | `key rotate` to a new secret | - | - | - | - | yes |
-| `aws run`: start the job, read its log | - | - | - | yes | yes |
+| `aws run`: start the job as it stands, read its log | - | - | - | yes | yes |
+| start the job with other arguments, or change it or its triggers | - | - | - | - | - |
 | start the crawler | - | - | - | yes | - |
 | crawl the inbox | - | yes | - | - | - |
 | Athena: the training table | - | - | yes | yes | yes |
@@ -55,6 +56,7 @@ NAMES = {
     "Job": "stedi",
     "Crawler": "stedi-inbox",
     "Arrivals": "stedi-arrivals",
+    "Now": "stedi-now",
     "Accesses": "stedi-data-accesses",
     "Alarms": f"arn:aws:sns:{HERE}:stedi-alarms",
     "ScientistQueries": "stedi-scientist",
@@ -145,6 +147,7 @@ def inbox() -> Iterator[Request]:
 def needs(role: str) -> list[list[Request]]:
     """Returns what each line of the table asks for, in its order."""
     job, crawler = f"arn:aws:glue:{HERE}:job/stedi", f"arn:aws:glue:{HERE}:crawler/stedi-inbox"
+    now = f"arn:aws:glue:{HERE}:trigger/stedi-now"
     log = f"arn:aws:logs:{HERE}:log-group:/stedi/stedi/job/output:log-stream:jr_1-driver"
     training = "machine_learning_curated"
     others = sorted({"scientist", "engineer", "officer"} - {role.lower()})
@@ -162,7 +165,8 @@ def needs(role: str) -> list[list[Request]]:
             Request("s3:ListBucketMultipartUploads", f"arn:aws:s3:::{BUCKET}"),
         ],
         [*lake(), Request("secretsmanager:CreateSecret", SECRET.replace("key-AbCdEf", "key-2027-AbCdEf"))],
-        [Request("glue:StartJobRun", job), Request("glue:GetJobRun", job), Request("logs:GetLogEvents", log)],
+        [Request("glue:StartTrigger", now), Request("glue:GetJobRun", job), Request("logs:GetLogEvents", log)],
+        [Request("glue:StartJobRun", job)],
         [Request("glue:StartCrawler", crawler)],
         [*inbox(), *glue("GetTable", "stedi_inbox", "customer"), Request("logs:PutLogEvents", _crawler_log())],
         [*athena(role, *tables(training))],
@@ -187,6 +191,58 @@ def test_each_role_may_do_what_the_table_says() -> None:
         cells = ["yes" if column[place] else "-" for column in columns]
         computed.append(f"| {line.split(' | ')[0].removeprefix('| ')} | {' | '.join(cells)} |")
     assert computed == lines
+
+
+_BECOMES_THE_JOB = (
+    *("glue:StartJobRun", "glue:CreateJob", "glue:UpdateJob", "glue:ResetJobBookmark", "glue:CreateSession"),
+    *(
+        "glue:CreateTrigger",
+        "glue:UpdateTrigger",
+        "glue:CreateWorkflow",
+        "glue:UpdateWorkflow",
+        "glue:PutWorkflowRunProperties",
+    ),
+    *("glue:StartWorkflowRun", "glue:CreateDevEndpoint", "glue:UpdateDevEndpoint", "glue:RunStatement", "iam:PassRole"),
+    *("sts:AssumeRole", "lambda:CreateFunction", "cloudformation:CreateChangeSet", "cloudformation:UpdateStack"),
+)
+"""What lets somebody run code of their own as the job, or as another role."""
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("action", _BECOMES_THE_JOB)
+def test_nobody_runs_code_of_their_own_as_the_job(role: str, action: str) -> None:
+    for what in ("job/stedi", "trigger/stedi-now", "trigger/other", "workflow/stedi-arrivals", "session/1"):
+        assert not allowed(policy(role), Request(action, f"arn:aws:glue:{HERE}:{what}"))
+    assert not allowed(policy(role), Request(action, f"arn:aws:iam::{ACCOUNT}:role/stedi-JobRole"))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nobody_but_who_deploys_writes_the_jobs_script_or_modules(role: str) -> None:
+    for key in ("code/0123456789abcdef/glue.py", "code/0123456789abcdef/stedi.whl", "code/x"):
+        for action in ("PutObject", "DeleteObject", "DeleteObjectVersion"):
+            [request, *_] = s3(action, key)
+            assert not allowed(policy(role), request)
+
+
+def test_the_triggers_give_the_job_no_arguments() -> None:
+    resources = template("lake")
+    triggers = [found["Properties"] for found in resources.values() if found["Type"] == "AWS::Glue::Trigger"]
+    assert len(triggers) == 3
+    assert all(set(action) == {"JobName"} for trigger in triggers for action in trigger["Actions"])
+
+
+def test_what_athena_and_the_log_of_accesses_keep_expires() -> None:
+    for bucket, prefix, days in (("Bucket", "athena/", 7), ("Accesses", None, 90)):
+        rules = template("data")[bucket]["Properties"]["LifecycleConfiguration"]["Rules"]
+        found = [rule for rule in rules if rule.get("Prefix") == prefix and "ExpirationInDays" in rule]
+        assert [(rule["Status"], rule["ExpirationInDays"]) for rule in found] == [("Enabled", days)]
+    groups = [found["Properties"] for found in template("lake").values() if found["Type"] == "AWS::Athena::WorkGroup"]
+    assert len(groups) == 3
+    for group in groups:
+        configuration = group["WorkGroupConfiguration"]
+        assert configuration["EnforceWorkGroupConfiguration"] is True, "a client's own place for results is ignored"
+        place = resolved(configuration["ResultConfiguration"]["OutputLocation"], NAMES)
+        assert str(place).startswith(f"s3://{BUCKET}/athena/")
 
 
 def test_the_documented_table_is_this_one() -> None:

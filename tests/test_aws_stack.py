@@ -180,9 +180,17 @@ def test_run_starts_the_job_follows_its_log_and_ends_as_it_ended(
             logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
         return found
 
+    def triggered(**asked: str) -> Any:
+        [action] = glue.get_trigger(**asked)["Trigger"]["Actions"]
+        started.append(asked["Name"])
+        return glue.start_job_run(**action)  # moto's trigger starts nothing
+
+    started: list[str] = []
+    monkeypatch.setattr(glue, "start_trigger", triggered)
     monkeypatch.setattr(glue, "get_job_run", ended)
     code, done, said = stedi("aws", "run")
     assert (code, done["state"]) == (0, "SUCCEEDED")
+    assert started == ["stedi-now"], "who may start the trigger cannot choose arguments"
     assert said.count("landed 3 of 3 records") == 1
     state = "FAILED"
     code, done, said = stedi("aws", "run", "--workers", 5)

@@ -31,7 +31,7 @@ from stedi.catalog.pointers import Pointers
 from stedi.config import Config
 from stedi.errors import ConfigError, LakeError
 from stedi.places import home_of, shown
-from stedi.privacy import handover, pseudonyms, receipts, tombstones
+from stedi.privacy import handover, journal, pseudonyms, receipts, state, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import ZONES
 
@@ -162,7 +162,14 @@ def _of_its_own(root: Path, lake_id: str) -> str:
 
 
 def _seal(root: Path, key: Key, was: str, lake_id: str) -> None:
-    """Seals tombstones and receipts for another id; those that have it already stay."""
+    """Seals tombstones, receipts and waiting withdrawals for another id; those that have it already stay."""
+    waiting = root / journal.WAITING
+    if waiting.exists():
+        try:
+            kept = state.read(waiting, journal.WAITING, was, key, advice="")
+        except state.StateRefused:
+            kept = state.read(waiting, journal.WAITING, lake_id, key, advice="nothing was changed that anybody reads")
+        state.write(waiting, journal.WAITING, lake_id, key, kept)
     if (root / tombstones.NAME).exists():
         tombstones.reseal(root, key, was, lake_id)
     for name in sorted(receipts.names(root)):

@@ -314,7 +314,7 @@ class Opened:
 
     def _land_what_waits(self, key: Key) -> None:
         """Lands replayed withdrawals whose customers the lake has come to know by another way than a landing."""
-        if (self.root / "withdrawn").exists():
+        if (self.root / journal.WAITING).exists():
             from stedi.landing import withdrawal
 
             with durable.lock(self.root / "land.lock", wait=True):

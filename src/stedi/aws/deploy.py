@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.parser import Parser
 from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from stedi import s3
@@ -179,8 +180,18 @@ def extras(wheel: Path) -> list[str]:
         raise UsageError(f"{wheel}: expected a wheel, found another file") from error
     needs = [entry.partition(";") for entry in metadata.get_all("Requires-Dist", [])]
     wanted = [need.strip() for need, _, when in needs if re.search(r"""extra\s*==\s*['"]aws['"]""", when)]
-    # Glue takes a list with commas, so of a range nothing but its start can be said
-    return [need.split(",")[0] for need in wanted if re.split(r"[^\w.-]", need)[0] not in _PROVIDED]
+    return [_pinned(need) for need in wanted if re.split(r"[^\w.-]", need)[0] not in _PROVIDED]
+
+
+def _pinned(need: str) -> str:
+    """Returns a need at the version that stands here, so that each run installs what was tried, not what is newest."""
+    name = re.split(r"[^\w.-]", need)[0]
+    named = re.match(r"[\w.-]+(?:\[[\w.-]+\])?", need)
+    try:
+        return f"{named[0] if named else name}=={version(name)}"
+    except PackageNotFoundError:
+        # Glue takes a list with commas, so of a range nothing but its start can be said
+        return need.split(",")[0]
 
 
 def _known(parameters: Mapping[str, str]) -> None:

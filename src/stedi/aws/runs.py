@@ -13,6 +13,10 @@ from stedi.errors import CloudFailed
 
 POLL = 5.0
 """Seconds between two looks at a run."""
+_LOOKED = 25
+"""Latest runs among which a new one is looked for."""
+_ATTEMPTS = 24
+"""How often it is looked for."""
 _SHOWN = 5
 """Latest runs that a status tells of."""
 
@@ -78,7 +82,8 @@ def run(stack: str, say: stacks.Say, *, workers: int | None = None) -> Run:
     Args:
         stack: The stack's name.
         say: Told the state and each line of the log.
-        workers: Workers of this run alone; the stack's setting by default.
+        workers: Workers of this run alone, which only who administers the stack may choose; the stack's setting by
+            default. Then the job's trigger starts it, since whoever may start the job itself chooses its arguments.
 
     Raises:
         CloudFailed: The job cannot be started.
@@ -87,13 +92,13 @@ def run(stack: str, say: stacks.Say, *, workers: int | None = None) -> Run:
     if "Job" not in outputs:
         raise CloudFailed(f"stack {stack}: expected its job, found no stack; make it with `stedi aws deploy`")
     job, what = outputs["Job"], f"job {outputs['Job']}"
-    options: dict[str, Any] = {}
-    if workers is not None:
+    if workers is None:
+        name = _triggered(job, outputs["Now"])
+    else:
         with answering(what):
             kind = client("glue").get_job(JobName=job)["Job"].get("WorkerType", "G.1X")
-        options = {"NumberOfWorkers": workers, "WorkerType": kind}
-    with answering(what):
-        name = client("glue").start_job_run(JobName=job, **options)["JobRunId"]
+            started = client("glue").start_job_run(JobName=job, NumberOfWorkers=workers, WorkerType=kind)
+        name = started["JobRunId"]
     say(f"run {name}")
     log = _Log(outputs["LogGroup"], name)
     state = ""
@@ -108,6 +113,25 @@ def run(stack: str, say: stacks.Say, *, workers: int | None = None) -> Run:
         if state in ("SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED"):
             return _run(about)
         time.sleep(POLL)
+
+
+def _triggered(job: str, trigger: str) -> str:
+    """Starts the job by its trigger, which takes no arguments, and returns the run's name.
+
+    Raises:
+        CloudFailed: The trigger may not be started, or no run has come of it.
+    """
+    with answering(f"trigger {trigger}"):
+        known = {run["Id"] for run in client("glue").get_job_runs(JobName=job, MaxResults=_LOOKED)["JobRuns"]}
+        client("glue").start_trigger(Name=trigger)
+    for _ in range(_ATTEMPTS):
+        with answering(f"job {job}"):
+            listed = client("glue").get_job_runs(JobName=job, MaxResults=_LOOKED)["JobRuns"]
+        for about in listed:
+            if about["Id"] not in known and about.get("TriggerName", trigger) == trigger:
+                return str(about["Id"])
+        time.sleep(POLL)
+    raise CloudFailed(f"trigger {trigger}: expected a run of job {job}, found none; see `stedi aws status`")
 
 
 class _Log:

@@ -34,9 +34,6 @@ from stedi.tables import DataFile
 NAME = "withdrawal"
 """What the ledger calls a batch of withdrawals in place of a file's name."""
 
-WAITING = "withdrawn"
-"""The file, in the lake's folder, of replayed withdrawals whose customers the lake does not know yet; by mark."""
-
 SAME = 60_000
 """Milliseconds within which a withdrawal that is said again is the same one. Later it is a new one: a consent given in
 between may not have been delivered yet, and must not outlive the last word."""
@@ -166,20 +163,22 @@ def again(
             wanted = {person: instants for person, instants in wanted.items() if person not in known}
     after = {person: sorted(instants) for person, instants in sorted(wanted.items())}
     if after != before and after:
-        state.write(root / WAITING, WAITING, config.lake_id, key, {"people": after})
+        state.write(root / lasting.WAITING, lasting.WAITING, config.lake_id, key, {"people": after})
     elif before and not after:
-        durable.remove(root / WAITING)
+        durable.remove(root / lasting.WAITING)
     return landed, sum(map(len, after.values()))
 
 
 def waits(root: Path) -> bool:
     """Says whether withdrawals wait for a record of their customers."""
-    return (root / WAITING).exists()
+    return (root / lasting.WAITING).exists()
 
 
 def _waiting(root: Path, lake_id: str, key: Key) -> Mapping[str, Collection[int]]:
     try:
-        found = state.read(root / WAITING, WAITING, lake_id, key, advice="run `stedi erase --replay` once more")
+        found = state.read(
+            root / lasting.WAITING, lasting.WAITING, lake_id, key, advice="run `stedi erase --replay` once more"
+        )
     except FileNotFoundError:
         return {}
     return {str(person): [int(at) for at in instants] for person, instants in found["people"].items()}

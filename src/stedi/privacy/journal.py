@@ -23,6 +23,8 @@ from stedi.privacy.pseudonyms import Key
 
 FOLDER = "journal"
 """The folder of the entries, in the lake's folder."""
+WAITING = "withdrawn"
+"""The file, in the lake's folder, of replayed withdrawals whose customers the lake does not know yet; by mark."""
 _KIND = "journal"
 _NAME = re.compile(r"([0-9]{8})(?:-[0-9a-f]{16})?\.json")
 _ADVICE = "restore the journal from a copy of it: see docs/operations.md on recovery"
