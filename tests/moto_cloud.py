@@ -220,6 +220,21 @@ def taught() -> None:
     responses.CloudFormationResponse._validate_different_update = lambda *_: None
     models.ChangeSet.diff = diff
     models.CloudFormationBackend.execute_change_set = executed
+    triggering()
+
+
+def triggering() -> None:
+    """Has a trigger that is started run its jobs, each with the arguments that stand in the trigger."""
+    from moto.glue.models import GlueBackend
+
+    real = GlueBackend.start_trigger
+
+    def started(self: Any, name: str) -> None:
+        real(self, name)
+        for action in self.get_trigger(name).actions:
+            self.start_job_run(action["JobName"], action.get("Arguments"), *[None] * 8)
+
+    GlueBackend.start_trigger = started
 
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     if s3.is_remote(path):
         content = io.BytesIO()
         yield content
+        s3.prove()
         return s3.write(path, content.getvalue())
     beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
     try:
@@ -165,6 +166,7 @@ def create(path: Path, content: bytes) -> None:
         FileExistsError: It is there already.
     """
     if s3.is_remote(path):
+        s3.prove()
         s3.create(path, content)
         return
     if path.exists():
@@ -174,6 +176,8 @@ def create(path: Path, content: bytes) -> None:
 
 def remove(path: Path) -> None:
     """Removes a file, if it is there, and has its folder forget it durably."""
+    if s3.is_remote(path):
+        s3.prove()
     path.unlink(missing_ok=True)
     sync(path.parent)
 
@@ -181,6 +185,7 @@ def remove(path: Path) -> None:
 def remove_all(paths: Iterable[Path]) -> None:
     """Removes files, those that are there."""
     listed = list(paths)
+    s3.prove()
     s3.remove(path for path in listed if s3.is_remote(path))
     for path in listed:
         if not s3.is_remote(path):

@@ -22,6 +22,8 @@ from stedi.tables import COLUMNS, ZONES, DataFile
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
+    from pyiceberg.table.metadata import TableMetadata
+    from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
 
     from stedi.catalog.rewrite import Rewrite
 
@@ -129,27 +131,66 @@ class Catalog:
         files = tuple(file for snapshot in snapshots for file in data_files(state.name, snapshot, added=True))
         return entries.there(state.name, files)
 
-    def append(self, table: str, files: Iterable[DataFile], properties: Mapping[str, str]) -> int:
+    def append(
+        self,
+        table: str,
+        files: Iterable[DataFile],
+        properties: Mapping[str, str],
+        *,
+        once: str | None = None,
+        base: int | None = None,
+    ) -> int | None:
         """Appends files to a table's `main`; safe beside other writers.
 
         Args:
             table: The table's name.
             files: Parquet files that lie in the table's folder, synced.
             properties: Recorded in the snapshot's summary.
+            once: The property by which this commit is known: one that was made is not made again.
+            base: The snapshot since which nobody may have changed the table's rows, 0 for a table without any.
 
         Returns:
-            The new snapshot's id.
+            The new snapshot's id; None if the commit was made before.
 
         Raises:
-            CommitConflict: Other writers came first, more often than is retried.
+            CommitConflict: Other writers came first, more often than is retried, or have changed what `base` is.
             DamagedFile: A file to add is gone or has another size than was written.
         """
         from stedi.catalog.transaction import Transaction
 
+        made = False
+
+        def still(metadata: TableMetadata) -> None:
+            nonlocal made
+            snapshots = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
+            if once is not None:
+                told = (s.summary.additional_properties for s in metadata.snapshots if s.summary)
+                made = any(summary.get(once) == properties[once] for summary in told)
+            if made or base is None:
+                return
+            head = metadata.current_snapshot_id or 0
+            while head != base and head in snapshots and _keeps_rows(snapshots[head]):
+                head = snapshots[head].parent_snapshot_id or 0
+            if head != base:
+                raise CommitConflict(
+                    f"Cannot commit to {table}: another landing or an erasure came first. Run the command again."
+                )
+
         with self._queue.table(table) as iceberg:
-            transaction = Transaction(iceberg)
+            transaction = Transaction(iceberg, still)
+            if made:
+                return None
             producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
             return self._queue.commit(table, self.folder(table), transaction, producer, files)
+
+    def fence(self, run: str) -> None:
+        """Has every landing that was planned before now fail, and be planned anew, in a lake whose locks can be lost.
+
+        Args:
+            run: Tells what does so.
+        """
+        if self.remote:
+            self.append("landed_files", (), {"stedi.fence": run}, once="stedi.fence")
 
     def stage(
         self,
@@ -395,3 +436,8 @@ class Catalog:
     def warm(self) -> None:
         """Imports what a commit needs, so that it can happen beside other work."""
         self._queue.warm()
+
+
+def _keeps_rows(snapshot: IcebergSnapshot) -> bool:
+    """Says whether a snapshot, a compaction's, has the rows of the one before it."""
+    return snapshot.summary is not None and snapshot.summary.operation.value == "replace"

@@ -108,6 +108,7 @@ class Remote:
         from pyiceberg.table import CommitTableResponse
 
         changes = tuple(_later(update, table.metadata) for update in updates)
+        s3.prove()  # a command that was stopped meanwhile must not go on where another has taken over
         try:
             return self._catalog.commit_table(table, requirements, changes)
         except Exception as error:

@@ -6,7 +6,7 @@ keeps the manifest of every file that ever left. Imported with PyIceberg, when t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
@@ -20,8 +20,16 @@ from pyiceberg.table.update.snapshot import _OverwriteFiles
 class Transaction(IcebergTransaction):
     """A transaction that works its metadata out once a change; nobody may write to what it shows."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, still: Callable[[TableMetadata], None] = lambda metadata: None) -> None:
+        """Begins a transaction.
+
+        Args:
+            table: The table, which is the last that the catalog had.
+            still: Raises if the change may not be made to a table as it is, now or when others have come first.
+        """
         super().__init__(table)
+        self._still = still
+        still(table.metadata)
         self._shown: tuple[TableMetadata, tuple[TableUpdate, ...], TableMetadata] | None = None
 
     @property
@@ -36,6 +44,11 @@ class Transaction(IcebergTransaction):
                 changed = _apply_table_update(update, changed, context)
             self._shown = base, updates, changed
         return self._shown[2]
+
+    def _rebuild_snapshot_updates(self) -> None:
+        """Begins anew from the table as others have left it, if that may still be done."""
+        self._still(self._table.metadata)
+        super()._rebuild_snapshot_updates()
 
 
 class Overwrite(_OverwriteFiles):

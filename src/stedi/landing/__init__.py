@@ -129,6 +129,8 @@ def land(
         landed += objects.known(catalog, partial(_session, config, durable.scratch(root) / "landing" / "known"))
         for batch, fetched in (*((b, ()) for b in _batches(found, skipped)), *(((), b) for b in objects.batches())):
             run = _Batch(catalog, config, root, progress, sieve, workers)
+            if run.planned is not None and key:
+                run.sieve = Sieve.of(root, key)  # as it is now: another process may have erased somebody
             try:
                 copies = run.fetch(objects, fetched)
                 done = run.land([*batch, *copies])
@@ -185,7 +187,8 @@ class _Batch:
         self.skipped: list[Skipped] = []
         self.drift: dict[str, dict[str, int]] = {}
         self._catalog, self._config, self._root, self._progress = catalog, config, root, progress
-        self._sieve, self._workers = sieve, workers
+        self.sieve, self._workers = sieve, workers
+        self.planned = journal.base(catalog)
         self._folder = durable.scratch(root) / "landing" / self.id
         durable.private(self._folder)
         self._journalled = False
@@ -233,7 +236,7 @@ class _Batch:
                 appends["landed_files"] = engine.write("landed_files", ledger, self._new_folder("landed_files"))
             warm.result()
             self._progress("commit", None)
-            pending = journal.write(self._root / "pending", self.id, appends)
+            pending = journal.write(self._root / "pending", self.id, appends, base=self.planned)
             self._journalled = True  # from here on the journal decides, not this process
             journal.apply(self._catalog, pending)
             self._remove_strays(appends)
@@ -332,12 +335,12 @@ class _Batch:
     ) -> tuple[list[Prepared], dict[str, tuple[DataFile, ...]]]:
         """Prepares files and writes what they bring, in this process and those beside it."""
         whole = self._prepare(new)
-        prepared = self._sieve.sift(engine, whole) if self._sieve else whole
+        prepared = self.sieve.sift(engine, whole) if self.sieve else whole
 
         def told(table: str) -> None:
             self._progress(f"write {table}", None)
 
-        appends = writing.write(engine, prepared, self._sieve, self.id, at, self._new_folder, told)
+        appends = writing.write(engine, prepared, self.sieve, self.id, at, self._new_folder, told)
         writing.unchanged(prepared)
         return prepared, appends
 
@@ -347,7 +350,7 @@ class _Batch:
         folders = {table: self._new_folder(table) for table in (*map(_table, CONTRACTS), "quarantine")}
         for folder in folders.values():
             durable.folder(folder)
-        shares = spreading.shares(self._workers, new, self.id, at, folders, self._config.engine_memory, self._sieve)
+        shares = spreading.shares(self._workers, new, self.id, at, folders, self._config.engine_memory, self.sieve)
         prepared: list[Prepared] = []
         appends: dict[str, tuple[DataFile, ...]] = {}
         for written in self._workers.map(spreading.write, shares, partial(self._progress, "write")):

@@ -13,12 +13,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stedi import durable
+from stedi import durable, s3
 from stedi.catalog import Catalog
-from stedi.errors import LakeError
+from stedi.errors import CommitConflict, LakeError
 from stedi.tables import DataFile
 
 _BATCH = "stedi.batch"
+_LEDGER = "landed_files"
+
+
+class Superseded(CommitConflict):
+    """A batch came too late: others have landed, or erased, since it was planned."""
+
 
 Appends = Mapping[str, Sequence[DataFile]]
 """For each table, in the order of the commits, the files that it gains."""
@@ -29,6 +35,8 @@ def write(
     batch: str,
     appends: Appends,
     replaces: Mapping[str, Sequence[DataFile]] | None = None,
+    *,
+    base: int | None = None,
 ) -> Path:
     """Writes a batch's journal; from now on the batch will be in all its tables, whatever ends this process.
 
@@ -37,6 +45,7 @@ def write(
         batch: The batch's id.
         appends: The files, in their tables' folders, synced.
         replaces: For each table that only landings change, the files that take the place of all it has.
+        base: What `base` gave when the batch was planned.
 
     Returns:
         The journal, for `apply`.
@@ -46,7 +55,7 @@ def write(
     """
     durable.folder(folder)
     path = place(folder, batch)
-    changes = {"batch": batch, "appends": _plain(appends), "replaces": _plain(replaces or {})}
+    changes = {"batch": batch, "appends": _plain(appends), "replaces": _plain(replaces or {}), "base": base}
     content = json.dumps(changes).encode()
     try:
         durable.write(path, _digest(content) + b"\n" + content)
@@ -61,6 +70,19 @@ def place(folder: Path, batch: str) -> Path:
     return folder / f"{batch}.json"
 
 
+def base(catalog: Catalog) -> int | None:
+    """Returns the ledger's snapshot from which a batch is planned, 0 if it has none; None where no lock can be lost.
+
+    In a bucket a process can be stopped for longer than its lease, and go on when others have landed the same files or
+    erased a customer. So its plan holds only as long as the ledger is what it was: landings move it, erasures, too.
+    """
+    if catalog.remote is None:
+        return None
+    current = catalog.table(_LEDGER).current
+    s3.prove()  # as of now nobody else can have begun
+    return current.id if current else 0
+
+
 def finish(catalog: Catalog, folder: Path) -> int:
     """Finishes the batches that a process which died has left, and returns how many there were.
 
@@ -70,13 +92,16 @@ def finish(catalog: Catalog, folder: Path) -> int:
         partial.unlink()
     journals = sorted(folder.glob("*.json")) if folder.is_dir() else []
     for path in journals:
-        apply(catalog, path)
+        try:
+            apply(catalog, path)
+        except Superseded:
+            continue  # of a process that was stopped; what it would have landed is landed again, or was
     return len(journals)
 
 
 def named(folder: Path) -> set[str]:
     """Returns the paths of the files that unfinished batches will add to their tables."""
-    batches = [_read(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+    batches = [_read(path)[:3] for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
     return {file.path for _, *changes in batches for change in changes for files in change.values() for file in files}
 
 
@@ -84,20 +109,38 @@ def apply(catalog: Catalog, path: Path) -> None:
     """Commits what a journal says, leaving out what was committed before, and removes it.
 
     Raises:
+        Superseded: What the batch was planned from is no longer so; nothing of it was committed, and journal and files
+            are gone.
         CommitConflict: Other writers came first, more often than is retried; the journal stays, and the next
             landing or build finishes it.
         LakeError: It is no journal: something else has damaged it.
     """
-    batch, appends, replaces = _read(path)
     states = catalog.tables()
+    try:
+        batch, appends, replaces, planned = _read(path)
+    except FileNotFoundError:
+        # whoever took the lock over has finished the batch, or has found that it came too late
+        if any(s.summary.get(_BATCH) == path.stem for s in states[_LEDGER].history()):
+            return
+        raise Superseded("Cannot land: another landing or an erasure came first. Run the command again.") from None
 
     def committed(table: str) -> bool:
         # the batch's id in the table's own history says whether this commit was made
         return any(s.summary.get(_BATCH) == batch for s in states[table].history())
 
+    if planned is not None and appends.get(_LEDGER) and not committed(_LEDGER):
+        # first, since it decides: nothing of a batch that comes too late may stand in any table
+        try:
+            catalog.append(_LEDGER, appends[_LEDGER], {_BATCH: batch}, once=_BATCH, base=planned)
+        except CommitConflict as error:
+            changes = [*appends.values(), *replaces.values()]
+            # they are this batch's alone, whoever has the lock by now
+            path.unlink(missing_ok=True)
+            s3.remove(s3.at(file.path) for files in changes for file in files)
+            raise Superseded(str(error)) from error
     for table, files in appends.items():
         if files and not committed(table):
-            catalog.append(table, files, {_BATCH: batch})
+            catalog.append(table, files, {_BATCH: batch}, once=_BATCH)
     for table, files in replaces.items():
         before = states[table]
         if not committed(table) and before.current is not None:
@@ -108,7 +151,7 @@ def apply(catalog: Catalog, path: Path) -> None:
     durable.remove(path)
 
 
-def _read(path: Path) -> tuple[str, Appends, Appends]:
+def _read(path: Path) -> tuple[str, Appends, Appends, int | None]:
     try:
         digest, _, raw = path.read_bytes().partition(b"\n")
         if digest != _digest(raw):
@@ -117,7 +160,7 @@ def _read(path: Path) -> tuple[str, Appends, Appends]:
         appends, replaces = (
             {table: _files(files) for table, files in content[part].items()} for part in ("appends", "replaces")
         )
-        return str(content["batch"]), appends, replaces
+        return str(content["batch"]), appends, replaces, content.get("base")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LakeError(
             f"pending/{path.name}: expected a landing's journal, found {type(error).__name__}; see docs/operations.md "

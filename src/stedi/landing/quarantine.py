@@ -142,6 +142,7 @@ class Quarantine:
         lines = {feed: folder / f"{feed}.json" for feed in CONTRACTS}
         landed: dict[tuple[str, str, str], list[int]] = {}  # offsets by file, name and feed
         barred: dict[tuple[str, str, str], list[int]] = {}
+        planned = journal.base(self._catalog)
         sifted = self._sifted()
         with self._engine() as engine:
             fittings = {feed: Fitting(contract) for feed, contract in CONTRACTS.items()}
@@ -188,7 +189,7 @@ class Quarantine:
             ]
             ledger = rows.ledger(moves, batch, int(time.time() * 1000))
             appends["landed_files"] = self._write(engine, "landed_files", ledger, batch)
-        pending = journal.write(self._root / "pending", batch, appends, {"quarantine": kept})
+        pending = journal.write(self._root / "pending", batch, appends, {"quarantine": kept}, base=planned)
         self._journalled = True
         journal.apply(self._catalog, pending)
         return moved, total - moved - gone_too

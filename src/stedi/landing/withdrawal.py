@@ -193,12 +193,13 @@ def _batch(
     folder = durable.scratch(root) / "landing" / batch
     durable.private(folder)
     journalled = False
+    planned = journal.base(catalog)
 
     def commit(count: int, first: Callable[[str], None]) -> None:
         nonlocal journalled
         appends = _write(engine, catalog, batch, count)
         first(batch)
-        pending = journal.write(root / "pending", batch, appends)
+        pending = journal.write(root / "pending", batch, appends, base=planned)
         journalled = True  # from here on the journal decides, not this process
         journal.apply(catalog, pending)
 

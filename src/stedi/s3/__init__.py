@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from stedi.s3.connection import client, steady
 from stedi.s3.engine import engine_settings, engine_statements, extension
-from stedi.s3.locks import Lease, is_held, lock
+from stedi.s3.locks import Lease, is_held, lock, prove
 from stedi.s3.objects import (
     SUM,
     Object,
@@ -54,6 +54,7 @@ __all__ = [
     "is_remote",
     "listing",
     "lock",
+    "prove",
     "recorded",
     "remove",
     "remove_tree",

@@ -31,19 +31,23 @@ class Lease:
 
     One that has not been renewed for a minute and a half is a dead holder's and can be taken. It is never deleted: in a
     bucket that keeps versions, not every server takes what was deleted for absent. Ages are told by S3's
-    clock alone. A holder that was stopped for longer finds its lease gone at the next renewal; tables are safe from it
-    all the same, since each commit asks for the state that it was made from.
+    clock alone. A holder that was stopped for longer finds its lease gone at the next renewal, or before its next
+    write, which has it proved (`prove`).
     """
 
     def __init__(self, path: Path) -> None:
         self._path = cast(S3Path, path)
         self._tag = ""
+        self._renewed = 0.0
+        self._lost = False
+        self._one = threading.Lock()
         self._ended = threading.Event()
         self._beats: threading.Thread | None = None
 
     def take(self) -> bool:
         """Returns whether the lock is held now."""
         try:
+            self._renewed = _clock()
             held = _held(self._path)
             if held is None:
                 self._tag = self._put(IfNoneMatch="*")
@@ -55,10 +59,12 @@ class Lease:
             return False
         self._beats = threading.Thread(target=self._beat, daemon=True)
         self._beats.start()
+        _HELD.add(self)
         return True
 
     def release(self) -> None:
         """Gives the lock back, if it is still held."""
+        _HELD.discard(self)
         self._ended.set()
         if self._beats is not None:
             self._beats.join()
@@ -70,11 +76,36 @@ class Lease:
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT):
             try:
-                self._tag = self._put(IfMatch=self._tag)
-            except (FileExistsError, FileNotFoundError):
-                return  # somebody else's now
+                if not self._renew():
+                    return  # somebody else's now
             except OSError:
                 continue
+
+    def _renew(self) -> bool:
+        """Returns whether the lock is still held, and is for a while from now."""
+        with self._one:
+            began = _clock()
+            try:
+                if not self._lost:
+                    self._tag = self._put(IfMatch=self._tag)
+                    self._renewed = began
+            except (FileExistsError, FileNotFoundError):
+                self._lost = True
+            return not self._lost
+
+    def prove(self) -> None:
+        """Makes sure that nobody can have taken the lock over, as of now.
+
+        Raises:
+            LakeBusy: Somebody may have.
+        """
+        if not self._lost and _clock() - self._renewed < _LEASE / 2:
+            return
+        if not self._renew():
+            raise LakeBusy(
+                f"{self._path.parent}: expected to hold {self._path.name} still, found that another command has it: "
+                "this one was stopped, or cut off from S3, for too long; nothing more was committed: run it again"
+            )
 
     def _put(self, **condition: str) -> str:
         body = json.dumps({"holder": secrets.token_hex(8), "process": os.getpid()}).encode()
@@ -89,6 +120,25 @@ class Lease:
                         return str(about["ETag"])
                 raise
         return str(done["ETag"])
+
+
+_HELD: set[Lease] = set()
+"""The locks that this process holds."""
+
+
+def prove() -> None:
+    """Makes sure that this process still holds every lock that it has taken: what it writes next must not be too late.
+
+    Raises:
+        LakeBusy: It has lost one.
+    """
+    for lease in tuple(_HELD):
+        lease.prove()
+
+
+def _clock() -> float:
+    """Returns seconds of a clock that goes on while the machine sleeps, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _held(path: S3Path) -> tuple[float, str] | None:

@@ -1,0 +1,121 @@
+"""A command in a bucket that is stopped for longer than its lease commits nothing of what it has planned."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakes import LANDING, conserved, customer, deliver, motion, records
+from stedi import durable, s3
+from stedi.catalog import Catalog
+from stedi.catalog.remote import Remote
+from stedi.errors import CommitConflict, LakeBusy
+from stedi.lake import Lake
+from stedi.landing import journal
+from stedi.s3 import locks
+
+NOW = 1_700_000_000_000
+ANA, BO = "ana@x.example", "bo@x.example"
+_SHORT = "from stedi.s3 import locks; locks._LEASE = 2.0; from stedi import cli; import sys; sys.exit(cli.main())"
+
+
+@pytest.fixture
+def lake(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    monkeypatch.setattr(locks, "_LEASE", 2.0)
+    monkeypatch.setattr(locks, "_BEAT", 3600.0)  # as if the process were stopped
+    return Lake.create(f"s3://{bucket}/lake")
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    both = [customer(who, NOW, NOW, serialNumber=who, registrationDate=NOW) for who in (ANA, BO)]
+    deliver(tmp_path, "customer", both)
+    deliver(tmp_path, "accelerometer", [motion(who, NOW) for who in (ANA, BO)])
+    return tmp_path
+
+
+def elsewhere(lake: Lake, *words: str) -> None:
+    """Runs a command as another machine would, when the lease has gone."""
+    time.sleep(2.5)
+    command = [sys.executable, "-c", _SHORT, "--lake", str(lake.root), *words]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def meanwhile(patch: pytest.MonkeyPatch, where: Any, name: str, happens: Callable[[], None]) -> None:
+    """Has something happen right before a function is called for the first time."""
+    real, done = getattr(where, name), []
+
+    def late(*given: Any, **named: Any) -> Any:
+        if not done:
+            done.append(True)
+            happens()
+        return real(*given, **named)
+
+    patch.setattr(where, name, late)
+
+
+STOPPED = {
+    "before its journal": (journal, "write"),
+    "before its first commit": (journal, "apply"),
+    "within a commit": (Remote, "commit_table"),
+}
+
+
+@pytest.mark.parametrize("where", STOPPED)
+@pytest.mark.parametrize("told", [True, False], ids=["it looks", "right after it has looked"])
+@pytest.mark.parametrize("other", ["land", "erase"])
+def test_a_landing_that_was_stopped_lands_nothing_twice_and_nobody_who_was_erased(
+    lake: Lake, inbox: Path, where: str, told: bool, other: str
+) -> None:
+    words = ("land", str(inbox)) if other == "land" else ("erase", ANA, "--yes", "--exact")
+    if other == "erase":
+        lake.land(deliver(inbox / "before", "customer", [customer(ANA, NOW, NOW, registrationDate=NOW)]))
+    with pytest.MonkeyPatch.context() as patch:
+        meanwhile(patch, *STOPPED[where], lambda: elsewhere(lake, *words))
+        if not told:
+            patch.setattr(s3, "prove", lambda: None)
+        # what was decided the other command has finished: then it is no failure
+        decided = suppress(LakeBusy) if where != "before its journal" else pytest.raises((LakeBusy, CommitConflict))
+        with decided:
+            lake.land(inbox)
+    landed = lake.land(inbox)
+    assert (landed.seen, landed.accepted) == ((4, 4) if other == "land" else (4, 2))
+    for table in LANDING:
+        found = records(lake, table)
+        assert not found or max(found.values()) == 1, table
+        assert other == "land" or not any(ANA in map(str, row) for row in found), table
+    conserved(lake)
+    lake.build()
+    assert not any(check.violations for check in lake.prove().checks)
+
+
+def test_a_lease_that_is_renewed_is_held(lake: Lake) -> None:
+    with durable.lock(lake.root / "x.lock", wait=False):
+        for _ in range(3):
+            time.sleep(1.2)
+            s3.prove()
+        assert durable.is_held(lake.root / "x.lock")
+
+
+def test_a_commit_that_was_made_is_not_made_again(lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Catalog.append
+
+    def twice(self: Catalog, *given: Any, **named: Any) -> Any:
+        real(self, *given, **named)
+        return real(self, *given, **named)
+
+    monkeypatch.setattr(Catalog, "append", twice)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locks, "_LEASE", 600.0)
+        lake.land(inbox)
+    assert sum(records(lake, "customers_landing").values()) == 2
+    conserved(lake)
