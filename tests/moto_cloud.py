@@ -232,7 +232,7 @@ def triggering() -> None:
     def started(self: Any, name: str) -> None:
         real(self, name)
         for action in self.get_trigger(name).actions:
-            self.start_job_run(action["JobName"], action.get("Arguments"), *[None] * 8)
+            self.start_job_run(action.job_name, action.arguments, *[None] * 8)
 
     GlueBackend.start_trigger = started
 
