@@ -465,7 +465,7 @@ def climbing(described: dict[str, Any]) -> None:
 @pytest.mark.parametrize("change", [foreign_list, climbing, lambda d: d.update(location="file:///etc")])
 def test_metadata_that_name_files_elsewhere_are_refused(change: Callable[[dict[str, Any]], None], lake: Path) -> None:
     rewritten(lake, "customers_landing", change)
-    for words in (["query", "select count(*) from customers_landing"], ["build"], ["maintain"]):
+    for words in (["query", "select count(*) from customers_landing"], ["build"], ["maintain", "--dry-run"]):
         assert "customers_landing" in bounded(lake, words)
 
 
