@@ -92,7 +92,7 @@ def test_an_interrupt_does_not_wait_for_files_that_are_being_read(
 def _unread(file: Delivered, *_: object) -> Inspected:
     """What a first look might say of a file that is not clean."""
     contract = CONTRACTS["accelerometer"]
-    return Inspected(file, contract, file.name, 1 << 36, Fingerprint(1 << 36, 0, 0, 0), None, None)
+    return Inspected(file, contract, file.name, 1 << 36, Fingerprint(1 << 36, 0, 0, 0, 0), None, None)
 
 
 @cache

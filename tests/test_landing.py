@@ -256,13 +256,14 @@ def test_a_clean_file_that_changes_before_it_is_written_costs_its_batch_and_noth
     file = deliver(inbox, "step_trainer", [step()])
     os.utime(file, ns=(1, 1))
     before = heads(lake)
-    told = landing._Batch._told_apart
+    lies = landing.as_it_lies
 
     def late(*arguments: Any) -> Any:
+        found = lies(*arguments)
         change(file)
-        return told(*arguments)
+        return found
 
-    monkeypatch.setattr(landing._Batch, "_told_apart", late)
+    monkeypatch.setattr(landing, "as_it_lies", late)
     with pytest.raises(LandingError, match=r"changed while it was landed; nothing of its batch|expected 1 rows"):
         lake.land(inbox)
     monkeypatch.undo()

@@ -479,16 +479,29 @@ def test_values_come_out_as_json_of_any_text() -> None:
     assert fourth.reason is Reason.TRUNCATED
 
 
+def guessed(text: bytes, named: str | None = None) -> str | None:
+    return reader.guess_feed(lambda: io.BytesIO(text), named)
+
+
 def test_the_feed_is_guessed_from_the_first_records() -> None:
     trainer = b'{"SensorReadingTime":1,"serialnumber":"s","distanceFromObject":5}'
-    assert reader.guess_feed(motion(1)[:-1] + b',"more":1}') == "accelerometer"
-    assert reader.guess_feed(b"[" + customer()) == "customer"
-    assert reader.guess_feed(b"garbage\n" + trainer + b'{"cut') == "step_trainer"
-    assert reader.guess_feed(b"") is None
-    assert reader.guess_feed(b'{"user":1}') is None
-    assert reader.guess_feed(motion(1) + trainer) is None
-    assert reader.guess_feed(customer()[:-1] + b"," + trainer[1:]) is None
-    assert reader.guess_feed(motion(1) * 150 + trainer) == "accelerometer"
+    assert guessed(motion(1)[:-1] + b',"more":1}') == "accelerometer"
+    assert guessed(b"[" + customer()) == "customer"
+    assert guessed(b"garbage\n" + trainer + b'{"cut') == "step_trainer"
+    assert guessed(b"") is None
+    assert guessed(b'{"user":1}') is None
+    assert guessed(motion(1) + trainer) is None
+    assert guessed(customer()[:-1] + b"," + trainer[1:]) is None
+    assert guessed(motion(1) * 150 + trainer) == "accelerometer"
+
+
+def test_a_name_stands_unless_no_record_speaks_for_it() -> None:
+    trainer = b'{"sensorReadingTime":1,"serialNumber":"s","distanceFromObject":5}'
+    assert guessed(trainer, "customer") == "step_trainer"
+    assert guessed(trainer * 150 + customer(), "customer") == "customer"
+    assert guessed(b"[1]\n" * 100_000 + trainer, "customer") == "step_trainer"
+    for undecided in (b"", b'{"what":1}', b"rubbish", trainer + motion(1)):
+        assert guessed(undecided, "customer") == "customer"
 
 
 def test_the_layout_of_a_clean_file_is_that_of_its_first_record() -> None:

@@ -40,16 +40,18 @@ class Arrival:
         object: Where it is, and what its listing says.
         name: How the caller knows it: from the last part of what was named.
         feed: The feed that the call, its name or the nearest prefix tells, or None.
+        said: Whether the call said it.
     """
 
     object: Object
     name: str
     feed: str | None
+    said: bool = False
 
     @property
     def delivered(self) -> Delivered:
         """The object as a file that `copied` can have."""
-        return Delivered(self.object.path, self.name, self.feed, self.object.tag)
+        return Delivered(self.object.path, self.name, self.feed, self.object.tag, self.said)
 
 
 def walk(paths: Iterable[Path], feed: str | None = None, avoid: Path | None = None) -> Iterator[Arrival | Skipped]:
@@ -104,7 +106,7 @@ def _named(place: S3Path, feed: str | None) -> Iterator[Arrival | Skipped]:
             yield Skipped(name, "an object whose ending is not one of JSON's", failed=False)
         else:
             above = parts[: plain - 1] if exact else parts[:plain]
-            yield Arrival(found, name, feed or feed_of(base, (*above, *folders)))
+            yield Arrival(found, name, feed or feed_of(base, (*above, *folders)), feed is not None)
 
 
 def plain_part(place: Path) -> Path:

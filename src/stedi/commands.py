@@ -100,6 +100,17 @@ def land(options: argparse.Namespace) -> int:
     for feed, counts in landing.drift.items():
         for what, count in sorted(counts.items()):
             terminal.say(f"drift: {feed}: {what}: {count:,} records")
+    for odd in landing.odd:
+        became = "quarantined" if odd.quarantined else "taken as absent"
+        terminal.say(
+            f"{odd.name}: {odd.field}: expected epoch milliseconds, found {odd.records:,} of them {odd.unit}, by their "
+            f"look; {became}"
+        )
+    for lost in landing.unread:
+        terminal.say(
+            f"{lost.name}: quarantined records of customers who consent: {lost.records:,}; each may be a withdrawal "
+            f"that could not be read. Look: `stedi quarantine --show {lost.first}`; act: `stedi withdraw`"
+        )
     if wants_json(options):
         terminal.document(_landing_json(landing))
     else:
@@ -122,6 +133,20 @@ def _landing_json(landing: Landing) -> dict[str, object]:
         "erased": landing.erased,
         "skipped": [{"name": s.name, "why": s.why, "failed": s.failed} for s in landing.skipped],
         "drift": landing.drift,
+        "odd_instants": [
+            {
+                "name": odd.name,
+                "field": odd.field,
+                "given": odd.unit.name.lower(),
+                "records": odd.records,
+                "quarantined": odd.quarantined,
+            }
+            for odd in landing.odd
+        ],
+        "perhaps_withdrawals": [
+            {"name": lost.name, "sha256": lost.sha256, "records": lost.records, "first": lost.first}
+            for lost in landing.unread
+        ],
     }
 
 

@@ -11,6 +11,7 @@ import glob
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -42,6 +43,12 @@ _FEED_NAMES = (
     (re.compile(r"step[-_ ]?trainer", re.IGNORECASE), STEP_TRAINER.feed),
 )
 
+_TICK_NS, _COARSE_NS = 12_000_000, 2_000_000_000
+"""How long the clock by which files are dated may stand still: of most file systems, and of those that keep seconds."""
+
+_PATIENCE = 5
+"""How often a file that has just changed is looked at again."""
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -61,12 +68,14 @@ class Delivered:
         name: How the caller knows it: its path from the parent of the argument that led to it, printable.
         feed: The feed that the call, the file's name or the nearest folder tells, or None.
         tag: Of an object of S3, its mark of the content that is meant.
+        said: Whether the call itself said the feed: what a name tells gives way to the file's fields, this does not.
     """
 
     path: Path
     name: str
     feed: str | None
     tag: str = ""
+    said: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +95,23 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What tells that a file is still the one, and as long, as when it was opened."""
+    """What tells that a file is still the one, with the same content, as when it was opened.
+
+    Whoever may write to a file can put its size and its `mtime_ns` back; `ctime_ns`, when either was last changed, only
+    the system sets.
+    """
 
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
     device: int
 
     def like(self, other: Fingerprint) -> bool:
         """Says whether it is still the one, on whatever machine: two may number the same device differently."""
         here = self.device != other.device or self.inode == other.inode
-        return here and (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+        times = (self.mtime_ns, self.ctime_ns) == (other.mtime_ns, other.ctime_ns)
+        return here and times and self.size == other.size
 
 
 def walk(
@@ -164,7 +179,29 @@ def open_regular(path: Path, name: str | None = None) -> BinaryIO:
 def fingerprint(number: int) -> Fingerprint:
     """Returns an open file's fingerprint; another one after reading it means that the file has changed."""
     found = os.fstat(number)
-    return Fingerprint(found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)
+    return Fingerprint(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+
+
+def settled(number: int, name: str) -> Fingerprint:
+    """Returns an open file's fingerprint once the system's time of its last change is past.
+
+    A clock ticks every few milliseconds: of two changes within a tick the second would not be seen.
+
+    Args:
+        number: The file's descriptor.
+        name: Its name in messages.
+
+    Raises:
+        UnreadableFile: It goes on changing.
+    """
+    for _ in range(_PATIENCE):
+        found = fingerprint(number)
+        tick = _COARSE_NS if found.ctime_ns % 1_000_000_000 == 0 else _TICK_NS
+        age = time.time_ns() - found.ctime_ns
+        if not 0 <= age < tick:
+            return found
+        time.sleep((tick - age) / 1e9)
+    raise UnreadableFile(f"{name}: it is being written; land it again when it is complete")
 
 
 def printable(name: str) -> str:
@@ -302,7 +339,7 @@ class _Journey:
             return
         *folders, base = relative.split(os.sep)
         feed = self.feed or feed_of(base, (*root.folders, *folders))
-        yield Delivered(Path(path), name, feed)
+        yield Delivered(Path(path), name, feed, said=self.feed is not None)
 
     def _name(self, root: _Root, path: str) -> str:
         return printable(os.path.normpath(os.path.join(root.name, os.path.relpath(path, root.path))))

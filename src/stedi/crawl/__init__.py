@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 from stedi.contracts import Contract
 from stedi.crawl.profile import Profiles, mask
@@ -21,9 +22,6 @@ from stedi.records import CONTRACTS
 
 __all__ = ["Drift", "FeedReport", "FieldReport", "Report", "crawl", "mask", "render", "to_json"]
 
-_HEAD = 64 << 10
-"""Bytes of a file from which its feed is guessed."""
-
 
 def crawl(
     paths: Sequence[str | Path],
@@ -32,8 +30,8 @@ def crawl(
 ) -> Report:
     """Reads delivered files and says what they hold.
 
-    Files of one feed count together; the feed is told as landing tells it: by name, else by fields. Files whose feed
-    cannot be told count together by folder.
+    Files of one feed count together; the feed is told as landing tells it: by name, unless no record has the fields of
+    that feed, else by fields. Files whose feed cannot be told count together by folder.
 
     Args:
         paths: Files, folders and globs, see `delivery.walk`.
@@ -91,7 +89,12 @@ def _read(item: Delivered, groups: dict[str, _Group], sample: int | None) -> int
     seen = 0
     with open_regular(item.path, item.name) as source:
         before = fingerprint(source.fileno())
-        feed = item.feed or guess_feed(decompressed(source, item.name).read(_HEAD))
+
+        def text() -> BinaryIO:
+            source.seek(0)
+            return decompressed(source, item.name)
+
+        feed = guess_feed(text, item.feed)
         source.seek(0)
         name = feed or _lies_in(item.name)
         group = groups.setdefault(name, _Group(name, CONTRACTS.get(feed or "")))

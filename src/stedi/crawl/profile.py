@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from stedi.contracts import Contract, Field, Kind, Reason
 from stedi.crawl.report import Drift, FieldReport, is_identifier, listing, share
-from stedi.reader import Members
+from stedi.reader import Members, Unit, likely
 from stedi.reader.fitting import write
 
 OTHER = "(other fields)"
@@ -115,6 +115,7 @@ class _Profile:
     twice: int = 0
     blank: int = 0
     odd: int = 0
+    units: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
     spellings: Counter[str] = field(default_factory=Counter)
     types: Counter[str] = field(default_factory=Counter)
@@ -148,6 +149,8 @@ class _Profile:
         written: Reason | str = Reason.DUPLICATE_KEY
         if len(values) < 2:
             written = write(value, expected.kind, expected.required)
+        if isinstance(written, Reason) and expected.kind is Kind.INSTANT and (unit := likely(value)):
+            self.units[unit] += 1
         if written is Reason.WRONG_TYPE:
             self.wrong[type_of(value)] += 1
         elif written is Reason.OUT_OF_RANGE:
@@ -187,10 +190,14 @@ class _Profile:
         if costs and gaps:
             yield Drift("missing_value", name, gaps, costs, f"absent or null in {share(gaps, records)} of the records")
         if self.wrong:
-            found = f"expected {expected.kind}, found {listing(self.wrong)}"
+            found = f"expected {expected.kind}, found {listing(self.wrong)}{self._looks(odd=False)}"
             yield Drift("wrong_type", name, self.wrong.total(), costs, found)
         if self.odd:
-            found = "blank" if expected.kind is Kind.TEXT else f"too small or too great for {_A[expected.kind]}"
+            found = (
+                "blank"
+                if expected.kind is Kind.TEXT
+                else f"too small or too great for {_A[expected.kind]}{self._looks(odd=True)}"
+            )
             yield Drift("out_of_range", name, self.odd, costs, found)
         if self.twice:
             yield Drift("given_twice", name, self.twice, costs, "more than once in one record")
@@ -198,6 +205,12 @@ class _Profile:
         if others:
             found = f"spelled {', '.join(others)}"
             yield Drift("spelling", name, sum(others.values()), costs=False, found=found)
+
+    def _looks(self, *, odd: bool) -> str:
+        """Returns how instants look that are out of range, or those that are of a wrong type."""
+        of_numbers = (Unit.SECONDS, Unit.MICROSECONDS, Unit.NANOSECONDS)
+        units = {unit: count for unit, count in self.units.items() if (unit in of_numbers) == odd}
+        return f"; they look as if given {', '.join(f'{u} ({n:,})' for u, n in units.items())}" if units else ""
 
 
 class Profiles:

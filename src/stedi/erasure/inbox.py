@@ -206,7 +206,7 @@ def _rewritten(file: delivery.Delivered, place: Path, judge: _Judge) -> Rewritte
             out.flush()
             os.fchmod(out.fileno(), mode)
             os.fsync(out.fileno())
-    feed = file.feed or _guess(file) or ""
+    feed = _guess(file) or ""
     known_as = name if judge.traces.names_file(file.name) else file.name
     size = new.stat().st_size
     records = sum(len(cut.records) for cut in cuts)
@@ -329,7 +329,12 @@ def _rest(stream: BinaryIO) -> bytes:
 
 def _guess(file: delivery.Delivered) -> str | None:
     with delivery.open_regular(file.path, file.name) as raw:
-        return reader.guess_feed(reader.decompressed(raw, file.name).read(1 << 16))
+
+        def text() -> BinaryIO:
+            raw.seek(0)
+            return reader.decompressed(raw, file.name)
+
+        return reader.guess_feed(text, file.feed)
 
 
 def _digest(path: Path) -> str:

@@ -25,27 +25,49 @@ from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.delivery import Skipped
 from stedi.engines.duckdb import DuckDB
-from stedi.engines.literals import nameable
+from stedi.engines.literals import literal, nameable
 from stedi.errors import UnreadableFile
-from stedi.landing import journal, rows, spreading, withdrawal, writing
+from stedi.landing import journal, rows, spreading, unread, withdrawal, writing
+from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected, inspect
 from stedi.landing.objects import Objects
 from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.rows import LandedFile
 from stedi.landing.sieve import Sieve
+from stedi.landing.unread import Unread
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
+from stedi.reader import Unit
 from stedi.records import CONTRACTS, CUSTOMER
 from stedi.tables import ZONES, DataFile
 from stedi.workers import Workers
 
-__all__ = ["LandedFile", "Landing", "Progress", "land"]
+__all__ = ["LandedFile", "Landing", "OddInstants", "Progress", "Unread", "land"]
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
 
 _BATCH_BYTES = 8 << 30
 _BATCH_FILES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class OddInstants:
+    """Instants of one field of one file that look as if they were given otherwise than in epoch milliseconds.
+
+    Attributes:
+        name: The file's name.
+        field: The field's name.
+        unit: How they look.
+        records: How many records have one.
+        quarantined: Whether those records were quarantined, or the field taken as absent.
+    """
+
+    name: str
+    field: str
+    unit: Unit
+    records: int
+    quarantined: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +78,15 @@ class Landing:
         files: Every file that was read to its end.
         skipped: Every path that was not, and why.
         drift: By feed, how often records differed from the contract in a way that did not cost the record.
+        odd: Instants that look as if they were given otherwise than in epoch milliseconds, by file and field.
+        unread: Records of customers who agree that were quarantined now: each may be a withdrawal.
     """
 
     files: tuple[LandedFile, ...]
     skipped: tuple[Skipped, ...]
     drift: Mapping[str, Mapping[str, int]]
+    odd: tuple[OddInstants, ...] = ()
+    unread: tuple[Unread, ...] = ()
 
     @property
     def seen(self) -> int:
@@ -120,6 +146,8 @@ def land(
         landed: list[LandedFile] = []
         skipped: list[Skipped] = []
         drift: dict[str, dict[str, int]] = {}
+        odd: list[OddInstants] = []
+        refused: list[str] = []
         there = [path for path in paths if s3.is_remote(path)]
         here = [path for path in paths if not s3.is_remote(path)]
         inside = s3.is_remote(root)
@@ -139,13 +167,20 @@ def land(
             finally:
                 run.close()
             skipped += run.skipped
+            odd += run.odd
+            refused += [run.id] if run.refused else []
             for name, counts in run.drift.items():
                 sums = drift.setdefault(name, {})
                 for what, count in counts.items():
                     sums[what] = sums.get(what, 0) + count
         if key and withdrawal.waits(root) and any(file.feed == CUSTOMER.feed for file in landed):
             withdrawal.again(catalog, config, key, root)
-    return Landing(tuple(landed), tuple(skipped), drift)
+        lost: tuple[Unread, ...] = ()
+        if refused:
+            with _session(config, durable.scratch(root) / "landing" / "unread") as engine:
+                lost = unread.unread(engine, catalog, refused, int(time.time() * 1000))
+            shutil.rmtree(durable.scratch(root) / "landing" / "unread", ignore_errors=True)
+    return Landing(tuple(landed), tuple(skipped), drift, tuple(odd), lost)
 
 
 def _batches(
@@ -186,6 +221,9 @@ class _Batch:
         self.id = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
         self.skipped: list[Skipped] = []
         self.drift: dict[str, dict[str, int]] = {}
+        self.odd: list[OddInstants] = []
+        self.refused = False
+        """Whether records that may be a customer's word were quarantined."""
         self._catalog, self._config, self._root, self._progress = catalog, config, root, progress
         self.sieve, self._workers = sieve, workers
         self.planned = journal.base(catalog)
@@ -207,6 +245,7 @@ class _Batch:
     def land(self, files: Sequence[delivery.Delivered]) -> list[LandedFile]:
         """Lands the files and returns what became of each."""
         with ExitStack() as stack:
+            held = stack.enter_context(Held(self._folder))
             beside = stack.enter_context(ThreadPoolExecutor(1))
             # PyIceberg takes a second to import; reading and matching leave the interpreter free meanwhile
             warm = beside.submit(self._catalog.warm)
@@ -218,11 +257,11 @@ class _Batch:
                     temporary=self._folder / "spill",
                 )
             )
-            results, new = self._told_apart(engine, inspected)
+            results, new, anew = self._told_apart(engine, inspected)
             if not new:
                 return [results[file.sha256, file.delivered.name] for file in inspected]
             at = int(time.time() * 1000)
-            prepared, appends = self._spread(new, at) if self._workers else self._write(engine, new, at)
+            prepared, appends = self._spread(new, at) if self._workers else self._write(engine, new, at, held)
             fresh = {
                 ready.file.sha256: LandedFile(
                     ready.file.delivered.name, ready.file.contract.feed, ready.file.sha256, ready.file.size,
@@ -231,19 +270,29 @@ class _Batch:
                 )
                 for ready in prepared
             }  # fmt: skip
+            ahead = self._ahead(engine, appends.get(CUSTOMER.table, ()), at)
+            undone = [replace(anew[sha256], name=file.name) for sha256, file in fresh.items() if sha256 in anew]
+            replaces = self._without(engine, undone, appends)
             if fresh:  # last, so that it vouches for the rest
-                ledger = rows.ledger(fresh.values(), self.id, at)
+                ledger = rows.ledger([*fresh.values(), *map(_undone, undone)], self.id, at)
                 appends["landed_files"] = engine.write("landed_files", ledger, self._new_folder("landed_files"))
             warm.result()
             self._progress("commit", None)
-            pending = journal.write(self._root / "pending", self.id, appends, base=self.planned)
+            pending = journal.write(self._root / "pending", self.id, appends, replaces, base=self.planned)
             self._journalled = True  # from here on the journal decides, not this process
             journal.apply(self._catalog, pending)
-            self._remove_strays(appends)
+            self._remove_strays({**appends, **replaces})
         for ready in prepared:
             counts = self.drift.setdefault(ready.file.contract.feed, {})
             for what, count in ready.counts.drift.items():
                 counts[what] = counts.get(what, 0) + count
+            name = ready.file.delivered.name
+            self.odd += [
+                OddInstants(name, *what[:2], count, what[2]) for what, count in sorted(ready.counts.units.items())
+            ]
+            self.refused |= ready.counts.quarantined > 0
+        if ahead:
+            self.drift.setdefault(CUSTOMER.feed, {})["lastUpdateDate: in_the_future"] = ahead
         landed, told = [], set[str]()
         for file in inspected:
             key = (file.sha256, file.delivered.name)
@@ -298,27 +347,63 @@ class _Batch:
 
     def _told_apart(
         self, engine: DuckDB, inspected: Sequence[Inspected]
-    ) -> tuple[dict[tuple[str, str], LandedFile], list[Inspected]]:
-        """Returns what was landed before, and the rest, each content once."""
+    ) -> tuple[dict[tuple[str, str], LandedFile], list[Inspected], dict[str, LandedFile]]:
+        """Returns what was landed before, and the rest, each content once.
+
+        Of the rest, those that were landed as another feed, so that nothing of them could be taken, are given as they
+        were landed then, by their SHA-256.
+        """
         engine.bind("landed_files", self._catalog.files(self._catalog.table("landed_files")))
         known = rows.landed(engine, [file.sha256 for file in inspected])
         results: dict[tuple[str, str], LandedFile] = {}
         new: dict[str, Inspected] = {}
+        anew: dict[str, LandedFile] = {}
         for file in inspected:
-            if file.sha256 in known:
-                results[file.sha256, file.delivered.name] = replace(known[file.sha256], name=file.delivered.name)
+            before = known.get(file.sha256)
+            if before is not None and before.fruitless and before.feed != file.contract.feed:
+                anew[file.sha256] = before
+                new.setdefault(file.sha256, file)
+            elif before is not None:
+                results[file.sha256, file.delivered.name] = replace(before, name=file.delivered.name)
             else:
                 new.setdefault(file.sha256, file)
-        return results, list(new.values())
+        return results, list(new.values()), anew
 
-    def _prepare(self, new: Sequence[Inspected]) -> list[Prepared]:
+    def _without(
+        self, engine: DuckDB, undone: Sequence[LandedFile], appends: dict[str, tuple[DataFile, ...]]
+    ) -> dict[str, tuple[DataFile, ...]]:
+        """Returns what quarantine has when the records of some earlier landings have left it, if there are any.
+
+        What the batch itself puts there is part of it then, and no longer of what is appended: a table changes once.
+        """
+        if not undone:
+            return {}
+        engine.bind("quarantine", self._catalog.files(self._catalog.table("quarantine")))
+        gone = ", ".join(literal(file.sha256) for file in undone)
+        folder = self._new_folder("quarantine", f"{self.id}-stay")
+        stay = engine.write("quarantine", f"select * from quarantine where sha256 not in ({gone})", folder)
+        return {"quarantine": (*stay, *appends.pop("quarantine", ()))}
+
+    def _ahead(self, engine: DuckDB, files: Sequence[DataFile], at: int) -> int:
+        """Returns how many of the customer records that the batch adds are from the future (rule 3)."""
+        later = [file for file in files if int(file.bounds.get("lastUpdateDate", ("", "0"))[1]) > at]
+        if not later:
+            return 0
+        engine.bind(f"{CUSTOMER.table}__later", later, table=CUSTOMER.table)
+        [(count,)] = engine.rows(f"select count(*) from {CUSTOMER.table}__later where lastUpdateDate > {at}")
+        return int(count)
+
+    def _prepare(self, new: Sequence[Inspected], held: Held) -> list[Prepared]:
         """Returns every file as clean lines and rejects: as it lies, or rewritten by a process of its own."""
         prepared, rest = [], []
         for file in new:
-            if file.records is not None and nameable(str(file.delivered.path)):
-                prepared.append(as_it_lies(file, file.records))
-            else:
+            if file.records is None or not nameable(str(file.delivered.path)):
                 rest.append(file)
+                continue
+            try:
+                prepared.append(as_it_lies(file, file.records, held))
+            except UnreadableFile as error:
+                self._skip(file.delivered.name, error)
         if not rest:
             return prepared
         jobs = [(file, self._folder / str(n)) for n, file in enumerate(rest)]
@@ -331,17 +416,17 @@ class _Batch:
         return prepared
 
     def _write(
-        self, engine: DuckDB, new: Sequence[Inspected], at: int
+        self, engine: DuckDB, new: Sequence[Inspected], at: int, held: Held
     ) -> tuple[list[Prepared], dict[str, tuple[DataFile, ...]]]:
         """Prepares files and writes what they bring, in this process and those beside it."""
-        whole = self._prepare(new)
+        whole = self._prepare(new, held)
         prepared = self.sieve.sift(engine, whole) if self.sieve else whole
 
         def told(table: str) -> None:
             self._progress(f"write {table}", None)
 
         appends = writing.write(engine, prepared, self.sieve, self.id, at, self._new_folder, told)
-        writing.unchanged(prepared)
+        held.unchanged()
         return prepared, appends
 
     def _spread(self, new: Sequence[Inspected], at: int) -> tuple[list[Prepared], dict[str, tuple[DataFile, ...]]]:
@@ -369,10 +454,15 @@ class _Batch:
                 if attempt.is_dir() and attempt not in used:
                     durable.remove_tree(attempt)
 
-    def _new_folder(self, table: str) -> Path:
-        folder = self._catalog.folder(table) / "data" / self.id
+    def _new_folder(self, table: str, name: str = "") -> Path:
+        folder = self._catalog.folder(table) / "data" / (name or self.id)
         self._written.append(folder)
         return folder
+
+
+def _undone(file: LandedFile) -> LandedFile:
+    """Returns the ledger's entry that takes an earlier landing's counts back."""
+    return replace(file, size=0, seen=-file.seen, quarantined=-file.quarantined, erased=-file.erased)
 
 
 def _table(feed: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from threading import Event
@@ -50,19 +51,25 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
     """Reads a file once, from its first byte to its last.
 
     Args:
-        delivered: The file, and its feed if its name told it.
+        delivered: The file, and its feed if the call or its name told it; a name that none of its records speaks for
+            gives way to their fields.
         verifiers: Threads that match blocks.
         stop: Set when nobody wants to know any more.
 
     Raises:
         UnreadableFile: It is not a regular file, cannot be read, its feed cannot be told, it changed meanwhile, or
-            nobody wants to know any more.
+            nobody wants to know any more; or the call said another feed than its records'.
     """
     try:
         with delivery.open_regular(delivered.path, delivered.name) as stream:
-            before = delivery.fingerprint(stream.fileno())
-            head = reader.decompressed(stream, delivered.name).read(_HEAD)
-            contract = _contract(delivered, head)
+            before = delivery.settled(stream.fileno(), delivered.name)
+
+            def text() -> BinaryIO:
+                stream.seek(0)
+                return reader.decompressed(stream, delivered.name)
+
+            head = text().read(_HEAD)
+            contract = _contract(delivered, text)
             stream.seek(0)
             # the typed reader takes a file as it lies: only one whose bytes are the lines themselves
             plain = head.startswith(stream.read(16)) and bool(head)
@@ -82,8 +89,13 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
     return Inspected(delivered, contract, digest.hexdigest(), size, before, records, layout)
 
 
-def _contract(delivered: Delivered, head: bytes) -> Contract:
-    feed = delivered.feed or reader.guess_feed(head)
+def _contract(delivered: Delivered, text: Callable[[], BinaryIO]) -> Contract:
+    feed = reader.guess_feed(text, delivered.feed)
+    if delivered.said and feed not in (None, delivered.feed):
+        raise UnreadableFile(
+            f"{delivered.name}: --feed {delivered.feed}: expected the fields of that feed, found those of {feed} and "
+            f"no record that fits; nothing of it was landed: land it with --feed {feed}"
+        )
     if feed is None:
         raise UnreadableFile(
             f"{delivered.name}: its feed cannot be told: expected {', '.join(CONTRACTS)} in the name "

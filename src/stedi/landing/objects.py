@@ -49,7 +49,12 @@ class Objects:
             for first in range(0, len(wanted), _AT_ONCE):
                 ledger |= rows.landed(engine, wanted[first : first + _AT_ONCE])
         # a note without an entry of the ledger is worth nothing
-        done = {arrival: ledger[sha256] for arrival, sha256 in assumed.items() if sha256 in ledger}
+        # and of what was fruitless as one feed another may be meant now
+        done = {
+            arrival: file
+            for arrival, sha256 in assumed.items()
+            if (file := ledger.get(sha256)) and not (file.fruitless and arrival.feed != file.feed)
+        }
         self._arrivals = [arrival for arrival in self._arrivals if arrival not in done]
         return [replace(file, name=arrival.name) for arrival, file in done.items()]
 

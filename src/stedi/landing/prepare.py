@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, cast
 
 from stedi import delivery, isolation, reader
 from stedi.errors import LandingError, UnreadableFile
+from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected
 
 _Result = tuple[Inspected, "Prepared | LandingError"] | None
@@ -41,10 +42,11 @@ class Prepared:
 
     Attributes:
         file: What the first look found.
-        lines: Clean newline-delimited JSON: the delivered file itself, or a rewritten one.
+        lines: Clean newline-delimited JSON: the delivered content itself, or a rewritten one.
         spelling: Under which name each field of the contract stands in `lines`.
         rejects: Newline-delimited JSON of the rejected records, raw bytes in base64; None if there are none.
         counts: Records seen, accepted, quarantined, and drift.
+        rewritten: Whether `lines` is the record reader's own.
     """
 
     file: Inspected
@@ -52,17 +54,18 @@ class Prepared:
     spelling: Mapping[str, str]
     rejects: Path | None
     counts: reader.Counts
-
-    @property
-    def rewritten(self) -> bool:
-        """Whether `lines` is the record reader's own."""
-        return self.lines != self.file.delivered.path
+    rewritten: bool
 
 
-def as_it_lies(file: Inspected, records: int) -> Prepared:
-    """Returns a clean file for the typed reader, untouched."""
+def as_it_lies(file: Inspected, records: int, held: Held) -> Prepared:
+    """Returns a clean file for the typed reader, untouched, and held until that has read it.
+
+    Raises:
+        UnreadableFile: It cannot be read, or is not what the first look saw.
+    """
     spelling = file.layout.spelling if file.layout else {}
-    return Prepared(file, file.delivered.path, spelling, None, reader.Counts(records, records, 0, {}))
+    counts = reader.Counts(records, records, 0, {})
+    return Prepared(file, held.take(file), spelling, None, counts, rewritten=False)
 
 
 def prepare(file: Inspected, folder: Path) -> Prepared:
@@ -113,7 +116,7 @@ def prepare(file: Inspected, folder: Path) -> Prepared:
         ) from error
     if hashing.hexdigest() != file.sha256:
         raise UnreadableFile(f"{name}: it changed while it was read; land it again when it is complete")
-    return Prepared(file, lines, spelling, rejects if counts.quarantined else None, counts)
+    return Prepared(file, lines, spelling, rejects if counts.quarantined else None, counts, rewritten=True)
 
 
 def prepare_all(

@@ -1,7 +1,8 @@
 """The records that could not be taken: to list, to look at one by one, and to land again.
 
 A newer contract may accept what an older one refused. `replay` runs every quarantined record through the record
-reader once more; what it accepts moves to its landing table, and the ledger's counts of its file move with it.
+reader once more; what it accepts moves to its landing table, and the ledger's counts of its file move with it. Records
+of a file of which nothing could be taken may have been landed as the wrong feed: their fields tell the right one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.reader.fitting import Fitting
+from stedi.reader.fitting import Fitting, feeds_of
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, DUCKDB_TYPES, ZONES, DataFile
 
@@ -140,25 +141,34 @@ class Quarantine:
 
     def _replay(self, batch: str, folder: Path) -> tuple[int, int]:
         lines = {feed: folder / f"{feed}.json" for feed in CONTRACTS}
-        landed: dict[tuple[str, str, str], list[int]] = {}  # offsets by file, name and feed
+        # offsets by file, name, feed and the feed of the fields
+        landed: dict[tuple[str, str, str, str], list[int]] = {}
         barred: dict[tuple[str, str, str], list[int]] = {}
         planned = journal.base(self._catalog)
         sifted = self._sifted()
         with self._engine() as engine:
+            engine.bind("landed_files", self._catalog.files(self._catalog.table("landed_files")))
+            fruitless = rows.fruitless(engine)
             fittings = {feed: Fitting(contract) for feed, contract in CONTRACTS.items()}
             streams = {feed: open(path, "wb") for feed, path in lines.items()}  # noqa: SIM115 - closed below
             try:
                 sql = 'select feed, file, sha256, "offset", raw from quarantine where octet_length(raw) = raw_size'
                 for feed, file, sha256, offset, raw in engine.stream(sql):
-                    record = sifted(bytes(raw))
-                    if record is None:
+                    kept_raw = sifted(bytes(raw))
+                    if kept_raw is None:
                         barred.setdefault((sha256, file, feed), []).append(offset)
                         continue
+                    record = _record(kept_raw)
                     text = _accepted(fittings[feed], record)
+                    meant = feed
+                    if text is None and record is not None and sha256 in fruitless:
+                        spoken_for = feeds_of(record.members, CONTRACTS)
+                        meant = spoken_for.pop() if len(spoken_for) == 1 else feed
+                        text = _accepted(fittings[meant], record)
                     if text is not None:
                         # the file's content goes in front: rows of many files share one spool
-                        streams[feed].write(b'{"_file":"' + sha256.encode() + b'",' + text[1:])
-                        landed.setdefault((sha256, file, feed), []).append(offset)
+                        streams[meant].write(b'{"_file":"' + sha256.encode() + b'",' + text[1:])
+                        landed.setdefault((sha256, file, feed, meant), []).append(offset)
             finally:
                 for stream in streams.values():
                     stream.close()
@@ -173,20 +183,22 @@ class Quarantine:
                 if path.stat().st_size
             }
             keys = ", ".join(
-                f"({literal(s)}, {o})" for (s, _, _), offsets in [*landed.items(), *barred.items()] for o in offsets
+                f"({literal(s)}, {o})" for (s, *_), offsets in [*landed.items(), *barred.items()] for o in offsets
             )
             gone = f"select s, o from (values {keys}) as gone (s, o)"
             stay = f'select * from quarantine where (sha256, "offset") not in ({gone})'
             kept = self._write(engine, "quarantine", stay, batch)
             # the counts of each file's first landing stay; what moved is added to them
             moves = [
-                LandedFile(file, feed, sha256, 0, 0, len(offsets), -len(offsets), 0, already_landed=True)
-                for (sha256, file, feed), offsets in landed.items()
-            ]
-            moves += [
                 LandedFile(file, feed, sha256, 0, 0, 0, -len(offsets), len(offsets), already_landed=True)
                 for (sha256, file, feed), offsets in barred.items()
             ]
+            for (sha256, file, feed, meant), offsets in landed.items():
+                count = len(offsets)
+                other = 0 if meant == feed else count
+                moves.append(LandedFile(file, meant, sha256, 0, other, count, other - count, 0, already_landed=True))
+                if other:  # a feed's sums come out, too
+                    moves.append(LandedFile(file, feed, sha256, 0, -count, 0, -count, 0, already_landed=True))
             ledger = rows.ledger(moves, batch, int(time.time() * 1000))
             appends["landed_files"] = self._write(engine, "landed_files", ledger, batch)
         pending = journal.write(self._root / "pending", batch, appends, {"quarantine": kept}, base=planned)
@@ -214,14 +226,19 @@ class Quarantine:
         return engine
 
 
-def _accepted(fitting: Fitting, raw: bytes) -> bytes | None:
-    """Returns a record's clean line, in the contract's own spelling, if the contract accepts it now, else None."""
+def _record(raw: bytes) -> reader.ParsedRecord | None:
+    """Returns the one record that a quarantined record's bytes are, if they are one."""
     if not raw.startswith(b"{"):
         return None  # brackets were part of the record, not of a file around it
     found = list(reader.iter_values(io.BytesIO(raw), reader.Limits()))
-    if len(found) != 1 or not isinstance(found[0], reader.ParsedRecord):
+    return found[0] if len(found) == 1 and isinstance(found[0], reader.ParsedRecord) else None
+
+
+def _accepted(fitting: Fitting, record: reader.ParsedRecord | None) -> bytes | None:
+    """Returns a record's clean line, in the contract's own spelling, if the contract accepts it now, else None."""
+    if record is None:
         return None
-    line = fitting.line(found[0].members, found[0].raw)
+    line = fitting.line(record.members, record.raw)
     return None if isinstance(line, Reason) else line + b"\n"
 
 

@@ -41,6 +41,11 @@ class LandedFile:
     erased: int
     already_landed: bool
 
+    @property
+    def fruitless(self) -> bool:
+        """Whether nothing of it could be taken: as another feed it may be landed again."""
+        return self.accepted == 0 and self.quarantined > 0
+
 
 def landed(engine: DuckDB, contents: Iterable[str]) -> dict[str, LandedFile]:
     """Returns what became of the files that a ledger knows, by SHA-256; a session has bound it as `landed_files`.
@@ -51,11 +56,19 @@ def landed(engine: DuckDB, contents: Iterable[str]) -> dict[str, LandedFile]:
     """
     wanted = ", ".join(map(literal, contents)) or "''"
     found = engine.rows(
-        "select '' as name, max(feed), sha256, max(size), sum(seen)::bigint, sum(accepted)::bigint, "
-        "sum(quarantined)::bigint, sum(erased)::bigint, true from landed_files "
+        "select '' as name, arg_max(feed, (landed_at, batch)), sha256, max(size), sum(seen)::bigint, "
+        "sum(accepted)::bigint, sum(quarantined)::bigint, sum(erased)::bigint, true from landed_files "
         f"where sha256 in ({wanted}) group by sha256"
     )
     return {file.sha256: file for file in (LandedFile(*row) for row in found)}
+
+
+def fruitless(engine: DuckDB) -> set[str]:
+    """Returns the SHA-256 of the files of which nothing could be taken; a session has bound `landed_files`."""
+    found = engine.rows(
+        "select sha256 from landed_files group by sha256 having sum(accepted) = 0 and sum(quarantined) > 0"
+    )
+    return {sha256 for (sha256,) in found}
 
 
 def accepted(table: str, group: Iterable[Prepared]) -> str:

@@ -6,6 +6,8 @@ of its own, and only those that it returns are committed; `maintain` removes wha
 
 from __future__ import annotations
 
+import hashlib
+import io
 import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
+from typing import cast
 
 from stedi.arrivals import copied
 from stedi.delivery import Delivered, fingerprint, open_regular
@@ -20,6 +23,7 @@ from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import nameable
 from stedi.errors import UnreadableFile
 from stedi.landing import writing
+from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected, inspect
 from stedi.landing.prepare import Prepared, as_it_lies, prepare
 from stedi.landing.sieve import Sieve
@@ -113,7 +117,7 @@ def write(share: Share) -> Written:
         LandingError: A file changed meanwhile, or what was written cannot be.
     """
     attempt = f"{share.number}-{secrets.token_hex(4)}"
-    with tempfile.TemporaryDirectory(prefix="stedi-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="stedi-") as scratch, Held(Path(scratch)) as held:
         whole, unreadable = [], []
         for place, delivered in enumerate(share.files):
             try:
@@ -121,11 +125,11 @@ def write(share: Share) -> Written:
             except UnreadableFile as error:
                 unreadable.append((delivered.delivered.name, error))
                 continue
-            if file.records is not None and nameable(str(file.delivered.path)):
-                whole.append(as_it_lies(file, file.records))
-                continue
             try:
-                whole.append(prepare(file, Path(scratch, str(place))))
+                if file.records is not None and nameable(str(file.delivered.path)):
+                    whole.append(as_it_lies(file, file.records, held))
+                else:
+                    whole.append(prepare(file, Path(scratch, str(place))))
             except UnreadableFile as error:
                 unreadable.append((file.delivered.name, error))
         # the cores of this machine are other tasks'
@@ -134,7 +138,7 @@ def write(share: Share) -> Written:
             appends = writing.write(
                 engine, prepared, share.sieve, share.batch, share.at, lambda table: share.folders[table] / attempt
             )
-        writing.unchanged(prepared)
+        held.unchanged()
     return Written(tuple(prepared), appends, tuple(unreadable))
 
 
@@ -158,4 +162,9 @@ def _here(file: Inspected, path: Path) -> Inspected:
     if delivered is file.delivered:
         return file
     with open_regular(delivered.path) as stream:
+        # a mark of content is of fewer bits, or of the parts that it was uploaded in
+        if hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").hexdigest() != file.sha256:
+            raise UnreadableFile(
+                f"{file.delivered.name}: it changed while it was read; land it again when it is complete"
+            )
         return replace(file, delivered=delivered, fingerprint=fingerprint(stream.fileno()))

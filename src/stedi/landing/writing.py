@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from stedi import delivery
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import LandingError
 from stedi.landing import rows
@@ -55,19 +54,6 @@ def write(
         appends["quarantine"] = engine.write("quarantine", sql, folder("quarantine"))
         _check("quarantine", appends["quarantine"], sum(ready.counts.quarantined for ready in rejects))
     return appends
-
-
-def unchanged(prepared: Iterable[Prepared]) -> None:
-    """Raises LandingError if a file that was read where it lies is not what was verified."""
-    for ready in prepared:
-        file = ready.file
-        if not ready.rewritten:
-            with delivery.open_regular(ready.lines) as stream:
-                if not delivery.fingerprint(stream.fileno()).like(file.fingerprint):
-                    raise LandingError(
-                        f"{file.delivered.name}: it changed while it was landed; nothing of its batch was landed: "
-                        "land again when it is complete"
-                    )
 
 
 def _check(table: str, files: Iterable[DataFile], expected: int) -> None:

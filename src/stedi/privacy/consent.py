@@ -16,6 +16,11 @@ Record = tuple[str, int, int | None]
 
 
 def consenting(records: Iterable[Record], key: Key, now: int) -> dict[str, int]:
+    """Returns since when each consenting customer agrees, by `customer_id`; see `agreeing`."""
+    return {key.customer_id(customer): date for customer, date in agreeing(records, now).items()}
+
+
+def agreeing(records: Iterable[Record], now: int) -> dict[str, int]:
     """Returns since when each consenting customer agrees.
 
     A customer consents exactly if, among the records with the greatest `lastUpdateDate`, there is none without
@@ -24,11 +29,10 @@ def consenting(records: Iterable[Record], key: Key, now: int) -> dict[str, int]:
 
     Args:
         records: Landed customer records, in any order.
-        key: The lake's pseudonym key.
         now: The start of the build, epoch milliseconds: what is dated later, date or record, is no consent yet.
 
     Returns:
-        From `customer_id` to the consent date in force, epoch milliseconds.
+        From an address in normal form (rule 1) to the consent date in force, epoch milliseconds.
     """
     latest: dict[str, int] = {}
     since: dict[str, int] = {}  # 0 for a customer whose latest records do not all agree
@@ -40,7 +44,7 @@ def consenting(records: Iterable[Record], key: Key, now: int) -> dict[str, int]:
             latest[customer], since[customer] = updated, agreed
         elif updated == before:
             since[customer] = max(since[customer], agreed) if agreed and since[customer] else 0
-    return {key.customer_id(customer): date for customer, date in since.items() if date}
+    return {customer: date for customer, date in since.items() if date}
 
 
 def violations(staged: Iterable[tuple[str, int | None]], consents: Mapping[str, int], *, since_consent: bool) -> int:

@@ -15,6 +15,7 @@ from stedi.reader.layout import Layout, detect_layout, read_clean, verify
 from stedi.reader.model import Counts, Huge, Limits, Members, ParsedRecord, Reject
 from stedi.reader.parsing import Parsed, parse_value
 from stedi.reader.reading import read
+from stedi.reader.units import Unit, likely
 
 __all__ = [
     "Counts",
@@ -26,12 +27,14 @@ __all__ = [
     "Parsed",
     "ParsedRecord",
     "Reject",
+    "Unit",
     "decompressed",
     "detect_layout",
     "form",
     "guess_feed",
     "is_legible",
     "iter_values",
+    "likely",
     "parse_value",
     "read",
     "read_clean",

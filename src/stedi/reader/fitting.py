@@ -27,6 +27,7 @@ from stedi.contracts import (
 )
 from stedi.reader.model import Huge, Members
 from stedi.reader.parsing import member_texts
+from stedi.reader.units import Unit, likely
 
 _TEXT, _INSTANT, _NUMBER = Kind.TEXT, Kind.INSTANT, Kind.NUMBER
 _ABSENT, _TWICE = -1, -2
@@ -83,12 +84,14 @@ class Fitting:
     Attributes:
         contract: The contract.
         drift: What accepted records had that the contract does not.
+        units: How often an instant looks as if it were given otherwise than in epoch milliseconds, as in `Counts`.
         spelling: How `line` spells each field, by its name in the contract.
     """
 
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
         self.drift: Counter[str] = Counter()
+        self.units: Counter[tuple[str, Unit, bool]] = Counter()
         self.spelling: dict[str, str] = {}
         self._shapes: dict[tuple[str, ...], Shape] = {}
         self._asked: dict[tuple[str, ...], int] = {}
@@ -96,8 +99,9 @@ class Fitting:
         self.spell(())
 
     def spell(self, members: Members) -> None:
-        """Makes `line` spell fields as these members do, the others as the contract does, and counts drift anew."""
+        """Makes `line` spell fields as these members do, others as the contract does; what was accepted counts anew."""
         self.drift.clear()
+        self.units = Counter({what: count for what, count in self.units.items() if what[2]})
         fields = self.contract.fields
         self.spelling = {f.name: next((n for n, _ in members if _means(n, f)), f.name) for f in fields}
         self._prefixes = [f'"{self.spelling[field.name]}":' for field in fields]
@@ -171,6 +175,7 @@ class Fitting:
         """Fits a record that may stray from the contract."""
         reasons = set()
         parts = []
+        units: set[tuple[str, Unit]] = set()
         aside = dict.fromkeys(shape.unknown, "")
         for field, prefix, place in zip(self.contract.fields, self._prefixes, shape.places, strict=True):
             required = field.required
@@ -182,12 +187,16 @@ class Fitting:
             elif isinstance(written := _checked(members[place][1], field), Reason):
                 reasons |= {written} if required else set()
                 what = "null" if members[place][1] is None else str(written)
+                if field.kind is _INSTANT and (unit := likely(members[place][1])):
+                    units.add((field.name, unit))
                 aside[place] = f"{field.name}: {what}"
             else:
                 parts.append(prefix + written)
         for reason in _REASONS:
             if reason in reasons:
+                self.units.update((name, unit, True) for name, unit in units)
                 return reason
+        self.units.update((name, unit, False) for name, unit in units)
         if aside:
             self._count(members, aside)
             texts = member_texts(raw.decode())

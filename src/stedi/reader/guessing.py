@@ -1,32 +1,81 @@
-"""The feed of a file that neither its name nor its folder tells, from the fields of its first records."""
+"""The feed of a file, from the fields of its records: where no name tells it, and where a name tells it wrongly.
+
+A record speaks for a feed if it has all of the feed's required fields, whatever their values. A name stands as long as
+one record of the file speaks for it; a file of which none does is of the feed that its first records speak for.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from typing import BinaryIO
 
+from stedi.contracts import Contract
 from stedi.reader.fitting import feeds_of
 from stedi.reader.framing import records
 from stedi.reader.model import Limits, ParsedRecord
 from stedi.records import CONTRACTS
 
+_HEAD, _MORE = 1 << 16, 16 << 20
+"""Bytes of a file whose records tell its feed, and bytes that are looked at if the first have no record that does."""
+
 _ENOUGH = 100
+"""Records that are looked at, of the first bytes."""
+
+_BLOCK = 1 << 20
 
 
-def guess_feed(head: bytes) -> str | None:
-    """Returns the feed whose required fields the first records have, without regard to case.
+def guess_feed(text: Callable[[], BinaryIO], named: str | None = None) -> str | None:
+    """Returns the feed that a file's records speak for.
 
     Args:
-        head: The start of the file, decompressed; its last record may be cut.
+        text: Gives the file's text from its start, decompressed. A file whose first records speak for the feed that is
+            named is read no further than those; only one that was named wrongly is read to its end.
+        named: The feed that the file's name tells, if it tells one.
 
     Returns:
-        The feed's name; None if no record has all required fields of a feed, or records speak for different feeds.
+        `named`, if a record of the file speaks for it or if it is not certain for which else they speak; otherwise the
+        feed for which alone the first records speak, or None if there is none.
     """
+    found = _spoken_for(io.BytesIO(text().read(_HEAD)), named, _ENOUGH)
+    if not found:
+        # what comes first may be unlike the rest: a header, or one record too large
+        found = _spoken_for(io.BytesIO(text().read(_MORE)), named, None)
+    if named in found or len(found) != 1:
+        return named
+    [other] = found
+    return named if named is not None and _anywhere(text, CONTRACTS[named]) else other
+
+
+def _spoken_for(head: BinaryIO, named: str | None, enough: int | None) -> set[str]:
+    """Returns the feeds that the first records speak for; `named` alone as soon as one speaks for it."""
     feeds: set[str] = set()
     objects = 0
-    for record in records(io.BytesIO(head), Limits(raw_bytes=0)):
+    for record in records(head, Limits(raw_bytes=0)):
         if isinstance(record, ParsedRecord):
             feeds |= feeds_of(record.members, CONTRACTS)
             objects += 1
-            if objects == _ENOUGH:
+            if named in feeds or objects == enough:
                 break
-    return feeds.pop() if len(feeds) == 1 else None
+    return {named} if named is not None and named in feeds else feeds
+
+
+def _anywhere(text: Callable[[], BinaryIO], contract: Contract) -> bool:
+    """Says whether any record of a file speaks for a contract's feed."""
+    missing = {field.name.lower().encode() for field in contract.required}
+    longest = max(map(len, missing))
+    escaped, before = False, b""
+    stream = text()
+    # names that stand nowhere in the text are no record's, and that is soon known
+    while missing and not escaped and (block := stream.read(_BLOCK)):
+        block = before + block
+        lower, before = block.lower(), block[-longest:]
+        missing = {name for name in missing if name not in lower}
+        escaped = b"\\u" in block
+    if missing and not escaped:
+        return False
+    only = {contract.feed: contract}
+    return any(
+        isinstance(record, ParsedRecord) and feeds_of(record.members, only)
+        for record in records(text(), Limits(raw_bytes=0))
+    )

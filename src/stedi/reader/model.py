@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stedi.contracts import Reason
+from stedi.reader.units import Unit
 
 Members = tuple[tuple[str, object], ...]
 """An object's members as delivered, duplicates and order kept; an object inside is such a tuple, an array a list."""
@@ -99,6 +100,8 @@ class Counts:
         drift: How often accepted records strayed from the contract, by what they did: `phone: wrong_type`,
             `unknown field speed`; a name that does not look like an identifier is just `unknown field`.
         erased: Records of erased customers, dropped; the reader knows of none.
+        units: How many records had an instant that looks as if it were given otherwise than in epoch milliseconds, by
+            field, how it looks, and whether that cost the record.
     """
 
     seen: int
@@ -106,3 +109,4 @@ class Counts:
     quarantined: int
     drift: Mapping[str, int] = field(default_factory=dict)
     erased: int = 0
+    units: Mapping[tuple[str, Unit, bool], int] = field(default_factory=dict)

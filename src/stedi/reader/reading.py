@@ -85,7 +85,8 @@ def read(
             patience = 0 if copied >= _WORTHWHILE else min(2 * patience + 1, _MOST_PATIENCE)
             wait = patience
     _write(lines, out)
-    return Counts(accepted + quarantined, accepted, quarantined, dict(fitting.drift)), fitting.spelling
+    counts = Counts(accepted + quarantined, accepted, quarantined, dict(fitting.drift), units=dict(fitting.units))
+    return counts, fitting.spelling
 
 
 class Copier:

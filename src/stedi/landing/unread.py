@@ -1,0 +1,93 @@
+"""Quarantined records of customers who agree: any of them may be a withdrawal that could not be read.
+
+Looked for after a landing that has quarantined customer records, and only then. An address is found in a record's
+bytes by its field or by its look, and held against the customers who agree by the lake as it is now. No address is
+returned or kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stedi.catalog import Catalog
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal
+from stedi.privacy import consent
+from stedi.privacy.pseudonyms import normalise
+from stedi.records import CUSTOMER
+
+_FIELD = re.compile(r'"email"\s*:\s*"((?:[^"\\]|\\.)*)"', re.IGNORECASE | re.DOTALL)
+_ADDRESS = re.compile(r"""[^\s"'<>,;:()\[\]{}\\]+@[^\s"'<>,;:()\[\]{}\\]+""")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Quarantined records of one file that name customers who agree.
+
+    Attributes:
+        name: The file's name.
+        sha256: Its content.
+        records: How many there are.
+        first: What `quarantine --show` takes, of the first of them.
+    """
+
+    name: str
+    sha256: str
+    records: int
+    first: str
+
+
+def unread(engine: DuckDB, catalog: Catalog, batches: list[str], now: int) -> tuple[Unread, ...]:
+    """Returns, by file, the records that some batches have quarantined of customers who agree.
+
+    Args:
+        engine: A session.
+        catalog: The lake's tables.
+        batches: The ids of the batches.
+        now: The instant at which consent is asked for, epoch milliseconds.
+    """
+    engine.bind("quarantine", catalog.files(catalog.table("quarantine")))
+    engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
+    named: dict[tuple[str, str, int], set[str]] = {}
+    for name, sha256, offset, raw in engine.stream(
+        f'select file, sha256, "offset", raw from quarantine where batch in ({", ".join(map(literal, batches))}) '
+        # a record of another feed is no customer's word unless it has the field of one
+        f"and (feed = {literal(CUSTOMER.feed)} or raw::blob::varchar ilike '%email%')"
+    ):
+        named[name, sha256, offset] = set(_customers(bytes(raw)))
+    wanted = set().union(*named.values())
+    agreeing = _agreeing(engine, wanted, now) if wanted else frozenset()
+    found: dict[tuple[str, str], list[int]] = {}
+    for (name, sha256, offset), customers in sorted(named.items()):
+        if customers & agreeing:
+            found.setdefault((name, sha256), []).append(offset)
+    return tuple(
+        Unread(name, sha256, len(offsets), f"{sha256[:12]}:{offsets[0]}") for (name, sha256), offsets in found.items()
+    )
+
+
+def _customers(raw: bytes) -> Iterator[str]:
+    """Yields whom a record may be of, in the normal form of rule 1; its bytes need not be JSON."""
+    text = _ESCAPE.sub(lambda code: chr(int(code[1], 16)), raw.decode("utf-8", "replace"))
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # escaped pairs are one letter
+    for found in (*_FIELD.findall(text), *_ADDRESS.findall(text)):
+        yield normalise(found)
+
+
+def _agreeing(engine: DuckDB, wanted: set[str], now: int) -> set[str]:
+    """Returns those of some customers who agree."""
+    addresses = engine.stream(f"select distinct email from {CUSTOMER.table}")
+    spellings = [email for (email,) in addresses if normalise(email) in wanted]
+    agreeing: set[str] = set()
+    if spellings:
+        engine.take("unread__spellings", {"email": "varchar"}, [(email,) for email in spellings])
+        records = engine.stream(
+            f"select email, lastUpdateDate, shareWithResearchAsOfDate from {CUSTOMER.table} "
+            "where email in (select email from unread__spellings)"
+        )
+        agreeing.update(consent.agreeing(records, now))
+    return agreeing
