@@ -26,12 +26,13 @@ _INSTANT = r"(?:[1-9][0-9]{12,13}|9[5-9][0-9]{10})"
 _RE2_CHARACTER = r"[ !#-\[\]-\x{d7ff}\x{e000}-\x{10ffff}]"
 _RE2_LEADING = r"[ \x{7f}-\x{d7ff}\x{e000}-\x{10ffff}]"
 _VISIBLE = r"[!#-\[\]-~]"
-# Of an address what is seen for certain: ASCII, and letters of European languages (U+00C0 to U+024F). Others are looked
-# at one by one, whether they can be seen.
+# Of an address what is seen for certain: ASCII, and letters of European languages (U+00C0 to U+024F) with their marks
+# (U+0300 to U+036F, but for 034F, which is not drawn). Others are looked at one by one.
 _SEEN = r"[ !#-\[\]-~]"
-_LETTER = r"(?:[\xc3-\xc8][\x80-\xbf]|\xc9[\x80-\x8f])"
+_LETTER = r"(?:[\xc3-\xc8\xcc][\x80-\xbf]|\xc9[\x80-\x8f]|\xcd[\x80-\x8e\x90-\xaf])"
 _ADDRESS = rf'" *+(?:{_LETTER} *+)*+{_VISIBLE}{_SEEN}*+(?:{_LETTER}{_SEEN}*+)*+"'
-_RE2_ADDRESS = rf'"[ \x{{c0}}-\x{{24f}}]*{_VISIBLE}[ !#-\[\]-~\x{{c0}}-\x{{24f}}]*"'
+_RE2_LETTERS = r"\x{c0}-\x{24f}\x{300}-\x{34e}\x{350}-\x{36f}"
+_RE2_ADDRESS = rf'"[ {_RE2_LETTERS}]*{_VISIBLE}[ !#-\[\]-~{_RE2_LETTERS}]*"'
 
 
 @dataclass(frozen=True, slots=True)
