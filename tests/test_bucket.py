@@ -18,7 +18,7 @@ import lakes
 import rest_catalog
 import servers
 from lakes import BELOW_LANDING, LANDING, customer, deliver, motion, step
-from stedi import arrivals, cli, s3
+from stedi import arrivals, cli, reader, s3
 from stedi.catalog import remote
 from stedi.catalog.entries import sizes
 from stedi.catalog.remote import Remote
@@ -166,6 +166,21 @@ def test_what_is_named_in_s3_lands_once_and_what_is_known_is_not_fetched(
     fetched.clear()
     assert all(file.already_landed for file in lake.land(inbox).files)
     assert len(fetched) == 9, "what is not remembered is looked at"
+
+
+def test_what_was_landed_as_the_wrong_feed_lands_when_the_right_one_is_said(
+    lake: Lake, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakes.deliver(tmp_path / "inbox", "accelerometer", [lakes.motion(), lakes.motion(at=101)], "customer-1.json")
+    inbox = sent(tmp_path / "inbox", f"s3://{bucket}/inbox")
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "guess_feed", lambda text, named=None: named)
+        assert lake.land(inbox).quarantined == 2
+    for _ in range(2):
+        landed = lake.land(inbox, feed="accelerometer")
+        assert (landed.accepted, landed.quarantined) == (2, 0)
+        assert not lakes.rows(lake, "quarantine")
+        lakes.conserved(lake)
 
 
 def test_a_lake_in_a_folder_lands_from_s3(bucket: str, new_lake: Callable[..., Lake], tmp_path: Path) -> None:

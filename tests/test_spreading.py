@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lakes import LANDING, conserved, customer, deliver, motion, rows
+from lakes import LANDING, conserved, customer, deliver, motion, rows, step
 from pools import Pool
 from stedi import config as settings
-from stedi import landing
-from stedi.errors import LandingError
+from stedi import landing, reader
 from stedi.lake import Lake
 from stedi.landing import Landing
 from stedi.tables import ZONES
@@ -85,7 +84,7 @@ def test_workers_keep_the_erased_out(lake: Lake, tmp_path: Path) -> None:
     conserved(lake)
 
 
-def test_a_file_that_changes_meanwhile_lands_nothing_of_its_batch(lake: Lake, tmp_path: Path) -> None:
+def test_a_file_that_changes_meanwhile_is_refused_and_the_others_land(lake: Lake, tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     path = deliver(inbox, "customer", [customer()])
     deliver(inbox, "accelerometer", [motion()])
@@ -96,10 +95,29 @@ def test_a_file_that_changes_meanwhile_lands_nothing_of_its_batch(lake: Lake, tm
                 path.write_text(path.read_text().replace("a@x", "b@x"))
             return super().map(work, tasks, done)
 
-    with pytest.raises(LandingError, match="changed while it was landed"):
-        land(lake, inbox, Late())
-    assert not any(rows(lake, table) for table in LANDING)
+    [skipped] = land(lake, inbox, Late()).skipped
+    assert skipped.failed
+    assert "changed while it was read" in skipped.why
+    assert {table for table in LANDING if rows(lake, table)} == {"accelerometer_landing"}
     assert not files_beside(lake)
+    conserved(lake)
+
+
+def test_workers_land_a_file_again_that_was_landed_as_the_wrong_feed(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = tmp_path / "inbox"
+    deliver(inbox, "accelerometer", [motion(), motion(at=101)], "customer-1.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "guess_feed", lambda text, named=None: named)
+        assert land(lake, inbox, Pool()).quarantined == 2
+    deliver(inbox, "step_trainer", [{"serialNumber": "odd"}, step()])
+    for _ in range(2):
+        landed = land(lake, inbox, Pool())
+        assert (landed.accepted, landed.quarantined) == (3, 1)
+        assert rows(lake, "accelerometer_landing").total() == 2
+        assert rows(lake, "quarantine").total() == 1
+        conserved(lake)
 
 
 def test_shares_are_of_one_feed_and_alike_in_size(lake: Lake, tmp_path: Path) -> None:
