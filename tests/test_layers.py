@@ -19,6 +19,7 @@ ORDER = (
     "errors",
     "s3",
     "durable",
+    "destinations",
     "isolation",
     "workers",
     "config",

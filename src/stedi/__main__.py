@@ -1,7 +1,11 @@
-"""`python -m stedi` is `stedi`."""
+"""`python -m stedi` is `stedi`, without the current folder on the path."""
 
 import sys
 
+if not sys.flags.safe_path:
+    del sys.path[0]  # a delivered `json.py` must not be run
+
 from stedi.cli import script
 
-sys.exit(script())
+if __name__ == "__main__":
+    sys.exit(script())

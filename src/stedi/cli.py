@@ -19,9 +19,15 @@ from types import FrameType
 from typing import NoReturn
 
 from stedi import cloud, commands, erasures, places, rights, terminal, upkeep
-from stedi.errors import StediError
+from stedi.errors import MissingExtra, StediError
 
 _INTERRUPTED = 130
+_EXTRAS = {
+    **dict.fromkeys(("boto3", "botocore", "s3transfer", "duckdb_extension_httpfs"), "aws"),
+    **dict.fromkeys(("pyspark", "py4j"), "spark"),
+    **dict.fromkeys(("psycopg2", "sqlalchemy"), "postgres"),
+}
+"""Which extra brings a module that not every installation has."""
 _EXACT = "take each address as it was delivered, plain or not; JSON's escapes name what cannot be typed"
 
 
@@ -43,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, _interrupt)
         for name in ("output", "target", "rejects"):
             places.refuse_into_lake(getattr(options, name, None))
-        code: int = options.run(options)
-        sys.stdout.flush()
-        return code
+        return terminal.finished(options.run(options))
     except StediError as error:
         return _fail(options, str(error), error.exit_code, type(error).__name__)
     except KeyboardInterrupt:
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except BrokenPipeError:
         # whoever read our output has gone; Python must not complain again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.nowhere(sys.stdout)
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -64,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("STEDI_DEBUG"):
             raise
+        if isinstance(error, ModuleNotFoundError) and (needed := _EXTRAS.get((error.name or "").partition(".")[0])):
+            missing = MissingExtra(f"this needs {error.name}, found none: pip install 'stedi[{needed}]'")
+            return _fail(options, str(missing), missing.exit_code, type(missing).__name__)
         # its text and traceback could hold a customer's data
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
@@ -72,7 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def script() -> int:
     """Runs one command as a process of its own."""
-    code = main()
+    terminal.open_streams()
+    terminal.patient_stderr()
+    try:
+        code = main()
+    except SystemExit as stop:  # help, the version, or bad usage
+        code = stop.code if isinstance(stop.code, int) else 0
+    code = terminal.finished(code)
     gc.freeze()  # else Python looks through everything that was imported once more before it ends: a third of a second
     return code
 
@@ -164,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("sql", metavar="SQL", help="the SELECT, or - to read it from stdin")
     sub.add_argument(
         "--format",
-        choices=("table", "csv", "json", "parquet"),
+        choices=("table", "csv", "json", "jsonl", "parquet"),
         help="default: table; json with --json; by the ending of --output",
     )
     sub.add_argument("--output", metavar="FILE", type=Path, help="write to a file, which is whole or absent")

@@ -109,7 +109,7 @@ def query(options: argparse.Namespace) -> int:
     from stedi.aws import athena
 
     terminal.conceal(word for word in (options.sql,) if word != "-")
-    sql = sys.stdin.read() if options.sql == "-" else options.sql
+    sql = terminal.given() if options.sql == "-" else options.sql
     role: Role = options.role or "officer"
     snapshots = commands.opened(options).snapshots(sql, options.at) if options.at else {}
     result = athena.run(sql, role=role, workgroup=options.workgroup or f"stedi-{role}", snapshots=snapshots)
@@ -120,12 +120,13 @@ def query(options: argparse.Namespace) -> int:
         head = json.dumps(asdict(bill))[:-1]
         sys.stdout.write(f'{head}, "rows": ')
         sys.stdout.flush()
-        output.write(result.reader(), "json", sys.stdout.buffer)
+        output.write(result.reader(), "json", terminal.binary())
         terminal.line("}")
         return 0
-    form = options.format or ("json" if wants_json(options) else output.format_of(options.output))
-    to = options.output or sys.stdout.buffer
-    output.write(result.reader(), form, to, spreadsheet=options.safe_for_spreadsheets)
+    as_json = wants_json(options) and not options.output
+    form = options.format or ("json" if as_json else output.format_of(options.output))
+    to, limit = options.output or terminal.binary(), terminal.shown_rows()
+    output.write(result.reader(), form, to, limit=limit, spreadsheet=options.safe_for_spreadsheets)
     return 0
 
 

@@ -88,8 +88,6 @@ def init(options: argparse.Namespace) -> int:
 
 def land(options: argparse.Namespace) -> int:
     """Lands what is new."""
-    from stedi.lake import Lake
-
     progress = terminal.Progress()
     landing = heard(Lake.open_or_create(where(options), made=_tell)).land(
         *options.paths, feed=options.feed, engine=options.engine, progress=progress
@@ -304,11 +302,12 @@ def query(options: argparse.Namespace) -> int:
     from stedi import output
 
     terminal.conceal(word for word in (options.sql,) if word != "-")
-    sql = sys.stdin.read() if options.sql == "-" else options.sql
-    form = options.format or ("json" if wants_json(options) else output.format_of(options.output))
+    as_json = wants_json(options) and not options.output
+    form = options.format or ("json" if as_json else output.format_of(options.output))
+    sql = terminal.given() if options.sql == "-" else options.sql
     with opened(options).query(sql, at=options.at, role=options.role) as result:
-        to = options.output or sys.stdout.buffer
-        output.write(result.reader(), form, to, spreadsheet=options.safe_for_spreadsheets)
+        to, limit = options.output or terminal.binary(), terminal.shown_rows()
+        output.write(result.reader(), form, to, limit=limit, spreadsheet=options.safe_for_spreadsheets)
     return 0
 
 
@@ -401,10 +400,12 @@ def ddl(options: argparse.Namespace) -> int:
 
 def ndjson(options: argparse.Namespace) -> int:
     """Rewrites any JSON shape as one record a line."""
-    from stedi import ndjson
+    from stedi import destinations, ndjson
 
     summary = ndjson.rewrite(options.source, options.target, rejects=options.rejects)
-    if wants_json(options):
+    if any(path is not None and destinations.is_special(path) for path in (options.target, options.rejects)):
+        terminal.say(ndjson.render(summary))  # stdout may be what the records went to
+    elif wants_json(options):
         terminal.document(ndjson.to_json(summary))
     else:
         terminal.line(ndjson.render(summary))

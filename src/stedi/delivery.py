@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
-from stedi import layout
+from stedi import destinations, layout
 from stedi.errors import UnreadableFile, UsageError
 from stedi.records import ACCELEROMETER, CONTRACTS, CUSTOMER, STEP_TRAINER
 
@@ -137,7 +137,7 @@ def walk(
         raise UsageError(f"feed: expected one of {', '.join(CONTRACTS)}, found {feed!r}")
     journey = _Journey(feed, None if avoid is None else os.path.realpath(avoid))
     for path in paths:
-        yield from journey.argument(os.fspath(path))
+        yield from journey.argument(os.fspath(destinations.expanded(path)))
 
 
 def feed_of(name: str, folders: Sequence[str] = ()) -> str | None:

@@ -325,14 +325,14 @@ def lock(
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(descriptor, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait:
                 raise LakeBusy(f"{path.parent}: another {path.stem} is running; {advice}") from None
             if waiting is not None:
                 waiting()
             if wait is True:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                _flock(descriptor, path, fcntl.LOCK_EX)
             else:
                 _queue(descriptor, path, wait)
         yield
@@ -360,6 +360,24 @@ ALL = ("maintain", "build", "land")
 """The commands that write, in the order in which whoever needs several takes their locks."""
 
 
+def _flock(descriptor: int, path: Path, operation: int) -> None:
+    """Takes a lock.
+
+    Raises:
+        BlockingIOError: It is held.
+        LakeError: The file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+        raise LakeError(
+            f"{path}: expected a file system that locks files, found none ({error.strerror}); nothing was done: start "
+            "lockd where it is NFS, or move the lake to a local disk or a bucket"
+        ) from error
+
+
 def _queue(descriptor: int, path: Path, seconds: float) -> None:
     """Waits for a lock that everybody holds for moments; one held for long is a stopped process's."""
     end = time.monotonic() + seconds
@@ -382,7 +400,7 @@ def hold(folder: Path) -> int:
         The descriptor.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _flock(descriptor, folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 
 
@@ -395,7 +413,7 @@ def is_held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _flock(descriptor, path, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

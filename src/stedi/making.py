@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from stedi import config as settings
-from stedi import durable, places
+from stedi import destinations, durable, places
 from stedi.catalog import Catalog
 from stedi.config import Config, Readings
 from stedi.errors import KeyRefused, UsageError
@@ -58,7 +58,8 @@ _PARTIAL_SETTINGS = ".lake.toml.*.partial"
 def _half_made(name: str) -> bool:
     """Says whether a lake has this before it has its settings: one whose making was cut off is made again."""
     files = ("catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", _PARTIAL_SETTINGS)
-    parts = (*files, "landing", "trusted", "curated")
+    # a volume of its own has lost+found from the start
+    parts = (*files, "landing", "trusted", "curated", "lost+found")
     return any(fnmatch(name, part) for part in parts)
 
 
@@ -72,7 +73,7 @@ def _first_key(lake_id: str, root: Path, key_file: str | os.PathLike[str] | None
         place = str(named)
         return (secret.read(place) if secret.exists(place) else secret.make(place)), place
     if named:
-        path = Path(named).absolute()
+        path = destinations.expanded(named).absolute()
         if path.resolve().is_relative_to(root.resolve()):
             raise KeyRefused(f"pseudonym key {path}: expected a place outside the lake, found one in it; name another")
         return (pseudonyms.from_file(path) if path.exists() else pseudonyms.make(path)), str(path)

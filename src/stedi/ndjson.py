@@ -8,19 +8,18 @@ record is counted by file and reason, and kept only if asked for.
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from stedi import durable
+from stedi import destinations
 from stedi.contracts import Reason
-from stedi.delivery import Delivered, Skipped, fingerprint, open_regular, printable, walk
+from stedi.delivery import Delivered, Skipped, fingerprint, is_foreign, open_regular, printable, walk
 from stedi.errors import StediError, UnreadableFile, UsageError
 from stedi.reader import Limits, Members, Reject, decompressed
 from stedi.reader.fitting import Fitting, feeds_of
@@ -96,7 +95,13 @@ def rewrite(
         UsageError: `dst` or `rejects` is the source, lies inside it or holds it, or is no file that could be replaced.
         UnreadableFile: There is no `src`, or it is one file and cannot be read.
     """
+    src, dst = destinations.expanded(src), destinations.expanded(dst)
     folder = src.is_dir()
+    if not folder and is_foreign(dst.name):
+        raise UsageError(
+            f"{printable(str(dst))}: expected a name for JSON lines (.json, .jsonl, .ndjson, also before .gz or .zst), "
+            "found the ending of something else"
+        )
     if not folder and dst.is_dir():
         dst = dst / src.name
     _keep_apart(src, dst)
@@ -270,8 +275,8 @@ def _keep_apart(src: Path, target: Path) -> None:
         where = "a place inside the source"
     elif source.startswith(other + os.sep):
         where = "a folder that holds the source"
-    elif target.exists() and not (target.is_file() or (src.is_dir() and target.is_dir())):
-        where = "something that is no file to be replaced"
+    elif target.is_dir() and not src.is_dir():
+        where = "a folder"
     if where is not None:
         raise UsageError(f"{printable(str(target))}: expected a place apart from the source, found {where}")
 
@@ -283,18 +288,7 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
         for folder in reversed(path.parents):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700)
-        with durable.replacing(path) as stream, _compressed(stream, path.name) as out:
-            yield out
     except OSError as error:
         raise StediError(f"{printable(str(path))}: could not be made: {error.strerror}") from error
-
-
-def _compressed(stream: BinaryIO, name: str) -> AbstractContextManager[BinaryIO]:
-    if name.lower().endswith(".gz"):
-        packed = gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0)
-        return cast(AbstractContextManager[BinaryIO], packed)
-    if name.lower().endswith((".zst", ".zstd")):
-        from zstandard import ZstdCompressor
-
-        return cast(AbstractContextManager[BinaryIO], ZstdCompressor(level=3).stream_writer(stream, closefd=False))
-    return nullcontext(stream)
+    with destinations.writing(path) as out:
+        yield out

@@ -16,7 +16,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, get_args
 
-from stedi import adoption, durable, making, places, s3
+from stedi import adoption, destinations, durable, making, places, s3
 from stedi import config as settings
 from stedi.adoption import Adoption
 from stedi.catalog import Catalog, TableState, snapshots
@@ -166,7 +166,7 @@ class Opened:
         key = pseudonyms.from_environment()
         if key is None:
             place = self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
-            key = secret.read(place) if secret.names(place) else pseudonyms.from_file(Path(place))
+            key = secret.read(place) if secret.names(place) else pseudonyms.from_file(destinations.expanded(place))
         key = key.of_version(self.config.key_version)
         if key.fingerprint != self.config.key_fingerprint:
             raise KeyRefused(

@@ -1,4 +1,4 @@
-"""Rows out: a stream of Arrow batches becomes an aligned table, CSV, JSON or Parquet.
+"""Rows out: a stream of Arrow batches becomes an aligned table, CSV, JSON, JSON lines or Parquet.
 
 Batches are turned into text a column at a time and written as they come, so memory follows a batch and not the
 result; only the table, which has to know its widths, holds the rows that it shows. A file appears whole or not at
@@ -7,8 +7,6 @@ all, readable by its owner alone.
 
 from __future__ import annotations
 
-import contextlib
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,9 +14,9 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from stedi import durable, layout
+from stedi import destinations, layout
 from stedi.columns import as_json, as_text, data, join, printable_text
-from stedi.errors import QueryFailed, StediError, UsageError
+from stedi.errors import QueryFailed, UsageError
 from stedi.layout import table
 
 if TYPE_CHECKING:
@@ -40,6 +38,7 @@ class Format(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
+    JSONL = "jsonl"
     PARQUET = "parquet"
 
 
@@ -56,10 +55,30 @@ class Written:
     cut: bool = False
 
 
+_ENDINGS = {
+    ".csv": Format.CSV,
+    ".json": Format.JSON,
+    ".jsonl": Format.JSONL,
+    ".ndjson": Format.JSONL,
+    ".parquet": Format.PARQUET,
+}
+
+
 def format_of(path: Path | str | None) -> Format:
-    """Returns the form that a file's name asks for; a table for any other name, and for no file."""
-    ending = Path(path).suffix.lower().removeprefix(".") if path is not None else ""
-    return Format(ending) if ending in tuple(Format) else Format.TABLE
+    """Returns the form that a file's name asks for; a table for no file.
+
+    Raises:
+        UsageError: Its ending says nothing: a table for people, cut or not, is of no use to who reads a file.
+    """
+    if path is None:
+        return Format.TABLE
+    form = _ENDINGS.get(Path(path).suffix.lower())
+    if form is None:
+        raise UsageError(
+            f"--output {destinations.shown(str(path))}: expected a name that ends in {', '.join(_ENDINGS)}, found "
+            "another; nothing was run: choose one, or say --format (a name in .gz or .zst is compressed then)"
+        )
+    return form
 
 
 def write(
@@ -80,8 +99,10 @@ def write(
     Args:
         reader: The rows; read to its end, or for a table to one row beyond `limit`.
         form: One of `Format`.
-        to: An open binary stream, or the path of a file, which is replaced in one step when all rows are written.
-        limit: The most rows that a table shows; None for all. The other forms always hold every row.
+        to: An open binary stream, or the path of a file, which is replaced in one step when all rows are written; see
+            `destinations`.
+        limit: The most rows that a table on a stream shows; None for all. The other forms, and files, always hold
+            every row.
         mode: The permissions of a file that is made.
         spreadsheet: Whether, in CSV, a text that a spreadsheet would take for a formula begins with an apostrophe.
 
@@ -100,8 +121,8 @@ def write(
     if spreadsheet and form is not Format.CSV:
         raise UsageError(f"--safe-for-spreadsheets: expected --format csv, found {form}; nothing was written")
     if isinstance(to, Path | str):
-        with _replacing(Path(to), mode) as out:
-            return _write(reader, form, out, limit, spreadsheet=spreadsheet)
+        with destinations.writing(Path(to), mode) as out:
+            return _write(reader, form, out, None, spreadsheet=spreadsheet)
     if form is Format.PARQUET and to.isatty():
         raise UsageError("Parquet is not for a terminal. Name a file with --output, or choose table, csv or json.")
     return _write(reader, form, to, limit, spreadsheet=spreadsheet)
@@ -117,6 +138,8 @@ def _write(
             return _csv(reader, out, _Fields(spreadsheet, out.isatty()))
         case Format.JSON:
             return _json(reader, out)
+        case Format.JSONL:
+            return _json(reader, out, lines=True)
         case Format.PARQUET:
             return _parquet(reader, out)
 
@@ -215,20 +238,24 @@ def _csv_fields(texts: pa.Array) -> pa.Array:
     return pc.if_else(quoted, join(['"', pc.replace_substring(texts, '"', '""'), '"']), texts)
 
 
-def _json(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
+def _json(reader: pa.RecordBatchReader, out: BinaryIO, *, lines: bool = False) -> Written:
     names = _unique(reader.schema.names)
     rows = 0
-    out.write(b"[")
+    between = "\n{" if lines else ",\n{"
+    out.write(b"" if lines else b"[")
     for batch in _slices(reader):
         parts: list[pa.Array | str] = []
         for column, name in zip(batch.columns, names, strict=True):
-            opening = "," if parts else ",\n{"
+            opening = "," if parts else between
             parts += [f"{opening}{encode_basestring_ascii(name)}:", as_json(column, name)]
         text = data(join([*parts, "}"]))
-        # Every object comes with the comma before it; the very first has none.
-        out.write((b"\n" + text[2:] if rows == 0 else text).replace(b"\x7f", rb"\u007f"))
+        # Every object comes with what stands before it; the very first has no comma, and no line before it.
+        out.write((text[1:] if rows == 0 and text else text).replace(b"\x7f", rb"\u007f"))
         rows += batch.num_rows
-    out.write(b"\n]\n" if rows else b"]\n")
+    if lines:
+        out.write(b"\n" if rows else b"")
+    else:
+        out.write(b"\n]\n" if rows else b"]\n")
     return Written(rows)
 
 
@@ -266,21 +293,3 @@ def _unique(names: Sequence[str]) -> list[str]:
             unique = f"{name}_{number}"
         found.append(unique)
     return found
-
-
-@contextlib.contextmanager
-def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
-    """Gives a file beside `path` and, once all is written, puts it in the place of `path` in one step."""
-    try:
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            with path.open("wb") as out:
-                yield out
-            return
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-        with durable.replacing(path, mode) as out:
-            yield out
-    except OSError as error:
-        raise StediError(
-            f"Cannot write {layout.printable(str(path))}: {error.strerror or type(error).__name__}."
-        ) from error

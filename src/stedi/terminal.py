@@ -6,10 +6,11 @@ import contextlib
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO, cast
 
 from stedi import layout
 
@@ -17,9 +18,111 @@ _CLEAR = "\r\x1b[K"
 _ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=,;:()\[\]/]+""")
 
 
+def open_streams() -> None:
+    """Gives every standard stream that is closed one that leads nowhere.
+
+    Else the next file that is opened takes its number, and messages go into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def patient_stderr() -> None:
+    """Has messages that cannot be written, on a full disk or to a reader that has gone, cost the work nothing."""
+    sys.stderr = cast(TextIO, _Patient(sys.stderr))
+
+
+class _Patient:
+    """A stream that loses what it cannot write, and says nothing of it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes a text, or not."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            nowhere(self._stream)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Writes texts, or not."""
+        for text in lines:
+            self.write(text)
+
+    def flush(self) -> None:
+        """Does nothing: what is written is written at once."""
+
+
+def nowhere(stream: Any) -> None:
+    """Leads a stream that cannot be written to any more nowhere, so that Python does not fail with it at the end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def finished(code: int) -> int:
+    """Writes what stdout still holds, and returns the exit code: the command's own, or 1 if that cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere(sys.stdout)
+    except (OSError, ValueError) as error:
+        nowhere(sys.stdout)
+        why = getattr(error, "strerror", None) or "it is closed"
+        say(f"stedi: stdout: cannot be written: {why}; what the command has done stays")
+        return code or 1
+    return code
+
+
+def given() -> str:
+    """Returns what stdin holds: UTF-8, whatever the locale.
+
+    Raises:
+        UsageError: It is other bytes.
+    """
+    from stedi.errors import UsageError
+
+    if not hasattr(sys.stdin, "buffer"):
+        return sys.stdin.read()
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError("stdin: expected UTF-8 text, found other bytes; nothing was done") from None
+
+
+def binary() -> BinaryIO:
+    """Returns stdout for bytes, behind what was written as text."""
+    sys.stdout.flush()
+    return sys.stdout.buffer
+
+
+def shown_rows() -> int | None:
+    """Returns how many rows of a table stdout gets: all, if it is a file."""
+    from stedi import output
+
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
+            return None
+    return output.SHOWN_ROWS
+
+
 def line(text: str) -> None:
-    """Writes a result."""
-    sys.stdout.write(layout.printable(text, keep="\n\t") + "\n")
+    """Writes a result; that its reader has gone changes nothing of what was done."""
+    try:
+        sys.stdout.write(layout.printable(text, keep="\n\t") + "\n")
+    except BrokenPipeError:
+        nowhere(sys.stdout)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from stedi import durable
-from stedi.errors import KeyRefused
+from stedi import destinations, durable
+from stedi.errors import KeyRefused, UsageError
 
 VARIABLE = "STEDI_PSEUDONYM_KEY"
 """Holds the key, and after it, divided by spaces, those that it has followed."""
@@ -114,10 +114,20 @@ def _subkey(secret: bytes, label: str) -> bytes:
 
 
 def default_file(lake_id: str, environment: Mapping[str, str] | None = None) -> Path:
-    """Returns where a lake's key lies if nobody says otherwise: in the user's configuration folder."""
+    """Returns where a lake's key lies if nobody says otherwise: in the user's configuration folder.
+
+    Raises:
+        KeyRefused: Nobody's home folder is known.
+    """
     found = os.environ if environment is None else environment
-    base = found.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "stedi" / "keys" / f"{lake_id}.key"
+    base = found.get("XDG_CONFIG_HOME") or "~/.config"
+    try:
+        return destinations.expanded(base) / "stedi" / "keys" / f"{lake_id}.key"
+    except UsageError as error:
+        raise KeyRefused(
+            "the pseudonym key: expected a home folder to look for it, found none; set HOME or XDG_CONFIG_HOME, "
+            f"STEDI_KEY_FILE to its file, or {VARIABLE}"
+        ) from error
 
 
 def from_environment(environment: Mapping[str, str] | None = None, variable: str = VARIABLE) -> Key | None:

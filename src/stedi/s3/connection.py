@@ -62,6 +62,7 @@ def steady(other: Any) -> Any:
 @contextmanager
 def answers(path: object) -> Iterator[None]:
     """Turns what S3 refuses into the errors that files raise, in words that name the object and the reason alone."""
+    client()  # says so if there is none
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from s3transfer.exceptions import RetriesExceededError

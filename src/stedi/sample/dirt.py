@@ -209,7 +209,7 @@ _TIME = {"customer": "lastUpdateDate", "accelerometer": "timestamp", "step_train
 
 def _refused(soiled: Soiled, feed: str, lines: Sequence[str]) -> None:
     """Faulty records, each after a good one: on lines of their own, and in an array."""
-    faults = list(_faults(feed))
+    faults = list(_faults(feed))[: len(lines)]
     good = [line.encode() for line in lines[: len(faults)]]
     text = b"".join(b"%b\n%b\n" % (line, fault) for line, (fault, _) in zip(good, faults, strict=True))
     name = f"{feed}/{_NAMES[feed]}-faults.json"
