@@ -88,6 +88,8 @@ def init(options: argparse.Namespace) -> int:
 
 def land(options: argparse.Namespace) -> int:
     """Lands what is new."""
+    from stedi.lake import Lake
+
     progress = terminal.Progress()
     landing = heard(Lake.open_or_create(where(options), made=_tell)).land(
         *options.paths, feed=options.feed, engine=options.engine, progress=progress
