@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import bz2
+import errno
 import gzip
 import io
 import json
+import lzma
+import os
+import shutil
+import socket
 import stat
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -15,13 +24,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quick
-from erasing import ANA, BO, DEVICE, SHARED, Stage, erase
-from lakes import LANDING, conserved, customer, instant, motion, records, step
+from erasing import ANA, BO, DEVICE, SHARED, Stage, erase, looked_for
+from lakes import LANDING, conserved, customer, deliver, instant, motion, records, rows, step
 from stedi import reader
+from stedi.cli import main
 from stedi.erasure import inbox
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.privacy.traces import Traces
+from stedi.privacy.traces import Traces, look
 
 KEY = Key(bytes(32))
 TRACES = Traces(KEY, {tombstones.person(KEY, ANA)}, frozenset({ANA}), frozenset({DEVICE}))
@@ -177,4 +187,218 @@ def test_the_inbox_loses_them_and_landing_it_again_adds_nothing(stage: Stage) ->
     assert landing.erased == 0
     before["accelerometer_landing"][(BO, 150, 1.0, 0.0, -1.0, None)] += 1
     assert {table: records(lake, table) for table in LANDING} == before
+    conserved(lake)
+
+
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "gzip in gzip": lambda raw: gzip.compress(gzip.compress(raw)),
+    "zip": lambda raw: zipped(raw),
+    "UTF-16": lambda raw: raw.decode().encode("utf-16"),
+    "UTF-16 without a mark": lambda raw: raw.decode().encode("utf-16-be"),
+    "UTF-32": lambda raw: raw.decode().encode("utf-32"),
+    "gzip that is cut": lambda raw: gzip.compress(raw)[:-9],
+    "7z": lambda raw: b"7z\xbc\xaf\x27\x1c" + bytes(64),
+    "base64": lambda raw: base64.b64encode(raw),
+    "CSV": lambda raw: b"email;name\n" + ANA.encode() + b";Ana\n",
+    "plain": bytes,
+}
+
+
+def zipped(raw: bytes) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("customer.json", raw)
+    return held.getvalue()
+
+
+@pytest.mark.parametrize("name", ["customer.json", "customer.csv", ".customer.json", "_customer", "customer.json.bz2"])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_every_file_is_rid_of_them_or_named(folder: Path, packing: str, name: str) -> None:
+    place = folder / "inbox"
+    place.mkdir()
+    mine, other = json.dumps(THEIRS[1]), json.dumps(OTHERS[1])
+    (place / name).write_bytes(PACKINGS[packing](f"{mine}\n{other}\n".encode()))
+    (place / "other.json").write_text(other)
+    before = (place / name).read_bytes()
+    done, left = inbox.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    replaced, more = inbox.replace(done)
+    assert not more
+    if replaced:
+        after = (place / name).read_bytes()
+        assert after != before
+        assert not look(place / name, TRACES, None).found
+        assert left == []
+    else:
+        assert [file.name for file in left] == [f"inbox/{name}"]
+        assert (place / name).read_bytes() == before
+    assert (place / "other.json").read_text() == other
+    shutil.rmtree(place)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        f'{{"email": "{BO}", "note": "a friend of {ANA}"}}',
+        f'{{"email": "{ANA}", "email": "{BO}"}}',
+        f'{{"email": "Otto <{ANA}>"}}',
+        f"{ANA};{BO}",
+        f'{{"by": "{ANA}", "records": [{{"email": "{BO}"}}]}}',
+    ],
+)
+def test_what_only_mentions_them_is_named_and_stays(folder: Path, record: str) -> None:
+    path = folder / "customer.json"
+    path.write_text(f"{record}\n{json.dumps(OTHERS[1])}\n")
+    before = path.read_text()
+    done, [left] = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    inbox.replace(done)
+    assert (left.name, left.why) == ("customer.json", inbox.MENTIONED)
+    assert path.read_text() == before
+    path.unlink()
+
+
+def test_a_record_with_both_of_their_spellings_goes(folder: Path) -> None:
+    path = folder / "customer.json"
+    path.write_text(f'{{"email": "{ANA}", "Email": "{ANA.upper()}"}}\n{json.dumps(OTHERS[1])}\n')
+    done, left = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    inbox.replace(done)
+    assert left == []
+    assert path.read_text() == f"{json.dumps(OTHERS[1])}\n"
+    path.unlink()
+
+
+@pytest.mark.parametrize("ending", sorted(PACKED))
+@pytest.mark.parametrize("many", [1, 400])
+def test_an_envelope_loses_them_alone(folder: Path, ending: str, many: int) -> None:
+    path = folder / f"customer.json{ending}"
+    found = [*OTHERS[:2] * many, THEIRS[1], OTHERS[2], THEIRS[0]]
+    path.write_bytes(PACKED[ending](json.dumps({"page": 1, "records": found}).encode()))
+    done, left = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    replaced, _ = inbox.replace(done)
+    assert left == []
+    assert [file.records for file in replaced] == [2]
+    kept = [one for one in found if one not in THEIRS]
+    assert UNPACKED[ending](path.read_bytes()) == json.dumps({"page": 1, "records": kept}).encode()
+    path.unlink()
+
+
+def test_names_of_folders_and_links_that_tell_of_them_are_told_masked(folder: Path) -> None:
+    place = folder / "inbox"
+    (place / ANA).mkdir(parents=True)
+    (place / ANA / "customer.json").write_text(json.dumps(OTHERS[1]))
+    (place / f"{ANA}.json").symlink_to("nowhere")
+    done, left = inbox.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    assert done == []
+    assert len(left) == 2
+    assert not [file for file in left if ANA in file.name]
+    assert {file.why for file in left} == {inbox.NAMED}
+    shutil.rmtree(place)
+
+
+def test_nothing_but_regular_files_is_opened(folder: Path) -> None:
+    place = folder / "inbox"
+    place.mkdir()
+    os.mkfifo(place / "customer.json")
+    os.mkfifo(place / ".hidden")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place / "socket"))
+        (place / "zero.json").symlink_to("/dev/zero")
+        (place / "accelerometer.json").write_text(json.dumps(THEIRS[0]))
+        done, left = inbox.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    inbox.replace(done)
+    assert left == []
+    assert [file.known_as for file in done] == ["inbox/accelerometer.json"]
+    assert (place / "accelerometer.json").read_bytes() == b""
+    shutil.rmtree(place)
+
+
+def test_a_file_that_changes_meanwhile_stays_and_is_named(folder: Path) -> None:
+    path = folder / "customer.json"
+    path.write_text(json.dumps(THEIRS[1]))
+    done, _ = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    path.write_text(json.dumps(OTHERS[1]))
+    assert inbox.replace(done) == ([], [inbox.Left("customer.json", inbox.MOVED)])
+    assert path.read_text() == json.dumps(OTHERS[1])
+    assert [entry.name for entry in folder.iterdir() if entry.name.endswith(".erasing")] == []
+    path.unlink()
+
+
+REFUSALS: dict[str, tuple[object, str, OSError]] = {
+    "a disk that is full": (inbox, "_write", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+    "a file that cannot be replaced": (os, "replace", PermissionError(errno.EPERM, os.strerror(errno.EPERM))),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_an_inbox_that_cannot_be_written_does_not_stop_the_lake(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refusal: str
+) -> None:
+    lake, delivered = stage.made()
+    owner, name, error = REFUSALS[refusal]
+    real = getattr(owner, name)
+
+    def refused(*arguments: Any, **options: Any) -> Any:
+        if any(str(argument).endswith(".erasing") for argument in arguments):
+            raise error
+        return real(*arguments, **options)
+
+    search = looked_for(lake, ANA)
+    monkeypatch.setattr(owner, name, refused)
+    words = ["--lake", str(lake.root), "erase", "--yes", "--inbox", str(delivered), ANA]
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert f"cannot be rewritten: {str(error.strerror).lower()}" in said.err
+    assert "inbox/accelerometer/delivered.json: left as it is" in said.err
+    assert ANA not in (said.err + said.out).lower()
+    [receipt] = lake.receipts()
+    assert "inbox/accelerometer/delivered.json" in receipt["removed"]["delivered"]["left"]
+    assert receipt["removed"]["delivered"]["files"] == 0
+    monkeypatch.undo()
+    assert not (lake.root / tombstones.PENDING).exists()
+    assert search().found == []
+    assert [path for path in delivered.rglob("*") if path.name.endswith(".erasing")] == []
+    assert all(file.already_landed for file in lake.land(delivered).files)
+    conserved(lake)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_inbox_is_named(folder: Path) -> None:
+    place = folder / "inbox"
+    place.mkdir()
+    (place / "customer.json").write_text(json.dumps(THEIRS[1]))
+    place.chmod(0o500)
+    done, [left] = inbox.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    assert (done, left.name) == ([], "inbox/customer.json")
+    place.chmod(0o700)
+    shutil.rmtree(place)
+
+
+def test_an_inbox_that_has_vanished_does_not_stop_the_lake(stage: Stage) -> None:
+    lake, delivered = stage.made()
+    shutil.rmtree(delivered)
+    receipt = erase(lake, ANA, delivered=[str(delivered)])
+    assert receipt["removed"]["delivered"]["left"] == [str(delivered)]
+    assert looked_for(lake, BO)().found
+    lake.build()
+
+
+def test_quarantined_envelopes_lose_them_alone(stage: Stage) -> None:
+    lake, folder = stage.empty()
+    lake.land(deliver(folder, "customer", [customer(ANA), customer(BO)]))
+    deliver(folder, "customer", [{"records": [customer(BO), customer(ANA), customer("cy@test.example")]}], "one.json")
+    text = json.dumps({"data": [customer(BO, customerName="B" * 200)] * 200 + [customer(ANA)] * 3 + [customer(BO)]})
+    (folder / "customer" / "two.json").write_text(text)
+    lake.land(folder)
+    assert len(rows(lake, "quarantine")) == 2
+    receipt = erase(lake, ANA, delivered=[str(folder)])
+    raws = [bytes(row[6]).decode() for row in rows(lake, "quarantine")]
+    assert len(raws) == 2
+    assert not [raw for raw in raws if ANA in raw]
+    assert {"records": [customer(BO), customer("cy@test.example")]} in [
+        json.loads(raw) for raw in raws if len(raw) < 999
+    ]
+    assert receipt["removed"]["delivered"]["left"] == []
+    assert len(json.loads((folder / "customer" / "two.json").read_text())["data"]) == 201
+    assert looked_for(lake, BO)().found
     conserved(lake)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -396,3 +397,30 @@ def test_a_lake_from_before_subkeys_keeps_its_marks_through_erasures_and_a_chang
     )
     landing = lake.land(tmp_path / "in")
     assert (landing.accepted, landing.erased) == (0, 4)
+
+
+def test_a_forged_note_hands_the_lake_to_nobody(
+    lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STEDI_KEY_FILE", raising=False)
+    own, before = lake.key(), {name: state.current for name, state in lake.catalog.tables().items()}
+    stranger = pseudonyms.make(tmp_path / "stranger.key")
+    followed = pseudonyms.make(tmp_path / "followed.key", (own,))
+    note = lake.root / handover.NAME
+    for key, file, sealing in (
+        (stranger, "stranger.key", stranger),
+        (followed, "followed.key", stranger),
+        (followed, "followed.key", None),
+    ):
+        decided = handover.Handover("r", key.fingerprint, str(tmp_path / file), {}, {})
+        if sealing is None:
+            plain = json.dumps(dataclasses.asdict(decided)).encode()
+            note.write_bytes(hashlib.sha256(plain).hexdigest().encode() + b"\n" + plain)
+        else:
+            handover.write(lake.root, sealing, decided)
+        for words in (["build"], ["withdraw", "a@x.example", "--yes"], ["maintain"], ["land", str(tmp_path)]):
+            assert cli.main(["--lake", str(lake.root), *words]) == 1
+            assert "rotation.json: expected what this lake has written" in capsys.readouterr().err
+        note.unlink()
+    assert {name: state.current for name, state in lake.catalog.tables().items()} == before
+    assert Lake.open(lake.root).key() == own

@@ -105,9 +105,7 @@ def _show(receipt: dict[str, Any]) -> None:
     if delivered:
         terminal.line(f"delivered: {delivered['records']:,} records gone from {delivered['files']:,} files")
         for name in delivered["left"]:
-            terminal.say(
-                f"{name}: look at it: it cannot be read to its end, or a record of somebody else mentions them"
-            )
+            terminal.say(f"{name}: left as it is: {delivered.get('why', {}).get(name, 'look at it')}")
     files = sum(scanned["files"].values())
     for table, counts in removed.get("others", {}).items():
         for column, count in counts.items():

@@ -175,6 +175,7 @@ class Opened:
                 f"{key.fingerprint}; set STEDI_PSEUDONYM_KEY or STEDI_KEY_FILE to this lake's key; "
                 "nothing was read or written"
             )
+        handover.confirm(self.root, key)
         return key
 
     def key_place(self) -> str:
@@ -297,6 +298,7 @@ class Opened:
         if handover.left(self.root):
             from stedi import rotation
 
+            self.key()  # confirms it
             with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
                 rotation.finish(self.catalog, self.root, progress)
 

@@ -121,7 +121,7 @@ def rotate(
     work = _Run(catalog, config, root, key, new)
     try:
         decided = work.stage(file, besides, progress)
-        handover.write(root, decided)
+        handover.write(root, new, decided)
     except BaseException:
         work.discard()
         if made and not (root / handover.NAME).exists():

@@ -56,7 +56,8 @@ def test_a_damaged_journal_is_named_and_changes_nothing(lake: Lake, content: str
 
 def test_any_flipped_bit_in_a_journal_is_found(lake: Lake, tmp_path: Path) -> None:
     pending, before = lake.root / "pending", heads(lake)
-    file = DataFile(str(tmp_path / "0.parquet"), 7, 100, {"feed": 0}, {"size": ("1", "9")})
+    data = lake.catalog.folder("landed_files") / "data"
+    file = DataFile(str(data / "0.parquet"), 7, 100, {"feed": 0}, {"size": ("1", "9")})
     path = journal.write(pending, "b", {"landed_files": [file]})
     whole = path.read_bytes()
     for bit in range(0, len(whole) * 8, 11):
@@ -68,6 +69,25 @@ def test_any_flipped_bit_in_a_journal_is_found(lake: Lake, tmp_path: Path) -> No
     path.write_bytes(whole)
     with pytest.raises(DamagedFile, match=r"0\.parquet: expected 100 bytes, found no file"):
         journal.finish(lake.catalog, pending)
+    assert heads(lake) == before
+
+
+def test_a_journal_brings_no_file_from_elsewhere(lake: Lake, tmp_path: Path) -> None:
+    pending, before = lake.root / "pending", heads(lake)
+    data = lake.catalog.folder("landed_files") / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "link").symlink_to(tmp_path)
+    for table, path in (
+        ("landed_files", tmp_path / "0.parquet"),
+        ("landed_files", data / "link" / "0.parquet"),
+        ("landed_files", data / ".." / "0.parquet"),
+        ("landed_files", lake.catalog.folder("quarantine") / "data" / "0.parquet"),
+        ("customers_trusted", lake.catalog.folder("customers_trusted") / "data" / "0.parquet"),
+    ):
+        journal.write(pending, "b", {table: [DataFile(str(path), 7, 100)]})
+        with pytest.raises(LakeError, match=r"pending/b\.json: .*found a file elsewhere"):
+            journal.finish(lake.catalog, pending)
+    (data / "link").unlink()
     assert heads(lake) == before
 
 

@@ -290,8 +290,9 @@ class _Erasure:
             frozenset(engine.rows("select serialNumber, moment from erased_moments")) if self._pending.inbox else ()
         )
         self._progress("rewrite delivered files", None) if self._pending.inbox else None
-        rewritten, failed = inbox.rewrite(
-            self._pending.inbox, whereabouts.traces, frozenset(moments), root, durable.scratch(root) / self._pending.run
+        temporary = durable.scratch(root) / self._pending.run
+        rewritten, kept = inbox.rewrite(
+            self._pending.inbox, whereabouts.traces, frozenset(moments), root, temporary, engine
         )
         if self._pending.inbox and found.known is not None:
             # somebody of whom there is nothing but what was delivered, and not landed yet
@@ -303,7 +304,7 @@ class _Erasure:
         for number, name in enumerate(ZONES):
             self._progress(f"forget {name}", number / len(ZONES))
             removed[name] = work.table(name, rewritten if name == "landed_files" else ())
-        inbox.replace(rewritten)
+        replaced, more = inbox.replace(rewritten)
         current = {file.path for file in catalog.files(catalog.table("customers_landing"))}
         evidence = found.taints("customers_landing") - current
         self._progress("remove what nothing uses", None)
@@ -316,11 +317,15 @@ class _Erasure:
             "mentions": found.mentioned,
             "others": {table: dict(counts) for table, counts in found.others.items()},
         }
-        if self._pending.inbox:
+        if self._pending.recovered:
+            kept.append(inbox.Left("the inbox", "which one was to be rewritten is not known any more: name it again"))
+        if self._pending.inbox or kept:
+            why = {file.name: file.why for file in (*more, *kept)}
             gone["delivered"] = {
-                "files": len(rewritten),
-                "records": sum(file.records for file in rewritten),
-                "left": [skipped.name for skipped in failed],
+                "files": len(replaced),
+                "records": sum(file.records for file in replaced),
+                "left": sorted(why),
+                "why": dict(sorted(why.items())),
             }
         self._progress("search every file", None)
         mine = {*held, durable.scratch(root) / self._pending.run}
@@ -345,8 +350,21 @@ class _Erasure:
         places = [s3.at(place) for place in (str(self._root), *self._pending.inbox) if s3.is_remote(place)]
         if places:
             self._progress("forget older versions", None)
-            count = sum(s3.forget(arrivals.plain_part(place)) for place in places)
+            count = s3.forget(places[0]) if s3.is_remote(self._root) else 0
+            for place in places[1:] if s3.is_remote(self._root) else places:
+                try:
+                    count += s3.forget(arrivals.plain_part(place))
+                except OSError:
+                    self._leave(str(place), "its older versions cannot be removed")
             self._keep(scanned={**(self._pending.scanned or {}), "versions": count})
+
+    def _leave(self, name: str, why: str) -> None:
+        """Adds to what is left of the inbox."""
+        removed = dict(self._pending.removed)
+        delivered = dict(removed.get("delivered") or {"files": 0, "records": 0, "left": [], "why": {}})
+        delivered["left"] = sorted({*delivered["left"], name})
+        delivered["why"] = {**delivered.get("why", {}), name: why}
+        self._keep(removed={**removed, "delivered": delivered})
 
     @property
     def _found(self) -> Found:

@@ -372,6 +372,7 @@ class Whereabouts:
         masked: list[tuple[str, int, bytes]] = []
         moments = {(number, at) for number, at in self.engine.rows("select serialNumber, moment from erased_moments")}
         serials = {number for number, _ in moments}
+        judge = Judge(self.traces, frozenset(moments))
         for batch in _batched(self._quarantined(), 4 << 20):
             joined = "\n".join(traces.as_text(raw) for _, _, raw in batch)
             readings = tokens.readings(joined) if serials else ()
@@ -382,7 +383,7 @@ class Whereabouts:
             ):
                 continue
             for sha256, at, raw in batch:
-                kept = self._kept(raw, moments)
+                kept = self._kept(raw, judge)
                 self.traces.who(traces.as_text(raw))  # each of several in one record, for `met`
                 if kept is None:
                     records.append((sha256, at))
@@ -407,19 +408,19 @@ class Whereabouts:
         ]
         self.keep("masks", ("name", "masked"), masks)
 
-    def _kept(self, raw: bytes, moments: set[tuple[str, int]]) -> bytes | None:
+    def _kept(self, raw: bytes, judge: Judge) -> bytes | None:
         """Returns a quarantined record as it stays: as it is, or masked; None if it goes."""
         known = self.tombstones.records
         if known and tombstones.record(self._key, raw) in known:
             return None
         text = traces.as_text(raw)
-        moved = bool(moments) and not moments.isdisjoint(tombstones.moments_of(text))
+        moved = judge.moved(text)
         if not moved and not self.traces.found(text):
             return raw
         plain = raw.decode("utf-8", "replace")
         owner = tokens.owner(plain)
         if owner is None:
-            return self._envelope(raw, Judge(self.traces, frozenset(moments)))
+            return self._envelope(raw, judge)
         if moved or self.traces.known(owner):
             return None
         kept = tokens.restrung(plain, lambda value: tokens.but(value, owner, self.traces.masked))

@@ -1,30 +1,59 @@
 """Delivered files without some customers' records, in their own shape and compression; all other bytes stay.
 
-A file is read twice: once to find where the records stand that go, once to copy the rest. The new file is written
-beside the old one and takes its place, in one step, when the lake's ledger knows it.
+Every file of the inbox is looked at, whatever it is called and however it is packed; only regular files are opened.
+One that tells of the customers is read twice more: once to find where the records stand that go, once to copy the
+rest. The new file is written beside the old one and takes its place, in one step, when the lake's ledger knows it.
+Nothing that an inbox does stops an erasure: what is left is named.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from dataclasses import replace as changed
+from glob import glob
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from stedi import arrivals, delivery, durable, reader, s3
-from stedi.delivery import Skipped
-from stedi.errors import UnreadableFile
+from stedi.delivery import Delivered, Fingerprint, Skipped
+from stedi.engines.duckdb import DuckDB
+from stedi.erasure.judge import Judge
+from stedi.errors import StediError, UnreadableFile
 from stedi.privacy import tombstones
-from stedi.privacy.traces import Traces, as_text
+from stedi.privacy.envelopes import Cut
+from stedi.privacy.traces import Traces, as_text, look
 from stedi.reader import Limits, ParsedRecord, Reject
 
 _PIECE = 1 << 20
 _OVERLAP = 1 << 14
 _BRACKETS = b"[]"
+_MOST = 64 << 20
+"""The longest record that is looked into, bytes; one that is longer is left, and named."""
+_OURS = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.erasing")
+"""Names of new files that did not come to take their place."""
+_CLOSED = (
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\x07",
+    b"\x04\x22\x4d\x18",
+    b"\x1f\x9d",
+    b"LZIP",
+    b"%PDF-",
+    b"\xd0\xcf\x11\xe0",
+)
+"""How files begin that are packed in a way that is not unpacked: 7z, rar, lz4, compress, lzip, PDF, older Office."""
+
+MENTIONED = "it tells of one of them still: somebody else's record mentions them, or it cannot be told whose one is"
+ELSEWHERE = "it tells of one of them, in a file that is no delivery"
+PACKED = "it cannot be looked into: it is packed, or damaged"
+NAMED = "its own name, or that of its folder, tells of one of them"
+MOVED = "it was changed while it was rewritten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +70,7 @@ class Rewritten:
         sha256: Of what takes its place.
         size: Size of that, in bytes.
         records: How many records went.
+        seen: What tells that the file is still the one that was read; None for an object of S3.
     """
 
     path: Path
@@ -52,6 +82,20 @@ class Rewritten:
     sha256: str
     size: int
     records: int
+    seen: Fingerprint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A file of the inbox that somebody has to look at.
+
+    Attributes:
+        name: What it is called, without what tells of a customer.
+        why: What is the matter with it, one line.
+    """
+
+    name: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +115,44 @@ class _Cut:
     separate: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """A record of several people, without some of them.
+
+    Attributes:
+        spans: Start and end of each stretch that goes, in bytes of the text.
+        objects: How many of their records those are.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file of the inbox.
+
+    Attributes:
+        path: Where it lies on this machine.
+        place: Where it was delivered to; of an object of S3 `path` is a copy.
+        delivered: As a landing would take it; None for what no landing takes.
+        name: Its path from the parent of the argument that led to it.
+    """
+
+    path: Path
+    place: Path
+    delivered: Delivered | None
+    name: str
+
+
 def rewrite(
-    paths: Sequence[str], traces: Traces, moments: frozenset[tuple[str, int]], root: Path, temporary: Path
-) -> tuple[list[Rewritten], list[Skipped]]:
+    paths: Sequence[str],
+    traces: Traces,
+    moments: frozenset[tuple[str, int]],
+    root: Path,
+    temporary: Path,
+    engine: DuckDB | None = None,
+) -> tuple[list[Rewritten], list[Left]]:
     """Writes files anew beside those that hold records of the customers; `replace` puts them in their place.
 
     Args:
@@ -82,67 +161,233 @@ def rewrite(
         moments: Serial number and instant of readings that go though others claim the device.
         root: The lake's folder, from which nothing is taken.
         temporary: A folder of this machine for copies of objects of S3; what was written anew stays there.
+        engine: A session, for Parquet; without it a Parquet file is named.
 
     Returns:
-        The files, and those that somebody has to look at: what could not be read to its end stays as it is, and so does
-        a record of somebody else that mentions one of them.
+        The files, and those that somebody has to look at: that cannot be read to their end, or written, or that tell of
+        one of the customers in a way that cannot be taken out.
     """
-    judge = _Judge(traces, moments, frozenset(number for number, _ in moments))
-    done: list[Rewritten] = []
-    failed: list[Skipped] = []
-    for file, place in _delivered(paths, root, temporary):
-        if isinstance(file, Skipped):
-            name = "a file named after one of them" if traces.names_file(file.name) else file.name
-            failed += [Skipped(name, file.why, file.failed)] if file.failed else []
-            continue
+    work = _Inbox(traces, moments, engine)
+    for file in _files(paths, root, temporary, work):
         try:
-            found = _rewritten(file, place, judge)
-            left = found is not None and _mentions(found, judge)
-        except UnreadableFile as error:
-            failed.append(Skipped(_said(file, place, judge), str(error).removeprefix(f"{file.name}: "), failed=True))
-            continue
+            work.take(file)
         finally:
-            if place != file.path:
-                file.path.unlink(missing_ok=True)
+            if file.place != file.path:
+                with suppress(OSError):
+                    file.path.unlink(missing_ok=True)
+    return work.done, work.left
+
+
+class _Inbox:
+    """The files of one inbox, one after another."""
+
+    def __init__(self, traces: Traces, moments: frozenset[tuple[str, int]], engine: DuckDB | None) -> None:
+        self.done: list[Rewritten] = []
+        self.left: list[Left] = []
+        self._judge, self._traces, self._engine = Judge(traces, moments), traces, engine
+        # a reading of a shared device tells of nobody by itself: each is looked at
+        self._wide = changed(traces, numbers=traces.numbers | {number for number, _ in moments}, _known={})
+
+    def name(self, path: str) -> str:
+        """Returns what a file is called where it is told of, without a part that tells of a customer."""
+        parts = path.split("/")
+        folders = [tombstones.masked_name(self._traces.key, p) if self._telling(p) else p for p in parts[:-1]]
+        return "/".join([*folders, _unnamed(Path(parts[-1]), self._traces)])
+
+    def leave(self, name: str, why: str) -> None:
+        """Names a file that somebody has to look at."""
+        self.left.append(Left(self.name(name), why))
+
+    def passed(self, name: str) -> None:
+        """Looks at the name of what is not opened."""
+        if any(map(self._telling, name.split("/"))):
+            self.leave(name, NAMED)
+
+    def take(self, file: _File) -> None:
+        """Writes a file anew if it has to be, and names it if it tells of the customers afterwards."""
+        try:
+            found = self._look(file.path, self._wide)
+            if found is None and _is_closed(file.path):
+                found = PACKED
+            written = None
+            if file.delivered is not None and (found == ELSEWHERE or self._telling(file.place.name)):
+                written = _rewritten(file.delivered, file.place, self._judge)
+        except (OSError, StediError, EOFError) as error:
+            self.leave(file.name, _why(error, file))
+            return
+        if written is not None:
+            self.done.append(written)
+            found = self._look(written.new, self._traces)
+        elif found == ELSEWHERE:
+            found = self._look(file.path, self._traces)
         if found is not None:
-            done.append(found)
-        if left:
-            failed.append(
-                Skipped(_said(file, place, judge), "a record of somebody else in it mentions one of them", failed=True)
-            )
-    return done, failed
+            self.leave(file.name, MENTIONED if found == ELSEWHERE and file.delivered is not None else found)
+        elif any(map(self._telling, file.name.split("/")[: -1 if written is not None else None])):
+            self.leave(file.name, NAMED)
+
+    def _look(self, path: Path, traces: Traces) -> str | None:
+        """Returns what is the matter with a file, if anything is."""
+        looked = look(path, traces, self._engine)
+        if looked.unopened:
+            return "it cannot be read"
+        if looked.found:
+            return ELSEWHERE
+        return PACKED if looked.undecoded else None
+
+    def _telling(self, name: str) -> bool:
+        return self._traces.names_file(name)
 
 
-def _delivered(
-    paths: Sequence[str], root: Path, temporary: Path
-) -> Iterator[tuple[delivery.Delivered | Skipped, Path]]:
-    """Yields each delivered file with its place: of an object of S3 there is a copy, one at a time."""
+def _files(paths: Sequence[str], root: Path, temporary: Path, work: _Inbox) -> Iterator[_File]:
+    """Yields each regular file of the inbox once, those first that a landing would take; names what cannot be had."""
     inside = s3.is_remote(root)
     here = [path for path in paths if not s3.is_remote(path)]
+    taken: set[str] = set()
     for file in delivery.walk(here, avoid=None if inside else root):
-        yield file, file.path if isinstance(file, delivery.Delivered) else root
+        if isinstance(file, Delivered):
+            taken.add(os.fspath(file.path))
+            for stale in _stale(file.path):
+                stale.unlink(missing_ok=True)
+            yield _File(file.path, file.path, file, file.name)
+        elif file.failed and file.why != delivery.ARCHIVED and not file.why.startswith(("a folder without", "matches")):
+            work.leave(file.name, file.why)
+    taken.update(os.fspath(file.new) for file in work.done)
+    avoid = None if inside else os.path.realpath(root)
+    for argument in here:
+        for path, name in _everything(argument, avoid, work):
+            if path not in taken:
+                taken.add(path)
+                yield _File(Path(path), Path(path), None, name)
     there = [s3.at(path) for path in paths if s3.is_remote(path)]
-    for number, arrival in enumerate(arrivals.walk(there, avoid=root if inside else None)):
+    yield from _objects(there, root if inside else None, temporary, work)
+
+
+def _objects(places: Sequence[Path], avoid: Path | None, temporary: Path, work: _Inbox) -> Iterator[_File]:
+    """Yields the objects of S3 of an inbox: of those that a landing would take a copy, one at a time."""
+    taken: set[Path] = set()
+    for number, arrival in enumerate(arrivals.walk(places, avoid=avoid)):
         if isinstance(arrival, Skipped):
-            yield arrival, root
+            if arrival.failed and arrival.why != delivery.ARCHIVED:
+                work.leave(arrival.name, arrival.why)
             continue
-        [(_, file)] = arrivals.fetch([arrival], temporary / f"delivered-{number}")
-        yield file, arrival.object.path
+        taken.add(arrival.object.path)
+        try:
+            [(_, file)] = arrivals.fetch([arrival], temporary / f"delivered-{number}")
+        except (OSError, StediError) as error:
+            work.leave(arrival.name, f"cannot be fetched: {type(error).__name__}")
+            continue
+        if isinstance(file, Skipped):
+            work.leave(file.name, file.why)
+        else:
+            yield _File(file.path, arrival.object.path, file, file.name)
+    for place in places:
+        try:
+            listed = [found.path for found in s3.listing(arrivals.plain_part(place))]
+        except (OSError, StediError):
+            continue  # told above
+        for path in listed:
+            if path not in taken and not (avoid is not None and path.is_relative_to(avoid)):
+                taken.add(path)
+                yield _File(path, path, None, str(path))
 
 
-def replace(files: Iterable[Rewritten]) -> None:
-    """Puts the new files in the place of the old ones; each is there as it was or as it should be."""
+def _everything(argument: str, avoid: str | None, work: _Inbox) -> Iterator[tuple[str, str]]:
+    """Yields path and name of each regular file at or below what an argument names; follows no link in it."""
+    tops = [argument] if os.path.lexists(argument) else sorted(glob(argument, recursive=True, include_hidden=True))
+    for top in tops:
+        start = os.path.realpath(top)
+        parent = os.path.dirname(os.path.abspath(top))
+        pending = [start]
+        while pending:
+            path = pending.pop()
+            if avoid is not None and (path == avoid or path.startswith(avoid + os.sep)):
+                continue
+            shown = os.path.join(os.path.basename(os.path.abspath(top)), os.path.relpath(path, start))
+            name = delivery.printable(os.path.normpath(shown if top == argument else os.path.relpath(path, parent)))
+            try:
+                mode = os.lstat(path).st_mode
+                if stat.S_ISDIR(mode):
+                    pending += sorted((os.path.join(path, entry) for entry in os.listdir(path)), reverse=True)
+                elif stat.S_ISREG(mode):
+                    yield path, name
+                else:
+                    work.passed(name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                work.leave(name, f"cannot be read: {(error.strerror or 'input/output error').lower()}")
+
+
+def _stale(path: Path) -> list[Path]:
+    """Returns new files beside a file that did not come to take its place."""
+    with suppress(OSError):
+        head = f".{path.name[:100]}."
+        return [
+            entry
+            for entry in path.parent.iterdir()
+            if entry.name.startswith(head) and _OURS.fullmatch(entry.name) and not entry.is_dir()
+        ]
+    return []
+
+
+def _is_closed(path: Path) -> bool:
+    """Says whether a file is packed in a way that nobody here unpacks."""
+    if s3.is_remote(path):
+        head = s3.start(path, 8)
+    else:
+        with delivery.open_regular(path) as stream:
+            head = stream.read(8)
+    return head.startswith(_CLOSED) or path.name.lower().endswith((".br", ".7z", ".rar", ".lz4"))
+
+
+def _why(error: Exception, file: _File) -> str:
+    if isinstance(error, UnreadableFile):
+        return str(error).removeprefix(f"{file.delivered.name if file.delivered else file.path}: ")
+    reason = (error.strerror or "input/output error").lower() if isinstance(error, OSError) else type(error).__name__
+    return f"cannot be rewritten: {reason}"
+
+
+def replace(files: Iterable[Rewritten]) -> tuple[list[Rewritten], list[Left]]:
+    """Puts the new files in the place of the old ones; each is there as it was or as it should be.
+
+    Returns:
+        The files that took their place, and those that could not.
+    """
+    done: list[Rewritten] = []
+    left: list[Left] = []
     for file in files:
-        if s3.is_remote(file.path):
-            s3.upload([(file.new, file.to)])
-            if file.to != file.path:
-                s3.remove([file.path])
-            file.new.unlink(missing_ok=True)
+        try:
+            if not _replaced(file):
+                left.append(Left(file.known_as, MOVED))
+                continue
+        except OSError as error:
+            left.append(Left(file.known_as, f"cannot be rewritten: {(error.strerror or 'refused').lower()}"))
+            with suppress(OSError):
+                discard([file])
             continue
-        os.replace(file.new, file.path)
+        done.append(file)
+    return done, left
+
+
+def _replaced(file: Rewritten) -> bool:
+    """Puts one new file in its place, unless the old one is another by now."""
+    if s3.is_remote(file.path):
+        s3.upload([(file.new, file.to)])
         if file.to != file.path:
-            os.replace(file.path, file.to)
+            s3.remove([file.path])
+        file.new.unlink(missing_ok=True)
+        return True
+    with delivery.open_regular(file.path, file.known_as) as stream:
+        same = delivery.fingerprint(stream.fileno()) == file.seen
+    if not same:
+        discard([file])
+        return False
+    os.replace(file.new, file.path)
+    if file.to != file.path:
+        os.replace(file.path, file.to)
+    with suppress(OSError):
         durable.sync(file.path.parent)
+    return True
 
 
 def discard(files: Iterable[Rewritten]) -> None:
@@ -151,81 +396,53 @@ def discard(files: Iterable[Rewritten]) -> None:
         file.new.unlink(missing_ok=True)
 
 
-class _Judge:
-    """Which records go."""
-
-    def __init__(self, traces: Traces, moments: frozenset[tuple[str, int]], serials: frozenset[str]) -> None:
-        self.traces, self._moments, self._serials = traces, moments, serials
-
-    def suspects(self, text: str) -> bool:
-        """Says whether a piece of a file may hold such a record."""
-        return (
-            self.traces.found(text)
-            or any(number in text for number in self._serials)
-            or ("\\" in text and bool(self._serials))
-        )
-
-    def goes(self, record: ParsedRecord | Reject, raw: bytes) -> bool:
-        """Says whether a record is one of the customers'."""
-        if isinstance(record, Reject):
-            return self.traces.found(as_text(raw))
-        members = {name.lower(): value for name, value in record.members}
-        for name in ("email", "user"):
-            if isinstance(value := members.get(name), str):
-                # whose a record is, its address tells, whatever else is in it
-                return self.traces.known(value)
-        number, at = members.get("serialnumber"), members.get("sensorreadingtime")
-        if isinstance(number, str) and isinstance(at, int):
-            return number in self.traces.numbers or (number, at) in self._moments
-        return self.traces.found(as_text(raw))
-
-
-def _rewritten(file: delivery.Delivered, place: Path, judge: _Judge) -> Rewritten | None:
+def _rewritten(file: Delivered, place: Path, judge: Judge) -> Rewritten | None:
     """Writes a file anew if it has to be, beside it; `place` is where it was delivered to."""
-    for stale in file.path.parent.glob(f".{_escaped(file.path.name[:100])}.*.erasing"):
-        stale.unlink()
-    name = _unnamed(place, judge)
-    cuts: list[_Cut] = []
+    name = _unnamed(place, judge.traces)
+    with delivery.open_regular(file.path, file.name) as raw:
+        seen = delivery.fingerprint(raw.fileno())
+    before = _digest(file.path)
+    cuts: list[_Cut | _Edit] = []
     if any(judge.suspects(text) for text in _texts(file)):
         cuts = list(_cuts(file, judge))
     if not cuts and name == place.name:
         return None
-    before = (
-        hashlib.sha256(file.path.read_bytes()).hexdigest() if file.path.stat().st_size < _PIECE else _digest(file.path)
-    )
     new = file.path.with_name(f".{file.path.name[:100]}.{before[:16]}.erasing")
+    try:
+        _write(file, new, cuts)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+    feed = _guess(file) or ""
+    known_as = name if judge.traces.names_file(file.name) else file.name
+    records = sum(cut.objects if isinstance(cut, _Edit) else len(cut.records) for cut in cuts)
+    size, digest = new.stat().st_size, _digest(new)
+    here = None if s3.is_remote(place) else seen
+    return Rewritten(place, new, place.with_name(name), known_as, feed, before, digest, size, records, here)
+
+
+def _write(file: Delivered, new: Path, cuts: Sequence[_Cut | _Edit]) -> None:
+    """Writes what stays of a file to another, of the same owner and mode, on disk when it returns."""
     with delivery.open_regular(file.path, file.name) as raw:
         form = reader.form(raw, file.name)
         raw.seek(0)
-        mode = stat.S_IMODE(os.fstat(raw.fileno()).st_mode)
+        was = os.fstat(raw.fileno())
+        mode = stat.S_IMODE(was.st_mode)
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as out:
             if cuts:
                 _copy(reader.decompressed(raw, file.name), cuts, form, out)
             else:
                 shutil.copyfileobj(raw, out, _PIECE)
             out.flush()
+            with suppress(OSError):  # only root gives files away
+                os.fchown(out.fileno(), was.st_uid, was.st_gid)
             os.fchmod(out.fileno(), mode)
             os.fsync(out.fileno())
-    feed = _guess(file) or ""
-    known_as = name if judge.traces.names_file(file.name) else file.name
-    size = new.stat().st_size
-    records = sum(len(cut.records) for cut in cuts)
-    return Rewritten(place, new, place.with_name(name), known_as, feed, before, _digest(new), size, records)
 
 
-def _mentions(file: Rewritten, judge: _Judge) -> bool:
-    """Says whether a file that was written anew still tells of one of the customers."""
-    return any(map(judge.traces.found, _texts(delivery.Delivered(file.new, file.known_as, None))))
-
-
-def _said(file: delivery.Delivered, place: Path, judge: _Judge) -> str:
-    """Returns what a file is called where it is told of, which may not be by its name."""
-    return _unnamed(place, judge) if judge.traces.names_file(file.name) else file.name
-
-
-def _unnamed(path: Path, judge: _Judge) -> str:
+def _unnamed(path: Path, traces: Traces) -> str:
     """Returns a file's name, or another if it tells of one of the customers."""
-    traces = judge.traces
     if not traces.names_file(path.name):
         return path.name
     endings = "".join(path.suffixes[-2:]) if path.suffix in (".gz", ".zst") else path.suffix
@@ -236,7 +453,7 @@ def _unnamed(path: Path, judge: _Judge) -> str:
 _ENDINGS = tuple(form + packed for form in (".json", ".ndjson", ".jsonl", ".txt", "") for packed in ("", ".gz", ".zst"))
 
 
-def _texts(file: delivery.Delivered) -> Iterator[str]:
+def _texts(file: Delivered) -> Iterator[str]:
     """Yields a file's text in pieces that overlap by more than anything that is looked for is long."""
     with delivery.open_regular(file.path, file.name) as raw:
         stream, kept = reader.decompressed(raw, file.name), b""
@@ -245,30 +462,62 @@ def _texts(file: delivery.Delivered) -> Iterator[str]:
             kept = piece[-_OVERLAP:]
 
 
-def _cuts(file: delivery.Delivered, judge: _Judge) -> Iterator[_Cut]:
-    """Yields where records go, from front to back."""
+def _cuts(file: Delivered, judge: Judge) -> Iterator[_Cut | _Edit]:
+    """Yields where records go, and parts of records, from front to back."""
     with delivery.open_regular(file.path, file.name) as raw:
         before, closing, going = 0, b"}", list[tuple[int, int]]()
         for record in reader.iter_values(reader.decompressed(raw, file.name), Limits()):
             size = record.raw_size if isinstance(record, Reject) else len(record.raw)
             start, end = record.offset, record.offset + size
-            if judge.goes(record, record.raw):
+            found = _goes(file, record, judge)
+            if found is True:
                 going.append((start, end))
                 continue
             if going:
                 objects = closing == b"}" and record.raw[:1] == b"{"
                 yield _Cut(before, start, tuple(going), separate=not objects)
                 going = []
+            if isinstance(found, Cut):
+                yield _Edit(tuple((start + one, start + other) for one, other in found.spans), found.objects)
             before, closing = end, record.raw[-1:] if size == len(record.raw) else b""
         if going:
             yield _Cut(before, None, tuple(going))
 
 
-def _copy(stream: BinaryIO, cuts: Iterable[_Cut], form: tuple[str, str], out: BinaryIO) -> None:
+def _goes(file: Delivered, record: ParsedRecord | Reject, judge: Judge) -> bool | Cut:
+    """Says whether a record is one of the customers', or returns what of it goes."""
+    if isinstance(record, ParsedRecord):
+        whose = judge.whose(record.members)
+        if whose is not None:
+            return whose
+    raw = record.raw
+    if isinstance(record, Reject) and record.raw_size > len(raw):
+        if record.raw_size > _MOST:
+            return False
+        with delivery.open_regular(file.path, file.name) as stream:
+            text = reader.decompressed(stream, file.name)
+            _pass_on(text, record.offset, lambda piece: None)
+            raw = _take(text, record.raw_size)
+    if not judge.suspects(as_text(raw)):
+        return False
+    cut = judge.cut(raw)
+    if cut is not None:
+        return cut if cut.spans else False
+    # of what names others, too, and cannot be told apart, nothing goes
+    return judge.tells(as_text(raw)) and not (isinstance(record, Reject) and judge.strangers(as_text(raw)))
+
+
+def _copy(stream: BinaryIO, cuts: Iterable[_Cut | _Edit], form: tuple[str, str], out: BinaryIO) -> None:
     """Copies a text without the records of some cuts, compressed and encoded as it was."""
     with reader.writer(out, *form) as target:
         at = 0
         for cut in cuts:
+            if isinstance(cut, _Edit):
+                for start, end in cut.spans:
+                    _pass_on(stream, start - at, target.write)
+                    _pass_on(stream, end - start, lambda piece: None)
+                    at = end
+                continue
             _pass_on(stream, cut.start - at, target.write)
             gaps, at = [], cut.start
             for start, end in cut.records:
@@ -327,7 +576,7 @@ def _rest(stream: BinaryIO) -> bytes:
     return b"".join(iter(lambda: stream.read(_PIECE), b""))
 
 
-def _guess(file: delivery.Delivered) -> str | None:
+def _guess(file: Delivered) -> str | None:
     with delivery.open_regular(file.path, file.name) as raw:
 
         def text() -> BinaryIO:
@@ -340,9 +589,3 @@ def _guess(file: delivery.Delivered) -> str | None:
 def _digest(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _escaped(name: str) -> str:
-    import glob
-
-    return glob.escape(name)

@@ -33,9 +33,11 @@ class Judge:
 
     def tells(self, text: str) -> bool:
         """Says whether a text holds anything that goes."""
-        return self.traces.found(text) or (
-            bool(self._moments) and not self._moments.isdisjoint(tombstones.moments_of(text))
-        )
+        return self.traces.found(text) or self.moved(text)
+
+    def moved(self, text: str) -> bool:
+        """Says whether a text tells a moment of a shared device at which one of them moved."""
+        return bool(self._moments) and not self._moments.isdisjoint(tombstones.moments_of(text, self._serials))
 
     def whose(self, members: Sequence[Member]) -> bool | None:
         """Says whether an object is one of theirs, by its members: False for somebody else's, None if it does not tell.
@@ -54,12 +56,13 @@ class Judge:
 
     def cut(self, raw: bytes) -> Cut | None:
         """Returns what of a value that holds the records of several people goes; None for what is one person's."""
-        found = envelopes.cut(raw, self.whose, self.suspects, self.tells, self._strangers)
+        found = envelopes.cut(raw, self.whose, self.suspects, self.tells, self.strangers)
         if found is None:
             return None
         return replace(found, clean=not self.traces.found(found.of(raw).decode("utf-8", "replace")))
 
-    def _strangers(self, text: str) -> bool:
+    def strangers(self, text: str) -> bool:
+        """Says whether a text names somebody else by address."""
         return any(
             not self.traces.known(address)
             for reading in tokens.readings(text)

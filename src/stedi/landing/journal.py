@@ -16,7 +16,7 @@ from typing import Any
 from stedi import durable, s3
 from stedi.catalog import Catalog
 from stedi.errors import CommitConflict, LakeError
-from stedi.tables import DataFile
+from stedi.tables import ZONES, DataFile
 
 _BATCH = "stedi.batch"
 _LEDGER = "landed_files"
@@ -113,7 +113,7 @@ def apply(catalog: Catalog, path: Path) -> None:
             are gone.
         CommitConflict: Other writers came first, more often than is retried; the journal stays, and the next
             landing or build finishes it.
-        LakeError: It is no journal: something else has damaged it.
+        LakeError: It is no journal, or names files that no landing has written: something else has damaged it.
     """
     states = catalog.tables()
     try:
@@ -123,6 +123,7 @@ def apply(catalog: Catalog, path: Path) -> None:
         if any(s.summary.get(_BATCH) == path.stem for s in states[_LEDGER].history()):
             return
         raise Superseded("Cannot land: another landing or an erasure came first. Run the command again.") from None
+    _refuse_elsewhere(catalog, path.name, (appends, replaces))
 
     def committed(table: str) -> bool:
         # the batch's id in the table's own history says whether this commit was made
@@ -149,6 +150,19 @@ def apply(catalog: Catalog, path: Path) -> None:
             staged = catalog.stage(table, files, leaving, {_BATCH: batch}, branch=batch, base=before.current.id)
             catalog.publish(table, branch=batch, staged=staged, base=before.current.id)
     durable.remove(path)
+
+
+def _refuse_elsewhere(catalog: Catalog, name: str, changes: Sequence[Appends]) -> None:
+    """Refuses a journal by which a file would come into a table that does not lie among that table's data."""
+    for change in changes:
+        for table, files in change.items():
+            home = f"{durable.real(catalog.folder(table) / 'data')}/" if ZONES.get(table) == "landing" else None
+            for file in files:
+                if home is None or not durable.real(s3.at(file.path)).startswith(home):
+                    raise LakeError(
+                        f"pending/{name}: expected a landing's journal, found a file elsewhere than among its table's "
+                        "data; nothing was changed: see docs/operations.md on recovery"
+                    )
 
 
 def _read(path: Path) -> tuple[str, Appends, Appends, int | None]:

@@ -65,14 +65,15 @@ def cut(raw: bytes, verdict: Verdict, may: Tells, tells: Tells, strangers: Tells
         strangers: Whether a text names anybody else by address.
 
     Returns:
-        None if it is no JSON, or holds the records of nobody but them: then it goes or stays as a whole.
+        Nothing to cut where all of it is somebody else's, or cannot be told apart. None if it is no object or array of
+        JSON, or tells of nobody but them: then it goes as a whole.
     """
     text = raw.decode("latin-1")
     root = _parsed(text)
     if root is None or root.kind not in "{[":
         return None
     walk = _Walk(verdict, may, tells, strangers)
-    if walk.goes(_Text(text), root) or not walk.spans:
+    if walk.goes(_Text(text), root):
         return None
     found = Cut(_merged(walk.spans), walk.objects, clean=False)
     kept = found.of(raw)
@@ -175,7 +176,9 @@ class _Walk:
             self._cut(text, node, level)
             return False
         inner = _json_in(text, node, level)
-        return self._tells(said) if inner is None else self.goes(*inner, level + 1)
+        if inner is not None:
+            return self.goes(*inner, level + 1)
+        return self._tells(said) and not self._strangers(said)
 
     def _object_goes(self, text: _Text, node: _Node, level: int, said: str) -> bool:
         """Says so of an object that does not tell whose it is."""
@@ -186,9 +189,15 @@ class _Walk:
         before = len(self.spans), self.objects
         if self._cut(text, node, level):
             return self._taken_back(before)
-        if not others and any(self._tells(text.of(value)) for _, _, value in node.items if value.kind in '"0'):
+        if not others and any(
+            self._own(text, value, level) and self._tells(text.of(value)) for *_, value in node.items
+        ):
             return self._taken_back(before)  # one person's record, with lists in it
         return False
+
+    def _own(self, text: _Text, value: _Node, level: int) -> bool:
+        """Says whether a member's value holds no others."""
+        return value.kind not in "{[" and _json_in(text, value, level) is None
 
     def _taken_back(self, before: tuple[int, int]) -> bool:
         """Forgets what was noted of a value, since all of it goes."""
@@ -220,7 +229,7 @@ class _Walk:
         gone = []
         for name, _, value in node.items:
             # a scalar beside records is the envelope's own word, and is left to whoever looks at what is left
-            own = node.kind == "{" and value.kind not in "{[" and _json_in(text, value, level) is None
+            own = node.kind == "{" and self._own(text, value, level)
             named = node.kind == "{" and not own and self._tells(json.dumps(name, ensure_ascii=False))
             gone.append(not own and (named or self.goes(text, value, level)))
         self.objects += sum(gone)

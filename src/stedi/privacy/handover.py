@@ -2,22 +2,29 @@
 
 Before it is there, the lake is the old key's. From then on it is the new one's: whatever ends the process, the next
 command publishes what was staged. `rotation` does the work; what reads or writes the lake only asks whether it is done.
+
+The note says where the new key lies, so it is read before there is a key. Nothing is done for it until that key has
+confirmed it: it must have sealed the note, and follow the key of the lake's settings.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import hmac
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stedi import config, durable
 from stedi.errors import KeyRefused, LakeBusy, LakeError
+from stedi.privacy import state
+from stedi.privacy.pseudonyms import Key
 
 NAME = "rotation.json"
 """The file's name, in the lake's folder."""
 _PARTIAL = f".{NAME}.*.partial"
+_KIND = "change of key"
+_ADVICE = "nothing was changed. Restore the lake from its backup, with the key of that time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +47,51 @@ class Handover:
 
 
 def pending(root: Path) -> Handover | None:
-    """Returns the change of key that is not at its end, if there is one.
+    """Returns the change of key that is not at its end, if there is one; it is not to be believed yet.
 
     Raises:
         LakeError: The file is damaged.
     """
     try:
-        digest, _, raw = (root / NAME).read_bytes().partition(b"\n")
+        raw = state.bytes_of(root / NAME)
     except FileNotFoundError:
         return None
     try:
-        if digest != _digest(raw):
+        head, _, plain = raw.partition(b"\n")
+        if not state.is_sealed(raw) and not hmac.compare_digest(head, hashlib.sha256(plain).hexdigest().encode()):
             raise ValueError("its SHA-256 is another")
-        return Handover(**json.loads(raw))
+        return Handover(**state.parsed(plain))
     except (ValueError, TypeError) as error:
         raise LakeError(
-            f"{NAME}: expected the note of a change of key, found {type(error).__name__}; restore the lake from its "
-            "backup, with the key of that time"
+            f"{NAME}: expected the note of a change of key, found {type(error).__name__}; {_ADVICE}"
         ) from error
 
 
-def write(root: Path, handover: Handover) -> None:
-    """Decides a change of key, durably."""
-    content = json.dumps(asdict(handover)).encode()
+def confirm(root: Path, key: Key) -> None:
+    """Refuses a change of key that the holder of the lake's key has not decided.
+
+    Args:
+        root: The lake's folder.
+        key: The key that the note names.
+
+    Raises:
+        LakeError: The key has not sealed the note, or does not follow the lake's.
+    """
     try:
-        durable.write(root / NAME, _digest(content) + b"\n" + content, durable.readable(root))
+        raw = state.bytes_of(root / NAME)
+    except FileNotFoundError:
+        return
+    settled = config.read(root / "lake.toml").key_fingerprint
+    if settled not in {each.fingerprint for each in key.every()}:
+        raise state.refused(NAME, "one that names a key which does not follow the lake's", _ADVICE)
+    if state.is_sealed(raw) or key.version != 1:
+        state.opened(raw, NAME, _KIND, state.lake_id(root), key, advice=_ADVICE)
+
+
+def write(root: Path, key: Key, handover: Handover) -> None:
+    """Decides a change of key, durably; `key` is the new one."""
+    try:
+        state.write(root / NAME, _KIND, state.lake_id(root), key, asdict(handover))
     except BaseException:
         (root / NAME).unlink(missing_ok=True)  # what is not on disk for certain must not be finished later
         raise
@@ -109,7 +136,3 @@ def refuse_other(root: Path, fingerprint: str) -> None:
     refuse_unfinished(root)
     if config.read(root / "lake.toml").key_fingerprint != fingerprint:
         raise KeyRefused(f"{root}: the key was changed meanwhile; nothing was written: run this again")
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()

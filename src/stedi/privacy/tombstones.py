@@ -188,10 +188,12 @@ class Tombstones:
         return known and any(moment(key, number, at) in self.moments for at in instants)
 
 
-def moments_of(text: str) -> set[tuple[str, int]]:
-    """Returns every serial number with every instant that a record tells, be it valid or not."""
-    instants = [int(digits) for digits in _INSTANT.findall(text)]
-    return {(number, at) for number in _strings(text) for at in instants} if instants else set()
+def moments_of(text: str, among: Collection[str]) -> set[tuple[str, int]]:
+    """Returns each of some serial numbers with every instant that a record tells, be it valid or not."""
+    if not any(number in text for number in among):
+        return set()
+    instants = {int(digits) for digits in _INSTANT.findall(text)}
+    return {(number, at) for number in {*_strings(text)}.intersection(among) for at in instants}
 
 
 def masked_name(key: Key, name: str) -> str:

@@ -232,6 +232,27 @@ def search(
     return done
 
 
+def look(path: Path, traces: Traces, engine: DuckDB | None) -> Search:
+    """Looks for traces in one delivered file: in what it holds, not in its name.
+
+    Args:
+        path: A regular file, or an object of S3.
+        traces: What to look for.
+        engine: A session, for Parquet; without it such a file counts as undecoded.
+    """
+    done = Search()
+    kind = _kind(_Entry(path, "file", 0))
+    if kind is None:
+        done.unopened.append(path.name)
+    elif kind != "parquet":
+        _look(path.parent, path, kind, traces, done, data=True)
+    elif engine is None:
+        done.undecoded.append(path.name)
+    else:
+        _look_in_tables(path.parent, path.parent, [path], traces, engine, set(), done)
+    return done
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """Something in a folder.
@@ -341,10 +362,10 @@ def _searched(root: Path, entries: Iterable[_Entry], traces: Traces, engine: Duc
     return done
 
 
-def _look(root: Path, path: Path, kind: str, traces: Traces, done: Search) -> None:
+def _look(root: Path, path: Path, kind: str, traces: Traces, done: Search, *, data: bool = False) -> None:
     """Looks for traces in a file that is no Parquet."""
     try:
-        if any(traces.found(text, data=False) for text in _contents(path, kind)):
+        if any(traces.found(text, data=data) for text in _contents(path, kind)):
             done.found.append(_told(root, path, traces))
     except OSError:
         done.unopened.append(_told(root, path, traces))
