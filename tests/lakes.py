@@ -27,6 +27,7 @@ from stedi.contracts import Kind
 from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
 from stedi.lake import Lake
+from stedi.privacy import pseudonyms
 from stedi.records import CONTRACTS
 from stedi.tables import COLUMNS, ZONES
 
@@ -82,7 +83,8 @@ class Slate:
 def unseen(root: Path) -> Lake:
     """Returns a lake that a test has put back, forgetting that anybody has seen it further on."""
     lake = Lake.open(root)
-    shutil.rmtree(lake.outside(), ignore_errors=True)
+    for folder in (lake.outside(), pseudonyms.default_file(lake.config.lake_id).parent / lake.outside().name):
+        shutil.rmtree(folder, ignore_errors=True)
     return lake
 
 

@@ -37,9 +37,9 @@ def lake(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Lake:
 @pytest.fixture
 def inbox(tmp_path: Path) -> Path:
     both = [customer(who, NOW, NOW, serialNumber=who, registrationDate=NOW) for who in (ANA, BO)]
-    deliver(tmp_path, "customer", both)
-    deliver(tmp_path, "accelerometer", [motion(who, NOW) for who in (ANA, BO)])
-    return tmp_path
+    deliver(tmp_path / "inbox", "customer", both)
+    deliver(tmp_path / "inbox", "accelerometer", [motion(who, NOW) for who in (ANA, BO)])
+    return tmp_path / "inbox"
 
 
 def elsewhere(lake: Lake, *words: str) -> None:
@@ -78,7 +78,7 @@ def test_a_landing_that_was_stopped_lands_nothing_twice_and_nobody_who_was_erase
 ) -> None:
     words = ("land", str(inbox)) if other == "land" else ("erase", ANA, "--yes", "--exact")
     if other == "erase":
-        lake.land(deliver(inbox / "before", "customer", [customer(ANA, NOW, NOW, registrationDate=NOW)]))
+        lake.land(deliver(inbox.parent / "before", "customer", [customer(ANA, NOW, NOW, registrationDate=NOW)]))
     with pytest.MonkeyPatch.context() as patch:
         meanwhile(patch, *STOPPED[where], lambda: elsewhere(lake, *words))
         if not told:

@@ -158,15 +158,13 @@ class Catalog:
         """
         from stedi.catalog.transaction import Transaction
 
-        made = False
-
         def still(metadata: TableMetadata) -> None:
-            nonlocal made
             snapshots = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
             if once is not None:
                 told = (s.summary.additional_properties for s in metadata.snapshots if s.summary)
-                made = any(summary.get(once) == properties[once] for summary in told)
-            if made or base is None:
+                if any(summary.get(once) == properties[once] for summary in told):
+                    raise _Made
+            if base is None:
                 return
             head = metadata.current_snapshot_id or 0
             while head != base and head in snapshots and _keeps_rows(snapshots[head]):
@@ -176,12 +174,13 @@ class Catalog:
                     f"Cannot commit to {table}: another landing or an erasure came first. Run the command again."
                 )
 
-        with self._queue.table(table) as iceberg:
-            transaction = Transaction(iceberg, still)
-            if made:
-                return None
-            producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
-            return self._queue.commit(table, self.folder(table), transaction, producer, files)
+        try:
+            with self._queue.table(table) as iceberg:
+                transaction = Transaction(iceberg, still)
+                producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
+                return self._queue.commit(table, self.folder(table), transaction, producer, files)
+        except _Made:  # by whoever took over from this process
+            return None
 
     def fence(self, run: str) -> None:
         """Has every landing that was planned before now fail, and be planned anew, in a lake whose locks can be lost.
@@ -436,6 +435,10 @@ class Catalog:
     def warm(self) -> None:
         """Imports what a commit needs, so that it can happen beside other work."""
         self._queue.warm()
+
+
+class _Made(Exception):
+    """A commit was made before."""
 
 
 def _keeps_rows(snapshot: IcebergSnapshot) -> bool:
