@@ -61,7 +61,7 @@ class Slate:
 
     def __init__(self, folder: Path) -> None:
         self._root, self._template = folder / "lake", folder / "template"
-        self._inbox = folder / "inbox"
+        self._inbox, self._copies = folder / "inbox", folder / "copies"
         Lake.create(self._root)
         shutil.copytree(self._root, self._template)
 
@@ -72,6 +72,12 @@ class Slate:
         file = self._root / "lake.toml"
         settings.write(settings.changed(settings.read(file), readings=readings), file)
         return unseen(self._root)
+
+    def copies(self) -> Path:
+        """Returns an empty folder for copies of the lake."""
+        shutil.rmtree(self._copies, ignore_errors=True)
+        self._copies.mkdir()
+        return self._copies
 
     def inbox(self) -> Path:
         """Returns an empty folder beside the lake."""

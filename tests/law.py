@@ -9,6 +9,9 @@ A *run* is a list of steps, plain JSON, so that one that broke the law can be ke
 - `{"now": instant}`, `{"readings": policy}`: the clock, forwards or back; the consent policy
 - `{"build": full}`, `{"maintain": true}`
 - `{"erase": [address, ...]}`: customers, known or not; tables that were up to date need no build
+- `{"erase": [address, ...], "killed": n}`: killed at the n-th file that it makes, moves or removes, and then finished
+- `{"copy": "copy" | "original"}`: the lake's folder is copied and the copy adopted; it goes on in one of them
+- `{"tag": n}`: another program puts a tag of its own on a table
 
 `Law` plays steps and holds the lake to the oracle after each build. `Counts` says what the runs have met.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,15 +28,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from pyiceberg.catalog.sql import SqlCatalog
+
+import kills
 import lakes
 import oracle
 import quick
 from stedi import erasure
 from stedi.build import Build
 from stedi.config import Readings
+from stedi.errors import CopiedLake
+from stedi.lake import Lake
+from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
+from stedi.tables import NAMESPACE
 from stones import Stones
-from worlds import FEEDS
+from worlds import FEEDS, NEIGHBOURS
 
 Step = Mapping[str, Any]
 Records = Mapping[str, list[dict[str, object]]]
@@ -79,8 +90,17 @@ class Subject(Protocol):
     def maintain(self) -> None:
         """Compacts, expires and removes."""
 
-    def erase(self, addresses: list[str], now: int) -> None:
-        """Erases customers."""
+    def erase(self, addresses: list[str], now: int, killed: int = 0) -> bool:
+        """Erases customers, killed on the way where `killed` says so; returns whether it was."""
+
+    def copy(self, goes_on: str) -> None:
+        """Copies the lake, adopts the copy, and goes on in the copy or in the original."""
+
+    def untouched(self) -> None:
+        """Fails unless the lake in which nothing went on after a copy is as it was left."""
+
+    def tag(self, number: int) -> None:
+        """Has another program tag a table."""
 
 
 class Law:
@@ -140,11 +160,21 @@ class Law:
                 self._subject.maintain()
                 self.met["maintained"] += 1
             case {"erase": addresses}:
-                self._erase(addresses)
+                self._erase(addresses, step.get("killed", 0))
+            case {"copy": goes_on}:
+                self._subject.copy(goes_on)
+                self.met[f"went on in the {goes_on}"] += 1
+            case {"tag": number}:
+                self._subject.tag(number)
+                self.met["a stranger tagged a table"] += 1
             case _:
                 raise ValueError(step)
 
-    def _erase(self, addresses: list[str]) -> None:
+    def end(self) -> None:
+        """Ends a run: a lake in which nothing went on is as it was left."""
+        self._subject.untouched()
+
+    def _erase(self, addresses: list[str], killed: int) -> None:
         people = {self._key.customer_id(address) for address in addresses}
         known = {self._stones.who(record) for feed in ("customer", "accelerometer") for record in self.landed[feed]}
         self.met["a known customer erased"] += len(people & known)
@@ -154,13 +184,19 @@ class Law:
         left = self._stones.erase(self.landed, people, self.now)
         self.met["a shared reading erased"] += bool(self._stones.moments - shared)
         self.met["an erasure of an unbuilt lake"] += self._built != (self.now, self.readings)
-        self._subject.erase(addresses, self.now)
+        self.met["an erasure was killed"] += self._subject.erase(addresses, self.now, killed)
+        self.met["of neighbours one was erased"] += self._neighbours(people, known)
         for feed, records in left.items():
             self.landed[feed][:] = records
         self._before, self._fresh = None, []
         if self._built == (self.now, self.readings):
             self._subject.idle(self.now)
             self._build(full=False)
+
+    def _neighbours(self, people: set[str], known: set[str]) -> bool:
+        """Whether of people whose addresses contain one another somebody goes and somebody stays."""
+        neighbours = {self._key.customer_id(spellings[0]) for spellings in NEIGHBOURS} & known
+        return bool(neighbours & people) and bool(neighbours - people)
 
     def _land(self, count: int) -> None:
         files, self.waiting = self.waiting[:count], self.waiting[count:]
@@ -236,6 +272,8 @@ class RealLake:
 
     def __init__(self, slate: lakes.Slate) -> None:
         self.lake = slate.wiped()
+        self._copies = slate.copies()
+        self._left: tuple[Path, Mapping[str, object]] | None = None
         self.lake.config = replace(self.lake.config, engine_threads=1)
         self._inbox = slate.inbox()
         self._files: list[Path] = []
@@ -300,13 +338,68 @@ class RealLake:
         if self._contents() != before:
             raise Broken("maintain: a table has other rows than before")
 
-    def erase(self, addresses: list[str], now: int) -> None:
-        lake = self.lake
-        receipts = erasure.erase(lake.catalog, lake.config, lake.root, lake.key(), addresses, now=now)
+    def erase(self, addresses: list[str], now: int, killed: int = 0) -> bool:
+        lake, died = self.lake, False
+
+        def erase(*who: str) -> list[dict[str, Any]]:
+            return erasure.erase(lake.catalog, lake.config, lake.root, lake.key(), who, now=now)
+
+        if killed:
+            died = kills.at(killed, lambda: erase(*addresses))
+            quick.forget()
+        # whoever comes next finishes what was cut off; what had not begun in earnest is asked for again
+        begun = (lake.root / tombstones.PENDING).exists()
+        receipts = [] if killed and not died else erase(*(() if begun else addresses))
         quick.forget()
         self._rows.clear()
-        if not receipts[-1]["clean"]:
+        if receipts and not receipts[-1]["clean"]:
             raise Broken("erase: the receipt says that traces are left")
+        if (lake.root / tombstones.PENDING).exists():
+            raise Broken("erase: it has not ended")
+        return died
+
+    def copy(self, goes_on: str) -> None:
+        self.untouched()
+        original, copy = self.lake, Lake.open(self.lake.root)
+        place = self._copies / f"lake-{len(list(self._copies.iterdir()))}"
+        shutil.copytree(original.root, place, symlinks=True)
+        before = lakes.tree(place), lakes.tree(original.root)
+        try:
+            Lake.open(place).withdraw(["somebody@test.example"])
+        except CopiedLake:
+            pass
+        else:
+            raise Broken("copy: a copy that nobody has adopted was written to")
+        if (lakes.tree(place), lakes.tree(original.root)) != before:
+            raise Broken("copy: what was refused in a copy has changed a file")
+        done = Lake.adopt(place)
+        copy = Lake.open(place)
+        copy.config = replace(copy.config, engine_threads=1, **_settings_of(original))
+        if done.lake_id == original.config.lake_id or lakes.tree(original.root) != before[1]:
+            raise Broken("copy: the copy that was adopted is not a lake of its own")
+        if lakes.contents(copy) != lakes.contents(original):
+            raise Broken("copy: the copy that was adopted has other rows")
+        self.lake, other = (copy, original) if goes_on == "copy" else (original, copy)
+        self._left = other.root, lakes.tree(other.root)
+        quick.forget()
+        self._rows.clear()
+
+    def untouched(self) -> None:
+        """Fails unless the copy, or the original, in which nothing went on is as it was left."""
+        if self._left is not None and lakes.tree(self._left[0]) != self._left[1]:
+            raise Broken("copy: what happened in one of two lakes has changed the other")
+
+    def tag(self, number: int) -> None:
+        states = [state for state in self.lake.catalog.tables().values() if state.current is not None]
+        if not states:
+            return
+        state = states[number % len(states)]
+        assert state.current is not None
+        theirs = SqlCatalog("stedi", uri=f"sqlite:///{self.lake.catalog.path}").load_table((NAMESPACE, state.name))
+        name = f"theirs-{len(state.tags)}-{number}"
+        with theirs.manage_snapshots() as manage:
+            manage.create_tag(state.current.id, name)
+        theirs.catalog.close()
 
     def _written(self, feed: str, records: list[dict[str, object]]) -> Path:
         path = lakes.deliver(self._inbox, feed, records, f"{len(self._seen)}.json")
@@ -326,6 +419,11 @@ class RealLake:
                     self._rows[state.current.id] = lakes.rows(self.lake, name, state)
                 found[name] = self._rows[state.current.id]
         return found
+
+
+def _settings_of(lake: Lake) -> dict[str, Any]:
+    """Returns the settings that a run has changed without writing them down."""
+    return {name: getattr(lake.config, name) for name in ("readings", "keep_days", "keep_snapshots", "grace_hours")}
 
 
 def replay(steps: Iterable[Step], subject: Subject, key: Key, now: int) -> Law:

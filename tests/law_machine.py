@@ -39,6 +39,7 @@ moments = st.integers(1, 4).map(lambda n: BASE + n)
 agreed = st.integers(1, 4).map(lambda n: BASE + n)
 dates = st.one_of(agreed, st.integers(1, 8).map(lambda n: BASE + n))
 distances = st.integers(201, 202)
+kills = st.sampled_from([0, 0, 3, 9, 20, 33])
 refusals = st.sampled_from([..., ..., None, 0, "yes", FUTURE])
 policies = st.sampled_from(["since-consent", "all", "since-consent"])
 then = st.sampled_from([*["wait"] * 22, "land first", "land last", "build", *["land all and build"] * 2])
@@ -287,6 +288,35 @@ class Machine(RuleBasedStateMachine):
             self._then("land all and build")
             self._play({"erase": [person[-1]]})
 
+    @event(2, who=st.lists(st.integers(0, 3), min_size=2, max_size=3, unique=True), killed=kills, then=then)
+    def of_people_whose_addresses_contain_one_another_one_is_erased(
+        self, who: list[int], killed: int, then: str
+    ) -> None:
+        for number in who:
+            person = worlds.NEIGHBOURS[number]
+            record = self._record(person, shareWithResearchAsOfDate=BASE + 1)
+            self._deliver("wait", [record], [self._motion(person[-1], BASE + 2)])
+        self._then("land all and build")
+        self._play({"erase": [worlds.NEIGHBOURS[who[0]][-1]], **({"killed": killed} if killed else {})})
+        self._then(then)
+
+    @event(1, who=addresses, killed=st.integers(1, 60), then=then)
+    def an_erasure_is_killed(self, who: str, killed: int, then: str) -> None:
+        self._then("land all and build")
+        self._play({"erase": [who], "killed": killed})
+        self._then(then)
+
+    @event(2, goes_on=st.sampled_from(["copy", "original"]), then=often_build)
+    def the_lake_is_copied(self, goes_on: str, then: str) -> None:
+        self._then("land all")
+        self._play({"copy": goes_on})
+        self._then(then)
+
+    @event(1, number=st.integers(0, 9), then=then)
+    def another_program_tags_a_table(self, number: int, then: str) -> None:
+        self._play({"tag": number})
+        self._then(then)
+
     @event(2, then=often_build)
     def the_policy_changes(self, then: str) -> None:
         self._play({"readings": "all" if self.law.readings == "since-consent" else "since-consent"})
@@ -314,6 +344,7 @@ class Machine(RuleBasedStateMachine):
         if not self._broken:
             self._play({"land": "all"})
             self._play({"build": False})
+            self.law.end()
             type(self).met.update(self.law.met, runs=1)
 
     def _record(self, person: Person, update: int = 1, **changes: object) -> Record:

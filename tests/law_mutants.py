@@ -84,12 +84,22 @@ class Wrong:
                 barred += len(records) - len(stays)
         return barred
 
-    def erase(self, addresses: list[str], now: int) -> None:
+    def copy(self, goes_on: str) -> None:
+        """One world is as good as its copy."""
+
+    def untouched(self) -> None:
+        """There is no other lake."""
+
+    def tag(self, number: int) -> None:
+        """Changes no row."""
+
+    def erase(self, addresses: list[str], now: int, killed: int = 0) -> bool:
         """Is right; the next build is a full one."""
         people = {self._key.customer_id(address) for address in addresses}
         self._world = {**self._stones.erase(self._world, people, now)}
         self._new = {feed: [] for feed in FEEDS}
         self._before = None
+        return 0 < killed < 40
 
     def withdraw(self, addresses: list[str], at: int) -> None:
         for address in addresses:

@@ -27,6 +27,13 @@ PEOPLE = (
     ("c@test.example",),
 )
 """Each person's address in the spellings under which it may be delivered."""
+NEIGHBOURS = (
+    ("brien@test.example", "BRIEN@test.example"),
+    ("o'brien@test.example",),
+    ("brien@test.example.org",),
+    ("x-brien@test.example", "X-Brien@test.example"),
+)
+"""People whose addresses contain one another's."""
 STRANGERS = ("nobody@test.example", "ana.bo@other.example")
 SERIALS = ("serial-1", "serial-2", "Serial-1", "serial-é")
 

@@ -23,11 +23,14 @@ import lakes
 import law
 import law_machine
 import quick
+import worlds
 from lakes import KEY, REPOSITORY, Slate
 from law import RealLake
 from law_mutants import MUTANTS, Wrong
+from stedi import adoption, erasure, places
 from stedi.build import Build
 from stedi.catalog import Catalog
+from stedi.errors import StediError
 from stedi.privacy.pseudonyms import Key
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
@@ -66,7 +69,12 @@ FREQUENT = {
     "a customer erased again": 2,
     "a shared reading erased": 3,
     "an erasure of an unbuilt lake": 6,
-    "an erased customer's record came again": 40,
+    "an erased customer's record came again": 20,
+    "an erasure was killed": 10,
+    "of neighbours one was erased": 10,
+    "went on in the copy": 2,
+    "went on in the original": 2,
+    "a stranger tagged a table": 5,
 }
 """What an incremental build could get wrong, and how often 200 runs must at least meet it; they mostly do thrice."""
 
@@ -153,6 +161,60 @@ def test_the_law_notices_a_real_lake_that(wrong: Callable[[pytest.MonkeyPatch], 
         wrong(patch)
         with pytest.raises(law_machine.Failed, match="Broken"):
             law_machine.play(lambda: RealLake(slate), KEY_OF_TESTS, runs=20, random=1, shrink=False)
+
+
+def _erases_whom_an_address_contains(patch: pytest.MonkeyPatch) -> None:
+    erase = erasure.erase
+
+    def too_much(catalog: Catalog, config: Any, root: Path, key: Key, addresses: Any, **options: Any) -> Any:
+        named = [spelling for spellings in worlds.NEIGHBOURS for spelling in spellings]
+        more = [other for other in named if any(address.lower() in other for address in addresses)]
+        return erase(catalog, config, root, key, (*addresses, *more), **options)
+
+    patch.setattr(erasure, "erase", too_much)
+
+
+def _lets_copies_be_written_to(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(places, "spelled", lambda root, rows: root)
+
+
+def _adopts_a_copy_under_the_id_of_the_original(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(adoption, "_of_its_own", lambda root, lake_id: lake_id)
+
+
+def _forgets_an_erasure_that_was_cut_off(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(erasure, "_cut_off", lambda *arguments, **options: None)
+
+
+def _keeps_what_somebody_else_has_tagged(patch: pytest.MonkeyPatch) -> None:
+    expire = Catalog.expire
+
+    def kept(catalog: Catalog, table: str, snapshots: Any, branches: Any, **options: Any) -> None:
+        tagged = set(catalog.table(table).tags.values())
+        expire(catalog, table, {snapshot for snapshot in snapshots if snapshot not in tagged}, branches, **options)
+
+    patch.setattr(Catalog, "expire", kept)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        _erases_whom_an_address_contains,
+        _lets_copies_be_written_to,
+        _adopts_a_copy_under_the_id_of_the_original,
+        _forgets_an_erasure_that_was_cut_off,
+        _keeps_what_somebody_else_has_tagged,
+    ],
+)
+def test_the_law_notices_what_others_may_do_to_a_lake_that(wrong: Callable[[pytest.MonkeyPatch], None]) -> None:
+    """Copies, tags of other programs, kills, and people whose addresses contain one another."""
+    steps = law.read_case(Path(__file__).parent / "cases" / "others-hands.jsonl")
+    with quick.folder() as folder, quick.quickened(), pytest.MonkeyPatch.context() as patch:
+        subject = RealLake(Slate(folder))
+        wrong(patch)
+        with pytest.raises((law.Broken, StediError)) as noticed:
+            law.replay(steps, subject, KEY_OF_TESTS, law_machine.NOW).end()
+    print(noticed.value)
 
 
 def test_a_second_build_that_does_something_breaks_the_law() -> None:
