@@ -10,6 +10,7 @@ A *run* is a list of steps, plain JSON, so that one that broke the law can be ke
 - `{"build": full}`, `{"maintain": true}`
 - `{"erase": [address, ...]}`: customers, known or not; tables that were up to date need no build
 - `{"erase": [address, ...], "killed": n}`: killed at the n-th file that it makes, moves or removes, and then finished
+- `{"erase": [address, ...], "restored": true}`: then a backup of before is put in its place, and the journal replayed
 - `{"copy": "copy" | "original"}`: the lake's folder is copied and the copy adopted; it goes on in one of them
 - `{"tag": n}`: another program puts a tag of its own on a table
 
@@ -37,7 +38,7 @@ import quick
 from stedi import erasure
 from stedi.build import Build
 from stedi.config import Readings
-from stedi.errors import CopiedLake
+from stedi.errors import CopiedLake, LakeError
 from stedi.lake import Lake
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
@@ -92,6 +93,9 @@ class Subject(Protocol):
 
     def erase(self, addresses: list[str], now: int, killed: int = 0) -> bool:
         """Erases customers, killed on the way where `killed` says so; returns whether it was."""
+
+    def erase_and_restore(self, addresses: list[str], now: int) -> None:
+        """Erases customers, puts a backup of before in the lake's place, and replays what happened since."""
 
     def copy(self, goes_on: str) -> None:
         """Copies the lake, adopts the copy, and goes on in the copy or in the original."""
@@ -160,7 +164,7 @@ class Law:
                 self._subject.maintain()
                 self.met["maintained"] += 1
             case {"erase": addresses}:
-                self._erase(addresses, step.get("killed", 0))
+                self._erase(addresses, step.get("killed", 0), restored=step.get("restored", False))
             case {"copy": goes_on}:
                 self._subject.copy(goes_on)
                 self.met[f"went on in the {goes_on}"] += 1
@@ -174,7 +178,7 @@ class Law:
         """Ends a run: a lake in which nothing went on is as it was left."""
         self._subject.untouched()
 
-    def _erase(self, addresses: list[str], killed: int) -> None:
+    def _erase(self, addresses: list[str], killed: int, *, restored: bool) -> None:
         people = {self._key.customer_id(address) for address in addresses}
         known = {self._stones.who(record) for feed in ("customer", "accelerometer") for record in self.landed[feed]}
         self.met["a known customer erased"] += len(people & known)
@@ -184,7 +188,11 @@ class Law:
         left = self._stones.erase(self.landed, people, self.now)
         self.met["a shared reading erased"] += bool(self._stones.moments - shared)
         self.met["an erasure of an unbuilt lake"] += self._built != (self.now, self.readings)
-        self.met["an erasure was killed"] += self._subject.erase(addresses, self.now, killed)
+        if restored:
+            self._subject.erase_and_restore(addresses, self.now)
+            self.met["a backup from before an erasure was restored"] += 1
+        else:
+            self.met["an erasure was killed"] += self._subject.erase(addresses, self.now, killed)
         self.met["of neighbours one was erased"] += self._neighbours(people, known)
         for feed, records in left.items():
             self.landed[feed][:] = records
@@ -357,6 +365,34 @@ class RealLake:
         if (lake.root / tombstones.PENDING).exists():
             raise Broken("erase: it has not ended")
         return died
+
+    def erase_and_restore(self, addresses: list[str], now: int) -> None:
+        backup, root = self._copies.parent / "backup", self.lake.root
+        shutil.rmtree(backup, ignore_errors=True)
+        shutil.copytree(root, backup, symlinks=True)
+        self.erase(addresses, now)
+        self.lake.note_seen()
+        shutil.rmtree(root)
+        shutil.move(backup, root)
+        quick.forget()
+        lake = Lake.open(root)
+        lake.config = replace(lake.config, engine_threads=1, **_settings_of(self.lake))
+        before = lakes.tree(root)
+        try:
+            lake.withdraw(["somebody@test.example"])
+        except LakeError as refused:
+            if "--replay" not in str(refused):
+                raise
+        else:
+            raise Broken("restore: a lake that was set back was written to")
+        if lakes.tree(root) != before:
+            raise Broken("restore: what was refused in a lake that was set back has changed a file")
+        lake.replay(lake.outside())
+        self.lake = lake
+        quick.forget()
+        self._rows.clear()
+        if not lake.receipts()[-1]["clean"]:
+            raise Broken("restore: the receipt of what was replayed says that traces are left")
 
     def copy(self, goes_on: str) -> None:
         self.untouched()

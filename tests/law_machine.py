@@ -306,6 +306,12 @@ class Machine(RuleBasedStateMachine):
         self._play({"erase": [who], "killed": killed})
         self._then(then)
 
+    @event(1, who=addresses, then=often_build)
+    def a_backup_from_before_an_erasure_is_restored(self, who: str, then: str) -> None:
+        self._then("land all and build")
+        self._play({"erase": [who], "restored": True})
+        self._then(then)
+
     @event(2, goes_on=st.sampled_from(["copy", "original"]), then=often_build)
     def the_lake_is_copied(self, goes_on: str, then: str) -> None:
         self._then("land all")

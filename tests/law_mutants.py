@@ -84,6 +84,10 @@ class Wrong:
                 barred += len(records) - len(stays)
         return barred
 
+    def erase_and_restore(self, addresses: list[str], now: int) -> None:
+        """A lake to which its journal was replayed is one in which nothing was restored."""
+        self.erase(addresses, now)
+
     def copy(self, goes_on: str) -> None:
         """One world is as good as its copy."""
 
