@@ -53,6 +53,13 @@ def _child(job: dict[str, Any], out: Path, errors: Path) -> int:
     os.environ.clear()
     os.environ.update(job["environment"])
     os.chdir(job["folder"])
+    if job["unlisted"]:
+        import pwd
+
+        def unknown(_: object) -> None:
+            raise KeyError("no such user")
+
+        pwd.getpwuid = unknown  # type: ignore[assignment]
     if job["user"]:
         os.setgroups([])
         os.setgid(job["user"])
