@@ -197,9 +197,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         return found
 
     yield go
-    assert driver.stdin is not None
-    driver.stdin.close()
-    driver.wait()
+    driver.communicate()
 
 
 def test_every_command_is_called() -> None:

@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stedi import durable, s3
+from stedi import destinations, durable, s3
 from stedi.catalog import Catalog
+from stedi.errors import UsageError
 from stedi.privacy import journal, state, tombstones
 from stedi.privacy.pseudonyms import Key
 
@@ -54,15 +55,23 @@ def place(lake_id: str, path: str, key_place: str | None, environment: Mapping[s
         path: The setting `journal.path`.
         key_place: The key's file, or None if the key comes from the environment or a secret.
         environment: By default the process's.
+
+    Raises:
+        UsageError: Nobody's home folder is known.
     """
     found = os.environ if environment is None else environment
     if path:
-        base = s3.at(path)
+        base = s3.at(path) if s3.is_remote(path) else destinations.expanded(path)
     elif key_place is not None:
-        base = Path(key_place).absolute().parent
+        base = destinations.expanded(key_place).absolute().parent
     else:
-        named = found.get("XDG_STATE_HOME")
-        base = (Path(named) if named else Path.home() / ".local" / "state") / "stedi"
+        try:
+            base = destinations.expanded(found.get("XDG_STATE_HOME") or "~/.local/state") / "stedi"
+        except UsageError as error:
+            raise UsageError(
+                "the mark of how far a lake is: expected a home folder for it, found none; set HOME, XDG_STATE_HOME, or "
+                "journal.path in lake.toml"
+            ) from error
     return base / f"{lake_id}.{journal.FOLDER}"
 
 
