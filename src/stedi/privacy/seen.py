@@ -69,8 +69,8 @@ def place(lake_id: str, path: str, key_place: str | None, environment: Mapping[s
             base = destinations.expanded(found.get("XDG_STATE_HOME") or "~/.local/state") / "stedi"
         except UsageError as error:
             raise UsageError(
-                "the mark of how far a lake is: expected a home folder for it, found none; set HOME, XDG_STATE_HOME, or "
-                "journal.path in lake.toml"
+                "the mark of how far a lake is: expected a home folder for it, found none; set HOME, XDG_STATE_HOME "
+                "or journal.path in lake.toml"
             ) from error
     return base / f"{lake_id}.{journal.FOLDER}"
 
