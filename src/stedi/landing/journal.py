@@ -132,7 +132,8 @@ def apply(catalog: Catalog, path: Path) -> None:
     if planned is not None and appends.get(_LEDGER) and not committed(_LEDGER):
         # first, since it decides: nothing of a batch that comes too late may stand in any table
         try:
-            catalog.append(_LEDGER, appends[_LEDGER], {_BATCH: batch}, once=_BATCH, base=planned)
+            if catalog.append(_LEDGER, appends[_LEDGER], {_BATCH: batch}, once=_BATCH, base=planned) is None:
+                return  # whoever took the lock over finishes the batch, or has
         except CommitConflict as error:
             changes = [*appends.values(), *replaces.values()]
             # they are this batch's alone, whoever has the lock by now
