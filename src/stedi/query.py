@@ -133,6 +133,8 @@ def run(
     """
     worker = _Worker({"sql": sql, "condition": condition}, limits or Limits(), temporary)
     try:
+        import pyarrow.ipc  # noqa: F401 # a tenth of a second, in which the process starts and judges
+
         judged = worker.judgement()
         given = relations(judged.tables) if callable(relations) else relations
         worker.give([_named(judged.tables, given)[name] for name in sorted(judged.tables)], judged.columns)
