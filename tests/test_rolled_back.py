@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from stedi import cli, durable
 from stedi.errors import LakeError
 from stedi.lake import Lake
 from stedi.privacy import journal, seen
+from stedi.records import CONTRACTS
 
 NOW = 1_700_000_000_000
 ANA, BO = "ana@x.example", "bo@x.example"
@@ -92,7 +94,8 @@ def test_a_lake_that_was_set_back_is_refused_and_named(
     if what == "an erasure" and names:
         pytest.skip("the files that the older catalog names are gone: every command says so")
     lake = put_back(lake, kept, *names)
-    for command in (["land", str(kept)], ["build"], ["withdraw", BO, "--yes"], ["erase", BO, "--yes"], ["maintain"]):
+    asked = (["withdraw", BO, "--yes"], ["erase", BO, "--yes"])
+    for command in (["land", str(kept)], ["build"], *asked, ["maintain"], ["quarantine", "--replay"]):
         code, _, err = said(lake, *command)
         assert (code, err.count("was set back")) == (1, 1), (command, err)
     code, out, err = said(lake, "repair")
@@ -103,6 +106,22 @@ def test_a_lake_that_was_set_back_is_refused_and_named(
     assert said(lake, "audit", "--files")[0] == 0
     assert said(lake, "build")[0] == 0
     assert said(lake, "audit")[0] == 0
+
+
+def test_a_replay_of_the_quarantine_that_was_set_back_is_noticed(
+    lake: Lake, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = customer("cy@x.example", NOW, NOW)
+    del bare["registrationDate"]
+    lake.land(deliver(tmp_path / "more", "customer", [bare]))
+    kept = tmp_path / "kept"
+    shutil.copytree(lake.root, kept)
+    contract = CONTRACTS["customer"]
+    fields = tuple(replace(f, required=f.required and f.name != "registrationDate") for f in contract.fields)
+    monkeypatch.setitem(CONTRACTS, "customer", replace(contract, fields=fields))
+    assert said(lake, "quarantine", "--replay")[:2] == (0, "landed 1 records; 0 stay in quarantine\n")
+    code, _, err = said(put_back(lake, kept), "build")
+    assert (code, "was set back" in err) == (1, True)
 
 
 def test_older_tombstones_of_the_lakes_own_are_refused(lake: Lake, tmp_path: Path, said: Said) -> None:

@@ -311,7 +311,7 @@ class Lake(Persons):
         """Returns the records that could not be taken: to list, to look at, to land again."""
         from stedi.landing.quarantine import Quarantine
 
-        return Quarantine(self.catalog, self.config, self.root, self.key)
+        return Quarantine(self.catalog, self.config, self.root, self.key, self.writing)
 
     def audit(
         self,

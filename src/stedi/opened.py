@@ -44,10 +44,8 @@ def writes(verb: Callable[Concatenate[L, P], R]) -> Callable[Concatenate[L, P], 
 
     @wraps(verb)
     def forward(lake: L, /, *arguments: P.args, **options: P.kwargs) -> R:
-        lake.refuse_older()
-        done = verb(lake, *arguments, **options)
-        lake.note_seen()
-        return done
+        with lake.writing():
+            return verb(lake, *arguments, **options)
 
     return forward
 
@@ -222,6 +220,13 @@ class Opened:
                 "was set back, and withdrawals or erasures may be undone; run `stedi erase --replay "
                 f"{self.outside()}`, or `stedi repair --accept-rollback`; nothing was changed"
             )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keeps a block that writes from a lake that was set back, and notes at its end how far the lake is."""
+        self.refuse_older()
+        yield
+        self.note_seen()
 
     def note_seen(self, *, set_back: bool = False) -> None:
         """Notes outside the lake how far it is, and copies what is new in its journal.

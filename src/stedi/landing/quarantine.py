@@ -12,6 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,10 +68,18 @@ class Quarantine:
         config: The lake's settings.
         root: The lake's folder.
         key: Gives the lake's key, by which data of erased customers are told; asked where somebody was erased.
+        writing: Surrounds what writes: refuses a lake that was set back, and notes afterwards how far the lake is.
     """
 
-    def __init__(self, catalog: Catalog, config: Config, root: Path, key: Callable[[], Key]) -> None:
-        self._key = key
+    def __init__(
+        self,
+        catalog: Catalog,
+        config: Config,
+        root: Path,
+        key: Callable[[], Key],
+        writing: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._key, self._writing = key, writing
         self._catalog, self._config, self._root = catalog, config, root
         self._journalled = False
 
@@ -123,8 +132,9 @@ class Quarantine:
 
         Raises:
             CommitConflict: Somebody outside this program keeps changing the tables.
+            LakeError: The lake was set back; nothing was changed.
         """
-        with durable.lock(self._root / "land.lock", wait=True):
+        with self._writing(), durable.lock(self._root / "land.lock", wait=True):
             tombstones.refuse_unfinished(self._root)
             journal.finish(self._catalog, self._root / "pending")
             batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
