@@ -25,6 +25,8 @@ GOLDEN = """\
 | `explain`, `audit` | yes | - | - | - | yes |
 | `erase`, older versions and the inbox included | - | - | - | - | yes |
 | `key rotate` to a new secret | - | - | - | - | yes |
+| add to the journal | yes | - | - | - | yes |
+| take away from the journal | - | - | - | - | - |
 | `aws run`: start the job as it stands, read its log | - | - | - | yes | yes |
 | start the job with other arguments, or change it or its triggers | - | - | - | - | - |
 | start the crawler | - | - | - | yes | - |
@@ -111,6 +113,10 @@ def lake(*, writes: bool = True) -> Iterator[Request]:
     yield from s3("PutObject", "lake/build.lock")
     yield from s3("DeleteObject", "lake/build.lock")
     yield Request("glue:GetTables", f"arn:aws:glue:{HERE}:database/stedi")
+    if writes:
+        yield listing("journal/x.journal/")
+        yield from s3("PutObject", "journal/x.journal/seen.json")
+    yield from s3("GetObject", "journal/x.journal/seen.json")
     yield Request("secretsmanager:GetSecretValue", SECRET)
 
 
@@ -144,6 +150,10 @@ def inbox() -> Iterator[Request]:
     yield from s3("GetObject", "inbox/customer/1.json")
 
 
+def journal(action: str) -> Iterator[Request]:
+    yield from s3(action, "journal/x.journal/seen.json")
+
+
 def needs(role: str) -> list[list[Request]]:
     """Returns what each line of the table asks for, in its order."""
     job, crawler = f"arn:aws:glue:{HERE}:job/stedi", f"arn:aws:glue:{HERE}:crawler/stedi-inbox"
@@ -165,6 +175,8 @@ def needs(role: str) -> list[list[Request]]:
             Request("s3:ListBucketMultipartUploads", f"arn:aws:s3:::{BUCKET}"),
         ],
         [*lake(), Request("secretsmanager:CreateSecret", SECRET.replace("key-AbCdEf", "key-2027-AbCdEf"))],
+        [listing("journal/x.journal/"), *journal("GetObject"), *journal("PutObject")],
+        [*journal("DeleteObject")],
         [Request("glue:StartTrigger", now), Request("glue:GetJobRun", job), Request("logs:GetLogEvents", log)],
         [Request("glue:StartJobRun", job)],
         [Request("glue:StartCrawler", crawler)],
@@ -222,6 +234,31 @@ def test_nobody_but_who_deploys_writes_the_jobs_script_or_modules(role: str) -> 
         for action in ("PutObject", "DeleteObject", "DeleteObjectVersion"):
             [request, *_] = s3(action, key)
             assert not allowed(policy(role), request)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_only_the_job_and_the_officer_write_the_journal_and_nobody_takes_versions_of_it_away(role: str) -> None:
+    writes = all(allowed(policy(role), request) for request in journal("PutObject"))
+    assert writes == (role in ("Job", "Officer"))
+    for action in ("DeleteObject", "DeleteObjectVersion"):
+        [request, *_] = journal(action)
+        assert not allowed(policy(role), request)
+
+
+def test_the_jobs_journal_lies_outside_the_lake_in_a_bucket_that_keeps_its_versions() -> None:
+    arguments = template("lake")["Job"]["Properties"]["DefaultArguments"]
+    assert resolved(arguments["--journal"], NAMES) == f"s3://{BUCKET}/journal"
+    assert resolved(arguments["--lake"], NAMES) == f"s3://{BUCKET}/lake"
+    bucket = template("data")["Bucket"]["Properties"]
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    rules = bucket["LifecycleConfiguration"]["Rules"]
+    kept = {
+        rule.get("Prefix"): rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+        for rule in rules
+        if "NoncurrentVersionExpiration" in rule
+    }
+    assert kept == {"lake/": 1, "inbox/": 1, "athena/": 1, "code/": 1, "journal/": 90}
+    assert not any("ExpirationInDays" in rule for rule in rules if rule.get("Prefix") in (None, "lake/", "journal/"))
 
 
 def test_the_triggers_give_the_job_no_arguments() -> None:

@@ -97,6 +97,7 @@ def test_deploy_makes_every_resource_and_destroy_leaves_the_data(stedi: Call, wh
     job = account.client("glue").get_job(JobName="stedi")["Job"]
     arguments = job["DefaultArguments"]
     assert arguments["--lake"] == f"s3://{BUCKET}/lake"
+    assert arguments["--journal"] == done["outputs"]["Journal"] == f"s3://{BUCKET}/journal"
     assert arguments["--key-secret"] == done["outputs"]["SecretArn"]
     modules = arguments["--additional-python-modules"].split(",")
     assert modules == [f"s3://{BUCKET}/{done['code']}", "duckdb-extension-httpfs==1.5.5"]

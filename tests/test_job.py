@@ -27,9 +27,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[s
 
 
 def test_one_run_lands_and_builds_and_its_last_line_says_how_much(
-    tmp_path: Path, sample_inbox: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, sample_inbox: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("--lake", tmp_path / "lake", "--inbox", sample_inbox, "--engine", "duckdb")
+    monkeypatch.setenv("STEDI_JOURNAL", "")  # the job sets it
+    words = ("--lake", tmp_path / "lake", "--inbox", sample_inbox, "--engine", "duckdb", "--journal", tmp_path / "kept")
     code, said, log = run(capsys, *GLUE, *words)
     assert code == said["exit"] == 0
     land, tables = said["land"], said["build"]["tables"]
@@ -37,7 +38,11 @@ def test_one_run_lands_and_builds_and_its_last_line_says_how_much(
     assert tables["machine_learning_curated"]["rows"] > 0
     assert "--JOB_NAME" in log
     assert "jr_1" not in log
-    conserved(Lake.open(tmp_path / "lake"))
+    lake = Lake.open(tmp_path / "lake")
+    conserved(lake)
+    assert [path.relative_to(tmp_path) for path in (tmp_path / "kept").rglob("*.json")] == [
+        Path("kept", f"{lake.config.lake_id}.journal", "seen.json")
+    ]
     code, said, _ = run(capsys, *words, "--do", "land,build,audit,maintain")
     assert (code, said["land"]["new"], said["build"]["run"], said["audit"]["violations"]) == (0, 0, "", 0)
 

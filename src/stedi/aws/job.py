@@ -63,6 +63,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--lake", required=True, metavar="URI", help="the lake: s3://bucket/prefix, or a folder")
     parser.add_argument("--inbox", metavar="URI", action="append", help="what to land; more, divided by commas")
     parser.add_argument("--key-secret", metavar="ARN", help="the secret of Secrets Manager that holds the lake's key")
+    parser.add_argument("--journal", metavar="URI", help="where the lake's journal is copied to, outside the lake")
     parser.add_argument("--readings", choices=("all", "since-consent"), default="all", help="of a lake that is new")
     parser.add_argument("--do", default="land,build", metavar="VERBS", help=f"some of {','.join(VERBS)}")
     parser.add_argument("--engine", choices=("spark", "duckdb"), default="spark", help="default: spark")
@@ -84,6 +85,8 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
 def _run(options: argparse.Namespace, summary: dict[str, Any]) -> int:
     if options.key_secret:
         os.environ["STEDI_KEY_FILE"] = f"secretsmanager:{options.key_secret}"
+    if options.journal:
+        os.environ["STEDI_JOURNAL"] = options.journal
     lake = _lake(options)
     failed = False
     work: dict[str, Callable[[Lake, argparse.Namespace, dict[str, Any]], bool]] = {
