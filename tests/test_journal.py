@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,12 @@ def test_applying_a_journal_twice_changes_nothing(batch: Batch) -> None:
 def test_commits_are_made_in_the_order_of_the_journal(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     append = Catalog.append
-    monkeypatch.setattr(Catalog, "append", lambda self, table, *rest: made.append(table) or append(self, table, *rest))
+
+    def recorded(self: Catalog, table: str, *rest: Any, **named: Any) -> int:
+        made.append(table)
+        return append(self, table, *rest, **named)
+
+    monkeypatch.setattr(Catalog, "append", recorded)
     journal.apply(batch.catalog, journal.write(batch.pending, "one", batch.appends()))
     assert made == [LANDING, QUARANTINE, LEDGER]
 
@@ -156,7 +162,7 @@ def test_a_replacement_that_died_between_stage_and_publish_is_finished(
 
 
 def test_a_conflict_leaves_the_journal_for_the_next(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    def conflict(*_: object) -> int:
+    def conflict(*_: object, **__: object) -> int:
         raise CommitConflict("other writers came first")
 
     path = journal.write(batch.pending, "one", batch.appends())
@@ -206,7 +212,7 @@ def test_a_journal_holds_paths_and_counts_and_its_owners_eyes_alone(batch: Batch
     assert path == journal.place(batch.pending, "one")
     assert path.stat().st_mode & 0o077 == 0
     content = json.loads(path.read_bytes().partition(b"\n")[2])
-    assert content.keys() == {"batch", "appends", "replaces"}
+    assert content.keys() == {"batch", "appends", "replaces", "base"}
     for table, files in content["appends"].items():
         for file in files:
             assert set(file) == {"path", "rows", "bytes", "nulls", "bounds", "sha256"}
