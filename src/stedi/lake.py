@@ -176,7 +176,13 @@ class Lake(Persons):
             self._finish(progress)
         workers = None if dry_run else self._workers(engine)
         return maintain.maintain(
-            self.catalog, self.config, self.root, dry_run=dry_run, progress=progress, workers=workers
+            self.catalog,
+            self.config,
+            self.root,
+            key=self.key,
+            dry_run=dry_run,
+            progress=progress,
+            workers=workers,
         )
 
     def snapshots(self, sql: str, at: int | str | datetime) -> dict[str, int]:

@@ -315,7 +315,7 @@ class Opened:
 
             try:
                 with durable.lock(self.root / "land.lock", wait=False):
-                    journal.finish(self.catalog, self.root / "pending")
+                    journal.finish(self.catalog, self.root / "pending", self.key)
             except LakeBusy:
                 return
 

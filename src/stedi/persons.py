@@ -183,7 +183,7 @@ class Persons(Opened):
         with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
             handover.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
-            journal.finish(self.catalog, self.root / "pending")
+            journal.finish(self.catalog, self.root / "pending", lambda: key)
             leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
             # the tables must be up to date: what they were built from is then what they would be built from
             building.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))

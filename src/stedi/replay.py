@@ -82,7 +82,7 @@ def replay(
         )
     with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
         handover.refuse_other(root, config.key_fingerprint)
-        landings.finish(catalog, root / "pending")
+        landings.finish(catalog, root / "pending", lambda: key)
         mine = {entry.id for entry in journal.entries(root / journal.FOLDER, key)}
         new = [entry for entry in found.values() if entry.id not in mine]
         erased = [entry for entry in new if entry.what == "erasure"]

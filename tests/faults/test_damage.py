@@ -49,7 +49,7 @@ def test_a_damaged_journal_is_named_and_changes_nothing(lake: Lake, content: str
     pending.mkdir(exist_ok=True)
     (pending / "b.json").write_text(content)
     with pytest.raises(LakeError, match=r"pending/b\.json: expected a landing's journal"):
-        journal.finish(lake.catalog, pending)
+        journal.finish(lake.catalog, pending, lake.key)
     assert heads(lake) == before
     assert (pending / "b.json").exists()
 
@@ -58,17 +58,17 @@ def test_any_flipped_bit_in_a_journal_is_found(lake: Lake, tmp_path: Path) -> No
     pending, before = lake.root / "pending", heads(lake)
     data = lake.catalog.folder("landed_files") / "data"
     file = DataFile(str(data / "0.parquet"), 7, 100, {"feed": 0}, {"size": ("1", "9")})
-    path = journal.write(pending, "b", {"landed_files": [file]})
+    path = journal.write(pending, "b", {"landed_files": [file]}, key=lake.key())
     whole = path.read_bytes()
     for bit in range(0, len(whole) * 8, 11):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
         with pytest.raises(LakeError, match=r"pending/b\.json: expected a landing's journal"):
-            journal.finish(lake.catalog, pending)
+            journal.finish(lake.catalog, pending, lake.key)
     path.write_bytes(whole)
     with pytest.raises(DamagedFile, match=r"0\.parquet: expected 100 bytes, found no file"):
-        journal.finish(lake.catalog, pending)
+        journal.finish(lake.catalog, pending, lake.key)
     assert heads(lake) == before
 
 
@@ -84,9 +84,9 @@ def test_a_journal_brings_no_file_from_elsewhere(lake: Lake, tmp_path: Path) -> 
         ("landed_files", lake.catalog.folder("quarantine") / "data" / "0.parquet"),
         ("customers_trusted", lake.catalog.folder("customers_trusted") / "data" / "0.parquet"),
     ):
-        journal.write(pending, "b", {table: [DataFile(str(path), 7, 100)]})
+        journal.write(pending, "b", {table: [DataFile(str(path), 7, 100)]}, key=lake.key())
         with pytest.raises(LakeError, match=r"pending/b\.json: .*found a file elsewhere"):
-            journal.finish(lake.catalog, pending)
+            journal.finish(lake.catalog, pending, lake.key)
     (data / "link").unlink()
     assert heads(lake) == before
 

@@ -111,7 +111,7 @@ def erase(
     done = []
     with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
         handover.refuse_other(root, config.key_fingerprint)
-        journal.finish(catalog, root / "pending")
+        journal.finish(catalog, root / "pending", lambda: key)
         left = _cut_off(catalog, root, key, recover=recover, alone=not addresses)
         if left is not None:
             done.append(_Erasure(catalog, config, root, key, left, progress, workers).finish())
@@ -199,7 +199,7 @@ def again(
     Returns:
         The receipts of what was done now.
     """
-    journal.finish(catalog, root / "pending")
+    journal.finish(catalog, root / "pending", lambda: key)
     left = _cut_off(catalog, root, key, recover=True, alone=False)
     done = [_Erasure(catalog, config, root, key, left, progress, None).finish()] if left else []
     if not erased:

@@ -115,9 +115,9 @@ def land(
     root: Path,
     paths: Sequence[str | Path],
     *,
+    key: Key,
     feed: str | None = None,
     progress: Progress = lambda what, share: None,
-    key: Key | None = None,
     workers: Workers | None = None,
 ) -> Landing:
     """Lands what is new among the files of these paths; afterwards landing them again adds nothing.
@@ -127,9 +127,9 @@ def land(
         config: The lake's settings.
         root: The lake's folder.
         paths: Files, folders or globs.
+        key: The lake's key, by which data of erased customers are told, and journals sealed.
         feed: The feed of all of them; by default told by names, then by fields.
         progress: Told how far the work is.
-        key: The lake's key, by which data of erased customers are told; without it nobody was erased.
         workers: Who reads and writes, if it is not this process: they must reach the files and the lake by their paths.
 
     Raises:
@@ -138,8 +138,8 @@ def land(
     """
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for another landing", None)):
         tombstones.refuse_unfinished(root)
-        sieve = Sieve.of(root, key) if key else None
-        journal.finish(catalog, root / "pending")
+        sieve = Sieve.of(root, key)
+        journal.finish(catalog, root / "pending", lambda: key)
         tables = [name for name, zone in ZONES.items() if zone == "landing"]
         leftovers.sweep(catalog, tables, config.grace_hours * 3600)
         shutil.rmtree(durable.scratch(root) / "landing", ignore_errors=True)
@@ -156,8 +156,8 @@ def land(
         skipped += objects.skipped
         landed += objects.known(catalog, partial(_session, config, durable.scratch(root) / "landing" / "known"))
         for batch, fetched in (*((b, ()) for b in _batches(found, skipped)), *(((), b) for b in objects.batches())):
-            run = _Batch(catalog, config, root, progress, sieve, workers)
-            if run.planned is not None and key:
+            run = _Batch(catalog, config, root, key, progress, sieve, workers)
+            if run.planned is not None:
                 run.sieve = Sieve.of(root, key)  # as it is now: another process may have erased somebody
             try:
                 copies = run.fetch(objects, fetched)
@@ -173,7 +173,7 @@ def land(
                 sums = drift.setdefault(name, {})
                 for what, count in counts.items():
                     sums[what] = sums.get(what, 0) + count
-        if key and withdrawal.waits(root) and any(file.feed == CUSTOMER.feed for file in landed):
+        if withdrawal.waits(root) and any(file.feed == CUSTOMER.feed for file in landed):
             withdrawal.again(catalog, config, key, root)
         lost: tuple[Unread, ...] = ()
         if refused:
@@ -214,6 +214,7 @@ class _Batch:
         catalog: Catalog,
         config: Config,
         root: Path,
+        key: Key,
         progress: Progress,
         sieve: Sieve | None,
         workers: Workers | None,
@@ -225,7 +226,7 @@ class _Batch:
         self.refused = False
         """Whether records that may be a customer's word were quarantined."""
         self._catalog, self._config, self._root, self._progress = catalog, config, root, progress
-        self.sieve, self._workers = sieve, workers
+        self.sieve, self._workers, self._key = sieve, workers, key
         self.planned = journal.base(catalog)
         self._folder = durable.scratch(root) / "landing" / self.id
         durable.private(self._folder)
@@ -278,9 +279,11 @@ class _Batch:
                 appends["landed_files"] = engine.write("landed_files", ledger, self._new_folder("landed_files"))
             warm.result()
             self._progress("commit", None)
-            pending = journal.write(self._root / "pending", self.id, appends, replaces, base=self.planned)
+            pending = journal.write(
+                self._root / "pending", self.id, appends, replaces, key=self._key, base=self.planned
+            )
             self._journalled = True  # from here on the journal decides, not this process
-            journal.apply(self._catalog, pending)
+            journal.apply(self._catalog, pending, self._key)
             self._remove_strays({**appends, **replaces})
         for ready in prepared:
             counts = self.drift.setdefault(ready.file.contract.feed, {})

@@ -1,14 +1,15 @@
 """The journal of a batch: what its commits will be, on disk before the first of them.
 
 One landing changes several tables, which no Iceberg catalog promises to do in one step. The journal is written and
-synced first and applied after; applying it twice changes nothing, so a command that finds one finishes it.
+synced first and applied after; applying it twice changes nothing, so a command that finds one finishes it. It says
+which files come into tables, so it is sealed as a state file: what this lake has not written is finished by nobody.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import hmac
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from typing import Any
 from stedi import durable, s3
 from stedi.catalog import Catalog
 from stedi.errors import CommitConflict, LakeError
+from stedi.privacy import state
+from stedi.privacy.pseudonyms import Key
 from stedi.tables import ZONES, DataFile
 
 _BATCH = "stedi.batch"
 _LEDGER = "landed_files"
+_KIND = "landing"
 
 
 class Superseded(CommitConflict):
@@ -36,6 +40,7 @@ def write(
     appends: Appends,
     replaces: Mapping[str, Sequence[DataFile]] | None = None,
     *,
+    key: Key,
     base: int | None = None,
 ) -> Path:
     """Writes a batch's journal; from now on the batch will be in all its tables, whatever ends this process.
@@ -45,6 +50,7 @@ def write(
         batch: The batch's id.
         appends: The files, in their tables' folders, synced.
         replaces: For each table that only landings change, the files that take the place of all it has.
+        key: The lake's key, which seals the journal.
         base: What `base` gave when the batch was planned.
 
     Returns:
@@ -56,9 +62,8 @@ def write(
     durable.folder(folder)
     path = place(folder, batch)
     changes = {"batch": batch, "appends": _plain(appends), "replaces": _plain(replaces or {}), "base": base}
-    content = json.dumps(changes).encode()
     try:
-        durable.write(path, _digest(content) + b"\n" + content)
+        state.write(path, _KIND, state.lake_id(folder.parent), key, changes)
     except BaseException:
         path.unlink(missing_ok=True)  # what is not on disk for certain must not be finished later
         raise
@@ -83,29 +88,37 @@ def base(catalog: Catalog) -> int | None:
     return current.id if current else 0
 
 
-def finish(catalog: Catalog, folder: Path) -> int:
+def finish(catalog: Catalog, folder: Path, key: Callable[[], Key]) -> int:
     """Finishes the batches that a process which died has left, and returns how many there were.
 
     The caller holds the landing lock: a journal that is there now, whole or in part, belongs to nobody alive.
+
+    Args:
+        catalog: The lake's tables.
+        folder: Where journals lie, in the lake's folder.
+        key: Gives the lake's key; asked where there is a journal.
+
+    Raises:
+        LakeError: One is not what this lake has written; it and those after it were not applied.
     """
     for partial in folder.glob(".*.partial"):
         partial.unlink()
     journals = sorted(folder.glob("*.json")) if folder.is_dir() else []
     for path in journals:
         try:
-            apply(catalog, path)
+            apply(catalog, path, key())
         except Superseded:
             continue  # of a process that was stopped; what it would have landed is landed again, or was
     return len(journals)
 
 
 def named(folder: Path) -> set[str]:
-    """Returns the paths of the files that unfinished batches will add to their tables."""
-    batches = [_read(path)[:3] for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+    """Returns the paths of the files that unfinished batches say they will add to their tables, believed or not."""
+    batches = [_read(path, None)[:3] for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
     return {file.path for _, *changes in batches for change in changes for files in change.values() for file in files}
 
 
-def apply(catalog: Catalog, path: Path) -> None:
+def apply(catalog: Catalog, path: Path, key: Key) -> None:
     """Commits what a journal says, leaving out what was committed before, and removes it.
 
     Raises:
@@ -113,11 +126,12 @@ def apply(catalog: Catalog, path: Path) -> None:
             are gone.
         CommitConflict: Other writers came first, more often than is retried; the journal stays, and the next
             landing or build finishes it.
-        LakeError: It is no journal, or names files that no landing has written: something else has damaged it.
+        LakeError: It is not what this lake has written, or names files elsewhere than among their tables' data;
+            nothing was changed.
     """
     states = catalog.tables()
     try:
-        batch, appends, replaces, planned = _read(path)
+        batch, appends, replaces, planned = _read(path, key)
     except FileNotFoundError:
         # whoever took the lock over has finished the batch, or has found that it came too late
         if any(s.summary.get(_BATCH) == path.stem for s in states[_LEDGER].history()):
@@ -166,25 +180,35 @@ def _refuse_elsewhere(catalog: Catalog, name: str, changes: Sequence[Appends]) -
                     )
 
 
-def _read(path: Path) -> tuple[str, Appends, Appends, int | None]:
+def _read(path: Path, key: Key | None) -> tuple[str, Appends, Appends, int | None]:
+    """Returns the batch, what its tables gain, what is replaced, and its base; without a key nothing is proved."""
     try:
-        digest, _, raw = path.read_bytes().partition(b"\n")
-        if digest != _digest(raw):
-            raise ValueError("its SHA-256 is another")
-        content = json.loads(raw)
+        content = _content(path, key)
         appends, replaces = (
             {table: _files(files) for table, files in content[part].items()} for part in ("appends", "replaces")
         )
-        return str(content["batch"]), appends, replaces, content.get("base")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if content["batch"] != path.stem:
+            raise ValueError("another batch's")
+        return path.stem, appends, replaces, content.get("base")
+    except (ValueError, KeyError, TypeError, AttributeError, state.StateRefused) as error:
         raise LakeError(
-            f"pending/{path.name}: expected a landing's journal, found {type(error).__name__}; see docs/operations.md "
-            "on recovery"
+            f"pending/{path.name}: expected a landing's journal, sealed by this lake, found {type(error).__name__}; "
+            "nothing of it was landed: see docs/operations.md on recovery"
         ) from error
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
+def _content(path: Path, key: Key | None) -> dict[str, Any]:
+    raw = state.bytes_of(path)
+    digest, _, plain = raw.partition(b"\n")
+    if state.is_sealed(raw):
+        if key is not None:
+            return state.opened(raw, path.name, _KIND, state.lake_id(path.parent.parent), key, advice="")
+    elif key is not None and key.version != 1:
+        raise ValueError("no seal")
+    elif not hmac.compare_digest(digest, hashlib.sha256(plain).hexdigest().encode()):
+        raise ValueError("its SHA-256 is another")  # a lake made before journals were sealed has left it
+    found: dict[str, Any] = state.parsed(plain)
+    return found
 
 
 def _plain(changes: Mapping[str, Sequence[DataFile]]) -> dict[str, list[dict[str, object]]]:

@@ -67,7 +67,7 @@ class Quarantine:
         catalog: The lake's tables.
         config: The lake's settings.
         root: The lake's folder.
-        key: Gives the lake's key, by which data of erased customers are told; asked where somebody was erased.
+        key: Gives the lake's key, by which data of erased customers are told; asked where something is landed.
         writing: Surrounds what writes: refuses a lake that was set back, and notes afterwards how far the lake is.
     """
 
@@ -136,7 +136,7 @@ class Quarantine:
         """
         with self._writing(), durable.lock(self._root / "land.lock", wait=True):
             tombstones.refuse_unfinished(self._root)
-            journal.finish(self._catalog, self._root / "pending")
+            journal.finish(self._catalog, self._root / "pending", self._key)
             batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
             folder = durable.scratch(self._root) / "landing" / batch
             durable.private(folder)
@@ -211,9 +211,10 @@ class Quarantine:
                     moves.append(LandedFile(file, feed, sha256, 0, -count, 0, -count, 0, already_landed=True))
             ledger = rows.ledger(moves, batch, int(time.time() * 1000))
             appends["landed_files"] = self._write(engine, "landed_files", ledger, batch)
-        pending = journal.write(self._root / "pending", batch, appends, {"quarantine": kept}, base=planned)
+        key = self._key()
+        pending = journal.write(self._root / "pending", batch, appends, {"quarantine": kept}, key=key, base=planned)
         self._journalled = True
-        journal.apply(self._catalog, pending)
+        journal.apply(self._catalog, pending, key)
         return moved, total - moved - gone_too
 
     def _sifted(self) -> Callable[[bytes], bytes | None]:

@@ -86,9 +86,9 @@ def withdraw(
         return Withdrawal(0, 0, 0, 0, 0)
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for a landing", None)):
         tombstones.refuse_unfinished(root)
-        journal.finish(catalog, root / "pending")
+        journal.finish(catalog, root / "pending", lambda: key)
         now = int(time.time() * 1000) if now is None else now
-        with _batch(catalog, config, root) as (engine, commit):
+        with _batch(catalog, config, root, key) as (engine, commit):
             progress("write withdrawals", None)
             erased = [address for address in wanted if erased_at(root, key, address) is not None]
             gone = _bind(engine, catalog, key, wanted, erased, now)
@@ -155,7 +155,7 @@ def again(
     }
     landed = 0
     if wanted:
-        with _batch(catalog, config, root) as (engine, commit):
+        with _batch(catalog, config, root, key) as (engine, commit):
             known = _bind_again(engine, catalog, key, wanted)
             [(landed,)] = engine.rows("select count(*) from withdrawn")
             if landed:
@@ -186,7 +186,7 @@ def _waiting(root: Path, lake_id: str, key: Key) -> Mapping[str, Collection[int]
 
 @contextmanager
 def _batch(
-    catalog: Catalog, config: Config, root: Path
+    catalog: Catalog, config: Config, root: Path, key: Key
 ) -> Iterator[tuple[DuckDB, Callable[[int, Callable[[str], None]], None]]]:
     """Gives a session in which to make `withdrawn`, and what lands it: called with its rows, and what comes first."""
     batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
@@ -199,9 +199,9 @@ def _batch(
         nonlocal journalled
         appends = _write(engine, catalog, batch, count)
         first(batch)
-        pending = journal.write(root / "pending", batch, appends, base=planned)
+        pending = journal.write(root / "pending", batch, appends, key=key, base=planned)
         journalled = True  # from here on the journal decides, not this process
-        journal.apply(catalog, pending)
+        journal.apply(catalog, pending, key)
 
     try:
         with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine:

@@ -27,6 +27,7 @@ from stedi.landing import journal
 from stedi.maintain.compaction import Compaction, due
 from stedi.maintain.outcome import Maintained, Maintenance, Removed, render, to_json
 from stedi.privacy import handover, tombstones
+from stedi.privacy.pseudonyms import Key
 from stedi.rewriting import LEAVING, Part, rewrite
 from stedi.tables import COLUMNS, ZONES, DataFile
 from stedi.workers import Workers
@@ -42,6 +43,7 @@ def maintain(
     config: Config,
     root: Path,
     *,
+    key: Callable[[], Key],
     dry_run: bool = False,
     progress: Progress = lambda what, share: None,
     workers: Workers | None = None,
@@ -52,15 +54,17 @@ def maintain(
         catalog: The lake's tables.
         config: The lake's settings.
         root: The lake's folder.
+        key: Gives the lake's key; asked where a landing was cut off, which only its holder may finish.
         dry_run: Only say what would be done; takes no lock, so a command at work can change it.
         progress: Told how far the work is.
         workers: Who rewrites files, if it is not this process.
 
     Raises:
         CommitConflict: Somebody outside this program moved a table meanwhile.
+        KeyRefused: A landing was cut off, and the lake's key is not at hand; nothing was changed.
         LakeError: A table's files lie outside the lake's folder or cannot be read; nothing of it was removed.
     """
-    work = _Run(catalog, config, root, workers)
+    work = _Run(catalog, config, root, key, workers)
     if dry_run:
         return Maintenance("", tuple(work.foreseen(name) for name in ZONES), _total(work.temporary()))
     done = []
@@ -86,16 +90,19 @@ def maintain(
 class _Run:
     """One maintenance, from table to table."""
 
-    def __init__(self, catalog: Catalog, config: Config, root: Path, workers: Workers | None) -> None:
+    def __init__(
+        self, catalog: Catalog, config: Config, root: Path, key: Callable[[], Key], workers: Workers | None
+    ) -> None:
         self.run = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
         self._catalog, self._config, self._root, self._workers = catalog, config, root, workers
+        self._key = key
         self._grace = config.grace_hours * 3600
 
     def table(self, name: str) -> Maintained:
         """Does all that there is to do to one table; the caller holds the locks of those who write it."""
         catalog = self._catalog
         if ZONES[name] == "landing":
-            journal.finish(catalog, self._root / "pending")  # files that a journal names are nobody's yet
+            journal.finish(catalog, self._root / "pending", self._key)  # files that a journal names are nobody's yet
         compaction = self._compaction(catalog.table(name))
         if compaction.manifests:
             self._compact(name, compaction)
