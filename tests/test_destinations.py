@@ -200,3 +200,34 @@ def test_ndjson_writes_to_stdout_and_tells_of_it_elsewhere(tmp_path: Path) -> No
 
 def test_the_forms_of_files_are_those_that_the_command_offers() -> None:
     assert set(output.Format) == {"table", "csv", "json", "jsonl", "parquet"}
+
+
+def test_every_path_of_a_call_takes_a_tilde_for_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "home"
+    (home / "in").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("STEDI_PSEUDONYM_KEY", raising=False)
+    monkeypatch.setenv("STEDI_JOURNAL", str(home / "journal"))
+    (home / "list").write_text("Ann@x.example\n")
+    record = {"email": "ann@x.example", "serialNumber": "s", "registrationDate": 1655564400000,
+              "lastUpdateDate": 1655564400000, "shareWithResearchAsOfDate": 1655564400000}  # fmt: skip
+    (home / "in" / "customer-1.json").write_text(json.dumps(record) + "\n")
+    for words in (
+        ["init"],
+        ["land", "~/in"],
+        ["withdraw", "--yes", "--file", "~/list"],
+        ["crawl", "~/in"],
+        ["ndjson", "~/in/customer-1.json", "~/out.json", "--rejects", "~/rejects"],
+        ["query", "select 1", "--output", "~/out.csv"],
+        ["key", "rotate", "--to", "~/next.key"],
+        ["erase", "--yes", "--file", "~/list", "--inbox", "~/in"],
+        ["erase", "--replay", "~/journal"],
+    ):
+        assert cli.main(["--lake", "~/lake", *words]) == 0, (words, capsys.readouterr().err)
+    assert (home / "next.key").is_file()
+    assert "Ann@x" not in (home / "in" / "customer-1.json").read_text()
+    assert "ann@x" not in (home / "in" / "customer-1.json").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]

@@ -12,12 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from stedi import terminal
+from stedi import Lake, cli, terminal
 
 
 class Screen(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+@pytest.fixture(scope="module")
+def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake in which nothing has landed."""
+    return Lake.create(tmp_path_factory.mktemp("lakes") / "lake").root
 
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +55,35 @@ def test_progress_is_a_line_a_stage_elsewhere(monkeypatch: pytest.MonkeyPatch) -
     progress("commit", None)
     progress.close()
     assert log.getvalue() == "read\ncommit\n"
+
+
+class Hung(Screen):
+    def readline(self, size: int | None = -1, /) -> str:
+        raise OSError(5, "Input/output error")
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stdin", [None, closed(), io.StringIO(), Screen(), Screen("no\n"), Hung()])
+@pytest.mark.parametrize("words", [["withdraw", "a@x.example"], ["erase", "a@x.example"], ["query", "-"],
+                                   ["withdraw", "-"], ["erase", "--yes", "-"], ["erase", "--yes", "--file", "-"],
+                                   ["explain", "-"]])  # fmt: skip
+def test_a_command_that_nobody_answers_is_refused_in_a_sentence(
+    words: list[str],
+    stdin: io.StringIO | None,
+    empty_lake: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert cli.main(["--lake", str(empty_lake), *words]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "unforeseen" not in said
 
 
 def test_what_a_terminal_would_act_upon_is_escaped() -> None:

@@ -139,11 +139,9 @@ def _agreed(proposed: ChangeSet, options: argparse.Namespace) -> bool:
 
 
 def _yes(question: str) -> bool:
-    if not sys.stdin.isatty():
+    if not terminal.attended():
         raise UsageError(f"{question} Expected --yes, or a terminal to ask; nothing was done")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return terminal.answer(f"{question} [y/N]") in ("y", "yes")
 
 
 def _parameters(words: list[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stedi import durable
+from stedi import durable, s3
 from stedi.errors import StediError, UsageError
 
 PACKED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
@@ -26,11 +26,13 @@ _MOST_LINKS = 40
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Returns a path as a shell would have it that was given `~` or `~/...`.
+    """Returns a path as a shell would have it that was given `~` or `~/...`; one in a bucket as it is.
 
     Raises:
         UsageError: Nobody's home folder is known.
     """
+    if s3.is_remote(path):
+        return s3.at(path)
     text = os.fspath(path)
     if text != "~" and not text.startswith("~/"):
         return Path(text)

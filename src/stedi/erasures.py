@@ -6,7 +6,6 @@ As in `commands`, it calls one function, prints what it returned, and returns th
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,13 +71,11 @@ def _say_unknown(lake: Lake, places: Mapping[str, str], receipt: Mapping[str, An
 def _ask(lake: Lake, addresses: Sequence[str]) -> None:
     """Has whoever sits at the terminal confirm; nobody else can."""
     count = len(addresses)
-    if not sys.stdin.isatty():
+    if not terminal.attended():
         raise UsageError("erase: expected --yes where nobody can be asked, since it cannot be undone; found none")
     found = lake.preview_erasure(*addresses, exact=True)
     who = ("1 customer" if count == 1 else f"{count:,} customers") + f" ({found['known']:,} of {count:,} known)"
-    sys.stderr.write(f"Erase everything of {who}? This cannot be undone. Type yes: ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() != "yes":
+    if terminal.answer(f"Erase everything of {who}? This cannot be undone. Type yes:") != "yes":
         raise UsageError("erase: expected yes, found another answer; nothing was erased")
 
 

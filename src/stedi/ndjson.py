@@ -96,6 +96,7 @@ def rewrite(
         UnreadableFile: There is no `src`, or it is one file and cannot be read.
     """
     src, dst = destinations.expanded(src), destinations.expanded(dst)
+    rejects = None if rejects is None else destinations.expanded(rejects)
     folder = src.is_dir()
     if not folder and is_foreign(dst.name):
         raise UsageError(

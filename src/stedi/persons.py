@@ -7,11 +7,10 @@ import secrets
 import shutil
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi import build as building
-from stedi import durable, leftovers, s3
+from stedi import destinations, durable, leftovers, s3
 from stedi.engines import Name
 from stedi.opened import Opened, Progress, milliseconds, writes
 from stedi.privacy import handover, receipts, tombstones
@@ -192,7 +191,7 @@ class Persons(Opened):
                 self.config,
                 self.root,
                 key,
-                None if to is None else Path(to),
+                None if to is None else destinations.expanded(to),
                 besides=self._further_claimants(key),
                 progress=progress,
             )
@@ -229,7 +228,7 @@ class Persons(Opened):
 
         wanted = taken(of_values(*addresses), exact=exact)
 
-        places = [os.fspath(path) for path in inbox]
+        places = [str(destinations.expanded(path)) for path in inbox]
         self._finish_rotation(progress)
         return erasure.erase(
             self.catalog,
@@ -259,10 +258,9 @@ class Persons(Opened):
         """
         from stedi import replay
 
+        place = destinations.expanded(s3.at(journal)).absolute()
         self._finish_rotation(progress)
-        done = replay.replay(
-            self.catalog, self.config, self.root, self.key(), s3.at(journal).absolute(), progress=progress
-        )
+        done = replay.replay(self.catalog, self.config, self.root, self.key(), place, progress=progress)
         self._set_back()
         return done
 

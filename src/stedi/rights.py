@@ -7,7 +7,6 @@ arguments, from a file or from stdin; no message repeats one.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -89,11 +88,9 @@ def _confirm(lake: Lake, wanted: Sequence[str]) -> None:
     Raises:
         UsageError: The answer is not yes, or nobody is there to give one.
     """
-    if not sys.stdin.isatty():
+    if not terminal.attended():
         raise UsageError("expected --yes where nobody can be asked; nothing was done")
     who = "1 customer" if len(wanted) == 1 else f"{len(wanted):,} customers"
     known = f"{lake.known(wanted, exact=True):,} of {len(wanted):,} known"
-    sys.stderr.write(f"withdraw {who} from research ({known})? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if terminal.answer(f"withdraw {who} from research ({known})? [y/N]") not in ("y", "yes"):
         raise UsageError("nothing was done")

@@ -89,16 +89,33 @@ def given() -> str:
     """Returns what stdin holds: UTF-8, whatever the locale.
 
     Raises:
-        UsageError: It is other bytes.
+        UsageError: It is closed, or other bytes.
     """
     from stedi.errors import UsageError
 
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("stdin: expected UTF-8 text, found it closed; nothing was done")
     if not hasattr(sys.stdin, "buffer"):
         return sys.stdin.read()
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError("stdin: expected UTF-8 text, found other bytes; nothing was done") from None
+
+
+def attended() -> bool:
+    """Says whether somebody sits at stdin who can be asked: it is open, and a terminal."""
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+
+
+def answer(question: str) -> str:
+    """Asks whoever sits at the terminal, and returns the answer in small letters; none, if the terminal has gone."""
+    sys.stderr.write(layout.printable(question) + " ")
+    sys.stderr.flush()
+    try:
+        return sys.stdin.readline().strip().lower()
+    except (OSError, ValueError):
+        return ""
 
 
 def binary() -> BinaryIO:

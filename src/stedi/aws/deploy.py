@@ -16,7 +16,7 @@ from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from stedi import s3
+from stedi import destinations, s3
 from stedi.aws import stacks
 from stedi.aws.account import answering
 from stedi.errors import CloudFailed, UsageError
@@ -160,7 +160,7 @@ def found_wheel(wheel: Path | None) -> Path:
     Raises:
         UsageError: There is none, or several.
     """
-    candidates = [wheel] if wheel is not None else sorted(Path("dist").glob("stedi-*.whl"))
+    candidates = [destinations.expanded(wheel)] if wheel is not None else sorted(Path("dist").glob("stedi-*.whl"))
     if not candidates or not candidates[0].is_file():
         raise UsageError(f"{wheel or 'dist/'}: expected the project's wheel, found none; make it with `make wheel`")
     if len(candidates) > 1:

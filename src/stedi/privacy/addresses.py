@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from stedi import destinations
 from stedi.contracts import has_unseen
 from stedi.errors import UsageError
 from stedi.privacy.pseudonyms import normalise
@@ -106,7 +107,7 @@ def _of_call(words: Iterable[str], file: Path | None, stdin: BinaryIO | None) ->
         yield from lines_of(_stdin(stdin), "stdin")
     elif file is not None:
         try:
-            with file.open("rb") as stream:
+            with destinations.expanded(file).open("rb") as stream:
                 raw = stream.read(_MOST_BYTES + 1)
         except OSError as error:
             raise UsageError(
@@ -117,12 +118,12 @@ def _of_call(words: Iterable[str], file: Path | None, stdin: BinaryIO | None) ->
 
 def _stdin(given: BinaryIO | None) -> bytes:
     """Returns everything on stdin, as bytes."""
-    stream = given or getattr(sys.stdin, "buffer", None)
     try:
+        if given is None and (sys.stdin is None or sys.stdin.closed):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        stream = given or getattr(sys.stdin, "buffer", None)
         if stream is not None:
             return bytes(stream.read(_MOST_BYTES + 1))
-        if sys.stdin is None:  # closed before the command began
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return sys.stdin.read().encode("utf-8", "surrogateescape")
     except OSError as error:
         raise UsageError(f"stdin: expected a list, found none ({error.strerror}); nothing was done") from error
