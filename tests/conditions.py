@@ -17,6 +17,8 @@ from typing import Any
 
 
 def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    if os.path.isfile(job["lake"]):
+        os.remove(job["lake"])
     shutil.rmtree(job["lake"], ignore_errors=True)
     shutil.copytree(job["template"], job["lake"])
     for command in job["before"]:
