@@ -106,6 +106,7 @@ def test_any_path_and_number_survive_the_file(
         ("STEDI_ENGINE_THREADS", "7", "engine_threads", 7),
         ("STEDI_QUERY_MEMORY", "1GB", "query_memory", "1GB"),
         ("STEDI_QUERY_SECONDS", "2", "query_seconds", 2.0),
+        ("STEDI_QUERY_ROLE", "scientist", "query_role", "scientist"),
     ],
 )
 def test_the_environment_overrides_the_file(
@@ -208,6 +209,7 @@ def test_a_file_that_is_no_text_is_refused(file: Path) -> None:
         ("STEDI_ENGINE_THREADS", "many", "STEDI_ENGINE_THREADS: engine.threads: expected int, found 'many'"),
         ("STEDI_ENGINE_THREADS", "-2", "STEDI_ENGINE_THREADS: engine.threads: expected 0 or more"),
         ("STEDI_QUERY_SECONDS", "nan", "STEDI_QUERY_SECONDS: query.seconds: expected more than 0"),
+        ("STEDI_QUERY_ROLE", "king", "STEDI_QUERY_ROLE: query.role: expected scientist or engineer or officer"),
         ("STEDI_ENGINE_MEMORY", "", "STEDI_ENGINE_MEMORY: engine.memory: expected a size"),
     ],
 )

@@ -105,12 +105,12 @@ def query(options: argparse.Namespace) -> int:
     """Runs one SELECT, here or on Athena."""
     if options.engine != "athena":
         return commands.query(options)
-    from stedi import output
+    from stedi import config, output, places
     from stedi.aws import athena
 
     terminal.conceal(word for word in (options.sql,) if word != "-")
     sql = terminal.given() if options.sql == "-" else options.sql
-    role: Role = options.role or "officer"
+    role: Role = options.role or config.role(places.named(commands.where(options)) / "lake.toml")
     snapshots = commands.opened(options).snapshots(sql, options.at) if options.at else {}
     result = athena.run(sql, role=role, workgroup=options.workgroup or f"stedi-{role}", snapshots=snapshots)
     bill = result.bill

@@ -109,6 +109,7 @@ _ENVIRONMENT = {
     "STEDI_ENGINE_THREADS": "engine.threads",
     "STEDI_QUERY_MEMORY": "query.memory",
     "STEDI_QUERY_SECONDS": "query.seconds",
+    "STEDI_QUERY_ROLE": "query.role",
 }
 """Each environment variable that overrides a key; consent and identity come from lake.toml alone."""
 
@@ -156,6 +157,29 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
         if text is not None:
             values[key], sources[key] = _parsed(variable, key, text), variable
     return _config(values, sources, path)
+
+
+def role(path: Path, environment: Mapping[str, str] | None = None) -> Role:
+    """Returns whose eyes a query has that does not say: by the environment, a lake's settings, or the default.
+
+    Args:
+        path: A lake's `lake.toml`, which need not be there: another engine is asked without a lake at hand.
+        environment: Overrides, by default the process's environment.
+
+    Raises:
+        ConfigError: The settings are not what is known, or cannot be read.
+    """
+    said = (os.environ if environment is None else environment).get("STEDI_QUERY_ROLE")
+    if said is not None:
+        nameless = {"lake.id": "", "key.fingerprint": "", "query.role": said}
+        return _config(nameless, {"query.role": "STEDI_QUERY_ROLE"}, path).query_role
+    try:
+        return read(path, environment).query_role if path.is_file() else Config("", "").query_role
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: expected settings that say whose eyes a query has, found {error.strerror or 'none to be read'}; "
+            "say it with --role or STEDI_QUERY_ROLE"
+        ) from None
 
 
 def write(config: Config, path: Path) -> None:

@@ -206,7 +206,7 @@ def _other(tree: exp.Expr) -> Iterator[str]:
                 yield "* with EXCLUDE, REPLACE or RENAME"
 
 
-def run(sql: str, *, role: Role = "officer", workgroup: str, snapshots: Mapping[str, int] | None = None) -> Result:
+def run(sql: str, *, role: Role, workgroup: str, snapshots: Mapping[str, int] | None = None) -> Result:
     """Runs a query and returns its rows, which are read page by page.
 
     Args:
