@@ -17,6 +17,7 @@ SOURCE = Path(stedi.__file__).parent
 
 ORDER = (
     "errors",
+    "copies",
     "s3",
     "durable",
     "destinations",

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from lakes import KEY
-from stedi import adoption, config, places
+from stedi import adoption, config, durable, places
 from stedi.cli import main
-from stedi.errors import CopiedLake, LakeError
+from stedi.errors import CopiedLake, DamagedFile, LakeError
 from stedi.lake import Lake
 from stedi.privacy import receipts
 from stedi.tables import ZONES
@@ -63,12 +63,48 @@ def state(folder: Path) -> dict[str, str]:
     return found
 
 
+READ = (
+    ["tables"],
+    ["history", "customers_landing"],
+    ["query", "select count(*) from customers_landing"],
+    ["query", "--format", "csv", "select * from machine_learning_curated order by all"],
+    ["query", "--role", "engineer", "--format", "csv", "select * from customers_landing order by all"],
+    ["build", "--dry-run"],
+    ["audit"],
+    ["audit", "--files", "--risk"],
+    ["key", "show"],
+    ["explain", ANN],
+    ["explain", "--table", "customers_trusted", "--where", "true"],
+    ["quarantine"],
+    ["quarantine", "--records"],
+    ["quarantine", "--withheld"],
+    ["erase", "--list"],
+)
+"""Commands that write nothing."""
+SOME = (["tables"], ["query", "--format", "csv", "from customers_landing select *"], ["audit", "--files"])
+"""A few of them, which read every kind of file."""
+
+
+def writing(delivered: Path) -> Iterator[list[str]]:
+    yield from (["land", str(delivered)], ["build"], ["build", "--full"], ["repair"], ["maintain"])
+    yield from (["maintain", "--dry-run"], ["erase", "--yes", ANN], ["erase", "--resume"], ["erase", "--dry-run", ANN])
+    yield from (
+        ["withdraw", "--yes", ANN],
+        ["erase", "--replay", str(delivered)],
+        ["quarantine", "--replay"],
+        ["key", "rotate"],
+    )
+
+
 def commands(delivered: Path) -> Iterator[list[str]]:
-    yield from (["tables"], ["history", "customers_landing"], ["query", "select count(*) from customers_landing"])
-    yield from (["land", str(delivered)], ["build"], ["build", "--full"], ["build", "--dry-run"])
-    yield from (["audit"], ["audit", "--files"], ["repair"], ["maintain"], ["maintain", "--dry-run"], ["key", "show"])
-    yield from (["erase", "--yes", ANN], ["erase", "--resume"], ["erase", "--list"], ["withdraw", "--yes", ANN])
-    yield from (["explain", ANN], ["quarantine"], ["quarantine", "--replay"], ["key", "rotate"])
+    yield from READ
+    yield from writing(delivered)
+
+
+def said(lake: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Returns what a command that succeeds prints."""
+    assert main(["--lake", str(lake), *words]) == 0, (words, capsys.readouterr().err)
+    return capsys.readouterr().out
 
 
 def hard_linked(source: Path, target: Path) -> None:
@@ -80,15 +116,114 @@ WAYS: dict[str, Callable[[Path, Path], object]] = {"copied": shutil.copytree, "h
 
 class TestACopy:
     @pytest.mark.parametrize("way", WAYS)
-    def test_is_refused_by_every_command_and_its_original_is_untouched(
+    def test_is_refused_by_every_command_that_writes_and_its_original_is_untouched(
         self, lake: Path, tmp_path: Path, way: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         WAYS[way](lake, tmp_path / "copy")
         before, copied = state(lake), state(tmp_path / "copy")
-        for words in commands(tmp_path):
+        for words in writing(tmp_path):
             assert main(["--lake", str(tmp_path / "copy"), *words]) == 1, words
             assert f"stedi --lake {tmp_path}/copy adopt" in capsys.readouterr().err, words
             assert (state(lake), state(tmp_path / "copy")) == (before, copied), words
+
+    @pytest.mark.parametrize("original", ["there", "changed", "gone", "damaged"])
+    @pytest.mark.parametrize("way", WAYS)
+    def test_is_read_as_it_lies_whatever_became_of_its_original(
+        self, lake: Path, tmp_path: Path, way: str, original: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        if original in ("changed", "damaged") and way == "hard-linked":
+            pytest.skip("the catalog and the checksums, which are written in place, are the same files")
+        copy = tmp_path / "copy"
+        commands = READ if (way, original) == ("copied", "gone") else SOME
+        expected = [said(lake, words, capsys) for words in commands]
+        WAYS[way](lake, copy)
+        if original == "changed":
+            assert main(["--lake", str(lake), "erase", "--yes", ANN]) == 0
+            assert main(["--lake", str(lake), "maintain"]) == 0
+            shutil.rmtree(Lake.open(lake).outside())  # else the copy is known to be older, and an audit says so
+        elif original == "gone":
+            shutil.rmtree(lake)
+        elif original == "damaged":
+            for path in [path for path in lake.rglob("*") if path.is_file()]:
+                path.write_bytes(b"")
+        before = state(copy), state(lake)
+        capsys.readouterr()
+        assert [said(copy, words, capsys).replace(str(copy), str(lake)) for words in commands] == expected
+        assert (state(copy), state(lake)) == before
+
+    def test_of_hard_links_whose_original_went_on_is_refused_and_left_as_it_was(
+        self, lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        hard_linked(lake, tmp_path / "copy")
+        Lake.open(lake).erase(ANN)
+        before = state(lake), state(tmp_path / "copy")
+        for words in SOME:
+            assert main(["--lake", str(tmp_path / "copy"), *words]) in (1, 3)
+            assert "unforeseen" not in capsys.readouterr().err
+        assert (state(lake), state(tmp_path / "copy")) == before
+
+    def test_and_its_original_are_read_by_one_process_each_its_own(self, lake: Path, tmp_path: Path) -> None:
+        shutil.copytree(lake, tmp_path / "copy")
+        one, other = Lake.open(lake), Lake.open(tmp_path / "copy")
+        for opened in (one, other, one):
+            paths = [f.path for t in opened.catalog.tables().values() for f in opened.catalog.files(t)]
+            assert paths
+            assert all(path.startswith(f"{opened.root}/") for path in paths)
+        one.erase(ANN)
+        counts = [
+            each.query("select count(*) n from customers_landing").arrow()["n"].to_pylist() for each in (one, other)
+        ]
+        assert counts[0][0] < counts[1][0]
+
+    def test_is_written_by_no_verb_and_no_commit_until_it_is_opened_anew(self, lake: Path, tmp_path: Path) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(lake, copy)
+        stale = Lake.open(copy)
+        before = state(copy)
+        with pytest.raises(CopiedLake):
+            stale.catalog.append("customers_landing", (), {})
+        with pytest.raises(CopiedLake), durable.lock(copy / "land.lock", wait=False):
+            pass
+        assert (state(copy), list(copy.glob("*.lock"))) == (before, list(copy.glob("*.lock")))
+        Lake.adopt(copy)
+        with pytest.raises(CopiedLake):
+            stale.build()
+        assert Lake.open(copy).build().tables
+
+    def test_that_lies_in_its_original_is_read_and_adopted(self, lake: Path, tmp_path: Path) -> None:
+        shutil.copytree(lake, tmp_path / "copy")
+        (tmp_path / "copy").rename(lake / "backup")
+        copy = Lake.open(lake / "backup")
+        assert [check for check in copy.audit(files=True) if check.violations] == []
+        Lake.adopt(lake / "backup")
+        assert [check for check in Lake.open(lake / "backup").audit(files=True) if check.violations] == []
+
+    def test_of_which_every_path_leads_out_is_refused(self, lake: Path, tmp_path: Path) -> None:
+        shutil.copytree(lake, tmp_path / "copy")
+        path = Path(Lake.open(tmp_path / "copy").catalog.listed()["customers_landing"].removeprefix("file://"))
+        path.write_text(path.read_text().replace(str(lake), "/etc"))
+        (path.parent.parent / "checksums").unlink()
+        with pytest.raises(DamagedFile, match="customers_landing"):
+            Lake.open(tmp_path / "copy").query("select count(*) from customers_landing")
+
+    def test_of_hard_links_with_a_commit_under_way_changes_nothing_in_its_original(
+        self, lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """SQLite's journal of that commit would undo it in the file that both share."""
+        opened = sqlite3.connect(lake / "catalog.db", isolation_level=None)
+        with closing(opened):
+            opened.execute("pragma cache_size = 1")
+            opened.execute("begin immediate")
+            opened.execute("create table more as with recursive n(x) as (select 1 union all select x + 1 from n "
+                           "limit 5000) select x, hex(randomblob(50)) y from n")  # fmt: skip
+            assert (lake / "catalog.db-journal").stat().st_size > 0
+            hard_linked(lake, tmp_path / "copy")
+            opened.execute("commit")
+        before = state(lake)
+        main(["--lake", str(tmp_path / "copy"), "tables"])
+        assert "stedi --lake" in capsys.readouterr().err or state(lake) == before
+        assert state(lake) == before
+        assert main(["--lake", str(lake), "tables"]) == 0
 
     @pytest.mark.parametrize("way", WAYS)
     def test_is_a_lake_of_its_own_once_it_is_adopted(self, lake: Path, tmp_path: Path, way: str) -> None:
@@ -151,8 +286,8 @@ class TestACopy:
         file.unlink()
         with pytest.raises(LakeError, match="customers_landing"):
             Lake.adopt(tmp_path / "copy")
-        with pytest.raises(CopiedLake):
-            Lake.open(tmp_path / "copy")
+        with pytest.raises(DamagedFile, match="customers_landing"):
+            Lake.open(tmp_path / "copy").query("select email from customers_landing")
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a death closes nothing
     def test_whose_adoption_is_cut_off_anywhere_is_adopted_by_the_next(self, lake: Path, tmp_path: Path) -> None:
@@ -203,7 +338,7 @@ class TestAMovedLake:
         was = Lake.open(lake).config.lake_id
         lake.rename(tmp_path / "moved")
         with pytest.raises(CopiedLake, match="where nothing is"):
-            Lake.open(tmp_path / "moved")
+            Lake.open(tmp_path / "moved").build()
         assert Lake.adopt(tmp_path / "moved").lake_id == was
         assert Lake.open(tmp_path / "moved").build().tables
 

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from stedi import config as settings
-from stedi import durable, s3
+from stedi import copies, durable, s3
 from stedi.catalog import Catalog, checksums, snapshots
 from stedi.catalog.outputs import Output
 from stedi.catalog.pointers import Pointers
 from stedi.config import Config
+from stedi.copies import shown
 from stedi.errors import ConfigError, LakeError
-from stedi.places import home_of, shown
+from stedi.places import home_of
 from stedi.privacy import handover, journal, pseudonyms, receipts, state, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import ZONES
@@ -85,6 +86,7 @@ def adopt(
             f"{root}: expected a lake in a folder, found one in a bucket: its tables stand in a catalog that is not "
             "its own. Land the deliveries into a new lake with a catalog of its own"
         )
+    copies.forget(root)
     rows = snapshots.listed(root / "catalog.db")
     homes = {home_of(root, table, location) for table, location in rows.items() if table in ZONES}
     if len(homes) != 1 or set(rows) != set(ZONES):

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from stedi import s3
+from stedi import copies, s3
 from stedi.errors import LakeBusy, LakeError
 
 
@@ -245,13 +245,13 @@ def real(path: str | Path) -> str:
 def scratch(root: Path) -> Path:
     """Returns where the commands on a lake put what they need on their way: its folder `tmp`.
 
-    A lake in a bucket, or one that this user may only read, has a folder of this machine's instead, the user's alone,
-    the same for every command.
+    A lake in a bucket, one that this user may only read, or a copy has a folder of this machine's instead, the
+    user's alone, the same for every command.
 
     Raises:
         LakeError: Somebody else has made that folder.
     """
-    if not s3.is_remote(root):
+    if not s3.is_remote(root) and not copies.known(root):
         here = root / "tmp"
         with suppress(OSError):
             here.mkdir(mode=0o700)
@@ -316,8 +316,10 @@ def lock(
         advice: What to do where the lock is held and `wait` is False, for the message.
 
     Raises:
+        CopiedLake: It is in a folder that is a copy, into which nothing is written.
         LakeBusy: Another process holds it and `wait` is False, or it has held it for longer than that.
     """
+    copies.refuse(path.parent)
     if s3.is_remote(path):
         with s3.lock(path, wait=wait, waiting=waiting, advice=advice):
             yield

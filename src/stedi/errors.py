@@ -60,7 +60,7 @@ class CopiedLake(LakeError):
     def __init__(self, root: str, home: str, *, gone: bool = False) -> None:
         what = f"moved from {home}, where nothing is" if gone else f"copied from {home}, or moved from there"
         super().__init__(
-            f"{root}: expected a lake whose tables lie in it, found one that was {what}; nothing was read or written: "
+            f"{root}: expected a lake whose tables lie in it, found one that was {what}; nothing was written: "
             f"make it a lake of its own with `stedi --lake {root} adopt`, which leaves every other folder alone"
         )
         self.home = home

@@ -365,6 +365,7 @@ class Lake(Persons):
         """
         from stedi.repair import repair
 
+        self.refuse_copied()
         self.key()
         self._finish_rotation(progress)
         with (

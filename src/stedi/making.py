@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from stedi import config as settings
-from stedi import destinations, durable, places
+from stedi import copies, destinations, durable, places
 from stedi.catalog import Catalog
 from stedi.config import Config, Readings
 from stedi.errors import KeyRefused, UsageError
@@ -37,6 +37,7 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
     if root.exists() and not (root.is_dir() and all(_half_made(entry.name) for entry in root.iterdir())):
         what = "a lake" if (root / "lake.toml").exists() else "something else"
         raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
+    copies.forget(root)
     durable.folder(root, 0o700)
     root.chmod(0o700)
     with durable.lock(root / "init.lock", wait=True):

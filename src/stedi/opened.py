@@ -9,14 +9,14 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, get_args
 
-from stedi import adoption, destinations, durable, making, places, s3
+from stedi import adoption, copies, destinations, durable, making, places, s3
 from stedi import config as settings
 from stedi.adoption import Adoption
 from stedi.catalog import Catalog, TableState, snapshots
@@ -40,7 +40,7 @@ L = TypeVar("L", bound="Opened")
 
 
 def writes(verb: Callable[Concatenate[L, P], R]) -> Callable[Concatenate[L, P], R]:
-    """Keeps a verb that writes from a lake that was set back, and notes afterwards how far the lake is."""
+    """Keeps a verb that writes from a copy or a lake that was set back, and notes afterwards how far the lake is."""
 
     @wraps(verb)
     def forward(lake: L, /, *arguments: P.args, **options: P.kwargs) -> R:
@@ -65,25 +65,28 @@ class Opened:
         self.say: Callable[[str], None] = lambda line: None
         """Told what does not keep a command from its work and should be known."""
         self._told = False
+        self._copied = copies.home(root)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Opens a lake.
+        """Opens a lake; one that was copied or moved, and not adopted, only for reading: verbs that write refuse it.
 
         Args:
             path: The lake's folder.
 
         Raises:
             LakeError: There is no lake, or something of it leads elsewhere.
-            CopiedLake: It was copied or moved, and not adopted.
             ConfigError: Its settings are not what is known.
         """
         root, config = _found(path)
         if not s3.is_remote(root):
-            with suppress(DamagedCatalog):  # whoever reads it says so, and `repair` sets it right
+            try:
                 root = places.spelled(root, snapshots.listed(root / "catalog.db"))
-        adoption.refuse_unfinished(root)
-        if config.shared and not s3.is_remote(root):
+            except DamagedCatalog:  # whoever reads it says so, and `repair` sets it right
+                copies.forget(root)
+        if not copies.known(root):  # else what it is read by still stands as it was copied
+            adoption.refuse_unfinished(root)
+        if config.shared and not copies.known(root) and not s3.is_remote(root):
             durable.share(root)
         decided = handover.pending(root)
         if decided is not None:  # the lake is the new key's, whatever its settings still say
@@ -206,6 +209,15 @@ class Opened:
             self.catalog.tables()  # says so if only the catalog is older than its tables, which `repair` sets right
         return found
 
+    def refuse_copied(self) -> None:
+        """Refuses to write into a folder that was copied or moved, and not adopted since it was opened.
+
+        Raises:
+            CopiedLake: It was.
+        """
+        if self._copied is not None:
+            raise copies.refused(self.root, self._copied)
+
     def refuse_older(self) -> None:
         """Refuses a lake that is older than what was seen of it: a withdrawal or an erasure may be undone in it.
 
@@ -223,7 +235,8 @@ class Opened:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keeps a block that writes from a lake that was set back, and notes at its end how far the lake is."""
+        """Keeps a block that writes from a copy or a lake that was set back, and notes at its end how far the lake is."""
+        self.refuse_copied()
         self.refuse_older()
         yield
         self.note_seen()

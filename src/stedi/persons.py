@@ -258,6 +258,7 @@ class Persons(Opened):
         """
         from stedi import replay
 
+        self.refuse_copied()
         place = destinations.expanded(s3.at(journal)).absolute()
         self._finish_rotation(progress)
         done = replay.replay(self.catalog, self.config, self.root, self.key(), place, progress=progress)
@@ -268,6 +269,7 @@ class Persons(Opened):
         """Returns what an erasure would remove: `customers` known, `rows` and `files` by table; changes nothing."""
         from stedi import erasure
 
+        self.refuse_copied()
         wanted = taken(of_values(*addresses), exact=exact)
         return erasure.preview(self.catalog, self.config, self.root, self.key(), wanted)
 

@@ -13,17 +13,16 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from stedi import s3
+from stedi import copies, s3
 from stedi.catalog.snapshots import local_path
-from stedi.errors import CopiedLake, LakeError, UsageError
+from stedi.copies import shown
+from stedi.errors import LakeError, UsageError
 from stedi.tables import ZONES
 
 _FOLDERS = {*ZONES.values(), "tmp", "pending", "receipts", "journal", "releases", "keys", "queries"}
 """The folders that a lake makes in its own."""
 _FILES = re.compile(r"\.?(lake\.toml|catalog\.db|tombstones|[a-z_-]+\.(lock|json|jsonl|log)|damaged-catalog\.db).*")
 """What the files are called that a lake makes in its folder, those that are not whole included."""
-_SHOWN = 200
-"""Characters of a path that somebody else has written."""
 
 
 def named(path: str | os.PathLike[str]) -> Path:
@@ -79,24 +78,29 @@ def _expect(there: bool, path: Path, what: str) -> None:
 
 
 def spelled(root: Path, locations: Mapping[str, str]) -> Path:
-    """Returns a lake's folder as its tables write it.
+    """Returns a lake's folder as its tables write it; of a copy it notes that it is one, and of which folder.
 
     Args:
         root: The folder.
         locations: Where each table's metadata file is, as the catalog has it.
 
     Raises:
-        CopiedLake: The tables lie in another folder.
+        CopiedLake: The tables lie in other folders, which no copying brings about.
         LakeError: A table lies where no lake puts it.
     """
     homes = {home_of(root, table, location) for table, location in locations.items() if table in ZONES}
     others = homes - {str(root)}
     if not others:
+        copies.forget(root)
         return root
     [home, *more] = sorted(others)
     if not more and _same(home, root):
+        copies.forget(root)
         return Path(home) if len(homes) == 1 else root
-    raise CopiedLake(str(root), shown(home), gone=not os.path.lexists(home))
+    if len(homes) > 1:
+        raise copies.refused(root, home)
+    copies.note(root, home)
+    return root
 
 
 def home_of(root: Path, table: str, location: str) -> str:
@@ -148,9 +152,3 @@ def inside(root: Path, path: str | os.PathLike[str]) -> bool:
         return s3.is_remote(root) and s3.is_remote(path) and s3.at(path).is_relative_to(root)
     real = Path(os.path.realpath(path))
     return any(_same(str(part), root) for part in (real, *real.parents))
-
-
-def shown(text: str) -> str:
-    """Returns a text that somebody else has written as one that any terminal can show, cut where it is long."""
-    plain = ascii(text)[1:-1]
-    return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]}..."

@@ -67,7 +67,7 @@ class Catalog:
         Raises:
             LakeError: The catalog cannot be read.
         """
-        return self.remote.listed() if self.remote else snapshots.listed(self.path)
+        return self.remote.listed() if self.remote else snapshots.here(self.root, snapshots.listed(self.path))
 
     def create(self) -> None:
         """Makes the catalog and every table that it lacks."""

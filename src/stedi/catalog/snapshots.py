@@ -14,12 +14,12 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stedi import s3
+from stedi import copies, s3
 from stedi.catalog import checksums
 from stedi.catalog.pointers import guard
 from stedi.errors import DamagedCatalog, DamagedFile, LakeError
@@ -133,7 +133,7 @@ def read_catalog(catalog: Path) -> dict[str, TableState]:
     """
     # read before the catalog is: what was published by then, the catalog must know
     published = {name: checksums.published(catalog.parent / zone / name) for name, zone in ZONES.items()}
-    rows = listed(catalog)
+    rows = here(catalog.parent, listed(catalog))
     for name, location in rows.items():
         newest = published.get(name)
         if behind(location, newest):
@@ -146,6 +146,11 @@ def behind(location: str, published: str | None) -> bool:
     version = re.compile(r"(?:^|/)(\d+)-[^/]*$")
     current, newest = version.search(location), version.search(published or "")
     return bool(current and newest and int(current[1]) < int(newest[1]))
+
+
+def here(root: Path, rows: Mapping[str, str]) -> dict[str, str]:
+    """Returns the locations of metadata files that a lake's catalog names, as they are to be read."""
+    return {name: copies.within(root, location) for name, location in rows.items()}
 
 
 def listed(catalog: Path) -> dict[str, str]:
@@ -162,7 +167,12 @@ def listed(catalog: Path) -> dict[str, str]:
         except sqlite3.OperationalError as error:
             if not (error.sqlite_errorname or "").startswith("SQLITE_READONLY"):
                 raise
-            # a writer was killed in the middle of a commit: only one who may write can roll it back
+            # a writer was killed in the middle of a commit: only one who may write can roll it back; not through a
+            # copy's hard link, since the journal beside it is not that of the file which its original goes on writing
+            if catalog.stat().st_nlink > 1:
+                rows = _tables(catalog, "ro&immutable=1")
+                if not any(f"{catalog.parent}/" in location for location in rows.values()):
+                    raise
             return _tables(catalog, "rw")
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise DamagedCatalog(
@@ -220,6 +230,9 @@ def read_table(name: str, metadata_location: str) -> TableState:
         schema = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])
         log = tuple((e["timestamp-ms"], e["snapshot-id"]) for e in metadata.get("snapshot-log", []))
         seen = {snapshot_id: when for when, snapshot_id in reversed(log)}
+        described = sorted(metadata.get("snapshots", []), key=lambda s: s["sequence-number"])
+        named = (metadata["location"], *(s["manifest-list"] for s in described))
+        folder, *lists = own(name, metadata_location, named)
         snapshots = tuple(
             Snapshot(
                 id=s["snapshot-id"],
@@ -227,16 +240,15 @@ def read_table(name: str, metadata_location: str) -> TableState:
                 at=seen.get(s["snapshot-id"], s["timestamp-ms"]),
                 operation=s["summary"]["operation"],
                 summary=s["summary"],
-                manifest_list=s["manifest-list"],
+                manifest_list=manifest_list,
             )
-            for s in sorted(metadata.get("snapshots", []), key=lambda s: s["sequence-number"])
+            for s, manifest_list in zip(described, lists, strict=True)
         )
-        elsewhere(name, metadata_location, (metadata["location"], *(s.manifest_list for s in snapshots)))
         current_id = metadata.get("current-snapshot-id")
         refs = metadata.get("refs", {}).items()
         return TableState(
             name=name,
-            location=metadata["location"],
+            location=folder,
             columns=tuple(Column(f["name"], f["type"]) for f in schema["fields"]),
             current=next((s for s in snapshots if s.id == current_id), None),
             snapshots=snapshots,
@@ -299,13 +311,13 @@ def manifests(table: str, snapshot: Snapshot, *, added: bool = False) -> list[st
         )
         if by == snapshot.id or not added
     ]
-    elsewhere(table, snapshot.manifest_list, (path for path, _ in listed))
+    paths = own(table, snapshot.manifest_list, [path for path, _ in listed])
     if any(content != 0 for _, content in listed):
         raise LakeError(
             f"table {table}: expected data files only, found delete files written by another engine; "
             "compact the table there first (Athena: OPTIMIZE), then run this again"
         )
-    return [path for path, _ in listed]
+    return list(paths)
 
 
 def _known(table: str, location: str) -> tuple[DataFile, ...]:
@@ -338,12 +350,13 @@ def manifest(table: str, location: str) -> tuple[DataFile, ...]:
                 "rewrite the table there as Parquet, then run this again"
             )
         files.append(file)
-    elsewhere(table, location, (file.path for file in files))
-    return tuple(files)
+    paths = map(local_path, own(table, location, [file.path for file in files]))
+    pairs = zip(files, paths, strict=True)
+    return tuple(file if file.path == path else replace(file, path=path) for file, path in pairs)
 
 
-def elsewhere(table: str, described: str, named: Iterable[str]) -> None:
-    """Refuses a metadata file that names something outside of its own table's folder.
+def own(table: str, described: str, named: Iterable[str]) -> tuple[str, ...]:
+    """Returns what a metadata file names, as it is to be read; refuses one that names something of another folder.
 
     Args:
         table: The table.
@@ -355,8 +368,8 @@ def elsewhere(table: str, described: str, named: Iterable[str]) -> None:
     """
     file = _plain(described)
     home = os.path.dirname(os.path.dirname(file))
-    within = f"{home}/"
-    for location in named:
+    within, found = f"{home}/", copies.here(file, named)
+    for location in found:
         path = _plain(location)
         if (path.startswith(within) or path == home) and "/.." not in path:
             continue
@@ -364,6 +377,7 @@ def elsewhere(table: str, described: str, named: Iterable[str]) -> None:
             raise DamagedFile(
                 table, f"metadata/{os.path.basename(file)}", "files of this table", "one that lies in another folder"
             )
+    return found
 
 
 def _below(path: str, home: str) -> bool:
