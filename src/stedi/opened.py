@@ -235,7 +235,7 @@ class Opened:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keeps a block that writes from a copy or a lake that was set back, and notes at its end how far the lake is."""
+        """Keeps a block that writes from a copy or a lake set back, and notes at its end how far the lake is."""
         self.refuse_copied()
         self.refuse_older()
         yield
