@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 import quick
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
 from lakes import build, conserved, customer, deliver, instant, motion, records, rows, step
+from stedi.contracts import IGNORED, has_unseen
+from stedi.erasure.finding import PLAIN
 from stedi.lake import Lake
 from stedi.landing import quarantine
 from stedi.privacy import tokens, tombstones
@@ -225,6 +228,118 @@ ENCODED = {
     "quoted-printable": ANA.replace("@", "=40"), "soft hyphen": ANA.replace("bo", "b\u00ado"),
     "zero width": ANA.replace("@", "\u200b@"),
 }  # fmt: skip
+_HIDDEN = [
+    *(c for c in map(chr, (*range(0x2100), *range(0x2800, 0x2801), *range(0xFE00, 0x10000))) if has_unseen(f"a{c}a")),
+    *IGNORED, "\U000110bd", "\U0001d173", "\U000e0041", "\ue000", "\u0378",
+]  # fmt: skip
+"""Characters that nobody can see."""
+
+
+def _hiding(dice: random.Random, address: str, count: int) -> list[str]:
+    """Ways of hiding an address: one or two such characters, anywhere within it."""
+    found = []
+    for character in dice.sample(_HIDDEN, count):
+        at, other = sorted(dice.sample(range(1, len(address)), 2))
+        found += [f"{address[:at]}{character}{address[at:]}"]
+        found += [f"{address[:at]}\u200b{address[at:other]}{character}{address[other:]}"]
+    return [*found, address.replace("@", "\0@"), f"\ufeff\u202a{address}\u202c", address.replace("@", "@\u00ad")]
+
+
+def test_no_character_that_nobody_can_see_hides_anybody_wherever_it_stands() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    key = tombstones.Key(bytes(32))
+    known = Traces(key, {tombstones.person(key, ANA)}, frozenset({ANA}))
+    stones = tombstones.Tombstones({tombstones.person(key, ANA): instant(NOW)})
+    for hidden in _hiding(dice, ANA, 200):
+        for plain in (True, False):
+            raw = json.dumps({"note": "seen", "user": hidden, "timestamp": "late"}, ensure_ascii=plain)
+            assert known.found(raw), ascii(hidden)
+            assert stones.bars(key, raw.encode("utf-8", "surrogatepass")), ascii(hidden)
+        if hidden[0].isalpha():
+            assert not known.found(json.dumps({"user": f"jo{hidden}"})), ascii(hidden)
+        if not re.search(r"[\t\n\r]", hidden):
+            assert known.names_file(f"customer-{hidden}.json")
+            assert stones.names_file(key, f"customer-{hidden}.json")
+
+
+def test_lengths_in_files_of_machines_tie_no_two_values_together() -> None:
+    key = tombstones.Key(bytes(32))
+    known = Traces(key, {tombstones.person(key, "joann@x.example")}, frozenset({"joann@x.example"}))
+    assert not known.found("jo\x1aann@x.example", data=False)
+    assert known.found("jo\x1aann@x.example")
+
+
+def test_whoever_hides_in_quarantine_and_inbox_goes_and_stays_out(stage: Stage) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    lake, folder = stage.empty()
+    hiding = _hiding(dice, ANA, 20)
+    lines = [
+        json.dumps(record, ensure_ascii=dice.random() < 0.5)
+        for hidden in hiding
+        for record in (customer(hidden, serialNumber="s-1"), {"data": [customer(BO), customer(hidden)]})
+    ]
+    lake.land(deliver(folder, "customer", [customer(ANA, serialNumber="s-1"), customer(BO, serialNumber="s-2")]))
+    path = folder / "customer" / "hidden.json"
+    path.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
+    moved = [json.dumps(motion(hidden, 100)) for hidden in hiding]
+    (folder / "accelerometer").mkdir(exist_ok=True)
+    (folder / "accelerometer" / "hidden.json").write_text("\n".join(moved))
+    lake.land(folder)
+    held = rows(lake, "quarantine").total()
+    assert held == 3 * len(hiding)
+    receipt = erase(lake, ANA, delivered=[str(folder)])
+    assert receipt["clean"], receipt["scanned"]
+    assert rows(lake, "quarantine").total() == len(hiding), "of envelopes the other stays"
+    assert all(b"bo@test.example" in row[6] for row in rows(lake, "quarantine"))
+    assert (folder / "accelerometer" / "hidden.json").read_text() == ""
+    again = folder / "accelerometer" / "late.json"
+    again.write_text("\n".join([*moved, ""]))
+    assert lake.land(again).erased == len(hiding)
+    assert rows(lake, "quarantine").total() == len(hiding)
+    conserved(lake)
+
+
+@pytest.mark.parametrize("character", ["\u200b", "\0", "\u00ad", "\u3000"], ids=ascii)
+def test_an_older_lakes_customer_with_such_an_address_is_somebody_else(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, character: str
+) -> None:
+    lake, folder = stage.empty()
+    other = ANA.replace("@", f"{character}@")
+    with monkeypatch.context() as before:
+        before.setattr("stedi.reader.fitting.has_unseen", lambda text: False)
+        people = [customer(ANA, serialNumber="s-1"), customer(other, serialNumber="s-2")]
+        lake.land(deliver(folder, "customer", people))
+    raw = [json.dumps(customer(other, 3, customerName=name), ensure_ascii=e) for name, e in (("x", True), ("y", False))]
+    path = folder / "customer" / "later.json"
+    path.write_text("\n".join(raw))
+    lake.land(path)
+    receipt = erase(lake, ANA, delivered=[str(folder)])
+    assert receipt["clean"], receipt["scanned"]
+    assert receipt["removed"]["others"]["customers_landing"]["email"] == 1
+    assert {row[1] for row in rows(lake, "customers_landing")} == {other}
+    assert sorted(row[6].decode() for row in rows(lake, "quarantine")) == sorted(raw)
+    assert path.read_text().splitlines() == raw
+    conserved(lake)
+
+
+def test_what_the_engine_takes_for_plain_is_one_plain_address() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    signs = "aZ09_.+-@@=%'|:to\u00e9 "
+    plain = 0
+    for _ in range(20_000):
+        text = "".join(dice.choices(signs, k=dice.randrange(3, 9))) + dice.choice(["@x.example", "", ".co"])
+        if re.fullmatch(PLAIN, text):
+            plain += 1
+            assert tokens.is_plain(text), text
+    assert plain > 100
+
+
 WRAPPED = {
     "alone": lambda text: text,
     "JSON": lambda text: json.dumps({"a": text}),

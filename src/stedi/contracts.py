@@ -124,7 +124,12 @@ def has_unseen(text: str) -> bool:
     text = text.strip()
     if text.isascii() and text.isprintable():
         return False
-    return any(unicodedata.category(c) in _UNSEEN or (c.isspace() and c != " ") or c in IGNORED for c in text)
+    return any(unseen(c) or (c.isspace() and c != " ") for c in text)
+
+
+def unseen(character: str) -> bool:
+    """Says whether a character is one that nobody can see, or type; of white space control characters alone."""
+    return unicodedata.category(character) in _UNSEEN or character in IGNORED
 
 
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")

@@ -48,7 +48,8 @@ THEIRS: dict[str, str] = {
 """For each table but the ledger, the condition under which a row is an erased customer's."""
 
 _PHONE = re.compile(r"\+?[\d\s().\-/\u00a0]+")
-_PLAIN_ADDRESS = r"[\w.!#$%&*+/=?^`{|}~-]+@[\w.-]+"
+PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,3}"
+"""What the engine takes for a plain address: only what is one, and most that are."""
 _MEMORY = "600MB"
 """What the engine of a worker may take."""
 RELATIONS = (
@@ -348,7 +349,7 @@ class Whereabouts:
             f"where {whose} not in (select address from erased_addresses) and {quoted(column)} is not null"
         )
         if odd:
-            sql += f" and not regexp_full_match({quoted(column)}, {literal(_PLAIN_ADDRESS)})"
+            sql += f" and not regexp_full_match({quoted(column)}, {literal(PLAIN)})"
         return (value for (value,) in self.engine.stream(sql) if not odd or not tokens.is_plain(value))
 
     def _count(self, stay: Collection[str]) -> None:
@@ -421,10 +422,10 @@ class Whereabouts:
         owner = tokens.owner(plain)
         if owner is None:
             return self._envelope(raw, judge)
-        if moved or self.traces.known(owner):
+        if moved or self.traces.owns(owner):
             return None
         kept = tokens.restrung(plain, lambda value: tokens.but(value, owner, self.traces.masked))
-        if kept is None or tokens.owner(kept) != owner or any(map(self.traces.found, kept.split(owner))):
+        if kept is None or tokens.owner(kept) != owner or self.traces.found(tokens.beside(kept, owner)):
             return None
         return raw if kept == plain else kept.encode()
 

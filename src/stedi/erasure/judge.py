@@ -46,7 +46,7 @@ class Judge:
         """
         named = [value for name, value in members if name.lower() in ("email", "user")]
         if named and all(isinstance(value, str) for value in named):
-            theirs = [self.traces.known(str(value)) for value in named]
+            theirs = [self.traces.owns(str(value)) for value in named]
             return all(theirs) if len(named) == 1 or any(theirs) else None
         fields = {name.lower(): value for name, value in members}
         number, at = fields.get("serialnumber"), fields.get("sensorreadingtime")

@@ -13,6 +13,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 
+from stedi.contracts import unseen
+from stedi.privacy.addresses import complaint
+
 ERASED = "[erased]"
 """What stands where a mention stood."""
 SHORT = 6
@@ -44,11 +47,11 @@ _PRINTABLE = re.compile(r"(?:=[0-9A-F]{2})+")
 _SOFT_BREAK = re.compile(r"=\r?\n")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{16,})*(?:\r?\n[A-Za-z0-9+/_-]+)?")
 _HEX = re.compile(r"[0-9a-fA-F\s-]+")
-_INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-    "\ufeff\uffa0\U000e0000-\U000e0fff]"
-)
-_PLAIN_ADDRESS = re.compile(r"[\w.!#$%&'\u2019*+/=?^`{|}~-]+@[\w.-]+")
+_ODD = re.compile(r"[^\x20-\x7e]+")
+_WIDE = re.compile(r"[^\x00-\x7f\ufffd]+")
+_CONTROLS = bytes({*range(32), 127} - {*b"\t\n\r"})
+_BROKEN = re.compile(r'"[^"\s@]{0,320}(?:@[^"\s]{0,320})?\\(?:[tnr]|u00(?:09|0[aAdD]))[^"\s]{0,320}"')
+_BREAK = re.compile(r"\\(?:[tnr]|u00(?:09|0[aAdD]))")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _LEVELS = 3
 """How often what is decoded is decoded again."""
@@ -148,13 +151,20 @@ def unescaped(text: str) -> str:
     return _PAIR.sub(lambda m: m[0].encode("utf-16", "surrogatepass").decode("utf-16"), found)
 
 
-def readings(text: str, levels: int = _LEVELS) -> Iterator[str]:
+def readings(text: str, levels: int = _LEVELS, *, controls: bool = True) -> Iterator[str]:
     """Yields a text as it is and as it reads decoded: nothing is decoded of which the text shows no sign.
 
     Resolved are JSON's escapes (of JSON within JSON, too), percent-encoding, character references, quoted-printable,
     base64, and characters that nobody sees.
+
+    Args:
+        text: The text.
+        levels: How often what was decoded is decoded again.
+        controls: Whether control characters count as such. In files of machines they are lengths, between two values.
     """
     yield text
+    if "\\" in text and "@" in text:
+        yield from (_BREAK.sub("", match[0]) for match in _BROKEN.finditer(text) if "@" in match[0])
     packed = set(_packed(text))
     for _ in range(levels):
         before = text
@@ -166,13 +176,40 @@ def readings(text: str, levels: int = _LEVELS) -> Iterator[str]:
         if text == before:
             break
         packed.update(_packed(text))
-    if not text.isascii() and _INVISIBLE.search(text):
-        yield _INVISIBLE.sub("", text)
+    last = [text]
     if "=" in text and _PRINTABLE.search(text):
-        yield _PRINTABLE.sub(lambda m: _from_hex(m[0].replace("=", "")), _SOFT_BREAK.sub("", text))
+        last.append(_PRINTABLE.sub(lambda m: _from_hex(m[0].replace("=", "")), _SOFT_BREAK.sub("", text)))
+        yield last[1]
+    for text in last:
+        seen = visible(text, but="\t\n\r", controls=controls)
+        if seen is not text:
+            yield seen
     if levels > 1:
         for raw in packed:
-            yield from readings(raw, levels - 1)
+            yield from readings(raw, levels - 1, controls=controls)
+
+
+def visible(text: str, *, but: str = "", controls: bool = True) -> str:
+    """Returns a text without the characters that nobody can see, the text itself if it has none.
+
+    Args:
+        text: The text.
+        but: Characters that stay all the same.
+        controls: Whether control characters go, too.
+    """
+    if text.isascii():
+        if not controls or text.isprintable():
+            return text
+        raw = text.encode()
+        kept = raw.translate(None, _CONTROLS if but else _CONTROLS + b"\t\n\r")
+        return text if len(kept) == len(raw) else kept.decode()
+    odd = set("".join((_ODD if controls else _WIDE).findall(text)))
+    hidden = "".join(c for c in odd if c not in but and _hides(c) and (controls or unicodedata.category(c) != "Cc"))
+    return re.sub(f"[{re.escape(hidden)}]+", "", text) if hidden else text
+
+
+def _hides(character: str) -> bool:
+    return unseen(character) or (character.isspace() and character != " ")
 
 
 def _unquoted(text: str) -> str:
@@ -215,7 +252,7 @@ def _from_base64(run: str) -> str:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         return ""
-    return text if all(character.isprintable() or character.isspace() for character in text[:64]) else ""
+    return text if all(c.isprintable() or c.isspace() or unicodedata.category(c) == "Cf" for c in text[:64]) else ""
 
 
 def restrung(text: str, change: Callable[[str], str | None]) -> str | None:
@@ -298,7 +335,9 @@ def _phone(number: str) -> re.Pattern[str]:
 
 
 def owner(text: str) -> str | None:
-    """Returns whose a record is by its own word: the one plain address in its `email` or `user`; None if none tells.
+    """Returns whose a record is by its own word: the one address in its `email` or `user`; None if none tells.
+
+    It is plain, but for characters that nobody can see; it is returned with them.
 
     Args:
         text: One JSON object, or something else, of which nobody is the owner.
@@ -310,16 +349,19 @@ def owner(text: str) -> str | None:
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
         return None
     named = [value for name, value in pairs if name.lower() in ("email", "user")]
-    if len(named) != 1 or not isinstance(named[0], str) or not is_plain(named[0]):
+    if len(named) != 1 or not isinstance(named[0], str) or not is_plain(visible(named[0])):
         return None
     return named[0]
 
 
+def beside(text: str, owner: str) -> str:
+    """Returns JSON without its owner's address, wherever that stands in it."""
+    return restrung(text, lambda value: value.replace(owner, ERASED)) or ""
+
+
 def is_plain(address: str) -> bool:
     """Says whether a text is one address and nothing beside it: `local@domain`, as one person types it."""
-    plain = address.strip()
-    quoted = plain.startswith("'") and plain.endswith("'")
-    return not quoted and _PLAIN_ADDRESS.fullmatch(plain) is not None
+    return complaint(address) is None
 
 
 def masked(text: str, parts: Iterable[str]) -> str:

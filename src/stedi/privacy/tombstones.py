@@ -130,10 +130,11 @@ class Tombstones:
         instants = [int(digits) for digits in _INSTANT.findall("\n".join(texts))]
         owner = tokens.owner(texts[0])
         if owner is not None:
-            until = [self.people.get(person(key, owner), 0)]
+            until = [self.people.get(person(key, name), 0) for name in (owner, tokens.visible(owner))]
         else:
             readings = [reading for text in texts for reading in tokens.readings(text)]
             named = {name for text in readings for name in (*tokens.addresses(text), *_strings(text))}
+            named |= set(map(tokens.visible, named))
             if self.moments and any(self._moved(key, name, instants) for name in named):
                 return True
             until = [self.people.get(person(key, name), 0) for name in named]
@@ -174,8 +175,10 @@ class Tombstones:
 
     def names_file(self, key: Key, name: str) -> bool:
         """Says whether a file's name has an erased address in it."""
-        return "@" in name and any(
-            person(key, address) in self.people for address in tokens.addresses(tokens.folded(name), name=True)
+        return any(
+            person(key, address) in self.people
+            for reading in tokens.readings(name)
+            for address in tokens.addresses(tokens.folded(reading), name=True)
         )
 
     def _named(self, key: Key, text: str) -> set[str]:

@@ -83,7 +83,7 @@ class Traces:
             text: The text; of several values, one a line.
             data: Whether it is customers' data, not the lake's own words: those may hold short or common texts.
         """
-        return any(self._found(reading, data=data) for reading in tokens.readings(text))
+        return any(self._found(reading, data=data) for reading in tokens.readings(text, controls=data))
 
     def _found(self, text: str, *, data: bool) -> bool:
         plain = folded(text)
@@ -105,7 +105,7 @@ class Traces:
         if data not in self._sought:
             found = self._sought[data] = {}
             for name in self.names:
-                if not tokens.is_plain(name) and (data or "@" in name):
+                if not (tokens.is_plain(name) and name in addresses(name)) and (data or "@" in name):
                     word = max(
                         (part.strip(",") for part in name.split()), key=lambda part: (len(part), part), default=name
                     )
@@ -114,10 +114,9 @@ class Traces:
 
     def names_file(self, name: str, *, data: bool = True) -> bool:
         """Says whether a file's name holds one of them, be it after or before an underscore; `data` as in `found`."""
-        plain = folded(name)
         return (
             any(number in name and stands(name, number, name=True) for number in self.numbers if _tells(number))
-            or any(map(self.known, addresses(plain, name=True)))
+            or any(any(map(self.known, addresses(folded(reading), name=True))) for reading in tokens.readings(name))
             or self.found(name, data=data)
         )
 
@@ -126,6 +125,16 @@ class Traces:
         if address not in self._known:
             self._known[address] = tombstones.person(self.key, address) in self.people
         return self._known[address]
+
+    def owns(self, address: str) -> bool:
+        """Says whether a record that gives an address as its customer's is one of theirs.
+
+        Characters that nobody can see make no other address of it, unless it is a landed one, which is somebody else's.
+        """
+        if self.known(address):
+            return True
+        seen = tokens.visible(address)
+        return seen is not address and self.known(seen) and not self.stays(address)
 
     def who(self, text: str) -> frozenset[str]:
         """Returns the marks of those whose address stands in a text, or in what it reads decoded."""
@@ -152,7 +161,7 @@ class Traces:
 
 def left(key: Key, value: str) -> str:
     """Returns the mark of a value of somebody else that stays although it mentions a customer who goes."""
-    return tombstones.mark(key, "value of others", value)
+    return tombstones.mark(key, "value of others", normalise(value))
 
 
 def _tells(number: str) -> bool:
@@ -640,8 +649,8 @@ def is_trace(value: str, column: str | None, traces: Traces) -> bool:
     """
     if column == "serialNumber":
         return value in traces.numbers or (mentions(value, traces) and not traces.stays(value))
-    if column == "raw" and (owner := tokens.owner(value)) is not None and not traces.known(owner):
-        return any(traces.found(part) for part in value.split(owner))
+    if column == "raw" and (owner := tokens.owner(value)) is not None and not traces.owns(owner):
+        return traces.found(tokens.beside(value, owner))
     if column in IDENTITIES and tokens.is_plain(value):
         return traces.known(value)
     return traces.found(value) and not traces.stays(value)
