@@ -6,7 +6,6 @@ followed, and what it leads to is replaced in its own folder. Nothing but a regu
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import stat
@@ -121,6 +120,8 @@ def _is_odd(place: Path) -> bool:
 def _packed(stream: BinaryIO, name: str) -> Any:
     form = next((form for ending, form in PACKED.items() if name.lower().endswith(ending)), "")
     if form == "gzip":
+        import gzip
+
         return gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0)
     if form == "zstd":
         from zstandard import ZstdCompressor

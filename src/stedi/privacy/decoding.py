@@ -6,12 +6,8 @@ does not unpack is still searched as bytes. Used for values of tables and for wh
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
 import re
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
@@ -76,6 +72,11 @@ def plain(raw: bytes) -> Iterator[str]:
 
 def opener(head: bytes) -> Callable[[BinaryIO], BinaryIO] | None:
     """Returns what makes a stream of a packed one that begins like this, if one stream is packed in it."""
+    # imported by whoever opens a lake, most of whom unpack nothing
+    import bz2
+    import gzip
+    import lzma
+
     if head.startswith(b"\x1f\x8b"):
         return lambda stream: cast(BinaryIO, gzip.GzipFile(fileobj=stream))
     if head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[:1] in _SKIPPABLE):
@@ -145,6 +146,8 @@ def _inflate(raw: bytes, most: int) -> Iterator[bytes]:
 
 def _unzip(raw: bytes, most: int) -> Iterator[bytes]:
     """Yields the members of an archive, each after its name; one that cannot be read is passed over."""
+    import zipfile
+
     try:
         archive = zipfile.ZipFile(io.BytesIO(raw))
     except Exception:
