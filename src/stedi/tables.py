@@ -56,7 +56,8 @@ class DataFile:
 
 
 CONSENT_FROM = (
-    "case when shareWithResearchAsOfDate is not null then greatest(shareWithResearchAsOfDate, lastUpdateDate) end"
+    "case when shareWithResearchAsOfDate > lastUpdateDate then shareWithResearchAsOfDate "
+    "when shareWithResearchAsOfDate is not null then lastUpdateDate end"
 )
 """From when on a landed record can be a consent, epoch milliseconds (rule 3): what builds of earlier and of later may
 take differently. Of a record that never can be, null."""

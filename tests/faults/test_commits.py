@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,7 @@ def quarantined(tmp_path_factory: pytest.TempPathFactory) -> World:
                 record = {"offset": 60, "line": 3, "reason": "wrong_type", "raw": _base64(raw), "raw_size": len(raw)}
                 stream.write(json.dumps(record).encode() + b"\n")
             counts = type(ready.counts)(3, 1, 2, {})
-            return type(ready)(ready.file, ready.lines, ready.spelling, ready.rejects, counts)
+            return replace(ready, counts=counts)
 
         patch.setattr(prepare, "prepare", older)
         landing = lake.land(inbox)
