@@ -25,7 +25,7 @@ from stedi.catalog.remote import Remote
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import DamagedFile, LakeBusy, LakeError
 from stedi.lake import Lake
-from stedi.privacy import secret
+from stedi.privacy import receipts, secret
 from stedi.s3 import S3Path
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -239,6 +239,7 @@ def test_who_is_erased_is_in_no_object_and_no_older_version(lake: Lake, bucket: 
     [receipt] = lake.erase(ANA, inbox=[inbox])
     assert receipt["scanned"]["versions"] > 0
     assert receipt["removed"]["delivered"]["records"] == 7
+    assert set(receipt["not_reached"]) == receipts.OUT_OF_REACH.keys()
     found = everything(bucket)
     assert ANA.encode() not in found
     assert device(ANA).encode() not in found

@@ -17,6 +17,7 @@ from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, delivered, erase, l
 from lakes import (
     KEY,
     LANDING,
+    REPOSITORY,
     build,
     conserved,
     contents,
@@ -369,6 +370,7 @@ def test_the_command_erases_lists_and_verifies(
     said = capsys.readouterr()
     receipt = json.loads(said.out)
     assert receipt["clean"]
+    assert receipt["not_reached"] == ["backups", "handed_out"]
     assert ANA not in said.out + said.err
     assert run(lake, "erase", "--list") == 0
     assert receipt["id"] in capsys.readouterr().out
@@ -379,6 +381,19 @@ def test_the_command_erases_lists_and_verifies(
     assert run(lake, "erase", "--verify", str(path)) == 3
     assert run(lake, "erase", "--resume") == 0
     assert "nothing to finish" in capsys.readouterr().out
+
+
+def test_what_an_erasure_does_not_reach_is_named_on_screen_and_explained_in_the_docs(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, _ = stage.made()
+    assert run(lake, "erase", ANA, "--yes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "not reached: backups, results, exports and releases that have left the lake" in lines
+    page = (REPOSITORY / "docs" / "privacy.md").read_text("utf-8")
+    for kinds in ({"lake": False, "inbox": False}, {"lake": False, "inbox": True}, {"lake": True, "inbox": True}):
+        assert all(f"| `{word}` | " in page for word in receipts.not_reached(**kinds))
+    assert set(receipts.not_reached(lake=True, inbox=False)) == receipts.OUT_OF_REACH.keys()
 
 
 def test_the_command_asks_and_names_its_addresses(

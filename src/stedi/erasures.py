@@ -14,6 +14,7 @@ from stedi import terminal
 from stedi.commands import opened, wants_json
 from stedi.errors import AuditFailed, UsageError
 from stedi.privacy import tombstones
+from stedi.privacy.receipts import OUT_OF_REACH
 from stedi.rights import asked
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def _show(receipt: dict[str, Any]) -> None:
         terminal.say(f"{name}: a trace is left in it")
     traces = "traces left" if not receipt["clean"] else "no trace" if receipt["known"] else "nobody of them known"
     terminal.line(f"searched {files:,} files, {scanned['bytes']:,} bytes: {traces}")
+    terminal.line("not reached: " + ", ".join(OUT_OF_REACH[word] for word in receipt["not_reached"]))
     terminal.line(f"receipt {receipt['id']}")
 
 

@@ -391,6 +391,9 @@ class _Erasure:
                 "ended": _iso(_now(None)),
                 "removed": done.removed,
                 "scanned": done.scanned,
+                "not_reached": receipts.not_reached(
+                    lake=s3.is_remote(self._root), inbox=any(map(s3.is_remote, done.inbox))
+                ),
                 "clean": not (done.scanned or {}).get("found"),
                 "version": __version__,
             },

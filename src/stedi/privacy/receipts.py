@@ -22,6 +22,14 @@ RECEIPTS = "receipts"
 Receipt = Mapping[str, Any]
 """A receipt's JSON document; `id` names it, `signature` is last."""
 
+OUT_OF_REACH: Mapping[str, str] = {
+    "backups": "backups",
+    "handed_out": "results, exports and releases that have left the lake",
+    "access_logs": "logs of accesses to the bucket",
+    "athena_results": "results of Athena's queries",
+    "query_history": "Athena's history of statements",
+}
+"""What no erasure reaches, by the words of a receipt's `not_reached`. How long it stays is the place's own matter."""
 _KIND = "receipt"
 
 
@@ -29,6 +37,19 @@ def signed(key: Key, lake_id: str, content: Mapping[str, Any]) -> dict[str, Any]
     """Returns a receipt of this content, of one lake."""
     bound = {**content, "lake": lake_id}
     return {**bound, "signature": state.digest(_KIND, lake_id, key, _plain(bound))}
+
+
+def not_reached(*, lake: bool, inbox: bool) -> list[str]:
+    """Returns the words of `OUT_OF_REACH` that apply to an erasure.
+
+    Args:
+        lake: Whether the lake lies in a bucket.
+        inbox: Whether an inbox of the erasure does.
+    """
+    found = ["backups", "handed_out"]
+    if lake or inbox:
+        found.append("access_logs")
+    return found + (["athena_results", "query_history"] if lake else [])
 
 
 def holds(receipt: Receipt, key: Key, lake_id: str) -> bool:
