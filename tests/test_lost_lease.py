@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from stedi.errors import CommitConflict, LakeBusy
 from stedi.lake import Lake
 from stedi.landing import journal
 from stedi.s3 import locks
+from stopped import LEASE, Command
 
+NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
 NOW = 1_700_000_000_000
 ANA, BO = "ana@x.example", "bo@x.example"
 _SHORT = "from stedi.s3 import locks; locks._LEASE = 2.0; from stedi import cli; import sys; sys.exit(cli.main())"
@@ -70,12 +73,15 @@ STOPPED = {
 }
 
 
-@pytest.mark.parametrize("where", STOPPED)
-@pytest.mark.parametrize("told", [True, False], ids=["it looks", "right after it has looked"])
-@pytest.mark.parametrize("other", ["land", "erase"])
+_EVERY = [(where, told, other) for where in STOPPED for told in (True, False) for other in ("land", "erase")]
+_FEW = [("before its journal", False, "land"), ("within a commit", False, "erase")]
+
+
+@pytest.mark.parametrize(("where", "told", "other"), _EVERY if NIGHTLY else _FEW)
 def test_a_landing_that_was_stopped_lands_nothing_twice_and_nobody_who_was_erased(
     lake: Lake, inbox: Path, where: str, told: bool, other: str
 ) -> None:
+    """`told` says whether the command looks at its lease once more before it writes."""
     words = ("land", str(inbox)) if other == "land" else ("erase", ANA, "--yes", "--exact")
     if other == "erase":
         lake.land(deliver(inbox.parent / "before", "customer", [customer(ANA, NOW, NOW, registrationDate=NOW)]))
@@ -96,6 +102,86 @@ def test_a_landing_that_was_stopped_lands_nothing_twice_and_nobody_who_was_erase
     conserved(lake)
     lake.build()
     assert not any(check.violations for check in lake.prove().checks)
+
+
+@pytest.fixture
+def command(lake: Lake, tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts commands that stop themselves; what of them is left at the end is killed."""
+    started: list[Command] = []
+
+    def start(place: str, *words: str) -> Command:
+        log = tmp_path / f"command-{len(started)}.log"
+        started.append(Command(place, ["--lake", str(lake.root), *words], log))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+
+
+@pytest.mark.parametrize("other", ["land", "erase"])
+def test_a_process_that_sleeps_for_longer_than_its_lease_commits_nothing(
+    lake: Lake, inbox: Path, command: Callable[..., Command], other: str
+) -> None:
+    if other == "erase":
+        lake.land(deliver(inbox.parent / "before", "customer", [customer(ANA, NOW, NOW, registrationDate=NOW)]))
+    sleeps = command("stedi.landing.journal:write", "land", str(inbox))
+    assert sleeps.rests()
+    time.sleep(LEASE + 0.5)
+    lake.land(inbox) if other == "land" else lake.erase(ANA)
+    before = {table: (lake.history(table), records(lake, table)) for table in LANDING}
+    code, said = sleeps.ends()
+    assert (code, "run it again" in said or "Run the command again" in said) == (1, True), said
+    assert {table: (lake.history(table), records(lake, table)) for table in LANDING} == before
+    conserved(lake)
+
+
+@pytest.mark.parametrize("seed", range(40 if NIGHTLY else 2))
+def test_two_commands_that_sleep_anywhere_leave_the_lake_as_one_after_the_other_would(
+    lake: Lake, inbox: Path, command: Callable[..., Command], seed: int
+) -> None:
+    """Each stops before any of its requests, for longer than its lease; what has failed is run again, as it asks to."""
+    chance = random.Random(seed)
+    deliver(inbox.parent / "before", "customer", [customer(who, NOW, NOW, serialNumber=who) for who in (ANA, BO)])
+    lake.land(inbox.parent / "before")
+    verbs = {
+        "land": ("land", str(inbox)),
+        "erase": ("erase", ANA, "--yes"),
+        "erase another": ("erase", BO, "--yes"),
+        "withdraw": ("withdraw", BO, "--yes"),
+    }
+    names = [chance.choice([*verbs]) for _ in range(2)]
+    places = [chance.randrange(1, 40) for _ in range(2)]
+    print(f"seed {seed}: {dict(enumerate(zip(names, places, strict=True)))}")
+    running = []
+    for name, place in zip(names, places, strict=True):
+        running.append(command(str(place), *verbs[name]))
+        if running[-1].rests():
+            time.sleep(LEASE + 0.5)
+    order = chance.sample([0, 1], 2)
+    failed = []
+    for one in order:
+        code, said = running[one].ends()
+        assert code in (0, 1), said
+        assert "nforeseen" not in said
+        print(names[one], code, said)
+        if code:
+            failed.append(names[one])
+    for name in failed:
+        assert command("0", *verbs[name]).ends()[0] in (0, 1)  # 1: nobody known, since it was done
+    lake.land(inbox)
+    lake.land(inbox.parent / "before")
+    conserved(lake)
+    erased = {ANA for name in names if name == "erase"} | {BO for name in names if name == "erase another"}
+    for table in LANDING:
+        found = records(lake, table)
+        assert not found or max(found.values()) == 1, table
+        assert not any(who in map(str, row) for row in found for who in erased), table
+    lake.build()
+    assert not any(check.violations for check in lake.prove().checks)
+    assert not any(check.found for check in lake.audit())
+    agreed = lake.query("select email from customers_trusted").arrow().to_pydict()["email"]
+    assert sorted(agreed) == sorted({ANA, BO} - erased - ({BO} if "withdraw" in names else set()))
 
 
 def test_a_lease_that_is_renewed_is_held(lake: Lake) -> None:

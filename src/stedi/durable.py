@@ -132,8 +132,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     if s3.is_remote(path):
         content = io.BytesIO()
         yield content
-        s3.prove()
-        return s3.write(path, content.getvalue())
+        return s3.replace(path, content.getvalue())
     beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as stream:

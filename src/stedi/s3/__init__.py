@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from stedi.s3.connection import client, steady
 from stedi.s3.engine import engine_settings, engine_statements, extension
-from stedi.s3.locks import Lease, is_held, lock, prove
+from stedi.s3.locks import Lease, is_held, lock, prove, replace
 from stedi.s3.objects import (
     SUM,
     Object,
@@ -58,6 +58,7 @@ __all__ = [
     "recorded",
     "remove",
     "remove_tree",
+    "replace",
     "start",
     "steady",
     "upload",

@@ -14,7 +14,7 @@ from typing import cast
 
 from stedi.errors import LakeBusy
 from stedi.s3.connection import answers, client
-from stedi.s3.objects import head, read
+from stedi.s3.objects import head, read, write
 from stedi.s3.paths import S3Path
 
 _LEASE = 90.0
@@ -134,6 +134,35 @@ def prove() -> None:
     """
     for lease in tuple(_HELD):
         lease.prove()
+
+
+def replace(path: Path, body: bytes) -> None:
+    """Writes an object, whole or not at all; while this process holds locks, only over what it was under them.
+
+    A process can be stopped between the proof and the write. So the write is on condition that nobody has written the
+    object since before the proof.
+
+    Raises:
+        LakeBusy: It holds a lock no more, or somebody else has written the object.
+    """
+    target = cast(S3Path, path)
+    if not _HELD:
+        return write(target, body)
+    before = head(target)
+    prove()
+    try:
+        write(target, body, **({"IfMatch": before["ETag"]} if before else {"IfNoneMatch": "*"}))
+    except (FileExistsError, FileNotFoundError) as error:
+        found = head(target)
+        if found is None and before is None:  # not every server takes what was deleted for absent
+            prove()
+            return write(target, body)
+        # or the first request was done and its answer lost
+        if found is None or read(target)[0] != body:
+            raise LakeBusy(
+                f"{target}: expected what this command has read, found that another command has written it: this one "
+                "was stopped, or cut off from S3, for too long; nothing more was committed: run it again"
+            ) from error
 
 
 def _clock() -> float:
