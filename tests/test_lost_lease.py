@@ -205,3 +205,29 @@ def test_a_commit_that_was_made_is_not_made_again(lake: Lake, inbox: Path, monke
         lake.land(inbox)
     assert sum(records(lake, "customers_landing").values()) == 2
     conserved(lake)
+
+
+@pytest.mark.parametrize("before", [None, b"one"], ids=["a new file", "a file"])
+def test_a_file_is_written_only_over_what_it_was_under_the_lock(lake: Lake, before: bytes | None) -> None:
+    path = lake.root / "state"
+    if before:
+        durable.write(path, before)
+    with durable.lock(lake.root / "x.lock", wait=False):
+        with pytest.MonkeyPatch.context() as patch:
+            # stopped right after it has looked at its lease
+            patch.setattr(locks, "prove", lambda: s3.write(path, b"another's"))
+            with pytest.raises(LakeBusy):
+                durable.write(path, b"late")
+        assert path.read_bytes() == b"another's"
+        durable.write(path, b"next")
+    assert path.read_bytes() == b"next"
+
+
+def test_a_file_that_was_removed_can_be_written_again_where_versions_are_kept(lake: Lake) -> None:
+    s3.client().put_bucket_versioning(Bucket=lake.root.parts[1], VersioningConfiguration={"Status": "Enabled"})
+    path = lake.root / "state"
+    with durable.lock(lake.root / "x.lock", wait=False):
+        for content in (b"one", b"two"):
+            durable.write(path, content)
+            assert path.read_bytes() == content
+            durable.remove(path)
