@@ -402,3 +402,27 @@ def test_quarantined_envelopes_lose_them_alone(stage: Stage) -> None:
     assert len(json.loads((folder / "customer" / "two.json").read_text())["data"]) == 201
     assert looked_for(lake, BO)().found
     conserved(lake)
+
+
+def test_what_cannot_be_told_apart_in_quarantine_goes_and_is_named(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, folder = stage.empty()
+    lake.land(deliver(folder, "customer", [customer(ANA), customer(BO)]))
+    alone = folder / "customer" / "alone.json"
+    alone.write_text(f"\n{ANA} has written\n")
+    (folder / "customer" / "both.json").write_text(f"\nof {ANA} and {BO}\n")
+    (folder / "customer" / f"for {ANA}.json").write_text(f"[{ANA}, {BO}]\n")
+    lake.land(folder)
+    assert len(rows(lake, "quarantine")) == 3
+    assert main(["--lake", str(lake.root), "erase", "--yes", ANA]) == 1
+    said = capsys.readouterr().err
+    [receipt] = lake.receipts()
+    named = receipt["removed"]["quarantined_whole"]
+    assert len(named) == 2
+    assert sorted("both.json:" in name for name in named) == [False, True]
+    assert sorted("erased-" in name for name in named) == [False, True]
+    assert not [name for name in named if ANA in name]
+    assert all(f"{name}: gone from quarantine as a whole" in said for name in named)
+    assert not rows(lake, "quarantine")
+    conserved(lake)

@@ -10,6 +10,7 @@ import hmac
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,28 @@ def test_a_forged_erasure_removes_nothing_and_is_put_away(
     assert receipts.names(lake.root) == signed
     assert heads(lake) == before
     assert not (lake.root / PENDING).exists()
+
+
+def test_a_receipt_that_is_gone_is_told_and_nobody_is_erased_again(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, folder = stage.made()
+    first = lake.erase(ANA)[-1]
+    again = customer(ANA, registrationDate=int(time.time() * 1000) + 1000, update=900)
+    lake.land(deliver(folder, "customer", [again], "again.json"))
+    landed = rows(lake, "customers_landing")
+    assert [row for row in landed if ANA in row]
+    (lake.root / "receipts" / f"{first['id']}.json").unlink()
+    capsys.readouterr()
+    assert run(lake, "erase", "--resume") == 0
+    assert "nothing to finish" in capsys.readouterr().out
+    (lake.root / PENDING).write_text("{}")
+    assert run(lake, "erase", "--resume") == 1
+    assert rows(lake, "customers_landing") == landed
+    assert receipts.names(lake.root) == set()
+    kept = evidence.check(lake.root, lake.key(), lake.config.lake_id)
+    assert kept
+    assert [(found.file, found.found) for found in kept.found] == [(f"receipts/{first['id']}.json", "no file")]
 
 
 def test_a_forged_erasure_stops_an_audit_and_nothing_else_once_it_is_put_away(

@@ -55,7 +55,13 @@ def erase(options: argparse.Namespace) -> int:
         return AuditFailed.exit_code
     if addresses and not receipts[-1]["known"]:
         return 1
-    return 1 if any(receipt["removed"].get("delivered", {}).get("left") for receipt in receipts) else 0
+    return 1 if any(map(_needs_somebody, receipts)) else 0
+
+
+def _needs_somebody(receipt: Mapping[str, Any]) -> bool:
+    """Says whether an erasure has left something, or taken something of others, that somebody has to look at."""
+    removed = receipt["removed"]
+    return bool(removed.get("delivered", {}).get("left") or removed.get("quarantined_whole"))
 
 
 def _say_unknown(lake: Lake, places: Mapping[str, str], receipt: Mapping[str, Any]) -> None:
@@ -105,6 +111,11 @@ def _show(receipt: dict[str, Any]) -> None:
         for name in delivered["left"]:
             terminal.say(f"{name}: left as it is: {delivered.get('why', {}).get(name, 'look at it')}")
     files = sum(scanned["files"].values())
+    for name in removed.get("quarantined_whole", ()):
+        terminal.say(
+            f"{name}: gone from quarantine as a whole, though it tells of others: nobody in it can be told apart; "
+            "land a file that holds the others alone"
+        )
     for table, counts in removed.get("others", {}).items():
         for column, count in counts.items():
             values = "1 value" if count == 1 else f"{count:,} values"

@@ -206,7 +206,7 @@ def again(
         return done
     then: dict[str, Tombstones] = {}
     for entry in erased:
-        then[entry.id] = replace(tombstones.from_json(entry.content["tombstones"]), erasures={})
+        then[entry.id] = replace(tombstones.from_json(entry.content["tombstones"]), erasures={}, ended=frozenset())
     receipts_then = [entry.content["receipt"] for entry in erased]
     people = {person for receipt in receipts_then for person in receipt["people"]}
     began = min(datetime.fromisoformat(receipt["began"]) for receipt in receipts_then)
@@ -225,7 +225,7 @@ def _keep_of_then(root: Path, key: Key, lake_id: str, entry: Entry) -> None:
     """Keeps the entry of an erasure that was done again, and its receipt if it is this lake's."""
     receipt = entry.content["receipt"]
     if receipts.holds(receipt, key, lake_id) or receipts.held_before(receipt, key):
-        took = Tombstones(erasures={receipt["id"]: tuple(receipt["people"])})
+        took = Tombstones(erasures={receipt["id"]: tuple(receipt["people"])}, ended=frozenset({receipt["id"]}))
         tombstones.write(root, key, tombstones.read(root, key) | took)
         receipts.keep(root, receipt)
     if not lasting.has(root, key, entry.id):
@@ -260,6 +260,8 @@ class _Erasure:
         receipt = self._receipt()
         receipts.keep(self._root, receipt)
         self._outlast(receipt)
+        known = tombstones.read(self._root, self._key)
+        tombstones.write(self._root, self._key, known | Tombstones(ended=frozenset({receipt["id"]})))
         pending.remove(self._root)
         return receipt
 
@@ -315,6 +317,7 @@ class _Erasure:
         gone: dict[str, Any] = {
             "tables": removed,
             "mentions": found.mentioned,
+            "quarantined_whole": list(found.whole),
             "others": {table: dict(counts) for table, counts in found.others.items()},
         }
         if self._pending.recovered:

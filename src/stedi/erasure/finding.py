@@ -168,6 +168,7 @@ class Whereabouts:
             tuple(sorted(self.traces.left)),
             self.shared,
             tuple(sorted(self._met())),
+            tuple(sorted(self._whole)),
         )
 
     def _met(self) -> frozenset[str]:
@@ -370,6 +371,7 @@ class Whereabouts:
     def _texts(self) -> None:
         """Makes `erased_records` and `masked_raws` of quarantine, `mentions` of unknown fields, `masks` of names."""
         records: list[tuple[str, int]] = []
+        whole: set[tuple[str, int]] = set()
         masked: list[tuple[str, int, bytes]] = []
         moments = {(number, at) for number, at in self.engine.rows("select serialNumber, moment from erased_moments")}
         serials = {number for number, _ in moments}
@@ -388,6 +390,8 @@ class Whereabouts:
                 self.traces.who(traces.as_text(raw))  # each of several in one record, for `met`
                 if kept is None:
                     records.append((sha256, at))
+                    if self._tells_of_others(raw, judge):
+                        whole.add((sha256, at))
                 elif kept != raw:
                     masked.append((sha256, at, kept))
         self.engine.take("erased_records", {"sha256": "varchar", "offset": "bigint"}, sorted(set(records)))
@@ -408,6 +412,7 @@ class Whereabouts:
             if self.traces.names_file(name)
         ]
         self.keep("masks", ("name", "masked"), masks)
+        self._whole = self._named(whole)
 
     def _kept(self, raw: bytes, judge: Judge) -> bytes | None:
         """Returns a quarantined record as it stays: as it is, or masked; None if it goes."""
@@ -428,6 +433,24 @@ class Whereabouts:
         if kept is None or tokens.owner(kept) != owner or self.traces.found(tokens.beside(kept, owner)):
             return None
         return raw if kept == plain else kept.encode()
+
+    def _tells_of_others(self, raw: bytes, judge: Judge) -> bool:
+        """Says whether a quarantined record that goes is somebody else's, or nobody's and names others by address."""
+        text, owner = traces.as_text(raw), tokens.owner(raw.decode("utf-8", "replace"))
+        if owner is not None:
+            return not self.traces.known(owner) and not judge.moved(text)
+        return judge.strangers(text)
+
+    def _named(self, records: Collection[tuple[str, int]]) -> set[str]:
+        """Returns what quarantined records are called, FILE:OFFSET, without what tells of a customer."""
+        if not records:
+            return set()
+        places = ", ".join(f"({literal(sha256)}, {at})" for sha256, at in sorted(records))
+        found = self.engine.rows(
+            f'select distinct coalesce(m.masked, q.file), q."offset" from {self._everywhere("quarantine")} as q '
+            f'left join masks as m on q.file = m.name where (q.sha256, q."offset") in (values {places})'
+        )
+        return {f"{file}:{at}" for file, at in found}
 
     def _envelope(self, raw: bytes, judge: Judge) -> bytes | None:
         """Returns a quarantined value of several people without these; None if they cannot be told apart."""

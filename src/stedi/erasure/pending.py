@@ -4,7 +4,7 @@ It names nobody: people, serial numbers, moments and records stand in it by mark
 such as names to look for, is read again from the customers' records, whose old files are the very last to go.
 
 A file that this lake has not written is believed in nothing. What it should have said is worked out again, from the
-tombstones, which name every erasure, and from the receipts, which only an erasure at its end has.
+tombstones, which name every erasure and say which have ended, and from the receipts, which only those have.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Found:
         left: Their marks, by which the search passes them over.
         shared: How many of their names, phone and serial numbers are not looked for since somebody else has them, too.
         known: The marks of those of whom the lake holds anything; of an erasure that an earlier version began, none.
+        whole: Quarantined records that go though they tell of others, too, since nobody could be told apart in them:
+            file and offset, without what tells of a customer.
     """
 
     rows: Mapping[str, int]
@@ -55,6 +57,7 @@ class Found:
     left: tuple[str, ...] = ()
     shared: int = 0
     known: tuple[str, ...] | None = None
+    whole: tuple[str, ...] = ()
 
     def taints(self, table: str) -> frozenset[str]:
         """Returns the tainted files of a table."""
@@ -114,6 +117,7 @@ def read(root: Path, key: Key) -> Pending | None:
             found["counts"] = {sha256: tuple(counts) for sha256, counts in found["counts"].items()}
             found["follows"] = {table: tuple(inputs) for table, inputs in found["follows"].items()}
             found["left"] = tuple(found.get("left", ()))
+            found["whole"] = tuple(found.get("whole", ()))
             found["known"] = tuple(found["known"]) if found.get("known") is not None else None
             found = Found(**{**found, "tombstones": tombstones.from_json(found["tombstones"])})
         lists = {name: tuple(plain[name]) for name in ("people", "inbox", "evidence")}
@@ -123,9 +127,10 @@ def read(root: Path, key: Key) -> Pending | None:
 
 
 def unended(root: Path, key: Key, known: Tombstones) -> tuple[str, ...]:
-    """Returns the marks of whom an erasure has taken that has no receipt: it was cut off.
+    """Returns the marks of whom an erasure has taken that has neither ended nor a receipt: it was cut off.
 
-    For where its own file is not to be believed or not there. Erasures follow one another, so it is the last one. One
+    One that has ended is never done again, whatever became of its receipt: a customer may have come back since. For
+    where its own file is not to be believed or not there. Erasures follow one another, so it is the last one. One
     that was begun by an earlier version is in no list of erasures: its file, which nothing vouches for, is asked for
     marks alone, and only those count that are tombstones already.
 
@@ -135,7 +140,7 @@ def unended(root: Path, key: Key, known: Tombstones) -> tuple[str, ...]:
         known: The lake's tombstones.
     """
     last = max(known.erasures, default=None)
-    if last is not None and last not in receipts.names(root):
+    if last is not None and last not in known.ended and last not in receipts.names(root):
         return known.erasures[last]
     if key.version != 1 or tombstones.is_bound(root):
         return ()

@@ -87,6 +87,7 @@ class Tombstones:
             was theirs or may have been, and must never become another claimant's.
         records: Quarantined records that were removed.
         erasures: Of each erasure, by its id, whom it took: all that have begun to remove anything.
+        ended: The ids of those that have ended. One whose receipt is gone is not taken for one that was cut off.
     """
 
     people: Mapping[str, int] = field(default_factory=dict)
@@ -95,6 +96,7 @@ class Tombstones:
     moments: frozenset[str] = frozenset()
     records: frozenset[str] = frozenset()
     erasures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ended: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.people)
@@ -111,6 +113,7 @@ class Tombstones:
             self.moments | other.moments,
             self.records | other.records,
             {**self.erasures, **other.erasures},
+            self.ended | other.ended,
         )
 
     def claimants(self, key: Key, number: str) -> int:
@@ -270,7 +273,7 @@ def _of_before(root: Path, key: Key, lake_id: str, raw: bytes) -> Tombstones:
             if not found.people.keys() >= set(receipt["people"]):
                 raise _damaged(f"the newest, with everybody whom the erasure {name} took", "older ones")
             erasures[name] = tuple(receipt["people"])
-    return replace(found, erasures=erasures)
+    return replace(found, erasures=erasures, ended=frozenset(erasures))
 
 
 def vouches(root: Path, key: Key, lake_id: str, receipt: receipts.Receipt) -> bool:
@@ -331,6 +334,7 @@ def to_json(tombstones: Tombstones) -> dict[str, object]:
         "moments": sorted(tombstones.moments),
         "records": sorted(tombstones.records),
         "erasures": {run: list(people) for run, people in sorted(tombstones.erasures.items())},
+        "ended": sorted(tombstones.ended),
     }
 
 
@@ -348,6 +352,7 @@ def from_json(plain: Mapping[str, Any]) -> Tombstones:
             frozenset(plain["moments"]),
             frozenset(plain["records"]),
             {str(run): tuple(who) for run, who in plain.get("erasures", {}).items()},
+            frozenset(map(str, plain.get("ended", ()))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged("tombstones", type(error).__name__) from error
