@@ -197,10 +197,8 @@ def test_replay_lands_nothing_of_the_erased(stage: Stage, monkeypatch: pytest.Mo
         patch.setattr(type(known), "sifted", lambda self, key, raw: raw)
         for feed, values in broken.items():
             lake.land(deliver(folder, feed, values, "old.json"))
-    real = quarantine._accepted
-    monkeypatch.setattr(
-        quarantine, "_accepted", lambda fitting, raw: real(fitting, raw.replace(b'"7"', b"%d" % instant(7)))
-    )
+    real = quarantine._record
+    monkeypatch.setattr(quarantine, "_record", lambda raw: real(raw.replace(b'"7"', b"%d" % instant(7))))
     assert lake.quarantine().replay() == (2, len(before))
     assert {row[6] for row in rows(lake, "quarantine")} == before
     assert not [row for row in records(lake, "accelerometer_landing") if str(row[0]).lower() == ANA]
@@ -348,3 +346,34 @@ WRAPPED = {
     "address of a page": lambda text: f"https://x.example/?to={quote(text, safe='')}&x=1",
     "base64": lambda text: "data:;base64," + base64.b64encode(json.dumps({"x": text}).encode()).decode(),
 }
+
+
+def test_what_stands_alone_is_always_among_the_candidates_and_what_others_have_is_told_the_same_by_words() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    parts = [
+        "abcdef",
+        "abc-def",
+        "ab_cd1",
+        "ann lund",
+        "lund, ann",
+        "a-b--c",
+        "\u00e9t\u00e9-1",
+        "d.e.f",
+        "-abcdef",
+        BRIEN,
+        "s1",
+    ]
+    many = [f"nobody{number}" for number in range(100)]
+    around = "ab1.-_+%'\" ,\n\t@\u2019\u00e9"
+    filler = "\n" + "x y " * 2_000
+    for _ in range(1_000):
+        part = dice.choice(parts)
+        before, after = ("".join(dice.choices(around, k=dice.randrange(4))) for _ in range(2))
+        text = f"{before}{part}{after}{filler}"
+        heard = tokens.Heard(text)
+        assert not any(heard.stands(word) for word in many)
+        assert heard.stands(part) == tokens.stands(text, part), (before, part, after)
+        if tokens.stands(text, part):
+            assert part in tokens.candidates(text, [*many, part]), (before, part, after)

@@ -26,7 +26,7 @@ from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
 from stedi.privacy import envelopes, tokens, tombstones, traces
 from stedi.privacy.pseudonyms import Key
-from stedi.privacy.tokens import folded, stands
+from stedi.privacy.tokens import Heard, folded
 from stedi.privacy.tombstones import Tombstones
 from stedi.privacy.traces import Traces
 from stedi.rewriting import Relation, divided
@@ -52,6 +52,8 @@ PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,6
 """What the engine takes for a plain address: only what is one, and most that are."""
 _MEMORY = "600MB"
 """What the engine of a worker may take."""
+_PARTS = 8
+"""Into so many parts records are divided among which there are some of theirs."""
 RELATIONS = (
     "erased_addresses",
     "erased_serials",
@@ -291,26 +293,24 @@ class Whereabouts:
         spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
         free = {column: "\n".join(self._others_have(column)) for column in FREE["customers_landing"]}
         devices = "\n".join(self._others_have("serialNumber"))
-        spoken = [folded(text) for text in (*free.values(), "\n".join(self._others_have("address")))]
-        heard, theirs = "\n".join(spoken), f"\n{folded(devices)}\n"
-        close = tokens.closed(heard)
+        addresses = list(self._others_have("address"))
+        spoken = Heard(folded("\n".join(addresses)))
+        heard = Heard(folded("\n".join((*free.values(), *addresses))))
+        theirs, claimed = Heard(folded(devices)), Heard(devices)
 
         def others(text: str) -> bool:
             number = tokens.digits(text) if _PHONE.fullmatch(text) else ""
             return (
-                any(stands(heard, spelling) for spelling in tokens.spellings(text))
-                or (bool(number) and number in close and tokens.dials(heard, number))
-                or f"\n{text}\n" in theirs
+                any(heard.stands(spelling) for spelling in tokens.spellings(text))
+                or (bool(number) and heard.dials(number))
+                or theirs.has(text)
             )
 
         numbers = {number for (number,) in engine.rows("select serialNumber from erased_serials")}
-        whole = f"\n{heard}\n"
         kept = {
             number
             for number in numbers
-            if f"\n{folded(number).strip()}\n" not in whole
-            and not stands(devices, number)
-            and not stands(spoken[-1], number)
+            if not heard.has(folded(number).strip()) and not claimed.stands(number) and not spoken.stands(number)
         }
         ids = {id_ for (id_,) in engine.rows("select customer_id from erased_ids")}
         names = traces.of([*mine, *spelled], others)
@@ -374,20 +374,10 @@ class Whereabouts:
         whole: set[tuple[str, int]] = set()
         masked: list[tuple[str, int, bytes]] = []
         moments = {(number, at) for number, at in self.engine.rows("select serialNumber, moment from erased_moments")}
-        serials = {number for number, _ in moments}
         judge = Judge(self.traces, frozenset(moments))
         for batch in _batched(self._quarantined(), 4 << 20):
-            joined = "\n".join(traces.as_text(raw) for _, _, raw in batch)
-            readings = tokens.readings(joined) if serials else ()
-            if not (
-                self._known_records
-                or self.traces.found(joined)
-                or any(number in reading for reading in readings for number in serials)
-            ):
-                continue
-            for sha256, at, raw in batch:
+            for sha256, at, raw in batch if self._known_records else self._suspected(batch, judge):
                 kept = self._kept(raw, judge)
-                self.traces.who(traces.as_text(raw))  # each of several in one record, for `met`
                 if kept is None:
                     records.append((sha256, at))
                     if self._tells_of_others(raw, judge):
@@ -414,6 +404,17 @@ class Whereabouts:
         self.keep("masks", ("name", "masked"), masks)
         self._whole = self._named(whole)
 
+    def _suspected(self, batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:
+        """Yields those of some quarantined records in which something may have to go, halving until few are left."""
+        # an empty line between: what is encoded in one record does not run on into the next
+        if batch and judge.reads("\n\n".join(traces.as_text(raw) for _, _, raw in batch)):
+            if len(batch) == 1:
+                yield batch[0]
+                return
+            size = -(-len(batch) // _PARTS)
+            for start in range(0, len(batch), size):
+                yield from self._suspected(batch[start : start + size], judge)
+
     def _kept(self, raw: bytes, judge: Judge) -> bytes | None:
         """Returns a quarantined record as it stays: as it is, or masked; None if it goes."""
         known = self.tombstones.records
@@ -423,6 +424,7 @@ class Whereabouts:
         moved = judge.moved(text)
         if not moved and not self.traces.found(text):
             return raw
+        self.traces.who(text)  # each of several in one record, for `met`
         plain = raw.decode("utf-8", "replace")
         owner = tokens.owner(plain)
         if owner is None:

@@ -31,6 +31,13 @@ class Judge:
             or ("\\" in text and bool(self._serials))
         )
 
+    def reads(self, text: str) -> bool:
+        """Says whether some text, or what it reads decoded, may tell anything that goes."""
+        return self.traces.found(text) or (
+            bool(self._serials)
+            and any(number in reading for reading in tokens.readings(text) for number in self._serials)
+        )
+
     def tells(self, text: str) -> bool:
         """Says whether a text holds anything that goes."""
         return self.traces.found(text) or self.moved(text)

@@ -10,7 +10,7 @@ import binascii
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import product
 
 from stedi.contracts import unseen
@@ -32,7 +32,7 @@ _LAST_ENDINGS = re.compile(rf"(?:\.(?:{_ENDINGS}))+$")
 _AFTER = re.compile(rf"(?!\.(?:{_ENDINGS})\b)[.-]*\w")
 _AFTER_IN_NAME = re.compile(rf"[^\W_]|\.(?!(?:{_ENDINGS})\b)[^\W\d_]")
 _RUN = r"\w.+%'\u2019&!#$*^~`|=/?{}\-"
-_ADDRESS = re.compile(rf"(?<![{_RUN}])[{_RUN}]++(?=@([\w.\-]*+))")
+_ADDRESS = re.compile(rf"(?<![{_RUN}])([{_RUN}]++)(?=@([\w.\-]*+))")
 _SIMPLE = re.compile(r"\w++(?:[.+%-]\w++)*+")
 _CUT = re.compile(r"[_-]|\.(?=\d)")
 _LONGEST = 320
@@ -53,12 +53,18 @@ _CONTROLS = bytes({*range(32), 127} - {*b"\t\n\r"})
 _BROKEN = re.compile(r'"[^"\s@]{0,320}(?:@[^"\s]{0,320})?\\(?:[tnr]|u00(?:09|0[aAdD]))[^"\s]{0,320}"')
 _BREAK = re.compile(r"\\(?:[tnr]|u00(?:09|0[aAdD]))")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_WORD = re.compile(r"\w++(?:-\w++)*+")
+_FEW = 16
+"""So many texts are faster looked for one by one than among all words of a text."""
+_SMALL = 4096
+"""Characters of a text in which so many are, too."""
 _LEVELS = 3
 """How often what is decoded is decoded again."""
 
-_SEPARATORS = str.maketrans("", "", " \t\u00a0().-/")
+_BETWEEN = " \t\u00a0().-/"
+_SEPARATORS = str.maketrans("", "", _BETWEEN)
 _SEPARATOR = r"[ \t\u00a0().\-/]{0,3}"
-_MANY_DIGITS = re.compile(r"[0-9]{7}")
+_MANY_DIGITS = re.compile(r"[0-9]{7,}")
 _DIGITS = 7
 """Digits that a phone number has at least to be looked for whatever stands between them."""
 
@@ -106,6 +112,53 @@ def _alone(text: str, at: int, end: int, *, short: bool, name: bool) -> bool:
     return not (before in _GLUE and at > 1 and _word(text[at - 2]))
 
 
+def candidates(text: str, wanted: Collection[str]) -> Iterable[str]:
+    """Returns those of some texts that may stand alone in a text: all but such as surely do not.
+
+    Many are looked up among the words of the text. A word stands between other characters than letters, digits and
+    `_`, and a hyphen ties two; what is one, and stands alone, is among them.
+    """
+    if len(wanted) <= _FEW or len(text) < _SMALL:
+        return wanted
+    words = set(_WORD.findall(text))
+    return [part for part in wanted if part in words or not _WORD.fullmatch(part)]
+
+
+class Heard:
+    """What others have in a column, one value a line, folded; for many questions about it.
+
+    Args:
+        text: The values.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._asked = 0
+        self._words: frozenset[str] | None = None
+        self._lines: frozenset[str] | None = None
+        self._digits = ""
+
+    def has(self, part: str) -> bool:
+        """Says whether a text is one of the values, but for blanks around it."""
+        if self._lines is None:
+            self._lines = frozenset(map(str.strip, self._text.split("\n")))
+        return part in self._lines
+
+    def stands(self, part: str) -> bool:
+        """Says whether a text stands alone among them."""
+        self._asked += 1
+        if self._words is None and self._asked > _FEW:
+            self._words = frozenset(_WORD.findall(self._text))
+        telling = max(_WORD.findall(part), key=len, default="")
+        return not (telling and self._words is not None and telling not in self._words) and stands(self._text, part)
+
+    def dials(self, number: str) -> bool:
+        """Says whether a phone number, told by its digits, is among them."""
+        if not self._digits:
+            self._digits = "\n" + "\n".join(_MANY_DIGITS.findall(closed(self._text)))
+        return number in self._digits and dials(self._text, number)
+
+
 def _word(character: str) -> bool:
     return character.isalnum() or character == "_"
 
@@ -113,12 +166,16 @@ def _word(character: str) -> bool:
 def addresses(text: str, *, name: bool = False) -> set[str]:
     """Returns what can be an address that stands alone in a text; the arguments are those of `places`."""
     found: set[str] = set()
-    for match in _ADDRESS.finditer(text) if "@" in text else ():
-        run, domain = match[0][-_LONGEST:], match[1][:_LONGEST]
-        if not name and domain[-1:].isalpha() and _SIMPLE.fullmatch(run) and not _ENDING.search(domain):
+    simple: dict[str, bool] = {}  # many addresses have few domains
+    for run, domain in set(_ADDRESS.findall(text)) if "@" in text else ():
+        if domain not in simple:
+            simple[domain] = (
+                not name and len(domain) <= _LONGEST and domain[-1:].isalpha() and not _ENDING.search(domain)
+            )
+        if simple[domain] and len(run) <= _LONGEST and _SIMPLE.fullmatch(run):
             found.add(f"{run}@{domain}")
         else:
-            pairs = product(_locals(run, name=name), _domains(domain, name=name))
+            pairs = product(_locals(run[-_LONGEST:], name=name), _domains(domain[:_LONGEST], name=name))
             found.update(f"{local}@{part}" for local, part in pairs)
     return found
 
@@ -313,14 +370,18 @@ def calls(text: str, numbers: Iterable[str]) -> bool:
     if not wanted:
         return False
     close = closed(text)
-    if not _MANY_DIGITS.search(close):
-        return False
+    if len(wanted) > _FEW:
+        close = "\n".join(_MANY_DIGITS.findall(close))
     return any(number in close and dials(text, number) for number in wanted)
 
 
 def closed(text: str) -> str:
     """Returns a text without what can stand between the digits of a phone number."""
-    return text.translate(_SEPARATORS)
+    if text.isascii():
+        return text.translate(_SEPARATORS)
+    for separator in _BETWEEN:  # faster than to translate what is not ASCII
+        text = text.replace(separator, "")
+    return text
 
 
 def dials(text: str, number: str) -> bool:

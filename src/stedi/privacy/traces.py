@@ -75,6 +75,7 @@ class Traces:
     left: frozenset[str] = frozenset()
     _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
     _sought: dict[bool, dict[str, list[str]]] = field(default_factory=dict, repr=False, compare=False)
+    _named: list[frozenset[str] | None] = field(default_factory=list, repr=False, compare=False)
 
     def found(self, text: str, *, data: bool = True) -> bool:
         """Says whether a text, or what it reads decoded, holds one of them.
@@ -87,10 +88,11 @@ class Traces:
 
     def _found(self, text: str, *, data: bool) -> bool:
         plain = folded(text)
-        for word, names in self._texts(data=data).items():
-            if word in plain and any(name in plain and stands(plain, name) for name in names):
+        texts = self._texts(data=data)
+        for word in tokens.candidates(plain, texts):
+            if word in plain and any(name in plain and stands(plain, name) for name in texts[word]):
                 return True
-        for number in self.numbers:
+        for number in tokens.candidates(text, self.numbers):
             if number in text and (data or _tells(number)) and stands(text, number):
                 return True
         if data and tokens.calls(text, self.phones):
@@ -123,7 +125,10 @@ class Traces:
     def known(self, address: str) -> bool:
         """Says whether an address, in any spelling, is one of theirs."""
         if address not in self._known:
-            self._known[address] = tombstones.person(self.key, address) in self.people
+            named = self._addresses()
+            self._known[address] = (
+                tombstones.person(self.key, address) in self.people if named is None else normalise(address) in named
+            )
         return self._known[address]
 
     def owns(self, address: str) -> bool:
@@ -135,6 +140,14 @@ class Traces:
             return True
         seen = tokens.visible(address)
         return seen is not address and self.known(seen) and not self.stays(address)
+
+    def _addresses(self) -> frozenset[str] | None:
+        """Returns everybody's address if all are among the names: to look one up takes less than to make its mark."""
+        if not self._named:
+            marks = {name: tombstones.person(self.key, name) for name in self.names}
+            named = frozenset(name for name, mark in marks.items() if mark in self.people)
+            self._named.append(named if {marks[name] for name in named}.issuperset(self.people) else None)
+        return self._named[0]
 
     def who(self, text: str) -> frozenset[str]:
         """Returns the marks of those whose address stands in a text, or in what it reads decoded."""
