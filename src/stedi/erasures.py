@@ -61,7 +61,8 @@ def erase(options: argparse.Namespace) -> int:
 def _needs_somebody(receipt: Mapping[str, Any]) -> bool:
     """Says whether an erasure has left something, or taken something of others, that somebody has to look at."""
     removed = receipt["removed"]
-    return bool(removed.get("delivered", {}).get("left") or removed.get("quarantined_whole"))
+    left = removed.get("delivered", {}).get("left")
+    return bool(left or removed.get("quarantined_whole") or removed.get("foreign"))
 
 
 def _say_unknown(lake: Lake, places: Mapping[str, str], receipt: Mapping[str, Any]) -> None:
@@ -122,12 +123,16 @@ def _show(receipt: dict[str, Any]) -> None:
             terminal.say(
                 f"{table}: {values} of others in {column} mention them and stay: they are others' own identity"
             )
+    for place, count in removed.get("foreign", {}).items():
+        texts = "1 mention" if count == 1 else f"{count:,} mentions"
+        terminal.say(f"{place}: {texts} of them stay: another program wrote them, and has to take them back")
     for what in ("not_decoded", "not_opened"):
         for name in scanned.get(what, ()):
             terminal.say(f"{name}: {what.replace('_', ' ')}: its name was searched" + _BYTES[what])
     for name in scanned.get("found", ()):
         terminal.say(f"{name}: a trace is left in it")
-    traces = "traces left" if not receipt["clean"] else "no trace" if receipt["known"] else "nobody of them known"
+    clean = "no trace but what others wrote" if removed.get("foreign") else "no trace"
+    traces = "traces left" if not receipt["clean"] else clean if receipt["known"] else "nobody of them known"
     terminal.line(f"searched {files:,} files, {scanned['bytes']:,} bytes: {traces}")
     terminal.line("not reached: " + ", ".join(OUT_OF_REACH[word] for word in receipt["not_reached"]))
     terminal.line(f"receipt {receipt['id']}")

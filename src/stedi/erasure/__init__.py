@@ -22,7 +22,7 @@ from stedi import __version__, arrivals, durable, s3
 from stedi.catalog import Catalog
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
-from stedi.erasure import forgetting, inbox, pending
+from stedi.erasure import foreign, forgetting, inbox, pending
 from stedi.erasure.finding import Whereabouts
 from stedi.erasure.forgetting import Forgetting
 from stedi.erasure.pending import Found, Pending
@@ -333,7 +333,20 @@ class _Erasure:
         self._progress("search every file", None)
         mine = {*held, durable.scratch(root) / self._pending.run}
         left = {s3.at(path) for path in evidence}
-        looked = search(root, whereabouts.traces, engine, without=left, held=mine, workers=self._workers)
+        others = foreign.read(catalog, whereabouts.traces)
+        looked = search(
+            root,
+            replace(whereabouts.traces, foreign=others.texts),
+            engine,
+            without=left,
+            held=mine,
+            foreign=others.folders,
+            workers=self._workers,
+        )
+        if others.places or looked.foreign:
+            gone["foreign"] = {**others.places}
+            if looked.foreign:
+                gone["foreign"]["files of tables of others"] = len(looked.foreign)
         self._keep(
             removed=gone,
             scanned={

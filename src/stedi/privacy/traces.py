@@ -65,6 +65,7 @@ class Traces:
         numbers: Serial numbers that nobody else claims, and pseudonyms; as they are.
         phones: The digits of those phone numbers.
         left: Marks of values of others that mention one of them and stay, since they are somebody's identity.
+        foreign: Texts that other clients have written into the lake's catalog, and that stay.
     """
 
     key: Key
@@ -73,6 +74,7 @@ class Traces:
     numbers: frozenset[str] = frozenset()
     phones: frozenset[str] = frozenset()
     left: frozenset[str] = frozenset()
+    foreign: frozenset[str] = frozenset()
     _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
     _sought: dict[bool, dict[str, list[str]]] = field(default_factory=dict, repr=False, compare=False)
     _named: list[frozenset[str] | None] = field(default_factory=list, repr=False, compare=False)
@@ -167,6 +169,13 @@ class Traces:
         kept = tokens.masked(text, parts)
         return None if self.found(kept) else kept
 
+    def without_foreign(self, text: str) -> str:
+        """Returns a text of the lake's catalog without what other clients have written there."""
+        for part in sorted(self.foreign, key=len, reverse=True):
+            for written in (part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]):
+                text = text.replace(written, "")
+        return text
+
     def stays(self, value: str) -> bool:
         """Says whether a value of somebody else was left although it mentions one of them."""
         return bool(self.left) and left(self.key, value) in self.left
@@ -204,6 +213,7 @@ class Search:
         files: How many files of each kind were decoded.
         bytes: Their size.
         found: Where traces are: files relative to the folder, with the column of a table.
+        foreign: Where they are in tables of others.
         undecoded: Files that are not what they begin like: they were searched as bytes.
         unopened: What is no regular file, or cannot be read: only its name was looked at.
     """
@@ -211,6 +221,7 @@ class Search:
     files: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
     found: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
     undecoded: list[str] = field(default_factory=list)
     unopened: list[str] = field(default_factory=list)
 
@@ -222,6 +233,7 @@ def search(
     *,
     without: Collection[Path] = (),
     held: Collection[Path] = (),
+    foreign: Collection[Path] = (),
     workers: Workers | None = None,
 ) -> Search:
     """Decodes every file below a folder and looks for traces in it.
@@ -232,26 +244,41 @@ def search(
         engine: A session, for Parquet.
         without: Files that are left out.
         held: Folders that are left out: other processes work in them.
+        foreign: Folders of tables of others.
         workers: Who decodes the files, if it is not this process.
     """
     entries, closed = _everything(root, held)
     entries = [entry for entry in entries if entry.path not in without]
     done = Search(bytes=sum(entry.size for entry in entries if entry.kind == "file"))
     done.unopened += [_told(root, path, traces) for path in closed]
+    theirs = [entry for entry in entries if _is_foreign(entry, foreign)] if foreign else []
+    entries = [entry for entry in entries if entry not in theirs] if theirs else entries
     if workers is None:
         parts = [_searched(root, entries, traces, engine)]
     else:
         count = min(len(entries), _LOOKS * workers.slots)
         entries.sort(key=lambda entry: (str(_table(root, entry.path)), entry.size))
         tasks = [_Part(root, tuple(entries[n::count]), traces) for n in range(count)]
-        parts = workers.map(_search, tasks)
+        parts = list(workers.map(_search, tasks))
+    if theirs:
+        looked = _searched(root, theirs, traces, engine)
+        looked.foreign, looked.found = looked.found, []
+        parts.append(looked)
     for part in parts:
+        done.foreign += part.foreign
         done.found += part.found
         done.undecoded += part.undecoded
         done.unopened += part.unopened
         for kind, files in part.files.items():
             done.files[kind] = done.files.get(kind, 0) + files
     return done
+
+
+def _is_foreign(entry: _Entry, folders: Collection[Path]) -> bool:
+    """Says whether something belongs to a table of others: its folder, what is in it, and folders that lead there."""
+    if any(entry.path.is_relative_to(folder) for folder in folders):
+        return True
+    return entry.kind == "folder" and any(folder.is_relative_to(entry.path) for folder in folders)
 
 
 def look(path: Path, traces: Traces, engine: DuckDB | None) -> Search:
@@ -387,12 +414,44 @@ def _searched(root: Path, entries: Iterable[_Entry], traces: Traces, engine: Duc
 def _look(root: Path, path: Path, kind: str, traces: Traces, done: Search, *, data: bool = False) -> None:
     """Looks for traces in a file that is no Parquet."""
     try:
-        if any(traces.found(text, data=data) for text in _contents(path, kind)):
-            done.found.append(_told(root, path, traces))
+        texts = _contents(path, kind)
+        if traces.foreign and _is_catalogs(path.relative_to(root)):
+            texts = map(traces.without_foreign, texts)
+        if any(traces.found(text, data=data) for text in texts):
+            told = _told(root, path, traces)
+            columns = _columns(path, traces, data=data) if kind == "sqlite" else ()
+            done.found += [f"{told} ({column})" for column in columns] or [told]
     except OSError:
         done.unopened.append(_told(root, path, traces))
     except _Undecoded:
         done.undecoded.append(_told(root, path, traces))
+
+
+def _is_catalogs(path: Path) -> bool:
+    """Says whether a file, relative to the lake's folder, is the catalog's or a table's metadata file."""
+    parts = path.parts
+    if len(parts) == 4 and ZONES.get(parts[1]) == parts[0]:
+        return parts[2] == "metadata" and path.name.endswith(".metadata.json")
+    return parts == ("catalog.db",)
+
+
+def _columns(path: Path, traces: Traces, *, data: bool) -> list[str]:
+    """Returns the columns of a database in which there are traces, with their tables, unless these name somebody."""
+    found: set[str] = set()
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.text_factory = bytes
+            for (name,) in connection.execute("select name from sqlite_master where type = 'table'").fetchall():
+                table = name.decode("utf-8", "replace")
+                cursor = connection.execute(f"select * from {quoted(table)}")
+                columns = [f"{table}.{column}" for column, *_ in cursor.description]
+                for row in cursor:
+                    for column, value in zip(columns, map(_unpacked, row), strict=True):
+                        if column not in found and traces.found(traces.without_foreign(value), data=data):
+                            found.add(column)
+    except (sqlite3.Error, UnicodeDecodeError):
+        pass  # the file is named all the same
+    return sorted(_shown(column) for column in found if not traces.found(column))
 
 
 def _table(root: Path, path: Path) -> Path:

@@ -1,0 +1,112 @@
+"""What other Iceberg clients have written into a lake's catalog, and an erasure leaves as it is.
+
+Properties of tables, snapshots and namespaces, and whole tables of others, are not the lake's to change: a mention in
+them is counted, and told by place. They are read at the search, so that what the erasure itself made to go is not told.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from stedi import durable, s3
+from stedi.catalog import Catalog
+from stedi.catalog.snapshots import local_path
+from stedi.privacy.traces import Traces
+from stedi.tables import NAMESPACE, ZONES
+
+_NAMED = {"properties": "table properties", "snapshots": "snapshot properties"}
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What of others mentions somebody, and stays.
+
+    Attributes:
+        texts: The texts themselves; they are kept nowhere.
+        places: How many there are in each place.
+        folders: Folders of others' tables below the lake's.
+    """
+
+    texts: frozenset[str]
+    places: Mapping[str, int]
+    folders: tuple[Path, ...]
+
+
+def read(catalog: Catalog, traces: Traces) -> Foreign:
+    """Returns what of others in a lake's catalog mentions customers.
+
+    Raises:
+        LakeError: The catalog or a table's metadata cannot be read.
+    """
+    found: set[tuple[str, str]] = set()
+    for name, state in catalog.tables().items():
+        described = json.loads(s3.at(local_path(state.metadata[-1])).read_bytes())
+        for part, value in described.items():
+            place = f"{name}: {_NAMED.get(part, 'its description')}"
+            found |= {(place, text) for text in _strings(value) if traces.found(text, data=False)}
+    folders: list[Path] = []
+    if catalog.remote is None:
+        namespaces, tables = _entries(catalog.path)
+        for entry in namespaces:
+            found |= {("catalog: namespaces", text) for text in entry if traces.found(text, data=False)}
+        for *named, location in tables:
+            found |= {("catalog: tables of others", text) for text in named if traces.found(text, data=False)}
+            if traces.found(location, data=False):
+                found.add(("catalog: tables of others", location))
+            folders += _folder(catalog.root, location)
+    places = Counter(place for place, _ in found)
+    return Foreign(frozenset(text for _, text in found), dict(sorted(places.items())), tuple(folders))
+
+
+def _strings(value: object) -> Iterator[str]:
+    match value:
+        case dict():
+            for key, part in value.items():
+                yield str(key)
+                yield from _strings(part)
+        case list():
+            for part in value:
+                yield from _strings(part)
+        case str():
+            yield value
+
+
+def _entries(path: Path) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Returns properties of namespaces, and namespace, name and location of tables that are not the lake's own."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        namespaces = connection.execute(
+            "select namespace, property_key, property_value from iceberg_namespace_properties"
+        ).fetchall()
+        own = ", ".join("?" for _ in ZONES)
+        tables = connection.execute(
+            "select table_namespace, table_name, coalesce(metadata_location, '') from iceberg_tables "
+            f"where not (table_namespace = ? and table_name in ({own}))",
+            (NAMESPACE, *ZONES),
+        ).fetchall()
+    return [tuple(map(str, row)) for row in namespaces], [tuple(map(str, row)) for row in tables]
+
+
+def _folder(root: Path, location: str) -> list[Path]:
+    """Returns the folder of a table of others below a lake's; none that holds anything of the lake."""
+    if not location or "://" in local_path(location):
+        return []
+    home, folder = durable.real(root), durable.real(Path(local_path(location)).parent.parent)
+    if not folder.startswith(f"{home}/"):
+        return []
+    inside = folder.removeprefix(f"{home}/")
+    first, _, rest = inside.partition("/")
+    table = rest.partition("/")[0]
+    if first in ZONES.values() and (not table or ZONES.get(table) == first):
+        return []
+    return [] if first in _OWN else [root / inside]
+
+
+_OWN = frozenset({"tmp", "pending", "receipts", "journal", "workers"})
+"""Folders of the lake in which nobody else keeps a table."""
