@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from stedi import cloud, commands, erasures, places, rights, terminal, upkeep
+from stedi import cloud, commands, erasures, rights, terminal, upkeep
 from stedi.errors import MissingExtra, StediError
 
 _INTERRUPTED = 130
@@ -47,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, _interrupt)
-        for name in ("output", "target", "rejects"):
-            places.refuse_into_lake(getattr(options, name, None))
+        _refuse_into_lake([getattr(options, name, None) for name in ("output", "target", "rejects")])
         return terminal.finished(options.run(options))
     except StediError as error:
         return _fail(options, str(error), error.exit_code, type(error).__name__)
@@ -365,6 +364,15 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
             return
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+def _refuse_into_lake(paths: Sequence[Path | None]) -> None:
+    """Keeps what a command writes out of every lake."""
+    if any(path is not None for path in paths):
+        from stedi import places  # reads catalogs: `--help` does without
+
+        for path in paths:
+            places.refuse_into_lake(path)
 
 
 def _fail(options: argparse.Namespace, message: str, code: int, kind: str = "") -> int:

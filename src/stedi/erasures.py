@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from stedi import terminal
 from stedi.commands import opened, wants_json
 from stedi.errors import AuditFailed, UsageError
-from stedi.privacy import tombstones
-from stedi.privacy.receipts import OUT_OF_REACH
 from stedi.rights import asked
 
 if TYPE_CHECKING:
@@ -67,6 +65,8 @@ def _needs_somebody(receipt: Mapping[str, Any]) -> bool:
 
 def _say_unknown(lake: Lake, places: Mapping[str, str], receipt: Mapping[str, Any]) -> None:
     """Names the places of the addresses that the lake did not know, of which an erasure erased nothing."""
+    from stedi.privacy import tombstones
+
     missing, key = set(receipt["unknown"]), lake.key()
     where = [place for address, place in places.items() if tombstones.person(key, address) in missing]
     shown = ", ".join(where[:5]) + (f" and {len(where) - 5:,} more" if len(where) > 5 else "")
@@ -134,6 +134,8 @@ def _show(receipt: dict[str, Any]) -> None:
     clean = "no trace but what others wrote" if removed.get("foreign") else "no trace"
     traces = "traces left" if not receipt["clean"] else clean if receipt["known"] else "nobody of them known"
     terminal.line(f"searched {files:,} files, {scanned['bytes']:,} bytes: {traces}")
+    from stedi.privacy.receipts import OUT_OF_REACH
+
     terminal.line("not reached: " + ", ".join(OUT_OF_REACH[word] for word in receipt["not_reached"]))
     terminal.line(f"receipt {receipt['id']}")
 

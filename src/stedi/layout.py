@@ -10,8 +10,6 @@ import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from stedi.contracts import IGNORED
-
 MAX_CELL = 100
 """The widest cell of a table, in columns of the terminal; what is longer ends in an ellipsis."""
 
@@ -55,7 +53,13 @@ def json_text(text: str) -> str:
 
 
 def _drawn(c: str) -> bool:
-    return c.isprintable() and c not in IGNORED
+    if not c.isprintable():
+        return False
+    if c.isascii():
+        return True
+    from stedi.contracts import IGNORED  # most texts need it not, nor does `--help`
+
+    return c not in IGNORED
 
 
 def _escaped(c: str) -> str:

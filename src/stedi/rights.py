@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from stedi import terminal
 from stedi.commands import build_json, opened, wants_json
 from stedi.errors import UsageError
-from stedi.privacy import addresses
 
 if TYPE_CHECKING:
     from stedi.lake import Lake
@@ -52,6 +51,7 @@ def withdraw(options: argparse.Namespace) -> int:
 def explain(options: argparse.Namespace) -> int:
     """Explains a customer, or rows of a table."""
     from stedi import explain
+    from stedi.privacy import addresses
 
     terminal.conceal(word for word in (options.address, options.where) if word)
     if (options.address is None) == (options.table is None) or (options.table is None) != (options.where is None):
@@ -77,6 +77,8 @@ def explain(options: argparse.Namespace) -> int:
 
 def asked(options: argparse.Namespace) -> dict[str, str]:
     """Returns whom a call means, and where it says so: its words, `--file`, stdin; plain addresses unless `--exact`."""
+    from stedi.privacy import addresses
+
     return addresses.placed(
         addresses.of_call(options.addresses, options.file, exact=options.exact), exact=options.exact
     )
