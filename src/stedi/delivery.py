@@ -137,7 +137,9 @@ def walk(
         raise UsageError(f"feed: expected one of {', '.join(CONTRACTS)}, found {feed!r}")
     journey = _Journey(feed, None if avoid is None else os.path.realpath(avoid))
     for path in paths:
-        yield from journey.argument(os.fspath(destinations.expanded(path)))
+        text = os.fspath(path)
+        # all others stay as they are written: a path would take an empty one for the current folder
+        yield from journey.argument(os.fspath(destinations.expanded(text)) if text.startswith("~") else text)
 
 
 def feed_of(name: str, folders: Sequence[str] = ()) -> str | None:

@@ -71,7 +71,8 @@ class Judge:
     def strangers(self, text: str) -> bool:
         """Says whether a text names somebody else by address."""
         return any(
-            not self.traces.known(address)
+            # with what nobody sees within, it is the same person's
+            not (self.traces.known(address) or self.traces.known(tokens.visible(address)))
             for reading in tokens.readings(text)
             for address in tokens.addresses(tokens.folded(reading))
         )
