@@ -23,7 +23,7 @@ import fastavro
 import pytest
 
 import proof_mutants
-from lakes import deliver
+from lakes import deliver, unseen
 from stedi import build as building
 from stedi import cli
 from stedi.catalog import Catalog
@@ -104,6 +104,7 @@ def folder(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(kept)
     shutil.rmtree(kept / "lake")
     shutil.copytree(kept / "kept", kept / "lake")
+    unseen(kept / "lake")
     return kept
 
 
