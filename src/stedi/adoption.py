@@ -158,9 +158,14 @@ def _lives(home: Path, lake_id: str) -> bool:
 
 
 def _of_its_own(root: Path, lake_id: str) -> str:
-    """Returns the id that a copy gets: the same when an adoption that was cut off is begun anew."""
+    """Returns the id that a copy gets: the same when an adoption that was cut off is begun anew.
+
+    Another copy of the same lake in the same place gets another: what was seen of the first is not this one's.
+    """
     copied, _ = checksums.digest(root / "catalog.db")
-    return hashlib.sha256(f"{lake_id}\0{root}\0{copied}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    made = (root / "landing").stat()  # no adoption changes this folder itself, and no copy keeps this time
+    words = f"{lake_id}\0{root}\0{copied}\0{made.st_ino}\0{made.st_ctime_ns}"
+    return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _seal(root: Path, key: Key, was: str, lake_id: str) -> None:
