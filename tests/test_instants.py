@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from stedi.contracts import INSTANT_BEGIN, INSTANT_END
 from stedi.crawl import crawl
 from stedi.crawl import render as crawled
 from stedi.lake import Lake
+from stedi.landing import unread
 from stedi.reader import Unit, likely
 
 ANA = "ana@x.example"
@@ -199,3 +201,14 @@ def test_a_record_from_the_future_is_drift(land: Said, inbox: Path) -> None:
     _, out, err = land("--json")
     assert json.loads(out)["drift"]["customer"] == {"lastUpdateDate: in_the_future": 2}
     assert "drift: customer: lastUpdateDate: in_the_future: 2 records" in err
+
+
+def test_a_record_that_cannot_be_read_is_searched_for_customers_in_linear_time() -> None:
+    """Long runs without a sign, and of signs alone, are what patterns try again from every place."""
+    for piece in (b"x", b"@", b"a@", b'"email":"', b'"email"  ', b"\\u0061", b"[{"):
+        spent = []
+        for size in (1 << 15, 1 << 17):
+            before = time.process_time()
+            assert all(len(found) <= 1 << 18 for found in unread._customers(piece * (size // len(piece))))
+            spent.append(time.process_time() - before)
+        assert spent[1] < 8 * spent[0] + 0.2, piece
