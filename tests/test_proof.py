@@ -245,11 +245,11 @@ def test_a_landing_that_is_half_committed_is_left_out_of_account(
     deliver(tmp_path, "accelerometer", [motion("new@x.example", 100)])
     append, done = Catalog.append, []
 
-    def dies(catalog: Catalog, table: str, *rest: Any) -> int:
+    def dies(catalog: Catalog, table: str, *rest: Any, **named: Any) -> int:
         if len(done) == committed:
             raise KeyboardInterrupt
         done.append(table)
-        return append(catalog, table, *rest)
+        return append(catalog, table, *rest, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(Catalog, "append", dies)
