@@ -460,11 +460,11 @@ def test_a_landing_that_dies_between_its_commits_is_finished_by_the_next(
     put(inbox / "step_trainer.json", texts(step())[0] + b"?")
     append, calls = Catalog.append, []
 
-    def dying(self: Catalog, table: str, *rest: Any) -> None:
+    def dying(self: Catalog, table: str, *rest: Any, **named: Any) -> int:
         calls.append(table)
         if len(calls) > survived:
             raise KeyboardInterrupt
-        append(self, table, *rest)
+        return append(self, table, *rest, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(Catalog, "append", dying)
@@ -481,7 +481,7 @@ def test_a_landing_that_dies_between_its_commits_is_finished_by_the_next(
 def test_an_open_landing_is_also_finished_by_a_build(lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deliver(inbox, "customer", [customer()])
     with monkeypatch.context() as patch:
-        patch.setattr(Catalog, "append", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(Catalog, "append", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
             lake.land(inbox)
     lake.build()
