@@ -149,7 +149,7 @@ def test_what_is_no_file_is_named_and_never_opened_and_keeps_nothing_from_workin
     os.mkfifo(lake.root / "tmp" / "pipe")
     (lake.root / "broken.parquet").write_bytes(b"PAR1 and no more")
     (lake.root / "broken.gz").write_bytes(gzip.compress(b"x" * 1000)[:-9])
-    with socket.socket(socket.AF_UNIX) as listening, _within(seconds=300):
+    with socket.socket(socket.AF_UNIX) as listening, _within(seconds=120):
         listening.bind(str(lake.root / "socket"))
         lake.land(deliver(folder, "customer", [customer(CY, update=800)], "later.json"))
         build(lake, NOW)

@@ -196,7 +196,7 @@ def remove_tree(folder: Path) -> None:
     if s3.is_remote(folder):
         with suppress(OSError):
             s3.remove_tree(folder)
-    else:
+    elif folder.is_dir() and not folder.is_symlink():  # `rmtree` opens what it is given, and waits for a pipe
         shutil.rmtree(folder, ignore_errors=True)
 
 
