@@ -256,7 +256,7 @@ def test_one_that_dies_in_a_commit_is_finished_by_the_next_and_stands_once(
 
 
 def test_one_that_fails_before_its_journal_leaves_nothing(built: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     before, files = heads(built), {path for path in built.root.rglob("*") if path.is_file()}
