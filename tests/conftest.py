@@ -5,6 +5,7 @@ No test touches the home of whoever runs it: home, configuration folder and pseu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -22,6 +23,15 @@ from stedi import s3, sample
 from stedi.lake import Lake
 
 PUBLIC_DATA = REPOSITORY.parent / "shared" / "data" / "stedi-2023"
+
+_MEMORY, _ROOM = Path("/dev/shm"), 6 << 30
+
+
+def pytest_configure() -> None:
+    """Puts the tests' folders into memory where there is room: each commit of a lake waits for the disk several times."""
+    with contextlib.suppress(OSError):
+        if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
 @pytest.fixture(scope="session", autouse=True)
