@@ -28,7 +28,7 @@ _MEMORY, _ROOM = Path("/dev/shm"), 6 << 30
 
 
 def pytest_configure() -> None:
-    """Puts the tests' folders into memory where there is room: each commit of a lake waits for the disk several times."""
+    """Puts the tests' folders into memory where there is room: on disk each commit of a lake waits for it."""
     with contextlib.suppress(OSError):
         if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
