@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
@@ -44,7 +45,7 @@ def running(folder: Path) -> Iterator[str]:
             body = json.loads(self.rfile.read(size) or b"{}")
             try:
                 with lock:
-                    status, answer = 200, _done(within, self.command, self.path.split("?")[0], body)
+                    status, answer = 200, _done(within, self.command, self.path, body)
             except tuple(_STATUS) as error:
                 status = _STATUS[type(error)]
                 answer = json.dumps({"error": {"message": "refused", "type": type(error).__name__, "code": status}})
@@ -74,17 +75,21 @@ def running(folder: Path) -> Iterator[str]:
 
 
 def _done(catalog: Catalog, method: str, path: str, body: dict[str, Any]) -> str:
-    match method, path.strip("/").split("/")[1:]:
+    path, _, asked_for = path.partition("?")
+    match method, [unquote(part) for part in path.strip("/").split("/")[1:]]:
         case "GET", ["config"]:
             return json.dumps({"defaults": {}, "overrides": {}})
+        case "GET", ["namespaces"]:
+            found = [] if "parent=" in asked_for else catalog.list_namespaces()
+            return json.dumps({"namespaces": found})
         case "POST", ["namespaces"]:
-            catalog.create_namespace(tuple(body["namespace"]))
+            catalog.create_namespace(tuple(body["namespace"]), body.get("properties") or {})
             return json.dumps({"namespace": body["namespace"], "properties": {}})
         case (("GET" | "HEAD"), ["namespaces", name]):
             return json.dumps({"namespace": [name], "properties": catalog.load_namespace_properties(name)})
         case "GET", ["namespaces", name, "tables"]:
-            found = catalog.list_tables(name)
-            return json.dumps({"identifiers": [{"namespace": [name], "name": table[-1]} for table in found]})
+            tables = catalog.list_tables(name)
+            return json.dumps({"identifiers": [{"namespace": [name], "name": table[-1]} for table in tables]})
         case "POST", ["namespaces", name, "register"]:
             return _shown(catalog.register_table((name, body["name"]), body["metadata-location"]))
         case "GET", ["namespaces", name, "tables", table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from pyiceberg.utils.config import Config
 
 import lakes
@@ -23,6 +25,7 @@ from stedi.catalog import remote
 from stedi.catalog.entries import sizes
 from stedi.catalog.remote import Remote
 from stedi.engines.duckdb import DuckDB
+from stedi.erasure import inbox as rewriting
 from stedi.errors import DamagedFile, LakeBusy, LakeError
 from stedi.lake import Lake
 from stedi.privacy import receipts, secret
@@ -240,6 +243,7 @@ def test_who_is_erased_is_in_no_object_and_no_older_version(lake: Lake, bucket: 
     assert receipt["scanned"]["versions"] > 0
     assert receipt["removed"]["delivered"]["records"] == 7
     assert set(receipt["not_reached"]) == receipts.OUT_OF_REACH.keys()
+    assert receipt["not_reached_days"] == receipts.STACK_DAYS
     found = everything(bucket)
     assert ANA.encode() not in found
     assert device(ANA).encode() not in found
@@ -256,7 +260,64 @@ def test_who_is_erased_is_in_no_object_and_no_older_version(lake: Lake, bucket: 
     assert not any(check.found for check in lake.audit(files=True))
 
 
-def everything(bucket: str) -> bytes:
+def test_an_inbox_in_a_bucket_is_rewritten_by_command_and_what_cannot_be_is_named(
+    lake: Lake, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    both = [customer(who, serialNumber=device(who)) for who in (ANA, BO)]
+    folder = tmp_path / "inbox" / "customer"
+    folder.mkdir(parents=True)
+    written = {
+        "list.json": json.dumps(both).encode(),
+        "lines.json.gz": gzip.compress("\n".join(map(json.dumps, both)).encode()),
+        "envelope.json": json.dumps({"records": both}).encode(),
+        f"of {ANA}.json": json.dumps(both[1]).encode(),
+        "kept.json": json.dumps([*both, both[1]]).encode(),
+        "moved.json": json.dumps([both[1], *both]).encode(),
+    }
+    for name, content in written.items():
+        (folder / name).write_bytes(content)
+    inbox = sent(tmp_path / "inbox", f"s3://{bucket}/inbox")
+    lake.land(inbox)
+    real, replaced = s3.client(), rewriting.replace
+
+    class Refusing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def put_object(self, **asked: Any) -> Any:
+            if asked["Key"].endswith("kept.json"):
+                raise ClientError(
+                    {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "Put"
+                )
+            return real.put_object(**asked)
+
+    def late(files: Any) -> Any:
+        s3.write(s3.at(f"{inbox}/customer/moved.json"), b"newer")
+        return replaced(files)
+
+    words = ["--lake", str(lake.root), "--json", "erase", ANA, "--inbox", inbox, "--yes"]
+    with monkeypatch.context() as patch:
+        patch.setattr("stedi.s3.objects.client", Refusing)
+        patch.setattr(rewriting, "replace", late)
+        assert cli.main(words) == 1
+    receipt = json.loads(capsys.readouterr().out)
+    left = receipt["removed"]["delivered"]["why"]
+    assert {name.rpartition("/")[2] for name in left} == {"kept.json", "moved.json"}
+    assert "refuses" in left["inbox/customer/kept.json"]
+    assert s3.at(f"{inbox}/customer/moved.json").read_bytes() == b"newer", "nobody's delivery is written over"
+    told = everything(bucket)
+    assert told.count(ANA.encode()) == written["kept.json"].count(ANA.encode())
+    assert not any(ANA in key for key in keys(inbox))
+    assert json.loads(s3.at(f"{inbox}/customer/list.json").read_bytes()) == both[1:]
+    assert gzip.decompress(s3.at(f"{inbox}/customer/lines.json.gz").read_bytes()) == json.dumps(both[1]).encode()
+    assert json.loads(s3.at(f"{inbox}/customer/envelope.json").read_bytes()) == {"records": both[1:]}
+    assert cli.main(words) == 0
+    assert ANA.encode() not in everything(bucket)
+    assert json.loads(s3.at(f"{inbox}/customer/kept.json").read_bytes()) == both[1:] * 2
+
+
+def everything(bucket: str, below: str = "") -> bytes:
     """Returns every version of every object of a bucket, Parquet and Avro decoded far enough to see texts."""
     import io
 
@@ -264,7 +325,7 @@ def everything(bucket: str) -> bytes:
     import pyarrow.parquet as pq
 
     client, found = s3.client(), b""
-    listed = client.list_object_versions(Bucket=bucket)
+    listed = client.list_object_versions(Bucket=bucket, Prefix=below)
     assert not listed.get("IsTruncated")
     for version in listed.get("Versions", ()):
         body = client.get_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])["Body"].read()
@@ -344,6 +405,56 @@ def test_a_commit_that_was_refused_is_a_conflict_and_changes_nothing(
 def test_the_catalog_of_another_lake_is_refused(lake: Lake, bucket: str) -> None:
     with pytest.raises(LakeError, match=r"expected the tables of this lake .*, found \w+ of another lake"):
         Lake.create(f"s3://{bucket}/other")
+
+
+@pytest.mark.parametrize("place", ["copy", "lake/copy", ""], ids=["beside", "below", "above"])
+def test_a_copy_in_a_bucket_changes_nothing_and_says_what_to_do(
+    lake: Lake,
+    bucket: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inbox = people(tmp_path / "inbox", ANA)
+    lake.land(inbox)
+    for found in [found for found in s3.listing(lake.root) if found.path.suffix != ".lock"]:
+        target = "/".join(filter(None, (bucket, place, str(found.path.relative_to(lake.root)))))
+        s3.write(s3.at(f"s3://{target}"), found.path.read_bytes())
+    copy = "/".join(filter(None, (f"s3://{bucket}", place)))
+    before = everything(bucket, below="lake/landing/"), {name: lake.history(name) for name in LANDING}
+    more = str(people(tmp_path / "more", BO))
+    commands = [
+        ["land", more], ["build"], ["withdraw", ANA, "--yes"], ["erase", ANA, "--yes"], ["maintain"], ["audit"],
+        ["tables"], ["quarantine", "--replay"], ["repair"], ["erase", "--resume"],
+    ]  # fmt: skip
+    for elsewhere in (False, True):
+        if elsewhere:
+            with monkeypatch.context() as patch:
+                patch.setattr(Remote, "listed", lambda self: {})
+                capsys.readouterr()
+                assert cli.main(["--lake", copy, "land", more]) == 1
+                assert (
+                    "expected the lake's tables in the catalog's database stedi, found none" in capsys.readouterr().err
+                )
+            continue
+        for words in commands:
+            assert cli.main(["--lake", copy, *words]) == 1, words
+            said = capsys.readouterr().err
+            assert "of another lake: this one is a copy" in said, (words, said)
+            assert ANA not in said
+    assert cli.main(["--lake", copy, "adopt"]) == 1
+    assert "Make a new lake with a catalog of its own" in capsys.readouterr().err
+    assert (everything(bucket, below="lake/landing/"), {name: lake.history(name) for name in LANDING}) == before
+    assert lake.land(inbox).accepted == 0
+
+
+def test_no_lake_is_made_below_another(lake: Lake, bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = keys(f"s3://{bucket}")
+    for place in ("inner", "landing/customers_landing/inner"):
+        assert cli.main(["--lake", f"{lake.root}/{place}", "init"]) == 2
+        assert f"found one in the lake {lake.root}" in capsys.readouterr().err
+    assert keys(f"s3://{bucket}") == before
 
 
 def test_a_flipped_bit_is_named_and_never_read(lake: Lake, tmp_path: Path) -> None:

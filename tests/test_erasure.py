@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -371,6 +372,7 @@ def test_the_command_erases_lists_and_verifies(
     receipt = json.loads(said.out)
     assert receipt["clean"]
     assert receipt["not_reached"] == ["backups", "handed_out"]
+    assert receipt["not_reached_days"] == {}
     assert ANA not in said.out + said.err
     assert run(lake, "erase", "--list") == 0
     assert receipt["id"] in capsys.readouterr().out
@@ -394,6 +396,18 @@ def test_what_an_erasure_does_not_reach_is_named_on_screen_and_explained_in_the_
     for kinds in ({"lake": False, "inbox": False}, {"lake": False, "inbox": True}, {"lake": True, "inbox": True}):
         assert all(f"| `{word}` | " in page for word in receipts.not_reached(**kinds))
     assert set(receipts.not_reached(lake=True, inbox=False)) == receipts.OUT_OF_REACH.keys()
+    # the days are those of the stack, on every page
+    stack = (REPOSITORY / "src" / "stedi" / "aws" / "data.yaml").read_text("utf-8")
+    expiring = {"access_logs": ("a-quarter",) * 2, "athena_results": ("query-results", "older-versions-of-athena")}
+    for word, rules in expiring.items():
+        told = [
+            re.search(rf"Id: {rule}\n(?:(?!- Id:).)*?{setting}: (\d+)", stack, re.DOTALL)
+            for rule, setting in zip(rules, (r"\bExpirationInDays", "NoncurrentDays"), strict=True)
+        ]
+        first, older = (int(found[1]) for found in told if found)
+        assert receipts.STACK_DAYS[word] == first + older
+        assert re.search(rf"\| `{word}` \|.*\| {first} days in our stack, and {older} more as older versions \|", page)
+    assert f"| {receipts.STACK_DAYS['query_history']} days, set by AWS |" in page
 
 
 def test_the_command_asks_and_names_its_addresses(

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 
 from lakes import LANDING, conserved, customer, deliver, motion, records
+from stedi import config as settings
 from stedi import durable, s3
 from stedi.catalog import Catalog
 from stedi.catalog.remote import Remote
+from stedi.erasure import forgetting
 from stedi.errors import CommitConflict, LakeBusy
 from stedi.lake import Lake
 from stedi.landing import journal
@@ -49,7 +52,9 @@ def elsewhere(lake: Lake, *words: str) -> None:
     """Runs a command as another machine would, when the lease has gone."""
     time.sleep(2.5)
     command = [sys.executable, "-c", _SHORT, "--lake", str(lake.root), *words]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {**os.environ, "TMPDIR": scratch}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -232,3 +237,103 @@ def test_a_file_that_was_removed_can_be_written_again_where_versions_are_kept(la
             durable.write(path, content)
             assert path.read_bytes() == content
             durable.remove(path)
+
+
+def late(patch: pytest.MonkeyPatch, part: str, happens: Callable[[], None]) -> None:
+    """Has something happen when a file is about to be written, right after the command has looked at its lease."""
+    real, done = locks.write, []
+
+    def write(path: Path, *given: Any, **named: Any) -> Any:
+        if part in str(path) and not done:
+            done.append(True)
+            happens()
+        return real(path, *given, **named)
+
+    patch.setattr(locks, "write", write)
+
+
+def whole(lake: Lake) -> None:
+    """Makes sure that the lake works, and that every file that it names is there."""
+    lake.build()
+    assert not any(check.found for check in lake.audit())
+    assert not any(check.violations for check in lake.prove().checks)
+    conserved(lake)
+    for table in LANDING:
+        found = records(lake, table)
+        assert not found or max(found.values()) == 1, table
+
+
+@pytest.mark.parametrize("words", [("land", "known"), ("maintain",)], ids=["land", "maintain"])
+def test_a_landing_does_not_commit_files_that_were_removed_while_it_was_stopped(
+    lake: Lake, inbox: Path, words: tuple[str, ...]
+) -> None:
+    settings.write(settings.changed(lake.config, grace_hours=0.0), lake.root / "lake.toml")
+    known = deliver(inbox.parent / "known", "customer", [customer("old@x.example", NOW, NOW, registrationDate=NOW)])
+    lake = Lake.open(lake.root)
+    lake.land(known)
+    told = [str(known) if word == "known" else word for word in words]
+    with pytest.MonkeyPatch.context() as patch:
+        late(patch, "/pending/", lambda: elsewhere(lake, *told))
+        with pytest.raises((LakeBusy, CommitConflict)):
+            lake.land(inbox)
+    lake.land(inbox)
+    assert sum(records(lake, "customers_landing").values()) == 3
+    whole(lake)
+
+
+def test_an_erasure_that_others_have_finished_removes_nothing_of_theirs(lake: Lake, inbox: Path) -> None:
+    lake.land(inbox)
+    lake.build()
+    with pytest.MonkeyPatch.context() as patch:
+        meanwhile(patch, forgetting.Forgetting, "_lineage", lambda: elsewhere(lake, "erase", "--resume"))
+        with pytest.raises((LakeBusy, CommitConflict)):
+            lake.erase(ANA)
+    assert not any(ANA in map(str, row) for table in LANDING for row in records(lake, table))
+    assert sum(records(lake, "customers_landing").values()) == 1
+    whole(lake)
+
+
+def test_an_erasure_that_is_decided_late_looks_again(lake: Lake, inbox: Path) -> None:
+    lake.land(inbox)
+    more = deliver(inbox.parent / "more", "customer", [customer(ANA, NOW, NOW + 1, registrationDate=NOW)])
+    with pytest.MonkeyPatch.context() as patch:
+        late(patch, "erasing.json", lambda: elsewhere(lake, "land", str(more)))
+        with pytest.raises(LakeBusy):
+            lake.erase(ANA)
+    assert (lake.root / "erasing.json").is_file()
+    lake.land(inbox)  # which finishes it first
+    assert not any(ANA in map(str, row) for table in LANDING for row in records(lake, table))
+    assert sum(records(lake, "customers_landing").values()) == 1
+    whole(lake)
+
+
+def test_a_command_that_has_lost_its_lease_removes_nothing(lake: Lake) -> None:
+    paths = [lake.root / "folder" / name for name in ("one", "two")]
+    for path in paths:
+        durable.write(path, b"theirs")
+    removals: list[Callable[[], None]] = [
+        lambda: durable.remove(paths[0]), lambda: durable.remove_all(paths),
+        lambda: durable.remove_tree(paths[0].parent),
+    ]  # fmt: skip
+    with durable.lock(lake.root / "x.lock", wait=False):
+        time.sleep(2.5)
+        with suppress(LakeBusy), durable.lock(lake.root / "x.lock", wait=False):
+            pass
+        for removal in removals:
+            with suppress(LakeBusy):
+                removal()
+            assert [path.read_bytes() for path in paths] == [b"theirs"] * 2
+
+
+def test_a_file_is_removed_only_as_it_was_under_the_lock(lake: Lake) -> None:
+    path = lake.root / "state"
+    durable.write(path, b"one")
+    with durable.lock(lake.root / "x.lock", wait=False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(locks, "prove", lambda: s3.write(path, b"another's"))
+            with pytest.raises(LakeBusy):
+                durable.remove(path)
+        assert path.read_bytes() == b"another's"
+        durable.remove(path)
+        assert not path.exists()
+        durable.remove(path)

@@ -83,8 +83,9 @@ def adopt(
     """
     if s3.is_remote(root):
         raise LakeError(
-            f"{root}: expected a lake in a folder, found one in a bucket: its tables stand in a catalog that is not "
-            "its own. Land the deliveries into a new lake with a catalog of its own"
+            f"{root}: expected a lake in a folder, found one in a bucket, whose tables stand in a catalog that is not "
+            "its own; nothing was changed. Make a new lake with a catalog of its own, land the deliveries into it, and "
+            "replay the journal there (`stedi erase --replay`)"
         )
     copies.forget(root)
     rows = snapshots.listed(root / "catalog.db")

@@ -25,6 +25,9 @@ from typing import BinaryIO
 from stedi import copies, s3
 from stedi.errors import LakeBusy, LakeError
 
+_AT_ONCE = 1_000
+"""Objects that are removed before the locks are looked at again."""
+
 
 def sync(path: Path) -> None:
     """Puts a file's bytes, or a folder's names, on disk; an object is there when its write returns."""
@@ -174,27 +177,42 @@ def create(path: Path, content: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, if it is there, and has its folder forget it durably."""
+    """Removes a file, if it is there, and has its folder forget it durably.
+
+    Raises:
+        LakeBusy: In a bucket: this process holds a lock no more, or somebody else has written the object.
+    """
     if s3.is_remote(path):
-        s3.prove()
-    path.unlink(missing_ok=True)
-    sync(path.parent)
+        s3.discard(path)
+    else:
+        path.unlink(missing_ok=True)
+        sync(path.parent)
 
 
 def remove_all(paths: Iterable[Path]) -> None:
-    """Removes files, those that are there."""
+    """Removes files, those that are there.
+
+    Raises:
+        LakeBusy: This process holds a lock no more; what is left stays.
+    """
     listed = list(paths)
-    s3.prove()
-    s3.remove(path for path in listed if s3.is_remote(path))
+    there = [path for path in listed if s3.is_remote(path)]
+    for start in range(0, max(1, len(there)), _AT_ONCE):
+        s3.prove()
+        s3.remove(there[start : start + _AT_ONCE])
     for path in listed:
         if not s3.is_remote(path):
             path.unlink(missing_ok=True)
 
 
 def remove_tree(folder: Path) -> None:
-    """Removes a folder and all that is in it, as far as that can be done; a failure is nobody's but `maintain`'s."""
+    """Removes a folder and all that is in it, as far as that can be done; a failure is nobody's but `maintain`'s.
+
+    In a bucket nothing goes once a lock is lost: what was nobody's under it may be somebody's by now.
+    """
     if s3.is_remote(folder):
-        with suppress(OSError):
+        with suppress(OSError, LakeBusy):
+            s3.prove()
             s3.remove_tree(folder)
     elif folder.is_dir() and not folder.is_symlink():  # `rmtree` opens what it is given, and waits for a pipe
         shutil.rmtree(folder, ignore_errors=True)

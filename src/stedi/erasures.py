@@ -96,7 +96,15 @@ def _preview(lake: Lake, addresses: Sequence[str], *, as_json: bool) -> int:
     rows, files = found["rows"], found["files"]
     terminal.table(("table", "rows", "files"), [(name, rows[name], files[name]) for name in rows])
     terminal.line(f"customers: {found['known']:,} of {found['asked']:,} known")
+    _say_foreign(found["foreign"])
     return code
+
+
+def _say_foreign(places: Mapping[str, int]) -> None:
+    """Names the places in the catalog in which other programs mention customers."""
+    for place, count in places.items():
+        texts = "1 mention" if count == 1 else f"{count:,} mentions"
+        terminal.say(f"{place}: {texts} of them stay: another program wrote them, and has to take them back")
 
 
 def _show(receipt: dict[str, Any]) -> None:
@@ -123,9 +131,7 @@ def _show(receipt: dict[str, Any]) -> None:
             terminal.say(
                 f"{table}: {values} of others in {column} mention them and stay: they are others' own identity"
             )
-    for place, count in removed.get("foreign", {}).items():
-        texts = "1 mention" if count == 1 else f"{count:,} mentions"
-        terminal.say(f"{place}: {texts} of them stay: another program wrote them, and has to take them back")
+    _say_foreign(removed.get("foreign", {}))
     for what in ("not_decoded", "not_opened"):
         for name in scanned.get(what, ()):
             terminal.say(f"{name}: {what.replace('_', ' ')}: its name was searched" + _BYTES[what])
@@ -136,7 +142,9 @@ def _show(receipt: dict[str, Any]) -> None:
     terminal.line(f"searched {files:,} files, {scanned['bytes']:,} bytes: {traces}")
     from stedi.privacy.receipts import OUT_OF_REACH
 
-    terminal.line("not reached: " + ", ".join(OUT_OF_REACH[word] for word in receipt["not_reached"]))
+    days = receipt.get("not_reached_days", {})
+    stay = {word: f" ({count} days where our stack is deployed)" for word, count in days.items()}
+    terminal.line("not reached: " + ", ".join(OUT_OF_REACH[w] + stay.get(w, "") for w in receipt["not_reached"]))
     terminal.line(f"receipt {receipt['id']}")
 
 

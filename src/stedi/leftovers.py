@@ -7,6 +7,7 @@ their lock: a branch or a folder that no snapshot knows belongs to nobody alive.
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Iterable
 
@@ -14,6 +15,7 @@ from stedi import durable, s3
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.unused import unused
 from stedi.errors import LakeError
+from stedi.tables import ZONES
 
 _RUN = re.compile(r"\d{13}-[0-9a-f]{8}")
 """The id of a build, a landing or a maintenance, and how the names of its folders begin."""
@@ -54,6 +56,8 @@ def sweep(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
             except LakeError:
                 continue  # damage hides what is in use: nothing goes
             gone = {file.path for file in found}
+            if gone and ZONES[name] == "landing":
+                catalog.fence(f"{int(now * 1000):013d}-{secrets.token_hex(4)}")
             for stray in strays:
                 if all(entry.path in gone for entry in durable.entries(s3.at(durable.real(stray)))):
                     durable.remove_tree(stray)

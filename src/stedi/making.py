@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from stedi import config as settings
-from stedi import copies, destinations, durable, places
+from stedi import copies, destinations, durable, places, s3
 from stedi.catalog import Catalog
 from stedi.config import Config, Readings
 from stedi.errors import KeyRefused, UsageError
@@ -37,6 +37,10 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
     if root.exists() and not (root.is_dir() and all(_half_made(entry.name) for entry in root.iterdir())):
         what = "a lake" if (root / "lake.toml").exists() else "something else"
         raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
+    above = next((part for part in root.parents if s3.is_remote(root) and _is_lake(part)), None)
+    if above is not None:
+        # its erasures forget older versions of all that lies below it
+        raise UsageError(f"{path}: expected a prefix outside of any lake, found one in the lake {above}; name another")
     copies.forget(root)
     durable.folder(root, 0o700)
     root.chmod(0o700)
@@ -51,6 +55,15 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
         settings.write(settings.changed(config, readings=readings), root / "lake.toml")
         for partial in root.glob(_PARTIAL_SETTINGS):
             partial.unlink()
+
+
+def _is_lake(prefix: Path) -> bool:
+    if not getattr(prefix, "bucket", ""):
+        return False
+    try:
+        return (prefix / "lake.toml").is_file()
+    except PermissionError:  # whoever may not look there has none there
+        return False
 
 
 _PARTIAL_SETTINGS = ".lake.toml.*.partial"

@@ -22,7 +22,7 @@ from stedi.adoption import Adoption
 from stedi.catalog import Catalog, TableState, snapshots
 from stedi.config import Config, Readings
 from stedi.engines import Name
-from stedi.errors import DamagedCatalog, KeyRefused, LakeError, UsageError
+from stedi.errors import CommitConflict, DamagedCatalog, KeyRefused, LakeError, UsageError
 from stedi.privacy import handover, journal, pseudonyms, secret, seen, tombstones
 from stedi.privacy.pseudonyms import Key
 
@@ -318,7 +318,11 @@ class Opened:
 
             self.key()  # confirms it
             with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
-                rotation.finish(self.catalog, self.root, progress)
+                if not rotation.finish(self.catalog, self.root, progress):
+                    raise CommitConflict(
+                        f"{self.root}: a change of key came too late and was given up; nothing was changed: run this "
+                        "again, then change the key again"
+                    )
 
     def _finish_landings(self) -> None:
         """Finishes what a landing that died has left; one that is alive finishes its own."""

@@ -24,7 +24,7 @@ from stedi.catalog import Catalog, TableState
 from stedi.catalog.unused import unused
 from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import AuditFailed, KeyRefused
+from stedi.errors import AuditFailed, CommitConflict, KeyRefused
 from stedi.privacy import audit, handover, pseudonyms, secret
 from stedi.privacy.audit import Claimants
 from stedi.privacy.handover import Handover
@@ -127,16 +127,30 @@ def rotate(
         if made and not (root / handover.NAME).exists():
             made.unlink(missing_ok=True)
         raise
-    finish(catalog, root, progress)
+    if not finish(catalog, root, progress):
+        work.discard()
+        if made:
+            made.unlink(missing_ok=True)
+        raise CommitConflict(
+            f"{root}: cannot change the key: a table has moved meanwhile; nothing was changed: run it again"
+        )
     return Rotation(key.fingerprint, new.fingerprint, file, work.rows)
 
 
-def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share: None) -> None:
-    """Finishes the change of key that is decided, if there is one; doing so twice changes nothing."""
+def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share: None) -> bool:
+    """Finishes the change of key that is decided, if there is one; doing so twice changes nothing.
+
+    Returns:
+        False if it came too late: others have changed tables since they were staged, and none of it was published. Then
+        nothing of it is done.
+    """
     handover.sweep(root)
     decided = handover.pending(root)
     if decided is None:
-        return
+        return True
+    if _is_overtaken(catalog, decided):
+        handover.end(root)
+        return False
     for name, staged in decided.staged.items():
         if not any(snapshot.id == staged for snapshot in catalog.table(name).history()):
             progress(f"publish {name}", None)
@@ -150,6 +164,22 @@ def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share
         progress(f"forget {name} under the old key", None)
         _forget(catalog, name)
     handover.end(root)
+    return True
+
+
+def _is_overtaken(catalog: Catalog, decided: Handover) -> bool:
+    """Says whether a change of key of which nothing is published can be published no more.
+
+    So it is where its note was written by a process that was stopped right before, for longer than its lease.
+    """
+    states = {name: catalog.table(name) for name in decided.staged}
+    if any(snapshot.id == decided.staged[name] for name, state in states.items() for snapshot in state.history()):
+        return False
+    return any(
+        state.branches.get(decided.run) != decided.staged[name]
+        or (state.current is not None and state.current.id != decided.base[name])
+        for name, state in states.items()
+    )
 
 
 def _forget(catalog: Catalog, name: str) -> None:

@@ -18,7 +18,7 @@ from stedi.catalog.queue import Queue
 from stedi.catalog.remote import Remote
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
 from stedi.errors import CommitConflict, LakeError
-from stedi.tables import COLUMNS, ZONES, DataFile
+from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -97,6 +97,12 @@ class Catalog:
             LakeError: The catalog or a table's metadata cannot be read.
         """
         found = self._states()
+        if self.remote and not found:
+            raise LakeError(
+                f"{self.root}: expected the lake's tables in the catalog's database {NAMESPACE}, found none: this is a "
+                "copy, which cannot be used, or the catalog is another than the lake was made with; use the lake that "
+                "it was copied from, or configure the catalog that has its tables"
+            )
         return {name: found[name] for name in ZONES if name in found}
 
     def table(self, name: str) -> TableState:
@@ -184,6 +190,10 @@ class Catalog:
 
     def fence(self, run: str) -> None:
         """Has every landing that was planned before now fail, and be planned anew, in a lake whose locks can be lost.
+
+        Whoever removes files that no snapshot uses does so first: a landing that was stopped may have written them, and
+        commit them when it goes on. A build needs no fence: it commits twice, and its branches are dropped with its
+        files.
 
         Args:
             run: Tells what does so.

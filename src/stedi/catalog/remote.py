@@ -11,11 +11,11 @@ was to change tells whether it was made.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from stedi import s3
 from stedi.catalog import configuration
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from pyiceberg.table.metadata import TableMetadata
     from pyiceberg.table.update import TableRequirement, TableUpdate
 
+T = TypeVar("T")
+
+NAMESPACES, TABLES = "catalog: namespaces", "catalog: tables of others"
+"""Where others write in a catalog, in words."""
+_DEEPEST = 8
+"""Levels of namespaces that are looked through."""
 _VARIABLE = f"PYICEBERG_CATALOG__{NAME.upper()}__"
 
 
@@ -54,12 +60,17 @@ class Remote:
         with self._answering():
             found = self._of_glue() if self._glue is not None else self._of_any()
         for name, location in found.items():
-            if not location.startswith(f"{self._root}/"):
-                raise LakeError(
-                    f"{self._root}: expected the tables of this lake in the catalog's database {NAMESPACE}, found "
-                    f"{name} of another lake; configure a catalog for each lake"
-                )
+            self._refuse_elsewhere(name, location)
         return {name: found[name] for name in ZONES if name in found}
+
+    def _refuse_elsewhere(self, table: str, location: str) -> None:
+        """Refuses a table whose metadata file lies elsewhere than this lake puts it, be it further below its prefix."""
+        if location.rpartition("/")[0] != f"{self._root}/{ZONES[table]}/{table}/metadata":
+            raise LakeError(
+                f"{self._root}: expected the tables of this lake in the catalog's database {NAMESPACE}, found "
+                f"{table} of another lake: this one is a copy, which cannot be used, or lacks a catalog of its own; "
+                "use the lake that the tables are of, or configure a catalog for each lake"
+            )
 
     def enter(self, locations: Mapping[str, str]) -> None:
         """Enters tables by the locations of their metadata files, those that are not there."""
@@ -79,6 +90,48 @@ class Remote:
         with self._answering():
             self._catalog.drop_table((NAMESPACE, table))
 
+    def of_others(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]], tuple[str, ...]]:
+        """Returns what else stands in the catalog, as far as it may be seen.
+
+        Returns:
+            Of each namespace its name, and its properties each with its value; of each table that is not the lake's
+            namespace, name and location, empty where that is not told; and the places that could not be looked at.
+        """
+        namespaces: list[tuple[str, ...]] = []
+        tables: list[tuple[str, ...]] = []
+        unseen: set[str] = set()
+
+        def asked(place: str, question: Callable[[], T], otherwise: T) -> T:
+            try:
+                return question()
+            except Exception:  # each catalog refuses in words of its own
+                unseen.add(place)
+                return otherwise
+
+        catalog, nothing = self._catalog, list[tuple[str, ...]]()
+        levels = [asked(NAMESPACES, catalog.list_namespaces, nothing)]
+        while levels[-1] and len(levels) < _DEEPEST:
+            below = s3.each(lambda name: asked(NAMESPACES, lambda: catalog.list_namespaces(name), nothing), levels[-1])
+            levels.append([name for above, names in below for name in names if len(name) > len(above)])
+        known = {(NAMESPACE,), *(tuple(name) for level in levels for name in level)}
+        none: dict[str, Any] = {}
+        for name, about in s3.each(
+            lambda name: asked(NAMESPACES, lambda: catalog.load_namespace_properties(name), none), sorted(known)
+        ):
+            namespaces += [(".".join(name), ""), *((str(key), str(value)) for key, value in about.items())]
+        listed = s3.each(lambda name: asked(TABLES, lambda: catalog.list_tables(name), nothing), sorted(known))
+        theirs = [
+            tuple(table)
+            for _, names in listed
+            for table in names
+            if tuple(table[:-1]) != (NAMESPACE,) or table[-1] not in ZONES
+        ]
+        for table, location in s3.each(
+            lambda table: asked(TABLES, lambda: catalog.load_table(table).metadata_location, ""), theirs
+        ):
+            tables.append((".".join(table[:-1]), table[-1], location))
+        return namespaces, tables, tuple(sorted(unseen))
+
     def warm(self) -> None:
         """Imports what a commit needs."""
         _ = self._catalog
@@ -92,6 +145,7 @@ class Remote:
         name = identifier if isinstance(identifier, str) else identifier[-1]
         with self._answering():
             found = self._catalog.load_table((NAMESPACE, name))
+        self._refuse_elsewhere(name, found.metadata_location)
         catalog = cast("Catalog", self)
         return Table((NAMESPACE, name), found.metadata, found.metadata_location, LakeFileIO(), catalog, found.config)
 

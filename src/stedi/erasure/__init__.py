@@ -54,12 +54,13 @@ def preview(catalog: Catalog, config: Config, root: Path, key: Key, addresses: C
 
     Returns:
         `asked`, and `known` of them, of whom the lake holds anything; `customers` of them who have landed records;
-        `rows` and `files` by table, and `mentioned`: others' rows that name one.
+        `rows` and `files` by table, `mentioned`: others' rows that name one, and `foreign`: by place, mentions in what
+        other programs have written into the catalog, which stay.
     """
     before = tombstones.read(root, key)
     wanted = Pending(_run(), _now(None), _marks(key, addresses))
     with _engine(config, root, wanted.run) as engine:
-        found = Whereabouts(engine, catalog, key, wanted).found()
+        found = _judged(Whereabouts(engine, catalog, key, wanted), catalog)
     files = {name: len(paths) for name, paths in found.tainted.items()}
     return {
         "asked": len(wanted.people),
@@ -68,6 +69,7 @@ def preview(catalog: Catalog, config: Config, root: Path, key: Key, addresses: C
         "rows": dict(found.rows),
         "files": files,
         "mentioned": found.mentioned,
+        "foreign": dict(found.foreign),
     }
 
 
@@ -265,6 +267,18 @@ class _Erasure:
         pending.remove(self._root)
         return receipt
 
+    def _is_overtaken(self) -> bool:
+        """Says whether others have changed tables since the first phase looked at them, and the second has not begun.
+
+        So it is where the file of an erasure was written by a process that was stopped right before, for longer than
+        its lease: then the first phase is done again.
+        """
+        if self._pending.found is None or not self._pending.heads:
+            return False
+        heads = {name: state.current for name, state in self._catalog.tables().items() if state.current}
+        begun = any(head.summary.get(forgetting.ERASURE) == self._pending.run for head in heads.values())
+        return not begun and any(heads[name].id != head for name, head in self._pending.heads.items())
+
     def _outlast(self, receipt: dict[str, Any]) -> None:
         """Keeps in the journal what must be known of the erasure even if the lake is lost."""
         if not lasting.has(self._root, self._key, receipt["id"]):  # or it was cut off right here
@@ -275,18 +289,21 @@ class _Erasure:
         catalog, root, key = self._catalog, self._root, self._key
         self._progress("find", None)
         catalog.fence(self._pending.run)
+        if self._is_overtaken():
+            self._pending = replace(self._pending, found=None, heads={})
         # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
             before = tombstones.read(root, key)
             whereabouts = Whereabouts(engine, catalog, key, self._pending, self._workers, before)
-            found = self._pending.found or whereabouts.found()
+            found = self._pending.found or _judged(whereabouts, catalog)
             took = Tombstones(erasures={self._pending.run: self._pending.people})
             found = replace(found, tombstones=found.tombstones | took)
             warm.result()
         if self._pending.found is None:
             found = replace(found, known=_known(root, before, self._pending.people, found))
-            self._keep(found=found)  # from here on it will happen
+            heads = {name: state.current.id for name, state in whereabouts.states.items() if state.current}
+            self._keep(found=found, heads=heads)  # from here on it will happen
         tombstones.write(root, key, before | found.tombstones)
         moments = (
             frozenset(engine.rows("select serialNumber, moment from erased_moments")) if self._pending.inbox else ()
@@ -333,7 +350,7 @@ class _Erasure:
         self._progress("search every file", None)
         mine = {*held, durable.scratch(root) / self._pending.run}
         left = {s3.at(path) for path in evidence}
-        others = foreign.read(catalog, whereabouts.traces)
+        others = foreign.reread(catalog, whereabouts.traces, found.foreign)
         looked = search(
             root,
             replace(whereabouts.traces, foreign=others.texts),
@@ -356,7 +373,7 @@ class _Erasure:
                 "read_as": [*decoding.ENCODINGS, *decoding.PACKINGS, *decoding.READINGS],
                 "not_looked_for": found.shared,
                 "not_decoded": sorted(looked.undecoded),
-                "not_opened": sorted(looked.unopened),
+                "not_opened": sorted({*looked.unopened, *others.unseen}),
                 "found": sorted(set(looked.found)),
             },
         )
@@ -394,6 +411,7 @@ class _Erasure:
     def _receipt(self) -> dict[str, Any]:
         done = self._pending
         known = set(done.people if self._found.known is None else self._found.known)
+        beyond = receipts.not_reached(lake=s3.is_remote(self._root), inbox=any(map(s3.is_remote, done.inbox)))
         return receipts.signed(
             self._key,
             self._config.lake_id,
@@ -407,13 +425,19 @@ class _Erasure:
                 "ended": _iso(_now(None)),
                 "removed": done.removed,
                 "scanned": done.scanned,
-                "not_reached": receipts.not_reached(
-                    lake=s3.is_remote(self._root), inbox=any(map(s3.is_remote, done.inbox))
-                ),
+                "not_reached": beyond,
+                "not_reached_days": receipts.days(beyond),
                 "clean": not (done.scanned or {}).get("found"),
                 "version": __version__,
             },
         )
+
+
+def _judged(whereabouts: Whereabouts, catalog: Catalog) -> Found:
+    """Returns what the first phase finds, with what others have written into the catalog: all is judged first."""
+    found = whereabouts.found()
+    others = foreign.read(catalog, whereabouts.traces)
+    return replace(found, foreign=others.places, unseen=others.unseen)
 
 
 @contextmanager

@@ -375,6 +375,7 @@ class Whereabouts:
         masked: list[tuple[str, int, bytes]] = []
         moments = {(number, at) for number, at in self.engine.rows("select serialNumber, moment from erased_moments")}
         judge = Judge(self.traces, frozenset(moments))
+        staying: dict[tuple[str, int], str] = {}
         for batch in _batched(self._quarantined(), 4 << 20):
             for sha256, at, raw in batch if self._known_records else self._suspected(batch, judge):
                 kept = self._kept(raw, judge)
@@ -382,8 +383,16 @@ class Whereabouts:
                     records.append((sha256, at))
                     if self._tells_of_others(raw, judge):
                         whole.add((sha256, at))
-                elif kept != raw:
+                    continue
+                if kept != raw:
                     masked.append((sha256, at, kept))
+                owner = tokens.owner(kept.decode("utf-8", "replace"))
+                if owner is not None and traces.names_another(owner, self.traces):
+                    staying[sha256, at] = owner
+        if staying:
+            self.others.setdefault("quarantine", {})["raw"] = len(staying)
+            marks = {traces.left(self._key, owner) for owner in staying.values()}
+            self.traces = replace(self.traces, left=self.traces.left | marks)
         self.engine.take("erased_records", {"sha256": "varchar", "offset": "bigint"}, sorted(set(records)))
         self.engine.take("masked_raws", {"sha256": "varchar", "offset": "bigint", "raw": "blob"}, sorted(set(masked)))
         unknown = " union ".join(

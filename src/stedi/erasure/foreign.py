@@ -1,7 +1,8 @@
 """What other Iceberg clients have written into a lake's catalog, and an erasure leaves as it is.
 
 Properties of tables, snapshots and namespaces, and whole tables of others, are not the lake's to change: a mention in
-them is counted, and told by place. They are read at the search, so that what the erasure itself made to go is not told.
+them is counted, and told by place. They are judged before anything goes, and once more at the search, so that what the
+erasure itself made to go is not told.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from stedi import durable, s3
 from stedi.catalog import Catalog
+from stedi.catalog.remote import NAMESPACES, TABLES
 from stedi.catalog.snapshots import local_path
+from stedi.errors import LakeError
 from stedi.privacy.traces import Traces
 from stedi.tables import NAMESPACE, ZONES
 
@@ -31,11 +34,27 @@ class Foreign:
         texts: The texts themselves; they are kept nowhere.
         places: How many there are in each place.
         folders: Folders of others' tables below the lake's.
+        unseen: Places that cannot be looked at: a role may see this lake's part of a catalog alone.
     """
 
     texts: frozenset[str]
     places: Mapping[str, int]
     folders: tuple[Path, ...]
+    unseen: tuple[str, ...] = ()
+
+
+def reread(catalog: Catalog, traces: Traces, judged: Mapping[str, int]) -> Foreign:
+    """Returns the same when the customers have gone; an erasure ends even if the catalog cannot be read any more.
+
+    Args:
+        catalog: The lake's tables.
+        traces: What identifies the customers.
+        judged: How many there were in each place before.
+    """
+    try:
+        return read(catalog, traces)
+    except (LakeError, OSError, ValueError, sqlite3.Error):
+        return Foreign(frozenset(), judged, (), ("catalog",))
 
 
 def read(catalog: Catalog, traces: Traces) -> Foreign:
@@ -51,17 +70,20 @@ def read(catalog: Catalog, traces: Traces) -> Foreign:
             place = f"{name}: {_NAMED.get(part, 'its description')}"
             found |= {(place, text) for text in _strings(value) if traces.found(text, data=False)}
     folders: list[Path] = []
+    unseen: tuple[str, ...] = ()
     if catalog.remote is None:
         namespaces, tables = _entries(catalog.path)
-        for entry in namespaces:
-            found |= {("catalog: namespaces", text) for text in entry if traces.found(text, data=False)}
-        for *named, location in tables:
-            found |= {("catalog: tables of others", text) for text in named if traces.found(text, data=False)}
-            if traces.found(location, data=False):
-                found.add(("catalog: tables of others", location))
-            folders += _folder(catalog.root, location)
+    else:
+        namespaces, tables, unseen = catalog.remote.of_others()
+    for entry in namespaces:
+        found |= {(NAMESPACES, text) for text in entry if traces.found(text, data=False)}
+    for *named, location in tables:
+        found |= {(TABLES, text) for text in named if traces.found(text, data=False)}
+        if traces.found(location, data=False):
+            found.add((TABLES, location))
+        folders += _folder(catalog.root, location)
     places = Counter(place for place, _ in found)
-    return Foreign(frozenset(text for _, text in found), dict(sorted(places.items())), tuple(folders))
+    return Foreign(frozenset(text for _, text in found), dict(sorted(places.items())), tuple(folders), unseen)
 
 
 def _strings(value: object) -> Iterator[str]:
@@ -95,9 +117,10 @@ def _entries(path: Path) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
 
 def _folder(root: Path, location: str) -> list[Path]:
     """Returns the folder of a table of others below a lake's; none that holds anything of the lake."""
-    if not location or "://" in local_path(location):
+    path = local_path(location)
+    if not location or s3.is_remote(root) != s3.is_remote(path) or ("://" in path and not s3.is_remote(path)):
         return []
-    home, folder = durable.real(root), durable.real(Path(local_path(location)).parent.parent)
+    home, folder = durable.real(root), durable.real(s3.at(path).parent.parent)
     if not folder.startswith(f"{home}/"):
         return []
     inside = folder.removeprefix(f"{home}/")

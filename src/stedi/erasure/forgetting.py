@@ -7,6 +7,7 @@ customers' records go last of all, since a resumed erasure reads from them whom 
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -92,8 +93,8 @@ class Forgetting:
         lineage = {} if ZONES[name] == "landing" else self._lineage(name, current)
         if not leaving and not rewritten and lineage in ({}, _properties(current)):
             return
-        folder = self._catalog.folder(name) / "data" / self._run
-        durable.remove_tree(folder)
+        # no two attempts share a folder: one that has lost its locks must not clear away what the other has committed
+        folder = self._catalog.folder(name) / "data" / f"{self._run}-{secrets.token_hex(4)}"
         added: tuple[DataFile, ...] = ()
         if leaving or rewritten:
             added = self._rewritten(name, leaving, self._remaining(name, rewritten), folder, current.total("records"))

@@ -71,6 +71,7 @@ class Rewritten:
         size: Size of that, in bytes.
         records: How many records went.
         seen: What tells that the file is still the one that was read; None for an object of S3.
+        tag: S3's mark of the object's content that was read.
     """
 
     path: Path
@@ -83,6 +84,7 @@ class Rewritten:
     size: int
     records: int
     seen: Fingerprint | None = None
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +139,14 @@ class _File:
         place: Where it was delivered to; of an object of S3 `path` is a copy.
         delivered: As a landing would take it; None for what no landing takes.
         name: Its path from the parent of the argument that led to it.
+        tag: S3's mark of its content.
     """
 
     path: Path
     place: Path
     delivered: Delivered | None
     name: str
+    tag: str = ""
 
 
 def rewrite(
@@ -211,7 +215,7 @@ class _Inbox:
                 found = PACKED
             written = None
             if file.delivered is not None and (found == ELSEWHERE or self._telling(file.place.name)):
-                written = _rewritten(file.delivered, file.place, self._judge)
+                written = _rewritten(file.delivered, file.place, self._judge, file.tag)
         except (OSError, StediError, EOFError) as error:
             self.leave(file.name, _why(error, file))
             return
@@ -279,7 +283,7 @@ def _objects(places: Sequence[Path], avoid: Path | None, temporary: Path, work: 
         if isinstance(file, Skipped):
             work.leave(file.name, file.why)
         else:
-            yield _File(file.path, arrival.object.path, file, file.name)
+            yield _File(file.path, arrival.object.path, file, file.name, arrival.object.tag)
     for place in places:
         try:
             listed = [found.path for found in s3.listing(arrivals.plain_part(place))]
@@ -372,10 +376,13 @@ def replace(files: Iterable[Rewritten]) -> tuple[list[Rewritten], list[Left]]:
 def _replaced(file: Rewritten) -> bool:
     """Puts one new file in its place, unless the old one is another by now."""
     if s3.is_remote(file.path):
-        s3.upload([(file.new, file.to)])
-        if file.to != file.path:
-            s3.remove([file.path])
-        file.new.unlink(missing_ok=True)
+        s3.prove()  # who has the locks by now rewrites it, too
+        try:
+            s3.exchange(file.new, file.path, file.tag, file.to)
+        except (FileExistsError, FileNotFoundError):
+            return False
+        finally:
+            file.new.unlink(missing_ok=True)
         return True
     with delivery.open_regular(file.path, file.known_as) as stream:
         same = delivery.fingerprint(stream.fileno()) == file.seen
@@ -396,7 +403,7 @@ def discard(files: Iterable[Rewritten]) -> None:
         file.new.unlink(missing_ok=True)
 
 
-def _rewritten(file: Delivered, place: Path, judge: Judge) -> Rewritten | None:
+def _rewritten(file: Delivered, place: Path, judge: Judge, tag: str) -> Rewritten | None:
     """Writes a file anew if it has to be, beside it; `place` is where it was delivered to."""
     name = _unnamed(place, judge.traces)
     with delivery.open_regular(file.path, file.name) as raw:
@@ -419,7 +426,7 @@ def _rewritten(file: Delivered, place: Path, judge: Judge) -> Rewritten | None:
     records = sum(cut.objects if isinstance(cut, _Edit) else len(cut.records) for cut in cuts)
     size, digest = new.stat().st_size, _digest(new)
     here = None if s3.is_remote(place) else seen
-    return Rewritten(place, new, place.with_name(name), known_as, feed, before, digest, size, records, here)
+    return Rewritten(place, new, place.with_name(name), known_as, feed, before, digest, size, records, here, tag)
 
 
 def _write(file: Delivered, new: Path, cuts: Sequence[_Cut | _Edit]) -> None:

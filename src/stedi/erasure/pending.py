@@ -43,6 +43,9 @@ class Found:
         known: The marks of those of whom the lake holds anything; of an erasure that an earlier version began, none.
         whole: Quarantined records that go though they tell of others, too, since nobody could be told apart in them:
             file and offset, without what tells of a customer.
+        foreign: Of what other programs have written into the catalog and mentions one of them, how many texts there
+            are in each place.
+        unseen: Places of the catalog that could not be looked at.
     """
 
     rows: Mapping[str, int]
@@ -58,6 +61,8 @@ class Found:
     shared: int = 0
     known: tuple[str, ...] | None = None
     whole: tuple[str, ...] = ()
+    foreign: Mapping[str, int] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
     def taints(self, table: str) -> frozenset[str]:
         """Returns the tainted files of a table."""
@@ -79,6 +84,7 @@ class Pending:
         recovered: Whether its own file was lost, and all of this was worked out again: its inbox is not known.
         evidence: Files of the customers' records that nothing uses any more, where the first phase has to be done
             again after others have been.
+        heads: The snapshot of each table that the first phase has looked at.
     """
 
     run: str
@@ -90,6 +96,7 @@ class Pending:
     scanned: Mapping[str, Any] | None = None
     recovered: bool = False
     evidence: tuple[str, ...] = ()
+    heads: Mapping[str, int] = field(default_factory=dict)
 
 
 def write(root: Path, key: Key, pending: Pending) -> None:
@@ -118,6 +125,7 @@ def read(root: Path, key: Key) -> Pending | None:
             found["follows"] = {table: tuple(inputs) for table, inputs in found["follows"].items()}
             found["left"] = tuple(found.get("left", ()))
             found["whole"] = tuple(found.get("whole", ()))
+            found["unseen"] = tuple(found.get("unseen", ()))
             found["known"] = tuple(found["known"]) if found.get("known") is not None else None
             found = Found(**{**found, "tombstones": tombstones.from_json(found["tombstones"])})
         lists = {name: tuple(plain[name]) for name in ("people", "inbox", "evidence")}

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from stedi import durable, s3
 from stedi.catalog import Catalog
-from stedi.errors import CommitConflict, LakeError
+from stedi.errors import CommitConflict, LakeBusy, LakeError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
 from stedi.tables import ZONES, DataFile
@@ -65,7 +66,10 @@ def write(
     try:
         state.write(path, _KIND, state.lake_id(folder.parent), key, changes)
     except BaseException:
-        path.unlink(missing_ok=True)  # what is not on disk for certain must not be finished later
+        # what is not on disk for certain must not be finished later
+        with suppress(LakeBusy):  # then whoever has the lock by now decides
+            s3.prove()
+            path.unlink(missing_ok=True)
         raise
     return path
 
@@ -150,9 +154,11 @@ def apply(catalog: Catalog, path: Path, key: Key) -> None:
                 return  # whoever took the lock over finishes the batch, or has
         except CommitConflict as error:
             changes = [*appends.values(), *replaces.values()]
-            # they are this batch's alone, whoever has the lock by now
-            path.unlink(missing_ok=True)
-            s3.remove(s3.at(file.path) for files in changes for file in files)
+            # whoever has lost the lock cannot tell: the batch may have been finished, and forgotten, long ago
+            with suppress(LakeBusy):
+                s3.prove()
+                path.unlink(missing_ok=True)
+                s3.remove(s3.at(file.path) for files in changes for file in files)
             raise Superseded(str(error)) from error
     for table, files in appends.items():
         if files and not committed(table):

@@ -112,8 +112,11 @@ class _Run:
         if (expired or branches) and state.current:
             catalog.expire(name, expired, branches, base=state.current.id)
             state = catalog.table(name)
-        now = time.time()
-        removed = unused(state, catalog.folder(name), before=now - self._grace, seen=now - self._grace)
+        before = time.time() - self._grace
+        removed = unused(state, catalog.folder(name), before=before, seen=before)
+        if removed and catalog.remote and ZONES[name] == "landing":
+            catalog.fence(f"{self.run}-{name}")
+            removed = unused(catalog.table(name), catalog.folder(name), before=before, seen=before)
         durable.remove_all(file.path for file in removed)
         folder = catalog.folder(name)
         there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}

@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stedi import config, durable
+from stedi import config, durable, s3
 from stedi.errors import KeyRefused, LakeBusy, LakeError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
@@ -93,7 +94,10 @@ def write(root: Path, key: Key, handover: Handover) -> None:
     try:
         state.write(root / NAME, _KIND, state.lake_id(root), key, asdict(handover))
     except BaseException:
-        (root / NAME).unlink(missing_ok=True)  # what is not on disk for certain must not be finished later
+        # what is not on disk for certain must not be finished later
+        with suppress(LakeBusy):  # then whoever has the locks by now decides
+            s3.prove()
+            (root / NAME).unlink(missing_ok=True)
         raise
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ OUT_OF_REACH: Mapping[str, str] = {
     "query_history": "Athena's history of statements",
 }
 """What no erasure reaches, by the words of a receipt's `not_reached`. How long it stays is the place's own matter."""
+STACK_DAYS: Mapping[str, int] = {"access_logs": 91, "athena_results": 8, "query_history": 45}
+"""After how many days it is gone where the package's own stack is deployed, older versions included.
+
+The first two are what `aws/data.yaml` has expire, a day later for older versions; the last is set by AWS.
+"""
 _KIND = "receipt"
 
 
@@ -50,6 +55,11 @@ def not_reached(*, lake: bool, inbox: bool) -> list[str]:
     if lake or inbox:
         found.append("access_logs")
     return found + (["athena_results", "query_history"] if lake else [])
+
+
+def days(words: Iterable[str]) -> dict[str, int]:
+    """Returns of some words of `not_reached` after how many days what they tell of is gone, where the stack says so."""
+    return {word: STACK_DAYS[word] for word in words if word in STACK_DAYS}
 
 
 def holds(receipt: Receipt, key: Key, lake_id: str) -> bool:

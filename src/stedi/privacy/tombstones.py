@@ -125,7 +125,7 @@ class Tombstones:
 
         It is if its very bytes were removed before, if it is a reading of a moment that went, or if it names an erased
         address, or a serial number that only erased customers claimed, and tells no instant after the erasure. Where it
-        says whose it is, by one plain address, that decides, whomever it mentions besides.
+        says whose it is, by one address, that decides, whomever it mentions besides.
         """
         if record(key, raw) in self.records:
             return True

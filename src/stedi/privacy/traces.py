@@ -722,10 +722,15 @@ def is_trace(value: str, column: str | None, traces: Traces) -> bool:
     if column == "serialNumber":
         return value in traces.numbers or (mentions(value, traces) and not traces.stays(value))
     if column == "raw" and (owner := tokens.owner(value)) is not None and not traces.owns(owner):
-        return traces.found(tokens.beside(value, owner))
+        return traces.found(tokens.beside(value, owner)) or (names_another(owner, traces) and not traces.stays(owner))
     if column in IDENTITIES and tokens.is_plain(value):
         return traces.known(value)
     return traces.found(value) and not traces.stays(value)
+
+
+def names_another(address: str, traces: Traces) -> bool:
+    """Says whether an address of somebody else is none that is plain, and mentions one of the customers."""
+    return not tokens.is_plain(tokens.visible(address)) and mentions(address, traces)
 
 
 def mentions(value: str, traces: Traces) -> bool:

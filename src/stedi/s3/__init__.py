@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from stedi.s3.connection import client, steady
 from stedi.s3.engine import engine_settings, engine_statements, extension
-from stedi.s3.locks import Lease, is_held, lock, prove, replace
+from stedi.s3.locks import Lease, discard, is_held, lock, prove, replace
 from stedi.s3.objects import (
     SUM,
     Object,
@@ -21,6 +21,7 @@ from stedi.s3.objects import (
     digest,
     download,
     each,
+    exchange,
     forget,
     listing,
     recorded,
@@ -43,10 +44,12 @@ __all__ = [
     "content",
     "create",
     "digest",
+    "discard",
     "download",
     "each",
     "engine_settings",
     "engine_statements",
+    "exchange",
     "extension",
     "forget",
     "is_held",

@@ -14,7 +14,7 @@ from typing import cast
 
 from stedi.errors import LakeBusy
 from stedi.s3.connection import answers, client
-from stedi.s3.objects import head, read, write
+from stedi.s3.objects import head, read, remove, write
 from stedi.s3.paths import S3Path
 
 _LEASE = 90.0
@@ -163,6 +163,39 @@ def replace(path: Path, body: bytes) -> None:
                 f"{target}: expected what this command has read, found that another command has written it: this one "
                 "was stopped, or cut off from S3, for too long; nothing more was committed: run it again"
             ) from error
+
+
+def discard(path: Path) -> None:
+    """Removes an object, if it is there; while this process holds locks, only as it was under them.
+
+    A process can be stopped between the proof and the request, and the object be another's by then: so the request
+    names the content that is meant.
+
+    Raises:
+        LakeBusy: It holds a lock no more, or somebody else has written the object.
+    """
+    target = cast(S3Path, path)
+    if not _HELD:
+        return remove([target])
+    before = head(target)
+    prove()
+    if before is None:
+        return None
+    try:
+        with answers(target):
+            client().delete_object(Bucket=target.bucket, Key=target.key, IfMatch=before["ETag"])
+    except FileNotFoundError:
+        return None
+    except FileExistsError as error:
+        raise LakeBusy(
+            f"{target}: expected what this command has read, found that another command has written it: this one "
+            "was stopped, or cut off from S3, for too long; nothing was removed: run it again"
+        ) from error
+    except OSError as error:
+        if "NotImplemented" not in str(error):
+            raise
+        prove()  # a server without conditions for what is removed
+        remove([target])
 
 
 def _clock() -> float:

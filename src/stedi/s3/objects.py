@@ -202,6 +202,35 @@ def upload(pairs: Iterable[tuple[Path, Path]]) -> None:
             pass
 
 
+def exchange(source: Path, path: Path, tag: str, to: Path) -> None:
+    """Puts a local file in the place of an object that is still what was read.
+
+    What is too large for one request is compared right before, since no upload in parts is on condition.
+
+    Args:
+        source: The local file.
+        path: The object.
+        tag: S3's mark of the content that was read.
+        to: The object's new name, or its own.
+
+    Raises:
+        FileExistsError: It has another content by now; nothing was changed.
+        FileNotFoundError: It is gone.
+    """
+    target, new = cast(S3Path, path), cast(S3Path, to)
+    if new == target and source.stat().st_size <= 4 * _PART:
+        write(target, source.read_bytes(), IfMatch=tag)
+        return
+    found = head(target)
+    if found is None:
+        raise FileNotFoundError(2, "no such object in S3", str(target))
+    if found["ETag"] != tag:
+        raise FileExistsError(17, "somebody else has written it", str(target))
+    upload([(source, new)])
+    if new != target:
+        remove([target])
+
+
 def download(path: Path, target: Path, *, tag: str = "") -> None:
     """Copies an object into a new local file that its owner alone may read; there is none if that fails.
 
