@@ -6,8 +6,11 @@ import gzip
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -405,6 +408,55 @@ def test_a_commit_that_was_refused_is_a_conflict_and_changes_nothing(
 def test_the_catalog_of_another_lake_is_refused(lake: Lake, bucket: str) -> None:
     with pytest.raises(LakeError, match=r"expected the tables of this lake .*, found \w+ of another lake"):
         Lake.create(f"s3://{bucket}/other")
+
+
+_STRAIGHT = """import io, json, sys
+from stedi import sandbox, scans
+told = json.load(sys.stdin)
+for sql in told.pop("each"):
+    out = io.BytesIO()
+    try:
+        sandbox.execute({**told, "sql": sql}, out)
+    except scans.Failure:
+        print("refused", file=sys.stderr)
+    else:
+        print("answered", file=sys.stderr)
+    sys.stdout.buffer.write(out.getvalue())
+"""
+
+
+def test_a_roles_query_has_masked_copies_and_its_process_cannot_open_the_bucket(
+    lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.land(people(tmp_path / "inbox", ANA, BO))
+    lakes.build(lake)
+    private = [ANA, BO, f"Name of {ANA}", servers.SECRET]
+    for table in ("customers_landing", "accelerometer_landing", "customers_trusted"):
+        sql = f"select * from {table}"
+        assert cli.main(["--lake", str(lake.root), "--json", "query", sql, "--role", "engineer"]) == 0
+        said = capsys.readouterr()
+        assert json.loads(said.out)
+        assert not [word for word in private if word in said.out + said.err]
+        assert len(lake.query(sql, role="officer").arrow()) == len(lake.query(sql, role="engineer").arrow())
+    # as if the judge let everything through: straight to the engine, beside a table that may be seen whole or not
+    for tables in ({"customers_landing"}, {"customers_landing", "landed_files"}):
+        relations = lake._seen_by("engineer", None, frozenset(tables), places=False)
+        [hidden] = [file for relation in relations if relation.masked for file in relation.files]
+        given = [{**asdict(r), "masked": sorted(r.masked), "wanted": None} for r in relations]
+        told = {"relations": given, "reach": s3.engine_statements(), "memory": 200_000_000, "spill": 1_000_000}
+        told |= {"threads": 1, "temporary": str(tmp_path), "seconds": 60.0}
+        attempts = {
+            f"from read_parquet('{hidden}')": False, f"from read_blob('{hidden}')": False, f"from '{hidden}'": False,
+            f"from glob('s3://{lake.root.parts[1]}/**')": False, 'select * from "masked customers_landing"': True,
+            f"from read_text('{lake.root}/lake.toml')": False, "from customers_landing": True,
+            "from duckdb_secrets()": True,
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", _STRAIGHT], input=json.dumps(told | {"each": [*attempts]}).encode(),
+            capture_output=True, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, check=False,
+        )  # fmt: skip
+        assert [line == b"answered" for line in done.stderr.splitlines()] == [*attempts.values()], done.stderr
+        assert not [word for word in private if word.encode() in done.stdout + done.stderr]
 
 
 @pytest.mark.parametrize("place", ["copy", "lake/copy", ""], ids=["beside", "below", "above"])

@@ -24,6 +24,7 @@ from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure import foreign, forgetting, inbox, pending
 from stedi.erasure.finding import Whereabouts
+from stedi.erasure.foreign import Foreign
 from stedi.erasure.forgetting import Forgetting
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import AuditFailed, LakeError
@@ -60,7 +61,7 @@ def preview(catalog: Catalog, config: Config, root: Path, key: Key, addresses: C
     before = tombstones.read(root, key)
     wanted = Pending(_run(), _now(None), _marks(key, addresses))
     with _engine(config, root, wanted.run) as engine:
-        found = _judged(Whereabouts(engine, catalog, key, wanted), catalog)
+        found, _ = _judged(Whereabouts(engine, catalog, key, wanted), catalog)
     files = {name: len(paths) for name, paths in found.tainted.items()}
     return {
         "asked": len(wanted.people),
@@ -296,7 +297,9 @@ class _Erasure:
             warm = beside.submit(catalog.warm)
             before = tombstones.read(root, key)
             whereabouts = Whereabouts(engine, catalog, key, self._pending, self._workers, before)
-            found = self._pending.found or _judged(whereabouts, catalog)
+            found, judged = self._pending.found, None
+            if found is None:
+                found, judged = _judged(whereabouts, catalog)
             took = Tombstones(erasures={self._pending.run: self._pending.people})
             found = replace(found, tombstones=found.tombstones | took)
             warm.result()
@@ -350,7 +353,9 @@ class _Erasure:
         self._progress("search every file", None)
         mine = {*held, durable.scratch(root) / self._pending.run}
         left = {s3.at(path) for path in evidence}
-        others = foreign.reread(catalog, whereabouts.traces, found.foreign)
+        # what others wrote is kept nowhere: who resumes an erasure has the counts alone
+        judged = judged or Foreign(frozenset(), found.foreign, ())
+        others = foreign.reread(catalog, whereabouts.traces, judged)
         looked = search(
             root,
             replace(whereabouts.traces, foreign=others.texts),
@@ -433,11 +438,11 @@ class _Erasure:
         )
 
 
-def _judged(whereabouts: Whereabouts, catalog: Catalog) -> Found:
-    """Returns what the first phase finds, with what others have written into the catalog: all is judged first."""
+def _judged(whereabouts: Whereabouts, catalog: Catalog) -> tuple[Found, Foreign]:
+    """Returns what the first phase finds, and what others have written into the catalog: all is judged first."""
     found = whereabouts.found()
     others = foreign.read(catalog, whereabouts.traces)
-    return replace(found, foreign=others.places, unseen=others.unseen)
+    return replace(found, foreign=others.places), others
 
 
 @contextmanager

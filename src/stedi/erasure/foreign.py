@@ -12,7 +12,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stedi import durable, s3
@@ -43,18 +43,18 @@ class Foreign:
     unseen: tuple[str, ...] = ()
 
 
-def reread(catalog: Catalog, traces: Traces, judged: Mapping[str, int]) -> Foreign:
+def reread(catalog: Catalog, traces: Traces, judged: Foreign) -> Foreign:
     """Returns the same when the customers have gone; an erasure ends even if the catalog cannot be read any more.
 
     Args:
         catalog: The lake's tables.
         traces: What identifies the customers.
-        judged: How many there were in each place before.
+        judged: What it was before.
     """
     try:
         return read(catalog, traces)
     except (LakeError, OSError, ValueError, sqlite3.Error):
-        return Foreign(frozenset(), judged, (), ("catalog",))
+        return replace(judged, unseen=("catalog",))
 
 
 def read(catalog: Catalog, traces: Traces) -> Foreign:

@@ -45,7 +45,6 @@ class Found:
             file and offset, without what tells of a customer.
         foreign: Of what other programs have written into the catalog and mentions one of them, how many texts there
             are in each place.
-        unseen: Places of the catalog that could not be looked at.
     """
 
     rows: Mapping[str, int]
@@ -62,7 +61,6 @@ class Found:
     known: tuple[str, ...] | None = None
     whole: tuple[str, ...] = ()
     foreign: Mapping[str, int] = field(default_factory=dict)
-    unseen: tuple[str, ...] = ()
 
     def taints(self, table: str) -> frozenset[str]:
         """Returns the tainted files of a table."""
@@ -125,7 +123,6 @@ def read(root: Path, key: Key) -> Pending | None:
             found["follows"] = {table: tuple(inputs) for table, inputs in found["follows"].items()}
             found["left"] = tuple(found.get("left", ()))
             found["whole"] = tuple(found.get("whole", ()))
-            found["unseen"] = tuple(found.get("unseen", ()))
             found["known"] = tuple(found["known"]) if found.get("known") is not None else None
             found = Found(**{**found, "tombstones": tombstones.from_json(found["tombstones"])})
         lists = {name: tuple(plain[name]) for name in ("people", "inbox", "evidence")}
