@@ -205,14 +205,19 @@ def remove_all(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def remove_tree(folder: Path) -> None:
+def remove_tree(folder: Path, *, never_named: bool = False) -> None:
     """Removes a folder and all that is in it, as far as that can be done; a failure is nobody's but `maintain`'s.
 
     In a bucket nothing goes once a lock is lost: what was nobody's under it may be somebody's by now.
+
+    Args:
+        folder: The folder.
+        never_named: Whether nothing but this process's memory has ever named what is in it: then it goes in any case.
     """
     if s3.is_remote(folder):
         with suppress(OSError, LakeBusy):
-            s3.prove()
+            if not never_named:
+                s3.prove()
             s3.remove_tree(folder)
     elif folder.is_dir() and not folder.is_symlink():  # `rmtree` opens what it is given, and waits for a pipe
         shutil.rmtree(folder, ignore_errors=True)

@@ -174,6 +174,7 @@ def build(
         work.commit()
         for name, change in work.staged.items():
             progress(f"publish {name}")
+            work.named.add(name)
             catalog.publish(name, branch=run, staged=change.snapshot, base=change.base)
     except BaseException:
         work.discard()

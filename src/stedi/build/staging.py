@@ -75,6 +75,8 @@ class Run:
         engine: Callable[[], AbstractContextManager[Engine]],
     ) -> None:
         self.staged: dict[str, Staged] = {}
+        self.named: set[str] = set()
+        """Tables that this run has set about to publish."""
         self._catalog, self._config, self._key, self._graph = catalog, config, key, graph
         self._before, self._run, self._now, self._opened = before, run, now, engine
 
@@ -122,7 +124,7 @@ class Run:
                 if not any(snapshot.summary.get("stedi.run") == self._run for snapshot in history):
                     self._catalog.discard(table.name, self._run)
                     for folder in (self._folder(table.name), self._folder(table.name, kept=True)):
-                        durable.remove_tree(folder)
+                        durable.remove_tree(folder, never_named=table.name not in self.named)
 
     def _folder(self, table: str, *, kept: bool = False) -> Path:
         return self._catalog.folder(table) / "data" / (f"{self._run}-kept" if kept else self._run)

@@ -290,6 +290,7 @@ class DuckDB:
     def _sent(self, files: Sequence[DataFile], here: Path, folder: Path) -> tuple[DataFile, ...]:
         """Moves files that were written on this machine into a folder of a bucket."""
         targets = [folder / Path(file.path).name for file in files]
+        s3.prove()  # rows of somebody who was erased while this process was stopped must not be there once more
         s3.upload((Path(file.path), target) for file, target in zip(files, targets, strict=True))
         shutil.rmtree(here, ignore_errors=True)
         return tuple(replace(file, path=str(target)) for file, target in zip(files, targets, strict=True))

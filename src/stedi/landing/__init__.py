@@ -230,7 +230,7 @@ class _Batch:
         self.planned = journal.base(catalog)
         self._folder = durable.scratch(root) / "landing" / self.id
         durable.private(self._folder)
-        self._journalled = False
+        self._journalled = self._named = False
         self._written: list[Path] = []
 
     def fetch(self, objects: Objects, batch: Sequence[Arrival]) -> list[delivery.Delivered]:
@@ -279,6 +279,7 @@ class _Batch:
                 appends["landed_files"] = engine.write("landed_files", ledger, self._new_folder("landed_files"))
             warm.result()
             self._progress("commit", None)
+            self._named = True
             pending = journal.write(
                 self._root / "pending", self.id, appends, replaces, key=self._key, base=self.planned
             )
@@ -312,7 +313,7 @@ class _Batch:
         shutil.rmtree(self._folder, ignore_errors=True)
         if not self._journalled and not journal.place(self._root / "pending", self.id).exists():
             for folder in self._written:
-                durable.remove_tree(folder)
+                durable.remove_tree(folder, never_named=not self._named)
 
     def _inspect(self, files: Sequence[delivery.Delivered]) -> list[Inspected]:
         if self._workers is None:
