@@ -21,7 +21,7 @@ from stedi import cli, rotation
 from stedi import config as settings
 from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import AuditFailed, KeyRefused, LakeBusy
+from stedi.errors import AuditFailed, CommitConflict, KeyRefused, LakeBusy
 from stedi.lake import Lake
 from stedi.privacy import handover, pseudonyms, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -397,6 +397,33 @@ def test_a_lake_from_before_subkeys_keeps_its_marks_through_erasures_and_a_chang
     )
     landing = lake.land(tmp_path / "in")
     assert (landing.accepted, landing.erased) == (0, 4)
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["goes on", "dies"])
+def test_a_change_of_key_that_is_decided_too_late_is_given_up(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """As in a bucket, where a process is stopped right before it decides, and others have taken the locks over."""
+    old, before, real = lake.key(), contents(lake), handover.write
+
+    def late(root: Any, key: Any, decided: handover.Handover) -> None:
+        for name in decided.staged:  # as the next build does
+            lake.catalog.discard(name, decided.run)
+        real(root, key, decided)
+        if dies:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handover, "write", late)
+        with pytest.raises(Killed if dies else CommitConflict):
+            lake.rotate_key()
+    if dies:
+        with pytest.raises(CommitConflict, match="a change of key came too late and was given up"):
+            Lake.open(lake.root).build()
+    assert not (lake.root / handover.NAME).exists()
+    found = Lake.open(lake.root)
+    assert (found.key(), contents(found), found.build().run) == (old, before, "")
+    assert found.rotate_key().before == old.fingerprint
 
 
 def test_a_forged_note_hands_the_lake_to_nobody(
