@@ -225,7 +225,10 @@ def readings(text: str, levels: int = _LEVELS, *, controls: bool = True) -> Iter
     """
     yield text
     if "\\" in text and "@" in text:
-        yield from (_BREAK.sub("", match[0]) for match in _BROKEN.finditer(text) if "@" in match[0])
+        for joined in (_BREAK.sub("", match[0]) for match in _BROKEN.finditer(text) if "@" in match[0]):
+            yield joined
+            if (seen := visible(unescaped(joined))) != joined:
+                yield seen
     packed = set(_packed(text))
     for _ in range(levels):
         before = text
