@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -34,6 +35,20 @@ MENTIONING = [
     "see {}, please", "<a href='mailto:{}'>", "{} or z@x.example", "\u00ab{}\u00bb", "e-mail:{}", "x\t{}", "x\n{}",
 ]  # fmt: skip
 """Texts in which it stands by itself."""
+
+MARKS = "\u0301\u0323\u093f\u094d\u0e34\u0e48\u064e\u05b8\u0bcd\u3099"
+"""Parts of the letter before them: accents, vowel signs, tones, harakat, points."""
+SIGNS = "\u3002\u300c\u2014\u2026\u00bf\u060c\u0964\U0001f642\ufffd\u3000"
+"""What no letter is part of: full stops, quotes, dashes, pictures, wide spaces."""
+SCRIPTS = [
+    "\u0939\u093f\u0928\u094d\u0926\u0940@x.example", "\u0e1c\u0e39\u0e49\u0e43\u0e0a\u0e49@x.example",
+    "\u0645\u064f\u062d\u064e\u0645\u0651\u064e\u062f@x.example",
+    "\u05e9\u05c1\u05b8\u05dc\u05d5\u05b9\u05dd@x.example",
+    "e\u0301ric.nu\u0308ll@x.example", "q\u0323\u0307@x.example", "\u0ba4\u0bae\u0bbf\u0bb4\u0bcd@x.example",
+    "ann\U0001f642bob@x.example", "\U0001f469\U0001f3fd@x.example", "ann@\u0939\u093f\u0928\u094d\u0926\u0940.example",
+    "ann@q\u0323.\u0e1c\u0e39\u0e49", "\u304b\u3099@x.example", "ann@\u2764.example",
+]  # fmt: skip
+"""Addresses with letters of several characters, and with pictures."""
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +79,32 @@ def test_tokens_and_places_tell_the_same_whatever_stands_around_an_address() -> 
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    around = "ab1.-_+%'\"<>()[]{},;:|=/?&!#$*^~` \n\t@\u2019\u00e9\u200b"
-    for _ in range(3_000):
+    around = "ab1.-_+%'\"<>()[]{},;:|=/?&!#$*^~` \n\t@\u2019\u00e9\u200b" + MARKS + SIGNS
+    for turn in range(3_000):
         before, after = ("".join(dice.choices(around, k=dice.randrange(4))) for _ in range(2))
-        text = f"{before}{BRIEN}{after}"
-        assert (BRIEN in tokens.addresses(text)) == tokens.stands(text, BRIEN), repr(text)
+        address = tokens.folded(SCRIPTS[turn % len(SCRIPTS)] if turn % 2 else BRIEN)
+        text = tokens.folded(f"{before}{address}{after}")
+        assert (address in tokens.addresses(text)) == tokens.stands(text, address), repr(text)
+
+
+@pytest.mark.parametrize("address", SCRIPTS, ids=ascii)
+def test_an_address_in_any_script_stands_alone_and_within_no_other(address: str) -> None:
+    folded = tokens.folded(address)
+    for form in (*MENTIONING, *(f"{sign}{{}}{sign}" for sign in SIGNS)):
+        text = tokens.folded(form.format(address))
+        assert folded in tokens.addresses(text), form
+        assert folded not in tokens.masked(text, [folded]), form
+    for mark in MARKS:
+        for longer in (f"n{mark}{address}", f"{address}{mark}", f"{address}{mark}.example"):
+            text = tokens.folded(f"see {longer}, please")
+            assert folded not in tokens.addresses(text), ascii(mark)
+            assert tokens.masked(text, [folded]) == text, ascii(mark)
+    local, domain = folded.split("@")
+    for place in range(1, len(local)):
+        # what is left of a letter when its sign is taken away is no address that stands in it
+        if unicodedata.category(local[place - 1])[0] in "LM":
+            assert f"{local[place:]}@{domain}" not in tokens.addresses(folded)
+            assert not tokens.stands(folded, f"{local[place:]}@{domain}")
 
 
 def _world(stage: Stage, forms: list[str], erased: str) -> tuple[Lake, Path, list[str]]:

@@ -31,8 +31,13 @@ _ENDING = re.compile(rf"\.(?:{_ENDINGS})\b")
 _LAST_ENDINGS = re.compile(rf"(?:\.(?:{_ENDINGS}))+$")
 _AFTER = re.compile(rf"(?!\.(?:{_ENDINGS})\b)[.-]*\w")
 _AFTER_IN_NAME = re.compile(rf"[^\W_]|\.(?!(?:{_ENDINGS})\b)[^\W\d_]")
-_RUN = r"\w.+%'\u2019&!#$*^~`|=/?{}\-"
-_ADDRESS = re.compile(rf"(?<![{_RUN}])([{_RUN}]++)(?=@([\w.\-]*+))")
+_OTHER = r"\xa1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e\u2060-\u2fff\u3001-\ufffc\ufffe-\U0010ffff"
+"""All beyond ASCII but white space, controls, and what stands for bytes that are no text: marks belong to letters."""
+_SYMBOL = re.compile(r"[^\x00-\x7f\w]")
+_TIED = re.compile(r"[.-]*+([^\x00-\x7f])")
+_TIED_IN_NAME = re.compile(r"\.?([^\x00-\x7f])")
+_RUN = rf"\w.+%'&!#$*^~`|=/?{{}}\-{_OTHER}"
+_ADDRESS = re.compile(rf"(?<![{_RUN}])([{_RUN}]++)(?=@([\w.\-{_OTHER}]*+))")
 _SIMPLE = re.compile(r"\w++(?:[.+%-]\w++)*+")
 _CUT = re.compile(r"[_-]|\.(?=\d)")
 _LONGEST = 320
@@ -102,6 +107,8 @@ def _alone(text: str, at: int, end: int, *, short: bool, name: bool) -> bool:
         return (not before or before in _WHOLE) and (not after or after in _WHOLE)
     if (_AFTER_IN_NAME if name else _AFTER).match(text, end):
         return False
+    if (tied := (_TIED_IN_NAME if name else _TIED).match(text, end)) and _mark(tied[1]):
+        return False
     if at == 0:
         return True
     before = text[at - 1]
@@ -164,7 +171,18 @@ class Heard:
 
 
 def _word(character: str) -> bool:
-    return character.isalnum() or character == "_"
+    return character.isalnum() or character == "_" or _mark(character)
+
+
+def _mark(character: str) -> bool:
+    """Says whether a character is a part of the letter before it: an accent, a vowel's sign, a point."""
+    return not character.isascii() and unicodedata.category(character)[0] == "M"
+
+
+def _symbols(run: str) -> Iterator[int]:
+    """Yields where signs beyond ASCII stand that are neither letters nor marks: quotes, full stops, pictures."""
+    if not run.isascii():
+        yield from (match.start() for match in _SYMBOL.finditer(run) if not _mark(match[0]))
 
 
 def addresses(text: str, *, name: bool = False) -> set[str]:
@@ -174,7 +192,11 @@ def addresses(text: str, *, name: bool = False) -> set[str]:
     for run, domain in set(_ADDRESS.findall(text)) if "@" in text else ():
         if domain not in simple:
             simple[domain] = (
-                not name and len(domain) <= _LONGEST and domain[-1:].isalpha() and not _ENDING.search(domain)
+                not name
+                and len(domain) <= _LONGEST
+                and domain[-1:].isalpha()
+                and not _ENDING.search(domain)
+                and (domain.isascii() or next(_symbols(domain), None) is None)
             )
         if simple[domain] and len(run) <= _LONGEST and _SIMPLE.fullmatch(run):
             found.add(f"{run}@{domain}")
@@ -187,6 +209,7 @@ def addresses(text: str, *, name: bool = False) -> set[str]:
 def _locals(run: str, *, name: bool) -> set[str]:
     found = {run, run.lstrip(_GLUE)}
     cuts = {match.end() for match in _SOFT.finditer(run)} if _SOFT.search(run) else set()
+    cuts |= {place + 1 for place in _symbols(run) if run[place] not in _GLUE}
     if name:
         cuts |= {place + 1 for place, character in enumerate(run) if character in "_-"}
     found.update(run[cut:].lstrip(_GLUE) for cut in cuts)
@@ -195,12 +218,14 @@ def _locals(run: str, *, name: bool) -> set[str]:
 
 
 def _domains(run: str, *, name: bool) -> set[str]:
-    plain = run.rstrip(".-")
-    found = {plain, _LAST_ENDINGS.sub("", plain)}
-    if ending := _ENDING.search(plain):
-        found.add(plain[: ending.start()])
-    if name:
-        found.update(plain[: match.start()] for match in _CUT.finditer(plain))
+    found: set[str] = set()
+    for end in (*_symbols(run), len(run)):
+        plain = run[:end].rstrip(".-")
+        found |= {plain, _LAST_ENDINGS.sub("", plain)}
+        if ending := _ENDING.search(plain):
+            found.add(plain[: ending.start()])
+        if name:
+            found.update(plain[: match.start()] for match in _CUT.finditer(plain))
     return found - {""}
 
 
