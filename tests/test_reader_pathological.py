@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from reader_files import Reading
+from reader_files import SHAPES, Reading, array_lines, lines
 from stedi.contracts import Contract, Reason
+from stedi.reader import Limits
 from stedi.records import ACCELEROMETER, CUSTOMER, STEP_TRAINER
 
 
@@ -48,6 +49,45 @@ def test_an_array_within_an_array_that_is_whole_is_still_no_record() -> None:
         assert read.counts.accepted == 0
 
 
+def indented_array(records: list[bytes]) -> bytes:
+    return json.dumps([json.loads(record) for record in records], indent=2).encode()
+
+
+def arrays(records: list[bytes]) -> bytes:
+    return b"[" + b",".join(records[:2]) + b"]\n[" + b",".join(records[2:]) + b"]\n"
+
+
+def envelope(records: list[bytes]) -> bytes:
+    return b'{"records":[\n' + b",\n".join(records) + b"\n]}\n"
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, indented_array, arrays, envelope], ids=lambda shape: shape.__name__)
+def test_one_damaged_byte_beside_a_bracket_spares_all_but_the_neighbour(shape: Callable[[list[bytes]], bytes]) -> None:
+    whole = shape(GOOD)
+    good = Reading(lines(GOOD), ACCELEROMETER).values
+    before = Reading(whole, ACCELEROMETER).values
+    beside = {at + by for at, byte in enumerate(whole) if byte in b"{}[]" for by in (-1, 0, 1, 2)}
+    for at in sorted(beside & set(range(len(whole)))):
+        damaged = [whole[:at] + whole[at + 1 :]]
+        for byte in (b"[", b"]", b"{", b"}", b","):
+            damaged += [whole[:at] + byte + whole[at:], whole[:at] + byte + whole[at + 1 :]]
+        for n, text in enumerate(damaged):
+            read = Reading(text, ACCELEROMETER, Limits(record_bytes=400, block_bytes=1) if (at + n) % 2 else None)
+            read.check()
+            where = text[max(0, at - 20) : at + 20]
+            assert len([value for value in before if value in read.values]) >= len(before) - 2, where
+            assert len([value for value in read.values if value not in good]) <= 1, where
+
+
+def test_a_stray_bracket_before_more_than_a_record_may_have_spares_them_all() -> None:
+    many = [motion(i) for i in range(20)]
+    whole = b"[" + b",".join(many) + b"]"
+    for text in (b"[" + whole, whole[:1] + b"[" + whole[1:-1], array_lines(many).replace(b"},\n", b"}[,\n", 1)):
+        read = Reading(text, ACCELEROMETER, Limits(record_bytes=400))
+        read.check()
+        assert read.counts.accepted >= 19
+
+
 def distinct_names(size: int) -> bytes:
     return b"\n".join(motion(i, **{f"a{i}": 1, f"b{i}": "x", f"c{i}": [1]}) for i in range(size // 120))
 
@@ -77,6 +117,7 @@ PATHOLOGICAL: dict[str, Callable[[int], bytes]] = {
                 b"]",
             ),
             *(b"]}", b",", b":", b'{"a":[{', b'[[\n{"', b'{"a":1,', b"1 ", b"-", b"\xef\xbb\xbf", b"\0"),
+            *(b"[{},", b"[1,\n{},", b"[[1],{}],["),
         )
     },
     "brackets, then braces": lambda size: b"[" * (size // 2) + b"}" * (size // 2),

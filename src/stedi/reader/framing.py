@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from stedi.contracts import Reason
 from stedi.reader.model import Limits, Members, ParsedRecord, Reject
 from stedi.reader.parsing import MARGIN, depth, has_lone_surrogate, scan, scan_or_fail
-from stedi.reader.recovery import LOOKAHEAD, Ending, Extent, Skipper, broken_value, garbage
+from stedi.reader.recovery import LOOKAHEAD, Ending, Extent, Skipper, begins_records, broken_value, garbage
 
 BETWEEN = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")
 """What may lie between records, but for the brackets of arrays."""
@@ -89,6 +89,7 @@ class Framer:
         self._reach = max(limits.record_bytes + 1, limits.raw_bytes) + LOOKAHEAD
         self._in_array = False
         self._value_due = False
+        self._torn_until = 0
         self._data = b""
         self._text = ""
         self._text_at = 0
@@ -122,8 +123,12 @@ class Framer:
                 self._in_array = self._value_due = False
                 window.at += 1
             else:
-                self._value_due = False
-                yield self._other(byte)
+                found = self._whole_array(at) if byte == 0x5B else self._scan(at)
+                if byte == 0x5B and found is None and begins_records(data, at):
+                    window.at += 1
+                else:
+                    self._value_due = False
+                    yield self._other(byte, found)
 
     def reject(self, start: int, end: int, reason: Reason) -> Reject:
         """Returns the record that lies between two places of the window as a reject."""
@@ -169,11 +174,38 @@ class Framer:
             return self.reject(start, end, Reason.BAD_ENCODING)
         return start, raw, members
 
-    def _other(self, byte: int) -> Reject:
-        """Takes what is no object."""
+    def _whole_array(self, at: int) -> tuple[Any, int] | None:
+        """Reads an array within an array; None if its bracket may be stray.
+
+        One that is a value is within the limit, and the array around it goes on. What lies within one that is none is
+        not read again for arrays, so that no text is read more than twice.
+        """
+        window = self.window
+        if window.offset(at) < self._torn_until:
+            return None
+        found = self._scan(at)
+        if found is None:
+            text = window.data[at : at + self._reach].decode("latin-1")
+            place = scan_or_fail(text, 0)
+            # one that is nested too deeply for the scanner has no such place
+            size = place if type(place) is int and place else len(text)
+        elif found[1] - at <= self.limits.record_bytes and self._goes_on(found[1]):
+            return found
+        else:
+            size = found[1] - at
+        self._torn_until = window.offset(at) + size
+        return None
+
+    def _goes_on(self, end: int) -> bool:
+        """Tells whether an array goes on behind a value of it; where too much white space follows, it does."""
+        following = self.window.data[end : end + LOOKAHEAD]
+        rest = following.lstrip(b" \t\r\n")
+        return rest[:1] in (b",", b"]") if rest else len(following) == LOOKAHEAD
+
+    def _other(self, byte: int, found: tuple[Any, int] | None) -> Reject:
+        """Takes what is no object; `found` is its value and where it ends, if it has been read."""
         window = self.window
         start = window.at
-        found = self._scan(start)
         if found is None or found[1] - start > self.limits.record_bytes:
             return self._broken(byte)
         if byte != 0x5B and not _AFTER_SCALAR.match(window.data, found[1]):
@@ -196,7 +228,11 @@ class Framer:
             return Reject(offset, line, reason, head[: min(size, limits.raw_bytes)], size)
         window.at = extent.end
         raw = window.data[start : extent.end]
-        return self.reject(start, extent.end, _reason(raw, len(raw), extent, cut, limits))
+        reason = _reason(raw, len(raw), extent, cut, limits)
+        if byte == 0x5B and reason is Reason.MALFORMED and (again := scan(raw.decode("latin-1"), 0)):
+            # an array of values, within or behind one that is broken
+            reason = Reason.NOT_AN_OBJECT if again[1] == len(raw) else reason
+        return self.reject(start, extent.end, reason)
 
     def _skip(self, extent: Extent, bracketed: bool) -> int:
         """Moves the window behind a record beyond the limit; returns the offset at which the record ends."""

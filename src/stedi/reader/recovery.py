@@ -21,6 +21,8 @@ _STRING_REST = re.compile(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+')
 LOOKAHEAD = 64
 """How far behind a place the text must be there to judge the place."""
 
+_STRAY = 0x78
+"""Stands for a byte that is part of a value, or of nothing."""
 _DEEPEST = 1 << 16
 _MOST_BRACKETS = 1 << 20
 
@@ -58,14 +60,21 @@ class Brackets:
     def is_foreign(self, first_column: bool) -> bool:
         """Tells whether an opening bracket here cannot be the record's, as JSON has no value here.
 
-        One in the first column after a colon is another record's, too: a line was cut there. So is one in the first
-        column where nothing but arrays is open: those were never closed.
+        One in the first column after a colon is another record's, too: a line was cut there. So is one where nothing
+        but arrays is open: those were never closed.
         """
         if not self.open:
             return False
         if self.before == 0x5B or (self.before == 0x2C and self.open[-1] == 0x5B):
-            return first_column and not self.objects and not self.uncounted_objects
+            return not self.objects and not self.uncounted_objects
         return self.before != 0x3A or first_column
+
+    def is_stray(self) -> bool:
+        """Tells whether an array's opening bracket here opens nothing: it took the place of another byte of an object.
+
+        Taken for an array, it would swallow the records that follow, as commas between them would be its own.
+        """
+        return bool(self.open) and not self.uncounted and self.open[-1] == 0x7B and self.before != 0x3A
 
     def push(self, byte: int) -> None:
         """Opens a bracket."""
@@ -143,10 +152,13 @@ def broken_value(data: bytes, start: int, stop: int) -> Extent:
         elif byte in b"{[":
             if state.is_foreign(data[token - 1 : token] == b"\n") and begins_records(data, token):
                 return Extent(end, Ending.CUT, state)
-            state.push(byte)
+            if byte == 0x5B and state.is_stray():
+                byte = _STRAY
+            else:
+                state.push(byte)
         elif byte in b"}]" and state.close(byte):
             return Extent(at, Ending.CLOSED, state)
-        state.before = byte if byte in b'"{}[]:,' else 0x78
+        state.before = byte if byte in b'"{}[]:,' else _STRAY
         end = at
     return Extent(end, Ending.BEYOND, state)
 
@@ -263,7 +275,10 @@ class Skipper:
             first_column = (data[at - 1] if at else self.last) == 0x0A
             if byte == 0x7B and brackets.is_foreign(first_column):
                 return at, True
-            brackets.push(byte)
+            if byte == 0x5B and brackets.is_stray():
+                byte = _STRAY
+            else:
+                brackets.push(byte)
         elif brackets.close(byte):
             return at + 1, True
         brackets.before = byte
