@@ -64,7 +64,7 @@ def compared(one: Path, other: Path) -> int:
 
     from stedi.catalog import Catalog
     from stedi.engines.duckdb import scan
-    from stedi.tables import COLUMNS, ZONES
+    from stedi.schema.tables import COLUMNS, ZONES
 
     total = 0
     catalogs = Catalog(one), Catalog(other)

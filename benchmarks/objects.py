@@ -85,6 +85,6 @@ def split(source: Path, target: Path) -> tuple[Path, int]:
 
 
 def _upload(folder: Path, place: str) -> None:
-    from stedi import s3
+    from stedi.storage import s3
 
     s3.upload((path, s3.at(place) / path.name) for path in sorted(folder.iterdir()))

@@ -19,8 +19,9 @@ import proof_mutants
 import servers
 import sparks
 from lakes import KEY, REPOSITORY, unseen
-from stedi import s3, sample
+from stedi import sample
 from stedi.lake import Lake
+from stedi.storage import s3
 
 PUBLIC_DATA = REPOSITORY.parent / "shared" / "data" / "stedi-2023"
 

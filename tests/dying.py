@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi.errors import UnreadableFile
-from stedi.landing import spreading
+from stedi.landing import distribute
 
 SOMEBODY = "somebody@x.example"
 
@@ -16,7 +16,7 @@ SOMEBODY = "somebody@x.example"
 def dies_once(task: tuple[Path, Any]) -> Any:
     """Writes a share, and dies with its process before it can say so; the second attempt lives."""
     mark, share = task
-    done = spreading.write(share)
+    done = distribute.write(share)
     try:
         mark.touch(exist_ok=False)
     except FileExistsError:

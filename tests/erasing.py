@@ -15,11 +15,12 @@ import quick
 from lakes import Slate, build, customer, deliver, instant, motion, step, unseen
 from stedi import erasure
 from stedi.engines.duckdb import DuckDB
-from stedi.erasure.finding import Whereabouts
+from stedi.erasure import search
+from stedi.erasure.locate import Whereabouts
 from stedi.erasure.pending import Pending
+from stedi.erasure.search import Search
 from stedi.lake import Lake
-from stedi.privacy import tombstones, traces
-from stedi.privacy.traces import Search
+from stedi.privacy import tombstones
 
 ANA, BO, CY = "ana.bo@test.example", "bo@test.example", "cy@test.example"
 NAME, PHONE, DEVICE, SHARED = "Ana Bo Lund", "+15550100", "device-of-ana", "device-of-many"
@@ -100,7 +101,7 @@ def looked_for(lake: Lake, address: str) -> Callable[[], Search]:
 
     def again() -> Search:
         with DuckDB(memory="200MB", threads=1, temporary=lake.root.parent / "spill") as engine:
-            return traces.search(lake.root, found, engine)
+            return search.search(lake.root, found, engine)
 
     return again
 

@@ -17,19 +17,19 @@ from typing import Any
 
 import duckdb
 
-from stedi import build as building
-from stedi import config as settings
-from stedi import s3
-from stedi.build import Build
+from stedi import transform as building
 from stedi.catalog import TableState
-from stedi.config import Readings
-from stedi.contracts import Kind
 from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
 from stedi.lake import Lake
 from stedi.privacy import pseudonyms
-from stedi.records import CONTRACTS
-from stedi.tables import COLUMNS, ZONES
+from stedi.schema.contracts import Kind
+from stedi.schema.feeds import CONTRACTS
+from stedi.schema.roles import Readings
+from stedi.schema.tables import COLUMNS, ZONES
+from stedi.storage import config as settings
+from stedi.storage import s3
+from stedi.transform import Build
 
 REPOSITORY = Path(__file__).parents[1]
 KEY = "5a" * 32

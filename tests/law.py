@@ -36,13 +36,13 @@ import lakes
 import oracle
 import quick
 from stedi import erasure
-from stedi.build import Build
-from stedi.config import Readings
 from stedi.errors import CopiedLake, LakeError
 from stedi.lake import Lake
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.tables import NAMESPACE
+from stedi.schema.roles import Readings
+from stedi.schema.tables import NAMESPACE
+from stedi.transform import Build
 from stones import Stones
 from worlds import FEEDS, NEIGHBOURS
 

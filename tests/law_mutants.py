@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import oracle
 from law import Published, Records
-from stedi.config import Readings
 from stedi.privacy.pseudonyms import Key
+from stedi.schema.roles import Readings
 from stones import Stones
 from worlds import FEEDS
 

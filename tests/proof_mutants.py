@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lakes import DAWN, KEY, build, customer, deliver, motion, step
+from stedi.audit.proof import Proof
 from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake
-from stedi.privacy.audit import Proof
 from stedi.privacy.pseudonyms import Key
-from stedi.tables import COLUMNS, ZONES
+from stedi.schema.tables import COLUMNS, ZONES
 
 NOW = 1_000
 Findings = set[tuple[str, str]]

@@ -25,10 +25,12 @@ from pyiceberg.table.metadata import MetadataLogEntry
 from pyiceberg.table.snapshots import Snapshot, SnapshotLogEntry
 from pyiceberg.utils.concurrent import ExecutorFactory
 
-from stedi import catalog, durable, tables
-from stedi.build import session
+from stedi import catalog
 from stedi.catalog import commits, entries, snapshots
 from stedi.engines.duckdb import DuckDB
+from stedi.schema import tables
+from stedi.storage import durable
+from stedi.transform import session
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stedi import reader
-from stedi.contracts import Contract, Kind
 from stedi.reader import Counts, Limits, Reject
+from stedi.schema.contracts import Contract, Kind
 
 TYPES = {Kind.TEXT: "VARCHAR", Kind.INSTANT: "BIGINT", Kind.NUMBER: "DOUBLE", Kind.INTEGER: "BIGINT"}
 

@@ -187,7 +187,7 @@ def environment(*, s3: Server, aws: Server | None = None) -> Mapping[str, str]:
 
 def new_bucket() -> str:
     """Makes a bucket on the S3 server that the environment names, and returns its name."""
-    from stedi import s3
+    from stedi.storage import s3
 
     name = f"stedi-{secrets.token_hex(6)}"
     s3.client().create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})

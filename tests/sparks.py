@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from law import RealLake
-from stedi.build import Build
 from stedi.engines.spark.session import AWS, ICEBERG, SQLITE, jars, session
 from stedi.engines.spark.session import JARS as VARIABLE
+from stedi.transform import Build
 
 JARS, JARS_OF_S3 = jars(ICEBERG, SQLITE), jars(ICEBERG, SQLITE, AWS)
 """Found before tests have a home of their own."""

@@ -86,9 +86,9 @@ def _before_request(number: int) -> None:
 
 if __name__ == "__main__":
     from stedi import cli
-    from stedi.s3 import locks
+    from stedi.storage.s3 import leases
 
-    locks._LEASE, locks._BEAT = LEASE, BEAT
+    leases._LEASE, leases._BEAT = LEASE, BEAT
     place = sys.argv[1]
     if place.isdigit():
         _before_request(int(place))

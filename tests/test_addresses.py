@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from lakes import customer, deliver, heads, motion
 from stedi import cli
-from stedi.contracts import has_unseen
 from stedi.errors import UsageError
 from stedi.lake import Lake
 from stedi.privacy import addresses
 from stedi.privacy.pseudonyms import normalise
+from stedi.schema.contracts import has_unseen
 
 ANN, BO = "ann@x.example", "bo@x.example"
 PEOPLE = ("ann@x.example", "o'brien@x", "zoë+tag@müller.example", "анна@пример.рф", "用户@例子.公司")

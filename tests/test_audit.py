@@ -16,11 +16,11 @@ import pytest
 
 from lakes import customer, deliver, heads, motion, rows, step, unseen
 from stedi import cli
-from stedi.audit import Check, audit
+from stedi.audit.integrity import Check, audit
 from stedi.catalog import checksums, snapshots
 from stedi.errors import DamagedFile, LakeError
 from stedi.lake import Lake
-from stedi.tables import ZONES, DataFile
+from stedi.schema.tables import ZONES, DataFile
 
 SEED = int(os.environ.get("STEDI_SEED", "20261124"))
 FLIPS = 5000 if os.environ.get("STEDI_NIGHTLY") else 200

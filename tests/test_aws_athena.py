@@ -16,13 +16,15 @@ from sqlglot.optimizer.scope import traverse_scope
 
 import servers
 from athena_sql import OTHER, SAME
-from stedi import cli, s3, statement
-from stedi import config as settings
+from stedi import cli
 from stedi.aws import account, athena
-from stedi.config import Role
 from stedi.errors import CloudFailed, QueryFailed, QueryRefused
 from stedi.lake import Lake
-from stedi.tables import COLUMNS
+from stedi.query import statement
+from stedi.schema.roles import Role
+from stedi.schema.tables import COLUMNS
+from stedi.storage import config as settings
+from stedi.storage import s3
 
 ALL = frozenset(COLUMNS)
 

@@ -18,7 +18,7 @@ import servers
 from lakes import REPOSITORY
 from stedi import sample
 from stedi.aws import cost
-from stedi.s3 import client
+from stedi.storage.s3 import client
 from test_aws_stack import BUCKET, cloud, cloud_server, wheel  # noqa: F401 - fixtures
 
 PAGE = (REPOSITORY / "docs" / "aws.md").read_text("utf-8")

@@ -12,10 +12,10 @@ import pytest
 from lakes import REPOSITORY
 from policies import Request, allowed, listed, resolved, statements
 from stedi.aws import stacks
-from stedi.contracts import Class
-from stedi.privacy import classes
-from stedi.privacy.roles import GRANTS
-from stedi.tables import COLUMNS, ZONES, graph
+from stedi.schema import classification
+from stedi.schema.contracts import Class
+from stedi.schema.roles import GRANTS
+from stedi.schema.tables import COLUMNS, ZONES, graph
 
 GOLDEN = """\
 | | job | crawler | scientist | engineer | officer |
@@ -140,8 +140,8 @@ def tables(*names: str) -> list[tuple[str, str, str]]:
 @cache
 def naming() -> frozenset[str]:
     """Returns the tables with a column that names people, by the classes of the columns."""
-    lineage = classes.Lineage(graph())
-    found = {table: classes.LANDED.get(table) or lineage.classes(table) for table in COLUMNS}
+    lineage = classification.Lineage(graph())
+    found = {table: classification.LANDED.get(table) or lineage.classes(table) for table in COLUMNS}
     return frozenset(table for table, columns in found.items() if Class.DIRECT in columns.values())
 
 

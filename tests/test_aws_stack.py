@@ -17,11 +17,12 @@ import pytest
 
 import servers
 from lakes import REPOSITORY
-from stedi import cli, s3
+from stedi import cli
 from stedi.aws import account, deploy, runs, stacks
-from stedi.contracts import Kind
 from stedi.errors import CloudFailed, UsageError
-from stedi.records import CONTRACTS
+from stedi.schema.contracts import Kind
+from stedi.schema.feeds import CONTRACTS
+from stedi.storage import s3
 
 CHECKOV = os.environ.get("STEDI_CHECKOV") or shutil.which(
     "checkov", path=os.pathsep.join([str(REPOSITORY / "build" / "checkov" / "bin"), os.environ.get("PATH", "")])
@@ -127,11 +128,11 @@ def test_deploy_makes_every_resource_and_destroy_leaves_the_data(stedi: Call, wh
 
 
 def test_the_pseudonym_key_that_aws_makes_is_one(cloud: servers.Server, wheel: Path) -> None:
-    from stedi.privacy import secret
+    from stedi.privacy import secrets_manager
 
     done = deploy.deploy(lambda _: True, lambda _: None, wheel=wheel)
-    secret._client.cache_clear()
-    key = secret.read(f"{secret.SCHEME}{done.outputs['SecretArn']}")
+    secrets_manager._client.cache_clear()
+    key = secrets_manager.read(f"{secrets_manager.SCHEME}{done.outputs['SecretArn']}")
     assert len(key.secret) == 32
     assert len(set(key.secret.hex())) > 4
 

@@ -23,16 +23,18 @@ import lakes
 import rest_catalog
 import servers
 from lakes import BELOW_LANDING, LANDING, customer, deliver, motion, step
-from stedi import arrivals, cli, reader, s3
+from stedi import cli, reader
 from stedi.catalog import remote
 from stedi.catalog.entries import sizes
 from stedi.catalog.remote import Remote
 from stedi.engines.duckdb import DuckDB
-from stedi.erasure import inbox as rewriting
+from stedi.erasure import deliveries as rewriting
 from stedi.errors import DamagedFile, LakeBusy, LakeError
 from stedi.lake import Lake
-from stedi.privacy import receipts, secret
-from stedi.s3 import S3Path
+from stedi.landing.deliveries import remote as remote_deliveries
+from stedi.privacy import receipts, secrets_manager
+from stedi.storage import s3
+from stedi.storage.s3 import S3Path
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANA, BO, CY = "ana@test.example", "bo@test.example", "cy@test.example"
@@ -168,7 +170,7 @@ def test_what_is_named_in_s3_lands_once_and_what_is_known_is_not_fetched(
     assert lake.land(f"s3://{bucket}/**/1.json").accepted == 7
     assert lake.land(f"{inbox}/customer/0.json").files[0].already_landed
     lakes.conserved(lake)
-    arrivals.forget(lake.root)
+    remote_deliveries.forget(lake.root)
     fetched.clear()
     assert all(file.already_landed for file in lake.land(inbox).files)
     assert len(fetched) == 9, "what is not remembered is looked at"
@@ -563,7 +565,7 @@ def test_a_build_that_finds_another_running_leaves(lake: Lake) -> None:
 
 def test_the_key_may_lie_in_secrets_manager(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STEDI_PSEUDONYM_KEY")
-    secret._client.cache_clear()
+    secrets_manager._client.cache_clear()
     lake = Lake.create(f"s3://{bucket}/lake", key_file="secretsmanager:stedi/key")
     assert lake.config.key_file == "secretsmanager:stedi/key"
     lake.land(people(tmp_path / "inbox", ANA))
@@ -573,7 +575,7 @@ def test_the_key_may_lie_in_secrets_manager(bucket: str, tmp_path: Path, monkeyp
     assert (done.before, done.after) == (before.fingerprint, lake.key().fingerprint)
     assert Lake.open(lake.root).key().every() == (*lake.key().every(),)
     assert lakes.rows(lake, "machine_learning_curated").total() == 3
-    secret._client.cache_clear()
+    secrets_manager._client.cache_clear()
 
 
 @pytest.mark.parametrize("location", ["s3://", "s3:///prefix"])
@@ -587,7 +589,7 @@ def test_what_is_needed_on_the_way_lies_on_this_machine_its_owners_alone_and_goe
 ) -> None:
     import tempfile
 
-    from stedi import durable
+    from stedi.storage import durable
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()

@@ -25,14 +25,14 @@ from lakes import (
     step,
     tree,
 )
-from stedi import build as building
-from stedi import config as settings
-from stedi import tables
-from stedi.build import audits
+from stedi import transform as building
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, LakeError
 from stedi.lake import Lake
-from stedi.tables import COLUMNS, Graph, SqlTable
+from stedi.schema import tables
+from stedi.schema.tables import COLUMNS, Graph, SqlTable
+from stedi.storage import config as settings
+from stedi.transform import checks
 
 NOW = 1_000
 """The start of the builds here; the customers' instants lie before it."""
@@ -327,7 +327,7 @@ def test_the_consent_proof_alone_stops_sql_that_gets_consent_wrong(
     mutant: str, built: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "assertions", tuple)
-    monkeypatch.setattr(audits, "_MAY_BE_NULL", {column.name for name in BELOW_LANDING for column in COLUMNS[name]})
+    monkeypatch.setattr(checks, "_MAY_BE_NULL", {column.name for name in BELOW_LANDING for column in COLUMNS[name]})
     name, change = CONSENT_MUTANTS[mutant]
     _stopped(built, changed(name, change), AuditFailed, "consent proof")
 
@@ -390,7 +390,7 @@ def test_a_broken_assertion_publishes_nothing(
 ) -> None:
     alone = tuple(found for found in tables.assertions() if found.name == check)
     monkeypatch.setattr(tables, "assertions", lambda: alone)
-    monkeypatch.setattr(audits, "prove_consent", lambda *_, **__: None)  # it comes first and would see some of them
+    monkeypatch.setattr(checks, "prove_consent", lambda *_, **__: None)  # it comes first and would see some of them
     _stopped(built, changed(name, change), AuditFailed, check)
 
 

@@ -25,7 +25,7 @@ from stedi.catalog import Catalog, entries, snapshots
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import CommitConflict, LakeError
 from stedi.lake import Lake
-from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
+from stedi.schema.tables import COLUMNS, NAMESPACE, ZONES, DataFile
 
 TABLE = "accelerometer_trusted"
 

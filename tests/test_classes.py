@@ -8,13 +8,12 @@ import pytest
 
 import quick
 from lakes import BELOW_LANDING, LANDING, Slate, build, customer, deliver, heads, motion, step
-from stedi import tables
-from stedi.contracts import Class, Field, Kind
 from stedi.errors import AuditFailed
 from stedi.lake import Lake
-from stedi.privacy import classes
-from stedi.privacy.classes import LANDED, Lineage
-from stedi.tables import COLUMNS, ZONES, Graph, SqlTable
+from stedi.schema import classification, tables
+from stedi.schema.classification import LANDED, Lineage
+from stedi.schema.contracts import Class, Field, Kind
+from stedi.schema.tables import COLUMNS, ZONES, Graph, SqlTable
 
 NOW = 1_000
 DIRECT = {"customerName", "email", "phone", "birthDay"}
@@ -23,7 +22,7 @@ DIRECT = {"customerName", "email", "phone", "birthDay"}
 @pytest.fixture(autouse=True)
 def _unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test leans on what another has found right."""
-    monkeypatch.setattr(classes, "_passed", set())
+    monkeypatch.setattr(classification, "_passed", set())
 
 
 def changed(name: str, old: str, new: str) -> Graph:
@@ -77,9 +76,9 @@ def test_of_what_identifies_the_training_table_has_the_pseudonym_alone() -> None
 
 
 def test_the_packages_own_sql_carries_no_identifier_where_none_may_stand() -> None:
-    classes.check(tables.graph())
-    followed = classes.fingerprint(tables.graph())
-    assert followed == classes.CHECKED, f"this SQL has passed: let builds know, CHECKED = {followed!r}"
+    classification.check(tables.graph())
+    followed = classification.fingerprint(tables.graph())
+    assert followed == classification.CHECKED, f"this SQL has passed: let builds know, CHECKED = {followed!r}"
 
 
 A, S, M, C = "accelerometer_trusted", "step_trainer_trusted", "machine_learning_curated", "customers_trusted"
@@ -118,13 +117,13 @@ SMUGGLERS = {
 def test_sql_that_carries_an_identifier_is_refused_naming_table_and_column(name: str) -> None:
     select, old, new, table = SMUGGLERS[name]
     with pytest.raises(AuditFailed, match=rf"^{table}\.\w+: expected .*, found .*; nothing was published$"):
-        classes.check(changed(select, old, new))
+        classification.check(changed(select, old, new))
 
 
 @pytest.mark.parametrize("name", [name for name, (*_, table) in SMUGGLERS.items() if not table])
 def test_sql_that_carries_it_to_where_it_may_stand_is_not(name: str) -> None:
     select, old, new, _ = SMUGGLERS[name]
-    classes.check(changed(select, old, new))
+    classification.check(changed(select, old, new))
 
 
 def test_by_way_of_a_customers_table_under_another_name_it_is_refused_all_the_same() -> None:
@@ -133,7 +132,7 @@ def test_by_way_of_a_customers_table_under_another_name_it_is_refused_all_the_sa
     sql = selects[A].sql.replace("a.x + 0 as x", "length(c.serialNumber) as x")
     graph = Graph({**selects, A: SqlTable(A, "trusted", sql, tables._reads(sql))})
     with pytest.raises(AuditFailed, match=r"^accelerometer_trusted\.x: .*customers_landing\.email"):
-        classes.check(graph)
+        classification.check(graph)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def test_by_way_of_a_customers_table_under_another_name_it_is_refused_all_the_sa
 )
 def test_what_cannot_be_followed_is_refused(new: str) -> None:
     with pytest.raises(AuditFailed, match=r"^accelerometer_trusted: expected SQL of which every column"):
-        classes.check(changed(A, "a.x + 0 as x", new))
+        classification.check(changed(A, "a.x + 0 as x", new))
 
 
 @pytest.fixture(scope="module")
@@ -178,8 +177,8 @@ def test_the_packages_own_sql_is_not_followed_by_a_build_and_no_sql_twice(
     landed: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     followed: list[Graph] = []
-    monkeypatch.setattr(classes, "_passed", {classes.CHECKED})
-    monkeypatch.setattr(classes, "Lineage", lambda graph: (followed.append(graph), Lineage(graph))[1])
+    monkeypatch.setattr(classification, "_passed", {classification.CHECKED})
+    monkeypatch.setattr(classification, "Lineage", lambda graph: (followed.append(graph), Lineage(graph))[1])
     build(landed, NOW)
     assert not followed
     graph = changed(A, "a.x + 0 as x", "a.x + 0.0 as x")

@@ -22,9 +22,9 @@ import pytest
 
 from lakes import contents, heads, rows, tree
 from stedi import __version__, cli, sample
-from stedi.contracts import Reason
 from stedi.lake import Lake
-from stedi.tables import ZONES
+from stedi.schema.contracts import Reason
+from stedi.schema.tables import ZONES
 
 ACTIONS = {"none", "append", "by-customer", "rebuild"}
 LANDED = {"name", "feed", "sha256", "seen", "accepted", "quarantined", "erased", "already_landed"}

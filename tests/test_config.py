@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedi import config
-from stedi.config import Config
 from stedi.errors import ConfigError
+from stedi.storage import config
+from stedi.storage.config import Config
 
 LAKE = Config(lake_id="0123456789abcdef", key_fingerprint="fedcba9876543210")
 WHOLE = """format = 1

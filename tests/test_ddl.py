@@ -6,14 +6,13 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from stedi.config import Role
-from stedi.contracts import Class
-from stedi.ddl import ddl, views
 from stedi.errors import UsageError
-from stedi.privacy.classes import Lineage
-from stedi.privacy.roles import GRANTS
-from stedi.records import CONTRACTS
-from stedi.tables import COLUMNS, ZONES, graph
+from stedi.schema.classification import Lineage
+from stedi.schema.contracts import Class
+from stedi.schema.ddl import ddl, views
+from stedi.schema.feeds import CONTRACTS
+from stedi.schema.roles import GRANTS, Role
+from stedi.schema.tables import COLUMNS, ZONES, graph
 
 DIALECTS = ("athena", "spark")
 ODD = "s3://bucket/o'neil \\ é"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stedi import delivery
-from stedi.delivery import Delivered, Skipped, feed_of, fingerprint, open_regular, walk
 from stedi.errors import UnreadableFile, UsageError
+from stedi.landing.deliveries import local
+from stedi.landing.deliveries.local import Delivered, Skipped, feed_of, fingerprint, open_regular, walk
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_a_folder_that_may_not_be_read_fails_by_name(inbox, monkeypatch):
             raise PermissionError(13, "Permission denied", path)
         return real(path)
 
-    monkeypatch.setattr(delivery.os, "listdir", refuse)
+    monkeypatch.setattr(local.os, "listdir", refuse)
     assert taken("inbox") == [("inbox/y.json", None)]
     assert passed("inbox")["inbox/a"] == Skipped("inbox/a", "cannot be read: permission denied", failed=True)
 
@@ -318,5 +318,5 @@ def test_what_cannot_be_opened_is_named_with_the_reason(inbox):
 
 
 def test_a_kind_of_file_that_is_not_known_has_words_too():
-    assert delivery._kind(0) == "something unknown"
-    assert delivery._kind(stat.S_IFBLK) == "a device"
+    assert local._kind(0) == "something unknown"
+    assert local._kind(stat.S_IFBLK) == "a device"

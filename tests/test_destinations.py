@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from stedi import Lake, cli, destinations, output
-from stedi.destinations import writing
+from stedi import Lake, cli
+from stedi.cli import formats
 from stedi.errors import StediError, UsageError
+from stedi.storage import destinations
+from stedi.storage.destinations import writing
 
 STEDI = [sys.executable, "-m", "stedi"]
 
@@ -199,7 +201,7 @@ def test_ndjson_writes_to_stdout_and_tells_of_it_elsewhere(tmp_path: Path) -> No
 
 
 def test_the_forms_of_files_are_those_that_the_command_offers() -> None:
-    assert set(output.Format) == {"table", "csv", "json", "jsonl", "parquet"}
+    assert set(formats.Format) == {"table", "csv", "json", "jsonl", "parquet"}
 
 
 def test_every_path_of_a_call_takes_a_tilde_for_the_home_folder(

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import stedi
-from stedi import config, errors
+from stedi import errors
 from stedi.cli import parser
-from stedi.contracts import Reason
-from stedi.tables import COLUMNS
+from stedi.schema.contracts import Reason
+from stedi.schema.tables import COLUMNS
+from stedi.storage import config
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])

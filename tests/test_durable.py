@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stedi import durable
 from stedi.errors import LakeBusy
+from stedi.storage import durable
 
 HOLD = """
 import sys, time

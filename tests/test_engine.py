@@ -14,7 +14,7 @@ import pytest
 from stedi.engines.duckdb import DuckDB, scan
 from stedi.engines.literals import literal, nameable, path_literal, quoted
 from stedi.errors import LakeError
-from stedi.tables import COLUMNS, DataFile, graph, over
+from stedi.schema.tables import COLUMNS, DataFile, graph, over
 
 TABLE = "accelerometer_trusted"
 ROWS = (

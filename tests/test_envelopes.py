@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from lakes import customer, instant, motion, step
 from stedi.erasure.judge import Judge
+from stedi.erasure.search import Traces
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.privacy.traces import Traces
 
 KEY = Key(bytes(32))
 ANA, BO, CY = "ana.bo@test.example", "bo@test.example", "cy@test.example"

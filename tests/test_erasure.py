@@ -31,12 +31,12 @@ from lakes import (
     step,
     tree,
 )
-from stedi.build import session
 from stedi.cli import main
 from stedi.errors import DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
-from stedi.landing import sieve
+from stedi.landing import tombstone_filter
 from stedi.privacy import receipts, tombstones
+from stedi.transform import session
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +321,7 @@ def test_the_catalog_has_no_page_left_of_what_it_was(stage: Stage) -> None:
 def test_where_nobody_was_erased_nothing_is_looked_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     lake, folder = stage.empty()
     asked: list[str] = []
-    monkeypatch.setattr(sieve.Sieve, "sift", lambda *_: asked.append("landing"))
+    monkeypatch.setattr(tombstone_filter.Sieve, "sift", lambda *_: asked.append("landing"))
     monkeypatch.setattr(session.tombstones, "serial", lambda *_: asked.append("build"))
     lake.land(delivered(folder))
     build(lake, NOW)

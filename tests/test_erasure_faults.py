@@ -24,12 +24,13 @@ from lakes import (
     records,
     rows,
 )
-from stedi import durable, erasure
+from stedi import erasure
 from stedi.catalog import Catalog
-from stedi.erasure import forgetting, inbox, pending
+from stedi.erasure import deliveries, pending, remove
 from stedi.errors import LakeBusy
 from stedi.lake import Lake
 from stedi.privacy import receipts, tombstones
+from stedi.storage import durable
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +46,13 @@ STEPS: tuple[tuple[object, str], ...] = (
     (tombstones, "write"),
     (Catalog, "erase"),
     (Catalog, "expire"),
-    (inbox, "rewrite"),
-    (inbox, "replace"),
-    (forgetting, "_unlink"),
+    (deliveries, "rewrite"),
+    (deliveries, "replace"),
+    (remove, "_unlink"),
     (Catalog, "vacuum"),
-    (forgetting, "clear"),
+    (remove, "clear"),
     (erasure, "search"),
-    (forgetting, "remove"),
+    (remove, "remove"),
     (receipts, "keep"),
     (pending, "remove"),
 )
@@ -122,14 +123,14 @@ def test_other_commands_wait_and_find_them_gone(stage: Stage, monkeypatch: pytes
     lake, folder = stage.made()
     path = deliver(folder, "accelerometer", [motion(ANA, 100, 4.0), motion(BO, 100, 4.0)], "meanwhile.json")
     begun, go, landed = threading.Event(), threading.Event(), []
-    real = forgetting.Forgetting.table
+    real = remove.Forgetting.table
 
-    def slow(self: forgetting.Forgetting, name: str, *rest: Any) -> dict[str, int]:
+    def slow(self: remove.Forgetting, name: str, *rest: Any) -> dict[str, int]:
         begun.set()
         assert go.wait(20)
         return real(self, name, *rest)
 
-    monkeypatch.setattr(forgetting.Forgetting, "table", slow)
+    monkeypatch.setattr(remove.Forgetting, "table", slow)
     erasing = threading.Thread(target=lambda: erase(lake, ANA))
     landing = threading.Thread(target=lambda: landed.append(Lake.open(lake.root).land(path)))
     building = threading.Thread(target=lambda: Lake.open(lake.root).build())

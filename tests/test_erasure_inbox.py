@@ -28,10 +28,10 @@ from erasing import ANA, BO, DEVICE, SHARED, Stage, erase, looked_for
 from lakes import LANDING, conserved, customer, deliver, instant, motion, records, rows, step
 from stedi import reader
 from stedi.cli import main
-from stedi.erasure import inbox
+from stedi.erasure import deliveries
+from stedi.erasure.search import Traces, look
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.privacy.traces import Traces, look
 
 KEY = Key(bytes(32))
 TRACES = Traces(KEY, {tombstones.person(KEY, ANA)}, frozenset({ANA}), frozenset({DEVICE}))
@@ -105,10 +105,10 @@ def test_the_others_records_stay_byte_for_byte(found: list[str], shape: str, end
     path.write_bytes(PACKED[ending](text))
     path.chmod(0o640)
     before, whole = path.read_bytes(), framed(text)
-    done, failed = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    done, failed = deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
     assert not failed
     assert path.read_bytes() == before, "nothing takes a file's place before the ledger knows it"
-    inbox.replace(done)
+    deliveries.replace(done)
     after = UNPACKED[ending](path.read_bytes())
     assert framed(after) == [raw for raw in whole if not theirs(raw)]
     assert is_less(after.replace(b"\n", b""), text), "a line break is all that can be new"
@@ -133,7 +133,7 @@ def test_an_array_stays_an_array(folder: Path) -> None:
         f"[\n  {mine},\n  {mine}\n]\n": "[\n  \n]\n",
     }.items():
         path.write_text(text)
-        inbox.replace(inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")[0])
+        deliveries.replace(deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")[0])
         assert json.loads(path.read_text()) == json.loads(left)
     path.unlink()
 
@@ -143,10 +143,10 @@ def test_the_same_file_is_written_the_same_again(folder: Path) -> None:
         path = folder / f"step_trainer.json{ending}"
         path.write_bytes(pack("\n".join(map(json.dumps, [*THEIRS, *OTHERS])).encode()))
         first, second = (
-            inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")[0][0] for _ in range(2)
+            deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")[0][0] for _ in range(2)
         )
         assert first == second
-        inbox.discard([second])
+        deliveries.discard([second])
         path.unlink()
 
 
@@ -154,7 +154,7 @@ def test_what_cannot_be_read_to_its_end_is_named_and_stays(folder: Path) -> None
     path = folder / f"customer {ANA}.json.gz"
     path.write_bytes(gzip.compress(json.dumps(THEIRS[1]).encode())[:-9])
     before = path.read_bytes()
-    done, [failed] = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    done, [failed] = deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
     assert done == []
     assert failed.name.startswith("customer-")
     assert ANA not in failed.name
@@ -166,8 +166,8 @@ def test_a_record_of_somebody_else_that_mentions_them_is_named_and_stays(folder:
     path = folder / "customer.json"
     mine, other = json.dumps(THEIRS[1]), json.dumps({**OTHERS[1], "friend": ANA})
     path.write_text(f"{mine}\n{other}\n")
-    done, [left] = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
-    inbox.replace(done)
+    done, [left] = deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    deliveries.replace(done)
     assert (path.read_text(), left.name) == (f"{other}\n", path.name)
     path.unlink()
 
@@ -222,8 +222,8 @@ def test_every_file_is_rid_of_them_or_named(folder: Path, packing: str, name: st
     (place / name).write_bytes(PACKINGS[packing](f"{mine}\n{other}\n".encode()))
     (place / "other.json").write_text(other)
     before = (place / name).read_bytes()
-    done, left = inbox.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
-    replaced, more = inbox.replace(done)
+    done, left = deliveries.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    replaced, more = deliveries.replace(done)
     assert not more
     if replaced:
         after = (place / name).read_bytes()
@@ -251,9 +251,9 @@ def test_what_only_mentions_them_is_named_and_stays(folder: Path, record: str) -
     path = folder / "customer.json"
     path.write_text(f"{record}\n{json.dumps(OTHERS[1])}\n")
     before = path.read_text()
-    done, [left] = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
-    inbox.replace(done)
-    assert (left.name, left.why) == ("customer.json", inbox.MENTIONED)
+    done, [left] = deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    deliveries.replace(done)
+    assert (left.name, left.why) == ("customer.json", deliveries.MENTIONED)
     assert path.read_text() == before
     path.unlink()
 
@@ -261,8 +261,8 @@ def test_what_only_mentions_them_is_named_and_stays(folder: Path, record: str) -
 def test_a_record_with_both_of_their_spellings_goes(folder: Path) -> None:
     path = folder / "customer.json"
     path.write_text(f'{{"email": "{ANA}", "Email": "{ANA.upper()}"}}\n{json.dumps(OTHERS[1])}\n')
-    done, left = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
-    inbox.replace(done)
+    done, left = deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    deliveries.replace(done)
     assert left == []
     assert path.read_text() == f"{json.dumps(OTHERS[1])}\n"
     path.unlink()
@@ -274,8 +274,8 @@ def test_an_envelope_loses_them_alone(folder: Path, ending: str, many: int) -> N
     path = folder / f"customer.json{ending}"
     found = [*OTHERS[:2] * many, THEIRS[1], OTHERS[2], THEIRS[0]]
     path.write_bytes(PACKED[ending](json.dumps({"page": 1, "records": found}).encode()))
-    done, left = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
-    replaced, _ = inbox.replace(done)
+    done, left = deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    replaced, _ = deliveries.replace(done)
     assert left == []
     assert [file.records for file in replaced] == [2]
     kept = [one for one in found if one not in THEIRS]
@@ -288,11 +288,11 @@ def test_names_of_folders_and_links_that_tell_of_them_are_told_masked(folder: Pa
     (place / ANA).mkdir(parents=True)
     (place / ANA / "customer.json").write_text(json.dumps(OTHERS[1]))
     (place / f"{ANA}.json").symlink_to("nowhere")
-    done, left = inbox.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    done, left = deliveries.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
     assert done == []
     assert len(left) == 2
     assert not [file for file in left if ANA in file.name]
-    assert {file.why for file in left} == {inbox.NAMED}
+    assert {file.why for file in left} == {deliveries.NAMED}
     shutil.rmtree(place)
 
 
@@ -305,8 +305,8 @@ def test_nothing_but_regular_files_is_opened(folder: Path) -> None:
         listening.bind(str(place / "socket"))
         (place / "zero.json").symlink_to("/dev/zero")
         (place / "accelerometer.json").write_text(json.dumps(THEIRS[0]))
-        done, left = inbox.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
-    inbox.replace(done)
+        done, left = deliveries.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    deliveries.replace(done)
     assert left == []
     assert [file.known_as for file in done] == ["inbox/accelerometer.json"]
     assert (place / "accelerometer.json").read_bytes() == b""
@@ -316,16 +316,16 @@ def test_nothing_but_regular_files_is_opened(folder: Path) -> None:
 def test_a_file_that_changes_meanwhile_stays_and_is_named(folder: Path) -> None:
     path = folder / "customer.json"
     path.write_text(json.dumps(THEIRS[1]))
-    done, _ = inbox.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    done, _ = deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
     path.write_text(json.dumps(OTHERS[1]))
-    assert inbox.replace(done) == ([], [inbox.Left("customer.json", inbox.MOVED)])
+    assert deliveries.replace(done) == ([], [deliveries.Left("customer.json", deliveries.MOVED)])
     assert path.read_text() == json.dumps(OTHERS[1])
     assert [entry.name for entry in folder.iterdir() if entry.name.endswith(".erasing")] == []
     path.unlink()
 
 
 REFUSALS: dict[str, tuple[object, str, OSError]] = {
-    "a disk that is full": (inbox, "_write", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+    "a disk that is full": (deliveries, "_write", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
     "a file that cannot be replaced": (os, "replace", PermissionError(errno.EPERM, os.strerror(errno.EPERM))),
 }
 
@@ -368,7 +368,7 @@ def test_a_read_only_inbox_is_named(folder: Path) -> None:
     place.mkdir()
     (place / "customer.json").write_text(json.dumps(THEIRS[1]))
     place.chmod(0o500)
-    done, [left] = inbox.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    done, [left] = deliveries.rewrite([str(place)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
     assert (done, left.name) == ([], "inbox/customer.json")
     place.chmod(0o700)
     shutil.rmtree(place)

@@ -17,11 +17,11 @@ import pytest
 
 import stedi.landing as landing
 from lakes import Slate, conserved, customer, deliver, motion, records, rows
-from stedi import delivery
 from stedi.errors import LandingError
 from stedi.lake import Lake
 from stedi.landing import held as holding
 from stedi.landing import writing
+from stedi.landing.deliveries import local
 
 looking = import_module("stedi.landing.inspect")
 ANA = "ana@x.example"
@@ -154,11 +154,11 @@ def test_more_files_than_may_be_open_land_all_the_same(
 def test_a_change_within_a_tick_of_the_clock_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"{}")
-    with delivery.open_regular(path) as stream:
-        before = delivery.settled(stream.fileno(), "a.json")
+    with local.open_regular(path) as stream:
+        before = local.settled(stream.fileno(), "a.json")
         path.write_bytes(b"[]")
         os.utime(path, ns=(before.mtime_ns, before.mtime_ns))
-        after = delivery.fingerprint(stream.fileno())
+        after = local.fingerprint(stream.fileno())
     assert (after.size, after.mtime_ns, after.inode) == (before.size, before.mtime_ns, before.inode)
     assert after != before
     assert not after.like(before)

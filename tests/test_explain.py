@@ -19,14 +19,16 @@ import oracle
 import quick
 import worlds
 from lakes import KEY, Slate, build, customer, deliver, instant, motion, step, tree
-from stedi import cli, explain
+from stedi import cli
+from stedi.audit import explain
+from stedi.audit.explain import Explanation, Reason
+from stedi.audit.explain.customer import _quarantined
+from stedi.cli import render
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import QueryFailed, QueryRefused, StediError, UsageError
-from stedi.explain import Explanation, Reason
-from stedi.explain.customer import _quarantined
 from stedi.lake import Lake
 from stedi.privacy.pseudonyms import Key
-from stedi.tables import ZONES
+from stedi.schema.tables import ZONES
 
 NOW = 1_000
 WITHDRAWN = 100_000
@@ -152,7 +154,7 @@ def test_an_unknown_address_gets_an_answer_of_the_same_shape(lake: Lake) -> None
     assert (unknown.consent, unknown.since, unknown.history, unknown.left_out) == ("unknown", None, (), ())
     assert set(unknown.rows) == set(known.rows)
     assert not any(unknown.rows.values())
-    assert explain.to_json(unknown).keys() == explain.to_json(known).keys()
+    assert render.explanation_json(unknown).keys() == render.explanation_json(known).keys()
 
 
 def test_a_consent_to_come_is_told_apart_from_none(lake: Lake) -> None:
@@ -300,7 +302,7 @@ def test_a_condition_may_read_other_tables_and_rows_show_no_direct_identifier(la
     )
     assert [row.customers for row in found] == [(KEY_OF_TESTS.customer_id(ANA),)]
     for table in ("customers_landing", "accelerometer_landing", "quarantine", "customers_curated"):
-        shown = json.dumps(explain.rows_to_json(table, lake.explain_rows(table, "true")[0], more=False))
+        shown = json.dumps(render.explained_rows_json(table, lake.explain_rows(table, "true")[0], more=False))
         assert "x.example" not in shown
         assert "Ana Bo" not in shown
 
@@ -409,7 +411,10 @@ def test_explaining_changes_nothing(lake: Lake) -> None:
 def test_no_value_of_a_row_steers_the_terminal_or_begins_a_line() -> None:
     odd = "\x1b[31m\x9b2J\u202e\u200b\n  why    forged"
     row = explain.ExplainedRow({"serialNumber": odd}, ("c",), "it is so", (explain.Source("t", odd, 1),))
-    text = explain.render_rows([row], more=False)
+    text = render.explained_rows([row], more=False)
     assert text.count("\n") == 4
     assert not set(text) & set("\x1b\x9b\u202e\u200b")
-    assert json.loads(json.dumps(explain.rows_to_json("t", [row], more=False)))["rows"][0]["row"]["serialNumber"] == odd
+    assert (
+        json.loads(json.dumps(render.explained_rows_json("t", [row], more=False)))["rows"][0]["row"]["serialNumber"]
+        == odd
+    )

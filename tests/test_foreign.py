@@ -20,7 +20,7 @@ from stedi.cli import main
 from stedi.erasure import foreign
 from stedi.errors import LakeError
 from stedi.lake import Lake
-from stedi.tables import NAMESPACE
+from stedi.schema.tables import NAMESPACE
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from erasing import ANA, BO, CY, NOW, Stage, dying, erase, looked_for
 from lakes import conserved, customer, deliver, heads, rows
 from stedi.catalog import Catalog
 from stedi.cli import main
-from stedi.erasure import evidence, forgetting, pending
+from stedi.erasure import evidence, pending, remove
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
 from stedi.lake import Lake
@@ -332,7 +332,7 @@ def test_an_erasure_removes_only_data_files_of_the_customers_records(stage: Stag
         data,
     ):
         with pytest.raises(LakeError, match="found a file elsewhere; nothing was removed"):
-            forgetting.remove(lake.catalog, [str(path)])
+            remove.remove(lake.catalog, [str(path)])
     assert victim.exists()
     (data / "link").unlink()
 
@@ -350,7 +350,7 @@ LOST = {
     [
         (Catalog, "erase", 1),
         (Catalog, "erase", 3),
-        (forgetting, "remove", 1),
+        (remove, "remove", 1),
     ],
 )
 def test_an_erasure_whose_file_is_lost_is_worked_out_again(

@@ -26,10 +26,10 @@ import zstandard
 
 from reader_files import SHAPES, Reading
 from stedi import Lake, reader
-from stedi.contracts import Reason
 from stedi.errors import UnreadableFile
 from stedi.reader import decompressed, forms
-from stedi.records import ACCELEROMETER
+from stedi.schema.contracts import Reason
+from stedi.schema.feeds import ACCELEROMETER
 
 COUNT = 3
 

@@ -22,7 +22,7 @@ import pytest
 import oracle
 from lakes import BELOW_LANDING, Slate, build, contents, heads, moment
 from stedi.lake import Lake
-from stedi.tables import COLUMNS
+from stedi.schema.tables import COLUMNS
 
 ROOT = Path(__file__).parent / "tables"
 CASES = sorted(path.parent for path in ROOT.glob("*/*/case.toml"))

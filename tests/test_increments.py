@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from lakes import BELOW_LANDING, Slate, build, contents, customer, deliver, heads, motion, rows, step, tree
-from stedi import build as building
-from stedi.build.changes import Changes
+from stedi import transform as building
 from stedi.catalog import Catalog
 from stedi.errors import AuditFailed, DamagedFile
 from stedi.lake import Lake
 from stedi.privacy import consent
+from stedi.transform.incremental import Changes
 
 NOW = 1_000
 PEOPLE = ("ana", "bo", "cy")

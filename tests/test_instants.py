@@ -12,12 +12,12 @@ import pytest
 
 from lakes import Slate, build, conserved, customer, deliver, motion, records, rows, step
 from stedi import cli
-from stedi.contracts import INSTANT_BEGIN, INSTANT_END
-from stedi.crawl import crawl
-from stedi.crawl import render as crawled
 from stedi.lake import Lake
 from stedi.landing import unread
+from stedi.landing.crawl import crawl
+from stedi.landing.crawl import render as crawled
 from stedi.reader import Unit, likely
+from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END
 
 ANA = "ana@x.example"
 T = 1_655_564_400_000

@@ -17,11 +17,11 @@ import pytest
 
 from lakes import Slate, conserved, customer, deliver, motion, rows, step
 from stedi import landing
-from stedi.delivery import Delivered, Fingerprint
 from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake
+from stedi.landing.deliveries.local import Delivered, Fingerprint
 from stedi.landing.inspect import Inspected
-from stedi.records import CONTRACTS
+from stedi.schema.feeds import CONTRACTS
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lakes import KEY
-from stedi import isolation
 from stedi.cli import parser
+from stedi.engines import isolation
 from stedi.lake import Lake
 
 STEDI = Path(sys.executable).parent / "stedi"

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from stedi import config as settings
-from stedi import durable
 from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import CommitConflict, KeyRefused, LakeError
@@ -21,7 +19,9 @@ from stedi.lake import Lake
 from stedi.landing import journal
 from stedi.landing.journal import Appends
 from stedi.privacy import state
-from stedi.tables import DataFile
+from stedi.schema.tables import DataFile
+from stedi.storage import config as settings
+from stedi.storage import durable
 
 LANDING, QUARANTINE, LEDGER = "step_trainer_landing", "quarantine", "landed_files"
 

@@ -14,10 +14,10 @@ import pytest
 
 import stedi
 from lakes import BELOW_LANDING, DAWN, Slate, conserved, contents, customer, deliver, heads, motion, rows, step, tree
-from stedi.config import Readings
 from stedi.errors import ConfigError, KeyRefused, LakeError, UsageError
 from stedi.lake import Lake
-from stedi.tables import COLUMNS, ZONES
+from stedi.schema.roles import Readings
+from stedi.schema.tables import COLUMNS, ZONES
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,12 @@ import zstandard
 
 from lakes import LANDING, Slate, conserved, customer, deliver, heads, motion, records, rows, step
 from reader_files import SHAPES
-from stedi import delivery, landing
+from stedi import landing
 from stedi.catalog import Catalog
 from stedi.errors import LandingError, UsageError
 from stedi.lake import Lake
 from stedi.landing import prepare as preparing
+from stedi.landing.deliveries import local
 
 looking = sys.modules["stedi.landing.inspect"]  # the package's own `inspect` is the function
 MEMORY = 1_500_000_000
@@ -279,14 +280,14 @@ def test_a_file_that_is_gone_when_it_is_opened_is_named(
 ) -> None:
     deliver(inbox, "step_trainer", [step()])
     gone = deliver(inbox, "step_trainer", [step(at=3)], "gone.json")
-    walk = delivery.walk
+    walk = local.walk
 
     def late(*arguments: Any, **options: Any) -> Iterator[Any]:
         found = list(walk(*arguments, **options))
         gone.unlink()
         yield from found
 
-    monkeypatch.setattr(delivery, "walk", late)
+    monkeypatch.setattr(local, "walk", late)
     (skipped,) = lake.land(inbox).skipped
     assert skipped.name.endswith("gone.json")
     assert skipped.failed

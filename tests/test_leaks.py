@@ -24,8 +24,8 @@ import pytest
 
 import proof_mutants
 from lakes import deliver, unseen
-from stedi import build as building
 from stedi import cli
+from stedi import transform as building
 from stedi.catalog import Catalog
 from stedi.lake import Lake
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stedi import config
 from stedi.errors import UsageError
 from stedi.lake import Lake
+from stedi.storage import config
 
 
 def killed(script: str, *arguments: str | Path) -> None:

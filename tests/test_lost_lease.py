@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from lakes import LANDING, conserved, customer, deliver, motion, records
-from stedi import config as settings
-from stedi import durable, s3
 from stedi.catalog import Catalog
 from stedi.catalog.remote import Remote
-from stedi.erasure import forgetting
+from stedi.erasure import remove
 from stedi.errors import CommitConflict, LakeBusy
 from stedi.lake import Lake
 from stedi.landing import journal
-from stedi.s3 import locks
+from stedi.storage import config as settings
+from stedi.storage import durable, s3
+from stedi.storage.s3 import leases
 from stopped import LEASE, Command
 
 NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
@@ -35,8 +35,8 @@ _SHORT = "from stedi.s3 import locks; locks._LEASE = 2.0; from stedi import cli;
 
 @pytest.fixture
 def lake(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    monkeypatch.setattr(locks, "_LEASE", 2.0)
-    monkeypatch.setattr(locks, "_BEAT", 3600.0)  # as if the process were stopped
+    monkeypatch.setattr(leases, "_LEASE", 2.0)
+    monkeypatch.setattr(leases, "_BEAT", 3600.0)  # as if the process were stopped
     return Lake.create(f"s3://{bucket}/lake")
 
 
@@ -206,7 +206,7 @@ def test_a_commit_that_was_made_is_not_made_again(lake: Lake, inbox: Path, monke
 
     monkeypatch.setattr(Catalog, "append", twice)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(locks, "_LEASE", 600.0)
+        patch.setattr(leases, "_LEASE", 600.0)
         lake.land(inbox)
         lake.land(inbox)  # the first leaves the rest to whoever seems to have come first
     assert sum(records(lake, "customers_landing").values()) == 2
@@ -221,7 +221,7 @@ def test_a_file_is_written_only_over_what_it_was_under_the_lock(lake: Lake, befo
     with durable.lock(lake.root / "x.lock", wait=False):
         with pytest.MonkeyPatch.context() as patch:
             # stopped right after it has looked at its lease
-            patch.setattr(locks, "prove", lambda: s3.write(path, b"another's"))
+            patch.setattr(leases, "prove", lambda: s3.write(path, b"another's"))
             with pytest.raises(LakeBusy):
                 durable.write(path, b"late")
         assert path.read_bytes() == b"another's"
@@ -241,7 +241,7 @@ def test_a_file_that_was_removed_can_be_written_again_where_versions_are_kept(la
 
 def late(patch: pytest.MonkeyPatch, part: str, happens: Callable[[], None]) -> None:
     """Has something happen when a file is about to be written, right after the command has looked at its lease."""
-    real, done = locks.write, []
+    real, done = leases.write, []
 
     def write(path: Path, *given: Any, **named: Any) -> Any:
         if part in str(path) and not done:
@@ -249,7 +249,7 @@ def late(patch: pytest.MonkeyPatch, part: str, happens: Callable[[], None]) -> N
             happens()
         return real(path, *given, **named)
 
-    patch.setattr(locks, "write", write)
+    patch.setattr(leases, "write", write)
 
 
 def whole(lake: Lake) -> None:
@@ -285,7 +285,7 @@ def test_an_erasure_that_others_have_finished_removes_nothing_of_theirs(lake: La
     lake.land(inbox)
     lake.build()
     with pytest.MonkeyPatch.context() as patch:
-        meanwhile(patch, forgetting.Forgetting, "_lineage", lambda: elsewhere(lake, "erase", "--resume"))
+        meanwhile(patch, remove.Forgetting, "_lineage", lambda: elsewhere(lake, "erase", "--resume"))
         with pytest.raises((LakeBusy, CommitConflict)):
             lake.erase(ANA)
     assert not any(ANA in map(str, row) for table in LANDING for row in records(lake, table))
@@ -330,7 +330,7 @@ def test_a_file_is_removed_only_as_it_was_under_the_lock(lake: Lake) -> None:
     durable.write(path, b"one")
     with durable.lock(lake.root / "x.lock", wait=False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(locks, "prove", lambda: s3.write(path, b"another's"))
+            patch.setattr(leases, "prove", lambda: s3.write(path, b"another's"))
             with pytest.raises(LakeBusy):
                 durable.remove(path)
         assert path.read_bytes() == b"another's"

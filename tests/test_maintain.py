@@ -40,13 +40,15 @@ from lakes import (
     tree,
     unseen,
 )
-from stedi import durable, maintain
+from stedi import maintenance
 from stedi.catalog import Catalog, checksums
+from stedi.cli import render
 from stedi.engines.duckdb import DuckDB, file_rows
 from stedi.errors import CommitConflict, DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
-from stedi.maintain import Maintained, Maintenance, Removed, compaction
-from stedi.tables import NAMESPACE, ZONES, DataFile
+from stedi.maintenance import Maintained, Maintenance, Removed, compaction
+from stedi.schema.tables import NAMESPACE, ZONES, DataFile
+from stedi.storage import durable
 from worlds import NOW, worlds, write_world
 
 NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
@@ -666,7 +668,7 @@ class TestKilled:
     ) -> None:
         """Steps are the writing of files, each commit to the catalog, and each removal of a file or folder."""
         few = ("customers_landing", "customers_trusted")
-        monkeypatch.setattr(maintain, "ZONES", {name: ZONES[name] for name in few})
+        monkeypatch.setattr(maintenance, "ZONES", {name: ZONES[name] for name in few})
         before = every(grown)
         kept = grown.root.parent / "kept"
         shutil.rmtree(kept, ignore_errors=True)
@@ -850,7 +852,7 @@ class TestCommand:
         assert f"maintain {ACCELEROMETER}" in made.stderr
 
     def test_json_is_one_document_of_the_same(self, grown: Lake) -> None:
-        shown = maintain.to_json(grown.maintain(dry_run=True))
+        shown = render.maintenance_json(grown.maintain(dry_run=True))
         made = json.loads(self.run(grown, "--json", "maintain").stdout)
         assert re.fullmatch(r"\d{13}-[0-9a-f]{8}", made["run"])
         assert [table["name"] for table in made["tables"]] == list(ZONES)

@@ -17,12 +17,13 @@ import pytest
 import quick
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
 from lakes import build, conserved, customer, deliver, instant, motion, records, rows, step
-from stedi.contracts import IGNORED, has_unseen
-from stedi.erasure.finding import PLAIN
+from stedi.erasure.locate import PLAIN
+from stedi.erasure.search import Traces
+from stedi.errors import IGNORED
 from stedi.lake import Lake
 from stedi.landing import quarantine
 from stedi.privacy import tokens, tombstones
-from stedi.privacy.traces import Traces
+from stedi.schema.contracts import has_unseen
 
 BRIEN = "brien@example.com"
 CONTAINING = [

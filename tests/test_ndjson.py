@@ -13,11 +13,12 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stedi import ndjson
-from stedi.contracts import Reason
+from stedi.cli import render
 from stedi.errors import StediError, UnreadableFile, UsageError
-from stedi.ndjson import lines, render, rewrite, to_json
+from stedi.landing import ndjson
+from stedi.landing.ndjson import lines, rewrite
 from stedi.reader import Limits, Reject
+from stedi.schema.contracts import Reason
 
 RECORDS = [
     {"user": "a}{b@test.example", "timestamp": 9007199254740993, "x": 1.10, "nested": {"deep": [1, {"a": None}]}},
@@ -85,7 +86,7 @@ def test_the_text_of_numbers_and_strings_stays_as_delivered(tmp_path):
 def test_an_empty_file_gives_an_empty_file(tmp_path):
     summary = rewrite(put(tmp_path / "in", b""), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b""
-    assert render(summary) == "0 records of 1 file written"
+    assert render.rewritten(summary) == "0 records of 1 file written"
 
 
 def test_what_is_no_record_is_counted_by_reason_and_kept_if_asked_for(tmp_path):
@@ -105,8 +106,8 @@ def test_what_is_no_record_is_counted_by_reason_and_kept_if_asked_for(tmp_path):
     ]
     assert rejects[0]["raw"] == '{"a":}'
     assert rejects[2]["raw_base64"] == "eyJhIjoi/yJ9"
-    assert "in.json: 1 x malformed" in render(summary)
-    assert render(summary).endswith("2 records of 1 file written; 4 set aside as no record")
+    assert "in.json: 1 x malformed" in render.rewritten(summary)
+    assert render.rewritten(summary).endswith("2 records of 1 file written; 4 set aside as no record")
 
 
 @pytest.mark.parametrize(
@@ -151,8 +152,8 @@ def test_a_folder_is_mirrored_and_what_cannot_be_read_is_named(tmp_path):
     assert summary.failed
     assert summary.written == 3
     assert len(told) == 6
-    assert "inbox/steps/not-gzip.gz: expected gzip" in render(summary)
-    document = json.loads(json.dumps(to_json(summary)))
+    assert "inbox/steps/not-gzip.gz: expected gzip" in render.rewritten(summary)
+    document = json.loads(json.dumps(render.rewritten_json(summary)))
     assert (document["written"], document["rejected"], len(document["skipped"])) == (3, 0, 4)
     assert document["files"][0]["name"] == "inbox/customer/x.json"
     assert rewrite(source, tmp_path / "out") == summary

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stedi import layout, output
+from stedi.cli import formats, tables
 from stedi.errors import QueryFailed, StediError, UsageError
 
 INSTANT = dt.datetime(2022, 6, 18, 17, 47, 24, 102000, tzinfo=dt.UTC)
@@ -35,7 +35,7 @@ def reader(batch: int = 2, /, **columns: Any) -> pa.RecordBatchReader:
 
 def written(form: str, source: pa.RecordBatchReader, **options: Any) -> str:
     out = io.BytesIO()
-    output.write(source, form, out, **options)
+    formats.write(source, form, out, **options)
     return out.getvalue().decode()
 
 
@@ -236,38 +236,38 @@ def test_nothing_in_a_table_steers_the_terminal() -> None:
 
 def test_a_table_shows_the_first_rows_and_says_that_there_are_more() -> None:
     out = io.BytesIO()
-    result = output.write(reader(400, n=list(range(1001))), "table", out)
-    assert result == output.Written(1000, cut=True)
+    result = formats.write(reader(400, n=list(range(1001))), "table", out)
+    assert result == formats.Written(1000, cut=True)
     assert (
         out.getvalue()
         .decode()
         .endswith("(the first 1,000 rows; there are more: csv, json and parquet hold every row)\n")
     )
-    assert output.write(reader(400, n=list(range(1000))), "table", io.BytesIO()) == output.Written(1000)
-    assert output.write(reader(400, n=list(range(1001))), "table", io.BytesIO(), limit=None) == output.Written(1001)
+    assert formats.write(reader(400, n=list(range(1000))), "table", io.BytesIO()) == formats.Written(1000)
+    assert formats.write(reader(400, n=list(range(1001))), "table", io.BytesIO(), limit=None) == formats.Written(1001)
 
 
 def test_a_table_cuts_long_cells_with_an_ellipsis() -> None:
     line = written("table", reader(a=["x" * 500, "日" * 500])).splitlines()
-    assert line[2] == "x" * (layout.MAX_CELL - 1) + "…"
-    assert layout._width(line[3]) <= layout.MAX_CELL
+    assert line[2] == "x" * (tables.MAX_CELL - 1) + "…"
+    assert tables._width(line[3]) <= tables.MAX_CELL
 
 
 def test_listings_have_thousands_separators_and_blank_nulls() -> None:
-    text = output.table([("a", 1234567, 1.5, True), (None, None, None, False)], ("name", "rows", "seconds", "new"))
+    text = formats.table([("a", 1234567, 1.5, True), (None, None, None, False)], ("name", "rows", "seconds", "new"))
     assert text.splitlines() == [
         "name       rows  seconds  new",
         "----  ---------  -------  ---",
         "a     1,234,567     1.50  yes",
         "                          no",
     ]
-    assert output.table([], ("a", "b")) == "a  b\n-  -"
+    assert formats.table([], ("a", "b")) == "a  b\n-  -"
 
 
 def test_a_file_appears_whole_readable_by_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("old")
-    assert output.write(reader(a=[1, 2]), output.Format.CSV, path) == output.Written(2)
+    assert formats.write(reader(a=[1, 2]), formats.Format.CSV, path) == formats.Written(2)
     assert path.read_bytes() == b"a\r\n1\r\n2\r\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(tmp_path) == ["rows.csv"]
@@ -283,7 +283,7 @@ def test_a_query_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None
 
     source = pa.RecordBatchReader.from_batches(pa.schema({"a": pa.int64()}), batches())
     with pytest.raises(QueryFailed, match="enough"):
-        output.write(source, "json", path)
+        formats.write(source, "json", path)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["rows.json"]
 
@@ -291,30 +291,30 @@ def test_a_query_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["nosuch/rows.csv", "."])
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(StediError, match="cannot be written"):
-        output.write(reader(a=[1]), "csv", tmp_path / name)
+        formats.write(reader(a=[1]), "csv", tmp_path / name)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_device_is_written_to_and_not_replaced() -> None:
-    assert output.write(reader(a=[1]), "csv", Path("/dev/null")) == output.Written(1)
+    assert formats.write(reader(a=[1]), "csv", Path("/dev/null")) == formats.Written(1)
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
 def test_parquet_holds_the_same_rows_and_types(tmp_path: Path) -> None:
     table = pa.table({"t": pa.array([INSTANT, None], pa.timestamp("us", "UTC")), "n": [1, 2], "s": ["a", ""]})
-    assert output.write(table.to_reader(1), "parquet", str(tmp_path / "rows.parquet")) == output.Written(2)
+    assert formats.write(table.to_reader(1), "parquet", str(tmp_path / "rows.parquet")) == formats.Written(2)
     assert pq.read_table(tmp_path / "rows.parquet").equals(table)
 
 
 def test_parquet_gathers_small_batches_into_large_row_groups(tmp_path: Path) -> None:
     table = pa.table({"n": pa.array(range(300_000))})
-    output.write(table.to_reader(8_192), "parquet", tmp_path / "rows.parquet")
+    formats.write(table.to_reader(8_192), "parquet", tmp_path / "rows.parquet")
     assert pq.ParquetFile(tmp_path / "rows.parquet").num_row_groups <= 3
 
 
 def test_parquet_names_two_columns_of_one_name_apart(tmp_path: Path) -> None:
     source = pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]).to_reader()
-    output.write(source, "parquet", tmp_path / "rows.parquet")
+    formats.write(source, "parquet", tmp_path / "rows.parquet")
     assert pq.read_table(tmp_path / "rows.parquet").column_names == ["a", "a_2"]
 
 
@@ -324,25 +324,25 @@ def test_parquet_is_refused_for_a_terminal_and_written_to_a_pipe() -> None:
             return True
 
     with pytest.raises(UsageError, match="terminal"):
-        output.write(reader(a=[1]), "parquet", Terminal())
+        formats.write(reader(a=[1]), "parquet", Terminal())
     pipe = io.BytesIO()
-    output.write(reader(a=[1]), "parquet", pipe)
+    formats.write(reader(a=[1]), "parquet", pipe)
     assert pq.read_table(io.BytesIO(pipe.getvalue())).to_pylist() == [{"a": 1}]
 
 
 def test_parquet_refuses_a_type_that_it_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(QueryFailed, match="Parquet"):
-        output.write(reader(i=pa.array([pa.MonthDayNano([1, 0, 0])])), "parquet", tmp_path / "x.parquet")
+        formats.write(reader(i=pa.array([pa.MonthDayNano([1, 0, 0])])), "parquet", tmp_path / "x.parquet")
     assert os.listdir(tmp_path) == []
 
 
 def test_the_form_follows_the_files_name() -> None:
-    assert output.format_of(Path("a/rows.CSV")) == "csv"
-    assert output.format_of("rows.json") == "json"
-    assert output.format_of("rows.parquet") == "parquet"
-    assert output.format_of(None) == "table"
+    assert formats.format_of(Path("a/rows.CSV")) == "csv"
+    assert formats.format_of("rows.json") == "json"
+    assert formats.format_of("rows.parquet") == "parquet"
+    assert formats.format_of(None) == "table"
     with pytest.raises(UsageError, match="expected a name that ends in"):
-        output.format_of("rows.txt")
+        formats.format_of("rows.txt")
 
 
 class Terminal(io.BytesIO):
@@ -362,7 +362,7 @@ def test_no_character_of_the_data_reaches_a_terminal_that_it_could_steer(form: s
         value = f"a{c}b"
         shaped = {"plain": value, "list": [value], "struct": {"x": value}, "name": "x"}[column]
         table = pa.table({value if column == "name" else "x": [shaped]})
-        output.write(table.to_reader(), form, to := Terminal())
+        formats.write(table.to_reader(), form, to := Terminal())
         text = to.getvalue().decode().replace("\r\n", "\n")
         assert not set(text) & set(ODD) - {"\n"}, (hex(ord(c)), text)
         assert text.count("\n") == {"table": 4, "csv": 2, "json": 3}[form]
@@ -372,7 +372,7 @@ def test_no_character_of_the_data_reaches_a_terminal_that_it_could_steer(form: s
 
 def test_csv_for_a_file_or_a_pipe_is_exact() -> None:
     table = pa.table({"x": [ODD]})
-    output.write(table.to_reader(), "csv", to := io.BytesIO())
+    formats.write(table.to_reader(), "csv", to := io.BytesIO())
     [_, [found]] = csv.reader(io.StringIO(to.getvalue().decode().removesuffix("\r\n"), newline=""))
     assert found == ODD
 
@@ -381,19 +381,19 @@ def test_csv_for_a_file_or_a_pipe_is_exact() -> None:
 def test_csv_safe_for_spreadsheets_begins_formulas_with_an_apostrophe(start: str) -> None:
     texts = [f"{start}1+1", f"a{start}", "", None]
     table = pa.table({f"{start}h": texts, "n": [-1, 2, 3, 4], "l": [[start], [], [], []]})
-    output.write(table.to_reader(), "csv", to := io.BytesIO(), spreadsheet=True)
+    formats.write(table.to_reader(), "csv", to := io.BytesIO(), spreadsheet=True)
     [head, *rows] = csv.reader(io.StringIO(to.getvalue().decode(), newline=""))
     assert head == [f"'{start}h", "n", "l"]
     assert [row[0] for row in rows] == [f"'{start}1+1", f"a{start}", "", ""]
     assert [row[1] for row in rows] == ["-1", "2", "3", "4"]
-    output.write(table.to_reader(), "csv", exact := io.BytesIO())
+    formats.write(table.to_reader(), "csv", exact := io.BytesIO())
     assert exact.getvalue().decode().startswith(start) or exact.getvalue().decode().startswith(f'"{start}')
 
 
 @pytest.mark.parametrize("form", ["table", "json", "parquet"])
 def test_only_csv_can_be_made_safe_for_spreadsheets(form: str) -> None:
     with pytest.raises(UsageError, match="expected --format csv"):
-        output.write(pa.table({"x": [1]}).to_reader(), form, io.BytesIO(), spreadsheet=True)
+        formats.write(pa.table({"x": [1]}).to_reader(), form, io.BytesIO(), spreadsheet=True)
 
 
 def test_an_unknown_form_is_refused() -> None:

@@ -19,12 +19,14 @@ from typing import Any
 import pytest
 
 from lakes import KEY
-from stedi import adoption, config, durable, places
 from stedi.cli import main
+from stedi.context import places
 from stedi.errors import CopiedLake, DamagedFile, LakeError
 from stedi.lake import Lake
+from stedi.maintenance import adoption
 from stedi.privacy import receipts
-from stedi.tables import ZONES
+from stedi.schema.tables import ZONES
+from stedi.storage import config, durable
 from test_isolation import STEDI, deliver
 
 ANN, BOB = "ann@example.com", "bob@example.com"

@@ -21,14 +21,14 @@ import worlds
 from lakes import BELOW_LANDING, Slate, build, customer, deliver, instant, motion
 from proof_mutants import MUTANTS, NOW, Mutant, findings
 from stedi import cli
-from stedi.build import policy
+from stedi.audit.proof import Proof, prove, violations
 from stedi.catalog import Catalog
-from stedi.config import Readings
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed
 from stedi.lake import Lake
-from stedi.privacy.audit import Proof, prove, published
-from stedi.tables import COLUMNS, DataFile
+from stedi.schema.roles import Readings
+from stedi.schema.tables import COLUMNS, DataFile
+from stedi.transform import policy
 
 NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
 EXAMPLES = 300 if NIGHTLY else 6
@@ -176,8 +176,8 @@ def test_values_are_searched_whatever_their_column_is(
         path = tmp_path / "one.parquet"
         engine.rows(f"copy (select {value} as {column}) to '{path}' (format parquet)")
         files = [DataFile(str(path), 1, path.stat().st_size)]
-        published.identifying(engine)
-        assert published.identifiers(engine, "machine_learning_curated", files) == rows
+        violations.identifying(engine)
+        assert violations.identifiers(engine, "machine_learning_curated", files) == rows
 
 
 def test_landings_that_wait_for_a_build_break_nothing(people: Lake, tmp_path: Path) -> None:

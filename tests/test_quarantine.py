@@ -15,7 +15,7 @@ from stedi.catalog import Catalog
 from stedi.cli import main
 from stedi.errors import UsageError
 from stedi.lake import Lake
-from stedi.records import CONTRACTS
+from stedi.schema.feeds import CONTRACTS
 
 
 @pytest.fixture(scope="module")

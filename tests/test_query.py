@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stedi import query, sandbox, scans, statement
+from stedi import query
 from stedi.errors import QueryFailed, QueryRefused
-from stedi.query import Limits, Relation
+from stedi.query import Limits, Relation, sandbox, scans, statement
 
 SECRET = "grace@example.com"
 COLUMNS = (("id", "BIGINT"), ("email", "VARCHAR"), ("seen_at", "TIMESTAMP WITH TIME ZONE"))

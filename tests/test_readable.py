@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from lakes import KEY
-from stedi import config, durable
 from stedi.cli import main
 from stedi.lake import Lake
+from stedi.storage import config, durable
 from test_isolation import STEDI, deliver, run
 
 ANN = "ann@example.com"

@@ -13,10 +13,10 @@ import pytest
 import json_cases
 from reader_files import SHAPES, Reading, array, back_to_back, commas, duckdb_rows, lines
 from stedi import reader
-from stedi.contracts import Reason, has_unseen
 from stedi.reader import Limits, reading
 from stedi.reader.model import Huge
-from stedi.records import ACCELEROMETER, CUSTOMER, STEP_TRAINER
+from stedi.schema.contracts import Reason, has_unseen
+from stedi.schema.feeds import ACCELEROMETER, CUSTOMER, STEP_TRAINER
 
 
 def motion(i: int, **changes: object) -> bytes:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from reader_files import SHAPES, Reading, array_lines, lines
-from stedi.contracts import Contract, Reason
 from stedi.reader import Limits
-from stedi.records import ACCELEROMETER, CUSTOMER, STEP_TRAINER
+from stedi.schema.contracts import Contract, Reason
+from stedi.schema.feeds import ACCELEROMETER, CUSTOMER, STEP_TRAINER
 
 
 def motion(i: int, **more: object) -> bytes:

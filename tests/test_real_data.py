@@ -13,7 +13,7 @@ import zstandard
 
 import reader_files as shapes
 from lakes import LANDING, Row, Slate, conserved, contents, records
-from stedi.config import Readings
+from stedi.schema.roles import Readings
 
 ROWS = {
     "customers_trusted": 482,

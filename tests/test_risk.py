@@ -14,8 +14,8 @@ import pytest
 import proof_mutants
 from lakes import Row, customer, deliver, motion, rows, step
 from stedi import cli
+from stedi.audit.risk import Exposure, Risk
 from stedi.lake import Lake
-from stedi.privacy.risk import Exposure, Risk
 
 HOUR, DAY = 3_600_000, 86_400_000
 

@@ -16,15 +16,15 @@ import pytest
 
 import quick
 from lakes import Slate, build, customer, deliver, motion, step
-from stedi import cli, statement
-from stedi import config as settings
-from stedi.config import Role
-from stedi.contracts import Class
+from stedi import cli
 from stedi.errors import ConfigError, QueryFailed, QueryRefused, UsageError
 from stedi.lake import Lake
-from stedi.privacy.classes import TRAINING
-from stedi.privacy.roles import GRANTS
-from stedi.tables import COLUMNS
+from stedi.query import statement
+from stedi.schema.classification import TRAINING
+from stedi.schema.contracts import Class
+from stedi.schema.roles import GRANTS, Role
+from stedi.schema.tables import COLUMNS
+from stedi.storage import config as settings
 
 PRIVATE = {"ana@x.example", "Ana Bo", "+1555010", "1990-02-28", "secret-field", "broken@x.example"}
 MASKED = {

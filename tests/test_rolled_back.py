@@ -13,11 +13,13 @@ import pytest
 
 import quick
 from lakes import Slate, contents, customer, deliver, motion
-from stedi import cli, durable
+from stedi import cli
+from stedi.context import seen
 from stedi.errors import LakeError
 from stedi.lake import Lake
-from stedi.privacy import journal, seen
-from stedi.records import CONTRACTS
+from stedi.privacy import journal
+from stedi.schema.feeds import CONTRACTS
+from stedi.storage import durable
 
 NOW = 1_700_000_000_000
 ANA, BO = "ana@x.example", "bo@x.example"

@@ -17,14 +17,15 @@ import pytest
 
 import proof_mutants
 from lakes import BELOW_LANDING, Row, contents, customer, deliver, heads, motion, step, tree, unseen
-from stedi import cli, rotation
-from stedi import config as settings
+from stedi import cli
 from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused, LakeBusy
 from stedi.lake import Lake
-from stedi.privacy import handover, pseudonyms, tombstones
+from stedi.maintenance import key_rotation
+from stedi.privacy import key_change, pseudonyms, tombstones
 from stedi.privacy.pseudonyms import Key
+from stedi.storage import config as settings
 
 NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
 SECRET, OTHER, THIRD = (bytes([n]) * 32 for n in (1, 2, 3))
@@ -199,19 +200,19 @@ def test_what_breaks_a_rule_is_not_given_another_key(lake: Lake, kept: Path) -> 
     assert built <= set(BELOW_LANDING)
     assert lake.key() == secret
     assert [path.name for path in (kept / "keys").glob("*.key")] == ["first.key"]
-    assert not (lake.root / handover.NAME).exists()
+    assert not (lake.root / key_change.NAME).exists()
 
 
 POINTS: dict[str, tuple[Any, str, int]] = {
     "the first table is written": (DuckDB, "write", 1),
     "the third table is staged": (Catalog, "stage", 3),
-    "it is decided": (handover, "write", 1),
+    "it is decided": (key_change, "write", 1),
     "the first table is published": (Catalog, "publish", 1),
     "the fourth table is published": (Catalog, "publish", 4),
     "the settings are written": (settings, "write", 1),
     "old snapshots expire": (Catalog, "expire", 2),
     "checksums are pruned": (Catalog, "prune", 3),
-    "it ends": (handover, "end", 1),
+    "it ends": (key_change, "end", 1),
 }
 
 
@@ -247,11 +248,11 @@ def test_cut_off_anywhere_the_lake_is_the_old_keys_or_the_new_ones(
 
     with monkeypatch.context() as patch:
         patch.setattr(home, name, dies)
-        patch.setattr(rotation._Run, "discard", lambda self: None)
+        patch.setattr(key_rotation._Run, "discard", lambda self: None)
         with pytest.raises(Killed):
             lake.rotate_key()
     found = Lake.open(lake.root)
-    if (lake.root / handover.NAME).exists():
+    if (lake.root / key_change.NAME).exists():
         refused: tuple[Callable[[], object], ...] = (
             found.prove, found.plan, found.withheld, lambda: found.query("select 1 from customers_trusted"),
         )  # fmt: skip
@@ -262,7 +263,7 @@ def test_cut_off_anywhere_the_lake_is_the_old_keys_or_the_new_ones(
         assert found.build().run == ""
     new = found.key()
     assert (new == old) == (list(POINTS).index(point) < 2 + (not after))
-    assert not (lake.root / handover.NAME).exists()
+    assert not (lake.root / key_change.NAME).exists()
     assert contents(found) == (before if new == old else renamed(before, old, new))
     assert Lake.open(lake.root).build().run == ""
     holds(found)
@@ -274,7 +275,7 @@ def test_cut_off_anywhere_the_lake_is_the_old_keys_or_the_new_ones(
 
 
 def test_a_damaged_note_is_refused(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
-    (lake.root / handover.NAME).write_text("{}")
+    (lake.root / key_change.NAME).write_text("{}")
     assert cli.main(["--lake", str(lake.root), "tables"]) == 1
     assert "rotation.json: expected the note of a change of key" in capsys.readouterr().err
 
@@ -404,9 +405,9 @@ def test_a_change_of_key_that_is_decided_too_late_is_given_up(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, dies: bool
 ) -> None:
     """As in a bucket, where a process is stopped right before it decides, and others have taken the locks over."""
-    old, before, real = lake.key(), contents(lake), handover.write
+    old, before, real = lake.key(), contents(lake), key_change.write
 
-    def late(root: Any, key: Any, decided: handover.Handover) -> None:
+    def late(root: Any, key: Any, decided: key_change.Handover) -> None:
         for name in decided.staged:  # as the next build does
             lake.catalog.discard(name, decided.run)
         real(root, key, decided)
@@ -414,13 +415,13 @@ def test_a_change_of_key_that_is_decided_too_late_is_given_up(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(handover, "write", late)
+        patch.setattr(key_change, "write", late)
         with pytest.raises(Killed if dies else CommitConflict):
             lake.rotate_key()
     if dies:
         with pytest.raises(CommitConflict, match="a change of key came too late and was given up"):
             Lake.open(lake.root).build()
-    assert not (lake.root / handover.NAME).exists()
+    assert not (lake.root / key_change.NAME).exists()
     found = Lake.open(lake.root)
     assert (found.key(), contents(found), found.build().run) == (old, before, "")
     assert found.rotate_key().before == old.fingerprint
@@ -433,18 +434,18 @@ def test_a_forged_note_hands_the_lake_to_nobody(
     own, before = lake.key(), {name: state.current for name, state in lake.catalog.tables().items()}
     stranger = pseudonyms.make(tmp_path / "stranger.key")
     followed = pseudonyms.make(tmp_path / "followed.key", (own,))
-    note = lake.root / handover.NAME
+    note = lake.root / key_change.NAME
     for key, file, sealing in (
         (stranger, "stranger.key", stranger),
         (followed, "followed.key", stranger),
         (followed, "followed.key", None),
     ):
-        decided = handover.Handover("r", key.fingerprint, str(tmp_path / file), {}, {})
+        decided = key_change.Handover("r", key.fingerprint, str(tmp_path / file), {}, {})
         if sealing is None:
             plain = json.dumps(dataclasses.asdict(decided)).encode()
             note.write_bytes(hashlib.sha256(plain).hexdigest().encode() + b"\n" + plain)
         else:
-            handover.write(lake.root, sealing, decided)
+            key_change.write(lake.root, sealing, decided)
         for words in (["build"], ["withdraw", "a@x.example", "--yes"], ["maintain"], ["land", str(tmp_path)]):
             assert cli.main(["--lake", str(lake.root), *words]) == 1
             assert "rotation.json: expected what this lake has written" in capsys.readouterr().err

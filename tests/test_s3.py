@@ -20,9 +20,10 @@ import pytest
 
 import servers
 from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
-from stedi import durable, s3
 from stedi.errors import LakeBusy, LakeError, MissingExtra
-from stedi.s3 import connection, locks, objects
+from stedi.storage import durable, s3
+from stedi.storage.s3 import connection, objects
+from stedi.storage.s3 import leases as s3_leases
 
 PYENV = {name: os.environ[name] for name in ("HOME", "PYENV_ROOT") if name in os.environ}
 if shutil.which("pyenv"):  # its `python3.13` runs where that version is asked for
@@ -573,7 +574,7 @@ def test_a_lock_excludes_other_processes_and_outlives_a_killed_one_until_its_lea
         process.kill()
         process.communicate()
     assert s3.is_held(path)
-    monkeypatch.setattr(locks, "_LEASE", 1.0)
+    monkeypatch.setattr(s3_leases, "_LEASE", 1.0)
     time.sleep(2.1)  # S3 tells times in seconds
     assert not s3.is_held(path)
     with locked(path):
@@ -582,7 +583,7 @@ def test_a_lock_excludes_other_processes_and_outlives_a_killed_one_until_its_lea
 
 @ONE
 def test_of_many_who_want_a_lock_one_has_it_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_POLL", (0.01, 0.01))
+    monkeypatch.setattr(s3_leases, "_POLL", (0.01, 0.01))
     inside, seen, failures = 0, [], []
 
     def work() -> None:
@@ -606,11 +607,11 @@ def test_of_many_who_want_a_lock_one_has_it_at_a_time(root: Path, monkeypatch: p
 
 def test_of_many_who_find_a_dead_holders_lock_one_takes_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.write(root / "x.lock", b"a dead holder's")
-    monkeypatch.setattr(locks, "_LEASE", -10.0)
+    monkeypatch.setattr(s3_leases, "_LEASE", -10.0)
     leases = [s3.Lease(root / "x.lock") for _ in range(8)]
     barrier = threading.Barrier(8)
-    found = locks._held(root / "x.lock")
-    monkeypatch.setattr(locks, "_held", lambda path: found)  # all see the same age, as if at one moment
+    found = s3_leases._held(root / "x.lock")
+    monkeypatch.setattr(s3_leases, "_held", lambda path: found)  # all see the same age, as if at one moment
 
     def take(lease: s3.Lease) -> bool:
         barrier.wait()
@@ -624,7 +625,7 @@ def test_of_many_who_find_a_dead_holders_lock_one_takes_it(root: Path, monkeypat
 
 @ONE
 def test_waiting_is_told_once_and_ends(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_POLL", (0.05, 0.05))
+    monkeypatch.setattr(s3_leases, "_POLL", (0.05, 0.05))
     told: list[int] = []
     lease = s3.Lease(root / "x.lock")
     assert lease.take()
@@ -641,8 +642,8 @@ def test_waiting_is_told_once_and_ends(root: Path, monkeypatch: pytest.MonkeyPat
 
 @ONE
 def test_a_lock_is_renewed_as_long_as_its_holder_lives(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_BEAT", 0.1)
-    monkeypatch.setattr(locks, "_LEASE", 2.0)
+    monkeypatch.setattr(s3_leases, "_BEAT", 0.1)
+    monkeypatch.setattr(s3_leases, "_LEASE", 2.0)
     with locked(root / "x.lock"):
         tags = set()
         for _ in range(16):
@@ -656,7 +657,7 @@ def test_a_lock_is_renewed_as_long_as_its_holder_lives(root: Path, monkeypatch: 
 def test_a_holder_that_lost_its_lock_neither_renews_nor_removes_the_next_ones(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "_BEAT", 0.05)
+    monkeypatch.setattr(s3_leases, "_BEAT", 0.05)
     path = root / "x.lock"
     first = s3.Lease(path)
     assert first.take()
@@ -684,7 +685,7 @@ def test_a_lock_is_held_once_whatever_happens_to_its_first_call(proxy: Proxy, ro
 def test_a_renewal_whose_answer_is_lost_keeps_the_lock(
     proxy: Proxy, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "_BEAT", 0.1)
+    monkeypatch.setattr(s3_leases, "_BEAT", 0.1)
     path = root / "x.lock"
     lease = s3.Lease(path)
     assert lease.take()

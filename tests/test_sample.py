@@ -18,11 +18,12 @@ import pytest
 import zstandard
 
 import oracle
-from stedi import delivery, reader, sample
-from stedi.contracts import Reason
+from stedi import reader, sample
 from stedi.errors import UsageError
-from stedi.records import CONTRACTS
+from stedi.landing.deliveries import local
 from stedi.sample import people, readings
+from stedi.schema.contracts import Reason
+from stedi.schema.feeds import CONTRACTS
 
 NOW = 1_750_000_000_000
 FEEDS = tuple(CONTRACTS)
@@ -145,8 +146,8 @@ def test_the_reader_takes_and_refuses_what_the_answer_says(dirty: tuple[Path, sa
     folder, answer = dirty
     accepted: Counter[str] = Counter()
     refused: dict[str, Counter[str]] = {feed: Counter() for feed in FEEDS}
-    for found in delivery.walk([folder]):
-        assert isinstance(found, delivery.Delivered)
+    for found in local.walk([folder]):
+        assert isinstance(found, local.Delivered)
         if found.path.name == "_answer.json":
             continue
         with found.path.open("rb") as raw, (folder.parent / "out").open("wb") as out:

@@ -19,8 +19,7 @@ import law_machine
 import quick
 import sparks
 from lakes import BELOW_LANDING, KEY, Slate, build, contents, customer, deliver, heads, motion, step
-from stedi import cli, tables
-from stedi.build import Build, audits
+from stedi import cli
 from stedi.catalog import checksums
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.spark import SparkEngine, session
@@ -29,7 +28,9 @@ from stedi.engines.spark.session import JARS, catalog_settings
 from stedi.errors import AuditFailed, LakeError, MissingExtra
 from stedi.lake import Lake
 from stedi.privacy.pseudonyms import Key
-from stedi.tables import COLUMNS
+from stedi.schema import tables
+from stedi.schema.tables import COLUMNS
+from stedi.transform import Build, checks
 
 FIGURES = {
     "customers_trusted": 482,
@@ -284,7 +285,7 @@ def test_rows_of_a_customer_lie_in_one_file_of_many_and_in_the_order_of_time(
     lake.land(sample_inbox)
     build(lake, engine="spark")
     found = contents(lake)
-    for table, moment in audits.MOMENTS.items():
+    for table, moment in checks.MOMENTS.items():
         files = lake.catalog.files(lake.catalog.table(table))
         assert len(files) > 5
         sql = (
@@ -428,7 +429,7 @@ def test_an_assertion_that_fails_stops_the_build(spark: Any, slate: Slate, monke
     before = heads(lake)
     reads = frozenset({"customers_trusted"})
     wrong = tables.SqlTable("no_customers", "assertions", "select 1 from customers_trusted", reads)
-    monkeypatch.setattr(audits.tables, "assertions", lambda: (wrong,))
+    monkeypatch.setattr(checks.tables, "assertions", lambda: (wrong,))
     with pytest.raises(AuditFailed, match="no_customers: expected no violation, found 1"):
         build(lake, engine="spark")
     assert heads(lake) == before

@@ -14,9 +14,9 @@ import lakes
 import servers
 import sparks
 from lakes import customer, deliver, motion, step
-from stedi import s3
 from stedi.engines.spark.session import JARS
 from stedi.lake import Lake
+from stedi.storage import s3
 
 pytestmark = [
     sparks.needs_spark,

@@ -18,7 +18,7 @@ import pytest
 import sparks
 from lakes import BELOW_LANDING, LANDING, contents, customer, deliver, motion, step
 from stedi.catalog import checksums, snapshots
-from stedi.catalog.unused import unused
+from stedi.catalog.orphans import unused
 from stedi.engines.literals import quoted
 from stedi.engines.spark import session
 from stedi.errors import DamagedFile

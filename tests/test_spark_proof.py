@@ -20,18 +20,18 @@ import worlds
 from lakes import Slate, build, instant
 from proof_mutants import MUTANTS, NOW
 from stedi import cli
-from stedi.build import policy
-from stedi.config import Readings
+from stedi.audit.proof import Proof, prove
+from stedi.audit.proof.as_of import FEEDS
 from stedi.engines import Engine
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.spark import SparkEngine
 from stedi.engines.spark.dialect import to_spark
 from stedi.lake import Lake
 from stedi.privacy import tombstones
-from stedi.privacy.audit import Proof, prove
-from stedi.privacy.audit.bases import FEEDS
 from stedi.privacy.tombstones import Tombstones
-from stedi.tables import DataFile
+from stedi.schema.roles import Readings
+from stedi.schema.tables import DataFile
+from stedi.transform import policy
 
 NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
 TOGETHER = {

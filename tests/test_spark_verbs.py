@@ -14,10 +14,10 @@ import dying
 from erasing import ANA, Stage
 from lakes import LANDING, conserved, contents, rows
 from stedi import landing
+from stedi.engines.workers import Executors
 from stedi.errors import LakeError, UnreadableFile
 from stedi.lake import Lake
-from stedi.tables import ZONES
-from stedi.workers import Executors
+from stedi.schema.tables import ZONES
 
 pytestmark = [
     # PySpark leaves the sockets of its answers to the garbage collector

@@ -10,11 +10,11 @@ import pytest
 
 from lakes import LANDING, conserved, customer, deliver, motion, rows, step
 from pools import Pool
-from stedi import config as settings
 from stedi import landing, reader
 from stedi.lake import Lake
 from stedi.landing import Landing
-from stedi.tables import ZONES
+from stedi.schema.tables import ZONES
+from stedi.storage import config as settings
 
 
 def land(lake: Lake, inbox: Path, pool: Pool) -> Landing:

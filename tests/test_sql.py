@@ -18,12 +18,12 @@ from sqlglot import exp
 
 import oracle
 import worlds
-from stedi import tables
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
 from stedi.privacy.pseudonyms import Key
-from stedi.records import CONTRACTS
-from stedi.tables import COLUMNS, DUCKDB_TYPES, SqlTable
+from stedi.schema import tables
+from stedi.schema.feeds import CONTRACTS
+from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, SqlTable
 
 KEY = Key(bytes(range(32)))
 STORED = [select for select in tables.graph().selects.values() if select.zone != "views"]

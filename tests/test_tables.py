@@ -7,9 +7,9 @@ from graphlib import CycleError
 import pytest
 from sqlglot import exp
 
-from stedi import tables
-from stedi.records import CONTRACTS
-from stedi.tables import COLUMNS, DUCKDB_TYPES, ZONES, Graph, SqlTable
+from stedi.schema import tables
+from stedi.schema.feeds import CONTRACTS
+from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, ZONES, Graph, SqlTable
 
 GRAPH = tables.graph()
 BUILT = (

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from stedi import Lake, cli, terminal
+from stedi import Lake, cli
+from stedi.cli import terminal
 
 
 class Screen(io.StringIO):

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedi import config
-from stedi.config import Config
 from stedi.privacy import receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
+from stedi.storage import config
+from stedi.storage.config import Config
 
 KEY = Key(bytes(range(32)))
 ANA = "Ana.Bo@Test.Example"

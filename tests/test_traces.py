@@ -30,9 +30,9 @@ from lakes import (
     deliver,
 )
 from stedi.engines.duckdb import DuckDB
+from stedi.erasure.search import Traces
 from stedi.errors import AuditFailed
 from stedi.privacy import tombstones
-from stedi.privacy.traces import Traces
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ import pytest
 from erasing import ANA, Stage
 from lakes import conserved, contents, heads, rows
 from pools import Pool
-from stedi import audit, erasure, maintain
+from stedi import erasure, maintenance
+from stedi.audit import integrity
+from stedi.engines.workers import Executors
 from stedi.errors import AuditFailed, DamagedFile, LakeError
 from stedi.lake import Lake
-from stedi.tables import ZONES
-from stedi.workers import Executors
+from stedi.schema.tables import ZONES
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_maintenance_over_workers_makes_few_files_of_many(new_lake: Callable[...
         lake.build()
     before, landed = contents(lake), rows(lake, "accelerometer_landing")
     count = small_files(lake)
-    done = maintain.maintain(lake.catalog, lake.config, lake.root, key=lake.key, workers=Pool(lost=1))
+    done = maintenance.maintain(lake.catalog, lake.config, lake.root, key=lake.key, workers=Pool(lost=1))
     assert sum(table.files for table in done.tables) > 4
     assert small_files(lake) < count
     assert (contents(lake), rows(lake, "accelerometer_landing")) == (before, landed)
@@ -92,20 +93,20 @@ def test_a_damaged_small_file_is_not_written_anew(lake: Lake, sample_inbox: Path
     path.write_bytes(content)
     before = heads(lake)
     with pytest.raises((DamagedFile, LakeError), match="accelerometer_landing"):
-        maintain.maintain(lake.catalog, lake.config, lake.root, key=lake.key, workers=Pool())
+        maintenance.maintain(lake.catalog, lake.config, lake.root, key=lake.key, workers=Pool())
     assert heads(lake) == before
 
 
 def test_an_audit_over_workers_reads_every_file(lake: Lake, sample_inbox: Path) -> None:
     lake.land(sample_inbox)
-    assert audit.audit(lake.catalog, files=True, workers=Pool()) == audit.audit(lake.catalog, files=True)
+    assert integrity.audit(lake.catalog, files=True, workers=Pool()) == integrity.audit(lake.catalog, files=True)
     [file, *_] = lake.catalog.files(lake.catalog.table("customers_landing"))
     content = bytearray(Path(file.path).read_bytes())
     content[40] ^= 1
     Path(file.path).write_bytes(content)
-    checks = audit.audit(lake.catalog, files=True, workers=Pool())
+    checks = integrity.audit(lake.catalog, files=True, workers=Pool())
     assert [check.table for check in checks if check.found] == ["customers_landing"]
-    assert checks == audit.audit(lake.catalog, files=True)
+    assert checks == integrity.audit(lake.catalog, files=True)
 
 
 class _Refusing:

@@ -15,9 +15,9 @@ from erasing import dying
 from lakes import Slate, conserved, customer, deliver, heads, motion, records, rows, step
 from stedi import reader
 from stedi.catalog import Catalog
-from stedi.crawl import crawl
 from stedi.lake import Lake
-from stedi.records import CONTRACTS
+from stedi.landing.crawl import crawl
+from stedi.schema.feeds import CONTRACTS
 
 RECORDS: dict[str, list[dict[str, object]]] = {
     "customer": [customer(f"c{n}@x.example", serialNumber=f"s{n}") for n in range(3)],

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING  # noqa: E402
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from stedi.build import Build, Built, Plan
+    from stedi.audit.explain import Explanation
     from stedi.catalog.snapshots import Snapshot
     from stedi.errors import StediError
-    from stedi.explain import Explanation
     from stedi.lake import Lake, Table
     from stedi.landing import LandedFile, Landing
     from stedi.landing.withdrawal import Withdrawal
     from stedi.query import Result
+    from stedi.transform import Build, Built, Plan
 
 __all__ = [
     "Build",

@@ -23,6 +23,8 @@ A message says what, where, expected, found and the next step, and never holds a
 
 from __future__ import annotations
 
+import json
+
 
 class StediError(Exception):
     """Anything that goes wrong in a way the lake foresees."""
@@ -124,3 +126,54 @@ class AuditFailed(StediError):
     """A staged or published table breaks a rule; nothing was published."""
 
     exit_code = 3
+
+
+IGNORED = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000))))
+)
+"""Letters, marks and symbols that are not drawn: Unicode's Default_Ignorable_Code_Point, and the empty Braille cell."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Returns a text that no terminal acts upon and in which nothing is hidden: all text for people goes through here.
+
+    Escaped is what is not printable: control characters of ASCII and of C1, those of format (direction, zero width),
+    white space but the space, lone surrogates, private and unassigned ones; and what no font draws.
+
+    Args:
+        text: Any text.
+        keep: Characters that stay as they are, as the ends of lines in a text of several.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if _drawn(c) or c in keep else _escaped(c) for c in text)
+
+
+def printable_name(name: str) -> str:
+    """Returns a file's name as text that any terminal and any table takes: odd bytes and controls escaped."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return printable(text)
+
+
+def json_text(text: str) -> str:
+    """Returns a JSON document that means the same, with what `printable` escapes as JSON's own escapes."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if _drawn(c) or c == "\n" else json.dumps(c)[1:-1] if c != "\x7f" else "\\u007f" for c in text)
+
+
+def _drawn(c: str) -> bool:
+    if not c.isprintable():
+        return False
+    if c.isascii():
+        return True
+    return c not in IGNORED
+
+
+def _escaped(c: str) -> str:
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(c)
+    if named:
+        return named
+    code = ord(c)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

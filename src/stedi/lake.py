@@ -11,26 +11,27 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stedi import build as building
-from stedi import durable, leftovers, moments, s3, tables
-from stedi.build import Build, Plan
-from stedi.catalog import Snapshot, TableState
-from stedi.config import Role
+from stedi import transform as building
+from stedi.catalog import Snapshot, TableState, leftovers, time_travel
+from stedi.context import Progress, milliseconds, writes
 from stedi.engines import Name
 from stedi.errors import QueryRefused, UsageError
-from stedi.opened import Progress, milliseconds, writes
 from stedi.persons import Persons
-from stedi.privacy import handover, tombstones
-from stedi.tables import DUCKDB_TYPES, ZONES
+from stedi.privacy import key_change, tombstones
+from stedi.schema import tables
+from stedi.schema.roles import Role
+from stedi.schema.tables import DUCKDB_TYPES, ZONES
+from stedi.storage import durable, s3
+from stedi.transform import Build, Plan
 
 if TYPE_CHECKING:
-    from stedi.audit import Check
-    from stedi.explain import ExplainedRow
+    from stedi.audit.explain import ExplainedRow
+    from stedi.audit.integrity import Check
     from stedi.landing import Landing
     from stedi.landing.quarantine import Quarantine
-    from stedi.maintain import Maintenance
+    from stedi.maintenance import Maintenance
+    from stedi.maintenance.repair import Repair
     from stedi.query import Limits, Relation, Result
-    from stedi.repair import Repair
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class Lake(Persons):
             waiting=lambda: progress("waiting for another build"),
             advice="wait for it with --wait, or run this again when it has ended",
         ):
-            handover.refuse_other(self.root, self.config.key_fingerprint)
+            key_change.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
             self._finish_landings()
             self._land_what_waits(key)
@@ -149,7 +150,7 @@ class Lake(Persons):
             full: As for `build`.
         """
         now, key = int(datetime.now(UTC).timestamp() * 1000), self.key()
-        handover.refuse_unfinished(self.root)
+        key_change.refuse_unfinished(self.root)
         return building.preview(self.catalog, self.config, key, now, full=full)
 
     @writes
@@ -170,12 +171,12 @@ class Lake(Persons):
         Returns:
             What was done, or would be, to each table.
         """
-        from stedi import maintain
+        from stedi import maintenance
 
         if not dry_run:
             self._finish(progress)
         workers = None if dry_run else self._workers(engine)
-        return maintain.maintain(
+        return maintenance.maintain(
             self.catalog,
             self.config,
             self.root,
@@ -199,7 +200,7 @@ class Lake(Persons):
 
         wanted = query.referenced(sql, self._limits(), durable.scratch(self.root))
         states = [state for state in self.catalog.tables().values() if state.name in wanted]
-        found = zip(states, moments.pinned(states, at), strict=True)
+        found = zip(states, time_travel.pinned(states, at), strict=True)
         return {state.name: snapshot.id for state, snapshot in found if snapshot}
 
     def query(self, sql: str, *, at: int | str | datetime | None = None, role: Role | None = None) -> Result:
@@ -225,7 +226,7 @@ class Lake(Persons):
     ) -> Result:
         from stedi import query
 
-        handover.refuse_unfinished(self.root)
+        key_change.refuse_unfinished(self.root)
         seen = partial(self._seen_by, role or self.config.query_role, at, places=condition)
         return query.run(sql, seen, self._limits(), durable.scratch(self.root), condition=condition)
 
@@ -246,7 +247,7 @@ class Lake(Persons):
             QueryRefused: The role does not see a table.
         """
         from stedi import query
-        from stedi.privacy import classes, roles
+        from stedi.schema import classification, roles
 
         if role not in roles.GRANTS:
             raise UsageError(f"role: expected one of {', '.join(roles.GRANTS)}, found {role!r}")
@@ -258,9 +259,9 @@ class Lake(Persons):
                 f"The role {role} sees {', '.join(sorted(grant.tables))} and no other table, "
                 f"found {', '.join(hidden)}. Nothing was run."
             )
-        lineage = classes.Lineage(tables.graph()) if grant.masked else None
+        lineage = classification.Lineage(tables.graph()) if grant.masked else None
         relations = []
-        for state, snapshot in zip(states, moments.pinned(states, at), strict=True):
+        for state, snapshot in zip(states, time_travel.pinned(states, at), strict=True):
             columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
             files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
             kinds = lineage.classes(state.name) if lineage else {}
@@ -287,7 +288,7 @@ class Lake(Persons):
             QueryRefused: The condition is not one, or reads a table that the role does not see.
             QueryFailed: It failed.
         """
-        from stedi import explain
+        from stedi.audit import explain
 
         def run(role: Role | None, sql: str) -> list[dict[str, Any]]:
             found: list[dict[str, Any]] = self._query(sql, role=role, condition=True).arrow().to_pylist()
@@ -336,7 +337,7 @@ class Lake(Persons):
         Returns:
             What each check found of each table.
         """
-        from stedi.audit import audit, newest
+        from stedi.audit.integrity import audit, newest
         from stedi.erasure import evidence
 
         workers = self._workers(engine) if files else None
@@ -363,7 +364,7 @@ class Lake(Persons):
             LakeError: A landing table is damaged, or the lake was set back; no table was changed.
             LakeBusy: A landing or a build is running; nothing was done.
         """
-        from stedi.repair import repair
+        from stedi.maintenance.repair import repair
 
         self.refuse_copied()
         self.key()

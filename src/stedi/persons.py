@@ -9,22 +9,23 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from stedi import build as building
-from stedi import destinations, durable, leftovers, s3
+from stedi import transform as building
+from stedi.catalog import leftovers
+from stedi.context import Opened, Progress, milliseconds, writes
 from stedi.engines import Name
-from stedi.opened import Opened, Progress, milliseconds, writes
-from stedi.privacy import handover, receipts, tombstones
+from stedi.privacy import key_change, receipts, tombstones
 from stedi.privacy.addresses import of_values, taken
-from stedi.tables import ZONES
+from stedi.schema.tables import ZONES
+from stedi.storage import destinations, durable, s3
 
 if TYPE_CHECKING:
-    from stedi.explain import Explanation
+    from stedi.audit.explain import Explanation
+    from stedi.audit.proof import Proof
+    from stedi.audit.risk import Risk
+    from stedi.erasure.replay import Replay
     from stedi.landing.withdrawal import Withdrawal
-    from stedi.privacy.audit import Proof
+    from stedi.maintenance.key_rotation import Rotation
     from stedi.privacy.receipts import Receipt
-    from stedi.privacy.risk import Risk
-    from stedi.replay import Replay
-    from stedi.rotation import Rotation
 
 
 class Persons(Opened):
@@ -90,11 +91,11 @@ class Persons(Opened):
         Raises:
             UsageError: It is no address.
         """
-        from stedi import explain
+        from stedi.audit import explain
 
         [normal] = taken(of_values([address]), exact=exact)
         at, key = milliseconds(now or datetime.now(UTC)), self.key()
-        handover.refuse_unfinished(self.root)
+        key_change.refuse_unfinished(self.root)
         with self._temporary() as folder:
             return explain.explain(self.catalog, self.config, key, self.root, normal, at, folder)
 
@@ -105,7 +106,7 @@ class Persons(Opened):
             Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
         """
         key = self.key()
-        handover.refuse_unfinished(self.root)
+        key_change.refuse_unfinished(self.root)
         return building.withheld(self.catalog, self.config, key, durable.scratch(self.root))
 
     def prove(self, *, engine: Name = "duckdb", progress: Progress = lambda what, share: None) -> Proof:
@@ -121,16 +122,16 @@ class Persons(Opened):
         Returns:
             How often each rule is broken, in each table, and where every record went.
         """
+        from stedi.audit import proof
         from stedi.engines import opened
-        from stedi.privacy import audit
 
         key = self.key()
         states, pending = self._pinned_with_landings()
-        handover.refuse_other(self.root, self.config.key_fingerprint)
+        key_change.refuse_other(self.root, self.config.key_fingerprint)
         temporary = durable.scratch(self.root) / f"audit-{secrets.token_hex(8)}"
         try:
             with opened(engine, self.config, self.root, temporary) as session:
-                return audit.prove(
+                return proof.prove(
                     self.catalog,
                     key,
                     session,
@@ -146,8 +147,8 @@ class Persons(Opened):
 
     def risk(self) -> Risk:
         """Measures how many customers the training table would single out, by what somebody may know of them."""
+        from stedi.audit import risk
         from stedi.engines.duckdb import DuckDB
-        from stedi.privacy import risk
 
         config, temporary = self.config, durable.scratch(self.root) / f"risk-{secrets.token_hex(8)}"
         try:
@@ -174,19 +175,19 @@ class Persons(Opened):
             KeyRefused: The lake's key is not at hand, or the new one cannot be had.
             AuditFailed: A table would break a rule under the new key; nothing was changed.
         """
-        from stedi import rotation
         from stedi.landing import journal
+        from stedi.maintenance import key_rotation
 
         key = self.key()
         self._finish(progress)
         with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
-            handover.refuse_other(self.root, self.config.key_fingerprint)
+            key_change.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
             journal.finish(self.catalog, self.root / "pending", lambda: key)
             leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
             # the tables must be up to date: what they were built from is then what they would be built from
             building.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
-            done = rotation.rotate(
+            done = key_rotation.rotate(
                 self.catalog,
                 self.config,
                 self.root,
@@ -256,7 +257,7 @@ class Persons(Opened):
             UsageError: There is no journal.
             LakeError: An entry is not what a lake with this key has written; nothing was changed.
         """
-        from stedi import replay
+        from stedi.erasure import replay
 
         self.refuse_copied()
         place = destinations.expanded(s3.at(journal)).absolute()

@@ -13,7 +13,7 @@ from typing import Any
 from calls import Answer, Call, Fault, Server
 
 from lakes import customer, deliver, motion, step
-from stedi import config as settings
+from stedi.storage import config as settings
 
 NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
 """Whether every point of every command is struck, or a sample of them."""

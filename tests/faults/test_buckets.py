@@ -32,15 +32,16 @@ from stage import _deliveries
 
 import servers
 from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
-from stedi import cli, s3
-from stedi import config as settings
+from stedi import cli
 from stedi.catalog import Catalog
 from stedi.catalog.snapshots import manifests
 from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
 from stedi.landing import withdrawal
-from stedi.s3 import connection, locks, objects
-from stedi.tables import COLUMNS, NAMESPACE
+from stedi.schema.tables import COLUMNS, NAMESPACE
+from stedi.storage import config as settings
+from stedi.storage import s3
+from stedi.storage.s3 import connection, leases, objects
 
 NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
 SCENES = ("land", "build", "later land", "later build", "audit", "withdraw", "maintain", "erase")
@@ -241,7 +242,7 @@ def bucket_stage() -> Iterator[tuple[Stage, dict[str, Proxy]]]:
         patch.setattr(withdrawal, "time", SimpleNamespace(time=lambda: 1_800_000_000.0))  # a withdrawal is dated
         statements = s3.engine_statements
         patch.setattr(s3, "engine_statements", lambda: [*statements(), "set http_retry_wait_ms = 1"])
-        patch.setattr(locks, "_LEASE", -60.0)  # a lock that could not be given back is nobody's at once
+        patch.setattr(leases, "_LEASE", -60.0)  # a lock that could not be given back is nobody's at once
         s3.client.cache_clear()
         try:
             yield Stage(folder / "worlds", store, proxies), proxies

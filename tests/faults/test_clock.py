@@ -14,8 +14,8 @@ import pytest
 
 from lakes import Slate, conserved, contents, customer, deliver, motion, rows, step
 from stedi.catalog import checksums, snapshots
+from stedi.catalog.time_travel import pinned
 from stedi.lake import Lake
-from stedi.moments import pinned
 
 DAY, YEAR = 86_400, 365 * 86_400
 MINUTE = 60_000

@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 
 from lakes import unseen
-from stedi import durable
 from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import StediError, UsageError
 from stedi.lake import Lake
 from stedi.landing import prepare
-from stedi.tables import COLUMNS, ZONES
+from stedi.schema.tables import COLUMNS, ZONES
+from stedi.storage import durable
 
 BELOW = [name for name, zone in ZONES.items() if zone != "landing"]
 LANDING = [name for name, zone in ZONES.items() if zone == "landing"]

@@ -15,7 +15,7 @@ from stedi.errors import AuditFailed, DamagedFile, LakeError
 from stedi.lake import Lake
 from stedi.landing import journal
 from stedi.privacy import consent
-from stedi.tables import DataFile
+from stedi.schema.tables import DataFile
 
 
 def delivery(folder: Path, email: str = "a@x.example", at: int = 100) -> Path:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from lakes import BELOW_LANDING, LANDING, Slate, conserved, contents, customer, deliver, motion, records, step
-from stedi import durable
 from stedi.errors import LakeBusy
 from stedi.lake import Lake
+from stedi.storage import durable
 
 WRITERS, COMMITS = 8, 50
 

@@ -25,12 +25,12 @@ import pyiceberg.catalog.sql  # noqa: F401
 import sqlglot  # noqa: F401
 
 from stedi import cli, landing, query  # noqa: F401
-from stedi.catalog import Catalog, files  # noqa: F401
+from stedi.catalog import Catalog, fileio  # noqa: F401
 from stedi.catalog.snapshots import manifests
 from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
 from stedi.landing import quarantine  # noqa: F401
-from stedi.tables import COLUMNS
+from stedi.schema.tables import COLUMNS
 
 VOLATILE = {"batch", "landed_at", "file", "name"}
 """Columns that differ from one landing of the same files to the next."""

@@ -27,12 +27,13 @@ import worlds
 from lakes import KEY, REPOSITORY, Slate
 from law import RealLake
 from law_mutants import MUTANTS, Wrong
-from stedi import adoption, erasure, places
-from stedi.build import Build
+from stedi import erasure
 from stedi.catalog import Catalog
+from stedi.context import Opened, places
 from stedi.errors import StediError
-from stedi.opened import Opened
+from stedi.maintenance import adoption
 from stedi.privacy.pseudonyms import Key
+from stedi.transform import Build
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
 KEY_OF_TESTS = Key(bytes.fromhex(KEY))

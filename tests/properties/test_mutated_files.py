@@ -23,7 +23,7 @@ from reader_files import SHAPES, Reading
 from stedi import Lake
 from stedi.errors import UnreadableFile
 from stedi.reader import decompressed
-from stedi.records import CONTRACTS
+from stedi.schema.feeds import CONTRACTS
 
 NIGHTLY = "STEDI_NIGHTLY" in os.environ
 GONE = "gone@x.example"

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from reader_files import SHAPES, Reading, array, back_to_back, duckdb_rows, lines
 from stedi import reader
-from stedi.contracts import INSTANT_BEGIN, INSTANT_END, Contract, Field, Kind, Reason
 from stedi.reader import Limits, layout, reading
-from stedi.records import ACCELEROMETER, CONTRACTS, CUSTOMER, STEP_TRAINER
+from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END, Contract, Field, Kind, Reason
+from stedi.schema.feeds import ACCELEROMETER, CONTRACTS, CUSTOMER, STEP_TRAINER
 
 contracts = st.sampled_from([CUSTOMER, ACCELEROMETER, STEP_TRAINER])
 limits = st.builds(

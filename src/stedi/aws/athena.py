@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any
 from stedi import query
 from stedi.aws.account import answering, client
 from stedi.aws.cost import PRICES, TERABYTE
-from stedi.config import Role
-from stedi.errors import QueryFailed, QueryRefused
-from stedi.layout import printable
-from stedi.privacy.roles import GRANTS
-from stedi.statement import folded, judge, shown
-from stedi.tables import NAMESPACE, graph
+from stedi.errors import QueryFailed, QueryRefused, printable
+from stedi.query.statement import folded, judge, shown
+from stedi.schema.roles import GRANTS, Role
+from stedi.schema.tables import NAMESPACE, graph
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +84,7 @@ def visible(role: Role) -> frozenset[str]:
 
     A file has no masked columns: what `query --role` masks stays closed here.
     """
-    from stedi.privacy.classes import Lineage
+    from stedi.schema.classification import Lineage
 
     grant, lineage = GRANTS[role], Lineage(graph())
     return frozenset(t for t in grant.tables if not grant.masked & set(lineage.classes(t).values()))

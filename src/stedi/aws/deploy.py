@@ -16,10 +16,10 @@ from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from stedi import destinations, s3
 from stedi.aws import stacks
 from stedi.aws.account import answering
 from stedi.errors import CloudFailed, UsageError
+from stedi.storage import destinations, s3
 
 STACK = "stedi"
 """The stack's name where none is given."""

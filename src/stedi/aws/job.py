@@ -110,8 +110,8 @@ def _run(options: argparse.Namespace, summary: dict[str, Any]) -> int:
 
 def _lake(options: argparse.Namespace) -> Lake:
     """Returns the lake, made if there is none yet."""
-    from stedi import s3
     from stedi.lake import Lake
+    from stedi.storage import s3
 
     if (s3.at(options.lake) / "lake.toml").is_file():
         return Lake.open(options.lake)

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stedi import durable, s3
-from stedi.catalog import checksums, configuration, creation, entries, snapshots
-from stedi.catalog.pointers import Pointers
-from stedi.catalog.queue import Queue
+from stedi.catalog import checksums, configuration, entries, new_table, snapshots
+from stedi.catalog.committer import Queue
 from stedi.catalog.remote import Remote
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
+from stedi.catalog.sqlite import Pointers
 from stedi.errors import CommitConflict, LakeError
-from stedi.tables import COLUMNS, NAMESPACE, ZONES, DataFile
+from stedi.schema.tables import COLUMNS, NAMESPACE, ZONES, DataFile
+from stedi.storage import durable, s3
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -74,13 +74,13 @@ class Catalog:
         if self.remote:
             known = self.remote.listed()
             new = [name for name in COLUMNS if name not in known]
-            paths = s3.each(lambda name: creation.empty(self.folder(name), COLUMNS[name], _PROPERTIES), new)
+            paths = s3.each(lambda name: new_table.empty(self.folder(name), COLUMNS[name], _PROPERTIES), new)
             self.remote.enter({name: str(path) for name, path in paths})
             return
         with self._queue.answering("a new lake"):
             self._pointers.create()
             missing = [name for name in COLUMNS if self._pointers.location(name) is None]
-            made = {name: creation.empty(self.folder(name), COLUMNS[name], _PROPERTIES) for name in missing}
+            made = {name: new_table.empty(self.folder(name), COLUMNS[name], _PROPERTIES) for name in missing}
             self._pointers.enter({name: uri(path) for name, path in made.items()})
         for name, path in made.items():
             checksums.publish(self.folder(name), f"{path.parent.name}/{path.name}")
@@ -162,7 +162,7 @@ class Catalog:
             CommitConflict: Other writers came first, more often than is retried, or have changed what `base` is.
             DamagedFile: A file to add is gone or has another size than was written.
         """
-        from stedi.catalog.transaction import Transaction
+        from stedi.catalog.transactions import Transaction
 
         def still(metadata: TableMetadata) -> None:
             snapshots = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
@@ -237,7 +237,7 @@ class Catalog:
                 )
             from pyiceberg.table.update.snapshot import ManageSnapshots
 
-            from stedi.catalog.transaction import Overwrite, Transaction
+            from stedi.catalog.transactions import Overwrite, Transaction
 
             transaction = Transaction(iceberg)
             leaving = set(removed)
@@ -351,7 +351,7 @@ class Catalog:
         removed: Iterable[str],
         properties: Mapping[str, str],
     ) -> int:
-        from stedi.catalog.transaction import Transaction
+        from stedi.catalog.transactions import Transaction
 
         transaction = Transaction(iceberg)
         producer = kind(transaction, properties)

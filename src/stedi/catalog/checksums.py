@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from stedi import durable, s3
 from stedi.errors import DamagedFile
+from stedi.storage import durable, s3
 
 NAME = "checksums"
 """The file's name, in the folder of its table; paths in it are relative to that folder."""

@@ -19,10 +19,10 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import TableRequirement, TableUpdate, update_table_metadata
 
 from stedi.catalog import checksums
-from stedi.catalog.files import LakeFileIO
-from stedi.catalog.pointers import Pointers
+from stedi.catalog.fileio import LakeFileIO
 from stedi.catalog.snapshots import local_path
-from stedi.tables import NAMESPACE
+from stedi.catalog.sqlite import Pointers
+from stedi.schema.tables import NAMESPACE
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog

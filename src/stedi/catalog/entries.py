@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi import s3
 from stedi.catalog import checksums
 from stedi.catalog.snapshots import DELETED, avro, local_path, manifests, read_table, uri
 from stedi.errors import DamagedFile, LakeError
-from stedi.tables import COLUMNS, DataFile
+from stedi.schema.tables import COLUMNS, DataFile
+from stedi.storage import s3
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile as IcebergFile

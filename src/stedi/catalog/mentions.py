@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stedi.catalog.snapshots import DELETED, TableState, avro, local_path
-from stedi.tables import DataFile
+from stedi.schema.tables import DataFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from stedi import durable, s3
 from stedi.catalog import checksums
+from stedi.storage import durable, s3
 
 
 class Output:

@@ -17,11 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from stedi import s3
 from stedi.catalog import configuration
-from stedi.catalog.pointers import NAME
+from stedi.catalog.sqlite import NAME
 from stedi.errors import LakeError, MissingExtra
-from stedi.tables import NAMESPACE, ZONES
+from stedi.schema.tables import NAMESPACE, ZONES
+from stedi.storage import s3
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -140,7 +140,7 @@ class Remote:
         """Returns a table to change, of the lake's namespace."""
         from pyiceberg.table import Table
 
-        from stedi.catalog.files import LakeFileIO
+        from stedi.catalog.fileio import LakeFileIO
 
         name = identifier if isinstance(identifier, str) else identifier[-1]
         with self._answering():

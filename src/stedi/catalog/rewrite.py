@@ -14,7 +14,7 @@ from pyiceberg.table.update.snapshot import _SnapshotProducer
 from pyiceberg.typedef import EMPTY_DICT
 
 from stedi.catalog.snapshots import local_path
-from stedi.catalog.transaction import Transaction
+from stedi.catalog.transactions import Transaction
 from stedi.errors import LakeError
 
 

@@ -19,11 +19,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stedi import copies, s3
 from stedi.catalog import checksums
-from stedi.catalog.pointers import guard
+from stedi.catalog.sqlite import guard
 from stedi.errors import DamagedCatalog, DamagedFile, LakeError
-from stedi.tables import NAMESPACE, ZONES, Column, DataFile
+from stedi.schema.tables import NAMESPACE, ZONES, Column, DataFile
+from stedi.storage import copies, s3
 
 T = TypeVar("T")
 

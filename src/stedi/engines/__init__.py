@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from stedi.config import Config
 from stedi.errors import LakeError
-from stedi.tables import COLUMNS, DataFile
+from stedi.schema.tables import COLUMNS, DataFile
+from stedi.storage.config import Config
 
 Name = Literal["duckdb", "spark"]
 """The engines by name."""

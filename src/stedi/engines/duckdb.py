@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi import durable, s3
 from stedi.engines import refuse_other_columns
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.errors import LakeError
-from stedi.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile
+from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile
+from stedi.storage import durable, s3
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

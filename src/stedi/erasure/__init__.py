@@ -18,26 +18,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stedi import __version__, arrivals, durable, s3
+from stedi import __version__
 from stedi.catalog import Catalog
-from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
-from stedi.erasure import foreign, forgetting, inbox, pending
-from stedi.erasure.finding import Whereabouts
+from stedi.engines.workers import Workers
+from stedi.erasure import deliveries, foreign, pending, remove
 from stedi.erasure.foreign import Foreign
-from stedi.erasure.forgetting import Forgetting
+from stedi.erasure.locate import Whereabouts
 from stedi.erasure.pending import Found, Pending
+from stedi.erasure.remove import Forgetting
+from stedi.erasure.search import search
 from stedi.errors import AuditFailed, LakeError
 from stedi.landing import journal
-from stedi.privacy import decoding, handover, receipts, tombstones
+from stedi.landing.deliveries import remote
+from stedi.privacy import decoding, key_change, receipts, tombstones
 from stedi.privacy import journal as lasting
 from stedi.privacy.journal import Entry
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
-from stedi.privacy.traces import search
-from stedi.tables import ZONES
-from stedi.workers import Workers
+from stedi.schema.tables import ZONES
+from stedi.storage import durable, s3
+from stedi.storage.config import Config
 
 __all__ = ["Progress", "erase", "preview", "unfinished"]
 
@@ -113,7 +115,7 @@ def erase(
     """
     done = []
     with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
-        handover.refuse_other(root, config.key_fingerprint)
+        key_change.refuse_other(root, config.key_fingerprint)
         journal.finish(catalog, root / "pending", lambda: key)
         left = _cut_off(catalog, root, key, recover=recover, alone=not addresses)
         if left is not None:
@@ -258,7 +260,7 @@ class _Erasure:
                 self._forget(engine)
         found = self._found
         current = {file.path for file in self._catalog.files(self._catalog.table("customers_landing"))}
-        forgetting.remove(self._catalog, found.taints("customers_landing") - current)
+        remove.remove(self._catalog, found.taints("customers_landing") - current)
         self._forget_versions()
         receipt = self._receipt()
         receipts.keep(self._root, receipt)
@@ -277,7 +279,7 @@ class _Erasure:
         if self._pending.found is None or not self._pending.heads:
             return False
         heads = {name: state.current for name, state in self._catalog.tables().items() if state.current}
-        begun = any(head.summary.get(forgetting.ERASURE) == self._pending.run for head in heads.values())
+        begun = any(head.summary.get(remove.ERASURE) == self._pending.run for head in heads.values())
         return not begun and any(heads[name].id != head for name, head in self._pending.heads.items())
 
     def _outlast(self, receipt: dict[str, Any]) -> None:
@@ -313,7 +315,7 @@ class _Erasure:
         )
         self._progress("rewrite delivered files", None) if self._pending.inbox else None
         temporary = durable.scratch(root) / self._pending.run
-        rewritten, kept = inbox.rewrite(
+        rewritten, kept = deliveries.rewrite(
             self._pending.inbox, whereabouts.traces, frozenset(moments), root, temporary, engine
         )
         if self._pending.inbox and found.known is not None:
@@ -326,14 +328,14 @@ class _Erasure:
         for number, name in enumerate(ZONES):
             self._progress(f"forget {name}", number / len(ZONES))
             removed[name] = work.table(name, rewritten if name == "landed_files" else ())
-        replaced, more = inbox.replace(rewritten)
+        replaced, more = deliveries.replace(rewritten)
         current = {file.path for file in catalog.files(catalog.table("customers_landing"))}
         evidence = found.taints("customers_landing") - current
         self._progress("remove what nothing uses", None)
-        forgetting.sweep(catalog, evidence)
-        arrivals.forget(root)
+        remove.sweep(catalog, evidence)
+        remote.forget(root)
         catalog.vacuum()
-        held = forgetting.clear(root, besides=self._pending.run)
+        held = remove.clear(root, besides=self._pending.run)
         gone: dict[str, Any] = {
             "tables": removed,
             "mentions": found.mentioned,
@@ -341,7 +343,9 @@ class _Erasure:
             "others": {table: dict(counts) for table, counts in found.others.items()},
         }
         if self._pending.recovered:
-            kept.append(inbox.Left("the inbox", "which one was to be rewritten is not known any more: name it again"))
+            kept.append(
+                deliveries.Left("the inbox", "which one was to be rewritten is not known any more: name it again")
+            )
         if self._pending.inbox or kept:
             why = {file.name: file.why for file in (*more, *kept)}
             gone["delivered"] = {
@@ -391,7 +395,7 @@ class _Erasure:
             count = s3.forget(places[0]) if s3.is_remote(self._root) else 0
             for place in places[1:] if s3.is_remote(self._root) else places:
                 try:
-                    count += s3.forget(arrivals.plain_part(place))
+                    count += s3.forget(remote.plain_part(place))
                 except OSError:
                     self._leave(str(place), "its older versions cannot be removed")
             self._keep(scanned={**(self._pending.scanned or {}), "versions": count})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from stedi.audit import Check, Violation
+from stedi.audit.integrity import Check, Violation
 from stedi.erasure import pending
 from stedi.errors import LakeError
 from stedi.privacy import receipts, tombstones

@@ -15,13 +15,13 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stedi import durable, s3
 from stedi.catalog import Catalog
 from stedi.catalog.remote import NAMESPACES, TABLES
 from stedi.catalog.snapshots import local_path
+from stedi.erasure.search import Traces
 from stedi.errors import LakeError
-from stedi.privacy.traces import Traces
-from stedi.tables import NAMESPACE, ZONES
+from stedi.schema.tables import NAMESPACE, ZONES
+from stedi.storage import durable, s3
 
 _NAMED = {"properties": "table properties", "snapshots": "snapshot properties"}
 

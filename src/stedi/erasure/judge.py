@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stedi.erasure.search import Traces
 from stedi.privacy import envelopes, tokens, tombstones
 from stedi.privacy.envelopes import Cut, Member
-from stedi.privacy.traces import Traces
 
 
 class Judge:

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stedi import durable
 from stedi.privacy import receipts, state, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import PENDING, Tombstones
+from stedi.storage import durable
 
 _KIND = "erasure"
 ADVICE = "nothing was changed. Run `stedi erase --resume`: it ends what the tombstones tell of, and puts this file away"

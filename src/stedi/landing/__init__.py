@@ -19,28 +19,29 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from stedi import arrivals, delivery, durable, leftovers, s3
-from stedi.arrivals import Arrival
-from stedi.catalog import Catalog
-from stedi.config import Config
-from stedi.delivery import Skipped
+from stedi.catalog import Catalog, leftovers
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, nameable
+from stedi.engines.workers import Workers
 from stedi.errors import UnreadableFile
-from stedi.landing import journal, rows, spreading, unread, withdrawal, writing
+from stedi.landing import distribute, journal, rows, unread, withdrawal, writing
+from stedi.landing.deliveries import local, remote
+from stedi.landing.deliveries.local import Skipped
+from stedi.landing.deliveries.objects import Objects
+from stedi.landing.deliveries.remote import Arrival
 from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected, inspect
-from stedi.landing.objects import Objects
 from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.rows import LandedFile
-from stedi.landing.sieve import Sieve
+from stedi.landing.tombstone_filter import Sieve
 from stedi.landing.unread import Unread
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.reader import Unit
-from stedi.records import CONTRACTS, CUSTOMER
-from stedi.tables import ZONES, DataFile
-from stedi.workers import Workers
+from stedi.schema.feeds import CONTRACTS, CUSTOMER
+from stedi.schema.tables import ZONES, DataFile
+from stedi.storage import durable, s3
+from stedi.storage.config import Config
 
 __all__ = ["LandedFile", "Landing", "OddInstants", "Progress", "Unread", "land"]
 
@@ -151,8 +152,8 @@ def land(
         there = [path for path in paths if s3.is_remote(path)]
         here = [path for path in paths if not s3.is_remote(path)]
         inside = s3.is_remote(root)
-        found = list(delivery.walk(here, feed, avoid=None if inside else root))
-        objects = Objects(root, arrivals.walk(map(s3.at, there), feed, avoid=root if inside else None))
+        found = list(local.walk(here, feed, avoid=None if inside else root))
+        objects = Objects(root, remote.walk(map(s3.at, there), feed, avoid=root if inside else None))
         skipped += objects.skipped
         landed += objects.known(catalog, partial(_session, config, durable.scratch(root) / "landing" / "known"))
         for batch, fetched in (*((b, ()) for b in _batches(found, skipped)), *(((), b) for b in objects.batches())):
@@ -183,11 +184,9 @@ def land(
     return Landing(tuple(landed), tuple(skipped), drift, tuple(odd), lost)
 
 
-def _batches(
-    found: Iterable[delivery.Delivered | Skipped], skipped: list[Skipped]
-) -> Iterator[list[delivery.Delivered]]:
+def _batches(found: Iterable[local.Delivered | Skipped], skipped: list[Skipped]) -> Iterator[list[local.Delivered]]:
     """Yields files in batches that bound what a failure can cost and what a commit must hold."""
-    batch: list[delivery.Delivered] = []
+    batch: list[local.Delivered] = []
     size = 0
     for item in found:
         if isinstance(item, Skipped):
@@ -233,7 +232,7 @@ class _Batch:
         self._journalled = self._named = False
         self._written: list[Path] = []
 
-    def fetch(self, objects: Objects, batch: Sequence[Arrival]) -> list[delivery.Delivered]:
+    def fetch(self, objects: Objects, batch: Sequence[Arrival]) -> list[local.Delivered]:
         """Copies objects of S3 beside what this batch needs on its way; workers copy what they read themselves."""
         if not batch:
             return []
@@ -243,7 +242,7 @@ class _Batch:
         self.skipped += failed
         return copies
 
-    def land(self, files: Sequence[delivery.Delivered]) -> list[LandedFile]:
+    def land(self, files: Sequence[local.Delivered]) -> list[LandedFile]:
         """Lands the files and returns what became of each."""
         with ExitStack() as stack:
             held = stack.enter_context(Held(self._folder))
@@ -315,11 +314,11 @@ class _Batch:
             for folder in self._written:
                 durable.remove_tree(folder, never_named=not self._named)
 
-    def _inspect(self, files: Sequence[delivery.Delivered]) -> list[Inspected]:
+    def _inspect(self, files: Sequence[local.Delivered]) -> list[Inspected]:
         if self._workers is None:
             return self._look(files)
         inspected = []
-        looked = spreading.inspect_all(self._workers, files, partial(self._progress, "read and check"))
+        looked = distribute.inspect_all(self._workers, files, partial(self._progress, "read and check"))
         for file, found in zip(files, looked, strict=True):
             if isinstance(found, UnreadableFile):
                 self._skip(file.name, found)
@@ -327,7 +326,7 @@ class _Batch:
                 inspected.append(found)
         return inspected
 
-    def _look(self, files: Sequence[delivery.Delivered]) -> list[Inspected]:
+    def _look(self, files: Sequence[local.Delivered]) -> list[Inspected]:
         threads, stop = self._config.threads, Event()
         inspected = []
         with ThreadPoolExecutor(threads) as verifiers, ThreadPoolExecutor(threads) as readers:
@@ -439,10 +438,10 @@ class _Batch:
         folders = {table: self._new_folder(table) for table in (*map(_table, CONTRACTS), "quarantine")}
         for folder in folders.values():
             durable.folder(folder)
-        shares = spreading.shares(self._workers, new, self.id, at, folders, self._config.engine_memory, self.sieve)
+        shares = distribute.shares(self._workers, new, self.id, at, folders, self._config.engine_memory, self.sieve)
         prepared: list[Prepared] = []
         appends: dict[str, tuple[DataFile, ...]] = {}
-        for written in self._workers.map(spreading.write, shares, partial(self._progress, "write")):
+        for written in self._workers.map(distribute.write, shares, partial(self._progress, "write")):
             prepared += written.prepared
             for table, files in written.appends.items():
                 appends[table] = (*appends.get(table, ()), *files)

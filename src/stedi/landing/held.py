@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from stedi import delivery
 from stedi.errors import LandingError, UnreadableFile
+from stedi.landing.deliveries import local
 from stedi.landing.inspect import Inspected
 
 _DESCRIPTORS = next((folder for folder in ("/proc/self/fd", "/dev/fd") if os.path.isdir(folder)), None)
@@ -56,8 +56,8 @@ class Held:
             UnreadableFile: It cannot be read, or is not what the first look saw.
         """
         with ExitStack() as opened:
-            stream = opened.enter_context(delivery.open_regular(file.delivered.path, file.delivered.name))
-            if not delivery.fingerprint(stream.fileno()).like(file.fingerprint):
+            stream = opened.enter_context(local.open_regular(file.delivered.path, file.delivered.name))
+            if not local.fingerprint(stream.fileno()).like(file.fingerprint):
                 raise _changed(file)
             if len(self._open) >= self._most:
                 return self._copied(file, stream)
@@ -68,7 +68,7 @@ class Held:
     def unchanged(self) -> None:
         """Raises LandingError if a file has changed while it was held."""
         for file, stream in self._open:
-            if not delivery.fingerprint(stream.fileno()).like(file.fingerprint):
+            if not local.fingerprint(stream.fileno()).like(file.fingerprint):
                 raise LandingError(
                     f"{file.delivered.name}: it changed while it was landed; nothing of its batch was landed: "
                     "land again when it is complete"

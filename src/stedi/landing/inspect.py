@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from threading import Event
 from typing import BinaryIO
 
-from stedi import delivery, reader
-from stedi.contracts import Contract
-from stedi.delivery import Delivered, Fingerprint
+from stedi import reader
 from stedi.errors import UnreadableFile
-from stedi.records import CONTRACTS
+from stedi.landing.deliveries import local
+from stedi.landing.deliveries.local import Delivered, Fingerprint
+from stedi.schema.contracts import Contract
+from stedi.schema.feeds import CONTRACTS
 
 _BLOCK = 1 << 20
 _HEAD = 1 << 16
@@ -61,8 +62,8 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
             nobody wants to know any more; or the call said another feed than its records'.
     """
     try:
-        with delivery.open_regular(delivered.path, delivered.name) as stream:
-            before = delivery.settled(stream.fileno(), delivered.name)
+        with local.open_regular(delivered.path, delivered.name) as stream:
+            before = local.settled(stream.fileno(), delivered.name)
 
             def text() -> BinaryIO:
                 stream.seek(0)
@@ -78,7 +79,7 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
             digest = hashlib.sha256()
             records = _read(stream, layout, digest, verifiers, stop)
             size = stream.tell()
-            if delivery.fingerprint(stream.fileno()) != before or size != before.size:
+            if local.fingerprint(stream.fileno()) != before or size != before.size:
                 raise UnreadableFile(
                     f"{delivered.name}: it changed while it was read; land it again when it is complete"
                 )

@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stedi import durable, s3
 from stedi.catalog import Catalog
 from stedi.errors import CommitConflict, LakeBusy, LakeError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
-from stedi.tables import ZONES, DataFile
+from stedi.schema.tables import ZONES, DataFile
+from stedi.storage import durable, s3
 
 _BATCH = "stedi.batch"
 _LEDGER = "landed_files"

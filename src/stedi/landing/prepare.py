@@ -22,8 +22,10 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, BinaryIO, cast
 
-from stedi import delivery, isolation, reader
+from stedi import reader
+from stedi.engines import isolation
 from stedi.errors import LandingError, UnreadableFile
+from stedi.landing.deliveries import local
 from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected
 
@@ -84,7 +86,7 @@ def prepare(file: Inspected, folder: Path) -> Prepared:
     try:
         folder.mkdir(mode=0o700)
         with (
-            delivery.open_regular(file.delivered.path, file.delivered.name) as raw,
+            local.open_regular(file.delivered.path, file.delivered.name) as raw,
             open(lines, "wb") as out,
             open(rejects, "wb") as rejected,
         ):

@@ -16,10 +16,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stedi import durable, reader
+from stedi import reader
 from stedi.catalog import Catalog
-from stedi.config import Config
-from stedi.contracts import Reason
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal
 from stedi.errors import UsageError
@@ -28,8 +26,11 @@ from stedi.landing.rows import LandedFile
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.reader.fitting import Fitting, feeds_of
-from stedi.records import CONTRACTS
-from stedi.tables import COLUMNS, DUCKDB_TYPES, ZONES, DataFile
+from stedi.schema.contracts import Reason
+from stedi.schema.feeds import CONTRACTS
+from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, ZONES, DataFile
+from stedi.storage import durable
+from stedi.storage.config import Config
 
 
 @dataclass(frozen=True, slots=True)

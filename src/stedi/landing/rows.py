@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.landing.prepare import Prepared
-from stedi.records import CONTRACTS
-from stedi.tables import COLUMNS, DUCKDB_TYPES
+from stedi.schema.feeds import CONTRACTS
+from stedi.schema.tables import COLUMNS, DUCKDB_TYPES
 
 LINE = 4 << 20
 """Bytes that a clean line may have: a record is at most 1 MiB as delivered, but escapes may lengthen it."""

@@ -16,7 +16,7 @@ from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.privacy import addresses, consent
 from stedi.privacy.pseudonyms import normalise
-from stedi.records import CUSTOMER
+from stedi.schema.feeds import CUSTOMER
 
 _FIELD = re.compile(r'"email"\s*:\s*"((?:[^"\\]|\\.)*)"', re.IGNORECASE | re.DOTALL)
 _BETWEEN = re.compile(r"""[\s"'<>,;:()\[\]{}\\]""")

@@ -17,9 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stedi import durable, tables
 from stedi.catalog import Catalog
-from stedi.config import Config
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.landing import journal, rows
@@ -28,8 +26,11 @@ from stedi.privacy import journal as lasting
 from stedi.privacy import state, tombstones
 from stedi.privacy.erased import erased_at
 from stedi.privacy.pseudonyms import Key, normalise
-from stedi.records import CUSTOMER
-from stedi.tables import DataFile
+from stedi.schema import tables
+from stedi.schema.feeds import CUSTOMER
+from stedi.schema.tables import DataFile
+from stedi.storage import durable
+from stedi.storage.config import Config
 
 NAME = "withdrawal"
 """What the ledger calls a batch of withdrawals in place of a file's name."""

@@ -9,8 +9,8 @@ from stedi.engines.duckdb import DuckDB
 from stedi.errors import LandingError
 from stedi.landing import rows
 from stedi.landing.prepare import Prepared
-from stedi.landing.sieve import Sieve
-from stedi.tables import DataFile
+from stedi.landing.tombstone_filter import Sieve
+from stedi.schema.tables import DataFile
 
 
 def write(

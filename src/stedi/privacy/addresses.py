@@ -18,10 +18,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from stedi import destinations
-from stedi.contracts import has_unseen
 from stedi.errors import UsageError
 from stedi.privacy.pseudonyms import normalise
+from stedi.schema.contracts import has_unseen
+from stedi.storage import destinations
 
 Given = tuple[str, str]
 """Where an address was given, such as `stdin, line 3`, and its text."""

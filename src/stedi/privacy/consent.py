@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from stedi.contracts import INSTANT_BEGIN
 from stedi.privacy.pseudonyms import Key, normalise
+from stedi.schema.contracts import INSTANT_BEGIN
 
 Record = tuple[str, int, int | None]
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from stedi import durable, s3
 from stedi.errors import CommitConflict, LakeError, UsageError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
+from stedi.storage import durable, s3
 
 FOLDER = "journal"
 """The folder of the entries, in the lake's folder."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from stedi import destinations, durable
 from stedi.errors import KeyRefused, UsageError
+from stedi.storage import destinations, durable
 
 VARIABLE = "STEDI_PSEUDONYM_KEY"
 """Holds the key, and after it, divided by spaces, those that it has followed."""

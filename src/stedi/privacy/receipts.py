@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stedi import durable
 from stedi.errors import UsageError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
+from stedi.storage import durable
 
 RECEIPTS = "receipts"
 """The folder of the receipts, in the lake's folder."""

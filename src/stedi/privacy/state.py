@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stedi import config, durable, s3
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import Key
+from stedi.storage import config, durable, s3
 
 _HEAD = b"stedi-state 1 "
 _DIGITS = 64

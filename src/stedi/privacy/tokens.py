@@ -13,8 +13,8 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import product
 
-from stedi.contracts import unseen
 from stedi.privacy.addresses import complaint
+from stedi.schema.contracts import unseen
 
 ERASED = "[erased]"
 """What stands where a mention stood."""

@@ -16,12 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stedi import s3
 from stedi.errors import LakeBusy, LakeError
 from stedi.privacy import decoding, receipts, state, tokens
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.privacy.receipts import RECEIPTS
 from stedi.privacy.tokens import unescaped
+from stedi.storage import s3
 
 NAME = "tombstones"
 """The file's name, in the lake's folder."""

@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 
-from stedi.contracts import (
+from stedi.reader.model import Huge, Members
+from stedi.reader.parsing import member_texts
+from stedi.reader.units import Unit, likely
+from stedi.schema.contracts import (
     INSTANT_BEGIN,
     INSTANT_END,
     INTEGER_MAX,
@@ -25,9 +28,6 @@ from stedi.contracts import (
     Reason,
     has_unseen,
 )
-from stedi.reader.model import Huge, Members
-from stedi.reader.parsing import member_texts
-from stedi.reader.units import Unit, likely
 
 _TEXT, _INSTANT, _NUMBER = Kind.TEXT, Kind.INSTANT, Kind.NUMBER
 _ABSENT, _TWICE = -1, -2

@@ -12,10 +12,10 @@ from codecs import utf_8_decode
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from stedi.contracts import Reason
 from stedi.reader.model import Limits, Members, ParsedRecord, Reject
 from stedi.reader.parsing import MARGIN, depth, has_lone_surrogate, scan, scan_or_fail
 from stedi.reader.recovery import LOOKAHEAD, Ending, Extent, Skipper, begins_records, broken_value, garbage
+from stedi.schema.contracts import Reason
 
 BETWEEN = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")
 """What may lie between records, but for the brackets of arrays."""

@@ -10,11 +10,11 @@ import io
 from collections.abc import Callable
 from typing import BinaryIO
 
-from stedi.contracts import Contract
 from stedi.reader.fitting import feeds_of
 from stedi.reader.framing import records
 from stedi.reader.model import Limits, ParsedRecord
-from stedi.records import CONTRACTS
+from stedi.schema.contracts import Contract
+from stedi.schema.feeds import CONTRACTS
 
 _HEAD, _MORE = 1 << 16, 16 << 20
 """Bytes of a file whose records tell its feed, and bytes that are looked at if the first have no record that does."""

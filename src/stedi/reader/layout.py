@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import BinaryIO
 
-from stedi.contracts import Contract, Field, Kind
 from stedi.reader.model import RECORD_BYTES, Limits
+from stedi.schema.contracts import Contract, Field, Kind
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,25})?"
 _INTEGER = r"(?:0|-?[1-9][0-9]{0,17})"

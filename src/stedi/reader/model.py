@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from stedi.contracts import Reason
 from stedi.reader.units import Unit
+from stedi.schema.contracts import Reason
 
 Members = tuple[tuple[str, object], ...]
 """An object's members as delivered, duplicates and order kept; an object inside is such a tuple, an array a list."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, cast
 
-from stedi.contracts import Reason
 from stedi.reader.model import Huge, Limits, Members
+from stedi.schema.contracts import Reason
 
 Scan = Callable[[str, int], tuple[Any, int]]
 

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable
 from typing import BinaryIO
 
-from stedi.contracts import Contract, Reason
 from stedi.reader.fitting import Fitting
 from stedi.reader.framing import BETWEEN, Framer, Window
 from stedi.reader.layout import Layout, lines_run_pattern, record_pattern, run_pattern, verify, within
 from stedi.reader.model import Counts, Limits, Members, Reject
+from stedi.schema.contracts import Contract, Reason
 
 SMALL = 1 << 15
 """Blocks under this many bytes are not worth the start of the vectorised check."""

@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from stedi.contracts import INSTANT_BEGIN
+from stedi.schema.contracts import INSTANT_BEGIN
 
 _PLAUSIBLE_END = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp() * 1000)
 """The epoch millisecond from which on a moment is not what anybody meant."""

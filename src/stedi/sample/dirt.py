@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stedi.contracts import Reason
 from stedi.sample.crowd import Crowd
 from stedi.sample.readings import Feed
+from stedi.schema.contracts import Reason
 
 _PEOPLE, _READINGS = 31, 1500
 _NAMES = {"customer": "customers", "accelerometer": "accelerometer", "step_trainer": "step-trainer"}

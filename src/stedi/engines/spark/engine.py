@@ -15,17 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi import durable, s3
-from stedi.catalog import checksums, pins
+from stedi.catalog import checksums, hadoop
 from stedi.catalog.snapshots import local_path
 from stedi.engines import refuse_other_columns
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.spark.arrow import Rows, mapped
 from stedi.engines.spark.dialect import in_parts, reads, to_spark
 from stedi.engines.spark.session import file_settings, session
+from stedi.engines.workers import Executors
 from stedi.errors import LakeError
-from stedi.tables import COLUMNS, SPARK_TYPES, DataFile
-from stedi.workers import Executors
+from stedi.schema.tables import COLUMNS, SPARK_TYPES, DataFile
+from stedi.storage import durable, s3
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -219,10 +219,10 @@ class SparkEngine:
         durable.folder(folder)  # by this program, under its own mask
         with _failures():
             columns = ", ".join(f"`{column.name}` {SPARK_TYPES[column.type]}" for column in COLUMNS[table])
-            settings = ", ".join(f"'{key}' = '{value}'" for key, value in pins.properties(table, folder).items())
+            settings = ", ".join(f"'{key}' = '{value}'" for key, value in hadoop.properties(table, folder).items())
             self.spark.sql(f"create table {_PINS}.made.{target} ({columns}) using iceberg tblproperties ({settings})")
             frame.select(*names).sortWithinPartitions(*near).writeTo(f"{_PINS}.made.{target}").append()
-        files = _synced(pins.written(self._pins / "made" / target, table), folder)
+        files = _synced(hadoop.written(self._pins / "made" / target, table), folder)
         durable.settle(Path(file.path) for file in files if not s3.is_remote(file.path))
         return self._told(files) if s3.is_remote(folder) else files
 
@@ -250,7 +250,7 @@ class SparkEngine:
             table, files = self._bound.pop(name)
             with _failures():
                 if files:
-                    columns = zip(pins.columns(table), COLUMNS[table], strict=True)
+                    columns = zip(hadoop.columns(table), COLUMNS[table], strict=True)
                     frame = self.spark.table(self._pin(table, files))
                     frame = frame.selectExpr(*(f"`{pin.name}` as `{column.name}`" for pin, column in columns))
                 else:  # Spark does not even plan what it knows to be empty
@@ -270,7 +270,7 @@ class SparkEngine:
 
     def _pin(self, table: str, files: Iterable[DataFile]) -> str:
         self._made += 1
-        pins.pin(self._pins / "bound" / f"pin_{self._made}", table, files)
+        hadoop.pin(self._pins / "bound" / f"pin_{self._made}", table, files)
         return f"{_PINS}.bound.pin_{self._made}"
 
 

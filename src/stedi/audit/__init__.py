@@ -1,0 +1,5 @@
+"""Whether a lake is right; nothing here changes it.
+
+`integrity` reads every file as it was written, `proof` works the rules of consent out a second time, `explain` answers
+for one customer or row, `risk` measures how far the training table still tells people apart.
+"""

@@ -1,0 +1,26 @@
+"""Why rows are where they are, or are not: for one customer, and for rows of a table.
+
+Explanations come from landed records, by code that the build does not share, and are compared with what is published.
+Only here does an answer hold a customer's own data: it is asked for by who knows the address, or by `--where`.
+"""
+
+from __future__ import annotations
+
+from stedi.audit.explain.customer import Explanation, Landed, LeftOut, Quarantined, Reason, explain, session
+from stedi.audit.explain.rows import LIMIT, ExplainedRow, Source, chosen
+from stedi.audit.explain.rows import explain as explain_rows
+
+__all__ = [
+    "LIMIT",
+    "ExplainedRow",
+    "Explanation",
+    "Landed",
+    "LeftOut",
+    "Quarantined",
+    "Reason",
+    "Source",
+    "chosen",
+    "explain",
+    "explain_rows",
+    "session",
+]

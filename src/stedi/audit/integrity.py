@@ -1,0 +1,224 @@
+"""Whether a lake's files are those that were written: catalog -> metadata -> manifests -> data files -> checksums.
+
+Each check looks at one table and gives what it found, never a customer's data. Nothing here changes a lake, and a
+lake that moves meanwhile is looked at again, so that only damage is reported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from stedi.catalog import Catalog, TableState, checksums, snapshots
+from stedi.catalog.entries import sizes
+from stedi.engines.workers import Workers
+from stedi.errors import DamagedFile, LakeError
+from stedi.schema.tables import ZONES, DataFile
+from stedi.storage import s3
+
+Progress = Callable[[str, float | None], None]
+
+_ATTEMPTS = 5
+"""How often a table is looked at that moves while it is looked at; a commit a second would not do it."""
+
+_LOOKS = 8
+"""Tasks a worker: files differ in size, and whoever is ready takes the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that is not as it should be.
+
+    Attributes:
+        file: The file, relative to the lake's folder.
+        expected: What should be there.
+        found: What is.
+    """
+
+    file: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found of one table.
+
+    Attributes:
+        name: `catalog`, `metadata`, `manifests`, `data files`, `checksums` or `newest`; or a check of `privacy.audit`.
+        table: The table; `catalog.db`, or `lake`, for what concerns all of them.
+        found: Each violation, of a check that looks at files.
+        rows: How many violations, of a check that counts rows.
+    """
+
+    name: str
+    table: str
+    found: tuple[Violation, ...] = ()
+    rows: int = 0
+
+    @property
+    def violations(self) -> int:
+        """How many there are; 0 where the check holds."""
+        return len(self.found) + self.rows
+
+
+def audit(
+    catalog: Catalog,
+    *,
+    files: bool = False,
+    threads: int | None = None,
+    progress: Progress = lambda what, share: None,
+    workers: Workers | None = None,
+) -> tuple[Check, ...]:
+    """Checks that every file that a live snapshot uses is there and is what was written.
+
+    Args:
+        catalog: The lake's tables.
+        files: Whether to read every file and compare its SHA-256; without it, sizes and metadata alone are looked at.
+        threads: How many files to read at once, by default one a core.
+        progress: Told what is looked at and the share of it that is done.
+        workers: Who reads the files, if it is not this process.
+
+    Returns:
+        What each check found, in the order of the tables; a table whose metadata cannot be read has no checks of
+        what it lists.
+    """
+    root = catalog.root
+    whole = catalog.remote is not None or snapshots.whole(catalog.path)
+    found = () if whole else (Violation(catalog.path.name, "a whole SQLite catalog", "damage"),)
+    checks = [Check("catalog", str(catalog.remote or catalog.path.name), found)]
+    for name in () if found else ZONES:
+        for _ in range(_ATTEMPTS):
+            before = catalog.listed().get(name)
+            table = _Table(root, name, before, partial(progress, f"check {name}"))
+            mine = table.checks(threads or os.cpu_count() or 1, workers, files=files)
+            if not any(check.found for check in mine) or catalog.listed().get(name) == before:
+                break
+        checks += mine
+    return tuple(checks)
+
+
+def newest(older: tuple[str, str, str] | None) -> Check:
+    """Returns the check that a lake was not set back.
+
+    Args:
+        older: What of it is older than what was seen of it before: what it is, what was seen, and what is found.
+    """
+    return Check("newest", "lake", (Violation(*older),) if older else ())
+
+
+class _Table:
+    """One table as the catalog had it at one moment."""
+
+    def __init__(self, root: Path, name: str, location: str | None, progress: Callable[[float | None], None]) -> None:
+        self._root, self._name, self._location, self._progress = root, name, location, progress
+        self._folder = root / ZONES[name] / name
+        self._used: dict[str, int | None] = {}  # path of each file in use, and its size where a manifest tells it
+
+    def checks(self, threads: int, workers: Workers | None, *, files: bool) -> list[Check]:
+        """Returns what each check found."""
+        name, location = self._name, self._location
+        newest = checksums.published(self._folder)
+        if location is None:
+            return [Check("catalog", name, (Violation("catalog.db", f"a table {name}", "none"),))]
+        old = [Violation("catalog.db", f"{newest} or later", Path(location).name)]
+        checks = [Check("catalog", name, tuple(old if snapshots.behind(location, newest) else ()))]
+        self._used[snapshots.local_path(location)] = None
+        try:
+            state = snapshots.read_table(name, location)
+        except LakeError as error:
+            checks.append(Check("metadata", name, (self._refused(location, error),)))
+        else:
+            lost = [Violation(self._shown(location), "a current snapshot", "none")] if state.current is None else []
+            checks.append(Check("metadata", name, tuple(lost)))
+            checks.append(Check("manifests", name, tuple(self._manifests(state))))
+            checks.append(Check("data files", name, tuple(self._sizes())))
+        if files:
+            checks.append(Check("checksums", name, tuple(self._checksums(threads, workers))))
+        return checks
+
+    def _manifests(self, state: TableState) -> Iterator[Violation]:
+        """Yields manifests that cannot be read, and snapshots whose totals are not those of their manifests."""
+        read: dict[str, tuple[DataFile, ...]] = {}
+        for snapshot in state.snapshots:
+            self._used[snapshots.local_path(snapshot.manifest_list)] = None
+            try:
+                locations = snapshots.manifests(state.name, snapshot)
+            except LakeError as error:
+                yield self._refused(snapshot.manifest_list, error)
+                continue
+            whole = True
+            for location in locations:
+                if snapshots.local_path(location) not in self._used:
+                    self._used[snapshots.local_path(location)] = None
+                    try:
+                        read[location] = snapshots.manifest(state.name, location)
+                    except LakeError as error:
+                        yield self._refused(location, error)
+                whole = whole and location in read
+            files = [file for location in locations for file in read.get(location, ())]
+            self._used.update((file.path, file.bytes) for file in files)
+            for what, found in snapshots.totals(files).items() if whole else ():
+                if snapshot.summary.get(f"total-{what}", str(found)) != str(found):
+                    total = f"{what} of {snapshot.total(what)} in snapshot {snapshot.id}"
+                    yield Violation(self._shown(snapshot.manifest_list), total, str(found))
+
+    def _sizes(self) -> Iterator[Violation]:
+        known = sizes(self._used)
+        for path, expected in self._used.items():
+            found = known[path]
+            if expected is not None and found != expected:
+                yield Violation(
+                    self._shown(path), f"{expected} bytes", "no file" if found is None else f"{found} bytes"
+                )
+
+    def _checksums(self, threads: int, workers: Workers | None) -> Iterator[Violation]:
+        """Yields files in use whose bytes are not those that were written, or of which nobody can tell."""
+        recorded = checksums.expected(self._folder, self._used)
+        for path, found in self._digests(workers) if workers else self._digests_here(threads):
+            expected = recorded.get(path)
+            if expected is None:
+                yield Violation(self._shown(path), f"a line in {checksums.NAME}", "no checksum")
+            elif found != expected:
+                yield Violation(self._shown(path), f"SHA-256 {expected}", f"SHA-256 {found}" if found else "no file")
+
+    def _digests_here(self, threads: int) -> Iterator[tuple[str, str]]:
+        done, total = 0, sum(found or 0 for found in sizes(self._used).values()) or 1
+        with ThreadPoolExecutor(threads) as readers:
+            for path, (found, read) in zip(self._used, readers.map(_digest, self._used), strict=True):
+                done += read
+                self._progress(done / total)
+                yield path, found
+
+    def _digests(self, workers: Workers) -> Iterator[tuple[str, str]]:
+        paths = tuple(self._used)
+        count = min(len(paths), _LOOKS * workers.slots)
+        for found in workers.map(_digests, [paths[number::count] for number in range(count)], self._progress):
+            yield from found
+
+    def _refused(self, location: str, error: LakeError) -> Violation:
+        """Returns what a reader's error says of a file."""
+        if isinstance(error, DamagedFile):
+            return Violation(self._shown(location), error.expected, error.found)
+        return Violation(self._shown(location), "what the lake itself writes", str(error))
+
+    def _shown(self, location: str) -> str:
+        return checksums.name_in(self._root, snapshots.local_path(location))
+
+
+def _digest(path: str) -> tuple[str, int]:
+    try:
+        return checksums.digest(path)
+    except OSError as error:
+        if s3.is_outage(error, path):
+            raise
+        return "", 0
+
+
+def _digests(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the SHA-256 of each of some files. Runs on a worker."""
+    return [(path, _digest(path)[0]) for path in paths]

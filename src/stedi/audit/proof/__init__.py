@@ -1,0 +1,168 @@
+"""The proof: every rule of consent, over the published lake, worked out a second time.
+
+Nothing here is shared with the code and the SQL that built the tables: landed records go in, counts of violations
+come out. Either engine runs it; on one machine it stays within the memory of the settings, on many the rows stay
+where they are.
+
+`bases` says from when each table is; `landed` what the landed records say; `published` what is wrong with the tables;
+`accounts` where every record went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from stedi.audit.integrity import Check
+from stedi.audit.proof import as_of, expected, reconciliation, violations
+from stedi.audit.proof.as_of import BELOW, FEEDS, Base
+from stedi.audit.proof.expected import Claimants
+from stedi.audit.proof.reconciliation import Account
+from stedi.catalog import Catalog, TableState
+from stedi.engines import Engine
+from stedi.privacy.pseudonyms import Key
+from stedi.schema.tables import ZONES
+
+__all__ = ["Account", "Claimants", "Progress", "Proof", "prove"]
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+
+_OF_STEPS = {"step_trainer_trusted", "machine_learning_curated"}
+"""Tables that are judged by the step trainer's readings, too."""
+_READINGS = tuple(name for name in BELOW if name not in violations.CUSTOMERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the proof found.
+
+    Attributes:
+        checks: Each check of each table, with how often it is violated.
+        accounts: Where every record went; empty for tables that no build has written.
+        due: Tables that a build would look at again; they were judged by what they were built from.
+    """
+
+    checks: tuple[Check, ...]
+    accounts: tuple[Account, ...]
+    due: tuple[str, ...]
+
+
+def prove(
+    catalog: Catalog,
+    key: Key,
+    engine: Engine,
+    *,
+    now: int,
+    policy: str,
+    states: Mapping[str, TableState] | None = None,
+    pending: Iterable[str] = (),
+    besides: Claimants = lambda serial: 0,
+    progress: Progress = lambda what, share: None,
+) -> Proof:
+    """Proves the rules of consent over the published tables, or counts what breaks them; changes nothing.
+
+    Args:
+        catalog: The lake's tables.
+        key: The lake's pseudonym key.
+        engine: A session without any table yet.
+        now: The clock, epoch milliseconds; it only says which tables are due.
+        policy: The policy of the settings, as builds record it.
+        states: The tables, by default as they are published now.
+        pending: Landings that are committed to some of their tables, perhaps, and not to all: left out of account.
+        besides: Further claimants of a serial number, who never move (rule 6).
+        progress: Told what is being looked at and the share of it that is done.
+    """
+    states = states or catalog.tables()
+    work = _Work(catalog, key, states, engine, besides)
+    progress("prove landing", 0.0)
+    counts = {("watermarks", name): as_of.watermarks(states, name) for name in BELOW}
+    ledger = work.ledger(counts, pending)
+    ready = [name for name in BELOW if as_of.built(states[name])]
+    found: tuple[Account, ...] = ()
+    if ready:
+        of_each = {name: as_of.base(states, name) for name in ready}
+        last = as_of.newest(states, of_each)
+        judged, found = work.judge(last, ready, progress)
+        odd = {name for (_, name), broken in judged.items() if broken}
+        for name in sorted(odd, key=BELOW.index):
+            # a build that died while it was publishing leaves a table that is right by what it was built from
+            if of_each[name] != last:
+                own, mine = work.judge(of_each[name], [name], progress)
+                judged.update(own)
+                found = tuple(next(m for m in mine if m.table == a.table) if a.table == name else a for a in found)
+        counts.update(judged)
+    order = list(ZONES)
+    checks = tuple(
+        Check(check, name, rows=rows)
+        for (check, name), rows in sorted(counts.items(), key=lambda item: order.index(item[0][1]))
+    )
+    return Proof(checks, (ledger, *found), as_of.due(states, now, policy))
+
+
+class _Work:
+    """One proof: a session over pinned tables."""
+
+    def __init__(
+        self, catalog: Catalog, key: Key, states: Mapping[str, TableState], engine: Engine, besides: Claimants
+    ) -> None:
+        self._catalog, self._key, self._states, self._engine = catalog, key, states, engine
+        self._besides = besides
+
+    def ledger(self, counts: dict[tuple[str, str], int], pending: Iterable[str]) -> Account:
+        """Compares files with landed rows, as of the last landing that is whole."""
+        settled = as_of.settled(self._states, pending)
+        for name, zone in ZONES.items():
+            if zone == "landing":
+                files = self._catalog.files(self._states[name], settled[name]) if name in settled else ()
+                self._engine.bind(name, files)
+        account, broken = reconciliation.files(self._engine)
+        counts.update({("conservation", table): rows for table, rows in broken.items()})
+        return account
+
+    def judge(
+        self, base: Base, tables: Sequence[str], progress: Progress
+    ) -> tuple[dict[tuple[str, str], int], tuple[Account, ...]]:
+        """Counts what breaks the rules in some tables, and accounts for their rows, by one base."""
+        engine = self._engine
+        self._bind(base)
+        work: dict[str, Callable[[], violations.Counts]] = {
+            "customers_trusted": lambda: violations.customers(engine, "customers_trusted"),
+            "accelerometer_trusted": lambda: violations.motions(engine),
+            "customers_curated": lambda: violations.customers(engine, "customers_curated"),
+            "step_trainer_trusted": lambda: violations.steps(engine),
+            "machine_learning_curated": lambda: violations.training(engine),
+        }
+        progress("prove customers", 0.05)
+        expected.customers(engine, self._key, base)
+        violations.identifying(engine)
+        progress("prove accelerometer readings", 0.1)
+        expected.motions(engine, base)
+        if with_steps := not _OF_STEPS.isdisjoint(tables):
+            progress("prove step trainer readings", 0.4)
+            expected.steps(engine, base, self._besides)
+        counts: dict[tuple[str, str], int] = {}
+        for name in tables:
+            progress(f"prove {name}", 0.6 + 0.08 * BELOW.index(name))
+            of_table = violations.people(engine, name) | work[name]()
+            if name in _READINGS:
+                of_table["identifiers"] = violations.identifiers(engine, name, self._catalog.files(self._states[name]))
+            if name == "customers_trusted":
+                of_table["pseudonyms"] += violations.keys(engine)
+            counts.update({(check, name): rows for check, rows in of_table.items()})
+        made = [*reconciliation.customers(engine), reconciliation.motions(engine)]
+        made += [reconciliation.steps(engine)] if with_steps else []
+        made += [reconciliation.training(engine)] if "machine_learning_curated" in tables else []
+        wanted = sorted((a for a in made if a.table in tables), key=lambda a: BELOW.index(a.table))
+        for account in wanted:
+            # rows that break another rule leave an account open, too, and are counted there
+            if not any(rows for (_, table), rows in counts.items() if table == account.table):
+                counts["conservation", account.table] = account.open
+        return counts, tuple(wanted)
+
+    def _bind(self, base: Base) -> None:
+        for name in FEEDS:
+            snapshot = self._states[name].snapshot(base.feeds.get(name))
+            self._engine.bind(name, self._catalog.files(self._states[name], snapshot) if snapshot else ())
+        for name in BELOW:
+            self._engine.bind(name, self._catalog.files(self._states[name]))

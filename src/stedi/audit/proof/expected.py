@@ -1,0 +1,205 @@
+"""What the landed records say: who is one customer, who agrees, who owns which reading. Rules 1 to 6, read anew.
+
+Everything is worked out from the three landing tables by queries of this module's own. Moments are microseconds of
+the epoch, so that a row which is off by less than a millisecond is seen; a person is what stands for them in this
+session. Functions and what they hold may be called on other machines.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from stedi.audit.proof.as_of import Base
+from stedi.engines import Engine
+from stedi.privacy.pseudonyms import Key
+
+Claimants = Callable[[str], int]
+"""How many claimants a serial number has besides the customers of landing, who own none of its readings themselves."""
+
+_FIRST_INSTANT = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1000
+_BIRTHDAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+_RANKED = {
+    "shareWithResearchAsOfDate": "0",
+    "registrationDate": "0",
+    "serialNumber": "''",
+    "customerName": "''",
+    "phone": "''",
+    "birthDay": "''",
+    "email": "''",
+    "shareWithPublicAsOfDate": "0",
+    "shareWithFriendsAsOfDate": "0",
+}
+"""Rule 2, after the last update and that a refusal wins: what decides, in this order, and what stands for its absence,
+which is least. The last three settle what the rule leaves open."""
+
+
+def normal(address: str) -> str:
+    """Returns what all spellings of one customer's address have in common (rule 1)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", address.strip()).casefold())
+
+
+def born(text: str) -> date | None:
+    """Returns the date that a birthday names, or None if it names none."""
+    try:
+        return date.fromisoformat(text) if _BIRTHDAY.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
+def customers(engine: Engine, key: Key, base: Base) -> None:
+    """Works out rules 1 to 3 over the bound landing tables.
+
+    Gives `persons` (address, person, customer_id), `known` (person, customer_id, consents, since: one row each whom an
+    address below landing can mean) and `current` (the current record of each customer, as it must stand below).
+    """
+    engine.derive(
+        "addresses",
+        'select email as address from customers_landing union select "user" from accelerometer_landing',
+        {"normal": "varchar", "customer_id": "varchar"},
+        _Meant(key),
+    )
+    engine.keep("persons", "select address, customer_id, number(normal) as person from addresses")
+    engine.derive(
+        "birthdays",
+        "select distinct birthDay as text from customers_landing where birthDay is not null",
+        {"born": "date"},
+        _born,
+    )
+    in_force = f"c.shareWithResearchAsOfDate between {_FIRST_INSTANT} and {base.started}"
+    agrees = f"coalesce({in_force} and not c.lastUpdateDate > {base.started}, false)"
+    rank = ", ".join(
+        [
+            *("updated := c.lastUpdateDate", f"refuses := not {agrees}"),
+            *(f"has_{n} := c.{n} is not null, {n} := coalesce(c.{n}, {least})" for n, least in _RANKED.items()),
+        ]
+    )
+    shown = ", ".join(f"case when r.has_{name} then r.{name} end as {name}" for name in _RANKED if name != "birthDay")
+    engine.keep(
+        "ranked",
+        f"select p.person, max(struct_pack({rank})) as r, count(*) as records "
+        "from customers_landing as c join persons as p on c.email = p.address group by p.person",
+    )
+    engine.keep(
+        "current",
+        f"select k.person, p.customer_id, k.records, not r.refuses as consents, r.updated as lastUpdateDate, {shown}, "
+        "b.born as birthDay from ranked as k join (select distinct person, customer_id from persons) as p "
+        "on k.person = p.person left join birthdays as b on case when r.has_birthDay then r.birthDay end = b.text",
+    )
+    engine.keep(
+        "known",
+        "select p.person, p.customer_id, coalesce(c.consents, false) as consents, c.person is not null as customer, "
+        "c.shareWithResearchAsOfDate * 1000 as since from (select distinct person, customer_id from persons) as p "
+        "left join current as c on p.person = c.person",
+    )
+
+
+def motions(engine: Engine, base: Base) -> None:
+    """Sets the accelerometer readings of consenting customers, landed and trusted, side by side.
+
+    Gives `motions` (person, moment, x, y, z, in_time: rule 4; landed, found: how often each is there) and `curated`,
+    the persons who have one that counts.
+    """
+    in_time = f"moment >= since or not {base.since_consent}"
+    # of equal readings that differ in the sign of a zero either may stand
+    engine.keep(
+        "motions",
+        f"select person, moment, x, y, z, {in_time} as in_time, sum(l)::integer as landed, sum(f)::integer as found "
+        'from (select p.person, k.since, a."timestamp" * 1000 as moment, a.x + 0 as x, a.y + 0 as y, a.z + 0 as z, '
+        '1 as l, 0 as f from accelerometer_landing as a join persons as p on a."user" = p.address '
+        "join known as k on p.person = k.person and k.consents union all "
+        'select k.person, k.since, epoch_us(t."timestamp"), t.x + 0, t.y + 0, t.z + 0, 0, 1 '
+        "from accelerometer_trusted as t join known as k on t.customer_id = k.customer_id and k.consents "
+        'where t."timestamp" is not null and t.x is not null and t.y is not null and t.z is not null) '
+        "group by all",
+    )
+    engine.keep("curated", "select distinct person from motions where in_time and landed > 0")
+
+
+def steps(engine: Engine, base: Base, besides: Claimants) -> None:
+    """Sets the step trainer readings, landed and trusted, side by side, and says whose each is (rule 6).
+
+    Gives `steps`: serial, moment, distance; landed, found: how often each is there; low, high: the least and greatest
+    person under whom it is found; claimants, movers, owner; consents, curated, in_time: of the owner; due: whether
+    the rules put it into the trusted table.
+    """
+    engine.derive(
+        "serials",
+        "select serialNumber from customers_landing where serialNumber is not null union select serialNumber from "
+        "step_trainer_landing union select serialNumber from step_trainer_trusted where serialNumber is not null",
+        {"besides": "bigint"},
+        _Besides(besides),
+    )
+    engine.keep("devices", "select serialNumber, besides, number(serialNumber) as serial from serials")
+    engine.keep(
+        "claims",
+        "select distinct d.serial, p.person from customers_landing as c join persons as p on c.email = p.address "
+        "join devices as d on c.serialNumber = d.serialNumber",
+    )
+    engine.keep(
+        "claimed",
+        "select d.serial, count(c.person) + max(d.besides) as claimants, "
+        "case when count(c.person) = 1 and max(d.besides) = 0 then min(c.person) end as sole "
+        "from devices as d left join claims as c on d.serial = c.serial group by d.serial",
+    )
+    engine.keep(
+        "delivered",
+        "select serial, moment, distance, sum(l)::integer as landed, sum(f)::integer as found, min(person) as low, "
+        "max(person) as high from (select d.serial, s.sensorReadingTime * 1000 as moment, s.distanceFromObject as "
+        "distance, 1 as l, 0 as f, null as person from step_trainer_landing as s "
+        "join devices as d on s.serialNumber = d.serialNumber "
+        "union all select d.serial, epoch_us(t.sensorReadingTime), t.distanceFromObject, 0, 1, k.person "
+        "from step_trainer_trusted as t join devices as d on t.serialNumber = d.serialNumber "
+        "join known as k on t.customer_id = k.customer_id and k.consents "
+        "where t.sensorReadingTime is not null and t.distanceFromObject is not null) group by all",
+    )
+    # whose motion it was does not depend on consent
+    engine.keep(
+        "moved",
+        "select r.serial, r.moment, count(*) as movers, min(m.person) as mover from (select distinct d.serial, "
+        "d.moment from delivered as d join claimed as c on d.serial = c.serial where c.claimants > 1) as r "
+        "join claims as c on r.serial = c.serial "
+        'join (select distinct p.person, a."timestamp" * 1000 as moment from accelerometer_landing as a '
+        'join persons as p on a."user" = p.address where p.person in (select s.person from claims as s '
+        "join claimed as d on s.serial = d.serial where d.claimants > 1)) as m "
+        "on c.person = m.person and r.moment = m.moment group by r.serial, r.moment",
+    )
+    engine.keep(
+        "steps",
+        "select s.*, s.curated and s.in_time and s.landed > 0 as due from (select d.*, c.claimants, "
+        "coalesce(m.movers, 0) as movers, coalesce(k.consents, false) as consents, k.person as owner, "
+        "coalesce(k.consents and k.curated, false) as curated, "
+        f"coalesce(d.moment >= k.since, false) or not {base.since_consent} as in_time "
+        "from delivered as d join claimed as c on d.serial = c.serial "
+        "left join moved as m on d.serial = m.serial and d.moment = m.moment left join (select k.*, "
+        "r.person is not null as curated from known as k left join curated as r on k.person = r.person) as k "
+        "on k.person = case when c.claimants > 1 then case when m.movers = 1 then m.mover end else c.sole end) as s",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """Whom an address means: its normal form and its pseudonym."""
+
+    key: Key
+
+    def __call__(self, address: str) -> tuple[str, str]:
+        return normal(address), self.key.customer_id(address)
+
+
+@dataclass(frozen=True, slots=True)
+class _Besides:
+    """How many further claimants a serial number has."""
+
+    claimants: Claimants
+
+    def __call__(self, serial: str) -> tuple[int]:
+        return (self.claimants(serial),)
+
+
+def _born(text: str) -> tuple[date | None]:
+    return (born(text),)

@@ -1,0 +1,205 @@
+"""What is wrong with the rows below landing: each bad row counted once, under the first rule that it breaks.
+
+Every function counts the violations of one table over the relations of `landed`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from stedi.audit.proof.expected import normal
+from stedi.engines import Engine
+from stedi.engines.literals import quoted
+from stedi.schema.tables import COLUMNS, DataFile
+
+Counts = dict[str, int]
+"""Violations by the name of the check."""
+
+CUSTOMERS = ("customers_trusted", "customers_curated")
+OPTIONAL = frozenset({"customerName", "phone", "birthDay", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate"})
+_INSTANTS = (
+    "registrationDate",
+    "lastUpdateDate",
+    "shareWithResearchAsOfDate",
+    "shareWithPublicAsOfDate",
+    "shareWithFriendsAsOfDate",
+)
+_TEXTS = ("customerName", "email", "phone", "birthDay", "serialNumber")
+_NAMING = ("email", "customerName", "phone", "birthDay")
+_ADDRESS = re.compile(r"[^\t\n\f\r @]@[^\t\n\f\r @]+\.[^\t\n\f\r @]")
+_PSEUDONYM = "[0-9a-f]{32}"
+
+
+def people(engine: Engine, name: str) -> Counts:
+    """Counts nulls, rows of nobody whom the key knows, and rows of who does not consent, of one table."""
+    columns = [column.name for column in COLUMNS[name] if column.name not in OPTIONAL]
+    engine.keep("rows_of", f"select customer_id, count(*) as n from {name} group by customer_id")
+    counted = ", ".join(f"count({quoted(column)})" for column in columns)
+    [(rows, *filled)] = engine.rows(f"select count(*), {counted} from {name}")
+    [(strangers, others)] = engine.rows(
+        "select coalesce(sum(n) filter (where k.person is null), 0), "
+        "coalesce(sum(n) filter (where k.person is not null and not k.consents), 0) "
+        "from rows_of as r left join known as k on r.customer_id = k.customer_id where r.customer_id is not null"
+    )
+    return {
+        "nulls": len(columns) * rows - sum(filled),
+        "pseudonyms": int(strangers),
+        "consent": int(others),
+    }
+
+
+def keys(engine: Engine) -> int:
+    """Counts persons whose addresses do not have one pseudonym of their own."""
+    [(several, shared)] = engine.rows(
+        "select (select count(*) from (select person from persons group by person "
+        "having count(distinct customer_id) > 1)), (select count(*) from (select customer_id from persons "
+        "group by customer_id having count(distinct person) > 1))"
+    )
+    return int(several) + int(shared)
+
+
+def customers(engine: Engine, name: str) -> Counts:
+    """Counts customers who are there twice, with another record, without readings, or not at all."""
+    differs = " or ".join(
+        [
+            *(f"t.{column} is distinct from c.{column}" for column in _TEXTS),
+            *(f"epoch_us(t.{column}) is distinct from c.{column} * 1000" for column in _INSTANTS),
+        ]
+    )
+    wanted = "r.person is not null" if name == "customers_curated" else "true"
+    engine.keep(
+        "compared",
+        f"select c.person, {wanted} as wanted, count(t.customer_id) as found, count(*) filter (where "
+        f"t.customer_id is not null and ({differs})) as other from current as c left join curated as r "
+        f"on c.person = r.person left join {name} as t on c.customer_id = t.customer_id where c.consents group by all",
+    )
+    [(twice, other, idle, missing)] = engine.rows(
+        "select coalesce(sum(found - 1) filter (where wanted and found > 1), 0), "
+        "coalesce(sum(other) filter (where wanted), 0), coalesce(sum(found) filter (where not wanted), 0), "
+        "count(*) filter (where wanted and found = 0) from compared"
+    )
+    counts = {"one row": int(twice), "current record": int(other), "conservation": int(missing)}
+    return counts if name == CUSTOMERS[0] else {**counts, "curated": int(idle)}
+
+
+def motions(engine: Engine) -> Counts:
+    """Counts accelerometer readings that are not landed ones, too early, there twice, or missing."""
+    [(foreign, early, twice, missing)] = engine.rows(
+        "select coalesce(sum(found) filter (where landed = 0), 0), "
+        "coalesce(sum(found) filter (where landed > 0 and not in_time), 0), "
+        "coalesce(sum(found - 1) filter (where landed > 0 and in_time and found > 1), 0), "
+        "count(*) filter (where landed > 0 and in_time and found = 0) from motions"
+    )
+    return {
+        "landed": int(foreign),
+        "before consent": int(early),
+        "distinct": int(twice),
+        "conservation": int(missing),
+    }
+
+
+def steps(engine: Engine) -> Counts:
+    """Counts step trainer readings that are not landed ones, withheld, another's, or otherwise wrong."""
+    kinds = dict(
+        engine.rows(
+            "select kind, sum(case when kind = 'distinct' or (kind = 'owner' and owner in (low, high)) then found - 1 "
+            "else found end) from (select found, owner, low, high, "
+            "case when landed = 0 then 'landed' when claimants > 1 and movers <> 1 then 'withheld' "
+            "when low <> high or low is distinct from owner then 'owner' when not curated then 'curated' "
+            "when not in_time then 'before consent' else 'distinct' end as kind from steps where found > 0) "
+            "group by kind"
+        )
+    )
+    [(missing,)] = engine.rows("select count(*) from steps where due and found = 0")
+    names = ("landed", "withheld", "owner", "curated", "before consent", "distinct")
+    return {**{name: int(kinds.get(name, 0)) for name in names}, "conservation": int(missing)}
+
+
+def training(engine: Engine) -> Counts:
+    """Counts training rows of two people, too early, there too often, or missing.
+
+    A row is one person's if that customer owns a landed step reading of this distance, and has this landed motion,
+    at this very moment.
+    """
+    engine.keep(
+        "unequal",
+        "select person, moment, distance, x, y, z, sum(e) as wanted, sum(f) as found from (select s.owner as person, "
+        "s.moment, s.distance, m.x, m.y, m.z, 1 as e, 0 as f from steps as s join motions as m "
+        "on s.owner = m.person and s.moment = m.moment where s.due and m.landed > 0 and m.in_time union all "
+        "select k.person, epoch_us(t.sensorReadingTime), t.distanceFromObject, t.x + 0, t.y + 0, t.z + 0, 0, 1 "
+        "from machine_learning_curated as t join known as k on t.customer_id = k.customer_id and k.consents "
+        "where t.sensorReadingTime is not null and t.distanceFromObject is not null and t.x is not null "
+        "and t.y is not null and t.z is not null) group by all having wanted <> found",
+    )
+    engine.keep(
+        "stepped",
+        "select distinct u.person, u.moment, u.distance from unequal as u join steps as s "
+        "on u.person = s.owner and u.moment = s.moment and u.distance = s.distance where s.landed > 0",
+    )
+    engine.keep(
+        "moving",
+        "select distinct u.person, u.moment, u.x, u.y, u.z from unequal as u join motions as m on u.person = m.person "
+        "and u.moment = m.moment and u.x = m.x and u.y = m.y and u.z = m.z where m.landed > 0",
+    )
+    engine.keep(
+        "judged",
+        "select u.wanted, u.found, s.person is not null as stepped, m.person is not null as moved from unequal as u "
+        "left join stepped as s on u.person = s.person and u.moment = s.moment and u.distance = s.distance "
+        "left join moving as m on u.person = m.person and u.moment = m.moment and u.x = m.x and u.y = m.y "
+        "and u.z = m.z",
+    )
+    [(mixed, early, twice, missing)] = engine.rows(
+        "select coalesce(sum(found) filter (where not (stepped and moved)), 0), "
+        "coalesce(sum(found) filter (where stepped and moved and wanted = 0), 0), "
+        "coalesce(sum(found - wanted) filter (where found > wanted and wanted > 0), 0), "
+        "coalesce(sum(wanted - found) filter (where found < wanted), 0) from judged"
+    )
+    return {
+        "one person": int(mixed),
+        "before consent": int(early),
+        "distinct": int(twice),
+        "conservation": int(missing),
+    }
+
+
+def identifiers(engine: Engine, name: str, files: Iterable[DataFile]) -> int:
+    """Counts rows of a table of readings in which a text is, or looks like, what names a person.
+
+    Args:
+        engine: The session.
+        name: The table.
+        files: Its files; every column of text that they have is searched, whether the schema knows it or not.
+    """
+    engine.texts("texts", files, but=_PSEUDONYM)
+    engine.derive(
+        "searched", "select field, value, n from texts", {"normal": "varchar", "addresses": "boolean"}, _looked_at
+    )
+    # a device's number is what this column is for, whatever else somebody may have typed the same
+    spared = "field = 'serialNumber'" if name == "step_trainer_trusted" else "false"
+    [(rows,)] = engine.rows(
+        "select coalesce(sum(n), 0) from searched where addresses or normal in (select normal from identifying "
+        f"where not device) or (not ({spared}) and normal in (select normal from identifying where device))"
+    )
+    return int(rows)
+
+
+def identifying(engine: Engine) -> None:
+    """Gives `identifying`: the normal form of every landed address, name, telephone, birthday and serial number.
+
+    `device` says which are serial numbers, whatever else they may be.
+    """
+    of_people = [f"select {part} as text, false as device from customers_landing" for part in _NAMING]
+    of_devices = [f"select serialNumber, true from {feed}" for feed in ("customers_landing", "step_trainer_landing")]
+    every = " union all ".join([*of_people, 'select "user", false from accelerometer_landing', *of_devices])
+    each = f"select text, bool_or(device) as device from ({every}) where text is not null group by text"
+    engine.derive("named", each, {"normal": "varchar"}, _named)
+    engine.keep("identifying", "select normal, bool_or(device) as device from named where normal <> '' group by normal")
+
+
+def _looked_at(field: str, value: str, n: int) -> tuple[str, bool]:
+    return normal(value), _ADDRESS.search(value) is not None
+
+
+def _named(text: str, device: bool) -> tuple[str]:
+    return (normal(text),)

@@ -1,0 +1,138 @@
+"""Iceberg tables that no catalog of the lake knows: exactly some files, for an engine that reads and writes Iceberg.
+
+A pin lists files where they lie and holds none itself: so an engine reads a snapshot, what some snapshots have added,
+or what a build has staged, in one way, and cannot commit to any table by mistake. What an engine has written to such a
+table is told from its manifests, and becomes a table's by a commit of this package alone.
+
+A pin has the layout that Iceberg calls a Hadoop table: its metadata files are numbered, and a hint names the last.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stedi.catalog.new_table import document
+from stedi.catalog.snapshots import DELETED, avro, local_path, manifests, read_table, totals, uri
+from stedi.schema.tables import COLUMNS, Column, DataFile
+
+_RESERVED = frozenset({"_file", "_pos", "_deleted", "_spec_id", "_partition"})
+"""Names that Iceberg keeps for itself: an engine refuses a table that has a column of such a name."""
+_BOUNDED = {"long": "<q", "double": "<d"}
+"""Types whose bounds become a table's, and how Iceberg writes them; a text's bounds could be an address."""
+
+
+def columns(table: str) -> tuple[Column, ...]:
+    """Returns a table's columns by the names that they have in a pin: their own where Iceberg allows it."""
+    return tuple(Column(f"stedi{c.name}" if c.name in _RESERVED else c.name, c.type) for c in COLUMNS[table])
+
+
+def properties(table: str, folder: Path) -> dict[str, str]:
+    """Returns what a writer has to know of an Iceberg table whose files are to become a table's.
+
+    Args:
+        table: The table.
+        folder: Where the files are to lie.
+    """
+    return {
+        "format-version": "2",
+        "write.data.path": uri(folder),
+        "write.distribution-mode": "none",
+        "write.parquet.compression-codec": "zstd",
+        "write.parquet.compression-level": "1",
+        "write.metadata.metrics.default": "counts",
+        **{f"write.metadata.metrics.column.{c.name}": "full" for c in COLUMNS[table] if c.type in _BOUNDED},
+    }
+
+
+def pin(folder: Path, table: str, files: Iterable[DataFile]) -> None:
+    """Writes a pin of some files of a table.
+
+    Args:
+        folder: The pin's folder, on this machine, not there yet.
+        table: The table whose files they are.
+        files: The files.
+    """
+    from pyiceberg.manifest import ManifestEntry, ManifestEntryStatus, write_manifest, write_manifest_list
+    from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
+    from pyiceberg.schema import Schema
+
+    from stedi.catalog.entries import entry
+    from stedi.catalog.fileio import LakeFileIO
+
+    listed, io = tuple(files), LakeFileIO()
+    number = secrets.randbits(62)
+    metadata = folder / "metadata"
+    metadata.mkdir(parents=True)
+    snapshot, manifest = metadata / f"snap-{number}.avro", metadata / "files.avro"
+    described = document(
+        folder,
+        columns(table),
+        {},
+        snapshot=number,
+        manifest_list=snapshot,
+        now=int(time.time() * 1000),
+        totals=totals(listed),
+    )
+    found = []
+    if listed:
+        schema = Schema.model_validate(described["schemas"][0])
+        writer = write_manifest(2, UNPARTITIONED_PARTITION_SPEC, schema, io.new_output(uri(manifest)), number, "null")
+        with writer as entries:
+            for file in listed:
+                entries.add_entry(
+                    ManifestEntry.from_args(
+                        status=ManifestEntryStatus.ADDED, snapshot_id=number, data_file=entry(table, file)
+                    )
+                )
+        found.append(writer.to_manifest_file())
+    with write_manifest_list(2, io.new_output(uri(snapshot)), number, None, 1, "null") as listing:
+        listing.add_manifests(found)
+    (metadata / "v1.metadata.json").write_text(json.dumps(described), "utf-8")
+    (metadata / "version-hint.text").write_text("1", "utf-8")
+
+
+def written(folder: Path, table: str) -> tuple[DataFile, ...]:
+    """Returns the files that an engine has written to a table of a pin's layout, with what it says of them.
+
+    Args:
+        folder: That table's folder.
+        table: The table whose columns it has.
+    """
+    hint = (folder / "metadata" / "version-hint.text").read_text("utf-8").strip()
+    state = read_table(table, uri(folder / "metadata" / f"v{hint}.metadata.json"))
+    if state.current is None:
+        return ()
+    names = dict(enumerate(COLUMNS[table], start=1))
+
+    def described(record: Any) -> DataFile | None:
+        return None if record["status"] == DELETED else _described(record["data_file"], names)
+
+    files = [file for path in manifests(table, state.current) for file in avro(table, path, described) if file]
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def _described(file: Any, names: Mapping[int, Column]) -> DataFile:
+    def by_place(what: str) -> dict[int, Any]:
+        return {pair["key"]: pair["value"] for pair in file.get(what) or ()}
+
+    nulls, lower, upper = (by_place(what) for what in ("null_value_counts", "lower_bounds", "upper_bounds"))
+    odd = {place for place, count in by_place("nan_value_counts").items() if count}
+    bounds = {}
+    for place in lower.keys() & upper.keys() - odd:
+        kind = _BOUNDED.get(names[place].type)
+        if kind is not None:
+            low, high = (struct.unpack(kind, found[place])[0] for found in (lower, upper))
+            bounds[names[place].name] = (repr(low), repr(high))
+    return DataFile(
+        local_path(file["file_path"]),
+        int(file["record_count"]),
+        int(file["file_size_in_bytes"]),
+        {names[place].name: int(count) for place, count in nulls.items()},
+        bounds,
+    )

@@ -1,0 +1,165 @@
+"""Which files of a table's folder nothing uses: all of them, less what the snapshots of its metadata files name.
+
+A reader holds no lock. It works with the metadata file that was current when it began, so what such a file names
+counts as used until that file has been out of date for some time. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stedi.catalog.snapshots import DELETED, Snapshot, TableState, avro, local_path, read_table
+from stedi.errors import LakeError
+from stedi.storage import durable, s3
+
+_METADATA = re.compile(r"v?(\d+).*\.metadata\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """One file that nothing uses.
+
+    Attributes:
+        path: Its path.
+        kind: `data`, `manifests` (lists of them, too), `metadata`, or `partial` for what was never finished.
+        bytes: Its size.
+    """
+
+    path: Path
+    kind: str
+    bytes: int
+
+
+def unused(
+    state: TableState,
+    folder: Path,
+    *,
+    before: float,
+    seen: float,
+    without: frozenset[int] = frozenset(),
+    below: Iterable[Path] | None = None,
+) -> tuple[Unused, ...]:
+    """Returns the files of a table that no live snapshot uses.
+
+    Args:
+        state: The table now.
+        folder: The table's folder.
+        before: Only files that have not changed since this moment, in seconds since the epoch.
+        seen: What a metadata file names that was current at this moment or later is in use.
+        without: Live snapshots that do not count, because they are about to expire.
+        below: Folders of the table to look at, by default all.
+
+    Raises:
+        LakeError: The table's files lie elsewhere, or what its snapshots use cannot be told.
+    """
+    search = _Search(state, folder)
+    for part in below if below is not None else (folder / "data", folder / "metadata"):
+        search.add(part, before)
+    roots = _roots(folder / "metadata", seen)
+    search.keep((*state.metadata, *roots))
+    search.keep_used([snapshot for snapshot in reversed(state.snapshots) if snapshot.id not in without], committed=True)
+    if search.found:
+        known = {snapshot.id for snapshot in state.snapshots}
+        # what was staged and never published nobody reads
+        past = {snapshot.id: snapshot for path in roots for snapshot in _readable(read_table(state.name, path))}
+        search.keep_used([snapshot for id_, snapshot in past.items() if id_ not in known], committed=False)
+    return tuple(sorted(search.found.values(), key=lambda file: file.path))
+
+
+class _Search:
+    """Files of one table that nothing has been seen to use yet."""
+
+    def __init__(self, state: TableState, folder: Path) -> None:
+        self.found: dict[str, Unused] = {}
+        self._table, self._folder = state.name, durable.real(folder)
+        self._real = cache(durable.real)
+        location = durable.real(local_path(state.location))
+        if location != self._folder:
+            self._refuse(location)
+
+    def add(self, part: Path, before: float) -> None:
+        """Adds the files below a folder of the table that have not changed since a moment."""
+        for entry in durable.entries(s3.at(durable.real(part))):
+            path = str(entry.path)
+            kind = _kind(entry.path.name, data=path.startswith(f"{self._folder}/data/"))
+            if kind and entry.modified <= before:
+                self.found[path] = Unused(entry.path, kind, entry.size)
+
+    def keep(self, locations: Iterable[str]) -> None:
+        """Takes files out of what was found.
+
+        Raises:
+            LakeError: One of them lies elsewhere, so that a name does not tell which file is meant.
+        """
+        for location in locations:
+            folder, name = os.path.split(local_path(location))
+            real = self._real(folder)
+            if not real.startswith(self._folder + os.sep):
+                self._refuse(real)
+            self.found.pop(os.path.join(real, name), None)
+
+    def keep_used(self, snapshots: list[Snapshot], *, committed: bool) -> None:
+        """Takes out what snapshots use; reads no more of their manifests than that needs.
+
+        Args:
+            snapshots: The snapshots, those first that use most of what was found.
+            committed: Whether all of them were; a commit that failed may have left a name without a file.
+        """
+        self.keep(snapshot.manifest_list for snapshot in snapshots)
+        manifests = set[str]()
+        for snapshot in snapshots:
+            if not any(file.kind in ("data", "manifests") for file in self.found.values()):
+                return
+            try:
+                listed = avro(self._table, snapshot.manifest_list, lambda entry: str(entry["manifest_path"]))
+                for manifest in set(listed) - manifests:
+                    self.keep([manifest])
+                    self.keep(filter(None, avro(self._table, manifest, _live)))
+                manifests.update(listed)
+            except LakeError:
+                if committed:
+                    raise
+
+    def _refuse(self, elsewhere: str) -> None:
+        raise LakeError(
+            f"table {self._table}: expected its files in {self._folder}, found one in {elsewhere}: the lake was "
+            "copied or moved, or another engine wrote there; nothing of it was removed. See docs/operations.md on "
+            "recovery"
+        )
+
+
+def _kind(name: str, *, data: bool) -> str | None:
+    if name.endswith(".partial"):
+        return "partial"
+    if data:
+        return "data"
+    return "manifests" if name.endswith(".avro") else "metadata" if _METADATA.fullmatch(name) else None
+
+
+def _roots(folder: Path, seen: float) -> list[str]:
+    """Returns the metadata files that were current at a moment or later, and perhaps some that never were.
+
+    Each commit writes a file whose name begins with the number after its predecessor's. So the predecessor of the
+    oldest that is younger than the moment is what was current then.
+    """
+    found = [
+        (entry, int(match[1])) for entry in durable.entries(folder) if (match := _METADATA.fullmatch(entry.path.name))
+    ]
+    young = [version for entry, version in found if entry.modified > seen]
+    return [str(entry.path) for entry, version in found if young and version >= min(young) - 1]
+
+
+def _readable(state: TableState) -> Iterator[Snapshot]:
+    yield from state.published()
+    yield from (snapshot for snapshot in state.snapshots if snapshot.id in state.tags.values())
+
+
+def _live(entry: Any) -> str:
+    """Returns the location of a manifest entry's file, data or deletes, or an empty text if it has left."""
+    return "" if entry["status"] == DELETED else str(entry["data_file"]["file_path"])

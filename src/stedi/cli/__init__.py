@@ -1,0 +1,391 @@
+"""The command line: parse, call one function, print.
+
+Results go to stdout, messages and progress to stderr. Exit 0 done, 1 the work failed, 2 bad usage, 3 an audit found
+a violation. With `--json` every command prints one JSON document on stdout, errors included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from stedi.cli import aws, operations, pipeline, privacy, rights, terminal
+from stedi.errors import MissingExtra, StediError
+
+_INTERRUPTED = 130
+_EXTRAS = {
+    **dict.fromkeys(("boto3", "botocore", "s3transfer", "duckdb_extension_httpfs"), "aws"),
+    **dict.fromkeys(("pyspark", "py4j"), "spark"),
+    **dict.fromkeys(("psycopg2", "sqlalchemy"), "postgres"),
+}
+"""Which extra brings a module that not every installation has."""
+_EXACT = "take each address as it was delivered, plain or not; JSON's escapes name what cannot be typed"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = parser().parse_args(words)
+    except SystemExit as stop:
+        if stop.code == 2 and "--json" in words:
+            message = "bad usage: see the message on stderr, or --help"
+            terminal.document({"error": {"type": "UsageError", "message": message, "exit": 2}})
+        raise
+    os.umask(0o077)  # what the lake writes is its owner's alone
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale lacks is no failure
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, _interrupt)
+        _refuse_into_lake([getattr(options, name, None) for name in ("output", "target", "rejects")])
+        return terminal.finished(options.run(options))
+    except StediError as error:
+        return _fail(options, str(error), error.exit_code, type(error).__name__)
+    except KeyboardInterrupt:
+        return _fail(
+            options,
+            "interrupted: what was committed stays; run the same command again to go on",
+            _INTERRUPTED,
+        )
+    except BrokenPipeError:
+        # whoever read our output has gone; Python must not complain again at exit
+        terminal.nowhere(sys.stdout)
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(options, f"{where}{error.strerror or type(error).__name__}; nothing half-written is visible", 1)
+    except Exception as error:
+        if os.environ.get("STEDI_DEBUG"):
+            raise
+        if isinstance(error, ModuleNotFoundError) and (needed := _EXTRAS.get((error.name or "").partition(".")[0])):
+            missing = MissingExtra(f"this needs {error.name}, found none: pip install 'stedi[{needed}]'")
+            return _fail(options, str(missing), missing.exit_code, type(missing).__name__)
+        # its text and traceback could hold a customer's data
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        return _fail(options, f"unforeseen {type(error).__name__} at {place}; set STEDI_DEBUG=1 to see all of it", 1)
+
+
+def script() -> int:
+    """Runs one command as a process of its own."""
+    terminal.open_streams()
+    terminal.patient_stderr()
+    try:
+        code = main()
+    except SystemExit as stop:  # help, the version, or bad usage
+        code = stop.code if isinstance(stop.code, int) else 0
+    code = terminal.finished(code)
+    gc.freeze()  # else Python looks through everything that was imported once more before it ends: a third of a second
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of every command."""
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument(
+        "--lake", metavar="PATH", help="the lake's folder, or s3://BUCKET/PREFIX (default: $STEDI_LAKE, then ./lake)"
+    )
+    common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    top = _Parser(
+        prog="stedi",
+        description="A consent-aware data lake of step detection data.",
+        parents=[common],
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"stedi {_version()}")
+    subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    def engine(sub: argparse.ArgumentParser, text: str) -> None:
+        sub.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help=text)
+
+    sub = command("demo", pipeline.demo, "makes sample landing data, lands it, builds, and shows the zones")
+    sub.add_argument("--customers", type=_positive, default=200, help="customers to invent (default: 200)")
+    sub.add_argument("--readings", type=_positive, default=20_000, help="readings to invent (default: 20,000)")
+    sub.add_argument("--seed", type=int, default=7, help="same seed, same data (default: 7)")
+
+    sub = command("init", pipeline.init, "makes a lake: settings, catalog and key")
+    sub.add_argument(
+        "--readings",
+        choices=("all", "since-consent"),
+        default="all",
+        help="which readings of a consenting customer are used (default: all)",
+    )
+
+    sub = command("land", pipeline.land, "lands files, folders or globs: what is new of them")
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a glob")
+    sub.add_argument(
+        "--feed",
+        choices=("customer", "accelerometer", "step_trainer"),
+        help="the feed of all of them (default: told by folder or file name, then by the fields)",
+    )
+
+    engine(sub, "who reads and writes: this machine (default), or Spark's executors; same rows")
+
+    sub = command("build", pipeline.build, "builds what has changed")
+    sub.add_argument("--dry-run", action="store_true", help="only show what would be done, and why")
+    sub.add_argument("--full", action="store_true", help="rebuild everything")
+    engine(sub, "what computes the tables (default: duckdb); same rows")
+    sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
+
+    sub = command(
+        "audit", operations.audit, "proves the rules of consent over the tables, and that files are as written"
+    )
+    sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
+    sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
+    engine(sub, "who proves and, with --files, reads files: this machine (default), or Spark's executors")
+
+    sub = command("key", operations.key, "shows which pseudonym key the lake has, or gives it another")
+    sub.add_argument(
+        "action", choices=("show", "rotate"), metavar="ACTION", help="show or rotate; neither prints the key itself"
+    )
+    sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, made if it is not there")
+
+    sub = command(
+        "repair", operations.repair, "sets right what audit --files finds damaged, as far as the lake itself can"
+    )
+    sub.add_argument(
+        "--accept-rollback",
+        action="store_true",
+        help="take a lake that was set back for the newest, without what was withdrawn or erased since",
+    )
+
+    sub = command("adopt", operations.adopt, "makes a lake of its own of a copy, or of a lake that was moved")
+    sub.add_argument(
+        "--new-id", action="store_true", help="give it an id of its own: the lake that it comes from lives elsewhere"
+    )
+
+    command("tables", pipeline.tables, "lists tables with zone, rows, size and freshness")
+
+    sub = command("history", pipeline.history, "lists a table's snapshots with what each was built from")
+    sub.add_argument("table", metavar="TABLE")
+
+    sub = command("query", aws.query, "runs one read-only SELECT over the lake's tables")
+    sub.add_argument("sql", metavar="SQL", help="the SELECT, or - to read it from stdin")
+    sub.add_argument(
+        "--format",
+        choices=("table", "csv", "json", "jsonl", "parquet"),
+        help="default: table; json with --json; by the ending of --output",
+    )
+    sub.add_argument("--output", metavar="FILE", type=Path, help="write to a file, which is whole or absent")
+    sub.add_argument(
+        "--at",
+        metavar="SNAPSHOT_OR_TIME",
+        help="read the tables as they were: a snapshot's id or an ISO 8601 time",
+    )
+    sub.add_argument(
+        "--role",
+        choices=("scientist", "engineer", "officer"),
+        help="show what this role sees, the rest masked (default: query.role of the lake, which is officer)",
+    )
+    sub.add_argument(
+        "--safe-for-spreadsheets",
+        action="store_true",
+        help="csv: begin with an apostrophe what a spreadsheet would take for a formula",
+    )
+    sub.add_argument("--engine", choices=("duckdb", "athena"), default="duckdb", help="default: duckdb")
+    sub.add_argument("--workgroup", metavar="NAME", help="Athena's workgroup (default: stedi-ROLE)")
+
+    sub = command("quarantine", pipeline.quarantine, "lists the records that could not be taken, by reason and file")
+    choice = sub.add_mutually_exclusive_group()
+    choice.add_argument("--records", action="store_true", help="list record by record")
+    choice.add_argument("--show", metavar="FILE:OFFSET", help="print one record's raw bytes, escaped")
+    choice.add_argument("--replay", action="store_true", help="land again what the contracts accept now")
+    choice.add_argument("--withheld", action="store_true", help="list the readings that belong to nobody for certain")
+
+    sub = command(
+        "withdraw", rights.withdraw, "lands customers' withdrawals from research; the next build removes them"
+    )
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
+    sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    sub.add_argument("--build", action="store_true", help="build at once")
+
+    sub = command("explain", rights.explain, "tells why a customer's rows, or rows of a table, are where they are")
+    sub.add_argument(
+        "address", nargs="?", metavar="EMAIL", help="an address in any spelling, or - to read it from stdin"
+    )
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
+    sub.add_argument("--table", metavar="TABLE", help="explain rows of this table instead")
+    sub.add_argument("--where", metavar="SQL", help="which of them: a condition")
+    sub.add_argument(
+        "--role",
+        choices=("scientist", "engineer", "officer"),
+        help="whose eyes the condition has (default: query.role of the lake)",
+    )
+
+    sub = command(
+        "maintain", pipeline.maintain, "compacts small files, expires old snapshots, removes what nothing uses"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    engine(sub, "who rewrites files: this machine (default), or Spark's executors")
+
+    sub = command("erase", privacy.erase, "erases customers: nothing of them stays, and nothing of them comes back")
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="a customer's address; - reads them from stdin")
+    sub.add_argument("--file", metavar="FILE", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
+    sub.add_argument("--inbox", metavar="PATH", action="append", help="rewrite delivered files without them, too")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    choice = sub.add_mutually_exclusive_group()
+    choice.add_argument("--dry-run", action="store_true", help="only show what would be removed")
+    choice.add_argument("--resume", action="store_true", help="finish an erasure that was cut off")
+    choice.add_argument(
+        "--replay",
+        metavar="DIR",
+        help="apply a journal to a lake that was restored or made anew: see its copies in DIR",
+    )
+    choice.add_argument("--list", action="store_true", help="list the receipts")
+    choice.add_argument("--verify", metavar="RECEIPT", help="check a receipt's signature, by its id or file")
+    engine(sub, "who looks through files and rewrites them: this machine (default), or Spark's executors")
+
+    sub = command(
+        "crawl", pipeline.crawl, "infers each feed's schema from files and shows where it drifts from the contract"
+    )
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a glob")
+    sub.add_argument("--sample", type=_positive, metavar="N", help="look at the first N records of each file")
+
+    sub = command("ddl", pipeline.ddl, "prints the tables' DDL for Athena or Spark")
+    sub.add_argument("--dialect", choices=("athena", "spark"), default="athena", help="default: athena")
+    sub.add_argument(
+        "--location",
+        metavar="URI",
+        default="s3://BUCKET/lake",
+        help="where the lake lies (default: s3://BUCKET/lake)",
+    )
+    sub.add_argument(
+        "--inbox",
+        metavar="URI",
+        default="s3://BUCKET/inbox",
+        help="the landing prefix (default: s3://BUCKET/inbox)",
+    )
+    sub.add_argument(
+        "--views",
+        choices=("scientist", "engineer", "officer"),
+        help="print views of what this role sees instead, the rest null",
+    )
+
+    sub = command("ndjson", pipeline.ndjson, "rewrites any JSON shape as newline-delimited JSON")
+    sub.add_argument("source", metavar="SRC", type=Path, help="a file or a folder")
+    sub.add_argument("target", metavar="DST", type=Path, help="a file, or a folder that mirrors SRC")
+    sub.add_argument("--rejects", metavar="FILE", type=Path, help="write what is no record there")
+
+    sub = command("aws", aws.status, "puts the lake on AWS, runs it there, and takes it away")
+    _aws(sub, common)
+    return top
+
+
+def _aws(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    """Adds the actions of `stedi aws`."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    def stack(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--stack", metavar="NAME", default="stedi", help="the stack's name (default: stedi)")
+
+    sub = action("deploy", aws.deploy, "makes or updates the stack: shows the changes, asks, and follows them")
+    stack(sub)
+    sub.add_argument("--wheel", metavar="FILE", type=Path, help="the project's wheel (default: the one in dist/)")
+    sub.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the templates; may be repeated"
+    )
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    stack(action("status", aws.status, "shows the stack, where things are, and the latest runs"))
+    sub = action("run", aws.run, "starts the job and follows its log; fails if the job does")
+    stack(sub)
+    sub.add_argument("--workers", type=_positive, metavar="N", help="workers of this run (default: the stack's)")
+    sub = action("cost", aws.cost, "shows what a lake of some size would cost on AWS each month: a model")
+    for name, default, text in (
+        ("customers", 10_000, "customers"),
+        ("readings", 650, "readings of each customer a day"),
+        ("files", 1_000, "files delivered a day"),
+        ("runs", 4, "runs of the job a day"),
+        ("queries", 20, "queries a day over the whole training table"),
+        ("retention-days", 730, "days that readings stay in the lake"),
+        ("inbox-days", 400, "days that delivered files stay"),
+    ):
+        sub.add_argument(
+            f"--{name}", type=_positive, metavar="N", default=default, help=f"{text} (default: {default:,})"
+        )
+    sub = action("destroy", aws.destroy, "deletes the stack; the lake, its bucket and its keys stay")
+    stack(sub)
+    sub.add_argument("--data", action="store_true", help="delete the lake, its bucket and its keys as well")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages name nobody."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with a message that holds no address, whatever the call's words were."""
+        super().error(terminal.unnamed(message))
+
+
+def _version() -> str:
+    from stedi import __version__
+
+    return __version__
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
+    return value
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Raises what ends a command, but not while a module is imported: then it is asked again a moment later.
+
+    An import that is cut off can leave Python's import lock held, for which other threads then wait for ever, and what
+    called it can take the interrupt for a missing module, or lose it.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _refuse_into_lake(paths: Sequence[Path | None]) -> None:
+    """Keeps what a command writes out of every lake."""
+    if any(path is not None for path in paths):
+        from stedi.context import places  # reads catalogs: `--help` does without
+
+        for path in paths:
+            places.refuse_into_lake(path)
+
+
+def _fail(options: argparse.Namespace, message: str, code: int, kind: str = "") -> int:
+    message = terminal.unnamed(message)
+    terminal.say(f"stedi: {message}")
+    if pipeline.wants_json(options):
+        terminal.document({"error": {"type": kind, "message": message, "exit": code}})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(script())

@@ -1,0 +1,216 @@
+"""A column of Arrow becomes a column of text, or of JSON, with no loop over rows where Arrow has none.
+
+One set of rules for every form that text takes: ISO 8601 in UTC with at least milliseconds, numbers with every digit,
+base64 for bytes, JSON for what is nested. Nulls stay nulls in text and are `null` in JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING, Any
+
+from stedi.errors import QueryFailed, printable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PLAIN_IN_JSON = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
+
+_FOUR_DIGIT_YEARS = (-62_135_596_800_000, 253_402_300_799_999)
+"""Epoch milliseconds of the first and the last instant whose year has four digits."""
+
+
+def base64_text(value: bytes) -> str:
+    """Returns bytes in base64."""
+    return base64.b64encode(value).decode()
+
+
+def printable_text(value: bytes) -> str:
+    """Returns bytes as ASCII, everything else and the backslash in hexadecimal escapes."""
+    return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02x}" for b in value)
+
+
+def as_text(column: pa.Array, name: str, binary: Callable[[bytes], str] = base64_text) -> pa.Array:
+    """Returns a column as text, nulls kept.
+
+    Args:
+        column: Any Arrow array.
+        name: The column's name, for errors.
+        binary: What bytes become.
+
+    Returns:
+        An array of `large_string` of the same length.
+
+    Raises:
+        QueryFailed: The type has no text.
+    """
+    import pyarrow as pa
+
+    types = pa.types
+    column = _plain(column, name)
+    kind = column.type
+    if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind):
+        return _times(column)
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return pa.array([None if v is None else binary(v) for v in column.to_pylist()], pa.large_string())
+    if types.is_interval(kind) or types.is_duration(kind):
+        return pa.array([None if v is None else _duration(v) for v in column.to_pylist()], pa.large_string())
+    if types.is_nested(kind):
+        return pa.array([None if v is None else _dumps(v, name) for v in _values(column, name)], pa.large_string())
+    return column.cast(pa.large_string())
+
+
+def as_json(column: pa.Array, name: str) -> pa.Array:
+    """Returns a column as JSON values, a null as `null`.
+
+    Args:
+        column: Any Arrow array.
+        name: The column's name, for errors.
+
+    Returns:
+        An array of `large_string` of the same length, without nulls.
+
+    Raises:
+        QueryFailed: The type has no text.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types = pa.types
+    column = _plain(column, name)
+    kind = column.type
+    texts = as_text(column, name)
+    if types.is_floating(kind):
+        texts = pc.if_else(pc.is_finite(column), texts, pa.scalar(None, pa.large_string()))
+    elif not (types.is_integer(kind) or types.is_decimal(kind) or types.is_boolean(kind) or types.is_nested(kind)):
+        texts = _quoted(texts)
+    return pc.fill_null(texts, "null")
+
+
+def join(columns: Sequence[pa.Array | str]) -> pa.Array:
+    """Returns texts row by row put together, null where one of them is; a plain `str` stands in every row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = next(len(column) for column in columns if not isinstance(column, str))
+    arrays = [
+        pa.repeat(pa.scalar(column, pa.large_string()), rows) if isinstance(column, str) else column
+        for column in columns
+    ]
+    return pc.binary_join_element_wise(*arrays, pa.scalar("", pa.large_string()))
+
+
+def data(texts: pa.Array) -> bytes:
+    """Returns the texts back to back: the buffer in which Arrow keeps them."""
+    offsets, values = texts.buffers()[1:]
+    if values is None:
+        return b""
+    bounds = memoryview(offsets).cast("q")
+    return bytes(memoryview(values)[bounds[texts.offset] : bounds[texts.offset + len(texts)]])
+
+
+def _quoted(texts: pa.Array) -> pa.Array:
+    """Returns texts as JSON strings."""
+    import pyarrow as pa
+
+    if not data(texts).translate(None, _PLAIN_IN_JSON):
+        return join(['"', texts, '"'])
+    return pa.array([None if v is None else encode_basestring_ascii(v) for v in texts.to_pylist()], pa.large_string())
+
+
+def _plain(column: pa.Array, name: str) -> pa.Array:
+    """Returns a column without the wrappings that carry no meaning in text."""
+    import pyarrow as pa
+
+    if isinstance(column.type, pa.BaseExtensionType):
+        raise QueryFailed(f"Column {printable(name)} has the type {column.type}, which has no text. Cast it.")
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    return column
+
+
+def _times(column: pa.Array) -> pa.Array:
+    """Returns dates, times and instants in ISO 8601: at least milliseconds, Z for UTC."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    zoned = pa.types.is_timestamp(kind) and kind.tz is not None
+    if zoned:
+        # What Arrow keeps is UTC already; naming the zone would need the machine's zone files.
+        column = column.cast(pa.int64()).cast(pa.timestamp(kind.unit))
+    if pa.types.is_timestamp(kind) and kind.unit != "s":
+        # Nearly every instant is whole milliseconds of a year with four digits: no pattern has to be looked for.
+        with contextlib.suppress(pa.ArrowInvalid):
+            whole = column.cast(pa.timestamp("ms"))
+            span = pc.min_max(whole.cast(pa.int64())).as_py()
+            if span["min"] is None or (span["min"] >= _FOUR_DIGIT_YEARS[0] and span["max"] <= _FOUR_DIGIT_YEARS[1]):
+                texts = whole.cast(pa.large_string())
+                return join([pc.utf8_replace_slice(texts, 10, 11, "T"), "Z" if zoned else ""])
+    texts = column.cast(pa.large_string())
+    if pa.types.is_date(kind):
+        return pc.replace_substring_regex(texts, "^<(value out of range).*", r"\1")
+    texts = pc.replace_substring_regex(texts, r"^(-?\d+-\d\d-\d\d) ", r"\1T")
+    texts = pc.replace_substring_regex(texts, r"(:\d\d\.\d{3}(\d{3})??)(000)+$", r"\1")
+    if zoned:
+        texts = pc.replace_substring_regex(texts, r"(\d)$", r"\1Z")
+    return pc.replace_substring_regex(texts, "^<(value out of range).*", r"\1")
+
+
+def _duration(value: Any) -> str:
+    """Returns an interval in ISO 8601, as in P1M2DT3.5S."""
+    if hasattr(value, "months"):
+        months, days, nanoseconds = value.months, value.days, value.nanoseconds
+    else:
+        months, days, nanoseconds = 0, 0, round(value.total_seconds() * 1e9)
+    seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
+    sign = "-" if nanoseconds < 0 else ""
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    time = f"T{sign}{seconds}{fraction}S" if nanoseconds else ""
+    text = (f"{months}M" if months else "") + (f"{days}D" if days else "") + time
+    return f"P{text}" if text else "PT0S"
+
+
+def _values(column: pa.Array, name: str) -> list[Any]:
+    import pyarrow as pa
+
+    try:
+        found: list[Any] = column.to_pylist(maps_as_pydicts=None)
+    except (OverflowError, ValueError, pa.ArrowException):
+        raise QueryFailed(
+            f"Column {printable(name)} holds, inside other values, one that has no text: a date beyond the year 9999?"
+            " Cast it to text."
+        ) from None
+    return found
+
+
+def _dumps(value: Any, name: str) -> str:
+    """Returns a nested value as JSON by the same rules as a flat one."""
+    match value:
+        case dict():
+            return "{" + ",".join(f"{encode_basestring_ascii(k)}:{_dumps(v, name)}" for k, v in value.items()) + "}"
+        case list():
+            return "[" + ",".join(_dumps(v, name) for v in value) + "]"
+        case tuple() if not hasattr(value, "months"):
+            return "[" + ",".join(_dumps(v, name) for v in value) + "]"
+        case None | bool() | int() | str():
+            return json.dumps(value)
+        case float():
+            return repr(value) if value == value and abs(value) != float("inf") else "null"
+        case bytes():
+            return encode_basestring_ascii(base64_text(value))
+    if hasattr(value, "months") or hasattr(value, "total_seconds"):
+        return encode_basestring_ascii(_duration(value))
+    if hasattr(value, "utcoffset"):
+        return encode_basestring_ascii(_moment(value))
+    return str(value) if hasattr(value, "as_tuple") else encode_basestring_ascii(str(value))
+
+
+def _moment(value: Any) -> str:
+    precise = "microseconds" if value.microsecond % 1000 else "milliseconds"
+    text: str = value.replace(tzinfo=None).isoformat(timespec=precise)
+    return text + ("Z" if value.tzinfo else "")

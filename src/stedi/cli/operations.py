@@ -1,0 +1,184 @@
+"""The commands that look after a lake: whether its files are what was written, and what can be set right.
+
+As in `commands`, each calls one function, prints what it returned, and returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from stedi.cli import terminal
+from stedi.cli.pipeline import build_json, opened, wants_json, where
+from stedi.errors import AuditFailed
+
+if TYPE_CHECKING:
+    from stedi.audit.integrity import Check
+    from stedi.audit.proof import Account, Proof
+    from stedi.audit.risk import Risk
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Checks the lake's files, then proves the rules of consent, and says what does not hold."""
+    lake = opened(options)
+    lake.key()  # refused before anything is read
+    progress = terminal.Progress()
+    checks = lake.audit(files=options.files, engine=options.engine, progress=progress)
+    # of damaged files nothing can be proved
+    broken = any(check.violations for check in checks if check.name != "newest")
+    proof = None if broken else lake.prove(engine=options.engine, progress=progress)
+    risk = lake.risk() if proof and options.risk else None
+    progress.close()
+    checks += proof.checks if proof else ()
+    violations = sum(check.violations for check in checks)
+    if wants_json(options):
+        terminal.document(
+            {
+                **({"risk": _risk_json(risk)} if risk else {}),
+                "holds": not violations,
+                "proved": proof is not None,
+                "checks": [_check_json(check) for check in checks],
+                "accounts": [_account_json(account) for account in proof.accounts] if proof else [],
+                "due": list(proof.due) if proof else [],
+            }
+        )
+    else:
+        if risk:
+            _show_risk(risk)
+        _show_audit(checks, proof)
+    return AuditFailed.exit_code if violations else 0
+
+
+def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
+    for account in proof.accounts if proof else ():
+        *lines, (what, rows) = account.lines
+        parts = [line for line in lines if line[1] or line is lines[0]]
+        terminal.table((account.table, "rows"), [*parts, (f"= {what}", rows)])
+        terminal.line("")
+    for check in checks:
+        if check.name == "newest" and check.found:
+            terminal.line(
+                "the lake was set back: withdrawals or erasures may be undone; see docs/operations.md on recovery"
+            )
+        for found in check.found:
+            terminal.line(f"{check.name}: {check.table}: {found.file}: expected {found.expected}, found {found.found}")
+        if check.rows:
+            terminal.line(f"{check.name}: {check.table}: expected no violation, found {check.rows:,}")
+    if proof is None:
+        terminal.line(
+            "the rules of consent were not proved, since files are damaged; see docs/operations.md on recovery"
+        )
+    elif proof.due:
+        terminal.line(f"a build is due; judged by what they were built from: {', '.join(proof.due)}")
+    held, violations = sum(not check.violations for check in checks), sum(check.violations for check in checks)
+    terminal.line(f"{held:,} of {len(checks):,} checks hold; {violations:,} violations")
+
+
+def _show_risk(risk: Risk) -> None:
+    terminal.line(f"machine_learning_curated: {risk.customers:,} customers, {risk.rows:,} rows; singled out:")
+    terminal.table(
+        ("if known", "resolution", "by one row", "by all rows", "smallest group"),
+        [(e.known, e.resolution, e.by_one, e.by_all, e.smallest) for e in risk.exposures],
+    )
+    terminal.line("The table is pseudonymous, not anonymous: treat it as personal data.\n")
+
+
+def _risk_json(risk: Risk) -> dict[str, object]:
+    return {
+        "table": "machine_learning_curated",
+        "customers": risk.customers,
+        "rows": risk.rows,
+        "exposures": [
+            {
+                "known": e.known,
+                "resolution": e.resolution,
+                "singled_out_by_one_row": e.by_one,
+                "singled_out_by_all_rows": e.by_all,
+                "smallest_group": e.smallest,
+            }
+            for e in risk.exposures
+        ],
+    }
+
+
+def _account_json(account: Account) -> dict[str, object]:
+    return {"table": account.table, "lines": [{"what": what, "rows": rows} for what, rows in account.lines]}
+
+
+def _check_json(check: Check) -> dict[str, object]:
+    found = [{"file": v.file, "expected": v.expected, "found": v.found} for v in check.found]
+    plain: dict[str, object] = {"name": check.name, "table": check.table, "violations": check.violations}
+    return {**plain, "found": found} if found else plain
+
+
+def adopt(options: argparse.Namespace) -> int:
+    """Makes a lake of its own of a copy, or of a lake that was moved."""
+    from stedi.lake import Lake
+
+    progress = terminal.Progress()
+    done = Lake.adopt(where(options), new_id=options.new_id, progress=progress)
+    progress.close()
+    if wants_json(options):
+        terminal.document(
+            {"lake": str(done.root), "home": str(done.home), "id": done.lake_id, "was": done.was, "key": done.key}
+        )
+    elif done.home == done.root:
+        terminal.line(f"{done.root} is a lake of its own already")
+    else:
+        same = "its id stays" if done.lake_id == done.was else f"its id is {done.lake_id}, that of the other {done.was}"
+        terminal.line(f"{done.root} is a lake of its own; its tables lay in {done.home}\n{same}\nkey  {done.key}")
+    return 0
+
+
+def repair(options: argparse.Namespace) -> int:
+    """Sets right what an audit finds damaged, as far as the lake itself can."""
+    progress = terminal.Progress()
+    repaired, built = opened(options).repair(accept_rollback=options.accept_rollback, progress=progress)
+    progress.close()
+    if wants_json(options):
+        plain = {"catalog": repaired.catalog, "forgotten": repaired.forgotten, "renewed": repaired.renewed}
+        terminal.document({**plain, "build": build_json(built)})
+        return 0
+    for name in repaired.catalog:
+        terminal.line(f"{name}: the catalog has its last published state again")
+    for name, count in repaired.forgotten.items():
+        terminal.line(f"{name}: {count:,} older snapshots are gone with their damaged files")
+    for name in repaired.renewed:
+        terminal.line(f"{name}: made anew; its older snapshots are gone")
+    if not (repaired.catalog or repaired.forgotten or repaired.renewed):
+        terminal.line("nothing to repair: every file is what was written")
+    return 0
+
+
+def key(options: argparse.Namespace) -> int:
+    """Shows which key the lake has, or gives it another."""
+    lake = opened(options)
+    if options.action == "show":
+        found = {"fingerprint": lake.key().fingerprint, "key": lake.key_place(), "earlier": len(lake.key().earlier)}
+        if wants_json(options):
+            terminal.document(found)
+        else:
+            terminal.line("\n".join(f"{name:<12} {value}" for name, value in found.items()))
+        return 0
+    progress = terminal.Progress()
+    done = lake.rotate_key(options.to, progress=progress)
+    progress.close()
+    if wants_json(options):
+        tables = [{"name": name, "rows": rows} for name, rows in done.rows.items()]
+        plain = {"before": done.before, "fingerprint": done.after, "key": done.key_file, "tables": tables}
+        terminal.document(plain)
+    else:
+        terminal.table(("table", "rows under the new key"), list(done.rows.items()))
+        terminal.line(
+            f"\nkey {done.after} takes the place of {done.before}; it lies in {done.key_file or 'the environment'}"
+        )
+        terminal.line(
+            "Back the new key up. Older snapshots are gone; backups and exports still have the old pseudonyms."
+        )
+    stale = [variable for variable in ("STEDI_PSEUDONYM_KEY", "STEDI_KEY_FILE") if variable in os.environ]
+    for variable in stale:
+        terminal.say(
+            f"{variable} still names the old key unless you have changed it: set it to the new one, or unset it"
+        )
+    return 0

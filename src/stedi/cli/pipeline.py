@@ -1,0 +1,441 @@
+"""Each command of the command line: call one function, print what it returned, return the exit code.
+
+Modules are imported by the command that needs them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stedi.cli import render, terminal
+
+if TYPE_CHECKING:
+    from stedi.lake import Lake
+    from stedi.landing import Landing
+    from stedi.transform import Build, Plan
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Makes sample landing data, lands it, builds, and shows the zones."""
+    from stedi import sample
+    from stedi.lake import Lake
+
+    base = Path("build") / "demo"
+    progress = terminal.Progress()
+    for name in ("inbox", "lake"):
+        shutil.rmtree(base / name, ignore_errors=True)
+    (base / "demo.key").unlink(missing_ok=True)
+    progress("make sample data", None)
+    sample.write(base / "inbox", customers=options.customers, readings=options.readings, seed=options.seed)
+    lake = Lake.create(base / "lake", key_file=base / "demo.key")
+    landing = lake.land(base / "inbox", progress=progress)
+    built = lake.build(progress=lambda line: progress(line, None))
+    progress.close()
+    if wants_json(options):
+        terminal.document(
+            {
+                "lake": str(base / "lake"),
+                "land": _landing_json(landing),
+                "build": build_json(built),
+                **_tables_json(lake),
+            }
+        )
+        return 0
+    terminal.line(_tables_text(lake))
+    terminal.line(
+        f"\nlanded      {landing.accepted:,} of {landing.seen:,} records; {landing.quarantined:,} in quarantine"
+    )
+    left_out = built.customers - built.consenting
+    agree = f"{built.consenting:,} of {built.customers:,} customers agree to research"
+    terminal.line(f"consent     {agree}; {left_out:,} are left out")
+    terminal.line(f"withheld    {built.withheld:,} readings of shared serial numbers")
+    terminal.line(f"\ntry: {_program()} --lake {base}/lake query 'select * from machine_learning_curated limit 5'")
+    return 0
+
+
+def _program() -> str:
+    """Returns what to type for this program: its name, or the way to it as it was called."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "stedi" and not shutil.which("stedi") else "stedi"
+
+
+def init(options: argparse.Namespace) -> int:
+    """Makes a lake."""
+    from stedi.lake import Lake
+    from stedi.privacy import pseudonyms
+
+    lake = Lake.create(where(options), readings=options.readings)
+    file = lake.config.key_file or str(pseudonyms.default_file(lake.config.lake_id))
+    place = pseudonyms.VARIABLE if pseudonyms.from_environment() else file
+    if wants_json(options):
+        terminal.document(
+            {
+                "lake": str(lake.root),
+                "readings": lake.config.readings,
+                "key": place,
+                "fingerprint": lake.config.key_fingerprint,
+            }
+        )
+    else:
+        terminal.line(f"made {lake.root}\nkey  {place}\nBack the key up: without it the lake cannot be built again.")
+    return 0
+
+
+def land(options: argparse.Namespace) -> int:
+    """Lands what is new."""
+    from stedi.lake import Lake
+
+    progress = terminal.Progress()
+    landing = heard(Lake.open_or_create(where(options), made=_tell)).land(
+        *options.paths, feed=options.feed, engine=options.engine, progress=progress
+    )
+    progress.close()
+    for skipped in landing.skipped:
+        terminal.say(f"{skipped.name}: {skipped.why}")
+    for feed, counts in landing.drift.items():
+        for what, count in sorted(counts.items()):
+            terminal.say(f"drift: {feed}: {what}: {count:,} records")
+    for odd in landing.odd:
+        became = "quarantined" if odd.quarantined else "taken as absent"
+        terminal.say(
+            f"{odd.name}: {odd.field}: expected epoch milliseconds, found {odd.records:,} of them {odd.unit}, by their "
+            f"look; {became}"
+        )
+    for lost in landing.unread:
+        terminal.say(
+            f"{lost.name}: quarantined records of customers who consent: {lost.records:,}; each may be a withdrawal "
+            f"that could not be read. Look: `stedi quarantine --show {lost.first}`; act: `stedi withdraw`"
+        )
+    if wants_json(options):
+        terminal.document(_landing_json(landing))
+    else:
+        again = sum(file.already_landed for file in landing.files)
+        terminal.line(
+            f"{len(landing.files):,} files, {again:,} of them landed before: {landing.seen:,} records "
+            f"seen, {landing.accepted:,} "
+            f"accepted, {landing.quarantined:,} quarantined, {landing.erased:,} erased"
+        )
+    return 1 if any(skipped.failed for skipped in landing.skipped) else 0
+
+
+def _landing_json(landing: Landing) -> dict[str, object]:
+    keys = ("name", "feed", "sha256", "seen", "accepted", "quarantined", "erased", "already_landed")
+    return {
+        "files": [{key: getattr(file, key) for key in keys} for file in landing.files],
+        "seen": landing.seen,
+        "accepted": landing.accepted,
+        "quarantined": landing.quarantined,
+        "erased": landing.erased,
+        "skipped": [{"name": s.name, "why": s.why, "failed": s.failed} for s in landing.skipped],
+        "drift": landing.drift,
+        "odd_instants": [
+            {
+                "name": odd.name,
+                "field": odd.field,
+                "given": odd.unit.name.lower(),
+                "records": odd.records,
+                "quarantined": odd.quarantined,
+            }
+            for odd in landing.odd
+        ],
+        "perhaps_withdrawals": [
+            {"name": lost.name, "sha256": lost.sha256, "records": lost.records, "first": lost.first}
+            for lost in landing.unread
+        ],
+    }
+
+
+def build(options: argparse.Namespace) -> int:
+    """Builds what has changed, or shows what it would build."""
+    from stedi.lake import Lake
+
+    lake = heard(Lake.open_or_create(where(options), made=_tell))
+    if options.dry_run:
+        _show_plan(lake.plan(full=options.full), as_json=wants_json(options))
+        return 0
+    progress = terminal.Progress()
+    built = lake.build(
+        full=options.full,
+        wait=options.wait,
+        engine=options.engine,
+        progress=lambda line: progress(line, None),
+    )
+    progress.close()
+    if wants_json(options):
+        terminal.document(build_json(built))
+    elif not built.run:
+        terminal.line("nothing to do: every table is up to date")
+    else:
+        terminal.table(
+            ("table", "action", "reason", "added", "removed", "rows", "seconds"),
+            [
+                (t.name, t.action, t.reason, t.rows_added, t.rows_removed, t.rows, round(t.seconds, 2))
+                for t in built.tables
+            ],
+        )
+        if built.withheld:
+            terminal.line(
+                f"withheld: {built.withheld:,} readings of shared serial numbers; list them with "
+                "`stedi quarantine --withheld`"
+            )
+    return 0
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Prints what a build would do; the customers concerned are counted, and named by pseudonym in JSON alone."""
+    customers = {"enter": plan.entering, "leave": plan.leaving, "change": plan.changing}
+    sizes = ("rows_read", "bytes_read", "rows_written", "bytes_written")
+    if as_json:
+        listed = [
+            {
+                "name": e.step.table,
+                "action": e.step.action,
+                "reason": e.step.reason,
+                **{size: getattr(e, size) for size in sizes},
+            }
+            for e in plan.steps
+        ]
+        terminal.document({"tables": listed, "customers": customers})
+        return
+    terminal.table(
+        ("table", "action", "reason", *(size.replace("_", " ") for size in sizes)),
+        [(e.step.table, e.step.action, e.step.reason, *(getattr(e, size) for size in sizes)) for e in plan.steps],
+    )
+    counts = ", ".join(f"{len(who):,} {what}" for what, who in customers.items())
+    terminal.line(f"customers: {counts}")
+
+
+def build_json(built: Build) -> dict[str, object]:
+    """Returns a build as its JSON document."""
+    keys = ("name", "action", "reason", "rows_added", "rows_removed", "rows", "seconds")
+    return {
+        "run": built.run,
+        "tables": [{key: getattr(table, key) for key in keys} for table in built.tables],
+        "withheld": built.withheld,
+        "customers": built.customers,
+        "consenting": built.consenting,
+    }
+
+
+def tables(options: argparse.Namespace) -> int:
+    """Lists the tables."""
+    lake = opened(options)
+    if wants_json(options):
+        terminal.document(_tables_json(lake))
+    else:
+        terminal.line(_tables_text(lake))
+    return 0
+
+
+def _tables_json(lake: Lake) -> dict[str, object]:
+    return {
+        "tables": [
+            {
+                "name": t.name,
+                "zone": t.zone,
+                "rows": t.rows,
+                "bytes": t.bytes,
+                "snapshot": t.snapshot,
+                "updated": t.updated and t.updated.isoformat().replace("+00:00", "Z"),
+            }
+            for t in lake.tables()
+        ]
+    }
+
+
+def _tables_text(lake: Lake) -> str:
+    from stedi.cli import formats
+
+    rows = [
+        (t.zone, t.name, t.rows, t.bytes, t.updated.strftime("%Y-%m-%d %H:%M:%SZ") if t.updated else "")
+        for t in lake.tables()
+    ]
+    return formats.table(rows, ("zone", "table", "rows", "bytes", "updated"))
+
+
+def history(options: argparse.Namespace) -> int:
+    """Lists a table's snapshots."""
+    from datetime import UTC, datetime
+
+    snapshots = opened(options).history(options.table)
+    if wants_json(options):
+        terminal.document(
+            {
+                "table": options.table,
+                "snapshots": [
+                    {
+                        "id": s.id,
+                        "parent": s.parent,
+                        "at": datetime.fromtimestamp(s.at / 1000, UTC).isoformat().replace("+00:00", "Z"),
+                        "operation": s.operation,
+                        "summary": dict(s.summary),
+                    }
+                    for s in snapshots
+                ],
+            }
+        )
+        return 0
+    terminal.table(
+        ("snapshot", "at", "operation", "rows", "run or batch", "sql", "policy", "built from"),
+        [
+            (
+                str(s.id),
+                datetime.fromtimestamp(s.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
+                s.operation,
+                s.total("records"),
+                s.summary.get("stedi.run", s.summary.get("stedi.batch", "")),
+                s.summary.get("stedi.sql", ""),
+                s.summary.get("stedi.policy", ""),
+                s.summary.get("stedi.inputs", ""),
+            )
+            for s in snapshots
+        ],
+    )
+    return 0
+
+
+def query(options: argparse.Namespace) -> int:
+    """Runs one SELECT."""
+    from stedi.cli import formats
+
+    terminal.conceal(word for word in (options.sql,) if word != "-")
+    as_json = wants_json(options) and not options.output
+    form = options.format or ("json" if as_json else formats.format_of(options.output))
+    sql = terminal.given() if options.sql == "-" else options.sql
+    with opened(options).query(sql, at=options.at, role=options.role) as result:
+        to, limit = options.output or terminal.binary(), terminal.shown_rows()
+        formats.write(result.reader(), form, to, limit=limit, spreadsheet=options.safe_for_spreadsheets)
+    return 0
+
+
+def quarantine(options: argparse.Namespace) -> int:
+    """Lists, shows or lands again what could not be taken."""
+    lake = opened(options)
+    quarantine = lake.quarantine()
+    if options.show:
+        raw, size = quarantine.raw(options.show)
+        text = terminal.escaped(raw)
+        if wants_json(options):
+            terminal.document({"raw": text, "size": size})
+        else:
+            terminal.line(text)
+            if size > len(raw):
+                terminal.say(f"the first {len(raw):,} of {size:,} bytes")
+    elif options.replay:
+        landed, stay = quarantine.replay()
+        if wants_json(options):
+            terminal.document({"landed": landed, "total": stay})
+        else:
+            terminal.line(f"landed {landed:,} records; {stay:,} stay in quarantine")
+    elif options.withheld:
+        rows = lake.withheld()
+        if wants_json(options):
+            names = ("sensorReadingTime", "serialNumber", "distanceFromObject", "matches")
+            plain = [(at.isoformat().replace("+00:00", "Z"), *rest) for at, *rest in rows]
+            terminal.document({"records": [dict(zip(names, row, strict=True)) for row in plain], "total": len(rows)})
+        else:
+            terminal.table(
+                ("time", "serial number", "distance", "claimants who moved"),
+                [(str(at), *rest) for at, *rest in rows],
+            )
+    elif wants_json(options):
+        keys = ("feed", "file", "offset", "line", "reason")
+        terminal.document(
+            {
+                "records": [{k: getattr(r, k) for k in keys} for r in quarantine.records()],
+                "total": quarantine.total(),
+            }
+        )
+    elif options.records:
+        terminal.table(
+            ("record", "feed", "file", "line", "reason", "bytes"),
+            [(r.handle, r.feed, r.file, r.line, r.reason, r.size) for r in quarantine.records()],
+        )
+    else:
+        terminal.table(("reason", "feed", "file", "records"), quarantine.counts())
+    return 0
+
+
+def maintain(options: argparse.Namespace) -> int:
+    """Compacts, expires and removes, or shows what it would."""
+    progress = terminal.Progress()
+    done = opened(options).maintain(dry_run=options.dry_run, engine=options.engine, progress=progress)
+    progress.close()
+    if wants_json(options):
+        terminal.document(render.maintenance_json(done))
+    else:
+        terminal.line(render.maintenance(done))
+    return 0
+
+
+def crawl(options: argparse.Namespace) -> int:
+    """Infers schemas and shows drift."""
+    from stedi.landing import crawl
+
+    report = crawl.crawl(options.paths, sample=options.sample)
+    if wants_json(options):
+        terminal.document(render.crawl_json(report))
+    else:
+        terminal.line(render.crawl(report))
+    return 1 if report.failed else 0
+
+
+def ddl(options: argparse.Namespace) -> int:
+    """Prints DDL."""
+    from stedi.schema import ddl
+
+    named, views = (options.location, options.inbox), options.views
+    text = ddl.views(options.dialect, views) if views else ddl.ddl(options.dialect, *named)
+    if wants_json(options):
+        terminal.document({"dialect": options.dialect, "ddl": text})
+    else:
+        terminal.line(text)
+    return 0
+
+
+def ndjson(options: argparse.Namespace) -> int:
+    """Rewrites any JSON shape as one record a line."""
+    from stedi.landing import ndjson
+    from stedi.storage import destinations
+
+    summary = ndjson.rewrite(options.source, options.target, rejects=options.rejects)
+    if any(path is not None and destinations.is_special(path) for path in (options.target, options.rejects)):
+        terminal.say(render.rewritten(summary))  # stdout may be what the records went to
+    elif wants_json(options):
+        terminal.document(render.rewritten_json(summary))
+    else:
+        terminal.line(render.rewritten(summary))
+    return 1 if summary.failed else 0
+
+
+def _tell(lake: Lake) -> None:
+    """Says that a lake was made, since nobody has asked for one in so many words."""
+    terminal.say(f"made a new lake, {lake.root}; its key is in {lake.key_place()}: back the key up")
+
+
+def where(options: argparse.Namespace) -> str:
+    """Returns where the lake of a command lies, as it was named."""
+    return str(getattr(options, "lake", None) or os.environ.get("STEDI_LAKE") or "lake")
+
+
+def opened(options: argparse.Namespace) -> Lake:
+    """Returns the lake that a command names."""
+    from stedi.lake import Lake
+
+    return heard(Lake.open(where(options)))
+
+
+def heard(lake: Lake) -> Lake:
+    """Returns a lake that says on stderr what should be known."""
+    lake.say = terminal.say
+    return lake
+
+
+def wants_json(options: argparse.Namespace) -> bool:
+    """Says whether one JSON document is wanted on stdout."""
+    return bool(getattr(options, "json", False))

@@ -1,0 +1,232 @@
+"""What verbs return, as text for people and as JSON documents for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+from stedi.cli import tables
+from stedi.errors import printable
+from stedi.landing.crawl.report import listing, share
+
+if TYPE_CHECKING:
+    from stedi.audit.explain import ExplainedRow, Explanation
+    from stedi.landing.crawl import FeedReport, Report
+    from stedi.landing.ndjson import Summary
+    from stedi.maintenance import Maintenance, Removed
+
+
+def explanation_json(found: Explanation) -> dict[str, object]:
+    """Returns the JSON document of a customer's explanation."""
+    return {
+        "customer_id": found.customer_id,
+        "known": found.known,
+        "consent": found.consent,
+        "since": _time(found.since),
+        "erased": _time(found.erased),
+        "history": [
+            {"updated": _time(r.updated), "consent": _time(r.consent), "file": r.file, "landed_at": _time(r.landed_at)}
+            for r in found.history
+        ],
+        "rows": dict(found.rows),
+        "expected": dict(found.expected),
+        "left_out": [
+            {"table": o.table, "reason": o.reason.value, "rows": o.rows, "shared_by": o.shared_by}
+            for o in found.left_out
+        ],
+        "quarantined": [{"record": q.record, "feed": q.feed, "reason": q.reason} for q in found.quarantined],
+        "build_due": found.build_due,
+        "differs": list(found.differs),
+    }
+
+
+def explanation(found: Explanation) -> str:
+    """Returns a customer's explanation as lines of text."""
+    since = f" since {_time(found.since)}" if found.since else ""
+    unknown = "unknown: no record of this customer" if found.known else "the lake does not know this address"
+    known = unknown if found.consent == "unknown" else f"{found.consent}{since}"
+    lines = [f"customer  {found.customer_id}", f"consent   {known}"]
+    if found.erased:
+        lines.append(f"erased    {_time(found.erased)}")
+    if found.history:
+        history = [(_time(r.updated), _time(r.consent) or "none", r.file, _time(r.landed_at)) for r in found.history]
+        lines += ["", tables.table(history, ("updated", "consent", "file", "landed"))]
+    left = [(o.table, _reason(o.reason.value, o.shared_by), o.rows) for o in found.left_out]
+    rows = [(table, count, found.expected.get(table, "")) for table, count in found.rows.items()]
+    lines += ["", tables.table(rows, ("table", "rows", "by what is landed"))]
+    if left:
+        lines += ["", tables.table(left, ("not in", "reason", "landed rows"))]
+    if found.quarantined:
+        quarantined = [(q.record, q.feed, q.reason) for q in found.quarantined]
+        lines += ["", tables.table(quarantined, ("quarantined", "feed", "reason"))]
+    if found.differs:
+        what = "a build is due" if found.build_due else "no build is due: `stedi build --full` makes them anew"
+        lines += ["", f"{', '.join(found.differs)}: not what the landed records say; {what}"]
+    elif found.build_due:
+        lines += ["", "a build is due; of this customer nothing will change in number"]
+    return "\n".join(lines)
+
+
+def explained_rows_json(table: str, found: Sequence[ExplainedRow], *, more: bool) -> dict[str, object]:
+    """Returns the JSON document of explained rows."""
+    return {
+        "table": table,
+        "rows": [
+            {
+                "row": {name: _plain(value) for name, value in row.row.items()},
+                "customers": list(row.customers),
+                "why": row.why,
+                "sources": [{"table": s.table, "file": s.file, "records": s.records} for s in row.sources],
+            }
+            for row in found
+        ],
+        "more": more,
+    }
+
+
+def explained_rows(found: Sequence[ExplainedRow], *, more: bool) -> str:
+    """Returns explained rows as lines of text."""
+    lines = []
+    for row in found:
+        shown = (f"{name}={_plain(value)}" for name, value in row.row.items() if value is not None)
+        lines.append(printable("  ".join(shown)))  # no end of a line in it, either
+        if row.customers:
+            lines.append(f"  whose  {', '.join(row.customers)}")
+        lines.append(f"  why    {printable(row.why)}")
+        lines += [
+            f"  from   {s.table}: {printable(s.file)}, {s.records:,} record{'s' * (s.records != 1)}"
+            for s in row.sources
+        ]
+    lines.append(
+        f"the first {len(found):,} rows; there are more" if more else f"{len(found)} row{'s' * (len(found) != 1)}"
+    )
+    return "\n".join(lines)
+
+
+def maintenance_json(done: Maintenance) -> dict[str, object]:
+    """Returns a run as what `--json` prints."""
+
+    def plain(removed: Removed) -> dict[str, int]:
+        return {"files": removed.files, "bytes": removed.bytes}
+
+    return {
+        "run": done.run,
+        "tables": [
+            {
+                "name": table.name,
+                "compacted": {"files": table.files, "bytes": table.bytes, "into": table.into},
+                "manifests": table.manifests,
+                "expired": list(table.expired),
+                "removed": {kind: plain(removed) for kind, removed in table.removed.items()},
+                "freed": table.freed,
+            }
+            for table in done.tables
+        ],
+        "temporary": plain(done.temporary),
+        "freed": done.freed,
+    }
+
+
+def maintenance(done: Maintenance) -> str:
+    """Returns a run as a line a table, and what was freed in all."""
+    kinds = ("data", "manifests", "metadata", "partial")
+    rows = [
+        (
+            *(table.name, table.files, table.bytes, table.into, table.manifests, len(table.expired)),
+            *(table.removed[kind].files if kind in table.removed else 0 for kind in kinds),
+            table.freed,
+        )
+        for table in done.tables
+    ]
+    headers = ("table", "small files", "bytes", "into", "manifests merged", "expired", *kinds, "freed")
+    freed = f"{'freed' if done.run else 'to free'}: {done.freed:,} bytes"
+    left = f"temporary files: {done.temporary.files:,}, {done.temporary.bytes:,} bytes"
+    return f"{tables.table(rows, headers)}\n\n{freed} ({left})"
+
+
+def crawl_json(report: Report) -> dict[str, object]:
+    """Returns a report as one JSON document's value."""
+    return {
+        "feeds": [asdict(feed) for feed in report.feeds],
+        "skipped": [asdict(item) for item in report.skipped],
+    }
+
+
+def crawl(report: Report) -> str:
+    """Returns a report for people."""
+    blocks = [_feed(feed) for feed in report.feeds]
+    blocks += ["\n".join(f"not read: {item.name}: {item.why}" for item in report.skipped)] if report.skipped else []
+    return "\n\n".join(blocks)
+
+
+def _feed(feed: FeedReport) -> str:
+    lost = sum(feed.rejects.values())
+    sampled = ", sampled" if feed.sampled else ""
+    title = feed.feed if feed.known else f"{feed.feed} (no contract)"
+    lines = [
+        f"{title}: {_many(feed.files, 'file')}, {_many(feed.seen, 'record')}{sampled}; {lost:,} would be quarantined"
+    ]
+    lines += [f"  {count:,} x {reason}" for reason, count in feed.rejects.items()]
+    rows = [("field", "types", "missing", "length", "range", "shapes")]
+    for found in feed.fields:
+        bounds = f"{found.bounds[0]:g} to {found.bounds[1]:g}" if found.bounds else ""
+        years = "-".join(str(year) for year in dict.fromkeys(found.years)) if found.years else ""
+        lengths = "-".join(f"{length:g}" for length in dict.fromkeys(found.lengths)) if found.lengths else ""
+        missing = share(found.missing, feed.records)
+        rows.append((found.name, listing(found.types), missing, lengths, bounds or years, "  ".join(found.shapes)))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    for row in rows if feed.fields else []:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  " + "  ".join([*cells, row[5]]).rstrip())
+    if feed.known and feed.records:
+        lines.append("  as the contract says" if not feed.drift else "  differs from the contract:")
+    for drift in feed.drift:
+        effect = "quarantined" if drift.costs else "kept"
+        kind = drift.kind.replace("_", " ")
+        lines.append(f"    {drift.field}: {kind}, {_many(drift.records, 'record')} ({effect}): {drift.found}")
+    if feed.proposal is not None:
+        lines += ["  a contract that fits:", *(f"    {line}" for line in feed.proposal.splitlines())]
+    return "\n".join(lines)
+
+
+def rewritten_json(summary: Summary) -> dict[str, object]:
+    """Returns a summary as one JSON document's value."""
+    return {
+        "files": [{**asdict(file), "path": str(file.path)} for file in summary.files],
+        "skipped": [asdict(item) for item in summary.skipped],
+        "written": summary.written,
+        "rejected": summary.rejected,
+    }
+
+
+def rewritten(summary: Summary) -> str:
+    """Returns a line for each file that was not taken and for each reason of rejects, and one for all."""
+    lines = [f"{item.name}: {item.why}" for item in summary.skipped]
+    for file in summary.files:
+        lines += [f"{file.name}: {count:,} x {reason}" for reason, count in sorted(file.rejects.items())]
+    records = "record" if summary.written == 1 else "records"
+    files = "file" if len(summary.files) == 1 else "files"
+    total = f"{summary.written:,} {records} of {len(summary.files):,} {files} written"
+    return "\n".join([*lines, total + (f"; {summary.rejected:,} set aside as no record" if summary.rejected else "")])
+
+
+def _reason(reason: str, shared_by: int) -> str:
+    return f"{reason}: its serial number is shared by {shared_by:,}" if shared_by else reason
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return _time(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

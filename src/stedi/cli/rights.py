@@ -1,0 +1,97 @@
+"""The commands by which a customer's rights are kept: withdrawal from research, and an account of what is there.
+
+As in `commands`, each calls one function, prints what it returned, and returns the exit code. Addresses come as
+arguments, from a file or from stdin; no message repeats one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from stedi.cli import render, terminal
+from stedi.cli.pipeline import build_json, opened, wants_json
+from stedi.errors import UsageError
+
+if TYPE_CHECKING:
+    from stedi.lake import Lake
+
+
+def withdraw(options: argparse.Namespace) -> int:
+    """Lands withdrawals, and builds at once where that is asked for."""
+    terminal.conceal(options.addresses)
+    wanted = asked(options)
+    if not wanted:
+        raise UsageError("withdraw: expected an address, found none; name one, or give --file or -")
+    lake = opened(options)
+    if not options.yes:
+        _confirm(lake, tuple(wanted))
+    progress = terminal.Progress()
+    done = lake.withdraw(wanted, exact=True, progress=progress)
+    built = lake.build(wait=True, progress=lambda line: progress(line, None)) if options.build else None
+    progress.close()
+    if wants_json(options):
+        counts = {key: getattr(done, key) for key in ("customers", "landed", "unknown", "already", "erased")}
+        terminal.document({**counts, "build": built and build_json(built)})
+        return 0
+    terminal.line(
+        f"{done.customers:,} customers: {done.landed:,} withdrawals landed, {done.unknown:,} of them of customers that "
+        f"the lake does not know yet; {done.already:,} had just withdrawn"
+        + (f"; {done.erased:,} were erased, and are not taken in again" if done.erased else "")
+    )
+    if built is None:
+        terminal.line("the next `stedi build` removes them from every table below landing")
+    else:
+        removed = {table.name: table.rows_removed - table.rows_added for table in built.tables}
+        terminal.line("built: " + ", ".join(f"{count:,} rows fewer in {name}" for name, count in removed.items()))
+    return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Explains a customer, or rows of a table."""
+    from stedi.privacy import addresses
+
+    terminal.conceal(word for word in (options.address, options.where) if word)
+    if (options.address is None) == (options.table is None) or (options.table is None) != (options.where is None):
+        raise UsageError("explain: expected an address, or --table with --where")
+    if options.table is not None:
+        rows, more = opened(options).explain_rows(options.table, options.where, role=options.role)
+        if wants_json(options):
+            terminal.document(render.explained_rows_json(options.table, rows, more=more))
+        else:
+            terminal.line(render.explained_rows(rows, more=more))
+        return 0
+    given = addresses.of_call([options.address], exact=options.exact)
+    wanted = addresses.taken(given, exact=options.exact)
+    if len(wanted) != 1:
+        raise UsageError(f"explain: expected one address, found {len(wanted):,}")
+    found = opened(options).explain(wanted[0], exact=True)
+    if wants_json(options):
+        terminal.document(render.explanation_json(found))
+    else:
+        terminal.line(render.explanation(found))
+    return 0
+
+
+def asked(options: argparse.Namespace) -> dict[str, str]:
+    """Returns whom a call means, and where it says so: its words, `--file`, stdin; plain addresses unless `--exact`."""
+    from stedi.privacy import addresses
+
+    return addresses.placed(
+        addresses.of_call(options.addresses, options.file, exact=options.exact), exact=options.exact
+    )
+
+
+def _confirm(lake: Lake, wanted: Sequence[str]) -> None:
+    """Asks whoever sits at the terminal, and says how many of the customers the lake knows.
+
+    Raises:
+        UsageError: The answer is not yes, or nobody is there to give one.
+    """
+    if not terminal.attended():
+        raise UsageError("expected --yes where nobody can be asked; nothing was done")
+    who = "1 customer" if len(wanted) == 1 else f"{len(wanted):,} customers"
+    known = f"{lake.known(wanted, exact=True):,} of {len(wanted):,} known"
+    if terminal.answer(f"withdraw {who} from research ({known})? [y/N]") not in ("y", "yes"):
+        raise UsageError("nothing was done")

@@ -1,0 +1,218 @@
+"""What people and scripts see: results on stdout, messages and progress on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, cast
+
+from stedi.errors import json_text, printable
+
+_CLEAR = "\r\x1b[K"
+_ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=,;:()\[\]/]+""")
+
+
+def open_streams() -> None:
+    """Gives every standard stream that is closed one that leads nowhere.
+
+    Else the next file that is opened takes its number, and messages go into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def patient_stderr() -> None:
+    """Has messages that cannot be written, on a full disk or to a reader that has gone, cost the work nothing."""
+    sys.stderr = cast(TextIO, _Patient(sys.stderr))
+
+
+class _Patient:
+    """A stream that loses what it cannot write, and says nothing of it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes a text, or not."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            nowhere(self._stream)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Writes texts, or not."""
+        for text in lines:
+            self.write(text)
+
+    def flush(self) -> None:
+        """Does nothing: what is written is written at once."""
+
+
+def nowhere(stream: Any) -> None:
+    """Leads a stream that cannot be written to any more nowhere, so that Python does not fail with it at the end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def finished(code: int) -> int:
+    """Writes what stdout still holds, and returns the exit code: the command's own, or 1 if that cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere(sys.stdout)
+    except (OSError, ValueError) as error:
+        nowhere(sys.stdout)
+        why = getattr(error, "strerror", None) or "it is closed"
+        say(f"stedi: stdout: cannot be written: {why}; what the command has done stays")
+        return code or 1
+    return code
+
+
+def given() -> str:
+    """Returns what stdin holds: UTF-8, whatever the locale.
+
+    Raises:
+        UsageError: It is closed, or other bytes.
+    """
+    from stedi.errors import UsageError
+
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("stdin: expected UTF-8 text, found it closed; nothing was done")
+    if not hasattr(sys.stdin, "buffer"):
+        return sys.stdin.read()
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError("stdin: expected UTF-8 text, found other bytes; nothing was done") from None
+
+
+def attended() -> bool:
+    """Says whether somebody sits at stdin who can be asked: it is open, and a terminal."""
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+
+
+def answer(question: str) -> str:
+    """Asks whoever sits at the terminal, and returns the answer in small letters; none, if the terminal has gone."""
+    sys.stderr.write(printable(question) + " ")
+    sys.stderr.flush()
+    try:
+        return sys.stdin.readline().strip().lower()
+    except (OSError, ValueError):
+        return ""
+
+
+def binary() -> BinaryIO:
+    """Returns stdout for bytes, behind what was written as text."""
+    sys.stdout.flush()
+    return sys.stdout.buffer
+
+
+def shown_rows() -> int | None:
+    """Returns how many rows of a table stdout gets: all, if it is a file."""
+    from stedi.cli import formats
+
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
+            return None
+    return formats.SHOWN_ROWS
+
+
+def line(text: str) -> None:
+    """Writes a result; that its reader has gone changes nothing of what was done."""
+    try:
+        sys.stdout.write(printable(text, keep="\n\t") + "\n")
+    except BrokenPipeError:
+        nowhere(sys.stdout)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Writes rows as an aligned table."""
+    from stedi.cli import formats
+
+    line(formats.table(rows, headers))
+
+
+def document(content: object) -> None:
+    """Writes one JSON document: valid whatever stdout can encode, and escaped where a terminal would obey."""
+    text = json_text(json.dumps(content, ensure_ascii=False))
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(content)  # a path that is not UTF-8, or a locale of old
+    line(text)
+
+
+def say(text: str) -> None:
+    """Writes a message beside the results, in the place of a bar that is still there."""
+    sys.stderr.write((_CLEAR if sys.stderr.isatty() else "") + printable(text, keep="\n\t") + "\n")
+
+
+def unnamed(text: str) -> str:
+    """Returns a message without the addresses that a call's own words may have put into it: messages are kept."""
+    return _ADDRESS.sub("<address>", text)
+
+
+def escaped(raw: bytes) -> str:
+    """Returns bytes as text that no terminal acts upon."""
+    text = raw.decode("utf-8", "backslashreplace")
+    return printable(text)
+
+
+def conceal(words: Iterable[str]) -> None:
+    """Overwrites words of this process's command line in the system's list of processes, which every user may read.
+
+    Linux alone lets a process do so; elsewhere, and until this is called, they can be seen.
+    """
+    import ctypes
+
+    hidden = {os.fsencode(word) for word in words}
+    if not hidden or not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # after the name in brackets come the fields from the third on; the 48th and 49th are where arguments lie
+        fields = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        if 0 < start < end:
+            shown = ctypes.string_at(start, end - start).split(b"\0")
+            masked = b"\0".join(b"*" * len(word) if word in hidden else word for word in shown)
+            ctypes.memmove(start, masked, end - start)
+
+
+class Progress:
+    """What is being done, on stderr: a bar on a terminal, a line a stage otherwise."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = ""
+
+    def __call__(self, what: str, share: float | None) -> None:
+        """Shows what is being done and, if it is known, the share of it that is done, 0 to 1."""
+        if self._terminal:
+            filled = "" if share is None else f" [{'#' * int(30 * share):30}] {share:4.0%}"
+            sys.stderr.write(f"{_CLEAR}{printable(what)}{filled}")
+            sys.stderr.flush()
+        elif what != self._shown:
+            say(what)
+        self._shown = what
+
+    def close(self) -> None:
+        """Clears the bar, so that results stand alone."""
+        if self._terminal and self._shown:
+            sys.stderr.write(_CLEAR)

@@ -1,0 +1,160 @@
+"""What the owner of a lake's key has seen of it: a mark outside the lake that only ever moves forward.
+
+A lake whose files are all in order can still be yesterday's: restored, or put back by somebody, with a withdrawal or an
+erasure undone. That cannot be told from the lake. So each command that writes notes, in a folder beside the key, how
+far the lake was: the version of each table's metadata, the last entry of its journal, and how much its tombstones bar.
+A lake that is behind its mark is refused; one that is ahead was written from another machine, or by a command that was
+killed, and the mark follows. The same folder keeps copies of the journal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stedi.catalog import Catalog
+from stedi.errors import UsageError
+from stedi.privacy import journal, state, tombstones
+from stedi.privacy.pseudonyms import Key
+from stedi.storage import destinations, durable, s3
+
+NAME = "seen.json"
+"""The mark's file, in the folder outside the lake."""
+_KIND = "seen"
+_VERSION = re.compile(r"0*([0-9]+)-[^/]*\.metadata\.json$")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How far a lake was.
+
+    Attributes:
+        tables: Of each table the version of its metadata, and the name of the metadata file.
+        number: The number of the journal's last entry.
+        digest: The SHA-256 of that entry.
+        barred: How much the tombstones bar: each erasure makes it greater.
+    """
+
+    tables: Mapping[str, tuple[int, str]]
+    number: int
+    digest: str
+    barred: int
+
+
+def place(lake_id: str, path: str, key_place: str | None, environment: Mapping[str, str] | None = None) -> Path:
+    """Returns the folder outside a lake that keeps its mark and copies of its journal.
+
+    Args:
+        lake_id: The lake's id.
+        path: The setting `journal.path`.
+        key_place: The key's file, or None if the key comes from the environment or a secret.
+        environment: By default the process's.
+
+    Raises:
+        UsageError: Nobody's home folder is known.
+    """
+    found = os.environ if environment is None else environment
+    if path:
+        base = s3.at(path) if s3.is_remote(path) else destinations.expanded(path)
+    elif key_place is not None:
+        base = destinations.expanded(key_place).absolute().parent
+    else:
+        try:
+            base = destinations.expanded(found.get("XDG_STATE_HOME") or "~/.local/state") / "stedi"
+        except UsageError as error:
+            raise UsageError(
+                "the mark of how far a lake is: expected a home folder for it, found none; set HOME, XDG_STATE_HOME "
+                "or journal.path in lake.toml"
+            ) from error
+    return base / f"{lake_id}.{journal.FOLDER}"
+
+
+def now(catalog: Catalog, root: Path, key: Key) -> Seen:
+    """Returns how far a lake is."""
+    tables = {}
+    for name, location in catalog.listed().items():
+        version = _VERSION.search(location)
+        if version:
+            tables[name] = (int(version[1]), location.rpartition("/")[2])
+    return Seen(tables, *journal.head(root), _barred(root, key))
+
+
+def read(folder: Path, lake_id: str, key: Key) -> Seen | None:
+    """Returns the mark, or None where there is none; a damaged one is none, since its writer holds the key anyway.
+
+    Where the mark is gone, the copies of the journal tell how far that was.
+    """
+    try:
+        plain = state.opened((folder / NAME).read_bytes(), NAME, _KIND, lake_id, key, advice="")
+        return from_json(plain)
+    except (FileNotFoundError, state.StateRefused):
+        with suppress(OSError):
+            number = journal.last(folder)
+            return Seen({}, number, "", 0) if number else None
+        return None
+
+
+def write(folder: Path, lake_id: str, key: Key, mark: Seen) -> None:
+    """Writes the mark, whole; a power cut may leave the one before it, which does no harm."""
+    raw = state.sealed(_KIND, lake_id, key, asdict(mark))
+    path = folder / NAME
+    if s3.is_remote(folder):
+        return s3.write(path, raw)
+    durable.folder(folder, 0o700)
+    beside = folder / f".{NAME}.{secrets.token_hex(8)}.partial"
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as stream:
+            stream.write(raw)
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def older(mark: Seen, found: Seen, root: Path, key: Key) -> tuple[str, str, str] | None:
+    """Returns what of a lake is older than its mark: what it is, what was seen, and what is found; None if nothing is.
+
+    An entry of the journal that says that the lake was set back on purpose counts from there on.
+    """
+    resets = []
+    if found.number > mark.number:
+        later = journal.entries(root / journal.FOLDER, key, mark.number)
+        resets = [entry for entry in later if entry.what == "reset"]
+    if resets:
+        mark = from_json(resets[-1].content)
+    elif found.number < mark.number:
+        return journal.FOLDER, f"entry {mark.number}", f"entry {found.number}"
+    elif mark.digest and journal.digest(root, mark.number) != mark.digest:
+        return journal.FOLDER, f"entry {mark.number}", "another of that number"
+    for name, (version, file) in mark.tables.items():
+        there, other = found.tables.get(name, (-1, ""))
+        if there < version:
+            return name, f"version {version}", f"version {there}" if other else "no such table"
+        if there == version and other != file:
+            return name, f"version {version}", "another of that number"
+    if found.barred < mark.barred:
+        return tombstones.NAME, "those of every erasure", "older ones"
+    return None
+
+
+def to_json(mark: Seen) -> dict[str, Any]:
+    """Returns a mark as plain values."""
+    return asdict(mark)
+
+
+def from_json(plain: Mapping[str, Any]) -> Seen:
+    """Returns a mark from what `to_json` gave."""
+    tables = {str(name): (int(version), str(file)) for name, (version, file) in plain["tables"].items()}
+    return Seen(tables, int(plain["number"]), str(plain["digest"]), int(plain["barred"]))
+
+
+def _barred(root: Path, key: Key) -> int:
+    known = tombstones.read(root, key)
+    return sum(known.people.values()) + sum(known.serials.values()) + len(known.moments) + len(known.records)

@@ -1,0 +1,638 @@
+"""Find: which rows, files and texts of a lake are some customers'. Reads, and writes nothing.
+
+`Whereabouts` makes relations in an engine session that tell the customers' rows from others': from the landed
+records at first, and by the marks of the tombstones where an erasure is resumed and its records have gone already.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stedi.catalog import Catalog, TableState, checksums
+from stedi.catalog.entries import sizes
+from stedi.catalog.mentions import Mentions, mentions
+from stedi.catalog.snapshots import local_path
+from stedi.engines.duckdb import DuckDB, scan
+from stedi.engines.literals import literal, path_literal, quoted
+from stedi.engines.rewrite import Relation, divided
+from stedi.engines.workers import Workers
+from stedi.erasure import search
+from stedi.erasure.judge import Judge
+from stedi.erasure.pending import Found, Pending
+from stedi.erasure.search import Traces
+from stedi.errors import LakeError
+from stedi.privacy import envelopes, tokens, tombstones
+from stedi.privacy.pseudonyms import Key
+from stedi.privacy.tokens import Heard, folded
+from stedi.privacy.tombstones import Tombstones
+from stedi.schema import tables
+from stedi.schema.tables import COLUMNS, ZONES, DataFile
+from stedi.storage import durable, s3
+
+_LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
+
+THEIRS: dict[str, str] = {
+    "customers_landing": "email in (select address from erased_addresses)",
+    "accelerometer_landing": '"user" in (select address from erased_addresses)',
+    "step_trainer_landing": "(serialNumber in (select serialNumber from erased_serials) or "
+    "(serialNumber, sensorReadingTime) in (select serialNumber, moment from erased_moments))",
+    "quarantine": '(sha256, "offset") in (select sha256, "offset" from erased_records)',
+    **{
+        name: "customer_id in (select customer_id from erased_ids)" for name, zone in ZONES.items() if zone != "landing"
+    },
+}
+"""For each table but the ledger, the condition under which a row is an erased customer's."""
+
+_PHONE = re.compile(r"\+?[\d\s().\-/\u00a0]+")
+PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,3}"
+"""What the engine takes for a plain address: only what is one, and most that are."""
+_MEMORY = "600MB"
+"""What the engine of a worker may take."""
+_PARTS = 8
+"""Into so many parts records are divided among which there are some of theirs."""
+RELATIONS = (
+    "erased_addresses",
+    "erased_serials",
+    "erased_moments",
+    "erased_ids",
+    "erased_records",
+    "mentions",
+    "masks",
+    "masked_texts",
+    "masked_raws",
+)
+"""The relations by which rows are told; they hold these customers' own, so they are small."""
+FREE = {
+    "customers_landing": ("customerName", "phone", "birthDay"),
+    "customers_trusted": ("customerName", "phone"),
+    "customers_curated": ("customerName", "phone"),
+}
+"""Of each table the columns of others in which a mention is masked; in identities it cannot be."""
+
+
+class Whereabouts:
+    """What tells the rows of some customers, in an engine session.
+
+    Args:
+        engine: The session.
+        catalog: The lake's tables.
+        key: The lake's key.
+        pending: The erasure.
+        workers: Who looks through the tables' files, if it is not this process.
+        before: The lake's tombstones, for an erasure whose own file was lost.
+    """
+
+    def __init__(
+        self,
+        engine: DuckDB,
+        catalog: Catalog,
+        key: Key,
+        pending: Pending,
+        workers: Workers | None = None,
+        before: Tombstones | None = None,
+    ) -> None:
+        self.engine = engine
+        self.states = catalog.tables()
+        self._catalog, self._key, self._people = catalog, key, frozenset(pending.people)
+        self._workers = workers
+        for name, state in self.states.items():
+            _refuse_elsewhere(state, catalog.folder(name))
+            engine.bind(name, catalog.files(state))
+        self.mentions: dict[str, Mentions] = {name: mentions(state) for name, state in self.states.items()}
+        found = pending.found
+        stood = found.taints("customers_landing") if found else frozenset(pending.evidence)
+        current = {file.path: file for file in catalog.files(self.states["customers_landing"])}
+        evidence = [DataFile(path, 0, 0) for path in sorted(stood - current.keys()) if s3.at(path).is_file()]
+        self._evidence = () if found else tuple(file.path for file in evidence)
+        engine.bind("records", [*current.values(), *evidence], table="customers_landing")
+        self._addresses()
+        self.tombstones = self._devices_known(found.tombstones) if found else self._devices(pending.started)
+        self._recovered = found is None and pending.recovered
+        if self._recovered and before is not None:
+            self._moments_known(before)
+        self._ids()
+        self.shared = 0
+        self.others: dict[str, dict[str, int]] = {}
+        self.traces = self._traces(found.left if found else None)
+        self._texts()
+        if found is None:
+            marks = self._record_marks()
+            self.tombstones = self.tombstones | Tombstones(records=marks)
+
+    def found(self) -> Found:
+        """Returns what the first phase finds.
+
+        Raises:
+            DamagedFile: A file that would be written anew is not what was written.
+        """
+        rows: dict[str, int] = {}
+        tainted: dict[str, tuple[str, ...]] = {}
+        counts: dict[str, list[int]] = {}
+        mentioned = 0
+        for name, state in self.states.items():
+            current = {file.path for file in self._catalog.files(state)}
+            holding: set[str] = set()
+            for path, content, count, others in self._holding(name):
+                holding.add(path)
+                if path in current:
+                    rows[name] = rows.get(name, 0) + count
+                    mentioned += others
+                    if content and count:
+                        counts.setdefault(content, [0, 0])[name == "quarantine"] += count
+            rows.setdefault(name, 0)
+            tainted[name] = tuple(sorted(holding))
+            if name == "customers_landing":
+                tainted[name] = tuple(sorted(holding.union(self._evidence)))
+            # a flipped bit must not be written anew, under a checksum that says that all is well
+            checksums.check(self._catalog.folder(name), holding & current)
+        if self._recovered:
+            for content, accepted, quarantined in self._gone():
+                sums = counts.setdefault(content, [0, 0])
+                sums[:] = [sums[0] + accepted, sums[1] + quarantined]
+        [(customers,)] = self.engine.rows(
+            "select count(distinct e.person) from customers_landing as c "
+            "inner join erased_addresses as e on c.email = e.address"
+        )
+        return Found(
+            rows,
+            tainted,
+            {sha256: (accepted, quarantined) for sha256, (accepted, quarantined) in counts.items()},
+            {name: tuple(self._follows(name)) for name in tables.graph().selects if name in ZONES},
+            self._withheld(),
+            customers,
+            mentioned,
+            self.tombstones,
+            self.others,
+            tuple(sorted(self.traces.left)),
+            self.shared,
+            tuple(sorted(self._met())),
+            tuple(sorted(self._whole)),
+        )
+
+    def _met(self) -> frozenset[str]:
+        """Returns the marks of those of whom the lake holds anything now, were it a mention alone."""
+        landed = frozenset(who for (who,) in self.engine.rows("select distinct person from erased_addresses"))
+        return landed | self.traces.met()
+
+    def _addresses(self) -> None:
+        """Makes `who`, the mark of every address, and `erased_addresses`."""
+        sql = 'select email as address from records union select "user" from accelerometer_landing'
+        known = [(address, tombstones.person(self._key, address)) for (address,) in self.engine.stream(sql)]
+        self.keep("who", ("address", "person"), known)
+        people = ", ".join(map(literal, sorted(self._people)))
+        self.engine.keep("erased_addresses", f"select address, person from who where person in ({people})")
+        # read once: a landing table is large, and one customer's readings are few
+        self.engine.keep(
+            "erased_motions",
+            'select e.person, a."timestamp" as moment from accelerometer_landing as a '
+            'inner join erased_addresses as e on a."user" = e.address',
+        )
+
+    def _devices(self, started: int) -> Tombstones:
+        """Makes `erased_serials` and `erased_moments` from the landed records, and returns their tombstones."""
+        engine, key = self.engine, self._key
+        engine.keep(
+            "claimed",
+            "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
+            "from records as r inner join who as w on r.email = w.address where r.serialNumber is not null",
+        )
+        engine.keep("erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)")
+        engine.keep(
+            "erased_moments",
+            "select distinct c.serialNumber, m.moment from erased_motions as m "
+            "inner join claimed as c on m.person = c.person "
+            "where c.serialNumber not in (select serialNumber from erased_serials)",
+        )
+        # a clock that runs ahead dates data after the erasure: they must not come back either
+        people = dict.fromkeys(self._people, started)
+        for person, last in engine.rows(
+            "select person, max(moment) from ("
+            "select e.person, c.registrationDate as moment from customers_landing as c "
+            "inner join erased_addresses as e on c.email = e.address union all "
+            "select person, moment from erased_motions) group by person"
+        ):
+            # who only ever withdrew has no instant of their own
+            people[person] = max(started, last or 0)
+        claims: dict[str, set[str]] = {}
+        for number, person in engine.rows("select serialNumber, person from claimed where erased"):
+            claims.setdefault(tombstones.serial(key, number), set()).add(person)
+        last_read = engine.rows(
+            "select e.serialNumber, max(s.sensorReadingTime) from erased_serials as e "
+            "left join step_trainer_landing as s on e.serialNumber = s.serialNumber group by all"
+        )
+        moments = engine.stream("select serialNumber, moment from erased_moments")
+        return Tombstones(
+            people,
+            {number: tuple(sorted(who)) for number, who in claims.items()},
+            {tombstones.serial(key, number): max(started, last or 0) for number, last in last_read},
+            frozenset(tombstones.moment(key, number, at) for number, at in moments),
+        )
+
+    def _devices_known(self, known: Tombstones) -> Tombstones:
+        """Makes the same relations by the marks of tombstones."""
+        engine, key = self.engine, self._key
+        numbers = engine.rows(
+            "select serialNumber from records where serialNumber is not null union "
+            "select serialNumber from step_trainer_landing"
+        )
+        marks = {number: tombstones.serial(key, number) for (number,) in numbers}
+        self.keep("erased_serials", ("serialNumber",), [(n,) for n, m in marks.items() if m in known.serials])
+        shared = [(n,) for n, m in marks.items() if m in known.claims and m not in known.serials]
+        self.keep("shared_serials", ("serialNumber",), shared)
+        readings = engine.stream(
+            "select distinct serialNumber, sensorReadingTime from step_trainer_landing "
+            "where serialNumber in (select serialNumber from shared_serials)"
+        )
+        rows = [(n, at) for n, at in readings if tombstones.moment(key, n, at) in known.moments]
+        engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, rows)
+        return known
+
+    def _moments_known(self, known: Tombstones) -> None:
+        """Adds to `erased_moments` those that are tombstones already: the motions that told them may have gone."""
+        readings = self.engine.stream(
+            "select distinct serialNumber, sensorReadingTime from step_trainer_landing where serialNumber in "
+            "(select serialNumber from claimed where erased) "
+            "and serialNumber not in (select serialNumber from erased_serials)"
+        )
+        rows = {(n, at) for n, at in readings if tombstones.moment(self._key, n, at) in known.moments}
+        rows.update(self.engine.rows("select serialNumber, moment from erased_moments"))
+        self.engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
+
+    def _gone(self) -> list[tuple[str, int, int]]:
+        """Returns of each delivered file how many accepted and quarantined records have gone and the ledger counts."""
+        landed = " union all ".join(f"select _file from {name}" for name in _LANDED)
+        return self.engine.rows(
+            "select sha256, (accepted - coalesce(a, 0))::bigint, (quarantined - coalesce(q, 0))::bigint from "
+            "(select sha256, sum(accepted) as accepted, sum(quarantined) as quarantined "
+            "from landed_files group by all) "
+            f"left join (select _file as sha256, count(*) as a from ({landed}) group by all) using (sha256) "
+            "left join (select sha256, count(*) as q from quarantine group by all) using (sha256) "
+            "where accepted <> coalesce(a, 0) or quarantined <> coalesce(q, 0)"
+        )
+
+    def _ids(self) -> None:
+        ids = {self._key.customer_id(a) for (a,) in self.engine.rows("select address from erased_addresses")}
+        self.keep("erased_ids", ("customer_id",), [(id_,) for id_ in sorted(ids)])
+
+    def _traces(self, left: Sequence[str] | None) -> Traces:
+        """Returns what identifies the customers, and decides about values of others that mention them.
+
+        What somebody else has, too, or what stands in a name of somebody else, tells nobody and is not looked for.
+        Makes `masked_texts`, names and the like of others as they are without mentions. Identities of others stay.
+
+        Args:
+            left: The marks of the values that stay, where that has been decided.
+        """
+        engine = self.engine
+        among = "in (select address from erased_addresses)"
+        mine = engine.rows(f"select distinct email, customerName, phone from records where email {among}")
+        spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
+        free = {column: "\n".join(self._others_have(column)) for column in FREE["customers_landing"]}
+        devices = "\n".join(self._others_have("serialNumber"))
+        addresses = list(self._others_have("address"))
+        spoken = Heard(folded("\n".join(addresses)))
+        heard = Heard(folded("\n".join((*free.values(), *addresses))))
+        theirs, claimed = Heard(folded(devices)), Heard(devices)
+
+        def others(text: str) -> bool:
+            number = tokens.digits(text) if _PHONE.fullmatch(text) else ""
+            return (
+                any(heard.stands(spelling) for spelling in tokens.spellings(text))
+                or (bool(number) and heard.dials(number))
+                or theirs.has(text)
+            )
+
+        numbers = {number for (number,) in engine.rows("select serialNumber from erased_serials")}
+        kept = {
+            number
+            for number in numbers
+            if not heard.has(folded(number).strip()) and not claimed.stands(number) and not spoken.stands(number)
+        }
+        ids = {id_ for (id_,) in engine.rows("select customer_id from erased_ids")}
+        names = search.of([*mine, *spelled], others)
+        texts = {folded(part).strip() for _, *rest in mine for part in rest if part} - {""}
+        self.shared = len(numbers - kept) + len(texts - names)
+        phones = frozenset(filter(None, (tokens.digits(name) for name in names if _PHONE.fullmatch(name))))
+        told = (name for name in names if not (_PHONE.fullmatch(name) and tokens.digits(name)))
+        spelled_names = frozenset(s for name in told for s in ({name} if "@" in name else tokens.spellings(name)))
+        known = Traces(self._key, self._people, spelled_names, frozenset(kept | ids), phones)
+        masks = [
+            (value, known.masked(value) or tokens.ERASED)
+            for column, text in free.items()
+            if known.found(text)
+            for value in self._others_have(column)
+            if known.found(value)
+        ]
+        self.keep("masked_texts", ("text", "masked"), sorted(set(masks)))
+        self._others_masked = bool(masks)
+        if left is None:
+            stay = [value for value in self._others_have("address", odd=True) if search.mentions(value, known)]
+            if search.mentions(devices, known):
+                stay += [value for value in self._others_have("serialNumber") if search.mentions(value, known)]
+            self._count(stay)
+            left = [search.left(self._key, value) for value in stay]
+        return replace(known, left=frozenset(left))
+
+    def _others_have(self, column: str, *, odd: bool = False) -> Iterator[str]:
+        """Yields the different values that others have in a column of their records, or as `address`.
+
+        Args:
+            column: The column.
+            odd: Whether only values are wanted that are no plain address.
+        """
+        source, whose = ("who", "address") if column == "address" else ("records", "email")
+        sql = (
+            f"select distinct {quoted(column)} from {source} "
+            f"where {whose} not in (select address from erased_addresses) and {quoted(column)} is not null"
+        )
+        if odd:
+            sql += f" and not regexp_full_match({quoted(column)}, {literal(PLAIN)})"
+        return (value for (value,) in self.engine.stream(sql) if not odd or not tokens.is_plain(value))
+
+    def _count(self, stay: Collection[str]) -> None:
+        """Counts values of others that stay, by table and column."""
+        if not stay:
+            return
+        self.keep("staying", ("value",), [(value,) for value in sorted(set(stay))])
+        for name in ZONES:
+            for column in search.IDENTITIES:
+                if column in {c.name for c in COLUMNS[name]}:
+                    [(count,)] = self.engine.rows(
+                        f"select count(distinct {quoted(column)}) from {name} "
+                        f"where {quoted(column)} in (select value from staying) and not ({THEIRS[name]})"
+                    )
+                    if count:
+                        self.others.setdefault(name, {})[column] = count
+
+    def _texts(self) -> None:
+        """Makes `erased_records` and `masked_raws` of quarantine, `mentions` of unknown fields, `masks` of names."""
+        records: list[tuple[str, int]] = []
+        whole: set[tuple[str, int]] = set()
+        masked: list[tuple[str, int, bytes]] = []
+        moments = {(number, at) for number, at in self.engine.rows("select serialNumber, moment from erased_moments")}
+        judge = Judge(self.traces, frozenset(moments))
+        staying: dict[tuple[str, int], str] = {}
+        for batch in _batched(self._quarantined(), 4 << 20):
+            for sha256, at, raw in batch if self._known_records else self._suspected(batch, judge):
+                kept = self._kept(raw, judge)
+                if kept is None:
+                    records.append((sha256, at))
+                    if self._tells_of_others(raw, judge):
+                        whole.add((sha256, at))
+                    continue
+                if kept != raw:
+                    masked.append((sha256, at, kept))
+                owner = tokens.owner(kept.decode("utf-8", "replace"))
+                if owner is not None and search.names_another(owner, self.traces):
+                    staying[sha256, at] = owner
+        if staying:
+            self.others.setdefault("quarantine", {})["raw"] = len(staying)
+            marks = {search.left(self._key, owner) for owner in staying.values()}
+            self.traces = replace(self.traces, left=self.traces.left | marks)
+        self.engine.take("erased_records", {"sha256": "varchar", "offset": "bigint"}, sorted(set(records)))
+        self.engine.take("masked_raws", {"sha256": "varchar", "offset": "bigint", "raw": "blob"}, sorted(set(masked)))
+        unknown = " union ".join(
+            f"select _extra from {self._everywhere(name)} where _extra is not null" for name in _LANDED
+        )
+        extras = [(text,) for (text,) in self.engine.stream(unknown) if self.traces.found(text)]
+        self.keep("mentions", ("text",), extras)
+        self.others_mention = bool(extras)
+        names = (
+            f"select distinct file from {self._everywhere('quarantine')} union "
+            f"select distinct name from {self._everywhere('landed_files')}"
+        )
+        masks = [
+            (name, tombstones.masked_name(self._key, name))
+            for (name,) in self.engine.stream(names)
+            if self.traces.names_file(name)
+        ]
+        self.keep("masks", ("name", "masked"), masks)
+        self._whole = self._named(whole)
+
+    def _suspected(self, batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:
+        """Yields those of some quarantined records in which something may have to go, halving until few are left."""
+        # an empty line between: what is encoded in one record does not run on into the next
+        if batch and judge.reads("\n\n".join(search.as_text(raw) for _, _, raw in batch)):
+            if len(batch) == 1:
+                yield batch[0]
+                return
+            size = -(-len(batch) // _PARTS)
+            for start in range(0, len(batch), size):
+                yield from self._suspected(batch[start : start + size], judge)
+
+    def _kept(self, raw: bytes, judge: Judge) -> bytes | None:
+        """Returns a quarantined record as it stays: as it is, or masked; None if it goes."""
+        known = self.tombstones.records
+        if known and tombstones.record(self._key, raw) in known:
+            return None
+        text = search.as_text(raw)
+        moved = judge.moved(text)
+        if not moved and not self.traces.found(text):
+            return raw
+        self.traces.who(text)  # each of several in one record, for `met`
+        plain = raw.decode("utf-8", "replace")
+        owner = tokens.owner(plain)
+        if owner is None:
+            return self._envelope(raw, judge)
+        if moved or self.traces.owns(owner):
+            return None
+        kept = tokens.restrung(plain, lambda value: tokens.but(value, owner, self.traces.masked))
+        if kept is None or tokens.owner(kept) != owner or self.traces.found(tokens.beside(kept, owner)):
+            return None
+        return raw if kept == plain else kept.encode()
+
+    def _tells_of_others(self, raw: bytes, judge: Judge) -> bool:
+        """Says whether a quarantined record that goes is somebody else's, or nobody's and names others by address."""
+        text, owner = search.as_text(raw), tokens.owner(raw.decode("utf-8", "replace"))
+        if owner is not None:
+            return not self.traces.known(owner) and not judge.moved(text)
+        return judge.strangers(text)
+
+    def _named(self, records: Collection[tuple[str, int]]) -> set[str]:
+        """Returns what quarantined records are called, FILE:OFFSET, without what tells of a customer."""
+        if not records:
+            return set()
+        places = ", ".join(f"({literal(sha256)}, {at})" for sha256, at in sorted(records))
+        found = self.engine.rows(
+            f'select distinct coalesce(m.masked, q.file), q."offset" from {self._everywhere("quarantine")} as q '
+            f'left join masks as m on q.file = m.name where (q.sha256, q."offset") in (values {places})'
+        )
+        return {f"{file}:{at}" for file, at in found}
+
+    def _envelope(self, raw: bytes, judge: Judge) -> bytes | None:
+        """Returns a quarantined value of several people without these; None if they cannot be told apart."""
+        cut = judge.cut(raw)
+        if cut is None:
+            return None
+        kept = cut.of(raw)
+        if cut.clean:
+            return kept
+        text = self.traces.masked(kept.decode("utf-8", "replace"))
+        return None if text is None or envelopes.is_json(kept) != envelopes.is_json(text.encode()) else text.encode()
+
+    def masked(self, name: str, column: str) -> str | None:
+        """Returns the SQL of a column in which a mention is masked, if it is one in which there are mentions."""
+        if column == "_extra" and name in _LANDED and self.others_mention:
+            return "case when _extra in (select text from mentions) then null else _extra end as _extra"
+        if column in FREE.get(name, ()) and self._others_masked:
+            column = quoted(column)
+            return (
+                f"coalesce((select m.masked from masked_texts as m where m.text = leaving.{column}), leaving.{column}) "
+                f"as {column}"
+            )
+        if name != "quarantine":
+            return None
+        if column == "file":
+            return "coalesce((select m.masked from masks as m where m.name = leaving.file), leaving.file) as file"
+        raw = '(select m.raw from masked_raws as m where m.sha256 = leaving.sha256 and m."offset" = leaving."offset")'
+        if column == "raw":
+            return f"coalesce({raw}, leaving.raw) as raw"
+        if column == "raw_size":
+            # what is kept whole still is: only that can be landed again
+            whole = "octet_length(leaving.raw) = leaving.raw_size"
+            return f"case when {whole} then coalesce(octet_length({raw}), raw_size) else raw_size end as raw_size"
+        return None
+
+    def mentioning(self, name: str) -> str:
+        """Returns the condition under which a row of others in a table mentions one of the customers."""
+        conditions = []
+        if name in _LANDED and self.others_mention:
+            conditions.append("_extra in (select text from mentions)")
+        if self._others_masked:
+            conditions += [f"{quoted(column)} in (select text from masked_texts)" for column in FREE.get(name, ())]
+        if name == "quarantine":
+            conditions.append("file in (select name from masks)")
+            conditions.append('(sha256, "offset") in (select sha256, "offset" from masked_raws)')
+        if name == "landed_files":
+            conditions.append("name in (select name from masks)")
+        return " or ".join(conditions) or "false"
+
+    @property
+    def _known_records(self) -> bool:
+        return bool(self.tombstones.records)
+
+    def _quarantined(self) -> Iterator[tuple[str, int, bytes]]:
+        for sha256, offset, raw in self.engine.stream(
+            f'select distinct sha256, "offset", raw from {self._everywhere("quarantine")}'
+        ):
+            yield sha256, offset, bytes(raw or b"")
+
+    def _record_marks(self) -> frozenset[str]:
+        raws = self.engine.stream(f"select raw from {self._everywhere('quarantine')} where {THEIRS['quarantine']}")
+        return frozenset(tombstones.record(self._key, bytes(raw or b"")) for (raw,) in raws)
+
+    def _everywhere(self, name: str) -> str:
+        """Returns a relation of all rows of a table, those of older snapshots too."""
+        return f"({scan(self.mentions[name].live.values(), COLUMNS[name])})"
+
+    def _holding(self, name: str) -> list[tuple[str, str | None, int, int]]:
+        """Returns what the files of a table's snapshots hold of the customers.
+
+        Returns:
+            Of each that holds something, by delivered file in landing tables: path, SHA-256 of the delivered file, rows
+            of theirs, and rows of others that mention them.
+        """
+        files = [path for path, size in sizes(self.mentions[name].live).items() if size is not None]
+        if not files:
+            return []
+        theirs = THEIRS.get(name, "false")
+        mentioned = self.mentioning(name)
+        content = {"quarantine": "sha256", **dict.fromkeys(_LANDED, "_file")}.get(name, "null::varchar")
+        sql = (
+            f"select filename, {content} as content, count(*) filter (where {theirs}), "
+            f"count(*) filter (where not ({theirs}) and ({mentioned})) "
+            f"from {{files}} where {theirs} or {mentioned} group by all"
+        )
+        if self._workers is None:
+            return self.engine.rows(sql.format(files=_named(files)))
+        relations = {read: Relation.of(self.engine, read) for read in RELATIONS if read in sql}
+        live = self.mentions[name].live
+        parts = [
+            _Part(tuple(file.path for file in part), sql, relations)
+            for part in divided([live[path] for path in files], self._workers.slots)
+        ]
+        return [row for rows in self._workers.map(_looked, parts) for row in rows]
+
+    def _withheld(self) -> int:
+        """Returns how many withheld readings go: those of moments at which more than one claimant moved."""
+        if not self.engine.rows("select 1 from erased_moments limit 1"):
+            return 0
+        [(count,)] = self.engine.rows(
+            "select count(*) from (select distinct s.serialNumber, s.sensorReadingTime, s.distanceFromObject "
+            "from step_trainer_landing as s inner join (select m.serialNumber, m.moment from erased_moments as m "
+            "inner join claimed as c on m.serialNumber = c.serialNumber "
+            "inner join who as w on c.person = w.person "
+            'inner join accelerometer_landing as a on w.address = a."user" and m.moment = a."timestamp" '
+            "group by m.serialNumber, m.moment having count(distinct c.person) > 1) as several "
+            "on s.serialNumber = several.serialNumber and s.sensorReadingTime = several.moment)"
+        )
+        return int(count)
+
+    def _follows(self, name: str) -> Iterator[str]:
+        """Yields the inputs of a table that have not changed since it was built from them."""
+        current = self.states[name].current
+        inputs = json.loads(current.summary.get("stedi.inputs", "{}")) if current else {}
+        for read, watermark in inputs.items():
+            later = self.states[read].since(watermark)
+            if later is not None and all(_same_rows(s.operation, s.summary) for s in later):
+                yield read
+
+    def keep(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+        """Makes a relation of texts."""
+        self.engine.take(name, dict.fromkeys(columns, "varchar"), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Files that one worker looks through, and by what."""
+
+    paths: tuple[str, ...]
+    sql: str
+    relations: Mapping[str, Relation]
+
+
+def _looked(part: _Part) -> list[tuple[Any, ...]]:
+    """Returns what a part's files hold. Runs on a worker."""
+    with (
+        tempfile.TemporaryDirectory(prefix="stedi-") as scratch,
+        DuckDB(memory=_MEMORY, threads=1, temporary=Path(scratch, "spill")) as engine,
+    ):
+        for name, relation in part.relations.items():
+            engine.take(name, relation.columns, relation.rows)
+        return engine.rows(part.sql.format(files=_named(part.paths)))
+
+
+def _named(paths: Iterable[str]) -> str:
+    listed = ", ".join(map(path_literal, paths))
+    return f"read_parquet([{listed}], filename = true, hive_partitioning = false)"
+
+
+def _same_rows(operation: str, summary: Mapping[str, str]) -> bool:
+    return operation == "replace" or (operation == "append" and not int(summary.get("added-records", 0)))
+
+
+def _batched(records: Iterable[tuple[str, int, bytes]], size: int) -> Iterator[list[tuple[str, int, bytes]]]:
+    held: list[tuple[str, int, bytes]] = []
+    total = 0
+    for found in records:
+        held.append(found)
+        total += len(found[2])
+        if total > size:
+            yield held
+            held, total = [], 0
+    yield held
+
+
+def _refuse_elsewhere(state: TableState, folder: Path) -> None:
+    location = durable.real(local_path(state.location))
+    if location != durable.real(folder):
+        raise LakeError(
+            f"table {state.name}: expected its files in {folder}, found them in {location}: the lake was copied or "
+            "moved, and its original's files must stay; nothing was erased. See docs/operations.md on recovery"
+        )

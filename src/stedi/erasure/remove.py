@@ -1,0 +1,283 @@
+"""Forget: files that hold the customers are written anew without them, and whatever knew those files goes.
+
+Each step can be done again: a table whose current snapshot carries the erasure's id is done. The old files of the
+customers' records go last of all, since a resumed erasure reads from them whom to look for.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from stedi.catalog import Catalog, Snapshot, leftovers
+from stedi.catalog.mentions import mentions
+from stedi.catalog.orphans import unused
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal, quoted
+from stedi.engines.rewrite import LEAVING, Part, Relation, divided, rewrite
+from stedi.engines.workers import Workers
+from stedi.erasure.deliveries import Rewritten
+from stedi.erasure.locate import RELATIONS, THEIRS, Whereabouts
+from stedi.erasure.pending import Found, Pending
+from stedi.errors import LakeError
+from stedi.privacy.receipts import RECEIPTS
+from stedi.schema.tables import COLUMNS, CONSENT_FROM, ZONES, DataFile
+from stedi.storage import durable, s3
+
+ERASURE = "stedi.erasure"
+"""The property of a snapshot that tells which erasure wrote it."""
+
+
+class Forgetting:
+    """The second phase of one erasure.
+
+    Args:
+        engine: The session in which `whereabouts` has made its relations.
+        catalog: The lake's tables.
+        whereabouts: What tells the customers' rows.
+        pending: The erasure, its first phase ended.
+        found: What that has found.
+        workers: Who writes files anew, if it is not this process.
+        memory: What the engine of a worker may take.
+    """
+
+    def __init__(
+        self,
+        engine: DuckDB,
+        catalog: Catalog,
+        whereabouts: Whereabouts,
+        pending: Pending,
+        found: Found,
+        workers: Workers | None,
+        memory: str,
+    ) -> None:
+        self._engine, self._catalog, self._whereabouts = engine, catalog, whereabouts
+        self._run, self._started, self._found = pending.run, pending.started, found
+        self._workers, self._memory = workers, memory
+
+    def table(self, name: str, rewritten: Sequence[Rewritten] = ()) -> dict[str, int]:
+        """Takes the customers out of one table, and has the snapshots expire that knew the files they were in.
+
+        Args:
+            name: The table; those that data flow from have been done.
+            rewritten: Delivered files that were written anew, for the ledger to know.
+
+        Returns:
+            Counts of `rows`, `files` and `snapshots` that went.
+        """
+        current = self._current(name)
+        if current.summary.get(ERASURE) != self._run:
+            self._commit(name, current, rewritten)
+        taints = self._found.taints(name)
+        state = self._catalog.table(name)
+        known = mentions(state)
+        current = self._current(name)
+        expired = [snapshot for snapshot in known.of(taints) if snapshot != current.id]
+        branches = leftovers.staged(state)
+        staged = [state.branches[branch] for branch in branches]
+        if expired or branches:
+            self._catalog.expire(name, {*expired, *staged}, branches, base=current.id)
+        return {"rows": self._found.rows[name], "files": len(taints), "snapshots": len(expired)}
+
+    def _commit(self, name: str, current: Snapshot, rewritten: Sequence[Rewritten]) -> None:
+        files = self._catalog.files(self._catalog.table(name))
+        taints = self._found.taints(name)
+        leaving = [file for file in files if file.path in taints]
+        if name == "landed_files" and (self._found.counts or rewritten):
+            leaving = list(files)
+        lineage = {} if ZONES[name] == "landing" else self._lineage(name, current)
+        if not leaving and not rewritten and lineage in ({}, _properties(current)):
+            return
+        # no two attempts share a folder: one that has lost its locks must not clear away what the other has committed
+        folder = self._catalog.folder(name) / "data" / f"{self._run}-{secrets.token_hex(4)}"
+        added: tuple[DataFile, ...] = ()
+        if leaving or rewritten:
+            added = self._rewritten(name, leaving, self._remaining(name, rewritten), folder, current.total("records"))
+            self._check(name, leaving, added, len(self._missing(rewritten)) if name == "landed_files" else 0)
+        paths = [file.path for file in leaving]
+        self._catalog.erase(name, added, paths, {**lineage, ERASURE: self._run}, base=current.id)
+
+    def _rewritten(
+        self, name: str, leaving: Sequence[DataFile], sql: str, folder: Path, of: int
+    ) -> tuple[DataFile, ...]:
+        """Writes what stays of files that leave, here or on the workers; the ledger is small, and written here."""
+        if self._workers is None or name == "landed_files":
+            self._engine.bind(LEAVING, leaving, table=name)
+            return self._engine.write(name, sql, folder, of=of)
+        relations = {read: Relation.of(self._engine, read) for read in RELATIONS if read in sql}
+        home = self._catalog.folder(name)
+        parts = [
+            Part(name, files, sql, folder, of, self._memory, home, relations)
+            for files in divided(leaving, self._workers.slots)
+        ]
+        return tuple(file for files in rewrite(self._workers, parts) for file in files)
+
+    def _check(self, name: str, leaving: Sequence[DataFile], added: Sequence[DataFile], more: int) -> None:
+        expected = sum(file.rows for file in leaving) - self._found.rows[name] + more
+        rows = sum(file.rows for file in added)
+        if rows != expected:
+            raise LakeError(
+                f"{name}: expected {expected} rows of others to stay, found {rows}; the table is as it was. Run "
+                "`stedi audit --files`, then `stedi erase --resume`"
+            )
+
+    def _remaining(self, name: str, rewritten: Sequence[Rewritten]) -> str:
+        """Returns the SELECT of what stays of the files that leave."""
+        if name == "landed_files":
+            return self._ledger(rewritten)
+        columns = [
+            self._whereabouts.masked(name, column.name) or f"leaving.{quoted(column.name)}" for column in COLUMNS[name]
+        ]
+        return f"select {', '.join(columns)} from leaving where not ({THEIRS[name]})"
+
+    def _ledger(self, rewritten: Sequence[Rewritten]) -> str:
+        """Returns the SELECT of the ledger in which records that go are counted as erased."""
+        counts = ", ".join(f"({literal(s)}, {a}, {q})" for s, (a, q) in self._found.counts.items()) or "('', 0, 0)"
+        sql = (
+            "select l.sha256, coalesce(m.masked, l.name) as name, l.feed, l.size, l.seen, "
+            "(l.accepted - coalesce(g.a, 0))::bigint as accepted, "
+            "(l.quarantined - coalesce(g.q, 0))::bigint as quarantined, "
+            "(l.erased + coalesce(g.a, 0) + coalesce(g.q, 0))::bigint as erased, l.batch, l.landed_at "
+            "from (select *, row_number() over (partition by sha256 order by seen desc, batch) as place from leaving) "
+            "as l "
+            f"left join (values {counts}) as g (sha256, a, q) on l.sha256 = g.sha256 and l.place = 1 "
+            "left join masks as m on l.name = m.name"
+        )
+        for file in self._missing(rewritten):
+            # known, so that landing it adds nothing; its records are counted with the file that it was
+            texts = ", ".join(map(literal, (file.sha256, file.known_as, file.feed)))
+            sql += (
+                f" union all select {texts}, {file.size}::bigint, "
+                f"0::bigint, 0::bigint, 0::bigint, 0::bigint, {literal(self._run)}, instant({self._started})"
+            )
+        return sql
+
+    def _missing(self, rewritten: Sequence[Rewritten]) -> list[Rewritten]:
+        """Returns the rewritten files, each content once, that were landed as they were and not yet as they are."""
+        wanted = {file.sha256: file for file in rewritten}
+        known = {sha256 for (sha256,) in self._engine.rows("select sha256 from landed_files")}
+        return [file for file in wanted.values() if file.before in known and file.sha256 not in known]
+
+    def _lineage(self, name: str, current: Snapshot) -> dict[str, str]:
+        """Returns what the table's next snapshot says it was made from: what it was made from, less the customers."""
+        properties = _properties(current)
+        inputs = json.loads(properties.get("stedi.inputs", "{}"))
+        for read in self._found.follows.get(name, ()):
+            inputs[read] = self._current(read).id
+        if inputs:
+            properties["stedi.inputs"] = json.dumps(inputs, sort_keys=True)
+        if "stedi.customers" in properties:
+            properties |= self._customers(properties)
+        if "stedi.withheld" in properties:
+            properties["stedi.withheld"] = str(max(0, int(properties["stedi.withheld"]) - self._found.withheld))
+        return properties
+
+    def _customers(self, properties: dict[str, str]) -> dict[str, str]:
+        """Returns what the build remembers of all customers, without these; their consent dates are theirs, too."""
+        started = properties["stedi.started"]
+        [(last, upcoming)] = self._engine.rows(
+            f"select max(since) filter (where since <= {started}), min(since) filter (where since > {started}) "
+            f"from (select {CONSENT_FROM} as since from customers_landing where not ({THEIRS['customers_landing']}))"
+        )
+        for name, found in (("stedi.last-consent-at", last), ("stedi.next-consent-at", upcoming)):
+            properties.pop(name, None)
+            if found is not None:
+                properties[name] = str(found)
+        properties["stedi.customers"] = str(int(properties["stedi.customers"]) - self._found.customers)
+        return properties
+
+    def _current(self, name: str) -> Snapshot:
+        current = self._catalog.table(name).current
+        assert current is not None, "init gives every table a snapshot"
+        return current
+
+
+def sweep(catalog: Catalog, keeping: frozenset[str]) -> int:
+    """Removes, whatever their age, all files of the tables' folders that no live snapshot uses, but for some.
+
+    Returns:
+        How many files went.
+    """
+    count = 0
+    for name in ZONES:
+        state, folder = catalog.table(name), catalog.folder(name)
+        # older metadata tell of snapshots that are gone
+        state = replace(state, metadata=state.metadata[-1:])
+        stay = {durable.real(path) for path in keeping}
+        gone = [
+            file.path
+            for file in unused(state, folder, before=float("inf"), seen=float("inf"))
+            if str(file.path) not in stay
+        ]
+        _unlink(gone)
+        count += len(gone)
+        if gone:
+            catalog.prune(name)
+    return count
+
+
+def remove(catalog: Catalog, paths: Iterable[str]) -> None:
+    """Removes files of the customers' records, the last to go.
+
+    Raises:
+        LakeError: One of them is no data file of that table; nothing was removed.
+    """
+    listed = [s3.at(path) for path in paths]
+    home = durable.real(catalog.folder("customers_landing") / "data")
+    for path in listed:
+        # where a link would lead is what goes
+        if path.suffix != ".parquet" or not durable.real(path).startswith(f"{home}/"):
+            raise LakeError(
+                "customers_landing: expected data files of its own to remove, found a file elsewhere; nothing was "
+                "removed. Run `stedi audit --files`, then `stedi erase --resume`"
+            )
+    _unlink(listed)
+    if listed:
+        catalog.prune("customers_landing")
+
+
+def clear(root: Path, *, besides: str) -> frozenset[Path]:
+    """Empties what commands have left beside the tables; the caller holds off all that write.
+
+    Args:
+        root: The lake's folder.
+        besides: The name of the scratch folder that the caller works in.
+
+    Returns:
+        Folders in which queries are at work, which go with them.
+    """
+    held = set()
+    for entry in [*durable.scratch(root).glob("*"), *root.glob(".*.partial"), *(root / RECEIPTS).glob(".*.partial")]:
+        if entry.name == besides:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            if durable.is_held(entry):
+                held.add(entry)
+            else:
+                shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+    return frozenset(held)
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    listed = list(paths)
+    durable.remove_all(listed)
+    folders = {path.parent for path in listed if not s3.is_remote(path)}
+    for folder in folders:
+        if folder.is_dir():
+            durable.sync(folder)
+    for folder in folders:
+        while folder.parent.name == "data" or folder.parent.parent.name == "data":
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+            folder = folder.parent
+
+
+def _properties(snapshot: Snapshot) -> dict[str, str]:
+    return {key: value for key, value in snapshot.summary.items() if key.startswith("stedi.")}

@@ -1,0 +1,101 @@
+"""Replay: what a journal knows and a lake does not, after the lake was restored from a backup or made anew.
+
+Erasures come first, so that nobody who was erased is taken for a customer; then withdrawals. Both are known by mark,
+and find their customers among the lake's own. Applying a journal twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stedi import erasure
+from stedi.catalog import Catalog
+from stedi.errors import UsageError
+from stedi.landing import journal as landings
+from stedi.landing import withdrawal
+from stedi.privacy import journal, key_change
+from stedi.privacy.journal import Entry
+from stedi.privacy.pseudonyms import Key
+from stedi.storage import durable
+from stedi.storage.config import Config
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What one replay did.
+
+    Attributes:
+        entries: Entries of the journal: withdrawals and erasures.
+        new: Those of them that the lake's own journal did not have.
+        withdrawals: Withdrawals that were landed.
+        waiting: Withdrawals whose customers the lake does not know yet: they are landed as soon as it does.
+        people: People of the erasures that were new.
+        receipts: The receipts of what was erased now.
+    """
+
+    entries: int
+    new: int
+    withdrawals: int
+    waiting: int
+    people: int
+    receipts: tuple[dict[str, Any], ...]
+
+
+def replay(
+    catalog: Catalog,
+    config: Config,
+    root: Path,
+    key: Key,
+    folder: Path,
+    *,
+    progress: Progress = lambda what, share: None,
+) -> Replay:
+    """Applies the copies of a journal, of this lake or of one with the same key, to a lake.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        root: The lake's folder.
+        key: The lake's key.
+        folder: Where the copies are.
+        progress: Told how far the work is.
+
+    Raises:
+        UsageError: There are none, or the lake that wrote them makes other marks.
+        LakeError: An entry is not what a lake with this key has written, or one is missing; nothing was changed.
+    """
+    found: dict[str, Entry] = {}
+    for place in journal.outside(folder):
+        for entry in journal.entries(place, key):
+            if entry.what != "reset":
+                found.setdefault(entry.id, entry)
+    other = next((entry for entry in found.values() if entry.version != key.version), None)
+    if other is not None:
+        raise UsageError(
+            f"{folder}: expected entries of a lake with key.version {key.version}, found {other.version}: marks "
+            f"differ; set key.version = {other.version} in lake.toml of a new lake, before anything has landed"
+        )
+    with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
+        key_change.refuse_other(root, config.key_fingerprint)
+        landings.finish(catalog, root / "pending", lambda: key)
+        mine = {entry.id for entry in journal.entries(root / journal.FOLDER, key)}
+        new = [entry for entry in found.values() if entry.id not in mine]
+        erased = [entry for entry in new if entry.what == "erasure"]
+        receipts = erasure.again(catalog, config, root, key, erased, progress=progress)
+        withdrawn = [entry for entry in new if entry.what == "withdrawal"]
+        progress("land withdrawals again", None)
+        said: dict[str, set[int]] = {}
+        for entry in withdrawn:
+            for person, instants in entry.content["people"].items():
+                said.setdefault(person, set()).update(instants)
+        landed, waiting = withdrawal.again(catalog, config, key, root, said)
+        for entry in withdrawn:
+            withdrawal.keep(root, key, config.lake_id, entry.id, entry.content["people"])
+    people = {person for entry in erased for person in entry.content["receipt"]["people"]}
+    return Replay(len(found), len(new), landed, waiting, len(people), tuple(receipts))

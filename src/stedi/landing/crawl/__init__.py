@@ -1,0 +1,121 @@
+"""What delivered files really hold, beside what their contract says: crawl(paths) -> Report.
+
+Files flow through the lake's own reader, record by record, into one profile a field (`profile`), and those into a
+report (`report`) with, for files that no contract is for, a contract that fits (`proposal`). Nothing is landed or
+changed, and no value of a record is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
+from typing import BinaryIO
+
+from stedi.errors import UnreadableFile
+from stedi.landing.crawl.profile import Profiles, mask
+from stedi.landing.crawl.proposal import propose
+from stedi.landing.crawl.report import Drift, FeedReport, FieldReport, Report
+from stedi.landing.deliveries.local import Delivered, Skipped, fingerprint, open_regular, walk
+from stedi.reader import Limits, Reject, decompressed, guess_feed, iter_values
+from stedi.schema.contracts import Contract
+from stedi.schema.feeds import CONTRACTS
+
+__all__ = ["Drift", "FeedReport", "FieldReport", "Report", "crawl", "mask"]
+
+
+def crawl(
+    paths: Sequence[str | Path],
+    sample: int | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> Report:
+    """Reads delivered files and says what they hold.
+
+    Files of one feed count together; the feed is told as landing tells it: by name, unless no record has the fields of
+    that feed, else by fields. Files whose feed cannot be told count together by folder.
+
+    Args:
+        paths: Files, folders and globs, see `delivery.walk`.
+        sample: How many records to read of each file; by default all.
+        progress: Called after each file with its name and the number of records read.
+
+    Returns:
+        The feeds with a contract in the order of the contracts, then the others by name, and what was passed over.
+    """
+    groups: dict[str, _Group] = {}
+    skipped: list[Skipped] = []
+    for item in walk(paths):
+        if isinstance(item, Skipped):
+            skipped.append(item)
+            continue
+        try:
+            seen = _read(item, groups, sample)
+        except UnreadableFile as error:
+            skipped.append(Skipped(item.name, str(error).removeprefix(f"{item.name}: "), failed=True))
+            continue
+        if progress is not None:
+            progress(item.name, seen)
+    known = [groups.pop(feed) for feed in CONTRACTS if feed in groups]
+    unknown = [groups[name] for name in sorted(groups)]
+    return Report(tuple(group.report() for group in known + unknown), tuple(skipped))
+
+
+class _Group:
+    """The files of one feed, or of one folder whose feed is unknown."""
+
+    def __init__(self, name: str, contract: Contract | None) -> None:
+        self.name = name
+        self.files = 0
+        self.sampled = False
+        self.profiles = Profiles(contract)
+
+    def report(self) -> FeedReport:
+        profiles = self.profiles
+        known = profiles.contract is not None
+        return FeedReport(
+            feed=self.name,
+            known=known,
+            files=self.files,
+            sampled=self.sampled,
+            seen=profiles.records + profiles.others,
+            records=profiles.records,
+            rejects=dict(profiles.rejects.most_common()),
+            fields=profiles.fields(),
+            drift=profiles.drift(),
+            proposal=None if known or not profiles.records else propose(self.name, profiles.fields(), profiles.records),
+        )
+
+
+def _read(item: Delivered, groups: dict[str, _Group], sample: int | None) -> int:
+    seen = 0
+    with open_regular(item.path, item.name) as source:
+        before = fingerprint(source.fileno())
+
+        def text() -> BinaryIO:
+            source.seek(0)
+            return decompressed(source, item.name)
+
+        feed = guess_feed(text, item.feed)
+        source.seek(0)
+        name = feed or _lies_in(item.name)
+        group = groups.setdefault(name, _Group(name, CONTRACTS.get(feed or "")))
+        group.files += 1
+        for value in iter_values(decompressed(source, item.name), Limits()):
+            if seen == sample:
+                group.sampled = True
+                break
+            seen += 1
+            if isinstance(value, Reject):
+                group.profiles.reject(value.reason)
+            else:
+                group.profiles.add(value.members)
+        if fingerprint(source.fileno()) != before:
+            raise UnreadableFile(f"{item.name}: changed while it was read; what was read of it is counted")
+    return seen
+
+
+def _lies_in(name: str) -> str:
+    """Returns what files of an unknown feed go by: their folder, or, without one, their name but for its number."""
+    path = PurePath(name)
+    if len(path.parts) > 1:
+        return str(path.parent)
+    return path.name.partition(".")[0].rstrip("0123456789-_") or path.name

@@ -1,0 +1,250 @@
+"""Delivered objects of S3: which a call names, which of them are known, and copies of the others on this machine.
+
+The rules of `delivery` hold: one object that is named is taken whatever it is called, a prefix delivers what is below
+it as a folder does, and a glob what it matches (`**` means any folders). What has been looked at is remembered by
+key, mark of content and size, so that a prefix with many objects costs its listing and what is new.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from stedi.errors import UnreadableFile, printable_name
+from stedi.landing.deliveries.local import ARCHIVED, ARCHIVES, HIDDEN, Delivered, Skipped, feed_of, is_foreign
+from stedi.storage import durable, s3
+from stedi.storage.s3 import Object, S3Path
+
+FOLDER = "arrivals"
+"""Where in the lake it is remembered what has been looked at."""
+
+_PARTS = 16
+"""Files in which that lies at most, before they become one."""
+_BATCH_BYTES = 2 << 30
+_BATCH_OBJECTS = 4096
+_MAGIC = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One object of a delivery.
+
+    Attributes:
+        object: Where it is, and what its listing says.
+        name: How the caller knows it: from the last part of what was named.
+        feed: The feed that the call, its name or the nearest prefix tells, or None.
+        said: Whether the call said it.
+    """
+
+    object: Object
+    name: str
+    feed: str | None
+    said: bool = False
+
+    @property
+    def delivered(self) -> Delivered:
+        """The object as a file that `copied` can have."""
+        return Delivered(self.object.path, self.name, self.feed, self.object.tag, self.said)
+
+
+def walk(paths: Iterable[Path], feed: str | None = None, avoid: Path | None = None) -> Iterator[Arrival | Skipped]:
+    """Gives every object that locations in S3 deliver, each once.
+
+    Args:
+        paths: Objects, prefixes and globs.
+        feed: The feed of all of them, if the call says so.
+        avoid: A prefix that nothing is taken from: the lake's own.
+    """
+    seen = set[S3Path]()
+    for path in paths:
+        place = cast(S3Path, path)
+        found = False
+        try:
+            for arrival in _named(place, feed):
+                found = True
+                where = arrival.object.path if isinstance(arrival, Arrival) else None
+                if where is None:
+                    yield arrival
+                elif avoid is not None and where.is_relative_to(avoid):
+                    yield Skipped(arrival.name, "inside the lake's own prefix, which is no delivery", failed=False)
+                elif where not in seen:
+                    seen.add(where)
+                    yield arrival
+        except OSError as error:
+            yield Skipped(printable_name(str(place)), f"cannot be listed: {error.strerror}", failed=True)
+            continue
+        if not found:
+            yield Skipped(printable_name(str(place)), "there is no such object, and none below it", failed=True)
+
+
+def _named(place: S3Path, feed: str | None) -> Iterator[Arrival | Skipped]:
+    """Gives what one argument delivers."""
+    parts = place.key.split("/") if place.key else []
+    top = cast(S3Path, plain_part(place))
+    plain = len(top.parts) - 2
+    matches = _pattern(parts) if plain < len(parts) else None
+    for found in s3.listing(top):
+        key = found.path.key
+        if matches and not matches.match(key):
+            continue
+        exact = key == place.key
+        below = found.path.name if exact else key.removeprefix(f"{top.key}/" if top.key else "")
+        *folders, base = below.split("/")
+        name = printable_name(below if exact else f"{top.name or place.bucket}/{below}")
+        if not exact and any(part.startswith(HIDDEN) for part in (*folders, base)):
+            continue
+        if base.lower().endswith(ARCHIVES):
+            yield Skipped(name, ARCHIVED, failed=True)
+        elif not exact and is_foreign(base):
+            yield Skipped(name, "an object whose ending is not one of JSON's", failed=False)
+        else:
+            above = parts[: plain - 1] if exact else parts[:plain]
+            yield Arrival(found, name, feed or feed_of(base, (*above, *folders)), feed is not None)
+
+
+def plain_part(place: Path) -> Path:
+    """Returns the part of a location before the first wildcard in its key."""
+    parts = place.parts
+    plain = next((n for n, part in enumerate(parts) if n > 1 and _MAGIC.search(part)), len(parts))
+    return S3Path(*parts[:plain])
+
+
+def _pattern(parts: Sequence[str]) -> re.Pattern[str]:
+    """Returns what matches the keys of a glob, and those below such a key."""
+    text = ""
+    for n, part in enumerate(parts):
+        last = n == len(parts) - 1
+        if part == "**":
+            text += ".*" if last else "(?:.*/)?"
+        else:
+            inner = fnmatch.translate(part).removeprefix("(?s:").removesuffix(")\\Z").removesuffix(")\\z")
+            text += inner.replace(".*", "[^/]*") + ("" if last else "/")
+    return re.compile(f"(?s:{text})(?:/.*)?$")
+
+
+class Known:
+    """What was looked at before, of the objects that some locations deliver.
+
+    Args:
+        root: The lake's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / FOLDER
+        self._parts = sorted(entry.path for entry in durable.entries(self._folder))
+        self._seen: dict[str, tuple[str, int, str]] = {}
+        for _, part in s3.each(lambda path: _read(path), self._parts):
+            self._seen.update(part)
+
+    def sha256(self, found: Object) -> str | None:
+        """Returns the SHA-256 of an object that is as it was when it was looked at."""
+        tag, size, sha256 = self._seen.get(str(found.path), ("", 0, ""))
+        return sha256 if (tag, size) == (found.tag, found.size) else None
+
+    def note(self, looked_at: Iterable[tuple[Object, str]], listed: Iterable[Object]) -> None:
+        """Remembers the SHA-256 of objects; what is not listed any more is forgotten when files become one.
+
+        Args:
+            looked_at: Objects and their SHA-256.
+            listed: All objects that are there now.
+        """
+        new = {str(found.path): (found.tag, found.size, sha256) for found, sha256 in looked_at}
+        if not new:
+            return
+        self._seen.update(new)
+        old: list[Path] = []
+        if len(self._parts) >= _PARTS:
+            there = {str(found.path) for found in listed}
+            new = {path: seen for path, seen in self._seen.items() if path in there}
+            old, self._parts = self._parts, []
+        durable.folder(self._folder)
+        part = self._folder / f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}.json"
+        durable.write(part, json.dumps(new).encode())
+        self._parts.append(part)
+        durable.remove_all(old)
+
+
+def _read(path: Path) -> dict[str, tuple[str, int, str]]:
+    try:
+        return {key: (tag, size, sha256) for key, (tag, size, sha256) in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # what nobody remembers is only looked at again
+
+
+def forget(root: Path) -> None:
+    """Forgets what was looked at: keys can be of a person's name, and a file may be another by now."""
+    durable.remove_all([entry.path for entry in durable.entries(root / FOLDER)])
+
+
+def batches(arrivals: Iterable[Arrival]) -> Iterator[list[Arrival]]:
+    """Yields objects in groups that this machine's disk and one commit hold."""
+    batch: list[Arrival] = []
+    size = 0
+    for arrival in arrivals:
+        batch.append(arrival)
+        size += arrival.object.size
+        if size >= _BATCH_BYTES or len(batch) >= _BATCH_OBJECTS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def copied(delivered: Delivered, path: Path) -> Delivered:
+    """Copies a delivered object to this machine, and returns the copy; a file of this machine is its own.
+
+    Args:
+        delivered: The object.
+        path: A file that does not exist yet.
+
+    Raises:
+        UnreadableFile: It cannot be read, or is no longer what it was when it was listed.
+    """
+    if not s3.is_remote(delivered.path):
+        return delivered
+    try:
+        s3.download(delivered.path, path, tag=delivered.tag)
+    except FileExistsError:
+        raise UnreadableFile(
+            f"{delivered.name}: it changed while it was read; land it again when it is complete"
+        ) from None
+    except OSError as error:
+        raise UnreadableFile(
+            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it can"
+        ) from error
+    return replace(delivered, path=path)
+
+
+def fetch(
+    arrivals: Sequence[Arrival], folder: Path, done: Callable[[float], None] = lambda share: None
+) -> Iterator[tuple[Arrival, Delivered | Skipped]]:
+    """Copies objects into a folder of this machine, several at a time, and yields each with its copy.
+
+    Args:
+        arrivals: The objects.
+        folder: A folder that does not exist yet.
+        done: Told the share of their bytes that is there.
+    """
+    folder.mkdir(mode=0o700, parents=True)
+    total, here = sum(arrival.object.size for arrival in arrivals) or 1, 0
+
+    def copy(numbered: tuple[int, Arrival]) -> Delivered | Skipped:
+        nonlocal here
+        number, arrival = numbered
+        try:
+            found = copied(arrival.delivered, folder / str(number))
+        except UnreadableFile as error:
+            return Skipped(arrival.name, str(error).removeprefix(f"{arrival.name}: "), failed=True)
+        here += arrival.object.size
+        done(here / total)
+        return found
+
+    for (_, arrival), outcome in s3.each(copy, enumerate(arrivals)):
+        yield arrival, outcome

@@ -1,0 +1,170 @@
+"""A batch over many workers: each looks at files, and takes shares of them all the way to Parquet files.
+
+What runs there is what runs on one machine. A share may be done more than once, so each attempt writes into folders
+of its own, and only those that it returns are committed; `maintain` removes what the others have left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import secrets
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import cast
+
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import nameable
+from stedi.engines.workers import Share as Progress
+from stedi.engines.workers import Workers
+from stedi.errors import UnreadableFile
+from stedi.landing import writing
+from stedi.landing.deliveries.local import Delivered, fingerprint, open_regular
+from stedi.landing.deliveries.remote import copied
+from stedi.landing.held import Held
+from stedi.landing.inspect import Inspected, inspect
+from stedi.landing.prepare import Prepared, as_it_lies, prepare
+from stedi.landing.tombstone_filter import Sieve
+from stedi.schema.tables import DataFile
+
+_SHARE_BYTES = 256 << 20
+"""Bytes of a share, so that losing one costs little; a larger file is a share of its own."""
+_LOOKS = 8
+"""Tasks a worker, of a first look: files differ in size, and whoever is ready takes the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Files that one worker lands, and what it needs to know for it.
+
+    Attributes:
+        number: Which of the batch's shares it is.
+        files: The files.
+        batch: The batch's id.
+        at: When it lands, epoch milliseconds.
+        folders: For each landing table, the folder of the batch.
+        memory: What the worker's engine may take.
+        sieve: What keeps erased customers out, if there are any.
+    """
+
+    number: int
+    files: tuple[Inspected, ...]
+    batch: str
+    at: int
+    folders: Mapping[str, Path]
+    memory: str
+    sieve: Sieve | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a share.
+
+    Attributes:
+        prepared: Its files, with their counts.
+        appends: For each table the Parquet files that hold their records.
+        unreadable: The files that could not be read after all, and why.
+    """
+
+    prepared: tuple[Prepared, ...]
+    appends: Mapping[str, tuple[DataFile, ...]]
+    unreadable: tuple[tuple[str, UnreadableFile], ...]
+
+
+def inspect_all(workers: Workers, files: Sequence[Delivered], done: Progress) -> list[Inspected | UnreadableFile]:
+    """Looks at files and returns what was found of each, in their order."""
+    count = min(len(files), _LOOKS * workers.slots)
+    found: list[Inspected | UnreadableFile] = [UnreadableFile("")] * len(files)
+    parts = [tuple(files[number::count]) for number in range(count)]
+    for number, part in enumerate(workers.map(_inspect, parts, done)):
+        found[number::count] = part
+    return found
+
+
+def shares(
+    workers: Workers,
+    files: Sequence[Inspected],
+    batch: str,
+    at: int,
+    folders: Mapping[str, Path],
+    memory: str,
+    sieve: Sieve | None,
+) -> list[Share]:
+    """Divides files: about as many bytes to each share, and one feed, so that tables get few and large files."""
+    least = sum(file.size for file in files) / workers.slots
+    parts: list[list[Inspected]] = []
+    size = 0.0
+    for file in sorted(files, key=lambda file: (file.contract.feed, -file.size)):
+        new = not parts or parts[-1][0].contract.feed != file.contract.feed or size + file.size > _SHARE_BYTES
+        if new or size >= least:
+            parts.append([])
+            size = 0
+        parts[-1].append(file)
+        size += file.size
+    # the largest first: whoever is ready takes the next
+    parts.sort(key=lambda part: -sum(file.size for file in part))
+    return [Share(n, tuple(part), batch, at, folders, memory, sieve) for n, part in enumerate(parts)]
+
+
+def write(share: Share) -> Written:
+    """Lands a share, but for the commit. Runs on a worker.
+
+    Raises:
+        LandingError: A file changed meanwhile, or what was written cannot be.
+    """
+    attempt = f"{share.number}-{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory(prefix="stedi-") as scratch, Held(Path(scratch)) as held:
+        whole, unreadable = [], []
+        for place, delivered in enumerate(share.files):
+            try:
+                file = _here(delivered, Path(scratch, f"{place}.copy"))
+            except UnreadableFile as error:
+                unreadable.append((delivered.delivered.name, error))
+                continue
+            try:
+                if file.records is not None and nameable(str(file.delivered.path)):
+                    whole.append(as_it_lies(file, file.records, held))
+                else:
+                    whole.append(prepare(file, Path(scratch, str(place))))
+            except UnreadableFile as error:
+                unreadable.append((file.delivered.name, error))
+        # the cores of this machine are other tasks'
+        with DuckDB(memory=share.memory, threads=1, temporary=Path(scratch, "spill")) as engine:
+            prepared = share.sieve.sift(engine, whole) if share.sieve else whole
+            appends = writing.write(
+                engine, prepared, share.sieve, share.batch, share.at, lambda table: share.folders[table] / attempt
+            )
+        held.unchanged()
+    return Written(tuple(prepared), appends, tuple(unreadable))
+
+
+def _inspect(files: Sequence[Delivered]) -> list[Inspected | UnreadableFile]:
+    """Looks at some files. Runs on a worker."""
+    found: list[Inspected | UnreadableFile] = []
+    with ThreadPoolExecutor(1) as verifier, tempfile.TemporaryDirectory(prefix="stedi-") as scratch:
+        for file in files:
+            copy = Path(scratch, "copy")
+            try:
+                found.append(replace(inspect(copied(file, copy), verifier, Event()), delivered=file))
+            except UnreadableFile as error:
+                found.append(error)
+            copy.unlink(missing_ok=True)
+    return found
+
+
+def _here(file: Inspected, path: Path) -> Inspected:
+    """Returns a file that can be read here: of an object of S3, which has the content that was looked at, a copy."""
+    delivered = copied(file.delivered, path)
+    if delivered is file.delivered:
+        return file
+    with open_regular(delivered.path) as stream:
+        # a mark of content is of fewer bits, or of the parts that it was uploaded in
+        if hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").hexdigest() != file.sha256:
+            raise UnreadableFile(
+                f"{file.delivered.name}: it changed while it was read; land it again when it is complete"
+            )
+        return replace(file, delivered=delivered, fingerprint=fingerprint(stream.fileno()))

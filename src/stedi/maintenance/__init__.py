@@ -1,0 +1,285 @@
+"""Fewer files, fewer snapshots, less disk, the same rows: compact, expire, remove, table by table.
+
+Each table is worked on under the locks of the commands that write it. Its small files are rewritten into larger ones
+and committed as one snapshot; then old snapshots expire; then files that no snapshot uses are unlinked. Commits
+come first and unlinking last, so what dies on the way leaves whole tables, and the next maintenance does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from stedi.catalog import Catalog, TableState, checksums, leftovers
+from stedi.catalog.orphans import Unused, unused
+from stedi.catalog.snapshots import manifests
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.rewrite import LEAVING, Part, rewrite
+from stedi.engines.workers import Workers
+from stedi.errors import LakeError
+from stedi.landing import journal
+from stedi.maintenance.compaction import Compaction, due
+from stedi.maintenance.report import Maintained, Maintenance, Removed
+from stedi.privacy import key_change, tombstones
+from stedi.privacy.pseudonyms import Key
+from stedi.schema.tables import COLUMNS, ZONES, DataFile
+from stedi.storage import durable, s3
+from stedi.storage.config import Config
+
+__all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain"]
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+
+
+def maintain(
+    catalog: Catalog,
+    config: Config,
+    root: Path,
+    *,
+    key: Callable[[], Key],
+    dry_run: bool = False,
+    progress: Progress = lambda what, share: None,
+    workers: Workers | None = None,
+) -> Maintenance:
+    """Compacts small files, expires old snapshots and removes what nothing uses; every table keeps its rows.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        root: The lake's folder.
+        key: Gives the lake's key; asked where a landing was cut off, which only its holder may finish.
+        dry_run: Only say what would be done; takes no lock, so a command at work can change it.
+        progress: Told how far the work is.
+        workers: Who rewrites files, if it is not this process.
+
+    Raises:
+        CommitConflict: Somebody outside this program moved a table meanwhile.
+        KeyRefused: A landing was cut off, and the lake's key is not at hand; nothing was changed.
+        LakeError: A table's files lie outside the lake's folder or cannot be read; nothing of it was removed.
+    """
+    work = _Run(catalog, config, root, key, workers)
+    if dry_run:
+        return Maintenance("", tuple(work.foreseen(name) for name in ZONES), _total(work.temporary()))
+    done = []
+
+    def waiting(what: str) -> None:
+        progress(what, None)
+
+    with durable.commands(root, ["maintain"], waiting):
+        key_change.refuse_unfinished(root)  # what it has staged must stay until it is published
+        tombstones.refuse_unfinished(root)
+        for number, name in enumerate(ZONES):
+            progress(f"maintain {name}", number / len(ZONES))
+            # a build reads landing tables: it must not lose a file that it has pinned
+            with durable.commands(root, ["build", "land"] if ZONES[name] == "landing" else ["build"], waiting):
+                done.append(work.table(name))
+        with durable.commands(root, ["build", "land"], waiting):
+            temporary = work.temporary()
+            for path in temporary:
+                _remove(path)
+    return Maintenance(work.run, tuple(done), _total(temporary))
+
+
+class _Run:
+    """One maintenance, from table to table."""
+
+    def __init__(
+        self, catalog: Catalog, config: Config, root: Path, key: Callable[[], Key], workers: Workers | None
+    ) -> None:
+        self.run = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+        self._catalog, self._config, self._root, self._workers = catalog, config, root, workers
+        self._key = key
+        self._grace = config.grace_hours * 3600
+
+    def table(self, name: str) -> Maintained:
+        """Does all that there is to do to one table; the caller holds the locks of those who write it."""
+        catalog = self._catalog
+        if ZONES[name] == "landing":
+            journal.finish(catalog, self._root / "pending", self._key)  # files that a journal names are nobody's yet
+        compaction = self._compaction(catalog.table(name))
+        if compaction.manifests:
+            self._compact(name, compaction)
+        states = catalog.tables()
+        state = states[name]
+        expired, branches = self._expired(states, name), leftovers.staged(state)
+        if (expired or branches) and state.current:
+            catalog.expire(name, expired, branches, base=state.current.id)
+            state = catalog.table(name)
+        before = time.time() - self._grace
+        removed = unused(state, catalog.folder(name), before=before, seen=before)
+        if removed and catalog.remote and ZONES[name] == "landing":
+            catalog.fence(f"{self.run}-{name}")
+            removed = unused(catalog.table(name), catalog.folder(name), before=before, seen=before)
+        durable.remove_all(file.path for file in removed)
+        folder = catalog.folder(name)
+        there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}
+        if not there.issuperset(checksums.recorded(folder)):
+            catalog.prune(name)
+        _prune(folder / "data")
+        return _outcome(name, compaction, expired, removed)
+
+    def foreseen(self, name: str) -> Maintained:
+        """Returns what `table` would do now."""
+        states = self._catalog.tables()
+        state, now = states[name], time.time()
+        compaction = self._compaction(state)
+        expired = self._expired(states, name, compacted=bool(compaction.manifests))
+        # with a time of grace, what expires now is removed when that has passed
+        without = frozenset() if self._grace else expired
+        before = now - self._grace
+        removed = unused(state, self._catalog.folder(name), before=before, seen=before, without=without)
+        stay = {file.path for file in self._catalog.files(state)} - {file.path for file in compaction.leaving}
+        stay |= journal.named(self._root / "pending")
+        stay = {durable.real(path) for path in stay}
+        return _outcome(name, compaction, expired, [file for file in removed if str(file.path) not in stay])
+
+    def temporary(self) -> dict[Path, Removed]:
+        """Returns what commands have left outside of the tables and nobody alive holds."""
+        before = time.time() - self._grace
+        found = {}
+        partial = (entry for entry in _entries(self._root) if entry.suffix == ".partial")
+        for entry in [*_entries(durable.scratch(self._root)), *partial]:
+            with suppress(FileNotFoundError):  # its command has just ended, and removed it
+                folder = entry.is_dir() and not entry.is_symlink()
+                states = {path: path.lstat() for path in ([entry, *entry.rglob("*")] if folder else [entry])}
+                old = all(status.st_mtime <= before for status in states.values())
+                if old and not (folder and durable.is_held(entry)):
+                    sizes = [status.st_size for status in states.values() if not stat.S_ISDIR(status.st_mode)]
+                    found[entry] = Removed(len(sizes), sum(sizes))
+        return found
+
+    def _compaction(self, state: TableState) -> Compaction:
+        listed = len(manifests(state.name, state.current)) if state.current else 0
+        return due(self._catalog.files(state), listed, self._config.target_bytes)
+
+    def _compact(self, name: str, compaction: Compaction) -> None:
+        """Writes a file for each group and commits all of them in one snapshot."""
+        catalog, current = self._catalog, self._catalog.table(name).current
+        assert current is not None, "a table with files has a snapshot"
+        folder = catalog.folder(name) / "data" / self.run
+        try:
+            rewritten = self._rewritten(name, compaction.groups, folder, current.total("records"))
+            for group, files in zip(compaction.groups, rewritten, strict=True):
+                expected, found = (sum(file.rows for file in side) for side in (group, files))
+                if found != expected:
+                    raise LakeError(
+                        f"{name}: expected {expected} rows in its small files, found {found}: one is damaged; "
+                        "nothing was changed. See docs/operations.md on recovery"
+                    )
+            durable.sync(folder.parent)
+            # what the table was built from still holds: its rows are the same
+            lineage = {key: value for key, value in current.summary.items() if key.startswith("stedi.")}
+            properties = {**lineage, "stedi.maintained": self.run}
+            added = [file for files in rewritten for file in files]
+            leaving = [file.path for file in compaction.leaving]
+            catalog.replace(name, added, leaving, properties, base=current.id)
+        except BaseException:
+            # a failed clean-up must not hide why it failed; what it leaves is removed later
+            with suppress(Exception):
+                if not any(s.summary.get("stedi.maintained") == self.run for s in catalog.table(name).snapshots):
+                    durable.remove_tree(folder)
+            raise
+
+    def _rewritten(
+        self, name: str, groups: Sequence[tuple[DataFile, ...]], folder: Path, of: int
+    ) -> list[tuple[DataFile, ...]]:
+        """Writes a file for each group, here or on the workers, if there are any."""
+        config, home = self._config, self._catalog.folder(name)
+        # a customer's rows lie together, as a build has written them
+        order = " order by 1, 2" if COLUMNS[name][0].name == "customer_id" else ""
+        sql = f"select * from {LEAVING}{order}"
+        if self._workers is not None:
+            parts = [Part(name, group, sql, folder, of, config.engine_memory, home) for group in groups]
+            return rewrite(self._workers, parts)
+        # a flipped bit must not be written anew, under a checksum that says that all is well
+        checksums.check(home, [file.path for group in groups for file in group])
+        temporary = durable.scratch(self._root) / self.run
+        written = []
+        try:
+            # one thread makes one file
+            with DuckDB(memory=config.engine_memory, threads=1, temporary=temporary) as engine:
+                for number, group in enumerate(groups):
+                    engine.bind(LEAVING, group, table=name)
+                    written.append(engine.write(name, sql, folder / str(number), of=of))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return written
+
+    def _expired(self, states: Mapping[str, TableState], name: str, *, compacted: bool = False) -> frozenset[int]:
+        """Returns the snapshots that nobody needs any more, and those that a killed command has staged.
+
+        Args:
+            states: All tables.
+            name: The table.
+            compacted: Count as if the current snapshot were replaced by another now.
+        """
+        state, now = states[name], time.time() * 1000
+        oldest = now - self._config.keep_days * 86_400_000
+        history = state.history()
+        watermarks = _watermarks(states, name)
+        needed = max((n for n, snapshot in enumerate(history) if snapshot.id in watermarks), default=-1)
+        ours = leftovers.staged(state)
+        keep = {*state.tags.values(), *(head for name, head in state.branches.items() if name not in ours | {"main"})}
+        ends = now if compacted else float("inf")  # when it stopped being what readers see
+        for n, snapshot in enumerate(history):
+            if n + compacted < self._config.keep_snapshots or ends > oldest or n <= needed:
+                keep.add(snapshot.id)
+            ends = snapshot.at
+        judged = {*(snapshot.id for snapshot in history), *(state.branches[branch] for branch in ours)}
+        keep |= {snapshot.id for snapshot in state.snapshots if snapshot.id not in judged and snapshot.at > oldest}
+        return frozenset(snapshot.id for snapshot in state.snapshots if snapshot.id not in keep)
+
+
+def _watermarks(states: Mapping[str, TableState], name: str) -> set[int]:
+    """Returns the snapshots of a table that the others were last built from."""
+    built = [json.loads(state.current.summary.get("stedi.inputs", "{}")) for state in states.values() if state.current]
+    return {inputs[name] for inputs in built if name in inputs}
+
+
+def _outcome(name: str, compaction: Compaction, expired: Iterable[int], removed: Iterable[Unused]) -> Maintained:
+    leaving = compaction.leaving
+    kinds: dict[str, Removed] = {}
+    for file in removed:
+        before = kinds.get(file.kind, Removed(0, 0))
+        kinds[file.kind] = Removed(before.files + 1, before.bytes + file.bytes)
+    return Maintained(
+        name,
+        len(leaving),
+        sum(file.bytes for file in leaving),
+        len(compaction.groups),
+        compaction.manifests,
+        tuple(sorted(expired)),
+        kinds,
+    )
+
+
+def _total(temporary: Mapping[Path, Removed]) -> Removed:
+    found = temporary.values()
+    return Removed(sum(removed.files for removed in found), sum(removed.bytes for removed in found))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _prune(folder: Path) -> None:
+    """Removes the folders below a folder that hold nothing."""
+    if s3.is_remote(folder):
+        return
+    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        with suppress(OSError):  # it holds something
+            path.rmdir()

@@ -1,0 +1,342 @@
+"""A folder that is a copy of a lake, or was moved, becomes a lake of its own: its tables name files where they are.
+
+    files   -> every metadata file, manifest list and manifest is written anew beside the old, with this folder's paths
+    records -> tombstones and receipts are sealed for the lake's new id, the key's place is written down
+    catalog -> a new one takes the old one's place, in one step: until then the folder is a copy, from then on a lake
+    old     -> what named another folder is removed
+
+Nothing outside of the folder is written, and nothing in it changes that the other folder could share by hard links.
+What was cut off is begun anew by the next adoption; data files and snapshots stay as they are, with their ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stedi.catalog import Catalog, checksums, snapshots
+from stedi.catalog.outputs import Output
+from stedi.catalog.sqlite import Pointers
+from stedi.context.places import home_of
+from stedi.errors import ConfigError, LakeError
+from stedi.privacy import journal, key_change, pseudonyms, receipts, state, tombstones
+from stedi.privacy.pseudonyms import Key
+from stedi.schema.tables import ZONES
+from stedi.storage import config as settings
+from stedi.storage import copies, durable, s3
+from stedi.storage.config import Config
+from stedi.storage.copies import shown
+
+Progress = Callable[[str, float | None], None]
+
+NOTE = "adopting.json"
+"""The file, in the lake's folder, that an adoption keeps until nothing in the folder names another any more."""
+_METADATA = re.compile(r"(\d+)-[0-9a-f-]{36}\.metadata\.json")
+_LISTED = re.compile(r"[0-9A-Za-z._-]+\.avro")
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What an adoption has made of a folder.
+
+    Attributes:
+        root: The folder.
+        home: The folder that its tables named before; the same if there was nothing to do.
+        lake_id: The lake's id now.
+        was: Its id before: another one if the lake there goes on with it.
+        key: Where its key lies: the name of a variable, a file or a secret.
+    """
+
+    root: Path
+    home: Path
+    lake_id: str
+    was: str
+    key: str
+
+
+def adopt(
+    root: Path, config: Config, key: Key, *, new_id: bool = False, progress: Progress = lambda what, share: None
+) -> Adoption:
+    """Makes a lake of its own of a folder that is a copy of a lake, or was moved.
+
+    Where the lake that it comes from is still there, this one gets an id of its own; where it is gone, it keeps it.
+
+    Args:
+        root: The folder.
+        config: Its settings.
+        key: Its key.
+        new_id: Give it an id of its own in any case: the lake that it comes from lives on another machine.
+        progress: Told what is being done and the share of it that is done.
+
+    Raises:
+        LakeError: It is in a bucket, a command was cut off in it, or files of it are missing or lie elsewhere; nothing
+            was changed that anybody reads.
+    """
+    if s3.is_remote(root):
+        raise LakeError(
+            f"{root}: expected a lake in a folder, found one in a bucket, whose tables stand in a catalog that is not "
+            "its own; nothing was changed. Make a new lake with a catalog of its own, land the deliveries into it, and "
+            "replay the journal there (`stedi erase --replay`)"
+        )
+    copies.forget(root)
+    rows = snapshots.listed(root / "catalog.db")
+    homes = {home_of(root, table, location) for table, location in rows.items() if table in ZONES}
+    if len(homes) != 1 or set(rows) != set(ZONES):
+        raise LakeError(
+            f"{root}: expected a catalog of {len(ZONES)} tables of one lake, found {len(rows)} of {len(homes)}; "
+            "nothing was changed: copy it again, or run `stedi repair` where it comes from"
+        )
+    home = Path(homes.pop())
+    if home == root:
+        _clear(root, rows)
+        return Adoption(root, root, config.lake_id, config.lake_id, _place(config))
+    _refuse_unfinished(root)
+    own_id = _of_its_own(root, config.lake_id) if new_id or _lives(home, config.lake_id) else config.lake_id
+    for name in durable.ALL:  # one that is shared with the other folder would hold up that one, too
+        lock = root / f"{name}.lock"
+        if lock.exists() and lock.stat().st_nlink > 1:
+            lock.unlink()
+    with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
+        durable.write(root / NOTE, json.dumps({"home": str(home)}).encode())
+        made = {}
+        for number, (table, location) in enumerate(rows.items()):
+            progress(f"adopt {table}", number / len(rows))
+            made[table] = _Table(root, home, table, location).adopt()
+        if own_id != config.lake_id:
+            _seal(root, key, config.lake_id, own_id)
+            _settle(root, config.lake_id, own_id)
+        _replace(root, made)
+        for table, path in made.items():
+            checksums.publish(root / ZONES[table] / table, f"metadata/{path.name}")
+        _clear(root, {table: snapshots.uri(path) for table, path in made.items()})
+    now = settings.read(root / "lake.toml")
+    return Adoption(root, home, now.lake_id, config.lake_id, _place(now))
+
+
+def refuse_unfinished(root: Path) -> None:
+    """Refuses a lake whose adoption was cut off near its end.
+
+    Raises:
+        LakeError: It was.
+    """
+    if (root / NOTE).exists():
+        raise LakeError(f"{root}: its adoption was cut off; run `stedi --lake {root} adopt` again to finish it")
+
+
+def _refuse_unfinished(root: Path) -> None:
+    """Refuses a folder in which a command was cut off: what it has noted names files of the other folder."""
+    for name, what in ((tombstones.PENDING, "an erasure"), (key_change.NAME, "a change of key")):
+        if (root / name).exists():
+            raise LakeError(_cut_off(root, what))
+    if any((root / "pending").glob("*.json")):
+        raise LakeError(_cut_off(root, "a landing"))
+
+
+def _cut_off(root: Path, what: str) -> str:
+    return (
+        f"{root}: expected a lake in which no command was under way, found {what} that was: finish it where the lake "
+        "comes from (`stedi build` does), then copy or move it again; nothing was changed"
+    )
+
+
+def _lives(home: Path, lake_id: str) -> bool:
+    """Says whether the lake of an id is still in the folder that a copy comes from, as far as that can be told."""
+    if not os.path.lexists(home / "lake.toml"):
+        return False
+    try:
+        return settings.read(home / "lake.toml", {}).lake_id == lake_id
+    except (ConfigError, OSError):
+        return True
+
+
+def _of_its_own(root: Path, lake_id: str) -> str:
+    """Returns the id that a copy gets: the same when an adoption that was cut off is begun anew.
+
+    Another copy of the same lake in the same place gets another: what was seen of the first is not this one's.
+    """
+    copied, _ = checksums.digest(root / "catalog.db")
+    made = (root / "landing").stat()  # no adoption changes this folder itself, and no copy keeps this time
+    words = f"{lake_id}\0{root}\0{copied}\0{made.st_ino}\0{made.st_ctime_ns}"
+    return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _seal(root: Path, key: Key, was: str, lake_id: str) -> None:
+    """Seals tombstones, receipts and waiting withdrawals for another id; those that have it already stay."""
+    waiting = root / journal.WAITING
+    if waiting.exists():
+        try:
+            kept = state.read(waiting, journal.WAITING, was, key, advice="")
+        except state.StateRefused:
+            kept = state.read(waiting, journal.WAITING, lake_id, key, advice="nothing was changed that anybody reads")
+        state.write(waiting, journal.WAITING, lake_id, key, kept)
+    if (root / tombstones.NAME).exists():
+        tombstones.reseal(root, key, was, lake_id)
+    for name in sorted(receipts.names(root)):
+        receipt = receipts.listed_as(root, name)
+        if receipts.holds(receipt, key, was):
+            content = {part: value for part, value in receipt.items() if part not in ("signature", "lake")}
+            receipts.keep(root, receipts.signed(key, lake_id, {**content, "adopted_from": was}))
+
+
+def _settle(root: Path, was: str, lake_id: str) -> None:
+    """Writes down a lake's new id, and where its key lies if that went by the old one."""
+    found = settings.read(root / "lake.toml", {})
+    file = found.key_file
+    if not file and pseudonyms.default_file(was).exists():
+        file = str(pseudonyms.default_file(was))
+    settings.write(replace(found, lake_id=lake_id, key_file=file), root / "lake.toml")
+
+
+def _place(config: Config) -> str:
+    if pseudonyms.VARIABLE in os.environ:
+        return pseudonyms.VARIABLE
+    return config.key_file or str(pseudonyms.default_file(config.lake_id))
+
+
+def _replace(root: Path, made: Mapping[str, Path]) -> None:
+    """Puts a catalog of some metadata files in the place of the one that is there, in one step."""
+    beside = root / f".catalog.db.{secrets.token_hex(8)}.partial"
+    try:
+        os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        pointers = Pointers(beside, 30)
+        pointers.create()
+        pointers.enter({table: snapshots.uri(path) for table, path in made.items()})
+        beside.chmod(durable.readable(root))
+        durable.sync(beside)
+        os.replace(beside, root / "catalog.db")
+    finally:
+        beside.unlink(missing_ok=True)
+    for ending in ("-journal", "-wal", "-shm"):  # of the old one
+        (root / f"catalog.db{ending}").unlink(missing_ok=True)
+    durable.sync(root)
+
+
+def _clear(root: Path, rows: Mapping[str, str]) -> None:
+    """Removes metadata files that name another folder, and then the note that there are some."""
+    if not (root / NOTE).exists():
+        return
+    for table, location in rows.items():
+        folder, current = root / ZONES[table] / table / "metadata", Path(snapshots.local_path(location))
+        known = _named(current)
+        for path in [entry.path for entry in durable.entries(folder) if entry.path.parent == folder]:
+            ours = _METADATA.fullmatch(path.name) or _LISTED.fullmatch(path.name)
+            if ours and path.name not in known:
+                path.unlink()
+        durable.sync(folder)
+        there = {checksums.name_in(folder.parent, entry.path) for entry in durable.entries(folder.parent)}
+        checksums.prune(folder.parent, there.__contains__)
+    durable.remove(root / NOTE)
+
+
+def _named(metadata: Path) -> set[str]:
+    """Returns the names of the metadata files that a table uses."""
+    found = snapshots.read_table(metadata.parent.parent.name, str(metadata))
+    names = {metadata.name}
+    for snapshot in found.snapshots:
+        names.add(Path(snapshot.manifest_list).name)
+        names.update(
+            Path(path).name
+            for path in snapshots.avro(found.name, snapshot.manifest_list, lambda entry: str(entry["manifest_path"]))
+        )
+    return names
+
+
+class _Table:
+    """One table of the copy."""
+
+    def __init__(self, root: Path, home: Path, table: str, location: str) -> None:
+        self._root, self._home, self._table = root, home, table
+        self._folder = root / ZONES[table] / table
+        self._metadata = self._here(location)
+        self._manifests: dict[str, tuple[str, int]] = {}
+
+    def adopt(self) -> Path:
+        """Writes the table's metadata anew, for this folder, and returns the file; no catalog names it yet."""
+        known = checksums.recorded(self._folder)
+        described = json.loads(checksums.read(self._metadata))
+        # never added to in place: a hard link would be the other lake's file
+        lines = "".join(f"{sha256}  {name}\n" for name, sha256 in known.items())
+        durable.write(self._folder / checksums.NAME, lines.encode(), durable.readable(self._folder))
+        described["location"] = snapshots.uri(self._folder)
+        for snapshot in described.get("snapshots", ()):
+            snapshot["manifest-list"] = self._list(snapshot["manifest-list"])
+        # they name files of the other folder
+        described["metadata-log"] = []
+        for name in ("statistics", "partition-statistics"):
+            described.pop(name, None)
+        for name in [name for name in described.get("properties", {}) if name.endswith(".path")]:
+            del described["properties"][name]
+        numbered = _METADATA.fullmatch(self._metadata.name)
+        version = int(numbered[1]) + 1 if numbered else 0
+        path = self._folder / "metadata" / f"{version:05d}-{uuid.uuid4()}.metadata.json"
+        with Output(path) as out:
+            out.write(json.dumps(described).encode())
+        state_now = snapshots.read_table(self._table, snapshots.uri(path))
+        # of each snapshot that readers can ask for: a copy that lacks a file is no lake
+        for snapshot in state_now.snapshots:
+            Catalog(self._root).files(state_now, snapshot)
+        return path
+
+    def _here(self, location: str) -> Path:
+        """Returns where a file of the other folder is in this one."""
+        path = snapshots.local_path(location)
+        within = path.removeprefix(f"{self._home}/{ZONES[self._table]}/{self._table}/")
+        if within == path or ".." in Path(within).parts:
+            raise LakeError(
+                f"table {self._table}: expected its files below {shown(str(self._home))}, found {shown(path)}; nothing "
+                "was changed: copy the lake again, or restore it where it was"
+            )
+        return self._folder / within
+
+    def _list(self, location: str) -> str:
+        def listed(entry: dict[str, Any]) -> dict[str, Any]:
+            path, length = self._manifest(entry["manifest_path"])
+            return {**entry, "manifest_path": path, "manifest_length": length}
+
+        name = f"snap-{uuid.uuid4()}.avro"
+        return snapshots.uri(self._write(name, self._anew(location, listed)))
+
+    def _manifest(self, location: str) -> tuple[str, int]:
+        """Writes a manifest anew, once, and returns its new location and its size."""
+
+        def named(entry: dict[str, Any]) -> dict[str, Any]:
+            file = entry["data_file"]
+            return {**entry, "data_file": {**file, "file_path": snapshots.uri(self._here(file["file_path"]))}}
+
+        if location not in self._manifests:
+            content = self._anew(location, named)
+            path = self._write(f"{uuid.uuid4()}-m0.avro", content)
+            self._manifests[location] = snapshots.uri(path), len(content)
+        return self._manifests[location]
+
+    def _write(self, name: str, content: bytes) -> Path:
+        path = self._folder / "metadata" / name
+        with Output(path) as out:
+            out.write(content)
+        return path
+
+    def _anew(self, location: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+        """Returns an Avro file of the same schema and properties, with every record changed."""
+        import fastavro
+
+        here = self._here(location)
+        records = snapshots.avro(self._table, str(here), lambda entry: change(entry))
+        about = fastavro.reader(io.BytesIO(checksums.read(here))).metadata
+        out = io.BytesIO()
+        fastavro.writer(
+            out,
+            json.loads(about["avro.schema"]),
+            records,
+            codec="deflate",
+            metadata={name: value for name, value in about.items() if not name.startswith("avro.")},
+        )
+        return out.getvalue()

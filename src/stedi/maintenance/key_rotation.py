@@ -1,0 +1,316 @@
+"""Another pseudonym key for the whole lake: every `customer_id` below landing becomes another, and no row else.
+
+Stage, prove, decide, publish, forget. All tables are staged under the new key and the independent proof is run over
+what is staged; then a note (`privacy.handover`) decides the change, and publishing, settings and the removal of every
+older snapshot follow, by this process or by the next that writes. The caller keeps landings, builds and maintenance
+away.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stedi.audit import proof as consent_proof
+from stedi.audit.proof import Claimants
+from stedi.catalog import Catalog, TableState
+from stedi.catalog.orphans import unused
+from stedi.engines.duckdb import DuckDB
+from stedi.errors import AuditFailed, CommitConflict, KeyRefused
+from stedi.privacy import key_change, pseudonyms, secrets_manager
+from stedi.privacy.key_change import Handover
+from stedi.privacy.pseudonyms import Key
+from stedi.schema.tables import ZONES, DataFile
+from stedi.storage import config as settings
+from stedi.storage import durable
+from stedi.storage.config import Config
+from stedi.transform import policy
+
+Progress = Callable[[str, float | None], None]
+
+_BELOW = tuple(name for name, zone in ZONES.items() if zone != "landing")
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a change of key did.
+
+    Attributes:
+        before: The fingerprint of the key that the lake had.
+        after: The fingerprint of the key that it has.
+        key_file: Where that lies; empty for the environment or the usual place.
+        rows: Rows of each table that have another `customer_id` now.
+    """
+
+    before: str
+    after: str
+    key_file: str
+    rows: Mapping[str, int]
+
+
+def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key, str, Path | None]:
+    """Returns the key that follows, made if it is not there yet.
+
+    Args:
+        config: The lake's settings.
+        root: The lake's folder.
+        key: The lake's key now.
+        to: The file of the new key; without it `STEDI_NEXT_PSEUDONYM_KEY`, then a new file beside the usual one.
+
+    Returns:
+        The key, the file to remember, and that file if it was made now.
+
+    Raises:
+        KeyRefused: It lies in the lake, cannot be made, is no other key, or does not remember the keys before it.
+    """
+    given = None if to else pseudonyms.from_environment(variable=pseudonyms.NEXT)
+    if given is not None:
+        found, file, made = given, settings.read(root / "lake.toml", {}).key_file, None
+    elif to and secrets_manager.names(str(to)):
+        file, made = str(to), None
+        found = secrets_manager.read(file) if secrets_manager.exists(file) else secrets_manager.make(file, key.every())
+    else:
+        usual = pseudonyms.default_file(config.lake_id)
+        path = to.absolute() if to else usual.with_name(f"{usual.stem}-{secrets.token_hex(4)}{usual.suffix}")
+        if path.resolve().is_relative_to(root.resolve()):
+            raise KeyRefused(f"pseudonym key {path}: expected a place outside the lake, found one in it; name another")
+        made = None if path.exists() else path
+        found = pseudonyms.make(path, key.every()) if made else pseudonyms.from_file(path)
+        file = str(path)
+    found = found.of_version(key.version)
+    if not found.follows(key):
+        raise KeyRefused(
+            f"{pseudonyms.NEXT if given else file}: expected another key than the lake's, and after it, each on a "
+            "line, the lake's key and those before it, found otherwise; receipts and tombstones need them; nothing "
+            "was changed"
+        )
+    return found, file, made
+
+
+def rotate(
+    catalog: Catalog,
+    config: Config,
+    root: Path,
+    key: Key,
+    to: Path | None,
+    *,
+    besides: Claimants = lambda serial: 0,
+    progress: Progress = lambda what, share: None,
+) -> Rotation:
+    """Gives the lake another key; every table must be up to date.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        root: The lake's folder.
+        key: The lake's key now.
+        to: As for `new_key`.
+        besides: As for `privacy.audit.prove`.
+        progress: Told how far the work is.
+
+    Raises:
+        KeyRefused: The new key cannot be had.
+        AuditFailed: What was staged breaks a rule; nothing was changed.
+    """
+    new, file, made = new_key(config, root, key, to)
+    work = _Run(catalog, config, root, key, new)
+    try:
+        decided = work.stage(file, besides, progress)
+        key_change.write(root, new, decided)
+    except BaseException:
+        work.discard()
+        if made and not (root / key_change.NAME).exists():
+            made.unlink(missing_ok=True)
+        raise
+    if not finish(catalog, root, progress):
+        work.discard()
+        if made:
+            made.unlink(missing_ok=True)
+        raise CommitConflict(
+            f"{root}: cannot change the key: a table has moved meanwhile; nothing was changed: run it again"
+        )
+    return Rotation(key.fingerprint, new.fingerprint, file, work.rows)
+
+
+def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share: None) -> bool:
+    """Finishes the change of key that is decided, if there is one; doing so twice changes nothing.
+
+    Returns:
+        False if it came too late: others have changed tables since they were staged, and none of it was published. Then
+        nothing of it is done.
+    """
+    key_change.sweep(root)
+    decided = key_change.pending(root)
+    if decided is None:
+        return True
+    if _is_overtaken(catalog, decided):
+        key_change.end(root)
+        return False
+    for name, staged in decided.staged.items():
+        if not any(snapshot.id == staged for snapshot in catalog.table(name).history()):
+            progress(f"publish {name}", None)
+            catalog.publish(name, branch=decided.run, staged=staged, base=decided.base[name])
+    file = root / "lake.toml"
+    stored = settings.read(file, {})
+    if stored.key_fingerprint != decided.fingerprint:
+        changed = settings.changed(stored, key_fingerprint=decided.fingerprint, key_file=decided.key_file)
+        settings.write(changed, file)
+    for name in _BELOW:
+        progress(f"forget {name} under the old key", None)
+        _forget(catalog, name)
+    key_change.end(root)
+    return True
+
+
+def _is_overtaken(catalog: Catalog, decided: Handover) -> bool:
+    """Says whether a change of key of which nothing is published can be published no more.
+
+    So it is where its note was written by a process that was stopped right before, for longer than its lease.
+    """
+    states = {name: catalog.table(name) for name in decided.staged}
+    if any(snapshot.id == decided.staged[name] for name, state in states.items() for snapshot in state.history()):
+        return False
+    return any(
+        state.branches.get(decided.run) != decided.staged[name]
+        or (state.current is not None and state.current.id != decided.base[name])
+        for name, state in states.items()
+    )
+
+
+def _forget(catalog: Catalog, name: str) -> None:
+    """Drops every snapshot of a table but the current one, and the files of the others at once."""
+    state = catalog.table(name)
+    current = state.current
+    old = [s.id for s in state.snapshots if current is None or s.id != current.id]
+    if current is not None and old:
+        catalog.expire(name, old, (), base=current.id)  # branches and tags that end in one of them go with it
+        state = catalog.table(name)
+    now = time.time()
+    durable.remove_all(file.path for file in unused(state, catalog.folder(name), before=now, seen=now))
+    catalog.prune(name)
+
+
+class _Run:
+    """One change of key until it is decided."""
+
+    def __init__(self, catalog: Catalog, config: Config, root: Path, key: Key, new: Key) -> None:
+        self.id = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+        self.rows: dict[str, int] = {}
+        self._catalog, self._config, self._root, self._key, self._new = catalog, config, root, key, new
+
+    def stage(self, file: str, besides: Claimants, progress: Progress) -> Handover:
+        """Writes every table anew to its branch, and proves the rules over what is staged.
+
+        Raises:
+            AuditFailed: A table would break a rule, or lose a row.
+        """
+        catalog, temporary = self._catalog, durable.scratch(self._root) / self.id
+        states = catalog.tables()
+        built = [name for name in _BELOW if (c := states[name].current) and "stedi.inputs" in c.summary]
+        staged: dict[str, int] = {}
+        try:
+            files = self._write(states, built, temporary, progress)
+            after = settings.changed(self._config, key_fingerprint=self._new.fingerprint)
+            for name in built:
+                staged[name] = self._commit(states[name], files[name], staged, policy(after))
+            self._prove(staged, temporary, policy(after), besides, progress)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        base = {name: state.current.id for name, state in states.items() if name in staged and state.current}
+        return Handover(self.id, self._new.fingerprint, file, base, staged)
+
+    def discard(self) -> None:
+        """Removes what was staged, unless the change is decided."""
+        if (self._root / key_change.NAME).exists():
+            return
+        for name in _BELOW:
+            with suppress(Exception):  # a failed clean-up must not hide why the work failed
+                self._catalog.discard(name, self.id)
+                durable.remove_tree(self._folder(name))
+
+    def _folder(self, name: str) -> Path:
+        return self._catalog.folder(name) / "data" / self.id
+
+    def _write(
+        self, states: Mapping[str, TableState], built: list[str], temporary: Path, progress: Progress
+    ) -> dict[str, tuple[DataFile, ...]]:
+        config, files = self._config, dict[str, tuple[DataFile, ...]]()
+        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+            for name in ("customers_landing", *built):
+                engine.bind(name, self._catalog.files(states[name]))
+            engine.derive(
+                "renamed",
+                "select distinct email as address from customers_landing",
+                {"old": "varchar", "new": "varchar"},
+                lambda address: (self._key.customer_id(address), self._new.customer_id(address)),
+            )
+            engine.keep("renaming", "select distinct old, new from renamed")
+            for number, name in enumerate(built):
+                progress(f"write {name} under the new key", number / len(built))
+                files[name] = engine.write(
+                    name,
+                    f"select t.* replace (r.new as customer_id) from {name} as t join renaming as r "
+                    "on t.customer_id = r.old order by 1, 2",
+                    self._folder(name),
+                )
+                self.rows[name] = sum(file.rows for file in files[name])
+                [(before,)] = engine.rows(f"select count(*) from {name}")
+                if self.rows[name] != before:
+                    raise AuditFailed(
+                        f"{name}: expected {before:,} rows of landed customers, found {self.rows[name]:,}; nothing was "
+                        "changed: run `stedi audit`"
+                    )
+        return files
+
+    def _commit(self, state: TableState, files: tuple[DataFile, ...], staged: Mapping[str, int], policy: str) -> int:
+        """Commits a table's rows to its branch; what it says it was built from holds for the new rows as well."""
+        current = state.current
+        assert current is not None, "only built tables are staged"
+        lineage = {name: value for name, value in current.summary.items() if name.startswith("stedi.")}
+        lineage.pop("stedi.maintained", None)
+        inputs = {**json.loads(lineage["stedi.inputs"])}
+        inputs.update({name: staged[name] for name in inputs if name in staged})
+        lineage |= {
+            "stedi.run": self.id,
+            "stedi.action": "rotate",
+            "stedi.policy": policy,
+            "stedi.inputs": json.dumps(inputs, sort_keys=True),
+        }
+        leaving = [file.path for file in self._catalog.files(state)]
+        return self._catalog.stage(state.name, files, leaving, lineage, branch=self.id, base=current.id)
+
+    def _prove(
+        self, staged: Mapping[str, int], temporary: Path, policy: str, besides: Claimants, progress: Progress
+    ) -> None:
+        states = self._catalog.tables()
+        for name, snapshot_id in staged.items():
+            states[name] = _at(states[name], snapshot_id)
+        config = self._config
+        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+            proof = consent_proof.prove(
+                self._catalog,
+                self._new,
+                engine,
+                now=int(time.time() * 1000),
+                policy=policy,
+                states=states,
+                besides=besides,
+                progress=progress,
+            )
+        broken = [f"{check.name} of {check.table}" for check in proof.checks if check.violations]
+        if broken:
+            raise AuditFailed(
+                f"under the new key: {', '.join(broken)}: expected no violation, found some; nothing was changed: run "
+                "`stedi audit`"
+            )
+
+
+def _at(state: TableState, snapshot_id: int) -> TableState:
+    """Returns a table as it will be when one of its snapshots is published."""
+    return replace(state, current=state.snapshot(snapshot_id))

@@ -1,0 +1,62 @@
+"""What maintenance did to the tables, or would do: as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Files of one kind that were removed, or would be."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """What maintenance did to one table, or would do.
+
+    Attributes:
+        name: The table.
+        files: Small data files that were rewritten.
+        bytes: Their size.
+        into: How many files they became.
+        manifests: Manifests that became one; 0 if they stay.
+        expired: Ids of the snapshots that expired, and of those that a killed command had staged.
+        removed: What was removed of each kind: `data`, `manifests`, `metadata`, `partial`.
+    """
+
+    name: str
+    files: int
+    bytes: int
+    into: int
+    manifests: int
+    expired: tuple[int, ...]
+    removed: Mapping[str, Removed]
+
+    @property
+    def freed(self) -> int:
+        """Bytes of everything that was removed."""
+        return sum(removed.bytes for removed in self.removed.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """One run of `maintain`.
+
+    Attributes:
+        run: The run's id; empty for a dry run.
+        tables: What was done to each table, in the order in which data flow.
+        temporary: What killed commands have left in `tmp/` and beside the settings.
+    """
+
+    run: str
+    tables: tuple[Maintained, ...]
+    temporary: Removed
+
+    @property
+    def freed(self) -> int:
+        """Bytes of everything that was removed."""
+        return sum(table.freed for table in self.tables) + self.temporary.bytes

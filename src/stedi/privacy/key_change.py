@@ -1,0 +1,142 @@
+"""The note of a change of key: one small file in the lake, from the moment that the change is decided to its end.
+
+Before it is there, the lake is the old key's. From then on it is the new one's: whatever ends the process, the next
+command publishes what was staged. `rotation` does the work; what reads or writes the lake only asks whether it is done.
+
+The note says where the new key lies, so it is read before there is a key. Nothing is done for it until that key has
+confirmed it: it must have sealed the note, and follow the key of the lake's settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stedi.errors import KeyRefused, LakeBusy, LakeError
+from stedi.privacy import state
+from stedi.privacy.pseudonyms import Key
+from stedi.storage import config, durable, s3
+
+NAME = "rotation.json"
+"""The file's name, in the lake's folder."""
+_PARTIAL = f".{NAME}.*.partial"
+_KIND = "change of key"
+_ADVICE = "nothing was changed. Restore the lake from its backup, with the key of that time"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A change of key that is decided.
+
+    Attributes:
+        run: The branch of each table on which its rows stand under the new key.
+        fingerprint: The new key's.
+        key_file: Where the new key lies; empty for the usual place.
+        base: The snapshot of each table that was published when its rows were staged.
+        staged: The snapshot of each table that takes its place.
+    """
+
+    run: str
+    fingerprint: str
+    key_file: str
+    base: Mapping[str, int]
+    staged: Mapping[str, int]
+
+
+def pending(root: Path) -> Handover | None:
+    """Returns the change of key that is not at its end, if there is one; it is not to be believed yet.
+
+    Raises:
+        LakeError: The file is damaged.
+    """
+    try:
+        raw = state.bytes_of(root / NAME)
+    except FileNotFoundError:
+        return None
+    try:
+        head, _, plain = raw.partition(b"\n")
+        if not state.is_sealed(raw) and not hmac.compare_digest(head, hashlib.sha256(plain).hexdigest().encode()):
+            raise ValueError("its SHA-256 is another")
+        return Handover(**state.parsed(plain))
+    except (ValueError, TypeError) as error:
+        raise LakeError(
+            f"{NAME}: expected the note of a change of key, found {type(error).__name__}; {_ADVICE}"
+        ) from error
+
+
+def confirm(root: Path, key: Key) -> None:
+    """Refuses a change of key that the holder of the lake's key has not decided.
+
+    Args:
+        root: The lake's folder.
+        key: The key that the note names.
+
+    Raises:
+        LakeError: The key has not sealed the note, or does not follow the lake's.
+    """
+    try:
+        raw = state.bytes_of(root / NAME)
+    except FileNotFoundError:
+        return
+    settled = config.read(root / "lake.toml").key_fingerprint
+    if settled not in {each.fingerprint for each in key.every()}:
+        raise state.refused(NAME, "one that names a key which does not follow the lake's", _ADVICE)
+    if state.is_sealed(raw) or key.version != 1:
+        state.opened(raw, NAME, _KIND, state.lake_id(root), key, advice=_ADVICE)
+
+
+def write(root: Path, key: Key, handover: Handover) -> None:
+    """Decides a change of key, durably; `key` is the new one."""
+    try:
+        state.write(root / NAME, _KIND, state.lake_id(root), key, asdict(handover))
+    except BaseException:
+        # what is not on disk for certain must not be finished later
+        with suppress(LakeBusy):  # then whoever has the locks by now decides
+            s3.prove()
+            (root / NAME).unlink(missing_ok=True)
+        raise
+
+
+def end(root: Path) -> None:
+    """Notes that a change of key is at its end."""
+    durable.remove(root / NAME)
+
+
+def left(root: Path) -> bool:
+    """Says whether a change of key has left something to do: to finish it, or to remove what it had begun to write."""
+    return (root / NAME).exists() or any(root.glob(_PARTIAL))
+
+
+def sweep(root: Path) -> None:
+    """Removes what a change of key that was killed had begun to write; the caller keeps others from changing it."""
+    for partial in (*root.glob(_PARTIAL), *root.glob(".lake.toml.*.partial")):
+        partial.unlink()
+
+
+def refuse_unfinished(root: Path) -> None:
+    """Raises LakeBusy while a change of key is decided and not at its end: tables may be of either key."""
+    if (root / NAME).exists():
+        raise LakeBusy(
+            f"{root}: the key is being changed, or that was cut off; try again in a moment, or finish it with "
+            "`stedi build`"
+        )
+
+
+def refuse_other(root: Path, fingerprint: str) -> None:
+    """Refuses to go on with a key that is no longer the lake's; the caller keeps others from changing it.
+
+    Args:
+        root: The lake's folder.
+        fingerprint: The key's, as the lake's settings had it when it was read.
+
+    Raises:
+        LakeBusy: A change of key is decided and not at its end.
+        KeyRefused: The lake has another key by now.
+    """
+    refuse_unfinished(root)
+    if config.read(root / "lake.toml").key_fingerprint != fingerprint:
+        raise KeyRefused(f"{root}: the key was changed meanwhile; nothing was written: run this again")

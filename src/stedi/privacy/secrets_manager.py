@@ -1,0 +1,86 @@
+"""The pseudonym key in AWS Secrets Manager: `secretsmanager:NAME`, or `secretsmanager:ARN`, where a file would stand.
+
+The secret's text is that of a key's file: hex digits, and after the key, each on a line, those that it has followed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from functools import cache
+from typing import Any
+
+from stedi.errors import KeyRefused, MissingExtra
+from stedi.privacy.pseudonyms import Key, parsed
+from stedi.storage import s3
+
+SCHEME = "secretsmanager:"
+
+
+def names(place: str) -> bool:
+    """Says whether a key's place is a secret."""
+    return place.startswith(SCHEME)
+
+
+def read(place: str) -> Key:
+    """Returns the key that a secret holds.
+
+    Raises:
+        KeyRefused: There is none, it may not be read, or it holds no key.
+    """
+    client, name = _client(), place.removeprefix(SCHEME)
+    try:
+        found = client.get_secret_value(SecretId=name)
+    except Exception as error:
+        raise _refused(place, error) from error
+    return parsed(found.get("SecretString", ""), place)
+
+
+def make(place: str, earlier: tuple[Key, ...] = ()) -> Key:
+    """Makes a new key and its secret: a line for it, then one for each that it follows.
+
+    Raises:
+        KeyRefused: The secret exists or cannot be made.
+    """
+    client, name = _client(), place.removeprefix(SCHEME)
+    key = Key(secrets.token_bytes(32), earlier)
+    text = "".join(f"{each.secret.hex()}\n" for each in key.every())
+    try:
+        client.create_secret(Name=name, SecretString=text, Description="The pseudonym key of a STEDI lake")
+    except Exception as error:
+        raise _refused(place, error) from error
+    return key
+
+
+def exists(place: str) -> bool:
+    """Says whether there is such a secret.
+
+    Raises:
+        KeyRefused: That cannot be told.
+    """
+    client = _client()
+    try:
+        client.describe_secret(SecretId=place.removeprefix(SCHEME))
+    except client.exceptions.ResourceNotFoundException:
+        return False
+    except Exception as error:
+        raise _refused(place, error) from error
+    return True
+
+
+@cache
+def _client() -> Any:
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError:
+        raise MissingExtra(f"{SCHEME} needs boto3, found none: pip install 'stedi[aws]'") from None
+    return s3.steady(boto3.client("secretsmanager", config=Config(retries={"mode": "standard", "max_attempts": 8})))
+
+
+def _refused(place: str, error: Exception) -> KeyRefused:
+    response = getattr(error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return KeyRefused(
+        f"pseudonym key {place}: expected an answer of Secrets Manager, found {code or type(error).__name__}; nothing "
+        "was read or written: see that it is there and that you may use it"
+    )

@@ -1,0 +1,436 @@
+"""Read-only SQL over the lake's tables, in a closed sandbox.
+
+A process of its own (`sandbox`), in which the engine is closed and the system bounds memory and time, judges what is
+asked (`statement`) and says which tables it reads; the caller resolves them to fixed files; the process runs it. Rows
+come back as a stream of Arrow batches through a pipe. A query that is dropped, stopped or done leaves no process
+and no file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stedi.engines import isolation
+from stedi.errors import QueryFailed, QueryRefused
+from stedi.query import sandbox
+from stedi.query.statement import Judgement, folded, shown
+from stedi.storage import durable, s3
+
+__all__ = ["Limits", "Relation", "Resolve", "Result", "bounded", "referenced", "run", "size"]
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    import pyarrow as pa
+
+_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for suffix, base in (("b", 1000), ("ib", 1024))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table of the lake as a query sees it: fixed files, fixed columns.
+
+    Attributes:
+        name: The table's name in SQL.
+        files: Absolute paths of Parquet files; none make an empty table.
+        columns: Name and DuckDB type of each column, in order.
+        masked: Names of the columns that are null in every row.
+        places: Whether each row has, beside its columns, its file and its number there (`scans.FILE`, `scans.ROW`).
+    """
+
+    name: str
+    files: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    masked: frozenset[str] = frozenset()
+    places: bool = False
+
+
+Resolve = Callable[[frozenset[str]], Iterable[Relation]]
+"""Gives the tables of these names, lower-case, as far as there are any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one query may take.
+
+    Attributes:
+        memory: Memory of the engine, as in `512MB` or `2GiB`; beyond it, rows go to a temporary folder.
+        seconds: Wall seconds that the query may work; the time in which its reader does not ask for rows is free.
+        threads: Threads of the engine; None for one a core.
+        spill: Bytes that may be written to the temporary folder, as `memory`.
+    """
+
+    memory: str = "512MB"
+    seconds: float = 300.0
+    threads: int | None = None
+    spill: str = "10GB"
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0 or self.seconds > 1e6:
+            raise QueryRefused(f"A query's seconds: expected more than 0 and at most 1,000,000, found {self.seconds}.")
+        if self.threads is not None and not 0 < self.threads <= 1024:
+            raise QueryRefused(f"A query's threads: expected 1 to 1,024, found {self.threads}.")
+        if size(self.memory) < 16 << 20:
+            raise QueryRefused(f"A query's memory: expected at least 16 MiB, found {self.memory}.")
+        size(self.spill)
+
+
+def size(text: str) -> int:
+    """Returns a size such as `512MB` or `2 GiB` in bytes.
+
+    Raises:
+        QueryRefused: It is not a number with a unit.
+    """
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([a-z]*)", text.strip().lower())
+    if found is None or found[2] not in _UNITS:
+        raise QueryRefused(f"A size: expected a number with a unit, as in 512MB or 2GiB, found {shown(text)}.")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def run(
+    sql: str,
+    relations: Iterable[Relation] | Resolve,
+    limits: Limits | None = None,
+    temporary: Path | None = None,
+    *,
+    condition: bool = False,
+) -> Result:
+    """Starts a query and returns its rows as they come.
+
+    Args:
+        sql: One SELECT in DuckDB's dialect; `timestamptz` is shown in UTC.
+        relations: The tables that it may read, under their names or `stedi.<name>`; or what gives them once it is
+            known which tables the statement names.
+        limits: What it may take, its judging included.
+        temporary: A folder in which a folder of this query's own is made, and removed in the end; the system's
+            temporary folder if None.
+        condition: Whether the statement must be one that `statement.condition` has made, and nothing more.
+
+    Returns:
+        The open result: close it, or use it in a `with`.
+
+    Raises:
+        QueryRefused: The statement is not one that the sandbox runs; nothing was done.
+        QueryFailed: It does not bind, or fails before its first row.
+    """
+    worker = _Worker({"sql": sql, "condition": condition}, limits or Limits(), temporary)
+    try:
+        import pyarrow.ipc  # noqa: F401 # a tenth of a second, in which the process starts and judges
+
+        judged = worker.judgement()
+        given = relations(judged.tables) if callable(relations) else relations
+        worker.give([_named(judged.tables, given)[name] for name in sorted(judged.tables)], judged.columns)
+        return Result(worker, worker.open())
+    except BaseException:
+        worker.close()
+        raise
+
+
+def _named(names: frozenset[str], given: Iterable[Relation]) -> dict[str, Relation]:
+    """Returns the relations by the names that a statement calls them.
+
+    Raises:
+        QueryRefused: A name is none of theirs.
+    """
+    found = {folded(relation.name): relation for relation in given}
+    for name in sorted(names - found.keys()):
+        raise QueryRefused(
+            f"A query is one SELECT over the lake's tables; {shown(name)} is none of them, and files are not read. "
+            "`stedi tables` lists them."
+        )
+    return found
+
+
+def referenced(sql: str, limits: Limits | None = None, temporary: Path | None = None) -> frozenset[str]:
+    """Returns the lower-case names of the tables that a statement reads, without those that it defines itself.
+
+    Raises:
+        QueryRefused: The statement is not one that the sandbox runs.
+        QueryFailed: Judging it takes more than it may.
+    """
+    worker = _Worker({"sql": sql}, limits or Limits(), temporary)
+    try:
+        return worker.judgement().tables
+    finally:
+        worker.close()
+
+
+def bounded(call: str, *arguments: object, limits: Limits | None = None) -> Any:
+    """Returns what a function of the package makes of plain values, in a process that is bounded as a query is.
+
+    Args:
+        call: The function, as `stedi.module:name`.
+        arguments: What JSON can carry.
+        limits: What it may take.
+
+    Raises:
+        QueryRefused: It refuses what it is given.
+        QueryFailed: It takes more than it may, or fails.
+    """
+    worker = _Worker({"call": call, "args": arguments}, limits or Limits(), None)
+    try:
+        return worker.answer()
+    finally:
+        worker.close()
+
+
+class Result:
+    """The rows of a query, read once, as they come. Close it, or use it in a `with`."""
+
+    __slots__ = ("_reader", "_worker")
+
+    def __init__(self, worker: _Worker, reader: pa.RecordBatchReader) -> None:
+        self._worker = worker
+        self._reader = reader
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns' names and Arrow types."""
+        return self._reader.schema
+
+    def reader(self) -> pa.RecordBatchReader:
+        """Returns the rows batch by batch; reading them raises `QueryFailed` when the query fails."""
+        return self._reader
+
+    def arrow(self) -> pa.Table:
+        """Returns the rows that have not been read yet as one table, and closes the result.
+
+        Raises:
+            QueryFailed: The query fails on the way.
+        """
+        with self:
+            return self._reader.read_all()
+
+    def close(self) -> None:
+        """Ends the query if it still runs, and removes its temporary folder; more than once does no harm."""
+        self._worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return iter(self._reader)
+
+
+class _Pipe(io.RawIOBase):
+    """The worker's output, read against the query's budget of time."""
+
+    def __init__(self, descriptor: int, seconds: float) -> None:
+        self._descriptor = descriptor
+        self._left = seconds
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN | select.POLLHUP)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        start = time.monotonic()
+        # Milliseconds as a C integer: a day at a time is enough, the loop asks again.
+        while not self._poll.poll(min(max(self._left, 0.0) * 1000, 86_400_000)):
+            self._left -= time.monotonic() - start
+            start = time.monotonic()
+            if self._left <= 0:
+                raise TimeoutError
+        self._left -= time.monotonic() - start
+        return os.readv(self._descriptor, [buffer])
+
+
+class _Worker:
+    """The process of one query, its pipes and its temporary folder.
+
+    Args:
+        task: What the process is to do: a statement to judge and run, or a function to call.
+        limits: What it may take.
+        temporary: Where its folder is made.
+    """
+
+    def __init__(self, task: Mapping[str, object], limits: Limits, temporary: Path | None) -> None:
+        self._limits = limits
+        folder = _folder(temporary)
+        held = durable.hold(Path(folder))  # maintenance leaves it alone while this process lives
+        own = str(Path(sandbox.__file__).parent.parent)
+        job = {
+            **task,
+            "memory": size(limits.memory),
+            "spill": size(limits.spill),
+            "seconds": limits.seconds,
+            "threads": limits.threads,
+            "temporary": folder,
+            "path": isolation.folders(),
+        }
+        try:
+            # The words of the engine's last breath may hold data, so stderr is a file that nobody else reads.
+            self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+            self._process = isolation.start([sandbox.__file__, own], folder, errors=self._errors, alone=True)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
+            raise
+        self._end = weakref.finalize(self, _end, self._process, self._errors, folder, held)
+        assert self._process.stdout is not None
+        self._pipe = io.BufferedReader(_Pipe(self._process.stdout.fileno(), limits.seconds), 1 << 20)
+        self._tell(job)
+
+    def _tell(self, what: object) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(what).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def judgement(self) -> Judgement:
+        """Returns what the process says that the statement reads."""
+        with self._translated():
+            line = self._pipe.readline()
+        if not line.endswith(b"\n"):
+            self._finish()
+            raise QueryFailed("The query was stopped before its first row. Run it again.")
+        said = json.loads(line)
+        columns = said["columns"]
+        return Judgement(frozenset(said["tables"]), None if columns is None else frozenset(columns))
+
+    def answer(self) -> Any:
+        """Returns what the function that the process was to call has returned."""
+        with self._translated():
+            said = self._pipe.read()
+        self._finish()
+        return json.loads(said)
+
+    def give(self, relations: list[Relation], columns: frozenset[str] | None) -> None:
+        """Hands the tables over that the statement reads, and which of their columns."""
+        remote = any(s3.is_remote(file) for relation in relations for file in relation.files)
+        given = [
+            {
+                "name": folded(relation.name),
+                "files": relation.files,
+                "columns": relation.columns,
+                "masked": sorted(relation.masked),
+                # what the engine reads from files itself, it reads by what it needs
+                "wanted": sorted(columns) if relation.masked and columns is not None else None,
+                "places": relation.places,
+            }
+            for relation in relations
+        ]
+        self._tell({"relations": given, "reach": s3.engine_statements() if remote else []})
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def open(self) -> pa.RecordBatchReader:
+        """Returns the process's rows once it has said which columns they have."""
+        import pyarrow as pa
+
+        with self._translated():
+            stream = pa.ipc.open_stream(pa.PythonFile(self._pipe, "r"))
+        return pa.RecordBatchReader.from_batches(stream.schema, self._batches(stream))
+
+    def _batches(self, stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        while True:
+            with self._translated():
+                try:
+                    batch = stream.read_next_batch()
+                except StopIteration:
+                    # A stream that was cut ends like one that is whole: only the exit code tells them apart.
+                    self._finish()
+                    return
+            yield batch
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            self.close()
+            raise QueryFailed(
+                f"The query was stopped: it worked longer than it may ({self._limits.seconds:,g} s). "
+                "Read fewer rows, or raise the limit."
+            ) from None
+        except _broken():
+            self._finish()
+            raise QueryFailed("The query was stopped before its last row. Run it again.") from None
+
+    def _finish(self) -> None:
+        """Waits for the worker's end and raises what it says, if it has not written every row."""
+        if not self._end.alive:
+            raise QueryFailed("The query was closed before its last row.")
+        try:
+            code = self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.close()
+            raise QueryFailed("The query was stopped: it did not end after its last row. Run it again.") from None
+        self._errors.seek(0)
+        said = self._errors.read(100_000).decode("utf-8", "replace")
+        self.close()
+        if code == 0:
+            return
+        for line in said.splitlines():
+            with contextlib.suppress(ValueError):
+                said_so = json.loads(line)
+                if isinstance(said_so, dict) and "refused" in said_so:
+                    raise QueryRefused(str(said_so["refused"]))
+                if isinstance(said_so, dict) and "failure" in said_so:
+                    raise QueryFailed(str(said_so["failure"]))
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
+        raise QueryFailed(
+            f"The query was stopped: its process ended with {how}, most likely for want of memory "
+            f"({self._limits.memory}). Read fewer rows or columns, or raise the limit."
+        )
+
+    def close(self) -> None:
+        self._end()
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """Returns what a stream raises that is cut or is none."""
+    import pyarrow as pa
+
+    return (pa.ArrowException, OSError, ValueError, AttributeError)
+
+
+def _folder(temporary: Path | None) -> str:
+    """Makes a folder that only its owner may enter, in `temporary` or, where nothing can be written, the system's."""
+    if temporary is not None:
+        with contextlib.suppress(OSError):
+            temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return tempfile.mkdtemp(prefix="query-", dir=temporary.absolute())
+    return tempfile.mkdtemp(prefix="stedi-query-")
+
+
+def _end(process: subprocess.Popen[bytes], errors: Any, folder: str, held: int) -> None:
+    """Ends a worker, which may have ended already, and removes what it left."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    if process.stdout is not None:
+        process.stdout.close()
+    errors.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(held)

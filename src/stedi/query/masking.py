@@ -1,0 +1,171 @@
+"""Tables with masked columns, read by a process that hands over the other columns and nothing else.
+
+The process of a query that may not see a column must not have the file that holds it: an engine that may open a file
+can be asked for all of it. So it forks before its engine exists. The fork opens the files, and for each scan of the
+query streams the columns that may be seen as Arrow through a pipe of that scan's own; the query's process knows
+the streams alone. A scan costs what it reads and is not read ahead; nothing is copied to a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from stedi.query import scans
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+_ROWS_A_BATCH = 61_440
+_WHOLE = b"whole"
+"""What follows a stream that was written to its end: one that was cut ends like one that is whole."""
+
+
+class Reader:
+    """The query's end of the line to the process that reads.
+
+    Args:
+        line: A socket; what is asked for goes through it, with the pipe into which the rows are to come.
+    """
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._lock = threading.Lock()
+
+    def relation(self, relation: dict[str, Any]) -> Masked:
+        """Returns what an engine may scan in a relation's place, as often as it likes."""
+        return Masked(self, relation["number"], _schema(relation))
+
+    def rows(self, number: int) -> Iterator[pa.RecordBatch]:
+        """Yields the visible columns of a relation.
+
+        Raises:
+            OSError: They could not be read to their end; the process that reads has said why.
+        """
+        import pyarrow as pa
+
+        reading, writing = os.pipe()
+        with open(reading, "rb", buffering=1 << 20) as source:
+            try:
+                with self._lock:
+                    socket.send_fds(self._line, [bytes([number])], [writing])
+            finally:
+                os.close(writing)
+            yield from pa.ipc.open_stream(source)
+            if source.read(len(_WHOLE)) != _WHOLE:
+                raise OSError("a scan was cut off")
+
+
+class Masked:
+    """A relation without what is masked, for an engine that asks for Arrow streams.
+
+    Args:
+        reader: Who has the rows.
+        number: Its place among the job's relations.
+        schema: Its visible columns.
+    """
+
+    def __init__(self, reader: Reader, number: int, schema: pa.Schema) -> None:
+        self._reader, self._number, self._schema = reader, number, schema
+
+    def __arrow_c_schema__(self) -> object:
+        return self._schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        import pyarrow as pa
+
+        # an engine opens more streams than it reads: one that is not read asks for nothing
+        return pa.RecordBatchReader.from_batches(self._schema, self._reader.rows(self._number)).__arrow_c_stream__()
+
+
+def start(job: dict[str, Any]) -> Reader:
+    """Starts the process that reads the masked relations of a job, and returns the line to it.
+
+    It ends when the line is closed, so with the process that asks. Call it while this process has one thread.
+    """
+    ours, theirs = socket.socketpair()
+    if os.fork():
+        theirs.close()
+        return Reader(ours)
+    code = 1
+    try:
+        ours.close()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1):  # the query's rows end when their writer does, not when this process does
+            os.dup2(nothing, stream)
+        _serve(theirs, job)
+        code = 0
+    except scans.Failure as failure:
+        _say(str(failure))
+    except Exception as error:
+        _say(scans.run_time_failure(error, job))
+    finally:
+        os._exit(code)
+
+
+def _serve(line: socket.socket, job: dict[str, Any]) -> None:
+    """Opens a job's masked relations and streams them as they are asked for, until the line is closed."""
+    import duckdb
+
+    con = duckdb.connect(":memory:", config=scans.settings(job))
+    for statement in job["reach"]:
+        con.execute(statement)
+    con.execute("set global parquet_metadata_cache = true; set global timezone = 'UTC'")
+    while True:
+        message, pipes, _, _ = socket.recv_fds(line, 1, 1)
+        if not message or not pipes:
+            return
+        arguments = (con.cursor(), job["relations"][message[0]], pipes[0], job)
+        threading.Thread(target=_stream, args=arguments, daemon=True).start()
+
+
+def _stream(con: duckdb.DuckDBPyConnection, relation: dict[str, Any], pipe: int, job: dict[str, Any]) -> None:
+    """Writes the visible columns of a relation into a pipe; what failed is said before the pipe is closed."""
+    import duckdb
+    import pyarrow as pa
+
+    with open(pipe, "wb", buffering=1 << 20) as out, contextlib.suppress(BrokenPipeError):
+        try:
+            batches = con.sql(f"select {_listed(relation)} from {scans.read(relation)}").to_arrow_reader(_ROWS_A_BATCH)
+            with pa.ipc.new_stream(out, _schema(relation)) as stream:
+                for batch in batches:
+                    stream.write_batch(batch)
+            out.write(_WHOLE)
+        except BrokenPipeError:
+            pass
+        except duckdb.Error as error:
+            _say(scans.unreadable(error, relation))
+        except Exception as error:
+            _say(scans.run_time_failure(error, job))
+
+
+def _say(words: str) -> None:
+    sys.stderr.write(json.dumps({"failure": words}) + "\n")
+    sys.stderr.flush()
+
+
+def _listed(relation: dict[str, Any], *, empty: bool = False) -> str:
+    columns = [(scans.identifier(name), name, kind) for name, kind in scans.visible(relation)]
+    if relation.get("places"):
+        columns += [(scans.FILE, scans.FILE, "VARCHAR"), (scans.ROW, scans.ROW, "BIGINT")]
+    # a row without a column is still a row
+    columns = columns or [("true", "nothing", "BOOLEAN")]
+    return ", ".join(f"{'null' if empty else what}::{kind} as {scans.identifier(n)}" for what, n, kind in columns)
+
+
+def _schema(relation: dict[str, Any]) -> pa.Schema:
+    """Returns the Arrow schema of a relation's visible columns, as the engine writes it."""
+    import duckdb
+
+    config: dict[str, str | bool | int | float | list[str]] = {"threads": 1, "enable_external_access": False}
+    with duckdb.connect(":memory:", config=config) as con:
+        con.execute("set timezone = 'UTC'")
+        found: pa.Schema = con.sql(f"select {_listed(relation, empty=True)} limit 0").to_arrow_table().schema
+    return found

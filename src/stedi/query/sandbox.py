@@ -1,0 +1,196 @@
+"""The process in which a query runs: a job on stdin, Arrow on stdout, one line of JSON on stderr if it fails.
+
+A process of its own, because DuckDB's memory limit does not count what a single value takes (`repeat('x', 4e9)`) and
+its interrupt does not reach into one: only the system's limits and a kill bound every statement. `query` starts this
+file by its path, without the caller's environment. The job comes in two lines: the statement, which is judged here,
+under the same bounds as it will run, and answered with what it reads; then the files of just these tables.
+
+The engine in which it runs is closed: no settings, no network, no file but those of tables that the caller's role may
+see whole. Files of a table with masked columns are read by a further process (`masking`), which hands over the
+other columns alone: whatever the statement is, what is masked is nowhere within its reach.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import resource
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if __name__ == "__main__" and len(sys.argv) > 1:
+    sys.path.insert(0, sys.argv[1])  # isolated, it has to be told where the package is
+
+from stedi.errors import QueryRefused, printable
+from stedi.query import masking, scans, statement
+from stedi.query.masking import Reader
+
+if TYPE_CHECKING:
+    import duckdb
+
+ROWS_A_BATCH = 8_192
+HEADROOM = 256 << 20
+"""What the interpreter, Arrow and the engine's own uncounted buffers may take beyond the query's memory, in bytes."""
+
+
+def connect(job: dict[str, Any], reader: Reader | None = None) -> duckdb.DuckDBPyConnection:
+    """Returns an engine that holds the job's relations and can reach nothing else.
+
+    Args:
+        job: `relations` (name, files, columns, which of them are masked or left out), `reach` (statements after which
+            objects of S3 can be read), `memory` in bytes, `threads` or null, `temporary` (a folder of this query
+            alone) and `spill`, the bytes that may be written there.
+        reader: Who reads the relations with masked columns.
+
+    Raises:
+        Failure: A file of a relation is missing, is not Parquet or has other columns.
+    """
+    import duckdb
+
+    con = duckdb.connect(":memory:", config=scans.settings(job))
+    plain = [relation for relation in job["relations"] if not scans.hides(relation)]
+    files = [path for relation in plain for path in relation["files"]]
+    for reaching in job["reach"] if files else ():
+        con.execute(reaching)
+    con.execute("set parquet_metadata_cache = true; set timezone = 'UTC'")
+    con.execute(f"create schema {scans.SCHEMA}; set search_path = '{scans.SCHEMA}'")
+    for number, relation in enumerate(job["relations"]):
+        name = f"{scans.SCHEMA}.{scans.identifier(relation['name'])}"
+        source = scans.read(relation)
+        if reader is not None and scans.hides(relation):
+            source = scans.identifier(f"masked {relation['name']}")
+            con.register(f"masked {relation['name']}", reader.relation(relation | {"number": number}))
+        try:
+            con.execute(f"create view {name} as {scans.select(relation, source)}")
+        except duckdb.Error as error:
+            raise scans.Failure(scans.unreadable(error, relation)) from None
+    con.execute(f"set allowed_paths = [{', '.join(map(scans.literal, files))}]")
+    con.execute("set enable_external_access = false; set lock_configuration = true")
+    return con
+
+
+def bind_failure(error: Exception) -> str:
+    """Returns one line for an error found before any row was read, in DuckDB's own words."""
+    words = re.split(r"\n\s*LINE \d+:|\n\s*Candidate functions:", str(error))[0]
+    words = printable(re.sub(r"\s+", " ", words)).strip()
+    return "The query cannot run: " + (words if len(words) <= 400 else words[:399] + "…")
+
+
+def execute(job: dict[str, Any], out: BinaryIO) -> None:
+    """Writes the rows of the job's statement to `out` as one Arrow stream.
+
+    Raises:
+        Failure: The statement does not bind, or fails while it runs.
+    """
+    import duckdb
+    import pyarrow as pa
+
+    reader = masking.start(job) if any(scans.hides(relation) for relation in job["relations"]) else None
+    con = connect(job, reader)
+    try:
+        # Binding reads no rows, so the words of its errors hold none; every later error is replaced by our own.
+        try:
+            relation = con.sql(job["sql"])
+        except duckdb.Error as error:
+            raise scans.Failure(bind_failure(error)) from None
+        try:
+            batches = relation.to_arrow_reader(ROWS_A_BATCH)
+            with pa.ipc.new_stream(out, batches.schema) as stream:
+                for batch in batches:
+                    stream.write_batch(batch)
+        except (duckdb.Error, pa.ArrowException, MemoryError, OSError, RuntimeError) as error:
+            if isinstance(error, BrokenPipeError):
+                return
+            raise scans.Failure(scans.run_time_failure(_cause(error), job)) from None
+    finally:
+        with contextlib.suppress(duckdb.Error):
+            con.close()
+
+
+def _cause(error: Exception) -> Exception:
+    """Returns the engine's error under one that Arrow has wrapped: `OSError: Conversion Error: ...`."""
+    import duckdb
+
+    words = {
+        "Out of Memory": "OutOfMemory",
+        "Conversion": "Conversion",
+        "Out of Range": "OutOfRange",
+        "INTERRUPT": "Interrupt",
+    }
+    found = _WRAPPED.match(str(error))
+    if found is None or isinstance(error, duckdb.Error):
+        return error
+    kind: type[Exception] = getattr(duckdb, f"{words[found[1]]}Exception")
+    return kind(str(error))
+
+
+_WRAPPED = re.compile(r"(?:[\w ]{1,40}: )?(Out of Memory|Conversion|Out of Range|INTERRUPT) Error:")
+
+
+def limit(job: dict[str, Any]) -> None:
+    """Sets the system's own limits on this process: memory, processor seconds, no core file.
+
+    Linux counts private memory (`RLIMIT_DATA`); macOS does not, there the engine's own limit stands alone.
+    """
+    threads = job["threads"] or os.cpu_count() or 1
+    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    stacks = threads * (stack if 0 < stack < 64 << 20 else 8 << 20)
+    memory = job["memory"] + job["memory"] // 2 + stacks + HEADROOM
+    wanted = {
+        resource.RLIMIT_DATA: memory,
+        # The parent kills on time; this ends a query whose parent has died.
+        resource.RLIMIT_CPU: int(job["seconds"] * threads) + 60,
+        resource.RLIMIT_CORE: 0,
+    }
+    for which, value in wanted.items():
+        hard = resource.getrlimit(which)[1]
+        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(which, (bound, bound))
+
+
+def call(job: dict[str, Any]) -> Any:
+    """Returns what a function of the package makes of the job's arguments, within the job's bounds."""
+    module, _, name = job["call"].partition(":")
+    return getattr(importlib.import_module(module), name)(*job["args"])
+
+
+def judge(job: dict[str, Any]) -> dict[str, Any]:
+    """Returns the names of the tables that the job's statement reads, and of their columns, or null for all of them."""
+    judged = (statement.judge_condition if job.get("condition") else statement.judge)(job["sql"])
+    return {"tables": sorted(judged.tables), "columns": None if judged.columns is None else sorted(judged.columns)}
+
+
+def main(source: BinaryIO, out: BinaryIO) -> int:
+    """Does the job that `source` holds and returns the exit code: 0 all is written, 1 it failed or was refused."""
+    job = json.loads(source.readline())
+    sys.path[:] = job["path"]
+    try:
+        limit(job)
+        if "call" in job:
+            out.write(json.dumps(call(job)).encode())
+            return 0
+        out.write(json.dumps(judge(job)).encode() + b"\n")
+        if more := source.readline():
+            execute(job | json.loads(more), out)
+    except Exception as error:
+        refused = isinstance(error, QueryRefused)
+        words = str(error) if refused or isinstance(error, scans.Failure) else scans.run_time_failure(error, job)
+        sys.stderr.write(json.dumps({"refused" if refused else "failure": words}) + "\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Stdout belongs to the Arrow stream alone: whatever else prints goes to stderr.
+    stream = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    code = main(sys.stdin.buffer, stream)
+    sys.stderr.flush()
+    # Threads of the engine need no farewell, and a big result no freeing.
+    os._exit(code)

@@ -1,0 +1,292 @@
+"""A statement is judged before it runs: one SELECT over the lake's tables, with functions that reach nothing else.
+
+DuckDB's own parser reads it, so what is judged is what will run; the tree that it writes as JSON is walked against
+lists of what is allowed, with the names that WITH defines known where SQL has them known and nowhere else. Nothing is
+bound, no file is opened. The process that will run the statement judges it, under its own bounds of time and memory
+(`sandbox`), and the engine there is closed as well: these walls stand one behind the other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from stedi.errors import QueryRefused, printable
+from stedi.query.vocabulary import FUNCTIONS, TABLE_FUNCTIONS
+
+SCHEMA = "stedi"
+"""The one schema in which a query finds the tables."""
+
+MAX_SQL = 1_000_000
+"""The longest statement that is read, in characters."""
+
+_ALLOWED = "A query is one SELECT over the lake's tables"
+
+_QUERIES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE"})
+"""What a query, and each part of a WITH, may be. From DuckDB 2.0 on a part can also insert or copy to a file."""
+
+_FROM = frozenset(
+    {"BASE_TABLE", "EMPTY", "EMPTY_FROM", "EXPRESSION_LIST", "JOIN", "PIVOT", "SHOW_REF", "SUBQUERY", "TABLE_FUNCTION"}
+)
+_MODIFIERS = frozenset({"DISTINCT_MODIFIER", "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER", "ORDER_MODIFIER"})
+_ORDERS = frozenset({"ASCENDING", "DESCENDING", "ORDER_DEFAULT"})
+_EXPRESSIONS = frozenset(
+    {
+        *("BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION"),
+        *("LAMBDA", "OPERATOR", "POSITIONAL_REFERENCE", "STAR", "SUBQUERY", "TYPE", "WINDOW"),
+    }
+)
+_TYPE_INFO = re.compile(r"[A-Z_]+_TYPE_INFO")
+
+_PLAIN_NAME = re.compile(r"[^\W\d][\w $-]{0,127}", re.ASCII)
+"""What WITH may name: nothing that could be the name of a file, and no letter that folds into another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a statement reads.
+
+    Attributes:
+        tables: Names of tables, lower-case: all that the statement does not define itself.
+        columns: Names of columns, lower-case, beside which it reads none; None if that cannot be told.
+    """
+
+    tables: frozenset[str]
+    columns: frozenset[str] | None
+
+
+def judge(sql: str) -> Judgement:
+    """Returns what a statement reads, once it is known to be one that the sandbox runs.
+
+    Args:
+        sql: One SELECT in DuckDB's dialect.
+
+    Raises:
+        QueryRefused: It is not one, or could reach more than tables.
+    """
+    return _judged(*_parse(sql))
+
+
+def judge_condition(sql: str) -> Judgement:
+    """Returns what the SELECT of `condition` reads, once it is known to be that and nothing more.
+
+    Raises:
+        QueryRefused: The condition is not one, or would make another statement of it.
+    """
+    tree, system = _parse(sql)
+    node = tree.get("node", {})
+    source = node.get("from_table", {})
+    plain = node.get("type") == "SELECT_NODE" and source.get("type") == "BASE_TABLE" and "where_clause" in node
+    more = {"group_expressions", "group_sets", "having", "qualify", "sample", "cte_map"} & {
+        name for name, found in node.items() if found not in ({}, {"map": []}, [], None)
+    }
+    if not plain or more or [m.get("type") for m in node.get("modifiers", ())] != ["LIMIT_MODIFIER"]:
+        # what was asked is not repeated: a condition names people
+        raise QueryRefused("A condition is what stands after WHERE; more than that was found. Nothing was run.")
+    return _judged(tree, system)
+
+
+def condition(table: str, where: str, columns: str, limit: int) -> str:
+    """Returns the SELECT of columns of at most so many of a table's rows that meet a condition."""
+    return f"select {columns} from {table} where (\n{where}\n) limit {limit}"
+
+
+def shown(text: str) -> str:
+    """Returns the caller's own words, short and safe to print."""
+    text = printable(text[:1000])
+    return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"
+
+
+def folded(name: str) -> str:
+    """Returns a name as the engine compares it: ASCII letters in lower case, all others as they are."""
+    return "".join(c.lower() if c.isascii() else c for c in name)
+
+
+def _parse(sql: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """Returns the tree of the one SELECT that `sql` is, and the names that the engine itself gives to relations.
+
+    The parser runs alone: nothing is bound or looked up, and the connection could reach no file if it were.
+    """
+    if len(sql) > MAX_SQL:
+        raise QueryRefused(f"The statement is too long: expected at most {MAX_SQL:,} characters, found {len(sql):,}.")
+    if "\0" in sql or not _is_unicode(sql):
+        raise QueryRefused("The statement holds characters that are not text: expected UTF-8 without NUL.")
+    import duckdb
+
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "enable_external_access": False,
+        "lock_configuration": True,
+        "python_enable_replacements": False,
+        "threads": 1,
+    }
+    with duckdb.connect(":memory:", config=config) as con:
+        row = con.execute(
+            "select json_serialize_sql(?::varchar, skip_null := true, skip_empty := true, skip_default := true)", [sql]
+        ).fetchone()
+        views = con.execute(
+            "select view_name from duckdb_views() where internal and schema_name <> 'information_schema'"
+        ).fetchall()
+    assert row is not None
+    try:
+        tree = json.loads(row[0])
+    except RecursionError:
+        raise QueryRefused("The statement is nested too deeply. Split it with WITH.") from None
+    if tree["error"]:
+        if tree.get("error_type") == "not implemented":
+            raise QueryRefused(f"{_ALLOWED}, found another kind of statement (or PIVOT without IN). Nothing was run.")
+        raise QueryRefused(
+            f"The statement is not SQL that can be read: {_one_line(str(tree.get('error_message', '')))}"
+        )
+    statements = tree["statements"]
+    if len(statements) != 1:
+        found = "several statements" if statements else "no statement"
+        raise QueryRefused(f"{_ALLOWED}, found {found}. Nothing was run.")
+    return statements[0], frozenset(folded(name) for (name,) in views)
+
+
+def _judged(tree: dict[str, Any], system: frozenset[str]) -> Judgement:
+    walk = _Walk(system)
+    walk.over(tree)
+    return Judgement(frozenset(walk.tables), walk.needed())
+
+
+def _one_line(words: str) -> str:
+    return printable(re.sub(r"\s+", " ", words))[:300]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Walk:
+    """One walk over a statement's tree.
+
+    Args:
+        system: Names that the engine's own catalog has: WITH may not take them, so that not even a statement whose
+            scopes were misread could find them.
+    """
+
+    def __init__(self, system: frozenset[str]) -> None:
+        self.tables: set[str] = set()
+        self._system = system
+        self._columns: set[str] = set()
+        self._ends: set[str] = set()
+        self._relations: set[str] = set()
+        self._open = False
+
+    def needed(self) -> frozenset[str] | None:
+        """Returns the columns that are named, or None where a part of the statement takes all that there are."""
+        whole_rows = self._ends & self._relations  # `select t from t` is a struct of all columns
+        return None if self._open or whole_rows else frozenset(self._columns)
+
+    def over(self, tree: dict[str, Any]) -> None:
+        """Notes what a tree reads.
+
+        Raises:
+            QueryRefused: It reaches beyond tables.
+        """
+        todo: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]
+        while todo:
+            node, scope = todo.pop()
+            if isinstance(node, list):
+                todo.extend((child, scope) for child in node)
+            elif isinstance(node, dict):
+                self._judge(node, scope)
+                todo.extend(self._children(node, scope))
+
+    def _children(self, node: dict[str, Any], scope: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:
+        """Yields the parts of a node, each with the names that WITH has defined for it."""
+        ctes = node.get("cte_map")
+        for entry in ctes.get("map", ()) if isinstance(ctes, dict) else ():
+            # a part of a WITH sees those before it, not itself and none after it
+            yield entry.get("value"), scope
+            scope |= {self._defined(str(entry.get("key", "")))}
+        recursive = node.get("type") == "RECURSIVE_CTE_NODE"
+        for name, child in node.items():
+            if recursive and name == "right":
+                yield child, scope | {self._defined(str(node.get("cte_name", "")))}
+            elif name != "cte_map":
+                yield child, scope
+
+    def _defined(self, name: str) -> str:
+        name = folded(name)
+        if _PLAIN_NAME.fullmatch(name) is None or name in self._system:
+            raise QueryRefused(
+                f"{_ALLOWED}; WITH may not name a part {shown(name)}: expected a plain name in ASCII that is none of "
+                "the engine's own. Nothing was run."
+            )
+        self._relations.add(name)
+        return name
+
+    def _judge(self, node: dict[str, Any], scope: frozenset[str]) -> None:
+        kind, expression = node.get("type"), node.get("class")
+        if expression is not None:
+            self._judge_expression(node, str(expression))
+        elif isinstance(kind, str):
+            self._judge_part(node, kind, scope)
+        if "using_columns" in node:
+            self._columns.update(folded(str(name)) for name in node["using_columns"])
+        source = node.get("from_table")
+        if isinstance(source, dict) and source.get("type") not in _FROM:
+            raise QueryRefused(f"{_ALLOWED}; its FROM holds something else.")
+
+    def _judge_part(self, node: dict[str, Any], kind: str, scope: frozenset[str]) -> None:
+        if alias := node.get("alias"):
+            self._relations.add(folded(str(alias)))
+        self._open |= "column_name_alias" in node or node.get("ref_type") in ("NATURAL", "POSITIONAL")
+        match kind:
+            case "BASE_TABLE":
+                self._table(node, scope)
+            case "TABLE_FUNCTION":
+                name = str(node.get("function", {}).get("function_name", "")).lower()
+                if name not in TABLE_FUNCTIONS:
+                    raise QueryRefused(
+                        f"{_ALLOWED}; the table function {shown(name)} is not run: no files, no network, no settings."
+                    )
+            case "SHOW_REF" if "query" not in node:
+                raise QueryRefused(f"{_ALLOWED}; SHOW is not run. `stedi tables` lists the tables.")
+            case "SHOW_REF" | "PIVOT":
+                self._open = True
+            case _ if kind.endswith("_NODE") and kind not in _QUERIES:
+                raise QueryRefused(f"{_ALLOWED}; a part of it writes. Nothing was run.")
+            case _ if not (kind in _QUERIES | _FROM | _MODIFIERS | _ORDERS or _TYPE_INFO.fullmatch(kind)):
+                raise QueryRefused(f"{_ALLOWED}; {kind.replace('_', ' ').lower()} is not known here. Nothing was run.")
+
+    def _judge_expression(self, node: dict[str, Any], kind: str) -> None:
+        match kind:
+            case "FUNCTION" | "WINDOW":
+                name = str(node.get("function_name", "")).lower()
+                if name not in FUNCTIONS | TABLE_FUNCTIONS:
+                    raise QueryRefused(
+                        f"{_ALLOWED}; the function {shown(name)} is not one that it may call: no files, no network, "
+                        "no settings, nothing of the engine's own."
+                    )
+            case "COLUMN_REF":
+                names = [folded(str(name)) for name in node.get("column_names", ())]
+                self._columns.update(names)
+                self._ends.update(names[-1:])
+            case "STAR" | "POSITIONAL_REFERENCE":
+                self._open = True
+            case "PARAMETER":
+                raise QueryRefused(f"{_ALLOWED}; parameters such as ? or $1 have no value here.")
+            case _ if kind not in _EXPRESSIONS:
+                raise QueryRefused(f"{_ALLOWED}; {kind.replace('_', ' ').lower()} is not known here. Nothing was run.")
+
+    def _table(self, node: dict[str, Any], scope: frozenset[str]) -> None:
+        catalog, schema, name = (folded(str(node.get(k, ""))) for k in ("catalog_name", "schema_name", "table_name"))
+        if "at_clause" in node:
+            raise QueryRefused(f"{_ALLOWED}; AT is not run. `stedi query --at` reads the lake as it was.")
+        if catalog or schema not in ("", SCHEMA, "recurring"):
+            raise QueryRefused(f"{_ALLOWED}; there is no schema beside {shown(SCHEMA)}.")
+        self._relations.add(name)
+        if schema == "recurring" and name not in scope:
+            raise QueryRefused(f"{_ALLOWED}; recurring belongs to the parts of WITH RECURSIVE.")
+        if schema == SCHEMA or name not in scope:
+            self.tables.add(name)

@@ -1,0 +1,44 @@
+"""Who sees what: for each role the tables that it sees and the classes of column that are masked in them.
+
+One small table, from which `query --role` makes its views and other engines' grants can be made. A masked column is
+null in its own type: a query keeps its shape and its types whoever runs it, nothing that looks like a value stands
+there, and no filter or join can find out what was there. A role says what a query shows; it is no lock: who may read
+the lake's folder may read the files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stedi.schema.contracts import Class
+from stedi.schema.tables import COLUMNS
+
+Readings = Literal["all", "since-consent"]
+"""Which readings of a consenting customer are used: rule 4 of consent."""
+Role = Literal["scientist", "engineer", "officer"]
+"""Whose eyes a query has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one role sees.
+
+    Attributes:
+        tables: The tables; any other is not there.
+        masked: The classes of column that are null in them.
+    """
+
+    tables: frozenset[str]
+    masked: frozenset[Class]
+
+
+GRANTS: dict[Role, Grant] = {
+    # trains on what may be trained on, and needs nothing else; builds let nothing in that would have to be masked
+    "scientist": Grant(frozenset({"machine_learning_curated"}), frozenset()),
+    # keeps the lake going: every row of every table, of nobody by name; raw bytes and unknown fields may hold names
+    "engineer": Grant(frozenset(COLUMNS), frozenset({Class.DIRECT})),
+    # answers to customers and regulators
+    "officer": Grant(frozenset(COLUMNS), frozenset()),
+}
+"""The grant of each role."""

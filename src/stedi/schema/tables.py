@@ -1,0 +1,318 @@
+"""The lake's tables: zones, columns, and the graph that the SQL files draw.
+
+A table below landing is one SQL file whose path gives its zone and name; what it reads is parsed from the SQL.
+`sql/views` holds SELECTs that several tables share and nobody stores. Only the package's own files are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from graphlib import TopologicalSorter
+from importlib import resources
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from stedi.errors import LakeError
+from stedi.schema.contracts import Kind
+from stedi.schema.feeds import CONTRACTS
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+NAMESPACE = "stedi"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column, in Iceberg's words: string, long, double, timestamptz, date or binary."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One immutable Parquet file of a table.
+
+    Attributes:
+        path: Absolute path or URI.
+        rows: Rows in it.
+        bytes: Size in bytes.
+        nulls: Null values, by column.
+        bounds: Least and greatest value, by column, as text; never of a column of text.
+        sha256: Of its bytes, hex, where whoever wrote it had to say so; else it is with the file, or told by reading.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    nulls: Mapping[str, int] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    sha256: str = ""
+
+
+CONSENT_FROM = (
+    "case when shareWithResearchAsOfDate > lastUpdateDate then shareWithResearchAsOfDate "
+    "when shareWithResearchAsOfDate is not null then lastUpdateDate end"
+)
+"""From when on a landed record can be a consent, epoch milliseconds (rule 3): what builds of earlier and of later may
+take differently. Of a record that never can be, null."""
+
+_KIND_TYPES = {Kind.TEXT: "string", Kind.INSTANT: "long", Kind.NUMBER: "double", Kind.INTEGER: "long"}
+
+_CUSTOMER = (
+    Column("customer_id", "string"),
+    Column("customerName", "string"),
+    Column("email", "string"),
+    Column("phone", "string"),
+    Column("birthDay", "date"),
+    Column("serialNumber", "string"),
+    Column("registrationDate", "timestamptz"),
+    Column("lastUpdateDate", "timestamptz"),
+    Column("shareWithResearchAsOfDate", "timestamptz"),
+    Column("shareWithPublicAsOfDate", "timestamptz"),
+    Column("shareWithFriendsAsOfDate", "timestamptz"),
+)
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    **{
+        contract.table: (
+            *(Column(field.name, _KIND_TYPES[field.kind]) for field in contract.fields),
+            Column("_extra", "string"),
+            Column("_file", "string"),
+        )
+        for contract in CONTRACTS.values()
+    },
+    "quarantine": (
+        Column("feed", "string"),
+        Column("file", "string"),
+        Column("sha256", "string"),
+        Column("offset", "long"),
+        Column("line", "long"),
+        Column("reason", "string"),
+        Column("raw", "binary"),
+        Column("raw_size", "long"),
+        Column("batch", "string"),
+        Column("landed_at", "timestamptz"),
+    ),
+    "landed_files": (
+        Column("sha256", "string"),
+        Column("name", "string"),
+        Column("feed", "string"),
+        Column("size", "long"),
+        Column("seen", "long"),
+        Column("accepted", "long"),
+        Column("quarantined", "long"),
+        Column("erased", "long"),
+        Column("batch", "string"),
+        Column("landed_at", "timestamptz"),
+    ),
+    "customers_trusted": _CUSTOMER,
+    "accelerometer_trusted": (
+        Column("customer_id", "string"),
+        Column("timestamp", "timestamptz"),
+        Column("x", "double"),
+        Column("y", "double"),
+        Column("z", "double"),
+    ),
+    "customers_curated": _CUSTOMER,
+    "step_trainer_trusted": (
+        Column("customer_id", "string"),
+        Column("sensorReadingTime", "timestamptz"),
+        Column("serialNumber", "string"),
+        Column("distanceFromObject", "long"),
+    ),
+    "machine_learning_curated": (
+        Column("customer_id", "string"),
+        Column("sensorReadingTime", "timestamptz"),
+        Column("distanceFromObject", "long"),
+        Column("x", "double"),
+        Column("y", "double"),
+        Column("z", "double"),
+    ),
+}
+"""Every table's columns; a column's Iceberg field id is its place, from 1."""
+
+ZONES: dict[str, str] = {
+    **dict.fromkeys((*(contract.table for contract in CONTRACTS.values()), "quarantine", "landed_files"), "landing"),
+    "customers_trusted": "trusted",
+    "accelerometer_trusted": "trusted",
+    "customers_curated": "curated",
+    "step_trainer_trusted": "trusted",
+    "machine_learning_curated": "curated",
+}
+"""The zone of each table, in the order in which data flow."""
+
+DUCKDB_TYPES = {
+    "string": "VARCHAR",
+    "long": "BIGINT",
+    "double": "DOUBLE",
+    "timestamptz": "TIMESTAMP WITH TIME ZONE",
+    "date": "DATE",
+    "binary": "BLOB",
+}
+"""DuckDB's name of each Iceberg type used here."""
+SPARK_TYPES = {
+    "string": "string",
+    "long": "bigint",
+    "double": "double",
+    "timestamptz": "timestamp",
+    "date": "date",
+    "binary": "binary",
+}
+"""Spark's, and Hive's."""
+
+
+@dataclass(frozen=True, slots=True)
+class SqlTable:
+    """One SELECT of the package, and what it reads.
+
+    Attributes:
+        name: The table's or view's name.
+        zone: `trusted`, `curated`, or `views` for what is not stored.
+        sql: The file's text.
+        reads: Names of the tables and views in it.
+    """
+
+    name: str
+    zone: str
+    sql: str
+    reads: frozenset[str]
+
+    def tree(self) -> exp.Expr:
+        """Returns the SELECT as a fresh SQLGlot tree."""
+        return parse(self.sql)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """All SELECTs of the lake and the order in which they can run."""
+
+    selects: Mapping[str, SqlTable]
+
+    def order(self) -> tuple[str, ...]:
+        """Returns tables and views, each after everything that it reads."""
+        edges = {name: sorted(select.reads & self.selects.keys()) for name, select in sorted(self.selects.items())}
+        return tuple(TopologicalSorter(edges).static_order())
+
+    def tables(self) -> tuple[SqlTable, ...]:
+        """Returns the stored tables in an order in which they can be built."""
+        return tuple(self.selects[name] for name in self.order() if self.selects[name].zone != "views")
+
+    def closure(self, name: str) -> frozenset[str]:
+        """Returns the views under `name` and the stored tables that it reads directly or through views."""
+        found: set[str] = set()
+        todo = list(self.selects[name].reads)
+        while todo:
+            read = todo.pop()
+            if read not in found:
+                found.add(read)
+                if read in self.selects and self.selects[read].zone == "views":
+                    todo.extend(self.selects[read].reads)
+        return frozenset(found)
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """Returns the stored tables that `name` reads, directly or through views, sorted."""
+        views = {select.name for select in self.selects.values() if select.zone == "views"}
+        return tuple(sorted(self.closure(name) - views))
+
+    def fingerprint(self, name: str) -> str:
+        """Returns 16 hex digits that change when the SQL of `name`, or of a view under it, changes in meaning.
+
+        Comments and white space do not count.
+        """
+        views = {read for read in self.closure(name) if read in self.selects and self.selects[read].zone == "views"}
+        canonical = "\n".join(
+            f"{n}: {' '.join(token.group() for token in _tokens(self.selects[n].sql))}" for n in sorted({name, *views})
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def parse(sql: str) -> exp.Expr:
+    """Returns one statement in the lake's dialect as a SQLGlot tree."""
+    import sqlglot
+
+    return sqlglot.parse_one(sql, dialect="duckdb")
+
+
+def over(sql: str, relations: Mapping[str, str], parameters: Mapping[str, str | int] | None = None) -> str:
+    """Returns a SELECT that reads other relations in place of some tables, and is the same otherwise.
+
+    Args:
+        sql: A SELECT in the lake's dialect.
+        relations: For each table to be replaced, the name of what it reads instead.
+        parameters: What `$name` stands for; without them parameters stay.
+
+    Raises:
+        LakeError: It has a parameter that is not given.
+    """
+    pieces: list[str] = []
+    end, named = 0, False
+    for token in _tokens(sql):
+        text = token.group()
+        # comments between tokens go, blanks stay one
+        gap = " " if token.start() > end else ""
+        end = token.end()
+        if pieces and pieces[-1].strip().lower() in _READING and text in relations:
+            text, named = relations[text], True
+            # columns may be named by the table: what is read instead goes by its name
+            alias = f" as {token.group()}"
+        elif named:
+            if text.lower() != "as":
+                pieces.append(alias)
+            named = False
+        if text.startswith("$") and parameters is not None:
+            if text[1:] not in parameters:
+                raise LakeError(f"SQL parameter {text}: expected one of {', '.join(sorted(parameters))}")
+            value = parameters[text[1:]]
+            text = str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+        pieces.append(gap + text)
+    return "".join([*pieces, alias if named else ""]).strip()
+
+
+_TOKEN = re.compile(
+    r"""(?P<blank> \s+ | --[^\n]* | /\*.*?\*/ ) | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$?\w+ | <=|>=|<>|!=|\|\||:: | .""",
+    re.VERBOSE | re.DOTALL,
+)
+_READING = ("from", "join")
+"""The words after which the lake's SQL names what it reads: never after a comma."""
+
+
+def _tokens(sql: str) -> Iterator[re.Match[str]]:
+    """Yields the tokens of a SELECT in the lake's dialect, without blanks and comments.
+
+    SQLGlot, which reads the same files in the tests, takes longer to import than a small build may take in all.
+    """
+    return (token for token in _TOKEN.finditer(sql) if token.lastgroup != "blank")
+
+
+def _reads(sql: str) -> frozenset[str]:
+    words = [token.group() for token in _tokens(sql)]
+    named = {word for before, word in pairwise(words) if before.lower() in _READING and word != "("}
+    local = {word for word, *rest in zip(words, words[1:], words[2:], strict=False) if rest == ["as", "("]}
+    return frozenset(named - local)
+
+
+@cache
+def graph() -> Graph:
+    """Returns the graph of the package's own SQL files."""
+    root = resources.files("stedi.schema") / "sql"
+    selects = {}
+    for zone in ("views", "trusted", "curated"):
+        for entry in (root / zone).iterdir():
+            if entry.name.endswith(".sql"):
+                name, sql = entry.name.removesuffix(".sql"), entry.read_text("utf-8")
+                selects[name] = SqlTable(name, zone, sql, _reads(sql))
+    return Graph(selects)
+
+
+@cache
+def assertions() -> tuple[SqlTable, ...]:
+    """Returns the package's assertions: SELECTs that find a violation by each row that they return."""
+    root = resources.files("stedi.schema") / "sql" / "assertions"
+    found = [(e.name.removesuffix(".sql"), e.read_text("utf-8")) for e in root.iterdir() if e.name.endswith(".sql")]
+    return tuple(SqlTable(name, "assertions", sql, _reads(sql)) for name, sql in sorted(found))

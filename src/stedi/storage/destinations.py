@@ -1,0 +1,130 @@
+"""Files that a command writes for its caller: whole or absent where a file can be, in place where it cannot.
+
+A device, a pipe and a descriptor of this process (`/dev/stdout`, `/dev/fd/3`) are written to as they are; a link is
+followed, and what it leads to is replaced in its own folder. Nothing but a regular file is ever replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stedi.errors import StediError, UsageError
+from stedi.storage import durable, s3
+
+PACKED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+"""Endings of names whose files are compressed, and how."""
+
+_DESCRIPTORS = re.compile(r"(?:/proc/(self|thread-self|\d+)(?:/task/\d+)?/fd|/dev/fd)")
+_MOST_LINKS = 40
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Returns a path as a shell would have it that was given `~` or `~/...`; one in a bucket as it is.
+
+    Raises:
+        UsageError: Nobody's home folder is known.
+    """
+    if s3.is_remote(path):
+        return s3.at(path)
+    text = os.fspath(path)
+    if text != "~" and not text.startswith("~/"):
+        return Path(text)
+    found = os.path.expanduser(text)
+    if found.startswith("~"):
+        raise UsageError(f"{shown(text)}: expected HOME to be set, found no home folder; write the path in full")
+    return Path(found)
+
+
+@contextmanager
+def writing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Gives a file to write; what is there already is replaced, when the block succeeds, by what is whole and on disk.
+
+    Args:
+        path: Its name. One that ends in `.gz`, `.zst` or `.zstd` is written compressed.
+        mode: Who may read a file that is made, by default its owner alone.
+
+    Raises:
+        StediError: It cannot be written: a folder is there, or none around it, or the disk refuses.
+        BrokenPipeError: Who read it has gone.
+    """
+    try:
+        with _opened(expanded(path), mode) as stream, _packed(stream, path.name) as out:
+            yield out
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StediError(f"{shown(str(path))}: cannot be written: {error.strerror or type(error).__name__}") from error
+
+
+def is_special(path: Path) -> bool:
+    """Says whether a path leads to something that is written to in place: a device, a pipe, a descriptor."""
+    place, descriptor = _followed(expanded(path))
+    return descriptor is not None or _is_odd(place)
+
+
+def shown(path: str) -> str:
+    """Returns a path as text that no terminal acts upon."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in path)
+
+
+@contextmanager
+def _opened(path: Path, mode: int) -> Iterator[BinaryIO]:
+    place, descriptor = _followed(path)
+    if descriptor is not None:
+        # its own offset, and its own way of appending: who opened it has chosen
+        with os.fdopen(os.dup(descriptor), "wb") as stream:
+            yield stream
+        return
+    if place.is_dir():
+        raise IsADirectoryError(21, "it is a folder")
+    if _is_odd(place):
+        with os.fdopen(os.open(place, os.O_WRONLY | os.O_NOCTTY), "wb") as stream:
+            yield stream
+        return
+    if place.parent == Path("/dev"):
+        raise OSError(2, "there is no such device")
+    if not place.parent.is_dir():
+        raise OSError(2, "there is no such folder")
+    with durable.replacing(place, mode) as stream:
+        yield stream
+
+
+def _followed(path: Path) -> tuple[Path, int | None]:
+    """Returns where links lead, and the descriptor if that is one of this process."""
+    for _ in range(_MOST_LINKS):
+        parent = Path(os.path.realpath(path.parent))
+        folder = _DESCRIPTORS.fullmatch(str(parent))
+        if folder and path.name.isdigit() and folder[1] in (None, "self", "thread-self", str(os.getpid())):
+            return path, int(path.name)
+        path = parent / path.name
+        if not path.is_symlink():
+            return path, None
+        path = parent / os.readlink(path)
+    raise OSError(40, "links that lead in a circle")
+
+
+def _is_odd(place: Path) -> bool:
+    try:
+        mode = place.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _packed(stream: BinaryIO, name: str) -> Any:
+    form = next((form for ending, form in PACKED.items() if name.lower().endswith(ending)), "")
+    if form == "gzip":
+        import gzip
+
+        return gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0)
+    if form == "zstd":
+        from zstandard import ZstdCompressor
+
+        return ZstdCompressor(level=3).stream_writer(stream, closefd=False)
+    return nullcontext(stream)

@@ -1,0 +1,445 @@
+"""Files that are whole or absent, on disk before anything names them, and locks that end with their process.
+
+Everything the lake writes outside a table goes through here; nothing in here knows what it writes. A lake's folder
+may be a prefix of a bucket (`s3`): what follows then is true of its objects.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from stedi.errors import LakeBusy, LakeError
+from stedi.storage import copies, s3
+
+_AT_ONCE = 1_000
+"""Objects that are removed before the locks are looked at again."""
+
+
+def sync(path: Path) -> None:
+    """Puts a file's bytes, or a folder's names, on disk; an object is there when its write returns."""
+    if s3.is_remote(path):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def content(path: Path, most: int) -> bytes:
+    """Returns the bytes of a regular file, or of an object; nothing else is waited for or read without end.
+
+    Args:
+        path: The file.
+        most: The bytes that it may have.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        OSError: It is no regular file, is larger, or cannot be read.
+    """
+    if s3.is_remote(path):
+        return path.read_bytes()
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file, found none", str(path))
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"expected {most:,} bytes at most, found {found.st_size:,}", str(path))
+        return stream.read(most)
+
+
+def folder(path: Path, mode: int | None = None) -> None:
+    """Makes a folder, and those above it that are missing, so that the disk knows them by name.
+
+    Args:
+        path: The folder.
+        mode: Who may enter those that are made, whatever the process's mask says; by default the owner, and the group
+            where it may enter the folder above.
+    """
+    if s3.is_remote(path) or path.is_dir():
+        return
+    folder(path.parent, mode)
+    try:
+        path.mkdir(0o700)
+    except FileExistsError:  # another command has just made it
+        return
+    above = path.parent.stat().st_mode
+    path.chmod((mode if mode is not None else 0o700 | above & 0o050) | above & stat.S_ISGID)
+    sync(path.parent)
+
+
+def private(path: Path) -> None:
+    """Makes a folder, and those above it that are missing, for its owner alone; nobody needs it after a power cut."""
+    if path.is_dir():
+        return
+    private(path.parent)
+    path.mkdir(0o700, exist_ok=True)
+
+
+def readable(folder: Path) -> int:
+    """Returns the mode of a file in a folder of a lake: its owner reads it, and the group that may read the folder."""
+    return 0o600 if s3.is_remote(folder) else 0o600 | folder.stat().st_mode & 0o040
+
+
+def settle(paths: Iterable[Path]) -> None:
+    """Gives files and folders that another program has made under its own mask the mode that a lake's have."""
+    for path in paths:
+        if not s3.is_remote(path):
+            mode = readable(path.parent)
+            # whoever may read a folder may enter it
+            path.chmod(mode | mode >> 2 & 0o110 if path.is_dir() else mode)
+
+
+def share(root: Path) -> None:
+    """Lets the group of a lake's owner read what is in it, once; does nothing for whoever is not the owner.
+
+    What commands put down on their way stays the owner's alone, and so do the locks.
+    """
+    found = root.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o050 == 0o050:
+        return
+    for where, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if Path(where, name) != root / "tmp"]
+        for name in (*folders, *names):
+            path = Path(where, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                path.chmod(stat.S_IMODE(mode) | 0o050)
+            elif stat.S_ISREG(mode) and path.suffix != ".lock":
+                path.chmod(stat.S_IMODE(mode) | 0o040)
+    root.chmod(stat.S_IMODE(found.st_mode) | 0o050)  # the last: until then nobody sees the half of it
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Gives a file to write that takes its name, if the block succeeds, when it is whole and on disk.
+
+    Args:
+        path: The name it takes, in place of any file that has it.
+        mode: Who may read it, by default its owner alone.
+    """
+    if s3.is_remote(path):
+        content = io.BytesIO()
+        yield content
+        return s3.replace(path, content.getvalue())
+    beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as stream:
+            os.fchmod(stream.fileno(), mode)  # whatever the process's mask says
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Writes a file, by default readable by its owner alone, that takes its name when it is whole and on disk."""
+    with replacing(path, mode) as stream:
+        stream.write(content)
+
+
+def create(path: Path, content: bytes) -> None:
+    """Writes a new file as `write` does; in a bucket one of several writers at most.
+
+    Args:
+        path: The file. In a folder the caller holds a lock that keeps other writers from making it.
+        content: Its bytes.
+
+    Raises:
+        FileExistsError: It is there already.
+    """
+    if s3.is_remote(path):
+        s3.prove()
+        s3.create(path, content)
+        return
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    write(path, content)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there, and has its folder forget it durably.
+
+    Raises:
+        LakeBusy: In a bucket: this process holds a lock no more, or somebody else has written the object.
+    """
+    if s3.is_remote(path):
+        s3.discard(path)
+    else:
+        path.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+def remove_all(paths: Iterable[Path]) -> None:
+    """Removes files, those that are there.
+
+    Raises:
+        LakeBusy: This process holds a lock no more; what is left stays.
+    """
+    listed = list(paths)
+    there = [path for path in listed if s3.is_remote(path)]
+    for start in range(0, max(1, len(there)), _AT_ONCE):
+        s3.prove()
+        s3.remove(there[start : start + _AT_ONCE])
+    for path in listed:
+        if not s3.is_remote(path):
+            path.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path, *, never_named: bool = False) -> None:
+    """Removes a folder and all that is in it, as far as that can be done; a failure is nobody's but `maintain`'s.
+
+    In a bucket nothing goes once a lock is lost: what was nobody's under it may be somebody's by now.
+
+    Args:
+        folder: The folder.
+        never_named: Whether nothing but this process's memory has ever named what is in it: then it goes in any case.
+    """
+    if s3.is_remote(folder):
+        with suppress(OSError, LakeBusy):
+            if not never_named:
+                s3.prove()
+            s3.remove_tree(folder)
+    elif folder.is_dir() and not folder.is_symlink():  # `rmtree` opens what it is given, and waits for a pipe
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file below a folder, as it was when it was listed.
+
+    Attributes:
+        path: Where it is.
+        size: Its size in bytes.
+        modified: When it was last written, seconds since the epoch.
+    """
+
+    path: Path
+    size: int
+    modified: float
+
+
+def entries(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
+    """Yields every file below a folder, folder by folder and by name; one that is removed meanwhile is left out.
+
+    Args:
+        folder: The folder; one that is not there has none.
+        without: Folders in it that are passed over.
+    """
+    if s3.is_remote(folder):
+        for found in s3.listing(folder):
+            if not any(found.path.is_relative_to(held) for held in without):
+                yield Entry(found.path, found.size, found.modified)
+        return
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if Path(where, name) not in without)
+        for name in sorted(names):
+            path = Path(where, name)
+            with suppress(FileNotFoundError):
+                status = path.lstat()
+                yield Entry(path, status.st_size, status.st_mtime)
+
+
+def real(path: str | Path) -> str:
+    """Returns a path by which no other is the same file's, links followed."""
+    return str(path) if s3.is_remote(path) else os.path.realpath(path)
+
+
+def scratch(root: Path) -> Path:
+    """Returns where the commands on a lake put what they need on their way: its folder `tmp`.
+
+    A lake in a bucket, one that this user may only read, or a copy has a folder of this machine's instead, the
+    user's alone, the same for every command.
+
+    Raises:
+        LakeError: Somebody else has made that folder.
+    """
+    if not s3.is_remote(root) and not copies.known(root):
+        here = root / "tmp"
+        with suppress(OSError):
+            here.mkdir(mode=0o700)
+        if os.access(here, os.W_OK | os.X_OK):
+            return here
+    import tempfile
+
+    name = f"stedi-{os.getuid()}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}"
+    path = Path(tempfile.gettempdir()) / name
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise LakeError(
+            f"{path}: expected a folder that its owner alone may enter, found another; remove it, or set TMPDIR"
+        )
+    return path
+
+
+@contextmanager
+def workspace(root: Path) -> Iterator[Path]:
+    """Gives a folder for what does not fit into memory, gone after the block; what killed commands left goes first."""
+    import tempfile
+
+    home = scratch(root)
+    above = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(above, fcntl.LOCK_EX)  # until it is held nobody may take it for one that was left
+        sweep(home)
+        path = Path(tempfile.mkdtemp(prefix="work-", dir=home))
+        held = hold(path)
+    finally:
+        os.close(above)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(held)
+
+
+def sweep(home: Path) -> None:
+    """Removes the folders in a scratch folder in which a command of this user worked that is no longer alive."""
+    for entry in home.glob("work-*"):
+        if entry.is_dir() and not entry.is_symlink() and not is_held(entry):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextmanager
+def lock(
+    path: Path,
+    *,
+    wait: bool | float,
+    waiting: Callable[[], None] | None = None,
+    advice: str = "try again when it has ended",
+) -> Iterator[None]:
+    """Holds an exclusive lock on a file for the length of a block; it ends with the process, however that ends.
+
+    Args:
+        path: The lock's file; made if it is not there, never removed.
+        wait: Whether to wait for another holder, or for how many seconds.
+        waiting: Called once before waiting.
+        advice: What to do where the lock is held and `wait` is False, for the message.
+
+    Raises:
+        CopiedLake: It is in a folder that is a copy, into which nothing is written.
+        LakeBusy: Another process holds it and `wait` is False, or it has held it for longer than that.
+    """
+    copies.refuse(path.parent)
+    if s3.is_remote(path):
+        with s3.lock(path, wait=wait, waiting=waiting, advice=advice):
+            yield
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        try:
+            _flock(descriptor, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise LakeBusy(f"{path.parent}: another {path.stem} is running; {advice}") from None
+            if waiting is not None:
+                waiting()
+            if wait is True:
+                _flock(descriptor, path, fcntl.LOCK_EX)
+            else:
+                _queue(descriptor, path, wait)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def commands(root: Path, names: Iterable[str], waiting: Callable[[str], None]) -> Iterator[None]:
+    """Holds off other runs of some commands on a lake for the length of a block; waits for those that run.
+
+    Args:
+        root: The lake's folder.
+        names: The commands; whoever needs several takes them in the order `maintain`, `build`, `land`.
+        waiting: Told what is waited for, once for each command that runs.
+    """
+    with ExitStack() as stack:
+        for name in names:
+            told = partial(waiting, f"waiting for another {name}")
+            stack.enter_context(lock(root / f"{name}.lock", wait=True, waiting=told))
+        yield
+
+
+ALL = ("maintain", "build", "land")
+"""The commands that write, in the order in which whoever needs several takes their locks."""
+
+
+def _flock(descriptor: int, path: Path, operation: int) -> None:
+    """Takes a lock.
+
+    Raises:
+        BlockingIOError: It is held.
+        LakeError: The file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+        raise LakeError(
+            f"{path}: expected a file system that locks files, found none ({error.strerror}); nothing was done: start "
+            "lockd where it is NFS, or move the lake to a local disk or a bucket"
+        ) from error
+
+
+def _queue(descriptor: int, path: Path, seconds: float) -> None:
+    """Waits for a lock that everybody holds for moments; one held for long is a stopped process's."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise LakeBusy(
+                    f"{path}: expected it to be free in moments, found it held for {seconds:g} seconds by a process "
+                    "that may be stopped; nothing more was committed: end or resume that process, then run this again"
+                ) from None
+            time.sleep(0.005)
+
+
+def hold(folder: Path) -> int:
+    """Holds a folder that is this process's own until the descriptor is closed, which it is when the process ends.
+
+    Returns:
+        The descriptor.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _flock(descriptor, folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Says whether a process that is alive holds a folder, or a lock's file."""
+    if s3.is_remote(path):
+        return s3.is_held(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        _flock(descriptor, path, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,69 @@
+"""Objects of S3 that read like files: a `Path` whose bytes lie in a bucket, and what only a bucket has.
+
+A lake in a bucket has the layout of one in a folder, so the rest of the program works with paths and need not know
+which it has; `durable` knows. An object is whole or absent, and on disk when its write returns, so a write needs no
+name of its own. What a bucket lacks is made here: a lock is an object that only one writer can create.
+
+Calls that are throttled or time out are repeated with growing pauses, a bounded number of times (botocore's mode
+`standard`). What a call did is read from its answer or asked for; it is never taken for granted.
+"""
+
+from __future__ import annotations
+
+from stedi.storage.s3.connection import client, steady
+from stedi.storage.s3.engine import engine_settings, engine_statements, extension
+from stedi.storage.s3.leases import Lease, discard, is_held, lock, prove, replace
+from stedi.storage.s3.objects import (
+    SUM,
+    Object,
+    content,
+    create,
+    digest,
+    download,
+    each,
+    exchange,
+    forget,
+    listing,
+    recorded,
+    remove,
+    remove_tree,
+    start,
+    upload,
+    write,
+)
+from stedi.storage.s3.paths import SCHEME, S3Path, at, is_outage, is_remote
+
+__all__ = [
+    "SCHEME",
+    "SUM",
+    "Lease",
+    "Object",
+    "S3Path",
+    "at",
+    "client",
+    "content",
+    "create",
+    "digest",
+    "discard",
+    "download",
+    "each",
+    "engine_settings",
+    "engine_statements",
+    "exchange",
+    "extension",
+    "forget",
+    "is_held",
+    "is_outage",
+    "is_remote",
+    "listing",
+    "lock",
+    "prove",
+    "recorded",
+    "remove",
+    "remove_tree",
+    "replace",
+    "start",
+    "steady",
+    "upload",
+    "write",
+]

@@ -1,0 +1,249 @@
+"""Locks that are objects: what a bucket has instead of a lock's file."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+from stedi.errors import LakeBusy
+from stedi.storage.s3.connection import answers, client
+from stedi.storage.s3.objects import head, read, remove, write
+from stedi.storage.s3.paths import S3Path
+
+_LEASE = 90.0
+"""Seconds after which a lock that nobody has renewed is nobody's."""
+_BEAT = 15.0
+"""Seconds between two renewals."""
+_POLL = (0.02, 0.5)
+"""Seconds between two looks at a lock that somebody holds, at first and at last."""
+_FREE = "free"
+
+
+class Lease:
+    """A lock that is an object: whoever creates it has it, and renews it until it is given back, which it then says.
+
+    One that has not been renewed for a minute and a half is a dead holder's and can be taken. It is never deleted: in a
+    bucket that keeps versions, not every server takes what was deleted for absent. Ages are told by S3's
+    clock alone. A holder that was stopped for longer finds its lease gone at the next renewal, or before its next
+    write, which has it proved (`prove`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = cast(S3Path, path)
+        self._tag = ""
+        self._renewed = 0.0
+        self._lost = False
+        self._one = threading.Lock()
+        self._ended = threading.Event()
+        self._beats: threading.Thread | None = None
+
+    def take(self) -> bool:
+        """Returns whether the lock is held now."""
+        try:
+            self._renewed = _clock()
+            held = _held(self._path)
+            if held is None:
+                self._tag = self._put(IfNoneMatch="*")
+            elif held[0] < _LEASE:
+                return False
+            else:
+                self._tag = self._put(IfMatch=held[1])
+        except (FileExistsError, FileNotFoundError):
+            return False
+        self._beats = threading.Thread(target=self._beat, daemon=True)
+        self._beats.start()
+        _HELD.add(self)
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back, if it is still held."""
+        _HELD.discard(self)
+        self._ended.set()
+        if self._beats is not None:
+            self._beats.join()
+        with suppress(OSError), answers(self._path):  # who comes next waits for its age, no longer
+            client().put_object(
+                Bucket=self._path.bucket, Key=self._path.key, Body=b"", Metadata={"state": _FREE}, IfMatch=self._tag
+            )
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_BEAT):
+            try:
+                if not self._renew():
+                    return  # somebody else's now
+            except OSError:
+                continue
+
+    def _renew(self) -> bool:
+        """Returns whether the lock is still held, and is for a while from now."""
+        with self._one:
+            began = _clock()
+            try:
+                if not self._lost:
+                    self._tag = self._put(IfMatch=self._tag)
+                    self._renewed = began
+            except (FileExistsError, FileNotFoundError):
+                self._lost = True
+            return not self._lost
+
+    def prove(self) -> None:
+        """Makes sure that nobody can have taken the lock over, as of now.
+
+        Raises:
+            LakeBusy: Somebody may have.
+        """
+        if not self._lost and _clock() - self._renewed < _LEASE / 2:
+            return
+        if not self._renew():
+            raise LakeBusy(
+                f"{self._path.parent}: expected to hold {self._path.name} still, found that another command has it: "
+                "this one was stopped, or cut off from S3, for too long; nothing more was committed: run it again"
+            )
+
+    def _put(self, **condition: str) -> str:
+        body = json.dumps({"holder": secrets.token_hex(8), "process": os.getpid()}).encode()
+        with answers(self._path):
+            try:
+                done = client().put_object(Bucket=self._path.bucket, Key=self._path.key, Body=body, **condition)
+            except Exception:
+                # refused, or done and the answer was lost: the object says whose it is
+                with suppress(OSError):
+                    found, about = read(self._path)
+                    if found == body:
+                        return str(about["ETag"])
+                raise
+        return str(done["ETag"])
+
+
+_HELD: set[Lease] = set()
+"""The locks that this process holds."""
+
+
+def prove() -> None:
+    """Makes sure that this process still holds every lock that it has taken: what it writes next must not be too late.
+
+    Raises:
+        LakeBusy: It has lost one.
+    """
+    for lease in tuple(_HELD):
+        lease.prove()
+
+
+def replace(path: Path, body: bytes) -> None:
+    """Writes an object, whole or not at all; while this process holds locks, only over what it was under them.
+
+    A process can be stopped between the proof and the write. So the write is on condition that nobody has written the
+    object since before the proof.
+
+    Raises:
+        LakeBusy: It holds a lock no more, or somebody else has written the object.
+    """
+    target = cast(S3Path, path)
+    if not _HELD:
+        return write(target, body)
+    before = head(target)
+    prove()
+    try:
+        write(target, body, **({"IfMatch": before["ETag"]} if before else {"IfNoneMatch": "*"}))
+    except (FileExistsError, FileNotFoundError) as error:
+        found = head(target)
+        if found is None and before is None:  # not every server takes what was deleted for absent
+            prove()
+            return write(target, body)
+        # or the first request was done and its answer lost
+        if found is None or read(target)[0] != body:
+            raise LakeBusy(
+                f"{target}: expected what this command has read, found that another command has written it: this one "
+                "was stopped, or cut off from S3, for too long; nothing more was committed: run it again"
+            ) from error
+
+
+def discard(path: Path) -> None:
+    """Removes an object, if it is there; while this process holds locks, only as it was under them.
+
+    A process can be stopped between the proof and the request, and the object be another's by then: so the request
+    names the content that is meant.
+
+    Raises:
+        LakeBusy: It holds a lock no more, or somebody else has written the object.
+    """
+    target = cast(S3Path, path)
+    if not _HELD:
+        return remove([target])
+    before = head(target)
+    prove()
+    if before is None:
+        return None
+    try:
+        with answers(target):
+            client().delete_object(Bucket=target.bucket, Key=target.key, IfMatch=before["ETag"])
+    except FileNotFoundError:
+        return None
+    except FileExistsError as error:
+        raise LakeBusy(
+            f"{target}: expected what this command has read, found that another command has written it: this one "
+            "was stopped, or cut off from S3, for too long; nothing was removed: run it again"
+        ) from error
+    except OSError as error:
+        if "NotImplemented" not in str(error):
+            raise
+        prove()  # a server without conditions for what is removed
+        remove([target])
+
+
+def _clock() -> float:
+    """Returns seconds of a clock that goes on while the machine sleeps, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _held(path: S3Path) -> tuple[float, str] | None:
+    """Returns the age of a lock in seconds, by S3's clock, and its tag; None if there is none.
+
+    One that was given back is as old as can be.
+    """
+    from email.utils import parsedate_to_datetime
+
+    found = head(path)
+    if found is None:
+        return None
+    if found.get("Metadata", {}).get("state") == _FREE:
+        return float("inf"), found["ETag"]
+    now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return (now - found["LastModified"]).total_seconds(), found["ETag"]
+
+
+def is_held(path: Path) -> bool:
+    """Says whether somebody alive holds a lock."""
+    found = _held(cast(S3Path, path))
+    return found is not None and found[0] < _LEASE
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool | float, waiting: Callable[[], None] | None, advice: str) -> Iterator[None]:
+    """Holds a lock for the length of a block.
+
+    Raises:
+        LakeBusy: Somebody else holds it and `wait` is False, or has held it for longer than that.
+    """
+    lease = Lease(path)
+    end = None if wait is True else time.monotonic() + float(wait)
+    told, pause = False, _POLL[0]
+    while not lease.take():
+        if not wait or (end is not None and time.monotonic() > end):
+            raise LakeBusy(f"{path.parent}: another {path.stem} is running; {advice}")
+        if waiting is not None and not told:
+            waiting()
+            told = True
+        time.sleep(pause)
+        pause = min(_POLL[1], 2 * pause)
+    try:
+        yield
+    finally:
+        lease.release()

@@ -1,0 +1,237 @@
+"""Plan, stage, audit, publish: the tables below landing from the landed records.
+
+`plan` compares what each table says it was built from with what there is now. `build` works out what has changed
+(`changes`), or the whole table where it must, stages every planned table on a branch, audits all of them (`audits`),
+and only then publishes; a failure before that changes no table. What a table was built from stands in its published
+snapshot's properties and nowhere else.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from stedi.catalog import Catalog, TableState
+from stedi.engines import Name, opened
+from stedi.engines.duckdb import DuckDB
+from stedi.privacy.pseudonyms import Key
+from stedi.schema import classification, tables
+from stedi.schema.tables import Graph
+from stedi.storage import durable
+from stedi.storage.config import Config
+from stedi.transform import planning, previewing
+from stedi.transform.planning import Action, Step, policy
+from stedi.transform.previewing import Estimate, Plan
+from stedi.transform.session import Session
+from stedi.transform.stage import Progress, Run, Staged, recalled, rows
+
+__all__ = [
+    "Action",
+    "Build",
+    "Built",
+    "Estimate",
+    "Plan",
+    "Progress",
+    "Step",
+    "build",
+    "plan",
+    "policy",
+    "preview",
+    "withheld",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build did to one table.
+
+    Attributes:
+        name: The table.
+        action: What was done.
+        reason: Why.
+        rows_added: Rows that came.
+        rows_removed: Rows removed; a customer's rows that are written anew count as both.
+        rows: Rows now.
+        seconds: Time taken to stage it.
+    """
+
+    name: str
+    action: Action
+    reason: str
+    rows_added: int
+    rows_removed: int
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One run of `build`.
+
+    Attributes:
+        run: The run's id, empty if there was nothing to do.
+        tables: What was done to each table, in the order of the build.
+        withheld: Readings of shared serial numbers that belong to nobody for certain (rule 6), now.
+        customers: Customers with landed records, now.
+        consenting: Those of them who agree to research, now.
+    """
+
+    run: str
+    tables: tuple[Built, ...]
+    withheld: int
+    customers: int
+    consenting: int
+
+
+def preview(catalog: Catalog, config: Config, key: Key, now: int, *, full: bool = False) -> Plan:
+    """Returns what a build would do to each table and for which customers; nothing in the lake is written.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        key: The lake's pseudonym key.
+        now: The start of the build, epoch milliseconds.
+        full: Rebuild whatever the watermarks say.
+    """
+    states, graph = catalog.tables(), tables.graph()
+    return previewing.preview(
+        catalog, config, key, graph, states, plan(states, config, now, full=full, graph=graph), now
+    )
+
+
+def plan(
+    states: Mapping[str, TableState],
+    config: Config,
+    now: int,
+    *,
+    full: bool = False,
+    graph: Graph | None = None,
+) -> tuple[Step, ...]:
+    """Returns what a build would do to each table, in build order.
+
+    Args:
+        states: The catalog's tables now.
+        config: The lake's settings.
+        now: The start of the build, epoch milliseconds.
+        full: Rebuild whatever the watermarks say.
+        graph: The SQL tables, by default the package's own.
+    """
+    return planning.plan(states, config, now, full=full, graph=graph or tables.graph())
+
+
+def build(
+    catalog: Catalog,
+    config: Config,
+    key: Key,
+    root: Path,
+    *,
+    now: int | None = None,
+    full: bool = False,
+    progress: Progress = lambda line: None,
+    graph: Graph | None = None,
+    engine: Name = "duckdb",
+) -> Build:
+    """Brings every table below landing up to date; afterwards a second build has nothing to do.
+
+    Args:
+        catalog: The lake's tables.
+        config: The lake's settings.
+        key: The lake's pseudonym key.
+        root: The lake's folder.
+        now: The start of the build, epoch milliseconds; the clock's by default.
+        full: Rebuild every table.
+        progress: Called with a line for each stage of the work.
+        graph: The SQL tables, by default the package's own.
+        engine: What computes the tables; they are the same.
+
+    Raises:
+        AuditFailed: A staged table breaks a rule; no table has changed.
+        CommitConflict: Somebody else moved a table meanwhile.
+    """
+    graph = graph or tables.graph()
+    now = int(time.time() * 1000) if now is None else now
+    before = catalog.tables()
+    steps = plan(before, config, now, full=full, graph=graph)
+    if all(step.action == "none" for step in steps):
+        return _result("", steps, {}, before)
+    _check_sql(graph, before)
+    run = f"{now:013d}-{secrets.token_hex(4)}"
+    temporary = durable.scratch(root) / run
+    work = Run(catalog, config, key, graph, before, run, now, partial(opened, engine, config, root, temporary))
+    try:
+        # PyIceberg takes a second to import; DuckDB, and Spark's start, leave the interpreter free meanwhile
+        with ThreadPoolExecutor(1) as beside:
+            warm = beside.submit(catalog.warm)
+            work.stage(steps, progress)
+            warm.result()
+        work.commit()
+        for name, change in work.staged.items():
+            progress(f"publish {name}")
+            work.named.add(name)
+            catalog.publish(name, branch=run, staged=change.snapshot, base=change.base)
+    except BaseException:
+        work.discard()
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    done = tuple(work.staged[step.table].step if step.table in work.staged else _untouched(step) for step in steps)
+    return _result(run, done, work.staged, catalog.tables())
+
+
+def _check_sql(graph: Graph, before: Mapping[str, TableState]) -> None:
+    """Raises AuditFailed if SQL that no table was built by yet carries identifiers where none may stand (rule 7).
+
+    SQL that a published table says it was built by has passed already.
+    """
+    for table in graph.tables():
+        current = before[table.name].current
+        if current is None or current.summary.get("stedi.sql") != graph.fingerprint(table.name):
+            classification.check(graph)
+            return
+
+
+def _untouched(step: Step) -> Step:
+    return step if step.action == "none" else replace(step, action="none", reason="nothing has changed")
+
+
+def withheld(catalog: Catalog, config: Config, key: Key, temporary: Path) -> list[tuple[datetime, str, int, int]]:
+    """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6), as landed now.
+
+    Returns:
+        Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
+    """
+    with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+        Session(engine, catalog, config, key, tables.graph(), catalog.tables(), 0).view("shared_readings")
+        rows = engine.rows(
+            "select sensorReadingTime, serialNumber, distanceFromObject, matches from shared_readings "
+            "where matches <> 1 order by serialNumber, sensorReadingTime, distanceFromObject"
+        )
+    return [
+        (datetime.fromtimestamp(at / 1000, UTC), serial, distance, matches) for at, serial, distance, matches in rows
+    ]
+
+
+def _result(run: str, steps: Sequence[Step], staged: Mapping[str, Staged], after: Mapping[str, TableState]) -> Build:
+    built = []
+    for step in steps:
+        change, now = staged.get(step.table), rows(after[step.table])
+        built.append(
+            Built(step.table, step.action, step.reason, 0, 0, now, 0.0)
+            if change is None
+            else Built(step.table, step.action, step.reason, change.added, change.removed, now, change.seconds)
+        )
+    trusted, steps_trusted = after["customers_trusted"], after["step_trainer_trusted"]
+    return Build(
+        run,
+        tuple(built),
+        withheld=recalled(steps_trusted, "stedi.withheld"),
+        customers=recalled(trusted, "stedi.customers"),
+        consenting=rows(trusted),
+    )

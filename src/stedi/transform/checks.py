@@ -1,0 +1,137 @@
+"""Whether what is staged may be seen: the consent proof, no nulls, and the package's assertions.
+
+A rebuilt table is audited whole. Of a table that was changed in part, what is audited is what the change could have
+broken: all rows of the customers concerned, and all rows of the span of time in which it brought others new ones.
+The consent proof shares no code and no SQL with what it checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from stedi.engines import Engine, Streaming
+from stedi.engines.literals import literal, quoted
+from stedi.errors import AuditFailed
+from stedi.privacy.pseudonyms import Key
+from stedi.schema import tables
+from stedi.schema.tables import COLUMNS, DataFile
+from stedi.transform import consent_check
+from stedi.transform.incremental import MOMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+_MAY_BE_NULL = {"customerName", "phone", "birthDay", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate"}
+
+
+def prove_consent(
+    engine: Engine,
+    key: Key,
+    now: int,
+    *,
+    since_consent: bool,
+    staged: Mapping[str, Iterable[DataFile] | None],
+    news: str,
+) -> None:
+    """Raises AuditFailed if a staged row belongs to a customer who does not consent now.
+
+    Args:
+        engine: A session in which every table is bound as it would be published.
+        key: The lake's pseudonym key.
+        now: The start of the build, epoch milliseconds.
+        since_consent: Whether readings from before consent are left out (rule 4).
+        staged: For each staged table the files that are new in it, or None if all of it is.
+        news: A SELECT of the addresses whose customers may have changed their mind since the tables were built, so
+            that the rest of a table that is not new has to be searched for them.
+    """
+    records = "select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing"
+    proof = consent_check.proof(engine, records, news, key, now, since_consent=since_consent)
+    people: list[tuple[str, str]] = []
+    for name, files in staged.items():
+        moment = MOMENTS.get(name)
+        earliest = f"epoch_ms(min({quoted(moment)}))" if moment else "null::bigint"
+        sql = f"select customer_id, {earliest} as earliest from {{}} group by customer_id"
+        if files is None:
+            people.append((name, sql.format(name)))
+        else:
+            engine.bind(f"{name}__new", files, table=name)
+            people.append((name, sql.format(f"{name}__new")))
+            people += [(name, sql.format(f"{name} where customer_id in ({some})")) for some in proof.suspects()]
+    for (name, _), found in zip(people, proof.violations([sql for _, sql in people]), strict=True):
+        if found:
+            raise AuditFailed(
+                f"{name}: consent proof: expected no row of a customer who does not consent, "
+                f"found rows of {found} such customers; nothing was published"
+            )
+
+
+def check_nulls(staged: Mapping[str, Iterable[DataFile]]) -> None:
+    """Raises AuditFailed if a column that may not be null is, in files that are new in a table."""
+    for name, files in staged.items():
+        for column in COLUMNS[name]:
+            nulls = sum(file.nulls.get(column.name, 0) for file in files)
+            if nulls and column.name not in _MAY_BE_NULL:
+                raise AuditFailed(f"{name}: {column.name}: expected no nulls, found {nulls}; nothing was published")
+
+
+def check_assertions(engine: Engine, rebuilt: AbstractSet[str], changed: AbstractSet[str]) -> None:
+    """Raises AuditFailed if an assertion about a staged table finds a violation.
+
+    Args:
+        engine: A session in which every table is bound as it would be published, and for each changed one
+            `<table>__added` and `<table>__gone`.
+        rebuilt: Tables that are new as a whole.
+        changed: Tables that were changed in part.
+    """
+    checks = {check.name: check for check in tables.assertions() if check.reads & (rebuilt | changed)}
+    whole = {name: check.sql for name, check in checks.items() if check.reads & rebuilt}
+    parts = {name: check.sql for name, check in checks.items() if name not in whole}
+    if parts:
+        relations = _scoped(engine, changed)
+        parts = {name: tables.over(sql, relations) for name, sql in parts.items()}
+    # what is small at once, what is large one after the other: each may need the memory that there is
+    alone = [{name: sql} for name, sql in whole.items()]
+    # an engine of many machines has room for all, and asks them once
+    for group in (parts, *alone) if isinstance(engine, Streaming) else ({**parts, **whole},):
+        counts = (f"select {literal(name)} as name, count(*) as found from ({sql}\n)" for name, sql in group.items())
+        for name, found in (
+            engine.rows(f"select * from ({' union all '.join(counts)}) where found > 0") if group else ()
+        ):
+            raise AuditFailed(f"{name}: expected no violation, found {found}; nothing was published")
+
+
+def _scoped(engine: Engine, changed: AbstractSet[str]) -> dict[str, str]:
+    """Makes what a change could have broken readable, and returns the relation to read for each table of readings."""
+    concerned = [
+        f"select customer_id from {name}__{what}"
+        for name in sorted(changed)
+        for what in (("added", "gone") if name not in MOMENTS else ("gone",))
+    ]
+    engine.keep("audited__customers", " union ".join(concerned))
+    spans = [
+        f"select min(epoch_ms({quoted(MOMENTS[name])})) as low, max(epoch_ms({quoted(MOMENTS[name])})) as high "
+        f"from {name}__added where customer_id not in (select customer_id from audited__customers)"
+        for name in sorted(changed & MOMENTS.keys())
+    ]
+    [(low, high)] = engine.rows(f"select min(low), max(high) from ({' union all '.join(spans)})") if spans else [(0, 0)]
+    among = _among(engine)
+    relations = {}
+    for name, moment in MOMENTS.items():
+        within = "false" if low is None else f"{quoted(moment)} between instant({low}) and instant({high})"
+        sql = f"select * from {name} where {within}"
+        if among:
+            sql += f" union all select * from {name} where not ({within}) and customer_id in ({among})"
+        relations[name] = f"{name}__audited"
+        engine.view(relations[name], sql)
+    return relations
+
+
+def _among(engine: Engine) -> str:
+    """Returns what stands in `in (...)` for the customers that are audited whole; nothing if there are none."""
+    every = "select customer_id from audited__customers"
+    if not isinstance(engine, Streaming):  # who they are is not for this machine to know
+        return every if engine.rows("select 1 from audited__customers limit 1") else ""
+    customers = [customer for (customer,) in engine.rows(f"{every} limit {consent_check.FEW + 1}")]
+    # by name, row groups that hold none of them are not read
+    return next(consent_check.some(customers), "") if len(customers) <= consent_check.FEW else every

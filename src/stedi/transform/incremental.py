@@ -1,0 +1,311 @@
+"""What changed inputs change in each table, computed by the table's own SQL over restricted inputs.
+
+Windows of added rows -> who and what is concerned -> the very same SELECT, reading only that -> rows to add, and
+customers whose rows are removed and written anew. For rows of readings this is the algebra of a join: the rows that
+one input gained against the others as they are now, and those that the other gained against the first as it was.
+Nothing here writes a file. A relation `T__old` is table T as it was at the watermark, `T__added` what it has gained
+since, `T__gone` the customers who have lost rows since, `T__fresh` and `T__insert` rows worked out anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stedi.engines.literals import quoted
+from stedi.schema.tables import COLUMNS, CONSENT_FROM, DUCKDB_TYPES
+from stedi.transform.session import Session
+
+MOMENTS = {
+    "accelerometer_trusted": "timestamp",
+    "step_trainer_trusted": "sensorReadingTime",
+    "machine_learning_curated": "sensorReadingTime",
+}
+"""The column that tells when a reading was taken, of each table of readings below landing."""
+
+_NO_SHARED = (
+    "select null::bigint as sensorReadingTime, null::varchar as serialNumber, null::bigint as distanceFromObject, "
+    "null::bigint as matches, customer_id, person from people where false"
+)
+_SHARED = "serialNumber in (select serialNumber from claims where claimants > 1)"
+
+
+class Changes:
+    """The changes of one build, table after table.
+
+    Args:
+        session: A session in which every stored table is readable, those that this build has changed as they will be.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._engine = session, session.engine
+        self.withheld = 0
+        """By how much the number of withheld readings has changed, once `step_trainer_trusted` is worked out."""
+        self._by_table: dict[str, Callable[[int], None]] = {
+            "customers_trusted": self._customers_trusted,
+            "accelerometer_trusted": self._accelerometer_trusted,
+            "customers_curated": self._customers_curated,
+            "step_trainer_trusted": self._step_trainer_trusted,
+            "machine_learning_curated": self._machine_learning_curated,
+        }
+
+    def work_out(self, table: str, started: int) -> None:
+        """Makes `<table>__insert`, the rows to add, and `<table>__concerned`, the customers whose rows are removed.
+
+        The relations `__old`, `__added` and `__gone` of its inputs are there.
+
+        Args:
+            table: The table.
+            started: The start of the build that it was last built by, epoch milliseconds.
+        """
+        self._by_table[table](started)
+
+    def _customers_trusted(self, started: int) -> None:
+        low, high = sorted((started, int(self._session.parameters["build_started"])))
+        self._session.view("people")
+        self._engine.keep(
+            "customers_trusted__scope",
+            "select distinct customer_id from people where address in (select email from customers_landing__added "
+            "union all select email from customers_landing "
+            f"where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high})",
+        )
+        self._engine.view(
+            "customers_landing__scope",
+            "select * from customers_landing where email in (select address from people where customer_id in "
+            "(select customer_id from customers_trusted__scope))",
+        )
+        current = self._session.over("current_customers", customers_landing="customers_landing__scope")
+        self._engine.keep("current_customers__scope", current)
+        self._compare(
+            "customers_trusted", self._session.over("customers_trusted", current_customers="current_customers__scope")
+        )
+
+    def _accelerometer_trusted(self, started: int) -> None:
+        engine = self._engine
+        self._turned("customers_trusted", "accelerometer_trusted__concerned")
+        anew = self._any(
+            "customers_trusted where customer_id in (select customer_id from accelerometer_trusted__concerned)"
+        )
+        # who agrees only now may have readings of any age under any spelling; all others bring only what is new
+        source = "accelerometer_landing" if anew else "accelerometer_landing__added"
+        self._wearers("wearers__scope", source)
+        scope = "accelerometer_landing__added"
+        if anew:
+            engine.keep(
+                "addresses__anew",
+                "select address from wearers__scope where customer_id in "
+                "(select customer_id from accelerometer_trusted__concerned)",
+            )
+            scope = "accelerometer_landing__scope"
+            among = "(select address from addresses__anew)"
+            engine.view(
+                scope,
+                f'select * from accelerometer_landing where "user" in {among} union all '
+                f'select * from accelerometer_landing__added where "user" not in {among}',
+            )
+        fresh = self._session.over("accelerometer_trusted", accelerometer_landing=scope, wearers="wearers__scope")
+        self._add_new("accelerometer_trusted", fresh)
+
+    def _customers_curated(self, started: int) -> None:
+        engine, name = self._engine, "customers_curated"
+        turned = ("customers_trusted__added", "customers_trusted__gone", "accelerometer_trusted__gone")
+        if any(self._any(relation) for relation in turned):
+            everybody = (
+                f"select customer_id from {relation}" for relation in (*turned, "accelerometer_trusted__added")
+            )
+            engine.keep(f"{name}__scope", " union ".join(everybody))
+            scope, motions = f"customer_id in (select customer_id from {name}__scope)", "accelerometer_trusted"
+        else:
+            # nobody's record has changed, and who has new readings has one among them: they can only come
+            engine.view(f"{name}__scope", "select null::varchar as customer_id where false")
+            scope, motions = f"customer_id not in (select customer_id from {name})", "accelerometer_trusted__added"
+        engine.view("customers_trusted__scope_curated", f"select * from customers_trusted where {scope}")
+        fresh = self._session.over(
+            name, customers_trusted="customers_trusted__scope_curated", accelerometer_trusted=motions
+        )
+        self._compare(name, fresh)
+
+    def _step_trainer_trusted(self, started: int) -> None:
+        engine = self._engine
+        self._session.view("claims")
+        self._turned("customers_curated", "owners__turned")
+        if self._any("customers_landing__added"):
+            engine.keep("claims__old", self._session.over("claims", customers_landing="customers_landing__old"))
+        else:
+            engine.view("claims__old", "select * from claims")
+        engine.keep(
+            "serials__claimed",
+            "select distinct serialNumber from (select serialNumber, customer_id from claims "
+            "except select serialNumber, customer_id from claims__old)",
+        )
+        # new motion decides readings of the devices that its wearer shares, at that moment
+        self._wearers("wearers__added", "accelerometer_landing__added")
+        engine.keep(
+            "moments__stirred",
+            'select c.serialNumber, a."timestamp" as moment from accelerometer_landing__added as a '
+            'inner join wearers__added as w on a."user" = w.address '
+            "inner join claims as c on w.person = c.person and c.claimants > 1 union "
+            "select serialNumber, sensorReadingTime as moment from step_trainer_landing__added",
+        )
+        stirred = self._between("sensorReadingTime", "moments__stirred", "moment")
+        at_moments = (
+            f"(serialNumber, sensorReadingTime) in (select serialNumber, moment from moments__stirred) {stirred}"
+        )
+        self._shared("stirred", f"{at_moments} and {_SHARED}")
+        known = self._between("sensorReadingTime", "moments__stirred", "moment", instants=True)
+        engine.keep(
+            "step_trainer_trusted__concerned",
+            "select customer_id from owners__turned union "
+            "select customer_id from claims where serialNumber in (select serialNumber from serials__claimed) union "
+            f"select t.customer_id from (select * from step_trainer_trusted where true {known}) as t "
+            "inner join shared_readings__stirred as r on t.serialNumber = r.serialNumber "
+            "and t.sensorReadingTime = instant(r.sensorReadingTime) and t.distanceFromObject = r.distanceFromObject "
+            "where r.matches <> 1 or r.customer_id <> t.customer_id",
+        )
+        engine.keep(
+            "serials__anew",
+            "select serialNumber from serials__claimed union select serialNumber from claims where customer_id in "
+            "(select customer_id from step_trainer_trusted__concerned) "
+            "and customer_id in (select customer_id from customers_curated)",
+        )
+        among = "serialNumber in (select serialNumber from serials__anew)"
+        anew = self._any("serials__anew")
+        domain = f"({among} or ({at_moments}))" if anew else f"({at_moments})"
+        if anew:
+            self._shared("scope", f"{domain} and {_SHARED}")
+        else:
+            engine.view("shared_readings__scope", "select * from shared_readings__stirred")
+        self._shared("before", f"{domain} and {_SHARED}", old=True)
+        engine.view("step_trainer_landing__scope", f"select * from step_trainer_landing where {domain}")
+        fresh = self._session.over(
+            "step_trainer_trusted",
+            step_trainer_landing="step_trainer_landing__scope",
+            shared_readings="shared_readings__scope",
+        )
+        self._add_new("step_trainer_trusted", fresh)
+        [(now,)] = engine.rows("select count(*) from shared_readings__scope where matches <> 1")
+        [(before,)] = engine.rows("select count(*) from shared_readings__before where matches <> 1")
+        self.withheld = now - before
+
+    def _machine_learning_curated(self, started: int) -> None:
+        engine = self._engine
+        name, steps, motions = "machine_learning_curated", "step_trainer_trusted", "accelerometer_trusted"
+        engine.keep(
+            f"{name}__concerned", f"select customer_id from {steps}__gone union select customer_id from {motions}__gone"
+        )
+        among = f"(select customer_id from {name}__concerned)"
+        for table in (steps, motions):
+            engine.view(f"{table}__anew", f"select * from {table} where customer_id in {among}")
+            engine.view(f"{table}__gained", f"select * from {table}__added where customer_id not in {among}")
+        at_steps = self._between("timestamp", f"{steps}__gained", "epoch_ms(sensorReadingTime)", instants=True)
+        at_motions = self._between("sensorReadingTime", f"{motions}__gained", 'epoch_ms("timestamp")', instants=True)
+        engine.view(f"{motions}__now", f"select * from {motions} where customer_id not in {among} {at_steps}")
+        engine.view(f"{steps}__before", f"select * from {steps}__old where customer_id not in {among} {at_motions}")
+        # what is empty makes no row, and is not joined with what is large
+        pairs = [
+            pair
+            for pair, little in (
+                (("anew", "anew"), f"{steps}__anew"),
+                (("gained", "now"), f"{steps}__gained"),
+                (("before", "gained"), f"{motions}__gained"),
+            )
+            if self._any(little)
+        ]
+        parts = [
+            self._session.over(name, **{steps: f"{steps}__{of_steps}", motions: f"{motions}__{of_motions}"})
+            for of_steps, of_motions in pairs
+        ]
+        names = ", ".join(f"null::{DUCKDB_TYPES[column.type]} as {quoted(column.name)}" for column in COLUMNS[name])
+        engine.view(
+            f"{name}__insert", " union all ".join(f"({part})" for part in (*parts, f"select {names} where false"))
+        )
+
+    def _any(self, relation: str) -> bool:
+        return bool(self._engine.rows(f"select 1 from {relation} limit 1"))
+
+    def _wearers(self, view: str, source: str) -> None:
+        self._session.keep(view, self._session.over("wearers", accelerometer_landing=source))
+
+    def _turned(self, customers: str, relation: str) -> None:
+        """Finds whose readings another state of a customers table puts in, takes out, or (rule 4) cuts elsewhere."""
+        changed = f"(select customer_id from {customers}__added union select customer_id from {customers}__gone)"
+        since = "shareWithResearchAsOfDate" if self._session.parameters["readings"] != "all" else "true"
+        was, now = (
+            f"(select customer_id, {since} as since from {state} where customer_id in {changed})"
+            for state in (f"{customers}__old", customers)
+        )
+        self._engine.keep(
+            relation,
+            "select coalesce(was.customer_id, n.customer_id) as customer_id "
+            f"from {was} as was full outer join {now} as n on was.customer_id = n.customer_id "
+            "where was.customer_id is null or n.customer_id is null or was.since <> n.since",
+        )
+
+    def _shared(self, suffix: str, where: str, *, old: bool = False) -> None:
+        """Works out who owns some readings of shared serial numbers, as now or as at the watermark."""
+        engine, state = self._engine, "__old" if old else ""
+        steps, motions = f"step_trainer_landing__shared_{suffix}", f"accelerometer_landing__shared_{suffix}"
+        engine.keep(steps, f"select * from step_trainer_landing{state} where {where}")
+        if not self._any(steps):
+            engine.view(f"shared_readings__{suffix}", _NO_SHARED)
+            return
+        near = self._between("timestamp", steps, "sensorReadingTime")
+        engine.view(motions, f"select * from accelerometer_landing{state} where true {near}")
+        self._wearers(f"wearers__{suffix}", motions)
+        read = {
+            "shared_claims": {"claims": f"claims{state}"},
+            "shared_steps": {"step_trainer_landing": steps},
+            "shared_motions": {"accelerometer_landing": motions, "wearers": f"wearers__{suffix}"},
+        }
+        under = {view: f"{view}__{suffix}" for view in read}
+        for view, relations in read.items():
+            engine.view(under[view], self._session.over(view, **under, **relations))
+        engine.keep(f"shared_readings__{suffix}", self._session.over("shared_readings", **under))
+
+    def _compare(self, table: str, fresh: str) -> None:
+        """Takes as changed those customers in scope whose row is not what it was."""
+        engine = self._engine
+        names = ", ".join(quoted(column.name) for column in COLUMNS[table])
+        engine.keep(f"{table}__fresh", f"select {names} from ({fresh})")
+        engine.keep(
+            f"{table}__stale",
+            f"select {names} from {table} where customer_id in (select customer_id from {table}__scope)",
+        )
+        engine.keep(
+            f"{table}__concerned",
+            f"select customer_id from (select * from {table}__stale except select * from {table}__fresh)",
+        )
+        engine.view(f"{table}__insert", f"select * from {table}__fresh except select * from {table}__stale")
+
+    def _add_new(self, table: str, fresh: str) -> None:
+        """Takes as new what is there of the concerned, and of all others what the table does not have yet."""
+        engine, moment = self._engine, MOMENTS[table]
+        names = ", ".join(quoted(column.name) for column in COLUMNS[table])
+        engine.keep(f"{table}__fresh", f"select {names} from ({fresh})")
+        if not self._any(f"{table}__concerned"):
+            near = self._between(moment, f"{table}__fresh", f"epoch_ms({quoted(moment)})", instants=True)
+            known = f"select {names} from {table} where true {near}"
+            engine.view(f"{table}__insert", f"select * from {table}__fresh except {known}")
+            return
+        others = f"customer_id not in (select customer_id from {table}__concerned)"
+        engine.view(f"{table}__others", f"select * from {table}__fresh where {others}")
+        near = self._between(moment, f"{table}__others", f"epoch_ms({quoted(moment)})", instants=True)
+        engine.view(
+            f"{table}__insert",
+            f"select * from {table}__fresh where not ({others}) union all "
+            f"(select * from {table}__others except select {names} from {table} where true {near})",
+        )
+
+    def _between(self, column: str, relation: str, moment: str, *, instants: bool = False) -> str:
+        """Returns a condition on `column`: within the span of another relation's, so that files outside are not read.
+
+        Args:
+            column: A column of the relation that is to be read.
+            relation: The relation that it will be matched with.
+            moment: What it is matched with there, epoch milliseconds.
+            instants: Whether `column` holds timestamps, not epoch milliseconds.
+        """
+        [(low, high)] = self._engine.rows(f"select min({moment}), max({moment}) from {relation}")
+        if low is None:
+            return "and false"
+        bounds = (f"instant({low})", f"instant({high})") if instants else (str(low), str(high))
+        return f"and {quoted(column)} between {bounds[0]} and {bounds[1]}"

@@ -1,0 +1,152 @@
+"""What a build has to do to each table, told from what each says it was built from; no engine, no row is read.
+
+Lineage in a table's published snapshot -> a window of snapshots on each input since then -> a step with its reason.
+A window of appends is followed at the price of what they brought; anything else that happened to an input, and
+changed SQL, policy or key, means a rebuild. Watermarks are snapshots, never times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stedi.catalog import Snapshot, TableState
+from stedi.schema.tables import Graph
+from stedi.storage.config import Config
+
+Action = Literal["none", "append", "by-customer", "rebuild"]
+
+_RECORDS_OF_PEOPLE = "customers_landing"
+"""The input whose every new record may change whose rows stand anywhere below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What has happened to one input since a table was built from it.
+
+    Attributes:
+        since: The snapshot that the table was built from.
+        appended: The snapshots that added rows, oldest first.
+    """
+
+    since: Snapshot
+    appended: tuple[Snapshot, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows added."""
+        return sum(int(snapshot.summary["added-records"]) for snapshot in self.appended)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files added."""
+        return sum(int(snapshot.summary["added-files-size"]) for snapshot in self.appended)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a build does, or would do, to one table, and why.
+
+    Attributes:
+        table: The table.
+        action: `none`, `append`, `by-customer` (some customers' rows are removed and written anew) or `rebuild`.
+            Of a plan, what the inputs suggest; a build that finds no row to remove appends.
+        reason: Why.
+        windows: For each input what has happened to it, unless the table is rebuilt.
+    """
+
+    table: str
+    action: Action
+    reason: str
+    windows: Mapping[str, Window] = field(default_factory=dict, repr=False)
+
+
+def policy(config: Config) -> str:
+    """Returns what, besides SQL and inputs, decides the rows of every table: consent policy and key."""
+    return f"readings={config.readings} key={config.key_fingerprint}"
+
+
+def plan(states: Mapping[str, TableState], config: Config, now: int, *, full: bool, graph: Graph) -> tuple[Step, ...]:
+    """Returns what a build would do to each table, in build order.
+
+    Args:
+        states: The catalog's tables now.
+        config: The lake's settings.
+        now: The start of the build, epoch milliseconds.
+        full: Rebuild whatever the watermarks say.
+        graph: The SQL tables.
+    """
+    steps: dict[str, Step] = {}
+    for table in graph.tables():
+        steps[table.name] = (
+            Step(table.name, "rebuild", "asked for") if full else _step(table.name, states, steps, config, now, graph)
+        )
+    return tuple(steps.values())
+
+
+def _step(
+    name: str,
+    states: Mapping[str, TableState],
+    steps: Mapping[str, Step],
+    config: Config,
+    now: int,
+    graph: Graph,
+) -> Step:
+    current = states[name].current
+    built = current.summary if current else {}
+    if "stedi.run" not in built:
+        foreign = current is not None and current.parent is not None
+        return Step(name, "rebuild", "another program has changed it" if foreign else "first time")
+    if built["stedi.sql"] != graph.fingerprint(name):
+        return Step(name, "rebuild", "its SQL has changed")
+    if built["stedi.policy"] != policy(config):
+        return Step(name, "rebuild", "the consent policy or the key has changed")
+    watermarks = json.loads(built["stedi.inputs"])
+    windows: dict[str, Window] = {}
+    news: list[str] = []
+    action: Action = "append"
+    for read in graph.inputs(name):
+        above = steps.get(read)
+        if above is not None and above.action == "rebuild":
+            return Step(name, "rebuild", f"{read} is rebuilt")
+        window = _window(states[read], watermarks.get(read))
+        if isinstance(window, str):
+            return Step(name, "rebuild", f"{read} {window}")
+        windows[read] = window
+        if window.rows:
+            news.append(f"{read} has {window.rows:,} new row{'s' * (window.rows > 1)}")
+        elif above is not None and above.action != "none":
+            news.append(f"{read} changes")
+        if (window.rows and read == _RECORDS_OF_PEOPLE) or (above is not None and above.action == "by-customer"):
+            action = "by-customer"
+    passed = _consent_passed(built, now)
+    if passed:
+        news.append(passed)
+        action = "by-customer"
+    if not news:
+        return Step(name, "none", "nothing has changed", windows)
+    return Step(name, action, "; ".join(news), windows)
+
+
+def _window(state: TableState, watermark: int | None) -> Window | str:
+    """Returns what has happened to an input since a snapshot of it, or why that cannot be followed."""
+    since = None if watermark is None else state.snapshot(watermark)
+    later = state.since(watermark) if since is not None else None
+    if since is None or later is None:
+        return "no longer has the snapshot that this was built from"
+    odd = next((snapshot.operation for snapshot in later if snapshot.operation not in ("append", "replace")), None)
+    if odd:
+        return f"has changed otherwise than by new rows ({odd})"
+    appended = tuple(s for s in later if s.operation == "append" and int(s.summary.get("added-records", 0)))
+    return Window(since, appended)
+
+
+def _consent_passed(built: Mapping[str, str], now: int) -> str:
+    """Returns which consent date lies between the start of the last build and of this one, in words, or nothing."""
+    if int(built.get("stedi.next-consent-at", now + 1)) <= now:
+        return "a consent date has come"
+    if int(built.get("stedi.last-consent-at", now)) > now:
+        return "the clock has gone back behind a consent date"
+    return ""

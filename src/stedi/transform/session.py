@@ -1,0 +1,150 @@
+"""One engine session over pinned tables: views of the graph over whole tables, and inputs as they were.
+
+What `changes`, `preview` and the build itself share. It reads; files are written by the build alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stedi.catalog import Catalog, TableState
+from stedi.engines import Engine
+from stedi.privacy import tombstones
+from stedi.privacy.pseudonyms import Key
+from stedi.privacy.tombstones import Tombstones
+from stedi.schema.tables import DataFile, Graph, over
+from stedi.storage.config import Config
+from stedi.transform.planning import Window
+
+_WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
+"""Tables in which a customer's rows come from that customer's rows of these tables, and of no others."""
+_OF_ADDRESSES = ("people", "wearers")
+"""Views to which the engine adds whom each address means."""
+_OF_TOMBSTONES = "erased_claims"
+"""The view of the serial numbers that erased customers claimed."""
+
+
+class Session:
+    """What one build, or the preview of one, reads.
+
+    Args:
+        engine: The engine, without any table yet.
+        catalog: The lake's tables.
+        config: The lake's settings.
+        key: The lake's pseudonym key.
+        graph: The SQL tables.
+        states: The tables as they are pinned.
+        now: The start of the build, epoch milliseconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        config: Config,
+        key: Key,
+        graph: Graph,
+        states: Mapping[str, TableState],
+        now: int,
+    ) -> None:
+        self.engine, self.graph = engine, graph
+        self.parameters: dict[str, str | int] = {"build_started": now, "readings": config.readings}
+        self._catalog, self._key, self._states = catalog, key, states
+        self._root = catalog.root
+        self._views: set[str] = set()
+        stored = {name for select in graph.tables() for name in (select.name, *graph.inputs(select.name))}
+        for name in stored:
+            engine.bind(name, catalog.files(states[name]))
+
+    def started(self, table: str) -> int:
+        """Returns the start of the build that a table was last built by, epoch milliseconds."""
+        current = self._states[table].current
+        assert current is not None, "a table that was never built is rebuilt"
+        return int(current.summary["stedi.started"])
+
+    def look_back(self, read: str, window: Window, gained: Sequence[DataFile] = (), *, staged: bool = False) -> None:
+        """Makes an input as it was at a watermark readable as `__old`, and what it has gained since as `__added`.
+
+        Args:
+            read: The input.
+            window: What has happened to it since.
+            gained: Files that this build has added to it.
+            staged: Whether this build has worked it out; else nobody has lost rows, and `__gone` is empty.
+        """
+        state = self._states[read]
+        self.engine.bind(f"{read}__old", self._catalog.files(state, window.since), table=read)
+        self.engine.bind(f"{read}__added", (*self._catalog.added(state, window.appended), *gained), table=read)
+        if not staged:
+            self.engine.view(f"{read}__gone", "select null::varchar as customer_id where false")
+
+    def over(self, select: str, **relations: str) -> str:
+        """Returns a SELECT of the graph over other relations, its parameters filled in."""
+        return over(self.graph.selects[select].sql, relations, self.parameters)
+
+    def whole(self, table: str) -> str:
+        """Returns a table's SELECT over whole tables, the views that it reads made."""
+        for view in sorted(self.graph.closure(table)):
+            self.view(view)
+        return self.over(table)
+
+    def parts(self, table: str, of: int) -> list[str]:
+        """Returns a table's SELECT over whole tables; of a large one several, each over some customers' rows.
+
+        Args:
+            table: The table.
+            of: Rows of the largest table that it reads.
+        """
+        count = of // self.engine.at_once + 1 if self.engine.at_once else 1
+        if table not in _WITHIN or count == 1:
+            return [self.whole(table)]
+        # pseudonyms are evenly spread, and files in their order: a part reads little but its own rows
+        bounds = [f"'{place * 0x10000 // count:04x}'" for place in range(1, count)]
+        below = [*(f"customer_id < {bound}" for bound in bounds), "true"]
+        above = ["true", *(f"customer_id >= {bound}" for bound in bounds)]
+        parts = []
+        for part, within in enumerate(map(" and ".join, zip(above, below, strict=True))):
+            relations = {read: f"{read}__part_{part}" for read in _WITHIN[table]}
+            for read, some in relations.items():
+                self.engine.view(some, f"select * from {read} where {within}")
+            parts.append(self.over(table, **relations))
+        return parts
+
+    def view(self, name: str) -> None:
+        """Makes a view of the graph readable over whole tables, with those under it, once; a stored table is."""
+        under = self.graph.closure(name) | {name} if name in self.graph.selects else frozenset[str]()
+        for view in self.graph.order():
+            if view in under and view not in self._views and self.graph.selects[view].zone == "views":
+                self.keep(view, self.over(view))
+                self._views.add(view)
+
+    def keep(self, view: str, sql: str) -> None:
+        """Computes a view of the graph once, under its own name or another that begins with it."""
+        if view == _OF_TOMBSTONES:
+            self._keep_claims(sql)
+        elif view.partition("__")[0] in _OF_ADDRESSES:
+            self.engine.pseudonymise(view, sql, self._key.customer_id)
+        else:
+            self.engine.keep(view, sql)
+
+    def _keep_claims(self, sql: str) -> None:
+        """Computes which serial numbers erased customers claimed; where nobody was erased, none is looked at."""
+        known = tombstones.read(self._root, self._key)
+        if known.claims:
+            self.engine.derive(f"{_OF_TOMBSTONES}__told", sql, {"claimants": "bigint"}, _Claimants(known, self._key))
+            self.engine.keep(_OF_TOMBSTONES, f"select * from {_OF_TOMBSTONES}__told where claimants > 0")
+        else:
+            self.engine.keep(
+                _OF_TOMBSTONES, "select null::varchar as serialNumber, null::bigint as claimants where false"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimants:
+    """How many erased customers claimed a serial number; an engine may ask on another machine."""
+
+    known: Tombstones
+    key: Key
+
+    def __call__(self, number: str) -> tuple[int]:
+        return (self.known.claimants(self.key, number),)

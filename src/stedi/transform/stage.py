@@ -1,0 +1,283 @@
+"""One build under way: each table's change written beside what is published, audited, and committed to a branch."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from stedi import __version__
+from stedi.catalog import Catalog, TableState, checksums
+from stedi.engines import Engine
+from stedi.privacy.pseudonyms import Key
+from stedi.schema.tables import COLUMNS, CONSENT_FROM, DataFile, Graph
+from stedi.storage import durable
+from stedi.storage.config import Config
+from stedi.transform import checks
+from stedi.transform.incremental import Changes
+from stedi.transform.planning import Step, policy
+from stedi.transform.session import Session
+
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Staged:
+    """A table's new state between stage and publish.
+
+    Attributes:
+        step: What was done.
+        before: The table as it was.
+        files: All files of the new state.
+        new: Those of them that were written now.
+        gained: Those of these that hold rows to be added, and none that only moved.
+        leaving: Files of `before` that are no longer there.
+        added: Rows that came.
+        removed: Rows that left.
+        seconds: Time taken to stage it.
+        properties: What its snapshot will say besides lineage.
+        snapshot: The staged snapshot's id.
+    """
+
+    step: Step
+    before: TableState
+    files: tuple[DataFile, ...]
+    new: tuple[DataFile, ...]
+    gained: tuple[DataFile, ...]
+    leaving: tuple[DataFile, ...]
+    added: int
+    removed: int
+    seconds: float
+    properties: dict[str, str] = field(default_factory=dict)
+    snapshot: int = 0
+
+    @property
+    def base(self) -> int:
+        """The snapshot that it was staged from; `init` gives every table a first one."""
+        assert self.before.current is not None, "init gives every table a snapshot"
+        return self.before.current.id
+
+
+class Run:
+    """One build under way: what it pinned, and what it has staged so far."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        config: Config,
+        key: Key,
+        graph: Graph,
+        before: Mapping[str, TableState],
+        run: str,
+        now: int,
+        engine: Callable[[], AbstractContextManager[Engine]],
+    ) -> None:
+        self.staged: dict[str, Staged] = {}
+        self.named: set[str] = set()
+        """Tables that this run has set about to publish."""
+        self._catalog, self._config, self._key, self._graph = catalog, config, key, graph
+        self._before, self._run, self._now, self._opened = before, run, now, engine
+
+    def stage(self, steps: Sequence[Step], progress: Progress) -> None:
+        """Writes each table's new files and audits them all; nothing is committed yet."""
+        config = self._config
+        with self._opened() as engine:
+            session = Session(engine, self._catalog, config, self._key, self._graph, self._before, self._now)
+            changes = Changes(session)
+            for step in steps:
+                if step.action == "none" or not self._concerns(step):
+                    continue
+                progress(f"{step.action} {step.table}: {step.reason}")
+                started = time.monotonic()
+                change = (
+                    self._rebuild(session, step) if step.action == "rebuild" else self._change(session, step, changes)
+                )
+                change.seconds = time.monotonic() - started
+                self.staged[step.table] = change
+                engine.bind(step.table, change.files)
+                engine.bind(f"{step.table}__added", change.gained, table=step.table)
+            progress("audit")
+            self._remember(session, changes)
+            self._audit(session)
+
+    def commit(self) -> None:
+        """Commits what was staged and audited to each table's branch."""
+        for name, change in self.staged.items():
+            change.snapshot = self._catalog.stage(
+                name,
+                change.new,
+                [file.path for file in change.leaving],
+                self._lineage(name),
+                branch=self._run,
+                base=change.base,
+            )
+
+    def discard(self) -> None:
+        """Removes what a failed run has staged; what it has published stays."""
+        for table in self._graph.tables():
+            # a failed clean-up must not hide why the run failed; what it leaves is an orphan
+            with suppress(Exception):
+                # the catalog knows what is published; this process may have died of the answer
+                history = self._catalog.table(table.name).history()
+                if not any(snapshot.summary.get("stedi.run") == self._run for snapshot in history):
+                    self._catalog.discard(table.name, self._run)
+                    for folder in (self._folder(table.name), self._folder(table.name, kept=True)):
+                        durable.remove_tree(folder, never_named=table.name not in self.named)
+
+    def _folder(self, table: str, *, kept: bool = False) -> Path:
+        return self._catalog.folder(table) / "data" / (f"{self._run}-kept" if kept else self._run)
+
+    def _concerns(self, step: Step) -> bool:
+        """Says whether anything has happened to an input, or to the clock, now that those above are worked out."""
+        if step.action == "rebuild" or any(window.rows for window in step.windows.values()):
+            return True
+        above = [self.staged[read] for read in step.windows if read in self.staged]
+        return any(change.added or change.removed for change in above) or not (step.windows.keys() & self._graph_tables)
+
+    @property
+    def _graph_tables(self) -> set[str]:
+        return {table.name for table in self._graph.tables()}
+
+    def _rebuild(self, session: Session, step: Step) -> Staged:
+        name = step.table
+        before = self._before[name]
+        # what it reads bounds what it has, and decides as well as its own rows would
+        of = max(
+            count(self.staged[read].files) if read in self.staged else rows(self._before[read])
+            for read in self._graph.inputs(name)
+        )
+        folder, parts = self._folder(name), session.parts(name, of)
+        folders = [folder / f"{part}" for part in range(len(parts))] if len(parts) > 1 else [folder]
+        written = (session.engine.write(name, sql, part, of=of) for sql, part in zip(parts, folders, strict=True))
+        files = tuple(file for some in written for file in some)
+        leaving = self._catalog.files(before)
+        return Staged(step, before, files, files, files, leaving, count(files), count(leaving), 0.0)
+
+    def _change(self, session: Session, step: Step, changes: Changes) -> Staged:
+        engine, name, before = session.engine, step.table, self._before[step.table]
+        for read, window in step.windows.items():
+            change = self.staged.get(read)
+            session.look_back(read, window, change.gained if change else (), staged=change is not None)
+        changes.work_out(name, session.started(name))
+
+        files = self._catalog.files(before)
+        concerned = f"select customer_id from {name}__concerned"
+        anybody = bool(engine.rows(f"select 1 from {name}__concerned limit 1"))
+        leaving = engine.holding(files, "customer_id", concerned, table=name) if anybody else ()
+        names = ", ".join(f'"{column.name}"' for column in COLUMNS[name])
+        # before the table is bound anew: what is worked out reads it as it was
+        added = engine.write(name, f"select {names} from {name}__insert", self._folder(name))
+        kept: tuple[DataFile, ...] = ()
+        if leaving:
+            # a flipped bit must not be written anew, under a checksum that says that all is well
+            checksums.check(self._catalog.folder(name), [file.path for file in leaving])
+            engine.bind(f"{name}__leaving", leaving, table=name)
+            keep = f"select {names} from {name}__leaving where customer_id not in ({concerned})"
+            kept = engine.write(name, keep, self._folder(name, kept=True), of=rows(before))
+            engine.keep(
+                f"{name}__gone",
+                f"select distinct customer_id from {name}__leaving where customer_id in ({concerned})",
+            )
+        else:
+            engine.view(f"{name}__gone", "select null::varchar as customer_id where false")
+        stay = tuple(file for file in files if file not in leaving)
+        removed = count(leaving) - count(kept)
+        return Staged(
+            replace(step, action="by-customer" if leaving else "append"),
+            before,
+            files=(*stay, *kept, *added),
+            new=(*kept, *added),
+            gained=added,
+            leaving=leaving,
+            added=count(added),
+            removed=removed,
+            seconds=0.0,
+        )
+
+    def _lineage(self, name: str) -> dict[str, str]:
+        inputs = {}
+        for read in self._graph.inputs(name):
+            current = self._before[read].current
+            inputs[read] = self.staged[read].snapshot if read in self.staged else current and current.id
+        return {
+            "stedi.run": self._run,
+            "stedi.started": str(self._now),
+            "stedi.version": __version__,
+            "stedi.action": self.staged[name].step.action,
+            "stedi.sql": self._graph.fingerprint(name),
+            "stedi.policy": policy(self._config),
+            "stedi.inputs": json.dumps(inputs, sort_keys=True),
+            **self.staged[name].properties,
+        }
+
+    def _remember(self, session: Session, changes: Changes) -> None:
+        """Keeps what later plans and listings need with the table that it concerns."""
+        engine = session.engine
+        if "customers_trusted" in self.staged:
+            session.view("people")
+            [(customers,)] = engine.rows("select count(distinct customer_id) from people")
+            [(last, upcoming)] = engine.rows(
+                f"select max(since) filter (where since <= {self._now}), min(since) filter (where since > {self._now}) "
+                f"from (select {CONSENT_FROM} as since from customers_landing)"
+            )
+            dates = {"stedi.last-consent-at": last, "stedi.next-consent-at": upcoming}
+            properties = self.staged["customers_trusted"].properties
+            properties["stedi.customers"] = str(customers)
+            properties.update({name: str(date) for name, date in dates.items() if date is not None})
+        if "step_trainer_trusted" in self.staged:
+            change = self.staged["step_trainer_trusted"]
+            if change.step.action == "rebuild":
+                [(withheld,)] = engine.rows("select count(*) from shared_readings where matches <> 1")
+            else:
+                withheld = recalled(change.before, "stedi.withheld") + changes.withheld
+            change.properties["stedi.withheld"] = str(withheld)
+
+    def _audit(self, session: Session) -> None:
+        engine = session.engine
+        rebuilt = {name for name, change in self.staged.items() if change.step.action == "rebuild"}
+        windows = [
+            change.step.windows["customers_landing"]
+            for change in self.staged.values()
+            if "customers_landing" in change.step.windows
+        ]
+        appended = {snapshot.id: snapshot for window in windows for snapshot in window.appended}
+        engine.bind(
+            "customers_landing__news",
+            self._catalog.added(self._before["customers_landing"], appended.values()),
+            table="customers_landing",
+        )
+        starts = [
+            int(change.before.current.summary["stedi.started"])
+            for change in self.staged.values()
+            if change.step.action != "rebuild" and change.before.current
+        ]
+        low, high = min([*starts, self._now]), max([*starts, self._now])
+        checks.prove_consent(
+            engine,
+            self._key,
+            self._now,
+            since_consent=self._config.readings == "since-consent",
+            staged={name: None if name in rebuilt else change.new for name, change in self.staged.items()},
+            news="select email from customers_landing__news union all select email from customers_landing "
+            f"where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}",
+        )
+        checks.check_nulls({name: change.new for name, change in self.staged.items()})
+        checks.check_assertions(engine, rebuilt, self.staged.keys() - rebuilt)
+
+
+def count(files: Sequence[DataFile]) -> int:
+    """Returns how many rows some files have."""
+    return sum(file.rows for file in files)
+
+
+def recalled(state: TableState, what: str) -> int:
+    """Returns a count that a build has kept with a table, 0 before the first."""
+    return int(state.current.summary.get(what, 0)) if state.current else 0
+
+
+def rows(state: TableState) -> int:
+    """Returns how many rows a table has."""
+    return state.current.total("records") if state.current else 0
