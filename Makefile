@@ -50,13 +50,13 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/sqlfluff lint src/stedi/sql
+	@$(BIN)/sqlfluff lint src/stedi/schema/sql
 	@$(BIN)/python -m pytest tests/test_layers.py
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/sqlfluff fix --quiet src/stedi/sql
+	@$(BIN)/sqlfluff fix --quiet src/stedi/schema/sql
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $(ARGS)

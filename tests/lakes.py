@@ -89,7 +89,10 @@ class Slate:
 def unseen(root: Path) -> Lake:
     """Returns a lake that a test has put back, forgetting that anybody has seen it further on."""
     lake = Lake.open(root)
-    for folder in (lake.outside(), pseudonyms.default_file(lake.config.lake_id).parent / lake.outside().name):
+    for folder in (
+        lake.context.outside(),
+        pseudonyms.default_file(lake.config.lake_id).parent / lake.context.outside().name,
+    ):
         shutil.rmtree(folder, ignore_errors=True)
     return lake
 

@@ -282,7 +282,7 @@ class RealLake:
         self.lake = slate.wiped()
         self._copies = slate.copies()
         self._left: tuple[Path, Mapping[str, object]] | None = None
-        self.lake.config = replace(self.lake.config, engine_threads=1)
+        self.lake.context.config = replace(self.lake.config, engine_threads=1)
         self._inbox = slate.inbox()
         self._files: list[Path] = []
         self._seen: set[str] = set()
@@ -312,7 +312,7 @@ class RealLake:
             raise Broken("landing: a file that was landed before changed a table")
 
     def build(self, now: int, readings: Readings, *, full: bool) -> Published:
-        self.lake.config = replace(self.lake.config, readings=readings)
+        self.lake.context.config = replace(self.lake.config, readings=readings)
         built = self._build(now, full=full)
         contents = self._contents()
         if {table.name: table.rows for table in built.tables} != {n: c.total() for n, c in contents.items()}:
@@ -339,7 +339,7 @@ class RealLake:
         before = self._contents()
         everything = {"keep_days": 0, "keep_snapshots": 1, "grace_hours": 0}
         known = {name: value for name, value in everything.items() if hasattr(self.lake.config, name)}
-        self.lake.config = replace(self.lake.config, **known)
+        self.lake.context.config = replace(self.lake.config, **known)
         self.lake.maintain()
         quick.forget()
         self._rows.clear()
@@ -371,12 +371,12 @@ class RealLake:
         shutil.rmtree(backup, ignore_errors=True)
         shutil.copytree(root, backup, symlinks=True)
         self.erase(addresses, now)
-        self.lake.note_seen()
+        self.lake.context.note_seen()
         shutil.rmtree(root)
         shutil.move(backup, root)
         quick.forget()
         lake = Lake.open(root)
-        lake.config = replace(lake.config, engine_threads=1, **_settings_of(self.lake))
+        lake.context.config = replace(lake.config, engine_threads=1, **_settings_of(self.lake))
         before = lakes.tree(root)
         try:
             lake.withdraw(["somebody@test.example"])
@@ -387,7 +387,7 @@ class RealLake:
             raise Broken("restore: a lake that was set back was written to")
         if lakes.tree(root) != before:
             raise Broken("restore: what was refused in a lake that was set back has changed a file")
-        lake.replay(lake.outside())
+        lake.replay(lake.context.outside())
         self.lake = lake
         quick.forget()
         self._rows.clear()

@@ -34,7 +34,9 @@ _STATUS = {
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
     """Runs such a catalog for the length of a block, and yields its URL."""
-    within = SqlCatalog("within", uri=f"sqlite:///{folder}/rest.db", **{"py-io-impl": "stedi.catalog.files.LakeFileIO"})
+    within = SqlCatalog(
+        "within", uri=f"sqlite:///{folder}/rest.db", **{"py-io-impl": "stedi.catalog.fileio.LakeFileIO"}
+    )
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):

@@ -134,7 +134,7 @@ def test_it_follows_what_changes_and_maintenance_loses_nothing(lake: Lake, tmp_p
     assert lakes.rows(lake, "machine_learning_curated").total() == 6
     before = lakes.contents(lake)
     config = lake.config
-    lake.config = type(config)(
+    lake.context.config = type(config)(
         **{**{name: getattr(config, name) for name in config.__slots__}, "grace_hours": 0.0, "keep_days": 0.0,
            "keep_snapshots": 1}
     )  # fmt: skip
@@ -358,7 +358,7 @@ def test_a_delete_that_is_refused_fails_the_erasure_which_then_ends_when_it_may(
             return {"Errors": [{"Key": o["Key"], "Code": "AccessDenied", "Message": ""} for o in denied]}
 
     with monkeypatch.context() as patch:
-        patch.setattr("stedi.s3.objects.client", Refusing)
+        patch.setattr("stedi.storage.s3.objects.client", Refusing)
         with pytest.raises(PermissionError, match=r"S3 refuses to delete \d+ objects \(AccessDenied\)"):
             lake.erase(ANA)
     [receipt] = lake.erase()

@@ -297,7 +297,7 @@ def test_random_worlds_hold_whatever_was_built_when(
     slate: Slate, world: Any, later: Any, readings: Readings, rng: Random
 ) -> None:
     lake = slate.wiped(readings)
-    lake.config = replace(lake.config, engine_threads=1)
+    lake.context.config = replace(lake.config, engine_threads=1)
     lake.land(*worlds.write_world(world, slate.inbox() / "first", rng))
     build(lake, worlds.NOW)
     lake.land(*worlds.write_world(later, slate.inbox() / "second", rng))
@@ -311,7 +311,7 @@ def test_the_sample_holds_and_maintenance_changes_nothing(lake: Lake, sample_inb
     lake.build()
     before = lake.prove()
     assert findings(before) == set()
-    lake.config = replace(lake.config, keep_days=0.0, keep_snapshots=1, grace_hours=0.0)
+    lake.context.config = replace(lake.config, keep_days=0.0, keep_snapshots=1, grace_hours=0.0)
     lake.maintain()
     after = lake.prove()
     assert (findings(after), after.accounts, after.due) == (set(), before.accounts, ())

@@ -73,8 +73,9 @@ class TestASharedLake:
         script = (
             # the interpreter may lie where only the owner gets: what is needed of it is there before
             "import argparse, ctypes, encodings.idna, os, sys, duckdb, fastavro, pyarrow.compute, sqlite3, sqlglot\n"
-            "import stedi.landing.quarantine, stedi.query, stedi.output, stedi.lake, stedi.upkeep, stedi.audit\n"
-            "import stedi.erasure, stedi.maintain, stedi.explain, stedi.privacy.receipts\n"
+            "import stedi.landing.quarantine, stedi.query, stedi.cli.formats, stedi.cli.operations, stedi.lake\n"
+            "import stedi.audit.integrity, stedi.erasure, stedi.maintenance, stedi.audit.explain\n"
+            "import stedi.privacy.receipts\n"
             "from stedi.cli import main\n"
             f"os.setgroups([]); os.setgid({group}); os.setuid({nobody})\n"
             "sys.exit(main(sys.argv[2:]) if sys.argv[1] == 'main' else not os.access(sys.executable, os.X_OK))"
@@ -133,7 +134,7 @@ def test_what_a_killed_dry_run_left_is_in_the_lake_and_goes_with_the_next(tmp_pa
         "import os, sys, stedi\n"
         "from pathlib import Path\n"
         "lake = stedi.Lake.open(sys.argv[1])\n"
-        "with lake._temporary() as folder:\n"
+        "with lake.context.temporary() as folder:\n"
         "    (folder / 'spilled').write_text('ann@example.com')\n"
         "    print(folder, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"

@@ -129,7 +129,7 @@ _BOMB = """
 import gzip, io, resource, sys, zstandard
 from stedi.errors import UnreadableFile
 from stedi.reader import decompressed, read
-from stedi.records import ACCELEROMETER
+from stedi.schema.feeds import ACCELEROMETER
 if sys.argv[1] == "gzip":
     packed = gzip.compress(bytes(64 << 20)) * 32
 else:

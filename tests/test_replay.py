@@ -112,7 +112,7 @@ def test_who_replays_the_journal_has_the_tables_of_a_lake_that_was_never_lost(
     backup = saved(history.lake, history.backup)
     history.go_on(8)
     expected = history.expected()
-    memory = history.lake.outside()
+    memory = history.lake.context.outside()
     for lost in (lambda: restored(history.lake, backup), lambda: anew(history.lake)):
         lake = lost()
         lake.replay(memory.parent if seed % 2 else memory)
@@ -135,7 +135,7 @@ def lost(slate: Slate) -> tuple[Lake, Path]:
     lake.land(inbox)
     lake.withdraw(PEOPLE[0], now=instant(NOW + DAY))
     lake.erase(PEOPLE[1])
-    memory = lake.outside()
+    memory = lake.context.outside()
     return anew(lake), memory
 
 
@@ -190,7 +190,7 @@ def test_a_restored_lake_has_the_receipts_of_then_beside_the_new_one(slate: Slat
     backup = saved(lake, tmp_path / "backup")
     then = [lake.erase(who)[-1] for who in PEOPLE[:2]]
     lake = restored(lake, backup)
-    [now] = lake.replay(lake.outside()).receipts
+    [now] = lake.replay(lake.context.outside()).receipts
     assert [receipt["id"] for receipt in lake.receipts()] == [*(receipt["id"] for receipt in then), now["id"]]
     assert all(lake.verify_receipt(receipt["id"])[1] for receipt in lake.receipts())
     assert not [found for check in lake.audit() for found in check.found]

@@ -153,7 +153,7 @@ def test_a_lake_that_another_machine_has_written_further_is_accepted(
         monkeypatch.setenv("XDG_STATE_HOME", home)
         lake.withdraw(f"{turn}@x.example")
         lake.build()
-        entries = {path.name for path in lake.outside().glob("0*.json")}
+        entries = {path.name for path in lake.context.outside().glob("0*.json")}
         assert len(entries) == turn + 1, "each machine has the whole journal"
 
 
@@ -184,14 +184,14 @@ def test_a_mark_that_is_a_commit_behind_follows(lake: Lake, monkeypatch: pytest.
         lake.withdraw(ANA)
         lake.build()
     lake.build()
-    assert journal.last(lake.outside()) == 1
+    assert journal.last(lake.context.outside()) == 1
 
 
 def test_where_the_mark_is_gone_the_copies_of_the_journal_tell(lake: Lake, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     shutil.copytree(lake.root, kept)
     later(lake, "a withdrawal")
-    (lake.outside() / seen.NAME).unlink()
+    (lake.context.outside() / seen.NAME).unlink()
     lake = put_back(lake, kept)
     with pytest.raises(LakeError, match="was set back"):
         lake.build()
@@ -217,7 +217,7 @@ def test_where_nothing_can_be_noted_the_work_goes_on_and_one_line_says_so(
     assert len(contents(lake)["customers_trusted"]) == 1
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "free"))
     assert said(lake, "build")[0] == 0
-    assert journal.last(lake.outside()) == 1, "what could not be copied then is copied now"
+    assert journal.last(lake.context.outside()) == 1, "what could not be copied then is copied now"
 
 
 def test_the_journal_goes_where_the_setting_says(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,8 +249,8 @@ def test_looking_and_noting_cost_two_milliseconds_at_most(lake: Lake) -> None:
     taken = []
     for _ in range(20):
         began = time.perf_counter()
-        lake.refuse_older()
-        lake.note_seen()
+        lake.context.refuse_older()
+        lake.context.note_seen()
         taken.append(time.perf_counter() - began)
     assert sorted(taken)[5] < 0.004, taken
     print(f"{sorted(taken)[10] * 1000:.2f} ms")

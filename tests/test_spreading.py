@@ -65,7 +65,7 @@ def test_files_of_a_dead_attempt_go_with_maintenance(lake: Lake, sample_inbox: P
     [file, *_] = lake.catalog.files(lake.catalog.table("customers_landing"))
     late = Path(file.path).parent.with_name("0-0badc0de")
     shutil.copytree(Path(file.path).parent, late)
-    lake.config = settings.changed(lake.config, grace_hours=0.0)
+    lake.context.config = settings.changed(lake.config, grace_hours=0.0)
     lake.maintain()
     assert not late.exists()
     conserved(lake)

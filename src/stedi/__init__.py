@@ -46,16 +46,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Build": "stedi.build",
-    "Built": "stedi.build",
-    "Explanation": "stedi.explain",
+    "Build": "stedi.transform",
+    "Built": "stedi.transform",
+    "Explanation": "stedi.audit.explain",
     "LandedFile": "stedi.landing",
     "Lake": "stedi.lake",
     "Landing": "stedi.landing",
     "Result": "stedi.query",
     "Snapshot": "stedi.catalog.snapshots",
     "StediError": "stedi.errors",
-    "Plan": "stedi.build",
+    "Plan": "stedi.transform",
     "Table": "stedi.lake",
     "Withdrawal": "stedi.landing.withdrawal",
 }

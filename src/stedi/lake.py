@@ -6,31 +6,47 @@ Each verb is one call into the module that does the work; the lake only knows wh
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, get_args
 
-from stedi import transform as building
-from stedi.catalog import Snapshot, TableState, leftovers, time_travel
-from stedi.context import Progress, milliseconds, writes
+from stedi import transform
+from stedi.catalog import Catalog, Snapshot, TableState, leftovers, time_travel
+from stedi.context import Context, creation, found, milliseconds, places
+from stedi.context.progress import Progress
 from stedi.engines import Name
-from stedi.errors import QueryRefused, UsageError
-from stedi.persons import Persons
-from stedi.privacy import key_change, tombstones
+from stedi.errors import CommitConflict, LakeBusy, QueryRefused, UsageError
+from stedi.privacy import key_change, receipts, tombstones
+from stedi.privacy.addresses import of_values, taken
+from stedi.privacy.journal import WAITING
+from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
-from stedi.schema.roles import Role
+from stedi.schema.roles import Readings, Role
 from stedi.schema.tables import DUCKDB_TYPES, ZONES
-from stedi.storage import durable, s3
+from stedi.storage import destinations, durable, s3
+from stedi.storage.config import Config
 from stedi.transform import Build, Plan
 
 if TYPE_CHECKING:
-    from stedi.audit.explain import ExplainedRow
+    from stedi.audit.explain import ExplainedRow, Explanation
     from stedi.audit.integrity import Check
+    from stedi.audit.proof import Proof
+    from stedi.audit.risk import Risk
+    from stedi.engines.workers import Workers
+    from stedi.erasure.replay import Replay
     from stedi.landing import Landing
     from stedi.landing.quarantine import Quarantine
+    from stedi.landing.withdrawal import Withdrawal
     from stedi.maintenance import Maintenance
+    from stedi.maintenance.adoption import Adoption
+    from stedi.maintenance.key_rotation import Rotation
     from stedi.maintenance.repair import Repair
+    from stedi.privacy.receipts import Receipt
     from stedi.query import Limits, Relation, Result
 
 
@@ -55,7 +71,7 @@ class Table:
     updated: datetime | None
 
 
-class Lake(Persons):
+class Lake:
     """A lake folder that exists; `Lake.open` and `Lake.create` give one.
 
     Example:
@@ -65,7 +81,112 @@ class Lake(Persons):
         >>> lake.query("select count(*) from machine_learning_curated").arrow()
     """
 
-    @writes
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        """Where it lies, its settings, catalog and key, and what every verb that writes does first."""
+
+    @property
+    def root(self) -> Path:
+        """The folder, or prefix in S3."""
+        return self.context.root
+
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+        return self.context.config
+
+    @property
+    def catalog(self) -> Catalog:
+        """Its tables."""
+        return self.context.catalog
+
+    def key(self) -> Key:
+        """Returns the lake's pseudonym key.
+
+        Raises:
+            KeyRefused: It is missing, or is not the key that this lake was made with.
+        """
+        return self.context.key()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Opens a lake; one that was copied or moved, and not adopted, only for reading: verbs that write refuse it.
+
+        Args:
+            path: The lake's folder.
+
+        Raises:
+            LakeError: There is no lake, or something of it leads elsewhere.
+            ConfigError: Its settings are not what is known.
+        """
+        return cls(Context.open(path))
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        readings: Readings = "all",
+        key_file: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Makes a lake: settings, catalog and, unless the environment has one, a pseudonym key outside of it.
+
+        Args:
+            path: A folder that is empty or not there yet.
+            readings: Which readings of a consenting customer are used (rule 4 of consent).
+            key_file: Where the key is, or is to be made; by default in the user's configuration folder.
+
+        Raises:
+            UsageError: The folder holds something else, or a lake, or its path cannot be a table's location.
+            KeyRefused: No key can be made or read.
+        """
+        creation.make(path, readings, key_file)
+        return cls.open(path)
+
+    @classmethod
+    def open_or_create(cls, path: str | os.PathLike[str], *, made: Callable[[Self], None] = lambda lake: None) -> Self:
+        """Opens a lake, or makes one with the defaults where there is none yet.
+
+        Args:
+            path: The lake's folder.
+            made: Called with the lake if it is new.
+        """
+        settings_file = places.named(path) / "lake.toml"
+        if not settings_file.is_file():
+            try:
+                lake = cls.create(path)
+            except UsageError:
+                if not settings_file.is_file():  # or another command made it meanwhile
+                    raise
+            else:
+                made(lake)
+                return lake
+        return cls.open(path)
+
+    @classmethod
+    def adopt(
+        cls, path: str | os.PathLike[str], *, new_id: bool = False, progress: Progress = lambda what, share: None
+    ) -> Adoption:
+        """Makes a lake of its own of a folder that is a copy of a lake, or was moved; no other folder is written to.
+
+        Args:
+            path: The folder.
+            new_id: Give it an id of its own, although the folder that it comes from is gone here: the lake lives on
+                elsewhere.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            What the folder is now.
+
+        Raises:
+            LakeError: It cannot be one; nothing was changed that anybody reads.
+            KeyRefused: The lake's key is missing.
+        """
+        from stedi.maintenance import adoption
+
+        root, config = found(path)
+        return adoption.adopt(root, config, Context(root, config).key(), new_id=new_id, progress=progress)
+
     def land(
         self,
         *paths: str | os.PathLike[str],
@@ -87,27 +208,26 @@ class Lake(Persons):
         """
         from stedi import landing
 
-        key = self.key()
-        self._finish(progress)
-        return landing.land(
-            self.catalog,
-            self.config,
-            self.root,
-            [s3.at(p) for p in paths],
-            feed=feed,
-            progress=progress,
-            key=key,
-            workers=self._workers(engine),
-        )
+        with self.context.writing(*_CUT_OFF, progress=progress):
+            key = self.key()
+            return landing.land(
+                self.catalog,
+                self.config,
+                self.root,
+                [s3.at(p) for p in paths],
+                feed=feed,
+                progress=progress,
+                key=key,
+                workers=self._workers(engine),
+            )
 
-    @writes
     def build(
         self,
         *,
         full: bool = False,
         wait: bool = False,
         engine: Name = "duckdb",
-        progress: building.Progress = lambda line: None,
+        progress: transform.Progress = lambda line: None,
     ) -> Build:
         """Brings every table below landing up to date.
 
@@ -125,21 +245,23 @@ class Lake(Persons):
             AuditFailed: A table would break a rule; nothing was published.
             LakeBusy: Another build is running, and `wait` is False; nothing was done.
         """
-        key = self.key()
-        self._finish(lambda what, share: progress(what))
-        with durable.lock(
-            self.root / "build.lock",
-            wait=wait or durable.is_held(self.root / "maintain.lock"),
-            waiting=lambda: progress("waiting for another build"),
-            advice="wait for it with --wait, or run this again when it has ended",
+        with (
+            self.context.writing(*_CUT_OFF, progress=lambda what, share: progress(what)),
+            durable.lock(
+                self.root / "build.lock",
+                wait=wait or durable.is_held(self.root / "maintain.lock"),
+                waiting=lambda: progress("waiting for another build"),
+                advice="wait for it with --wait, or run this again when it has ended",
+            ),
         ):
+            key = self.key()
             key_change.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
-            self._finish_landings()
-            self._land_what_waits(key)
+            _finish_landings(self.context)
+            _land_what_waits(self.context, key)
             grace = self.config.grace_hours * 3600
             leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
-            return building.build(
+            return transform.build(
                 self.catalog, self.config, key, self.root, full=full, progress=progress, engine=engine
             )
 
@@ -151,9 +273,8 @@ class Lake(Persons):
         """
         now, key = int(datetime.now(UTC).timestamp() * 1000), self.key()
         key_change.refuse_unfinished(self.root)
-        return building.preview(self.catalog, self.config, key, now, full=full)
+        return transform.preview(self.catalog, self.config, key, now, full=full)
 
-    @writes
     def maintain(
         self,
         *,
@@ -173,18 +294,16 @@ class Lake(Persons):
         """
         from stedi import maintenance
 
-        if not dry_run:
-            self._finish(progress)
-        workers = None if dry_run else self._workers(engine)
-        return maintenance.maintain(
-            self.catalog,
-            self.config,
-            self.root,
-            key=self.key,
-            dry_run=dry_run,
-            progress=progress,
-            workers=workers,
-        )
+        with self.context.writing(*(() if dry_run else _CUT_OFF), progress=progress):
+            return maintenance.maintain(
+                self.catalog,
+                self.config,
+                self.root,
+                key=self.key,
+                dry_run=dry_run,
+                progress=progress,
+                workers=None if dry_run else self._workers(engine),
+            )
 
     def snapshots(self, sql: str, at: int | str | datetime) -> dict[str, int]:
         """Returns the snapshot that a SELECT is to read of each table that it names, by the table, as of a time.
@@ -297,7 +416,7 @@ class Lake(Persons):
         rows, more = explain.chosen(table, where, partial(run, role), partial(run, "officer"))
         since_consent = self.config.readings == "since-consent"
         with (
-            self._temporary() as folder,
+            self.context.temporary() as folder,
             explain.session(self.catalog, self.config, self.catalog.tables(), folder) as engine,
         ):
             now = milliseconds(datetime.now(UTC))
@@ -318,7 +437,7 @@ class Lake(Persons):
         """Returns the records that could not be taken: to list, to look at, to land again."""
         from stedi.landing.quarantine import Quarantine
 
-        return Quarantine(self.catalog, self.config, self.root, self.key, self.writing)
+        return Quarantine(self.catalog, self.config, self.root, self.key, self.context.writing)
 
     def audit(
         self,
@@ -345,7 +464,7 @@ class Lake(Persons):
         checks = audit(self.catalog, files=files, threads=self.config.threads, progress=progress, workers=workers)
         checks = (*checks, kept) if kept else checks
         # of what is damaged it cannot be told
-        return checks if any(check.found for check in checks) else (*checks, newest(self.older()))
+        return checks if any(check.found for check in checks) else (*checks, newest(self.context.older()))
 
     def repair(
         self, *, accept_rollback: bool = False, progress: Progress = lambda what, share: None
@@ -366,17 +485,283 @@ class Lake(Persons):
         """
         from stedi.maintenance.repair import repair
 
-        self.refuse_copied()
+        self.context.refuse_copied()
         self.key()
-        self._finish_rotation(progress)
+        _finish_rotation(self.context, progress)
         with (
             durable.lock(self.root / "build.lock", wait=False),
             durable.lock(self.root / "land.lock", wait=False),
         ):
-            restored = (lambda: None) if accept_rollback else self.refuse_older
+            restored = (lambda: None) if accept_rollback else self.context.refuse_older
             repaired = repair(self.catalog, threads=self.config.threads, progress=progress, restored=restored)
-        self._set_back()  # tables that were made anew begin to count anew
+        self.context.accept()  # tables that were made anew begin to count anew
         return repaired, self.build(wait=True, progress=lambda line: progress(line, None))
+
+    def withdraw(
+        self,
+        *addresses: str | Iterable[str],
+        exact: bool = False,
+        now: datetime | None = None,
+        progress: Progress = lambda what, share: None,
+    ) -> Withdrawal:
+        """Lands a withdrawal from research of each of these customers; the next build takes them out.
+
+        A record from the website that is newer and agrees again brings a customer back; an older one does not, whenever
+        it arrives, and whether the lake knew the customer or not.
+
+        Args:
+            addresses: Their addresses, in any spelling of rule 1, one by one or in lists.
+            exact: Take each as it was delivered, be it a plain address or not.
+            now: When they withdraw; the clock's time by default.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            How many withdrawals were landed, and how many were there already.
+
+        Raises:
+            UsageError: An address is none; nothing was landed.
+        """
+        from stedi.landing import withdrawal
+
+        at = None if now is None else milliseconds(now)
+        asked = taken(of_values(*addresses), exact=exact)
+        with self.context.writing(*_CUT_OFF, progress=progress):
+            key = self.key()
+            return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
+
+    def known(self, *addresses: str | Iterable[str], exact: bool = False) -> int:
+        """Returns of how many of these customers the lake has a landed record.
+
+        Args:
+            addresses: As for `withdraw`.
+            exact: As for `withdraw`.
+
+        Raises:
+            UsageError: An address is none.
+        """
+        from stedi.landing import withdrawal
+
+        wanted = taken(of_values(*addresses), exact=exact)
+        with self.context.temporary() as folder:
+            return withdrawal.known(self.catalog, self.config, wanted, folder)
+
+    def explain(self, address: str, *, exact: bool = False, now: datetime | None = None) -> Explanation:
+        """Explains one customer: consent and its history, rows by table, and what is left out and why.
+
+        Args:
+            address: Whose, in any spelling; one that the lake does not know gets an answer of the same shape.
+            exact: Take it as it was delivered, be it a plain address or not.
+            now: The instant at which consent is asked for; the clock's time by default.
+
+        Raises:
+            UsageError: It is no address.
+        """
+        from stedi.audit import explain
+
+        [normal] = taken(of_values([address]), exact=exact)
+        at, key = milliseconds(now or datetime.now(UTC)), self.key()
+        key_change.refuse_unfinished(self.root)
+        with self.context.temporary() as folder:
+            return explain.explain(self.catalog, self.config, key, self.root, normal, at, folder)
+
+    def withheld(self) -> list[tuple[datetime, str, int, int]]:
+        """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6 of consent).
+
+        Returns:
+            Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
+        """
+        key = self.key()
+        key_change.refuse_unfinished(self.root)
+        return transform.withheld(self.catalog, self.config, key, durable.scratch(self.root))
+
+    def prove(self, *, engine: Name = "duckdb", progress: Progress = lambda what, share: None) -> Proof:
+        """Proves the rules of consent over the published tables, independently of how they were built.
+
+        Each table is judged by the landed records, the clock and the policy that it was built from: landings that wait
+        for a build break nothing. Changes nothing.
+
+        Args:
+            engine: With `spark` its executors do the work; only counts come to this machine.
+            progress: Told what is looked at and the share of it that is done.
+
+        Returns:
+            How often each rule is broken, in each table, and where every record went.
+        """
+        from stedi.audit import proof
+        from stedi.engines import opened
+
+        key = self.key()
+        states, pending = self.context.pinned_with_landings()
+        key_change.refuse_other(self.root, self.config.key_fingerprint)
+        temporary = durable.scratch(self.root) / f"audit-{secrets.token_hex(8)}"
+        try:
+            with opened(engine, self.config, self.root, temporary) as session:
+                return proof.prove(
+                    self.catalog,
+                    key,
+                    session,
+                    now=int(datetime.now(UTC).timestamp() * 1000),
+                    policy=transform.policy(self.config),
+                    states=states,
+                    pending=pending,
+                    besides=self.context.further_claimants(key),
+                    progress=progress,
+                )
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def risk(self) -> Risk:
+        """Measures how many customers the training table would single out, by what somebody may know of them."""
+        from stedi.audit import risk
+        from stedi.engines.duckdb import DuckDB
+
+        config, temporary = self.config, durable.scratch(self.root) / f"risk-{secrets.token_hex(8)}"
+        try:
+            with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+                return risk.measure(engine, self.catalog)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def rotate_key(
+        self, to: str | os.PathLike[str] | None = None, *, progress: Progress = lambda what, share: None
+    ) -> Rotation:
+        """Gives the lake another pseudonym key: what is due is built, then every `customer_id` becomes another.
+
+        Older snapshots are gone afterwards, so that nothing in the lake links old and new pseudonyms. Cut off
+        anywhere, the lake is the old key's or the new one's: the next command that writes finishes what was decided.
+
+        Args:
+            to: The file of the new key, outside the lake; made if it is not there. By default the key of
+                `STEDI_NEXT_PSEUDONYM_KEY`, or of a new file beside the usual place.
+            progress: Told what is being done and the share of it that is done.
+
+        Raises:
+            KeyRefused: The lake's key is not at hand, or the new one cannot be had.
+            AuditFailed: A table would break a rule under the new key; nothing was changed.
+        """
+        from stedi.landing import journal
+        from stedi.maintenance import key_rotation
+
+        with (
+            self.context.writing(*_CUT_OFF, progress=progress),
+            durable.commands(self.root, durable.ALL, lambda what: progress(what, None)),
+        ):
+            key = self.key()
+            key_change.refuse_other(self.root, self.config.key_fingerprint)
+            tombstones.refuse_unfinished(self.root)
+            journal.finish(self.catalog, self.root / "pending", lambda: key)
+            leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
+            # the tables must be up to date: what they were built from is then what they would be built from
+            transform.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
+            done = key_rotation.rotate(
+                self.catalog,
+                self.config,
+                self.root,
+                key,
+                None if to is None else destinations.expanded(to),
+                besides=self.context.further_claimants(key),
+                progress=progress,
+            )
+            self.context.config = Context.open(self.root).config
+        return done
+
+    def erase(
+        self,
+        *addresses: str | Iterable[str],
+        exact: bool = False,
+        inbox: Sequence[str | os.PathLike[str]] = (),
+        engine: Name = "duckdb",
+        progress: Progress = lambda what, share: None,
+    ) -> list[dict[str, Any]]:
+        """Erases customers: everything of them leaves the lake and, if it is named, the inbox, and stays out.
+
+        Args:
+            addresses: Their addresses, in any spelling of rule 1, one by one or in lists; none only finishes an erasure
+                that was cut off.
+            exact: Take each as it was delivered, be it a plain address or not.
+            inbox: Delivered files and folders to rewrite without them.
+            engine: With `spark` its executors look through the tables' files, write them anew, and search every file.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            The receipts: of an erasure that was cut off and is finished now, if there was one, and of this one.
+
+        Raises:
+            UsageError: An address is none; nothing was erased.
+            AuditFailed: Something in the lake still holds one of them; the message names the files.
+        """
+        from stedi import erasure
+
+        wanted = taken(of_values(*addresses), exact=exact)
+        delivered = [str(destinations.expanded(path)) for path in inbox]
+        with self.context.writing(_finish_rotation, progress=progress):
+            return erasure.erase(
+                self.catalog,
+                self.config,
+                self.root,
+                self.key(),
+                wanted,
+                delivered=delivered,
+                recover=True,
+                progress=progress,
+                workers=self._workers(engine),
+            )
+
+    def replay(self, journal: str | os.PathLike[str], *, progress: Progress = lambda what, share: None) -> Replay:
+        """Applies a journal to a lake that was restored or made anew: nobody who withdrew or was erased comes back.
+
+        Args:
+            journal: A folder, or prefix in S3, to which a lake with this key has copied its journal.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            What of it was new, and what was done.
+
+        Raises:
+            UsageError: There is no journal.
+            LakeError: An entry is not what a lake with this key has written; nothing was changed.
+        """
+        from stedi.erasure import replay
+
+        self.context.refuse_copied()
+        place = destinations.expanded(s3.at(journal)).absolute()
+        _finish_rotation(self.context, progress)
+        done = replay.replay(self.catalog, self.config, self.root, self.key(), place, progress=progress)
+        self.context.accept()
+        return done
+
+    def preview_erasure(self, *addresses: str | Iterable[str], exact: bool = False) -> dict[str, Any]:
+        """Returns what an erasure would remove: `customers` known, `rows` and `files` by table; changes nothing."""
+        from stedi import erasure
+
+        self.context.refuse_copied()
+        wanted = taken(of_values(*addresses), exact=exact)
+        return erasure.preview(self.catalog, self.config, self.root, self.key(), wanted)
+
+    def receipts(self) -> list[Receipt]:
+        """Returns the receipts of all erasures, oldest first."""
+        return receipts.listed(self.root)
+
+    def verify_receipt(self, named: str) -> tuple[Receipt, bool]:
+        """Returns a receipt, by its id or the path of its file, and whether this lake has signed it.
+
+        Raises:
+            UsageError: There is none.
+        """
+        receipt, key = receipts.find(self.root, named), self.key()
+        return receipt, tombstones.vouches(self.root, key, self.config.lake_id, receipt)
+
+    def _workers(self, engine: Name) -> Workers | None:
+        """Returns who works for an engine on other machines, or None where this process does."""
+        if engine not in get_args(Name):
+            raise UsageError(f"engine: expected one of {', '.join(get_args(Name))}, found {engine!r}")
+        if engine == "duckdb":
+            return None
+        from stedi.engines.spark import session
+        from stedi.engines.workers import Executors
+
+        # on this machine, too, a task may fail a few times, as it may on a cluster
+        return Executors(session(master="local[*,4]", with_s3=s3.is_remote(self.root)))
 
 
 def _table(state: TableState) -> Table:
@@ -386,3 +771,50 @@ def _table(state: TableState) -> Table:
     updated = datetime.fromtimestamp(current.at / 1000, UTC)
     rows, size = current.total("records"), current.total("files-size")
     return Table(state.name, ZONES[state.name], rows, size, current.id, updated)
+
+
+def _finish_rotation(context: Context, progress: Progress) -> None:
+    """Finishes a change of key that was cut off; one that is alive is waited for."""
+    if key_change.left(context.root):
+        from stedi.maintenance import key_rotation
+
+        context.key()  # confirms it
+        with durable.commands(context.root, durable.ALL, lambda what: progress(what, None)):
+            if not key_rotation.finish(context.catalog, context.root, progress):
+                raise CommitConflict(
+                    f"{context.root}: a change of key came too late and was given up; nothing was changed: run this "
+                    "again, then change the key again"
+                )
+
+
+def _finish_erasure(context: Context, progress: Progress) -> None:
+    """Finishes an erasure that was cut off; one that is alive is waited for."""
+    if (context.root / tombstones.PENDING).exists():
+        from stedi import erasure
+
+        erasure.erase(context.catalog, context.config, context.root, context.key(), (), progress=progress)
+
+
+_CUT_OFF = (_finish_rotation, _finish_erasure)
+"""What must not stay cut off, in the order in which it is finished."""
+
+
+def _finish_landings(context: Context) -> None:
+    """Finishes what a landing that died has left; one that is alive finishes its own."""
+    if any((context.root / "pending").glob("*.json")):
+        from stedi.landing import journal
+
+        try:
+            with durable.lock(context.root / "land.lock", wait=False):
+                journal.finish(context.catalog, context.root / "pending", context.key)
+        except LakeBusy:
+            return
+
+
+def _land_what_waits(context: Context, key: Key) -> None:
+    """Lands replayed withdrawals whose customers the lake has come to know by another way than a landing."""
+    if (context.root / WAITING).exists():
+        from stedi.landing import withdrawal
+
+        with durable.lock(context.root / "land.lock", wait=True):
+            withdrawal.again(context.catalog, context.config, key, context.root)

@@ -34,7 +34,7 @@ class Clock:
                 return cls.fromtimestamp(clock.now, tz)
 
         patch.setattr(time, "time", lambda: self.now)
-        for user in ("stedi.lake.datetime", "stedi.persons.datetime", "pyiceberg.table.update.datetime"):
+        for user in ("stedi.lake.datetime", "pyiceberg.table.update.datetime"):
             patch.setattr(user, Frozen)
 
 

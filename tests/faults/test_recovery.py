@@ -74,8 +74,8 @@ class World:
         shutil.copytree(self.folder / "kept", self.lake.root)
         self.lake = Lake.open(self.lake.root)
         self.expected = dict(self.whole)
-        shutil.rmtree(self.lake.outside(), ignore_errors=True)
-        self.lake.note_seen()
+        shutil.rmtree(self.lake.context.outside(), ignore_errors=True)
+        self.lake.context.note_seen()
 
     def follow(self, title: str) -> None:
         """Runs what the page says for this kind of damage, as a person would."""
@@ -87,7 +87,7 @@ class World:
             "STEDI_KEY_FILE": str(self.folder / "lake.key"),
             "INBOX": str(self.inbox),
             "BACKUP": str(self.backup),
-            "JOURNAL": str(self.lake.outside()),
+            "JOURNAL": str(self.lake.context.outside()),
         }
         command = ["sh", "-e", "-c", recipe(title)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)

@@ -51,7 +51,7 @@ def test_a_build_equals_the_oracle_under_both_policies(world: World, seed: int, 
     assert landing.seen == landing.accepted == sum(map(len, world.values()))
     conserved(lake)
     for readings in ("all", "since-consent"):
-        lake.config = replace(lake.config, readings=readings)
+        lake.context.config = replace(lake.config, readings=readings)
         built = build(lake, worlds.NOW)
         holds(lake, world, worlds.NOW, readings)
         expected = oracle.tables(world, worlds.NOW, readings, lake.key().customer_id)

@@ -29,7 +29,7 @@ from law import RealLake
 from law_mutants import MUTANTS, Wrong
 from stedi import erasure
 from stedi.catalog import Catalog
-from stedi.context import Opened, places
+from stedi.context import Context, places
 from stedi.errors import StediError
 from stedi.maintenance import adoption
 from stedi.privacy.pseudonyms import Key
@@ -200,7 +200,7 @@ def _keeps_what_somebody_else_has_tagged(patch: pytest.MonkeyPatch) -> None:
 
 
 def _lets_a_lake_that_was_set_back_be_written_to(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Opened, "refuse_older", lambda lake: None)
+    patch.setattr(Context, "refuse_older", lambda lake: None)
 
 
 @pytest.mark.parametrize(

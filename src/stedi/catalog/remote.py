@@ -188,7 +188,7 @@ class Remote:
         try:
             from pyiceberg.catalog import load_catalog
 
-            properties = {"py-io-impl": "stedi.catalog.files.LakeFileIO"}
+            properties = {"py-io-impl": "stedi.catalog.fileio.LakeFileIO"}
             if not _configured():
                 properties["type"] = "glue"
             found = load_catalog(NAME, **properties)

@@ -155,7 +155,11 @@ def key(options: argparse.Namespace) -> int:
     """Shows which key the lake has, or gives it another."""
     lake = opened(options)
     if options.action == "show":
-        found = {"fingerprint": lake.key().fingerprint, "key": lake.key_place(), "earlier": len(lake.key().earlier)}
+        found = {
+            "fingerprint": lake.key().fingerprint,
+            "key": lake.context.key_place(),
+            "earlier": len(lake.key().earlier),
+        }
         if wants_json(options):
             terminal.document(found)
         else:

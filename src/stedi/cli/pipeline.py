@@ -415,7 +415,7 @@ def ndjson(options: argparse.Namespace) -> int:
 
 def _tell(lake: Lake) -> None:
     """Says that a lake was made, since nobody has asked for one in so many words."""
-    terminal.say(f"made a new lake, {lake.root}; its key is in {lake.key_place()}: back the key up")
+    terminal.say(f"made a new lake, {lake.root}; its key is in {lake.context.key_place()}: back the key up")
 
 
 def where(options: argparse.Namespace) -> str:
@@ -432,7 +432,7 @@ def opened(options: argparse.Namespace) -> Lake:
 
 def heard(lake: Lake) -> Lake:
     """Returns a lake that says on stderr what should be known."""
-    lake.say = terminal.say
+    lake.context.say = terminal.say
     return lake
 
 

@@ -1,64 +1,43 @@
-"""A lake that is open: its folder, settings, catalog and key, and what every verb does first.
+"""An open lake: where it lies, its settings, catalog and key, and what holds for every command.
 
-What was cut off and must not stay so is finished before anything else is written.
+`Context.open` compares where a lake lies with where its tables say that they are; `Context.writing` keeps commands that
+write out of copies and of lakes that were set back, finishes what was cut off, and notes how far the lake is.
+`creation` makes a lake, `places` says where one may lie, `seen` what was seen of it.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, get_args
+from typing import Self
 
 from stedi.catalog import Catalog, TableState, snapshots
-from stedi.context import creation, places, seen
-from stedi.engines import Name
-from stedi.errors import CommitConflict, DamagedCatalog, KeyRefused, LakeError, UsageError
-from stedi.maintenance import adoption
-from stedi.maintenance.adoption import Adoption
+from stedi.context import places, seen
+from stedi.context.progress import Progress, run_id
+from stedi.errors import DamagedCatalog, KeyRefused, LakeError
 from stedi.privacy import journal, key_change, pseudonyms, secrets_manager, tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.schema.roles import Readings
 from stedi.storage import config as settings
 from stedi.storage import copies, destinations, durable, s3
 from stedi.storage.config import Config
 
-if TYPE_CHECKING:
-    from stedi.engines.workers import Workers
+Recovery = Callable[["Context", Progress], None]
+"""Finishes what a command that was cut off has left, if it has."""
 
 
-Progress = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+class Context:
+    """A lake folder that exists, and what every verb needs of it.
 
-
-P = ParamSpec("P")
-R = TypeVar("R")
-L = TypeVar("L", bound="Opened")
-
-
-def writes(verb: Callable[Concatenate[L, P], R]) -> Callable[Concatenate[L, P], R]:
-    """Keeps a verb that writes from a copy or a lake that was set back, and notes afterwards how far the lake is."""
-
-    @wraps(verb)
-    def forward(lake: L, /, *arguments: P.args, **options: P.kwargs) -> R:
-        with lake.writing():
-            return verb(lake, *arguments, **options)
-
-    return forward
-
-
-class Opened:
-    """A lake folder that exists.
-
-    Args:
+    Attributes:
         root: The folder, or prefix in S3.
         config: Its settings.
+        catalog: Its tables.
+        say: Told what does not keep a command from its work and should be known.
     """
 
     def __init__(self, root: Path, config: Config) -> None:
@@ -66,13 +45,12 @@ class Opened:
         self.config = config
         self.catalog = Catalog(root)
         self.say: Callable[[str], None] = lambda line: None
-        """Told what does not keep a command from its work and should be known."""
         self._told = False
         self._copied = copies.home(root)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Opens a lake; one that was copied or moved, and not adopted, only for reading: verbs that write refuse it.
+        """Opens a lake; one that was copied or moved, and not adopted, only for reading: what writes refuses it.
 
         Args:
             path: The lake's folder.
@@ -81,14 +59,14 @@ class Opened:
             LakeError: There is no lake, or something of it leads elsewhere.
             ConfigError: Its settings are not what is known.
         """
-        root, config = _found(path)
+        root, config = found(path)
         if not s3.is_remote(root):
             try:
                 root = places.spelled(root, snapshots.listed(root / "catalog.db"))
             except DamagedCatalog:  # whoever reads it says so, and `repair` sets it right
                 copies.forget(root)
         if not copies.known(root):  # else what it is read by still stands as it was copied
-            adoption.refuse_unfinished(root)
+            places.refuse_half_adopted(root)
         if config.shared and not copies.known(root) and not s3.is_remote(root):
             durable.share(root)
         decided = key_change.pending(root)
@@ -96,70 +74,6 @@ class Opened:
             file = os.environ.get("STEDI_KEY_FILE") or decided.key_file
             config = replace(config, key_fingerprint=decided.fingerprint, key_file=file)
         return cls(root, config)
-
-    @classmethod
-    def create(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        readings: Readings = "all",
-        key_file: str | os.PathLike[str] | None = None,
-    ) -> Self:
-        """Makes a lake: settings, catalog and, unless the environment has one, a pseudonym key outside of it.
-
-        Args:
-            path: A folder that is empty or not there yet.
-            readings: Which readings of a consenting customer are used (rule 4 of consent).
-            key_file: Where the key is, or is to be made; by default in the user's configuration folder.
-
-        Raises:
-            UsageError: The folder holds something else, or a lake, or its path cannot be a table's location.
-            KeyRefused: No key can be made or read.
-        """
-        creation.make(path, readings, key_file)
-        return cls.open(path)
-
-    @classmethod
-    def open_or_create(cls, path: str | os.PathLike[str], *, made: Callable[[Self], None] = lambda lake: None) -> Self:
-        """Opens a lake, or makes one with the defaults where there is none yet.
-
-        Args:
-            path: The lake's folder.
-            made: Called with the lake if it is new.
-        """
-        settings_file = places.named(path) / "lake.toml"
-        if not settings_file.is_file():
-            try:
-                lake = cls.create(path)
-            except UsageError:
-                if not settings_file.is_file():  # or another command made it meanwhile
-                    raise
-            else:
-                made(lake)
-                return lake
-        return cls.open(path)
-
-    @classmethod
-    def adopt(
-        cls, path: str | os.PathLike[str], *, new_id: bool = False, progress: Progress = lambda what, share: None
-    ) -> Adoption:
-        """Makes a lake of its own of a folder that is a copy of a lake, or was moved; no other folder is written to.
-
-        Args:
-            path: The folder.
-            new_id: Give it an id of its own, although the folder that it comes from is gone here: the lake lives on
-                elsewhere.
-            progress: Told what is being done and the share of it that is done.
-
-        Returns:
-            What the folder is now.
-
-        Raises:
-            LakeError: It cannot be one; nothing was changed that anybody reads.
-            KeyRefused: The lake's key is missing.
-        """
-        root, config = _found(path)
-        return adoption.adopt(root, config, cls(root, config).key(), new_id=new_id, progress=progress)
 
     def key(self) -> Key:
         """Returns the lake's pseudonym key.
@@ -241,10 +155,21 @@ class Opened:
             )
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Keeps a block that writes from a copy or a lake set back, and notes at its end how far the lake is."""
+    def writing(self, *recoveries: Recovery, progress: Progress = lambda what, share: None) -> Iterator[None]:
+        """Keeps a block that writes from a copy or a lake set back, and notes at its end how far the lake is.
+
+        Args:
+            recoveries: What finishes, before the block, what was cut off and must not stay so.
+            progress: Told what is being finished and the share of it that is done.
+
+        Raises:
+            CopiedLake: The folder was copied or moved, and not adopted since it was opened.
+            LakeError: The lake is older than what was seen of it.
+        """
         self.refuse_copied()
         self.refuse_older()
+        for recover in recoveries:
+            recover(self, progress)
         yield
         self.note_seen()
 
@@ -274,7 +199,7 @@ class Opened:
                 "back would not be noticed; the work is done. Set journal.path to a folder that can be written"
             )
 
-    def _set_back(self) -> None:
+    def accept(self) -> None:
         """Takes the lake as it is for the newest, if it is older than what was seen of it: this was meant."""
         if self.older() is not None:
             self._begin_anew()
@@ -287,75 +212,21 @@ class Opened:
             seen_before = seen.read(folder, self.config.lake_id, key)
             beyond = seen_before.number if seen_before else 0
             found = seen.now(self.catalog, self.root, key)
-            id_ = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
             content = seen.to_json(found)
-            journal.append(self.root, key, self.config.lake_id, "reset", id_, content, beyond=beyond)
+            journal.append(self.root, key, self.config.lake_id, "reset", run_id(), content, beyond=beyond)
         self.note_seen(set_back=True)
 
-    def _workers(self, engine: Name) -> Workers | None:
-        """Returns who works for an engine on other machines, or None where this process does."""
-        if engine not in get_args(Name):
-            raise UsageError(f"engine: expected one of {', '.join(get_args(Name))}, found {engine!r}")
-        if engine == "duckdb":
-            return None
-        from stedi.engines.spark import session
-        from stedi.engines.workers import Executors
-
-        # on this machine, too, a task may fail a few times, as it may on a cluster
-        return Executors(session(master="local[*,4]", with_s3=s3.is_remote(self.root)))
-
     @contextmanager
-    def _temporary(self) -> Iterator[Path]:
+    def temporary(self) -> Iterator[Path]:
         """Gives a folder for what does not fit into memory, this user's alone."""
         with durable.workspace(self.root) as folder:
             yield folder
 
-    def _finish(self, progress: Progress) -> None:
-        """Finishes what was cut off and must not be: a change of key, an erasure; one that is alive is waited for."""
-        self._finish_rotation(progress)
-        if (self.root / tombstones.PENDING).exists():
-            from stedi import erasure
-
-            erasure.erase(self.catalog, self.config, self.root, self.key(), (), progress=progress)
-
-    def _finish_rotation(self, progress: Progress) -> None:
-        """Finishes a change of key that was cut off; one that is alive is waited for."""
-        if key_change.left(self.root):
-            from stedi.maintenance import key_rotation
-
-            self.key()  # confirms it
-            with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
-                if not key_rotation.finish(self.catalog, self.root, progress):
-                    raise CommitConflict(
-                        f"{self.root}: a change of key came too late and was given up; nothing was changed: run this "
-                        "again, then change the key again"
-                    )
-
-    def _finish_landings(self) -> None:
-        """Finishes what a landing that died has left; one that is alive finishes its own."""
-        if any((self.root / "pending").glob("*.json")):
-            from stedi.errors import LakeBusy
-            from stedi.landing import journal
-
-            try:
-                with durable.lock(self.root / "land.lock", wait=False):
-                    journal.finish(self.catalog, self.root / "pending", self.key)
-            except LakeBusy:
-                return
-
-    def _land_what_waits(self, key: Key) -> None:
-        """Lands replayed withdrawals whose customers the lake has come to know by another way than a landing."""
-        if (self.root / journal.WAITING).exists():
-            from stedi.landing import withdrawal
-
-            with durable.lock(self.root / "land.lock", wait=True):
-                withdrawal.again(self.catalog, self.config, key, self.root)
-
-    def _further_claimants(self, key: Key) -> Callable[[str], int]:
+    def further_claimants(self, key: Key) -> Callable[[str], int]:
         """Returns what tells how many claim a serial number besides the customers of landing, and never move."""
         return partial(tombstones.read(self.root, key).claimants, key)
 
-    def _pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
+    def pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
         """Returns the tables at one moment, and the landings that had committed to some of their tables alone."""
         while True:
             states = self.catalog.tables()
@@ -366,7 +237,7 @@ class Opened:
                 return states, pending
 
 
-def _found(path: str | os.PathLike[str]) -> tuple[Path, Config]:
+def found(path: str | os.PathLike[str]) -> tuple[Path, Config]:
     """Returns the folder of a lake and its settings.
 
     Raises:

@@ -28,7 +28,7 @@ def folders() -> list[str]:
         here = os.path.realpath(os.curdir)
     except OSError:  # it is gone
         here = ""
-    own = str(Path(__file__).parent.parent)
+    own = str(Path(__file__).parents[2])
     found = [entry for entry in sys.path if os.path.isabs(entry) and os.path.realpath(entry) != here]
     return found if own in found else [*found, own]
 

@@ -100,8 +100,8 @@ def rewrite(
     folder = src.is_dir()
     if not folder and is_foreign(dst.name):
         raise UsageError(
-            f"{printable_name(str(dst))}: expected a name for JSON lines (.json, .jsonl, .ndjson, also before .gz or .zst), "
-            "found the ending of something else"
+            f"{printable_name(str(dst))}: expected a name for JSON lines (.json, .jsonl, .ndjson, also before .gz or "
+            ".zst), found the ending of something else"
         )
     if not folder and dst.is_dir():
         dst = dst / src.name

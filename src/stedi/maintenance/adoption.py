@@ -26,6 +26,7 @@ from typing import Any
 from stedi.catalog import Catalog, checksums, snapshots
 from stedi.catalog.outputs import Output
 from stedi.catalog.sqlite import Pointers
+from stedi.context import places
 from stedi.context.places import home_of
 from stedi.errors import ConfigError, LakeError
 from stedi.privacy import journal, key_change, pseudonyms, receipts, state, tombstones
@@ -38,8 +39,6 @@ from stedi.storage.copies import shown
 
 Progress = Callable[[str, float | None], None]
 
-NOTE = "adopting.json"
-"""The file, in the lake's folder, that an adoption keeps until nothing in the folder names another any more."""
 _METADATA = re.compile(r"(\d+)-[0-9a-f-]{36}\.metadata\.json")
 _LISTED = re.compile(r"[0-9A-Za-z._-]+\.avro")
 
@@ -106,7 +105,7 @@ def adopt(
         if lock.exists() and lock.stat().st_nlink > 1:
             lock.unlink()
     with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
-        durable.write(root / NOTE, json.dumps({"home": str(home)}).encode())
+        durable.write(root / places.HALF_ADOPTED, json.dumps({"home": str(home)}).encode())
         made = {}
         for number, (table, location) in enumerate(rows.items()):
             progress(f"adopt {table}", number / len(rows))
@@ -120,16 +119,6 @@ def adopt(
         _clear(root, {table: snapshots.uri(path) for table, path in made.items()})
     now = settings.read(root / "lake.toml")
     return Adoption(root, home, now.lake_id, config.lake_id, _place(now))
-
-
-def refuse_unfinished(root: Path) -> None:
-    """Refuses a lake whose adoption was cut off near its end.
-
-    Raises:
-        LakeError: It was.
-    """
-    if (root / NOTE).exists():
-        raise LakeError(f"{root}: its adoption was cut off; run `stedi --lake {root} adopt` again to finish it")
 
 
 def _refuse_unfinished(root: Path) -> None:
@@ -222,7 +211,7 @@ def _replace(root: Path, made: Mapping[str, Path]) -> None:
 
 def _clear(root: Path, rows: Mapping[str, str]) -> None:
     """Removes metadata files that name another folder, and then the note that there are some."""
-    if not (root / NOTE).exists():
+    if not (root / places.HALF_ADOPTED).exists():
         return
     for table, location in rows.items():
         folder, current = root / ZONES[table] / table / "metadata", Path(snapshots.local_path(location))
@@ -234,7 +223,7 @@ def _clear(root: Path, rows: Mapping[str, str]) -> None:
         durable.sync(folder)
         there = {checksums.name_in(folder.parent, entry.path) for entry in durable.entries(folder.parent)}
         checksums.prune(folder.parent, there.__contains__)
-    durable.remove(root / NOTE)
+    durable.remove(root / places.HALF_ADOPTED)
 
 
 def _named(metadata: Path) -> set[str]:

@@ -274,7 +274,7 @@ class _Worker:
         self._limits = limits
         folder = _folder(temporary)
         held = durable.hold(Path(folder))  # maintenance leaves it alone while this process lives
-        own = str(Path(sandbox.__file__).parent.parent)
+        own = str(Path(sandbox.__file__).parents[2])
         job = {
             **task,
             "memory": size(limits.memory),

@@ -1,0 +1,20 @@
+"""How commands tell how far they are, and how their runs are called."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+
+
+def run_id(milliseconds: int | None = None) -> str:
+    """Returns an id for a run, a batch or an erasure, which sorts by the time of its start.
+
+    Args:
+        milliseconds: The start, in milliseconds of the epoch; the clock's time by default.
+    """
+    at = int(time.time() * 1000) if milliseconds is None else milliseconds
+    return f"{at:013d}-{secrets.token_hex(4)}"
