@@ -49,7 +49,7 @@ HEAVY = {
 """What must not be imported before it is needed: a command line answers at once."""
 
 LOADED_BY_OTHERS = {
-    *("stedi.__main__", "stedi.aws.glue"),
+    *("stedi.__main__", "stedi.aws.glue", "stedi.cli.__main__"),
     *(f"stedi.catalog.{name}" for name in ("commits", "fileio", "rewrite", "transactions")),
 }
 """Runs when imported; and what is loaded by PyIceberg, or with it when a commit is made."""

@@ -141,7 +141,7 @@ class TestACopy:
         if original == "changed":
             assert main(["--lake", str(lake), "erase", "--yes", ANN]) == 0
             assert main(["--lake", str(lake), "maintain"]) == 0
-            shutil.rmtree(Lake.open(lake).outside())  # else the copy is known to be older, and an audit says so
+            shutil.rmtree(Lake.open(lake).context.outside())  # else the copy is known to be older, and an audit says so
         elif original == "gone":
             shutil.rmtree(lake)
         elif original == "damaged":

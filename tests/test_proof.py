@@ -23,6 +23,7 @@ from proof_mutants import MUTANTS, NOW, Mutant, findings
 from stedi import cli
 from stedi.audit.proof import Proof, prove, violations
 from stedi.catalog import Catalog
+from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed
 from stedi.lake import Lake
@@ -274,7 +275,7 @@ def test_further_claimants_make_a_device_shared(people: Lake, tmp_path: Path, mo
     assert findings(found) == {("withheld", "step_trainer_trusted")}
     assert [check.rows for check in found.checks if check.violations] == [1]
     with monkeypatch.context() as patch:
-        patch.setattr(Lake, "_further_claimants", lambda lake, key: lambda serial: int(serial == "dev-1"))
+        patch.setattr(Context, "further_claimants", lambda lake, key: lambda serial: int(serial == "dev-1"))
         assert findings(people.prove()) == findings(found)
         with pytest.raises(AuditFailed, match="withheld of step_trainer_trusted"):
             people.rotate_key(tmp_path / "new.key")

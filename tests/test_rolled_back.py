@@ -14,7 +14,7 @@ import pytest
 import quick
 from lakes import Slate, contents, customer, deliver, motion
 from stedi import cli
-from stedi.context import seen
+from stedi.context import Context, seen
 from stedi.errors import LakeError
 from stedi.lake import Lake
 from stedi.privacy import journal
@@ -180,7 +180,7 @@ def test_a_machine_accepts_what_was_accepted_on_another(
 
 def test_a_mark_that_is_a_commit_behind_follows(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Lake, "note_seen", lambda self: None)  # as if it had been killed right before
+        patch.setattr(Context, "note_seen", lambda self: None)  # as if it had been killed right before
         lake.withdraw(ANA)
         lake.build()
     lake.build()

@@ -385,7 +385,3 @@ def _fail(options: argparse.Namespace, message: str, code: int, kind: str = "") 
     if pipeline.wants_json(options):
         terminal.document({"error": {"type": kind, "message": message, "exit": code}})
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(script())
