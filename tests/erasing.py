@@ -16,7 +16,7 @@ from lakes import Slate, build, customer, deliver, instant, motion, step, unseen
 from stedi import erasure
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure import search
-from stedi.erasure.locate import Whereabouts
+from stedi.erasure.locate import SubjectRows
 from stedi.erasure.pending import Pending
 from stedi.erasure.search import Search
 from stedi.lake import Lake
@@ -97,7 +97,7 @@ def looked_for(lake: Lake, address: str) -> Callable[[], Search]:
     """Returns what searches a lake for one who is still in it, then and later."""
     wanted = Pending("search", instant(NOW), (tombstones.person(lake.key(), address),))
     with DuckDB(memory="200MB", threads=1, temporary=lake.root.parent / "spill") as engine:
-        found = Whereabouts(engine, lake.catalog, lake.key(), wanted).traces
+        found = SubjectRows(engine, lake.catalog, lake.key(), wanted).traces
 
     def again() -> Search:
         with DuckDB(memory="200MB", threads=1, temporary=lake.root.parent / "spill") as engine:

@@ -57,7 +57,7 @@ def quickened() -> Iterator[None]:
             for module in (snapshots, catalog, entries):
                 if hasattr(module, name):
                     patch.setattr(module, name, kept_results)
-        patch.setattr(session, "over", _over)
+        patch.setattr(session, "rebind", _over)
         patch.setattr(DuckDB, "_attach", lambda engine: engine.connection.name)
         patch.setattr(duckdb, "connect", partial(_session, duckdb.connect))
         yield
@@ -120,7 +120,7 @@ _statements: dict[tuple[object, ...], str] = {}
 def _over(sql: str, *settings: Mapping[str, Any]) -> str:
     key = (sql, *(tuple(sorted(setting.items())) for setting in settings))
     if key not in _statements:
-        _statements[key] = tables.over(sql, *settings)
+        _statements[key] = tables.rebind(sql, *settings)
     return _statements[key]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from lakes import customer, deliver, heads, motion, rows, step, unseen
 from stedi import cli
-from stedi.audit.integrity import Check, audit
+from stedi.audit.integrity import Check, check_files
 from stedi.catalog import checksums, snapshots
 from stedi.errors import DamagedFile, LakeError
 from stedi.lake import Lake
@@ -332,7 +332,7 @@ def test_a_table_that_moves_while_it_is_looked_at_is_looked_at_again(
         return {}
 
     monkeypatch.setattr(checksums, "recorded", moves)
-    assert not any(check.found for check in audit(lake.catalog, files=True))
+    assert not any(check.found for check in check_files(lake.catalog, files=True))
     assert len(moved) == len(ZONES)
 
 

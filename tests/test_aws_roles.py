@@ -13,7 +13,7 @@ from lakes import REPOSITORY
 from policies import Request, allowed, listed, resolved, statements
 from stedi.aws import stacks
 from stedi.schema import classification
-from stedi.schema.contracts import Class
+from stedi.schema.contracts import PrivacyClass
 from stedi.schema.roles import GRANTS
 from stedi.schema.tables import COLUMNS, ZONES, graph
 
@@ -140,9 +140,9 @@ def tables(*names: str) -> list[tuple[str, str, str]]:
 @cache
 def naming() -> frozenset[str]:
     """Returns the tables with a column that names people, by the classes of the columns."""
-    lineage = classification.Lineage(graph())
+    lineage = classification.ColumnLineage(graph())
     found = {table: classification.LANDED.get(table) or lineage.classes(table) for table in COLUMNS}
-    return frozenset(table for table, columns in found.items() if Class.DIRECT in columns.values())
+    return frozenset(table for table, columns in found.items() if PrivacyClass.DIRECT in columns.values())
 
 
 def inbox() -> Iterator[Request]:
@@ -292,7 +292,7 @@ def test_the_documented_table_is_this_one() -> None:
 def test_a_role_of_people_reads_the_tables_that_its_grant_shows_unmasked(role: str, name: Any) -> None:
     """One table decides for `query --role` and for AWS: a file has no masked columns, so masked tables are not read."""
     grant = GRANTS[name]
-    whole = {table for table in grant.tables if Class.DIRECT not in grant.masked or table not in naming()}
+    whole = {table for table in grant.tables if PrivacyClass.DIRECT not in grant.masked or table not in naming()}
     read = {t for t in COLUMNS if all(allowed(policy(role), r) for r in s3("GetObject", f"lake/{ZONES[t]}/{t}/data/1"))}
     assert read == whole
 

@@ -182,7 +182,7 @@ def test_what_was_landed_as_the_wrong_feed_lands_when_the_right_one_is_said(
     lakes.deliver(tmp_path / "inbox", "accelerometer", [lakes.motion(), lakes.motion(at=101)], "customer-1.json")
     inbox = sent(tmp_path / "inbox", f"s3://{bucket}/inbox")
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "guess_feed", lambda text, named=None: named)
+        patch.setattr(reader, "infer_feed", lambda text, named=None: named)
         assert lake.land(inbox).quarantined == 2
     for _ in range(2):
         landed = lake.land(inbox, feed="accelerometer")

@@ -30,7 +30,7 @@ from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, LakeError
 from stedi.lake import Lake
 from stedi.schema import tables
-from stedi.schema.tables import COLUMNS, Graph, SqlTable
+from stedi.schema.tables import COLUMNS, Dag, Model
 from stedi.storage import config as settings
 from stedi.transform import checks
 
@@ -97,16 +97,16 @@ def _landed(slate: Slate, readings: settings.Readings = "all") -> Lake:
     return lake
 
 
-def changed(name: str, change: Callable[[str], str]) -> Graph:
+def changed(name: str, change: Callable[[str], str]) -> Dag:
     """The package's graph with one SELECT changed."""
     selects = dict(tables.graph().selects)
     sql = change(selects[name].sql)
     assert sql != selects[name].sql, "the change must change something"
-    selects[name] = SqlTable(name, selects[name].zone, sql, tables._reads(sql))
-    return Graph(selects)
+    selects[name] = Model(name, selects[name].zone, sql, tables._reads(sql))
+    return Dag(selects)
 
 
-def plan(lake: Lake, now: int = NOW, *, graph: Graph | None = None, full: bool = False) -> dict[str, str]:
+def plan(lake: Lake, now: int = NOW, *, graph: Dag | None = None, full: bool = False) -> dict[str, str]:
     """Each table that a build would change, and why."""
     steps = building.plan(lake.catalog.tables(), lake.config, instant(now), full=full, graph=graph)
     assert [found.table for found in steps] == [table.name for table in tables.graph().tables()]
@@ -258,7 +258,7 @@ def test_withheld_readings_are_counted_and_listed(slate: Slate) -> None:
     assert sum(rows(lake, "step_trainer_trusted").values()) == 1
 
 
-def _stopped(lake: Lake, graph: Graph, error: type[Exception], match: str) -> None:
+def _stopped(lake: Lake, graph: Dag, error: type[Exception], match: str) -> None:
     """A build of this graph fails, readers see what they saw, and nothing is left behind."""
     before, found, files = heads(lake), contents(lake), _left(lake)
     with pytest.raises(error, match=match) as caught:

@@ -11,9 +11,9 @@ from lakes import BELOW_LANDING, LANDING, Slate, build, customer, deliver, heads
 from stedi.errors import AuditFailed
 from stedi.lake import Lake
 from stedi.schema import classification, tables
-from stedi.schema.classification import LANDED, Lineage
-from stedi.schema.contracts import Class, Field, Kind
-from stedi.schema.tables import COLUMNS, ZONES, Graph, SqlTable
+from stedi.schema.classification import LANDED, ColumnLineage
+from stedi.schema.contracts import Field, Kind, PrivacyClass
+from stedi.schema.tables import COLUMNS, ZONES, Dag, Model
 
 NOW = 1_000
 DIRECT = {"customerName", "email", "phone", "birthDay"}
@@ -25,14 +25,14 @@ def _unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classification, "_passed", set())
 
 
-def changed(name: str, old: str, new: str) -> Graph:
+def changed(name: str, old: str, new: str) -> Dag:
     """The package's graph with one piece of one SELECT replaced."""
     selects = dict(tables.graph().selects)
     sql = selects[name].sql
     assert sql.count(old), f"{old!r} is not in {name}"
     sql = sql.replace(old, new, 1)
-    selects[name] = SqlTable(name, selects[name].zone, sql, tables._reads(sql))
-    return Graph(selects)
+    selects[name] = Model(name, selects[name].zone, sql, tables._reads(sql))
+    return Dag(selects)
 
 
 def test_every_column_of_the_landing_zone_has_a_class() -> None:
@@ -43,13 +43,16 @@ def test_every_column_of_the_landing_zone_has_a_class() -> None:
 
 
 def test_a_field_of_which_nobody_has_said_what_it_tells_is_taken_for_the_worst() -> None:
-    assert Field("note", Kind.TEXT).privacy is Class.DIRECT
-    assert all(LANDED[name]["_extra"] is Class.DIRECT for name in LANDING)
+    assert Field("note", Kind.TEXT).privacy is PrivacyClass.DIRECT
+    assert all(LANDED[name]["_extra"] is PrivacyClass.DIRECT for name in LANDING)
 
 
 def test_what_names_somebody_in_landing_is_what_rule_7_lists_and_what_may_hold_it() -> None:
     direct = {
-        (name, column) for name, found in LANDED.items() for column, kind in found.items() if kind is Class.DIRECT
+        (name, column)
+        for name, found in LANDED.items()
+        for column, kind in found.items()
+        if kind is PrivacyClass.DIRECT
     }
     assert direct == {
         *(("customers_landing", name) for name in DIRECT),
@@ -61,18 +64,18 @@ def test_what_names_somebody_in_landing_is_what_rule_7_lists_and_what_may_hold_i
 
 @pytest.mark.parametrize("table", BELOW_LANDING)
 def test_below_landing_direct_identifiers_stand_in_the_customers_tables_alone(table: str) -> None:
-    found = Lineage(tables.graph()).classes(table)
+    found = ColumnLineage(tables.graph()).classes(table)
     assert list(found) == [column.name for column in COLUMNS[table]]
-    assert {name for name, kind in found.items() if kind is Class.DIRECT} == (
+    assert {name for name, kind in found.items() if kind is PrivacyClass.DIRECT} == (
         DIRECT if table.startswith("customers") else set()
     )
-    assert found["customer_id"] is Class.INDIRECT
+    assert found["customer_id"] is PrivacyClass.INDIRECT
 
 
 def test_of_what_identifies_the_training_table_has_the_pseudonym_alone() -> None:
-    found = Lineage(tables.graph()).classes("machine_learning_curated")
-    assert {name for name, kind in found.items() if kind is not Class.SENSOR} == {"customer_id"}
-    assert Lineage(tables.graph()).classes("step_trainer_trusted")["serialNumber"] is Class.INDIRECT
+    found = ColumnLineage(tables.graph()).classes("machine_learning_curated")
+    assert {name for name, kind in found.items() if kind is not PrivacyClass.SENSOR} == {"customer_id"}
+    assert ColumnLineage(tables.graph()).classes("step_trainer_trusted")["serialNumber"] is PrivacyClass.INDIRECT
 
 
 def test_the_packages_own_sql_carries_no_identifier_where_none_may_stand() -> None:
@@ -130,7 +133,7 @@ def test_by_way_of_a_customers_table_under_another_name_it_is_refused_all_the_sa
     graph = changed(C, "    serialNumber,", "    email as serialNumber,")
     selects = dict(graph.selects)
     sql = selects[A].sql.replace("a.x + 0 as x", "length(c.serialNumber) as x")
-    graph = Graph({**selects, A: SqlTable(A, "trusted", sql, tables._reads(sql))})
+    graph = Dag({**selects, A: Model(A, "trusted", sql, tables._reads(sql))})
     with pytest.raises(AuditFailed, match=r"^accelerometer_trusted\.x: .*customers_landing\.email"):
         classification.check(graph)
 
@@ -176,9 +179,11 @@ def test_a_build_by_such_sql_changes_no_table(landed: Lake, first: bool) -> None
 def test_the_packages_own_sql_is_not_followed_by_a_build_and_no_sql_twice(
     landed: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    followed: list[Graph] = []
+    followed: list[Dag] = []
     monkeypatch.setattr(classification, "_passed", {classification.CHECKED})
-    monkeypatch.setattr(classification, "Lineage", lambda graph: (followed.append(graph), Lineage(graph))[1])
+    monkeypatch.setattr(
+        classification, "ColumnLineage", lambda graph: (followed.append(graph), ColumnLineage(graph))[1]
+    )
     build(landed, NOW)
     assert not followed
     graph = changed(A, "a.x + 0 as x", "a.x + 0.0 as x")

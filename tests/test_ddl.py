@@ -7,8 +7,8 @@ import sqlglot
 from sqlglot import exp
 
 from stedi.errors import UsageError
-from stedi.schema.classification import Lineage
-from stedi.schema.contracts import Class
+from stedi.schema.classification import ColumnLineage
+from stedi.schema.contracts import PrivacyClass
 from stedi.schema.ddl import ddl, views
 from stedi.schema.feeds import CONTRACTS
 from stedi.schema.roles import GRANTS, Role
@@ -132,7 +132,7 @@ def test_the_inbox_lies_in_a_database_of_its_own(dialect: str) -> None:
 def test_a_roles_views_are_its_grant(dialect: str, role: Role) -> None:
     first, *found = sqlglot.parse(views(dialect, role), dialect=dialect)
     assert isinstance(first, exp.Create)
-    lineage = Lineage(graph())
+    lineage = ColumnLineage(graph())
     made = {}
     for statement in found:
         assert isinstance(statement, exp.Create)
@@ -146,4 +146,4 @@ def test_a_roles_views_are_its_grant(dialect: str, role: Role) -> None:
         assert made[table] == {name for name, kind in classes.items() if kind in GRANTS[role].masked}
     assert made.keys() == GRANTS[role].tables
     assert (role == "engineer") == any(made.values())
-    assert Class.DIRECT in GRANTS["engineer"].masked
+    assert PrivacyClass.DIRECT in GRANTS["engineer"].masked

@@ -14,7 +14,7 @@ import pytest
 from stedi.engines.duckdb import DuckDB, scan
 from stedi.engines.literals import literal, nameable, path_literal, quoted
 from stedi.errors import LakeError
-from stedi.schema.tables import COLUMNS, DataFile, graph, over
+from stedi.schema.tables import COLUMNS, DataFile, graph, rebind
 
 TABLE = "accelerometer_trusted"
 ROWS = (
@@ -145,18 +145,18 @@ def test_a_file_that_cannot_be_named_is_refused() -> None:
 
 
 def test_parameters_are_filled_in_as_values_and_never_as_sql(engine: DuckDB) -> None:
-    sql = over("select $readings as r, $n + 1 as n, '$n' as kept -- $n", {}, {"readings": "a' or '1", "n": 5})
+    sql = rebind("select $readings as r, $n + 1 as n, '$n' as kept -- $n", {}, {"readings": "a' or '1", "n": 5})
     assert engine.rows(sql) == [("a' or '1", 6, "$n")]
 
 
 def test_an_unknown_parameter_is_refused_with_the_known_ones() -> None:
     with pytest.raises(LakeError, match=r"SQL parameter \$reading: expected one of build_started, readings"):
-        over("select $reading", {}, {"readings": "all", "build_started": 1})
+        rebind("select $reading", {}, {"readings": "all", "build_started": 1})
 
 
 @pytest.mark.parametrize("name", sorted(graph().selects))
 def test_every_select_of_the_lake_has_its_parameters_filled_in(name: str) -> None:
-    sql = over(graph().selects[name].sql, {}, {"readings": "all", "build_started": 1})
+    sql = rebind(graph().selects[name].sql, {}, {"readings": "all", "build_started": 1})
     assert "$readings" not in sql
     assert "$build_started" not in sql
     assert "--" not in sql

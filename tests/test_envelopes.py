@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from lakes import customer, instant, motion, step
 from stedi.erasure.judge import Judge
-from stedi.erasure.search import Traces
+from stedi.erasure.search import Identifiers
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 
 KEY = Key(bytes(32))
 ANA, BO, CY = "ana.bo@test.example", "bo@test.example", "cy@test.example"
-TRACES = Traces(KEY, {tombstones.person(KEY, ANA)}, frozenset({ANA, "ana bo lund"}), frozenset({"device-of-ana"}))
+TRACES = Identifiers(KEY, {tombstones.person(KEY, ANA)}, frozenset({ANA, "ana bo lund"}), frozenset({"device-of-ana"}))
 JUDGE = Judge(TRACES, frozenset({("device-of-many", instant(104))}))
 THEIRS: list[dict[str, object]] = [
     motion(ANA), customer(ANA.upper(), phone=None), step("device-of-ana"), step("device-of-many", instant(104)),

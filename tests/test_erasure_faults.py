@@ -123,14 +123,14 @@ def test_other_commands_wait_and_find_them_gone(stage: Stage, monkeypatch: pytes
     lake, folder = stage.made()
     path = deliver(folder, "accelerometer", [motion(ANA, 100, 4.0), motion(BO, 100, 4.0)], "meanwhile.json")
     begun, go, landed = threading.Event(), threading.Event(), []
-    real = remove.Forgetting.table
+    real = remove.Removal.table
 
-    def slow(self: remove.Forgetting, name: str, *rest: Any) -> dict[str, int]:
+    def slow(self: remove.Removal, name: str, *rest: Any) -> dict[str, int]:
         begun.set()
         assert go.wait(20)
         return real(self, name, *rest)
 
-    monkeypatch.setattr(remove.Forgetting, "table", slow)
+    monkeypatch.setattr(remove.Removal, "table", slow)
     erasing = threading.Thread(target=lambda: erase(lake, ANA))
     landing = threading.Thread(target=lambda: landed.append(Lake.open(lake.root).land(path)))
     building = threading.Thread(target=lambda: Lake.open(lake.root).build())

@@ -29,12 +29,12 @@ from lakes import LANDING, conserved, customer, deliver, instant, motion, record
 from stedi import reader
 from stedi.cli import main
 from stedi.erasure import deliveries
-from stedi.erasure.search import Traces, look
+from stedi.erasure.search import Identifiers, look
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 
 KEY = Key(bytes(32))
-TRACES = Traces(KEY, {tombstones.person(KEY, ANA)}, frozenset({ANA}), frozenset({DEVICE}))
+TRACES = Identifiers(KEY, {tombstones.person(KEY, ANA)}, frozenset({ANA}), frozenset({DEVICE}))
 MOMENTS = frozenset({(SHARED, instant(104))})
 THEIRS = [motion(ANA), customer(ANA.upper()), step(DEVICE), step(SHARED, 104)]
 OTHERS = [motion(BO), customer(BO, customerName='a } " { b, [c]'), step("other"), step(SHARED, 105), step("other", 104)]

@@ -18,7 +18,7 @@ from stedi.catalog import Catalog
 from stedi.errors import AuditFailed, DamagedFile
 from stedi.lake import Lake
 from stedi.privacy import consent
-from stedi.transform.incremental import Changes
+from stedi.transform.incremental import IncrementalBuild
 
 NOW = 1_000
 PEOPLE = ("ana", "bo", "cy")
@@ -262,16 +262,16 @@ def test_a_preview_names_who_would_come_go_and_change_and_writes_nothing(lake: L
 def test_an_audit_finds_a_customer_whom_a_wrong_change_forgot(
     check: str, lake: Lake, land: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Changes.work_out
+    real = IncrementalBuild.work_out
 
-    def forgets(self: Changes, table: str, started: int) -> None:
+    def forgets(self: IncrementalBuild, table: str, started: int) -> None:
         real(self, table, started)
         if table == "machine_learning_curated":
             self._engine.keep(f"{table}__concerned", "select null::varchar as customer_id where false")
 
     land("customer", customer("bo@x.example", consent=..., update=200, serialNumber="bo"))
     before = heads(lake)
-    monkeypatch.setattr(Changes, "work_out", forgets)
+    monkeypatch.setattr(IncrementalBuild, "work_out", forgets)
     if "proof" not in check:
         monkeypatch.setattr(consent, "violations", lambda *_, **__: 0)
     with pytest.raises(AuditFailed, match=check):

@@ -285,7 +285,7 @@ def test_an_erasure_that_others_have_finished_removes_nothing_of_theirs(lake: La
     lake.land(inbox)
     lake.build()
     with pytest.MonkeyPatch.context() as patch:
-        meanwhile(patch, remove.Forgetting, "_lineage", lambda: elsewhere(lake, "erase", "--resume"))
+        meanwhile(patch, remove.Removal, "_lineage", lambda: elsewhere(lake, "erase", "--resume"))
         with pytest.raises((LakeBusy, CommitConflict)):
             lake.erase(ANA)
     assert not any(ANA in map(str, row) for table in LANDING for row in records(lake, table))

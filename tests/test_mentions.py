@@ -18,7 +18,7 @@ import quick
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
 from lakes import build, conserved, customer, deliver, instant, motion, records, rows, step
 from stedi.erasure.locate import PLAIN
-from stedi.erasure.search import Traces
+from stedi.erasure.search import Identifiers
 from stedi.errors import IGNORED
 from stedi.lake import Lake
 from stedi.landing import quarantine
@@ -170,7 +170,7 @@ def test_whoever_others_mention_is_erased_and_nobody_else_is_gone(stage: Stage, 
 
 def _tells_nobody(lake: Lake, erased: str) -> None:
     key = lake.key()
-    traces = Traces(key, {tombstones.person(key, erased)}, frozenset({erased}))
+    traces = Identifiers(key, {tombstones.person(key, erased)}, frozenset({erased}))
     for table, columns in (("customers_landing", (0, 2, 3, -2)), ("customers_trusted", (1, 3)), ("landed_files", (1,))):
         for row in rows(lake, table):
             for column in columns:
@@ -247,7 +247,7 @@ def test_replay_lands_nothing_of_the_erased(stage: Stage, monkeypatch: pytest.Mo
 
 def test_what_reads_encoded_is_found_wherever_it_stands() -> None:
     key = tombstones.Key(bytes(32))
-    known = Traces(
+    known = Identifiers(
         key,
         {tombstones.person(key, ANA)},
         frozenset({ANA, "ana bo lund", "lund, ana bo"}),
@@ -287,7 +287,7 @@ def test_no_character_that_nobody_can_see_hides_anybody_wherever_it_stands() -> 
     print(f"seed {seed}")
     dice = random.Random(seed)
     key = tombstones.Key(bytes(32))
-    known = Traces(key, {tombstones.person(key, ANA)}, frozenset({ANA}))
+    known = Identifiers(key, {tombstones.person(key, ANA)}, frozenset({ANA}))
     stones = tombstones.Tombstones({tombstones.person(key, ANA): instant(NOW)})
     for hidden in _hiding(dice, ANA, 200):
         for plain in (True, False):
@@ -303,7 +303,7 @@ def test_no_character_that_nobody_can_see_hides_anybody_wherever_it_stands() -> 
 
 def test_lengths_in_files_of_machines_tie_no_two_values_together() -> None:
     key = tombstones.Key(bytes(32))
-    known = Traces(key, {tombstones.person(key, "joann@x.example")}, frozenset({"joann@x.example"}))
+    known = Identifiers(key, {tombstones.person(key, "joann@x.example")}, frozenset({"joann@x.example"}))
     assert not known.found("jo\x1aann@x.example", data=False)
     assert known.found("jo\x1aann@x.example")
 

@@ -22,7 +22,7 @@ import pytest
 
 from stedi import query
 from stedi.errors import QueryFailed, QueryRefused
-from stedi.query import Limits, Relation, sandbox, scans, statement
+from stedi.query import Limits, QueryTable, sandbox, scans, statement
 
 SECRET = "grace@example.com"
 COLUMNS = (("id", "BIGINT"), ("email", "VARCHAR"), ("seen_at", "TIMESTAMP WITH TIME ZONE"))
@@ -43,12 +43,12 @@ def lake(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def people(lake: Path) -> Relation:
-    return Relation("people", (str(lake / "given.parquet"),), COLUMNS)
+def people(lake: Path) -> QueryTable:
+    return QueryTable("people", (str(lake / "given.parquet"),), COLUMNS)
 
 
 def rows(
-    sql: str, *relations: Relation, limits: Limits | None = None, temporary: Path | None = None
+    sql: str, *relations: QueryTable, limits: Limits | None = None, temporary: Path | None = None
 ) -> list[tuple[object, ...]]:
     with query.run(sql, relations, limits or Limits(seconds=60), temporary) as result:
         return [tuple(row.values()) for row in result.arrow().to_pylist()]
@@ -76,18 +76,18 @@ def rows(
         "select a3 from (pivot (select 1 as k, 3 as v) on k in (1 as a3) using sum(v))",
     ],
 )
-def test_a_select_in_any_dress_is_answered(people: Relation, sql: str) -> None:
+def test_a_select_in_any_dress_is_answered(people: QueryTable, sql: str) -> None:
     assert rows(sql, people) == [(3,)]
 
 
-def test_columns_keep_their_names_order_and_types(people: Relation) -> None:
+def test_columns_keep_their_names_order_and_types(people: QueryTable) -> None:
     with query.run("from people", [people]) as result:
         assert result.schema.names == ["id", "email", "seen_at"]
         assert result.schema.types == [pa.int64(), pa.string(), pa.timestamp("us", "UTC")]
         assert [batch.num_rows for batch in result] == [3]
 
 
-def test_instants_are_in_utc_whatever_the_machine_says(people: Relation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instants_are_in_utc_whatever_the_machine_says(people: QueryTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/New_York")
     assert rows("select seen_at::varchar, hour(seen_at) from people where id = 1", people) == [
         ("2022-06-18 17:47:24.102+00", 17)
@@ -100,24 +100,24 @@ def test_two_columns_of_one_name_stay_two() -> None:
 
 
 def test_a_table_without_files_is_empty_with_its_columns() -> None:
-    empty = Relation("people", (), COLUMNS)
+    empty = QueryTable("people", (), COLUMNS)
     with query.run("from people", [empty]) as result:
         assert result.schema.names == ["id", "email", "seen_at"]
         assert result.arrow().num_rows == 0
     assert rows("select count(*) from people", empty) == [(0,)]
 
 
-def test_a_pinned_table_shows_no_later_file(lake: Path, people: Relation) -> None:
+def test_a_pinned_table_shows_no_later_file(lake: Path, people: QueryTable) -> None:
     pq.write_table(pq.read_table(lake / "given.parquet"), lake / "later.parquet")
     assert rows("select count(*) from people", people) == [(3,)]
-    both = Relation("people", (*people.files, str(lake / "later.parquet")), COLUMNS)
+    both = QueryTable("people", (*people.files, str(lake / "later.parquet")), COLUMNS)
     assert rows("select count(*) from people", both) == [(6,)]
 
 
 def test_a_file_whose_name_is_a_pattern_is_read_as_itself(lake: Path) -> None:
     pq.write_table(pa.table({"id": [7]}), lake / "f*.parquet")
     pq.write_table(pa.table({"id": [8]}), lake / "f1.parquet")
-    assert rows("from t", Relation("t", (str(lake / "f*.parquet"),), (("id", "BIGINT"),))) == [(7,)]
+    assert rows("from t", QueryTable("t", (str(lake / "f*.parquet"),), (("id", "BIGINT"),))) == [(7,)]
 
 
 def test_rows_come_as_a_stream_and_memory_stays_small(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_where_the_temporary_folder_cannot_be_made_the_systems_is_used(tmp_path:
     ],
 )
 def test_referenced_names_every_table_that_is_read(sql: str, names: set[str]) -> None:
-    assert query.referenced(sql) == names
+    assert query.referenced_tables(sql) == names
 
 
 REFUSED = [
@@ -314,7 +314,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("sql", REFUSED, ids=lambda sql: ascii(sql[:60]))
 def test_anything_but_one_select_over_given_tables_is_refused_and_does_nothing(
-    lake: Path, people: Relation, tmp_path: Path, sql: str
+    lake: Path, people: QueryTable, tmp_path: Path, sql: str
 ) -> None:
     secret_frame = pa.table({"a": [1]})
     before = sorted(p for p in tmp_path.rglob("*"))
@@ -332,20 +332,20 @@ def test_anything_but_one_select_over_given_tables_is_refused_and_does_nothing(
     assert secret_frame.num_rows == 1
 
 
-def test_a_refusal_says_what_is_allowed_and_escapes_the_callers_words(people: Relation) -> None:
+def test_a_refusal_says_what_is_allowed_and_escapes_the_callers_words(people: QueryTable) -> None:
     with pytest.raises(QueryRefused, match=r"one SELECT over the lake's tables.*'.x1b\[31m' is none of them"):
         query.run('from "\x1b[31m"', [people])
     with pytest.raises(QueryRefused, match="1,000,000 characters"):
-        query.referenced("x" * 1_000_001)
+        query.referenced_tables("x" * 1_000_001)
 
 
-def test_a_table_of_the_lake_that_was_not_given_is_not_there(people: Relation) -> None:
+def test_a_table_of_the_lake_that_was_not_given_is_not_there(people: QueryTable) -> None:
     with pytest.raises(QueryRefused, match="'quarantine' is none of them"):
         query.run("from quarantine", [people])
 
 
 @contextlib.contextmanager
-def engine(people: Relation, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def engine(people: QueryTable, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     con = sandbox.connect(job("select 1", folder, people))
     try:
         yield con
@@ -353,7 +353,7 @@ def engine(people: Relation, folder: Path) -> Iterator[duckdb.DuckDBPyConnection
         con.close()
 
 
-def job(sql: str, folder: Path, *relations: Relation) -> dict[str, object]:
+def job(sql: str, folder: Path, *relations: QueryTable) -> dict[str, object]:
     return {
         "sql": sql,
         "relations": [
@@ -396,7 +396,7 @@ def job(sql: str, folder: Path, *relations: Relation) -> dict[str, object]:
         "pragma import_database('{out}')",
     ],
 )
-def test_the_engine_is_closed_as_well(lake: Path, people: Relation, tmp_path: Path, sql: str) -> None:
+def test_the_engine_is_closed_as_well(lake: Path, people: QueryTable, tmp_path: Path, sql: str) -> None:
     secret_frame = pa.table({"a": [1]})
     before = sorted(p for p in tmp_path.rglob("*"))
     names = {"out": tmp_path / "out", "note": tmp_path / "note.txt", "tmp": tmp_path / "tmp"}
@@ -430,7 +430,7 @@ def test_the_engine_is_closed_as_well(lake: Path, people: Relation, tmp_path: Pa
         "[1][email]",
     ],
 )
-def test_a_value_that_fails_is_never_shown(people: Relation, expression: str) -> None:
+def test_a_value_that_fails_is_never_shown(people: QueryTable, expression: str) -> None:
     with pytest.raises(QueryFailed) as caught:
         rows(f"select {expression} from people where id = 1", people)
     message = str(caught.value)
@@ -440,7 +440,7 @@ def test_a_value_that_fails_is_never_shown(people: Relation, expression: str) ->
     assert caught.value.__cause__ is None
 
 
-def test_a_failure_late_in_the_stream_is_no_short_answer(people: Relation) -> None:
+def test_a_failure_late_in_the_stream_is_no_short_answer(people: QueryTable) -> None:
     sql = "select case when i = 400_000 then error('x') else i end from range(400_001) t(i)"
     with query.run(sql, []) as result:
         seen = 0
@@ -461,27 +461,27 @@ def test_a_failure_late_in_the_stream_is_no_short_answer(people: Relation) -> No
         ("from range(1e20::bigint)", "out of range for the destination type INT64"),
     ],
 )
-def test_a_failure_says_in_one_line_what_is_wrong(people: Relation, sql: str, words: str) -> None:
+def test_a_failure_says_in_one_line_what_is_wrong(people: QueryTable, sql: str, words: str) -> None:
     with pytest.raises(QueryFailed, match=words) as caught:
         rows(sql, people)
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
 
-def test_a_missing_or_broken_file_is_named(lake: Path, people: Relation) -> None:
-    gone = Relation("people", (str(lake / "gone.parquet"),), COLUMNS)
+def test_a_missing_or_broken_file_is_named(lake: Path, people: QueryTable) -> None:
+    gone = QueryTable("people", (str(lake / "gone.parquet"),), COLUMNS)
     with pytest.raises(QueryFailed, match=r"Cannot read people, file .*gone\.parquet"):
         rows("from people", gone)
     broken = lake / "broken.parquet"
     broken.write_bytes(b"PAR1 grace@example.com not parquet at all")
     with pytest.raises(QueryFailed, match=r"Cannot read people, file .*broken") as caught:
-        rows("from people", Relation("people", (str(broken),), COLUMNS))
+        rows("from people", QueryTable("people", (str(broken),), COLUMNS))
     assert "grace" not in str(caught.value)
     with pytest.raises(QueryFailed, match="Cannot read other"):
-        rows("from other", Relation("other", (str(lake / "other.parquet"),), COLUMNS))
+        rows("from other", QueryTable("other", (str(lake / "other.parquet"),), COLUMNS))
 
 
-def test_a_file_damaged_inside_is_named_when_it_is_read(lake: Path, people: Relation) -> None:
+def test_a_file_damaged_inside_is_named_when_it_is_read(lake: Path, people: QueryTable) -> None:
     path = lake / "damaged.parquet"
     table = pa.table(
         {"id": list(range(100_000)), "email": ["x"] * 100_000, "seen_at": pa.nulls(100_000, pa.timestamp("us", "UTC"))}
@@ -491,7 +491,7 @@ def test_a_file_damaged_inside_is_named_when_it_is_read(lake: Path, people: Rela
     data[40 : len(data) // 2] = b"\xff" * (len(data) // 2 - 40)
     path.write_bytes(data)
     with pytest.raises(QueryFailed, match=r"people: cannot read .*damaged\.parquet"):
-        rows("select sum(id) from people", Relation("people", (str(path),), COLUMNS))
+        rows("select sum(id) from people", QueryTable("people", (str(path),), COLUMNS))
 
 
 BOMBS = {
@@ -617,7 +617,7 @@ def test_limits_that_bound_nothing_are_refused(limits: dict[str, float]) -> None
         Limits(**limits)  # type: ignore[arg-type]
 
 
-def test_a_job_writes_arrow_to_its_stream(people: Relation, tmp_path: Path) -> None:
+def test_a_job_writes_arrow_to_its_stream(people: QueryTable, tmp_path: Path) -> None:
     out = io.BytesIO()
     sandbox.execute(job("select id, seen_at from people order by id", tmp_path, people), out)
     table = pa.ipc.open_stream(out.getvalue()).read_all()
@@ -634,13 +634,13 @@ def test_a_job_writes_arrow_to_its_stream(people: Relation, tmp_path: Path) -> N
         ("select case when i = 30_000 then 'x'::int else i end from range(40_000) t(i)", "could not be converted"),
     ],
 )
-def test_a_job_that_fails_says_so_without_values(people: Relation, tmp_path: Path, sql: str, words: str) -> None:
+def test_a_job_that_fails_says_so_without_values(people: QueryTable, tmp_path: Path, sql: str, words: str) -> None:
     with pytest.raises(scans.Failure, match=words) as caught:
         sandbox.execute(job(sql, tmp_path, people), io.BytesIO())
     assert "grace" not in str(caught.value)
 
 
-def test_a_reader_that_has_gone_is_no_failure(people: Relation, tmp_path: Path) -> None:
+def test_a_reader_that_has_gone_is_no_failure(people: QueryTable, tmp_path: Path) -> None:
     class Gone(io.BytesIO):
         def write(self, data: object, /) -> int:
             raise BrokenPipeError
@@ -648,7 +648,7 @@ def test_a_reader_that_has_gone_is_no_failure(people: Relation, tmp_path: Path) 
     sandbox.execute(job("from people", tmp_path, people), Gone())
 
 
-def test_errors_of_memory_and_files_have_their_own_words(people: Relation, tmp_path: Path) -> None:
+def test_errors_of_memory_and_files_have_their_own_words(people: QueryTable, tmp_path: Path) -> None:
     told = job("from people", tmp_path, people)
     assert "more memory than it may have (200 MB)" in scans.run_time_failure(MemoryError(), told)
     assert people.files[0] in scans.run_time_failure(RuntimeError(f"bad {people.files[0]}"), told)
@@ -662,7 +662,7 @@ def test_errors_of_memory_and_files_have_their_own_words(people: Relation, tmp_p
     "value", ["INTERLAKENSTRASSE7", "' to INT64 when", "' type DATE", "Out of Memory Error: x", "Conversion Error: "]
 )
 def test_nothing_is_looked_for_in_the_words_of_an_error(
-    people: Relation, tmp_path: Path, start: str, value: str
+    people: QueryTable, tmp_path: Path, start: str, value: str
 ) -> None:
     told = job("from people", tmp_path, people)
     for kind in (duckdb.InvalidInputException, duckdb.ConversionException, OSError, RuntimeError):
@@ -672,15 +672,15 @@ def test_nothing_is_looked_for_in_the_words_of_an_error(
 
 
 def test_a_table_that_cannot_be_read_is_named_by_the_worker(lake: Path, tmp_path: Path) -> None:
-    gone = Relation("gone", (str(lake / "gone.parquet"),), COLUMNS)
+    gone = QueryTable("gone", (str(lake / "gone.parquet"),), COLUMNS)
     with pytest.raises(scans.Failure, match=r"Cannot read gone, file .*gone\.parquet"):
         sandbox.execute(job("from gone", tmp_path, gone), io.BytesIO())
-    empty = Relation("empty", (), COLUMNS)
+    empty = QueryTable("empty", (), COLUMNS)
     sandbox.execute(job("from empty", tmp_path, empty), io.BytesIO())
 
 
 def test_the_worker_bounds_itself_before_it_runs(
-    people: Relation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    people: QueryTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bounds: dict[int, int] = {}
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -722,7 +722,7 @@ def run_main(told: dict[str, object]) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def test_the_worker_as_a_process_ends_with_its_verdict(people: Relation, tmp_path: Path) -> None:
+def test_the_worker_as_a_process_ends_with_its_verdict(people: QueryTable, tmp_path: Path) -> None:
     good = run_main(job("from people", tmp_path, people))
     assert good.returncode == 0
     assert rows_after_the_verdict(good.stdout).num_rows == 3
@@ -734,7 +734,7 @@ def test_the_worker_as_a_process_ends_with_its_verdict(people: Relation, tmp_pat
     assert "failure" in json.loads(odd.stderr)
 
 
-def test_an_answer_comes_quickly(people: Relation) -> None:
+def test_an_answer_comes_quickly(people: QueryTable) -> None:
     script = (
         "from stedi import query; import sys\n"
         "r = query.Relation('t', (sys.argv[1],), (('id', 'BIGINT'),))\n"
@@ -825,7 +825,7 @@ HUGE = {
 
 
 @pytest.mark.parametrize("sql", HUGE.values(), ids=HUGE)
-def test_judging_is_inside_the_bounds_of_time_and_memory(people: Relation, tmp_path: Path, sql: str) -> None:
+def test_judging_is_inside_the_bounds_of_time_and_memory(people: QueryTable, tmp_path: Path, sql: str) -> None:
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with contextlib.suppress(QueryFailed, QueryRefused):
         rows(sql, people, limits=Limits(seconds=2, memory="64MB"), temporary=tmp_path / "tmp")

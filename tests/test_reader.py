@@ -480,7 +480,7 @@ def test_values_come_out_as_json_of_any_text() -> None:
 
 
 def guessed(text: bytes, named: str | None = None) -> str | None:
-    return reader.guess_feed(lambda: io.BytesIO(text), named)
+    return reader.infer_feed(lambda: io.BytesIO(text), named)
 
 
 def test_the_feed_is_guessed_from_the_first_records() -> None:

@@ -21,7 +21,7 @@ from stedi.errors import ConfigError, QueryFailed, QueryRefused, UsageError
 from stedi.lake import Lake
 from stedi.query import statement
 from stedi.schema.classification import TRAINING
-from stedi.schema.contracts import Class
+from stedi.schema.contracts import PrivacyClass
 from stedi.schema.roles import GRANTS, Role
 from stedi.schema.tables import COLUMNS
 from stedi.storage import config as settings
@@ -66,7 +66,7 @@ def test_every_role_has_its_grant_and_the_officer_sees_all() -> None:
     assert set(GRANTS) == set(get_args(Role))
     assert GRANTS["officer"].tables == frozenset(COLUMNS)
     assert not GRANTS["officer"].masked
-    assert GRANTS["engineer"].masked == {Class.DIRECT}
+    assert GRANTS["engineer"].masked == {PrivacyClass.DIRECT}
     assert GRANTS["scientist"].tables == TRAINING
 
 

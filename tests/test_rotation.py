@@ -407,7 +407,7 @@ def test_a_change_of_key_that_is_decided_too_late_is_given_up(
     """As in a bucket, where a process is stopped right before it decides, and others have taken the locks over."""
     old, before, real = lake.key(), contents(lake), key_change.write
 
-    def late(root: Any, key: Any, decided: key_change.Handover) -> None:
+    def late(root: Any, key: Any, decided: key_change.PendingRotation) -> None:
         for name in decided.staged:  # as the next build does
             lake.catalog.discard(name, decided.run)
         real(root, key, decided)
@@ -440,7 +440,7 @@ def test_a_forged_note_hands_the_lake_to_nobody(
         (followed, "followed.key", stranger),
         (followed, "followed.key", None),
     ):
-        decided = key_change.Handover("r", key.fingerprint, str(tmp_path / file), {}, {})
+        decided = key_change.PendingRotation("r", key.fingerprint, str(tmp_path / file), {}, {})
         if sealing is None:
             plain = json.dumps(dataclasses.asdict(decided)).encode()
             note.write_bytes(hashlib.sha256(plain).hexdigest().encode() + b"\n" + plain)

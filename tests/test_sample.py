@@ -151,7 +151,7 @@ def test_the_reader_takes_and_refuses_what_the_answer_says(dirty: tuple[Path, sa
         if found.path.name == "_answer.json":
             continue
         with found.path.open("rb") as raw, (folder.parent / "out").open("wb") as out:
-            feed = reader.guess_feed(partial(io.BytesIO, found.path.read_bytes()), found.feed)
+            feed = reader.infer_feed(partial(io.BytesIO, found.path.read_bytes()), found.feed)
             assert feed is not None
             assert (found.feed is None) == (found.path.name == "unsorted.json")
             reasons = refused[feed]

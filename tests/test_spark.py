@@ -164,8 +164,8 @@ def test_the_command_line_knows_both_engines_and_no_other(capsys: pytest.Capture
 @pytest.mark.parametrize(
     "select", [*tables.graph().selects.values(), *tables.assertions()], ids=lambda select: select.name
 )
-def test_every_select_of_the_package_has_known_constructs_only(select: tables.SqlTable) -> None:
-    sql = tables.over(select.sql, {}, {"readings": "all", "build_started": 1})
+def test_every_select_of_the_package_has_known_constructs_only(select: tables.Model) -> None:
+    sql = tables.rebind(select.sql, {}, {"readings": "all", "build_started": 1})
     assert "instant(" not in to_spark(sql).lower()
 
 
@@ -419,7 +419,7 @@ def test_the_proof_finds_whom_wrong_sql_lets_in(spark: Any, slate: Slate, monkey
     selects = {**graph.selects, "customers_trusted": wrong}
     before = heads(lake)
     with pytest.raises(AuditFailed, match=r"customers_trusted: consent proof: .* found rows of 1 such customers"):
-        build(lake, engine="spark", graph=tables.Graph(selects))
+        build(lake, engine="spark", graph=tables.Dag(selects))
     assert heads(lake) == before
     assert not [state.branches for state in lake.catalog.tables().values() if set(state.branches) - {"main"}]
 
@@ -428,7 +428,7 @@ def test_an_assertion_that_fails_stops_the_build(spark: Any, slate: Slate, monke
     lake = small(slate)
     before = heads(lake)
     reads = frozenset({"customers_trusted"})
-    wrong = tables.SqlTable("no_customers", "assertions", "select 1 from customers_trusted", reads)
+    wrong = tables.Model("no_customers", "assertions", "select 1 from customers_trusted", reads)
     monkeypatch.setattr(checks.tables, "assertions", lambda: (wrong,))
     with pytest.raises(AuditFailed, match="no_customers: expected no violation, found 1"):
         build(lake, engine="spark")

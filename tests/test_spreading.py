@@ -109,7 +109,7 @@ def test_workers_land_a_file_again_that_was_landed_as_the_wrong_feed(
     inbox = tmp_path / "inbox"
     deliver(inbox, "accelerometer", [motion(), motion(at=101)], "customer-1.json")
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "guess_feed", lambda text, named=None: named)
+        patch.setattr(reader, "infer_feed", lambda text, named=None: named)
         assert land(lake, inbox, Pool()).quarantined == 2
     deliver(inbox, "step_trainer", [{"serialNumber": "odd"}, step()])
     for _ in range(2):

@@ -23,7 +23,7 @@ from stedi.engines.literals import literal, quoted
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
 from stedi.schema.feeds import CONTRACTS
-from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, SqlTable
+from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, Model
 
 KEY = Key(bytes(range(32)))
 STORED = [select for select in tables.graph().selects.values() if select.zone != "views"]
@@ -36,7 +36,7 @@ OURS = {"instant"}
 """Functions that each engine defines for the lake."""
 
 
-def named(select: SqlTable) -> str:
+def named(select: Model) -> str:
     return f"{select.zone}/{select.name}"
 
 
@@ -47,7 +47,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDB]:
 
 
 @pytest.mark.parametrize("select", EVERY, ids=named)
-def test_each_file_is_one_select_that_says_what_a_row_is(select: SqlTable) -> None:
+def test_each_file_is_one_select_that_says_what_a_row_is(select: Model) -> None:
     assert len(sqlglot.parse(select.sql, dialect="duckdb")) == 1
     assert isinstance(select.tree(), exp.Query)
     first = select.sql.splitlines()[0]
@@ -59,7 +59,7 @@ def test_each_file_is_one_select_that_says_what_a_row_is(select: SqlTable) -> No
 
 
 @pytest.mark.parametrize("select", EVERY, ids=named)
-def test_each_file_uses_only_what_spark_has_and_what_always_gives_the_same_answer(select: SqlTable) -> None:
+def test_each_file_uses_only_what_spark_has_and_what_always_gives_the_same_answer(select: Model) -> None:
     spark = sqlglot.transpile(
         select.sql, read="duckdb", write="spark", unsupported_level=sqlglot.ErrorLevel.RAISE, identify=False
     )
@@ -73,7 +73,7 @@ def test_each_file_uses_only_what_spark_has_and_what_always_gives_the_same_answe
 
 
 @pytest.mark.parametrize("select", STORED, ids=named)
-def test_each_table_selects_its_columns_in_their_order(select: SqlTable) -> None:
+def test_each_table_selects_its_columns_in_their_order(select: Model) -> None:
     tree = select.tree()
     first = tree.left if isinstance(tree, exp.SetOperation) else tree
     assert first.named_selects == [column.name for column in COLUMNS[select.name]]
@@ -101,7 +101,7 @@ def test_the_sql_makes_of_a_small_world_what_the_oracle_makes(
     parameters: dict[str, str | int] = {"build_started": now, "readings": readings}
     graph = tables.graph()
     for name in graph.order():
-        sql = tables.over(graph.selects[name].sql, {}, parameters)
+        sql = tables.rebind(graph.selects[name].sql, {}, parameters)
         if name == "erased_claims":
             listed = ", ".join(f"({literal(number)}, {count})" for number, count in erased.items()) or "('', 0)"
             sql = f"select number as serialNumber, claimants from (values {listed}) as found (number, claimants)"

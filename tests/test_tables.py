@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from stedi.schema import tables
 from stedi.schema.feeds import CONTRACTS
-from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, ZONES, Graph, SqlTable
+from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, ZONES, Dag, Model
 
 GRAPH = tables.graph()
 BUILT = (
@@ -23,12 +23,10 @@ LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing", 
 IDENTIFIERS = {"email", "customerName", "phone", "birthDay", "user"}
 
 
-def graph(**selects: str) -> Graph:
+def graph(**selects: str) -> Dag:
     """A graph of SELECTs; a name that ends in `_v` is a view."""
-    found = {
-        n: SqlTable(n, "views" if n.endswith("_v") else "trusted", s, tables._reads(s)) for n, s in selects.items()
-    }
-    return Graph(found)
+    found = {n: Model(n, "views" if n.endswith("_v") else "trusted", s, tables._reads(s)) for n, s in selects.items()}
+    return Dag(found)
 
 
 def test_the_lake_has_ten_tables_in_three_zones() -> None:
@@ -111,27 +109,27 @@ def test_a_name_inside_a_with_is_no_table() -> None:
 
 
 @pytest.mark.parametrize("select", [*GRAPH.selects.values(), *tables.assertions()], ids=lambda select: select.name)
-def test_sqlglot_finds_the_same_tables_in_every_sql_file(select: SqlTable) -> None:
+def test_sqlglot_finds_the_same_tables_in_every_sql_file(select: Model) -> None:
     tree = select.tree()
     local = {cte.alias for cte in tree.find_all(exp.CTE)}
     assert select.reads == {table.name for table in tree.find_all(exp.Table)} - local
 
 
 @pytest.mark.parametrize("select", [*GRAPH.selects.values(), *tables.assertions()], ids=lambda select: select.name)
-def test_reading_another_relation_changes_nothing_else(select: SqlTable) -> None:
+def test_reading_another_relation_changes_nothing_else(select: Model) -> None:
     for name in select.reads:
         expected = select.tree()
         for table in expected.find_all(exp.Table):
             if table.name == name:
                 alias = table.alias or name
                 table.replace(exp.to_table("elsewhere", alias=alias))
-        found = tables.parse(tables.over(select.sql, {name: "elsewhere"}))
+        found = tables.parse(tables.rebind(select.sql, {name: "elsewhere"}))
         assert found.sql("duckdb", comments=False) == expected.sql("duckdb", comments=False)
 
 
 def test_a_parameter_becomes_a_literal_and_quotes_in_it_do_no_harm() -> None:
     sql = "select '$readings' as a -- $readings\nfrom t where $readings = 'all' and b <= $build_started"
-    assert tables.over(sql, {}, {"readings": "it's", "build_started": 7}) == (
+    assert tables.rebind(sql, {}, {"readings": "it's", "build_started": 7}) == (
         "select '$readings' as a from t where 'it''s' = 'all' and b <= 7"
     )
 

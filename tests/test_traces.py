@@ -30,7 +30,7 @@ from lakes import (
     deliver,
 )
 from stedi.engines.duckdb import DuckDB
-from stedi.erasure.search import Traces
+from stedi.erasure.search import Identifiers
 from stedi.errors import AuditFailed
 from stedi.privacy import tombstones
 
@@ -192,7 +192,7 @@ class TestTraces:
     """What counts as naming somebody."""
 
     key = tombstones.Key(bytes(32))
-    known = Traces(
+    known = Identifiers(
         key, {tombstones.person(key, ANA)}, frozenset({ANA, "ana bo lund", "al"}), frozenset({"device-1", "s1"})
     )
 
@@ -216,4 +216,4 @@ class TestTraces:
         assert not self.known.found(text)
 
     def test_an_address_is_known_by_its_mark_alone(self) -> None:
-        assert Traces(self.key, {tombstones.person(self.key, ANA)}).found(f"x {ANA.title()} y")
+        assert Identifiers(self.key, {tombstones.person(self.key, ANA)}).found(f"x {ANA.title()} y")

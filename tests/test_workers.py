@@ -99,14 +99,16 @@ def test_a_damaged_small_file_is_not_written_anew(lake: Lake, sample_inbox: Path
 
 def test_an_audit_over_workers_reads_every_file(lake: Lake, sample_inbox: Path) -> None:
     lake.land(sample_inbox)
-    assert integrity.audit(lake.catalog, files=True, workers=Pool()) == integrity.audit(lake.catalog, files=True)
+    assert integrity.check_files(lake.catalog, files=True, workers=Pool()) == integrity.check_files(
+        lake.catalog, files=True
+    )
     [file, *_] = lake.catalog.files(lake.catalog.table("customers_landing"))
     content = bytearray(Path(file.path).read_bytes())
     content[40] ^= 1
     Path(file.path).write_bytes(content)
-    checks = integrity.audit(lake.catalog, files=True, workers=Pool())
+    checks = integrity.check_files(lake.catalog, files=True, workers=Pool())
     assert [check.table for check in checks if check.found] == ["customers_landing"]
-    assert checks == integrity.audit(lake.catalog, files=True)
+    assert checks == integrity.check_files(lake.catalog, files=True)
 
 
 class _Refusing:

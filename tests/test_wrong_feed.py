@@ -65,7 +65,7 @@ def put(inbox: Path, name: str, content: bytes) -> Path:
 @pytest.fixture
 def believed(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Names are believed, as they were before fields could overrule them; `undo` ends that."""
-    monkeypatch.setattr(reader, "guess_feed", lambda text, named=None: named)
+    monkeypatch.setattr(reader, "infer_feed", lambda text, named=None: named)
     return monkeypatch
 
 
@@ -209,6 +209,6 @@ def test_a_clean_file_is_read_no_further_than_its_first_record_to_know_its_feed(
             return SHAPES["lines"](RECORDS["accelerometer"])
 
     text: Any = Text
-    assert reader.guess_feed(text, "accelerometer") == "accelerometer"
+    assert reader.infer_feed(text, "accelerometer") == "accelerometer"
     assert len(reads) == 1
     assert set(CONTRACTS) == set(RECORDS)

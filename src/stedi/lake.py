@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from stedi.maintenance.key_rotation import Rotation
     from stedi.maintenance.repair import Repair
     from stedi.privacy.receipts import Receipt
-    from stedi.query import Limits, Relation, Result
+    from stedi.query import Limits, QueryTable, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ class Lake:
             _finish_landings(self.context)
             _land_what_waits(self.context, key)
             grace = self.config.grace_hours * 3600
-            leftovers.sweep(self.catalog, [table.name for table in tables.graph().tables()], grace)
+            leftovers.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
             return transform.build(
                 self.catalog, self.config, key, self.root, full=full, progress=progress, engine=engine
             )
@@ -317,7 +317,7 @@ class Lake:
         """
         from stedi import query
 
-        wanted = query.referenced(sql, self._limits(), durable.scratch(self.root))
+        wanted = query.referenced_tables(sql, self._limits(), durable.scratch(self.root))
         states = [state for state in self.catalog.tables().values() if state.name in wanted]
         found = zip(states, time_travel.pinned(states, at), strict=True)
         return {state.name: snapshot.id for state, snapshot in found if snapshot}
@@ -358,7 +358,7 @@ class Lake:
 
     def _seen_by(
         self, role: Role, at: int | str | datetime | None, names: frozenset[str], *, places: bool
-    ) -> list[Relation]:
+    ) -> list[QueryTable]:
         """Returns the tables of these names as a role sees them.
 
         Raises:
@@ -378,14 +378,14 @@ class Lake:
                 f"The role {role} sees {', '.join(sorted(grant.tables))} and no other table, "
                 f"found {', '.join(hidden)}. Nothing was run."
             )
-        lineage = classification.Lineage(tables.graph()) if grant.masked else None
+        lineage = classification.ColumnLineage(tables.graph()) if grant.masked else None
         relations = []
         for state, snapshot in zip(states, time_travel.pinned(states, at), strict=True):
             columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
             files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
             kinds = lineage.classes(state.name) if lineage else {}
             masked = frozenset(name for name, kind in kinds.items() if kind in grant.masked)
-            relations.append(query.Relation(state.name, files, columns, masked, places))
+            relations.append(query.QueryTable(state.name, files, columns, masked, places))
         return relations
 
     def explain_rows(
@@ -456,12 +456,12 @@ class Lake:
         Returns:
             What each check found of each table.
         """
-        from stedi.audit.integrity import audit, newest
+        from stedi.audit.integrity import check_files, newest
         from stedi.erasure import evidence
 
         workers = self._workers(engine) if files else None
         kept = evidence.check(self.root, self.key(), self.config.lake_id)
-        checks = audit(self.catalog, files=files, threads=self.config.threads, progress=progress, workers=workers)
+        checks = check_files(self.catalog, files=files, threads=self.config.threads, progress=progress, workers=workers)
         checks = (*checks, kept) if kept else checks
         # of what is damaged it cannot be told
         return checks if any(check.found for check in checks) else (*checks, newest(self.context.older()))
@@ -588,18 +588,18 @@ class Lake:
             How often each rule is broken, in each table, and where every record went.
         """
         from stedi.audit import proof
-        from stedi.engines import opened
+        from stedi.engines import session
 
         key = self.key()
         states, pending = self.context.pinned_with_landings()
         key_change.refuse_other(self.root, self.config.key_fingerprint)
         temporary = durable.scratch(self.root) / f"audit-{secrets.token_hex(8)}"
         try:
-            with opened(engine, self.config, self.root, temporary) as session:
+            with session(engine, self.config, self.root, temporary) as opened:
                 return proof.prove(
                     self.catalog,
                     key,
-                    session,
+                    opened,
                     now=int(datetime.now(UTC).timestamp() * 1000),
                     policy=transform.policy(self.config),
                     states=states,
@@ -650,7 +650,7 @@ class Lake:
             key_change.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
             journal.finish(self.catalog, self.root / "pending", lambda: key)
-            leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
+            leftovers.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
             # the tables must be up to date: what they were built from is then what they would be built from
             transform.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
             done = key_rotation.rotate(

@@ -260,4 +260,4 @@ def test_every_contract_has_its_own_required_fields() -> None:
     for feed, contract in CONTRACTS.items():
         record = json.dumps({field.name.swapcase(): 1 for field in contract.required}).encode()
         for text in (record, array([record] * 3) + b'{"cut'):
-            assert reader.guess_feed(partial(io.BytesIO, text)) == feed
+            assert reader.infer_feed(partial(io.BytesIO, text)) == feed

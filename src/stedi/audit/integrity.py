@@ -66,7 +66,7 @@ class Check:
         return len(self.found) + self.rows
 
 
-def audit(
+def check_files(
     catalog: Catalog,
     *,
     files: bool = False,

@@ -84,9 +84,9 @@ def visible(role: Role) -> frozenset[str]:
 
     A file has no masked columns: what `query --role` masks stays closed here.
     """
-    from stedi.schema.classification import Lineage
+    from stedi.schema.classification import ColumnLineage
 
-    grant, lineage = GRANTS[role], Lineage(graph())
+    grant, lineage = GRANTS[role], ColumnLineage(graph())
     return frozenset(t for t in grant.tables if not grant.masked & set(lineage.classes(t).values()))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.catalog import checksums, configuration, entries, new_table, snapshots
-from stedi.catalog.committer import Queue
+from stedi.catalog.committer import Committer
 from stedi.catalog.remote import Remote
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
 from stedi.catalog.sqlite import Pointers
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyiceberg.table.metadata import TableMetadata
     from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
 
-    from stedi.catalog.rewrite import Rewrite
+    from stedi.catalog.rewrite import ReplaceFiles
 
 __all__ = ["Catalog", "Snapshot", "TableState"]
 
@@ -54,7 +54,7 @@ class Catalog:
         self.root = root
         self.remote = Remote(root) if s3.is_remote(root) else None
         self._pointers = Pointers(self.path, _PATIENCE)
-        self._queue = Queue(root, self._pointers, self.remote)
+        self._queue = Committer(root, self._pointers, self.remote)
 
     @property
     def path(self) -> Path:
@@ -313,9 +313,9 @@ class Catalog:
         with self._queue.table(table) as iceberg:
             if iceberg.metadata.current_snapshot_id != base:
                 raise CommitConflict(f"Cannot compact {table}: main has moved. Run `stedi maintain` again.")
-            from stedi.catalog.rewrite import Rewrite
+            from stedi.catalog.rewrite import ReplaceFiles
 
-            return self._rewrite(table, iceberg, Rewrite, added, removed, properties)
+            return self._rewrite(table, iceberg, ReplaceFiles, added, removed, properties)
 
     def erase(
         self, table: str, added: Iterable[DataFile], removed: Iterable[str], properties: Mapping[str, str], *, base: int
@@ -338,15 +338,15 @@ class Catalog:
         with self._queue.table(table) as iceberg:
             if iceberg.metadata.current_snapshot_id != base:
                 raise CommitConflict(f"Cannot erase from {table}: main has moved. Run `stedi erase --resume`.")
-            from stedi.catalog.rewrite import Removal
+            from stedi.catalog.rewrite import EraseFiles
 
-            return self._rewrite(table, iceberg, Removal, added, removed, properties)
+            return self._rewrite(table, iceberg, EraseFiles, added, removed, properties)
 
     def _rewrite(
         self,
         table: str,
         iceberg: Table,
-        kind: type[Rewrite],
+        kind: type[ReplaceFiles],
         added: Iterable[DataFile],
         removed: Iterable[str],
         properties: Mapping[str, str],

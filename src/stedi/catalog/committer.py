@@ -33,7 +33,7 @@ _PATIENCE = 120.0
 """Seconds to wait for this program's other commits; each takes a hundredth of one."""
 
 
-class Queue:
+class Committer:
     """The commits to one lake's tables.
 
     Args:

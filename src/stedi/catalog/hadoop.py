@@ -50,7 +50,7 @@ def properties(table: str, folder: Path) -> dict[str, str]:
     }
 
 
-def pin(folder: Path, table: str, files: Iterable[DataFile]) -> None:
+def hadoop_table(folder: Path, table: str, files: Iterable[DataFile]) -> None:
     """Writes a pin of some files of a table.
 
     Args:

@@ -25,12 +25,12 @@ _RUNS = ("run", "batch", "maintained", "erasure")
 """The properties of a snapshot that tell which of them wrote it."""
 
 
-def staged(state: TableState) -> set[str]:
+def abandoned_branches(state: TableState) -> set[str]:
     """Returns a table's branches that builds and landings have staged to; others are somebody's own."""
     return {branch for branch in state.branches if _RUN.fullmatch(branch)}
 
 
-def sweep(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
+def remove_abandoned(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
     """Drops staged branches that were never published, and data folders that no live snapshot uses.
 
     Args:
@@ -41,9 +41,9 @@ def sweep(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
     states = catalog.tables()
     for name in tables:
         state = states[name]
-        for branch in staged(state):
+        for branch in abandoned_branches(state):
             catalog.discard(name, branch)
-        if staged(state):
+        if abandoned_branches(state):
             state = catalog.table(name)
         folder = catalog.folder(name) / "data"
         known = {s.summary.get(f"stedi.{run}") for s in state.snapshots for run in _RUNS}

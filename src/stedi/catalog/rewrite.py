@@ -18,7 +18,7 @@ from stedi.catalog.transactions import Transaction
 from stedi.errors import LakeError
 
 
-class Rewrite(_SnapshotProducer["Rewrite"]):
+class ReplaceFiles(_SnapshotProducer["ReplaceFiles"]):
     """Produces the snapshot.
 
     Args:
@@ -83,7 +83,7 @@ def _changed(entry: ManifestEntry, status: ManifestEntryStatus, snapshot_id: int
     )
 
 
-class Removal(Rewrite):
+class EraseFiles(ReplaceFiles):
     """Rows that leave for good: an overwrite whose manifests tell nothing of the files that held them.
 
     A manifest that lists a file as deleted keeps its bounds, which can be somebody's own moments.

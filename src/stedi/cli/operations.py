@@ -15,7 +15,7 @@ from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
     from stedi.audit.integrity import Check
-    from stedi.audit.proof import Account, Proof
+    from stedi.audit.proof import Proof, Reconciliation
     from stedi.audit.risk import Risk
 
 
@@ -102,7 +102,7 @@ def _risk_json(risk: Risk) -> dict[str, object]:
     }
 
 
-def _account_json(account: Account) -> dict[str, object]:
+def _account_json(account: Reconciliation) -> dict[str, object]:
     return {"table": account.table, "lines": [{"what": what, "rows": rows} for what, rows in account.lines]}
 
 

@@ -26,7 +26,7 @@ _PART_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class InlineRelation:
     """A few rows that a SELECT needs besides the files.
 
     Attributes:
@@ -38,14 +38,14 @@ class Relation:
     rows: tuple[tuple[Any, ...], ...]
 
     @classmethod
-    def of(cls, engine: DuckDB, name: str) -> Relation:
+    def of(cls, engine: DuckDB, name: str) -> InlineRelation:
         """Returns what a session calls by a name; it is known to be small."""
         columns = {row[0]: row[1] for row in engine.rows(f"describe {name}")}
         return cls(columns, tuple(engine.rows(f"select * from {name}")))
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RewriteTask:
     """Files that one worker writes anew.
 
     Attributes:
@@ -66,10 +66,12 @@ class Part:
     of: int
     memory: str
     home: Path
-    relations: Mapping[str, Relation] = field(default_factory=dict)
+    relations: Mapping[str, InlineRelation] = field(default_factory=dict)
 
 
-def rewrite(workers: Workers, parts: Sequence[Part], done: Share = lambda share: None) -> list[tuple[DataFile, ...]]:
+def rewrite(
+    workers: Workers, parts: Sequence[RewriteTask], done: Share = lambda share: None
+) -> list[tuple[DataFile, ...]]:
     """Has workers write parts anew and returns the new files of each, on disk.
 
     Raises:
@@ -87,7 +89,7 @@ def rewrite(workers: Workers, parts: Sequence[Part], done: Share = lambda share:
     return written
 
 
-def write(part: Part) -> tuple[DataFile, ...]:
+def write(part: RewriteTask) -> tuple[DataFile, ...]:
     """Writes a part anew and returns the new files. Runs on a worker."""
     # a flipped bit must not be written anew, under a checksum that says that all is well
     checksums.check(part.home, [file.path for file in part.files])

@@ -24,9 +24,9 @@ from stedi.engines.duckdb import DuckDB
 from stedi.engines.workers import Workers
 from stedi.erasure import deliveries, foreign, pending, remove
 from stedi.erasure.foreign import Foreign
-from stedi.erasure.locate import Whereabouts
+from stedi.erasure.locate import SubjectRows
 from stedi.erasure.pending import Found, Pending
-from stedi.erasure.remove import Forgetting
+from stedi.erasure.remove import Removal
 from stedi.erasure.search import search
 from stedi.errors import AuditFailed, LakeError
 from stedi.landing import journal
@@ -63,7 +63,7 @@ def preview(catalog: Catalog, config: Config, root: Path, key: Key, addresses: C
     before = tombstones.read(root, key)
     wanted = Pending(_run(), _now(None), _marks(key, addresses))
     with _engine(config, root, wanted.run) as engine:
-        found, _ = _judged(Whereabouts(engine, catalog, key, wanted), catalog)
+        found, _ = _judged(SubjectRows(engine, catalog, key, wanted), catalog)
     files = {name: len(paths) for name, paths in found.tainted.items()}
     return {
         "asked": len(wanted.people),
@@ -298,7 +298,7 @@ class _Erasure:
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
             before = tombstones.read(root, key)
-            whereabouts = Whereabouts(engine, catalog, key, self._pending, self._workers, before)
+            whereabouts = SubjectRows(engine, catalog, key, self._pending, self._workers, before)
             found, judged = self._pending.found, None
             if found is None:
                 found, judged = _judged(whereabouts, catalog)
@@ -323,7 +323,7 @@ class _Erasure:
             found = replace(found, known=tuple(sorted({*found.known, *whereabouts.traces.met()})))
             self._keep(found=found)
         memory = self._config.engine_memory
-        work = Forgetting(engine, catalog, whereabouts, self._pending, found, self._workers, memory)
+        work = Removal(engine, catalog, whereabouts, self._pending, found, self._workers, memory)
         removed = {}
         for number, name in enumerate(ZONES):
             self._progress(f"forget {name}", number / len(ZONES))
@@ -332,7 +332,7 @@ class _Erasure:
         current = {file.path for file in catalog.files(catalog.table("customers_landing"))}
         evidence = found.taints("customers_landing") - current
         self._progress("remove what nothing uses", None)
-        remove.sweep(catalog, evidence)
+        remove.remove_orphans(catalog, evidence)
         remote.forget(root)
         catalog.vacuum()
         held = remove.clear(root, besides=self._pending.run)
@@ -442,7 +442,7 @@ class _Erasure:
         )
 
 
-def _judged(whereabouts: Whereabouts, catalog: Catalog) -> tuple[Found, Foreign]:
+def _judged(whereabouts: SubjectRows, catalog: Catalog) -> tuple[Found, Foreign]:
     """Returns what the first phase finds, and what others have written into the catalog: all is judged first."""
     found = whereabouts.found()
     others = foreign.read(catalog, whereabouts.traces)

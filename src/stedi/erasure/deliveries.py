@@ -24,7 +24,7 @@ from typing import IO, BinaryIO, cast
 from stedi import reader
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure.judge import Judge
-from stedi.erasure.search import Traces, as_text, look
+from stedi.erasure.search import Identifiers, as_text, look
 from stedi.errors import StediError, UnreadableFile, printable_name
 from stedi.landing.deliveries import local, remote
 from stedi.landing.deliveries.local import Delivered, Fingerprint, Skipped
@@ -153,7 +153,7 @@ class _File:
 
 def rewrite(
     paths: Sequence[str],
-    traces: Traces,
+    traces: Identifiers,
     moments: frozenset[tuple[str, int]],
     root: Path,
     temporary: Path,
@@ -187,7 +187,7 @@ def rewrite(
 class _Inbox:
     """The files of one inbox, one after another."""
 
-    def __init__(self, traces: Traces, moments: frozenset[tuple[str, int]], engine: DuckDB | None) -> None:
+    def __init__(self, traces: Identifiers, moments: frozenset[tuple[str, int]], engine: DuckDB | None) -> None:
         self.done: list[Rewritten] = []
         self.left: list[Left] = []
         self._judge, self._traces, self._engine = Judge(traces, moments), traces, engine
@@ -231,7 +231,7 @@ class _Inbox:
         elif any(map(self._telling, file.name.split("/")[: -1 if written is not None else None])):
             self.leave(file.name, NAMED)
 
-    def _look(self, path: Path, traces: Traces) -> str | None:
+    def _look(self, path: Path, traces: Identifiers) -> str | None:
         """Returns what is the matter with a file, if anything is."""
         looked = look(path, traces, self._engine)
         if looked.unopened:
@@ -450,7 +450,7 @@ def _write(file: Delivered, new: Path, cuts: Sequence[_Cut | _Edit]) -> None:
             os.fsync(out.fileno())
 
 
-def _unnamed(path: Path, traces: Traces) -> str:
+def _unnamed(path: Path, traces: Identifiers) -> str:
     """Returns a file's name, or another if it tells of one of the customers."""
     if not traces.names_file(path.name):
         return path.name
@@ -592,7 +592,7 @@ def _guess(file: Delivered) -> str | None:
             raw.seek(0)
             return reader.decompressed(raw, file.name)
 
-        return reader.guess_feed(text, file.feed)
+        return reader.infer_feed(text, file.feed)
 
 
 def _digest(path: Path) -> str:

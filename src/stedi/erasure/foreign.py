@@ -18,7 +18,7 @@ from pathlib import Path
 from stedi.catalog import Catalog
 from stedi.catalog.remote import NAMESPACES, TABLES
 from stedi.catalog.snapshots import local_path
-from stedi.erasure.search import Traces
+from stedi.erasure.search import Identifiers
 from stedi.errors import LakeError
 from stedi.schema.tables import NAMESPACE, ZONES
 from stedi.storage import durable, s3
@@ -43,7 +43,7 @@ class Foreign:
     unseen: tuple[str, ...] = ()
 
 
-def reread(catalog: Catalog, traces: Traces, judged: Foreign) -> Foreign:
+def reread(catalog: Catalog, traces: Identifiers, judged: Foreign) -> Foreign:
     """Returns the same when the customers have gone; an erasure ends even if the catalog cannot be read any more.
 
     Args:
@@ -57,7 +57,7 @@ def reread(catalog: Catalog, traces: Traces, judged: Foreign) -> Foreign:
         return replace(judged, unseen=("catalog",))
 
 
-def read(catalog: Catalog, traces: Traces) -> Foreign:
+def read(catalog: Catalog, traces: Identifiers) -> Foreign:
     """Returns what of others in a lake's catalog mentions customers.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stedi.erasure.search import Traces
+from stedi.erasure.search import Identifiers
 from stedi.privacy import envelopes, tokens, tombstones
 from stedi.privacy.envelopes import Cut, Member
 
@@ -18,7 +18,7 @@ class Judge:
         moments: Serial number and instant of readings that go though others claim the device.
     """
 
-    def __init__(self, traces: Traces, moments: frozenset[tuple[str, int]]) -> None:
+    def __init__(self, traces: Identifiers, moments: frozenset[tuple[str, int]]) -> None:
         self.traces = traces
         self._moments = moments
         self._serials = frozenset(number for number, _ in moments)

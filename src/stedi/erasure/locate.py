@@ -1,6 +1,6 @@
 """Find: which rows, files and texts of a lake are some customers'. Reads, and writes nothing.
 
-`Whereabouts` makes relations in an engine session that tell the customers' rows from others': from the landed
+`SubjectRows` makes relations in an engine session that tell the customers' rows from others': from the landed
 records at first, and by the marks of the tombstones where an erasure is resumed and its records have gone already.
 """
 
@@ -20,12 +20,12 @@ from stedi.catalog.mentions import Mentions, mentions
 from stedi.catalog.snapshots import local_path
 from stedi.engines.duckdb import DuckDB, scan
 from stedi.engines.literals import literal, path_literal, quoted
-from stedi.engines.rewrite import Relation, divided
+from stedi.engines.rewrite import InlineRelation, divided
 from stedi.engines.workers import Workers
 from stedi.erasure import search
 from stedi.erasure.judge import Judge
 from stedi.erasure.pending import Found, Pending
-from stedi.erasure.search import Traces
+from stedi.erasure.search import Identifiers
 from stedi.errors import LakeError
 from stedi.privacy import envelopes, tokens, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -76,7 +76,7 @@ FREE = {
 """Of each table the columns of others in which a mention is masked; in identities it cannot be."""
 
 
-class Whereabouts:
+class SubjectRows:
     """What tells the rows of some customers, in an engine session.
 
     Args:
@@ -280,7 +280,7 @@ class Whereabouts:
         ids = {self._key.customer_id(a) for (a,) in self.engine.rows("select address from erased_addresses")}
         self.keep("erased_ids", ("customer_id",), [(id_,) for id_ in sorted(ids)])
 
-    def _traces(self, left: Sequence[str] | None) -> Traces:
+    def _traces(self, left: Sequence[str] | None) -> Identifiers:
         """Returns what identifies the customers, and decides about values of others that mention them.
 
         What somebody else has, too, or what stands in a name of somebody else, tells nobody and is not looked for.
@@ -321,7 +321,7 @@ class Whereabouts:
         phones = frozenset(filter(None, (tokens.digits(name) for name in names if _PHONE.fullmatch(name))))
         told = (name for name in names if not (_PHONE.fullmatch(name) and tokens.digits(name)))
         spelled_names = frozenset(s for name in told for s in ({name} if "@" in name else tokens.spellings(name)))
-        known = Traces(self._key, self._people, spelled_names, frozenset(kept | ids), phones)
+        known = Identifiers(self._key, self._people, spelled_names, frozenset(kept | ids), phones)
         masks = [
             (value, known.masked(value) or tokens.ERASED)
             for column, text in free.items()
@@ -551,7 +551,7 @@ class Whereabouts:
         )
         if self._workers is None:
             return self.engine.rows(sql.format(files=_named(files)))
-        relations = {read: Relation.of(self.engine, read) for read in RELATIONS if read in sql}
+        relations = {read: InlineRelation.of(self.engine, read) for read in RELATIONS if read in sql}
         live = self.mentions[name].live
         parts = [
             _Part(tuple(file.path for file in part), sql, relations)
@@ -594,7 +594,7 @@ class _Part:
 
     paths: tuple[str, ...]
     sql: str
-    relations: Mapping[str, Relation]
+    relations: Mapping[str, InlineRelation]
 
 
 def _looked(part: _Part) -> list[tuple[Any, ...]]:

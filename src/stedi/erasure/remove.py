@@ -19,10 +19,10 @@ from stedi.catalog.mentions import mentions
 from stedi.catalog.orphans import unused
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
-from stedi.engines.rewrite import LEAVING, Part, Relation, divided, rewrite
+from stedi.engines.rewrite import LEAVING, InlineRelation, RewriteTask, divided, rewrite
 from stedi.engines.workers import Workers
 from stedi.erasure.deliveries import Rewritten
-from stedi.erasure.locate import RELATIONS, THEIRS, Whereabouts
+from stedi.erasure.locate import RELATIONS, THEIRS, SubjectRows
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
 from stedi.privacy.receipts import RECEIPTS
@@ -33,7 +33,7 @@ ERASURE = "stedi.erasure"
 """The property of a snapshot that tells which erasure wrote it."""
 
 
-class Forgetting:
+class Removal:
     """The second phase of one erasure.
 
     Args:
@@ -50,7 +50,7 @@ class Forgetting:
         self,
         engine: DuckDB,
         catalog: Catalog,
-        whereabouts: Whereabouts,
+        whereabouts: SubjectRows,
         pending: Pending,
         found: Found,
         workers: Workers | None,
@@ -78,7 +78,7 @@ class Forgetting:
         known = mentions(state)
         current = self._current(name)
         expired = [snapshot for snapshot in known.of(taints) if snapshot != current.id]
-        branches = leftovers.staged(state)
+        branches = leftovers.abandoned_branches(state)
         staged = [state.branches[branch] for branch in branches]
         if expired or branches:
             self._catalog.expire(name, {*expired, *staged}, branches, base=current.id)
@@ -109,10 +109,10 @@ class Forgetting:
         if self._workers is None or name == "landed_files":
             self._engine.bind(LEAVING, leaving, table=name)
             return self._engine.write(name, sql, folder, of=of)
-        relations = {read: Relation.of(self._engine, read) for read in RELATIONS if read in sql}
+        relations = {read: InlineRelation.of(self._engine, read) for read in RELATIONS if read in sql}
         home = self._catalog.folder(name)
         parts = [
-            Part(name, files, sql, folder, of, self._memory, home, relations)
+            RewriteTask(name, files, sql, folder, of, self._memory, home, relations)
             for files in divided(leaving, self._workers.slots)
         ]
         return tuple(file for files in rewrite(self._workers, parts) for file in files)
@@ -197,7 +197,7 @@ class Forgetting:
         return current
 
 
-def sweep(catalog: Catalog, keeping: frozenset[str]) -> int:
+def remove_orphans(catalog: Catalog, keeping: frozenset[str]) -> int:
     """Removes, whatever their age, all files of the tables' folders that no live snapshot uses, but for some.
 
     Returns:

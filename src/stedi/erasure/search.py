@@ -55,7 +55,7 @@ _WORDS = frozenset({*ZONES, *ZONES.values(), *(c.name for columns in COLUMNS.val
 
 
 @dataclass(frozen=True, slots=True)
-class Traces:
+class Identifiers:
     """What identifies some customers.
 
     Attributes:
@@ -228,7 +228,7 @@ class Search:
 
 def search(
     root: Path,
-    traces: Traces,
+    traces: Identifiers,
     engine: DuckDB,
     *,
     without: Collection[Path] = (),
@@ -281,7 +281,7 @@ def _is_foreign(entry: _Entry, folders: Collection[Path]) -> bool:
     return entry.kind == "folder" and any(folder.is_relative_to(entry.path) for folder in folders)
 
 
-def look(path: Path, traces: Traces, engine: DuckDB | None) -> Search:
+def look(path: Path, traces: Identifiers, engine: DuckDB | None) -> Search:
     """Looks for traces in one delivered file: in what it holds, not in its name.
 
     Args:
@@ -361,7 +361,7 @@ class _Part:
 
     root: Path
     entries: tuple[_Entry, ...]
-    traces: Traces
+    traces: Identifiers
 
 
 def _search(part: _Part) -> Search:
@@ -373,7 +373,7 @@ def _search(part: _Part) -> Search:
         return _searched(part.root, part.entries, part.traces, engine)
 
 
-def _told(root: Path, path: Path, traces: Traces) -> str:
+def _told(root: Path, path: Path, traces: Identifiers) -> str:
     """Returns what something in the lake is called where it is told of."""
     name = str(path.relative_to(root))
     return "a file named after them" if traces.names_file(name, data=False) else _shown(name)
@@ -383,7 +383,7 @@ def _shown(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _searched(root: Path, entries: Iterable[_Entry], traces: Traces, engine: DuckDB) -> Search:
+def _searched(root: Path, entries: Iterable[_Entry], traces: Identifiers, engine: DuckDB) -> Search:
     """Looks for traces in some files."""
     done = Search()
     tables: dict[Path, list[Path]] = {}
@@ -411,7 +411,7 @@ def _searched(root: Path, entries: Iterable[_Entry], traces: Traces, engine: Duc
     return done
 
 
-def _look(root: Path, path: Path, kind: str, traces: Traces, done: Search, *, data: bool = False) -> None:
+def _look(root: Path, path: Path, kind: str, traces: Identifiers, done: Search, *, data: bool = False) -> None:
     """Looks for traces in a file that is no Parquet."""
     try:
         texts = _contents(path, kind)
@@ -435,7 +435,7 @@ def _is_catalogs(path: Path) -> bool:
     return parts == ("catalog.db",)
 
 
-def _columns(path: Path, traces: Traces, *, data: bool) -> list[str]:
+def _columns(path: Path, traces: Identifiers, *, data: bool) -> list[str]:
     """Returns the columns of a database in which there are traces, with their tables, unless these name somebody."""
     found: set[str] = set()
     try:
@@ -632,7 +632,7 @@ def _look_in_tables(
     root: Path,
     folder: Path,
     files: list[Path],
-    traces: Traces,
+    traces: Identifiers,
     engine: DuckDB,
     clean: set[str],
     done: Search,
@@ -669,7 +669,7 @@ def _look_in_tables(
         done.found += [f"{told} ({column})" if column else told for column in sorted(columns)]
 
 
-def _in_parquet(files: list[Path], own: str | None, traces: Traces, engine: DuckDB, clean: set[str]) -> set[str]:
+def _in_parquet(files: list[Path], own: str | None, traces: Identifiers, engine: DuckDB, clean: set[str]) -> set[str]:
     """Returns the columns of some Parquet files of one table in which there are traces; no name for what is no column.
 
     Raises:
@@ -701,7 +701,7 @@ def _in_parquet(files: list[Path], own: str | None, traces: Traces, engine: Duck
     return found
 
 
-def _among(values: list[str], column: str | None, traces: Traces) -> bool:
+def _among(values: list[str], column: str | None, traces: Identifiers) -> bool:
     """Says whether a trace is among the values of a column; whose an identity is, the whole value tells."""
     text = "\n".join(values)
     if column == "serialNumber" and not traces.numbers.isdisjoint(values):
@@ -711,7 +711,7 @@ def _among(values: list[str], column: str | None, traces: Traces) -> bool:
     return any(is_trace(value, column, traces) for value in values)
 
 
-def is_trace(value: str, column: str | None, traces: Traces) -> bool:
+def is_trace(value: str, column: str | None, traces: Identifiers) -> bool:
     """Says whether a value is one of the customers', or says something of them that should have gone.
 
     Args:
@@ -728,12 +728,12 @@ def is_trace(value: str, column: str | None, traces: Traces) -> bool:
     return traces.found(value) and not traces.stays(value)
 
 
-def names_another(address: str, traces: Traces) -> bool:
+def names_another(address: str, traces: Identifiers) -> bool:
     """Says whether an address of somebody else is none that is plain, and mentions one of the customers."""
     return not tokens.is_plain(tokens.visible(address)) and mentions(address, traces)
 
 
-def mentions(value: str, traces: Traces) -> bool:
+def mentions(value: str, traces: Identifiers) -> bool:
     """Says whether a text mentions one of the customers' addresses."""
     return any(
         any(map(traces.known, addresses(folded(reading)))) for reading in tokens.readings(value) if "@" in reading

@@ -33,7 +33,7 @@ from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected, inspect
 from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.rows import LandedFile
-from stedi.landing.tombstone_filter import Sieve
+from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.landing.unread import Unread
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
@@ -139,10 +139,10 @@ def land(
     """
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for another landing", None)):
         tombstones.refuse_unfinished(root)
-        sieve = Sieve.of(root, key)
+        sieve = TombstoneFilter.of(root, key)
         journal.finish(catalog, root / "pending", lambda: key)
         tables = [name for name, zone in ZONES.items() if zone == "landing"]
-        leftovers.sweep(catalog, tables, config.grace_hours * 3600)
+        leftovers.remove_abandoned(catalog, tables, config.grace_hours * 3600)
         shutil.rmtree(durable.scratch(root) / "landing", ignore_errors=True)
         landed: list[LandedFile] = []
         skipped: list[Skipped] = []
@@ -159,7 +159,7 @@ def land(
         for batch, fetched in (*((b, ()) for b in _batches(found, skipped)), *(((), b) for b in objects.batches())):
             run = _Batch(catalog, config, root, key, progress, sieve, workers)
             if run.planned is not None:
-                run.sieve = Sieve.of(root, key)  # as it is now: another process may have erased somebody
+                run.sieve = TombstoneFilter.of(root, key)  # as it is now: another process may have erased somebody
             try:
                 copies = run.fetch(objects, fetched)
                 done = run.land([*batch, *copies])
@@ -215,7 +215,7 @@ class _Batch:
         root: Path,
         key: Key,
         progress: Progress,
-        sieve: Sieve | None,
+        sieve: TombstoneFilter | None,
         workers: Workers | None,
     ) -> None:
         self.id = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"

@@ -28,7 +28,7 @@ from stedi.landing.deliveries.remote import copied
 from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected, inspect
 from stedi.landing.prepare import Prepared, as_it_lies, prepare
-from stedi.landing.tombstone_filter import Sieve
+from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.schema.tables import DataFile
 
 _SHARE_BYTES = 256 << 20
@@ -38,7 +38,7 @@ _LOOKS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class LandingTask:
     """Files that one worker lands, and what it needs to know for it.
 
     Attributes:
@@ -57,7 +57,7 @@ class Share:
     at: int
     folders: Mapping[str, Path]
     memory: str
-    sieve: Sieve | None
+    sieve: TombstoneFilter | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ def shares(
     at: int,
     folders: Mapping[str, Path],
     memory: str,
-    sieve: Sieve | None,
-) -> list[Share]:
+    sieve: TombstoneFilter | None,
+) -> list[LandingTask]:
     """Divides files: about as many bytes to each share, and one feed, so that tables get few and large files."""
     least = sum(file.size for file in files) / workers.slots
     parts: list[list[Inspected]] = []
@@ -107,10 +107,10 @@ def shares(
         size += file.size
     # the largest first: whoever is ready takes the next
     parts.sort(key=lambda part: -sum(file.size for file in part))
-    return [Share(n, tuple(part), batch, at, folders, memory, sieve) for n, part in enumerate(parts)]
+    return [LandingTask(n, tuple(part), batch, at, folders, memory, sieve) for n, part in enumerate(parts)]
 
 
-def write(share: Share) -> Written:
+def write(share: LandingTask) -> Written:
     """Lands a share, but for the commit. Runs on a worker.
 
     Raises:

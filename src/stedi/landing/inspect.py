@@ -45,7 +45,7 @@ class Inspected:
     size: int
     fingerprint: Fingerprint
     records: int | None
-    layout: reader.Layout | None
+    layout: reader.RecordPattern | None
 
 
 def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected:
@@ -91,7 +91,7 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
 
 
 def _contract(delivered: Delivered, text: Callable[[], BinaryIO]) -> Contract:
-    feed = reader.guess_feed(text, delivered.feed)
+    feed = reader.infer_feed(text, delivered.feed)
     if delivered.said and feed not in (None, delivered.feed):
         raise UnreadableFile(
             f"{delivered.name}: --feed {delivered.feed}: expected the fields of that feed, found those of {feed} and "
@@ -107,7 +107,7 @@ def _contract(delivered: Delivered, text: Callable[[], BinaryIO]) -> Contract:
 
 
 def _read(
-    stream: BinaryIO, layout: reader.Layout | None, digest: hashlib._Hash, verifiers: Executor, stop: Event
+    stream: BinaryIO, layout: reader.RecordPattern | None, digest: hashlib._Hash, verifiers: Executor, stop: Event
 ) -> int | None:
     records, clean = 0, layout is not None
     pending: deque[Future[int | None]] = deque()
@@ -127,5 +127,5 @@ def _read(
     return records if clean else None
 
 
-def _verify(block: bytes, tail: bytes, layout: reader.Layout) -> int | None:
+def _verify(block: bytes, tail: bytes, layout: reader.RecordPattern) -> int | None:
     return reader.verify(block + tail, layout)

@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from stedi.errors import StediError, UnreadableFile, UsageError, printable_name
 from stedi.landing.deliveries.local import Delivered, Skipped, fingerprint, is_foreign, open_regular, walk
 from stedi.reader import Limits, Members, Reject, decompressed
-from stedi.reader.fitting import Fitting, feeds_of
+from stedi.reader.fitting import Conformer, feeds_of
 from stedi.reader.framing import Framer
 from stedi.reader.reading import Copier
 from stedi.schema.contracts import Reason
@@ -241,7 +241,7 @@ class _LineFeeds:
 
 def _copier(members: Members, limits: Limits) -> Copier | None:
     for feed in feeds_of(members, CONTRACTS):
-        fitting = Fitting(CONTRACTS[feed])
+        fitting = Conformer(CONTRACTS[feed])
         fitting.spell(members)
         if copier := Copier.of(members, fitting, limits):
             return copier

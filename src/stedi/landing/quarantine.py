@@ -25,7 +25,7 @@ from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.reader.fitting import Fitting, feeds_of
+from stedi.reader.fitting import Conformer, feeds_of
 from stedi.schema.contracts import Reason
 from stedi.schema.feeds import CONTRACTS
 from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, ZONES, DataFile
@@ -160,7 +160,7 @@ class Quarantine:
         with self._engine() as engine:
             engine.bind("landed_files", self._catalog.files(self._catalog.table("landed_files")))
             fruitless = rows.fruitless(engine)
-            fittings = {feed: Fitting(contract) for feed, contract in CONTRACTS.items()}
+            fittings = {feed: Conformer(contract) for feed, contract in CONTRACTS.items()}
             streams = {feed: open(path, "wb") for feed, path in lines.items()}  # noqa: SIM115 - closed below
             try:
                 sql = 'select feed, file, sha256, "offset", raw from quarantine where octet_length(raw) = raw_size'
@@ -246,7 +246,7 @@ def _record(raw: bytes) -> reader.ParsedRecord | None:
     return found[0] if len(found) == 1 and isinstance(found[0], reader.ParsedRecord) else None
 
 
-def _accepted(fitting: Fitting, record: reader.ParsedRecord | None) -> bytes | None:
+def _accepted(fitting: Conformer, record: reader.ParsedRecord | None) -> bytes | None:
     """Returns a record's clean line, in the contract's own spelling, if the contract accepts it now, else None."""
     if record is None:
         return None

@@ -34,7 +34,7 @@ _BARRED = {"name": "varchar", "moment": "bigint"}
 """What is barred, and until when."""
 
 
-class Sieve:
+class TombstoneFilter:
     """The tombstones of one lake, for one landing.
 
     Args:
@@ -48,7 +48,7 @@ class Sieve:
         self._masks: dict[str, list[str]] = {}
 
     @classmethod
-    def of(cls, root: Path, key: Key) -> Sieve | None:
+    def of(cls, root: Path, key: Key) -> TombstoneFilter | None:
         """Returns the sieve of a lake, or None where nobody was erased.
 
         Raises:

@@ -238,7 +238,7 @@ def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str,
         engine.take(f"said_{turn}", {"customer_id": "varchar", "at": "bigint"}, said)
         of = f"{CUSTOMER.table} as c join people as p on c.email = p.address join said_{turn} as s using (customer_id)"
         engine.keep("records", f"select c.*, p.customer_id from {of} where c.lastUpdateDate <= s.at")
-        current = tables.over(
+        current = tables.rebind(
             selects["current_customers"].sql, {CUSTOMER.table: "records"}, {"build_started": int(time.time() * 1000)}
         )
         engine.keep(f"current_{turn}", current)
@@ -277,7 +277,7 @@ def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], era
         f"select c.*, p.customer_id from {CUSTOMER.table} as c join people as p on c.email = p.address "
         "where p.customer_id in (select customer_id from asked)",
     )
-    current = tables.over(selects["current_customers"].sql, {CUSTOMER.table: "records"}, {"build_started": now})
+    current = tables.rebind(selects["current_customers"].sql, {CUSTOMER.table: "records"}, {"build_started": now})
     engine.keep("current_customers", current)
     # a record without consent that nothing newer follows: the same was said already (rule 2)
     engine.keep(

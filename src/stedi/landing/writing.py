@@ -9,14 +9,14 @@ from stedi.engines.duckdb import DuckDB
 from stedi.errors import LandingError
 from stedi.landing import rows
 from stedi.landing.prepare import Prepared
-from stedi.landing.tombstone_filter import Sieve
+from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.schema.tables import DataFile
 
 
 def write(
     engine: DuckDB,
     prepared: Sequence[Prepared],
-    sieve: Sieve | None,
+    sieve: TombstoneFilter | None,
     batch: str,
     at: int,
     folder: Callable[[str], Path],

@@ -20,7 +20,7 @@ from stedi.catalog import Catalog, TableState, checksums, leftovers
 from stedi.catalog.orphans import Unused, unused
 from stedi.catalog.snapshots import manifests
 from stedi.engines.duckdb import DuckDB
-from stedi.engines.rewrite import LEAVING, Part, rewrite
+from stedi.engines.rewrite import LEAVING, RewriteTask, rewrite
 from stedi.engines.workers import Workers
 from stedi.errors import LakeError
 from stedi.landing import journal
@@ -108,7 +108,7 @@ class _Run:
             self._compact(name, compaction)
         states = catalog.tables()
         state = states[name]
-        expired, branches = self._expired(states, name), leftovers.staged(state)
+        expired, branches = self._expired(states, name), leftovers.abandoned_branches(state)
         if (expired or branches) and state.current:
             catalog.expire(name, expired, branches, base=state.current.id)
             state = catalog.table(name)
@@ -196,7 +196,7 @@ class _Run:
         order = " order by 1, 2" if COLUMNS[name][0].name == "customer_id" else ""
         sql = f"select * from {LEAVING}{order}"
         if self._workers is not None:
-            parts = [Part(name, group, sql, folder, of, config.engine_memory, home) for group in groups]
+            parts = [RewriteTask(name, group, sql, folder, of, config.engine_memory, home) for group in groups]
             return rewrite(self._workers, parts)
         # a flipped bit must not be written anew, under a checksum that says that all is well
         checksums.check(home, [file.path for group in groups for file in group])
@@ -225,7 +225,7 @@ class _Run:
         history = state.history()
         watermarks = _watermarks(states, name)
         needed = max((n for n, snapshot in enumerate(history) if snapshot.id in watermarks), default=-1)
-        ours = leftovers.staged(state)
+        ours = leftovers.abandoned_branches(state)
         keep = {*state.tags.values(), *(head for name, head in state.branches.items() if name not in ours | {"main"})}
         ends = now if compacted else float("inf")  # when it stopped being what readers see
         for n, snapshot in enumerate(history):

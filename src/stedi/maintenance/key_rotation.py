@@ -24,7 +24,7 @@ from stedi.catalog.orphans import unused
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused
 from stedi.privacy import key_change, pseudonyms, secrets_manager
-from stedi.privacy.key_change import Handover
+from stedi.privacy.key_change import PendingRotation
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import ZONES, DataFile
 from stedi.storage import config as settings
@@ -145,7 +145,7 @@ def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share
         False if it came too late: others have changed tables since they were staged, and none of it was published. Then
         nothing of it is done.
     """
-    key_change.sweep(root)
+    key_change.remove_leftovers(root)
     decided = key_change.pending(root)
     if decided is None:
         return True
@@ -168,7 +168,7 @@ def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share
     return True
 
 
-def _is_overtaken(catalog: Catalog, decided: Handover) -> bool:
+def _is_overtaken(catalog: Catalog, decided: PendingRotation) -> bool:
     """Says whether a change of key of which nothing is published can be published no more.
 
     So it is where its note was written by a process that was stopped right before, for longer than its lease.
@@ -204,7 +204,7 @@ class _Run:
         self.rows: dict[str, int] = {}
         self._catalog, self._config, self._root, self._key, self._new = catalog, config, root, key, new
 
-    def stage(self, file: str, besides: Claimants, progress: Progress) -> Handover:
+    def stage(self, file: str, besides: Claimants, progress: Progress) -> PendingRotation:
         """Writes every table anew to its branch, and proves the rules over what is staged.
 
         Raises:
@@ -223,7 +223,7 @@ class _Run:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         base = {name: state.current.id for name, state in states.items() if name in staged and state.current}
-        return Handover(self.id, self._new.fingerprint, file, base, staged)
+        return PendingRotation(self.id, self._new.fingerprint, file, base, staged)
 
     def discard(self) -> None:
         """Removes what was staged, unless the change is decided."""

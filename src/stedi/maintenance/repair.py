@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stedi.audit.integrity import Check, audit
+from stedi.audit.integrity import Check, check_files
 from stedi.catalog import Catalog, Snapshot, checksums, snapshots
 from stedi.errors import LakeError
 from stedi.schema.tables import ZONES
@@ -51,7 +51,7 @@ def repair(
     """
     entries = catalog.restore()
     restored()
-    broken = _broken(audit(catalog, files=True, threads=threads, progress=progress))
+    broken = _broken(check_files(catalog, files=True, threads=threads, progress=progress))
     old = {name: _only_old(catalog, name, files) for name, files in broken.items()}
     renewed = tuple(name for name, snapshot_ids in old.items() if not snapshot_ids)
     lost = [name for name in renewed if ZONES[name] == "landing"]

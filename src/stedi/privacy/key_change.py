@@ -29,7 +29,7 @@ _ADVICE = "nothing was changed. Restore the lake from its backup, with the key o
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
+class PendingRotation:
     """A change of key that is decided.
 
     Attributes:
@@ -47,7 +47,7 @@ class Handover:
     staged: Mapping[str, int]
 
 
-def pending(root: Path) -> Handover | None:
+def pending(root: Path) -> PendingRotation | None:
     """Returns the change of key that is not at its end, if there is one; it is not to be believed yet.
 
     Raises:
@@ -61,7 +61,7 @@ def pending(root: Path) -> Handover | None:
         head, _, plain = raw.partition(b"\n")
         if not state.is_sealed(raw) and not hmac.compare_digest(head, hashlib.sha256(plain).hexdigest().encode()):
             raise ValueError("its SHA-256 is another")
-        return Handover(**state.parsed(plain))
+        return PendingRotation(**state.parsed(plain))
     except (ValueError, TypeError) as error:
         raise LakeError(
             f"{NAME}: expected the note of a change of key, found {type(error).__name__}; {_ADVICE}"
@@ -89,7 +89,7 @@ def confirm(root: Path, key: Key) -> None:
         state.opened(raw, NAME, _KIND, state.lake_id(root), key, advice=_ADVICE)
 
 
-def write(root: Path, key: Key, handover: Handover) -> None:
+def write(root: Path, key: Key, handover: PendingRotation) -> None:
     """Decides a change of key, durably; `key` is the new one."""
     try:
         state.write(root / NAME, _KIND, state.lake_id(root), key, asdict(handover))
@@ -111,7 +111,7 @@ def left(root: Path) -> bool:
     return (root / NAME).exists() or any(root.glob(_PARTIAL))
 
 
-def sweep(root: Path) -> None:
+def remove_leftovers(root: Path) -> None:
     """Removes what a change of key that was killed had begun to write; the caller keeps others from changing it."""
     for partial in (*root.glob(_PARTIAL), *root.glob(".lake.toml.*.partial")):
         partial.unlink()

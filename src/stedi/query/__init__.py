@@ -31,7 +31,7 @@ from stedi.query import sandbox
 from stedi.query.statement import Judgement, folded, shown
 from stedi.storage import durable, s3
 
-__all__ = ["Limits", "Relation", "Resolve", "Result", "bounded", "referenced", "run", "size"]
+__all__ = ["Limits", "QueryTable", "Resolve", "Result", "bounded", "referenced_tables", "run", "size"]
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,7 +47,7 @@ _UNITS = {"": 1, "b": 1} | {
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class QueryTable:
     """A table of the lake as a query sees it: fixed files, fixed columns.
 
     Attributes:
@@ -65,7 +65,7 @@ class Relation:
     places: bool = False
 
 
-Resolve = Callable[[frozenset[str]], Iterable[Relation]]
+Resolve = Callable[[frozenset[str]], Iterable[QueryTable]]
 """Gives the tables of these names, lower-case, as far as there are any."""
 
 
@@ -109,7 +109,7 @@ def size(text: str) -> int:
 
 def run(
     sql: str,
-    relations: Iterable[Relation] | Resolve,
+    relations: Iterable[QueryTable] | Resolve,
     limits: Limits | None = None,
     temporary: Path | None = None,
     *,
@@ -146,7 +146,7 @@ def run(
         raise
 
 
-def _named(names: frozenset[str], given: Iterable[Relation]) -> dict[str, Relation]:
+def _named(names: frozenset[str], given: Iterable[QueryTable]) -> dict[str, QueryTable]:
     """Returns the relations by the names that a statement calls them.
 
     Raises:
@@ -161,7 +161,7 @@ def _named(names: frozenset[str], given: Iterable[Relation]) -> dict[str, Relati
     return found
 
 
-def referenced(sql: str, limits: Limits | None = None, temporary: Path | None = None) -> frozenset[str]:
+def referenced_tables(sql: str, limits: Limits | None = None, temporary: Path | None = None) -> frozenset[str]:
     """Returns the lower-case names of the tables that a statement reads, without those that it defines itself.
 
     Raises:
@@ -321,7 +321,7 @@ class _Worker:
         self._finish()
         return json.loads(said)
 
-    def give(self, relations: list[Relation], columns: frozenset[str] | None) -> None:
+    def give(self, relations: list[QueryTable], columns: frozenset[str] | None) -> None:
         """Hands the tables over that the statement reads, and which of their columns."""
         remote = any(s3.is_remote(file) for relation in relations for file in relation.files)
         given = [

@@ -10,8 +10,8 @@ from __future__ import annotations
 from stedi.reader.compression import decompressed, form, writer
 from stedi.reader.forms import Legibility, is_legible, refused
 from stedi.reader.framing import records as iter_values
-from stedi.reader.guessing import guess_feed
-from stedi.reader.layout import Layout, detect_layout, read_clean, verify
+from stedi.reader.guessing import infer_feed
+from stedi.reader.layout import RecordPattern, detect_layout, read_clean, verify
 from stedi.reader.model import Counts, Huge, Limits, Members, ParsedRecord, Reject
 from stedi.reader.parsing import Parsed, parse_value
 from stedi.reader.reading import read
@@ -20,7 +20,7 @@ from stedi.reader.units import Unit, likely
 __all__ = [
     "Counts",
     "Huge",
-    "Layout",
+    "RecordPattern",
     "Legibility",
     "Limits",
     "Members",
@@ -31,7 +31,7 @@ __all__ = [
     "decompressed",
     "detect_layout",
     "form",
-    "guess_feed",
+    "infer_feed",
     "is_legible",
     "iter_values",
     "likely",

@@ -78,7 +78,7 @@ class Shape:
         return self.usable and not self.unknown
 
 
-class Fitting:
+class Conformer:
     """Fits the records of one file to a contract.
 
     Attributes:

@@ -25,7 +25,7 @@ _ENOUGH = 100
 _BLOCK = 1 << 20
 
 
-def guess_feed(text: Callable[[], BinaryIO], named: str | None = None) -> str | None:
+def infer_feed(text: Callable[[], BinaryIO], named: str | None = None) -> str | None:
     """Returns the feed that a file's records speak for.
 
     Args:

@@ -36,7 +36,7 @@ _RE2_ADDRESS = rf'"[ {_RE2_LETTERS}]*{_VISIBLE}[ !#-\[\]-~{_RE2_LETTERS}]*"'
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RecordPattern:
     """How clean records of a file look.
 
     Attributes:
@@ -54,7 +54,7 @@ class Layout:
         return {field.name: spelled[field.name] for field in self.contract.fields}
 
     @classmethod
-    def of(cls, contract: Contract, names: tuple[str, ...]) -> Layout | None:
+    def of(cls, contract: Contract, names: tuple[str, ...]) -> RecordPattern | None:
         """Returns the layout of records with these names in this order.
 
         A field that is not there is put where the contract has it. None if a required field is not there, or there is
@@ -76,7 +76,7 @@ class Layout:
         return cls(contract, tuple((name, spelled.get(name, name)) for name in order))
 
 
-def detect_layout(head: bytes, contract: Contract) -> Layout | None:
+def detect_layout(head: bytes, contract: Contract) -> RecordPattern | None:
     """Returns the layout of a newline-delimited file.
 
     Args:
@@ -92,11 +92,11 @@ def detect_layout(head: bytes, contract: Contract) -> Layout | None:
     found = scan(line.decode("latin-1"), 0)
     if found is None or not is_object(found[0]):
         return None
-    layout = Layout.of(contract, tuple(name for name, _ in found[0]))
+    layout = RecordPattern.of(contract, tuple(name for name, _ in found[0]))
     return layout if layout and verify(line + b"\n", layout) == 1 else None
 
 
-def verify(block: bytes | memoryview, layout: Layout, longest: int = RECORD_BYTES) -> int | None:
+def verify(block: bytes | memoryview, layout: RecordPattern, longest: int = RECORD_BYTES) -> int | None:
     """Counts the records of a block if all of it is clean lines of the layout.
 
     Lets other threads run meanwhile. Blocks of about a MiB are best.
@@ -126,7 +126,7 @@ def verify(block: bytes | memoryview, layout: Layout, longest: int = RECORD_BYTE
 
 def read_clean(
     stream: BinaryIO,
-    layout: Layout,
+    layout: RecordPattern,
     on_bytes: Callable[[bytes], None] | None = None,
     limits: Limits | None = None,
 ) -> int | None:
@@ -159,7 +159,7 @@ def read_clean(
 
 
 @cache
-def run_pattern(layout: Layout) -> re.Pattern[bytes]:
+def run_pattern(layout: RecordPattern) -> re.Pattern[bytes]:
     """Returns a pattern that takes as many clean records as there are, with white space and commas between them.
 
     Strings may hold any bytes beyond ASCII: whether they are UTF-8 is still to be checked.
@@ -168,36 +168,36 @@ def run_pattern(layout: Layout) -> re.Pattern[bytes]:
 
 
 @cache
-def lines_run_pattern(layout: Layout) -> re.Pattern[bytes]:
+def lines_run_pattern(layout: RecordPattern) -> re.Pattern[bytes]:
     """Returns a pattern that takes as many lines as are clean records; strings as in `run_pattern`."""
     return re.compile(rb"(?:" + _compact_pattern(layout) + rb"\r?\n)*+")
 
 
 @cache
-def record_pattern(layout: Layout) -> re.Pattern[bytes]:
+def record_pattern(layout: RecordPattern) -> re.Pattern[bytes]:
     """Returns the pattern of one record as `run_pattern` takes it."""
     return re.compile(_record_pattern(layout))
 
 
 @cache
-def _lines_pattern(layout: Layout) -> str:
+def _lines_pattern(layout: RecordPattern) -> str:
     text = {True: f'"{_RE2_LEADING}*{_VISIBLE}{_RE2_CHARACTER}*"', False: f'"{_RE2_CHARACTER}*"'}
     record = _pattern(layout, text, _RE2_ADDRESS, " ?", "")
     return rf"\A(?:{record}\r?\n)*(?:{record})?\z"
 
 
-def _record_pattern(layout: Layout) -> bytes:
+def _record_pattern(layout: RecordPattern) -> bytes:
     text = {True: rf'"[ \x7f-\xff]*+{_VISIBLE}[ !#-\[\]-\xff]*+"', False: r'"[ !#-\[\]-\xff]*+"'}
     space = r"[ \t\r\n]*+"
     return _pattern(layout, text, _ADDRESS, space, space).encode()
 
 
-def _compact_pattern(layout: Layout) -> bytes:
+def _compact_pattern(layout: RecordPattern) -> bytes:
     text = {True: rf'"[ \x7f-\xff]*+{_VISIBLE}[ !#-\[\]-\xff]*+"', False: r'"[ !#-\[\]-\xff]*+"'}
     return _pattern(layout, text, _ADDRESS, " ?", "").encode()
 
 
-def _pattern(layout: Layout, text: dict[bool, str], address: str, after: str, around: str) -> str:
+def _pattern(layout: RecordPattern, text: dict[bool, str], address: str, after: str, around: str) -> str:
     """Writes the pattern of one record.
 
     Args:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 from typing import BinaryIO
 
-from stedi.reader.fitting import Fitting
+from stedi.reader.fitting import Conformer
 from stedi.reader.framing import BETWEEN, Framer, Window
-from stedi.reader.layout import Layout, lines_run_pattern, record_pattern, run_pattern, verify, within
+from stedi.reader.layout import RecordPattern, lines_run_pattern, record_pattern, run_pattern, verify, within
 from stedi.reader.model import Counts, Limits, Members, Reject
 from stedi.schema.contracts import Contract, Reason
 
@@ -50,7 +50,7 @@ def read(
     """
     limits = limits or Limits()
     framer = Framer(stream, limits)
-    fitting = Fitting(contract)
+    fitting = Conformer(contract)
     lines: list[bytes] = []
     accepted = quarantined = wait = patience = 0
     copier: Copier | None = None
@@ -96,7 +96,7 @@ class Copier:
         layout: How they look.
     """
 
-    def __init__(self, layout: Layout, limits: Limits) -> None:
+    def __init__(self, layout: RecordPattern, limits: Limits) -> None:
         self.layout = layout
         self._limits = limits
         self._record = record_pattern(layout)
@@ -106,9 +106,9 @@ class Copier:
         self._joined = False
 
     @classmethod
-    def of(cls, members: Members, fitting: Fitting, limits: Limits) -> Copier | None:
+    def of(cls, members: Members, fitting: Conformer, limits: Limits) -> Copier | None:
         """Returns the copier of records like this one, if they can be copied as `fitting` spells its lines."""
-        layout = Layout.of(fitting.contract, tuple(name for name, _ in members))
+        layout = RecordPattern.of(fitting.contract, tuple(name for name, _ in members))
         return cls(layout, limits) if layout and layout.spelling == fitting.spelling else None
 
     def copy(self, window: Window, out: BinaryIO) -> int:

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from stedi.errors import AuditFailed
-from stedi.schema.contracts import Class
+from stedi.schema.contracts import PrivacyClass
 from stedi.schema.feeds import CONTRACTS
-from stedi.schema.tables import COLUMNS, Graph
+from stedi.schema.tables import COLUMNS, Dag
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -27,18 +27,19 @@ _BY_THE_ENGINE = {
 }
 """Columns that the engine adds to a view: made with the key, a number of this build alone, or a count."""
 
-_OWN = {"_extra": Class.DIRECT, "_file": Class.OPERATIONAL}
+_OWN = {"_extra": PrivacyClass.DIRECT, "_file": PrivacyClass.OPERATIONAL}
 """Columns of a landing table beside the contract's; what is unknown may be anything."""
 
-LANDED: Mapping[str, Mapping[str, Class]] = {
+LANDED: Mapping[str, Mapping[str, PrivacyClass]] = {
     **{
         contract.table: {**{field.name: field.privacy for field in contract.fields}, **_OWN}
         for contract in CONTRACTS.values()
     },
     "quarantine": {
-        column.name: Class.DIRECT if column.name == "raw" else Class.OPERATIONAL for column in COLUMNS["quarantine"]
+        column.name: PrivacyClass.DIRECT if column.name == "raw" else PrivacyClass.OPERATIONAL
+        for column in COLUMNS["quarantine"]
     },
-    "landed_files": {column.name: Class.OPERATIONAL for column in COLUMNS["landed_files"]},
+    "landed_files": {column.name: PrivacyClass.OPERATIONAL for column in COLUMNS["landed_files"]},
 }
 """The class of each column of the landing zone."""
 
@@ -51,14 +52,14 @@ Origin = tuple[str, str]
 """Table and column, in lower case, that a value was made from; `PSEUDONYM` of a view of addresses is one, too."""
 
 
-class Lineage:
+class ColumnLineage:
     """Where the values of a graph's columns come from.
 
     Args:
         graph: The SELECTs of the tables below landing.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Dag) -> None:
         self._graph = graph
         self._known: dict[str, dict[str, frozenset[Origin]]] = {}
 
@@ -82,7 +83,7 @@ class Lineage:
                 self._known[name] = {**found, **added}
         return self._known[name]
 
-    def classes(self, table: str) -> dict[str, Class]:
+    def classes(self, table: str) -> dict[str, PrivacyClass]:
         """Returns the class of each column of a stored table, by its name as the table has it."""
         if table in LANDED:
             return dict(LANDED[table])
@@ -157,13 +158,13 @@ So no build has to: importing SQLGlot and following columns takes a fifth of a s
 _passed = {CHECKED}
 
 
-def fingerprint(graph: Graph) -> str:
+def fingerprint(graph: Dag) -> str:
     """Returns 16 hex digits that change when any SELECT of a graph does."""
     all_of_them = " ".join(f"{table.name}={graph.fingerprint(table.name)}" for table in graph.tables())
     return hashlib.sha256(all_of_them.encode()).hexdigest()[:16]
 
 
-def check(graph: Graph) -> None:
+def check(graph: Dag) -> None:
     """Refuses SQL that would carry what tells who somebody is where it must not stand (rule 7).
 
     All of the graph is looked at whatever has changed of it: a column of one table may come from another's.
@@ -177,7 +178,7 @@ def check(graph: Graph) -> None:
     """
     if fingerprint(graph) in _passed:
         return
-    lineage = Lineage(graph)
+    lineage = ColumnLineage(graph)
     for table in (table.name for table in graph.tables()):
         if table in CUSTOMERS:
             continue
@@ -199,19 +200,19 @@ def _may_stand(table: str, origin: Origin) -> bool:
     kind = _class_of(origin)
     if table in TRAINING:
         pseudonym = origin[0] in _BY_THE_ENGINE and origin[1] == PSEUDONYM
-        return pseudonym or kind in (Class.SENSOR, Class.OPERATIONAL)
-    return kind is not Class.DIRECT
+        return pseudonym or kind in (PrivacyClass.SENSOR, PrivacyClass.OPERATIONAL)
+    return kind is not PrivacyClass.DIRECT
 
 
-def _class_of(origin: Origin) -> Class:
+def _class_of(origin: Origin) -> PrivacyClass:
     table, column = origin
     if table in _BY_THE_ENGINE:
-        return Class.INDIRECT
+        return PrivacyClass.INDIRECT
     known = {name.lower(): kind for name, kind in LANDED[table].items()}
     return known[column]
 
 
-def _strictest(origins: Iterable[Origin]) -> Class:
+def _strictest(origins: Iterable[Origin]) -> PrivacyClass:
     """Returns the class of a value made from these; of one made from nothing landed, operational."""
     found = {_class_of(origin) for origin in origins}
-    return next((kind for kind in Class if kind in found), Class.OPERATIONAL)
+    return next((kind for kind in PrivacyClass if kind in found), PrivacyClass.OPERATIONAL)

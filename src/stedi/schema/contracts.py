@@ -51,7 +51,7 @@ class Reason(StrEnum):
     """In a customer's address: nobody could name whose it is."""
 
 
-class Class(StrEnum):
+class PrivacyClass(StrEnum):
     """What a value tells about a person, the most telling first."""
 
     DIRECT = "direct identifier"
@@ -80,7 +80,7 @@ class Field:
     name: str
     kind: Kind
     required: bool = True
-    privacy: Class = Class.DIRECT
+    privacy: PrivacyClass = PrivacyClass.DIRECT
     names_customer: bool = False
 
 

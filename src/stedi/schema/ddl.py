@@ -177,11 +177,11 @@ def views(dialect: str, role: Role) -> str:
     Raises:
         UsageError: A dialect that cannot be.
     """
-    from stedi.schema.classification import Lineage
+    from stedi.schema.classification import ColumnLineage
 
     if dialect not in ("athena", "spark"):
         raise UsageError(f"DDL: expected the dialect athena or spark, found {printable(dialect[:40])}.")
-    writer, grant, lineage = _Writer(dialect), GRANTS[role], Lineage(graph())
+    writer, grant, lineage = _Writer(dialect), GRANTS[role], ColumnLineage(graph())
     database = f"{NAMESPACE}_{role}"
     parts = [_comment(_VIEWS), writer.database(database)]
     for table in (name for name in ZONES if name in grant.tables):

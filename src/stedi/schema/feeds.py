@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from stedi.schema.contracts import Class, Contract, Field, Kind
+from stedi.schema.contracts import Contract, Field, Kind, PrivacyClass
 
 CUSTOMER = Contract(
     feed="customer",
     table="customers_landing",
     fields=(
-        Field("customerName", Kind.TEXT, required=False, privacy=Class.DIRECT),
-        Field("email", Kind.TEXT, privacy=Class.DIRECT, names_customer=True),
-        Field("phone", Kind.TEXT, required=False, privacy=Class.DIRECT),
-        Field("birthDay", Kind.TEXT, required=False, privacy=Class.DIRECT),
-        Field("serialNumber", Kind.TEXT, privacy=Class.INDIRECT),
-        Field("registrationDate", Kind.INSTANT, privacy=Class.INDIRECT),
-        Field("lastUpdateDate", Kind.INSTANT, privacy=Class.INDIRECT),
-        Field("shareWithResearchAsOfDate", Kind.INSTANT, required=False, privacy=Class.INDIRECT),
-        Field("shareWithPublicAsOfDate", Kind.INSTANT, required=False, privacy=Class.INDIRECT),
-        Field("shareWithFriendsAsOfDate", Kind.INSTANT, required=False, privacy=Class.INDIRECT),
+        Field("customerName", Kind.TEXT, required=False, privacy=PrivacyClass.DIRECT),
+        Field("email", Kind.TEXT, privacy=PrivacyClass.DIRECT, names_customer=True),
+        Field("phone", Kind.TEXT, required=False, privacy=PrivacyClass.DIRECT),
+        Field("birthDay", Kind.TEXT, required=False, privacy=PrivacyClass.DIRECT),
+        Field("serialNumber", Kind.TEXT, privacy=PrivacyClass.INDIRECT),
+        Field("registrationDate", Kind.INSTANT, privacy=PrivacyClass.INDIRECT),
+        Field("lastUpdateDate", Kind.INSTANT, privacy=PrivacyClass.INDIRECT),
+        Field("shareWithResearchAsOfDate", Kind.INSTANT, required=False, privacy=PrivacyClass.INDIRECT),
+        Field("shareWithPublicAsOfDate", Kind.INSTANT, required=False, privacy=PrivacyClass.INDIRECT),
+        Field("shareWithFriendsAsOfDate", Kind.INSTANT, required=False, privacy=PrivacyClass.INDIRECT),
     ),
 )
 
@@ -25,11 +25,11 @@ ACCELEROMETER = Contract(
     feed="accelerometer",
     table="accelerometer_landing",
     fields=(
-        Field("user", Kind.TEXT, privacy=Class.DIRECT, names_customer=True),
-        Field("timestamp", Kind.INSTANT, privacy=Class.SENSOR),
-        Field("x", Kind.NUMBER, privacy=Class.SENSOR),
-        Field("y", Kind.NUMBER, privacy=Class.SENSOR),
-        Field("z", Kind.NUMBER, privacy=Class.SENSOR),
+        Field("user", Kind.TEXT, privacy=PrivacyClass.DIRECT, names_customer=True),
+        Field("timestamp", Kind.INSTANT, privacy=PrivacyClass.SENSOR),
+        Field("x", Kind.NUMBER, privacy=PrivacyClass.SENSOR),
+        Field("y", Kind.NUMBER, privacy=PrivacyClass.SENSOR),
+        Field("z", Kind.NUMBER, privacy=PrivacyClass.SENSOR),
     ),
 )
 
@@ -37,9 +37,9 @@ STEP_TRAINER = Contract(
     feed="step_trainer",
     table="step_trainer_landing",
     fields=(
-        Field("sensorReadingTime", Kind.INSTANT, privacy=Class.SENSOR),
-        Field("serialNumber", Kind.TEXT, privacy=Class.INDIRECT),
-        Field("distanceFromObject", Kind.INTEGER, privacy=Class.SENSOR),
+        Field("sensorReadingTime", Kind.INSTANT, privacy=PrivacyClass.SENSOR),
+        Field("serialNumber", Kind.TEXT, privacy=PrivacyClass.INDIRECT),
+        Field("distanceFromObject", Kind.INTEGER, privacy=PrivacyClass.SENSOR),
     ),
 )
 

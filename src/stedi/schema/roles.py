@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stedi.schema.contracts import Class
+from stedi.schema.contracts import PrivacyClass
 from stedi.schema.tables import COLUMNS
 
 Readings = Literal["all", "since-consent"]
@@ -30,14 +30,14 @@ class Grant:
     """
 
     tables: frozenset[str]
-    masked: frozenset[Class]
+    masked: frozenset[PrivacyClass]
 
 
 GRANTS: dict[Role, Grant] = {
     # trains on what may be trained on, and needs nothing else; builds let nothing in that would have to be masked
     "scientist": Grant(frozenset({"machine_learning_curated"}), frozenset()),
     # keeps the lake going: every row of every table, of nobody by name; raw bytes and unknown fields may hold names
-    "engineer": Grant(frozenset(COLUMNS), frozenset({Class.DIRECT})),
+    "engineer": Grant(frozenset(COLUMNS), frozenset({PrivacyClass.DIRECT})),
     # answers to customers and regulators
     "officer": Grant(frozenset(COLUMNS), frozenset()),
 }

@@ -168,7 +168,7 @@ SPARK_TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class SqlTable:
+class Model:
     """One SELECT of the package, and what it reads.
 
     Attributes:
@@ -189,17 +189,17 @@ class SqlTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class Dag:
     """All SELECTs of the lake and the order in which they can run."""
 
-    selects: Mapping[str, SqlTable]
+    selects: Mapping[str, Model]
 
     def order(self) -> tuple[str, ...]:
         """Returns tables and views, each after everything that it reads."""
         edges = {name: sorted(select.reads & self.selects.keys()) for name, select in sorted(self.selects.items())}
         return tuple(TopologicalSorter(edges).static_order())
 
-    def tables(self) -> tuple[SqlTable, ...]:
+    def tables(self) -> tuple[Model, ...]:
         """Returns the stored tables in an order in which they can be built."""
         return tuple(self.selects[name] for name in self.order() if self.selects[name].zone != "views")
 
@@ -239,7 +239,7 @@ def parse(sql: str) -> exp.Expr:
     return sqlglot.parse_one(sql, dialect="duckdb")
 
 
-def over(sql: str, relations: Mapping[str, str], parameters: Mapping[str, str | int] | None = None) -> str:
+def rebind(sql: str, relations: Mapping[str, str], parameters: Mapping[str, str | int] | None = None) -> str:
     """Returns a SELECT that reads other relations in place of some tables, and is the same otherwise.
 
     Args:
@@ -298,7 +298,7 @@ def _reads(sql: str) -> frozenset[str]:
 
 
 @cache
-def graph() -> Graph:
+def graph() -> Dag:
     """Returns the graph of the package's own SQL files."""
     root = resources.files("stedi.schema") / "sql"
     selects = {}
@@ -306,13 +306,13 @@ def graph() -> Graph:
         for entry in (root / zone).iterdir():
             if entry.name.endswith(".sql"):
                 name, sql = entry.name.removesuffix(".sql"), entry.read_text("utf-8")
-                selects[name] = SqlTable(name, zone, sql, _reads(sql))
-    return Graph(selects)
+                selects[name] = Model(name, zone, sql, _reads(sql))
+    return Dag(selects)
 
 
 @cache
-def assertions() -> tuple[SqlTable, ...]:
+def assertions() -> tuple[Model, ...]:
     """Returns the package's assertions: SELECTs that find a violation by each row that they return."""
     root = resources.files("stedi.schema") / "sql" / "assertions"
     found = [(e.name.removesuffix(".sql"), e.read_text("utf-8")) for e in root.iterdir() if e.name.endswith(".sql")]
-    return tuple(SqlTable(name, "assertions", sql, _reads(sql)) for name, sql in sorted(found))
+    return tuple(Model(name, "assertions", sql, _reads(sql)) for name, sql in sorted(found))

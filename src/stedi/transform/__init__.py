@@ -19,18 +19,18 @@ from functools import partial
 from pathlib import Path
 
 from stedi.catalog import Catalog, TableState
-from stedi.engines import Name, opened
+from stedi.engines import Name, session
 from stedi.engines.duckdb import DuckDB
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import classification, tables
-from stedi.schema.tables import Graph
+from stedi.schema.tables import Dag
 from stedi.storage import durable
 from stedi.storage.config import Config
 from stedi.transform import planning, previewing
 from stedi.transform.planning import Action, Step, policy
 from stedi.transform.previewing import Estimate, Plan
-from stedi.transform.session import Session
-from stedi.transform.stage import Progress, Run, Staged, recalled, rows
+from stedi.transform.session import BuildSession
+from stedi.transform.stage import Progress, Staged, StagedBuild, recalled, rows
 
 __all__ = [
     "Action",
@@ -112,7 +112,7 @@ def plan(
     now: int,
     *,
     full: bool = False,
-    graph: Graph | None = None,
+    graph: Dag | None = None,
 ) -> tuple[Step, ...]:
     """Returns what a build would do to each table, in build order.
 
@@ -135,7 +135,7 @@ def build(
     now: int | None = None,
     full: bool = False,
     progress: Progress = lambda line: None,
-    graph: Graph | None = None,
+    graph: Dag | None = None,
     engine: Name = "duckdb",
 ) -> Build:
     """Brings every table below landing up to date; afterwards a second build has nothing to do.
@@ -164,7 +164,7 @@ def build(
     _check_sql(graph, before)
     run = f"{now:013d}-{secrets.token_hex(4)}"
     temporary = durable.scratch(root) / run
-    work = Run(catalog, config, key, graph, before, run, now, partial(opened, engine, config, root, temporary))
+    work = StagedBuild(catalog, config, key, graph, before, run, now, partial(session, engine, config, root, temporary))
     try:
         # PyIceberg takes a second to import; DuckDB, and Spark's start, leave the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
@@ -185,7 +185,7 @@ def build(
     return _result(run, done, work.staged, catalog.tables())
 
 
-def _check_sql(graph: Graph, before: Mapping[str, TableState]) -> None:
+def _check_sql(graph: Dag, before: Mapping[str, TableState]) -> None:
     """Raises AuditFailed if SQL that no table was built by yet carries identifiers where none may stand (rule 7).
 
     SQL that a published table says it was built by has passed already.
@@ -208,7 +208,7 @@ def withheld(catalog: Catalog, config: Config, key: Key, temporary: Path) -> lis
         Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
     """
     with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
-        Session(engine, catalog, config, key, tables.graph(), catalog.tables(), 0).view("shared_readings")
+        BuildSession(engine, catalog, config, key, tables.graph(), catalog.tables(), 0).view("shared_readings")
         rows = engine.rows(
             "select sensorReadingTime, serialNumber, distanceFromObject, matches from shared_readings "
             "where matches <> 1 order by serialNumber, sensorReadingTime, distanceFromObject"

@@ -89,7 +89,7 @@ def check_assertions(engine: Engine, rebuilt: AbstractSet[str], changed: Abstrac
     parts = {name: check.sql for name, check in checks.items() if name not in whole}
     if parts:
         relations = _scoped(engine, changed)
-        parts = {name: tables.over(sql, relations) for name, sql in parts.items()}
+        parts = {name: tables.rebind(sql, relations) for name, sql in parts.items()}
     # what is small at once, what is large one after the other: each may need the memory that there is
     alone = [{name: sql} for name, sql in whole.items()]
     # an engine of many machines has room for all, and asks them once

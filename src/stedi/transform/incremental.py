@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from stedi.engines.literals import quoted
 from stedi.schema.tables import COLUMNS, CONSENT_FROM, DUCKDB_TYPES
-from stedi.transform.session import Session
+from stedi.transform.session import BuildSession
 
 MOMENTS = {
     "accelerometer_trusted": "timestamp",
@@ -29,14 +29,14 @@ _NO_SHARED = (
 _SHARED = "serialNumber in (select serialNumber from claims where claimants > 1)"
 
 
-class Changes:
+class IncrementalBuild:
     """The changes of one build, table after table.
 
     Args:
         session: A session in which every stored table is readable, those that this build has changed as they will be.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: BuildSession) -> None:
         self._session, self._engine = session, session.engine
         self.withheld = 0
         """By how much the number of withheld readings has changed, once `step_trainer_trusted` is worked out."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stedi.catalog import Snapshot, TableState
-from stedi.schema.tables import Graph
+from stedi.schema.tables import Dag
 from stedi.storage.config import Config
 
 Action = Literal["none", "append", "by-customer", "rebuild"]
@@ -23,7 +23,7 @@ _RECORDS_OF_PEOPLE = "customers_landing"
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Increment:
     """What has happened to one input since a table was built from it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Step:
     table: str
     action: Action
     reason: str
-    windows: Mapping[str, Window] = field(default_factory=dict, repr=False)
+    windows: Mapping[str, Increment] = field(default_factory=dict, repr=False)
 
 
 def policy(config: Config) -> str:
@@ -68,7 +68,7 @@ def policy(config: Config) -> str:
     return f"readings={config.readings} key={config.key_fingerprint}"
 
 
-def plan(states: Mapping[str, TableState], config: Config, now: int, *, full: bool, graph: Graph) -> tuple[Step, ...]:
+def plan(states: Mapping[str, TableState], config: Config, now: int, *, full: bool, graph: Dag) -> tuple[Step, ...]:
     """Returns what a build would do to each table, in build order.
 
     Args:
@@ -92,7 +92,7 @@ def _step(
     steps: Mapping[str, Step],
     config: Config,
     now: int,
-    graph: Graph,
+    graph: Dag,
 ) -> Step:
     current = states[name].current
     built = current.summary if current else {}
@@ -104,7 +104,7 @@ def _step(
     if built["stedi.policy"] != policy(config):
         return Step(name, "rebuild", "the consent policy or the key has changed")
     watermarks = json.loads(built["stedi.inputs"])
-    windows: dict[str, Window] = {}
+    windows: dict[str, Increment] = {}
     news: list[str] = []
     action: Action = "append"
     for read in graph.inputs(name):
@@ -130,7 +130,7 @@ def _step(
     return Step(name, action, "; ".join(news), windows)
 
 
-def _window(state: TableState, watermark: int | None) -> Window | str:
+def _window(state: TableState, watermark: int | None) -> Increment | str:
     """Returns what has happened to an input since a snapshot of it, or why that cannot be followed."""
     since = None if watermark is None else state.snapshot(watermark)
     later = state.since(watermark) if since is not None else None
@@ -140,7 +140,7 @@ def _window(state: TableState, watermark: int | None) -> Window | str:
     if odd:
         return f"has changed otherwise than by new rows ({odd})"
     appended = tuple(s for s in later if s.operation == "append" and int(s.summary.get("added-records", 0)))
-    return Window(since, appended)
+    return Increment(since, appended)
 
 
 def _consent_passed(built: Mapping[str, str], now: int) -> str:

@@ -13,12 +13,12 @@ from stedi.catalog import Catalog, TableState
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import quoted
 from stedi.privacy.pseudonyms import Key
-from stedi.schema.tables import COLUMNS, Graph
+from stedi.schema.tables import COLUMNS, Dag
 from stedi.storage import durable
 from stedi.storage.config import Config
-from stedi.transform.incremental import Changes
+from stedi.transform.incremental import IncrementalBuild
 from stedi.transform.planning import Step
-from stedi.transform.session import Session
+from stedi.transform.session import BuildSession
 
 _WHO = "customers_trusted"
 
@@ -63,7 +63,7 @@ def preview(
     catalog: Catalog,
     config: Config,
     key: Key,
-    graph: Graph,
+    graph: Dag,
     states: Mapping[str, TableState],
     steps: Iterable[Step],
     now: int,
@@ -89,7 +89,7 @@ def preview(
             durable.workspace(catalog.root) as folder,
             DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
         ):
-            _compare(Session(engine, catalog, config, key, graph, states, now), step)
+            _compare(BuildSession(engine, catalog, config, key, graph, states, now), step)
             for customer, was, comes in engine.rows(
                 "select customer_id, bool_or(was), bool_or(comes) from ("
                 "select customer_id, true as was, false as comes from gone union all "
@@ -106,7 +106,7 @@ def preview(
     )
 
 
-def _compare(session: Session, step: Step) -> None:
+def _compare(session: BuildSession, step: Step) -> None:
     """Makes `gone`, the customers' rows that would leave, and `come`, those that would come."""
     engine, names = session.engine, ", ".join(quoted(column.name) for column in COLUMNS[_WHO])
     if step.action == "rebuild":
@@ -115,14 +115,14 @@ def _compare(session: Session, step: Step) -> None:
     else:
         for read, window in step.windows.items():
             session.look_back(read, window)
-        Changes(session).work_out(_WHO, session.started(_WHO))
+        IncrementalBuild(session).work_out(_WHO, session.started(_WHO))
         engine.view("fresh", f"select * from {_WHO}__fresh")
         stale = f"select * from {_WHO}__stale"
     engine.keep("gone", f"{stale} except select * from fresh")
     engine.keep("come", f"select * from fresh except {stale}")
 
 
-def _estimate(step: Step, graph: Graph, states: Mapping[str, TableState], share: float) -> Estimate:
+def _estimate(step: Step, graph: Dag, states: Mapping[str, TableState], share: float) -> Estimate:
     if step.action == "none":
         return Estimate(step, 0, 0, 0, 0)
     inputs = [states[read] for read in graph.inputs(step.table)]

@@ -13,9 +13,9 @@ from stedi.engines import Engine
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
-from stedi.schema.tables import DataFile, Graph, over
+from stedi.schema.tables import Dag, DataFile, rebind
 from stedi.storage.config import Config
-from stedi.transform.planning import Window
+from stedi.transform.planning import Increment
 
 _WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
 """Tables in which a customer's rows come from that customer's rows of these tables, and of no others."""
@@ -25,7 +25,7 @@ _OF_TOMBSTONES = "erased_claims"
 """The view of the serial numbers that erased customers claimed."""
 
 
-class Session:
+class BuildSession:
     """What one build, or the preview of one, reads.
 
     Args:
@@ -44,7 +44,7 @@ class Session:
         catalog: Catalog,
         config: Config,
         key: Key,
-        graph: Graph,
+        graph: Dag,
         states: Mapping[str, TableState],
         now: int,
     ) -> None:
@@ -63,7 +63,7 @@ class Session:
         assert current is not None, "a table that was never built is rebuilt"
         return int(current.summary["stedi.started"])
 
-    def look_back(self, read: str, window: Window, gained: Sequence[DataFile] = (), *, staged: bool = False) -> None:
+    def look_back(self, read: str, window: Increment, gained: Sequence[DataFile] = (), *, staged: bool = False) -> None:
         """Makes an input as it was at a watermark readable as `__old`, and what it has gained since as `__added`.
 
         Args:
@@ -80,7 +80,7 @@ class Session:
 
     def over(self, select: str, **relations: str) -> str:
         """Returns a SELECT of the graph over other relations, its parameters filled in."""
-        return over(self.graph.selects[select].sql, relations, self.parameters)
+        return rebind(self.graph.selects[select].sql, relations, self.parameters)
 
     def whole(self, table: str) -> str:
         """Returns a table's SELECT over whole tables, the views that it reads made."""

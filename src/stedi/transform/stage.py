@@ -13,13 +13,13 @@ from stedi import __version__
 from stedi.catalog import Catalog, TableState, checksums
 from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
-from stedi.schema.tables import COLUMNS, CONSENT_FROM, DataFile, Graph
+from stedi.schema.tables import COLUMNS, CONSENT_FROM, Dag, DataFile
 from stedi.storage import durable
 from stedi.storage.config import Config
 from stedi.transform import checks
-from stedi.transform.incremental import Changes
+from stedi.transform.incremental import IncrementalBuild
 from stedi.transform.planning import Step, policy
-from stedi.transform.session import Session
+from stedi.transform.session import BuildSession
 
 Progress = Callable[[str], None]
 
@@ -61,7 +61,7 @@ class Staged:
         return self.before.current.id
 
 
-class Run:
+class StagedBuild:
     """One build under way: what it pinned, and what it has staged so far."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Run:
         catalog: Catalog,
         config: Config,
         key: Key,
-        graph: Graph,
+        graph: Dag,
         before: Mapping[str, TableState],
         run: str,
         now: int,
@@ -85,8 +85,8 @@ class Run:
         """Writes each table's new files and audits them all; nothing is committed yet."""
         config = self._config
         with self._opened() as engine:
-            session = Session(engine, self._catalog, config, self._key, self._graph, self._before, self._now)
-            changes = Changes(session)
+            session = BuildSession(engine, self._catalog, config, self._key, self._graph, self._before, self._now)
+            changes = IncrementalBuild(session)
             for step in steps:
                 if step.action == "none" or not self._concerns(step):
                     continue
@@ -141,7 +141,7 @@ class Run:
     def _graph_tables(self) -> set[str]:
         return {table.name for table in self._graph.tables()}
 
-    def _rebuild(self, session: Session, step: Step) -> Staged:
+    def _rebuild(self, session: BuildSession, step: Step) -> Staged:
         name = step.table
         before = self._before[name]
         # what it reads bounds what it has, and decides as well as its own rows would
@@ -156,7 +156,7 @@ class Run:
         leaving = self._catalog.files(before)
         return Staged(step, before, files, files, files, leaving, count(files), count(leaving), 0.0)
 
-    def _change(self, session: Session, step: Step, changes: Changes) -> Staged:
+    def _change(self, session: BuildSession, step: Step, changes: IncrementalBuild) -> Staged:
         engine, name, before = session.engine, step.table, self._before[step.table]
         for read, window in step.windows.items():
             change = self.staged.get(read)
@@ -213,7 +213,7 @@ class Run:
             **self.staged[name].properties,
         }
 
-    def _remember(self, session: Session, changes: Changes) -> None:
+    def _remember(self, session: BuildSession, changes: IncrementalBuild) -> None:
         """Keeps what later plans and listings need with the table that it concerns."""
         engine = session.engine
         if "customers_trusted" in self.staged:
@@ -235,7 +235,7 @@ class Run:
                 withheld = recalled(change.before, "stedi.withheld") + changes.withheld
             change.properties["stedi.withheld"] = str(withheld)
 
-    def _audit(self, session: Session) -> None:
+    def _audit(self, session: BuildSession) -> None:
         engine = session.engine
         rebuilt = {name for name, change in self.staged.items() if change.step.action == "rebuild"}
         windows = [

@@ -22,8 +22,8 @@ from stedi.privacy.pseudonyms import Key, normalise
 from stedi.query import statement
 from stedi.query.scans import FILE, ROW
 from stedi.schema import tables
-from stedi.schema.classification import Lineage
-from stedi.schema.contracts import Class
+from stedi.schema.classification import ColumnLineage
+from stedi.schema.contracts import PrivacyClass
 from stedi.schema.tables import ZONES
 
 LIMIT = 20
@@ -116,13 +116,15 @@ def explain(
         now: The instant at which consent is asked for, epoch milliseconds.
         since_consent: Whether readings before consent are left out.
     """
-    classes = Lineage(tables.graph()).classes(table)
+    classes = ColumnLineage(tables.graph()).classes(table)
     if ZONES[table] == "landing":
         found = [_landed(engine, key, table, row) for row in rows]
     else:
         found = list(_below(engine, root, key, table, rows, now, since_consent=since_consent))
     return tuple(
-        ExplainedRow({n: v for n, v in row.items() if classes[n] is not Class.DIRECT}, customers, why, tuple(sources))
+        ExplainedRow(
+            {n: v for n, v in row.items() if classes[n] is not PrivacyClass.DIRECT}, customers, why, tuple(sources)
+        )
         for row, (customers, why, sources) in zip(rows, found, strict=True)
     )
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 from stedi.audit.integrity import Check
 from stedi.audit.proof import as_of, expected, reconciliation, violations
-from stedi.audit.proof.as_of import BELOW, FEEDS, Base
+from stedi.audit.proof.as_of import BELOW, FEEDS, AsOf
 from stedi.audit.proof.expected import Claimants
-from stedi.audit.proof.reconciliation import Account
+from stedi.audit.proof.reconciliation import Reconciliation
 from stedi.catalog import Catalog, TableState
 from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import ZONES
 
-__all__ = ["Account", "Claimants", "Progress", "Proof", "prove"]
+__all__ = ["Reconciliation", "Claimants", "Progress", "Proof", "prove"]
 
 Progress = Callable[[str, float | None], None]
 """Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
@@ -44,7 +44,7 @@ class Proof:
     """
 
     checks: tuple[Check, ...]
-    accounts: tuple[Account, ...]
+    accounts: tuple[Reconciliation, ...]
     due: tuple[str, ...]
 
 
@@ -79,7 +79,7 @@ def prove(
     counts = {("watermarks", name): as_of.watermarks(states, name) for name in BELOW}
     ledger = work.ledger(counts, pending)
     ready = [name for name in BELOW if as_of.built(states[name])]
-    found: tuple[Account, ...] = ()
+    found: tuple[Reconciliation, ...] = ()
     if ready:
         of_each = {name: as_of.base(states, name) for name in ready}
         last = as_of.newest(states, of_each)
@@ -109,7 +109,7 @@ class _Work:
         self._catalog, self._key, self._states, self._engine = catalog, key, states, engine
         self._besides = besides
 
-    def ledger(self, counts: dict[tuple[str, str], int], pending: Iterable[str]) -> Account:
+    def ledger(self, counts: dict[tuple[str, str], int], pending: Iterable[str]) -> Reconciliation:
         """Compares files with landed rows, as of the last landing that is whole."""
         settled = as_of.settled(self._states, pending)
         for name, zone in ZONES.items():
@@ -121,8 +121,8 @@ class _Work:
         return account
 
     def judge(
-        self, base: Base, tables: Sequence[str], progress: Progress
-    ) -> tuple[dict[tuple[str, str], int], tuple[Account, ...]]:
+        self, base: AsOf, tables: Sequence[str], progress: Progress
+    ) -> tuple[dict[tuple[str, str], int], tuple[Reconciliation, ...]]:
         """Counts what breaks the rules in some tables, and accounts for their rows, by one base."""
         engine = self._engine
         self._bind(base)
@@ -160,7 +160,7 @@ class _Work:
                 counts["conservation", account.table] = account.open
         return counts, tuple(wanted)
 
-    def _bind(self, base: Base) -> None:
+    def _bind(self, base: AsOf) -> None:
         for name in FEEDS:
             snapshot = self._states[name].snapshot(base.feeds.get(name))
             self._engine.bind(name, self._catalog.files(self._states[name], snapshot) if snapshot else ())

@@ -18,7 +18,7 @@ BELOW = tuple(name for name, zone in ZONES.items() if zone != "landing")
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class AsOf:
     """What rows below landing are made from.
 
     Attributes:
@@ -43,7 +43,7 @@ def inputs(snapshot: Snapshot) -> dict[str, int]:
     return found
 
 
-def base(states: Mapping[str, TableState], name: str) -> Base:
+def base(states: Mapping[str, TableState], name: str) -> AsOf:
     """Returns what a table was built from, through the tables between it and landing.
 
     Where it reads a landing table in two ways that were pinned at different times, the later one counts: the other
@@ -61,10 +61,10 @@ def base(states: Mapping[str, TableState], name: str) -> Base:
                 seen.add(snapshot_id)
                 found = states[read].snapshot(snapshot_id)
                 todo += [found] if found else []
-    return Base(feeds, *_policy(current))
+    return AsOf(feeds, *_policy(current))
 
 
-def newest(states: Mapping[str, TableState], bases: Mapping[str, Base]) -> Base:
+def newest(states: Mapping[str, TableState], bases: Mapping[str, AsOf]) -> AsOf:
     """Returns what the last build read: clock and customers of the table that is published first, the newest readings.
 
     Whatever that build did not write anew it has found unchanged, so that all tables must be right by it; unless it
@@ -76,7 +76,7 @@ def newest(states: Mapping[str, TableState], bases: Mapping[str, Base]) -> Base:
         for read, snapshot_id in other.feeds.items():
             if read != FEEDS[0] or read not in feeds:
                 feeds[read] = _later(states[read], feeds.get(read), snapshot_id)
-    return Base(feeds, first.started, first.since_consent)
+    return AsOf(feeds, first.started, first.since_consent)
 
 
 def watermarks(states: Mapping[str, TableState], name: str) -> int:

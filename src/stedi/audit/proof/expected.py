@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from stedi.audit.proof.as_of import Base
+from stedi.audit.proof.as_of import AsOf
 from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
 
@@ -51,7 +51,7 @@ def born(text: str) -> date | None:
         return None
 
 
-def customers(engine: Engine, key: Key, base: Base) -> None:
+def customers(engine: Engine, key: Key, base: AsOf) -> None:
     """Works out rules 1 to 3 over the bound landing tables.
 
     Gives `persons` (address, person, customer_id), `known` (person, customer_id, consents, since: one row each whom an
@@ -98,7 +98,7 @@ def customers(engine: Engine, key: Key, base: Base) -> None:
     )
 
 
-def motions(engine: Engine, base: Base) -> None:
+def motions(engine: Engine, base: AsOf) -> None:
     """Sets the accelerometer readings of consenting customers, landed and trusted, side by side.
 
     Gives `motions` (person, moment, x, y, z, in_time: rule 4; landed, found: how often each is there) and `curated`,
@@ -120,7 +120,7 @@ def motions(engine: Engine, base: Base) -> None:
     engine.keep("curated", "select distinct person from motions where in_time and landed > 0")
 
 
-def steps(engine: Engine, base: Base, besides: Claimants) -> None:
+def steps(engine: Engine, base: AsOf, besides: Claimants) -> None:
     """Sets the step trainer readings, landed and trusted, side by side, and says whose each is (rule 6).
 
     Gives `steps`: serial, moment, distance; landed, found: how often each is there; low, high: the least and greatest

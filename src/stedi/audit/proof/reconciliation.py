@@ -13,7 +13,7 @@ from stedi.engines import Engine
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class Reconciliation:
     """Where the rows of one table come from.
 
     Attributes:
@@ -32,7 +32,7 @@ class Account:
         return abs(sum(count for _, count in parts) - rows)
 
 
-def files(engine: Engine) -> tuple[Account, dict[str, int]]:
+def files(engine: Engine) -> tuple[Reconciliation, dict[str, int]]:
     """Compares the ledger with the rows of landing and quarantine, file by file.
 
     Returns:
@@ -73,10 +73,10 @@ def files(engine: Engine) -> tuple[Account, dict[str, int]]:
         ("of erased customers", -erased),
         ("records landed", accepted),
     )
-    return Account("landed_files", lines), violations
+    return Reconciliation("landed_files", lines), violations
 
 
-def customers(engine: Engine) -> tuple[Account, Account]:
+def customers(engine: Engine) -> tuple[Reconciliation, Reconciliation]:
     """Returns the accounts of the two customers tables."""
     [(records, people, consenting, curated)] = engine.rows(
         "select coalesce(sum(c.records), 0), count(*), count(*) filter (where c.consents), count(r.person) filter "
@@ -84,7 +84,7 @@ def customers(engine: Engine) -> tuple[Account, Account]:
     )
     records = int(records)
     return (
-        Account(
+        Reconciliation(
             "customers_trusted",
             (
                 ("records landed", records),
@@ -93,7 +93,7 @@ def customers(engine: Engine) -> tuple[Account, Account]:
                 ("customers", _found(engine, "customers_trusted", "consents")),
             ),
         ),
-        Account(
+        Reconciliation(
             "customers_curated",
             (
                 ("customers_trusted", consenting),
@@ -104,7 +104,7 @@ def customers(engine: Engine) -> tuple[Account, Account]:
     )
 
 
-def motions(engine: Engine) -> Account:
+def motions(engine: Engine) -> Reconciliation:
     """Returns the account of `accelerometer_trusted`."""
     [(landed, strangers, refused)] = engine.rows(
         "select coalesce(sum(n), 0), coalesce(sum(n) filter (where not k.customer), 0), "
@@ -116,7 +116,7 @@ def motions(engine: Engine) -> Account:
         "select coalesce(sum(landed) filter (where not in_time), 0), "
         "coalesce(sum(landed - 1) filter (where in_time and landed > 0), 0), coalesce(sum(found), 0) from motions"
     )
-    return Account(
+    return Reconciliation(
         "accelerometer_trusted",
         (
             ("readings landed", int(landed)),
@@ -129,7 +129,7 @@ def motions(engine: Engine) -> Account:
     )
 
 
-def steps(engine: Engine) -> Account:
+def steps(engine: Engine) -> Reconciliation:
     """Returns the account of `step_trainer_trusted`."""
     kinds = dict(
         engine.rows(
@@ -145,7 +145,7 @@ def steps(engine: Engine) -> Account:
         *("no customer record", "withheld", "of an erased customer", "no consent", "owner not curated"),
         *("before consent", "delivered again"),
     )
-    return Account(
+    return Reconciliation(
         "step_trainer_trusted",
         (
             ("readings landed", int(landed)),
@@ -155,7 +155,7 @@ def steps(engine: Engine) -> Account:
     )
 
 
-def training(engine: Engine) -> Account:
+def training(engine: Engine) -> Reconciliation:
     """Returns the account of `machine_learning_curated`."""
     [(due,)] = engine.rows("select count(*) from steps where due")
     [(partnered,)] = engine.rows(
@@ -164,7 +164,7 @@ def training(engine: Engine) -> Account:
     )
     found = _found(engine, "machine_learning_curated", "consents")
     [(wanted,)] = engine.rows(f"select {found} + coalesce(sum(wanted - found), 0) from unequal")
-    return Account(
+    return Reconciliation(
         "machine_learning_curated",
         (
             ("step_trainer_trusted", due),

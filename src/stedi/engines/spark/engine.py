@@ -270,7 +270,7 @@ class SparkEngine:
 
     def _pin(self, table: str, files: Iterable[DataFile]) -> str:
         self._made += 1
-        hadoop.pin(self._pins / "bound" / f"pin_{self._made}", table, files)
+        hadoop.hadoop_table(self._pins / "bound" / f"pin_{self._made}", table, files)
         return f"{_PINS}.bound.pin_{self._made}"
 
 

@@ -16,7 +16,7 @@ from stedi.landing.crawl.profile import Profiles, mask
 from stedi.landing.crawl.proposal import propose
 from stedi.landing.crawl.report import Drift, FeedReport, FieldReport, Report
 from stedi.landing.deliveries.local import Delivered, Skipped, fingerprint, open_regular, walk
-from stedi.reader import Limits, Reject, decompressed, guess_feed, iter_values
+from stedi.reader import Limits, Reject, decompressed, infer_feed, iter_values
 from stedi.schema.contracts import Contract
 from stedi.schema.feeds import CONTRACTS
 
@@ -94,7 +94,7 @@ def _read(item: Delivered, groups: dict[str, _Group], sample: int | None) -> int
             source.seek(0)
             return decompressed(source, item.name)
 
-        feed = guess_feed(text, item.feed)
+        feed = infer_feed(text, item.feed)
         source.seek(0)
         name = feed or _lies_in(item.name)
         group = groups.setdefault(name, _Group(name, CONTRACTS.get(feed or "")))

@@ -11,7 +11,7 @@ from stedi.engines.duckdb import DuckDB
 from stedi.landing import rows
 from stedi.landing.deliveries import remote
 from stedi.landing.deliveries.local import Delivered, Skipped
-from stedi.landing.deliveries.remote import Arrival, Known
+from stedi.landing.deliveries.remote import Arrival, SeenObjects
 from stedi.landing.rows import LandedFile
 
 _AT_ONCE = 4096
@@ -29,7 +29,7 @@ class Objects:
         listed = list(found)
         self.skipped = [item for item in listed if isinstance(item, Skipped)]
         self._arrivals = [item for item in listed if isinstance(item, Arrival)]
-        self._known = Known(root) if self._arrivals else None
+        self._known = SeenObjects(root) if self._arrivals else None
         self._all = [arrival.object for arrival in self._arrivals]
 
     def known(self, catalog: Catalog, session: Callable[[], DuckDB]) -> list[LandedFile]:

@@ -129,7 +129,7 @@ def _pattern(parts: Sequence[str]) -> re.Pattern[str]:
     return re.compile(f"(?s:{text})(?:/.*)?$")
 
 
-class Known:
+class SeenObjects:
     """What was looked at before, of the objects that some locations deliver.
 
     Args:
