@@ -271,7 +271,7 @@ def test_a_lake_that_was_never_built_holds(lake: Lake, tmp_path: Path) -> None:
 
 def test_further_claimants_make_a_device_shared(people: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever else claims dev-1 never moves: Ada keeps the steps at moments of her own, and no others."""
-    found = proof(people, besides=lambda serial: int(serial == "dev-1"))
+    found = proof(people, further_claimants=lambda serial: int(serial == "dev-1"))
     assert findings(found) == {("withheld", "step_trainer_trusted")}
     assert [check.rows for check in found.checks if check.violations] == [1]
     with monkeypatch.context() as patch:
@@ -281,7 +281,7 @@ def test_further_claimants_make_a_device_shared(people: Lake, tmp_path: Path, mo
             people.rotate_key(tmp_path / "new.key")
     assert not (tmp_path / "new.key").exists()
     # a device that was only theirs has no owner any more
-    found = proof(people, besides=lambda serial: int(serial == "stray"))
+    found = proof(people, further_claimants=lambda serial: int(serial == "stray"))
     assert findings(found) == set()
     [account] = [account for account in found.accounts if account.table == "step_trainer_trusted"]
     assert dict(account.lines)["of an erased customer"] == -1

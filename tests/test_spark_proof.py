@@ -82,8 +82,8 @@ def test_spark_proves_what_duckdb_proves_and_gets_nothing_but_counts(
     before = log.stat().st_size
     erased = Tombstones(claims={tombstones.serial(people.key(), "stray"): ("somebody",)})
     further = partial(erased.claimants, people.key())
-    found = by_spark(people, besides=further)
-    assert found == by_duckdb(people, besides=further)
+    found = by_spark(people, further_claimants=further)
+    assert found == by_duckdb(people, further_claimants=further)
     assert proof_mutants.findings(found) == set()
     assert len(collected) > 50
     assert {value for value in collected if not isinstance(value, int)} <= HANDED_OVER

@@ -604,7 +604,7 @@ class Lake:
                     policy=transform.policy(self.config),
                     states=states,
                     pending=pending,
-                    besides=self.context.further_claimants(key),
+                    further_claimants=self.context.further_claimants(key),
                     progress=progress,
                 )
         finally:
@@ -659,7 +659,7 @@ class Lake:
                 self.root,
                 key,
                 None if to is None else destinations.expanded(to),
-                besides=self.context.further_claimants(key),
+                further_claimants=self.context.further_claimants(key),
                 progress=progress,
             )
             self.context.config = Context.open(self.root).config

@@ -335,7 +335,7 @@ class _Erasure:
         remove.remove_orphans(catalog, evidence)
         remote.forget(root)
         catalog.vacuum()
-        held = remove.clear(root, besides=self._pending.run)
+        held = remove.clear(root, keeping=self._pending.run)
         gone: dict[str, Any] = {
             "tables": removed,
             "mentions": found.mentioned,

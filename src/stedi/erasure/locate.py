@@ -37,7 +37,7 @@ from stedi.storage import durable, s3
 
 _LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
 
-THEIRS: dict[str, str] = {
+SUBJECT_PREDICATES: dict[str, str] = {
     "customers_landing": "email in (select address from erased_addresses)",
     "accelerometer_landing": '"user" in (select address from erased_addresses)',
     "step_trainer_landing": "(serialNumber in (select serialNumber from erased_serials) or "
@@ -365,7 +365,7 @@ class SubjectRows:
                 if column in {c.name for c in COLUMNS[name]}:
                     [(count,)] = self.engine.rows(
                         f"select count(distinct {quoted(column)}) from {name} "
-                        f"where {quoted(column)} in (select value from staying) and not ({THEIRS[name]})"
+                        f"where {quoted(column)} in (select value from staying) and not ({SUBJECT_PREDICATES[name]})"
                     )
                     if count:
                         self.others.setdefault(name, {})[column] = count
@@ -524,7 +524,9 @@ class SubjectRows:
             yield sha256, offset, bytes(raw or b"")
 
     def _record_marks(self) -> frozenset[str]:
-        raws = self.engine.stream(f"select raw from {self._everywhere('quarantine')} where {THEIRS['quarantine']}")
+        raws = self.engine.stream(
+            f"select raw from {self._everywhere('quarantine')} where {SUBJECT_PREDICATES['quarantine']}"
+        )
         return frozenset(tombstones.record(self._key, bytes(raw or b"")) for (raw,) in raws)
 
     def _everywhere(self, name: str) -> str:
@@ -541,7 +543,7 @@ class SubjectRows:
         files = [path for path, size in sizes(self.mentions[name].live).items() if size is not None]
         if not files:
             return []
-        theirs = THEIRS.get(name, "false")
+        theirs = SUBJECT_PREDICATES.get(name, "false")
         mentioned = self.mentioning(name)
         content = {"quarantine": "sha256", **dict.fromkeys(_LANDED, "_file")}.get(name, "null::varchar")
         sql = (

@@ -22,7 +22,7 @@ from stedi.engines.literals import literal, quoted
 from stedi.engines.rewrite import LEAVING, InlineRelation, RewriteTask, divided, rewrite
 from stedi.engines.workers import Workers
 from stedi.erasure.deliveries import Rewritten
-from stedi.erasure.locate import RELATIONS, THEIRS, SubjectRows
+from stedi.erasure.locate import RELATIONS, SUBJECT_PREDICATES, SubjectRows
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
 from stedi.privacy.receipts import RECEIPTS
@@ -133,7 +133,7 @@ class Removal:
         columns = [
             self._whereabouts.masked(name, column.name) or f"leaving.{quoted(column.name)}" for column in COLUMNS[name]
         ]
-        return f"select {', '.join(columns)} from leaving where not ({THEIRS[name]})"
+        return f"select {', '.join(columns)} from leaving where not ({SUBJECT_PREDICATES[name]})"
 
     def _ledger(self, rewritten: Sequence[Rewritten]) -> str:
         """Returns the SELECT of the ledger in which records that go are counted as erased."""
@@ -182,7 +182,8 @@ class Removal:
         started = properties["stedi.started"]
         [(last, upcoming)] = self._engine.rows(
             f"select max(since) filter (where since <= {started}), min(since) filter (where since > {started}) "
-            f"from (select {CONSENT_FROM} as since from customers_landing where not ({THEIRS['customers_landing']}))"
+            f"from (select {CONSENT_FROM} as since from customers_landing "
+            f"where not ({SUBJECT_PREDICATES['customers_landing']}))"
         )
         for name, found in (("stedi.last-consent-at", last), ("stedi.next-consent-at", upcoming)):
             properties.pop(name, None)
@@ -241,19 +242,19 @@ def remove(catalog: Catalog, paths: Iterable[str]) -> None:
         catalog.prune("customers_landing")
 
 
-def clear(root: Path, *, besides: str) -> frozenset[Path]:
+def clear(root: Path, *, keeping: str) -> frozenset[Path]:
     """Empties what commands have left beside the tables; the caller holds off all that write.
 
     Args:
         root: The lake's folder.
-        besides: The name of the scratch folder that the caller works in.
+        keeping: The name of the scratch folder that the caller works in.
 
     Returns:
         Folders in which queries are at work, which go with them.
     """
     held = set()
     for entry in [*durable.scratch(root).glob("*"), *root.glob(".*.partial"), *(root / RECEIPTS).glob(".*.partial")]:
-        if entry.name == besides:
+        if entry.name == keeping:
             continue
         if entry.is_dir() and not entry.is_symlink():
             if durable.is_held(entry):

@@ -100,7 +100,7 @@ def rotate(
     key: Key,
     to: Path | None,
     *,
-    besides: Claimants = lambda serial: 0,
+    further_claimants: Claimants = lambda serial: 0,
     progress: Progress = lambda what, share: None,
 ) -> Rotation:
     """Gives the lake another key; every table must be up to date.
@@ -111,7 +111,7 @@ def rotate(
         root: The lake's folder.
         key: The lake's key now.
         to: As for `new_key`.
-        besides: As for `privacy.audit.prove`.
+        further_claimants: As for `audit.proof.prove`.
         progress: Told how far the work is.
 
     Raises:
@@ -121,7 +121,7 @@ def rotate(
     new, file, made = new_key(config, root, key, to)
     work = _Run(catalog, config, root, key, new)
     try:
-        decided = work.stage(file, besides, progress)
+        decided = work.stage(file, further_claimants, progress)
         key_change.write(root, new, decided)
     except BaseException:
         work.discard()
@@ -204,7 +204,7 @@ class _Run:
         self.rows: dict[str, int] = {}
         self._catalog, self._config, self._root, self._key, self._new = catalog, config, root, key, new
 
-    def stage(self, file: str, besides: Claimants, progress: Progress) -> PendingRotation:
+    def stage(self, file: str, further_claimants: Claimants, progress: Progress) -> PendingRotation:
         """Writes every table anew to its branch, and proves the rules over what is staged.
 
         Raises:
@@ -219,7 +219,7 @@ class _Run:
             after = settings.changed(self._config, key_fingerprint=self._new.fingerprint)
             for name in built:
                 staged[name] = self._commit(states[name], files[name], staged, policy(after))
-            self._prove(staged, temporary, policy(after), besides, progress)
+            self._prove(staged, temporary, policy(after), further_claimants, progress)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         base = {name: state.current.id for name, state in states.items() if name in staged and state.current}
@@ -286,7 +286,7 @@ class _Run:
         return self._catalog.stage(state.name, files, leaving, lineage, branch=self.id, base=current.id)
 
     def _prove(
-        self, staged: Mapping[str, int], temporary: Path, policy: str, besides: Claimants, progress: Progress
+        self, staged: Mapping[str, int], temporary: Path, policy: str, further_claimants: Claimants, progress: Progress
     ) -> None:
         states = self._catalog.tables()
         for name, snapshot_id in staged.items():
@@ -300,7 +300,7 @@ class _Run:
                 now=int(time.time() * 1000),
                 policy=policy,
                 states=states,
-                besides=besides,
+                further_claimants=further_claimants,
                 progress=progress,
             )
         broken = [f"{check.name} of {check.table}" for check in proof.checks if check.violations]

@@ -1,7 +1,7 @@
 """What changed inputs change in each table, computed by the table's own SQL over restricted inputs.
 
-Windows of added rows -> who and what is concerned -> the very same SELECT, reading only that -> rows to add, and
-customers whose rows are removed and written anew. For rows of readings this is the algebra of a join: the rows that
+Windows of added rows -> who and what is affected -> the very same SELECT, reading only that -> rows to add, and
+customers whose rows are removed and computed again. For rows of readings this is the algebra of a join: the rows that
 one input gained against the others as they are now, and those that the other gained against the first as it was.
 Nothing here writes a file. A relation `T__old` is table T as it was at the watermark, `T__added` what it has gained
 since, `T__gone` the customers who have lost rows since, `T__fresh` and `T__insert` rows worked out anew.
@@ -82,21 +82,21 @@ class IncrementalBuild:
     def _accelerometer_trusted(self, started: int) -> None:
         engine = self._engine
         self._turned("customers_trusted", "accelerometer_trusted__concerned")
-        anew = self._any(
+        recomputed = self._any(
             "customers_trusted where customer_id in (select customer_id from accelerometer_trusted__concerned)"
         )
         # who agrees only now may have readings of any age under any spelling; all others bring only what is new
-        source = "accelerometer_landing" if anew else "accelerometer_landing__added"
+        source = "accelerometer_landing" if recomputed else "accelerometer_landing__added"
         self._wearers("wearers__scope", source)
         scope = "accelerometer_landing__added"
-        if anew:
+        if recomputed:
             engine.keep(
-                "addresses__anew",
+                "addresses__recomputed",
                 "select address from wearers__scope where customer_id in "
                 "(select customer_id from accelerometer_trusted__concerned)",
             )
             scope = "accelerometer_landing__scope"
-            among = "(select address from addresses__anew)"
+            among = "(select address from addresses__recomputed)"
             engine.view(
                 scope,
                 f'select * from accelerometer_landing where "user" in {among} union all '
@@ -140,40 +140,40 @@ class IncrementalBuild:
         # new motion decides readings of the devices that its wearer shares, at that moment
         self._wearers("wearers__added", "accelerometer_landing__added")
         engine.keep(
-            "moments__stirred",
+            "moments__touched",
             'select c.serialNumber, a."timestamp" as moment from accelerometer_landing__added as a '
             'inner join wearers__added as w on a."user" = w.address '
             "inner join claims as c on w.person = c.person and c.claimants > 1 union "
             "select serialNumber, sensorReadingTime as moment from step_trainer_landing__added",
         )
-        stirred = self._between("sensorReadingTime", "moments__stirred", "moment")
+        touched = self._between("sensorReadingTime", "moments__touched", "moment")
         at_moments = (
-            f"(serialNumber, sensorReadingTime) in (select serialNumber, moment from moments__stirred) {stirred}"
+            f"(serialNumber, sensorReadingTime) in (select serialNumber, moment from moments__touched) {touched}"
         )
-        self._shared("stirred", f"{at_moments} and {_SHARED}")
-        known = self._between("sensorReadingTime", "moments__stirred", "moment", instants=True)
+        self._shared("touched", f"{at_moments} and {_SHARED}")
+        known = self._between("sensorReadingTime", "moments__touched", "moment", instants=True)
         engine.keep(
             "step_trainer_trusted__concerned",
             "select customer_id from owners__turned union "
             "select customer_id from claims where serialNumber in (select serialNumber from serials__claimed) union "
             f"select t.customer_id from (select * from step_trainer_trusted where true {known}) as t "
-            "inner join shared_readings__stirred as r on t.serialNumber = r.serialNumber "
+            "inner join shared_readings__touched as r on t.serialNumber = r.serialNumber "
             "and t.sensorReadingTime = instant(r.sensorReadingTime) and t.distanceFromObject = r.distanceFromObject "
             "where r.matches <> 1 or r.customer_id <> t.customer_id",
         )
         engine.keep(
-            "serials__anew",
+            "serials__recomputed",
             "select serialNumber from serials__claimed union select serialNumber from claims where customer_id in "
             "(select customer_id from step_trainer_trusted__concerned) "
             "and customer_id in (select customer_id from customers_curated)",
         )
-        among = "serialNumber in (select serialNumber from serials__anew)"
-        anew = self._any("serials__anew")
-        domain = f"({among} or ({at_moments}))" if anew else f"({at_moments})"
-        if anew:
+        among = "serialNumber in (select serialNumber from serials__recomputed)"
+        recomputed = self._any("serials__recomputed")
+        domain = f"({among} or ({at_moments}))" if recomputed else f"({at_moments})"
+        if recomputed:
             self._shared("scope", f"{domain} and {_SHARED}")
         else:
-            engine.view("shared_readings__scope", "select * from shared_readings__stirred")
+            engine.view("shared_readings__scope", "select * from shared_readings__touched")
         self._shared("before", f"{domain} and {_SHARED}", old=True)
         engine.view("step_trainer_landing__scope", f"select * from step_trainer_landing where {domain}")
         fresh = self._session.over(
@@ -194,7 +194,7 @@ class IncrementalBuild:
         )
         among = f"(select customer_id from {name}__concerned)"
         for table in (steps, motions):
-            engine.view(f"{table}__anew", f"select * from {table} where customer_id in {among}")
+            engine.view(f"{table}__recomputed", f"select * from {table} where customer_id in {among}")
             engine.view(f"{table}__gained", f"select * from {table}__added where customer_id not in {among}")
         at_steps = self._between("timestamp", f"{steps}__gained", "epoch_ms(sensorReadingTime)", instants=True)
         at_motions = self._between("sensorReadingTime", f"{motions}__gained", 'epoch_ms("timestamp")', instants=True)
@@ -204,7 +204,7 @@ class IncrementalBuild:
         pairs = [
             pair
             for pair, little in (
-                (("anew", "anew"), f"{steps}__anew"),
+                (("recomputed", "recomputed"), f"{steps}__recomputed"),
                 (("gained", "now"), f"{steps}__gained"),
                 (("before", "gained"), f"{motions}__gained"),
             )
@@ -277,7 +277,7 @@ class IncrementalBuild:
         engine.view(f"{table}__insert", f"select * from {table}__fresh except select * from {table}__stale")
 
     def _add_new(self, table: str, fresh: str) -> None:
-        """Takes as new what is there of the concerned, and of all others what the table does not have yet."""
+        """Takes as new what is there of the affected, and of all others what the table does not have yet."""
         engine, moment = self._engine, MOMENTS[table]
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
         engine.keep(f"{table}__fresh", f"select {names} from ({fresh})")

@@ -102,8 +102,8 @@ class Person:
             (literal(serial), str(numbers[who])) for serial, found in sorted(claims.items()) for who in sorted(found)
         ]
         engine.keep("named", values(("serialNumber varchar", "who bigint"), pairs))
-        besides = [(literal(serial), str(erased(serial))) for serial in sorted(claims)]
-        engine.keep("besides", values(("serialNumber varchar", "claimants bigint"), besides))
+        further = [(literal(serial), str(erased(serial))) for serial in sorted(claims)]
+        engine.keep("further", values(("serialNumber varchar", "claimants bigint"), further))
         engine.keep("motions", _MOTIONS)
         engine.keep("steps", _STEPS)
 
@@ -120,7 +120,7 @@ with readings as (
 ),
 shares as (
     select n.serialNumber, count(*) + b.claimants as claimants
-    from named as n join besides as b on n.serialNumber = b.serialNumber group by n.serialNumber, b.claimants
+    from named as n join further as b on n.serialNumber = b.serialNumber group by n.serialNumber, b.claimants
 ),
 moved as (
     select distinct m.who, a."timestamp" as moment

@@ -57,7 +57,7 @@ def prove(
     policy: str,
     states: Mapping[str, TableState] | None = None,
     pending: Iterable[str] = (),
-    besides: Claimants = lambda serial: 0,
+    further_claimants: Claimants = lambda serial: 0,
     progress: Progress = lambda what, share: None,
 ) -> Proof:
     """Proves the rules of consent over the published tables, or counts what breaks them; changes nothing.
@@ -70,11 +70,11 @@ def prove(
         policy: The policy of the settings, as builds record it.
         states: The tables, by default as they are published now.
         pending: Landings that are committed to some of their tables, perhaps, and not to all: left out of account.
-        besides: Further claimants of a serial number, who never move (rule 6).
+        further_claimants: Further claimants of a serial number, who never move (rule 6).
         progress: Told what is being looked at and the share of it that is done.
     """
     states = states or catalog.tables()
-    work = _Work(catalog, key, states, engine, besides)
+    work = _Work(catalog, key, states, engine, further_claimants)
     progress("prove landing", 0.0)
     counts = {("watermarks", name): as_of.watermarks(states, name) for name in BELOW}
     ledger = work.ledger(counts, pending)
@@ -104,10 +104,10 @@ class _Work:
     """One proof: a session over pinned tables."""
 
     def __init__(
-        self, catalog: Catalog, key: Key, states: Mapping[str, TableState], engine: Engine, besides: Claimants
+        self, catalog: Catalog, key: Key, states: Mapping[str, TableState], engine: Engine, further_claimants: Claimants
     ) -> None:
         self._catalog, self._key, self._states, self._engine = catalog, key, states, engine
-        self._besides = besides
+        self._further_claimants = further_claimants
 
     def ledger(self, counts: dict[tuple[str, str], int], pending: Iterable[str]) -> Reconciliation:
         """Compares files with landed rows, as of the last landing that is whole."""
@@ -140,7 +140,7 @@ class _Work:
         expected.motions(engine, base)
         if with_steps := not _OF_STEPS.isdisjoint(tables):
             progress("prove step trainer readings", 0.4)
-            expected.steps(engine, base, self._besides)
+            expected.steps(engine, base, self._further_claimants)
         counts: dict[tuple[str, str], int] = {}
         for name in tables:
             progress(f"prove {name}", 0.6 + 0.08 * BELOW.index(name))

@@ -120,7 +120,7 @@ def motions(engine: Engine, base: AsOf) -> None:
     engine.keep("curated", "select distinct person from motions where in_time and landed > 0")
 
 
-def steps(engine: Engine, base: AsOf, besides: Claimants) -> None:
+def steps(engine: Engine, base: AsOf, further: Claimants) -> None:
     """Sets the step trainer readings, landed and trusted, side by side, and says whose each is (rule 6).
 
     Gives `steps`: serial, moment, distance; landed, found: how often each is there; low, high: the least and greatest
@@ -131,10 +131,10 @@ def steps(engine: Engine, base: AsOf, besides: Claimants) -> None:
         "serials",
         "select serialNumber from customers_landing where serialNumber is not null union select serialNumber from "
         "step_trainer_landing union select serialNumber from step_trainer_trusted where serialNumber is not null",
-        {"besides": "bigint"},
-        _Besides(besides),
+        {"further": "bigint"},
+        _FurtherClaimants(further),
     )
-    engine.keep("devices", "select serialNumber, besides, number(serialNumber) as serial from serials")
+    engine.keep("devices", "select serialNumber, further, number(serialNumber) as serial from serials")
     engine.keep(
         "claims",
         "select distinct d.serial, p.person from customers_landing as c join persons as p on c.email = p.address "
@@ -142,8 +142,8 @@ def steps(engine: Engine, base: AsOf, besides: Claimants) -> None:
     )
     engine.keep(
         "claimed",
-        "select d.serial, count(c.person) + max(d.besides) as claimants, "
-        "case when count(c.person) = 1 and max(d.besides) = 0 then min(c.person) end as sole "
+        "select d.serial, count(c.person) + max(d.further) as claimants, "
+        "case when count(c.person) = 1 and max(d.further) = 0 then min(c.person) end as sole "
         "from devices as d left join claims as c on d.serial = c.serial group by d.serial",
     )
     engine.keep(
@@ -192,7 +192,7 @@ class _Meant:
 
 
 @dataclass(frozen=True, slots=True)
-class _Besides:
+class _FurtherClaimants:
     """How many further claimants a serial number has."""
 
     claimants: Claimants
