@@ -15,12 +15,11 @@ from pathlib import Path
 
 from stedi.catalog import Catalog, TableState, checksums, snapshots
 from stedi.catalog.entries import sizes
+from stedi.context.progress import Progress
 from stedi.engines.workers import Workers
 from stedi.errors import DamagedFile, LakeError
 from stedi.schema.tables import ZONES, DataFile
 from stedi.storage import s3
-
-Progress = Callable[[str, float | None], None]
 
 _ATTEMPTS = 5
 """How often a table is looked at that moves while it is looked at; a commit a second would not do it."""

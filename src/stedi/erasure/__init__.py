@@ -20,6 +20,7 @@ from typing import Any
 
 from stedi import __version__
 from stedi.catalog import Catalog
+from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.workers import Workers
 from stedi.erasure import deliveries, foreign, pending, remove
@@ -43,9 +44,6 @@ from stedi.storage.config import Config
 
 __all__ = ["Progress", "erase", "preview", "unfinished"]
 
-Progress = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
-
 
 def unfinished(root: Path) -> bool:
     """Says whether an erasure of this lake is under way, or was cut off."""
@@ -61,7 +59,7 @@ def preview(catalog: Catalog, config: Config, root: Path, key: Key, addresses: C
         other programs have written into the catalog, which stay.
     """
     before = tombstones.read(root, key)
-    wanted = Pending(_run(), _now(None), _marks(key, addresses))
+    wanted = Pending(run_id(_now(None)), _now(None), _marks(key, addresses))
     with _engine(config, root, wanted.run) as engine:
         found, _ = _judged(SubjectRows(engine, catalog, key, wanted), catalog)
     files = {name: len(paths) for name, paths in found.tainted.items()}
@@ -122,7 +120,7 @@ def erase(
             done.append(_Erasure(catalog, config, root, key, left, progress, workers).finish())
         if addresses:
             places = tuple(str(s3.at(path).absolute()) for path in delivered)
-            new = Pending(_run(), _now(now), _marks(key, addresses), places)
+            new = Pending(run_id(_now(None)), _now(now), _marks(key, addresses), places)
             done.append(_Erasure(catalog, config, root, key, new, progress, workers).finish())
     if addresses and (found := done[-1]["scanned"].get("found")):
         raise AuditFailed(
@@ -147,7 +145,7 @@ def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bo
         return left
     people = pending.unended(root, key, known)
     if people:
-        return Pending(_run(), _now(None), people, recovered=True, evidence=_evidence(catalog))
+        return Pending(run_id(_now(None)), _now(None), people, recovered=True, evidence=_evidence(catalog))
     if refused is not None:
         pending.remove(root)
         if alone:
@@ -219,7 +217,7 @@ def again(
     for stones in then.values():
         known = known | stones
     tombstones.write(root, key, known)
-    new = Pending(_run(), round(began.timestamp() * 1000), tuple(sorted(people)))
+    new = Pending(run_id(_now(None)), round(began.timestamp() * 1000), tuple(sorted(people)))
     done.append(_Erasure(catalog, config, root, key, new, progress, None).finish())
     for entry in erased:
         _keep_of_then(root, key, config.lake_id, entry)
@@ -476,10 +474,6 @@ def _known(root: Path, before: Tombstones, people: Collection[str], found: Found
 
 def _marks(key: Key, addresses: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted({tombstones.person(key, address) for address in addresses}))
-
-
-def _run() -> str:
-    return f"{_now(None):013d}-{secrets.token_hex(4)}"
 
 
 def _now(given: int | None) -> int:

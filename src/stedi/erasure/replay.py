@@ -6,13 +6,13 @@ and find their customers among the lake's own. Applying a journal twice changes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stedi import erasure
 from stedi.catalog import Catalog
+from stedi.context.progress import Progress
 from stedi.errors import UsageError
 from stedi.landing import journal as landings
 from stedi.landing import withdrawal
@@ -21,9 +21,6 @@ from stedi.privacy.journal import Entry
 from stedi.privacy.pseudonyms import Key
 from stedi.storage import durable
 from stedi.storage.config import Config
-
-Progress = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Event
 
 from stedi.catalog import Catalog, leftovers
+from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, nameable
 from stedi.engines.workers import Workers
@@ -45,8 +46,6 @@ from stedi.storage.config import Config
 
 __all__ = ["LandedFile", "Landing", "OddInstants", "Progress", "Unread", "land"]
 
-Progress = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
 
 _BATCH_BYTES = 8 << 30
 _BATCH_FILES = 4096
@@ -218,7 +217,7 @@ class _Batch:
         sieve: TombstoneFilter | None,
         workers: Workers | None,
     ) -> None:
-        self.id = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+        self.id = run_id()
         self.skipped: list[Skipped] = []
         self.drift: dict[str, dict[str, int]] = {}
         self.odd: list[OddInstants] = []

@@ -8,7 +8,6 @@ of a file of which nothing could be taken may have been landed as the wrong feed
 from __future__ import annotations
 
 import io
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from stedi import reader
 from stedi.catalog import Catalog
+from stedi.context.progress import run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal
 from stedi.errors import UsageError
@@ -138,7 +138,7 @@ class Quarantine:
         with self._writing(), durable.lock(self._root / "land.lock", wait=True):
             tombstones.refuse_unfinished(self._root)
             journal.finish(self._catalog, self._root / "pending", self._key)
-            batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+            batch = run_id()
             folder = durable.scratch(self._root) / "landing" / batch
             durable.private(folder)
             self._journalled = False

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stedi.catalog import Catalog
+from stedi.context.progress import run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.landing import journal, rows
@@ -190,7 +191,7 @@ def _batch(
     catalog: Catalog, config: Config, root: Path, key: Key
 ) -> Iterator[tuple[DuckDB, Callable[[int, Callable[[str], None]], None]]]:
     """Gives a session in which to make `withdrawn`, and what lands it: called with its rows, and what comes first."""
-    batch = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+    batch = run_id()
     folder = durable.scratch(root) / "landing" / batch
     durable.private(folder)
     journalled = False

@@ -19,6 +19,7 @@ from pathlib import Path
 from stedi.catalog import Catalog, TableState, checksums, leftovers
 from stedi.catalog.orphans import Unused, unused
 from stedi.catalog.snapshots import manifests
+from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.rewrite import LEAVING, RewriteTask, rewrite
 from stedi.engines.workers import Workers
@@ -33,9 +34,6 @@ from stedi.storage import durable, s3
 from stedi.storage.config import Config
 
 __all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain"]
-
-Progress = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
 
 
 def maintain(
@@ -93,7 +91,7 @@ class _Run:
     def __init__(
         self, catalog: Catalog, config: Config, root: Path, key: Callable[[], Key], workers: Workers | None
     ) -> None:
-        self.run = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+        self.run = run_id()
         self._catalog, self._config, self._root, self._workers = catalog, config, root, workers
         self._key = key
         self._grace = config.grace_hours * 3600

@@ -28,6 +28,7 @@ from stedi.catalog.outputs import Output
 from stedi.catalog.sqlite import Pointers
 from stedi.context import places
 from stedi.context.places import home_of
+from stedi.context.progress import Progress
 from stedi.errors import ConfigError, LakeError
 from stedi.privacy import journal, key_change, pseudonyms, receipts, state, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -36,8 +37,6 @@ from stedi.storage import config as settings
 from stedi.storage import copies, durable, s3
 from stedi.storage.config import Config
 from stedi.storage.copies import shown
-
-Progress = Callable[[str, float | None], None]
 
 _METADATA = re.compile(r"(\d+)-[0-9a-f-]{36}\.metadata\.json")
 _LISTED = re.compile(r"[0-9A-Za-z._-]+\.avro")

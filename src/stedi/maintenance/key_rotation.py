@@ -12,7 +12,7 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from stedi.audit import proof as consent_proof
 from stedi.audit.proof import Claimants
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.orphans import unused
+from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused
 from stedi.privacy import key_change, pseudonyms, secrets_manager
@@ -31,8 +32,6 @@ from stedi.storage import config as settings
 from stedi.storage import durable
 from stedi.storage.config import Config
 from stedi.transform import policy
-
-Progress = Callable[[str, float | None], None]
 
 _BELOW = tuple(name for name, zone in ZONES.items() if zone != "landing")
 
@@ -200,7 +199,7 @@ class _Run:
     """One change of key until it is decided."""
 
     def __init__(self, catalog: Catalog, config: Config, root: Path, key: Key, new: Key) -> None:
-        self.id = f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}"
+        self.id = run_id()
         self.rows: dict[str, int] = {}
         self._catalog, self._config, self._root, self._key, self._new = catalog, config, root, key, new
 

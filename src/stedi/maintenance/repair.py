@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from stedi.audit.integrity import Check, check_files
 from stedi.catalog import Catalog, Snapshot, checksums, snapshots
+from stedi.context.progress import Progress
 from stedi.errors import LakeError
 from stedi.schema.tables import ZONES
-
-Progress = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True, slots=True)

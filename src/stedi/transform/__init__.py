@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from stedi.catalog import Catalog, TableState
+from stedi.context.progress import run_id
 from stedi.engines import Name, session
 from stedi.engines.duckdb import DuckDB
 from stedi.privacy.pseudonyms import Key
@@ -162,7 +163,7 @@ def build(
     if all(step.action == "none" for step in steps):
         return _result("", steps, {}, before)
     _check_sql(graph, before)
-    run = f"{now:013d}-{secrets.token_hex(4)}"
+    run = run_id(now)
     temporary = durable.scratch(root) / run
     work = StagedBuild(catalog, config, key, graph, before, run, now, partial(session, engine, config, root, temporary))
     try:

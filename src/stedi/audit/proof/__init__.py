@@ -19,14 +19,13 @@ from stedi.audit.proof.as_of import BELOW, FEEDS, AsOf
 from stedi.audit.proof.expected import Claimants
 from stedi.audit.proof.reconciliation import Reconciliation
 from stedi.catalog import Catalog, TableState
+from stedi.context.progress import Progress
 from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import ZONES
 
 __all__ = ["Reconciliation", "Claimants", "Progress", "Proof", "prove"]
 
-Progress = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
 
 _OF_STEPS = {"step_trainer_trusted", "machine_learning_curated"}
 """Tables that are judged by the step trainer's readings, too."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from stedi.context.progress import run_id
 from stedi.errors import UnreadableFile, printable_name
 from stedi.landing.deliveries.local import ARCHIVED, ARCHIVES, HIDDEN, Delivered, Skipped, feed_of, is_foreign
 from stedi.storage import durable, s3
@@ -165,7 +164,7 @@ class SeenObjects:
             new = {path: seen for path, seen in self._seen.items() if path in there}
             old, self._parts = self._parts, []
         durable.folder(self._folder)
-        part = self._folder / f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}.json"
+        part = self._folder / f"{run_id()}.json"
         durable.write(part, json.dumps(new).encode())
         self._parts.append(part)
         durable.remove_all(old)
