@@ -7,10 +7,9 @@ goes on with it. All other commands that write are held off by their own locks f
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace

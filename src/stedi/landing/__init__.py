@@ -8,10 +8,9 @@ workers on other machines, `spreading` has them do all of it but the commit.
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace

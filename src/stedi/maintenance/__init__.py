@@ -8,7 +8,6 @@ come first and unlinking last, so what dies on the way leaves whole tables, and 
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import stat
 import time

@@ -8,7 +8,6 @@ snapshot's properties and nowhere else.
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import time
 from collections.abc import Mapping, Sequence
