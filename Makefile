@@ -28,21 +28,17 @@ help:
 demo: $(VENV)/.run
 	@$(BIN)/stedi demo $(ARGS)
 
+# As many processes as cores; each file's tests, and all that start Spark, are one's (tests/conftest.py).
+SHARED = --numprocesses auto --dist loadgroup --no-loadscope-reorder
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 nightly: $(VENV)/.dev
 	@STEDI_NIGHTLY=1 $(BIN)/python -m pytest tests/properties tests/faults $(ARGS)
 
-# Those that wait for servers and for Spark run beside the others: each half leaves a core idle now and then.
-FAR := $(wildcard $(addprefix tests/,test_aws*.py test_golden.py test_job.py test_s3*.py test_spark*.py \
-	test_trino*.py test_workers.py faults/test_buckets.py))
 coverage: $(VENV)/.dev
 	@$(BIN)/python -m coverage erase
-	@mkdir -p build
-	@$(BIN)/python -m coverage run -m pytest $(ARGS) $(FAR) > build/far.log 2>&1 & far=$$!; \
-		$(BIN)/python -m coverage run -m pytest $(ARGS) $(addprefix --ignore=,$(FAR)); near=$$?; \
-		wait $$far; far=$$?; cat build/far.log; exit $$((near + far))
+	@$(BIN)/python -m coverage run -m pytest $(SHARED) $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --fail-under=95
 
@@ -51,7 +47,7 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/sqlfluff lint src/stedi/schema/sql
-	@$(BIN)/python -m pytest tests/test_layers.py
+	@$(BIN)/python -m pytest tests/unit/test_layers.py
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
-from tests import servers
+from tests.support import servers
 
 from benchmarks import measure
 from benchmarks.measure import Cost

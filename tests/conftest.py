@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import proof_mutants
+import pytest
 import servers
 import sparks
 from lakes import KEY, REPOSITORY, unseen
+
 from stedi import sample
 from stedi.lake import Lake
 from stedi.storage import s3
@@ -33,6 +33,20 @@ def pytest_configure() -> None:
     with contextlib.suppress(OSError):
         if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives each file to one process, and all that start Spark, if several share the tests; the longest first."""
+
+    def of(item: pytest.Item) -> str:
+        spark = "spark" in item.path.parts or "spark" in getattr(item, "fixturenames", ()) or "[spark" in item.name
+        return "spark" if spark else str(item.path.relative_to(REPOSITORY / "tests"))
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(of(item)))
+    order = {folder: place for place, folder in enumerate(("spark", "faults", "properties", "aws", "integration"))}
+    items.sort(key=lambda item: order.get(of(item).split("/")[0], len(order)))
 
 
 @pytest.fixture(scope="session", autouse=True)

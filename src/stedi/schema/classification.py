@@ -151,7 +151,7 @@ def _names(scope: Scope) -> list[str]:
 
 
 CHECKED = "c370d59715195592"
-"""What `fingerprint` says of the package's own SELECTs, which `tests/test_classes.py` has followed.
+"""What `fingerprint` says of the package's own SELECTs, which `tests/integration/test_classes.py` has followed.
 
 So no build has to: importing SQLGlot and following columns takes a fifth of a second."""
 

@@ -1,0 +1,394 @@
+"""Every call by which commands on a lake in a bucket reach S3 and its catalog: throttled, refused, cut, answer lost,
+and its caller killed.
+
+What fails once is done all the same. What fails from there on ends the command with one clear line, each table as it
+was or as it will be; when the network is back, running it again ends in the rows of an undisturbed run. `make test`
+strikes a sample of the calls, STEDI_NIGHTLY=1 every one of them, the kinds of fault taking turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pytest
+import servers
+from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
+from stage import _deliveries
+
+from stedi import cli
+from stedi.catalog import Catalog
+from stedi.catalog.snapshots import manifests
+from stedi.engines.duckdb import scan
+from stedi.engines.literals import quoted
+from stedi.landing import withdrawal
+from stedi.schema.tables import COLUMNS, NAMESPACE
+from stedi.storage import config as settings
+from stedi.storage import s3
+from stedi.storage.s3 import connection, leases, objects
+
+NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
+SCENES = ("land", "build", "later land", "later build", "audit", "withdraw", "maintain", "erase")
+SAMPLED = {
+    "land": ("s3", "catalog"),
+    "later build": ("s3", "catalog"),
+    "withdraw": ("catalog",),
+    "maintain": ("s3",),
+    "erase": ("s3",),
+}
+"""What `make test` strikes."""
+STRUCK = SCENES if NIGHTLY else tuple(SAMPLED)
+KILLS: tuple[Kind, ...] = ("error", "lost")
+"""What a call comes to whose caller is killed: not done, or done and nobody there to be told."""
+VOLATILE = {"batch", "landed_at", "file", "name", "sha256", "_file"}
+"""Columns that differ from one landing of the same records to the next."""
+
+Tables = dict[str, tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One command, undisturbed.
+
+    Attributes:
+        words: The command.
+        start: The world before it.
+        calls: How it called S3, and how it called the catalog.
+        before: Each table before it.
+        after: Each table after it.
+        again: The commands that set things right after a fault.
+        final: Each table after these.
+    """
+
+    words: tuple[str, ...]
+    start: World
+    calls: dict[str, tuple[Call, ...]]
+    before: Tables
+    after: Tables
+    again: tuple[tuple[str, ...], ...]
+    final: Tables
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A bucket and the catalog's entries, as they were at one time."""
+
+    bucket: Path
+    entries: tuple[dict[str, Any], ...]
+
+
+class Stage:
+    """One bucket and one database, where scenes are played, behind proxies."""
+
+    def __init__(self, folder: Path, store: servers.Server, proxies: dict[str, Proxy]) -> None:
+        self._folder, self._proxies = folder, proxies
+        self._bucket = store.folder / servers.new_bucket()
+        self.place = f"s3://{self._bucket.name}"
+        self.lake = s3.at(f"{self.place}/lake")
+        for name, delivery in zip(("first", "second"), _deliveries(folder), strict=True):
+            files = [path for path in delivery.rglob("*") if path.is_file()]
+            s3.upload((path, s3.at(f"{self.place}/{name}") / path.relative_to(delivery)) for path in files)
+        assert self.run("init")[0] == 0
+        file = self.lake / "lake.toml"
+        # nobody else reads this lake: what nothing uses may go at once
+        settings.write(settings.changed(settings.read(file), grace_hours=0.0), file)
+        land, later, build = ("land", f"{self.place}/first"), ("land", f"{self.place}/second"), ("build",)
+        audit = ("audit", "--files")
+        withdraw, maintain = ("withdraw", "p2@x.example", "--yes"), ("maintain",)
+        erase = ("erase", "P1@x.example", "--yes", "--inbox", f"{self.place}/first")
+        plays = {
+            "land": (land, (land, build)),
+            "build": (build, (build,)),
+            "later land": (later, (later, build)),
+            "later build": (build, (build, maintain)),
+            "audit": (audit, ()),
+            # what a withdrawal that met an outage could not take back, maintenance removes
+            "withdraw": (withdraw, (withdraw, build, maintain)),
+            "maintain": (maintain, (maintain, build)),
+            "erase": (erase, (erase, build)),
+        }
+        self.scenes: dict[str, Scene] = {}
+        world = self._keep("init")
+        for name, (words, again) in plays.items():
+            before = self.look()
+            for proxy in self._proxies.values():
+                proxy.calls = []
+            code, said = self.run(*words)
+            assert code == 0, said
+            calls = {kind: tuple(proxy.calls) for kind, proxy in self._proxies.items()}
+            after, kept = self.look(), self._keep(name)
+            if name in STRUCK:
+                for command in again:
+                    code, said = self.run(*command)
+                    assert code == 0, said
+                self.scenes[name] = Scene(words, world, calls, before, after, again, self.look())
+                self.set_up(kept)
+            world = kept
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """Runs a command; returns its exit code and what it said."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.main([*words, "--lake", str(self.lake)])
+        return code, err.getvalue()
+
+    def _keep(self, name: str) -> World:
+        import boto3
+
+        kept = self._folder / name
+        shutil.copytree(self._bucket, kept)
+        found = boto3.client("glue").get_tables(DatabaseName=NAMESPACE)["TableList"]
+        told = ("Name", "Description", "Owner", "StorageDescriptor", "PartitionKeys", "TableType", "Parameters")
+        return World(kept, tuple({key: table[key] for key in told if key in table} for table in found))
+
+    def set_up(self, world: World) -> None:
+        """Puts a world in its place."""
+        import boto3
+
+        # nobody has seen the lake further on than it is now
+        shutil.rmtree(Path(os.environ["XDG_STATE_HOME"]) / "stedi", ignore_errors=True)
+        shutil.rmtree(self._bucket)
+        shutil.copytree(world.bucket, self._bucket)  # a bucket is a folder, what S3 knows of objects their attributes
+        glue, told = boto3.client("glue"), {entry["Name"]: entry for entry in world.entries}
+        for table in glue.get_tables(DatabaseName=NAMESPACE)["TableList"]:
+            if told.get(table["Name"], {}).get("Parameters") == table["Parameters"]:
+                del told[table["Name"]]
+            else:
+                glue.delete_table(DatabaseName=NAMESPACE, Name=table["Name"])
+        for entry in told.values():
+            glue.create_table(DatabaseName=NAMESPACE, TableInput=entry)
+
+    def here(self, location: str) -> Path:
+        """Returns the file in which the server keeps an object."""
+        return self._bucket / s3.at(location).relative_to(s3.at(self.place))
+
+    def look(self) -> Tables:
+        """Returns each table as a reader sees it: rows as count and digest; all that its snapshots need is there."""
+        catalog, tables = Catalog(self.lake), {}
+        connection = duckdb.connect(config={"threads": 1})
+        connection.execute("set TimeZone = 'UTC'")
+        for name, state in catalog.tables().items():
+            shown = ", ".join(
+                f"epoch_ms({quoted(c.name)})" if c.type == "timestamptz" else f"{quoted(c.name)}::varchar"
+                for c in COLUMNS[name]
+                if c.name not in VOLATILE
+            )
+            for snapshot in (None, *state.snapshots):  # old tables, too
+                files = catalog.files(state) if snapshot is None else catalog.files(state, snapshot)
+                local = [replace(file, path=str(self.here(file.path))) for file in files]
+                found = connection.execute(f"select {shown} from ({scan(local, COLUMNS[name])})").fetchall()
+                if snapshot is None:
+                    digest = hashlib.sha256("\n".join(sorted(map(repr, found))).encode()).hexdigest()
+                    tables[name] = (len(found), digest)
+        connection.close()
+        return tables
+
+    def strays(self, *, metadata: bool) -> list[str]:
+        """Returns what lies about in the bucket that no snapshot uses, and no later command removes."""
+        catalog, found = Catalog(self.lake), []
+        for name, state in catalog.tables().items():
+            used = {file.path for snapshot in state.snapshots for file in catalog.files(state, snapshot)}
+            used |= set(state.metadata)
+            for snapshot in state.snapshots:
+                used |= {snapshot.manifest_list, *manifests(name, snapshot)}
+            below = catalog.folder(name) if metadata else catalog.folder(name) / "data"
+            found += [str(entry.path) for entry in s3.listing(below) if str(entry.path) not in used]
+            found += [f"{name}@{branch}" for branch in state.branches if branch != "main"]
+        found += [str(entry.path) for part in ("pending", "tmp") for entry in s3.listing(self.lake / part)]
+        found += [upload["Key"] for upload in objects._uploads(s3.at(self.place))]  # type: ignore[arg-type]
+        return found
+
+
+@pytest.fixture(scope="module")
+def bucket_stage() -> Iterator[tuple[Stage, dict[str, Proxy]]]:
+    """The stage of every test here, with the proxies before S3 and before the catalog."""
+    if servers.VERSITYGW is None:
+        pytest.skip(servers.NO_VERSITYGW)
+    from botocore.retries.standard import ExponentialBackoff
+
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory, ignore_cleanup_errors=True)))
+        for name in ("s3", "aws", "worlds", "tmp"):
+            (folder / name).mkdir()
+        store = stack.enter_context(servers.versitygw(folder / "s3"))
+        aws = stack.enter_context(servers.moto(folder / "aws"))
+        proxies = {name: stack.enter_context(proxied(at.url)) for name, at in (("s3", store), ("catalog", aws))}
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in servers.environment(s3=store, aws=aws).items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_ENDPOINT_URL_S3", proxies["s3"].url)
+        patch.setenv("AWS_ENDPOINT_URL_GLUE", proxies["catalog"].url)
+        patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
+        patch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.001)
+        for module in (connection, objects):
+            patch.setattr(module, "pause", lambda attempt: 0.001)
+        patch.setattr(withdrawal, "time", SimpleNamespace(time=lambda: 1_800_000_000.0))  # a withdrawal is dated
+        statements = s3.engine_statements
+        patch.setattr(s3, "engine_statements", lambda: [*statements(), "set http_retry_wait_ms = 1"])
+        patch.setattr(leases, "_LEASE", -60.0)  # a lock that could not be given back is nobody's at once
+        s3.client.cache_clear()
+        try:
+            yield Stage(folder / "worlds", store, proxies), proxies
+        finally:
+            s3.client.cache_clear()
+
+
+def faults(scene: Scene, name: str) -> Iterator[tuple[str, Fault]]:
+    """Yields faults and whose calls they strike: of every call, or of one that changes something for `make test`."""
+    if NIGHTLY:
+        for whose, calls in scene.calls.items():
+            for number, call in enumerate(calls, start=1):
+                kind, lasting = KINDS[number % len(KINDS)], number // len(KINDS) % 2
+                yield whose, Fault(kind, number, None if lasting else number)
+                if changes(call):
+                    yield whose, Fault(kind, number, number if lasting else None)
+        return
+    for whose in SAMPLED[name]:
+        turn = [(other, place) for other, places in SAMPLED.items() for place in places].index((name, whose))
+        changing = [number for number, call in enumerate(scene.calls[whose], start=1) if changes(call)]
+        number = random.Random(name).choice(changing)
+        yield whose, Fault(KINDS[turn % len(KINDS)], number, None if turn % 2 else number)
+
+
+def changes(call: Call) -> bool:
+    return call.operation.startswith(("PUT", "POST", "DELETE", "AWSGlue.Update"))
+
+
+def struck(stage: Stage, proxy: Proxy, scene: Scene, fault: Fault) -> Iterator[str]:
+    """Strikes a scene; yields what is wrong with how it ended, with what readers see, and with what a rerun makes."""
+    stage.set_up(scene.start)
+    with proxy.failing(fault):
+        code, said = stage.run(*scene.words)
+    lines = [line for line in said.splitlines() if line.startswith("stedi: ")]
+    seen = stage.look()
+    if code == 0:
+        if seen != scene.after:
+            yield f"said that it had worked, and had not: {said}"
+    elif fault.last is not None:
+        yield f"one fault was not survived: exit {code}: {said}"
+    elif code != 1 or len(lines) != 1:
+        yield f"expected exit 1 and one line, found {code} and {said}"
+    # nothing is damaged: S3 did not answer
+    if any(word in said for word in ("@", "Traceback", "unforeseen", "on recovery")):
+        yield f"unclear: {said}"
+    for name, found in seen.items():
+        if found not in (scene.before[name], scene.after[name]):
+            yield f"{name} is neither old nor new"
+    for words in scene.again:
+        code, said = stage.run(*words)
+        if code:
+            yield f"{words[0]} again: exit {code}: {said}"
+            return
+    found = stage.look()
+    for name, rows in scene.final.items():
+        if found.get(name) != rows:
+            yield f"{name}: expected {rows}, found {found.get(name)}"
+    left = stage.strays(metadata=("maintain",) in scene.again)
+    if left:
+        yield f"left behind: {left}"
+
+
+@pytest.mark.parametrize("name", STRUCK)
+def test_a_fault_at_any_call_to_a_bucket_or_its_catalog_loses_and_doubles_nothing(
+    bucket_stage: tuple[Stage, dict[str, Proxy]], name: str
+) -> None:
+    stage, proxies = bucket_stage
+    scene = stage.scenes[name]
+    failures, tried = [], Counter[Kind]()
+    for kind, calls in scene.calls.items():
+        print(f"{name}: {len(calls)} calls to {kind}: {dict(Counter(call.operation for call in calls))}")
+    for kind, fault in faults(scene, name):
+        lasting = "" if fault.last else " and on"
+        at = f"{fault.kind} at {fault.first}{lasting} of {kind}, {scene.calls[kind][fault.first - 1].operation}"
+        failures += [f"{at}: {wrong}" for wrong in struck(stage, proxies[kind], scene, fault)]
+        tried[fault.kind] += 1
+    print(f"{name}: {sum(tried.values())} faults, {dict(tried)}; {len(failures)} failures")
+    assert not failures, "\n".join(failures)
+
+
+DYING = """
+import sys
+from types import SimpleNamespace
+from stedi import cli
+from stedi.landing import withdrawal
+withdrawal.time = SimpleNamespace(time=lambda: 1_800_000_000.0)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) -> Iterator[str]:
+    """Kills a scene's process at a call, before it is done or right after; yields what is wrong then."""
+    stage.set_up(scene.start)
+    born = threading.Event()
+    child: list[subprocess.Popen[bytes]] = []
+
+    def kill(_: Call) -> bool:
+        born.wait(10)
+        child[0].kill()
+        return True
+
+    with proxy.failing(Fault(kind, number, number, kill)):
+        command = [sys.executable, "-c", DYING, *scene.words, "--lake", str(stage.lake)]
+        child.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        born.set()
+        code = child[0].wait(60)
+    if code != -signal.SIGKILL:
+        yield f"it was not killed: exit {code}"
+    for name, found in stage.look().items():
+        if found not in (scene.before[name], scene.after[name]):
+            yield f"{name} is neither old nor new"
+    for words in (*scene.again, ("maintain",)):
+        code, said = stage.run(*words)
+        if code:
+            yield f"{words[0]} again: exit {code}: {said}"
+            return
+    found = stage.look()
+    yield from (
+        f"{name}: expected {rows}, found {found.get(name)}" for name, rows in scene.final.items() if found[name] != rows
+    )
+    left = stage.strays(metadata=True)
+    if left:
+        yield f"left behind: {left}"
+
+
+@pytest.mark.parametrize("name", [name for name in STRUCK if name != "audit"])
+def test_a_command_that_is_killed_at_a_call_to_a_bucket_or_its_catalog_loses_and_doubles_nothing(
+    bucket_stage: tuple[Stage, dict[str, Proxy]], name: str
+) -> None:
+    stage, proxies = bucket_stage
+    scene = stage.scenes[name]
+    moments: list[tuple[str, int]] = [
+        (whose, number)
+        for whose, calls in scene.calls.items()
+        for number, call in enumerate(calls, start=1)
+        if changes(call)
+    ]
+    every = [(at, kind) for at in moments for kind in KILLS]
+    chosen = every if NIGHTLY else [random.Random(name).choice(every)]
+    failures = [
+        f"killed {'before' if kind == 'error' else 'after'} call {number} to {whose}, "
+        f"{scene.calls[whose][number - 1].operation}: {wrong}"
+        for (whose, number), kind in chosen
+        for wrong in killed(stage, proxies[whose], scene, kind, number)
+    ]
+    print(
+        f"{name}: killed {len(chosen)} times, of {len(moments)} calls that change something; {len(failures)} failures"
+    )
+    assert not failures, "\n".join(failures)

@@ -1,0 +1,608 @@
+"""The command line: each command's text and JSON, its exit codes, and errors that say enough and never too much."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from lakes import contents, heads, rows, tree
+
+from stedi import __version__, cli, sample
+from stedi.lake import Lake
+from stedi.schema.contracts import Reason
+from stedi.schema.tables import ZONES
+
+ACTIONS = {"none", "append", "by-customer", "rebuild"}
+LANDED = {"name", "feed", "sha256", "seen", "accepted", "quarantined", "erased", "already_landed"}
+BUILT = {"name", "action", "reason", "rows_added", "rows_removed", "rows", "seconds"}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document on stdout."""
+        assert self.out.endswith("\n")
+        return json.loads(self.out)
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    """Undoes what a process's one command may change."""
+    mask = os.umask(0o022)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    os.umask(mask)
+
+
+@pytest.fixture(scope="module")
+def private(sample_inbox: Path) -> set[str]:
+    """Every address, name, telephone and serial number of the sample."""
+    fields = ("email", "customerName", "phone", "serialNumber")
+    found: set[str] = set()
+    for path in (sample_inbox / "customer").glob("customers-0*.json"):
+        for line in path.read_text("utf-8").splitlines():
+            record = json.loads(line)
+            found |= {str(record[name]).strip() for name in fields if record.get(name)}
+    assert len(found) > 40
+    return found
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], private: set[str]) -> Run:
+    """Runs a command in this process; what it says beside its answer must hold nobody's data."""
+
+    def command(*words: object) -> Said:
+        capsys.readouterr()
+        code = cli.main([str(word) for word in words])
+        captured = capsys.readouterr()
+        told = captured.err if code == 0 else captured.err + captured.out
+        assert not [secret for secret in private if secret in told]
+        assert "Traceback" not in told
+        return Said(code, captured.out, captured.err)
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, sample_inbox: Path) -> Path:
+    """A lake with the sample, built; for reading only."""
+    root = tmp_path_factory.mktemp("built") / "lake"
+    lake = Lake.create(root)
+    lake.land(sample_inbox)
+    lake.build()
+    return root
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """A little delivery."""
+    folder = tmp_path / "inbox"
+    (folder / "accelerometer").mkdir(parents=True)
+    good = '{"user":"a@x.example","timestamp":1000000000005,"x":1,"y":1,"z":1}\n'
+    (folder / "accelerometer" / "one.json").write_text(good + '{"user":"a@x.example"}\n')
+    return folder
+
+
+def failed(said: Said, code: int, *words: str) -> None:
+    """Asserts that a command failed with one line that says these words, and nothing on stdout."""
+    assert said.code == code
+    assert said.out == ""
+    assert said.err.startswith("stedi: ")
+    assert said.err.count("\n") == 1
+    for word in words:
+        assert word in said.err
+
+
+class TestHelp:
+    def test_every_command_has_help_that_names_it(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["--help"])
+        assert stopped.value.code == 0
+        listed = capsys.readouterr().out
+        commands = cli.parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,index]
+        assert {"demo", "init", "land", "build", "tables", "history", "query"} <= set(commands)
+        for name in commands:
+            assert re.search(rf"^    {name}\s", listed, re.MULTILINE)
+            with pytest.raises(SystemExit):
+                cli.main([name, "--help"])
+            assert capsys.readouterr().out.startswith(f"usage: stedi {name}")
+
+    def test_the_version_is_the_packages(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            cli.main(["--version"])
+        assert capsys.readouterr().out == f"stedi {__version__}\n"
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            [],
+            ["lnd"],
+            ["land"],
+            ["land", "--feed", "steps", "x"],
+            ["build", "--ful"],
+            ["query"],
+            ["query", "select 1", "--format", "xml"],
+            ["demo", "--customers", "0"],
+            ["crawl", "x", "--sample", "-1"],
+            ["quarantine", "--records", "--replay"],
+            ["init", "--readings", "none"],
+        ],
+    )
+    def test_words_that_are_off_are_bad_usage(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(words)
+        assert stopped.value.code == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("usage: stedi")
+
+
+class TestInit:
+    def test_makes_a_lake_and_tells_where_its_key_is(self, run: Run, tmp_path: Path) -> None:
+        said = run("--lake", tmp_path / "lake", "init")
+        assert said.code == 0
+        assert "STEDI_PSEUDONYM_KEY" in said.out
+        assert Lake.open(tmp_path / "lake").config.readings == "all"
+
+    def test_makes_a_key_file_that_only_its_owner_can_read(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("STEDI_PSEUDONYM_KEY")
+        said = run("--json", "--lake", tmp_path / "lake", "init", "--readings", "since-consent")
+        document = said.json
+        assert document.keys() == {"lake", "readings", "key", "fingerprint"}
+        assert document["readings"] == "since-consent"
+        key = Path(document["key"])
+        assert key.stat().st_mode & 0o777 == 0o600
+        assert not key.is_relative_to(tmp_path / "lake")
+        assert key.read_text().strip() not in said.out
+        for path in (tmp_path / "lake").rglob("*"):
+            assert path.stat().st_mode & 0o077 == 0, path
+
+    def test_a_folder_that_holds_something_is_left_alone(self, run: Run, built: Path, inbox: Path) -> None:
+        before = tree(inbox)
+        failed(run("--lake", inbox, "init"), 2, "expected an empty folder, found something else")
+        failed(run("--lake", built, "init"), 2, "expected an empty folder, found a lake")
+        assert tree(inbox) == before
+
+
+class TestLand:
+    def test_tells_each_file_in_the_documented_keys(self, run: Run, tmp_path: Path, inbox: Path) -> None:
+        for again in (False, True):
+            said = run("--json", "--lake", tmp_path / "lake", "land", inbox)
+            assert said.code == 0
+            document = said.json
+            assert {"files", "seen", "accepted", "quarantined", "erased"} <= document.keys()
+            [file] = document["files"]
+            assert file.keys() == LANDED
+            assert (file["feed"], file["seen"], file["accepted"], file["quarantined"]) == ("accelerometer", 2, 1, 1)
+            assert file["already_landed"] is again
+            assert [document[key] for key in ("seen", "accepted", "quarantined", "erased")] == [2, 1, 1, 0]
+
+    def test_says_so_in_a_line(self, run: Run, tmp_path: Path, inbox: Path) -> None:
+        said = run("land", inbox, "--lake", tmp_path / "lake")
+        assert said.out == "1 files, 0 of them landed before: 2 records seen, 1 accepted, 1 quarantined, 0 erased\n"
+        assert "read and check" in said.err
+
+    def test_what_cannot_be_read_is_named_the_rest_lands_and_the_exit_is_1(
+        self, run: Run, tmp_path: Path, inbox: Path
+    ) -> None:
+        (inbox / "accelerometer" / "two.json.gz").write_bytes(b"not gzip")
+        (inbox / "unknown.json").write_text('{"what": 1}')
+        said = run("--json", "--lake", tmp_path / "lake", "land", inbox, tmp_path / "nowhere")
+        assert said.code == 1
+        assert said.json["accepted"] == 1
+        names = [skipped["name"] for skipped in said.json["skipped"] if skipped["failed"]]
+        assert len(names) == 3
+        for name in names:
+            assert f"{name}: " in said.err
+
+    def test_drift_is_told_by_field_and_never_by_value(self, run: Run, tmp_path: Path) -> None:
+        path = tmp_path / "customers.json"
+        record = {
+            "email": "a@x.example",
+            "serialNumber": "s",
+            "registrationDate": 1000000000001,
+            "lastUpdateDate": 1000000000001,
+        }
+        path.write_text(json.dumps({**record, "shareWithResearchAsOfDate": "private", "shoe": "private"}))
+        said = run("--lake", tmp_path / "lake", "land", path)
+        assert said.code == 0
+        assert "shareWithResearchAsOfDate: wrong_type: 1 records" in said.err
+        assert "unknown field shoe: 1 records" in said.err
+        assert "private" not in said.out + said.err
+
+
+class TestBuild:
+    def test_shows_the_plan_builds_and_then_has_nothing_to_do(self, run: Run, tmp_path: Path, inbox: Path) -> None:
+        lake = ("--lake", tmp_path / "lake")
+        run(*lake, "land", inbox)
+        before = heads(Lake.open(tmp_path / "lake"))
+        plan = run(*lake, "--json", "build", "--dry-run").json
+        assert {step["action"] for step in plan["tables"]} == {"rebuild"}
+        assert "first time" in run(*lake, "build", "--dry-run").out
+        assert heads(Lake.open(tmp_path / "lake")) == before
+
+        document = run(*lake, "--json", "build").json
+        assert {"run", "tables", "withheld"} <= document.keys()
+        assert document["run"]
+        for table in document["tables"]:
+            assert table.keys() == BUILT
+            assert table["action"] in ACTIONS
+        assert {table["name"] for table in document["tables"]} == {n for n, z in ZONES.items() if z != "landing"}
+
+        assert run(*lake, "build").out == "nothing to do: every table is up to date\n"
+        again = run(*lake, "--json", "build").json
+        assert again["run"] == ""
+        assert {table["action"] for table in again["tables"]} == {"none"}
+        assert "asked for" in run(*lake, "build", "--full").out
+
+    def test_a_build_makes_a_lake_that_is_not_there(self, run: Run, tmp_path: Path) -> None:
+        assert run("--lake", tmp_path / "lake", "build").code == 0
+        assert Lake.open(tmp_path / "lake").tables()
+
+    def test_withheld_readings_are_told_of(self, run: Run, built: Path, tmp_path: Path) -> None:
+        shutil.copytree(built, tmp_path / "copy")
+        withheld = run("--lake", built, "--json", "quarantine", "--withheld").json
+        assert withheld["total"] == len(withheld["records"]) > 0
+        assert withheld["records"][0].keys() == {"sensorReadingTime", "serialNumber", "distanceFromObject", "matches"}
+        table = run("--lake", built, "quarantine", "--withheld").out
+        assert "claimants who moved" in table
+        assert run("--lake", built, "--json", "build").json["withheld"] == withheld["total"]
+
+
+class TestTables:
+    def test_lists_every_table_with_the_documented_keys(self, run: Run, built: Path, sample_inbox: Path) -> None:
+        answer = json.loads((sample_inbox / "_answer.json").read_text())
+        listed = run("--lake", built, "--json", "tables").json["tables"]
+        assert {table["name"]: table["zone"] for table in listed} == ZONES
+        for table in listed:
+            assert list(table) == ["name", "zone", "rows", "bytes", "snapshot", "updated"]
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", table["updated"])
+            if table["name"] in answer:
+                assert table["rows"] == answer[table["name"]]
+        text = run("--lake", built, "tables").out
+        assert all(name in text for name in ZONES)
+
+    def test_history_tells_what_a_table_was_built_from(self, run: Run, built: Path) -> None:
+        document = run("--lake", built, "--json", "history", "machine_learning_curated").json
+        assert document["table"] == "machine_learning_curated"
+        newest, first = document["snapshots"]
+        assert newest["parent"] == first["id"]
+        inputs = json.loads(newest["summary"]["stedi.inputs"])
+        now = {table["name"]: table["snapshot"] for table in run("--lake", built, "--json", "tables").json["tables"]}
+        assert inputs == {name: now[name] for name in ("accelerometer_trusted", "step_trainer_trusted")}
+        assert str(newest["id"]) in run("--lake", built, "history", "machine_learning_curated").out
+
+    def test_a_table_that_is_not_there_is_named_with_those_that_are(self, run: Run, built: Path) -> None:
+        failed(run("--lake", built, "history", "machine_learning"), 1, "no table machine_learning", "customers_trusted")
+
+
+class TestQuery:
+    SQL = "select count(*) as n, min(x) as x from accelerometer_trusted"
+
+    def test_gives_each_format(self, run: Run, built: Path, sample_inbox: Path) -> None:
+        count = json.loads((sample_inbox / "_answer.json").read_text())["accelerometer_trusted"]
+        lake = ("--lake", built)
+        assert str(count) in run(*lake, "query", self.SQL).out.replace(",", "")
+        [header, row] = csv.reader(io.StringIO(run(*lake, "query", self.SQL, "--format", "csv").out))
+        assert (header, row[0]) == (["n", "x"], str(count))
+        assert json.loads(run(*lake, "query", self.SQL, "--format", "json").out)[0]["n"] == count
+        assert run(*lake, "--json", "query", self.SQL).json == json.loads(
+            run(*lake, "query", self.SQL, "--format", "json").out
+        )
+
+    @pytest.mark.parametrize(("name", "option"), [("r.csv", ()), ("r.json", ()), ("r.parquet", ()), ("r", ("csv",))])
+    def test_writes_a_file_that_is_whole_and_its_owners_alone(
+        self, name: str, option: tuple[str, ...], run: Run, built: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / name
+        words = ("--format", *option) if option else ()
+        said = run("--lake", built, "query", self.SQL, "--output", path, *words)
+        assert (said.code, said.out) == (0, "")
+        assert path.stat().st_mode & 0o777 == 0o600
+        if name.endswith("parquet"):
+            assert pq.read_table(path).column_names == ["n", "x"]
+        elif name.endswith("json"):
+            assert json.loads(path.read_text())[0].keys() == {"n", "x"}
+        else:
+            assert path.read_text().splitlines()[0] == "n,x"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_reads_the_statement_from_stdin(self, run: Run, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO("select 42 as answer"))
+        assert run("--lake", built, "--json", "query", "-").json == [{"answer": 42}]
+
+    def test_reads_the_tables_as_they_were(self, run: Run, built: Path) -> None:
+        newest, first = run("--lake", built, "--json", "history", "customers_trusted").json["snapshots"]
+        sql = "select count(*) as n from customers_trusted"
+
+        def counted(at: object) -> int:
+            return int(run("--lake", built, "--json", "query", sql, "--at", at).json[0]["n"])
+
+        now = run("--lake", built, "--json", "query", sql).json[0]["n"]
+        assert now > 0
+        assert counted(newest["id"]) == counted(newest["at"]) == counted("2999-01-01") == now
+        assert counted(first["id"]) == counted(first["at"]) == 0
+
+    @pytest.mark.parametrize(
+        ("at", "words"),
+        [
+            ("1", "expected a live snapshot of customers_trusted, found none"),
+            ("1999-01-01", "has no snapshot of that time"),
+            ("yesterday", "expected a snapshot id or an ISO 8601 time"),
+            ("9" * 30, "expected a live snapshot"),
+        ],
+    )
+    def test_a_moment_that_is_none_is_bad_usage(self, at: str, words: str, run: Run, built: Path) -> None:
+        failed(run("--lake", built, "query", "select 1 from customers_trusted", "--at", at), 2, words)
+
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "drop table customers_trusted",
+            "select 1; select 2",
+            "select * from read_csv('/etc/passwd')",
+            "selec 1",
+            "",
+            "select * from nothing",
+            "copy (select 1) to 'x.csv'",
+        ],
+    )
+    def test_a_statement_that_is_not_one_select_over_the_tables_is_refused_in_a_line(
+        self, sql: str, run: Run, built: Path
+    ) -> None:
+        failed(run("--lake", built, "query", sql), 2)
+
+    def test_a_query_that_fails_says_why_without_the_value(self, run: Run, built: Path) -> None:
+        failed(run("--lake", built, "query", "select cast(email as integer) from customers_trusted"), 1)
+
+    def test_whoever_stops_reading_hears_no_complaint(self, built: Path) -> None:
+        sql = "select a.x, b.y from accelerometer_landing as a cross join accelerometer_landing as b"
+        command = [sys.executable, "-m", "stedi.cli", "--lake", str(built), "query", sql, "--format", "csv"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == b"x,y\r\n"
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait(60) == 0
+
+
+class TestQuarantine:
+    def test_lists_by_reason_record_by_record_and_as_json(self, run: Run, built: Path, sample_inbox: Path) -> None:
+        answer = json.loads((sample_inbox / "_answer.json").read_text())
+        expected = sum(count for reasons in answer["quarantined"].values() for count in reasons.values())
+        document = run("--lake", built, "--json", "quarantine").json
+        assert document.keys() == {"records", "total"}
+        assert document["total"] == len(document["records"]) == expected
+        for record in document["records"]:
+            assert list(record) == ["feed", "file", "offset", "line", "reason"]
+            assert record["reason"] in set(Reason)
+        assert run("--lake", built, "quarantine").out.split()[:4] == ["reason", "feed", "file", "records"]
+        listed = run("--lake", built, "quarantine", "--records").out
+        handle = re.search(r"\b[0-9a-f]{12}:\d+\b", listed)
+        assert handle is not None
+        shown = run("--lake", built, "quarantine", "--show", handle[0])
+        assert shown.code == 0
+        assert shown.out.strip()
+
+    def test_what_is_not_there_cannot_be_shown(self, run: Run, built: Path) -> None:
+        failed(run("--lake", built, "quarantine", "--show", "nothing.json:0"), 2, "expected one record, found none")
+
+
+class TestTools:
+    def test_crawl_shows_types_and_drift_and_no_value(self, run: Run, sample_inbox: Path, private: set[str]) -> None:
+        for words in ((), ("--json",)):
+            said = run(*words, "crawl", sample_inbox / "customer", "--sample", 50)
+            assert "shareWithResearchAsOfDate" in said.out
+            assert not [secret for secret in private if secret in said.out]
+        assert run("crawl", sample_inbox / "nowhere").code == 1
+
+    def test_ddl_gives_both_dialects(self, run: Run) -> None:
+        assert "create external table" in run("ddl").out.lower()
+        document = run("--json", "ddl", "--dialect", "spark", "--location", "s3://b/lake", "--inbox", "s3://b/in").json
+        assert document.keys() == {"dialect", "ddl"}
+        assert "s3://b/lake" in document["ddl"]
+
+    def test_ndjson_rewrites_and_counts(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "in.json").write_text('[{"a":1},{"a":2}]')
+        said = run("ndjson", tmp_path / "in.json", tmp_path / "out.json")
+        assert said.code == 0
+        assert (tmp_path / "out.json").read_text() == '{"a":1}\n{"a":2}\n'
+        assert run("--json", "ndjson", tmp_path / "in.json", tmp_path / "out2.json").json
+        assert run("ndjson", tmp_path / "missing.json", tmp_path / "out3.json").code != 0
+
+    def test_the_demo_shows_every_zone_and_can_be_run_again(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        said = run("demo", "--customers", 12, "--readings", 100)
+        assert said.code == 0
+        for word in (*ZONES, "in quarantine", "are left out", "withheld"):
+            assert word in said.out
+        document = run("--json", "demo", "--customers", 12, "--readings", 100).json
+        assert document.keys() == {"lake", "land", "build", "tables"}
+        assert {path.name for path in tmp_path.iterdir()} == {"build"}
+
+
+class TestErrors:
+    COMMANDS = (["tables"], ["history", "landed_files"], ["query", "select 1"], ["quarantine"])
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+    def test_a_lake_that_is_not_there_is_said_in_a_line_and_not_made(
+        self, command: list[str], run: Run, tmp_path: Path
+    ) -> None:
+        failed(run("--lake", tmp_path / "lake", *command), 1, "expected a lake, found none", "init")
+        said = run("--json", "--lake", tmp_path / "lake", *command)
+        assert said.json.keys() == {"error"}
+        assert said.json["error"].keys() == {"type", "message", "exit"}
+        assert (said.json["error"]["type"], said.json["error"]["exit"], said.code) == ("LakeError", 1, 1)
+        assert said.json["error"]["message"] in said.err
+        assert not (tmp_path / "lake").exists()
+
+    def test_the_lake_is_the_one_named_then_the_environments_then_the_folders(
+        self, run: Run, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(built.parent)
+        assert run("tables").code == 0
+        monkeypatch.setenv("STEDI_LAKE", str(tmp_path / "other"))
+        failed(run("tables"), 1, "other")
+        assert run("--lake", built, "tables").code == 0
+
+    @pytest.mark.parametrize("command", ["land", "build"])
+    @pytest.mark.parametrize("key", ["another", "none", "too short", "lost"])
+    def test_without_its_key_nothing_is_read_or_written(
+        self, command: str, key: str, run: Run, built: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if key == "lost":
+            monkeypatch.delenv("STEDI_PSEUDONYM_KEY")
+        else:
+            secret = {"another": "00" * 32, "none": "", "too short": "5a" * 31}[key]
+            monkeypatch.setenv("STEDI_PSEUDONYM_KEY", secret)
+        before = tree(built)
+        said = run("--lake", built, command, *([inbox] if command == "land" else []))
+        failed(said, 1, "expected")
+        assert "5a5a" not in said.err
+        assert tree(built) == before
+        assert run("--json", "--lake", built, command, *([inbox] if command == "land" else [])).json["error"][
+            "type"
+        ] == ("KeyRefused")
+
+    def test_a_setting_that_is_unknown_is_bad_usage(self, run: Run, built: Path, tmp_path: Path) -> None:
+        shutil.copytree(built, tmp_path / "lake")
+        with (tmp_path / "lake" / "lake.toml").open("a") as settings:
+            settings.write("\n[consents]\nreading = 'all'\n")
+        failed(run("--lake", tmp_path / "lake", "tables"), 2, "unknown key", "consent.readings")
+
+    def test_what_was_not_foreseen_is_said_without_its_text(
+        self, run: Run, built: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(self: Lake) -> None:
+            raise ValueError("Ana.Bo@private.example")
+
+        monkeypatch.setattr(Lake, "tables", broken)
+        said = run("--lake", built, "tables")
+        failed(said, 1, "unforeseen ValueError at test_cli.py", "STEDI_DEBUG=1")
+        assert "private" not in said.err
+        monkeypatch.setenv("STEDI_DEBUG", "1")
+        with pytest.raises(ValueError, match="private"):
+            cli.main(["--lake", str(built), "tables"])
+
+    def test_a_full_disk_is_said_in_a_line(self, run: Run, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(self: Lake) -> None:
+            raise OSError(28, "No space left on device", "/somewhere")
+
+        monkeypatch.setattr(Lake, "tables", full)
+        failed(run("--lake", built, "tables"), 1, "/somewhere: No space left on device")
+
+    def test_a_build_that_breaks_a_rule_exits_3(
+        self, run: Run, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("stedi.privacy.consent.violations", lambda *_, **__: 1)
+        before = heads(Lake.open(built))
+        said = run("--lake", built, "build", "--full")
+        assert (said.code, said.out) == (3, "")
+        assert "consent proof" in said.err.splitlines()[-1]
+        assert said.err.splitlines()[-1].startswith("stedi: customers_trusted: ")
+        assert heads(Lake.open(built)) == before
+
+    def test_ctrl_c_in_this_process_is_an_interruption(
+        self, run: Run, built: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(self: Lake) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+        monkeypatch.setattr(Lake, "tables", interrupted)
+        failed(run("--lake", built, "tables"), 130, "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("moment", "kind"),
+    [
+        ("rebuild accelerometer_trusted", signal.SIGINT),
+        ("audit", signal.SIGTERM),
+        ("publish accelerometer_trusted", signal.SIGINT),
+    ],
+)
+def test_an_interrupted_build_leaves_tables_whole_and_the_next_finishes(
+    moment: str, kind: signal.Signals, tmp_path: Path, sample_inbox: Path, built: Path
+) -> None:
+    root = tmp_path / "lake"
+    lake = Lake.create(root)
+    lake.land(sample_inbox)
+    expected = contents(Lake.open(built))
+    command = [sys.executable, "-m", "stedi.cli", "--lake", str(root), "build"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(moment):
+                process.send_signal(kind)
+                break
+        rest = process.stderr.read()
+        assert process.wait(60) == 130, rest
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    for table, found in contents(lake).items():
+        assert found in (expected[table], type(found)()), "a table is as it was or as it should be"
+    assert lake.build().run
+    assert contents(lake) == expected
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_landing_lands_all_or_nothing_and_the_next_the_rest(
+    kind: signal.Signals, tmp_path: Path
+) -> None:
+    sample.write(tmp_path / "inbox", customers=50, readings=60_000, seed=3)
+    root = tmp_path / "lake"
+    Lake.create(root)
+    command = [sys.executable, "-m", "stedi.cli", "--lake", str(root), "land", str(tmp_path / "inbox")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("write"):
+                process.send_signal(signal.SIGINT)
+                break
+        assert "Traceback" not in process.stderr.read()
+        assert process.wait(60) in (0, 130)
+    lake = Lake.open(root)
+    landing = lake.land(tmp_path / "inbox")
+    answer = json.loads((tmp_path / "inbox" / "_answer.json").read_text())
+    assert landing.accepted == sum(answer["accepted"].values())
+    assert rows(lake, "accelerometer_landing").total() == answer["accepted"]["accelerometer"]
+    assert not any((root / "tmp").glob("landing/*"))
+
+
+def test_bad_words_give_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--json", "land"])
+    assert stop.value.code == 2
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["error"]["exit"] == 2
+    assert "PATH" in shown.err

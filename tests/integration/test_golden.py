@@ -1,0 +1,113 @@
+"""Golden cases: folders of a few records and the rows that the rules make of them, worked out by hand.
+
+`tests/tables/<table>/<case>/` holds the records of each feed, `case.toml` (what it claims, the start of the build, the
+policy, how many readings are withheld, who withdraws by command and when) and `expected.csv`: the rows of the table in
+the columns that it names, instants in epoch milliseconds, `{address}` for a pseudonym. Every case is built twice: the
+second build must change nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import tomllib
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+from lakes import BELOW_LANDING, Slate, build, contents, heads, moment
+
+from stedi.lake import Lake
+from stedi.schema.tables import COLUMNS
+
+ROOT = Path(__file__).parent / "tables"
+CASES = sorted(path.parent for path in ROOT.glob("*/*/case.toml"))
+FEEDS = {"customers.json": "customer", "accelerometer.json": "accelerometer", "step_trainer.json": "step_trainer"}
+IDENTIFIERS = {"email", "customername", "phone", "birthday"}
+
+
+@pytest.fixture(scope="module")
+def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
+    return Slate(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}/{case.name}")
+def test_the_rows_are_those_worked_out_by_hand_and_building_again_changes_nothing(
+    case: Path, slate: Slate, engine_name: str
+) -> None:
+    facts = tomllib.loads((case / "case.toml").read_text("utf-8"))
+    lake = slate.wiped(facts["readings"])
+    landing = lake.land(_delivered(case, slate.inbox()))
+    assert landing.quarantined == 0
+    assert not landing.skipped
+    for address, at in facts.get("withdraw", ()):
+        lake.withdraw([address], now=datetime.fromtimestamp(at / 1000, UTC))
+
+    first = build(lake, facts["now"], engine=engine_name)
+    _holds(case, lake, facts, first.withheld)
+    assert len(lake.withheld()) == first.withheld
+    before, rows = heads(lake), contents(lake)
+
+    second = build(lake, facts["now"], engine=engine_name)
+    assert second.run == ""
+    assert heads(lake) == before
+    assert contents(lake) == rows
+    _holds(case, lake, facts, second.withheld)
+
+
+@pytest.mark.parametrize("table", BELOW_LANDING)
+def test_every_table_has_cases_of_both_policies(table: str) -> None:
+    policies = {
+        tomllib.loads((case / "case.toml").read_text("utf-8"))["readings"]
+        for case in CASES
+        if case.parent.name == table
+    }
+    assert policies == {"all", "since-consent"}
+
+
+def test_identifiers_stand_in_landing_and_the_two_customers_tables_and_nowhere_else() -> None:
+    names = {table: {column.name.lower() for column in COLUMNS[table]} for table in BELOW_LANDING}
+    assert {table for table, columns in names.items() if columns & IDENTIFIERS} == {
+        "customers_trusted",
+        "customers_curated",
+    }
+    assert all("customer_id" in columns for columns in names.values())
+    assert "serialnumber" not in names["machine_learning_curated"]
+    assert "user" not in names["accelerometer_trusted"]
+
+
+def _delivered(case: Path, inbox: Path) -> Path:
+    for name, feed in FEEDS.items():
+        if (case / name).exists():
+            (inbox / feed).mkdir()
+            shutil.copy(case / name, inbox / feed / name)
+    return inbox
+
+
+def _holds(case: Path, lake: Lake, facts: dict[str, Any], withheld: int) -> None:
+    table = case.parent.name
+    with (case / "expected.csv").open(encoding="utf-8", newline="") as stream:
+        header, *lines = csv.reader(stream)
+    places = [next(i for i, column in enumerate(COLUMNS[table]) if column.name == name) for name in header]
+    types = [COLUMNS[table][place].type for place in places]
+    expected = Counter(tuple(_value(*cell, lake) for cell in zip(line, types, strict=True)) for line in lines)
+    found: Counter[tuple[object, ...]] = Counter()
+    for row, count in contents(lake)[table].items():
+        found[tuple(row[place] for place in places)] += count
+    assert found == expected, facts["claim"]
+    if "withheld" in facts:
+        assert withheld == facts["withheld"]
+
+
+def _value(text: str, kind: str, lake: Lake) -> oracle.Row | object:
+    if text == "":
+        return None
+    if kind in ("long", "timestamptz"):
+        return moment(int(text))
+    if kind == "double":
+        return float(text)
+    return re.sub(r"^\{(.*)\}$", lambda address: lake.key().customer_id(address[1]), text)

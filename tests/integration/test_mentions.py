@@ -1,0 +1,418 @@
+"""Others who mention somebody who is erased: what is theirs stays, what tells of the erased goes or is counted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import re
+import unicodedata
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import quick
+from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
+from lakes import build, conserved, customer, deliver, instant, motion, records, rows, step
+
+from stedi.erasure.locate import PLAIN
+from stedi.erasure.search import Identifiers
+from stedi.errors import IGNORED
+from stedi.lake import Lake
+from stedi.landing import quarantine
+from stedi.privacy import tokens, tombstones
+from stedi.schema.contracts import has_unseen
+
+BRIEN = "brien@example.com"
+CONTAINING = [
+    "o'{}", "o\u2019{}", "x.{}", "x+{}", "x-{}", "x%{}", "x_{}", "jo{}", "1{}", "o&{}", "o/{}", "o={}", "o!{}",
+    "{}.au", "{}x", "{}-x", "{}1",
+]  # fmt: skip
+"""Addresses that only contain an erased one."""
+MENTIONING = [
+    "Otto <{}>", "mailto:{}", "{};", "{},", "a@x.example,{}", "{} ", '"{}"', "'{}'", "({})", "[{}]", "{}\u200b",
+    "see {}, please", "<a href='mailto:{}'>", "{} or z@x.example", "\u00ab{}\u00bb", "e-mail:{}", "x\t{}", "x\n{}",
+]  # fmt: skip
+"""Texts in which it stands by itself."""
+
+MARKS = "\u0301\u0323\u093f\u094d\u0e34\u0e48\u064e\u05b8\u0bcd\u3099"
+"""Parts of the letter before them: accents, vowel signs, tones, harakat, points."""
+SIGNS = "\u3002\u300c\u2014\u2026\u00bf\u060c\u0964\U0001f642\ufffd\u3000"
+"""What no letter is part of: full stops, quotes, dashes, pictures, wide spaces."""
+SCRIPTS = [
+    "\u0939\u093f\u0928\u094d\u0926\u0940@x.example", "\u0e1c\u0e39\u0e49\u0e43\u0e0a\u0e49@x.example",
+    "\u0645\u064f\u062d\u064e\u0645\u0651\u064e\u062f@x.example",
+    "\u05e9\u05c1\u05b8\u05dc\u05d5\u05b9\u05dd@x.example",
+    "e\u0301ric.nu\u0308ll@x.example", "q\u0323\u0307@x.example", "\u0ba4\u0bae\u0bbf\u0bb4\u0bcd@x.example",
+    "ann\U0001f642bob@x.example", "\U0001f469\U0001f3fd@x.example", "ann@\u0939\u093f\u0928\u094d\u0926\u0940.example",
+    "ann@q\u0323.\u0e1c\u0e39\u0e49", "\u304b\u3099@x.example", "ann@\u2764.example",
+]  # fmt: skip
+"""Addresses with letters of several characters, and with pictures."""
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with quick.folder() as folder, quick.quickened():
+        yield Stage(folder)
+
+
+@pytest.mark.parametrize("form", CONTAINING)
+def test_an_address_that_contains_another_does_not_mention_it(form: str) -> None:
+    address = form.format(BRIEN)
+    assert tokens.is_plain(address)
+    if not any(sign in form for sign in "&/=!"):
+        assert BRIEN not in tokens.addresses(f"see {address}, please")
+        assert not tokens.stands(f"see {address}, please", BRIEN)
+
+
+@pytest.mark.parametrize("form", [form for form in MENTIONING if form != "{} "])
+def test_a_text_around_an_address_mentions_it(form: str) -> None:
+    text = form.format(BRIEN)
+    assert not tokens.is_plain(text)
+    assert BRIEN in tokens.addresses(text)
+    assert tokens.stands(text, BRIEN)
+    assert BRIEN not in tokens.masked(text, [BRIEN])
+
+
+def test_tokens_and_places_tell_the_same_whatever_stands_around_an_address() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    around = "ab1.-_+%'\"<>()[]{},;:|=/?&!#$*^~` \n\t@\u2019\u00e9\u200b" + MARKS + SIGNS
+    for turn in range(3_000):
+        before, after = ("".join(dice.choices(around, k=dice.randrange(4))) for _ in range(2))
+        address = tokens.folded(SCRIPTS[turn % len(SCRIPTS)] if turn % 2 else BRIEN)
+        text = tokens.folded(f"{before}{address}{after}")
+        assert (address in tokens.addresses(text)) == tokens.stands(text, address), repr(text)
+
+
+@pytest.mark.parametrize("address", SCRIPTS, ids=ascii)
+def test_an_address_in_any_script_stands_alone_and_within_no_other(address: str) -> None:
+    folded = tokens.folded(address)
+    for form in (*MENTIONING, *(f"{sign}{{}}{sign}" for sign in SIGNS)):
+        text = tokens.folded(form.format(address))
+        assert folded in tokens.addresses(text), form
+        assert folded not in tokens.masked(text, [folded]), form
+    for mark in MARKS:
+        for longer in (f"n{mark}{address}", f"{address}{mark}", f"{address}{mark}.example"):
+            text = tokens.folded(f"see {longer}, please")
+            assert folded not in tokens.addresses(text), ascii(mark)
+            assert tokens.masked(text, [folded]) == text, ascii(mark)
+    local, domain = folded.split("@")
+    for place in range(1, len(local)):
+        # what is left of a letter when its sign is taken away is no address that stands in it
+        if unicodedata.category(local[place - 1])[0] in "LM":
+            assert f"{local[place:]}@{domain}" not in tokens.addresses(folded)
+            assert not tokens.stands(folded, f"{local[place:]}@{domain}")
+
+
+def _world(stage: Stage, forms: list[str], erased: str) -> tuple[Lake, Path, list[str]]:
+    """A lake in which others hold forms of an erased address in every field, each other person one of them."""
+    lake, folder = stage.empty()
+    people, readings, broken, plain = [customer(erased, customerName="Maria Q", serialNumber="s-erased")], [], [], []
+    for number, form in enumerate(forms):
+        text = form.format(erased)
+        others = [
+            customer(text, serialNumber=f"a-{number}"),
+            customer(f"n{number}@x.example", serialNumber=f"n-{number}", customerName=f"Otto {text}"),
+            customer(f"p{number}@x.example", serialNumber=f"p-{number}", phone=text),
+            customer(f"b{number}@x.example", serialNumber=f"b-{number}", birthDay=text),
+            customer(f"s{number}@x.example", serialNumber=f"d {text}"),
+            customer(f"e{number}@x.example", serialNumber=f"e-{number}", friend={"of": [text]}),
+        ]
+        people += others
+        plain += [str(person["email"]) for person in others]
+        readings.append(motion(text, 300 + number))
+        late = (customer(f"q{number}@x.example", customerName=text), customer(text, customerName=f"of {text}"))
+        broken += [json.dumps({**record, "lastUpdateDate": "late"}) for record in late]
+    deliver(folder, "customer", people)
+    deliver(folder, "customer", [customer("c@x.example", serialNumber="c")], f"customer of {erased}.json")
+    deliver(folder, "customer", [customer("d@x.example", serialNumber="d")], f"customer-o'{erased}.json")
+    deliver(folder, "accelerometer", readings)
+    (folder / "customer" / "broken.json").write_text("\n".join(broken))
+    lake.land(folder)
+    build(lake, NOW)
+    return lake, folder, plain
+
+
+@pytest.mark.parametrize("erased", [BRIEN, "d'or@example.com", "b.r-i+en@ex-ample.co"])
+def test_whoever_others_mention_is_erased_and_nobody_else_is_gone(stage: Stage, erased: str) -> None:
+    lake, folder, others = _world(stage, [*CONTAINING, *(form for form in MENTIONING if form.isprintable())], erased)
+    theirs = {other for other in others if other.strip().lower() != erased}
+    before = rows(lake, "quarantine").total()
+    search = looked_for(lake, erased)
+    receipt = erase(lake, erased)
+    assert (receipt["clean"], receipt["scanned"]["found"]) == (True, [])
+    known = {row[1] for row in rows(lake, "customers_landing")}
+    assert known == {*theirs, "c@x.example", "d@x.example"}
+    assert rows(lake, "quarantine").total() == before - 1, "records of others stay, whatever their address"
+    odd = {other for other in theirs if not tokens.is_plain(other)}
+    assert receipt["removed"]["others"]["quarantine"] == {"raw": len(odd)}
+    assert receipt["removed"]["others"]["customers_landing"]["email"] == len(odd)
+    _tells_nobody(lake, erased)
+    conserved(lake)
+    assert not [check for check in lake.audit() if check.found]
+    build(lake, NOW, full=True)
+    # the same people again, in files that are not known: what was masked stays masked
+    again = folder.with_name("again")
+    for path in folder.rglob("*.json"):
+        copy = again / path.parent.name / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes() + b"\n")
+    assert lake.land(again).erased == 1 + 2 + 1, "and two that are the same customer, but for blanks"
+    _tells_nobody(lake, erased)
+    build(lake, NOW)
+    assert [name for name in search().found if "(email)" not in name and "(user)" not in name] == []
+    conserved(lake)
+
+
+def _tells_nobody(lake: Lake, erased: str) -> None:
+    key = lake.key()
+    traces = Identifiers(key, {tombstones.person(key, erased)}, frozenset({erased}))
+    for table, columns in (("customers_landing", (0, 2, 3, -2)), ("customers_trusted", (1, 3)), ("landed_files", (1,))):
+        for row in rows(lake, table):
+            for column in columns:
+                assert not traces.found(str(row[column])), (table, row[column])
+    for row in rows(lake, "quarantine"):
+        owner = tokens.owner(row[6].decode())
+        assert owner is not None
+        assert not traces.found(tokens.beside(row[6].decode(), owner)), row[6]
+        assert not traces.found(row[1])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("phone", "801 555 9999"), ("customerName", "8015559999"), ("serialNumber", "8015559999")],
+)
+def test_a_number_that_somebody_else_has_is_not_looked_for(stage: Stage, field: str, value: str) -> None:
+    lake, folder = stage.empty()
+    people = [customer(ANA, serialNumber="8015559999" if field != "serialNumber" else "s-1", phone="(801) 555-9999")]
+    people += [customer(BO, **{"serialNumber": "s-2", field: value})]
+    lake.land(deliver(folder, "customer", people))
+    receipt = erase(lake, ANA)
+    assert receipt["clean"]
+    assert receipt["scanned"]["not_looked_for"] == {"phone": 1, "customerName": 2, "serialNumber": 0}[field]
+    assert {row[1] for row in rows(lake, "customers_landing")} == {BO}
+    assert value in {str(cell) for row in rows(lake, "customers_landing") for cell in row}
+
+
+@pytest.mark.parametrize("word", ["quarantine", "metadata", "step_trainer", "parquet", "landing", "default"])
+def test_a_device_that_is_called_like_a_word_of_the_lake_can_be_erased(stage: Stage, word: str) -> None:
+    lake, folder = stage.empty()
+    lake.land(deliver(folder, "customer", [customer(ANA, serialNumber=word, customerName=word), customer(BO)]))
+    assert erase(lake, ANA)["clean"]
+    assert {row[1] for row in rows(lake, "customers_landing")} == {BO}
+
+
+def test_a_broken_reading_of_a_shared_device_goes_with_the_moment(stage: Stage) -> None:
+    lake, folder = stage.made()
+    late = [json.dumps({**step(SHARED, at), "distanceFromObject": "far"}) for at in (104, 106, 107, 108)]
+    path = folder / "step_trainer" / "far.json"
+    path.write_text("\n".join(late))
+    lake.land(path)
+    erase(lake, ANA)
+    left = {json.loads(row[6])["sensorReadingTime"] for row in rows(lake, "quarantine") if b"far" in row[6]}
+    assert left == {instant(107), instant(108)}
+    path.write_text("\n".join(late) + "\n")
+    assert lake.land(path).erased == 2
+    conserved(lake)
+
+
+def test_replay_lands_nothing_of_the_erased(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, folder = stage.made()
+    erase(lake, ANA)
+    before = {row[6] for row in rows(lake, "quarantine")}
+    known = tombstones.read(lake.root, lake.key())
+    broken = {
+        "step_trainer": [
+            {**step(serial, at), "distanceFromObject": "7"} for serial, at in ((SHARED, 104), (DEVICE, 100))
+        ],
+        "accelerometer": [{**motion(user, 101), "x": "7"} for user in (ANA, BO)],
+        "customer": [{**customer(CY, 60, customerName=f"friend of {ANA}"), "lastUpdateDate": "7"}],
+    }
+    with monkeypatch.context() as patch:  # a landing by an older version let them in
+        patch.setattr(type(known), "sifted", lambda self, key, raw: raw)
+        for feed, values in broken.items():
+            lake.land(deliver(folder, feed, values, "old.json"))
+    real = quarantine._record
+    monkeypatch.setattr(quarantine, "_record", lambda raw: real(raw.replace(b'"7"', b"%d" % instant(7))))
+    assert lake.quarantine().replay() == (2, len(before))
+    assert {row[6] for row in rows(lake, "quarantine")} == before
+    assert not [row for row in records(lake, "accelerometer_landing") if str(row[0]).lower() == ANA]
+    assert {row[0] for row in rows(lake, "customers_landing")} >= {f"friend of {tokens.ERASED}"}
+    conserved(lake)
+
+
+def test_what_reads_encoded_is_found_wherever_it_stands() -> None:
+    key = tombstones.Key(bytes(32))
+    known = Identifiers(
+        key,
+        {tombstones.person(key, ANA)},
+        frozenset({ANA, "ana bo lund", "lund, ana bo"}),
+        phones=frozenset({"8015559999"}),
+    )
+    for text, wrap in product(ENCODED, WRAPPED):
+        assert known.found(WRAPPED[wrap](ENCODED[text])), (text, wrap)
+
+
+ENCODED = {
+    "plain": ANA, "name": "Lund, Ana Bo", "phone": "(801) 555-9999", "phone with dots": "+1 801.555.9999",
+    "percent": quote(ANA, safe=""), "entity": ANA.replace("@", "&#64;"), "entity in hex": ANA.replace("@", "&#x40;"),
+    "named entity": ANA.replace("@", "&commat;"), "base64": base64.b64encode(f"to {ANA}".encode()).decode(),
+    "base64 for addresses": base64.urlsafe_b64encode(f"<{ANA}>??".encode()).decode().rstrip("="),
+    "quoted-printable": ANA.replace("@", "=40"), "soft hyphen": ANA.replace("bo", "b\u00ado"),
+    "zero width": ANA.replace("@", "\u200b@"),
+}  # fmt: skip
+_HIDDEN = [
+    *(c for c in map(chr, (*range(0x2100), *range(0x2800, 0x2801), *range(0xFE00, 0x10000))) if has_unseen(f"a{c}a")),
+    *IGNORED, "\U000110bd", "\U0001d173", "\U000e0041", "\ue000", "\u0378",
+]  # fmt: skip
+"""Characters that nobody can see."""
+
+
+def _hiding(dice: random.Random, address: str, count: int) -> list[str]:
+    """Ways of hiding an address: one or two such characters, anywhere within it."""
+    found = []
+    for character in dice.sample(_HIDDEN, count):
+        at, other = sorted(dice.sample(range(1, len(address)), 2))
+        found += [f"{address[:at]}{character}{address[at:]}"]
+        found += [f"{address[:at]}\u200b{address[at:other]}{character}{address[other:]}"]
+    return [*found, address.replace("@", "\0@"), f"\ufeff\u202a{address}\u202c", address.replace("@", "@\u00ad")]
+
+
+def test_no_character_that_nobody_can_see_hides_anybody_wherever_it_stands() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    key = tombstones.Key(bytes(32))
+    known = Identifiers(key, {tombstones.person(key, ANA)}, frozenset({ANA}))
+    stones = tombstones.Tombstones({tombstones.person(key, ANA): instant(NOW)})
+    for hidden in _hiding(dice, ANA, 200):
+        for plain in (True, False):
+            raw = json.dumps({"note": "seen", "user": hidden, "timestamp": "late"}, ensure_ascii=plain)
+            assert known.found(raw), ascii(hidden)
+            assert stones.bars(key, raw.encode("utf-8", "surrogatepass")), ascii(hidden)
+        if hidden[0].isalpha():
+            assert not known.found(json.dumps({"user": f"jo{hidden}"})), ascii(hidden)
+        if not re.search(r"[\t\n\r]", hidden):
+            assert known.names_file(f"customer-{hidden}.json")
+            assert stones.names_file(key, f"customer-{hidden}.json")
+
+
+def test_lengths_in_files_of_machines_tie_no_two_values_together() -> None:
+    key = tombstones.Key(bytes(32))
+    known = Identifiers(key, {tombstones.person(key, "joann@x.example")}, frozenset({"joann@x.example"}))
+    assert not known.found("jo\x1aann@x.example", data=False)
+    assert known.found("jo\x1aann@x.example")
+
+
+def test_whoever_hides_in_quarantine_and_inbox_goes_and_stays_out(stage: Stage) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    lake, folder = stage.empty()
+    hiding = _hiding(dice, ANA, 20)
+    lines = [
+        json.dumps(record, ensure_ascii=dice.random() < 0.5)
+        for hidden in hiding
+        for record in (customer(hidden, serialNumber="s-1"), {"data": [customer(BO), customer(hidden)]})
+    ]
+    lake.land(deliver(folder, "customer", [customer(ANA, serialNumber="s-1"), customer(BO, serialNumber="s-2")]))
+    path = folder / "customer" / "hidden.json"
+    path.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
+    moved = [json.dumps(motion(hidden, 100)) for hidden in hiding]
+    (folder / "accelerometer").mkdir(exist_ok=True)
+    (folder / "accelerometer" / "hidden.json").write_text("\n".join(moved))
+    lake.land(folder)
+    held = rows(lake, "quarantine").total()
+    assert held == 3 * len(hiding)
+    receipt = erase(lake, ANA, delivered=[str(folder)])
+    assert receipt["clean"], receipt["scanned"]
+    assert rows(lake, "quarantine").total() == len(hiding), "of envelopes the other stays"
+    assert all(b"bo@test.example" in row[6] for row in rows(lake, "quarantine"))
+    assert (folder / "accelerometer" / "hidden.json").read_text() == ""
+    again = folder / "accelerometer" / "late.json"
+    again.write_text("\n".join([*moved, ""]))
+    assert lake.land(again).erased == len(hiding)
+    assert rows(lake, "quarantine").total() == len(hiding)
+    conserved(lake)
+
+
+@pytest.mark.parametrize("character", ["\u200b", "\0", "\u00ad", "\u3000"], ids=ascii)
+def test_an_older_lakes_customer_with_such_an_address_is_somebody_else(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, character: str
+) -> None:
+    lake, folder = stage.empty()
+    other = ANA.replace("@", f"{character}@")
+    with monkeypatch.context() as before:
+        before.setattr("stedi.reader.fitting.has_unseen", lambda text: False)
+        people = [customer(ANA, serialNumber="s-1"), customer(other, serialNumber="s-2")]
+        lake.land(deliver(folder, "customer", people))
+    raw = [json.dumps(customer(other, 3, customerName=name), ensure_ascii=e) for name, e in (("x", True), ("y", False))]
+    path = folder / "customer" / "later.json"
+    path.write_text("\n".join(raw))
+    lake.land(path)
+    receipt = erase(lake, ANA, delivered=[str(folder)])
+    assert receipt["clean"], receipt["scanned"]
+    assert receipt["removed"]["others"]["customers_landing"]["email"] == 1
+    assert {row[1] for row in rows(lake, "customers_landing")} == {other}
+    assert sorted(row[6].decode() for row in rows(lake, "quarantine")) == sorted(raw)
+    assert path.read_text().splitlines() == raw
+    conserved(lake)
+
+
+def test_what_the_engine_takes_for_plain_is_one_plain_address() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    signs = "aZ09_.+-@@=%'|:to\u00e9 "
+    plain = 0
+    for _ in range(20_000):
+        text = "".join(dice.choices(signs, k=dice.randrange(3, 9))) + dice.choice(["@x.example", "", ".co"])
+        if re.fullmatch(PLAIN, text):
+            plain += 1
+            assert tokens.is_plain(text), text
+    assert plain > 100
+
+
+WRAPPED = {
+    "alone": lambda text: text,
+    "JSON": lambda text: json.dumps({"a": text}),
+    "JSON in JSON": lambda text: json.dumps({"a": json.dumps({"b": text})}),
+    "JSON in JSON in JSON": lambda text: json.dumps([json.dumps([json.dumps([text])])]),
+    "address of a page": lambda text: f"https://x.example/?to={quote(text, safe='')}&x=1",
+    "base64": lambda text: "data:;base64," + base64.b64encode(json.dumps({"x": text}).encode()).decode(),
+}
+
+
+def test_what_stands_alone_is_always_among_the_candidates_and_what_others_have_is_told_the_same_by_words() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    parts = [
+        "abcdef",
+        "abc-def",
+        "ab_cd1",
+        "ann lund",
+        "lund, ann",
+        "a-b--c",
+        "\u00e9t\u00e9-1",
+        "d.e.f",
+        "-abcdef",
+        BRIEN,
+        "s1",
+    ]
+    many = [f"nobody{number}" for number in range(100)]
+    around = "ab1.-_+%'\" ,\n\t@\u2019\u00e9"
+    filler = "\n" + "x y " * 2_000
+    for _ in range(1_000):
+        part = dice.choice(parts)
+        before, after = ("".join(dice.choices(around, k=dice.randrange(4))) for _ in range(2))
+        text = f"{before}{part}{after}{filler}"
+        heard = tokens.Heard(text)
+        assert not any(heard.stands(word) for word in many)
+        assert heard.stands(part) == tokens.stands(text, part), (before, part, after)
+        if tokens.stands(text, part):
+            assert part in tokens.candidates(text, [*many, part]), (before, part, after)

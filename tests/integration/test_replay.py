@@ -1,0 +1,259 @@
+"""A lake that is restored, or lost and landed anew, and its journal replayed, is as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import quick
+from lakes import BELOW_LANDING, Slate, build, conserved, contents, customer, deliver, motion, rows, step
+
+from stedi import cli
+from stedi.errors import LakeError, UsageError
+from stedi.lake import Lake
+from stedi.privacy import journal
+from stedi.privacy.state import StateRefused
+
+DAY = 86_400_000
+NOW = 1_700_000_000_000
+LATER = 2_000_000_000_000
+PEOPLE = [f"{name}@x.example" for name in ("ana", "bo", "cy", "di", "ed")]
+
+
+@pytest.fixture(scope="module")
+def slate() -> Iterator[Slate]:
+    with quick.folder() as folder, quick.quickened():
+        yield Slate(folder)
+
+
+def record(who: str, update: int, consent: object = NOW - DAY, **more: object) -> dict[str, object]:
+    return customer(who, consent, update, **{"serialNumber": who, "registrationDate": NOW - 9 * DAY, **more})
+
+
+def readings(inbox: Path, people: list[str], at: int = NOW, name: str = "0.json") -> None:
+    deliver(inbox, "accelerometer", [motion(who, at) for who in people], name)
+    deliver(inbox, "step_trainer", [step(who, at) for who in people], name)
+
+
+def instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def saved(lake: Lake, folder: Path) -> Path:
+    """Returns a copy of the lake's folder, as a backup makes one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return Path(shutil.copytree(lake.root, folder))
+
+
+def restored(lake: Lake, backup: Path) -> Lake:
+    shutil.rmtree(lake.root)
+    shutil.copytree(backup, lake.root)
+    quick.forget()
+    return Lake.open(lake.root)
+
+
+def anew(lake: Lake) -> Lake:
+    """Returns a new lake in the place of a lost one, under the same key."""
+    shutil.rmtree(lake.root)
+    quick.forget()
+    return Lake.create(lake.root)
+
+
+class History:
+    """Random deliveries, withdrawals, erasures and builds, and a backup somewhere among them."""
+
+    def __init__(self, seed: int, slate: Slate, folder: Path) -> None:
+        self.random, self.lake, self.inbox = random.Random(seed), slate.wiped(), slate.inbox()
+        self.backup, self.clock, self.files = folder / "backup", NOW, 0
+        self.deliver(PEOPLE)
+        self.lake.land(self.inbox)
+
+    def deliver(self, people: list[str]) -> None:
+        self.files += 1
+        choices = [self.clock - DAY, ...]
+        found = [record(who, self.clock, self.random.choice(choices)) for who in people]
+        deliver(self.inbox, "customer", found, f"{self.files}.json")
+        readings(self.inbox, people, self.clock, f"{self.files}.json")
+
+    def go_on(self, steps: int) -> None:
+        for _ in range(steps):
+            self.clock += DAY
+            some = self.random.sample(PEOPLE, self.random.randint(1, 2))
+            match self.random.randrange(6):
+                case 0 | 1:
+                    self.deliver(some)
+                    self.lake.land(self.inbox)
+                case 2 | 3:
+                    self.lake.withdraw([*some, f"{self.clock}@unknown.example"], now=instant(self.clock))
+                case 4:
+                    self.lake.erase(*some)
+                case _:
+                    build(self.lake, LATER)
+
+    def expected(self) -> dict[str, object]:
+        self.lake.land(self.inbox)
+        build(self.lake, LATER)
+        return dict(contents(self.lake))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_who_replays_the_journal_has_the_tables_of_a_lake_that_was_never_lost(
+    seed: int, slate: Slate, tmp_path: Path
+) -> None:
+    print("seed", seed)
+    history = History(seed, slate, tmp_path)
+    history.go_on(history.random.randrange(8))
+    backup = saved(history.lake, history.backup)
+    history.go_on(8)
+    expected = history.expected()
+    memory = history.lake.context.outside()
+    for lost in (lambda: restored(history.lake, backup), lambda: anew(history.lake)):
+        lake = lost()
+        lake.replay(memory.parent if seed % 2 else memory)
+        lake.land(history.inbox)
+        build(lake, LATER)
+        assert contents(lake) == expected
+        conserved(lake)
+        again = lake.replay(memory)
+        assert (again.new, again.withdrawals, again.receipts) == (0, 0, ()), "doing it twice changes nothing"
+        build(lake, LATER)
+        assert contents(lake) == expected
+
+
+@pytest.fixture
+def lost(slate: Slate) -> tuple[Lake, Path]:
+    """A new lake in the place of a lost one, from which ana withdrew and bo was erased, and the lost one's journal."""
+    lake, inbox = slate.wiped(), slate.inbox()
+    deliver(inbox, "customer", [record(who, NOW) for who in PEOPLE])
+    readings(inbox, PEOPLE)
+    lake.land(inbox)
+    lake.withdraw(PEOPLE[0], now=instant(NOW + DAY))
+    lake.erase(PEOPLE[1])
+    memory = lake.context.outside()
+    return anew(lake), memory
+
+
+def names(lake: Lake) -> list[str]:
+    build(lake, LATER)
+    return sorted(str(row[2]).partition("@")[0] for row in rows(lake, "customers_trusted"))
+
+
+def test_a_replay_after_the_landing_takes_them_out_as_well(slate: Slate, lost: tuple[Lake, Path]) -> None:
+    lake, memory = lost
+    lake.land(slate._inbox)
+    assert names(lake) == ["ana", "bo", "cy", "di", "ed"]
+    done = lake.replay(memory)
+    assert (done.entries, done.new, done.withdrawals, done.waiting, done.people) == (2, 2, 1, 0, 1)
+    assert names(lake) == ["cy", "di", "ed"]
+    conserved(lake)
+
+
+def test_a_withdrawal_waits_for_its_customer_whatever_brings_the_record(slate: Slate, lost: tuple[Lake, Path]) -> None:
+    lake, memory = lost
+    assert lake.replay(memory).waiting == 1
+    lake.land(deliver(slate._inbox, "customer", [record(PEOPLE[2], NOW)], "other.json"))
+    assert (lake.root / "withdrawn").exists()
+    lake.land(slate._inbox)
+    assert not (lake.root / "withdrawn").exists()
+    assert names(lake) == ["cy", "di", "ed"]
+
+
+def test_a_newer_consent_of_the_website_wins_over_a_replayed_withdrawal(slate: Slate, lost: tuple[Lake, Path]) -> None:
+    lake, memory = lost
+    lake.replay(memory)
+    deliver(slate._inbox, "customer", [record(PEOPLE[0], NOW + 2 * DAY)], "again.json")
+    lake.land(slate._inbox)
+    assert names(lake) == ["ana", "cy", "di", "ed"]
+
+
+def test_who_registers_again_after_the_erasure_is_a_new_customer_of_the_restored_lake(
+    slate: Slate, lost: tuple[Lake, Path]
+) -> None:
+    lake, memory = lost
+    lake.replay(memory)
+    after = int(time.time() * 1000) + DAY
+    new = record(PEOPLE[1], after, after, registrationDate=after)
+    deliver(slate._inbox, "customer", [new], "again.json")
+    lake.land(slate._inbox)
+    assert names(lake) == ["bo", "cy", "di", "ed"]
+
+
+def test_a_restored_lake_has_the_receipts_of_then_beside_the_new_one(slate: Slate, tmp_path: Path) -> None:
+    lake, inbox = slate.wiped(), slate.inbox()
+    lake.land(deliver(inbox, "customer", [record(who, NOW) for who in PEOPLE]))
+    backup = saved(lake, tmp_path / "backup")
+    then = [lake.erase(who)[-1] for who in PEOPLE[:2]]
+    lake = restored(lake, backup)
+    [now] = lake.replay(lake.context.outside()).receipts
+    assert [receipt["id"] for receipt in lake.receipts()] == [*(receipt["id"] for receipt in then), now["id"]]
+    assert all(lake.verify_receipt(receipt["id"])[1] for receipt in lake.receipts())
+    assert not [found for check in lake.audit() for found in check.found]
+
+
+def test_a_new_lake_keeps_the_receipts_of_the_lost_one_in_its_journal(lost: tuple[Lake, Path]) -> None:
+    lake, memory = lost
+    [now] = lake.replay(memory).receipts
+    assert [receipt["id"] for receipt in lake.receipts()] == [now["id"]]
+    entries = journal.entries(lake.root / journal.FOLDER, lake.key())
+    erased = [entry.content["receipt"] for entry in entries if entry.what == "erasure"]
+    assert {receipt["lake"] == lake.config.lake_id for receipt in erased} == {True, False}
+    assert not [found for check in lake.audit() for found in check.found]
+
+
+def test_no_entry_tells_whom_it_is_about(lost: tuple[Lake, Path]) -> None:
+    _, memory = lost
+    for path in memory.iterdir():
+        content = path.read_bytes()
+        assert not any(who.encode() in content or who.partition("@")[0].encode() in content for who in PEOPLE[:2])
+        assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("how", ["forged", "cut", "exchanged", "missing", "another key's"])
+def test_a_journal_that_is_not_whole_changes_nothing(
+    lost: tuple[Lake, Path], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, memory = lost
+    first, second, *_ = sorted(path for path in memory.glob("0*.json"))
+    if how == "forged":
+        first.write_bytes(first.read_bytes().replace(str(NOW + DAY).encode(), str(NOW + 2 * DAY).encode()))
+    elif how == "cut":
+        second.write_bytes(second.read_bytes()[:-9])
+    elif how == "exchanged":
+        second.write_bytes(first.read_bytes())
+    elif how == "missing":
+        first.unlink()
+    else:
+        monkeypatch.setenv("STEDI_PSEUDONYM_KEY", "77" * 32)
+        shutil.rmtree(lake.root)
+        lake = Lake.create(lake.root)
+    before = {name: state.current for name, state in lake.catalog.tables().items()}
+    with pytest.raises((StateRefused, LakeError)):
+        lake.replay(memory)
+    assert {name: state.current for name, state in lake.catalog.tables().items()} == before
+    assert not list((lake.root / journal.FOLDER).glob("*"))
+
+
+def test_a_folder_without_a_journal_is_refused(lost: tuple[Lake, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected the copies of a journal"):
+        lost[0].replay(tmp_path)
+
+
+def test_the_command_says_what_was_replayed(lost: tuple[Lake, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    lake, memory = lost
+    assert cli.main(["--lake", str(lake.root), "erase", "--replay", str(memory), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {name: found[name] for name in ("entries", "new", "withdrawals", "waiting", "people")} == {
+        "entries": 2, "new": 2, "withdrawals": 0, "waiting": 1, "people": 1,
+    }  # fmt: skip
+    assert cli.main(["--lake", str(lake.root), "erase", "--replay", str(memory)]) == 0
+    assert "2 entries, 0 of them new to this lake" in capsys.readouterr().out
+
+
+def test_every_table_below_landing_is_compared() -> None:
+    assert len(BELOW_LANDING) == 5

@@ -1,0 +1,496 @@
+"""The Spark engine: what it shares with DuckDB, what it must not show, and what becomes of a build that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import law
+import law_machine
+import pytest
+import quick
+import sparks
+from lakes import BELOW_LANDING, KEY, REPOSITORY, Slate, build, contents, customer, deliver, heads, motion, step
+
+from stedi import cli
+from stedi.catalog import checksums
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.spark import SparkEngine, session
+from stedi.engines.spark.dialect import in_parts, to_spark
+from stedi.engines.spark.session import JARS, catalog_settings
+from stedi.errors import AuditFailed, LakeError, MissingExtra
+from stedi.lake import Lake
+from stedi.privacy.pseudonyms import Key
+from stedi.schema import tables
+from stedi.schema.tables import COLUMNS
+from stedi.transform import Build, checks
+
+FIGURES = {
+    "customers_trusted": 482,
+    "accelerometer_trusted": 40_981,
+    "customers_curated": 482,
+    "step_trainer_trusted": 14_460,
+    "machine_learning_curated": 40_981,
+}
+"""Rows of each table on the public data of 2023."""
+ALIKE = (
+    "select b, case when regexp_matches(b, '^[0-9]{4}-[0-9]{2}-[0-9]{2}$') and b > '0001' then try_cast(b as date) "
+    "end as d from (values ('2020-01-01'), ('2020-02-30'), ('0000-01-01'), ('2020-1-1'), (' 2020-01-01'), "
+    "('2020-01-01 '), ('2020-01-01\n'), (null)) as t (b)",
+    "select epoch_ms(instant(a::bigint)) as ms from (values ('1'), ('999'), ('1655564444103'), ('253402300799999')) "
+    "as t (a)",
+    "select a from (values (1), (2), (null)) as t (a) except select b from (values (2), (null)) as u (b)",
+    "select a from (values (1), (2)) as t (a) where a not in (select b from (values (2), (null)) as u (b))",
+    "select a from (values (1), (2)) as t (a) where (a, a + 1) in (select b, c from (values (1, 2)) as u (b, c))",
+    "select count(distinct hash(a, b)) as n from (values (1, 'x'), (1, 'x'), (2, null), (2, null)) as t (a, b)",
+    "select k, v from (values ('a', 1), ('b', null), ('a', 3)) as t (k, v) "
+    "qualify row_number() over (partition by k order by v desc nulls last) = 1",
+    "select row_number() over (order by v) as n, v from (values ('b'), ('B'), ('é'), ('a'), (null)) as t (v)",
+    "select max(a) filter (where a < 3) as m, min(a) as l, count(*) as n from (values (1), (2), (3)) as t (a)",
+    "select a + 0 as a from (values (-0.0::double), (1.5::double)) as t (a)",
+    "select coalesce(a <= 5, false) as c from (values (1), (9), (null)) as t (a)",
+    "select count(*) as n from (values (1)) as t (a) having count(*) <> 1",
+    "select null::bigint as a, null::varchar as b where false",
+    "select a, count(*) filter (where a is distinct from b or not a is distinct from null) as n from (values (1, 1), "
+    "(1, 2), (null, 1), (null, null)) as t (a, b) group by all",
+    "select epoch_us(instant(a)) is distinct from a * 1000 as d, abs(a - 1000) * -2 as e "
+    "from (values (1), (null)) as t (a)",
+    "select epoch_us(instant(253402300799999)) as a, epoch_us(null::timestamptz) as b",
+    "select k, r.b as b, case when r.has_a then r.a end as a from (select k, max(struct_pack(has_a := a is not null, "
+    "a := coalesce(a, ''), b := b)) as r from (values (1, 'x', 1), (1, 'X', 2), (2, null, 3), (3, 'é', 4), "
+    "(3, 'f', 5), (4, 'a', 6), (4, 'ab', 7), (4, '', 8)) as t (k, a, b) group by k) as s",
+    "select k, bool_or(v) as v, sum(n)::integer as s from (values (1, true, 1), (1, null, 2), (2, null, null), "
+    "(3, false, 4)) as t (k, v, n) group by all having sum(n) <> 7",
+    "select count(distinct n) as n, count(*) as m, count(n) as o from (select number(a) as n from (values ('b'), "
+    "('a'), ('b'), ('B')) as t (a)) as u",
+    "select a, a in (1, b) as i from (values (1, 2), (2, 2), (3, null), (null, 1)) as t (a, b)",
+    "select a from (values ('x'), ('y'), ('z')) as t (a) where a = 'z' or a in (select b from (values ('x')) as u (b))",
+    "select coalesce(t.a, u.b) as c, t.a is null as d from (values (1), (2), (null)) as t (a) full join "
+    "(values (2), (3), (null)) as u (b) on t.a = u.b",
+    "select (select count(*) from (values (1)) as t (a)) as n, (select sum(a) from (values (1)) as t (a)) as s",
+    "select x, y, count(*) as n from (values (0.0::double, 1), (-0.0::double, 1), ('nan'::double, 1), "
+    "('nan'::double, 1)) as t (x, y) group by all",
+    "select sum(a) filter (where a > 9) as s, coalesce(sum(a) filter (where a > 9), 0) as c from (values (1)) as t (a)",
+    "select a, l, p from (select 1 as a, 1 as l, null as p union all select 2, 0, 'b') as t",
+)
+"""Constructs whose translations have been wrong somewhere, or could be."""
+
+
+@pytest.fixture(scope="module")
+def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
+    return Slate(tmp_path_factory.mktemp("spark"))
+
+
+@pytest.fixture
+def engine(spark: Any, tmp_path: Path) -> Iterator[SparkEngine]:
+    with SparkEngine(tmp_path / "session") as made:
+        yield made
+
+
+def small(slate: Slate, *, consents: bool = True) -> Lake:
+    """A lake of two customers, the second of whom never agreed."""
+    lake, inbox = slate.wiped(), slate.inbox()
+    people = [customer(consent=50 if consents else None), customer("b@x.example", ..., serialNumber="s2")]
+    deliver(inbox, "customer", people)
+    deliver(inbox, "accelerometer", [motion(), motion("b@x.example"), motion(at=101)])
+    deliver(inbox, "step_trainer", [step(), step("s2")])
+    lake.land(inbox)
+    return lake
+
+
+# without Spark
+
+
+def test_without_java_pyspark_or_jars_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pyspark", None)
+        with pytest.raises(MissingExtra, match=r"Spark needs PySpark, found none: pip install 'stedi\[spark\]'"):
+            session()
+    monkeypatch.setenv(JARS, str(tmp_path / "absent.jar"))
+    with pytest.raises(MissingExtra, match=r"STEDI_SPARK_JARS: expected the path of a jar, found no file at .*absent"):
+        sparks.jars(sparks.ICEBERG)
+
+
+@sparks.needs_spark
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"JAVA_HOME": "/nowhere"}, "Spark needs Java 17, found none"),
+        ({JARS: ""}, "Spark needs Iceberg's jar, found none"),
+    ],
+)
+def test_a_build_without_what_spark_needs_changes_nothing(slate: Slate, variables: dict[str, str], said: str) -> None:
+    lake = small(slate)
+    before = heads(lake)
+    command = [sys.executable, "-m", "stedi.cli", "--lake", str(lake.root), "build", "--engine", "spark"]
+    ran = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert heads(lake) == before
+
+
+def test_the_catalog_of_a_lake_in_s3_is_glue_s_and_of_a_folder_its_own_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:2")
+    remote, local = catalog_settings("s3://b/p/"), catalog_settings("/lake")
+    assert remote["catalog-impl"].endswith("GlueCatalog")
+    assert (remote["warehouse"], remote["s3.endpoint"], remote["glue.endpoint"]) == (
+        "s3://b/p",
+        "http://127.0.0.1:2",
+        "http://127.0.0.1:1",
+    )
+    assert local["uri"].startswith("jdbc:sqlite:/lake/catalog.db")
+    assert "s3.endpoint" not in local
+
+
+def test_the_command_line_knows_both_engines_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["build", "--engine", "flink"])
+    assert left.value.code == 2
+    assert "duckdb" in capsys.readouterr().err
+
+
+# the list of constructs
+
+
+@pytest.mark.parametrize(
+    "select", [*tables.graph().selects.values(), *tables.assertions()], ids=lambda select: select.name
+)
+def test_every_select_of_the_package_has_known_constructs_only(select: tables.Model) -> None:
+    sql = tables.rebind(select.sql, {}, {"readings": "all", "build_started": 1})
+    assert "instant(" not in to_spark(sql).lower()
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("select list(x order by y) from t", "List|ArrayAgg"),
+        ("select * from a asof join b on a.t >= b.t", "ASOF join"),
+        ("select quantile_cont(x, 0.5) from t", "PercentileCont|Quantile"),
+        ("select time_bucket(interval '1 day', t) from t", "time_bucket|Interval|DateBin"),
+        ("select x::hugeint from t", "type"),
+        ("select soundex(x) from t", "function soundex|Soundex"),
+        ("select * from t using sample 5", "TableSample"),
+        ("delete from t", "Delete"),
+    ],
+)
+def test_a_construct_outside_the_list_is_refused_by_name(sql: str, named: str) -> None:
+    with pytest.raises(LakeError, match=named):
+        to_spark(sql)
+
+
+def test_every_select_that_builds_make_has_known_constructs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB runs what Spark would: the statements of many a history, each translated on its way."""
+    seen: set[str] = set()
+    building: list[bool] = []
+
+    class Watched(law.RealLake):
+        def _build(self, now: int, **options: Any) -> Build:
+            building.append(True)
+            try:
+                return super()._build(now, **options)
+            finally:
+                building.pop()
+
+    def watched(name: str, place: int | None) -> None:
+        method: Callable[..., Any] = getattr(DuckDB, name)
+
+        def translating(self: DuckDB, *given: Any, **named: Any) -> Any:
+            if not building:
+                return method(self, *given, **named)
+            if place is not None:
+                seen.add(to_spark(given[place]))
+            was = building.pop()  # what DuckDB asks of itself is its own affair
+            try:
+                return method(self, *given, **named)
+            finally:
+                building.append(was)
+
+        monkeypatch.setattr(DuckDB, name, translating)
+
+    for name in ("keep", "view", "write", "pseudonymise", "derive"):
+        watched(name, 1)
+    watched("rows", 0)
+    watched("holding", 2)
+    watched("bind", None)
+    with quick.folder() as folder, quick.quickened():
+        slate = Slate(folder)
+        law_machine.play(lambda: Watched(slate), Key(bytes.fromhex(KEY)), runs=4, random=5, shrink=False)
+    assert len(seen) > 100
+
+
+@pytest.mark.parametrize("sql", ALIKE)
+def test_both_engines_give_the_same_rows(engine: SparkEngine, tmp_path: Path, sql: str) -> None:
+    with DuckDB(memory="100MB", threads=1, temporary=tmp_path / "duckdb") as other:
+        expected = other.rows(sql)
+    found = engine.rows(sql)
+    assert sorted(map(repr, map(tuple, found))) == sorted(map(repr, expected))
+
+
+@pytest.mark.parametrize("kind", ["bigint", "varchar", "date", "boolean"])
+def test_a_function_is_given_rows_of_any_type_and_may_make_nulls_of_them(engine: SparkEngine, kind: str) -> None:
+    rows = "select a, b, null::varchar as c, b > 1 as d from (values ('x', 1), ('y', 2)) as t (a, b)"
+    engine.derive("made", rows, {"e": kind}, lambda *given: (None,))
+    assert sorted(engine.rows("select * from made")) == [("x", 1, None, False, None), ("y", 2, None, True, None)]
+
+
+# what it writes
+
+
+def test_files_are_as_the_lake_wants_them(spark: Any, slate: Slate) -> None:
+    import fastavro
+    import pyarrow.parquet as pq
+
+    lake = small(slate)
+    build(lake, engine="spark")
+    for table in BELOW_LANDING:
+        folder, state = lake.catalog.folder(table), lake.catalog.table(table)
+        assert not list(folder.rglob("*.crc"))
+        lines = checksums.recorded(folder)
+        files = lake.catalog.files(state)
+        assert files
+        for path in (*folder.rglob("data"), *(folder / "data").rglob("*")):
+            assert not path.stat().st_mode & _umask(), path
+        for file in files:
+            schema = pq.read_schema(file.path)
+            ids = {field.name: int(field.metadata[b"PARQUET:field_id"]) for field in schema}
+            assert ids == {column.name: place for place, column in enumerate(COLUMNS[table], start=1)}
+            assert pq.ParquetFile(file.path).metadata.row_group(0).column(0).compression == "ZSTD"
+            assert lines[checksums.name_in(folder, file.path)] == checksums.digest(file.path)[0]
+        bounded = {column.name for column in COLUMNS[table] if column.type in ("long", "double")}
+        places = {place for place, c in enumerate(COLUMNS[table], start=1) if c.name in bounded}
+        for manifest in (folder / "metadata").glob("*-m*.avro"):
+            with manifest.open("rb") as stream:
+                for entry in fastavro.reader(stream):
+                    assert {pair["key"] for pair in entry["data_file"]["lower_bounds"] or ()} <= places
+            assert b"a@x.example" not in manifest.read_bytes()
+    assert not list((lake.root / "tmp").rglob("pins"))
+
+
+def test_rows_of_a_customer_lie_in_one_file_of_many_and_in_the_order_of_time(
+    spark: Any, slate: Slate, sample_inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import duckdb
+
+    monkeypatch.setattr("stedi.engines.spark.engine._LEAST", 50)
+    lake = slate.wiped()
+    lake.land(sample_inbox)
+    build(lake, engine="spark")
+    found = contents(lake)
+    for table, moment in checks.MOMENTS.items():
+        files = lake.catalog.files(lake.catalog.table(table))
+        assert len(files) > 5
+        sql = (
+            f'select customer_id, epoch_us("{moment}") from read_parquet($paths, filename = true) '
+            "order by filename, file_row_number"
+        )
+        rows = duckdb.sql(sql, params={"paths": [file.path for file in files]}).fetchall()
+        customers = [customer for customer, _ in groupby(who for who, _ in rows)]
+        assert len(customers) == len(set(customers)), table
+        assert all(was[1] <= now[1] for was, now in pairwise(rows) if was[0] == now[0]), table
+    lake.build(full=True)
+    assert contents(lake) == found
+
+
+@pytest.mark.parametrize(
+    ("sql", "parted"),
+    [
+        ("select p, max(m) as m from (select distinct a.p, a.m from a order by a.p, m) as d group by p", "p"),
+        ("select s.c, s.t, a.x from s inner join a on s.c = a.c and s.t = a.u", "c"),
+        ("select s.t, s.c, a.x from s inner join a on s.c = a.c and s.t = a.u", None),
+        ("select distinct p, m from a", None),
+        ("select p, m from a order by p limit 1", None),
+    ],
+)
+def test_what_a_select_says_of_order_decides_what_comes_together(sql: str, parted: str | None) -> None:
+    found = in_parts(sql, 7)
+    assert found is None if parted is None else found and f"REPARTITION(7, `{parted}`)" in found
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_lineage_says_the_same_as_a_build_by_duckdb(spark: Any, slate: Slate) -> None:
+    found = []
+    for engine in ("duckdb", "spark"):
+        lake = small(slate)
+        build(lake, 1_000, engine=engine)
+        states = lake.catalog.tables()
+        found.append(
+            {
+                name: {k: v for k, v in states[name].current.summary.items() if k.startswith("stedi.")}  # type: ignore[union-attr]
+                for name in BELOW_LANDING
+            }
+        )
+        for properties in found[-1].values():
+            assert json.loads(properties.pop("stedi.inputs"))
+            assert properties.pop("stedi.run")
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("sql", "wrong"),
+    [
+        ("select 'a' as customer_id", "timestamp, x, y, z"),
+        ("select 'a' as customer_id, instant(1) as \"timestamp\", 1 as x, 0.0::double as y, 0.0::double as z", "x"),
+    ],
+)
+def test_other_columns_than_the_table_s_are_refused(engine: SparkEngine, tmp_path: Path, sql: str, wrong: str) -> None:
+    with pytest.raises(LakeError, match=f"accelerometer_trusted: its SQL has other columns than the table: {wrong}: "):
+        engine.write("accelerometer_trusted", sql, tmp_path / "t" / "run")
+    assert not (tmp_path / "t").exists()
+
+
+# what it must not show
+
+
+def test_the_key_stands_in_no_plan_event_or_message(
+    spark: Any, spark_events: Path, engine: SparkEngine, slate: Slate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = Key(bytes.fromhex(KEY))
+    engine.keep("addresses", "select 'a@x.example' as address")
+    engine.pseudonymise("people", "select address from addresses", secret.customer_id)
+    assert engine.rows("select customer_id from people") == [(secret.customer_id("a@x.example"),)]
+    shown = engine.spark.table("people")._jdf.queryExecution().toString()
+    build(small(slate), engine="spark")
+    [log] = [path for path in spark_events.iterdir() if path.is_file() and not path.name.endswith(".crc")]
+    shown += log.read_text("utf-8") + "".join(capfd.readouterr())
+    assert "MapInArrow" in shown
+    for form in (KEY, KEY.upper(), secret.secret.decode("latin-1"), "WlpaWlpaWlpa"):
+        assert form not in shown
+
+
+def test_a_failure_on_an_executor_shows_no_value_and_publishes_nothing(
+    spark: Any, slate: Slate, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lake = small(slate)
+    before = heads(lake)
+    monkeypatch.setattr(Key, "customer_id", _fails)
+    with pytest.raises(LakeError, match="Spark refused or failed a statement") as error:
+        build(lake, engine="spark")
+    assert "x.example" not in str(error.value) + "".join(capfd.readouterr())
+    assert heads(lake) == before
+    assert not list((lake.root / "tmp").rglob("pins"))
+    assert not [path for table in BELOW_LANDING for path in lake.catalog.folder(table).rglob("*.parquet")]
+
+
+def _fails(self: Key, address: str) -> str:
+    raise ValueError(address)
+
+
+def test_a_build_of_what_has_changed_gets_nothing_but_counts_spans_and_paths(
+    spark: Any, slate: Slate, sample_inbox: Path, collected: list[Any]
+) -> None:
+    lake = slate.wiped()
+    lake.land(sample_inbox)
+    build(lake, engine="spark")
+    more = slate.inbox()
+    deliver(more, "customer", [customer("new@x.example", consent=50, serialNumber="s9")])
+    deliver(more, "accelerometer", [motion("new@x.example")])
+    lake.land(more)
+    lake.withdraw(sorted(row[2] for row in contents(lake)["customers_trusted"])[:2])
+    done = build(lake, engine="spark")
+    assert {table.action for table in done.tables} >= {"by-customer"}
+    assert len(collected) > 30
+    told = {value for value in collected if not isinstance(value, int | None)}
+    assert [value for value in told if not str(value).endswith(".parquet")] == []
+
+
+# consent
+
+
+def test_the_proof_finds_whom_wrong_sql_lets_in(spark: Any, slate: Slate, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = small(slate)
+    graph = tables.graph()
+    right = graph.selects["customers_trusted"]
+    wrong = replace(right, sql=right.sql.replace("where consents", ""))
+    assert wrong != right
+    selects = {**graph.selects, "customers_trusted": wrong}
+    before = heads(lake)
+    with pytest.raises(AuditFailed, match=r"customers_trusted: consent proof: .* found rows of 1 such customers"):
+        build(lake, engine="spark", graph=tables.Dag(selects))
+    assert heads(lake) == before
+    assert not [state.branches for state in lake.catalog.tables().values() if set(state.branches) - {"main"}]
+
+
+def test_an_assertion_that_fails_stops_the_build(spark: Any, slate: Slate, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = small(slate)
+    before = heads(lake)
+    reads = frozenset({"customers_trusted"})
+    wrong = tables.Model("no_customers", "assertions", "select 1 from customers_trusted", reads)
+    monkeypatch.setattr(checks.tables, "assertions", lambda: (wrong,))
+    with pytest.raises(AuditFailed, match="no_customers: expected no violation, found 1"):
+        build(lake, engine="spark")
+    assert heads(lake) == before
+
+
+def test_histories_built_by_both_engines_in_turn_keep_the_law(spark: Any) -> None:
+    with quick.folder() as folder, quick.quickened():
+        slate = Slate(folder)
+        for case in sorted((REPOSITORY / "tests" / "properties" / "cases").glob("*.jsonl"))[:1]:
+            law.replay(law.read_case(case), sparks.InTurn(slate), Key(bytes.fromhex(KEY)), law_machine.NOW)
+        met = law_machine.play(lambda: sparks.InTurn(slate), Key(bytes.fromhex(KEY)), runs=2, random=3, shrink=False)
+    assert met["built"] >= 6
+    assert met["withdrew"] + met["withdrew by command"] >= 1
+
+
+def test_real_data_give_the_known_rows_whichever_engine_continues(spark: Any, slate: Slate, public_data: Path) -> None:
+    lake = slate.wiped()
+    lake.land(public_data / "customer", public_data / "step_trainer")
+    files = sorted((public_data / "accelerometer").rglob("*.json"))
+    lake.land(*files[: len(files) // 2])
+    lake.build()
+    lake.land(*files[len(files) // 2 :])
+    second = lake.build(engine="spark")
+    assert {table.action for table in second.tables} <= {"append", "by-customer", "none"}
+    found = contents(lake)
+    assert {name: rows.total() for name, rows in found.items()} == FIGURES
+    people = [row[2] for row in found["customers_trusted"]]
+    lake.withdraw(sorted(people)[:5])
+    third = lake.build(engine="spark")
+    assert {table.name: table.action for table in third.tables}["accelerometer_trusted"] == "by-customer"
+    after = contents(lake)
+    assert after["customers_trusted"].total() == FIGURES["customers_trusted"] - 5
+    lake.build(full=True)
+    assert contents(lake) == after
+
+
+CLUSTER = """
+import sys
+from stedi.engines.spark import session
+from stedi.lake import Lake
+spark = session(master="local-cluster[2,1,1024]", options={"spark.sql.shuffle.partitions": "2"})
+lake = Lake.open(sys.argv[1])
+lake.build(engine="spark")
+executors = spark._jsc.sc().getExecutorMemoryStatus().size() - 1
+print(executors)
+"""
+
+
+@sparks.needs_spark
+def test_executors_that_are_other_processes_give_the_same_rows(slate: Slate, sample_inbox: Path) -> None:
+    lake = slate.wiped()
+    lake.land(sample_inbox)
+    lake.build()
+    expected = contents(lake)
+    lake = slate.wiped()
+    lake.land(sample_inbox)
+    assert sparks.JARS is not None
+    environment = os.environ | {JARS: os.pathsep.join(map(str, sparks.JARS))}
+    command = [sys.executable, "-c", CLUSTER, str(lake.root)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split()[-1] == "2"
+    assert contents(lake) == expected
+    assert not list(lake.root.rglob("*.crc"))

@@ -1,0 +1,81 @@
+"""A lake in a bucket under Spark: a real S3 server, moto's Glue, and Iceberg's own readers and writers of S3."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import lakes
+import pytest
+import servers
+import sparks
+from lakes import customer, deliver, motion, step
+
+from stedi.engines.spark.session import JARS
+from stedi.lake import Lake
+from stedi.storage import s3
+
+pytestmark = [
+    sparks.needs_spark,
+    pytest.mark.skipif(servers.VERSITYGW is None, reason=servers.NO_VERSITYGW),
+    pytest.mark.skipif(
+        sparks.JARS_OF_S3 is None, reason="there is no jar of Iceberg for AWS: make .venv/.spark fetches it"
+    ),
+]
+
+VERBS = """
+import sys
+from stedi.lake import Lake
+place, first, second, gone, erased = sys.argv[1:]
+lake = Lake.create(place)
+lake.land(first, engine="spark")
+lake.build(engine="spark")
+lake.land(second, engine="spark")
+lake.withdraw(gone)
+done = lake.build(engine="spark")
+print(*(table.action for table in done.tables))
+lake.maintain(engine="spark")
+lake.erase(erased, engine="spark")
+lake.build(engine="spark")
+assert lake.prove(engine="spark") == lake.prove()
+found = (*lake.prove().checks, *lake.audit(files=True, engine="spark"))
+print(sum(check.violations for check in found))
+"""
+
+
+def test_every_verb_of_spark_does_in_a_bucket_what_duckdb_does_in_a_folder(
+    bucket: str, new_lake: Callable[..., Lake], sample_inbox: Path, tmp_path: Path
+) -> None:
+    second = tmp_path / "second"
+    deliver(second, "customer", [customer("new@x.example", consent=50, serialNumber="s9")])
+    deliver(second, "accelerometer", [motion("new@x.example"), motion("new@x.example", 101)])
+    deliver(second, "step_trainer", [step("s9")])
+    here = new_lake()
+    here.land(sample_inbox)
+    here.build()
+    people = sorted(row[2] for row in lakes.contents(here)["customers_curated"])
+    gone, erased = people[0], people[-1]
+    here.land(second)
+    here.withdraw(gone)
+    here.build()
+    here.erase(erased)
+    here.build()
+    assert sparks.JARS_OF_S3 is not None
+    environment = os.environ | {JARS: os.pathsep.join(map(str, sparks.JARS_OF_S3))}
+    place, inbox = f"s3://{bucket}/lake", s3.at(f"s3://{bucket}/inbox")
+    for name, folder in (("first", sample_inbox), ("second", second)):
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        s3.upload((path, inbox / name / str(path.relative_to(folder))) for path in files)
+    command = [sys.executable, "-c", VERBS, place, f"{inbox}/first", f"{inbox}/second", gone, erased]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    actions, violations = ran.stdout.splitlines()
+    assert "by-customer" in actions
+    assert "rebuild" not in actions
+    assert violations == "0"
+    there = Lake.open(place)
+    assert lakes.contents(there) == lakes.contents(here)
+    assert any(lakes.contents(there).values())

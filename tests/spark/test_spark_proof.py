@@ -1,0 +1,223 @@
+"""The proof of consent on Spark: the very same findings as in DuckDB, and nothing but counts comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import duckdb
+import proof_mutants
+import pytest
+import worlds
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lakes import Slate, build, instant
+from proof_mutants import MUTANTS, NOW
+
+from stedi import cli
+from stedi.audit.proof import Proof, prove
+from stedi.audit.proof.as_of import FEEDS
+from stedi.engines import Engine
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.spark import SparkEngine
+from stedi.engines.spark.dialect import to_spark
+from stedi.lake import Lake
+from stedi.privacy import tombstones
+from stedi.privacy.tombstones import Tombstones
+from stedi.schema.roles import Readings
+from stedi.schema.tables import DataFile
+from stedi.transform import policy
+
+NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
+TOGETHER = {
+    "rows that must not be": [n for n, m in MUTANTS.items() if not {"conservation", "watermarks"} & {*m.expected}],
+    "rows that are missing": [n for n, m in MUTANTS.items() if "conservation" in m.expected],
+    "lineage that is not": [n for n, m in MUTANTS.items() if "watermarks" in m.expected],
+}
+"""All mutants, in groups within which none hides what another breaks."""
+PROVED = TOGETHER | ({name: [name] for name in MUTANTS} if NIGHTLY else {})
+"""What is proved at once; each mutant alone, too, where there is time for it."""
+HANDED_OVER = {
+    *FEEDS,
+    *("landed", "withheld", "owner", "curated", "before consent", "distinct"),
+    *("no customer record", "of an erased customer", "no consent", "owner not curated", "delivered again"),
+}
+"""The texts that may come back: names of tables, and of what readings were found to be."""
+
+pytestmark = [
+    # PySpark leaves the sockets of its answers to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
+    return Slate(tmp_path_factory.mktemp("slate"))
+
+
+def proved(lake: Lake, engine: Engine, now: int = NOW, **options: Any) -> Proof:
+    return prove(lake.catalog, lake.key(), engine, now=instant(now), policy=policy(lake.config), **options)
+
+
+def by_duckdb(lake: Lake, now: int = NOW, **options: Any) -> Proof:
+    with DuckDB(memory="200MB", threads=1, temporary=lake.root / "tmp" / "proof") as engine:
+        return proved(lake, engine, now, **options)
+
+
+def by_spark(lake: Lake, now: int = NOW, **options: Any) -> Proof:
+    with SparkEngine(lake.root / "tmp" / "proof", lake=lake.root) as engine:
+        return proved(lake, engine, now, **options)
+
+
+def test_spark_proves_what_duckdb_proves_and_gets_nothing_but_counts(
+    spark: Any, spark_events: Path, people: Lake, collected: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    [log] = [path for path in spark_events.iterdir() if path.is_file() and not path.name.endswith(".crc")]
+    before = log.stat().st_size
+    erased = Tombstones(claims={tombstones.serial(people.key(), "stray"): ("somebody",)})
+    further = partial(erased.claimants, people.key())
+    found = by_spark(people, further_claimants=further)
+    assert found == by_duckdb(people, further_claimants=further)
+    assert proof_mutants.findings(found) == set()
+    assert len(collected) > 50
+    assert {value for value in collected if not isinstance(value, int)} <= HANDED_OVER
+    shown = log.read_text("utf-8")[before:] + "".join(capfd.readouterr())
+    assert "MapInArrow" in shown
+    for word in (
+        "x.example",
+        "of the lake",
+        "+49 151",
+        "dev-1",
+        people.key().secret.hex(),
+        *proof_mutants.IDS.values(),
+    ):
+        assert word not in shown
+
+
+@pytest.mark.parametrize("names", PROVED.values(), ids=list(PROVED))
+def test_spark_finds_all_broken_rules_that_duckdb_finds(spark: Any, people: Lake, names: list[str]) -> None:
+    for name in names:
+        proof_mutants.commit(people, MUTANTS[name])
+    found = by_spark(people)
+    assert found == by_duckdb(people)
+    assert proof_mutants.findings(found) == {finding for name in names for finding in MUTANTS[name].findings}
+
+
+def test_every_mutant_is_in_a_group() -> None:
+    assert sorted(name for names in TOGETHER.values() for name in names) == sorted(MUTANTS)
+
+
+def test_every_statement_of_the_proof_has_constructs_that_both_engines_know(
+    people: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB runs what Spark would, each statement translated on its way; over a lake in which rules are broken."""
+    seen: set[str] = set()
+    within: list[bool] = []
+
+    def watched(name: str, place: int | None) -> None:
+        method: Callable[..., Any] = getattr(DuckDB, name)
+
+        def translating(self: DuckDB, *given: Any, **named: Any) -> Any:
+            if within:  # what DuckDB asks of itself is its own affair
+                return method(self, *given, **named)
+            if place is not None:
+                seen.add(to_spark(given[place]))
+            within.append(True)
+            try:
+                return method(self, *given, **named)
+            finally:
+                within.pop()
+
+        monkeypatch.setattr(DuckDB, name, translating)
+
+    for name in ("keep", "view", "derive"):
+        watched(name, 1)
+    watched("rows", 0)
+    for name in ("bind", "texts"):
+        watched(name, None)
+    for mutant in TOGETHER["rows that must not be"]:
+        proof_mutants.commit(people, MUTANTS[mutant])
+    seen.clear()
+    by_duckdb(people)
+    assert len(seen) > 50
+
+
+def test_executors_read_every_text_that_duckdb_reads(spark: Any, tmp_path: Path) -> None:
+    """Columns beyond the schema, and of other files' types; pseudonyms stay where they are."""
+    files = []
+    for number, columns in enumerate(
+        (
+            "'write to Bob@x.example' as note, 7 as n, date '1990-02-03' as born, 'a@x.example'::blob as raw",
+            "['dot@x.example', 'x'] as many, {'who': 'eve@x.example'} as one, null::varchar as note, 1.5 as n",
+            "unnest(['0123456789abcdef0123456789abcdef', 'x', 'x', 'X\n']) as note, timestamp '2020-01-01' as at",
+        )
+    ):
+        path = tmp_path / f"{number}.parquet"
+        duckdb.sql(f"copy (select {columns}) to '{path}' (format parquet)")
+        files.append(DataFile(str(path), 1, path.stat().st_size))
+    found = []
+    for engine in (
+        DuckDB(memory="200MB", threads=1, temporary=tmp_path / "duckdb"),
+        SparkEngine(tmp_path / "spark"),
+    ):
+        with engine as session:
+            session.texts("texts", files, but="[0-9a-f]{32}")
+            found.append(sorted(session.rows("select field, value, sum(n) as n from texts group by field, value")))
+            session.texts("texts", [], but="x")
+            assert session.rows("select count(*) from texts") == [(0,)]
+    assert found[0] == found[1]
+    assert ("note", "x", 2) in found[0]
+    assert {field for field, _, _ in found[0]} >= {"note", "raw", "many", "one"}
+    assert not {field for field, _, _ in found[0]} & {"n", "born"}
+    assert not [value for _, value, _ in found[0] if value.startswith("0123456789abcdef")]
+
+
+@settings(max_examples=30 if NIGHTLY else 2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    world=worlds.worlds(),
+    later=worlds.worlds(people=3, readings=4),
+    readings=st.sampled_from(["all", "since-consent"]),
+    rng=st.randoms(use_true_random=False),
+)
+def test_random_worlds_are_proved_alike(
+    spark: Any, slate: Slate, world: Any, later: Any, readings: Readings, rng: Random
+) -> None:
+    lake = slate.wiped(readings)
+    lake.land(*worlds.write_world(world, slate.inbox() / "first", rng))
+    build(lake, worlds.NOW)
+    lake.land(*worlds.write_world(later, slate.inbox() / "second", rng))
+    found = by_spark(lake, worlds.NOW)
+    assert found == by_duckdb(lake, worlds.NOW)
+    assert proof_mutants.findings(found) == set()
+
+
+def test_the_public_data_hold_on_spark(spark: Any, tmp_path: Path, public_data: Path) -> None:
+    lake = Lake.create(tmp_path / "lake", readings="since-consent")
+    lake.land(public_data)
+    lake.build()
+    found = lake.prove(engine="spark")
+    assert found == lake.prove()
+    assert proof_mutants.findings(found) == set()
+    [account] = [account for account in found.accounts if account.table == "machine_learning_curated"]
+    assert dict(account.lines)["training rows"] == 32_025
+    assert not list((lake.root / "tmp").glob("audit-*"))
+
+
+def test_the_command_says_the_same_with_either_engine(
+    spark: Any, people: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proof_mutants.commit(people, MUTANTS["one person's step with another's motion"])
+    words = ["--lake", str(people.root), "audit", "--json"]
+    said = []
+    for more in ([], ["--engine", "spark"]):
+        assert cli.main([*words, *more]) == 3
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1]
+    broken = [check for check in said[1]["checks"] if check["violations"]]
+    assert broken == [{"name": "one person", "table": "machine_learning_curated", "violations": 1}]

@@ -1,0 +1,211 @@
+"""Lakes for tests: wiped clean in milliseconds, delivered to in a line, read back as plain rows.
+
+Rows are tuples as `oracle` gives them: instants as epoch milliseconds, dates as ISO text, the rest as it is.
+Instants can be given as small numbers, milliseconds after `DAWN`; rows then give them back as such.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from stedi import transform as building
+from stedi.catalog import TableState
+from stedi.engines.duckdb import scan
+from stedi.engines.literals import quoted
+from stedi.lake import Lake
+from stedi.privacy import pseudonyms
+from stedi.schema.contracts import Kind
+from stedi.schema.feeds import CONTRACTS
+from stedi.schema.roles import Readings
+from stedi.schema.tables import COLUMNS, ZONES
+from stedi.storage import config as settings
+from stedi.storage import s3
+from stedi.transform import Build
+
+REPOSITORY = Path(__file__).parents[2]
+KEY = "5a" * 32
+"""The pseudonym key of every lake that a test makes, hex."""
+BELOW_LANDING = tuple(name for name, zone in ZONES.items() if zone != "landing")
+_INSTANTS = {field.name for contract in CONTRACTS.values() for field in contract.fields if field.kind is Kind.INSTANT}
+LANDING = tuple(contract.table for contract in CONTRACTS.values())
+Row = tuple[Any, ...]
+
+DAWN = 1_000_000_000_000
+"""From when on tests count, epoch milliseconds: the last digits of an instant are the moment as a test says it."""
+
+_DUSK = 1_000_000_000
+"""Moments after dawn are smaller than this; greater numbers are epoch milliseconds."""
+
+
+def instant(moment: int) -> int:
+    """Returns epoch milliseconds; what is no moment after dawn is left as it is."""
+    return DAWN + moment if type(moment) is int and 0 < moment < _DUSK else moment
+
+
+def moment(instant: Any) -> Any:
+    """Returns what `instant` made of it; what is no instant near dawn is left as it is."""
+    return instant - DAWN if type(instant) is int and 0 < instant - DAWN < _DUSK else instant
+
+
+class Slate:
+    """One lake folder that is wiped clean for each use; making a lake anew would take ten times as long."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root, self._template = folder / "lake", folder / "template"
+        self._inbox, self._copies = folder / "inbox", folder / "copies"
+        Lake.create(self._root)
+        shutil.copytree(self._root, self._template)
+
+    def wiped(self, readings: Readings = "all") -> Lake:
+        """Returns the lake as it was made, under a policy."""
+        shutil.rmtree(self._root, ignore_errors=True)
+        shutil.copytree(self._template, self._root)
+        file = self._root / "lake.toml"
+        settings.write(settings.changed(settings.read(file), readings=readings), file)
+        return unseen(self._root)
+
+    def copies(self) -> Path:
+        """Returns an empty folder for copies of the lake."""
+        shutil.rmtree(self._copies, ignore_errors=True)
+        self._copies.mkdir()
+        return self._copies
+
+    def inbox(self) -> Path:
+        """Returns an empty folder beside the lake."""
+        shutil.rmtree(self._inbox, ignore_errors=True)
+        self._inbox.mkdir()
+        return self._inbox
+
+
+def unseen(root: Path) -> Lake:
+    """Returns a lake that a test has put back, forgetting that anybody has seen it further on."""
+    lake = Lake.open(root)
+    for folder in (
+        lake.context.outside(),
+        pseudonyms.default_file(lake.config.lake_id).parent / lake.context.outside().name,
+    ):
+        shutil.rmtree(folder, ignore_errors=True)
+    return lake
+
+
+def customer(email: str = "a@x.example", consent: object = 50, update: int = 100, **more: object) -> dict[str, object]:
+    """A customer record; `consent=...` leaves the consent out."""
+    record = {"email": email, "serialNumber": "s1", "registrationDate": 10, "lastUpdateDate": update, **more}
+    if consent is not ...:
+        record["shareWithResearchAsOfDate"] = consent
+    return {name: instant(value) if name.endswith("Date") else value for name, value in record.items()}  # type: ignore[arg-type]
+
+
+def motion(user: str = "a@x.example", at: int = 100, x: float = 1.0) -> dict[str, object]:
+    """An accelerometer reading."""
+    return {"user": user, "timestamp": instant(at), "x": x, "y": 0.0, "z": -1.0}
+
+
+def step(serial: str = "s1", at: int = 100, distance: int = 246) -> dict[str, object]:
+    """A step trainer reading."""
+    return {"sensorReadingTime": instant(at), "serialNumber": serial, "distanceFromObject": distance}
+
+
+def deliver(folder: Path, feed: str, records: Iterable[Mapping[str, object]], name: str = "delivered.json") -> Path:
+    """Writes records, one a line, into the feed's folder below `folder`."""
+    path = folder / feed / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def build(lake: Lake, now: int | None = None, **options: Any) -> Build:
+    """Builds a lake as if it were `now`."""
+    now = None if now is None else instant(now)
+    return building.build(lake.catalog, lake.config, lake.key(), lake.root, now=now, **options)
+
+
+def rows(lake: Lake, table: str, state: TableState | None = None) -> Counter[Row]:
+    """Returns a table's current rows as a multiset; `state` is what the catalog says of it, if that is known."""
+    columns = COLUMNS[table]
+    plain = {"timestamptz": "epoch_ms({0})", "date": "cast({0} as varchar)"}
+    shown = ", ".join(plain.get(column.type, "{0}").format(quoted(column.name)) for column in columns)
+    files = lake.catalog.files(state or lake.catalog.table(table))
+    if not files:
+        return Counter()
+    connection = _reaching() if s3.is_remote(lake.root) else _connection()
+    found = connection.execute(f"select {shown} from ({scan(files, columns)})").fetchall()
+    timed = [column.type == "timestamptz" or column.name in _INSTANTS for column in columns]
+    return Counter(
+        tuple(moment(value) if of_time else value for value, of_time in zip(row, timed, strict=True)) for row in found
+    )
+
+
+@cache
+def _connection() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(config={"threads": 1})
+    connection.execute("set TimeZone = 'UTC'")
+    return connection
+
+
+def _reaching() -> duckdb.DuckDBPyConnection:
+    """A connection that reads objects of the S3 that the environment names."""
+    connection = duckdb.connect(config={"threads": 1})
+    for statement in ("set TimeZone = 'UTC'", *s3.engine_statements()):
+        connection.execute(statement)
+    return connection
+
+
+def records(lake: Lake, table: str) -> Counter[Row]:
+    """Returns a landing table's rows as a multiset, without the file that each came from."""
+    assert COLUMNS[table][-1].name == "_file"
+    found: Counter[Row] = Counter()
+    for row, count in rows(lake, table).items():
+        found[row[:-1]] += count
+    return found
+
+
+def contents(lake: Lake) -> dict[str, Counter[Row]]:
+    """Returns the rows of every table below landing."""
+    states = lake.catalog.tables()
+    return {name: rows(lake, name, states[name]) for name in BELOW_LANDING}
+
+
+def heads(lake: Lake) -> dict[str, int | None]:
+    """Returns the snapshot that readers of each table see."""
+    return {name: state.current and state.current.id for name, state in lake.catalog.tables().items()}
+
+
+def tree(folder: Path) -> dict[str, tuple[str, int, int]]:
+    """Returns content, size and time of every file below a folder, and the times of the folders.
+
+    But for the time of a lake's `tmp`: commands that only read work there, too, and leave nothing in it.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        at = 0 if path == folder / "tmp" else path.stat().st_mtime_ns
+        found[str(path.relative_to(folder))] = (digest, path.stat().st_size, at)
+    return found
+
+
+def conserved(lake: Lake) -> None:
+    """Holds the ledger to its promise: seen = accepted + quarantined + erased, and the tables have just those."""
+    accepted, refused = Counter[str](), Counter[str]()
+    for table in LANDING:
+        for row, count in rows(lake, table).items():
+            accepted[row[-1]] += count
+    for row, count in rows(lake, "quarantine").items():
+        refused[row[2]] += count
+    ledger: dict[str, list[int]] = {}
+    for (sha256, _, _, _, *counts, _, _), times in rows(lake, "landed_files").items():
+        sums = ledger.setdefault(sha256, [0, 0, 0, 0])
+        ledger[sha256] = [total + times * count for total, count in zip(sums, counts, strict=True)]
+    for sha256, (seen, taken, rejected, erased) in ledger.items():
+        assert seen == taken + rejected + erased
+        assert (taken, rejected) == (accepted[sha256], refused[sha256])
+    assert accepted.keys() | refused.keys() <= ledger.keys()

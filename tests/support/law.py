@@ -1,0 +1,559 @@
+"""The law of builds: whatever was landed, in whatever order, a build gives what a rebuild and the oracle give.
+
+A *run* is a list of steps, plain JSON, so that one that broke the law can be kept as a case and played again:
+
+- `{"deliver": {feed: [record, ...]}}`: files, one a feed, wait to be landed
+- `{"land": "all" | "each" | "first" | "last"}`: those that wait, in one landing or one after the other; or one of them
+- `{"withdraw": [address, ...], "at": instant}`: withdrawals by command
+- `{"again": n}`: lands a file that was landed before once more, under another name
+- `{"now": instant}`, `{"readings": policy}`: the clock, forwards or back; the consent policy
+- `{"build": full}`, `{"maintain": true}`
+- `{"erase": [address, ...]}`: customers, known or not; tables that were up to date need no build
+- `{"erase": [address, ...], "killed": n}`: killed at the n-th file that it makes, moves or removes, and then finished
+- `{"erase": [address, ...], "restored": true}`: then a backup of before is put in its place, and the journal replayed
+- `{"copy": "copy" | "original"}`: the lake's folder is copied and the copy adopted; it goes on in one of them
+- `{"tag": n}`: another program puts a tag of its own on a table
+
+`Law` plays steps and holds the lake to the oracle after each build. `Counts` says what the runs have met.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import kills
+import lakes
+import oracle
+import quick
+from pyiceberg.catalog.sql import SqlCatalog
+from stones import Stones
+from worlds import FEEDS, NEIGHBOURS
+
+from stedi import erasure
+from stedi.errors import CopiedLake, LakeError
+from stedi.lake import Lake
+from stedi.privacy import tombstones
+from stedi.privacy.pseudonyms import Key
+from stedi.schema.roles import Readings
+from stedi.schema.tables import NAMESPACE
+from stedi.transform import Build
+
+Step = Mapping[str, Any]
+Records = Mapping[str, list[dict[str, object]]]
+Contents = Mapping[str, Counter[oracle.Row]]
+
+
+class Broken(AssertionError):
+    """A lake is not what the law says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What readers see after a build.
+
+    Attributes:
+        contents: Each table's rows as a multiset.
+        withheld: How many readings are withheld.
+        listed: Those readings, if they were asked for.
+    """
+
+    contents: Contents
+    withheld: int
+    listed: Counter[oracle.Row] | None = None
+
+
+class Subject(Protocol):
+    """What the law is held against: a real lake, or something that only says what a lake would hold."""
+
+    def land(self, files: Iterable[Records]) -> int:
+        """Lands new files, in one landing, and says how many records of erased customers were dropped."""
+
+    def withdraw(self, addresses: list[str], at: int) -> None:
+        """Lands withdrawals by command."""
+
+    def again(self, number: int) -> None:
+        """Lands the content of an earlier file under another name."""
+
+    def build(self, now: int, readings: Readings, *, full: bool) -> Published:
+        """Builds, and says what the tables are then."""
+
+    def idle(self, now: int) -> None:
+        """Builds once more, and fails unless that does nothing."""
+
+    def maintain(self) -> None:
+        """Compacts, expires and removes."""
+
+    def erase(self, addresses: list[str], now: int, killed: int = 0) -> bool:
+        """Erases customers, killed on the way where `killed` says so; returns whether it was."""
+
+    def erase_and_restore(self, addresses: list[str], now: int) -> None:
+        """Erases customers, puts a backup of before in the lake's place, and replays what happened since."""
+
+    def copy(self, goes_on: str) -> None:
+        """Copies the lake, adopts the copy, and goes on in the copy or in the original."""
+
+    def untouched(self) -> None:
+        """Fails unless the lake in which nothing went on after a copy is as it was left."""
+
+    def tag(self, number: int) -> None:
+        """Has another program tag a table."""
+
+
+class Law:
+    """One run: plays steps against a subject, and after each build compares it with the oracle.
+
+    Args:
+        subject: What is held to the law; empty.
+        key: Whose pseudonyms the subject uses.
+        now: The clock at the beginning.
+    """
+
+    def __init__(self, subject: Subject, key: Key, now: int) -> None:
+        self.steps: list[Step] = []
+        self.waiting: list[Records] = []
+        self.landed: dict[str, list[dict[str, object]]] = {feed: [] for feed in FEEDS}
+        self.met = Counter[str]()
+        self._subject, self._key = subject, key
+        self._files, self.now = 0, now
+        self.readings: Readings = "all"
+        self._before: Known | None = None
+        self._fresh: list[Records] = []
+        self._stones = Stones(key.customer_id)
+        self._built: tuple[int, Readings] | None = None
+
+    def play(self, step: Step) -> None:
+        """Plays one step.
+
+        Raises:
+            Broken: A build gave other tables than the oracle, or the build after it had something to do.
+        """
+        self.steps.append(step)
+        self.met["steps"] += 1
+        match dict(step):
+            case {"deliver": records}:
+                self.waiting += [{feed: found} for feed, found in records.items() if found]
+            case {"land": "each"}:
+                while self.waiting:
+                    self._land(1)
+            case {"land": "last"}:
+                self.waiting[:] = self.waiting[-1:] + self.waiting[:-1]
+                self._land(1)
+            case {"land": which}:
+                self._land(1 if which == "first" else len(self.waiting))
+            case {"withdraw": addresses, "at": at}:
+                self._withdraw(addresses, at)
+            case {"again": number}:
+                if self._files:
+                    self._subject.again(number % self._files)
+                    self.met["a file landed again"] += 1
+            case {"now": now}:
+                self.now = now
+            case {"readings": readings}:
+                self.readings = readings
+            case {"build": full}:
+                self._build(full)
+            case {"maintain": True}:
+                self._subject.maintain()
+                self.met["maintained"] += 1
+            case {"erase": addresses}:
+                self._erase(addresses, step.get("killed", 0), restored=step.get("restored", False))
+            case {"copy": goes_on}:
+                self._subject.copy(goes_on)
+                self.met[f"went on in the {goes_on}"] += 1
+            case {"tag": number}:
+                self._subject.tag(number)
+                self.met["a stranger tagged a table"] += 1
+            case _:
+                raise ValueError(step)
+
+    def end(self) -> None:
+        """Ends a run: a lake in which nothing went on is as it was left."""
+        self._subject.untouched()
+
+    def _erase(self, addresses: list[str], killed: int, *, restored: bool) -> None:
+        people = {self._key.customer_id(address) for address in addresses}
+        known = {self._stones.who(record) for feed in ("customer", "accelerometer") for record in self.landed[feed]}
+        self.met["a known customer erased"] += len(people & known)
+        self.met["an unknown customer erased"] += len(people - known)
+        self.met["a customer erased again"] += len(people & known & self._stones.people.keys())
+        shared = self._stones.moments.copy()
+        left = self._stones.erase(self.landed, people, self.now)
+        self.met["a shared reading erased"] += bool(self._stones.moments - shared)
+        self.met["an erasure of an unbuilt lake"] += self._built != (self.now, self.readings)
+        if restored:
+            self._subject.erase_and_restore(addresses, self.now)
+            self.met["a backup from before an erasure was restored"] += 1
+        else:
+            self.met["an erasure was killed"] += self._subject.erase(addresses, self.now, killed)
+        self.met["of neighbours one was erased"] += self._neighbours(people, known)
+        for feed, records in left.items():
+            self.landed[feed][:] = records
+        self._before, self._fresh = None, []
+        if self._built == (self.now, self.readings):
+            self._subject.idle(self.now)
+            self._build(full=False)
+
+    def _neighbours(self, people: set[str], known: set[str]) -> bool:
+        """Whether of people whose addresses contain one another somebody goes and somebody stays."""
+        neighbours = {self._key.customer_id(spellings[0]) for spellings in NEIGHBOURS} & known
+        return bool(neighbours & people) and bool(neighbours - people)
+
+    def _land(self, count: int) -> None:
+        files, self.waiting = self.waiting[:count], self.waiting[count:]
+        if not files:
+            return
+        erased = self._subject.land(files)
+        self._files += len(files)
+        self._fresh += files
+        barred = 0
+        for records in files:
+            for feed, found in records.items():
+                stays = [record for record in found if not self._stones.bars(feed, record)]
+                self.landed[feed] += stays
+                barred += len(found) - len(stays)
+        self.met["an erased customer's record came again"] += barred
+        self._built = None
+        if erased != barred:
+            raise Broken(f"landing: expected {barred} records of erased customers to be dropped, found {erased}")
+
+    def _withdraw(self, addresses: list[str], at: int) -> None:
+        self._subject.withdraw(addresses, at)
+        for address in addresses:
+            record = oracle.withdrawal(self.landed["customer"], address, at, self._key.customer_id)
+            if record and "serialNumber" not in record and self._key.customer_id(address) in self._stones.people:
+                record = None  # nothing of the erased is taken in again
+            self.met["withdrew by command" if record else "withdrew by command again"] += 1
+            if record is not None:
+                self.met["withdrew by command, unknown until then"] += "serialNumber" not in record
+                self.landed["customer"].append(record)
+                self._fresh.append({"customer": [record]})
+                self._built = None
+
+    def _build(self, full: bool) -> None:
+        published = self._subject.build(self.now, self.readings, full=full)
+        claims = self._stones.claimants()
+        expected = oracle.tables(self.landed, self.now, self.readings, self._key.customer_id, claims)
+        for table in oracle.TABLES:
+            wanted, found = Counter(getattr(expected, table)), published.contents[table]
+            if found != wanted:
+                raise Broken(f"{table}: missing {_few(wanted - found)}, too many {_few(found - wanted)}")
+        if published.withheld != len(expected.withheld):
+            raise Broken(f"withheld: expected {len(expected.withheld)}, found {published.withheld}")
+        if published.listed is not None and published.listed != Counter(expected.withheld):
+            raise Broken(f"withheld: expected {expected.withheld}, found {list(published.listed.elements())}")
+        self._subject.idle(self.now)
+        known = Known(expected, self.now, self.readings, {feed: tuple(found) for feed, found in self.landed.items()})
+        self.met.update(_met(self._before, known, self._fresh, full=full, key=self._key))
+        self._before, self._fresh = known, []
+        self._built = (self.now, self.readings)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was known and true at a build."""
+
+    tables: oracle.Tables
+    now: int
+    readings: Readings
+    landed: Mapping[str, tuple[dict[str, object], ...]]
+    owners: Mapping[oracle.Row, object] = field(init=False)
+
+    def __post_init__(self) -> None:
+        owners = {row[1:]: row[0] for row in self.tables.step_trainer_trusted}
+        object.__setattr__(self, "owners", owners)
+
+
+class RealLake:
+    """A lake on disk as a subject.
+
+    Args:
+        slate: The folder that is wiped for it.
+    """
+
+    def __init__(self, slate: lakes.Slate) -> None:
+        self.lake = slate.wiped()
+        self._copies = slate.copies()
+        self._left: tuple[Path, Mapping[str, object]] | None = None
+        self.lake.context.config = replace(self.lake.config, engine_threads=1)
+        self._inbox = slate.inbox()
+        self._files: list[Path] = []
+        self._seen: set[str] = set()
+        self._rows: dict[int, Counter[oracle.Row]] = {}
+
+    def land(self, files: Iterable[Records]) -> int:
+        paths = [self._written(feed, found) for file in files for feed, found in file.items()]
+        landing = self.lake.land(*paths)
+        if landing.skipped or landing.quarantined or landing.seen != landing.accepted + landing.erased:
+            raise Broken(f"landing: not every record was taken: {landing}")
+        self._files += paths
+        return landing.erased
+
+    def withdraw(self, addresses: list[str], at: int) -> None:
+        before = lakes.rows(self.lake, "customers_landing").total()
+        done = self.lake.withdraw(addresses, now=datetime.fromtimestamp(at / 1000, UTC))
+        if lakes.rows(self.lake, "customers_landing").total() != before + done.landed:
+            raise Broken(f"withdraw: it counts other records than it landed: {done}")
+
+    def again(self, number: int) -> None:
+        path = self._files[number]
+        copy = path.with_name(f"again-{len(list(path.parent.iterdir()))}-{path.name}")
+        copy.write_bytes(path.read_bytes())
+        before = lakes.heads(self.lake)
+        self.lake.land(copy)
+        if lakes.heads(self.lake) != before:
+            raise Broken("landing: a file that was landed before changed a table")
+
+    def build(self, now: int, readings: Readings, *, full: bool) -> Published:
+        self.lake.context.config = replace(self.lake.config, readings=readings)
+        built = self._build(now, full=full)
+        contents = self._contents()
+        if {table.name: table.rows for table in built.tables} != {n: c.total() for n, c in contents.items()}:
+            raise Broken("the build counts other rows than its tables have")
+        listed = None
+        if full:  # it takes as long as a build
+            listed = Counter((round(at.timestamp() * 1000), *rest) for at, *rest, _ in self.lake.withheld())
+        return Published(contents, built.withheld, listed)
+
+    def _build(self, now: int, **options: Any) -> Build:
+        return lakes.build(self.lake, now, **options)
+
+    def idle(self, now: int) -> None:
+        heads, files = lakes.heads(self.lake), _listing(self.lake.root)
+        again = lakes.build(self.lake, now)
+        if again.run or lakes.heads(self.lake) != heads:
+            raise Broken(
+                f"a second build had something to do: {[t.reason for t in again.tables if t.action != 'none']}"
+            )
+        if _listing(self.lake.root) != files:
+            raise Broken("a second build had nothing to do and changed a file")
+
+    def maintain(self) -> None:
+        before = self._contents()
+        everything = {"keep_days": 0, "keep_snapshots": 1, "grace_hours": 0}
+        known = {name: value for name, value in everything.items() if hasattr(self.lake.config, name)}
+        self.lake.context.config = replace(self.lake.config, **known)
+        self.lake.maintain()
+        quick.forget()
+        self._rows.clear()
+        if self._contents() != before:
+            raise Broken("maintain: a table has other rows than before")
+
+    def erase(self, addresses: list[str], now: int, killed: int = 0) -> bool:
+        lake, died = self.lake, False
+
+        def erase(*who: str) -> list[dict[str, Any]]:
+            return erasure.erase(lake.catalog, lake.config, lake.root, lake.key(), who, now=now)
+
+        if killed:
+            died = kills.at(killed, lambda: erase(*addresses))
+            quick.forget()
+        # whoever comes next finishes what was cut off; what had not begun in earnest is asked for again
+        begun = (lake.root / tombstones.PENDING).exists()
+        receipts = [] if killed and not died else erase(*(() if begun else addresses))
+        quick.forget()
+        self._rows.clear()
+        if receipts and not receipts[-1]["clean"]:
+            raise Broken("erase: the receipt says that traces are left")
+        if (lake.root / tombstones.PENDING).exists():
+            raise Broken("erase: it has not ended")
+        return died
+
+    def erase_and_restore(self, addresses: list[str], now: int) -> None:
+        backup, root = self._copies.parent / "backup", self.lake.root
+        shutil.rmtree(backup, ignore_errors=True)
+        shutil.copytree(root, backup, symlinks=True)
+        self.erase(addresses, now)
+        self.lake.context.note_seen()
+        shutil.rmtree(root)
+        shutil.move(backup, root)
+        quick.forget()
+        lake = Lake.open(root)
+        lake.context.config = replace(lake.config, engine_threads=1, **_settings_of(self.lake))
+        before = lakes.tree(root)
+        try:
+            lake.withdraw(["somebody@test.example"])
+        except LakeError as refused:
+            if "--replay" not in str(refused):
+                raise
+        else:
+            raise Broken("restore: a lake that was set back was written to")
+        if lakes.tree(root) != before:
+            raise Broken("restore: what was refused in a lake that was set back has changed a file")
+        lake.replay(lake.context.outside())
+        self.lake = lake
+        quick.forget()
+        self._rows.clear()
+        if not lake.receipts()[-1]["clean"]:
+            raise Broken("restore: the receipt of what was replayed says that traces are left")
+
+    def copy(self, goes_on: str) -> None:
+        self.untouched()
+        original, copy = self.lake, Lake.open(self.lake.root)
+        place = self._copies / f"lake-{len(list(self._copies.iterdir()))}"
+        shutil.copytree(original.root, place, symlinks=True)
+        before = lakes.tree(place), lakes.tree(original.root)
+        try:
+            Lake.open(place).withdraw(["somebody@test.example"])
+        except CopiedLake:
+            pass
+        else:
+            raise Broken("copy: a copy that nobody has adopted was written to")
+        if (lakes.tree(place), lakes.tree(original.root)) != before:
+            raise Broken("copy: what was refused in a copy has changed a file")
+        done = Lake.adopt(place)
+        copy = Lake.open(place)
+        copy.config = replace(copy.config, engine_threads=1, **_settings_of(original))
+        if done.lake_id == original.config.lake_id or lakes.tree(original.root) != before[1]:
+            raise Broken("copy: the copy that was adopted is not a lake of its own")
+        if lakes.contents(copy) != lakes.contents(original):
+            raise Broken("copy: the copy that was adopted has other rows")
+        self.lake, other = (copy, original) if goes_on == "copy" else (original, copy)
+        self._left = other.root, lakes.tree(other.root)
+        quick.forget()
+        self._rows.clear()
+
+    def untouched(self) -> None:
+        """Fails unless the copy, or the original, in which nothing went on is as it was left."""
+        if self._left is not None and lakes.tree(self._left[0]) != self._left[1]:
+            raise Broken("copy: what happened in one of two lakes has changed the other")
+
+    def tag(self, number: int) -> None:
+        states = [state for state in self.lake.catalog.tables().values() if state.current is not None]
+        if not states:
+            return
+        state = states[number % len(states)]
+        assert state.current is not None
+        theirs = SqlCatalog("stedi", uri=f"sqlite:///{self.lake.catalog.path}").load_table((NAMESPACE, state.name))
+        name = f"theirs-{len(state.tags)}-{number}"
+        with theirs.manage_snapshots() as manage:
+            manage.create_tag(state.current.id, name)
+        theirs.catalog.close()
+
+    def _written(self, feed: str, records: list[dict[str, object]]) -> Path:
+        path = lakes.deliver(self._inbox, feed, records, f"{len(self._seen)}.json")
+        text = path.read_text("utf-8")
+        while text in self._seen:  # equal contents are one file to a lake
+            text += "\n"
+        self._seen.add(text)
+        path.write_text(text, "utf-8")
+        return path
+
+    def _contents(self) -> Contents:
+        # a snapshot is what it is: what was read of it once holds
+        found = {}
+        for name, state in self.lake.catalog.tables().items():
+            if name in lakes.BELOW_LANDING and state.current is not None:
+                if state.current.id not in self._rows:
+                    self._rows[state.current.id] = lakes.rows(self.lake, name, state)
+                found[name] = self._rows[state.current.id]
+        return found
+
+
+def _settings_of(lake: Lake) -> dict[str, Any]:
+    """Returns the settings that a run has changed without writing them down."""
+    return {name: getattr(lake.config, name) for name in ("readings", "keep_days", "keep_snapshots", "grace_hours")}
+
+
+def replay(steps: Iterable[Step], subject: Subject, key: Key, now: int) -> Law:
+    """Plays all steps of a case."""
+    law = Law(subject, key, now)
+    for step in steps:
+        law.play(step)
+    return law
+
+
+def read_case(path: Path) -> list[Step]:
+    """Returns the steps of a case: a JSON document a line."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def write_case(path: Path, steps: Iterable[Step]) -> None:
+    """Writes steps as a case, to be read by `read_case` and by a person."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(step, ensure_ascii=False) + "\n" for step in steps), "utf-8")
+
+
+def _met(before: Known | None, after: Known, fresh: list[Records], *, full: bool, key: Key) -> Iterable[str]:
+    """Yields what has happened between two builds, of what an incremental build could get wrong."""
+    yield "rebuilt in full" if full else "built"
+    if before is None:
+        return
+    was, now = before.tables, after.tables
+    entered = {row[0] for row in now.customers_trusted} - {row[0] for row in was.customers_trusted}
+    left = {row[0] for row in was.customers_trusted} - {row[0] for row in now.customers_trusted}
+    known = {key.customer_id(str(record["email"])) for record in before.landed["customer"]}
+    yield from ("agreed again or later" for _ in entered & known)
+    yield from ("withdrew" for _ in left)
+    if not fresh and before.readings == after.readings and was != now:
+        yield "the clock alone changed rows, " + ("forwards" if after.now > before.now else "backwards")
+    if before.readings != after.readings and was != now:
+        yield "the policy changed rows"
+    changed = set(now.customers_trusted) - set(was.customers_trusted)
+    yield from ("a current record changed and consents" for row in changed if row[0] not in entered)
+    withheld, now_withheld = set(was.withheld), set(now.withheld)
+    yield from ("a withheld reading was decided" for row in withheld - now_withheld if row in after.owners)
+    yield from ("an owned reading became undecided" for row in now_withheld - withheld if row in before.owners)
+    yield from (
+        "a reading changed hands" for row, owner in after.owners.items() if before.owners.get(row, owner) != owner
+    )
+    shared_before, shared = _shared(before, key), _shared(after, key)
+    yield from ("a serial number became shared" for _ in shared - shared_before)
+    new: dict[str, list[dict[str, object]]] = {feed: [] for feed in FEEDS}
+    for file in fresh:
+        for feed, records in file.items():
+            new[feed] += records
+            yield from ("a record twice in one file" for r in range(1, len(records)) if records[r] in records[:r])
+    for feed in ("accelerometer", "step_trainer"):
+        yield from ("a reading delivered again" for record in new[feed] if record in before.landed[feed])
+    newest: dict[str, object] = {}
+    for record in before.landed["customer"]:
+        person = key.customer_id(str(record["email"]))
+        newest[person] = max(int(str(newest.get(person, 0))), int(str(record["lastUpdateDate"])))
+    for record in new["customer"]:
+        person, update = key.customer_id(str(record["email"])), int(str(record["lastUpdateDate"]))
+        if person in newest:
+            behind, level = update < int(str(newest[person])), update == newest[person]
+            if behind or level:
+                yield "a superseded record came late" if behind else "a record of the same update came"
+        elif any(key.customer_id(str(motion["user"])) == person for motion in before.landed["accelerometer"]):
+            yield "readings came before their customer"
+    moved = {(key.customer_id(str(r["user"])), r["timestamp"]) for r in before.landed["accelerometer"]}
+    stepped = {(r["sensorReadingTime"], r["distanceFromObject"]) for r in before.landed["step_trainer"]}
+    for row in set(now.machine_learning_curated) - set(was.machine_learning_curated):
+        if (row[:2] in moved) != (row[1:3] in stepped):
+            yield "a step found its motion later" if row[1:3] in stepped else "a motion found its step later"
+
+
+def _shared(known: Known, key: Key) -> set[object]:
+    claims = {
+        (record["serialNumber"], key.customer_id(str(record["email"])))
+        for record in known.landed["customer"]
+        if record.get("serialNumber")
+    }
+    return {serial for serial, count in Counter(serial for serial, _ in claims).items() if count > 1}
+
+
+def _listing(folder: Path) -> list[tuple[str, int, int]]:
+    """Returns name, size and time of everything below a folder."""
+    found, todo = [], [str(folder)]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                found.append((entry.path, status.st_size, status.st_mtime_ns))
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+    return sorted(found)
+
+
+def _few(rows: Counter[oracle.Row]) -> str:
+    shown = [f"{row} x {count}" for row, count in rows.most_common(3)]
+    return f"{rows.total()}: {', '.join(shown)}" if shown else "none"

@@ -1,0 +1,159 @@
+"""Seven commands in the life of a lake, each with the lake before it: where every one of their calls can fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calls import Answer, Call, Fault, Server
+from lakes import customer, deliver, motion, step
+
+from stedi.storage import config as settings
+
+NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
+"""Whether every point of every command is struck, or a sample of them."""
+
+SCENES = ("init", "land", "build", "later land", "later build", "maintain", "erase")
+"""A lake is made, landed into, built; more is landed; that is built; what is over is removed; somebody is erased."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One command, undisturbed.
+
+    Attributes:
+        name: What it is called in messages.
+        words: The command.
+        start: The lake's folder before it; it may hold nothing yet.
+        calls: What it did to the disk.
+        before: Each table before it, as readers saw it.
+        after: Each table after it.
+        again: The commands that set things right after a fault.
+        final: Each table after these.
+    """
+
+    name: str
+    words: tuple[str | Path, ...]
+    start: Path
+    calls: tuple[Call, ...]
+    before: dict[str, Any]
+    after: dict[str, Any]
+    again: tuple[tuple[str | Path, ...], ...]
+    final: dict[str, Any]
+
+    @property
+    def commits(self) -> list[int]:
+        """The calls, from 1, by which the catalog commits."""
+        ended = ("unlink", "catalog.db-journal")
+        return [place for place, call in enumerate(self.calls, start=1) if (call.name, call.path.name) == ended]
+
+
+class Stage:
+    """One lake's place, where scenes are played; Iceberg's paths are absolute, so it is always the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.watched = folder / "world"
+        self.lake = self.watched / "lake"
+        self.watched.mkdir()
+        self.server = Server(folder, self.watched)
+        first, second = _deliveries(folder)
+        (folder / "nothing").mkdir()
+        land, build, later = ("land", first), ("build",), ("land", second)
+        self.scenes: dict[str, Scene] = {}
+        at = folder / "nothing"
+        maintain = ("maintain",)
+        erase = ("erase", "P1@x.example", "--yes")
+        commands = [
+            (("init",), (land, build)),
+            (land, (land, build)),
+            (build, (build,)),
+            (later, (later, build)),
+            (build, (build, maintain)),
+            (maintain, (maintain, build)),
+            (erase, (erase, build)),
+        ]
+        for name, (words, again) in zip(SCENES, commands, strict=True):
+            at = self._play(name, words, at, again)
+            if name == "init":
+                # nobody else reads this lake: what nothing uses may go at once
+                file = at / "lake" / "lake.toml"
+                settings.write(settings.changed(settings.read(file), grace_hours=0.0), file)
+
+    def _play(
+        self, name: str, words: tuple[str | Path, ...], start: Path, again: tuple[tuple[str | Path, ...], ...]
+    ) -> Path:
+        """Plays a scene undisturbed, keeps what it leaves, and returns where."""
+        before = self.set_up(start)
+        done = self.server.run(self.lake, *words, fault=Fault())
+        assert done.code == 0, done.said
+        made, after = tuple(self.server.calls()), self.look()
+        kept = self.folder / name
+        shutil.copytree(self.watched, kept)
+        if name == "init":
+            # the next command removes what is left at once, rather than when readers may have ended
+            file = kept / "lake" / "lake.toml"
+            settings.write(settings.changed(settings.read(file), grace_hours=0.0), file)
+        for command in again:
+            assert self.server.run(self.lake, *command).code == 0
+        self.scenes[name] = Scene(name, words, start, made, before, after, again, self.look())
+        return kept
+
+    def set_up(self, start: Path) -> dict[str, Any]:
+        """Puts a lake in its place and returns its tables."""
+        shutil.rmtree(self.watched)
+        shutil.copytree(start, self.watched)
+        return self.look()
+
+    def strike(self, scene: Scene, fault: Fault) -> Answer:
+        """Plays a scene under a fault."""
+        shutil.rmtree(self.watched)
+        shutil.copytree(scene.start, self.watched)
+        return self.server.run(self.lake, *scene.words, fault=fault)
+
+    def set_right(self, scene: Scene) -> Iterator[str]:
+        """Yields what a reader finds wrong after a fault, and what is wrong once the commands have been run again."""
+        seen = self.server.look(self.lake)
+        if seen["error"]:
+            yield f"readers cannot read: {seen['error']}"
+        for name, found in seen["tables"].items():
+            if found not in (scene.before.get(name, found), scene.after[name]):
+                yield f"{name} is neither old nor new"
+        for words in scene.again:
+            done = self.server.run(self.lake, *words)
+            if done.code:
+                yield f"{words[0]} again: exit {done.code}: {done.said}"
+                return
+        found = self.server.look(self.lake)
+        for name, rows in scene.final.items():
+            if found["tables"].get(name) != rows:
+                yield f"{name}: expected {rows}, found {found['tables'].get(name)}"
+        strays = found["strays"] + (found["unused"] if ("maintain",) in scene.again else [])
+        if strays:
+            yield f"left behind: {strays}"
+
+    def look(self) -> dict[str, Any]:
+        """Returns each table as a reader sees it now."""
+        tables: dict[str, Any] = self.server.look(self.lake)["tables"]
+        return tables
+
+
+def _deliveries(folder: Path) -> tuple[Path, Path]:
+    """Two deliveries that change every table: all feeds, clean files and others, agreeing and withdrawing."""
+    first, second = folder / "first", folder / "second"
+    people = [f"p{n}@x.example" for n in range(4)]
+    records = [customer(email, serialNumber=email[:2], birthDay="1990-02-03") for email in people]
+    deliver(first, "customer", records)
+    deliver(first, "accelerometer", [motion(email, at) for email in people for at in range(100, 120)])
+    deliver(first, "step_trainer", [step(email[:2], at) for email in people for at in range(100, 120)])
+    (first / "step_trainer" / "dirty.json").write_text(json.dumps([step("p1", 120), {"serialNumber": 7}]))
+    deliver(second, "customer", [customer(people[0], ..., 200, serialNumber="p0"), customer("new@x.example", 60)])
+    deliver(second, "accelerometer", [motion(email, at) for email in people[1:] for at in range(120, 130)])
+    deliver(second, "step_trainer", [step(email[:2], at) for email in people for at in range(120, 130)])
+    (second / "accelerometer" / "dirty.json").write_text(json.dumps([motion("new@x.example", 130), {"user": "q"}]))
+    return first, second
