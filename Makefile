@@ -10,12 +10,13 @@ ARGS ?=
 
 WHEEL = $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet --no-index --no-deps --no-build-isolation
 
-.PHONY: help demo test nightly coverage lint format bench wheel lock clean
+.PHONY: help demo test check nightly coverage lint format bench wheel lock clean
 
 help:
 	@echo "make demo      sample data, landed, built and shown (ARGS='--readings 1000000' for more)"
 	@echo "make .venv/.spark  PySpark, 450 MB, and Iceberg's jars, for the tests of the Spark engine; needs Java and Maven"
 	@echo "make test      every test (ARGS='-k consent' for some)"
+	@echo "make check     what CI runs: lint, and every test, Spark's too"
 	@echo "make nightly   the same faults and histories, every one of them: an hour or more"
 	@echo "make coverage  every test, and at least 95% of the lines of src/stedi"
 	@echo "make lint      ruff, mypy, sqlfluff, the layering test"
@@ -32,6 +33,10 @@ demo: $(VENV)/.run
 SHARED = --numprocesses auto --dist loadgroup --no-loadscope-reorder
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest $(SHARED) $(ARGS)
+
+check: $(VENV)/.spark
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test
 
 nightly: $(VENV)/.dev
 	@STEDI_NIGHTLY=1 $(BIN)/python -m pytest tests/properties tests/faults $(ARGS)
