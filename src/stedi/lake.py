@@ -588,18 +588,18 @@ class Lake:
             How often each rule is broken, in each table, and where every record went.
         """
         from stedi.audit import proof
-        from stedi.engines import session
+        from stedi.engines import connect
 
         key = self.key()
         states, pending = self.context.pinned_with_landings()
         key_change.refuse_other(self.root, self.config.key_fingerprint)
         temporary = durable.scratch(self.root) / f"audit-{secrets.token_hex(8)}"
         try:
-            with session(engine, self.config, self.root, temporary) as opened:
+            with connect(engine, self.config, self.root, temporary) as session:
                 return proof.prove(
                     self.catalog,
                     key,
-                    opened,
+                    session,
                     now=int(datetime.now(UTC).timestamp() * 1000),
                     policy=transform.policy(self.config),
                     states=states,
@@ -761,7 +761,7 @@ class Lake:
         from stedi.engines.workers import Executors
 
         # on this machine, too, a task may fail a few times, as it may on a cluster
-        return Executors(session(master="local[*,4]", with_s3=s3.is_remote(self.root)))
+        return Executors(connect(master="local[*,4]", with_s3=s3.is_remote(self.root)))
 
 
 def _table(state: TableState) -> Table:

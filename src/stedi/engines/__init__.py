@@ -80,7 +80,7 @@ class Gathering(Protocol):
         """Keeps what a function makes of rows where they are; those alike in a column come to the same call."""
 
 
-def session(name: Name, config: Config, root: Path, temporary: Path) -> AbstractContextManager[Engine]:
+def connect(name: Name, config: Config, root: Path, temporary: Path) -> AbstractContextManager[Engine]:
     """Returns a session of an engine, to be used once.
 
     Args:

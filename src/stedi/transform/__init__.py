@@ -19,7 +19,7 @@ from pathlib import Path
 
 from stedi.catalog import Catalog, TableState
 from stedi.context.progress import run_id
-from stedi.engines import Name, session
+from stedi.engines import Name, connect
 from stedi.engines.duckdb import DuckDB
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import classification, tables
@@ -164,7 +164,7 @@ def build(
     _check_sql(graph, before)
     run = run_id(now)
     temporary = durable.scratch(root) / run
-    work = StagedBuild(catalog, config, key, graph, before, run, now, partial(session, engine, config, root, temporary))
+    work = StagedBuild(catalog, config, key, graph, before, run, now, partial(connect, engine, config, root, temporary))
     try:
         # PyIceberg takes a second to import; DuckDB, and Spark's start, leave the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
