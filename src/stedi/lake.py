@@ -761,7 +761,7 @@ class Lake:
         from stedi.engines.workers import Executors
 
         # on this machine, too, a task may fail a few times, as it may on a cluster
-        return Executors(connect(master="local[*,4]", with_s3=s3.is_remote(self.root)))
+        return Executors(session(master="local[*,4]", with_s3=s3.is_remote(self.root)))
 
 
 def _table(state: TableState) -> Table:
