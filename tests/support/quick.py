@@ -30,7 +30,7 @@ from stedi.catalog import commits, entries, snapshots
 from stedi.engines.duckdb import DuckDB
 from stedi.schema import tables
 from stedi.storage import durable
-from stedi.transform import connect
+from stedi.transform import session
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def quickened() -> Iterator[None]:
             for module in (snapshots, catalog, entries):
                 if hasattr(module, name):
                     patch.setattr(module, name, kept_results)
-        patch.setattr(connect, "rebind", _over)
+        patch.setattr(session, "rebind", _over)
         patch.setattr(DuckDB, "_attach", lambda engine: engine.connection.name)
         patch.setattr(duckdb, "connect", partial(_session, duckdb.connect))
         yield
