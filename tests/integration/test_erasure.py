@@ -36,7 +36,7 @@ from stedi.errors import DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.landing import tombstone_filter
 from stedi.privacy import receipts, tombstones
-from stedi.transform import connect
+from stedi.transform import session
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +322,7 @@ def test_where_nobody_was_erased_nothing_is_looked_up(stage: Stage, monkeypatch:
     lake, folder = stage.empty()
     asked: list[str] = []
     monkeypatch.setattr(tombstone_filter.TombstoneFilter, "sift", lambda *_: asked.append("landing"))
-    monkeypatch.setattr(connect.tombstones, "serial", lambda *_: asked.append("build"))
+    monkeypatch.setattr(session.tombstones, "serial", lambda *_: asked.append("build"))
     lake.land(delivered(folder))
     build(lake, NOW)
     assert not asked
