@@ -344,7 +344,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _version() -> str:
-    from stedi import __version__
+    from stedi._version import __version__
 
     return __version__
 

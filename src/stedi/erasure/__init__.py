@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stedi import __version__
+from stedi._version import __version__
 from stedi.catalog import Catalog
 from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB

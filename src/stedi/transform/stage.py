@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from stedi import __version__
+from stedi._version import __version__
 from stedi.catalog import Catalog, TableState, checksums
 from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
