@@ -18,7 +18,7 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and not set(_CALLED).isdis
 import importlib  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
-from stedi._version import __version__  # noqa: E402
+from stedi._version import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from stedi.audit.explain import Explanation
