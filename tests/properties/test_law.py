@@ -93,8 +93,8 @@ def test_every_build_equals_a_rebuild_and_the_oracle_and_a_second_one_does_nothi
     print(f"\nSTEDI_LAW_SEED={SEED}")
     # what the runs cover other tests cover, too, and measuring it would take half as long again
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    command = [sys.executable, "-W", "error", str(REPOSITORY / "tests" / "law_machine.py")]
+    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "support")])
+    command = [sys.executable, "-W", "error", str(REPOSITORY / "tests" / "support" / "law_machine.py")]
     running = [
         subprocess.Popen(
             [*command, "--runs", str(RUNS // shards), "--seed", str(SEED * shards + shard)],

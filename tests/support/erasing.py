@@ -101,7 +101,7 @@ def looked_for(lake: Lake, address: str) -> Callable[[], Search]:
 
     def again() -> Search:
         with DuckDB(memory="200MB", threads=1, temporary=lake.root.parent / "spill") as engine:
-            return search.search(lake.root, found, engine)
+            return search.search_lake(lake.root, found, engine)
 
     return again
 

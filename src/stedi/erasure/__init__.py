@@ -27,7 +27,7 @@ from stedi.erasure.foreign import Foreign
 from stedi.erasure.locate import SubjectRows
 from stedi.erasure.pending import Found, Pending
 from stedi.erasure.remove import Removal
-from stedi.erasure.search import search
+from stedi.erasure.search import search_lake
 from stedi.errors import AuditFailed, LakeError
 from stedi.landing import journal
 from stedi.landing.deliveries import remote
@@ -357,7 +357,7 @@ class _Erasure:
         # what others wrote is kept nowhere: who resumes an erasure has the counts alone
         judged = judged or Foreign(frozenset(), found.foreign, ())
         others = foreign.reread(catalog, whereabouts.traces, judged)
-        looked = search(
+        looked = search_lake(
             root,
             replace(whereabouts.traces, foreign=others.texts),
             engine,

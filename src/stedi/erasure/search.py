@@ -226,7 +226,7 @@ class Search:
     unopened: list[str] = field(default_factory=list)
 
 
-def search(
+def search_lake(
     root: Path,
     traces: Identifiers,
     engine: DuckDB,
