@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import proof_mutants
 import pytest
+
+import proof_mutants
+import quick
 import servers
 import sparks
-from lakes import KEY, REPOSITORY, unseen
-
+from lakes import KEY, REPOSITORY, Slate, unseen
 from stedi import sample
 from stedi.lake import Lake
 from stedi.storage import s3
@@ -106,6 +107,19 @@ def new_lake(tmp_path: Path) -> Callable[..., Lake]:
 def lake(new_lake: Callable[..., Lake]) -> Lake:
     """A new, empty lake."""
     return new_lake()
+
+
+@pytest.fixture(scope="module")
+def slate() -> Iterator[Slate]:
+    """A lake for a module's tests: wiped in milliseconds, quick, and in memory where the machine has such a place."""
+    with quick.folder() as folder, quick.quickened():
+        yield Slate(folder)
+
+
+@pytest.fixture
+def inbox(slate: Slate) -> Path:
+    """An empty folder beside that lake."""
+    return slate.inbox()
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,6 @@ from stedi.context.progress import Progress
 from stedi.engines import Name
 from stedi.errors import CommitConflict, LakeBusy, QueryRefused, UsageError
 from stedi.privacy import key_change, receipts, tombstones
-from stedi.privacy.addresses import of_values, taken
 from stedi.privacy.journal import WAITING
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
@@ -524,7 +523,7 @@ class Lake:
         from stedi.landing import withdrawal
 
         at = None if now is None else milliseconds(now)
-        asked = taken(of_values(*addresses), exact=exact)
+        asked = _taken(addresses, exact=exact)
         with self.context.writing(*_CUT_OFF, progress=progress):
             key = self.key()
             return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
@@ -541,7 +540,7 @@ class Lake:
         """
         from stedi.landing import withdrawal
 
-        wanted = taken(of_values(*addresses), exact=exact)
+        wanted = _taken(addresses, exact=exact)
         with self.context.temporary() as folder:
             return withdrawal.known(self.catalog, self.config, wanted, folder)
 
@@ -558,7 +557,7 @@ class Lake:
         """
         from stedi.audit import explain
 
-        [normal] = taken(of_values([address]), exact=exact)
+        [normal] = _taken([address], exact=exact)
         at, key = milliseconds(now or datetime.now(UTC)), self.key()
         key_change.refuse_unfinished(self.root)
         with self.context.temporary() as folder:
@@ -650,7 +649,8 @@ class Lake:
             key_change.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
             journal.finish(self.catalog, self.root / "pending", lambda: key)
-            leftovers.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
+            finish = partial(journal.finish, self.catalog, self.root / "pending", lambda: key)
+            leftovers.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600, finish=finish)
             # the tables must be up to date: what they were built from is then what they would be built from
             transform.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
             done = key_rotation.rotate(
@@ -692,7 +692,7 @@ class Lake:
         """
         from stedi import erasure
 
-        wanted = taken(of_values(*addresses), exact=exact)
+        wanted = _taken(addresses, exact=exact)
         delivered = [str(destinations.expanded(path)) for path in inbox]
         with self.context.writing(_finish_rotation, progress=progress):
             return erasure.erase(
@@ -735,7 +735,7 @@ class Lake:
         from stedi import erasure
 
         self.context.refuse_copied()
-        wanted = taken(of_values(*addresses), exact=exact)
+        wanted = _taken(addresses, exact=exact)
         return erasure.preview(self.catalog, self.config, self.root, self.key(), wanted)
 
     def receipts(self) -> list[Receipt]:
@@ -818,3 +818,10 @@ def _land_what_waits(context: Context, key: Key) -> None:
 
         with durable.lock(context.root / "land.lock", wait=True):
             withdrawal.again(context.catalog, context.config, key, context.root)
+
+
+def _taken(addresses: Sequence[str | Iterable[str]], *, exact: bool) -> tuple[str, ...]:
+    """Returns the addresses that were given, one by one or in lists."""
+    from stedi.privacy.addresses import of_values, taken  # its patterns take time to compile
+
+    return taken(of_values(*addresses), exact=exact)

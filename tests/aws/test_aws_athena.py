@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
 import sqlglot
-from athena_sql import OTHER, SAME
 from sqlglot.optimizer.scope import traverse_scope
 
+import servers
+from athena_sql import OTHER, SAME
 from stedi import cli
 from stedi.aws import account, athena
 from stedi.errors import CloudFailed, QueryFailed, QueryRefused

@@ -13,10 +13,10 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-import servers
-from lakes import REPOSITORY
 from test_aws_stack import BUCKET, cloud, cloud_server, wheel  # noqa: F401 - fixtures
 
+import servers
+from lakes import REPOSITORY
 from stedi import sample
 from stedi.aws import cost
 from stedi.storage.s3 import client

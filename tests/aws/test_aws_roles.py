@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 import pytest
+
 from lakes import REPOSITORY
 from policies import Request, allowed, listed, resolved, statements
-
 from stedi.aws import stacks
 from stedi.schema import classification
 from stedi.schema.contracts import PrivacyClass

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import servers
 from lakes import REPOSITORY
-
 from stedi import cli
 from stedi.aws import account, deploy, runs, stacks
 from stedi.errors import CloudFailed, UsageError

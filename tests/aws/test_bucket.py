@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import lakes
 import pytest
-import rest_catalog
-import servers
 from botocore.exceptions import ClientError
-from lakes import BELOW_LANDING, LANDING, customer, deliver, motion, step
 from pyiceberg.utils.config import Config
 
+import lakes
+import rest_catalog
+import servers
+from lakes import BELOW_LANDING, LANDING, customer, deliver, motion, step
 from stedi import cli, reader
 from stedi.catalog import remote
 from stedi.catalog.entries import sizes

@@ -28,10 +28,10 @@ from typing import Any
 
 import duckdb
 import pytest
+
 import servers
 from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
 from stage import _deliveries
-
 from stedi import cli
 from stedi.catalog import Catalog
 from stedi.catalog.snapshots import manifests

@@ -17,9 +17,9 @@ from typing import Any
 
 import duckdb
 import pytest
+
 import servers
 from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
-
 from stedi.errors import LakeBusy, LakeError, MissingExtra
 from stedi.storage import durable, s3
 from stedi.storage.s3 import connection, objects

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
-from athena_sql import SAME
 from test_aws_roles import template
 
+import servers
+from athena_sql import SAME
 from stedi import sample
 from stedi.aws import athena
 from stedi.lake import Lake

@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import calls
 import pytest
+
+import calls
 from stage import Stage
 
 

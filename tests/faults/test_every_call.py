@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+
 from calls import Fault
 from stage import NIGHTLY, SCENES, Scene, Stage
 

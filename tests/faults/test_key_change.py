@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import Call, Fault
-from stage import NIGHTLY, Stage
 from test_every_call import FATES, LASTING, NAMES, ONCE
 
+from calls import Call, Fault
 from lakes import BELOW_LANDING
+from stage import NIGHTLY, Stage
 from stedi.lake import Lake
 from stedi.privacy.pseudonyms import Key
 

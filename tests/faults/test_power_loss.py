@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
 from calls import Call, Fault
+from lakes import tree
 from power import Disk, Keep, by_chance, names, nothing
 from stage import NIGHTLY, SCENES, Scene, Stage
-
-from lakes import tree
 
 
 def replayed(stage: Stage, scene: Scene) -> Disk:

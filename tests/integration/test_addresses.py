@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lakes import customer, deliver, heads, motion
 
+from lakes import customer, deliver, heads, motion
 from stedi import cli
 from stedi.errors import UsageError
 from stedi.lake import Lake

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lakes import customer, deliver, heads, motion, rows, step, unseen
 
+from lakes import customer, deliver, heads, motion, rows, step, unseen
 from stedi import cli
 from stedi.audit.integrity import Check, check_files
 from stedi.catalog import checksums, snapshots

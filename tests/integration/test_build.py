@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from lakes import (
     BELOW_LANDING,
     Slate,
@@ -24,7 +25,6 @@ from lakes import (
     step,
     tree,
 )
-
 from stedi import transform as building
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, LakeError

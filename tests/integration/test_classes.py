@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import quick
-from lakes import BELOW_LANDING, LANDING, Slate, build, customer, deliver, heads, motion, step
 
+from lakes import BELOW_LANDING, LANDING, Slate, build, customer, deliver, heads, motion, step
 from stedi.errors import AuditFailed
 from stedi.lake import Lake
 from stedi.schema import classification, tables
@@ -144,12 +141,6 @@ def test_by_way_of_a_customers_table_under_another_name_it_is_refused_all_the_sa
 def test_what_cannot_be_followed_is_refused(new: str) -> None:
     with pytest.raises(AuditFailed, match=r"^accelerometer_trusted: expected SQL of which every column"):
         classification.check(changed(A, "a.x + 0 as x", new))
-
-
-@pytest.fixture(scope="module")
-def slate() -> Iterator[Slate]:
-    with quick.folder() as folder, quick.quickened():
-        yield Slate(folder)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from lakes import contents, heads, rows, tree
 
+from lakes import contents, heads, rows, tree
 from stedi import __version__, cli, sample
 from stedi.lake import Lake
 from stedi.schema.contracts import Reason

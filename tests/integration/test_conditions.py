@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lakes import REPOSITORY
 
 import stedi
+from lakes import REPOSITORY
 from stedi import Lake, cli
 
 NIGHTLY = "STEDI_NIGHTLY" in os.environ

@@ -12,9 +12,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from lakes import REPOSITORY
 
 import stedi
+from lakes import REPOSITORY
 from stedi import errors
 from stedi.cli import parser
 from stedi.schema.contracts import Reason

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 import quick
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, delivered, erase, looked_for
 from lakes import (
@@ -30,7 +31,6 @@ from lakes import (
     step,
     tree,
 )
-
 from stedi.cli import main
 from stedi.errors import DamagedFile, LakeError, UsageError
 from stedi.lake import Lake

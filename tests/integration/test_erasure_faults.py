@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import quick
 from erasing import ANA, BO, Stage, dying, erase, looked_for
 from lakes import (
@@ -23,7 +24,6 @@ from lakes import (
     records,
     rows,
 )
-
 from stedi import erasure
 from stedi.catalog import Catalog
 from stedi.erasure import deliveries, pending, remove

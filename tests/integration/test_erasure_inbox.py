@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import quick
 import zstandard
-from erasing import ANA, BO, DEVICE, SHARED, Stage, erase, looked_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lakes import LANDING, conserved, customer, deliver, instant, motion, records, rows, step
 
+import quick
+from erasing import ANA, BO, DEVICE, SHARED, Stage, erase, looked_for
+from lakes import LANDING, conserved, customer, deliver, instant, motion, records, rows, step
 from stedi import reader
 from stedi.cli import main
 from stedi.erasure import deliveries

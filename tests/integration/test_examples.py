@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from lakes import REPOSITORY
 
 EXAMPLES = REPOSITORY / "examples"

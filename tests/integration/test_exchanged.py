@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lakes import Slate, conserved, customer, deliver, motion, records, rows
 
 import stedi.landing as landing
+from lakes import Slate, conserved, customer, deliver, motion, records, rows
 from stedi.errors import LandingError
 from stedi.lake import Lake
 from stedi.landing import held as holding
@@ -62,11 +62,6 @@ def another_folder(path: Path) -> None:
 
 
 WAYS = (in_place, moved_over, another_folder)
-
-
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("slate"))
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import oracle
 import pytest
-import quick
-import worlds
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from lakes import KEY, Slate, build, customer, deliver, instant, motion, step, tree
 
+import oracle
+import quick
+import worlds
+from lakes import KEY, Slate, build, customer, deliver, instant, motion, step, tree
 from stedi import cli
 from stedi.audit import explain
 from stedi.audit.explain import Explanation, Reason

@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyiceberg.utils.config import Config
+
 import quick
 import rest_catalog
 from erasing import ANA, CY, NOW, Stage, erase
 from lakes import build, customer, deliver, rows
-from pyiceberg.utils.config import Config
-
 from stedi.cli import main
 from stedi.erasure import foreign
 from stedi.errors import LakeError

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import quick
 from erasing import ANA, BO, CY, NOW, Stage, dying, erase, looked_for
 from lakes import conserved, customer, deliver, heads, rows
-
 from stedi.catalog import Catalog
 from stedi.cli import main
 from stedi.erasure import evidence, pending, remove

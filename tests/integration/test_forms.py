@@ -23,8 +23,8 @@ import fastavro
 import pyarrow as pa
 import pytest
 import zstandard
-from reader_files import SHAPES, Reading
 
+from reader_files import SHAPES, Reading
 from stedi import Lake, reader
 from stedi.errors import UnreadableFile
 from stedi.reader import decompressed, forms

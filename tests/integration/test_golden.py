@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import oracle
 import pytest
-from lakes import BELOW_LANDING, Slate, build, contents, heads, moment
 
+import oracle
+from lakes import BELOW_LANDING, Slate, build, contents, heads, moment
 from stedi.lake import Lake
 from stedi.schema.tables import COLUMNS
 

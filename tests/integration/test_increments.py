@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lakes import BELOW_LANDING, Slate, build, contents, customer, deliver, heads, motion, rows, step, tree
 
+from lakes import BELOW_LANDING, Slate, build, contents, customer, deliver, heads, motion, rows, step, tree
 from stedi import transform as building
 from stedi.catalog import Catalog
 from stedi.errors import AuditFailed, DamagedFile

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lakes import Slate, build, conserved, customer, deliver, motion, records, rows, step
 
+from lakes import Slate, build, conserved, customer, deliver, motion, records, rows, step
 from stedi import cli
 from stedi.cli import render
 from stedi.lake import Lake
@@ -33,19 +33,9 @@ GIVEN: dict[Unit, object] = {
 Said = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("slate"))
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
     return slate.wiped()
-
-
-@pytest.fixture
-def inbox(slate: Slate) -> Path:
-    return slate.inbox()
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from lakes import Slate, conserved, customer, deliver, motion, rows, step
 
+from lakes import Slate, conserved, customer, deliver, motion, rows, step
 from stedi import landing
 from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from lakes import KEY
 
+from lakes import KEY
 from stedi.cli import parser
 from stedi.engines import isolation
 from stedi.lake import Lake

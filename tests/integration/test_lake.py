@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from lakes import BELOW_LANDING, DAWN, Slate, conserved, contents, customer, deliver, heads, motion, rows, step, tree
 
 import stedi
+from lakes import BELOW_LANDING, DAWN, Slate, conserved, contents, customer, deliver, heads, motion, rows, step, tree
 from stedi.errors import ConfigError, KeyRefused, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.schema.roles import Readings

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import zstandard
+
 from lakes import LANDING, Slate, conserved, customer, deliver, heads, motion, records, rows, step
 from reader_files import SHAPES
-
 from stedi import landing
 from stedi.catalog import Catalog
 from stedi.errors import LandingError, UsageError
@@ -29,19 +29,9 @@ looking = sys.modules["stedi.landing.inspect"]  # the package's own `inspect` is
 MEMORY = 1_500_000_000
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("slate"))
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
     return slate.wiped()
-
-
-@pytest.fixture
-def inbox(slate: Slate) -> Path:
-    return slate.inbox()
 
 
 def texts(*documents: object) -> list[bytes]:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
-import proof_mutants
 import pytest
-from lakes import deliver, unseen
 
+import proof_mutants
+from lakes import deliver, unseen
 from stedi import cli
 from stedi import transform as building
 from stedi.catalog import Catalog

@@ -23,6 +23,7 @@ import fastavro
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from lakes import (
     BELOW_LANDING,
     Row,
@@ -39,8 +40,6 @@ from lakes import (
     tree,
     unseen,
 )
-from worlds import NOW, worlds, write_world
-
 from stedi import maintenance
 from stedi.catalog import Catalog, checksums
 from stedi.cli import render
@@ -50,6 +49,7 @@ from stedi.lake import Lake
 from stedi.maintenance import Maintained, Maintenance, Removed, compaction
 from stedi.schema.tables import NAMESPACE, ZONES, DataFile
 from stedi.storage import durable
+from worlds import NOW, worlds, write_world
 
 NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
 ACCELEROMETER, LEDGER = "accelerometer_landing", "landed_files"

@@ -13,10 +13,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+
 import quick
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
 from lakes import build, conserved, customer, deliver, instant, motion, records, rows, step
-
+from stedi import cli
 from stedi.erasure.locate import PLAIN
 from stedi.erasure.search import Identifiers
 from stedi.errors import IGNORED
@@ -342,7 +343,7 @@ def test_whoever_hides_in_quarantine_and_inbox_goes_and_stays_out(stage: Stage) 
 
 @pytest.mark.parametrize("character", ["\u200b", "\0", "\u00ad", "\u3000"], ids=ascii)
 def test_an_older_lakes_customer_with_such_an_address_is_somebody_else(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, character: str
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], character: str
 ) -> None:
     lake, folder = stage.empty()
     other = ANA.replace("@", f"{character}@")
@@ -350,6 +351,11 @@ def test_an_older_lakes_customer_with_such_an_address_is_somebody_else(
         before.setattr("stedi.reader.fitting.has_unseen", lambda text: False)
         people = [customer(ANA, serialNumber="s-1"), customer(other, serialNumber="s-2")]
         lake.land(deliver(folder, "customer", people))
+    build(lake, NOW)
+    assert cli.main(["--lake", str(lake.root), "audit"]) == 0
+    shown = capsys.readouterr().out
+    assert "customers whose address has a character that nobody can see: 1; --exact names them" in shown
+    assert "@" not in shown
     raw = [json.dumps(customer(other, 3, customerName=name), ensure_ascii=e) for name, e in (("x", True), ("y", False))]
     path = folder / "customer" / "later.json"
     path.write_text("\n".join(raw))
@@ -415,4 +421,4 @@ def test_what_stands_alone_is_always_among_the_candidates_and_what_others_have_i
         assert not any(heard.stands(word) for word in many)
         assert heard.stands(part) == tokens.stands(text, part), (before, part, after)
         if tokens.stands(text, part):
-            assert part in tokens.candidates(text, [*many, part]), (before, part, after)
+            assert part in tokens.Sought([*many, part]).among(text), (before, part, after)

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lakes import KEY
 from test_isolation import STEDI, deliver
 
+from lakes import KEY
 from stedi.cli import main
 from stedi.context import places
 from stedi.errors import CopiedLake, DamagedFile, LakeError
 from stedi.lake import Lake
 from stedi.privacy import receipts
 from stedi.schema.tables import ZONES
-from stedi.storage import config, durable
+from stedi.storage import config, copies, durable
 
 ANN, BOB = "ann@example.com", "bob@example.com"
 
@@ -300,7 +300,7 @@ class TestACopy:
             ended = died_at(number, copy)
             done = Lake.adopt(copy)
             adopted = Lake.open(copy)
-            assert not (copy / places.HALF_ADOPTED).exists()
+            assert not (copy / copies.NOTE).exists()
             assert [check for check in adopted.audit(files=True) if check.violations] == [], number
             assert receipts.holds(receipts.listed(copy)[0], adopted.key(), done.lake_id), number
             assert {table.action for table in adopted.build().tables} == {"none"}, number

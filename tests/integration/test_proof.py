@@ -12,14 +12,14 @@ from random import Random
 from typing import Any
 
 import duckdb
-import proof_mutants
 import pytest
-import worlds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import proof_mutants
+import worlds
 from lakes import BELOW_LANDING, Slate, build, customer, deliver, instant, motion
 from proof_mutants import MUTANTS, NOW, Mutant, findings
-
 from stedi import cli
 from stedi.audit.proof import Proof, prove, violations
 from stedi.catalog import Catalog

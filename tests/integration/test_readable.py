@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from lakes import KEY
 from test_isolation import STEDI, deliver, run
 
+from lakes import KEY
 from stedi.cli import main
 from stedi.lake import Lake
 from stedi.storage import config, durable

@@ -9,10 +9,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
-import reader_files as shapes
 import zstandard
-from lakes import LANDING, Row, Slate, conserved, contents, records
 
+import reader_files as shapes
+from lakes import LANDING, Row, Slate, conserved, contents, records
 from stedi.schema.roles import Readings
 
 ROWS = {

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lakes import BELOW_LANDING, conserved, contents, customer, deliver, motion, rows, step
 
+from lakes import BELOW_LANDING, conserved, contents, customer, deliver, motion, rows, step
 from stedi.lake import Lake
 
 PEOPLE = ("ana", "bo", "cy", "di")

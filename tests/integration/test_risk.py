@@ -9,10 +9,10 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from random import Random
 
-import proof_mutants
 import pytest
-from lakes import Row, customer, deliver, motion, rows, step
 
+import proof_mutants
+from lakes import Row, customer, deliver, motion, rows, step
 from stedi import cli
 from stedi.audit.risk import Exposure, Risk
 from stedi.lake import Lake

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import proof_mutants
 import pytest
-from lakes import BELOW_LANDING, Row, contents, customer, deliver, heads, motion, step, tree, unseen
 
+import proof_mutants
+from lakes import BELOW_LANDING, Row, contents, customer, deliver, heads, motion, step, tree, unseen
 from stedi import cli
 from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from lakes import LANDING, conserved, customer, deliver, motion, rows, step
 from pools import Pool
-
 from stedi import landing, reader
 from stedi.lake import Lake
 from stedi.landing import Landing

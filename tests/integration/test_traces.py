@@ -20,15 +20,15 @@ from pathlib import Path
 
 import fastavro
 import pytest
-import quick
 import zstandard
+
+import quick
 from erasing import ANA, CY, NOW, Stage, erase
 from lakes import (
     build,
     customer,
     deliver,
 )
-
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure.search import Identifiers
 from stedi.errors import AuditFailed

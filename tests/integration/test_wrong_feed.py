@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from erasing import dying
 from lakes import Slate, conserved, customer, deliver, heads, motion, records, rows, step
-
 from stedi import reader
 from stedi.catalog import Catalog
 from stedi.lake import Lake
@@ -40,19 +40,9 @@ SHAPES: dict[str, Callable[[list[dict[str, object]]], bytes]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("slate"))
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
     return slate.wiped()
-
-
-@pytest.fixture
-def inbox(slate: Slate) -> Path:
-    return slate.inbox()
 
 
 def put(inbox: Path, name: str, content: bytes) -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lakes import REPOSITORY, conserved, contents
 from sparks import JARS, needs_spark
-
 from stedi.aws import job
 from stedi.lake import Lake
 

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import lakes
 import pytest
+
+import lakes
 import servers
 import sparks
 from lakes import customer, deliver, motion, step
-
 from stedi.engines.spark.session import JARS
 from stedi.lake import Lake
 from stedi.storage import s3

@@ -14,9 +14,9 @@ from typing import Any
 
 import duckdb
 import pytest
+
 import sparks
 from lakes import BELOW_LANDING, LANDING, contents, customer, deliver, motion, step
-
 from stedi.catalog import checksums, snapshots
 from stedi.catalog.orphans import unused
 from stedi.engines.literals import quoted

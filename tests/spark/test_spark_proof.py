@@ -11,14 +11,14 @@ from random import Random
 from typing import Any
 
 import duckdb
-import proof_mutants
 import pytest
-import worlds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import proof_mutants
+import worlds
 from lakes import Slate, build, instant
 from proof_mutants import MUTANTS, NOW
-
 from stedi import cli
 from stedi.audit.proof import Proof, prove
 from stedi.audit.proof.as_of import FEEDS

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dying
 import pytest
+
+import dying
 from erasing import ANA, Stage
 from lakes import LANDING, conserved, contents, rows
-
 from stedi import landing
 from stedi.engines.workers import Executors
 from stedi.errors import LakeError, UnreadableFile

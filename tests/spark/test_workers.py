@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from erasing import ANA, Stage
 from lakes import conserved, contents, heads, rows
 from pools import Pool
-
 from stedi import erasure, maintenance
 from stedi.audit import integrity
 from stedi.engines.workers import Executors

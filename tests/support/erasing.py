@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import quick
 from lakes import Slate, build, customer, deliver, instant, motion, step, unseen
-
 from stedi import erasure
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure import search

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lakes import DAWN, KEY, build, customer, deliver, motion, step
-
 from stedi.audit.proof import Proof
 from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake

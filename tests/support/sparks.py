@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from law import RealLake
 
+from law import RealLake
 from stedi.engines.spark.session import AWS, ICEBERG, SQLITE, jars, session
 from stedi.engines.spark.session import JARS as VARIABLE
 from stedi.transform import Build

@@ -12,7 +12,6 @@ from typing import Any
 
 from calls import Answer, Call, Fault, Server
 from lakes import customer, deliver, motion, step
-
 from stedi.storage import config as settings
 
 NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"

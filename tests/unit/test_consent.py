@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import oracle
 import pytest
-import worlds
 from hypothesis import given
 from hypothesis import strategies as st
-from lakes import instant, moment
 
+import oracle
+import worlds
+from lakes import instant, moment
 from stedi.privacy import consent
 from stedi.privacy.pseudonyms import Key
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lakes import customer, instant, motion, step
 
+from lakes import customer, instant, motion, step
 from stedi.erasure.judge import Judge
 from stedi.erasure.search import Identifiers
 from stedi.privacy import tombstones

@@ -6,14 +6,14 @@ import unicodedata
 from pathlib import Path
 from random import Random
 
-import lakes
-import oracle
 import pytest
-import worlds
 from hypothesis import given
 from hypothesis import strategies as st
-from lakes import instant, moment
 
+import lakes
+import oracle
+import worlds
+from lakes import instant, moment
 from stedi import sample
 
 NOW = 1_000

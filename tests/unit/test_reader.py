@@ -8,10 +8,10 @@ import pickle
 import random
 import time
 
-import json_cases
 import pytest
-from reader_files import SHAPES, Reading, array, back_to_back, commas, duckdb_rows, lines
 
+import json_cases
+from reader_files import SHAPES, Reading, array, back_to_back, commas, duckdb_rows, lines
 from stedi import reader
 from stedi.reader import Limits, reading
 from stedi.reader.model import Huge

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from reader_files import SHAPES, Reading, array_lines, lines
 
+from reader_files import SHAPES, Reading, array_lines, lines
 from stedi.reader import Limits
 from stedi.schema.contracts import Contract, Reason
 from stedi.schema.feeds import ACCELEROMETER, CUSTOMER, STEP_TRAINER

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import oracle
 import pytest
 import zstandard
 
+import oracle
 from stedi import reader, sample
 from stedi.errors import UsageError
 from stedi.landing.deliveries import local

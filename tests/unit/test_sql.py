@@ -10,14 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-import oracle
 import pytest
 import sqlglot
-import worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlglot import exp
 
+import oracle
+import worlds
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
 from stedi.privacy.pseudonyms import Key

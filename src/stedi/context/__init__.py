@@ -66,7 +66,7 @@ class Context:
             except DamagedCatalog:  # whoever reads it says so, and `repair` sets it right
                 copies.forget(root)
         if not copies.known(root):  # else what it is read by still stands as it was copied
-            places.refuse_half_adopted(root)
+            copies.refuse_unfinished(root)
         if config.shared and not copies.known(root) and not s3.is_remote(root):
             durable.share(root)
         decided = key_change.pending(root)

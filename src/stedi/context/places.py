@@ -152,17 +152,3 @@ def inside(root: Path, path: str | os.PathLike[str]) -> bool:
         return s3.is_remote(root) and s3.is_remote(path) and s3.at(path).is_relative_to(root)
     real = Path(os.path.realpath(path))
     return any(_same(str(part), root) for part in (real, *real.parents))
-
-
-HALF_ADOPTED = "adopting.json"
-"""The file, in the lake's folder, that an adoption keeps until nothing in the folder names another any more."""
-
-
-def refuse_half_adopted(root: Path) -> None:
-    """Refuses a lake whose adoption was cut off near its end.
-
-    Raises:
-        LakeError: It was.
-    """
-    if (root / HALF_ADOPTED).exists():
-        raise LakeError(f"{root}: its adoption was cut off; run `stedi --lake {root} adopt` again to finish it")

@@ -242,8 +242,12 @@ class DuckDB:
 
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""
-        for batch in self._batches(self._execute(sql)):
+        for batch in self.batches(sql):
             yield from batch
+
+    def batches(self, sql: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Yields the rows of a SELECT, some thousand at a time."""
+        return self._batches(self._execute(sql))
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder.
@@ -345,6 +349,7 @@ def _failures() -> Iterator[None]:
             raise KeyboardInterrupt from error
         raise
     except duckdb.IOException as error:
+        s3.prove()  # whoever has taken this command's lock over may have removed the file: that is what to say
         cause = next(
             (text for text in ("No space left on device", "Permission denied") if text in str(error)), "I/O error"
         )

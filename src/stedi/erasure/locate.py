@@ -54,6 +54,8 @@ PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,6
 """What the engine takes for a plain address: only what is one, and most that are."""
 _MEMORY = "600MB"
 """What the engine of a worker may take."""
+_TOGETHER = 64
+"""So many records are looked at together at first; most erasures find something in few of them."""
 _PARTS = 8
 """Into so many parts records are divided among which there are some of theirs."""
 RELATIONS = (
@@ -86,6 +88,7 @@ class SubjectRows:
         pending: The erasure.
         workers: Who looks through the tables' files, if it is not this process.
         before: The lake's tombstones, for an erasure whose own file was lost.
+        then: The tombstones of erasures that are done again: they knew devices of which this lake knows nothing.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class SubjectRows:
         pending: Pending,
         workers: Workers | None = None,
         before: Tombstones | None = None,
+        then: Tombstones | None = None,
     ) -> None:
         self.engine = engine
         self.states = catalog.tables()
@@ -116,6 +120,9 @@ class SubjectRows:
         self._recovered = found is None and pending.recovered
         if self._recovered and before is not None:
             self._moments_known(before)
+        if then is not None:
+            self._readings_barred(then)
+            self.tombstones = self.tombstones | then
         self._ids()
         self.shared = 0
         self.others: dict[str, dict[str, int]] = {}
@@ -183,8 +190,8 @@ class SubjectRows:
     def _addresses(self) -> None:
         """Makes `who`, the mark of every address, and `erased_addresses`."""
         sql = 'select email as address from records union select "user" from accelerometer_landing'
-        known = [(address, tombstones.person(self._key, address)) for (address,) in self.engine.stream(sql)]
-        self.keep("who", ("address", "person"), known)
+        known = [address for rows in self.engine.batches(sql) for (address,) in rows]
+        self.keep("who", ("address", "person"), zip(known, tombstones.persons(self._key, known), strict=True))
         people = ", ".join(map(literal, sorted(self._people)))
         self.engine.keep("erased_addresses", f"select address, person from who where person in ({people})")
         # read once: a landing table is large, and one customer's readings are few
@@ -264,6 +271,25 @@ class SubjectRows:
         rows.update(self.engine.rows("select serialNumber, moment from erased_moments"))
         self.engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
 
+    def _readings_barred(self, then: Tombstones) -> None:
+        """Adds to `erased_moments` the readings that tombstones bar: nothing else here may tell whose they were."""
+        engine, key = self.engine, self._key
+        numbers = engine.rows("select distinct serialNumber from step_trainer_landing")
+        marks = {number: tombstones.serial(key, number) for (number,) in numbers}
+        claimed = {number: mark for number, mark in marks.items() if mark in then.claims}
+        self.keep("claimed_then", ("serialNumber",), [(number,) for number in claimed])
+        readings = engine.stream(
+            "select distinct serialNumber, sensorReadingTime from step_trainer_landing "
+            "where serialNumber in (select serialNumber from claimed_then)"
+        )
+        rows = {
+            (number, at)
+            for number, at in readings
+            if at <= then.serials.get(claimed[number], -1) or tombstones.moment(key, number, at) in then.moments
+        }
+        rows.update(engine.rows("select serialNumber, moment from erased_moments"))
+        engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
+
     def _gone(self) -> list[tuple[str, int, int]]:
         """Returns of each delivered file how many accepted and quarantined records have gone and the ledger counts."""
         landed = " union all ".join(f"select _file from {name}" for name in _LANDED)
@@ -295,7 +321,7 @@ class SubjectRows:
         spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
         free = {column: "\n".join(self._others_have(column)) for column in FREE["customers_landing"]}
         devices = "\n".join(self._others_have("serialNumber"))
-        addresses = list(self._others_have("address"))
+        addresses = self._others_have("address")
         spoken = Heard(folded("\n".join(addresses)))
         heard = Heard(folded("\n".join((*free.values(), *addresses))))
         theirs, claimed = Heard(folded(devices)), Heard(devices)
@@ -332,19 +358,20 @@ class SubjectRows:
         self.keep("masked_texts", ("text", "masked"), sorted(set(masks)))
         self._others_masked = bool(masks)
         if left is None:
-            stay = [value for value in self._others_have("address", odd=True) if search.mentions(value, known)]
+            odd = self._others_have("address", odd=True)
+            stay = [value for value in search.mentioning(odd, known) if not tokens.is_plain(value)]
             if search.mentions(devices, known):
-                stay += [value for value in self._others_have("serialNumber") if search.mentions(value, known)]
+                stay += search.mentioning(self._others_have("serialNumber"), known)
             self._count(stay)
             left = [search.left(self._key, value) for value in stay]
         return replace(known, left=frozenset(left))
 
-    def _others_have(self, column: str, *, odd: bool = False) -> Iterator[str]:
-        """Yields the different values that others have in a column of their records, or as `address`.
+    def _others_have(self, column: str, *, odd: bool = False) -> list[str]:
+        """Returns the different values that others have in a column of their records, or as `address`.
 
         Args:
             column: The column.
-            odd: Whether only values are wanted that are no plain address.
+            odd: Whether only values are wanted that may be no plain address.
         """
         source, whose = ("who", "address") if column == "address" else ("records", "email")
         sql = (
@@ -353,7 +380,7 @@ class SubjectRows:
         )
         if odd:
             sql += f" and not regexp_full_match({quoted(column)}, {literal(PLAIN)})"
-        return (value for (value,) in self.engine.stream(sql) if not odd or not tokens.is_plain(value))
+        return [value for rows in self.engine.batches(sql) for (value,) in rows]
 
     def _count(self, stay: Collection[str]) -> None:
         """Counts values of others that stay, by table and column."""
@@ -379,7 +406,7 @@ class SubjectRows:
         judge = Judge(self.traces, frozenset(moments))
         staying: dict[tuple[str, int], str] = {}
         for batch in _batched(self._quarantined(), 4 << 20):
-            for sha256, at, raw in batch if self._known_records else self._suspected(batch, judge):
+            for sha256, at, raw in batch if self._known_records else _suspected(batch, judge):
                 kept = self._kept(raw, judge)
                 if kept is None:
                     records.append((sha256, at))
@@ -414,17 +441,6 @@ class SubjectRows:
         ]
         self.keep("masks", ("name", "masked"), masks)
         self._whole = self._named(whole)
-
-    def _suspected(self, batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:
-        """Yields those of some quarantined records in which something may have to go, halving until few are left."""
-        # an empty line between: what is encoded in one record does not run on into the next
-        if batch and judge.reads("\n\n".join(search.as_text(raw) for _, _, raw in batch)):
-            if len(batch) == 1:
-                yield batch[0]
-                return
-            size = -(-len(batch) // _PARTS)
-            for start in range(0, len(batch), size):
-                yield from self._suspected(batch[start : start + size], judge)
 
     def _kept(self, raw: bytes, judge: Judge) -> bytes | None:
         """Returns a quarantined record as it stays: as it is, or masked; None if it goes."""
@@ -617,6 +633,22 @@ def _named(paths: Iterable[str]) -> str:
 
 def _same_rows(operation: str, summary: Mapping[str, str]) -> bool:
     return operation == "replace" or (operation == "append" and not int(summary.get("added-records", 0)))
+
+
+def _suspected(batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:
+    """Yields those of some quarantined records in which something may have to go, in parts until few are left."""
+    texts = [search.as_text(raw) for _, _, raw in batch]
+    parts = [(start, min(start + _TOGETHER, len(batch))) for start in range(0, len(batch), _TOGETHER)]
+    while parts:
+        start, end = parts.pop()
+        # an empty line between: what is encoded in one record does not run on into the next
+        if not judge.reads("\n\n".join(texts[start:end])):
+            continue
+        if end - start == 1:
+            yield batch[start]
+        else:
+            size = -(-(end - start) // _PARTS)
+            parts += [(at, min(at + size, end)) for at in range(start, end, size)]
 
 
 def _batched(records: Iterable[tuple[str, int, bytes]], size: int) -> Iterator[list[tuple[str, int, bytes]]]:

@@ -26,7 +26,6 @@ from typing import Any
 from stedi.catalog import Catalog, checksums, snapshots
 from stedi.catalog.outputs import Output
 from stedi.catalog.sqlite import Pointers
-from stedi.context import places
 from stedi.context.places import home_of
 from stedi.context.progress import Progress
 from stedi.errors import ConfigError, LakeError
@@ -36,7 +35,7 @@ from stedi.schema.tables import ZONES
 from stedi.storage import config as settings
 from stedi.storage import copies, durable, s3
 from stedi.storage.config import Config
-from stedi.storage.copies import shown
+from stedi.storage.copies import NOTE, shown
 
 _METADATA = re.compile(r"(\d+)-[0-9a-f-]{36}\.metadata\.json")
 _LISTED = re.compile(r"[0-9A-Za-z._-]+\.avro")
@@ -104,7 +103,7 @@ def adopt(
         if lock.exists() and lock.stat().st_nlink > 1:
             lock.unlink()
     with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
-        durable.write(root / places.HALF_ADOPTED, json.dumps({"home": str(home)}).encode())
+        durable.write(root / NOTE, json.dumps({"home": str(home)}).encode())
         made = {}
         for number, (table, location) in enumerate(rows.items()):
             progress(f"adopt {table}", number / len(rows))
@@ -210,7 +209,7 @@ def _replace(root: Path, made: Mapping[str, Path]) -> None:
 
 def _clear(root: Path, rows: Mapping[str, str]) -> None:
     """Removes metadata files that name another folder, and then the note that there are some."""
-    if not (root / places.HALF_ADOPTED).exists():
+    if not (root / NOTE).exists():
         return
     for table, location in rows.items():
         folder, current = root / ZONES[table] / table / "metadata", Path(snapshots.local_path(location))
@@ -222,7 +221,7 @@ def _clear(root: Path, rows: Mapping[str, str]) -> None:
         durable.sync(folder)
         there = {checksums.name_in(folder.parent, entry.path) for entry in durable.entries(folder.parent)}
         checksums.prune(folder.parent, there.__contains__)
-    durable.remove(root / places.HALF_ADOPTED)
+    durable.remove(root / NOTE)
 
 
 def _named(metadata: Path) -> set[str]:

@@ -40,11 +40,13 @@ class Proof:
         checks: Each check of each table, with how often it is violated.
         accounts: Where every record went; empty for tables that no build has written.
         due: Tables that a build would look at again; they were judged by what they were built from.
+        unseen: Customers whose address has a character that nobody can see, so that only `--exact` names them.
     """
 
     checks: tuple[Check, ...]
     accounts: tuple[Reconciliation, ...]
     due: tuple[str, ...]
+    unseen: int = 0
 
 
 def prove(
@@ -96,7 +98,7 @@ def prove(
         Check(check, name, rows=rows)
         for (check, name), rows in sorted(counts.items(), key=lambda item: order.index(item[0][1]))
     )
-    return Proof(checks, (ledger, *found), as_of.due(states, now, policy))
+    return Proof(checks, (ledger, *found), as_of.due(states, now, policy), work.unseen)
 
 
 class _Work:
@@ -107,6 +109,7 @@ class _Work:
     ) -> None:
         self._catalog, self._key, self._states, self._engine = catalog, key, states, engine
         self._further_claimants = further_claimants
+        self.unseen = 0
 
     def ledger(self, counts: dict[tuple[str, str], int], pending: Iterable[str]) -> Reconciliation:
         """Compares files with landed rows, as of the last landing that is whole."""
@@ -134,6 +137,7 @@ class _Work:
         }
         progress("prove customers", 0.05)
         expected.customers(engine, self._key, base)
+        self.unseen = max(self.unseen, expected.unseen(engine))
         violations.identifying(engine)
         progress("prove accelerometer readings", 0.1)
         expected.motions(engine, base)
