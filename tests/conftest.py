@@ -37,15 +37,16 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Gives each file to one process, and all that start Spark, if several share the tests; the longest first."""
 
     def of(item: pytest.Item) -> str:
         spark = "spark" in item.path.parts or "spark" in getattr(item, "fixturenames", ()) or "[spark" in item.name
         return "spark" if spark else str(item.path.relative_to(REPOSITORY / "tests"))
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(of(item)))
+    if config.pluginmanager.has_plugin("xdist"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(of(item)))
     order = {folder: place for place, folder in enumerate(("spark", "faults", "properties", "aws", "integration"))}
     items.sort(key=lambda item: order.get(of(item).split("/")[0], len(order)))
 

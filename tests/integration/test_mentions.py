@@ -271,6 +271,7 @@ _HIDDEN = [
     *IGNORED, "\U000110bd", "\U0001d173", "\U000e0041", "\ue000", "\u0378",
 ]  # fmt: skip
 """Characters that nobody can see."""
+HIDDEN_FEW = ("\u200b", "\u00ad", "\ufeff", "\0")
 
 
 def _hiding(dice: random.Random, address: str, count: int) -> list[str]:
@@ -339,6 +340,19 @@ def test_whoever_hides_in_quarantine_and_inbox_goes_and_stays_out(stage: Stage) 
     assert lake.land(again).erased == len(hiding)
     assert rows(lake, "quarantine").total() == len(hiding)
     conserved(lake)
+
+
+def test_a_refused_record_whose_address_hides_a_character_is_the_same_persons_and_nobody_elses(stage: Stage) -> None:
+    lake, folder = stage.empty()
+    forms = [form for c in HIDDEN_FEW for form in (ANA.replace("@", f"{c}@"), f"{ANA}{c}", f"{c}{ANA}")]
+    hidden = [customer(form, serialNumber="s-9", customerName="Otto Other") for form in forms]
+    lake.land(deliver(folder, "customer", [customer(ANA), customer("ann@x.example", serialNumber="s-2"), *hidden]))
+    assert rows(lake, "quarantine").total() == len(hidden)
+    receipt = erase(lake, ANA)
+    assert receipt["clean"], receipt["scanned"]
+    assert not receipt["removed"].get("quarantined_whole")
+    assert not rows(lake, "quarantine")
+    assert {row[1] for row in rows(lake, "customers_landing")} == {"ann@x.example"}
 
 
 @pytest.mark.parametrize("character", ["\u200b", "\0", "\u00ad", "\u3000"], ids=ascii)

@@ -68,11 +68,14 @@ class Judge:
             return None
         return replace(found, clean=not self.traces.found(found.of(raw).decode("utf-8", "replace")))
 
+    def somebody_else(self, address: str) -> bool:
+        """Says whether an address is another person's: with what nobody sees within, it is the same person's."""
+        return not (self.traces.known(address) or self.traces.known(tokens.visible(address)))
+
     def strangers(self, text: str) -> bool:
         """Says whether a text names somebody else by address."""
         return any(
-            # with what nobody sees within, it is the same person's
-            not (self.traces.known(address) or self.traces.known(tokens.visible(address)))
+            self.somebody_else(address)
             for reading in tokens.readings(text)
             for address in tokens.addresses(tokens.folded(reading))
         )

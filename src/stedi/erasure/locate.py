@@ -467,7 +467,7 @@ class SubjectRows:
         """Says whether a quarantined record that goes is somebody else's, or nobody's and names others by address."""
         text, owner = search.as_text(raw), tokens.owner(raw.decode("utf-8", "replace"))
         if owner is not None:
-            return not self.traces.known(owner) and not judge.moved(text)
+            return judge.somebody_else(owner) and not judge.moved(text)
         return judge.strangers(text)
 
     def _named(self, records: Collection[tuple[str, int]]) -> set[str]:
