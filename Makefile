@@ -30,7 +30,7 @@ demo: $(VENV)/.run
 	@$(BIN)/stedi demo $(ARGS)
 
 # As many processes as cores; each file's tests, and all that start Spark, are one's (tests/conftest.py).
-SHARED = --numprocesses auto --dist loadgroup --no-loadscope-reorder
+SHARED = --numprocesses auto --no-loadscope-reorder
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest $(SHARED) $(ARGS)
 

@@ -36,19 +36,27 @@ def pytest_configure() -> None:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Gives each file to one process, and all that start Spark, if several share the tests; the longest first."""
-
-    def of(item: pytest.Item) -> str:
-        spark = "spark" in item.path.parts or "spark" in getattr(item, "fixturenames", ()) or "[spark" in item.name
-        return "spark" if spark else str(item.path.relative_to(REPOSITORY / "tests"))
-
-    if config.pluginmanager.has_plugin("xdist"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(of(item)))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Has the longest come first, so that processes that share the tests end at about the same time."""
     order = {folder: place for place, folder in enumerate(("spark", "faults", "properties", "aws", "integration"))}
-    items.sort(key=lambda item: order.get(of(item).split("/")[0], len(order)))
+    items.sort(key=lambda item: order.get(_shared(item.nodeid).split("/")[1], len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives each file to one process of those that share the tests, and to one all files that start Spark."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _shared(nodeid)
+
+    return Files(config, log)
+
+
+def _shared(nodeid: str) -> str:
+    spark = nodeid.startswith("tests/spark/") or "[spark-" in nodeid
+    return "tests/spark" if spark else nodeid.split("::", 1)[0]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,12 +20,12 @@ from stedi.reader.units import Unit, likely
 __all__ = [
     "Counts",
     "Huge",
-    "RecordPattern",
     "Legibility",
     "Limits",
     "Members",
     "Parsed",
     "ParsedRecord",
+    "RecordPattern",
     "Reject",
     "Unit",
     "decompressed",

@@ -24,7 +24,7 @@ from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import ZONES
 
-__all__ = ["Reconciliation", "Claimants", "Progress", "Proof", "prove"]
+__all__ = ["Claimants", "Progress", "Proof", "Reconciliation", "prove"]
 
 
 _OF_STEPS = {"step_trainer_trusted", "machine_learning_curated"}
