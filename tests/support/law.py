@@ -457,7 +457,7 @@ class RealLake:
             raise Broken("copy: what was refused in a copy has changed a file")
         done = Lake.adopt(place)
         copy = Lake.open(place)
-        copy.config = replace(copy.config, engine_threads=1, **_settings_of(original))
+        copy.context.config = replace(copy.config, engine_threads=1, **_settings_of(original))
         if done.lake_id == original.config.lake_id or lakes.tree(original.root) != before[1]:
             raise Broken("copy: the copy that was adopted is not a lake of its own")
         if lakes.contents(copy) != lakes.contents(original):
