@@ -95,7 +95,7 @@ def land(lake: Lake, slate: Slate, number: int) -> None:
 def configured(lake: Lake, **changes: Any) -> Lake:
     """The same lake under other settings."""
     other = Lake.open(lake.root)
-    other.config = dataclasses.replace(lake.config, **changes)
+    other.context.config = dataclasses.replace(lake.config, **changes)
     return other
 
 
