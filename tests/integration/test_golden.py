@@ -1,6 +1,6 @@
 """Golden cases: folders of a few records and the rows that the rules make of them, worked out by hand.
 
-`tests/tables/<table>/<case>/` holds the records of each feed, `case.toml` (what it claims, the start of the build, the
+`tables/<table>/<case>/` holds the records of each feed, `case.toml` (what it claims, the start of the build, the
 policy, how many readings are withheld, who withdraws by command and when) and `expected.csv`: the rows of the table in
 the columns that it names, instants in epoch milliseconds, `{address}` for a pseudonym. Every case is built twice: the
 second build must change nothing.
@@ -9,6 +9,7 @@ second build must change nothing.
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
 import tomllib
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 import oracle
+import sparks
 from lakes import BELOW_LANDING, Slate, build, contents, heads, moment
 from stedi.lake import Lake
 from stedi.schema.tables import COLUMNS
@@ -35,11 +37,25 @@ def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
     return Slate(tmp_path_factory.mktemp("golden"))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}/{case.name}")
+def _facts(case: Path) -> dict[str, Any]:
+    return tomllib.loads((case / "case.toml").read_text("utf-8"))
+
+
+def _built() -> list[Any]:
+    """Each case on DuckDB; on Spark, which runs the same SQL, one of each table and policy by day, all by night."""
+    chosen = {(case.parent.name, _facts(case)["readings"]): case for case in CASES}.values()
+    on_spark = CASES if os.environ.get("STEDI_NIGHTLY") else [case for case in CASES if case in chosen]
+    pairs = [("duckdb", case, ()) for case in CASES] + [("spark", case, sparks.needs_spark) for case in on_spark]
+    return [
+        pytest.param(*pair, marks=marks, id=f"{pair[0]}-{pair[1].parent.name}/{pair[1].name}") for *pair, marks in pairs
+    ]
+
+
+@pytest.mark.parametrize(("engine_name", "case"), _built(), indirect=["engine_name"])
 def test_the_rows_are_those_worked_out_by_hand_and_building_again_changes_nothing(
     case: Path, slate: Slate, engine_name: str
 ) -> None:
-    facts = tomllib.loads((case / "case.toml").read_text("utf-8"))
+    facts = _facts(case)
     lake = slate.wiped(facts["readings"])
     landing = lake.land(_delivered(case, slate.inbox()))
     assert landing.quarantined == 0
@@ -61,11 +77,7 @@ def test_the_rows_are_those_worked_out_by_hand_and_building_again_changes_nothin
 
 @pytest.mark.parametrize("table", BELOW_LANDING)
 def test_every_table_has_cases_of_both_policies(table: str) -> None:
-    policies = {
-        tomllib.loads((case / "case.toml").read_text("utf-8"))["readings"]
-        for case in CASES
-        if case.parent.name == table
-    }
+    policies = {_facts(case)["readings"] for case in CASES if case.parent.name == table}
     assert policies == {"all", "since-consent"}
 
 
