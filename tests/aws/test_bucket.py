@@ -303,7 +303,7 @@ def test_an_inbox_in_a_bucket_is_rewritten_by_command_and_what_cannot_be_is_name
 
     words = ["--lake", str(lake.root), "--json", "erase", ANA, "--inbox", inbox, "--yes"]
     with monkeypatch.context() as patch:
-        patch.setattr("stedi.s3.objects.client", Refusing)
+        patch.setattr("stedi.storage.s3.objects.client", Refusing)
         patch.setattr(rewriting, "replace", late)
         assert cli.main(words) == 1
     receipt = json.loads(capsys.readouterr().out)
@@ -413,7 +413,7 @@ def test_the_catalog_of_another_lake_is_refused(lake: Lake, bucket: str) -> None
 
 
 _STRAIGHT = """import io, json, sys
-from stedi import sandbox, scans
+from stedi.query import sandbox, scans
 told = json.load(sys.stdin)
 for sql in told.pop("each"):
     out = io.BytesIO()

@@ -43,7 +43,9 @@ OWNER = {
 }
 """Which column tells whose a row is."""
 ANA, BO = "ana@x.example", "bo@x.example"
-_SHORT = "from stedi.s3 import locks; locks._LEASE = 2.0; from stedi import cli; import sys; sys.exit(cli.main())"
+_SHORT = (
+    "from stedi.storage.s3 import leases; leases._LEASE = 2.0; from stedi import cli; import sys; sys.exit(cli.main())"
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Objects that read like files, over a real S3 server and over moto's: each claim of `stedi.s3`."""
+"""Objects that read like files, over a real S3 server and over moto's: each claim of `stedi.storage.s3`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if shutil.which("pyenv"):  # its `python3.13` runs where that version is asked f
 
 HOLD = """
 import sys, time
-from stedi import s3
+from stedi.storage import s3
 with s3.lock(s3.at(sys.argv[1]), wait=False, waiting=None, advice=""):
     print("held", flush=True)
     time.sleep(60)
 """
 BASICS = """
 import pickle
-from stedi import s3
+from stedi.storage import s3
 path, root = s3.at("s3://bucket/lake/x/y.tar.gz"), s3.at("s3://bucket/lake/")
 assert str(path) == f"{path}" == path.as_posix() == "s3://bucket/lake/x/y.tar.gz", path
 made = (path / "z", path.parent, path.with_name("q"), path.with_suffix(".x"), path.with_stem("r"))

@@ -825,7 +825,7 @@ def test_a_query_that_began_before_reads_on_to_its_end(grown: Lake) -> None:
 def test_a_second_maintenance_waits_for_the_first(grown: Lake) -> None:
     said: list[str] = []
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom stedi import durable\n"
+        "import sys, time\nfrom pathlib import Path\nfrom stedi.storage import durable\n"
         "with durable.lock(Path(sys.argv[1]), wait=False):\n    print('held', flush=True)\n    time.sleep(0.5)"
     )
     command = [sys.executable, "-c", script, str(grown.root / "maintain.lock")]

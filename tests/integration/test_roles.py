@@ -237,7 +237,7 @@ def test_the_engine_itself_has_nothing_masked_even_for_a_statement_that_nobody_j
             "from customers_landing",
             "select * from duckdb_settings()",
         ):
-            script = "import io, json, sys; from stedi import sandbox, scans; out = io.BytesIO()\n"
+            script = "import io, json, sys; from stedi.query import sandbox, scans; out = io.BytesIO()\n"
             script += (
                 "try: sandbox.execute(json.load(sys.stdin), out)\nexcept scans.Failure as e: sys.exit('refused')\n"
             )

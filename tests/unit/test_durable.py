@@ -17,7 +17,7 @@ from stedi.storage import durable
 HOLD = """
 import sys, time
 from pathlib import Path
-from stedi import durable
+from stedi.storage import durable
 with durable.lock(Path(sys.argv[1]), wait=False):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
