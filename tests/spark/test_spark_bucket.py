@@ -32,16 +32,17 @@ from stedi.lake import Lake
 place, first, second, gone, erased = sys.argv[1:]
 lake = Lake.create(place)
 lake.land(first, engine="spark")
-lake.build(engine="spark")
-lake.land(second, engine="spark")
+lake.build()
+lake.land(second)
 lake.withdraw(gone)
 done = lake.build(engine="spark")
 print(*(table.action for table in done.tables))
 lake.maintain(engine="spark")
 lake.erase(erased, engine="spark")
-lake.build(engine="spark")
-assert lake.prove(engine="spark") == lake.prove()
-found = (*lake.prove().checks, *lake.audit(files=True, engine="spark"))
+lake.build()
+proof = lake.prove(engine="spark")
+assert proof == lake.prove()
+found = (*proof.checks, *lake.audit(files=True, engine="spark"))
 print(sum(check.violations for check in found))
 """
 
