@@ -131,7 +131,7 @@ def to(*operations: str) -> Callable[[Call], bool]:
 @pytest.mark.parametrize("python", ["python3.11", "python3.12", "python3.13", "python3.14"])
 def test_a_path_of_an_object_behaves_as_one_of_a_file_on_each_python(python: str) -> None:
     program = sys.executable if python == f"python3.{sys.version_info.minor}" else shutil.which(python)
-    source = str(Path(s3.__file__).parents[2])
+    source = str(Path(s3.__file__).parents[3])
     bare = {"PYTHONPATH": source, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **PYENV}
     if program is None or subprocess.run([program, "-c", ""], capture_output=True, env=bare).returncode:
         pytest.skip(f"no {python} on this machine")

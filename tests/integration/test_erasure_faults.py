@@ -51,7 +51,7 @@ STEPS: tuple[tuple[object, str], ...] = (
     (remove, "_unlink"),
     (Catalog, "vacuum"),
     (remove, "clear"),
-    (erasure, "search"),
+    (erasure, "search_lake"),
     (remove, "remove"),
     (receipts, "keep"),
     (pending, "remove"),

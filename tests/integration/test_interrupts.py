@@ -55,7 +55,7 @@ def run(options):
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     import slow
     time.sleep(20)
-cli.commands.tables = run
+cli.pipeline.tables = run
 code = cli.main(["tables"])
 print(code, sys.modules["slow"].whole)
 """

@@ -78,8 +78,9 @@ class Identifiers:
     left: frozenset[str] = frozenset()
     foreign: frozenset[str] = frozenset()
     _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
+    # of its own in each: `replace` with other numbers looks for others
     _sought: dict[bool, tuple[dict[str, list[str]], Sought, Sought]] = field(
-        default_factory=dict, repr=False, compare=False
+        default_factory=dict, init=False, repr=False, compare=False
     )
     _named: list[frozenset[str] | None] = field(default_factory=list, repr=False, compare=False)
 
