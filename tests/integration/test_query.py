@@ -737,7 +737,7 @@ def test_the_worker_as_a_process_ends_with_its_verdict(people: QueryTable, tmp_p
 def test_an_answer_comes_quickly(people: QueryTable) -> None:
     script = (
         "from stedi import query; import sys\n"
-        "r = query.Relation('t', (sys.argv[1],), (('id', 'BIGINT'),))\n"
+        "r = query.QueryTable('t', (sys.argv[1],), (('id', 'BIGINT'),))\n"
         "print(query.run('select count(*) from t', [r]).arrow().column(0)[0])\n"
         "assert not {'pandas', 'pyiceberg', 'sqlglot'} & sys.modules.keys()"
     )
