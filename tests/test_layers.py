@@ -167,7 +167,7 @@ def test_only_the_catalog_imports_pyiceberg() -> None:
 
 def test_the_proof_shares_nothing_with_what_it_proves() -> None:
     """No module, SELECT, view or helper that builds a table; of the graph of tables only names and columns."""
-    facts = {"stedi.tables.COLUMNS", "stedi.tables.ZONES", "stedi.tables.DataFile"}
+    facts = {"stedi.tables.COLUMNS", "stedi.tables.ZONES", "stedi.tables.DataFile", "stedi.contracts.has_unseen"}
     plumbing = {"stedi.engines.Engine", "stedi.engines.literals.quoted"}
     allowed = facts | plumbing | {"stedi.audit.Check", "stedi.privacy.pseudonyms.Key"}
     proof = sorted((SOURCE / "privacy" / "audit").glob("*.py"))

@@ -17,6 +17,7 @@ import pytest
 import quick
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
 from lakes import build, conserved, customer, deliver, instant, motion, records, rows, step
+from stedi import cli
 from stedi.contracts import IGNORED, has_unseen
 from stedi.erasure.finding import PLAIN
 from stedi.lake import Lake
@@ -341,7 +342,7 @@ def test_whoever_hides_in_quarantine_and_inbox_goes_and_stays_out(stage: Stage) 
 
 @pytest.mark.parametrize("character", ["\u200b", "\0", "\u00ad", "\u3000"], ids=ascii)
 def test_an_older_lakes_customer_with_such_an_address_is_somebody_else(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, character: str
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], character: str
 ) -> None:
     lake, folder = stage.empty()
     other = ANA.replace("@", f"{character}@")
@@ -349,6 +350,11 @@ def test_an_older_lakes_customer_with_such_an_address_is_somebody_else(
         before.setattr("stedi.reader.fitting.has_unseen", lambda text: False)
         people = [customer(ANA, serialNumber="s-1"), customer(other, serialNumber="s-2")]
         lake.land(deliver(folder, "customer", people))
+    build(lake, NOW)
+    assert cli.main(["--lake", str(lake.root), "audit"]) == 0
+    shown = capsys.readouterr().out
+    assert "customers whose address has a character that nobody can see: 1; --exact names them" in shown
+    assert "@" not in shown
     raw = [json.dumps(customer(other, 3, customerName=name), ensure_ascii=e) for name, e in (("x", True), ("y", False))]
     path = folder / "customer" / "later.json"
     path.write_text("\n".join(raw))

@@ -41,6 +41,7 @@ def audit(options: argparse.Namespace) -> int:
                 "checks": [_check_json(check) for check in checks],
                 "accounts": [_account_json(account) for account in proof.accounts] if proof else [],
                 "due": list(proof.due) if proof else [],
+                "unseen": proof.unseen if proof else 0,
             }
         )
     else:
@@ -71,6 +72,10 @@ def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
         )
     elif proof.due:
         terminal.line(f"a build is due; judged by what they were built from: {', '.join(proof.due)}")
+    if proof and proof.unseen:
+        terminal.line(
+            f"customers whose address has a character that nobody can see: {proof.unseen:,}; --exact names them"
+        )
     held, violations = sum(not check.violations for check in checks), sum(check.violations for check in checks)
     terminal.line(f"{held:,} of {len(checks):,} checks hold; {violations:,} violations")
 

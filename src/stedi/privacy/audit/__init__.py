@@ -41,11 +41,13 @@ class Proof:
         checks: Each check of each table, with how often it is violated.
         accounts: Where every record went; empty for tables that no build has written.
         due: Tables that a build would look at again; they were judged by what they were built from.
+        unseen: Customers whose address has a character that nobody can see, so that only `--exact` names them.
     """
 
     checks: tuple[Check, ...]
     accounts: tuple[Account, ...]
     due: tuple[str, ...]
+    unseen: int = 0
 
 
 def prove(
@@ -97,7 +99,7 @@ def prove(
         Check(check, name, rows=rows)
         for (check, name), rows in sorted(counts.items(), key=lambda item: order.index(item[0][1]))
     )
-    return Proof(checks, (ledger, *found), bases.due(states, now, policy))
+    return Proof(checks, (ledger, *found), bases.due(states, now, policy), work.unseen)
 
 
 class _Work:
@@ -108,6 +110,7 @@ class _Work:
     ) -> None:
         self._catalog, self._key, self._states, self._engine = catalog, key, states, engine
         self._besides = besides
+        self.unseen = 0
 
     def ledger(self, counts: dict[tuple[str, str], int], pending: Iterable[str]) -> Account:
         """Compares files with landed rows, as of the last landing that is whole."""
@@ -135,6 +138,7 @@ class _Work:
         }
         progress("prove customers", 0.05)
         landed.customers(engine, self._key, base)
+        self.unseen = max(self.unseen, landed.unseen(engine))
         published.identifying(engine)
         progress("prove accelerometer readings", 0.1)
         landed.motions(engine, base)

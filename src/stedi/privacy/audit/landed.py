@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
+from stedi.contracts import has_unseen
 from stedi.engines import Engine
 from stedi.privacy.audit.bases import Base
 from stedi.privacy.pseudonyms import Key
@@ -54,16 +55,16 @@ def born(text: str) -> date | None:
 def customers(engine: Engine, key: Key, base: Base) -> None:
     """Works out rules 1 to 3 over the bound landing tables.
 
-    Gives `persons` (address, person, customer_id), `known` (person, customer_id, consents, since: one row each whom an
-    address below landing can mean) and `current` (the current record of each customer, as it must stand below).
+    Gives `persons` (address, person, customer_id, unseen), `known` (person, customer_id, consents, since: one row each
+    whom an address below landing can mean) and `current` (the current record of each customer, as it must stand below).
     """
     engine.derive(
         "addresses",
         'select email as address from customers_landing union select "user" from accelerometer_landing',
-        {"normal": "varchar", "customer_id": "varchar"},
+        {"normal": "varchar", "customer_id": "varchar", "unseen": "boolean"},
         _Meant(key),
     )
-    engine.keep("persons", "select address, customer_id, number(normal) as person from addresses")
+    engine.keep("persons", "select address, customer_id, unseen, number(normal) as person from addresses")
     engine.derive(
         "birthdays",
         "select distinct birthDay as text from customers_landing where birthDay is not null",
@@ -96,6 +97,14 @@ def customers(engine: Engine, key: Key, base: Base) -> None:
         "c.shareWithResearchAsOfDate * 1000 as since from (select distinct person, customer_id from persons) as p "
         "left join current as c on p.person = c.person",
     )
+
+
+def unseen(engine: Engine) -> int:
+    """Returns how many customers have an address that nobody can type: landings of older versions took those."""
+    [(people,)] = engine.rows(
+        "select count(distinct p.person) from persons as p join current as c on p.person = c.person where p.unseen"
+    )
+    return int(people)
 
 
 def motions(engine: Engine, base: Base) -> None:
@@ -183,12 +192,12 @@ def steps(engine: Engine, base: Base, besides: Claimants) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Meant:
-    """Whom an address means: its normal form and its pseudonym."""
+    """Whom an address means: its normal form, its pseudonym, and whether it has a character that nobody can see."""
 
     key: Key
 
-    def __call__(self, address: str) -> tuple[str, str]:
-        return normal(address), self.key.customer_id(address)
+    def __call__(self, address: str) -> tuple[str, str, bool]:
+        return normal(address), self.key.customer_id(address), has_unseen(address)
 
 
 @dataclass(frozen=True, slots=True)
