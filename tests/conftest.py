@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 import proof_mutants
+import quick
 import servers
 import sparks
-from lakes import KEY, REPOSITORY, unseen
+from lakes import KEY, REPOSITORY, Slate, unseen
 from stedi import s3, sample
 from stedi.lake import Lake
 
@@ -91,6 +92,19 @@ def new_lake(tmp_path: Path) -> Callable[..., Lake]:
 def lake(new_lake: Callable[..., Lake]) -> Lake:
     """A new, empty lake."""
     return new_lake()
+
+
+@pytest.fixture(scope="module")
+def slate() -> Iterator[Slate]:
+    """A lake for a module's tests: wiped in milliseconds, quick, and in memory where the machine has such a place."""
+    with quick.folder() as folder, quick.quickened():
+        yield Slate(folder)
+
+
+@pytest.fixture
+def inbox(slate: Slate) -> Path:
+    """An empty folder beside that lake."""
+    return slate.inbox()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Slate:
 
     def __init__(self, folder: Path) -> None:
         self._root, self._template = folder / "lake", folder / "template"
-        self._inbox, self._copies = folder / "inbox", folder / "copies"
+        self._inbox, self._copies, self._made = folder / "inbox", folder / "copies", folder / "made"
         Lake.create(self._root)
         shutil.copytree(self._root, self._template)
 
@@ -71,6 +71,18 @@ class Slate:
         shutil.copytree(self._template, self._root)
         file = self._root / "lake.toml"
         settings.write(settings.changed(settings.read(file), readings=readings), file)
+        return unseen(self._root)
+
+    def made(self, make: Callable[[Lake, Path], object], readings: Readings = "all") -> Lake:
+        """Returns a lake as something makes it of an empty one and an inbox: once, and put back each time after."""
+        kept = self._made / f"{make.__module__}.{make.__qualname__}-{readings}"
+        if not kept.exists():
+            make(self.wiped(readings), self.inbox())
+            shutil.copytree(self._root, kept / "lake", symlinks=True)
+            shutil.copytree(self._inbox, kept / "inbox", symlinks=True)
+        for folder in (self._root, self._inbox):
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(kept / folder.name, folder, symlinks=True)
         return unseen(self._root)
 
     def copies(self) -> Path:

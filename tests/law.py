@@ -10,7 +10,9 @@ A *run* is a list of steps, plain JSON, so that one that broke the law can be ke
 - `{"build": full}`, `{"maintain": true}`
 - `{"erase": [address, ...]}`: customers, known or not; tables that were up to date need no build
 - `{"erase": [address, ...], "killed": n}`: killed at the n-th file that it makes, moves or removes, and then finished
-- `{"erase": [address, ...], "restored": true}`: then a backup of before is put in its place, and the journal replayed
+- `{"backup": true}`: the lake's folder is copied, as a backup is
+- `{"restore": "replay" | "accept", "again": again}`: the backup is put in the lake's place; then the journal is
+  replayed, or what is undone accepted; files that landed in between wait again, or are lost
 - `{"copy": "copy" | "original"}`: the lake's folder is copied and the copy adopted; it goes on in one of them
 - `{"tag": n}`: another program puts a tag of its own on a table
 
@@ -23,7 +25,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,16 +40,16 @@ import quick
 from stedi import erasure
 from stedi.build import Build
 from stedi.config import Readings
-from stedi.errors import CopiedLake, LakeError
+from stedi.errors import CopiedLake, LakeError, UsageError
 from stedi.lake import Lake
-from stedi.privacy import tombstones
+from stedi.privacy import journal, tombstones
 from stedi.privacy.pseudonyms import Key
+from stedi.records import CONTRACTS
 from stedi.tables import NAMESPACE
-from stones import Stones
+from truth import Records, Truth
 from worlds import FEEDS, NEIGHBOURS
 
 Step = Mapping[str, Any]
-Records = Mapping[str, list[dict[str, object]]]
 Contents = Mapping[str, Counter[oracle.Row]]
 
 
@@ -94,8 +96,14 @@ class Subject(Protocol):
     def erase(self, addresses: list[str], now: int, killed: int = 0) -> bool:
         """Erases customers, killed on the way where `killed` says so; returns whether it was."""
 
-    def erase_and_restore(self, addresses: list[str], now: int) -> None:
-        """Erases customers, puts a backup of before in the lake's place, and replays what happened since."""
+    def back_up(self) -> None:
+        """Keeps a backup."""
+
+    def restore(self, how: str) -> None:
+        """Puts the backup in the lake's place, and replays the journal or accepts what is undone."""
+
+    def landed(self) -> Mapping[str, int]:
+        """Says how many records of each feed the landing tables hold."""
 
     def copy(self, goes_on: str) -> None:
         """Copies the lake, adopts the copy, and goes on in the copy or in the original."""
@@ -119,14 +127,13 @@ class Law:
     def __init__(self, subject: Subject, key: Key, now: int) -> None:
         self.steps: list[Step] = []
         self.waiting: list[Records] = []
-        self.landed: dict[str, list[dict[str, object]]] = {feed: [] for feed in FEEDS}
-        self.met = Counter[str]()
+        self.truth = Truth(key.customer_id)
+        self.met = self.truth.met
         self._subject, self._key = subject, key
-        self._files, self.now = 0, now
+        self.now = now
         self.readings: Readings = "all"
         self._before: Known | None = None
         self._fresh: list[Records] = []
-        self._stones = Stones(key.customer_id)
         self._built: tuple[int, Readings] | None = None
 
     def play(self, step: Step) -> None:
@@ -150,9 +157,11 @@ class Law:
                 self._land(1 if which == "first" else len(self.waiting))
             case {"withdraw": addresses, "at": at}:
                 self._withdraw(addresses, at)
+            case {"restore": how}:
+                self._restore(how, again=step.get("again", False))
             case {"again": number}:
-                if self._files:
-                    self._subject.again(number % self._files)
+                if self.truth.files:
+                    self._subject.again(number % len(self.truth.files))
                     self.met["a file landed again"] += 1
             case {"now": now}:
                 self.now = now
@@ -164,9 +173,14 @@ class Law:
                 self._subject.maintain()
                 self.met["maintained"] += 1
             case {"erase": addresses}:
-                self._erase(addresses, step.get("killed", 0), restored=step.get("restored", False))
+                self._erase(addresses, step.get("killed", 0))
+            case {"backup": True}:
+                self._subject.back_up()
+                self.truth.back_up()
             case {"copy": goes_on}:
                 self._subject.copy(goes_on)
+                if goes_on == "copy":
+                    self.truth.moves()
                 self.met[f"went on in the {goes_on}"] += 1
             case {"tag": number}:
                 self._subject.tag(number)
@@ -175,31 +189,44 @@ class Law:
                 raise ValueError(step)
 
     def end(self) -> None:
-        """Ends a run: a lake in which nothing went on is as it was left."""
+        """Ends a run: landing holds what it must, and a lake in which nothing went on is as it was left."""
+        self._look_at_landing()
         self._subject.untouched()
 
-    def _erase(self, addresses: list[str], killed: int, *, restored: bool) -> None:
+    def _look_at_landing(self) -> None:
+        expected = {feed: len(records) for feed, records in self.truth.landed.items()}
+        found = self._subject.landed()
+        if found != expected:
+            raise Broken(f"landing: expected {expected}, found {found}")
+
+    def _erase(self, addresses: list[str], killed: int) -> None:
+        landed, stones = self.truth.landed, self.truth.stones
         people = {self._key.customer_id(address) for address in addresses}
-        known = {self._stones.who(record) for feed in ("customer", "accelerometer") for record in self.landed[feed]}
+        known = {stones.who(record) for feed in ("customer", "accelerometer") for record in landed[feed]}
         self.met["a known customer erased"] += len(people & known)
         self.met["an unknown customer erased"] += len(people - known)
-        self.met["a customer erased again"] += len(people & known & self._stones.people.keys())
-        shared = self._stones.moments.copy()
-        left = self._stones.erase(self.landed, people, self.now)
-        self.met["a shared reading erased"] += bool(self._stones.moments - shared)
+        self.met["a customer erased again"] += len(people & known & stones.people.keys())
+        shared = len(stones.moments)
+        self.truth.erase(people, self.now)
+        self.met["a shared reading erased"] += len(stones.moments) > shared
         self.met["an erasure of an unbuilt lake"] += self._built != (self.now, self.readings)
-        if restored:
-            self._subject.erase_and_restore(addresses, self.now)
-            self.met["a backup from before an erasure was restored"] += 1
-        else:
-            self.met["an erasure was killed"] += self._subject.erase(addresses, self.now, killed)
+        self.met["an erasure was killed"] += self._subject.erase(addresses, self.now, killed)
         self.met["of neighbours one was erased"] += self._neighbours(people, known)
-        for feed, records in left.items():
-            self.landed[feed][:] = records
         self._before, self._fresh = None, []
         if self._built == (self.now, self.readings):
             self._subject.idle(self.now)
             self._build(full=False)
+
+    def _restore(self, how: str, *, again: bool) -> None:
+        lost = self.truth.restore(how)
+        if lost is None:
+            return
+        self._subject.restore(how)
+        self._look_at_landing()
+        self.met["a backup was restored, " + {"replay": "and replayed", "accept": "and accepted"}[how]] += 1
+        self.met["what landed after a backup landed again"] += bool(again and lost)
+        self.waiting[:0] = lost if again else []
+        self._before, self._fresh, self._built = None, [], None
 
     def _neighbours(self, people: set[str], known: set[str]) -> bool:
         """Whether of people whose addresses contain one another somebody goes and somebody stays."""
@@ -211,14 +238,8 @@ class Law:
         if not files:
             return
         erased = self._subject.land(files)
-        self._files += len(files)
-        self._fresh += files
-        barred = 0
-        for records in files:
-            for feed, found in records.items():
-                stays = [record for record in found if not self._stones.bars(feed, record)]
-                self.landed[feed] += stays
-                barred += len(found) - len(stays)
+        taken, barred = self.truth.land(files)
+        self._fresh += [*files, *taken[len(files) :]]
         self.met["an erased customer's record came again"] += barred
         self._built = None
         if erased != barred:
@@ -226,21 +247,18 @@ class Law:
 
     def _withdraw(self, addresses: list[str], at: int) -> None:
         self._subject.withdraw(addresses, at)
-        for address in addresses:
-            record = oracle.withdrawal(self.landed["customer"], address, at, self._key.customer_id)
-            if record and "serialNumber" not in record and self._key.customer_id(address) in self._stones.people:
-                record = None  # nothing of the erased is taken in again
-            self.met["withdrew by command" if record else "withdrew by command again"] += 1
-            if record is not None:
-                self.met["withdrew by command, unknown until then"] += "serialNumber" not in record
-                self.landed["customer"].append(record)
-                self._fresh.append({"customer": [record]})
-                self._built = None
+        landed = self.truth.withdraw(addresses, at)
+        self.met["withdrew by command"] += len(landed)
+        self.met["withdrew by command again"] += len(addresses) - len(landed)
+        for record in landed:
+            self.met["withdrew by command, unknown until then"] += "serialNumber" not in record
+            self._fresh.append({"customer": [record]})
+            self._built = None
 
     def _build(self, full: bool) -> None:
         published = self._subject.build(self.now, self.readings, full=full)
-        claims = self._stones.claimants()
-        expected = oracle.tables(self.landed, self.now, self.readings, self._key.customer_id, claims)
+        landed, claims = self.truth.landed, self.truth.stones.claimants()
+        expected = oracle.tables(landed, self.now, self.readings, self._key.customer_id, claims)
         for table in oracle.TABLES:
             wanted, found = Counter(getattr(expected, table)), published.contents[table]
             if found != wanted:
@@ -250,7 +268,7 @@ class Law:
         if published.listed is not None and published.listed != Counter(expected.withheld):
             raise Broken(f"withheld: expected {expected.withheld}, found {list(published.listed.elements())}")
         self._subject.idle(self.now)
-        known = Known(expected, self.now, self.readings, {feed: tuple(found) for feed, found in self.landed.items()})
+        known = Known(expected, self.now, self.readings, {feed: tuple(found) for feed, found in landed.items()})
         self.met.update(_met(self._before, known, self._fresh, full=full, key=self._key))
         self._before, self._fresh = known, []
         self._built = (self.now, self.readings)
@@ -281,6 +299,8 @@ class RealLake:
     def __init__(self, slate: lakes.Slate) -> None:
         self.lake = slate.wiped()
         self._copies = slate.copies()
+        self._backup = self._copies.parent / "backup"
+        self._backed_up: tuple[object, int] = None, 0
         self._left: tuple[Path, Mapping[str, object]] | None = None
         self.lake.config = replace(self.lake.config, engine_threads=1)
         self._inbox = slate.inbox()
@@ -366,18 +386,51 @@ class RealLake:
             raise Broken("erase: it has not ended")
         return died
 
-    def erase_and_restore(self, addresses: list[str], now: int) -> None:
-        backup, root = self._copies.parent / "backup", self.lake.root
-        shutil.rmtree(backup, ignore_errors=True)
-        shutil.copytree(root, backup, symlinks=True)
-        self.erase(addresses, now)
+    def back_up(self) -> None:
+        shutil.rmtree(self._backup, ignore_errors=True)
+        shutil.copytree(self.lake.root, self._backup, symlinks=True)
+        self._backed_up = _state(self.lake), len(self._files)
+
+    def restore(self, how: str) -> None:
+        root = self.lake.root
         self.lake.note_seen()
+        (before, count), after = self._backed_up, _state(self.lake)
         shutil.rmtree(root)
-        shutil.move(backup, root)
+        shutil.copytree(self._backup, root, symlinks=True)
         quick.forget()
+        self._rows.clear()
+        del self._files[count:]
         lake = Lake.open(root)
         lake.config = replace(lake.config, engine_threads=1, **_settings_of(self.lake))
-        before = lakes.tree(root)
+        if after != before:
+            self._refused(lake)
+        self.lake = lake
+        if how == "accept":
+            lake.repair(accept_rollback=True)
+        else:
+            self._replay(lake)
+        quick.forget()
+
+    def landed(self) -> Mapping[str, int]:
+        tables = {contract.feed: contract.table for contract in CONTRACTS.values()}
+        return {feed: lakes.rows(self.lake, tables[feed]).total() for feed in FEEDS}
+
+    def _replay(self, lake: Lake) -> None:
+        try:
+            lake.replay(lake.outside())
+        except UsageError:
+            if journal.head(lake.root) != (0, ""):
+                raise  # there is a journal
+        if not all(receipt["clean"] for receipt in lake.receipts()):
+            raise Broken("restore: a receipt of what was replayed says that traces are left")
+        kept = lakes.heads(lake)
+        again = lake.replay(lake.outside()) if journal.head(lake.root) != (0, "") else None
+        if (again and again.new) or lakes.heads(lake) != kept:
+            raise Broken("restore: a second replay of the same journal had something to do")
+
+    @staticmethod
+    def _refused(lake: Lake) -> None:
+        before = lakes.tree(lake.root)
         try:
             lake.withdraw(["somebody@test.example"])
         except LakeError as refused:
@@ -385,14 +438,8 @@ class RealLake:
                 raise
         else:
             raise Broken("restore: a lake that was set back was written to")
-        if lakes.tree(root) != before:
+        if lakes.tree(lake.root) != before:
             raise Broken("restore: what was refused in a lake that was set back has changed a file")
-        lake.replay(lake.outside())
-        self.lake = lake
-        quick.forget()
-        self._rows.clear()
-        if not lake.receipts()[-1]["clean"]:
-            raise Broken("restore: the receipt of what was replayed says that traces are left")
 
     def copy(self, goes_on: str) -> None:
         self.untouched()
@@ -457,6 +504,11 @@ class RealLake:
         return found
 
 
+def _state(lake: Lake) -> object:
+    """Returns what tells whether anything was written to a lake."""
+    return lakes.heads(lake), journal.head(lake.root)
+
+
 def _settings_of(lake: Lake) -> dict[str, Any]:
     """Returns the settings that a run has changed without writing them down."""
     return {name: getattr(lake.config, name) for name in ("readings", "keep_days", "keep_snapshots", "grace_hours")}
@@ -468,6 +520,27 @@ def replay(steps: Iterable[Step], subject: Subject, key: Key, now: int) -> Law:
     for step in steps:
         law.play(step)
     return law
+
+
+def smallest(
+    steps: list[Step], error: Exception, subject: Callable[[], Subject], key: Key, now: int
+) -> tuple[list[Step], Exception]:
+    """Leaves out of a run that failed all steps without which it fails alike."""
+    size = len(steps) // 2
+    while size:
+        start, before = 0, len(steps)
+        while start < len(steps):
+            fewer = [*steps[:start], *steps[start + size :]]
+            try:
+                replay(fewer, subject(), key, now).end()
+            except type(error) as found:
+                steps, error = fewer, found
+            except Exception:
+                start += size  # it fails in another way
+            else:
+                start += size
+        size = size if size == 1 and len(steps) < before else size // 2
+    return steps, error
 
 
 def read_case(path: Path) -> list[Step]:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import oracle
-from law import Published, Records
+from law import Published
 from stedi.config import Readings
 from stedi.privacy.pseudonyms import Key
-from stones import Stones
+from truth import Records, Truth
 from worlds import FEEDS
 
 ML, STEPS, MOTIONS = "machine_learning_curated", "step_trainer_trusted", "accelerometer_trusted"
@@ -69,27 +69,30 @@ class Wrong:
 
     def __init__(self, mutant: Mutant, key: Key) -> None:
         self._mutant, self._key = mutant, key
-        self._world: World = {feed: [] for feed in FEEDS}
+        self._truth = Truth(key.customer_id)
         self._new: World = {feed: [] for feed in FEEDS}
         self._before: Moment | None = None
-        self._stones = Stones(key.customer_id)
 
     def land(self, files: Iterable[Records]) -> int:
-        barred = 0
-        for file in files:
-            for feed, records in file.items():
-                stays = [record for record in records if not self._stones.bars(feed, record)]
-                self._world[feed] += stays
-                self._new[feed] += stays
-                barred += len(records) - len(stays)
+        taken, barred = self._truth.land(files)
+        self._came(taken)
         return barred
 
-    def erase_and_restore(self, addresses: list[str], now: int) -> None:
-        """A lake to which its journal was replayed is one in which nothing was restored."""
-        self.erase(addresses, now)
+    def back_up(self) -> None:
+        self._truth.back_up()
+
+    def restore(self, how: str) -> None:
+        """Is right; the next build is a full one."""
+        self._truth.restore(how)
+        self._begins_anew()
+
+    def landed(self) -> Mapping[str, int]:
+        return {feed: len(records) for feed, records in self._truth.landed.items()}
 
     def copy(self, goes_on: str) -> None:
         """One world is as good as its copy."""
+        if goes_on == "copy":
+            self._truth.moves()
 
     def untouched(self) -> None:
         """There is no other lake."""
@@ -99,24 +102,19 @@ class Wrong:
 
     def erase(self, addresses: list[str], now: int, killed: int = 0) -> bool:
         """Is right; the next build is a full one."""
-        people = {self._key.customer_id(address) for address in addresses}
-        self._world = {**self._stones.erase(self._world, people, now)}
-        self._new = {feed: [] for feed in FEEDS}
-        self._before = None
+        self._truth.erase({self._key.customer_id(address) for address in addresses}, now)
+        self._begins_anew()
         return 0 < killed < 40
 
     def withdraw(self, addresses: list[str], at: int) -> None:
-        for address in addresses:
-            record = oracle.withdrawal(self._world["customer"], address, at, self._key.customer_id)
-            if record is not None:
-                self.land([{"customer": [record]}])
+        self._came([{"customer": self._truth.withdraw(addresses, at)}])
 
     def again(self, number: int) -> None:
         """A file that was landed before adds nothing."""
 
     def build(self, now: int, readings: Readings, *, full: bool) -> Published:
-        world = {feed: list(records) for feed, records in self._world.items()}
-        moment = Moment(world, self._new, now, readings, self._key, self._stones.claimants())
+        world: World = {feed: [*records] for feed, records in self._truth.landed.items()}
+        moment = Moment(world, self._new, now, readings, self._key, self._truth.stones.claimants())
         before, self._before = self._before, moment
         tables = moment.tables() if before is None or full else self._mutant(before, moment)
         self._new = {feed: [] for feed in FEEDS}
@@ -127,6 +125,15 @@ class Wrong:
 
     def maintain(self) -> None:
         """Changes no row."""
+
+    def _came(self, files: Iterable[Records]) -> None:
+        for file in files:
+            for feed, records in file.items():
+                self._new[feed] += records
+
+    def _begins_anew(self) -> None:
+        self._new = {feed: [] for feed in FEEDS}
+        self._before = None
 
 
 MUTANTS: dict[str, Mutant] = {}

@@ -149,6 +149,22 @@ def withdrawal(
     return {**current, "lastUpdateDate": max(last, now_ms), "shareWithResearchAsOfDate": None}
 
 
+def withdrawal_again(theirs: Sequence[Record], at: int, now_ms: int) -> dict[str, object] | None:
+    """What the replay of a customer's withdrawal lands in a lake that knows them; None if it stands there already.
+
+    Args:
+        theirs: The customer's records.
+        at: When they withdrew.
+        now_ms: The clock.
+    """
+    landed = [_as_landed(record) for record in theirs]
+    if any(record["lastUpdateDate"] == at and record["shareWithResearchAsOfDate"] is None for record in landed):
+        return None
+    before = [record for record in landed if _integer(record["lastUpdateDate"]) <= at]
+    current = current_record(before, now_ms) if before else {"email": min(str(r["email"]) for r in landed)}
+    return {**current, "lastUpdateDate": at, "shareWithResearchAsOfDate": None}
+
+
 def owned_steps(
     world: World,
     by_person: Mapping[str, Sequence[Record]],

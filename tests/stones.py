@@ -35,6 +35,19 @@ class Stones:
         """How many of them claimed each serial number."""
         return {serial: len(people) for serial, people in self.claims.items()}
 
+    def copy(self) -> Stones:
+        """Returns the same, to change apart from this."""
+        claims = {serial: set(people) for serial, people in self.claims.items()}
+        return Stones(self.pseudonym, dict(self.people), claims, dict(self.serials), set(self.moments))
+
+    def join(self, others: Stones) -> None:
+        """Adds what was erased elsewhere."""
+        for mine, theirs in ((self.people, others.people), (self.serials, others.serials)):
+            mine.update({name: max(until, mine.get(name, 0)) for name, until in theirs.items()})
+        for serial, people in others.claims.items():
+            self.claims.setdefault(serial, set()).update(people)
+        self.moments |= others.moments
+
     def who(self, record: Record) -> str:
         """Whose customer record or accelerometer reading it is."""
         return self.pseudonym(str(record.get("email", record.get("user"))))

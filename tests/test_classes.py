@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-import quick
 from lakes import BELOW_LANDING, LANDING, Slate, build, customer, deliver, heads, motion, step
 from stedi import tables
 from stedi.contracts import Class, Field, Kind
@@ -142,12 +139,6 @@ def test_by_way_of_a_customers_table_under_another_name_it_is_refused_all_the_sa
 def test_what_cannot_be_followed_is_refused(new: str) -> None:
     with pytest.raises(AuditFailed, match=r"^accelerometer_trusted: expected SQL of which every column"):
         classes.check(changed(A, "a.x + 0 as x", new))
-
-
-@pytest.fixture(scope="module")
-def slate() -> Iterator[Slate]:
-    with quick.folder() as folder, quick.quickened():
-        yield Slate(folder)
 
 
 @pytest.fixture

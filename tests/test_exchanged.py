@@ -64,11 +64,6 @@ def another_folder(path: Path) -> None:
 WAYS = (in_place, moved_over, another_folder)
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("slate"))
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
     return slate.wiped()

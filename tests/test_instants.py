@@ -33,19 +33,9 @@ GIVEN: dict[Unit, object] = {
 Said = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("slate"))
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
     return slate.wiped()
-
-
-@pytest.fixture
-def inbox(slate: Slate) -> Path:
-    return slate.inbox()
 
 
 @pytest.fixture

@@ -28,19 +28,9 @@ looking = sys.modules["stedi.landing.inspect"]  # the package's own `inspect` is
 MEMORY = 1_500_000_000
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("slate"))
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
     return slate.wiped()
-
-
-@pytest.fixture
-def inbox(slate: Slate) -> Path:
-    return slate.inbox()
 
 
 def texts(*documents: object) -> list[bytes]:

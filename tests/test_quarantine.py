@@ -18,19 +18,9 @@ from stedi.lake import Lake
 from stedi.records import CONTRACTS
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("slate"))
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
     return slate.wiped()
-
-
-@pytest.fixture
-def inbox(slate: Slate) -> Path:
-    return slate.inbox()
 
 
 def changed(patch: pytest.MonkeyPatch, feed: str, *names: str, required: bool = False) -> None:

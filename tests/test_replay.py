@@ -6,14 +6,13 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import quick
-from lakes import BELOW_LANDING, Slate, build, conserved, contents, customer, deliver, motion, rows, step
+from lakes import BELOW_LANDING, Slate, build, conserved, contents, customer, deliver, motion, records, rows, step
 from stedi import cli
 from stedi.errors import LakeError, UsageError
 from stedi.lake import Lake
@@ -24,12 +23,6 @@ DAY = 86_400_000
 NOW = 1_700_000_000_000
 LATER = 2_000_000_000_000
 PEOPLE = [f"{name}@x.example" for name in ("ana", "bo", "cy", "di", "ed")]
-
-
-@pytest.fixture(scope="module")
-def slate() -> Iterator[Slate]:
-    with quick.folder() as folder, quick.quickened():
-        yield Slate(folder)
 
 
 def record(who: str, update: int, consent: object = NOW - DAY, **more: object) -> dict[str, object]:
@@ -182,6 +175,31 @@ def test_who_registers_again_after_the_erasure_is_a_new_customer_of_the_restored
     deliver(slate._inbox, "customer", [new], "again.json")
     lake.land(slate._inbox)
     assert names(lake) == ["bo", "cy", "di", "ed"]
+
+
+def test_readings_of_the_erased_go_from_a_backup_that_did_not_know_whose_they_were(
+    slate: Slate, tmp_path: Path
+) -> None:
+    lake, inbox = slate.wiped(), slate.inbox()
+    ana, bo = PEOPLE[:2]
+    deliver(inbox, "customer", [record(bo, NOW, serialNumber="shared")])
+    deliver(inbox, "accelerometer", [motion(bo, NOW + 1)])
+    deliver(inbox, "step_trainer", [step("alone", NOW), step("shared", NOW), step("shared", NOW + 1)])
+    lake.land(inbox)
+    backup = saved(lake, tmp_path / "backup")
+    hers = [record(ana, NOW, serialNumber=serial) for serial in ("alone", "shared")]
+    lake.land(deliver(inbox / "more", "customer", hers), deliver(inbox / "more", "accelerometer", [motion(ana, NOW)]))
+    lake.erase(ana)
+    left = records(lake, "step_trainer_landing")
+    assert left == {(NOW + 1, "shared", 246, None): 1}
+    build(lake, LATER)
+    expected, memory = contents(lake), lake.outside()
+    lake = restored(lake, backup)
+    lake.replay(memory)
+    assert records(lake, "step_trainer_landing") == left
+    conserved(lake)
+    build(lake, LATER)
+    assert contents(lake) == expected
 
 
 def test_a_restored_lake_has_the_receipts_of_then_beside_the_new_one(slate: Slate, tmp_path: Path) -> None:

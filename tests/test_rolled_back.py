@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,22 +24,9 @@ ANA, BO = "ana@x.example", "bo@x.example"
 Said = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def slate() -> Iterator[Slate]:
-    with quick.folder() as folder, quick.quickened():
-        yield Slate(folder)
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
-    """Two customers who agree, built."""
-    lake, inbox = slate.wiped(), slate.inbox()
-    both = [customer(who, NOW, NOW, serialNumber=who, registrationDate=NOW) for who in (ANA, BO)]
-    deliver(inbox, "customer", both)
-    deliver(inbox, "accelerometer", [motion(who, NOW) for who in (ANA, BO)])
-    lake.land(inbox)
-    lake.build()
-    return lake
+    return slate.made(agreed)
 
 
 @pytest.fixture
@@ -50,6 +37,15 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
         return code, captured.out, captured.err
 
     return run
+
+
+def agreed(lake: Lake, inbox: Path) -> None:
+    """Two customers who agree, built."""
+    both = [customer(who, NOW, NOW, serialNumber=who, registrationDate=NOW) for who in (ANA, BO)]
+    deliver(inbox, "customer", both)
+    deliver(inbox, "accelerometer", [motion(who, NOW) for who in (ANA, BO)])
+    lake.land(inbox)
+    lake.build()
 
 
 def put_back(lake: Lake, kept: Path, *names: str) -> Lake:

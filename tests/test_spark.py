@@ -435,13 +435,17 @@ def test_an_assertion_that_fails_stops_the_build(spark: Any, slate: Slate, monke
 
 
 def test_histories_built_by_both_engines_in_turn_keep_the_law(spark: Any) -> None:
+    """Of all histories two that meet what a build gets wrong in few builds: builds cost the time."""
+    wrong = ("withdrew", "a current record changed and consents", "an owned reading became undecided")
+    chosen = law_machine.meeting(2, dict.fromkeys(wrong, 1), builds=11)
     with quick.folder() as folder, quick.quickened():
         slate = Slate(folder)
         for case in sorted((Path(__file__).parent / "properties" / "cases").glob("*.jsonl"))[:1]:
             law.replay(law.read_case(case), sparks.InTurn(slate), Key(bytes.fromhex(KEY)), law_machine.NOW)
-        met = law_machine.play(lambda: sparks.InTurn(slate), Key(bytes.fromhex(KEY)), runs=2, random=3, shrink=False)
-    assert met["built"] >= 6
-    assert met["withdrew"] + met["withdrew by command"] >= 1
+        met = law_machine.play(
+            lambda: sparks.InTurn(slate), Key(bytes.fromhex(KEY)), runs=2, random=chosen, shrink=False
+        )
+    assert all(met[what] for what in wrong)
 
 
 def test_real_data_give_the_known_rows_whichever_engine_continues(spark: Any, slate: Slate, public_data: Path) -> None:

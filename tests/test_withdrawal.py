@@ -46,16 +46,13 @@ ANA, BO = "ana@x.example", "bo@x.example"
 Said = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def slate() -> Iterator[Slate]:
-    with quick.folder() as folder, quick.quickened():
-        yield Slate(folder)
-
-
 @pytest.fixture
 def built(slate: Slate) -> Lake:
+    return slate.made(sharing)
+
+
+def sharing(lake: Lake, inbox: Path) -> None:
     """Two customers who agree and share a device, each with readings of their own, built at `NOW`."""
-    lake, inbox = slate.wiped(), slate.inbox()
     ana = customer(ANA, serialNumber="s1", customerName="Ana", phone="+1555010", shareWithPublicAsOfDate=20)
     deliver(inbox, "customer", [ana, customer(BO, serialNumber="s1"), customer(BO, update=99, serialNumber="s2")])
     deliver(inbox, "accelerometer", [motion(ANA, 100), motion(ANA, 120), motion(BO, 110)])
@@ -63,7 +60,6 @@ def built(slate: Slate) -> Lake:
     assert lake.land(inbox).quarantined == 0
     build(lake, NOW)
     assert people(lake) == {BO, ANA}
-    return lake
 
 
 def people(lake: Lake) -> set[str]:

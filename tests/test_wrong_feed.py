@@ -40,19 +40,9 @@ SHAPES: dict[str, Callable[[list[dict[str, object]]], bytes]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("slate"))
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
     return slate.wiped()
-
-
-@pytest.fixture
-def inbox(slate: Slate) -> Path:
-    return slate.inbox()
 
 
 def put(inbox: Path, name: str, content: bytes) -> Path:

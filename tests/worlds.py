@@ -41,41 +41,43 @@ moments = st.integers(1, 4).map(lambda n: BASE + n)
 _dates = st.one_of(st.integers(1, 8).map(lambda n: BASE + n), st.just(FUTURE))
 addresses = st.sampled_from(PEOPLE).flatmap(st.sampled_from)
 serials = st.sampled_from(SERIALS)
-_wrong_consents = st.sampled_from(
-    [
-        "yes",
-        str(BASE + 1),
-        "",
-        True,
-        False,
-        None,
-        0,
-        -1,
-        BASE + 0.5,
-        1.5,
-        [BASE + 1],
-        {"at": BASE + 1},
-        2**63,
-        253_402_300_800_000,
-    ]
+WRONG_CONSENTS = (
+    "yes",
+    str(BASE + 1),
+    "",
+    True,
+    False,
+    None,
+    0,
+    -1,
+    BASE + 0.5,
+    1.5,
+    [BASE + 1],
+    {"at": BASE + 1},
+    2**63,
+    253_402_300_800_000,
 )
+_wrong_consents = st.sampled_from(WRONG_CONSENTS)
 _absent = st.just(...)
-_birthdays = st.sampled_from(
-    [
-        "1990-02-28",
-        "1990-02-29",
-        "2000-02-29",
-        "1990-2-8",
-        " 1990-02-28",
-        "19900228",
-        "",
-        "0001-01-01",
-        1990,
-        None,
-    ]
+BIRTHDAYS = (
+    "1990-02-28",
+    "1990-02-29",
+    "2000-02-29",
+    "1990-2-8",
+    " 1990-02-28",
+    "19900228",
+    "",
+    "0001-01-01",
+    1990,
+    None,
 )
-_names = st.sampled_from(["Ana Bo", "Ana Bó", "ana bo", "Ω", "\U0001f45f", "\uffee", "", 7, None])
-_phones = st.sampled_from(["+1555010", "+1555011", "", 1555010, None])
+_birthdays = st.sampled_from(BIRTHDAYS)
+NAMES = ("Ana Bo", "Ana Bó", "ana bo", "Ω", "\U0001f45f", "\uffee", "", 7, None)
+_names = st.sampled_from(NAMES)
+PHONES = ("+1555010", "+1555011", "", 1555010, None)
+_phones = st.sampled_from(PHONES)
+UPDATES = (1, 2, 3, 1, 2, 3, 6, 7, 8)
+AXES = (-1.0, 0.0, 1.0, 0, 1, 0.1)
 
 
 @st.composite
@@ -89,7 +91,7 @@ def customers(draw: st.DrawFn) -> dict[str, object]:
         "birthDay": draw(st.one_of(_absent, _birthdays)),
         "serialNumber": draw(serials),
         "registrationDate": BASE + draw(st.integers(1, 2)),
-        "lastUpdateDate": BASE + draw(st.sampled_from([1, 2, 3, 1, 2, 3, 6, 7, 8])),
+        "lastUpdateDate": BASE + draw(st.sampled_from(UPDATES)),
         "shareWithResearchAsOfDate": draw(consent),
         "shareWithPublicAsOfDate": draw(consent),
         "shareWithFriendsAsOfDate": draw(consent),
@@ -100,7 +102,7 @@ def customers(draw: st.DrawFn) -> dict[str, object]:
 @st.composite
 def motions(draw: st.DrawFn) -> dict[str, object]:
     """An accelerometer reading, of a customer more often than of a stranger."""
-    axis = st.sampled_from([-1.0, 0.0, 1.0, 0, 1, 0.1])
+    axis = st.sampled_from(AXES)
     return {
         "user": draw(st.one_of(*[addresses] * 7, st.sampled_from(STRANGERS))),
         "timestamp": draw(moments),

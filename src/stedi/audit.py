@@ -25,6 +25,9 @@ Progress = Callable[[str, float | None], None]
 _ATTEMPTS = 5
 """How often a table is looked at that moves while it is looked at; a commit a second would not do it."""
 
+UNRECORDED = "no checksum"
+"""What is found of a file that another program has written: nobody can tell whether its bytes are what they were."""
+
 _LOOKS = 8
 """Tasks a worker: files differ in size, and whoever is ready takes the next."""
 
@@ -182,7 +185,7 @@ class _Table:
         for path, found in self._digests(workers) if workers else self._digests_here(threads):
             expected = recorded.get(path)
             if expected is None:
-                yield Violation(self._shown(path), f"a line in {checksums.NAME}", "no checksum")
+                yield Violation(self._shown(path), f"a line in {checksums.NAME}", UNRECORDED)
             elif found != expected:
                 yield Violation(self._shown(path), f"SHA-256 {expected}", f"SHA-256 {found}" if found else "no file")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stedi.audit import Check, audit
+from stedi.audit import UNRECORDED, Check, audit
 from stedi.catalog import Catalog, Snapshot, checksums, snapshots
 from stedi.errors import LakeError
 from stedi.tables import ZONES
@@ -70,11 +70,16 @@ def repair(
 
 
 def _broken(checks: tuple[Check, ...]) -> dict[str, set[str]]:
-    """Returns the damaged files of each table that has some, relative to the lake's folder."""
+    """Returns the damaged files of each table that has some, relative to the lake's folder.
+
+    A file of a landing table that has no checksum is none: another program has tagged or changed the table, and there
+    is nothing that it could be made anew from. The audit goes on naming it.
+    """
     broken: dict[str, set[str]] = {}
     for check in checks:
-        if check.found and check.table in ZONES:
-            broken.setdefault(check.table, set()).update(violation.file for violation in check.found)
+        for violation in check.found if check.table in ZONES else ():
+            if violation.found != UNRECORDED or ZONES[check.table] != "landing":
+                broken.setdefault(check.table, set()).add(violation.file)
     return broken
 
 

@@ -42,43 +42,48 @@ SEED = int(os.environ.get("STEDI_LAW_SEED", secrets.randbelow(1 << 32) if NIGHTL
 """Read when the tests are collected: no test sees variables of this kind."""
 
 FREQUENT = {
-    "built": 400,
-    "rebuilt in full": 5,
-    "agreed again or later": 20,
-    "withdrew": 40,
-    "withdrew by command": 40,
-    "withdrew by command again": 1,
+    "built": 600,
+    "rebuilt in full": 10,
+    "agreed again or later": 30,
+    "withdrew": 80,
+    "withdrew by command": 60,
+    "withdrew by command again": 10,
     "withdrew by command, unknown until then": 10,
-    "a current record changed and consents": 60,
-    "a serial number became shared": 60,
-    "a withheld reading was decided": 3,
-    "an owned reading became undecided": 20,
+    "a current record changed and consents": 100,
+    "a serial number became shared": 100,
+    "a withheld reading was decided": 5,
+    "an owned reading became undecided": 30,
     "a reading changed hands": 2,
-    "a step found its motion later": 8,
-    "a motion found its step later": 5,
-    "a reading delivered again": 60,
-    "a record twice in one file": 10,
+    "a step found its motion later": 20,
+    "a motion found its step later": 10,
+    "a reading delivered again": 100,
+    "a record twice in one file": 20,
     "a file landed again": 4,
-    "a superseded record came late": 8,
-    "a record of the same update came": 4,
+    "a superseded record came late": 15,
+    "a record of the same update came": 8,
     "readings came before their customer": 2,
-    "the clock alone changed rows, forwards": 8,
-    "the clock alone changed rows, backwards": 4,
-    "the policy changed rows": 4,
-    "a known customer erased": 20,
-    "an unknown customer erased": 10,
-    "a customer erased again": 2,
-    "a shared reading erased": 3,
+    "the clock alone changed rows, forwards": 20,
+    "the clock alone changed rows, backwards": 10,
+    "the policy changed rows": 8,
+    "a known customer erased": 80,
+    "an unknown customer erased": 20,
+    "a customer erased again": 10,
+    "a shared reading erased": 30,
     "an erasure of an unbuilt lake": 6,
-    "an erased customer's record came again": 20,
+    "an erased customer's record came again": 60,
     "an erasure was killed": 10,
     "of neighbours one was erased": 10,
-    "went on in the copy": 2,
-    "a backup from before an erasure was restored": 1,
-    "went on in the original": 2,
-    "a stranger tagged a table": 1,
+    "went on in the copy": 5,
+    "went on in the original": 5,
+    "a stranger tagged a table": 5,
+    "a backup was restored, and replayed": 20,
+    "a backup was restored, and accepted": 8,
+    "what landed after a backup landed again": 2,
+    "an erasure was replayed": 10,
+    "a withdrawal was replayed": 2,
+    "a reading of the erased stood in a backup without them": 5,
 }
-"""What an incremental build could get wrong, and how often 200 runs must at least meet it; they mostly do thrice."""
+"""What a lake could get wrong, and how often 200 runs of any seed must at least meet it; they mostly do twice."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
@@ -119,7 +124,7 @@ def test_every_build_equals_a_rebuild_and_the_oracle_and_a_second_one_does_nothi
 
 
 def test_its_runs_meet_what_builds_could_get_wrong() -> None:
-    """What runs meet does not depend on the lake: it takes none, and seconds."""
+    """What runs meet does not depend on the lake: it takes none, and a second."""
     met = law_machine.play(
         lambda: Wrong(lambda before, after: after.tables(), KEY_OF_TESTS),
         KEY_OF_TESTS,

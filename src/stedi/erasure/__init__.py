@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +220,8 @@ def again(
         known = known | stones
     tombstones.write(root, key, known)
     new = Pending(_run(), round(began.timestamp() * 1000), tuple(sorted(people)))
-    done.append(_Erasure(catalog, config, root, key, new, progress, None).finish())
+    theirs = reduce(or_, then.values())
+    done.append(_Erasure(catalog, config, root, key, new, progress, None, theirs).finish())
     for entry in erased:
         _keep_of_then(root, key, config.lake_id, entry)
     return done
@@ -247,8 +250,9 @@ class _Erasure:
         wanted: Pending,
         progress: Progress,
         workers: Workers | None,
+        then: Tombstones | None = None,
     ) -> None:
-        self._catalog, self._config, self._root, self._key = catalog, config, root, key
+        self._catalog, self._config, self._root, self._key, self._then = catalog, config, root, key, then
         self._pending, self._progress, self._workers = wanted, progress, workers
 
     def finish(self) -> dict[str, Any]:
@@ -296,7 +300,7 @@ class _Erasure:
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
             before = tombstones.read(root, key)
-            whereabouts = Whereabouts(engine, catalog, key, self._pending, self._workers, before)
+            whereabouts = Whereabouts(engine, catalog, key, self._pending, self._workers, before, self._then)
             found, judged = self._pending.found, None
             if found is None:
                 found, judged = _judged(whereabouts, catalog)

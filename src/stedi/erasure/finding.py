@@ -84,6 +84,7 @@ class Whereabouts:
         pending: The erasure.
         workers: Who looks through the tables' files, if it is not this process.
         before: The lake's tombstones, for an erasure whose own file was lost.
+        then: The tombstones of erasures that are done again: they knew devices of which this lake knows nothing.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Whereabouts:
         pending: Pending,
         workers: Workers | None = None,
         before: Tombstones | None = None,
+        then: Tombstones | None = None,
     ) -> None:
         self.engine = engine
         self.states = catalog.tables()
@@ -114,6 +116,9 @@ class Whereabouts:
         self._recovered = found is None and pending.recovered
         if self._recovered and before is not None:
             self._moments_known(before)
+        if then is not None:
+            self._readings_barred(then)
+            self.tombstones = self.tombstones | then
         self._ids()
         self.shared = 0
         self.others: dict[str, dict[str, int]] = {}
@@ -261,6 +266,25 @@ class Whereabouts:
         rows = {(n, at) for n, at in readings if tombstones.moment(self._key, n, at) in known.moments}
         rows.update(self.engine.rows("select serialNumber, moment from erased_moments"))
         self.engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
+
+    def _readings_barred(self, then: Tombstones) -> None:
+        """Adds to `erased_moments` the readings that tombstones bar: nothing else here may tell whose they were."""
+        engine, key = self.engine, self._key
+        numbers = engine.rows("select distinct serialNumber from step_trainer_landing")
+        marks = {number: tombstones.serial(key, number) for (number,) in numbers}
+        claimed = {number: mark for number, mark in marks.items() if mark in then.claims}
+        self.keep("claimed_then", ("serialNumber",), [(number,) for number in claimed])
+        readings = engine.stream(
+            "select distinct serialNumber, sensorReadingTime from step_trainer_landing "
+            "where serialNumber in (select serialNumber from claimed_then)"
+        )
+        rows = {
+            (number, at)
+            for number, at in readings
+            if at <= then.serials.get(claimed[number], -1) or tombstones.moment(key, number, at) in then.moments
+        }
+        rows.update(engine.rows("select serialNumber, moment from erased_moments"))
+        engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
 
     def _gone(self) -> list[tuple[str, int, int]]:
         """Returns of each delivered file how many accepted and quarantined records have gone and the ledger counts."""
