@@ -345,6 +345,7 @@ def _failures() -> Iterator[None]:
             raise KeyboardInterrupt from error
         raise
     except duckdb.IOException as error:
+        s3.prove()  # whoever has taken this command's lock over may have removed the file: that is what to say
         cause = next(
             (text for text in ("No space left on device", "Permission denied") if text in str(error)), "I/O error"
         )
