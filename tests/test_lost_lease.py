@@ -392,3 +392,27 @@ def test_a_file_is_removed_only_as_it_was_under_the_lock(lake: Lake) -> None:
         durable.remove(path)
         assert not path.exists()
         durable.remove(path)
+
+
+def test_no_two_attempts_of_an_erasure_share_a_folder(
+    new_lake: Callable[..., Lake], inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has lost its locks clears away or overwrites nothing that who took over has committed."""
+    lake, folders = new_lake(), list[Path]()
+    lake.land(inbox)
+
+    class Dies(BaseException):
+        pass
+
+    def written(self: forgetting.Forgetting, *given: Any) -> Any:
+        folders.append(given[3])
+        raise Dies
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting.Forgetting, "_rewritten", written)
+        for addresses in ((ANA,), ()):
+            with pytest.raises(Dies):
+                lake.erase(*addresses)
+    assert len({*folders}) == len(folders) == 2
+    assert lake.erase()[0]["clean"]
+    whole(lake)

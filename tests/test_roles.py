@@ -133,6 +133,13 @@ BODIES = (
     "describe {n}",
     "select columns(c -> true) from {n}",
     "select max(columns(*)) from {n}",
+    "select filename, file_row_number, rowid from {n}",
+    "unpivot (select columns(*)::varchar from {n}) on columns(*)",
+    "pivot {n} on email",
+    "select * from {n} at (version => 1)",
+    "select * from {n} positional join landed_files",
+    "select error(x::varchar) from {n} as x",
+    "select getenv('HOME') from {n}",
 )
 SCOPES = (
     "{body}",

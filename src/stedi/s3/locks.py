@@ -187,10 +187,12 @@ def discard(path: Path) -> None:
     except FileNotFoundError:
         return None
     except FileExistsError as error:
-        raise LakeBusy(
-            f"{target}: expected what this command has read, found that another command has written it: this one "
-            "was stopped, or cut off from S3, for too long; nothing was removed: run it again"
-        ) from error
+        # or the first request was done and its answer lost
+        if head(target) is not None:
+            raise LakeBusy(
+                f"{target}: expected what this command has read, found that another command has written it: this one "
+                "was stopped, or cut off from S3, for too long; nothing was removed: run it again"
+            ) from error
     except OSError as error:
         if "NotImplemented" not in str(error):
             raise
