@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from stedi import durable, s3
 from stedi.catalog import Catalog, TableState
@@ -30,13 +30,16 @@ def staged(state: TableState) -> set[str]:
     return {branch for branch in state.branches if _RUN.fullmatch(branch)}
 
 
-def sweep(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
+def sweep(
+    catalog: Catalog, tables: Iterable[str], grace: float, *, finish: Callable[[], object] = lambda: None
+) -> None:
     """Drops staged branches that were never published, and data folders that no live snapshot uses.
 
     Args:
         catalog: The lake's tables.
         tables: The tables that only commands under the caller's lock write.
         grace: Seconds for which a file stays after the last snapshot that used it has gone.
+        finish: Finishes landings that were decided in the last moment before none can be any more.
     """
     states = catalog.tables()
     for name in tables:
@@ -55,9 +58,11 @@ def sweep(catalog: Catalog, tables: Iterable[str], grace: float) -> None:
                 found = unused(state, catalog.folder(name), before=now, seen=now - grace, below=strays)
             except LakeError:
                 continue  # damage hides what is in use: nothing goes
-            gone = {file.path for file in found}
-            if gone and ZONES[name] == "landing":
+            if found and catalog.remote and ZONES[name] == "landing":
                 catalog.fence(f"{int(now * 1000):013d}-{secrets.token_hex(4)}")
+                finish()
+                found = unused(catalog.table(name), catalog.folder(name), before=now, seen=now - grace, below=strays)
+            gone = {file.path for file in found}
             for stray in strays:
                 if all(entry.path in gone for entry in durable.entries(s3.at(durable.real(stray)))):
                     durable.remove_tree(stray)

@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stedi import build as building
@@ -183,7 +184,8 @@ class Persons(Opened):
             handover.refuse_other(self.root, self.config.key_fingerprint)
             tombstones.refuse_unfinished(self.root)
             journal.finish(self.catalog, self.root / "pending", lambda: key)
-            leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600)
+            finish = partial(journal.finish, self.catalog, self.root / "pending", lambda: key)
+            leftovers.sweep(self.catalog, tuple(ZONES), self.config.grace_hours * 3600, finish=finish)
             # the tables must be up to date: what they were built from is then what they would be built from
             building.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
             done = rotation.rotate(

@@ -294,6 +294,8 @@ class _Erasure:
         catalog, root, key = self._catalog, self._root, self._key
         self._progress("find", None)
         catalog.fence(self._pending.run)
+        if s3.is_remote(root):  # one of the last moment, if there is any
+            journal.finish(catalog, root / "pending", lambda: key)
         if self._is_overtaken():
             self._pending = replace(self._pending, found=None, heads={})
         # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile

@@ -141,7 +141,8 @@ def land(
         sieve = Sieve.of(root, key)
         journal.finish(catalog, root / "pending", lambda: key)
         tables = [name for name, zone in ZONES.items() if zone == "landing"]
-        leftovers.sweep(catalog, tables, config.grace_hours * 3600)
+        finish = partial(journal.finish, catalog, root / "pending", lambda: key)
+        leftovers.sweep(catalog, tables, config.grace_hours * 3600, finish=finish)
         shutil.rmtree(durable.scratch(root) / "landing", ignore_errors=True)
         landed: list[LandedFile] = []
         skipped: list[Skipped] = []

@@ -114,8 +114,9 @@ class _Run:
             state = catalog.table(name)
         before = time.time() - self._grace
         removed = unused(state, catalog.folder(name), before=before, seen=before)
-        if removed and catalog.remote and ZONES[name] == "landing":
+        if catalog.remote and ZONES[name] == "landing" and any(file.kind == "data" for file in removed):
             catalog.fence(f"{self.run}-{name}")
+            journal.finish(catalog, self._root / "pending", self._key)  # one of the last moment, if there is any
             removed = unused(catalog.table(name), catalog.folder(name), before=before, seen=before)
         durable.remove_all(file.path for file in removed)
         folder = catalog.folder(name)
