@@ -420,4 +420,4 @@ def test_what_stands_alone_is_always_among_the_candidates_and_what_others_have_i
         assert not any(heard.stands(word) for word in many)
         assert heard.stands(part) == tokens.stands(text, part), (before, part, after)
         if tokens.stands(text, part):
-            assert part in tokens.candidates(text, [*many, part]), (before, part, after)
+            assert part in tokens.Sought([*many, part]).among(text), (before, part, after)

@@ -29,7 +29,7 @@ from stedi.catalog import Catalog, checksums, snapshots
 from stedi.catalog.outputs import Output
 from stedi.catalog.pointers import Pointers
 from stedi.config import Config
-from stedi.copies import shown
+from stedi.copies import NOTE, shown
 from stedi.errors import ConfigError, LakeError
 from stedi.places import home_of
 from stedi.privacy import handover, journal, pseudonyms, receipts, state, tombstones
@@ -38,8 +38,6 @@ from stedi.tables import ZONES
 
 Progress = Callable[[str, float | None], None]
 
-NOTE = "adopting.json"
-"""The file, in the lake's folder, that an adoption keeps until nothing in the folder names another any more."""
 _METADATA = re.compile(r"(\d+)-[0-9a-f-]{36}\.metadata\.json")
 _LISTED = re.compile(r"[0-9A-Za-z._-]+\.avro")
 
@@ -120,16 +118,6 @@ def adopt(
         _clear(root, {table: snapshots.uri(path) for table, path in made.items()})
     now = settings.read(root / "lake.toml")
     return Adoption(root, home, now.lake_id, config.lake_id, _place(now))
-
-
-def refuse_unfinished(root: Path) -> None:
-    """Refuses a lake whose adoption was cut off near its end.
-
-    Raises:
-        LakeError: It was.
-    """
-    if (root / NOTE).exists():
-        raise LakeError(f"{root}: its adoption was cut off; run `stedi --lake {root} adopt` again to finish it")
 
 
 def _refuse_unfinished(root: Path) -> None:

@@ -14,13 +14,25 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from stedi.errors import CopiedLake
+from stedi.errors import CopiedLake, LakeError
 
+NOTE = "adopting.json"
+"""The file, in the lake's folder, that an adoption keeps until nothing in the folder names another any more."""
 _HOMES: dict[str, str] = {}
 """Of each copy the folder that its metadata name."""
 
 _SHOWN = 200
 """Characters of a path that somebody else has written."""
+
+
+def refuse_unfinished(root: Path) -> None:
+    """Refuses a lake whose adoption was cut off near its end.
+
+    Raises:
+        LakeError: It was.
+    """
+    if (root / NOTE).exists():
+        raise LakeError(f"{root}: its adoption was cut off; run `stedi --lake {root} adopt` again to finish it")
 
 
 def note(root: Path, home: str) -> None:

@@ -16,9 +16,8 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, get_args
 
-from stedi import adoption, copies, destinations, durable, making, places, s3
 from stedi import config as settings
-from stedi.adoption import Adoption
+from stedi import copies, destinations, durable, making, places, s3
 from stedi.catalog import Catalog, TableState, snapshots
 from stedi.config import Config, Readings
 from stedi.engines import Name
@@ -27,6 +26,7 @@ from stedi.privacy import handover, journal, pseudonyms, secret, seen, tombstone
 from stedi.privacy.pseudonyms import Key
 
 if TYPE_CHECKING:
+    from stedi.adoption import Adoption
     from stedi.workers import Workers
 
 
@@ -85,7 +85,7 @@ class Opened:
             except DamagedCatalog:  # whoever reads it says so, and `repair` sets it right
                 copies.forget(root)
         if not copies.known(root):  # else what it is read by still stands as it was copied
-            adoption.refuse_unfinished(root)
+            copies.refuse_unfinished(root)
         if config.shared and not copies.known(root) and not s3.is_remote(root):
             durable.share(root)
         decided = handover.pending(root)
@@ -156,6 +156,8 @@ class Opened:
             KeyRefused: The lake's key is missing.
         """
         root, config = _found(path)
+        from stedi import adoption
+
         return adoption.adopt(root, config, cls(root, config).key(), new_id=new_id, progress=progress)
 
     def key(self) -> Key:

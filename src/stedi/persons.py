@@ -15,7 +15,6 @@ from stedi import destinations, durable, leftovers, s3
 from stedi.engines import Name
 from stedi.opened import Opened, Progress, milliseconds, writes
 from stedi.privacy import handover, receipts, tombstones
-from stedi.privacy.addresses import of_values, taken
 from stedi.tables import ZONES
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Persons(Opened):
         from stedi.landing import withdrawal
 
         at = None if now is None else milliseconds(now)
-        asked = taken(of_values(*addresses), exact=exact)
+        asked = _taken(addresses, exact=exact)
         key = self.key()
         self._finish(progress)
         return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
@@ -76,7 +75,7 @@ class Persons(Opened):
         """
         from stedi.landing import withdrawal
 
-        wanted = taken(of_values(*addresses), exact=exact)
+        wanted = _taken(addresses, exact=exact)
         with self._temporary() as folder:
             return withdrawal.known(self.catalog, self.config, wanted, folder)
 
@@ -93,7 +92,7 @@ class Persons(Opened):
         """
         from stedi import explain
 
-        [normal] = taken(of_values([address]), exact=exact)
+        [normal] = _taken([address], exact=exact)
         at, key = milliseconds(now or datetime.now(UTC)), self.key()
         handover.refuse_unfinished(self.root)
         with self._temporary() as folder:
@@ -228,7 +227,7 @@ class Persons(Opened):
         """
         from stedi import erasure
 
-        wanted = taken(of_values(*addresses), exact=exact)
+        wanted = _taken(addresses, exact=exact)
 
         places = [str(destinations.expanded(path)) for path in inbox]
         self._finish_rotation(progress)
@@ -272,7 +271,7 @@ class Persons(Opened):
         from stedi import erasure
 
         self.refuse_copied()
-        wanted = taken(of_values(*addresses), exact=exact)
+        wanted = _taken(addresses, exact=exact)
         return erasure.preview(self.catalog, self.config, self.root, self.key(), wanted)
 
     def receipts(self) -> list[Receipt]:
@@ -287,3 +286,10 @@ class Persons(Opened):
         """
         receipt, key = receipts.find(self.root, named), self.key()
         return receipt, tombstones.vouches(self.root, key, self.config.lake_id, receipt)
+
+
+def _taken(addresses: Sequence[str | Iterable[str]], *, exact: bool) -> tuple[str, ...]:
+    """Returns the addresses that were given, one by one or in lists."""
+    from stedi.privacy.addresses import of_values, taken  # its patterns take time to compile
+
+    return taken(of_values(*addresses), exact=exact)

@@ -242,8 +242,12 @@ class DuckDB:
 
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""
-        for batch in self._batches(self._execute(sql)):
+        for batch in self.batches(sql):
             yield from batch
+
+    def batches(self, sql: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Yields the rows of a SELECT, some thousand at a time."""
+        return self._batches(self._execute(sql))
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder.

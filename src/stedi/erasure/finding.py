@@ -52,6 +52,8 @@ PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,6
 """What the engine takes for a plain address: only what is one, and most that are."""
 _MEMORY = "600MB"
 """What the engine of a worker may take."""
+_TOGETHER = 64
+"""So many records are looked at together at first; most erasures find something in few of them."""
 _PARTS = 8
 """Into so many parts records are divided among which there are some of theirs."""
 RELATIONS = (
@@ -186,8 +188,8 @@ class Whereabouts:
     def _addresses(self) -> None:
         """Makes `who`, the mark of every address, and `erased_addresses`."""
         sql = 'select email as address from records union select "user" from accelerometer_landing'
-        known = [(address, tombstones.person(self._key, address)) for (address,) in self.engine.stream(sql)]
-        self.keep("who", ("address", "person"), known)
+        known = [address for rows in self.engine.batches(sql) for (address,) in rows]
+        self.keep("who", ("address", "person"), zip(known, tombstones.persons(self._key, known), strict=True))
         people = ", ".join(map(literal, sorted(self._people)))
         self.engine.keep("erased_addresses", f"select address, person from who where person in ({people})")
         # read once: a landing table is large, and one customer's readings are few
@@ -317,7 +319,7 @@ class Whereabouts:
         spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
         free = {column: "\n".join(self._others_have(column)) for column in FREE["customers_landing"]}
         devices = "\n".join(self._others_have("serialNumber"))
-        addresses = list(self._others_have("address"))
+        addresses = self._others_have("address")
         spoken = Heard(folded("\n".join(addresses)))
         heard = Heard(folded("\n".join((*free.values(), *addresses))))
         theirs, claimed = Heard(folded(devices)), Heard(devices)
@@ -354,19 +356,20 @@ class Whereabouts:
         self.keep("masked_texts", ("text", "masked"), sorted(set(masks)))
         self._others_masked = bool(masks)
         if left is None:
-            stay = [value for value in self._others_have("address", odd=True) if traces.mentions(value, known)]
+            odd = self._others_have("address", odd=True)
+            stay = [value for value in traces.mentioning(odd, known) if not tokens.is_plain(value)]
             if traces.mentions(devices, known):
-                stay += [value for value in self._others_have("serialNumber") if traces.mentions(value, known)]
+                stay += traces.mentioning(self._others_have("serialNumber"), known)
             self._count(stay)
             left = [traces.left(self._key, value) for value in stay]
         return replace(known, left=frozenset(left))
 
-    def _others_have(self, column: str, *, odd: bool = False) -> Iterator[str]:
-        """Yields the different values that others have in a column of their records, or as `address`.
+    def _others_have(self, column: str, *, odd: bool = False) -> list[str]:
+        """Returns the different values that others have in a column of their records, or as `address`.
 
         Args:
             column: The column.
-            odd: Whether only values are wanted that are no plain address.
+            odd: Whether only values are wanted that may be no plain address.
         """
         source, whose = ("who", "address") if column == "address" else ("records", "email")
         sql = (
@@ -375,7 +378,7 @@ class Whereabouts:
         )
         if odd:
             sql += f" and not regexp_full_match({quoted(column)}, {literal(PLAIN)})"
-        return (value for (value,) in self.engine.stream(sql) if not odd or not tokens.is_plain(value))
+        return [value for rows in self.engine.batches(sql) for (value,) in rows]
 
     def _count(self, stay: Collection[str]) -> None:
         """Counts values of others that stay, by table and column."""
@@ -401,7 +404,7 @@ class Whereabouts:
         judge = Judge(self.traces, frozenset(moments))
         staying: dict[tuple[str, int], str] = {}
         for batch in _batched(self._quarantined(), 4 << 20):
-            for sha256, at, raw in batch if self._known_records else self._suspected(batch, judge):
+            for sha256, at, raw in batch if self._known_records else _suspected(batch, judge):
                 kept = self._kept(raw, judge)
                 if kept is None:
                     records.append((sha256, at))
@@ -436,17 +439,6 @@ class Whereabouts:
         ]
         self.keep("masks", ("name", "masked"), masks)
         self._whole = self._named(whole)
-
-    def _suspected(self, batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:
-        """Yields those of some quarantined records in which something may have to go, halving until few are left."""
-        # an empty line between: what is encoded in one record does not run on into the next
-        if batch and judge.reads("\n\n".join(traces.as_text(raw) for _, _, raw in batch)):
-            if len(batch) == 1:
-                yield batch[0]
-                return
-            size = -(-len(batch) // _PARTS)
-            for start in range(0, len(batch), size):
-                yield from self._suspected(batch[start : start + size], judge)
 
     def _kept(self, raw: bytes, judge: Judge) -> bytes | None:
         """Returns a quarantined record as it stays: as it is, or masked; None if it goes."""
@@ -637,6 +629,22 @@ def _named(paths: Iterable[str]) -> str:
 
 def _same_rows(operation: str, summary: Mapping[str, str]) -> bool:
     return operation == "replace" or (operation == "append" and not int(summary.get("added-records", 0)))
+
+
+def _suspected(batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:
+    """Yields those of some quarantined records in which something may have to go, in parts until few are left."""
+    texts = [traces.as_text(raw) for _, _, raw in batch]
+    parts = [(start, min(start + _TOGETHER, len(batch))) for start in range(0, len(batch), _TOGETHER)]
+    while parts:
+        start, end = parts.pop()
+        # an empty line between: what is encoded in one record does not run on into the next
+        if not judge.reads("\n\n".join(texts[start:end])):
+            continue
+        if end - start == 1:
+            yield batch[start]
+        else:
+            size = -(-(end - start) // _PARTS)
+            parts += [(at, min(at + size, end)) for at in range(start, end, size)]
 
 
 def _batched(records: Iterable[tuple[str, int, bytes]], size: int) -> Iterator[list[tuple[str, int, bytes]]]:

@@ -33,9 +33,9 @@ class Judge:
 
     def reads(self, text: str) -> bool:
         """Says whether some text, or what it reads decoded, may tell anything that goes."""
-        return self.traces.found(text) or (
-            bool(self._serials)
-            and any(number in reading for reading in tokens.readings(text) for number in self._serials)
+        return any(
+            self.traces.says(reading) or any(number in reading for number in self._serials)
+            for reading in tokens.readings(text)
         )
 
     def tells(self, text: str) -> bool:

@@ -31,6 +31,10 @@ LEVELS = 4
 """How many layers of packing are unpacked."""
 _SKIPPABLE = bytes(range(0x50, 0x60))
 _MEMBERS = 10_000
+_SIGN = re.compile(rb"@\0|\0@|[%=&\\]\0+[0-9A-Za-z#\\]")
+"""What an address shows in UTF-16 wherever it stands: its `@`, as it is or encoded."""
+_FIRST = frozenset(bytes([n]) for n in range(256) if n in b"\x1f\x28B\xfd\xfe\xff" or n in _SKIPPABLE or n & 15 == 8)
+"""How bytes begin that may be packed, or have a byte order mark."""
 _WIDE = (re.compile("(?:[\t\n\r -\xff]\0){4,}"), re.compile("(?:\0[\t\n\r -\xff]){4,}"))
 
 
@@ -41,6 +45,8 @@ def texts(raw: bytes, *, most: int = MOST) -> list[str]:
         raw: The bytes.
         most: Bytes that a packed thing is unpacked to, at most.
     """
+    if raw[:1] not in _FIRST and b"\0" not in raw:  # most are plain
+        return [raw.decode("utf-8", "replace")]
     return [text for part in layers(raw, most=most) for text in plain(part)]
 
 
@@ -52,14 +58,23 @@ def layers(raw: bytes, *, most: int = MOST, levels: int = LEVELS) -> Iterator[by
             yield from layers(part, most=most, levels=levels - 1)
 
 
-def plain(raw: bytes) -> Iterator[str]:
-    """Yields bytes as text, as if they were UTF-8, and where they look like it UTF-16 and UTF-32 at any place."""
+def plain(raw: bytes, *, latin: bool = False) -> Iterator[str]:
+    """Yields bytes as text, as if they were UTF-8, and where they look like it UTF-16 and UTF-32 at any place.
+
+    Args:
+        raw: The bytes.
+        latin: Whether nothing matters but addresses and longer texts of Latin letters. Bytes that show neither in
+            UTF-16 or UTF-32, such as numbers in binary files, are not read so then.
+    """
     yield raw.decode("utf-8", "replace")
     if b"\0" in raw:
         yield raw.replace(b"\0", b"").decode("utf-8", "replace")
         # Latin letters in UTF-16, set apart from what is no text before and behind them
-        latin = raw.decode("latin-1")
-        yield "\n".join(run.replace("\0", "") for wide in _WIDE for run in wide.findall(latin))
+        letters = raw.decode("latin-1")
+        runs = [run.replace("\0", "") for wide in _WIDE for run in wide.findall(letters)]
+        if latin and not runs and not _SIGN.search(raw):
+            return
+        yield "\n".join(runs)
         for encoding in ("utf-16-le", "utf-16-be"):
             for start in (0, 1):
                 text = raw[start:].decode(encoding, "replace")

@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -84,9 +84,15 @@ class Key:
             use: Names the use; no two share one.
             content: What is hashed.
         """
+        return self.digester(use)(content)
+
+    def digester(self, use: str) -> Callable[[bytes], bytes]:
+        """Returns what makes the same of many contents; the argument is that of `digest`."""
         if self.version == 1:
-            return hmac.digest(self.secret, f"stedi: {use}\0".encode() + content, "sha256")
-        return hmac.digest(_subkey(self.secret, f"stedi/{use}/1"), content, "sha256")
+            secret, before = self.secret, f"stedi: {use}\0".encode()
+        else:
+            secret, before = _subkey(self.secret, f"stedi/{use}/1"), b""
+        return lambda content: hmac.digest(secret, before + content, "sha256")
 
     def of_version(self, version: int) -> Key:
         """Returns this key, and those that it has followed, as a lake of this `key.version` uses them."""

@@ -11,7 +11,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import product
+from functools import lru_cache
+from itertools import pairwise, product
 
 from stedi.contracts import unseen
 from stedi.privacy.addresses import complaint
@@ -59,9 +60,9 @@ _BROKEN = re.compile(r'"[^"\s@]{0,320}(?:@[^"\s]{0,320})?\\(?:[tnr]|u00(?:09|0[a
 _BREAK = re.compile(r"\\(?:[tnr]|u00(?:09|0[aAdD]))")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _WORD = re.compile(r"\w++(?:-\w++)*+")
-_FEW = 16
+FEW = 16
 """So many texts are faster looked for one by one than among all words of a text."""
-_SMALL = 4096
+_SMALL = 256
 """Characters of a text in which so many are, too."""
 _LEVELS = 3
 """How often what is decoded is decoded again."""
@@ -119,16 +120,23 @@ def _alone(text: str, at: int, end: int, *, short: bool, name: bool) -> bool:
     return not (before in _GLUE and at > 1 and _word(text[at - 2]))
 
 
-def candidates(text: str, wanted: Collection[str]) -> Iterable[str]:
-    """Returns those of some texts that may stand alone in a text: all but such as surely do not.
+class Sought:
+    """Texts that are looked for, many of them in many texts."""
 
-    Many are looked up among the words of the text. A word stands between other characters than letters, digits and
-    `_`, and a hyphen ties two; what is one, and stands alone, is among them.
-    """
-    if len(wanted) <= _FEW or len(text) < _SMALL:
-        return wanted
-    words = set(_WORD.findall(text))
-    return [part for part in wanted if part in words or not _WORD.fullmatch(part)]
+    def __init__(self, texts: Collection[str]) -> None:
+        self._texts = texts
+        self._words = frozenset(text for text in texts if _WORD.fullmatch(text))
+        self._others = tuple(text for text in texts if text not in self._words)
+
+    def among(self, text: str) -> Iterable[str]:
+        """Returns those that may stand alone in a text: all but such as surely do not.
+
+        Many are looked up among the words of the text. A word stands between other characters than letters, digits and
+        `_`, and a hyphen ties two; what is one, and stands alone, is among them.
+        """
+        if len(self._texts) <= FEW or len(text) < _SMALL:
+            return self._texts
+        return (*self._words.intersection(_WORD.findall(text)), *self._others)
 
 
 class Heard:
@@ -143,13 +151,14 @@ class Heard:
         self._framed = f"\n{text}\n"
         self._asked = 0
         self._words: frozenset[str] | None = None
+        self._pairs: frozenset[tuple[str, str]] = frozenset()
         self._lines: frozenset[str] | None = None
         self._digits = ""
 
     def has(self, part: str) -> bool:
         """Says whether a text is one of the values."""
         self._asked += 1
-        if self._asked <= _FEW:
+        if self._asked <= FEW:
             return f"\n{part}\n" in self._framed
         if self._lines is None:
             self._lines = frozenset(self._text.split("\n"))
@@ -158,10 +167,15 @@ class Heard:
     def stands(self, part: str) -> bool:
         """Says whether a text stands alone among them."""
         self._asked += 1
-        if self._words is None and self._asked > _FEW:
-            self._words = frozenset(_WORD.findall(self._text))
-        telling = max(_WORD.findall(part), key=len, default="")
-        return not (telling and self._words is not None and telling not in self._words) and stands(self._text, part)
+        if self._words is None and self._asked > FEW:
+            every = _WORD.findall(self._text)
+            self._words, self._pairs = frozenset(every), frozenset(pairwise(every))
+        if self._words is not None:
+            # words of what stands somewhere stand there, one after the other
+            words = _WORD.findall(part)
+            if not (self._words.issuperset(words) and self._pairs.issuperset(pairwise(words))):
+                return False
+        return stands(self._text, part)
 
     def dials(self, number: str) -> bool:
         """Says whether a phone number, told by its digits, is among them."""
@@ -297,6 +311,7 @@ def visible(text: str, *, but: str = "", controls: bool = True) -> str:
     return re.sub(f"[{re.escape(hidden)}]+", "", text) if hidden else text
 
 
+@lru_cache(1 << 12)
 def _hides(character: str) -> bool:
     return unseen(character) or (character.isspace() and character != " ")
 
@@ -320,6 +335,8 @@ def _dereferenced(text: str) -> str:
 def _packed(text: str) -> Iterator[str]:
     """Yields what stands in base64 in a text and is text itself."""
     for run in set(_BASE64.findall(text)):
+        if _HEX.fullmatch(run):
+            continue
         lines = run.split()
         whole = [run] if len(lines) == 1 else [*lines, "".join(lines)]
         for line in whole:
@@ -327,6 +344,7 @@ def _packed(text: str) -> Iterator[str]:
                 yield decoded
 
 
+@lru_cache(1 << 12)  # the same names stand in many files
 def _from_base64(run: str) -> str:
     plain = run.replace("-", "+").replace("_", "/")
     plain = plain[: len(plain) - 1] if len(plain) % 4 == 1 else plain
@@ -401,7 +419,7 @@ def calls(text: str, numbers: Iterable[str]) -> bool:
     if not wanted:
         return False
     close = closed(text)
-    if len(wanted) > _FEW:
+    if len(wanted) > FEW:
         close = "\n".join(_MANY_DIGITS.findall(close))
     return any(number in close and dials(text, number) for number in wanted)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +18,9 @@ from typing import Any
 
 from stedi import s3
 from stedi.errors import LakeBusy, LakeError
-from stedi.privacy import decoding, receipts, state, tokens
+from stedi.privacy import receipts, state
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.privacy.receipts import RECEIPTS
-from stedi.privacy.tokens import unescaped
 
 NAME = "tombstones"
 """The file's name, in the lake's folder."""
@@ -57,6 +56,13 @@ def _first(key: Key) -> Key:
 def person(key: Key, address: str) -> str:
     """Returns the mark of a customer: of their address in its normal form (rule 1 of consent)."""
     return mark(key, "person", normalise(address))
+
+
+def persons(key: Key, addresses: Iterable[str]) -> Iterator[str]:
+    """Yields the marks of many customers, as `person` makes them."""
+    digest = _first(key).digester("tombstone")
+    for address in addresses:
+        yield digest(b"person\0" + normalise(address).encode("utf-8", "surrogatepass"))[:16].hex()
 
 
 def serial(key: Key, number: str) -> str:
@@ -127,6 +133,9 @@ class Tombstones:
         address, or a serial number that only erased customers claimed, and tells no instant after the erasure. Where it
         says whose it is, by one address, that decides, whomever it mentions besides.
         """
+        # their patterns take time to compile, and most commands judge no record
+        from stedi.privacy import decoding, tokens
+
         if record(key, raw) in self.records:
             return True
         texts = decoding.texts(raw)
@@ -151,6 +160,8 @@ class Tombstones:
         Returns:
             None if it is barred, or mentions one of them in a way that cannot be taken out.
         """
+        from stedi.privacy import decoding, tokens
+
         if self.bars(key, raw):
             return None
         text = decoding.texts(raw)[0]
@@ -162,6 +173,8 @@ class Tombstones:
 
     def masked(self, key: Key, text: str) -> str:
         """Returns a text without mentions of erased customers' addresses; as it is if it has none."""
+        from stedi.privacy import tokens
+
         found = {address for reading in tokens.readings(text) for address in self._named(key, reading)}
         if not found:
             return text
@@ -171,6 +184,8 @@ class Tombstones:
 
     def mentions(self, key: Key, text: str) -> bool:
         """Says whether a text, be it JSON, names an erased address or a serial number that only they claimed."""
+        from stedi.privacy import tokens
+
         for reading in tokens.readings(text):
             if self._named(key, reading) or any(serial(key, name) in self.serials for name in _strings(reading)):
                 return True
@@ -178,6 +193,8 @@ class Tombstones:
 
     def names_file(self, key: Key, name: str) -> bool:
         """Says whether a file's name has an erased address in it."""
+        from stedi.privacy import tokens
+
         return any(
             person(key, address) in self.people
             for reading in tokens.readings(name)
@@ -187,6 +204,8 @@ class Tombstones:
     def _named(self, key: Key, text: str) -> set[str]:
         if "@" not in text:
             return set()
+        from stedi.privacy import tokens
+
         return {address for address in tokens.addresses(text) if person(key, address) in self.people}
 
     def _moved(self, key: Key, number: str, instants: Collection[int]) -> bool:
@@ -210,6 +229,8 @@ def masked_name(key: Key, name: str) -> str:
 
 def _strings(text: str) -> list[str]:
     """Returns what stands between quotes in a text."""
+    from stedi.privacy.tokens import unescaped
+
     return [unescaped(name) for name in _STRING.findall(text)]
 
 

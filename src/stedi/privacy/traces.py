@@ -14,7 +14,7 @@ import re
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +25,14 @@ from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import path_literal, quoted
 from stedi.privacy import decoding, tokens, tombstones
 from stedi.privacy.pseudonyms import Key, normalise
-from stedi.privacy.tokens import SHORT, addresses, folded, stands
+from stedi.privacy.tokens import FEW, SHORT, Sought, addresses, folded, stands
 from stedi.tables import COLUMNS, ZONES
 from stedi.workers import Workers
 
 _PIECE = 1 << 22
 _OVERLAP = 4096
+_PARTS = 8
+"""Into so many parts texts are divided among which one mentions somebody."""
 _LOOKS = 4
 """Tasks a worker: files differ in size, and whoever is ready takes the next."""
 _MEMORY = "600MB"
@@ -76,7 +78,9 @@ class Traces:
     left: frozenset[str] = frozenset()
     foreign: frozenset[str] = frozenset()
     _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
-    _sought: dict[bool, dict[str, list[str]]] = field(default_factory=dict, repr=False, compare=False)
+    _sought: dict[bool, tuple[dict[str, list[str]], Sought, Sought]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     _named: list[frozenset[str] | None] = field(default_factory=list, repr=False, compare=False)
 
     def found(self, text: str, *, data: bool = True) -> bool:
@@ -86,52 +90,72 @@ class Traces:
             text: The text; of several values, one a line.
             data: Whether it is customers' data, not the lake's own words: those may hold short or common texts.
         """
-        return any(self._found(reading, data=data) for reading in tokens.readings(text, controls=data))
+        return any(self.says(reading, data=data) for reading in tokens.readings(text, controls=data))
 
-    def _found(self, text: str, *, data: bool) -> bool:
+    def says(self, text: str, *, data: bool = True) -> bool:
+        """Says whether a text holds one of them as it is; the arguments are those of `found`."""
         plain = folded(text)
-        texts = self._texts(data=data)
-        for word in tokens.candidates(plain, texts):
+        texts, words, numbers = self._texts(data=data)
+        for word in words.among(plain):
             if word in plain and any(name in plain and stands(plain, name) for name in texts[word]):
                 return True
-        for number in tokens.candidates(text, self.numbers):
+        for number in numbers.among(text):
             if number in text and (data or _tells(number)) and stands(text, number):
                 return True
         if data and tokens.calls(text, self.phones):
             return True
-        return any(map(self.known, addresses(plain)))
+        return bool(self._standing(plain))
 
-    def _texts(self, *, data: bool) -> dict[str, list[str]]:
-        """Returns the names that are looked for as texts, by a word that all spellings of one have.
+    def _standing(self, plain: str, *, name: bool = False) -> Collection[str]:
+        """Returns their addresses that stand in a folded text, were it a file's name."""
+        named = self._addresses()
+        if named is None:
+            return [address for address in addresses(plain, name=name) if self.known(address)]
+        # a part of a folded text is in its normal form: no other spelling of an address need be thought of
+        if len(named) <= FEW and not any(address in plain for address in named):
+            return ()
+        found = named & addresses(plain, name=name)
+        self._known.update(dict.fromkeys(found, True))
+        return found
+
+    def _texts(self, *, data: bool) -> tuple[dict[str, list[str]], Sought, Sought]:
+        """Returns the names that are looked for as texts, by a word that all spellings of one have; words and numbers.
 
         A plain address is known by its mark wherever it stands.
         """
         if data not in self._sought:
-            found = self._sought[data] = {}
+            found: dict[str, list[str]] = {}
             for name in self.names:
-                if not (tokens.is_plain(name) and name in addresses(name)) and (data or "@" in name):
-                    word = max(
-                        (part.strip(",") for part in name.split()), key=lambda part: (len(part), part), default=name
-                    )
+                sign = "@" in name
+                if (data or sign) and not (sign and tokens.is_plain(name) and name in addresses(name)):
+                    parts = name.replace(",", " ").split()
+                    word = max(parts, key=lambda part: (len(part), part), default=name)
                     found.setdefault(word, []).append(name)
+            self._sought[data] = found, Sought(found), Sought(self.numbers)
         return self._sought[data]
+
+    @property
+    def latin(self) -> bool:
+        """Whether all that is looked for among the lake's own words is Latin, addresses aside."""
+        return "".join(self.numbers).isascii()
 
     def names_file(self, name: str, *, data: bool = True) -> bool:
         """Says whether a file's name holds one of them, be it after or before an underscore; `data` as in `found`."""
         return (
-            any(number in name and stands(name, number, name=True) for number in self.numbers if _tells(number))
-            or any(any(map(self.known, addresses(folded(reading), name=True))) for reading in tokens.readings(name))
+            any(number in name and _tells(number) and stands(name, number, name=True) for number in self.numbers)
+            or any(self._standing(folded(reading), name=True) for reading in tokens.readings(name))
             or self.found(name, data=data)
         )
 
     def known(self, address: str) -> bool:
         """Says whether an address, in any spelling, is one of theirs."""
-        if address not in self._known:
-            named = self._addresses()
-            self._known[address] = (
-                tombstones.person(self.key, address) in self.people if named is None else normalise(address) in named
-            )
-        return self._known[address]
+        if address in self._known:
+            return self._known[address]
+        named = self._addresses()
+        if named is not None and normalise(address) not in named:
+            return False
+        found = self._known[address] = named is not None or tombstones.person(self.key, address) in self.people
+        return found
 
     def owns(self, address: str) -> bool:
         """Says whether a record that gives an address as its customer's is one of theirs.
@@ -151,10 +175,14 @@ class Traces:
             self._named.append(named if {marks[name] for name in named}.issuperset(self.people) else None)
         return self._named[0]
 
+    def names_any(self, text: str) -> bool:
+        """Says whether one of their addresses stands in a text as it is."""
+        return bool(self._standing(folded(text)))
+
     def who(self, text: str) -> frozenset[str]:
         """Returns the marks of those whose address stands in a text, or in what it reads decoded."""
-        named = {address for reading in tokens.readings(text) for address in addresses(folded(reading))}
-        return frozenset(tombstones.person(self.key, address) for address in named if self.known(address))
+        named = {address for reading in tokens.readings(text) for address in self._standing(folded(reading))}
+        return frozenset(tombstones.person(self.key, address) for address in named)
 
     def met(self) -> frozenset[str]:
         """Returns the marks of those whose address stood in any text that was looked at in this process."""
@@ -165,7 +193,7 @@ class Traces:
         plain = folded(text)
         parts = {part for part in self.names if part in plain and len(part) >= SHORT}
         parts |= {folded(number) for number in self.numbers if number in text and len(number) >= SHORT}
-        parts |= {address for address in addresses(plain) if self.known(address)}
+        parts |= set(self._standing(plain))
         kept = tokens.masked(text, parts)
         return None if self.found(kept) else kept
 
@@ -414,7 +442,7 @@ def _searched(root: Path, entries: Iterable[_Entry], traces: Traces, engine: Duc
 def _look(root: Path, path: Path, kind: str, traces: Traces, done: Search, *, data: bool = False) -> None:
     """Looks for traces in a file that is no Parquet."""
     try:
-        texts = _contents(path, kind)
+        texts = _contents(path, kind, latin=not data and traces.latin)
         if traces.foreign and _is_catalogs(path.relative_to(root)):
             texts = map(traces.without_foreign, texts)
         if any(traces.found(text, data=data) for text in texts):
@@ -515,8 +543,8 @@ class _Undecoded(Exception):
     """A file is not what it begins like; its bytes were searched before this is raised."""
 
 
-def _contents(path: Path, kind: str) -> Iterator[str]:
-    """Yields what a file holds, as written and decoded.
+def _contents(path: Path, kind: str, *, latin: bool = False) -> Iterator[str]:
+    """Yields what a file holds, as written and decoded; `latin` as in `decoding.plain`.
 
     Raises:
         OSError: It cannot be read.
@@ -526,9 +554,9 @@ def _contents(path: Path, kind: str) -> Iterator[str]:
         yield os.readlink(path)
         return
     with _opened(path) as base:
-        yield from _pieces(base)
+        yield from _pieces(base, latin=latin)
         try:
-            yield from _unpacked_streams(base)
+            yield from _unpacked_streams(base, latin=latin)
             base.seek(0)
             head = base.read(6)
             if decoding.packing(head) and not decoding.opener(head):
@@ -537,17 +565,17 @@ def _contents(path: Path, kind: str) -> Iterator[str]:
                 if len(content) > decoding.MOST:
                     raise _Undecoded
                 for layer in list(decoding.layers(content))[1:]:
-                    yield from decoding.plain(layer)
+                    yield from decoding.plain(layer, latin=latin)
             if kind == "avro":
                 base.seek(0)
-                yield from _in_avro(base)
+                yield from _together(_in_avro(base))
             elif kind == "sqlite":
-                yield from _in_sqlite(path)
+                yield from _together(_in_sqlite(path))
         except Exception as error:
             raise _Undecoded from error
 
 
-def _unpacked_streams(base: BinaryIO) -> Iterator[str]:
+def _unpacked_streams(base: BinaryIO, *, latin: bool) -> Iterator[str]:
     """Yields what is packed in a file, layer by layer, as text; raises what a damaged one raises, at the end."""
     chain: list[Callable[[BinaryIO], BinaryIO]] = []
     damage: Exception | None = None
@@ -557,13 +585,13 @@ def _unpacked_streams(base: BinaryIO) -> Iterator[str]:
             break
         chain.append(opener)
         try:
-            yield from _pieces(_layer(base, chain))
+            yield from _pieces(_layer(base, chain), latin=latin)
         except Exception as error:
             damage = error
     if chain:
         content = next(decoding.start(_layer(base, chain), decoding.MOST), b"")
         for layer in list(decoding.layers(content))[1:]:
-            yield from decoding.plain(layer)
+            yield from decoding.plain(layer, latin=latin)
     if damage is not None:
         raise damage
 
@@ -583,22 +611,39 @@ def _layer(base: BinaryIO, chain: Iterable[Callable[[BinaryIO], BinaryIO]]) -> B
     return stream
 
 
-def _pieces(stream: BinaryIO) -> Iterator[str]:
+def _pieces(stream: BinaryIO, *, latin: bool) -> Iterator[str]:
     """Yields a stream as text, in pieces that overlap by more than anything that is looked for is long."""
     kept, size = b"", 0
     for piece in decoding.pieces(stream, _PIECE):
         size += len(piece)
         if size > _MOST_UNPACKED:
             raise _Undecoded
-        yield from decoding.plain(kept + piece)
+        yield from decoding.plain(kept + piece, latin=latin)
         kept = piece[-_OVERLAP:]
+
+
+def _together(texts: Iterable[str]) -> Iterator[str]:
+    """Yields texts in fewer and longer ones; what comes before damage is given before that is raised."""
+    held: list[str] = []
+    size = 0
+    try:
+        for text in texts:
+            held.append(text)
+            size += len(text)
+            if size > _PIECE:
+                yield "\n\n".join(held)
+                held, size = [], 0
+    except Exception:
+        yield "\n\n".join(held)
+        raise
+    yield "\n\n".join(held)
 
 
 def _in_avro(stream: BinaryIO) -> Iterator[str]:
     import fastavro
 
     reader = fastavro.reader(stream)
-    yield json.dumps(reader.metadata)
+    yield _unpacked(reader.metadata)
     for record in reader:
         yield _unpacked(record)
 
@@ -735,9 +780,19 @@ def names_another(address: str, traces: Traces) -> bool:
 
 def mentions(value: str, traces: Traces) -> bool:
     """Says whether a text mentions one of the customers' addresses."""
-    return any(
-        any(map(traces.known, addresses(folded(reading)))) for reading in tokens.readings(value) if "@" in reading
-    )
+    return any(traces.names_any(reading) for reading in tokens.readings(value) if "@" in reading)
+
+
+def mentioning(values: Sequence[str], traces: Traces) -> Iterator[str]:
+    """Yields those of some texts that mention one of the customers' addresses; many are looked at together at first."""
+    # an empty line between: what is encoded in one does not run on into the next
+    if values and mentions("\n\n".join(values), traces):
+        if len(values) == 1:
+            yield values[0]
+            return
+        size = -(-len(values) // _PARTS)
+        for start in range(0, len(values), size):
+            yield from mentioning(values[start : start + size], traces)
 
 
 def chunks(
@@ -756,14 +811,19 @@ def chunks(
     read = quoted(column) if plain else f"to_json({quoted(column)})::varchar"
     held: list[str] = []
     size = 0
-    for (value,) in engine.stream(f"select distinct {read} from {source} where {quoted(column)} is not null"):
-        if known is not None:
-            if value in known:
-                continue
-            if len(known) < _MOST_KNOWN and isinstance(value, str):
-                known.add(value)
-        held.append(value if isinstance(value, str) else as_text(value))
-        size += len(held[-1])
+    sql = f"select distinct {read} from {source} where {quoted(column)} is not null"
+    parts: Iterable[list[str]]
+    if kind == "BLOB":
+        parts = ([as_text(value)] for (value,) in engine.stream(sql))  # may be large once it is unpacked
+    else:
+        parts = ([value for (value,) in rows] for rows in engine.batches(sql))
+    for values in parts:
+        if known is not None and kind != "BLOB":
+            values = [value for value in values if value not in known]
+            if len(known) < _MOST_KNOWN:
+                known.update(values)
+        held += values
+        size += sum(map(len, values))
         if size > _PIECE:
             yield held
             held, size = [], 0
