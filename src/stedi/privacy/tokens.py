@@ -32,8 +32,11 @@ _ENDING = re.compile(rf"\.(?:{_ENDINGS})\b")
 _LAST_ENDINGS = re.compile(rf"(?:\.(?:{_ENDINGS}))+$")
 _AFTER = re.compile(rf"(?!\.(?:{_ENDINGS})\b)[.-]*\w")
 _AFTER_IN_NAME = re.compile(rf"[^\W_]|\.(?!(?:{_ENDINGS})\b)[^\W\d_]")
-_OTHER = r"\xa1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e\u2060-\u2fff\u3001-\ufffc\ufffe-\U0010ffff"
-"""All beyond ASCII but white space, controls, and what stands for bytes that are no text: marks belong to letters."""
+_OTHER = (
+    r"\xa1-\xac\xae-\u034e\u0350-\u167f\u1681-\u17b3\u17b6-\u180a\u1810-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\u2fff"
+    r"\u3001-\ufdff\ufe10-\ufefe\uff00-\uffef\U00010000-\U000dffff\U000e1000-\U0010ffff"
+)
+"""All beyond ASCII but white space and what nobody can see, which make no other address: marks belong to letters."""
 _SYMBOL = re.compile(r"[^\x00-\x7f\w]")
 _TIED = re.compile(r"[.-]*+([^\x00-\x7f])")
 _TIED_IN_NAME = re.compile(r"\.?([^\x00-\x7f])")
@@ -190,7 +193,7 @@ def _word(character: str) -> bool:
 
 def _mark(character: str) -> bool:
     """Says whether a character is a part of the letter before it: an accent, a vowel's sign, a point."""
-    return not character.isascii() and unicodedata.category(character)[0] == "M"
+    return not character.isascii() and unicodedata.category(character)[0] == "M" and not unseen(character)
 
 
 def _symbols(run: str) -> Iterator[int]:
