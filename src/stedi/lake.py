@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 from stedi import transform
 from stedi.catalog import Catalog, Snapshot, TableState, leftovers, time_travel
-from stedi.context import Context, creation, found, milliseconds, places
+from stedi.context import Context, found, milliseconds, places
 from stedi.context.progress import Progress
 from stedi.engines import Name
 from stedi.errors import CommitConflict, LakeBusy, QueryRefused, UsageError
 from stedi.privacy import key_change, receipts, tombstones
-from stedi.privacy.journal import WAITING
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
 from stedi.schema.roles import Readings, Role
@@ -139,6 +138,8 @@ class Lake:
             UsageError: The folder holds something else, or a lake, or its path cannot be a table's location.
             KeyRefused: No key can be made or read.
         """
+        from stedi.context import creation
+
         creation.make(path, readings, key_file)
         return cls.open(path)
 
@@ -813,6 +814,8 @@ def _finish_landings(context: Context) -> None:
 
 def _land_what_waits(context: Context, key: Key) -> None:
     """Lands replayed withdrawals whose customers the lake has come to know by another way than a landing."""
+    from stedi.privacy.journal import WAITING
+
     if (context.root / WAITING).exists():
         from stedi.landing import withdrawal
 

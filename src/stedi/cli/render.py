@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import tables
 from stedi.errors import printable
-from stedi.landing.crawl.report import listing, share
 
 if TYPE_CHECKING:
     from stedi.audit.explain import ExplainedRow, Explanation
@@ -162,6 +161,8 @@ def crawl(report: Report) -> str:
 
 
 def _feed(feed: FeedReport) -> str:
+    from stedi.landing.crawl.report import listing, share
+
     lost = sum(feed.rejects.values())
     sampled = ", sampled" if feed.sampled else ""
     title = feed.feed if feed.known else f"{feed.feed} (no contract)"

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Self
 
 from stedi.catalog import Catalog, TableState, snapshots
-from stedi.context import places, seen
+from stedi.context import places
 from stedi.context.progress import Progress, run_id
 from stedi.errors import DamagedCatalog, KeyRefused, LakeError
-from stedi.privacy import journal, key_change, pseudonyms, secrets_manager, tombstones
+from stedi.privacy import key_change, pseudonyms, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.storage import config as settings
 from stedi.storage import copies, destinations, durable, s3
@@ -81,6 +81,8 @@ class Context:
         Raises:
             KeyRefused: It is missing, or is not the key that this lake was made with.
         """
+        from stedi.privacy import secrets_manager
+
         key = pseudonyms.from_environment()
         if key is None:
             place = self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
@@ -108,6 +110,9 @@ class Context:
 
     def outside(self) -> Path:
         """Returns the folder outside the lake that keeps what was seen of it and copies of its journal."""
+        from stedi.context import seen
+        from stedi.privacy import secrets_manager
+
         named = self.key_place()
         # a key that is no file has no folder
         file = None if named == pseudonyms.VARIABLE or secrets_manager.names(named) else named
@@ -115,6 +120,8 @@ class Context:
 
     def older(self) -> tuple[str, str, str] | None:
         """Returns what of the lake is older than what was seen of it: what it is, what was seen, what is found."""
+        from stedi.context import seen
+
         try:
             key = self.key()
         except KeyRefused:  # without it nothing can be compared; what needs it says so
@@ -179,6 +186,9 @@ class Context:
         Args:
             set_back: Whether the lake was set back on purpose: then the note follows it.
         """
+        from stedi.context import seen
+        from stedi.privacy import journal
+
         folder, key = self.outside(), None
         try:
             key = self.key()
@@ -207,6 +217,9 @@ class Context:
 
     def _begin_anew(self) -> None:
         """Says in the journal that the lake is meant to be as it is, for all who have seen it further on."""
+        from stedi.context import seen
+        from stedi.privacy import journal
+
         key, folder = self.key(), self.outside()
         with durable.lock(self.root / "land.lock", wait=True):
             seen_before = seen.read(folder, self.config.lake_id, key)
