@@ -30,8 +30,8 @@ from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, LakeError
 from stedi.lake import Lake
 from stedi.schema import tables
+from stedi.schema.roles import Readings
 from stedi.schema.tables import COLUMNS, Dag, Model
-from stedi.storage import config as settings
 from stedi.transform import checks
 
 NOW = 1_000
@@ -88,7 +88,7 @@ def _restored(folder: Path, name: str) -> Lake:
     return Lake.open(folder / "lake")
 
 
-def _landed(slate: Slate, readings: settings.Readings = "all") -> Lake:
+def _landed(slate: Slate, readings: Readings = "all") -> Lake:
     lake, inbox = slate.wiped(readings), slate.inbox()
     deliver(inbox, "customer", CUSTOMERS)
     deliver(inbox, "accelerometer", MOTIONS)
