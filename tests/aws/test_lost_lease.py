@@ -65,7 +65,7 @@ def inbox(tmp_path: Path) -> Path:
 
 def elsewhere(lake: Lake, *words: str) -> None:
     """Runs a command as another machine would, when the lease has gone."""
-    time.sleep(2.5)
+    time.sleep(3.5)
     command = [sys.executable, "-c", _SHORT, "--lake", str(lake.root), *words]
     with tempfile.TemporaryDirectory() as scratch:
         environment = {**os.environ, "TMPDIR": scratch}
@@ -373,7 +373,7 @@ def test_a_command_that_has_lost_its_lease_removes_nothing(lake: Lake) -> None:
         lambda: durable.remove_tree(paths[0].parent),
     ]  # fmt: skip
     with durable.lock(lake.root / "x.lock", wait=False):
-        time.sleep(2.5)
+        time.sleep(3.5)
         with suppress(LakeBusy), durable.lock(lake.root / "x.lock", wait=False):
             pass
         for removal in removals:
