@@ -65,7 +65,7 @@ def inbox(tmp_path: Path) -> Path:
 
 def elsewhere(lake: Lake, *words: str) -> None:
     """Runs a command as another machine would, when the lease has gone."""
-    time.sleep(3.5)
+    time.sleep(2.5)
     command = [sys.executable, "-c", _SHORT, "--lake", str(lake.root), *words]
     with tempfile.TemporaryDirectory() as scratch:
         environment = {**os.environ, "TMPDIR": scratch}
