@@ -245,25 +245,23 @@ class Lake:
             AuditFailed: A table would break a rule; nothing was published.
             LakeBusy: Another build is running, and `wait` is False; nothing was done.
         """
-        with (
-            self.context.writing(*_CUT_OFF, progress=lambda what, share: progress(what)),
-            durable.lock(
+        with self.context.writing(*_CUT_OFF, progress=lambda what, share: progress(what)):
+            key = self.key()  # before a lock's file is made
+            with durable.lock(
                 self.root / "build.lock",
                 wait=wait or durable.is_held(self.root / "maintain.lock"),
                 waiting=lambda: progress("waiting for another build"),
                 advice="wait for it with --wait, or run this again when it has ended",
-            ),
-        ):
-            key = self.key()
-            key_change.refuse_other(self.root, self.config.key_fingerprint)
-            tombstones.refuse_unfinished(self.root)
-            _finish_landings(self.context)
-            _land_what_waits(self.context, key)
-            grace = self.config.grace_hours * 3600
-            leftovers.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
-            return transform.build(
-                self.catalog, self.config, key, self.root, full=full, progress=progress, engine=engine
-            )
+            ):
+                key_change.refuse_other(self.root, self.config.key_fingerprint)
+                tombstones.refuse_unfinished(self.root)
+                _finish_landings(self.context)
+                _land_what_waits(self.context, key)
+                grace = self.config.grace_hours * 3600
+                leftovers.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
+                return transform.build(
+                    self.catalog, self.config, key, self.root, full=full, progress=progress, engine=engine
+                )
 
     def plan(self, *, full: bool = False) -> Plan:
         """Returns what `build` would do to each table, why, and which customers would come and go; changes nothing.
@@ -642,28 +640,26 @@ class Lake:
         from stedi.landing import journal
         from stedi.maintenance import key_rotation
 
-        with (
-            self.context.writing(*_CUT_OFF, progress=progress),
-            durable.commands(self.root, durable.ALL, lambda what: progress(what, None)),
-        ):
-            key = self.key()
-            key_change.refuse_other(self.root, self.config.key_fingerprint)
-            tombstones.refuse_unfinished(self.root)
-            journal.finish(self.catalog, self.root / "pending", lambda: key)
-            finish = partial(journal.finish, self.catalog, self.root / "pending", lambda: key)
-            leftovers.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600, finish=finish)
-            # the tables must be up to date: what they were built from is then what they would be built from
-            transform.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
-            done = key_rotation.rotate(
-                self.catalog,
-                self.config,
-                self.root,
-                key,
-                None if to is None else destinations.expanded(to),
-                further_claimants=self.context.further_claimants(key),
-                progress=progress,
-            )
-            self.context.config = Context.open(self.root).config
+        with self.context.writing(*_CUT_OFF, progress=progress):
+            key = self.key()  # before a lock's file is made
+            with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
+                key_change.refuse_other(self.root, self.config.key_fingerprint)
+                tombstones.refuse_unfinished(self.root)
+                journal.finish(self.catalog, self.root / "pending", lambda: key)
+                finish = partial(journal.finish, self.catalog, self.root / "pending", lambda: key)
+                leftovers.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600, finish=finish)
+                # the tables must be up to date: what they were built from is then what they would be built from
+                transform.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
+                done = key_rotation.rotate(
+                    self.catalog,
+                    self.config,
+                    self.root,
+                    key,
+                    None if to is None else destinations.expanded(to),
+                    further_claimants=self.context.further_claimants(key),
+                    progress=progress,
+                )
+                self.context.config = Context.open(self.root).config
         return done
 
     def erase(
