@@ -51,7 +51,7 @@ class Check:
     """What one check found of one table.
 
     Attributes:
-        name: `catalog`, `metadata`, `manifests`, `data files`, `checksums` or `newest`; or a check of `privacy.audit`.
+        name: `catalog`, `metadata`, `manifests`, `data files`, `checksums` or `newest`; or a check of `audit.proof`.
         table: The table; `catalog.db`, or `lake`, for what concerns all of them.
         found: Each violation, of a check that looks at files.
         rows: How many violations, of a check that counts rows.

@@ -1,6 +1,6 @@
 """Iceberg: load, scan, append, stage, publish. Nothing commits to a table but this package.
 
-Reading goes through `snapshots`, quickly; every commit goes through `queue` and PyIceberg, which is imported when
+Reading goes through `snapshots`, quickly; every commit goes through `committer` and PyIceberg, which is imported when
 the first one is made. A table moves in two ways only: rows are appended to `main` (landing), or a snapshot staged on
 a branch becomes `main` if `main` is still the snapshot that it was staged from (builds).
 """

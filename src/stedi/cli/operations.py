@@ -1,6 +1,6 @@
 """The commands that look after a lake: whether its files are what was written, and what can be set right.
 
-As in `commands`, each calls one function, prints what it returned, and returns the exit code.
+As in `pipeline`, each calls one function, prints what it returned, and returns the exit code.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The command that erases customers: asks, erases, and shows receipts.
 
-As in `commands`, it calls one function, prints what it returned, and returns the exit code.
+As in `pipeline`, it calls one function, prints what it returned, and returns the exit code.
 """
 
 from __future__ import annotations

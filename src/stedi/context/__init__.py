@@ -1,7 +1,7 @@
 """An open lake: where it lies, its settings, catalog and key, and what holds for every command.
 
-`Context.open` compares where a lake lies with where its tables say that they are; `Context.writing` keeps commands that
-write out of copies and of lakes that were set back, finishes what was cut off, and notes how far the lake is.
+`Context.open` compares where a lake lies with where its tables say that they are; `Context.writing` refuses a copy
+and a lake that was set back, finishes what was cut off, and notes afterwards how far the lake is.
 `creation` makes a lake, `places` says where one may lie, `seen` what was seen of it.
 """
 

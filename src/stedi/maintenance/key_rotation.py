@@ -1,7 +1,7 @@
 """Another pseudonym key for the whole lake: every `customer_id` below landing becomes another, and no row else.
 
 Stage, prove, decide, publish, forget. All tables are staged under the new key and the independent proof is run over
-what is staged; then a note (`privacy.handover`) decides the change, and publishing, settings and the removal of every
+what is staged; then a note (`privacy.key_change`) decides the change, and publishing, settings and the removal of every
 older snapshot follow, by this process or by the next that writes. The caller keeps landings, builds and maintenance
 away.
 """

@@ -3,8 +3,8 @@
 Withdrawals by command stand in no delivered file, and an old backup has neither them nor the tombstones of later
 erasures. So each is one more entry of the journal: a small state file in the lake's folder `journal`, sealed under the
 lake's key and chained to the entry before it. Every command that writes copies new entries to a folder outside the lake
-(`seen`), from where `replay` can apply them to a restored or a new lake. An entry knows people by their marks, as
-tombstones do.
+(`context.seen`), from where `replay` can apply them to a restored or a new lake. An entry knows people by their
+marks, as tombstones do.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a record must be: kinds, fields, contracts, and the reasons for which a record is refused.
 
-Pure facts and checks on single values; no clock, no disk, no network. `records` states the three
+Pure facts and checks on single values; no clock, no disk, no network. `feeds` states the three
 contracts, `reader` applies them to bytes, `catalog` and `ddl` turn them into columns.
 """
 

@@ -1,8 +1,8 @@
 """Plan, stage, audit, publish: the tables below landing from the landed records.
 
 `plan` compares what each table says it was built from with what there is now. `build` works out what has changed
-(`changes`), or the whole table where it must, stages every planned table on a branch, audits all of them (`audits`),
-and only then publishes; a failure before that changes no table. What a table was built from stands in its published
+(`incremental`), or the whole table where it must, stages every planned table on a branch, has `checks` look at all of
+them, and only then publishes; a failure before that changes no table. What a table was built from stands in its published
 snapshot's properties and nowhere else.
 """
 

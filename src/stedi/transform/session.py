@@ -1,6 +1,6 @@
 """One engine session over pinned tables: views of the graph over whole tables, and inputs as they were.
 
-What `changes`, `preview` and the build itself share. It reads; files are written by the build alone.
+What `incremental`, `previewing` and the build itself share. It reads; files are written by the build alone.
 """
 
 from __future__ import annotations

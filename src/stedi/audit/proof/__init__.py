@@ -4,8 +4,8 @@ Nothing here is shared with the code and the SQL that built the tables: landed r
 come out. Either engine runs it; on one machine it stays within the memory of the settings, on many the rows stay
 where they are.
 
-`bases` says from when each table is; `landed` what the landed records say; `published` what is wrong with the tables;
-`accounts` where every record went.
+`as_of` says from when each table is; `expected` what the landed records say; `violations` what is wrong with the
+tables; `reconciliation` where every record went.
 """
 
 from __future__ import annotations

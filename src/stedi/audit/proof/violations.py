@@ -1,6 +1,6 @@
 """What is wrong with the rows below landing: each bad row counted once, under the first rule that it breaks.
 
-Every function counts the violations of one table over the relations of `landed`.
+Every function counts the violations of one table over the relations of `expected`.
 """
 
 from __future__ import annotations

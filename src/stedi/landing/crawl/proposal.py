@@ -1,4 +1,4 @@
-"""A contract for files that have none: fields as found -> Python text, ready for `records`."""
+"""A contract for files that have none: fields as found -> Python text, ready for `schema.feeds`."""
 
 from __future__ import annotations
 

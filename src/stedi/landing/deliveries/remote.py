@@ -1,6 +1,6 @@
 """Delivered objects of S3: which a call names, which of them are known, and copies of the others on this machine.
 
-The rules of `delivery` hold: one object that is named is taken whatever it is called, a prefix delivers what is below
+The rules of `local` hold: one object that is named is taken whatever it is called, a prefix delivers what is below
 it as a folder does, and a glob what it matches (`**` means any folders). What has been looked at is remembered by
 key, mark of content and size, so that a prefix with many objects costs its listing and what is new.
 """
