@@ -2,8 +2,8 @@
 
 `plan` compares what each table says it was built from with what there is now. `build` works out what has changed
 (`incremental`), or the whole table where it must, stages every planned table on a branch, has `checks` look at all of
-them, and only then publishes; a failure before that changes no table. What a table was built from stands in its published
-snapshot's properties and nowhere else.
+them, and only then publishes; a failure before that changes no table. What a table was built from stands in its
+published snapshot's properties and nowhere else.
 """
 
 from __future__ import annotations
