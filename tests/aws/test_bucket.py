@@ -443,7 +443,7 @@ def test_a_roles_query_has_masked_copies_and_its_process_cannot_open_the_bucket(
     # as if the judge let everything through: straight to the engine, beside a table that may be seen whole or not
     for tables in ({"customers_landing"}, {"customers_landing", "landed_files"}):
         relations = lake._seen_by("engineer", None, frozenset(tables), places=False)
-        [hidden] = [file for relation in relations if relation.masked for file in relation.files]
+        hidden = next(file for relation in relations if relation.masked for file in relation.files)
         given = [{**asdict(r), "masked": sorted(r.masked), "wanted": None} for r in relations]
         told = {"relations": given, "reach": s3.engine_statements(), "memory": 200_000_000, "spill": 1_000_000}
         told |= {"threads": 1, "temporary": str(tmp_path), "seconds": 60.0}
