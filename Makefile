@@ -78,6 +78,7 @@ lock: $(BIN)/python
 	@$(LOCK) -c requirements/dev.txt requirements/spark-build.in -o requirements/spark-build.txt
 	@$(subst --only-binary :all:,,$(LOCK)) -c requirements/dev.txt requirements/spark.in -o requirements/spark.txt
 	@$(LOCK) requirements/checkov.in -o requirements/checkov.txt
+	@$(subst :all:,:all: --no-binary jsonpath-rw,$(LOCK)) requirements/releases.in -o requirements/releases.txt
 	@rm -rf build/lock
 
 # What holds the templates of AWS against security rules; it wants other versions of what it shares with the rest.
@@ -86,6 +87,14 @@ build/checkov/.made: requirements/checkov.txt | $(BIN)/python
 	@$(PYTHON) -m venv --clear build/checkov
 	@build/checkov/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
 		--require-hashes --only-binary :all: -r requirements/checkov.txt
+	@touch $@
+
+# What reads releases as their recipients do, and holds their Croissant file against its standard.
+build/releases/.made: requirements/releases.txt | $(BIN)/python
+	@echo "Installing Hugging Face's datasets and mlcroissant, about 580 MB" >&2
+	@$(PYTHON) -m venv --clear build/releases
+	@build/releases/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+		--require-hashes -r requirements/releases.txt
 	@touch $@
 
 clean:
@@ -105,7 +114,7 @@ $(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
-	@echo "Installing the project, what it needs and what tests it, about 200 MB the first time" >&2
+	@echo "Installing the project, what it needs and what tests it, about 400 MB the first time" >&2
 	@$(PIP) --require-hashes --only-binary :all: -r requirements/dev.txt
 	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.run
