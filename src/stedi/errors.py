@@ -16,7 +16,7 @@
     ├── QueryFailed                     a query that ran and failed
     ├── CloudFailed                     AWS refused, or a stack, job or query there did not end well
     ├── MissingExtra                    an optional dependency that is not installed
-    └── AuditFailed            exit 3   a table breaks a rule; nothing was published
+    └── AuditFailed            exit 3   a proof failed: a table breaks a rule, a signature does not hold
 
 A message says what, where, expected, found and the next step, and never holds a customer's data.
 """

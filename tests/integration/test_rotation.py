@@ -23,7 +23,7 @@ from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused, LakeBusy
 from stedi.lake import Lake
 from stedi.maintenance import key_rotation
-from stedi.privacy import key_change, pseudonyms, tombstones
+from stedi.privacy import key_change, pseudonyms, signatures, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.storage import config as settings
 
@@ -351,7 +351,13 @@ def test_the_command_shows_and_changes_the_key_and_never_prints_it(
     words = ["--lake", str(lake.root), "--json", "key"]
     assert cli.main([*words, "show"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown == {"fingerprint": old.fingerprint, "key": lake.config.key_file, "earlier": 0}
+    signs_as = signatures.fingerprint(signatures.public_key(old))
+    assert shown == {
+        "fingerprint": old.fingerprint,
+        "key": lake.config.key_file,
+        "earlier": 0,
+        "signs_as": signs_as,
+    }
     assert cli.main([*words, "rotate", "--to", str(tmp_path / "b.key")]) == 0
     out, err = capsys.readouterr()
     new = pseudonyms.from_file(tmp_path / "b.key")

@@ -160,10 +160,13 @@ def key(options: argparse.Namespace) -> int:
     """Shows which key the lake has, or gives it another."""
     lake = opened(options)
     if options.action == "show":
+        from stedi.privacy import signatures
+
         found = {
             "fingerprint": lake.key().fingerprint,
             "key": lake.context.key_place(),
             "earlier": len(lake.key().earlier),
+            "signs_as": signatures.fingerprint(signatures.public_key(lake.key())),
         }
         if wants_json(options):
             terminal.document(found)

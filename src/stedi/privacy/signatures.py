@@ -1,0 +1,243 @@
+"""Signatures: what a lake vouches for to whoever has neither the lake nor its key.
+
+`sign` makes one DSSE envelope (https://github.com/secure-systems-lab/dsse) whose payload is an in-toto Statement v1
+(https://in-toto.io/Statement/v1): the SHA-256 digests of named things, and a predicate that says what they are. The
+public key travels in the predicate, so `check` needs nothing else; that it is the lake's is for the reader to compare,
+by its fingerprint or by a copy of `keys/sign.pub`. Ed25519 (RFC 8032), under a seed derived from the lake's first key:
+a change of key keeps it, and the same things under the same key have the same signature.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stedi.errors import AuditFailed, LakeError
+from stedi.privacy import state
+from stedi.privacy.pseudonyms import Key
+from stedi.storage import durable
+
+PUBLIC_KEY = Path("keys", "sign.pub")
+"""The file of the public key, in the lake's folder: PEM."""
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+_LABEL = "stedi/sign/1"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PEM = re.compile(r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/]{59}=)\n-----END PUBLIC KEY-----\n")
+_SPKI = bytes.fromhex("302a300506032b6570032100")
+"""What stands before the 32 bytes of an Ed25519 public key in its DER form (RFC 8410, section 4)."""
+_LARGEST = 1 << 12
+"""The largest file of a public key, bytes."""
+
+
+class SignatureRefused(AuditFailed):
+    """A signature does not hold, or is not of the key that it should be of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What was signed.
+
+    Attributes:
+        subjects: SHA-256, hex, of each thing, by its name.
+        predicate_type: A URI that says what the predicate is.
+        predicate: What is said of the things; `public_key` is the key that it was signed with.
+        public_key: That key, PEM.
+    """
+
+    subjects: Mapping[str, str]
+    predicate_type: str
+    predicate: Mapping[str, Any]
+    public_key: str
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, hex, of the raw public key."""
+        return fingerprint(self.public_key)
+
+
+def public_key(key: Key) -> str:
+    """Returns the lake's public key, PEM; a change of the lake's key does not change it."""
+    from cryptography.hazmat.primitives import serialization
+
+    raw = _private(key).public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return _pem(raw)
+
+
+def fingerprint(pem: str) -> str:
+    """Returns the fingerprint of a public key: SHA-256, hex, of its 32 raw bytes.
+
+    Raises:
+        SignatureRefused: It is no Ed25519 public key.
+    """
+    return hashlib.sha256(_raw(pem)).hexdigest()
+
+
+def publish(root: Path, key: Key) -> str:
+    """Returns the lake's public key, PEM, and writes `keys/sign.pub` where it is not there yet.
+
+    Args:
+        root: The lake's folder.
+        key: The lake's key.
+
+    Raises:
+        LakeError: The file is there and holds another key.
+    """
+    pem, path = public_key(key), root / PUBLIC_KEY
+    try:
+        found = durable.content(path, _LARGEST)
+    except FileNotFoundError:
+        durable.folder(path.parent)
+        durable.write(path, pem.encode())
+        return pem
+    if found != pem.encode():
+        raise LakeError(
+            f"{path}: expected the public key with fingerprint {fingerprint(pem)}, found something else; nothing was "
+            "signed: find out who has changed it, then remove the file, and it is written anew"
+        )
+    return pem
+
+
+def read_public_key(path: Path) -> str:
+    """Returns the public key that a file holds, PEM.
+
+    Raises:
+        OSError: It cannot be read.
+        SignatureRefused: It holds something else.
+    """
+    try:
+        text = durable.content(path, _LARGEST).decode("ascii").replace("\r\n", "\n").strip() + "\n"
+    except UnicodeDecodeError:
+        text = ""
+    return _pem(_raw(text))
+
+
+def sign(key: Key, subjects: Mapping[str, str], predicate_type: str, predicate: Mapping[str, Any]) -> bytes:
+    """Returns the envelope of a statement; the same arguments give the same bytes.
+
+    Args:
+        key: The lake's key.
+        subjects: SHA-256, hex, of each thing, by its name: at least one.
+        predicate_type: A URI that says what the predicate is.
+        predicate: Plain values; `public_key` is added.
+    """
+    pem = public_key(key)
+    payload = _plain(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(subjects.items())],
+            "predicateType": predicate_type,
+            "predicate": {**predicate, "public_key": pem},
+        }
+    )
+    return _envelope(payload, fingerprint(pem), _private(key).sign(_authenticated(payload)))
+
+
+def check(envelope: bytes, pem: str | None = None, *, name: str = "the signature") -> Statement:
+    """Returns what an envelope signs, if its signature holds.
+
+    The envelope is read to the byte: what means the same and is written otherwise is refused, so that no byte of a
+    signed thing can be another.
+
+    Args:
+        envelope: What `sign` gave.
+        pem: The public key that it must be of; without it, the one that the statement names.
+        name: What it is called in messages, such as its file.
+
+    Raises:
+        SignatureRefused: It does not hold.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    payload, keyid, signature = _opened(envelope, name)
+    statement = _statement(payload, name)
+    found = statement.fingerprint
+    if pem is not None and fingerprint(pem) != found:
+        raise _refused(name, f"one of the key with fingerprint {fingerprint(pem)}", f"one of {found}")
+    if keyid != found:
+        raise _refused(name, f"keyid {found}", "another")
+    try:
+        Ed25519PublicKey.from_public_bytes(_raw(statement.public_key)).verify(signature, _authenticated(payload))
+    except (InvalidSignature, ValueError):
+        raise _refused(name, "an Ed25519 signature of what it says", "one that does not hold") from None
+    return statement
+
+
+def _private(key: Key) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(key.derive(_LABEL))
+
+
+def _pem(raw: bytes) -> str:
+    return f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(_SPKI + raw).decode()}\n-----END PUBLIC KEY-----\n"
+
+
+def _raw(pem: str) -> bytes:
+    match = _PEM.fullmatch(pem)
+    der = base64.b64decode(match[1]) if match else b""
+    if not der.startswith(_SPKI) or _pem(der[len(_SPKI) :]) != pem:
+        raise _refused("public key", "an Ed25519 public key (PEM)", "something else")
+    return der[len(_SPKI) :]
+
+
+def _authenticated(payload: bytes) -> bytes:
+    """Returns what is signed: DSSE's pre-authentication encoding of type and payload."""
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def _envelope(payload: bytes, keyid: str, signature: bytes) -> bytes:
+    signatures = [{"keyid": keyid, "sig": base64.b64encode(signature).decode()}]
+    return _plain(
+        {"payload": base64.b64encode(payload).decode(), "payloadType": PAYLOAD_TYPE, "signatures": signatures}
+    )
+
+
+def _opened(envelope: bytes, name: str) -> tuple[bytes, str, bytes]:
+    """Returns payload, keyid and signature of an envelope that is written exactly as `sign` writes it."""
+    try:
+        found = state.parsed(envelope)
+        [entry] = found["signatures"]
+        payload, signature = (base64.b64decode(part, validate=True) for part in (found["payload"], entry["sig"]))
+        keyid = entry["keyid"]
+        same = isinstance(keyid, str) and _envelope(payload, keyid, signature) == envelope
+    except (ValueError, KeyError, TypeError):  # every error of base64 is a ValueError
+        same = False
+    if not same:
+        raise _refused(name, "a DSSE envelope with one signature, as the lake writes it", "something else")
+    return payload, keyid, signature
+
+
+def _statement(payload: bytes, name: str) -> Statement:
+    try:
+        found = state.parsed(payload)
+        if found.keys() != {"_type", "subject", "predicateType", "predicate"} or found["_type"] != STATEMENT_TYPE:
+            raise ValueError
+        subjects = {}
+        for entry in found["subject"]:
+            digest = entry["digest"]["sha256"]
+            if entry["name"] in subjects or not _DIGEST.fullmatch(digest):
+                raise ValueError
+            subjects[str(entry["name"])] = digest
+        kind, predicate = found["predicateType"], found["predicate"]
+        if not subjects or not isinstance(kind, str) or not isinstance(predicate, dict):
+            raise ValueError
+        return Statement(subjects, kind, predicate, str(predicate["public_key"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _refused(name, "an in-toto Statement v1 with SHA-256 digests", "something else") from None
+
+
+def _plain(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=True).encode() + b"\n"
+
+
+def _refused(name: str, expected: str, found: str) -> SignatureRefused:
+    return SignatureRefused(f"{name}: expected {expected}, found {found}; do not use what it signs")
