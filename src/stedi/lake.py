@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-from stedi import transform
 from stedi.catalog import Catalog, Snapshot, TableState, leftovers, time_travel
 from stedi.context import Context, found, milliseconds, places
 from stedi.context.progress import Progress
@@ -28,7 +27,6 @@ from stedi.schema.roles import Readings, Role
 from stedi.schema.tables import DUCKDB_TYPES, ZONES
 from stedi.storage import destinations, durable, s3
 from stedi.storage.config import Config
-from stedi.transform import Build, Plan
 
 if TYPE_CHECKING:
     from stedi.audit.explain import ExplainedRow, Explanation
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
     from stedi.maintenance.repair import Repair
     from stedi.privacy.receipts import Receipt
     from stedi.query import Limits, QueryTable, Result
+    from stedi.transform import Build, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +226,7 @@ class Lake:
         full: bool = False,
         wait: bool = False,
         engine: Name = "duckdb",
-        progress: transform.Progress = lambda line: None,
+        progress: Callable[[str], None] = lambda line: None,
     ) -> Build:
         """Brings every table below landing up to date.
 
@@ -245,6 +244,8 @@ class Lake:
             AuditFailed: A table would break a rule; nothing was published.
             LakeBusy: Another build is running, and `wait` is False; nothing was done.
         """
+        from stedi import transform
+
         with self.context.writing(*_CUT_OFF, progress=lambda what, share: progress(what)):
             key = self.key()  # before a lock's file is made
             with durable.lock(
@@ -269,6 +270,8 @@ class Lake:
         Args:
             full: As for `build`.
         """
+        from stedi import transform
+
         now, key = int(datetime.now(UTC).timestamp() * 1000), self.key()
         key_change.refuse_unfinished(self.root)
         return transform.preview(self.catalog, self.config, key, now, full=full)
@@ -568,6 +571,8 @@ class Lake:
         Returns:
             Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
         """
+        from stedi import transform
+
         key = self.key()
         key_change.refuse_unfinished(self.root)
         return transform.withheld(self.catalog, self.config, key, durable.scratch(self.root))
@@ -587,6 +592,7 @@ class Lake:
         """
         from stedi.audit import proof
         from stedi.engines import connect
+        from stedi.transform import policy
 
         key = self.key()
         states, pending = self.context.pinned_with_landings()
@@ -599,7 +605,7 @@ class Lake:
                     key,
                     session,
                     now=int(datetime.now(UTC).timestamp() * 1000),
-                    policy=transform.policy(self.config),
+                    policy=policy(self.config),
                     states=states,
                     pending=pending,
                     further_claimants=self.context.further_claimants(key),
@@ -637,6 +643,7 @@ class Lake:
             KeyRefused: The lake's key is not at hand, or the new one cannot be had.
             AuditFailed: A table would break a rule under the new key; nothing was changed.
         """
+        from stedi import transform
         from stedi.landing import journal
         from stedi.maintenance import key_rotation
 
