@@ -3,11 +3,12 @@
 A seed decides people, their stories and their readings; the files of the three feeds stream to disk while the
 answer, what the lake must make of them, is added up from what each person was made to be: nothing is joined
 afterwards. Bulk files are clean and newline-delimited, as the feeds deliver them; `dirty` adds every other
-shape and fault.
+shape and fault; `walkers` adds people from whose readings steps can be learnt, with a file of labels.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from collections.abc import Callable, Mapping
@@ -21,8 +22,10 @@ from stedi.sample import dirt
 from stedi.sample.crowd import TABLES, Crowd
 from stedi.sample.readings import Feed
 
-__all__ = ["Answer", "write"]
+__all__ = ["LABELS", "Answer", "write"]
 
+LABELS = "_labels.csv"
+"""The file, beside the answer, that says what each walker did when; landing passes over it."""
 FILE_BYTES = 64_000_000
 """No bulk file holds more text than this."""
 
@@ -48,7 +51,7 @@ class Answer:
         agreed: Customers whose current record agrees to research.
         never_agreed: Customers of whom no record ever agreed.
         withdrew: The other customers.
-        files: Files written, `_answer.json` aside.
+        files: Files written, `_answer.json` and `_labels.csv` aside.
         bytes: Their size on disk.
     """
 
@@ -81,13 +84,15 @@ def write(
     customers: int = 200,
     readings: int = 20_000,
     seed: int = 7,
+    walkers: int = 0,
     dirty: bool = True,
     compress: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Answer:
     """Writes sample landing data, and beside it `_answer.json`.
 
-    The same arguments give the same text, on any machine and version of Python; `dirty` changes no bulk file.
+    The same arguments give the same text, on any machine and version of Python; `dirty` and `walkers` change no
+    bulk file of the others.
 
     Args:
         path: The folder to fill; it must be empty or new. It gets `customer/`, `accelerometer/` and
@@ -95,6 +100,9 @@ def write(
         customers: People in the bulk files, at least 1.
         readings: Accelerometer and step trainer records in the bulk files together, about 3 to 1.
         seed: Decides everything else.
+        walkers: People beside them who walk, stand, sit, squat and handle the phone for two minutes each: 50
+            accelerometer and 20 step trainer readings a second. `_labels.csv` has every activity's span and
+            every step's instant.
         dirty: Whether to add small files in every other shape, with faulty records and odd consents.
         compress: Whether bulk files are gzip.
         progress: Called now and then with the bulk readings written so far, and `readings`.
@@ -105,8 +113,9 @@ def write(
     Raises:
         UsageError: A number is out of range, or the folder is not empty.
     """
-    if customers < 1 or readings < 0:
-        raise UsageError(f"sample: expected customers >= 1 and readings >= 0, found {customers} and {readings}")
+    if customers < 1 or readings < 0 or walkers < 0:
+        numbers = f"{customers}, {readings} and {walkers}"
+        raise UsageError(f"sample: expected customers >= 1, readings >= 0 and walkers >= 0, found {numbers}")
     folder = Path(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"sample: {folder}: expected an empty or new folder; remove it or name another")
@@ -122,7 +131,10 @@ def write(
         soiled = dirt.soil(folder, crowd)
         accepted = {feed: count + soiled.accepted[feed] for feed, count in accepted.items()}
         quarantined = {feed: dict(sorted(soiled.rejected[feed].items())) for feed in feeds}
-    delivered = [file for file in folder.rglob("*") if file.is_file()]
+    if walkers:
+        counts = _walk(folder, crowd, walkers, compress)
+        accepted = {feed: count + counts[feed] for feed, count in accepted.items()}
+    delivered = [file for file in folder.rglob("*") if file.is_file() and file.name != LABELS]
     answer = Answer(
         seen={feed: count + sum(quarantined[feed].values()) for feed, count in accepted.items()},
         accepted=accepted,
@@ -140,13 +152,28 @@ def write(
     return answer
 
 
+def _walk(folder: Path, crowd: Crowd, count: int, compress: bool) -> dict[str, int]:
+    """Adds people who walk, in bulk files of their own, and the file of labels; returns the records by feed."""
+    files = {feed: _Files(folder / feed, f"{stem}-walkers", compress) for feed, stem in _STEMS.items()}
+    crowd.feeds = {feed: Feed(file.write) for feed, file in files.items()}
+    with (folder / LABELS).open("w", encoding="utf-8", newline="") as labels:
+        rows = csv.writer(labels, lineterminator="\n")
+        rows.writerow(("email", "start", "end", "instant", "label"))
+        for address, what in crowd.add_walkers(count):
+            span = (what.start, what.end, None) if what.end is not None else (None, None, what.start)
+            rows.writerow((address, *span, what.label))
+    for file in files.values():
+        file.close()
+    return {feed: lines.seen for feed, lines in crowd.feeds.items()}
+
+
 class _Files:
     """A feed's bulk files: one after the other, none too large; at least one."""
 
     def __init__(self, folder: Path, stem: str, compress: bool) -> None:
         self._folder, self._stem, self._compress = folder, stem, compress
         self._number = 0
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self._file = self._next()
 
     def write(self, text: bytes) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
-from stedi.sample.people import AGREEING, EPOCH, WITHDREW, Person, Plan, name, person, plans, serial
-from stedi.sample.readings import RECORDS_PER_TICK, Feed, Tally, walk, walk_together
+from stedi.sample import walkers
+from stedi.sample.people import AGREEING, DAY, EPOCH, WITHDREW, Person, Plan, name, person, plans, serial
+from stedi.sample.readings import RECORDS_PER_TICK, TICK, Feed, Tally, walk, walk_together
 
 TABLES = (
     "customers_trusted",
@@ -23,6 +24,9 @@ TABLES = (
 )
 _COHORT = 100
 """So many groups start within the same hour: their moments meet."""
+_WALKERS = (("agreed",) * 5, ("never", "late", "agreed", "agreed", "withdrew"), ("agreed",) * 5)
+_WALKERS_STORIES = tuple(story for stories in _WALKERS for story in stories)
+"""The stories of people who walk, dealt in turn: most of them agree, since a model is to learn from them."""
 
 
 def _no_rows() -> dict[str, int]:
@@ -72,6 +76,43 @@ class Crowd:
     def add_one(self, story: str, quota: int) -> tuple[dict[str, object], ...]:
         """Makes one customer of a story and hands on the readings; delivering the records is left."""
         return self._group(Plan("solo", (story,), (0,)), quota)
+
+    def add_walkers(self, count: int) -> Iterator[tuple[str, walkers.Label]]:
+        """Makes people who walk, each with a step trainer of their own, and hands on their lines.
+
+        Their bits are drawn from a source of their own: whoever is made before or after stays the same.
+
+        Yields:
+            An address and what its person did at which time.
+        """
+        rng = Random(f"walkers of {self.seed}")
+        for number in range(count):
+            story = _WALKERS_STORIES[number % len(_WALKERS_STORIES)]
+            start = EPOCH + 7 * DAY + number // 8 * 3_600_000 + rng.getrandbits(12) % 3600 * 1000
+            agreed_from = walkers.SECONDS * 1000 // TICK // 3 if story == "late" else 0
+            one = person(story, self._name(), (serial(rng),), start, agreed_from, rng)
+            recorded = walkers.session(start, rng)
+            [address], [device], consent = one.addresses, one.serials, start + TICK * agreed_from
+            self.feeds["customer"].pool += (json.dumps(record, ensure_ascii=False) + "\n" for record in one.records)
+            self.feeds["accelerometer"].pool += (
+                f'{{"user":"{address}","timestamp":{time},"x":{x},"y":{y},"z":{z}}}\n'
+                for time, x, y, z in recorded.motions
+            )
+            self.feeds["step_trainer"].pool += (
+                f'{{"sensorReadingTime":{time},"serialNumber":"{device}","distanceFromObject":{distance}}}\n'
+                for time, distance in recorded.steps
+            )
+            for feed in self.feeds.values():
+                feed.flush(last=True)
+            tallies = (Tally(), Tally())
+            moved = {motion[0] for motion in recorded.motions}
+            for time in moved:
+                tallies[time >= consent].motions += 1
+            for time, _ in recorded.steps:
+                tallies[time >= consent].steps += 1
+                tallies[time >= consent].pairs += time in moved
+            self._settle(one, *tallies)
+            yield from ((address, label) for label in recorded.labels)
 
     def _group(self, plan: Plan, quota: int) -> tuple[dict[str, object], ...]:
         """Makes a group; returns the customer records."""
