@@ -103,11 +103,11 @@ def test_of_who_agrees_it_says_since_when_what_is_where_and_what_is_left_out(lak
         "step_trainer_trusted": 2,
         "machine_learning_curated": 1,
     }
-    assert reasons(found, "customers_trusted") == {"superseded": 1}
+    assert reasons(found, "customers_trusted") == {"superseded by a later record": 1}
     assert reasons(found, "accelerometer_trusted") == {"delivered again": 1}
     assert reasons(found, "step_trainer_trusted") == {"delivered again": 1}
     assert reasons(found, "machine_learning_curated") == {"no accelerometer reading at that moment": 1}
-    assert reasons(found, "quarantine") == {"quarantined": 1}
+    assert reasons(found, "quarantine") == {"in quarantine": 1}
     assert (found.build_due, found.differs, found.erased) == (False, (), None)
 
 
@@ -135,7 +135,7 @@ def test_what_is_withheld_and_what_is_anothers_is_told_with_how_many_share_it(la
 def test_an_erased_claimant_shares_a_device_still_and_an_erased_customer_is_told(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explain.customer, "claimants", lambda root, key, serial: int(serial == "s1"))
+    monkeypatch.setattr(explain.subjects, "claimants", lambda root, key, serial: int(serial == "s1"))
     monkeypatch.setattr(explain.customer, "erased_at", lambda root, key, address: at(7))
     found = asked(lake, ANA)
     assert reasons(found, "step_trainer_trusted") == {"withheld by 2": 1, "delivered again": 1}
@@ -145,8 +145,8 @@ def test_an_erased_claimant_shares_a_device_still_and_an_erased_customer_is_told
 
 def test_who_never_moved_is_not_curated_and_that_is_why(lake: Lake) -> None:
     found = asked(lake, EVE)
-    assert reasons(found, "customers_curated") == {"no accelerometer readings": 1}
-    assert reasons(found, "step_trainer_trusted") == {"no accelerometer readings": 1}
+    assert reasons(found, "customers_curated") == {"no accelerometer reading that counts": 1}
+    assert reasons(found, "step_trainer_trusted") == {"owner not curated": 1}
 
 
 def test_an_unknown_address_gets_an_answer_of_the_same_shape(lake: Lake) -> None:

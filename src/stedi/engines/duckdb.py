@@ -42,6 +42,8 @@ _FILES = 64
 """Files of a table, until its files are as large as they may be."""
 _KEYS = 600.0
 """Seconds for which a session uses the same keys to S3; those of a role are good for a quarter of an hour at least."""
+_FEW = 100
+"""Rows that are inserted one by one."""
 _OBJECTS = f"['{s3.SCHEME}"
 
 
@@ -170,14 +172,8 @@ class DuckDB:
         """
         empty = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in columns.items())
         self.keep(name, f"select {empty} where false")
-        listed = list(rows)
-        if listed:
-            import pyarrow as pa
-
-            arrays = [pa.array(list(column)) for column in zip(*listed, strict=True)]
-            self.connection.register("arriving", pa.table(arrays, names=list(columns)))
-            self._execute(f"insert into {quoted(name)} select * from arriving")
-            self.connection.unregister("arriving")
+        if listed := list(rows):
+            self._insert(name, listed)
 
     def derive(self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]) -> None:
         """Keeps what a function makes of each row of a SELECT; only some thousand rows are held at a time.
@@ -188,19 +184,25 @@ class DuckDB:
             columns: Name and DuckDB type of each value that the function returns.
             function: Called with the values of a row.
         """
+        made = ", ".join(f"null::{kind} as {quoted(name)}" for name, kind in columns.items())
+        self.keep(view, f"select *, {made} from ({sql}) where false")
+        for batch in self._batches(self._cursor(sql)):
+            self._insert(view, [(*row, *function(*row)) for row in batch])
+
+    def _insert(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Inserts rows of Python values into a relation; few without Arrow, whose import takes longer than they do."""
+        if len(rows) < _FEW:
+            places = ", ".join("?" * len(rows[0]))
+            with _failures():
+                self.connection.executemany(f"insert into {quoted(name)} values ({places})", rows)
+            return
         import pyarrow as pa
         import pyarrow.dataset  # else DuckDB does, and loses an interrupt that comes meanwhile
 
-        self._execute(f"create or replace table {quoted(view)} as select * from ({sql}) where false")
-        for name, kind in columns.items():
-            self._execute(f"alter table {quoted(view)} add column {quoted(name)} {kind}")
-        names = [row[0] for row in self.rows(f"describe {quoted(view)}")]
-        for batch in self._batches(self._cursor(sql)):
-            rows = zip(*((*row, *function(*row)) for row in batch), strict=True)
-            found = pa.table(dict(zip(names, map(pa.array, rows), strict=True)))
-            self.connection.register("derived", found)
-            self._execute(f"insert into {quoted(view)} select * from derived")
-            self.connection.unregister("derived")
+        columns = map(pa.array, zip(*rows, strict=True))
+        self.connection.register("arriving", pa.table(list(columns), names=[str(n) for n in range(len(rows[0]))]))
+        self._execute(f"insert into {quoted(name)} select * from arriving")
+        self.connection.unregister("arriving")
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""

@@ -6,9 +6,11 @@ Only here does an answer hold a customer's own data: it is asked for by who know
 
 from __future__ import annotations
 
-from stedi.audit.explain.customer import Explanation, Landed, LeftOut, Quarantined, Reason, explain, session
+from stedi.audit.explain.customer import Explanation, Landed, LeftOut, Quarantined, explain
 from stedi.audit.explain.rows import LIMIT, ExplainedRow, Source, chosen
 from stedi.audit.explain.rows import explain as explain_rows
+from stedi.audit.explain.subjects import session
+from stedi.audit.proof.reconciliation import Reason
 
 __all__ = [
     "LIMIT",

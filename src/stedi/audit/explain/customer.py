@@ -7,44 +7,27 @@ table of readings, the landed rows are the published ones and those left out, ev
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from stedi import transform as building
-from stedi.audit.explain.person import Person
-from stedi.catalog import Catalog, TableState
+from stedi.audit.explain import subjects
+from stedi.audit.proof import expected, violations
+from stedi.audit.proof.as_of import BELOW, AsOf
+from stedi.audit.proof.reconciliation import STEP_REASON, TRAINED, Reason
+from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
-from stedi.privacy.erased import claimants, erased_at
+from stedi.privacy.erased import erased_at
 from stedi.privacy.pseudonyms import Key, normalise
+from stedi.schema.contracts import INSTANT_BEGIN
 from stedi.schema.tables import ZONES
 from stedi.storage.config import Config
 
 Consent = Literal["agrees", "agrees later", "does not agree", "unknown"]
-
-
-class Reason(StrEnum):
-    """Why something landed is not in a table below landing: a closed list that scripts may rely on."""
-
-    NO_CONSENT = "no consent"
-    BEFORE_CONSENT = "before consent"
-    SUPERSEDED = "superseded"
-    """A record that is not the current one."""
-    DELIVERED_AGAIN = "delivered again"
-    """The same reading once more."""
-    WITHHELD = "withheld"
-    """Of a serial number that several claim, and it is not certain whose it is."""
-    ANOTHERS = "another's"
-    """Of a serial number that several claim, and another of them moved at that moment."""
-    NO_READINGS = "no accelerometer readings"
-    NOT_MOVED = "no accelerometer reading at that moment"
-    QUARANTINED = "quarantined"
-    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,105 +131,93 @@ def explain(
         temporary: A folder for what does not fit into memory.
     """
     states = catalog.tables()
-    customer_id, normal = key.customer_id(address), normalise(address)
-    with session(catalog, config, states, temporary) as engine:
-        person = Person(engine, normal, now, partial(claimants, root, key))
+    customer_id, normal = key.customer_id(address), expected.normal(address)
+    base = AsOf({}, now, config.readings == "since-consent")
+    with subjects.session(catalog, config, states, temporary) as engine:
+        subjects.work_out(engine, root, key, {normal: customer_id}, base)
+        who = subjects.person(engine, customer_id)
+        history = _history(engine, who)
+        consents = engine.rows(f"select consents from known where person = {who}") == [(True,)]
         quarantined = tuple(_quarantined(engine, normal))
-        since_consent = config.readings == "since-consent"
-        left_out = list(_left_out(engine, person, since_consent=since_consent))
-        expected = _expected(engine, person)
-        rows = {**_landed_rows(engine, person, len(quarantined)), **_published(engine, customer_id)}
-        stale = _stale(engine, person, customer_id)
+        left_out = list(_left_out(engine, who, len(history), consents=consents))
+        wanted = _expected(engine, who, consents=consents)
+        rows = {"quarantine": len(quarantined), **_landed_rows(engine, who), **_published(engine)}
+        stale = {table for table in violations.CUSTOMERS if _is_other(engine, who, table)}
     erased = erased_at(root, key, address)
     left_out += [LeftOut("quarantine", Reason.QUARANTINED, len(quarantined))] * bool(quarantined)
     left_out += [LeftOut("customers_landing", Reason.ERASED, 0)] * (erased is not None)
-    consent, since = _state(person)
+    consent, since = _consent(history, consents=consents)
     return Explanation(
         customer_id=customer_id,
         consent=consent,
         since=since,
         erased=erased,
-        history=tuple(Landed(_at(r.updated), _maybe(r.share), r.file, _maybe(r.landed_at)) for r in person.records),
+        history=history,
         rows={table: rows[table] for table in ZONES},
-        expected=expected,
+        expected=wanted,
         left_out=tuple(left_out),
         quarantined=quarantined,
         build_due=any(step.action != "none" for step in building.plan(states, config, now)),
-        differs=tuple(name for name, count in expected.items() if rows[name] != count or name in stale),
+        differs=tuple(name for name, count in wanted.items() if rows[name] != count or name in stale),
     )
 
 
-def session(catalog: Catalog, config: Config, states: Mapping[str, TableState], temporary: Path) -> DuckDB:
-    """Returns an engine in which every table is readable, pinned to how it is now."""
-    engine = DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary)
-    for name, state in states.items():
-        engine.bind(name, catalog.files(state))
-    return engine
+def _history(engine: DuckDB, who: str) -> tuple[Landed, ...]:
+    found = engine.rows(f"select updated, share, file, landed_at from history where person = {who} order by place")
+    return tuple(Landed(_at(updated), _maybe(share), file, _maybe(at)) for updated, share, file, at in found)
 
 
-def _state(person: Person) -> tuple[Consent, datetime | None]:
-    if not person.records:
+def _consent(history: Sequence[Landed], *, consents: bool) -> tuple[Consent, datetime | None]:
+    if not history:
         return "unknown", None
-    current = person.records[0]
-    if person.since is not None:
-        return "agrees", _at(person.since)
-    return ("agrees later", _at(current.begins)) if current.begins else ("does not agree", _at(current.updated))
+    current = history[0]
+    if current.consent is None or current.consent < _at(INSTANT_BEGIN):
+        return "does not agree", current.updated
+    # a record from the future gives consent when it is there itself (rule 3)
+    return ("agrees", current.consent) if consents else ("agrees later", max(current.consent, current.updated))
 
 
-def _left_out(engine: DuckDB, person: Person, *, since_consent: bool) -> Iterator[LeftOut]:
-    """Yields every landed row that is in no table below, by table and reason; makes `kept_motions`, `kept_steps`."""
-    agrees = person.since is not None
-    floor = person.since if agrees and since_consent else 0
-    kept = "true" if agrees else "false"
-    early, why_not = (f"moment < {floor}", Reason.BEFORE_CONSENT) if agrees else ("true", Reason.NO_CONSENT)
-    records = len(person.records)
-    if records:
-        yield from _some("customers_trusted", Reason.SUPERSEDED, records - 1)
-        yield from _some("customers_trusted", Reason.NO_CONSENT, int(not agrees))
-    engine.keep("kept_motions", f"select moment, x, y, z from motions where {kept} and moment >= {floor}")
-    [(left, again, moved)] = engine.rows(
-        f"select coalesce(sum(copies) filter (where {early}), 0)::bigint, "
-        f"coalesce(sum(copies - 1) filter (where not ({early})), 0)::bigint, "
-        "(select count(*) from kept_motions) from motions"
+def _left_out(engine: DuckDB, who: str, records: int, *, consents: bool) -> Iterator[LeftOut]:
+    """Yields every landed row that is in no table below, by table and reason."""
+    [(landed, early, again, moved)] = engine.rows(
+        'select (select count(*) from accelerometer_landing as a join persons as p on a."user" = p.address '
+        f"where p.person = {who}), coalesce(sum(landed) filter (where not in_time), 0)::bigint, "
+        "coalesce(sum(landed - 1) filter (where in_time and landed > 0), 0)::bigint, "
+        f"count(*) filter (where in_time and landed > 0) from motions where person = {who}"
     )
-    yield from _some("accelerometer_trusted", why_not, left)
-    yield from _some("accelerometer_trusted", Reason.DELIVERED_AGAIN, again)
-    yield from _some("customers_curated", Reason.NO_READINGS, int(agrees and not moved))
+    refused = Reason.NO_CONSENT if records else Reason.NO_RECORD
+    [(idle,)] = engine.rows(f"select count(*) from steps where due and owner = {who} and not {TRAINED}")
+    counts = [
+        ("customers_trusted", Reason.SUPERSEDED, max(records - 1, 0)),
+        ("customers_trusted", Reason.NO_CONSENT, int(records > 0 and not consents)),
+        ("accelerometer_trusted", refused, 0 if consents else landed),
+        ("accelerometer_trusted", Reason.BEFORE_CONSENT, early),
+        ("accelerometer_trusted", Reason.DELIVERED_AGAIN, again),
+        ("customers_curated", Reason.NO_READING, int(consents and not moved)),
+    ]
+    yield from (LeftOut(table, reason, rows) for table, reason, rows in counts if rows)
     # whose a reading is comes first: of another's readings this customer's consent says nothing
-    engine.keep(
-        "kept_steps", f"select * from steps where whose = 'theirs' and {kept} and moment >= {floor} and {moved} > 0"
-    )
-    for whose, shared_by, theirs_left, rest, repeats in engine.rows(
-        f"select whose, case when whose = 'theirs' then 0 else claimants end as n, "
-        f"coalesce(sum(copies) filter (where {early}), 0)::bigint, "
-        f"coalesce(sum(copies) filter (where not ({early})), 0)::bigint, "
-        f"coalesce(sum(copies - 1) filter (where not ({early})), 0)::bigint from steps group by all order by all"
+    for reason, shared_by, rows in engine.rows(
+        f"select case when owner <> {who} then {literal(Reason.ANOTHERS)} else {STEP_REASON} end as reason, "
+        f"case when owner is distinct from {who} then claimants else 0 end as shared_by, "
+        f"sum(case when due and owner = {who} then landed - 1 else landed end)::bigint as n from steps "
+        f"where landed > 0 and serial in (select serial from claims where person = {who}) "
+        "group by all having n > 0 order by all"
     ):
-        if whose == "theirs":
-            yield from _some("step_trainer_trusted", why_not, theirs_left)
-            again, lost = (repeats, 0) if moved else (0, rest)
-            yield from _some("step_trainer_trusted", Reason.DELIVERED_AGAIN, again)
-            yield from _some("step_trainer_trusted", Reason.NO_READINGS, lost)
-        else:
-            reason = Reason.ANOTHERS if whose == "another's" else Reason.WITHHELD
-            yield LeftOut("step_trainer_trusted", reason, theirs_left + rest, shared_by)
-    [(still,)] = engine.rows("select count(*) from kept_steps where moment not in (select moment from kept_motions)")
-    yield from _some("machine_learning_curated", Reason.NOT_MOVED, still)
+        yield LeftOut("step_trainer_trusted", Reason(reason), rows, shared_by)
+    if idle:
+        yield LeftOut("machine_learning_curated", Reason.NOT_MOVED, idle)
 
 
-def _some(table: str, reason: Reason, rows: int) -> Iterator[LeftOut]:
-    if rows:
-        yield LeftOut(table, reason, rows)
-
-
-def _expected(engine: DuckDB, person: Person) -> dict[str, int]:
+def _expected(engine: DuckDB, who: str, *, consents: bool) -> dict[str, int]:
+    counts = "in_time and landed > 0"
     [(moved, stepped, trained)] = engine.rows(
-        "select (select count(*) from kept_motions), (select count(*) from kept_steps), "
-        "(select count(*) from kept_steps as s join kept_motions as m on s.moment = m.moment)"
+        f"select (select count(*) from motions where person = {who} and {counts}), "
+        f"(select count(*) from steps where owner = {who} and due), (select count(*) from steps as s join motions as m "
+        f"on s.owner = m.person and s.moment = m.moment where s.owner = {who} and s.due and m.in_time and m.landed > 0)"
     )
-    agrees = int(person.since is not None)
     return {
-        "customers_trusted": agrees,
+        "customers_trusted": int(consents),
         "accelerometer_trusted": moved,
         "customers_curated": int(moved > 0),
         "step_trainer_trusted": stepped,
@@ -254,39 +225,31 @@ def _expected(engine: DuckDB, person: Person) -> dict[str, int]:
     }
 
 
-def _landed_rows(engine: DuckDB, person: Person, quarantined: int) -> dict[str, int]:
-    emails = ", ".join(map(literal, person.spellings)) or "null"
+def _landed_rows(engine: DuckDB, who: str) -> dict[str, int]:
+    addresses = f"(select address from persons where person = {who})"
     theirs = {
-        "customers_landing": f"email in ({emails})",
-        "accelerometer_landing": '"user" in (select address from movers where who = 0)',
-        "step_trainer_landing": "serialNumber in (select serialNumber from named)",
+        "customers_landing": f"email in {addresses}",
+        "accelerometer_landing": f'"user" in {addresses}',
+        "step_trainer_landing": "serialNumber in (select serialNumber from claimable)",
     }
-    counts = {
-        table: engine.rows(f"select count(*) from {table} where {where}")[0][0] for table, where in theirs.items()
-    }
-    files = " union ".join(f"select _file from {table} where {where}" for table, where in theirs.items())
-    [(ledger,)] = engine.rows(f"select count(*) from landed_files where sha256 in ({files})")
-    return {**counts, "quarantine": quarantined, "landed_files": ledger}
+    landed = " union all ".join(f"select '{name}' as feed, _file from {name} where {w}" for name, w in theirs.items())
+    rows = dict.fromkeys((*theirs, "landed_files"), 0)
+    rows |= engine.rows(
+        f"with landed as ({landed}) select feed, count(*) from landed group by feed union all "
+        "select 'landed_files', count(*) from landed_files where sha256 in (select _file from landed)"
+    )
+    return rows
 
 
-def _published(engine: DuckDB, customer_id: str) -> dict[str, int]:
-    below = [name for name, zone in ZONES.items() if zone != "landing"]
-    whose = f"customer_id = {literal(customer_id)}"
-    return {table: engine.rows(f"select count(*) from {table} where {whose}")[0][0] for table in below}
+def _published(engine: DuckDB) -> dict[str, int]:
+    counts = (f"(select count(*) from {table})" for table in BELOW)
+    return dict(zip(BELOW, engine.rows(f"select {', '.join(counts)}")[0], strict=True))
 
 
-def _stale(engine: DuckDB, person: Person, customer_id: str) -> set[str]:
-    """Returns the customers tables that show another record than the current one."""
-    wanted = (person.records[0].updated, person.records[0].share) if person.records else None
-    found = set()
-    for table in ("customers_trusted", "customers_curated"):
-        for row in engine.rows(
-            f"select epoch_ms(lastUpdateDate), epoch_ms(shareWithResearchAsOfDate) from {table} "
-            f"where customer_id = {literal(customer_id)}"
-        ):
-            if row != wanted:
-                found.add(table)
-    return found
+def _is_other(engine: DuckDB, who: str, table: str) -> bool:
+    """Says whether a customers table shows another record than the current one."""
+    violations.customers(engine, table)
+    return engine.rows(f"select other > 0 from compared where person = {who}") == [(True,)]
 
 
 def _quarantined(engine: DuckDB, normal: str) -> Iterator[Quarantined]:

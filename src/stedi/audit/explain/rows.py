@@ -1,7 +1,7 @@
 """Why rows of a table are there: whose each is, which rule let it in, and the landed files that it comes from.
 
 The rows come from the same closed process as any query's; what they were made from is looked for in the landing
-zone, by customer, with `landed.Person`. A row that nothing landed accounts for is said to be one.
+zone, by the relations of the proof. A row that nothing landed accounts for is said to be one.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stedi.audit.explain.person import Person, listed
+from stedi.audit.explain import subjects
+from stedi.audit.proof.as_of import AsOf
+from stedi.audit.proof.expected import normal
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.errors import UsageError
-from stedi.privacy.erased import claimants
-from stedi.privacy.pseudonyms import Key, normalise
+from stedi.privacy.pseudonyms import Key
 from stedi.query import statement
 from stedi.query.scans import FILE, ROW
 from stedi.schema import tables
@@ -145,7 +145,7 @@ def _landed(engine: DuckDB, key: Key, table: str, row: Row) -> Why:
     if whose is not None:
         return (key.customer_id(str(whose)),), "every good record lands, of whomever it is", sources
     claims = engine.stream(
-        f"select distinct email from customers_landing where serialNumber = {literal(row['serialNumber'])}"
+        f"select distinct email from every_customers_landing where serialNumber = {literal(row['serialNumber'])}"
     )
     customers = tuple(sorted({key.customer_id(email) for (email,) in claims}))
     claimed = f"{len(customers)} customer{' claims' if len(customers) == 1 else 's claim'} its serial number (rule 6)"
@@ -156,84 +156,80 @@ def _below(
     engine: DuckDB, root: Path, key: Key, table: str, rows: Sequence[Row], now: int, *, since_consent: bool
 ) -> Iterator[Why]:
     wanted = {str(row["customer_id"]) for row in rows}
-    names: dict[str, str] = {}
-    for (email,) in engine.stream("select distinct email from customers_landing"):
-        customer_id = key.customer_id(email)
-        if customer_id in wanted:
-            names[customer_id] = normalise(email)
-    found: dict[int, Why] = {}
-    for customer_id in wanted:
-        theirs = {place: row for place, row in enumerate(rows) if row["customer_id"] == customer_id}
-        person = (
-            Person(engine, names[customer_id], now, partial(claimants, root, key)) if customer_id in names else None
-        )
-        for place, row in theirs.items():
-            taken = row.get("timestamp", row.get("sensorReadingTime"))
-            early = since_consent and person is not None and taken is not None and _ms(taken) < (person.since or 0)
-            if person is None or person.since is None or early:
-                found[place] = ((customer_id,), _NOTHING, ())
-            else:
-                why, sources = _TRACES[table](engine, person, row)
-                since = f"the customer's current record agrees since {_shown(person.since)} (rules 2 and 3)"
-                policy = ", and readings from then on count (rule 4)" if since_consent else ""
-                found[place] = ((customer_id,), f"{since}{policy}; {why}" if sources else _NOTHING, sources)
-    yield from (found[place] for place in range(len(rows)))
+    emails = engine.stream("select distinct email from every_customers_landing")
+    customers = {normal(email): id_ for (email,) in emails if (id_ := key.customer_id(email)) in wanted}
+    subjects.work_out(engine, root, key, customers, AsOf({}, now, since_consent))
+    for row in rows:
+        who = subjects.person(engine, row["customer_id"])
+        since = engine.rows(f"select since // 1000 from known where person = {who} and consents")
+        why, sources = _TRACES[table](engine, who, row) if since else ("", [])
+        if sources:
+            policy = ", and readings from then on count (rule 4)" if since_consent else ""
+            agrees = f"the customer's current record agrees since {_shown(since[0][0])} (rules 2 and 3)"
+            yield (row["customer_id"],), f"{agrees}{policy}; {why}", sources
+        else:
+            yield (row["customer_id"],), _NOTHING, ()
 
 
-Trace = Callable[[DuckDB, Person, Row], tuple[str, list[Source]]]
+Trace = Callable[[DuckDB, str, Row], tuple[str, list[Source]]]
+"""Says why a row of a consenting customer is there, and from what; from nothing if nothing landed accounts for it."""
 
 
-def _customer(engine: DuckDB, person: Person, row: Row) -> tuple[str, list[Source]]:
-    current, count = person.records[0], len(person.records)
-    same = (current.updated, current.share) == (_ms(row["lastUpdateDate"]), _ms(row["shareWithResearchAsOfDate"]))
-    sources = [Source("customers_landing", current.file, 1)] if same else []
+def _customer(engine: DuckDB, who: str, row: Row) -> tuple[str, list[Source]]:
+    [(count, updated, share, file)] = engine.rows(
+        f"select count(*) over (), updated, share, file from history where person = {who} order by place limit 1"
+    )
+    same = (updated, share) == (_ms(row["lastUpdateDate"]), _ms(row["shareWithResearchAsOfDate"]))
+    sources = [Source("customers_landing", file, 1)] if same else []
     return f"it is the current one of {count} landed record{'s' * (count != 1)}", sources
 
 
-def _curated(engine: DuckDB, person: Person, row: Row) -> tuple[str, list[Source]]:
-    why, sources = _customer(engine, person, row)
+def _curated(engine: DuckDB, who: str, row: Row) -> tuple[str, list[Source]]:
+    why, sources = _customer(engine, who, row)
     return f"{why}; there are trusted accelerometer readings", sources
 
 
-def _motion(engine: DuckDB, person: Person, row: Row) -> tuple[str, list[Source]]:
-    return "its user is the customer (rule 5)", _motions(engine, row["timestamp"], row)
+def _motion(engine: DuckDB, who: str, row: Row) -> tuple[str, list[Source]]:
+    return "its user is the customer (rule 5)", _motions(engine, who, row["timestamp"], row)
 
 
-def _step(engine: DuckDB, person: Person, row: Row) -> tuple[str, list[Source]]:
-    found = engine.rows(
-        "select claimants, whose from steps where "
-        f"moment = {_ms(row['sensorReadingTime'])} and serialNumber = {literal(row['serialNumber'])} "
-        f"and distanceFromObject = {row['distanceFromObject']}"
-    )
-    if not found or found[0][1] != "theirs":
+def _step(engine: DuckDB, who: str, row: Row) -> tuple[str, list[Source]]:
+    why, serials = _owned(engine, who, row, f"serialNumber = {literal(row['serialNumber'])}")
+    return why, _steps(engine, row, serials)
+
+
+def _training(engine: DuckDB, who: str, row: Row) -> tuple[str, list[Source]]:
+    why, serials = _owned(engine, who, row, "true")
+    motions = _motions(engine, who, row["sensorReadingTime"], row)
+    if not serials or not motions:
         return "", []
-    return _owned(found[0][0]), _steps(engine, row, [row["serialNumber"]])
+    why = f"both readings are theirs, of the same timestamp; the step: {why}"
+    return why, _steps(engine, row, serials) + motions
 
 
-def _training(engine: DuckDB, person: Person, row: Row) -> tuple[str, list[Source]]:
+def _owned(engine: DuckDB, who: str, row: Row, which: str) -> tuple[str, list[str]]:
+    """Returns why a step reading is a customer's, and the serial numbers of what landed; none if it is not theirs."""
     found = engine.rows(
-        f"select serialNumber, claimants from steps where moment = {_ms(row['sensorReadingTime'])} "
-        f"and distanceFromObject = {row['distanceFromObject']} and whose = 'theirs'"
+        "select serialNumber, claimants from steps as s join devices as d on s.serial = d.serial "
+        f"where due and owner = {who} and {which} and moment = {_ms(row['sensorReadingTime'])} * 1000 "
+        f"and distance = {row['distanceFromObject']}"
     )
-    motions = _motions(engine, row["sensorReadingTime"], row)
-    if not found or not motions:
-        return "", []
-    why = f"both readings are theirs, of the same timestamp; the step: {_owned(max(n for _, n in found))}"
-    return why, _steps(engine, row, [serial for serial, _ in found]) + motions
-
-
-def _owned(claimants: int) -> str:
+    claimants = max((claimants for _, claimants in found), default=0)
     if claimants == 1:
-        return "nobody else claims its serial number (rule 6)"
-    return f"of {claimants} claimants of its serial number they alone moved at that moment (rule 6)"
+        why = "nobody else claims its serial number (rule 6)"
+    else:
+        why = f"of {claimants} claimants of its serial number they alone moved at that moment (rule 6)"
+    return why, [serial for serial, _ in found]
 
 
-def _motions(engine: DuckDB, at: datetime, row: Row) -> list[Source]:
-    vector = " and ".join(f"a.{axis} = {float(row[axis])!r}::double" for axis in "xyz")
+def _motions(engine: DuckDB, who: str, at: datetime, row: Row) -> list[Source]:
+    vector = " and ".join(f"{axis} = {float(row[axis])!r}::double" for axis in "xyz")
+    counts = f"select 1 from motions where person = {who} and in_time and moment = {_ms(at)} * 1000 and {vector}"
     return _sources(
         engine,
         "accelerometer_landing",
-        f'"user" in (select address from movers where who = 0) and a."timestamp" = {_ms(at)} and {vector}',
+        f'exists ({counts}) and "user" in (select address from persons where person = {who}) '
+        f'and "timestamp" = {_ms(at)} and {vector}',
     )
 
 
@@ -241,21 +237,17 @@ def _steps(engine: DuckDB, row: Row, serials: Sequence[str]) -> list[Source]:
     return _sources(
         engine,
         "step_trainer_landing",
-        f"serialNumber in ({listed(serials)}) and sensorReadingTime = {_ms(row['sensorReadingTime'])} "
+        f"serialNumber in ({subjects.listed(serials)}) and sensorReadingTime = {_ms(row['sensorReadingTime'])} "
         f"and distanceFromObject = {row['distanceFromObject']}",
     )
 
 
 def _sources(engine: DuckDB, table: str, where: str) -> list[Source]:
-    return [
-        Source(table, name, count)
-        for name, count in engine.rows(
-            "select coalesce(f.name, 'a file that the ledger does not know') as name, sum(a.records)::bigint from "
-            f"(select _file, count(*) as records from {table} as a where {where} group by _file) as a "
-            "left join (select sha256, arg_min(name, landed_at) as name from landed_files group by sha256) as f "
-            "on a._file = f.sha256 group by name order by name"
-        )
-    ]
+    found = engine.rows(
+        f"select {subjects.FILE_NAME}, count(*) from {table} as a left join {subjects.FILES} as f "
+        f"on a._file = f.sha256 where {where} group by 1 order by 1"
+    )
+    return [Source(table, name, count) for name, count in found]
 
 
 _TRACES: Mapping[str, Trace] = {

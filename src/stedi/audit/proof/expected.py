@@ -71,18 +71,10 @@ def customers(engine: Engine, key: Key, base: AsOf) -> None:
         {"born": "date"},
         _born,
     )
-    in_force = f"c.shareWithResearchAsOfDate between {_FIRST_INSTANT} and {base.started}"
-    agrees = f"coalesce({in_force} and not c.lastUpdateDate > {base.started}, false)"
-    rank = ", ".join(
-        [
-            *("updated := c.lastUpdateDate", f"refuses := not {agrees}"),
-            *(f"has_{n} := c.{n} is not null, {n} := coalesce(c.{n}, {least})" for n, least in _RANKED.items()),
-        ]
-    )
     shown = ", ".join(f"case when r.has_{name} then r.{name} end as {name}" for name in _RANKED if name != "birthDay")
     engine.keep(
         "ranked",
-        f"select p.person, max(struct_pack({rank})) as r, count(*) as records "
+        f"select p.person, max({rank(base)}) as r, count(*) as records "
         "from customers_landing as c join persons as p on c.email = p.address group by p.person",
     )
     engine.keep(
@@ -97,6 +89,17 @@ def customers(engine: Engine, key: Key, base: AsOf) -> None:
         "c.shareWithResearchAsOfDate * 1000 as since from (select distinct person, customer_id from persons) as p "
         "left join current as c on p.person = c.person",
     )
+
+
+def rank(base: AsOf) -> str:
+    """Returns the SQL of what is greatest for the current one of a customer's records `c` (rules 2 and 3)."""
+    in_force = f"c.shareWithResearchAsOfDate between {_FIRST_INSTANT} and {base.started}"
+    agrees = f"coalesce({in_force} and not c.lastUpdateDate > {base.started}, false)"
+    fields = [
+        *("updated := c.lastUpdateDate", f"refuses := not {agrees}"),
+        *(f"has_{n} := c.{n} is not null, {n} := coalesce(c.{n}, {least})" for n, least in _RANKED.items()),
+    ]
+    return f"struct_pack({', '.join(fields)})"
 
 
 def unseen(engine: Engine) -> int:

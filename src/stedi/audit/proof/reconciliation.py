@@ -7,9 +7,42 @@ for they come from the landed records and the end from the table itself. What th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from stedi.audit.proof.as_of import FEEDS
 from stedi.engines import Engine
+
+
+class Reason(StrEnum):
+    """Why something landed is not in a table: a closed list that scripts may rely on."""
+
+    SUPERSEDED = "superseded by a later record"
+    NO_RECORD = "no customer record"
+    NO_CONSENT = "no consent"
+    BEFORE_CONSENT = "before consent"
+    DELIVERED_AGAIN = "delivered again"
+    """The same reading once more."""
+    WITHHELD = "withheld"
+    """Of a serial number that several claim, and it is not certain whose it is."""
+    OF_ERASED = "of an erased customer"
+    NO_READING = "no accelerometer reading that counts"
+    NOT_CURATED = "owner not curated"
+    NOT_MOVED = "no accelerometer reading at that moment"
+    ANOTHERS = "another's"
+    """Of a serial number that several claim, and another of them moved at that moment."""
+    QUARANTINED = "in quarantine"
+    ERASED = "erased"
+
+
+STEP_REASON = (
+    f"case when claimants = 0 then '{Reason.NO_RECORD}' when claimants > 1 and movers <> 1 then '{Reason.WITHHELD}' "
+    f"when owner is null then '{Reason.OF_ERASED}' when not consents then '{Reason.NO_CONSENT}' "
+    f"when not curated then '{Reason.NOT_CURATED}' when not in_time then '{Reason.BEFORE_CONSENT}' "
+    f"else '{Reason.DELIVERED_AGAIN}' end"
+)
+"""The SQL of why a landed row of `steps` is not in the trusted table, or is there no second time."""
+TRAINED = "(owner, moment) in (select person, moment from motions where in_time and landed > 0)"
+"""The SQL of whether a row of `steps` that is due makes a training row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +102,7 @@ def files(engine: Engine) -> tuple[Reconciliation, dict[str, int]]:
     seen, quarantined, erased, accepted = map(int, totals)
     lines = (
         ("records in the delivered files", seen),
-        ("in quarantine", -quarantined),
+        (Reason.QUARANTINED, -quarantined),
         ("of erased customers", -erased),
         ("records landed", accepted),
     )
@@ -88,8 +121,8 @@ def customers(engine: Engine) -> tuple[Reconciliation, Reconciliation]:
             "customers_trusted",
             (
                 ("records landed", records),
-                ("superseded by a later record", people - records),
-                ("no consent", consenting - people),
+                (Reason.SUPERSEDED, people - records),
+                (Reason.NO_CONSENT, consenting - people),
                 ("customers", _found(engine, "customers_trusted", "consents")),
             ),
         ),
@@ -97,7 +130,7 @@ def customers(engine: Engine) -> tuple[Reconciliation, Reconciliation]:
             "customers_curated",
             (
                 ("customers_trusted", consenting),
-                ("no accelerometer reading that counts", curated - consenting),
+                (Reason.NO_READING, curated - consenting),
                 ("customers", _found(engine, "customers_curated", "consents")),
             ),
         ),
@@ -120,10 +153,10 @@ def motions(engine: Engine) -> Reconciliation:
         "accelerometer_trusted",
         (
             ("readings landed", int(landed)),
-            ("no customer record", -int(strangers)),
-            ("no consent", -int(refused)),
-            ("before consent", -int(early)),
-            ("delivered again", -int(again)),
+            (Reason.NO_RECORD, -int(strangers)),
+            (Reason.NO_CONSENT, -int(refused)),
+            (Reason.BEFORE_CONSENT, -int(early)),
+            (Reason.DELIVERED_AGAIN, -int(again)),
             ("readings", int(found)),
         ),
     )
@@ -133,17 +166,14 @@ def steps(engine: Engine) -> Reconciliation:
     """Returns the account of `step_trainer_trusted`."""
     kinds = dict(
         engine.rows(
-            "select case when claimants = 0 then 'no customer record' when claimants > 1 and movers <> 1 "
-            "then 'withheld' when owner is null then 'of an erased customer' when not consents then 'no consent' "
-            "when not curated then 'owner not curated' when not in_time then 'before consent' "
-            "else 'delivered again' end as kind, sum(case when due then landed - 1 else landed end) "
+            f"select {STEP_REASON} as kind, sum(case when due then landed - 1 else landed end) "
             "from steps where landed > 0 group by kind"
         )
     )
     [(landed, found)] = engine.rows("select coalesce(sum(landed), 0), coalesce(sum(found), 0) from steps")
     reasons = (
-        *("no customer record", "withheld", "of an erased customer", "no consent", "owner not curated"),
-        *("before consent", "delivered again"),
+        *(Reason.NO_RECORD, Reason.WITHHELD, Reason.OF_ERASED, Reason.NO_CONSENT, Reason.NOT_CURATED),
+        *(Reason.BEFORE_CONSENT, Reason.DELIVERED_AGAIN),
     )
     return Reconciliation(
         "step_trainer_trusted",
@@ -158,17 +188,14 @@ def steps(engine: Engine) -> Reconciliation:
 def training(engine: Engine) -> Reconciliation:
     """Returns the account of `machine_learning_curated`."""
     [(due,)] = engine.rows("select count(*) from steps where due")
-    [(partnered,)] = engine.rows(
-        "select count(*) from steps where due and "
-        "(owner, moment) in (select person, moment from motions where in_time and landed > 0)"
-    )
+    [(partnered,)] = engine.rows(f"select count(*) from steps where due and {TRAINED}")
     found = _found(engine, "machine_learning_curated", "consents")
     [(wanted,)] = engine.rows(f"select {found} + coalesce(sum(wanted - found), 0) from unequal")
     return Reconciliation(
         "machine_learning_curated",
         (
             ("step_trainer_trusted", due),
-            ("no accelerometer reading at that moment", partnered - due),
+            (Reason.NOT_MOVED, partnered - due),
             ("further accelerometer readings at that moment", int(wanted) - partnered),
             ("training rows", found),
         ),

@@ -1,0 +1,97 @@
+"""The proof's relations for some customers: what they and whoever shares their devices delivered, and nothing else.
+
+Explanations and the proof work the rules out by the same queries, so that they cannot tell different stories; neither
+shares any with the build. Of those who share a device only what they claim and when they moved is there: nothing here
+says whether they consent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+from stedi.audit.proof import expected
+from stedi.audit.proof.as_of import BELOW, FEEDS, AsOf
+from stedi.catalog import Catalog, TableState
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal, quoted
+from stedi.privacy.erased import claimants
+from stedi.privacy.pseudonyms import Key
+from stedi.storage.config import Config
+
+FILES = (
+    "(select sha256, arg_min(name, landed_at) as name, epoch_ms(min(landed_at)) as landed_at from landed_files "
+    "group by sha256)"
+)
+"""Each landed file once, by its first name."""
+FILE_NAME = "coalesce(f.name, 'a file that the ledger does not know')"
+"""What a file `f` of these is called."""
+
+
+def session(catalog: Catalog, config: Config, states: Mapping[str, TableState], temporary: Path) -> DuckDB:
+    """Returns an engine in which every table is readable, pinned to how it is now.
+
+    Tables of customers' rows have `every_` before their names: the names alone are for what `work_out` gives.
+    """
+    engine = DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary)
+    for name, state in states.items():
+        engine.bind(f"every_{name}" if name in (*FEEDS, *BELOW) else name, catalog.files(state), table=name)
+    return engine
+
+
+def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str], base: AsOf) -> None:
+    """Gives the relations of `expected` for some customers, their rows of the tables below landing, and `history`.
+
+    Of `claims`, `motions`, `steps` and `customers_landing` itself, rows of others are there where they share a device.
+    `history` (person, updated, share, file, landed_at, place) counts from the current record, in the order of rule 2.
+
+    Args:
+        engine: A session of `session`.
+        root: The lake's folder.
+        key: The lake's pseudonym key.
+        customers: The pseudonyms of the customers, by the normal forms of their addresses.
+        base: The instant and the policy.
+    """
+    emails = listed(spelled(engine, "every_customers_landing", "email", customers.keys()))
+    engine.keep(
+        "claimable",
+        f"select distinct serialNumber from every_customers_landing where email in ({emails}) "
+        "and serialNumber is not null",
+    )
+    shared = "serialNumber in (select serialNumber from claimable)"
+    ids = listed(customers.values())
+    engine.keep("customers_landing", f"select * from every_customers_landing where email in ({emails}) or {shared}")
+    near = {expected.normal(email) for (email,) in engine.rows("select distinct email from customers_landing")}
+    users = listed(spelled(engine, "every_accelerometer_landing", "user", near | customers.keys()))
+    engine.keep("accelerometer_landing", f'select * from every_accelerometer_landing where "user" in ({users})')
+    engine.keep("step_trainer_landing", f"select * from every_step_trainer_landing where {shared}")
+    for name in BELOW:
+        engine.view(name, f"select * from every_{name} where customer_id in ({ids})")
+    expected.customers(engine, key, base)
+    expected.motions(engine, base)
+    expected.steps(engine, base, partial(claimants, root, key))
+    engine.keep(
+        "history",
+        f"select p.person, c.lastUpdateDate as updated, c.shareWithResearchAsOfDate as share, {FILE_NAME} as file, "
+        f"f.landed_at, row_number() over (partition by p.person order by {expected.rank(base)} desc) as place "
+        f"from customers_landing as c join persons as p on c.email = p.address left join {FILES} as f "
+        "on c._file = f.sha256",
+    )
+
+
+def person(engine: DuckDB, customer_id: str) -> str:
+    """Returns the SQL of who stands for a customer in the relations; null for one of whom nothing is landed."""
+    found = engine.rows(f"select person from known where customer_id = {literal(customer_id)}")
+    return str(found[0][0]) if found else "null"
+
+
+def spelled(engine: DuckDB, table: str, column: str, wanted: Iterable[str]) -> list[str]:
+    """Returns the spellings in a column of addresses that mean one of some normal forms."""
+    names, normals = engine.stream(f"select distinct {quoted(column)} from {table}"), frozenset(wanted)
+    return sorted(name for (name,) in names if expected.normal(name) in normals)
+
+
+def listed(texts: Iterable[str]) -> str:
+    """Returns texts as the inside of an IN, which may be none."""
+    return ", ".join(map(literal, texts)) or "null"
