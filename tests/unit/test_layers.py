@@ -16,7 +16,7 @@ import stedi
 SOURCE = Path(stedi.__file__).parent
 
 FLOORS = (
-    ("errors", "_version"),
+    ("errors", "_startup", "_version"),
     ("schema",),
     ("storage", "sample", "reader"),
     ("privacy",),

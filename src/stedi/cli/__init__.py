@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from stedi._startup import without_dataframes
 from stedi.cli import aws, operations, pipeline, privacy, rights, terminal
 from stedi.errors import MissingExtra, StediError
 
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def script() -> int:
     """Runs one command as a process of its own."""
+    without_dataframes()
     terminal.open_streams()
     terminal.patient_stderr()
     try:

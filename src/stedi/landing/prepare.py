@@ -23,6 +23,7 @@ from queue import Queue
 from typing import Any, BinaryIO, cast
 
 from stedi import reader
+from stedi._startup import without_dataframes
 from stedi.engines import isolation
 from stedi.errors import LandingError, UnreadableFile
 from stedi.landing.deliveries import local
@@ -193,6 +194,7 @@ def _outcome(file: Inspected, folder: Path) -> Prepared | LandingError:
 
 def main() -> None:
     """Prepares the files that stand in stdin and writes their outcomes to stdout; both are pickles of our own."""
+    without_dataframes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the landing itself answers; without its pipe this process ends
     for file, folder in pickle.load(sys.stdin.buffer):
         pickle.dump(_outcome(file, folder), sys.stdout.buffer)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if __name__ == "__main__" and len(sys.argv) > 1:
     sys.path.insert(0, sys.argv[1])  # isolated, it has to be told where the package is
 
+from stedi._startup import without_dataframes
 from stedi.errors import QueryRefused, printable
 from stedi.query import masking, scans, statement
 from stedi.query.masking import Reader
@@ -186,6 +187,7 @@ def main(source: BinaryIO, out: BinaryIO) -> int:
 
 
 if __name__ == "__main__":
+    without_dataframes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Stdout belongs to the Arrow stream alone: whatever else prints goes to stderr.
     stream = os.fdopen(os.dup(1), "wb", buffering=0)

@@ -1,0 +1,30 @@
+"""A command does not pay for what else is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_LOADED = """
+import json, sys
+from stedi import cli
+sys.argv = ["stedi", *sys.argv[1:]]
+code = cli.script()
+print(sorted(name for name in ("numpy", "pandas") if sys.modules.get(name)), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_no_command_imports_pandas_which_duckdb_looks_for_at_every_bound_value(
+    tmp_path: Path, sample_inbox: Path
+) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed: nothing could import it")
+    for words in (["land", str(sample_inbox)], ["build"], ["audit"], ["query", "select 1"]):
+        done = subprocess.run(
+            [sys.executable, "-c", _LOADED, "--lake", str(tmp_path / "lake"), *words],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.stderr.splitlines()[-1] == "[]", done.stderr
