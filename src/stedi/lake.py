@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from stedi.audit.integrity import Check
     from stedi.audit.proof import Proof
     from stedi.audit.risk import Risk
+    from stedi.datasets import Options, Release
     from stedi.engines.workers import Workers
     from stedi.erasure.replay import Replay
     from stedi.landing import Landing
@@ -246,6 +248,14 @@ class Lake:
         """
         from stedi import transform
 
+        with self._building(wait=wait, progress=progress) as key:
+            return transform.build(
+                self.catalog, self.config, key, self.root, full=full, progress=progress, engine=engine
+            )
+
+    @contextmanager
+    def _building(self, *, wait: bool, progress: Callable[[str], None]) -> Iterator[Key]:
+        """Holds off other builds for a block that begins with one, when what was cut off is finished; gives the key."""
         with self.context.writing(*_CUT_OFF, progress=lambda what, share: progress(what)):
             key = self.key()  # before a lock's file is made
             with durable.lock(
@@ -260,9 +270,40 @@ class Lake:
                 _land_what_waits(self.context, key)
                 grace = self.config.grace_hours * 3600
                 leftovers.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
-                return transform.build(
-                    self.catalog, self.config, key, self.root, full=full, progress=progress, engine=engine
-                )
+                yield key
+
+    def create_dataset(
+        self,
+        name: str,
+        options: Options | None = None,
+        *,
+        output: str | os.PathLike[str] | None = None,
+        progress: Progress = lambda what, share: None,
+        **words: Any,
+    ) -> Release:
+        """Builds what is due, then writes the next version of a training set.
+
+        Args:
+            name: The training set, a folder's name.
+            options: How it is made.
+            output: A folder that is not there yet; by default `releases/NAME/VERSION` in the lake.
+            progress: Told what is being done and the share of it that is done.
+            words: In place of `options`, each of them by name, as `window="10s"`.
+
+        Returns:
+            The release, as it lies in its folder.
+
+        Raises:
+            UsageError: An option is off, or something stands where the release is to lie; nothing was done.
+            AuditFailed: Somebody would be in it who may not be, or in two splits; nothing was written.
+        """
+        from stedi import datasets, transform
+
+        chosen = datasets.Options.parse(**words) if options is None else options
+        datasets.refuse_name(name)
+        with self._building(wait=True, progress=lambda line: progress(line, None)) as key:
+            transform.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
+            return datasets.create(self.context, name, chosen, output=output, progress=progress)
 
     def plan(self, *, full: bool = False) -> Plan:
         """Returns what `build` would do to each table, why, and which customers would come and go; changes nothing.

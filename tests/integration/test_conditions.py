@@ -70,6 +70,11 @@ WORDS: dict[str, list[list[str]]] = {
         ["erase", "--dry-run", "ann@x.example"], ["erase", "--list"], ["erase", "--verify", "nothing"],
         ["erase", "--yes", "ann@x.example", "--inbox", "/dev/null/a"],
     ],
+    "dataset": [
+        ["dataset", "create", "steps"], ["dataset", "create", "steps", "--window", "10s"],
+        ["dataset", "create", "No Name"], ["dataset", "create", "steps", "--output", "/dev/null/a"],
+        ["dataset", "create", "steps", "--split", "1/2/3"],
+    ],
     "crawl": [["crawl", "IN"], ["crawl", "/dev/null/a"], ["crawl", "/dev/null"]],
     "ddl": [["ddl"]],
     "ndjson": [

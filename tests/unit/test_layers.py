@@ -26,6 +26,7 @@ FLOORS = (
     ("query",),
     ("landing", "transform"),
     ("audit",),
+    ("datasets",),
     ("maintenance", "erasure"),
     ("lake",),
     ("aws",),

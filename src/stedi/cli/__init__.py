@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from stedi._startup import without_dataframes
-from stedi.cli import aws, operations, pipeline, privacy, rights, terminal
+from stedi.cli import aws, datasets, operations, pipeline, privacy, rights, terminal
 from stedi.errors import MissingExtra, StediError
 
 _INTERRUPTED = 130
@@ -290,6 +290,9 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("aws", aws.status, "puts the lake on AWS, runs it there, and takes it away")
     _aws(sub, common)
+
+    sub = command("dataset", datasets.create, "makes training sets and says what is in them")
+    datasets.add(sub, common)
     return top
 
 

@@ -204,6 +204,21 @@ class DuckDB:
         self._execute(f"insert into {quoted(name)} select * from arriving")
         self.connection.unregister("arriving")
 
+    def run(self, statement: str) -> None:
+        """Runs a statement for what it changes in this session."""
+        self._execute(statement)
+
+    def copy(self, sql: str, file: Path) -> None:
+        """Writes the rows of a SELECT, in its order, as one Parquet file: the same rows give the same bytes."""
+        self._execute("set preserve_insertion_order = true")
+        try:
+            self._execute(
+                f"copy ({sql}) to {literal(str(file))} (format parquet, compression zstd, compression_level 1, "
+                f"row_group_size {_GROUP})"
+            )
+        finally:
+            self._execute("set preserve_insertion_order = false")
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
         with _failures():

@@ -1,0 +1,185 @@
+"""Training sets: from the trusted tables to a folder that proves itself.
+
+`options` says how a release is made. `create` asks who may be in it (`consent`), gives each person an id of the
+release's own (`subjects`) and a split (`splits`), pairs the readings (`matching`), cuts them (`windows`), writes them
+(`data`), and describes what it has written (`manifest`). The folder is whole before it has its name (`folder`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from stedi._version import __version__
+from stedi.catalog import TableState
+from stedi.context import Context
+from stedi.context.progress import Progress
+from stedi.datasets import folder, manifest, splits, subjects
+from stedi.datasets.data import Member, Rows
+from stedi.datasets.manifest import File, Input, Origin, Release, Split
+from stedi.datasets.options import SPLITS, Options, refuse_name
+from stedi.engines.duckdb import DuckDB
+from stedi.errors import LakeError
+from stedi.privacy import tombstones
+from stedi.privacy.pseudonyms import Key
+
+__all__ = ["Options", "Release", "Split", "create", "refuse_name"]
+
+_INPUTS = ("customers_landing", "customers_trusted", "accelerometer_trusted", "step_trainer_trusted")
+
+
+def create(
+    context: Context,
+    name: str,
+    options: Options,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    progress: Progress = lambda what, share: None,
+) -> Release:
+    """Writes the next version of a training set, of the tables as they are; the caller has built what is due.
+
+    Args:
+        context: The lake; no other command may build or write releases meanwhile.
+        name: The training set.
+        options: How it is made.
+        output: A folder that is not there yet; by default `releases/NAME/VERSION` in the lake.
+        progress: Told what is being done and the share of it that is done.
+
+    Returns:
+        The release, as it lies in its folder.
+
+    Raises:
+        UsageError: The name is none, or something stands where the release is to lie.
+        AuditFailed: Somebody would be in it who may not be, or in two splits; nothing was written.
+    """
+    refuse_name(name)
+    key, config, tables = context.key(), context.config, context.catalog.tables()
+    version = _next(context, name)
+    place = folder.chosen(context.root, name, version, output)
+    origin = _origin(config.lake_id, config.readings, {name: tables[name] for name in _INPUTS})
+    with (
+        context.temporary() as temporary,
+        DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine,
+        folder.staged(place) as staged,
+    ):
+        progress("find who is in it", 0.0)
+        members = _members(context, engine, key, f"{name}@{version}", options, tables)
+        rows = Rows(engine, context.catalog, tables, options, members)
+        progress("match readings", 0.05)
+        rows.match()
+        account = rows.account()
+        progress("write rows", 0.5)
+        files, of_subject = rows.write(staged)
+        present = [member for member in rows.members if member.subject in of_subject]
+        engine.take(
+            "subjects",
+            {"subject": "varchar", "split": "varchar", "rows": "bigint"},
+            ((m.subject, SPLITS[m.split], of_subject[m.subject]) for m in present),
+        )
+        path = staged / "subjects.parquet"
+        engine.copy("select * from subjects order by subject", path)
+        files.append(File(path.name, path.stat().st_size, len(present), manifest.sha256(path)))
+        people, found = Counter(SPLITS[m.split] for m in present), Counter[str]()
+        for member in present:
+            found[SPLITS[member.split]] += of_subject[member.subject]
+        account.append(("moments in the release", sum(rows for _, rows in account)))
+        release = Release(
+            name,
+            version,
+            str(place),
+            len(present),
+            found.total(),
+            {split: Split(people[split], found[split]) for split in SPLITS},
+            tuple(account),
+            options,
+        )
+        document = manifest.document(release, origin, files)
+        (staged / manifest.NAME).write_bytes(manifest.text(document))
+        (staged / manifest.SUMS).write_bytes(manifest.sums(staged))
+        digest = manifest.sha256(staged / manifest.NAME)
+    return Release(
+        name, version, str(place), release.subjects, release.rows, release.splits, release.account, options,
+        manifest_sha256=digest,
+    )  # fmt: skip
+
+
+def _next(context: Context, name: str) -> int:
+    """Returns the version that the next release of a training set has."""
+    there = context.root / folder.RELEASES / name
+    numbers = [int(entry.name) for entry in there.iterdir() if entry.name.isdigit()] if there.is_dir() else []
+    return max(numbers, default=0) + 1
+
+
+def _origin(lake_id: str, readings: str, tables: Mapping[str, TableState]) -> Origin:
+    """Returns what a release is made from.
+
+    Raises:
+        LakeError: A table was never built.
+    """
+    inputs, newest = [], 0
+    for name, state in tables.items():
+        if state.current is None:
+            raise LakeError(f"{name}: expected rows, found none that were ever built; land deliveries first")
+        inputs.append(Input(name, state.current.id, state.current.summary.get("stedi.sql")))
+        newest = max(newest, state.current.at)
+    built = tables["customers_trusted"].current
+    assert built is not None
+    return Origin(
+        lake_id, _iso(newest), _iso(int(built.summary["stedi.started"])), readings, tuple(inputs), __version__
+    )
+
+
+def _iso(at: int) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _members(
+    context: Context, engine: DuckDB, key: Key, release: str, options: Options, tables: Mapping[str, TableState]
+) -> list[Member]:
+    """Returns everybody who may be in a release, with their id and their split."""
+    for name in ("customers_landing", "customers_trusted"):
+        engine.bind(name, context.catalog.files(tables[name]))
+    started = int(tables["customers_trusted"].current.summary["stedi.started"])  # type: ignore[union-attr]
+    where = "true"
+    if options.purpose == "public":  # rule 3, of the other consent
+        where = f"shareWithPublicAsOfDate between '2000-01-01'::timestamptz and instant({started})"
+    since = context.config.readings == "since-consent" and options.purpose == "public"
+    people = engine.rows(
+        "select customer_id, email, epoch_ms(shareWithPublicAsOfDate) from customers_trusted "
+        f"where {where} order by customer_id"
+    )
+    marks = dict(zip((row[0] for row in people), tombstones.persons(key, (row[1] for row in people)), strict=True))
+    tied = _tied(context, engine, key)
+    decided, _ = splits.decided(marks.values(), tied, splits.hasher(key), options.split)
+    identifier = subjects.identifier(key, context.config.lake_id, release)
+    members = [
+        Member(customer_id, identifier(marks[customer_id]), decided[marks[customer_id]], public if since else 0)
+        for customer_id, _, public in people
+    ]
+    subjects.refuse_collision(member.subject for member in members)
+    return members
+
+
+def _tied(context: Context, engine: DuckDB, key: Key) -> dict[str, str]:
+    """Returns who shares a device with whom, over everybody whom the lake knows or has erased."""
+    rows = engine.rows(
+        "select serialNumber, list(distinct email) from customers_landing where serialNumber is not null "
+        "group by serialNumber having count(distinct email) > 1 order by serialNumber"
+    )
+    found: list[list[str]] = []
+    for _, emails in rows:
+        found.append(sorted(set(tombstones.persons(key, emails))))
+    erased = tombstones.read(context.root, key)
+    if erased.claims:
+        of_serial = {mark: list(people) for mark, people in erased.claims.items()}
+        for serial, emails in engine.stream(
+            "select serialNumber, list(distinct email) from customers_landing where serialNumber is not null "
+            "group by serialNumber"
+        ):
+            claimed = of_serial.get(tombstones.serial(key, serial))
+            if claimed is not None:
+                claimed += sorted(set(tombstones.persons(key, emails)))
+        found += of_serial.values()
+    return splits.groups(group for group in found if len(group) > 1)

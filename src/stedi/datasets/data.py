@@ -1,0 +1,184 @@
+"""The rows of a release: moments or windows of its people, in a fixed order, in files of a fixed size.
+
+`Rows` is one session over the trusted tables. People are numbers in it, in the order of the release: by split, then by
+subject id, so that the order of rows tells nothing about who is who. Moments are worked out some customers at a time,
+kept, and written a file at a time, so that memory follows neither the readings nor the people.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stedi.catalog import Catalog, TableState
+from stedi.datasets import matching
+from stedi.datasets.manifest import File, sha256
+from stedi.datasets.options import SPLITS, Options
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import path_literal
+
+MOMENTS = 1_000_000
+"""Moments of a file, and of one subject more at most."""
+_AT_ONCE = 4_000_000
+"""Readings of the larger table that are matched at once."""
+_READINGS = ("step_trainer_trusted", "accelerometer_trusted")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A person who may be in a release.
+
+    Attributes:
+        customer_id: Their pseudonym in the lake's tables now.
+        subject: Their id in the release.
+        split: The place of their split in `SPLITS`.
+        since: From when on their readings may be used, epoch milliseconds; 0 for all of them.
+    """
+
+    customer_id: str
+    subject: str
+    split: int
+    since: int = 0
+
+
+class Rows:
+    """What of the trusted readings comes into a release, in one session.
+
+    Args:
+        engine: A session without any table yet.
+        catalog: The lake's tables.
+        tables: The state of each table that is read.
+        options: The release's.
+        members: Who may be in it.
+    """
+
+    def __init__(
+        self,
+        engine: DuckDB,
+        catalog: Catalog,
+        tables: dict[str, TableState],
+        options: Options,
+        members: Iterable[Member],
+    ) -> None:
+        self._engine, self._options = engine, options
+        self.members = sorted(members, key=lambda member: (member.split, member.subject))
+        files = {name: catalog.files(tables[name]) for name in _READINGS}
+        for name in _READINGS:
+            engine.bind(name, files[name])
+        self._readings = max(sum(file.rows for file in files[name]) for name in _READINGS)
+        bounds = [file.bounds[axis] for file in files["accelerometer_trusted"] for axis in "xyz" if axis in file.bounds]
+        known = 3 * len(files["accelerometer_trusted"])
+        self._large = len(bounds) < known or any(
+            max(abs(float(low)), abs(float(high))) >= matching.LARGEST for low, high in bounds
+        )
+        engine.take(
+            "members",
+            {
+                "person": "integer",
+                "customer_id": "varchar",
+                "subject": "varchar",
+                "split": "utinyint",
+                "since": "bigint",
+            },
+            ((at, m.customer_id, m.subject, m.split, m.since) for at, m in enumerate(self.members)),
+        )
+
+    def match(self) -> None:
+        """Works out the moments of all members: `moments`, and of each person in it `present` with their number."""
+        engine = self._engine
+        parts = self._readings // _AT_ONCE + 1
+        bounds = [f"'{place * 0x10000 // parts:04x}'" for place in range(1, parts)]
+        for part, (above, below) in enumerate(zip(["''", *bounds], [*bounds, "'g'"], strict=True)):
+            within = f"m.customer_id >= {above} and m.customer_id < {below}"
+            engine.view(
+                "steps",
+                "select m.person, epoch_ms(r.sensorReadingTime) as ms, r.serialNumber as serial, "
+                "r.distanceFromObject as distance from step_trainer_trusted as r join members as m "
+                f"on r.customer_id = m.customer_id where r.customer_id >= {above} and r.customer_id < {below} "
+                f"and {within} and epoch_ms(r.sensorReadingTime) >= m.since",
+            )
+            engine.view(
+                "vectors",
+                'select m.person, epoch_ms(r."timestamp") as ms, r.x, r.y, r.z from accelerometer_trusted as r '
+                "join members as m on r.customer_id = m.customer_id where "
+                f"r.customer_id >= {above} and r.customer_id < {below} and {within} "
+                'and epoch_ms(r."timestamp") >= m.since',
+            )
+            found = matching.moments(self._options, large=self._large)
+            if part:
+                engine.run(f"insert into moments {found}")
+            else:
+                engine.keep("moments", found)
+        engine.keep("present", "select person, min(ms) as first, count(*) as moments from moments group by person")
+
+    def account(self) -> list[tuple[str, int]]:
+        """Returns what became of the trusted readings, up to the moments."""
+        [(trusted, members, usable)] = self._engine.rows(
+            "select count(*), count(m.person), count(*) filter (where epoch_ms(r.sensorReadingTime) >= m.since) "
+            "from step_trainer_trusted as r left join members as m on r.customer_id = m.customer_id"
+        )
+        [(moments,)] = self._engine.rows("select count(*) from moments")
+        unmatched = {
+            "exact": "no accelerometer reading at the same moment",
+            "nearest": f"no accelerometer reading within {self._options.tolerance} ms",
+            "backward": f"no accelerometer reading within {self._options.tolerance} ms before",
+        }[self._options.match]
+        lines = [
+            ("customers who do not share with the public", members - trusted),
+            ("before the customer shared with the public", usable - members),
+            (unmatched, moments - usable),
+        ]
+        return [("readings of step_trainer_trusted", trusted), *((what, rows) for what, rows in lines if rows)]
+
+    def write(self, folder: Path) -> tuple[list[File], dict[str, int]]:
+        """Writes the data files of all splits.
+
+        Args:
+            folder: The release's folder.
+
+        Returns:
+            The files, and the rows of each subject.
+        """
+        (folder / "data").mkdir(0o700)
+        of_person = dict(self._engine.rows("select person, moments from present"))
+        files: list[File] = []
+        rows: dict[str, int] = {}
+        for place, split in enumerate(SPLITS):
+            people = [at for at, member in enumerate(self.members) if member.split == place and at in of_person]
+            ranges = _ranges(people, of_person)
+            for number, (first, last) in enumerate(ranges):
+                name = f"data/{split}-{number:05d}-of-{len(ranges):05d}.parquet"
+                self._engine.copy(self._select(first, last), folder / name)
+                read = f"read_parquet([{path_literal(str(folder / name))}], hive_partitioning = false)"
+                counts = self._engine.rows(f"select subject, count(*) from {read} group by subject")
+                rows.update(counts)
+                total = sum(count for _, count in counts)
+                files.append(File(name, os.path.getsize(folder / name), total, sha256(folder / name)))
+        return files, rows
+
+    def _select(self, first: int, last: int) -> str:
+        """Returns the SELECT of the rows of the people from one number to another."""
+        instant = "make_timestamptz(m.ms * 1000)" if self._options.time == "absolute" else "m.ms - p.first"
+        return (
+            f"select b.subject, {instant} as moment, m.distance, m.x, m.y, m.z, m.vectors, m.dt_ms from moments as m "
+            "join present as p on m.person = p.person join members as b on m.person = b.person "
+            f"where m.person between {first} and {last} "
+            "order by m.person, m.ms, m.distance, m.dt_ms, m.vectors, m.x, m.y, m.z"
+        )
+
+
+def _ranges(people: Sequence[int], moments: dict[int, int]) -> list[tuple[int, int]]:
+    """Returns the first and last person of each file; of a split without anybody one file, of nobody."""
+    found: list[tuple[int, int]] = []
+    first, held = None, 0
+    for person in people:
+        first = person if first is None else first
+        held += moments[person]
+        if held >= MOMENTS:
+            found.append((first, person))
+            first, held = None, 0
+    if first is not None:
+        found.append((first, people[-1]))
+    return found or [(-1, -1)]

@@ -1,0 +1,231 @@
+"""A release and its manifest: what it was made from, what is in it, and the checksums of every file.
+
+`Release` is what verbs return; `document` is `manifest.json`. Nothing in it is a time of day or a place on a machine,
+so that the same state of a lake and the same options give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stedi.datasets.options import SPLITS, Options
+
+FORMAT = 1
+"""The version of the folder's layout and of the manifest."""
+NAME = "manifest.json"
+SUMS = "SHA256SUMS"
+SIGNATURE = "manifest.sig"
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One split of a release.
+
+    Attributes:
+        subjects: People in it.
+        rows: Rows of its files.
+    """
+
+    subjects: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a release.
+
+    Attributes:
+        path: Its place in the release's folder, such as `data/train-00000-of-00001.parquet`.
+        bytes: Its size.
+        rows: Its rows.
+        sha256: Of its bytes, hex.
+    """
+
+    path: str
+    bytes: int
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A training set's version, as it lies in its folder.
+
+    Attributes:
+        name: The training set.
+        version: Counts from 1.
+        path: The folder; empty where it is not known any more.
+        subjects: People in it.
+        rows: Rows: moments, or windows.
+        splits: By name.
+        account: What became of the readings: `(what, rows)`; the first are the trusted readings, the last what is in
+            the release, and between them, negative, what was left out and why.
+        stale: Subject ids of those who may no longer be used.
+        options: How it was made.
+        models: Models that were trained on it.
+        manifest_sha256: Of `manifest.json`, hex.
+        public_key: Fingerprint of the key that signed it, hex; empty if nothing did.
+    """
+
+    name: str
+    version: int
+    path: str
+    subjects: int
+    rows: int
+    splits: Mapping[str, Split]
+    account: Sequence[tuple[str, int]]
+    options: Options
+    stale: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    manifest_sha256: str = ""
+    public_key: str = ""
+
+    @property
+    def release(self) -> str:
+        """`NAME@VERSION`."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A table that a release was made from.
+
+    Attributes:
+        table: Its name.
+        snapshot: The snapshot's id.
+        sql: Fingerprint of the SQL that built it; None of a landing table.
+    """
+
+    table: str
+    snapshot: int
+    sql: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a release was made from.
+
+    Attributes:
+        lake_id: The lake.
+        created: When the newest snapshot that it was made from was published, ISO 8601, UTC.
+        consent_as_of: The instant for which consent was asked, ISO 8601, UTC.
+        readings: The policy of consent, `all` or `since-consent`.
+        inputs: The tables.
+        software: The version of this software.
+    """
+
+    lake_id: str
+    created: str
+    consent_as_of: str
+    readings: str
+    inputs: tuple[Input, ...]
+    software: str
+
+
+def columns(options: Options) -> list[dict[str, str]]:
+    """Returns name, type, unit and meaning of each column of `data`, in order.
+
+    Types are Parquet's as Arrow names them; of a column that is a list, `list<...>`.
+    """
+    absolute = options.time == "absolute"
+    instant = ("timestamp[us, UTC]", "UTC") if absolute else ("int64", "ms")
+    since = "instant" if absolute else "time since the subject's first reading in the release"
+    number = "list<double>" if options.vectors == "list" else "double"
+    several = "; several vectors of one moment, in order of their values" if options.vectors == "list" else ""
+    measured = [
+        ("distance", "int64", "as delivered", "distance of the object in front of the step trainer"),
+        *((axis, number, "as delivered", f"accelerometer, {axis} axis{several}") for axis in "xyz"),
+    ]
+    lag = ("dt_ms", "int32", "ms", "step trainer's clock less the accelerometer's: how old the vector is")
+    if options.window is None:
+        found = [
+            ("subject", "string", "", "who, by an id of this release alone"),
+            ("moment", *instant, f"{since}, of the step trainer's reading"),
+            *measured,
+            ("vectors", "int32", "count", "accelerometer vectors of that moment"),
+            lag,
+        ]
+    else:
+        listed = [(name, f"list<{kind}>", unit, what) for name, kind, unit, what in (*measured, lag)]
+        found = [
+            ("subject", "string", "", "who, by an id of this release alone"),
+            ("window", "int32", "", "number of the window, from 0 by subject"),
+            ("start", *instant, f"{since}, of the window's begin"),
+            ("t_ms", "list<int32>", "ms", "time of each sample since the window's begin"),
+            *listed,
+        ]
+        if options.resample is not None:
+            found.append(("made_up", "list<boolean>", "", "whether a sample was interpolated, not measured"))
+        if options.pad:
+            found.append(("mask", "list<boolean>", "", "whether a place holds a sample; false where it was filled up"))
+    if options.labels:
+        found.append(("label", "string", "", "label"))
+    return [{"name": name, "type": kind, "unit": unit, "description": what} for name, kind, unit, what in found]
+
+
+def document(
+    release: Release, origin: Origin, files: Sequence[File], *, parent: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns what stands in `manifest.json`.
+
+    Args:
+        release: The release; its path, and what the lake learns of it later, do not stand there.
+        origin: What it was made from.
+        files: Its files with rows.
+        parent: The release that it comes from and what was dropped, if it comes from a recall.
+    """
+    return {
+        "format": FORMAT,
+        "name": release.name,
+        "version": release.version,
+        "release": release.release,
+        "lake": origin.lake_id,
+        "created": origin.created,
+        "consent_as_of": origin.consent_as_of,
+        "policy": {"readings": origin.readings, "purpose": release.options.purpose},
+        "software": {"name": "stedi", "version": origin.software},
+        "purpose": release.options.purpose,
+        "for": release.options.recipient,
+        "options": release.options.to_json(),
+        "inputs": [{"table": i.table, "snapshot": i.snapshot, "sql": i.sql} for i in origin.inputs],
+        "subjects": release.subjects,
+        "rows": release.rows,
+        "splits": splits_json(release.splits),
+        "account": account_json(release.account),
+        "columns": columns(release.options),
+        "files": [{"path": f.path, "bytes": f.bytes, "rows": f.rows, "sha256": f.sha256} for f in files],
+        "parent": None if parent is None else dict(parent),
+    }
+
+
+def splits_json(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
+    """Returns the splits as plain values."""
+    return {name: {"subjects": splits[name].subjects, "rows": splits[name].rows} for name in SPLITS}
+
+
+def account_json(account: Iterable[tuple[str, int]]) -> list[dict[str, str | int]]:
+    """Returns an account as plain values."""
+    return [{"what": what, "rows": rows} for what, rows in account]
+
+
+def text(content: Mapping[str, Any]) -> bytes:
+    """Returns a JSON document as it is written: indented, in UTF-8, with a newline at its end."""
+    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def sha256(path: Path) -> str:
+    """Returns a file's SHA-256, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sums(folder: Path) -> bytes:
+    """Returns `SHA256SUMS` of a folder: a line for each file but itself and the signature, as `sha256sum` reads it."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    kept = [name for name in files if name not in (SUMS, SIGNATURE)]
+    return "".join(f"{sha256(folder / name)}  {name}\n" for name in kept).encode()
