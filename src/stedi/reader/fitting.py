@@ -152,7 +152,7 @@ class Conformer:
                 type(value) is not str
                 or kind is not _TEXT
                 or (required and not value.strip())
-                or (names and not (value.isascii() and value.isprintable()) and has_unseen(value))
+                or (names and has_unseen(value))
             ):
                 break
         else:
@@ -175,7 +175,7 @@ class Conformer:
         """Fits a record that may stray from the contract."""
         reasons = set()
         parts = []
-        units: set[tuple[str, Unit]] = set()
+        units: dict[str, Unit] = {}
         aside = dict.fromkeys(shape.unknown, "")
         for field, prefix, place in zip(self.contract.fields, self._prefixes, shape.places, strict=True):
             required = field.required
@@ -188,16 +188,16 @@ class Conformer:
                 reasons |= {written} if required else set()
                 what = "null" if members[place][1] is None else str(written)
                 if field.kind is _INSTANT and (unit := likely(members[place][1])):
-                    units.add((field.name, unit))
+                    units[field.name] = unit
                 aside[place] = f"{field.name}: {what}"
             else:
                 parts.append(prefix + written)
         for reason in _REASONS:
             if reason in reasons:
-                self.units.update((name, unit, True) for name, unit in units)
+                self.units.update((name, unit, True) for name, unit in units.items())
                 return reason
-        self.units.update((name, unit, False) for name, unit in units)
         if aside:
+            self.units.update((name, unit, False) for name, unit in units.items())
             self._count(members, aside)
             texts = member_texts(raw.decode())
             extra = "{" + ",".join(f"{texts[i][0]}:{texts[i][1]}" for i in sorted(aside)) + "}"
@@ -213,7 +213,7 @@ class Conformer:
 def _checked(value: object, field: Field) -> str | Reason:
     """Writes a field's value as `write` does; an address that nobody could name is refused."""
     written = write(value, field.kind, field.required)
-    if field.names_customer and isinstance(value, str) and not isinstance(written, Reason) and has_unseen(value):
+    if field.names_customer and type(value) is str and has_unseen(value) and type(written) is str:
         return Reason.INVISIBLE_CHARACTER
     return written
 

@@ -116,10 +116,8 @@ def has_unseen(text: str) -> bool:
     mark), those that fonts do not draw, lone surrogates, private and unassigned ones, and white space other than a
     plain space within the text. White space around it does not count: rule 1 of consent trims it.
     """
-    text = text.strip()
-    if text.isascii() and text.isprintable():
-        return False
-    return any(unseen(c) or (c.isspace() and c != " ") for c in text)
+    text = text.strip()  # what Python calls printable is all of that but for what fonts do not draw
+    return not text.isprintable() or not (text.isascii() or IGNORED.isdisjoint(text))
 
 
 def unseen(character: str) -> bool:
