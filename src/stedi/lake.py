@@ -25,7 +25,7 @@ from stedi.privacy import key_change, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
 from stedi.schema.roles import Readings, Role
-from stedi.schema.tables import DUCKDB_TYPES, ZONES
+from stedi.schema.tables import ALL_ZONES, DUCKDB_TYPES, ZONES
 from stedi.storage import destinations, durable, s3
 from stedi.storage.config import Config
 
@@ -739,7 +739,7 @@ class Lake:
 
         wanted = _taken(addresses, exact=exact)
         delivered = [str(destinations.expanded(path)) for path in inbox]
-        with self.context.writing(_finish_rotation, progress=progress):
+        with self.context.writing(_finish_rotation, _finish_release, progress=progress):
             return erasure.erase(
                 self.catalog,
                 self.config,
@@ -812,10 +812,10 @@ class Lake:
 def _table(state: TableState) -> Table:
     current = state.current
     if current is None:
-        return Table(state.name, ZONES[state.name], 0, 0, None, None)
+        return Table(state.name, ALL_ZONES[state.name], 0, 0, None, None)
     updated = datetime.fromtimestamp(current.at / 1000, UTC)
     rows, size = current.total("records"), current.total("files-size")
-    return Table(state.name, ZONES[state.name], rows, size, current.id, updated)
+    return Table(state.name, ALL_ZONES[state.name], rows, size, current.id, updated)
 
 
 def _finish_rotation(context: Context, progress: Progress) -> None:
@@ -840,7 +840,15 @@ def _finish_erasure(context: Context, progress: Progress) -> None:
         erasure.erase(context.catalog, context.config, context.root, context.key(), (), progress=progress)
 
 
-_CUT_OFF = (_finish_rotation, _finish_erasure)
+def _finish_release(context: Context, progress: Progress) -> None:
+    """Finishes a release that was cut off once it was decided; one that is alive is waited for."""
+    if (context.root / "releasing.json").exists():
+        from stedi.datasets import registry
+
+        registry.recover(context, progress)
+
+
+_CUT_OFF = (_finish_rotation, _finish_release, _finish_erasure)
 """What must not stay cut off, in the order in which it is finished."""
 
 

@@ -292,7 +292,11 @@ def test_the_documented_table_is_this_one() -> None:
 def test_a_role_of_people_reads_the_tables_that_its_grant_shows_unmasked(role: str, name: Any) -> None:
     """One table decides for `query --role` and for AWS: a file has no masked columns, so masked tables are not read."""
     grant = GRANTS[name]
-    whole = {table for table in grant.tables if PrivacyClass.DIRECT not in grant.masked or table not in naming()}
+    whole = {
+        table
+        for table in grant.tables & COLUMNS.keys()
+        if PrivacyClass.DIRECT not in grant.masked or table not in naming()
+    }
     read = {t for t in COLUMNS if all(allowed(policy(role), r) for r in s3("GetObject", f"lake/{ZONES[t]}/{t}/data/1"))}
     assert read == whole
 

@@ -144,6 +144,6 @@ def test_a_roles_views_are_its_grant(dialect: str, role: Role) -> None:
         assert list(columns) == [column.name.lower() for column in COLUMNS[table]]
         made[table] = {name for name, projection in columns.items() if projection.find(exp.Null)}
         assert made[table] == {name for name, kind in classes.items() if kind in GRANTS[role].masked}
-    assert made.keys() == GRANTS[role].tables
+    assert made.keys() == GRANTS[role].tables & COLUMNS.keys()
     assert (role == "engineer") == any(made.values())
     assert PrivacyClass.DIRECT in GRANTS["engineer"].masked

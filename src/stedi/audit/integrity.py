@@ -18,7 +18,7 @@ from stedi.catalog.entries import sizes
 from stedi.context.progress import Progress
 from stedi.engines.workers import Workers
 from stedi.errors import DamagedFile, LakeError
-from stedi.schema.tables import ZONES, DataFile
+from stedi.schema.tables import ALL_ZONES, ZONES, DataFile
 from stedi.storage import s3
 
 _ATTEMPTS = 5
@@ -93,7 +93,10 @@ def check_files(
     whole = catalog.remote is not None or snapshots.whole(catalog.path)
     found = () if whole else (Violation(catalog.path.name, "a whole SQLite catalog", "damage"),)
     checks = [Check("catalog", str(catalog.remote or catalog.path.name), found)]
-    for name in () if found else ZONES:
+    known = set() if found else catalog.listed().keys() | ZONES.keys()
+    for name in ALL_ZONES:
+        if name not in known and not checksums.published(catalog.folder(name)):
+            continue  # no release was made yet
         for _ in range(_ATTEMPTS):
             before = catalog.listed().get(name)
             table = _Table(root, name, before, partial(progress, f"check {name}"))
@@ -118,7 +121,7 @@ class _Table:
 
     def __init__(self, root: Path, name: str, location: str | None, progress: Callable[[float | None], None]) -> None:
         self._root, self._name, self._location, self._progress = root, name, location, progress
-        self._folder = root / ZONES[name] / name
+        self._folder = root / ALL_ZONES[name] / name
         self._used: dict[str, int | None] = {}  # path of each file in use, and its size where a manifest tells it
 
     def checks(self, threads: int, workers: Workers | None, *, files: bool) -> list[Check]:

@@ -19,7 +19,7 @@ from stedi.aws.cost import PRICES, TERABYTE
 from stedi.errors import QueryFailed, QueryRefused, printable
 from stedi.query.statement import folded, judge, shown
 from stedi.schema.roles import GRANTS, Role
-from stedi.schema.tables import NAMESPACE, graph
+from stedi.schema.tables import COLUMNS, NAMESPACE, graph
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,12 +82,12 @@ class Bill:
 def visible(role: Role) -> frozenset[str]:
     """Returns the tables that a role may see on Athena: those without a column that it may not see.
 
-    A file has no masked columns: what `query --role` masks stays closed here.
+    A file has no masked columns: what `query --role` masks stays closed here, and so do the tables that know releases.
     """
     from stedi.schema.classification import ColumnLineage
 
     grant, lineage = GRANTS[role], ColumnLineage(graph())
-    return frozenset(t for t in grant.tables if not grant.masked & set(lineage.classes(t).values()))
+    return frozenset(t for t in grant.tables & COLUMNS.keys() if not grant.masked & set(lineage.classes(t).values()))
 
 
 def translated(sql: str, tables: Iterable[str], snapshots: Mapping[str, int] | None = None) -> str:

@@ -17,7 +17,7 @@ from stedi.catalog.remote import Remote
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
 from stedi.catalog.sqlite import Pointers
 from stedi.errors import CommitConflict, LakeError
-from stedi.schema.tables import COLUMNS, NAMESPACE, ZONES, DataFile
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, COLUMNS, NAMESPACE, DataFile
 from stedi.storage import durable, s3
 
 if TYPE_CHECKING:
@@ -69,18 +69,18 @@ class Catalog:
         """
         return self.remote.listed() if self.remote else snapshots.here(self.root, snapshots.listed(self.path))
 
-    def create(self) -> None:
-        """Makes the catalog and every table that it lacks."""
+    def create(self, tables: Iterable[str] = tuple(COLUMNS)) -> None:
+        """Makes the catalog and those of some tables that it lacks, by default of those that every lake has."""
         if self.remote:
             known = self.remote.listed()
-            new = [name for name in COLUMNS if name not in known]
-            paths = s3.each(lambda name: new_table.empty(self.folder(name), COLUMNS[name], _PROPERTIES), new)
+            new = [name for name in tables if name not in known]
+            paths = s3.each(lambda name: new_table.empty(self.folder(name), ALL_COLUMNS[name], _PROPERTIES), new)
             self.remote.enter({name: str(path) for name, path in paths})
             return
         with self._queue.answering("a new lake"):
             self._pointers.create()
-            missing = [name for name in COLUMNS if self._pointers.location(name) is None]
-            made = {name: new_table.empty(self.folder(name), COLUMNS[name], _PROPERTIES) for name in missing}
+            missing = [name for name in tables if self._pointers.location(name) is None]
+            made = {name: new_table.empty(self.folder(name), ALL_COLUMNS[name], _PROPERTIES) for name in missing}
             self._pointers.enter({name: uri(path) for name, path in made.items()})
         for name, path in made.items():
             checksums.publish(self.folder(name), f"{path.parent.name}/{path.name}")
@@ -88,7 +88,7 @@ class Catalog:
 
     def folder(self, table: str) -> Path:
         """Returns the folder of a table's files."""
-        return self.root / ZONES[table] / table
+        return self.root / ALL_ZONES[table] / table
 
     def tables(self) -> dict[str, TableState]:
         """Returns the state of every table now, in the order in which data flow.
@@ -103,7 +103,7 @@ class Catalog:
                 "copy, which cannot be used, or the catalog is another than the lake was made with; use the lake that "
                 "it was copied from, or configure the catalog that has its tables"
             )
-        return {name: found[name] for name in ZONES if name in found}
+        return {name: found[name] for name in ALL_ZONES if name in found}
 
     def table(self, name: str) -> TableState:
         """Returns the state of one table now.
@@ -116,7 +116,7 @@ class Catalog:
             raise LakeError(f"no table {name}: expected one of {', '.join(self.listed())}")
         return found[name]
 
-    def _states(self, names: Iterable[str] = tuple(ZONES)) -> dict[str, TableState]:
+    def _states(self, names: Iterable[str] = tuple(ALL_ZONES)) -> dict[str, TableState]:
         if self.remote is None:
             return read_catalog(self.path)
         found = self.remote.listed()
@@ -424,7 +424,7 @@ class Catalog:
             self._pointers.create()
             self.path.chmod(durable.readable(self.root))
             behind = []
-            for name in ZONES:
+            for name in ALL_ZONES:
                 newest = checksums.published(self.folder(name))
                 if newest and (name not in found or snapshots.behind(found[name], newest)):
                     if name in found:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stedi.catalog import checksums
 from stedi.catalog.snapshots import DELETED, avro, local_path, manifests, read_table, uri
 from stedi.errors import DamagedFile, LakeError
-from stedi.schema.tables import COLUMNS, DataFile
+from stedi.schema.tables import ALL_COLUMNS, DataFile
 from stedi.storage import s3
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def entry(table: str, file: DataFile, location: str = "") -> IcebergFile:
     from pyiceberg.typedef import Record
     from pyiceberg.types import DoubleType, LongType
 
-    places = {column.name: (place, column.type) for place, column in enumerate(COLUMNS[table], start=1)}
+    places = {column.name: (place, column.type) for place, column in enumerate(ALL_COLUMNS[table], start=1)}
     lower, upper = {}, {}
     for name, (least, greatest) in file.bounds.items():
         place, kind = places[name]

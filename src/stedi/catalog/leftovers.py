@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.orphans import unused
 from stedi.errors import LakeError
-from stedi.schema.tables import ZONES
+from stedi.schema.tables import ALL_ZONES
 from stedi.storage import durable, s3
 
 _RUN = re.compile(r"\d{13}-[0-9a-f]{8}")
@@ -58,7 +58,7 @@ def remove_abandoned(
                 found = unused(state, catalog.folder(name), before=now, seen=now - grace, below=strays)
             except LakeError:
                 continue  # damage hides what is in use: nothing goes
-            if found and catalog.remote and ZONES[name] == "landing":
+            if found and catalog.remote and ALL_ZONES[name] == "landing":
                 catalog.fence(f"{int(now * 1000):013d}-{secrets.token_hex(4)}")
                 finish()
                 found = unused(catalog.table(name), catalog.folder(name), before=now, seen=now - grace, below=strays)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from stedi.catalog import configuration
 from stedi.catalog.sqlite import NAME
 from stedi.errors import LakeError, MissingExtra
-from stedi.schema.tables import NAMESPACE, ZONES
+from stedi.schema.tables import ALL_ZONES, NAMESPACE
 from stedi.storage import s3
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ class Remote:
             found = self._of_glue() if self._glue is not None else self._of_any()
         for name, location in found.items():
             self._refuse_elsewhere(name, location)
-        return {name: found[name] for name in ZONES if name in found}
+        return {name: found[name] for name in ALL_ZONES if name in found}
 
     def _refuse_elsewhere(self, table: str, location: str) -> None:
         """Refuses a table whose metadata file lies elsewhere than this lake puts it, be it further below its prefix."""
-        if location.rpartition("/")[0] != f"{self._root}/{ZONES[table]}/{table}/metadata":
+        if location.rpartition("/")[0] != f"{self._root}/{ALL_ZONES[table]}/{table}/metadata":
             raise LakeError(
                 f"{self._root}: expected the tables of this lake in the catalog's database {NAMESPACE}, found "
                 f"{table} of another lake: this one is a copy, which cannot be used, or lacks a catalog of its own; "
@@ -124,7 +124,7 @@ class Remote:
             tuple(table)
             for _, names in listed
             for table in names
-            if tuple(table[:-1]) != (NAMESPACE,) or table[-1] not in ZONES
+            if tuple(table[:-1]) != (NAMESPACE,) or table[-1] not in ALL_ZONES
         ]
         for table, location in s3.each(
             lambda table: asked(TABLES, lambda: catalog.load_table(table).metadata_location, ""), theirs
@@ -217,7 +217,7 @@ class Remote:
             for page in self._glue.get_paginator("get_tables").paginate(DatabaseName=NAMESPACE):
                 for table in page["TableList"]:
                     location = table.get("Parameters", {}).get("metadata_location")
-                    if location and table["Name"] in ZONES:
+                    if location and table["Name"] in ALL_ZONES:
                         found[table["Name"]] = location
         except self._glue.exceptions.EntityNotFoundException:
             pass
@@ -227,7 +227,7 @@ class Remote:
         from pyiceberg.exceptions import NoSuchNamespaceError
 
         try:
-            names = [name[-1] for name in self._catalog.list_tables(NAMESPACE) if name[-1] in ZONES]
+            names = [name[-1] for name in self._catalog.list_tables(NAMESPACE) if name[-1] in ALL_ZONES]
         except NoSuchNamespaceError:
             return {}
         loaded = s3.each(lambda name: self._catalog.load_table((NAMESPACE, name)).metadata_location, names)

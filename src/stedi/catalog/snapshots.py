@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from stedi.catalog import checksums
 from stedi.catalog.sqlite import guard
 from stedi.errors import DamagedCatalog, DamagedFile, LakeError
-from stedi.schema.tables import NAMESPACE, ZONES, Column, DataFile
+from stedi.schema.tables import ALL_ZONES, NAMESPACE, Column, DataFile
 from stedi.storage import copies, s3
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ def read_catalog(catalog: Path) -> dict[str, TableState]:
         LakeError: The catalog or a metadata file cannot be read, or the catalog is older than its tables.
     """
     # read before the catalog is: what was published by then, the catalog must know
-    published = {name: checksums.published(catalog.parent / zone / name) for name, zone in ZONES.items()}
+    published = {name: checksums.published(catalog.parent / zone / name) for name, zone in ALL_ZONES.items()}
     rows = here(catalog.parent, listed(catalog))
     for name, location in rows.items():
         newest = published.get(name)
@@ -210,8 +210,8 @@ def _tables(catalog: Path, mode: str) -> dict[str, str]:
         return dict(
             connection.execute(
                 "select table_name, metadata_location from iceberg_tables where table_namespace = ? and "
-                f"table_name in ({', '.join('?' * len(ZONES))}) and typeof(metadata_location) = 'text' order by 1",
-                (NAMESPACE, *ZONES),
+                f"table_name in ({', '.join('?' * len(ALL_ZONES))}) and typeof(metadata_location) = 'text' order by 1",
+                (NAMESPACE, *ALL_ZONES),
             )
         )
 

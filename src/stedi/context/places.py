@@ -15,11 +15,11 @@ from pathlib import Path
 
 from stedi.catalog.snapshots import local_path
 from stedi.errors import LakeError, UsageError
-from stedi.schema.tables import ZONES
+from stedi.schema.tables import ALL_ZONES
 from stedi.storage import copies, s3
 from stedi.storage.copies import shown
 
-_FOLDERS = {*ZONES.values(), "tmp", "pending", "receipts", "journal", "releases", "keys", "queries"}
+_FOLDERS = {*ALL_ZONES.values(), "tmp", "pending", "receipts", "journal", "releases", "keys", "queries"}
 """The folders that a lake makes in its own."""
 _FILES = re.compile(r"\.?(lake\.toml|catalog\.db|tombstones|[a-z_-]+\.(lock|json|jsonl|log)|damaged-catalog\.db).*")
 """What the files are called that a lake makes in its folder, those that are not whole included."""
@@ -59,7 +59,7 @@ def refuse_links(root: Path) -> None:
                 _expect(entry.is_dir(follow_symlinks=False), Path(entry.path), "a folder")
             elif _FILES.fullmatch(entry.name):
                 _expect(entry.is_file(follow_symlinks=False), Path(entry.path), "a file")
-    for table, zone in ZONES.items():
+    for table, zone in ALL_ZONES.items():
         for part in ("", "data", "metadata"):
             path = root / zone / table / part
             try:
@@ -88,7 +88,7 @@ def spelled(root: Path, locations: Mapping[str, str]) -> Path:
         CopiedLake: The tables lie in other folders, which no copying brings about.
         LakeError: A table lies where no lake puts it.
     """
-    homes = {home_of(root, table, location) for table, location in locations.items() if table in ZONES}
+    homes = {home_of(root, table, location) for table, location in locations.items() if table in ALL_ZONES}
     others = homes - {str(root)}
     if not others:
         copies.forget(root)
@@ -110,11 +110,11 @@ def home_of(root: Path, table: str, location: str) -> str:
         LakeError: It does not lie where a lake puts it.
     """
     path = local_path(location)
-    home, found, name = path.rpartition(f"/{ZONES[table]}/{table}/metadata/")
+    home, found, name = path.rpartition(f"/{ALL_ZONES[table]}/{table}/metadata/")
     if not found or "/" in name or not os.path.isabs(path) or ".." in Path(path).parts:
         raise LakeError(
-            f"{root}: expected the metadata of {table} in {ZONES[table]}/{table}/metadata, found {shown(location)}; "
-            "nothing was read or written. See docs/operations.md on recovery"
+            f"{root}: expected the metadata of {table} in {ALL_ZONES[table]}/{table}/metadata, "
+            f"found {shown(location)}; nothing was read or written. See docs/operations.md on recovery"
         )
     return home
 

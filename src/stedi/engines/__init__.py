@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from stedi.errors import LakeError
-from stedi.schema.tables import COLUMNS, DataFile
+from stedi.schema.tables import ALL_COLUMNS, DataFile
 from stedi.storage.config import Config
 
 Name = Literal["duckdb", "spark"]
@@ -106,7 +106,7 @@ def refuse_other_columns(table: str, found: Mapping[str, str], types: Mapping[st
         found: The SELECT's columns and their types, the engine's names.
         types: Those names, by Iceberg's.
     """
-    expected = {column.name: types[column.type] for column in COLUMNS[table]}
+    expected = {column.name: types[column.type] for column in ALL_COLUMNS[table]}
     if found != expected:
         wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         raise LakeError(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from stedi.engines import refuse_other_columns
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.errors import LakeError
-from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, Column, DataFile
+from stedi.schema.tables import ALL_COLUMNS, DUCKDB_TYPES, Column, DataFile
 from stedi.storage import durable, s3
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class DuckDB:
 
     def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
         """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
-        self.view(name, scan(files, COLUMNS[table or name]))
+        self.view(name, scan(files, ALL_COLUMNS[table or name]))
 
     def view(self, name: str, sql: str) -> None:
         """Gives a SELECT a name for this session; it is computed anew wherever it is read."""
@@ -282,7 +282,7 @@ class DuckDB:
             LakeError: The SELECT's columns are not the table's.
         """
         self._check(table, sql)
-        columns = COLUMNS[table]
+        columns = ALL_COLUMNS[table]
         names = ", ".join(quoted(column.name) for column in columns)
         ids = ", ".join(f"{quoted(column.name)}: {place}" for place, column in enumerate(columns, start=1))
         durable.folder(folder.parent)

@@ -39,7 +39,6 @@ from stedi.privacy.journal import Entry
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
-from stedi.schema.tables import ZONES
 from stedi.storage import durable, s3
 from stedi.storage.config import Config
 
@@ -328,8 +327,9 @@ class _Erasure:
         memory = self._config.engine_memory
         work = Removal(engine, catalog, whereabouts, self._pending, found, self._workers, memory)
         removed = {}
-        for number, name in enumerate(ZONES):
-            self._progress(f"forget {name}", number / len(ZONES))
+        names = list(catalog.tables())
+        for number, name in enumerate(names):
+            self._progress(f"forget {name}", number / len(names))
             removed[name] = work.table(name, rewritten if name == "landed_files" else ())
         replaced, more = deliveries.replace(rewritten)
         current = {file.path for file in catalog.files(catalog.table("customers_landing"))}

@@ -20,7 +20,7 @@ from stedi.catalog.remote import NAMESPACES, TABLES
 from stedi.catalog.snapshots import local_path
 from stedi.erasure.search import Identifiers
 from stedi.errors import LakeError
-from stedi.schema.tables import NAMESPACE, ZONES
+from stedi.schema.tables import ALL_ZONES, NAMESPACE
 from stedi.storage import durable, s3
 
 _NAMED = {"properties": "table properties", "snapshots": "snapshot properties"}
@@ -106,11 +106,11 @@ def _entries(path: Path) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
         namespaces = connection.execute(
             "select namespace, property_key, property_value from iceberg_namespace_properties"
         ).fetchall()
-        own = ", ".join("?" for _ in ZONES)
+        own = ", ".join("?" for _ in ALL_ZONES)
         tables = connection.execute(
             "select table_namespace, table_name, coalesce(metadata_location, '') from iceberg_tables "
             f"where not (table_namespace = ? and table_name in ({own}))",
-            (NAMESPACE, *ZONES),
+            (NAMESPACE, *ALL_ZONES),
         ).fetchall()
     return [tuple(map(str, row)) for row in namespaces], [tuple(map(str, row)) for row in tables]
 
@@ -126,7 +126,7 @@ def _folder(root: Path, location: str) -> list[Path]:
     inside = folder.removeprefix(f"{home}/")
     first, _, rest = inside.partition("/")
     table = rest.partition("/")[0]
-    if first in ZONES.values() and (not table or ZONES.get(table) == first):
+    if first in ALL_ZONES.values() and (not table or ALL_ZONES.get(table) == first):
         return []
     return [] if first in _OWN else [root / inside]
 

@@ -46,6 +46,8 @@ SUBJECT_PREDICATES: dict[str, str] = {
     **{
         name: "customer_id in (select customer_id from erased_ids)" for name, zone in ZONES.items() if zone != "landing"
     },
+    "release_subjects": "(release, subject) in (select release, subject from erased_subjects)",
+    **dict.fromkeys(("releases", "release_events"), "false"),
 }
 """For each table but the ledger, the condition under which a row is an erased customer's."""
 
@@ -64,6 +66,7 @@ RELATIONS = (
     "erased_moments",
     "erased_ids",
     "erased_records",
+    "erased_subjects",
     "mentions",
     "masks",
     "masked_texts",

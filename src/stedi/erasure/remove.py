@@ -26,7 +26,7 @@ from stedi.erasure.locate import RELATIONS, SUBJECT_PREDICATES, SubjectRows
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
 from stedi.privacy.receipts import RECEIPTS
-from stedi.schema.tables import COLUMNS, CONSENT_FROM, ZONES, DataFile
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, CONSENT_FROM, DataFile
 from stedi.storage import durable, s3
 
 ERASURE = "stedi.erasure"
@@ -90,7 +90,7 @@ class Removal:
         leaving = [file for file in files if file.path in taints]
         if name == "landed_files" and (self._found.counts or rewritten):
             leaving = list(files)
-        lineage = {} if ZONES[name] == "landing" else self._lineage(name, current)
+        lineage = {} if ALL_ZONES[name] in ("landing", "released") else self._lineage(name, current)
         if not leaving and not rewritten and lineage in ({}, _properties(current)):
             return
         # no two attempts share a folder: one that has lost its locks must not clear away what the other has committed
@@ -131,7 +131,8 @@ class Removal:
         if name == "landed_files":
             return self._ledger(rewritten)
         columns = [
-            self._whereabouts.masked(name, column.name) or f"leaving.{quoted(column.name)}" for column in COLUMNS[name]
+            self._whereabouts.masked(name, column.name) or f"leaving.{quoted(column.name)}"
+            for column in ALL_COLUMNS[name]
         ]
         return f"select {', '.join(columns)} from leaving where not ({SUBJECT_PREDICATES[name]})"
 
@@ -205,8 +206,8 @@ def remove_orphans(catalog: Catalog, keeping: frozenset[str]) -> int:
         How many files went.
     """
     count = 0
-    for name in ZONES:
-        state, folder = catalog.table(name), catalog.folder(name)
+    for name, state in catalog.tables().items():
+        folder = catalog.folder(name)
         # older metadata tell of snapshots that are gone
         state = replace(state, metadata=state.metadata[-1:])
         stay = {durable.real(path) for path in keeping}

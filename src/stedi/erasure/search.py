@@ -26,7 +26,7 @@ from stedi.engines.workers import Workers
 from stedi.privacy import decoding, tokens, tombstones
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.privacy.tokens import FEW, SHORT, Sought, addresses, folded, stands
-from stedi.schema.tables import COLUMNS, ZONES
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES
 from stedi.storage import s3
 
 _PIECE = 1 << 22
@@ -48,7 +48,9 @@ _OURS = frozenset({"feed", "reason", "batch", "sha256", "_file"})
 """Columns of the lake's own tables in which its own words stand, and nobody's."""
 IDENTITIES = ("email", "user", "serialNumber")
 """Columns of the lake's own tables whose values are somebody's identity: whose, the whole value tells."""
-_WORDS = frozenset({*ZONES, *ZONES.values(), *(c.name for columns in COLUMNS.values() for c in columns)}) | {
+_WORDS = frozenset(
+    {*ALL_ZONES, *ALL_ZONES.values(), *(c.name for columns in ALL_COLUMNS.values() for c in columns)}
+) | {
     *("parquet", "metadata", "snapshot", "manifest", "landing", "pending", "receipts", "tombstones", "erasing"),
     *("customer", "accelerometer", "step_trainer", "default", "string", "double", "binary", "timestamptz", "append"),
     *("overwrite", "replace", "delete", "catalog", "format-version", "schema", "table", "location", "checksums"),
@@ -459,7 +461,7 @@ def _look(root: Path, path: Path, kind: str, traces: Identifiers, done: Search, 
 def _is_catalogs(path: Path) -> bool:
     """Says whether a file, relative to the lake's folder, is the catalog's or a table's metadata file."""
     parts = path.parts
-    if len(parts) == 4 and ZONES.get(parts[1]) == parts[0]:
+    if len(parts) == 4 and ALL_ZONES.get(parts[1]) == parts[0]:
         return parts[2] == "metadata" and path.name.endswith(".metadata.json")
     return parts == ("catalog.db",)
 
@@ -695,7 +697,7 @@ def _look_in_tables(
         done: Told what was found.
     """
     zone, table = (*folder.relative_to(root).parts, "", "")[:2]
-    own = table if len(files) and folder not in files and ZONES.get(table) == zone else None
+    own = table if len(files) and folder not in files and ALL_ZONES.get(table) == zone else None
     try:
         found = _in_parquet(files, own, traces, engine, clean)
     except Exception:  # one is damaged, or has other columns
@@ -735,7 +737,7 @@ def _in_parquet(files: list[Path], own: str | None, traces: Identifiers, engine:
     told = {bytes(part or b"") for pair in pairs for part in pair}
     if traces.found(names, data=False) or any(traces.found(as_text(part), data=False) for part in told):
         found.add("")
-    known = {column.name for column in COLUMNS[own]} if own else set()
+    known = {column.name for column in ALL_COLUMNS[own]} if own else set()
     for column, kind in engine.rows(f"select column_name, column_type from (describe select * from {source})"):
         ours = column in known
         if (ours and column in _OURS) or (_NO_TEXT if ours else _NO_NUMBER).fullmatch(kind):

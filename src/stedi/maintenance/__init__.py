@@ -28,7 +28,7 @@ from stedi.maintenance.compaction import Compaction, due
 from stedi.maintenance.report import Maintained, Maintenance, Removed
 from stedi.privacy import key_change, tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.schema.tables import COLUMNS, ZONES, DataFile
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, DataFile
 from stedi.storage import durable, s3
 from stedi.storage.config import Config
 
@@ -63,7 +63,7 @@ def maintain(
     """
     work = _Run(catalog, config, root, key, workers)
     if dry_run:
-        return Maintenance("", tuple(work.foreseen(name) for name in ZONES), _total(work.temporary()))
+        return Maintenance("", tuple(work.foreseen(name) for name in catalog.tables()), _total(work.temporary()))
     done = []
 
     def waiting(what: str) -> None:
@@ -72,10 +72,11 @@ def maintain(
     with durable.commands(root, ["maintain"], waiting):
         key_change.refuse_unfinished(root)  # what it has staged must stay until it is published
         tombstones.refuse_unfinished(root)
-        for number, name in enumerate(ZONES):
-            progress(f"maintain {name}", number / len(ZONES))
+        names = list(catalog.tables())
+        for number, name in enumerate(names):
+            progress(f"maintain {name}", number / len(names))
             # a build reads landing tables: it must not lose a file that it has pinned
-            with durable.commands(root, ["build", "land"] if ZONES[name] == "landing" else ["build"], waiting):
+            with durable.commands(root, ["build", "land"] if ALL_ZONES[name] == "landing" else ["build"], waiting):
                 done.append(work.table(name))
         with durable.commands(root, ["build", "land"], waiting):
             temporary = work.temporary()
@@ -98,7 +99,7 @@ class _Run:
     def table(self, name: str) -> Maintained:
         """Does all that there is to do to one table; the caller holds the locks of those who write it."""
         catalog = self._catalog
-        if ZONES[name] == "landing":
+        if ALL_ZONES[name] == "landing":
             journal.finish(catalog, self._root / "pending", self._key)  # files that a journal names are nobody's yet
         compaction = self._compaction(catalog.table(name))
         if compaction.manifests:
@@ -111,7 +112,7 @@ class _Run:
             state = catalog.table(name)
         before = time.time() - self._grace
         removed = unused(state, catalog.folder(name), before=before, seen=before)
-        if catalog.remote and ZONES[name] == "landing" and any(file.kind == "data" for file in removed):
+        if catalog.remote and ALL_ZONES[name] == "landing" and any(file.kind == "data" for file in removed):
             catalog.fence(f"{self.run}-{name}")
             journal.finish(catalog, self._root / "pending", self._key)  # one of the last moment, if there is any
             removed = unused(catalog.table(name), catalog.folder(name), before=before, seen=before)
@@ -191,7 +192,7 @@ class _Run:
         """Writes a file for each group, here or on the workers, if there are any."""
         config, home = self._config, self._catalog.folder(name)
         # a customer's rows lie together, as a build has written them
-        order = " order by 1, 2" if COLUMNS[name][0].name == "customer_id" else ""
+        order = " order by 1, 2" if ALL_COLUMNS[name][0].name == "customer_id" else ""
         sql = f"select * from {LEAVING}{order}"
         if self._workers is not None:
             parts = [RewriteTask(name, group, sql, folder, of, config.engine_memory, home) for group in groups]

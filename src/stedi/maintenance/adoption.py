@@ -31,7 +31,7 @@ from stedi.context.progress import Progress
 from stedi.errors import ConfigError, LakeError
 from stedi.privacy import journal, key_change, pseudonyms, receipts, state, tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.schema.tables import ZONES
+from stedi.schema.tables import ALL_ZONES, ZONES
 from stedi.storage import config as settings
 from stedi.storage import copies, durable, s3
 from stedi.storage.config import Config
@@ -86,8 +86,8 @@ def adopt(
         )
     copies.forget(root)
     rows = snapshots.listed(root / "catalog.db")
-    homes = {home_of(root, table, location) for table, location in rows.items() if table in ZONES}
-    if len(homes) != 1 or set(rows) != set(ZONES):
+    homes = {home_of(root, table, location) for table, location in rows.items() if table in ALL_ZONES}
+    if len(homes) != 1 or not set(ZONES) <= set(rows):
         raise LakeError(
             f"{root}: expected a catalog of {len(ZONES)} tables of one lake, found {len(rows)} of {len(homes)}; "
             "nothing was changed: copy it again, or run `stedi repair` where it comes from"
@@ -113,7 +113,7 @@ def adopt(
             _settle(root, config.lake_id, own_id)
         _replace(root, made)
         for table, path in made.items():
-            checksums.publish(root / ZONES[table] / table, f"metadata/{path.name}")
+            checksums.publish(root / ALL_ZONES[table] / table, f"metadata/{path.name}")
         _clear(root, {table: snapshots.uri(path) for table, path in made.items()})
     now = settings.read(root / "lake.toml")
     return Adoption(root, home, now.lake_id, config.lake_id, _place(now))
@@ -212,7 +212,7 @@ def _clear(root: Path, rows: Mapping[str, str]) -> None:
     if not (root / NOTE).exists():
         return
     for table, location in rows.items():
-        folder, current = root / ZONES[table] / table / "metadata", Path(snapshots.local_path(location))
+        folder, current = root / ALL_ZONES[table] / table / "metadata", Path(snapshots.local_path(location))
         known = _named(current)
         for path in [entry.path for entry in durable.entries(folder) if entry.path.parent == folder]:
             ours = _METADATA.fullmatch(path.name) or _LISTED.fullmatch(path.name)
@@ -242,7 +242,7 @@ class _Table:
 
     def __init__(self, root: Path, home: Path, table: str, location: str) -> None:
         self._root, self._home, self._table = root, home, table
-        self._folder = root / ZONES[table] / table
+        self._folder = root / ALL_ZONES[table] / table
         self._metadata = self._here(location)
         self._manifests: dict[str, tuple[str, int]] = {}
 
@@ -276,7 +276,7 @@ class _Table:
     def _here(self, location: str) -> Path:
         """Returns where a file of the other folder is in this one."""
         path = snapshots.local_path(location)
-        within = path.removeprefix(f"{self._home}/{ZONES[self._table]}/{self._table}/")
+        within = path.removeprefix(f"{self._home}/{ALL_ZONES[self._table]}/{self._table}/")
         if within == path or ".." in Path(within).parts:
             raise LakeError(
                 f"table {self._table}: expected its files below {shown(str(self._home))}, found {shown(path)}; nothing "

@@ -1,8 +1,8 @@
 """What an audit finds damaged is set right from what is whole, as far as the lake itself holds it.
 
 The catalog's entries come from the notes beside the tables' files. Damage that only older snapshots use goes with
-them. A damaged table below landing is made anew, empty, for the next build to fill. Landing tables have nothing else
-in the lake that they could be made from.
+them. A damaged table below landing is made anew, empty, for the next build to fill. Landing tables, and those
+that know releases, have nothing else in the lake that they could be made from.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from stedi.audit.integrity import UNRECORDED, Check, check_files
 from stedi.catalog import Catalog, Snapshot, checksums, snapshots
 from stedi.context.progress import Progress
 from stedi.errors import LakeError
-from stedi.schema.tables import ZONES
+from stedi.schema.tables import ALL_ZONES
+
+_UNIQUE = ("landing", "released")
+"""The zones whose tables nothing else in the lake could be made into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def repair(
     broken = _broken(check_files(catalog, files=True, threads=threads, progress=progress))
     old = {name: _only_old(catalog, name, files) for name, files in broken.items()}
     renewed = tuple(name for name, snapshot_ids in old.items() if not snapshot_ids)
-    lost = [name for name in renewed if ZONES[name] == "landing"]
+    lost = [name for name in renewed if ALL_ZONES[name] in _UNIQUE]
     if lost:
         raise LakeError(
             f"{', '.join(lost)}: expected whole files, since nothing in the lake can take their place, found what "
@@ -76,8 +79,8 @@ def _broken(checks: tuple[Check, ...]) -> dict[str, set[str]]:
     """
     broken: dict[str, set[str]] = {}
     for check in checks:
-        for violation in check.found if check.table in ZONES else ():
-            if violation.found != UNRECORDED or ZONES[check.table] != "landing":
+        for violation in check.found if check.table in ALL_ZONES else ():
+            if violation.found != UNRECORDED or ALL_ZONES[check.table] not in _UNIQUE:
                 broken.setdefault(check.table, set()).add(violation.file)
     return broken
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stedi.errors import AuditFailed
 from stedi.schema.contracts import PrivacyClass
 from stedi.schema.feeds import CONTRACTS
-from stedi.schema.tables import COLUMNS, Dag
+from stedi.schema.tables import COLUMNS, REGISTRY, Dag
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -42,6 +42,14 @@ LANDED: Mapping[str, Mapping[str, PrivacyClass]] = {
     "landed_files": {column.name: PrivacyClass.OPERATIONAL for column in COLUMNS["landed_files"]},
 }
 """The class of each column of the landing zone."""
+REGISTERED: Mapping[str, Mapping[str, PrivacyClass]] = {
+    table: {
+        column.name: PrivacyClass.INDIRECT if column.name == "subject" else PrivacyClass.OPERATIONAL
+        for column in columns
+    }
+    for table, columns in REGISTRY.items()
+}
+"""The class of each column of the tables that know releases; a subject's id tells people of one release apart."""
 
 CUSTOMERS = frozenset({"customers_trusted", "customers_curated"})
 """The tables below landing in which direct identifiers may stand (rule 7)."""
@@ -85,8 +93,8 @@ class ColumnLineage:
 
     def classes(self, table: str) -> dict[str, PrivacyClass]:
         """Returns the class of each column of a stored table, by its name as the table has it."""
-        if table in LANDED:
-            return dict(LANDED[table])
+        if table in LANDED or table in REGISTERED:
+            return dict(LANDED.get(table) or REGISTERED[table])
         origins = self.origins(table)
         return {column.name: _strictest(origins[column.name.lower()]) for column in COLUMNS[table]}
 

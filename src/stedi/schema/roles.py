@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stedi.schema.contracts import PrivacyClass
-from stedi.schema.tables import COLUMNS
+from stedi.schema.tables import ALL_COLUMNS
 
 Readings = Literal["all", "since-consent"]
 """Which readings of a consenting customer are used: rule 4 of consent."""
@@ -34,11 +34,12 @@ class Grant:
 
 
 GRANTS: dict[Role, Grant] = {
-    # trains on what may be trained on, and needs nothing else; builds let nothing in that would have to be masked
-    "scientist": Grant(frozenset({"machine_learning_curated"}), frozenset()),
+    # trains on what may be trained on, and knows of what releases there are, not who is in them; builds let nothing in
+    # that would have to be masked
+    "scientist": Grant(frozenset({"machine_learning_curated", "releases"}), frozenset()),
     # keeps the lake going: every row of every table, of nobody by name; raw bytes and unknown fields may hold names
-    "engineer": Grant(frozenset(COLUMNS), frozenset({PrivacyClass.DIRECT})),
+    "engineer": Grant(frozenset(ALL_COLUMNS), frozenset({PrivacyClass.DIRECT})),
     # answers to customers and regulators
-    "officer": Grant(frozenset(COLUMNS), frozenset()),
+    "officer": Grant(frozenset(ALL_COLUMNS), frozenset()),
 }
 """The grant of each role."""

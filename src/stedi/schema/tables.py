@@ -147,6 +147,41 @@ ZONES: dict[str, str] = {
 }
 """The zone of each table, in the order in which data flow."""
 
+REGISTRY: dict[str, tuple[Column, ...]] = {
+    "releases": (
+        Column("release", "string"),
+        Column("name", "string"),
+        Column("version", "long"),
+        Column("path", "string"),
+        Column("purpose", "string"),
+        Column("recipient", "string"),
+        Column("subjects", "long"),
+        Column("rows", "long"),
+        Column("manifest", "string"),
+        Column("manifest_sha256", "string"),
+        Column("released_at", "timestamptz"),
+    ),
+    "release_subjects": (
+        Column("release", "string"),
+        Column("subject", "string"),
+        Column("split", "string"),
+        Column("rows", "long"),
+    ),
+    "release_events": (
+        Column("release", "string"),
+        Column("what", "string"),
+        Column("subject", "string"),
+        Column("text", "string"),
+        Column("at", "timestamptz"),
+    ),
+}
+"""The columns of the tables that know releases; a lake has them from its first release on, in the zone `released`."""
+
+ALL_COLUMNS: dict[str, tuple[Column, ...]] = {**COLUMNS, **REGISTRY}
+"""The columns of every table that a lake may have."""
+ALL_ZONES: dict[str, str] = {**ZONES, **dict.fromkeys(REGISTRY, "released")}
+"""The zone of every table that a lake may have, in the order in which data flow."""
+
 DUCKDB_TYPES = {
     "string": "VARCHAR",
     "long": "BIGINT",

@@ -125,7 +125,7 @@ def settled(states: Mapping[str, TableState], pending: Iterable[str]) -> dict[st
     batches = set(pending)
     found = {}
     for name, state in states.items():
-        if ZONES[name] == "landing":
+        if ZONES.get(name) == "landing":
             history = (s for s in state.history() if s.summary.get("stedi.batch") not in batches)
             snapshot = next(history, None)
             if snapshot is not None:

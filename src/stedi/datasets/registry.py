@@ -1,0 +1,339 @@
+"""What the lake knows of its releases: three tables of the zone `released`, made with the first release.
+
+`releases` has a row a release, `release_subjects` a row a subject of each, `release_events` a row for whatever happened
+to one later: a model that was trained on it, a recall, an erasure, its deletion. No table says who a subject is: that
+is worked out from a person's mark (`subjects`). A release comes in by `publish`, in three steps that a killed command
+cannot leave half done: a sealed note says what is to be named what, the folder gets its name, the tables their rows;
+whoever writes next finishes what the note says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import secrets
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stedi.context import Context, milliseconds
+from stedi.context.progress import Progress
+from stedi.engines.duckdb import DuckDB
+from stedi.errors import LakeError, UsageError
+from stedi.privacy import state
+from stedi.privacy.pseudonyms import Key
+from stedi.schema.tables import REGISTRY, DataFile
+from stedi.storage import durable, s3
+
+FOLDER = "releases"
+"""The folder of the releases, in the lake's folder."""
+NOTE = "releasing.json"
+"""The file, in the lake's folder, from the moment that a release is decided until the tables know it."""
+MODEL, RECALL, ERASED, REWRITTEN, DELETED = "model", "recall", "erased", "rewritten", "deleted"
+"""What can happen to a release, as `release_events` has it."""
+_KIND = "release"
+_ADVICE = "nothing was written. Restore it from the lake's backup, or remove it, and make the release again"
+_NAMED = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,63})(@(?P<version>[1-9][0-9]{0,8}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release that the lake knows.
+
+    Attributes:
+        name: The training set's name.
+        version: Its version, from 1.
+        path: Its folder; that it is still there nobody says if it lies outside of the lake.
+        purpose: `research` or `public`.
+        recipient: For whom it was made, in the words of whoever made it.
+        subjects: People in it.
+        rows: Rows in it.
+        manifest: Its manifest as it is now.
+        manifest_sha256: SHA-256 of the manifest as it was made: a recall says by it of which release it is.
+        released_at: When it was made, by the clock, UTC.
+        models: The models that were trained on it.
+        recalls: When a recall of it was written, UTC.
+        erased: The subjects that an erasure has taken out of it, and when, UTC.
+        deleted: Whether its folder was removed from the lake.
+    """
+
+    name: str
+    version: int
+    path: Path
+    purpose: str
+    recipient: str
+    subjects: int
+    rows: int
+    manifest: Mapping[str, Any] = field(repr=False)
+    manifest_sha256: str
+    released_at: datetime
+    models: tuple[str, ...] = ()
+    recalls: tuple[datetime, ...] = ()
+    erased: Mapping[str, datetime] = field(default_factory=dict)
+    deleted: bool = False
+
+    @property
+    def release(self) -> str:
+        """`NAME@VERSION`."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a release.
+
+    Attributes:
+        release: `NAME@VERSION`.
+        what: `MODEL`, `RECALL`, `ERASED`, `REWRITTEN` or `DELETED`.
+        subject: Whom it concerns, or None.
+        text: What more there is to say, or None.
+        at: When, UTC.
+    """
+
+    release: str
+    what: str
+    subject: str | None
+    text: str | None
+    at: datetime
+
+
+def exists(context: Context) -> bool:
+    """Says whether the lake has made a release, without reading a table."""
+    return "releases" in context.catalog.listed()
+
+
+def releases(context: Context) -> tuple[Release, ...]:
+    """Returns every release that the lake knows, deleted ones too, by name and version."""
+    if not exists(context):
+        return ()
+    with session(context) as engine:
+        rows = engine.rows(
+            "select name, version, path, purpose, recipient, subjects, rows, manifest, manifest_sha256, "
+            "epoch_ms(released_at) from releases order by name, version"
+        )
+        events = defaultdict(list)
+        for release, what, subject, text, at in engine.rows(
+            "select release, what, subject, text, epoch_ms(at) from release_events order by at, what, subject, text"
+        ):
+            events[release].append(Event(release, what, subject, text, _at(at)))
+    return tuple(_release(context.root, row, events[f"{row[0]}@{row[1]}"]) for row in rows)
+
+
+def find(context: Context, named: str) -> Release:
+    """Returns a release by `NAME@VERSION`, or the newest of a name.
+
+    Raises:
+        UsageError: The lake knows none of that name, or it was deleted.
+    """
+    match = _NAMED.fullmatch(named)
+    every = releases(context) if match else ()
+    version = int(match["version"]) if match and match["version"] else None
+    found = [r for r in every if match and r.name == match["name"] and version in (None, r.version)]
+    if version is None:
+        found = [release for release in found if not release.deleted]
+    if not found:
+        raise UsageError(
+            "the release: expected NAME or NAME@VERSION of one that the lake knows, found none; `stedi dataset list` "
+            "has them"
+        )
+    return found[-1]
+
+
+def subjects(context: Context, release: str) -> dict[str, tuple[str, int]]:
+    """Returns split and rows of each subject of a release, `NAME@VERSION`."""
+    with session(context) as engine:
+        engine.take("wanted", {"release": "varchar"}, [(release,)])
+        found = engine.rows(
+            "select s.subject, s.split, s.rows from release_subjects as s inner join wanted using (release)"
+        )
+    return {subject: (split, rows) for subject, split, rows in found}
+
+
+def next_version(context: Context, name: str) -> int:
+    """Returns the version of the next release of a name; none is given twice, were it deleted."""
+    return 1 + max((release.version for release in releases(context) if release.name == name), default=0)
+
+
+def publish(context: Context, key: Key, staged: Path, target: Path) -> None:
+    """Gives a release its name and has the tables know it; the caller holds the lock of builds.
+
+    Args:
+        context: The lake.
+        key: The lake's key.
+        staged: The whole release under another name, on disk, on the file system of the target.
+        target: The folder that it is to be.
+
+    Raises:
+        UsageError: There is something at the target already; nothing was named.
+    """
+    if target.exists() or target.is_symlink():
+        raise UsageError(f"{target}: expected a folder that is not there yet, found something; name another")
+    raw = (staged / "manifest.json").read_bytes()
+    note = {"staged": str(staged), "target": str(target), "manifest": _digest(raw)}
+    state.write(context.root / NOTE, _KIND, context.config.lake_id, key, note)
+    finish(context, key)
+
+
+def finish(context: Context, key: Key) -> None:
+    """Finishes a release that was cut off once it was decided, and removes what others have left of theirs.
+
+    The caller holds the lock of builds.
+    """
+    root = context.root
+    try:
+        note = state.read(root / NOTE, _KIND, context.config.lake_id, key, advice=_ADVICE)
+    except FileNotFoundError:
+        sweep(root)
+        return
+    staged, target = s3.at(note["staged"]), s3.at(note["target"])
+    if staged != target and staged.is_dir():
+        durable.folder(target.parent)
+        staged.rename(target)
+        durable.sync(target.parent)
+    try:
+        raw = (target / "manifest.json").read_bytes()
+    except OSError:
+        raw = b""
+    if _digest(raw) == note["manifest"]:  # else somebody has removed it since
+        _register(context, target, raw)
+    durable.remove(root / NOTE)
+    sweep(root)
+
+
+def unfinished(root: Path) -> bool:
+    """Says whether a release was cut off once it was decided."""
+    return (root / NOTE).exists()
+
+
+def sweep(root: Path) -> None:
+    """Removes what commands that were killed have begun to write into the folder of releases."""
+    if s3.is_remote(root):
+        return
+    for partial in (root / FOLDER).glob("*/.*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def append(context: Context, events: Sequence[Event], once: str = "") -> None:
+    """Notes what happened to releases; the caller holds the lock of builds, or of all.
+
+    Args:
+        context: The lake.
+        events: What happened.
+        once: What this is known by: what was noted under it is not noted again.
+    """
+    rows = [(event.release, event.what, event.subject, event.text, event.at) for event in events]
+    _append(context, "release_events", rows, once or secrets.token_hex(8))
+
+
+@contextmanager
+def session(context: Context) -> Iterator[DuckDB]:
+    """Gives an engine session over the registry's tables."""
+    config = context.config
+    with (
+        context.temporary() as folder,
+        DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
+    ):
+        for name in REGISTRY:
+            engine.bind(name, context.catalog.files(context.catalog.table(name)))
+        yield engine
+
+
+def recover(context: Context, progress: Progress) -> None:
+    """Finishes a release that was cut off; one that is alive is waited for."""
+    if unfinished(context.root):
+        with durable.commands(context.root, ["build"], lambda what: progress(what, None)):
+            finish(context, context.key())
+
+
+def _register(context: Context, target: Path, raw: bytes) -> None:
+    """Writes a release's rows, the subjects first: a release that is listed is whole."""
+    import pyarrow.parquet
+
+    manifest = json.loads(raw)
+    context.catalog.create(REGISTRY)
+    release = f"{manifest['name']}@{manifest['version']}"
+    inside = target.is_relative_to(context.root)
+    path = str(target.relative_to(context.root)) if inside else str(target)
+    source = io.BytesIO((target / "subjects.parquet").read_bytes())
+    table = pyarrow.parquet.read_table(source, columns=["subject", "split", "rows"])
+    people = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    _append(context, "release_subjects", [(release, *row) for row in people], release)
+    row = (
+        release,
+        manifest["name"],
+        manifest["version"],
+        path,
+        manifest["purpose"],
+        manifest["for"] or "",
+        manifest["subjects"],
+        manifest["rows"],
+        raw.decode(),
+        _digest(raw),
+        datetime.now(UTC),
+    )
+    _append(context, "releases", [row], release)
+
+
+def _append(context: Context, table: str, rows: Sequence[tuple[Any, ...]], once: str) -> None:
+    catalog, config = context.catalog, context.config
+    if not rows:
+        return
+    folder = catalog.folder(table) / "data" / f"{milliseconds(datetime.now(UTC)):013d}-{secrets.token_hex(4)}"
+    with (
+        context.temporary() as temporary,
+        DuckDB(memory=config.engine_memory, threads=1, temporary=temporary) as engine,
+    ):
+        types = {"string": "varchar", "long": "bigint", "timestamptz": "timestamp with time zone"}
+        engine.take("arriving_rows", {c.name: types[c.type] for c in REGISTRY[table]}, rows)
+        files: tuple[DataFile, ...] = engine.write(table, "select * from arriving_rows", folder)
+    if catalog.append(table, files, {"stedi.release": once}, once="stedi.release") is None:
+        durable.remove_tree(folder)  # whoever was cut off had come this far
+
+
+def _release(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Release:
+    name, version, path, purpose, recipient, people, rows, manifest, digest, at = row
+    listed = list(events)
+    texts = {what: [event.text or "" for event in listed if event.what == what] for what in (MODEL, REWRITTEN)}
+    now = json.loads(texts[REWRITTEN][-1] if texts[REWRITTEN] else manifest)
+    place = s3.at(path) if s3.is_remote(path) or Path(path).is_absolute() else root / path
+    return Release(
+        name,
+        version,
+        place,
+        purpose,
+        recipient,
+        now["subjects"] if texts[REWRITTEN] else people,
+        now["rows"] if texts[REWRITTEN] else rows,
+        now,
+        digest,
+        _at(at),
+        tuple(dict.fromkeys(texts[MODEL])),
+        tuple(event.at for event in listed if event.what == RECALL),
+        {str(event.subject): event.at for event in listed if event.what == ERASED},
+        any(event.what == DELETED for event in listed),
+    )
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _at(milliseconds_: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds_ / 1000, UTC)
+
+
+def refuse_deleted(release: Release) -> None:
+    """Refuses a release whose folder was removed.
+
+    Raises:
+        LakeError: It was.
+    """
+    if release.deleted:
+        raise LakeError(f"{release.release}: expected a release, found one that was deleted; make the next version")

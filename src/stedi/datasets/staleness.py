@@ -1,0 +1,142 @@
+"""Who may no longer be used, and which releases hold them.
+
+Nobody has to be told that a release has gone stale: it is worked out from the landed records, whether a build has seen
+them or not, and from what erasures have left. Who was in a release had once agreed, so those are looked at who agreed
+in some record and do not now; and of a release made for the public those who shared with the public once. From each
+one's mark comes the subject id that they would have in each release (`subjects`), and the registry says whether it is
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from stedi.context import Context
+from stedi.datasets import registry, subjects
+from stedi.datasets.registry import Release
+from stedi.engines.duckdb import DuckDB
+from stedi.privacy import consent, tombstones
+from stedi.privacy.pseudonyms import Key, normalise
+
+Stale = Mapping[str, Mapping[str, datetime]]
+"""Of each release, `NAME@VERSION`, the subjects who may no longer be used, and since when, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """People who agreed once and may not be used now, by mark, and since when, epoch milliseconds.
+
+    Attributes:
+        research: For research.
+        public: For the public; those of `research` among them.
+    """
+
+    research: Mapping[str, int]
+    public: Mapping[str, int]
+
+    def of(self, purpose: str) -> Mapping[str, int]:
+        """Returns those who may not be used for a purpose."""
+        return self.public if purpose == "public" else self.research
+
+
+def left(context: Context, key: Key, now: int) -> Left:
+    """Returns who may not be used now, by the landed records and the tombstones.
+
+    Args:
+        context: The lake.
+        key: The lake's key.
+        now: The instant, epoch milliseconds: consent that begins later is none yet (rule 3).
+    """
+    config, catalog = context.config, context.catalog
+    erased = tombstones.read(context.root, key).people
+    with (
+        context.temporary() as folder,
+        DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
+    ):
+        engine.bind("customers_landing", catalog.files(catalog.table("customers_landing")))
+        latest: dict[str, int] = {}
+        research: list[tuple[str, int, int | None]] = []
+        public: list[tuple[str, int, int | None]] = []
+        once_research, once_public = set(), set()
+        for email, updated, share, shared in engine.stream(
+            "select email, lastUpdateDate, shareWithResearchAsOfDate, shareWithPublicAsOfDate from customers_landing"
+        ):
+            customer = normalise(email)
+            latest[customer] = max(updated, latest.get(customer, 0))
+            research.append((customer, updated, share))
+            public.append((customer, updated, shared))
+            if share is not None:
+                once_research.add(customer)
+                if shared is not None:
+                    once_public.add(customer)
+    agree = consent.agreeing(research, now).keys()
+    both = agree & consent.agreeing(public, now).keys()
+    back = set(tombstones.persons(key, agree)) if erased else set()  # who came back as a new customer, and agrees
+    for_ever = {mark: at for mark, at in erased.items() if mark not in back}
+    return Left(
+        {**for_ever, **_marked(key, once_research - agree, latest)},
+        {**for_ever, **_marked(key, once_public - both, latest)},
+    )
+
+
+def stale(context: Context, key: Key, now: int, releases: Iterable[Release] | None = None) -> Stale:
+    """Returns the subjects of each release that is stale.
+
+    Args:
+        context: The lake.
+        key: The lake's key.
+        now: The instant, epoch milliseconds.
+        releases: The releases that are looked at, by default all that the lake knows and has not deleted.
+    """
+    wanted = _wanted(context, releases)
+    return _found(context, key, wanted, left(context, key, now)) if wanted else {}
+
+
+def holding(context: Context, key: Key, marks: Mapping[str, int]) -> Stale:
+    """Returns the releases that hold one of some people, and their subjects; what it costs follows these people alone.
+
+    Args:
+        context: The lake.
+        key: The lake's key.
+        marks: The people, by mark, and since when they may not be used, epoch milliseconds.
+    """
+    wanted = _wanted(context, None)
+    return _found(context, key, wanted, Left(marks, marks)) if wanted and marks else {}
+
+
+def _wanted(context: Context, releases: Iterable[Release] | None) -> list[Release]:
+    every = registry.releases(context) if releases is None else releases
+    return [release for release in every if not release.deleted]
+
+
+def _found(context: Context, key: Key, releases: Collection[Release], gone: Left) -> Stale:
+    lake_id = context.config.lake_id
+    since: dict[tuple[str, str], int] = {}
+    for release in releases:
+        identifier = subjects.identifier(key, lake_id, release.release)
+        since.update(((release.release, identifier(mark)), at) for mark, at in gone.of(release.purpose).items())
+    found: dict[str, dict[str, datetime]] = {
+        release.release: dict(release.erased) for release in releases if release.erased
+    }
+    for release_, subject in _registered(context, since):
+        at = datetime.fromtimestamp(since[release_, subject] / 1000, UTC)
+        found.setdefault(release_, {}).setdefault(subject, at)
+    return {name: dict(sorted(people.items())) for name, people in sorted(found.items())}
+
+
+def _registered(context: Context, wanted: Collection[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yields those of some subjects of releases whom the registry knows."""
+    if wanted:
+        with registry.session(context) as engine:
+            engine.take("gone", {"release": "varchar", "subject": "varchar"}, wanted)
+            yield from engine.rows(
+                "select s.release, s.subject from release_subjects as s semi join gone as g "
+                "on s.release = g.release and s.subject = g.subject"
+            )
+
+
+def _marked(key: Key, customers: Collection[str], latest: Mapping[str, int]) -> dict[str, int]:
+    listed = sorted(customers)
+    return dict(zip(tombstones.persons(key, listed), (latest[customer] for customer in listed), strict=True))
