@@ -1,0 +1,187 @@
+"""What a copy keeps after a recall: what was signed, and the signed recalls by which the copy follows from it.
+
+    chain/manifest.json, chain/SHA256SUMS, chain/manifest.sig    the release as its lake signed it
+    chain/recall-1.json, chain/recall-2.json ...                 what was taken out of it since
+
+Whoever holds the copy has no key, so the copy's own manifest is not signed. `check` works out from the chain what must
+stand in it: files without any dropped subject to the byte, the values of the others by the recall's digest of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stedi.datasets import contents, recalls
+from stedi.datasets.contents import Manifest
+from stedi.datasets.recalls import Recall
+from stedi.datasets.seal import CHAIN, MANIFEST, PREDICATE, SIGNATURE, SUMS
+from stedi.errors import AuditFailed
+from stedi.privacy import signatures
+from stedi.privacy.signatures import SignatureRefused
+
+_BASE = (MANIFEST, SUMS, SIGNATURE)
+_MOST = 1000
+"""The most recalls of one copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the chain of a copy says.
+
+    Attributes:
+        public_key: Fingerprint of the key that signed all of it.
+        dropped: Who was taken out.
+        problems: Files of the copy that do not follow from it, and why.
+    """
+
+    public_key: str
+    dropped: tuple[str, ...]
+    problems: tuple[tuple[str, str], ...]
+
+
+def signer(envelope: bytes, manifest: Manifest, digests: Mapping[str, str], pem: str | None) -> str:
+    """Returns the fingerprint of the key that signed a release.
+
+    Args:
+        envelope: The signature's file.
+        manifest: The release's manifest.
+        digests: SHA-256 of its manifest and of its checksums as they are.
+        pem: The public key that must have signed it, or None.
+
+    Raises:
+        SignatureRefused: It is no signature of this release.
+    """
+    statement = signatures.check(envelope, pem, name=SIGNATURE)
+    said = statement.predicate
+    if statement.predicate_type != PREDICATE or said.get("release") != manifest.release:
+        raise SignatureRefused(f"{SIGNATURE}: expected a signature of {manifest.release}, found one of something else")
+    if said.get("lake") != manifest.plain["lake"] or manifest.plain["public_key"] != statement.public_key:
+        raise SignatureRefused(f"{SIGNATURE}: expected lake and key of the manifest, found others")
+    for name, found in digests.items():
+        if statement.subjects.get(name) != found:
+            raise SignatureRefused(f"{SIGNATURE}: expected other bytes of {name}: it is not what was signed")
+    return statement.fingerprint
+
+
+def keep(before: Path, after: Path, recall: Recall) -> None:
+    """Writes the chain of a copy from which a recall takes people out.
+
+    Args:
+        before: The copy as it is.
+        after: The copy that it becomes.
+        recall: The recall.
+    """
+    (after / CHAIN).mkdir(0o700)
+    base = before / CHAIN if (before / CHAIN).is_dir() else before
+    for name in _BASE:
+        shutil.copyfile(base / name, after / CHAIN / name)
+    earlier = _recalls(before)
+    for path in earlier:
+        shutil.copyfile(path, after / CHAIN / path.name)
+    (after / CHAIN / f"recall-{len(earlier) + 1}.json").write_bytes(recall.raw)
+
+
+def check(folder: Path, manifest: Manifest, digests: Mapping[str, str], pem: str | None) -> Proof:
+    """Returns what the chain of a copy proves of it; that the copy's files are those of its manifest is seen elsewhere.
+
+    Args:
+        folder: The copy.
+        manifest: Its manifest.
+        digests: SHA-256 of its files as they are.
+        pem: The public key that must have signed the chain, or None.
+
+    Raises:
+        AuditFailed: The chain itself is not what a lake has signed.
+    """
+    base = contents.open_manifest(folder / CHAIN / MANIFEST)
+    here = {name: digests.get(f"{CHAIN}/{name}", "") for name in (MANIFEST, SUMS)}
+    try:
+        fingerprint = signer(contents.content(folder / CHAIN / SIGNATURE), base, here, pem)
+        found = [recalls.read(contents.content(path), base.plain["public_key"]) for path in _recalls(folder)]
+    except OSError:
+        raise AuditFailed(f"{CHAIN}: expected the signatures from which the copy follows, found some missing") from None
+    allowed = {*_BASE, *(f"recall-{number}.json" for number in range(1, len(found) + 1))}
+    odd = [
+        (f"{CHAIN}/{path.name}", "a file too many") for path in (folder / CHAIN).iterdir() if path.name not in allowed
+    ]
+    if not found:
+        raise AuditFailed(f"{CHAIN}: expected a recall by which the copy follows from what was signed, found none")
+    for recall in found:
+        recalls.refuse_other(recall, base)
+    dropped = {subject: since for recall in found for subject, since in recall.drop.items()}
+    odd += [(MANIFEST, what) for what in _differs(manifest, base, dropped)]
+    odd += _files(folder, manifest, base, found, dropped)
+    return Proof(fingerprint, tuple(sorted(dropped)), tuple(odd))
+
+
+def parent(base: Mapping[str, Any], origin: str, drop: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what a manifest says of the release that it comes from.
+
+    Args:
+        base: That release's manifest, or one that comes from it.
+        origin: SHA-256 of the manifest of the release as it was made.
+        drop: Who was taken out, and since when they may not be used.
+    """
+    known = {} if base["parent"] is None else {d["subject"]: d["since"] for d in base["parent"]["drop"]}
+    every = sorted({**known, **drop}.items())
+    return {
+        "release": base["release"],
+        "manifest_sha256": origin,
+        "drop": [{"subject": subject, "since": since} for subject, since in every],
+    }
+
+
+def _recalls(folder: Path) -> list[Path]:
+    found = []
+    for number in range(1, _MOST):
+        path = folder / CHAIN / f"recall-{number}.json"
+        if not path.is_file():
+            break
+        found.append(path)
+    return found
+
+
+_COUNTED = ("subjects", "rows", "splits", "account", "files", "parent")
+"""What of a manifest a recall changes; what the data say of it is seen when the data are read."""
+
+
+def _differs(manifest: Manifest, base: Manifest, dropped: Mapping[str, str]) -> Iterable[str]:
+    """Yields what of a copy's manifest does not follow from the one that was signed."""
+    for name in base.plain.keys() | manifest.plain.keys():
+        if name not in _COUNTED and manifest.plain.get(name) != base.plain.get(name):
+            yield f"{name}: expected what was signed, found something else"
+    if manifest.plain["parent"] != parent(base.plain, base.origin, dropped):
+        yield "parent: expected the release that was signed and everybody whom the recalls name, found others"
+    if [file.path for file in manifest.files] != [file.path for file in base.files]:
+        yield "files: expected those of the release that was signed, found others"
+    account, before = list(manifest.plain["account"]), list(base.plain["account"])
+    if account[: len(before) - 1] != before[:-1]:
+        yield "account: expected that of the release that was signed, and what was recalled, found another"
+
+
+def _files(
+    folder: Path, manifest: Manifest, base: Manifest, found: list[Recall], dropped: Mapping[str, str]
+) -> Iterable[tuple[str, str]]:
+    """Yields the data files of a copy that do not follow from those that were signed."""
+    last, signed = found[-1], {file.path: file for file in base.files}
+    proved = last.contents if last.drop.keys() >= dropped.keys() else {}
+    rewritten = {file for recall in found for file in recall.files}
+    for file in manifest.files:
+        before = signed.get(file.path)
+        if before is None or not contents.is_data(file.path):
+            continue
+        if file.sha256 == before.sha256:
+            continue
+        if file.path not in rewritten:
+            yield file.path, "other bytes than were signed, and no recall concerns it"
+        elif file.path in proved:
+            try:
+                same = contents.digest(contents.without(folder / file.path, frozenset())) == proved[file.path]
+            except Exception:  # PyArrow raises what it likes over a damaged file
+                same = False
+            if not same:
+                yield file.path, "other values than the recall leaves"

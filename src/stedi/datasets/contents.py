@@ -1,0 +1,281 @@
+"""What lies in a release's folder, read without a lake and believed nothing of: whoever handed it over may be anybody.
+
+`open_manifest` reads `manifest.json` strictly; `Found` is what one data file has by its own account.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stedi.errors import AuditFailed
+from stedi.privacy import state
+from stedi.storage import durable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPLITS = ("train", "validation", "test")
+SUBJECTS = "subjects.parquet"
+_DATA = re.compile(r"data/(train|validation|test)-[0-9]{5,}-of-[0-9]{5,}\.parquet")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGEST = 1 << 28
+"""The largest file of a release that is read whole, bytes: manifest and checksums of a million files."""
+_MANIFEST: Mapping[str, type | tuple[type, ...]] = {
+    "format": int,
+    "name": str,
+    "version": int,
+    "release": str,
+    "lake": str,
+    "created": str,
+    "purpose": str,
+    "for": str,
+    "options": dict,
+    "subjects": int,
+    "rows": int,
+    "splits": dict,
+    "account": list,
+    "columns": list,
+    "files": list,
+    "public_key": str,
+    "parent": (dict, type(None)),
+}
+"""What a manifest has, whatever else there is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file as the manifest lists it.
+
+    Attributes:
+        path: Relative to the release's folder.
+        bytes: Its size.
+        rows: Its rows.
+        sha256: Of its bytes, hex.
+    """
+
+    path: str
+    bytes: int
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest that has the form of one; nothing says yet that it is true.
+
+    Attributes:
+        raw: Its bytes.
+        plain: Its values.
+        files: The files that it lists.
+        splits: Of each split its subjects and its rows.
+    """
+
+    raw: bytes
+    plain: Mapping[str, Any]
+    files: tuple[Listed, ...]
+    splits: Mapping[str, tuple[int, int]]
+
+    @property
+    def release(self) -> str:
+        """`NAME@VERSION`."""
+        return str(self.plain["release"])
+
+    @property
+    def sha256(self) -> str:
+        """Of its bytes, hex."""
+        return hashlib.sha256(self.raw).hexdigest()
+
+    @property
+    def origin(self) -> str:
+        """SHA-256 of the manifest that the release had when it was made: a recall says by it of which one it is."""
+        parent = self.plain["parent"]
+        return str(parent["manifest_sha256"]) if parent else self.sha256
+
+
+def content(path: Path) -> bytes:
+    """Returns the bytes of a small file of a release.
+
+    Raises:
+        OSError: It is not there, is no regular file, or is larger than any such file.
+    """
+    if path.is_symlink():
+        raise OSError("a link")
+    return durable.content(path, _LARGEST)
+
+
+def open_manifest(path: Path) -> Manifest:
+    """Returns what a manifest says.
+
+    Raises:
+        AuditFailed: It is not there, or has not the form of one.
+    """
+    try:
+        raw = content(path)
+    except OSError:
+        raise AuditFailed(f"{path.name}: expected the manifest of a release, found no such file") from None
+    try:
+        return parsed(raw)
+    except ValueError as error:
+        raise AuditFailed(f"{path.name}: expected the manifest of a release, found {error}") from None
+
+
+def parsed(raw: bytes) -> Manifest:
+    """Returns what the bytes of a manifest say.
+
+    Raises:
+        ValueError: They have not the form of one; the message says what they have.
+    """
+    plain = state.parsed(raw)
+    if not isinstance(plain, dict):
+        raise ValueError("no object")
+    for name, kind in _MANIFEST.items():
+        if name not in plain or not isinstance(plain[name], kind) or (kind is int and isinstance(plain[name], bool)):
+            raise ValueError(f"no {name}, or another type of it")
+    try:
+        files = tuple(
+            Listed(f["path"], _count(f.get("size", f.get("bytes"))), _count(f["rows"]), f["sha256"])
+            for f in plain["files"]
+        )
+        splits = {
+            name: (_count(plain["splits"][name]["subjects"]), _count(plain["splits"][name]["rows"])) for name in SPLITS
+        }
+        if plain["parent"]:
+            _told(_SHA256.fullmatch(plain["parent"]["manifest_sha256"]))
+        for listed in files:
+            _told(_SHA256.fullmatch(listed.sha256) and (listed.path == SUBJECTS or _DATA.fullmatch(listed.path)))
+        _told(len({listed.path for listed in files}) == len(files) and set(plain["splits"]) == set(SPLITS))
+        _told(all(isinstance(c["name"], str) and isinstance(c["type"], str) for c in plain["columns"]))
+        _told(all(isinstance(a["what"], str) and isinstance(a["rows"], int) for a in plain["account"]))
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError("files, splits, columns or account of another form") from None
+    return Manifest(raw, plain, files, splits)
+
+
+def is_data(path: str) -> bool:
+    """Says whether a file of a release holds data."""
+    return _DATA.fullmatch(path) is not None
+
+
+def split_of(path: str) -> str:
+    """Returns the split whose rows a data file holds."""
+    return path.removeprefix("data/").split("-")[0]
+
+
+def columns(path: Path) -> list[tuple[str, str]]:
+    """Returns name and type of each column of a Parquet file, in the manifest's words."""
+    import pyarrow.parquet as pq
+
+    return [(field.name, kind(field.type)) for field in pq.read_schema(path)]
+
+
+def kind(found: pa.DataType) -> str:
+    """Returns a type in the manifest's words."""
+    import pyarrow as pa
+
+    if pa.types.is_list(found) or pa.types.is_large_list(found):
+        return f"list<{kind(found.value_type)}>"
+    if pa.types.is_timestamp(found) and found.tz:
+        return f"timestamp[{found.unit}, {found.tz}]"
+    names = {"large_string": "string", "bool": "boolean"}
+    return names.get(str(found), str(found))
+
+
+def counts(path: Path) -> dict[str, int]:
+    """Returns how many rows of each subject a data file has; of its columns that one alone is read."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, int] = {}
+    with pq.ParquetFile(path, read_dictionary=["subject"]) as file:
+        for batch in file.iter_batches(1 << 20, columns=["subject"]):
+            for pair in batch.column(0).value_counts():
+                subject = pair["values"].as_py()
+                found[subject] = found.get(subject, 0) + pair["counts"].as_py()
+    return found
+
+
+def subjects(path: Path) -> list[tuple[str, str, int]]:
+    """Returns subject, split and rows of each row of `subjects.parquet`."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, partitioning=None)
+    return list(zip(*(table.column(name).to_pylist() for name in ("subject", "split", "rows")), strict=True))
+
+
+def without(path: Path, dropped: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of a data file, in their order, but for those of some subjects."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(1 << 16):
+            yield filtered(batch, dropped)
+
+
+def filtered(rows: Any, dropped: frozenset[str]) -> Any:
+    """Returns rows, an Arrow table or batch, without those of some subjects."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    gone = pa.array(sorted(dropped), pa.string())
+    return rows.filter(pc.invert(pc.is_in(rows.column("subject").cast(pa.string()), value_set=gone)))
+
+
+def digest(batches: Iterator[pa.RecordBatch]) -> str:
+    """Returns the SHA-256, hex, of rows as values: the same however a file is encoded or its rows are grouped.
+
+    Of each column the digests of its values, one after the other, and of which are missing: numbers as they lie in
+    memory, little-endian; of texts and lists the lengths, and by themselves what is in them.
+    """
+    found: dict[str, Any] = {}
+    for batch in batches:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            for part, values in _parts(name, column):
+                found.setdefault(part, hashlib.sha256()).update(values)
+    whole = hashlib.sha256()
+    for part, into in found.items():
+        whole.update(f"{part}\0{into.hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def _parts(name: str, column: pa.Array) -> Iterator[tuple[str, Any]]:
+    """Yields the parts of which a column has its digests, by name: bytes, or what lies in memory like them."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def numbers(values: pa.Array) -> Any:
+        return np.ascontiguousarray(values.to_numpy(zero_copy_only=False))
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    yield f"{name}#valid", numbers(column.is_valid().cast(pa.int8()))
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        yield f"{name}#length", numbers(pc.fill_null(pc.list_value_length(column).cast(pa.int64()), 0))
+        yield from _parts(f"{name}[]", column.flatten())
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.fill_null(column.cast(pa.large_string()), "")
+        yield f"{name}#length", numbers(pc.binary_length(column).cast(pa.int64()))
+        ends = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
+        if len(column) and ends[-1] > ends[0]:
+            yield name, memoryview(column.buffers()[2])[ends[0] : ends[-1]]
+    else:
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.int8())
+        elif pa.types.is_timestamp(column.type):
+            column = column.cast(pa.int64())
+        yield name, numbers(pc.fill_null(column, 0))
+
+
+def _count(value: object) -> int:
+    _told(type(value) is int and value >= 0)
+    assert isinstance(value, int)
+    return value
+
+
+def _told(holds: object) -> None:
+    if not holds:
+        raise TypeError

@@ -1,0 +1,200 @@
+"""People leave a release: its folder is made anew beside it without them, and takes its place in one step.
+
+Whatever ends the process, the folder is the one from before or the one from after. Files that hold none of them stay
+as they are, to the byte. Needs neither lake nor key, but where the new folder is signed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from stedi.datasets import chain, contents, seal
+from stedi.datasets.contents import Manifest
+from stedi.datasets.seal import MANIFEST, SUMS
+from stedi.storage import durable
+
+_PARTIAL = re.compile(r"\.[^/]{1,100}\.[0-9a-f]{16}\.partial")
+_BATCH = 1 << 17
+
+
+def drop(
+    folder: Path,
+    gone: Mapping[str, str],
+    seal_it: Callable[[Path], None],
+    describe: Callable[[Path, dict[str, Any]], None],
+) -> tuple[str, ...]:
+    """Takes subjects out of a release's folder, or leaves it as it is if it holds none of them.
+
+    Args:
+        folder: The release.
+        gone: The subjects, and since when they may not be used, ISO 8601.
+        seal_it: Called with the new folder when all but what proves it is there: adds that.
+        describe: Called with the new folder and its manifest when its data are there: writes what describes them.
+
+    Returns:
+        Those who were in it.
+
+    Raises:
+        AuditFailed: It has no manifest of a release.
+    """
+    sweep(folder)
+    manifest = contents.open_manifest(folder / MANIFEST)
+    known = contents.subjects(folder / contents.SUBJECTS)
+    present = {subject for subject, _, _ in known} & gone.keys()
+    if not present:
+        return ()
+    beside = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(8)}.partial")
+    beside.mkdir(0o700)
+    held = durable.hold(beside)
+    try:
+        plain = _rewritten(folder, beside, manifest, frozenset(present), known)
+        plain["parent"] = chain.parent(manifest.plain, manifest.origin, {s: gone[s] for s in present})
+        describe(beside, plain)
+        (beside / MANIFEST).write_bytes(text(plain))
+        seal_it(beside)
+        if not (beside / SUMS).exists():
+            (beside / SUMS).write_bytes(seal.sums(beside))
+        _settle(folder, beside)
+        exchange(beside, folder)
+        durable.sync(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)  # the one from before, or what was not finished
+        os.close(held)
+    return tuple(sorted(present))
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed command has left beside a release of its own making, or of the folder from before."""
+    for entry in folder.parent.glob(f".{folder.name[:100]}.*.partial"):
+        if _PARTIAL.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink() and not durable.is_held(entry):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def text(plain: Mapping[str, Any]) -> bytes:
+    """Returns a manifest as it is written."""
+    import json
+
+    return (json.dumps(plain, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Gives two folders each other's names, in one step.
+
+    Raises:
+        OSError: This system cannot; nothing has changed.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    try:
+        if sys.platform == "darwin":
+            failed = library.renamex_np(*names, 2)
+        else:
+            here = -100  # AT_FDCWD
+            failed = library.renameat2(here, names[0], here, names[1], 2)
+    except AttributeError:
+        raise OSError(errno.ENOSYS, "folders cannot be exchanged on this system", str(other)) from None
+    if failed:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(other))
+
+
+def _rewritten(
+    folder: Path, beside: Path, manifest: Manifest, gone: frozenset[str], known: Iterable[tuple[str, str, int]]
+) -> dict[str, Any]:
+    """Writes the files with rows, and returns the manifest that they make; what describes them is still that of old."""
+    (beside / "data").mkdir(0o700)
+    plain = dict(manifest.plain)
+    files, samples = [], 0
+    size = "size" if "size" in plain["files"][0] else "bytes"
+    for file in manifest.files:
+        source, target = folder / file.path, beside / file.path
+        if file.path == contents.SUBJECTS:
+            rows = _subjects(source, target, gone)
+        elif gone.isdisjoint(contents.counts(source)):
+            rows = file.rows
+            _link(source, target)
+        else:
+            rows, samples_ = _rows(source, target, gone)
+            samples += samples_
+        files.append({"path": file.path, size: target.stat().st_size, "rows": rows, "sha256": seal.digest(target)})
+    left = [entry for entry in known if entry[0] not in gone]
+    splits = {split: [rows for _, where, rows in left if where == split] for split in contents.SPLITS}
+    plain["files"] = files
+    plain["subjects"], plain["rows"] = len(left), sum(rows for _, _, rows in left)
+    plain["splits"] = {split: {"subjects": len(rows), "rows": sum(rows)} for split, rows in splits.items()}
+    plain["account"] = _account(plain["account"], samples)
+    return plain
+
+
+def _account(account: list[dict[str, Any]], gone: int) -> list[dict[str, Any]]:
+    """Returns an account from whose end some moments have gone."""
+    *before, last = account
+    recalled = {"what": RECALLED, "rows": -gone}
+    if before and before[-1]["what"] == RECALLED:
+        recalled["rows"] += before.pop()["rows"]
+    return [*before, recalled, {**last, "rows": last["rows"] - gone}]
+
+
+RECALLED = "recalled or erased since"
+"""What the account says of what was taken out of a release after it was made."""
+
+
+def _rows(source: Path, target: Path, gone: frozenset[str]) -> tuple[int, int]:
+    """Writes a data file without some subjects; returns its rows, and the samples that went."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    rows, went = 0, 0
+    with pq.ParquetFile(source) as file:
+        schema = file.schema_arrow
+        with pq.ParquetWriter(target, schema, compression="zstd", store_schema=False) as writer:
+            for batch in file.iter_batches(_BATCH):
+                left = contents.filtered(batch, gone)
+                rows += left.num_rows
+                if "t_ms" in schema.names:
+                    samples = [pc.sum(pc.list_value_length(part.column("t_ms"))).as_py() or 0 for part in (batch, left)]
+                    went += samples[0] - samples[1]
+                else:
+                    went += batch.num_rows - left.num_rows
+                if left.num_rows:
+                    writer.write_batch(left)
+    return rows, went
+
+
+def _subjects(source: Path, target: Path, gone: frozenset[str]) -> int:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source) as file:
+        table = file.read()
+    left = contents.filtered(table, gone)
+    pq.write_table(left, target, compression="zstd", store_schema=False)
+    return int(left.num_rows)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _settle(before: Path, after: Path) -> None:
+    """Gives a folder the other's rights, and puts all of it on disk."""
+    mode = before.stat().st_mode & 0o777
+    paths = sorted(after.rglob("*"))
+    for path in paths:
+        with suppress(OSError):  # a file that is shared with the one from before has its rights already
+            path.chmod(mode if path.is_dir() else mode & 0o666)
+    after.chmod(mode)
+    for path in (*paths, after):
+        durable.sync(path)

@@ -1,0 +1,138 @@
+"""A recall: the signed file that tells whoever holds a copy of a release whom to drop from it, and no more.
+
+JSON, `{"release", "manifest_sha256", "drop": [{"subject", "since"}], "files", ...}`, the lake's signature of all of it
+last. Subjects are ids of that release alone, with no reason and no address. `contents` has of each file that holds one
+of them the digest of the values that stay (`contents.digest`), so that a copy can be proved after the recall.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stedi.datasets import contents
+from stedi.datasets.contents import Manifest
+from stedi.datasets.seal import MANIFEST
+from stedi.errors import AuditFailed
+from stedi.privacy import signatures, state
+from stedi.privacy.pseudonyms import Key
+
+PREDICATE = "https://stedi.example/recall/v1"
+"""What a recall's signature says that it is."""
+_SUBJECT = re.compile(r"[0-9a-f]{16}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,15}Z")
+
+
+class RecallRefused(AuditFailed):
+    """A recall is not what a lake has signed, or is of another release."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Whom to drop from a release.
+
+    Attributes:
+        release: `NAME@VERSION`.
+        manifest_sha256: Of its manifest as it was made, hex.
+        drop: The subjects, and since when they may not be used, ISO 8601, UTC.
+        files: The data files that hold one of them.
+        contents: Of those files the digest of what stays, as far as the lake could read them.
+        lake: The lake's id.
+        at: When it was written, ISO 8601, UTC.
+        raw: Its file's bytes.
+    """
+
+    release: str
+    manifest_sha256: str
+    drop: Mapping[str, str]
+    files: tuple[str, ...]
+    contents: Mapping[str, str]
+    lake: str
+    at: str
+    raw: bytes = field(default=b"", repr=False)
+
+
+def signed(key: Key, recall: Recall) -> bytes:
+    """Returns the file of a recall."""
+    plain = {
+        "release": recall.release,
+        "manifest_sha256": recall.manifest_sha256,
+        "drop": [{"subject": subject, "since": since} for subject, since in sorted(recall.drop.items())],
+        "files": list(recall.files),
+        "contents": dict(sorted(recall.contents.items())),
+        "lake": recall.lake,
+        "at": recall.at,
+        "public_key": signatures.public_key(key),
+    }
+    envelope = signatures.sign(key, {MANIFEST: recall.manifest_sha256}, PREDICATE, plain)
+    return (json.dumps({**plain, "signature": json.loads(envelope)}, indent=2) + "\n").encode()
+
+
+def read(raw: bytes, pem: str) -> Recall:
+    """Returns what a recall says.
+
+    Args:
+        raw: Its file's bytes.
+        pem: The public key that must have signed it: the release's.
+
+    Raises:
+        RecallRefused: It is none, or another key has signed it, or none.
+    """
+    try:
+        plain = state.parsed(raw)
+        envelope = json.dumps(plain.pop("signature"), separators=(",", ":"), sort_keys=True).encode() + b"\n"
+        found = _recall(plain, raw)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RecallRefused("the recall: expected a recall that a lake has signed, found something else") from None
+    statement = signatures.check(envelope, pem, name="the recall")
+    subjects = {MANIFEST: found.manifest_sha256}
+    if statement.predicate_type != PREDICATE or statement.predicate != plain or statement.subjects != subjects:
+        raise RecallRefused("the recall: expected what its lake has signed, found something else")
+    return found
+
+
+def refuse_other(recall: Recall, manifest: Manifest) -> None:
+    """Refuses a recall of another release.
+
+    Args:
+        recall: The recall.
+        manifest: The release's manifest, or that of a copy from which people were dropped.
+
+    Raises:
+        RecallRefused: It is of another one.
+    """
+    if recall.release != manifest.release or recall.lake != manifest.plain["lake"]:
+        raise RecallRefused(f"the recall: expected one of {manifest.release}, found one of another release")
+    if recall.manifest_sha256 != manifest.origin:
+        raise RecallRefused(
+            f"the recall: expected one of this {manifest.release}, found one of another release of that name and number"
+        )
+
+
+def _recall(plain: Mapping[str, Any], raw: bytes) -> Recall:
+    drop = {entry["subject"]: entry["since"] for entry in plain["drop"]}
+    texts = (plain["release"], plain["lake"], plain["at"])
+    _told(len(drop) == len(plain["drop"]) and all(isinstance(text, str) for text in texts))
+    _told(all(_SUBJECT.fullmatch(subject) and _INSTANT.fullmatch(since) for subject, since in drop.items()))
+    _told(all(contents.is_data(path) for path in plain["files"]))
+    _told(all(path in plain["files"] and _SHA256.fullmatch(found) for path, found in plain["contents"].items()))
+    _told(_SHA256.fullmatch(plain["manifest_sha256"]))
+    return Recall(
+        plain["release"],
+        plain["manifest_sha256"],
+        drop,
+        tuple(plain["files"]),
+        dict(plain["contents"]),
+        plain["lake"],
+        plain["at"],
+        raw,
+    )
+
+
+def _told(holds: object) -> None:
+    if not holds:
+        raise ValueError
