@@ -11,18 +11,19 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 from stedi._version import __version__
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.context.progress import Progress
-from stedi.datasets import folder, manifest, splits, subjects
+from stedi.datasets import folder, manifest, registry, seal, splits, subjects
 from stedi.datasets.data import Member, Rows
 from stedi.datasets.manifest import File, Input, Origin, Release, Split
 from stedi.datasets.options import SPLITS, Options, refuse_name
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import LakeError
-from stedi.privacy import tombstones
+from stedi.privacy import signatures, tombstones
 from stedi.privacy.pseudonyms import Key
 
 __all__ = ["Options", "Release", "Split", "create", "refuse_name"]
@@ -56,13 +57,14 @@ def create(
     """
     refuse_name(name)
     key, config, tables = context.key(), context.config, context.catalog.tables()
-    version = _next(context, name)
+    version = registry.next_version(context, name)
     place = folder.chosen(context.root, name, version, output)
-    origin = _origin(config.lake_id, config.readings, {name: tables[name] for name in _INPUTS})
+    public_key = signatures.publish(context.root, key)
+    origin = _origin(config.lake_id, public_key, config.readings, {name: tables[name] for name in _INPUTS})
     with (
         context.temporary() as temporary,
         DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine,
-        folder.staged(place) as staged,
+        folder.staged(place, partial(registry.publish, context, key, target=place)) as staged,
     ):
         progress("find who is in it", 0.0)
         members = _members(context, engine, key, f"{name}@{version}", options, tables)
@@ -97,22 +99,16 @@ def create(
         )
         document = manifest.document(release, origin, files)
         (staged / manifest.NAME).write_bytes(manifest.text(document))
-        (staged / manifest.SUMS).write_bytes(manifest.sums(staged))
+        about = {"lake": config.lake_id, "at": origin.created, "release": release.release}
+        seal.sign(staged, key, about)
         digest = manifest.sha256(staged / manifest.NAME)
     return Release(
         name, version, str(place), release.subjects, release.rows, release.splits, release.account, options,
-        manifest_sha256=digest,
+        manifest_sha256=digest, public_key=origin.public_key,
     )  # fmt: skip
 
 
-def _next(context: Context, name: str) -> int:
-    """Returns the version that the next release of a training set has."""
-    there = context.root / folder.RELEASES / name
-    numbers = [int(entry.name) for entry in there.iterdir() if entry.name.isdigit()] if there.is_dir() else []
-    return max(numbers, default=0) + 1
-
-
-def _origin(lake_id: str, readings: str, tables: Mapping[str, TableState]) -> Origin:
+def _origin(lake_id: str, public_key: str, readings: str, tables: Mapping[str, TableState]) -> Origin:
     """Returns what a release is made from.
 
     Raises:
@@ -127,7 +123,13 @@ def _origin(lake_id: str, readings: str, tables: Mapping[str, TableState]) -> Or
     built = tables["customers_trusted"].current
     assert built is not None
     return Origin(
-        lake_id, _iso(newest), _iso(int(built.summary["stedi.started"])), readings, tuple(inputs), __version__
+        lake_id,
+        public_key,
+        _iso(newest),
+        _iso(int(built.summary["stedi.started"])),
+        readings,
+        tuple(inputs),
+        __version__,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,8 +50,13 @@ def chosen(root: Path, name: str, version: int, output: str | os.PathLike[str] |
 
 
 @contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """Gives a folder to fill that takes a release's place, if the block succeeds, when it is whole and on disk."""
+def staged(path: Path, publish: Callable[[Path], None]) -> Iterator[Path]:
+    """Gives a folder to fill that takes a release's place, if the block succeeds, when it is whole and on disk.
+
+    Args:
+        path: The release's place.
+        publish: Called with the whole folder: gives it its name there.
+    """
     durable.folder(path.parent)
     sweep(path.parent, path.name)
     beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
@@ -66,8 +71,7 @@ def staged(path: Path) -> Iterator[Path]:
             durable.sync(entry)
         if os.path.lexists(path):  # rename would take the place of an empty folder
             raise UsageError(f"{path}: expected nothing there, found something; nothing was written")
-        beside.rename(path)
-        durable.sync(path.parent)
+        publish(beside)
     except BaseException:
         durable.remove_tree(beside, never_named=True)
         raise

@@ -69,7 +69,7 @@ class Release:
         options: How it was made.
         models: Models that were trained on it.
         manifest_sha256: Of `manifest.json`, hex.
-        public_key: Fingerprint of the key that signed it, hex; empty if nothing did.
+        public_key: The key that signed it, PEM.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Origin:
 
     Attributes:
         lake_id: The lake.
+        public_key: The key that signs it, PEM.
         created: When the newest snapshot that it was made from was published, ISO 8601, UTC.
         consent_as_of: The instant for which consent was asked, ISO 8601, UTC.
         readings: The policy of consent, `all` or `since-consent`.
@@ -120,6 +121,7 @@ class Origin:
     """
 
     lake_id: str
+    public_key: str
     created: str
     consent_as_of: str
     readings: str
@@ -185,6 +187,7 @@ def document(
         "version": release.version,
         "release": release.release,
         "lake": origin.lake_id,
+        "public_key": origin.public_key,
         "created": origin.created,
         "consent_as_of": origin.consent_as_of,
         "policy": {"readings": origin.readings, "purpose": release.options.purpose},

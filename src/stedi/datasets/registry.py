@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import secrets
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ from typing import Any
 
 from stedi.context import Context, milliseconds
 from stedi.context.progress import Progress
+from stedi.datasets import folder
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import LakeError, UsageError
 from stedi.privacy import state
@@ -32,8 +33,6 @@ from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import REGISTRY, DataFile
 from stedi.storage import durable, s3
 
-FOLDER = "releases"
-"""The folder of the releases, in the lake's folder."""
 NOTE = "releasing.json"
 """The file, in the lake's folder, from the moment that a release is decided until the tables know it."""
 MODEL, RECALL, ERASED, REWRITTEN, DELETED = "model", "recall", "erased", "rewritten", "deleted"
@@ -44,7 +43,7 @@ _NAMED = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,63})(@(?P<version>[1-9][0-9
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class Entry:
     """A release that the lake knows.
 
     Attributes:
@@ -109,7 +108,7 @@ def exists(context: Context) -> bool:
     return "releases" in context.catalog.listed()
 
 
-def releases(context: Context) -> tuple[Release, ...]:
+def releases(context: Context) -> tuple[Entry, ...]:
     """Returns every release that the lake knows, deleted ones too, by name and version."""
     if not exists(context):
         return ()
@@ -120,13 +119,13 @@ def releases(context: Context) -> tuple[Release, ...]:
         )
         events = defaultdict(list)
         for release, what, subject, text, at in engine.rows(
-            "select release, what, subject, text, epoch_ms(at) from release_events order by at, what, subject, text"
+            "select release, what, subject, text, epoch_ms(noted_at) from release_events order by noted_at, what, subject, text"
         ):
             events[release].append(Event(release, what, subject, text, _at(at)))
-    return tuple(_release(context.root, row, events[f"{row[0]}@{row[1]}"]) for row in rows)
+    return tuple(_entry(context.root, row, events[f"{row[0]}@{row[1]}"]) for row in rows)
 
 
-def find(context: Context, named: str) -> Release:
+def find(context: Context, named: str) -> Entry:
     """Returns a release by `NAME@VERSION`, or the newest of a name.
 
     Raises:
@@ -170,11 +169,9 @@ def publish(context: Context, key: Key, staged: Path, target: Path) -> None:
         staged: The whole release under another name, on disk, on the file system of the target.
         target: The folder that it is to be.
 
-    Raises:
-        UsageError: There is something at the target already; nothing was named.
     """
-    if target.exists() or target.is_symlink():
-        raise UsageError(f"{target}: expected a folder that is not there yet, found something; name another")
+    if unfinished(context.root):
+        finish(context, key)
     raw = (staged / "manifest.json").read_bytes()
     note = {"staged": str(staged), "target": str(target), "manifest": _digest(raw)}
     state.write(context.root / NOTE, _KIND, context.config.lake_id, key, note)
@@ -214,10 +211,10 @@ def unfinished(root: Path) -> bool:
 
 def sweep(root: Path) -> None:
     """Removes what commands that were killed have begun to write into the folder of releases."""
-    if s3.is_remote(root):
-        return
-    for partial in (root / FOLDER).glob("*/.*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
+    if not s3.is_remote(root) and (root / folder.RELEASES).is_dir():
+        for entry in os.scandir(root / folder.RELEASES):
+            if entry.is_dir(follow_symlinks=False):
+                folder.sweep(Path(entry.path))
 
 
 def append(context: Context, events: Sequence[Event], once: str = "") -> None:
@@ -285,25 +282,25 @@ def _append(context: Context, table: str, rows: Sequence[tuple[Any, ...]], once:
     catalog, config = context.catalog, context.config
     if not rows:
         return
-    folder = catalog.folder(table) / "data" / f"{milliseconds(datetime.now(UTC)):013d}-{secrets.token_hex(4)}"
+    place = catalog.folder(table) / "data" / f"{milliseconds(datetime.now(UTC)):013d}-{secrets.token_hex(4)}"
     with (
         context.temporary() as temporary,
         DuckDB(memory=config.engine_memory, threads=1, temporary=temporary) as engine,
     ):
         types = {"string": "varchar", "long": "bigint", "timestamptz": "timestamp with time zone"}
         engine.take("arriving_rows", {c.name: types[c.type] for c in REGISTRY[table]}, rows)
-        files: tuple[DataFile, ...] = engine.write(table, "select * from arriving_rows", folder)
+        files: tuple[DataFile, ...] = engine.write(table, "select * from arriving_rows", place)
     if catalog.append(table, files, {"stedi.release": once}, once="stedi.release") is None:
-        durable.remove_tree(folder)  # whoever was cut off had come this far
+        durable.remove_tree(place)  # whoever was cut off had come this far
 
 
-def _release(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Release:
+def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:
     name, version, path, purpose, recipient, people, rows, manifest, digest, at = row
     listed = list(events)
     texts = {what: [event.text or "" for event in listed if event.what == what] for what in (MODEL, REWRITTEN)}
     now = json.loads(texts[REWRITTEN][-1] if texts[REWRITTEN] else manifest)
     place = s3.at(path) if s3.is_remote(path) or Path(path).is_absolute() else root / path
-    return Release(
+    return Entry(
         name,
         version,
         place,
@@ -329,7 +326,7 @@ def _at(milliseconds_: int) -> datetime:
     return datetime.fromtimestamp(milliseconds_ / 1000, UTC)
 
 
-def refuse_deleted(release: Release) -> None:
+def refuse_deleted(release: Entry) -> None:
     """Refuses a release whose folder was removed.
 
     Raises:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from stedi.context import Context
 from stedi.datasets import registry, subjects
-from stedi.datasets.registry import Release
+from stedi.datasets.registry import Entry
 from stedi.engines.duckdb import DuckDB
 from stedi.privacy import consent, tombstones
 from stedi.privacy.pseudonyms import Key, normalise
@@ -81,7 +81,7 @@ def left(context: Context, key: Key, now: int) -> Left:
     )
 
 
-def stale(context: Context, key: Key, now: int, releases: Iterable[Release] | None = None) -> Stale:
+def stale(context: Context, key: Key, now: int, releases: Iterable[Entry] | None = None) -> Stale:
     """Returns the subjects of each release that is stale.
 
     Args:
@@ -106,12 +106,12 @@ def holding(context: Context, key: Key, marks: Mapping[str, int]) -> Stale:
     return _found(context, key, wanted, Left(marks, marks)) if wanted and marks else {}
 
 
-def _wanted(context: Context, releases: Iterable[Release] | None) -> list[Release]:
+def _wanted(context: Context, releases: Iterable[Entry] | None) -> list[Entry]:
     every = registry.releases(context) if releases is None else releases
     return [release for release in every if not release.deleted]
 
 
-def _found(context: Context, key: Key, releases: Collection[Release], gone: Left) -> Stale:
+def _found(context: Context, key: Key, releases: Collection[Entry], gone: Left) -> Stale:
     lake_id = context.config.lake_id
     since: dict[tuple[str, str], int] = {}
     for release in releases:

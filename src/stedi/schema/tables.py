@@ -172,7 +172,7 @@ REGISTRY: dict[str, tuple[Column, ...]] = {
         Column("what", "string"),
         Column("subject", "string"),
         Column("text", "string"),
-        Column("at", "timestamptz"),
+        Column("noted_at", "timestamptz"),
     ),
 }
 """The columns of the tables that know releases; a lake has them from its first release on, in the zone `released`."""
