@@ -23,6 +23,7 @@ from stedi._version import __version__ as __version__  # noqa: E402
 if TYPE_CHECKING:
     from stedi.audit.explain import Explanation
     from stedi.catalog.snapshots import Snapshot
+    from stedi.datasets.dataset import Dataset
     from stedi.errors import StediError
     from stedi.lake import Lake, Table
     from stedi.landing import LandedFile, Landing
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Build",
     "Built",
+    "Dataset",
     "Explanation",
     "Lake",
     "LandedFile",
@@ -48,6 +50,7 @@ __all__ = [
 _HOMES = {
     "Build": "stedi.transform",
     "Built": "stedi.transform",
+    "Dataset": "stedi.datasets.dataset",
     "Explanation": "stedi.audit.explain",
     "LandedFile": "stedi.landing",
     "Lake": "stedi.lake",

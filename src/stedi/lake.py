@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from stedi.audit.proof import Proof
     from stedi.audit.risk import Risk
     from stedi.datasets import Options, Release
+    from stedi.datasets.comparison import Diff
+    from stedi.datasets.dataset import Dataset
+    from stedi.datasets.recalls import Recall
+    from stedi.datasets.registry import Entry
     from stedi.engines.workers import Workers
     from stedi.erasure.replay import Replay
     from stedi.landing import Landing
@@ -47,6 +51,10 @@ if TYPE_CHECKING:
     from stedi.privacy.receipts import Receipt
     from stedi.query import Limits, QueryTable, Result
     from stedi.transform import Build, Plan
+
+
+_LONGEST_NOTE = 500
+"""Characters of a note on a release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +312,145 @@ class Lake:
         with self._building(wait=True, progress=lambda line: progress(line, None)) as key:
             transform.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
             return datasets.create(self.context, name, chosen, output=output, progress=progress)
+
+    def refresh_dataset(
+        self,
+        name: str,
+        *,
+        output: str | os.PathLike[str] | None = None,
+        progress: Progress = lambda what, share: None,
+    ) -> Release:
+        """Writes the next version of a training set under the options of the last one, without those who have left.
+
+        Everybody else stays in their split.
+
+        Args:
+            name: The training set.
+            output: As for `create_dataset`.
+            progress: Told what is being done and the share of it that is done.
+
+        Raises:
+            UsageError: There is no release of that name.
+        """
+        from stedi.datasets import registry
+
+        last = self._release(name, deleted=True)
+        return self.create_dataset(name, registry.shown(last).options, output=output, progress=progress)
+
+    def datasets(self, *, stale: bool = False) -> tuple[Release, ...]:
+        """Returns the releases of the lake, with the subjects of each who may no longer be used.
+
+        Args:
+            stale: Only those that have some.
+        """
+        from stedi.datasets import registry, staleness
+
+        every = [entry for entry in registry.releases(self.context) if not entry.deleted]
+        if not every:
+            return ()
+        found = staleness.stale(self.context, self.key(), milliseconds(datetime.now(UTC)), every)
+        shown = (registry.shown(entry, found.get(entry.release, ())) for entry in every)
+        return tuple(release for release in shown if release.stale or not stale)
+
+    def release(self, named: str) -> Release:
+        """Returns a release by `NAME@VERSION`, or the newest of a name, with its subjects who may no longer be used.
+
+        Raises:
+            UsageError: There is none.
+        """
+        from stedi.datasets import registry, staleness
+
+        entry = self._release(named)
+        found = staleness.stale(self.context, self.key(), milliseconds(datetime.now(UTC)), [entry])
+        return registry.shown(entry, found.get(entry.release, ()))
+
+    def dataset(self, named: str) -> Dataset:
+        """Opens a release by `NAME@VERSION`, or the newest of a name, to be read.
+
+        Raises:
+            UsageError: There is none, or its folder is not where it was written.
+        """
+        from stedi.datasets.dataset import Dataset
+
+        return Dataset.open(self._release(named).path)
+
+    def note_dataset(self, named: str, *, model: str) -> None:
+        """Notes that a model was trained on a release, in one line of text.
+
+        Raises:
+            UsageError: There is no such release, or the text is none.
+        """
+        from stedi.datasets import registry
+
+        if not model.strip() or not model.isprintable() or len(model) > _LONGEST_NOTE:
+            raise UsageError(f"model: expected one line of up to {_LONGEST_NOTE} printable characters")
+        with self._registering():
+            entry = self._release(named)
+            event = registry.Event(entry.release, registry.MODEL, None, model, datetime.now(UTC))
+            registry.append(self.context, [event])
+
+    def delete_dataset(self, named: str) -> Release:
+        """Removes a release's folder from the lake; who was in it stays known, so that it can still be recalled.
+
+        Args:
+            named: `NAME@VERSION`.
+
+        Returns:
+            The release as it was; where it lay outside of the lake, its folder is still there.
+
+        Raises:
+            UsageError: There is no such release.
+        """
+        from stedi.datasets import registry
+
+        if "@" not in named:
+            raise UsageError("the release: expected NAME@VERSION, so that no other is deleted, found no version")
+        with self._registering():
+            entry = self._release(named, deleted=True)
+            registry.delete(self.context, entry)
+        return registry.shown(entry)
+
+    def recall_dataset(self, named: str) -> Recall:
+        """Returns the signed recall of a release: whom whoever holds a copy of it has to drop, and nothing else.
+
+        Args:
+            named: `NAME@VERSION`; of a deleted one, too.
+
+        Raises:
+            UsageError: There is no such release.
+        """
+        from stedi.datasets import recall
+
+        with self._registering() as key:
+            entry = self._release(named, deleted=True)
+            return recall.write(self.context, key, entry, milliseconds(datetime.now(UTC)))
+
+    def diff_datasets(self, one: str, other: str) -> Diff:
+        """Returns how two releases differ: people, splits, rows, options.
+
+        Raises:
+            UsageError: There is no such release.
+        """
+        from stedi.datasets import comparison
+
+        first, second = (self._release(named, deleted=True) for named in (one, other))
+        return comparison.diff(self.context, self.key(), first, second)
+
+    def _release(self, named: str, *, deleted: bool = False) -> Entry:
+        """Returns what the lake knows of a release."""
+        from stedi.datasets import registry
+
+        return registry.find(self.context, named, deleted=deleted)
+
+    @contextmanager
+    def _registering(self) -> Iterator[Key]:
+        """Holds off builds for a block that writes what the lake knows of its releases; gives the key."""
+        with self.context.writing(*_CUT_OFF):
+            key = self.key()
+            with durable.commands(self.root, ["build"], lambda what: None):
+                key_change.refuse_other(self.root, self.config.key_fingerprint)
+                tombstones.refuse_unfinished(self.root)
+                yield key
 
     def plan(self, *, full: bool = False) -> Plan:
         """Returns what `build` would do to each table, why, and which customers would come and go; changes nothing.

@@ -668,7 +668,7 @@ class TestKilled:
     ) -> None:
         """Steps are the writing of files, each commit to the catalog, and each removal of a file or folder."""
         few = ("customers_landing", "customers_trusted")
-        monkeypatch.setattr(maintenance, "ZONES", {name: ZONES[name] for name in few})
+        monkeypatch.setattr(maintenance, "ALL_ZONES", {name: ZONES[name] for name in few})
         before = every(grown)
         kept = grown.root.parent / "kept"
         shutil.rmtree(kept, ignore_errors=True)

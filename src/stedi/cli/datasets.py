@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi.cli import tables, terminal
 from stedi.cli.pipeline import opened, wants_json
+from stedi.context import places
+from stedi.errors import AuditFailed
+from stedi.storage import destinations, durable
 
 if TYPE_CHECKING:
     from stedi.datasets import Release
@@ -53,6 +57,214 @@ def add(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> Non
     sub.add_argument(
         "--output", dest="folder", metavar="DIR", type=Path, help="default: releases/NAME/VERSION in the lake"
     )
+
+    _add_others(action)
+
+
+def _add_others(action: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]) -> None:
+    """Adds what looks after releases that there are."""
+    place = {"dest": "folder", "metavar": "DIR", "type": Path}
+    version = "the release, NAME@VERSION; of a NAME alone the newest"
+
+    sub = action("list", listed, "lists the releases that the lake knows; with --stale it exits 3 if it lists any")
+    sub.add_argument("--stale", action="store_true", help="only those with somebody who may no longer be used")
+
+    sub = action("show", show, "says what is in a release, who of it may no longer be used, and what was made of it")
+    sub.add_argument("name", metavar="NAME[@VERSION]", help=version)
+
+    sub = action("note", note, "notes that a model was trained on a release")
+    sub.add_argument("name", metavar="NAME@VERSION", help=version)
+    sub.add_argument("--model", metavar="TEXT", required=True, help="the model, in one line")
+
+    sub = action("diff", diff, "compares two releases: people, splits, rows and options")
+    sub.add_argument("name", metavar="NAME[@VERSION]", help=version)
+    sub.add_argument("other", metavar="NAME[@VERSION]", help=version)
+
+    sub = action("delete", delete, "removes a release's folder from the lake; it can still be recalled")
+    sub.add_argument("name", metavar="NAME@VERSION", help="the release")
+
+    sub = action("refresh", refresh, "writes the next version under the options of the last, without those who left")
+    sub.add_argument("name", metavar="NAME", help="the training set")
+    sub.add_argument("--output", **place, help="default: releases/NAME/VERSION in the lake")  # type: ignore[arg-type]
+
+    sub = action("recall", recall, "writes the signed file that tells whoever holds a release whom to drop from it")
+    sub.add_argument("name", metavar="NAME@VERSION", help=version)
+    sub.add_argument("--output", dest="file", metavar="FILE", type=Path, help="default: the screen")
+
+    sub = action("apply-recall", apply_recall, "drops from a copy of a release whom a recall names; needs no lake")
+    sub.add_argument("folder", metavar="DIR", type=Path, help="the copy")
+    sub.add_argument("file", metavar="FILE", type=Path, help="the recall")
+
+    sub = action("verify", verify, "says whether a release is what its lake has signed; needs neither lake nor key")
+    sub.add_argument("folder", metavar="DIR", type=Path, help="the release")
+    sub.add_argument("--public-key", metavar="FILE", type=Path, help="the key that must have signed it (PEM)")
+
+
+def listed(options: argparse.Namespace) -> int:
+    """Lists releases."""
+    found = opened(options).datasets(stale=options.stale)
+    if wants_json(options):
+        short = [{k: v for k, v in release_json(r).items() if k not in ("account", "options")} for r in found]
+        terminal.document({"releases": short})
+    elif found:
+        rows = [
+            (r.release, r.subjects, r.rows, len(r.stale), r.options.purpose, r.options.recipient, r.path) for r in found
+        ]
+        terminal.table(("release", "subjects", "rows", "stale", "purpose", "for", "path"), rows)
+    else:
+        terminal.line("no release is stale" if options.stale else "no release; make one with `stedi dataset create`")
+    return AuditFailed.exit_code if options.stale and found else 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Says what is in a release."""
+    release = opened(options).release(options.name)
+    if wants_json(options):
+        terminal.document(release_json(release))
+        return 0
+    lines = [release_text(release)]
+    if release.models:
+        lines += ["", *(f"model: {model}" for model in release.models)]
+    if release.stale:
+        lines += ["", stale_text({release.release: len(release.stale)})]
+    terminal.line("\n".join(lines))
+    return 0
+
+
+def note(options: argparse.Namespace) -> int:
+    """Notes a model."""
+    lake = opened(options)
+    lake.note_dataset(options.name, model=options.model)
+    return _told(options, lake.release(options.name), "noted")
+
+
+def delete(options: argparse.Namespace) -> int:
+    """Removes a release's folder."""
+    return _told(options, opened(options).delete_dataset(options.name), "deleted")
+
+
+def refresh(options: argparse.Namespace) -> int:
+    """Writes the next version."""
+    progress = terminal.Progress()
+    release = opened(options).refresh_dataset(options.name, output=options.folder, progress=progress)
+    progress.close()
+    terminal.document(release_json(release)) if wants_json(options) else terminal.line(release_text(release))
+    return 0
+
+
+def diff(options: argparse.Namespace) -> int:
+    """Compares two releases."""
+    found = opened(options).diff_datasets(options.name, options.other)
+    if wants_json(options):
+        terminal.document(
+            {
+                "releases": [found.one, found.other],
+                "subjects": {
+                    "each": list(found.subjects),
+                    "both": found.both,
+                    "only": [found.only_one, found.only_other],
+                },
+                "moved": found.moved,
+                "rows": list(found.rows),
+                "splits": {name: list(rows) for name, rows in found.splits.items()},
+                "options": {name: list(values) for name, values in found.options.items()},
+            }
+        )
+        return 0
+    rows = [
+        ("subjects", *found.subjects),
+        ("of them in this one alone", found.only_one, found.only_other),
+        ("rows", *found.rows),
+        *((f"rows of {name}", *rows) for name, rows in found.splits.items()),
+        *((f"option {name.replace('_', '-')}", str(one), str(other)) for name, (one, other) in found.options.items()),
+    ]
+    terminal.table(("", found.one, found.other), rows)
+    terminal.line(f"\n{found.both:,} people are in both, {found.moved:,} of them in another split each")
+    return 0
+
+
+def recall(options: argparse.Namespace) -> int:
+    """Writes a recall."""
+    if options.file is not None:
+        places.refuse_into_lake(options.file)
+    found = opened(options).recall_dataset(options.name)
+    if options.file is None:
+        terminal.document(json.loads(found.raw))
+        return 0
+    durable.write(destinations.expanded(options.file), found.raw)
+    if wants_json(options):
+        terminal.document(json.loads(found.raw))
+    else:
+        terminal.line(f"{found.release}: {len(found.drop):,} subjects to drop from {len(found.files):,} files")
+    return 0
+
+
+def apply_recall(options: argparse.Namespace) -> int:
+    """Drops people from a copy."""
+    from stedi.datasets import recall as recalls
+
+    done = recalls.apply(options.folder, options.file)
+    if wants_json(options):
+        terminal.document(
+            {
+                "release": done.release,
+                "path": str(done.path),
+                "dropped": list(done.dropped),
+                "subjects": done.subjects,
+                "rows": done.rows,
+                "manifest_sha256": done.manifest_sha256,
+            }
+        )
+    else:
+        what = f"{len(done.dropped):,} subjects dropped" if done.dropped else "nobody of the recall is in it any more"
+        terminal.line(f"{done.release}  {done.path}: {what}; {done.subjects:,} subjects, {done.rows:,} rows are left")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Says whether a release is what was signed."""
+    from stedi.datasets import verify as verification
+
+    found = verification.verify(options.folder, public_key=options.public_key)
+    if wants_json(options):
+        terminal.document(
+            {
+                "holds": found.holds,
+                "release": found.release,
+                "lake": found.lake,
+                "public_key": found.public_key,
+                "created": found.created,
+                "dropped": list(found.dropped),
+                "files": found.files,
+                "bytes": found.bytes,
+                "problems": [{"file": problem.file, "what": problem.what} for problem in found.problems],
+            }
+        )
+    else:
+        for problem in found.problems:
+            terminal.line(f"{problem.file}: {problem.what}")
+        signer = f"signed by {found.lake} ({found.public_key}) at {found.created}" if found.public_key else "not signed"
+        less = f", {len(found.dropped):,} subjects recalled" if found.dropped else ""
+        end = "holds" if found.holds else f"does not hold: {len(found.problems):,} problems"
+        terminal.line(f"{signer}: {found.release or 'no release'}{less}; {end}")
+    return 0 if found.holds else AuditFailed.exit_code
+
+
+def stale_text(stale: Mapping[str, int]) -> str:
+    """Returns what to say of releases that hold people who may no longer be used, by release how many."""
+    return "\n".join(
+        f"{release} is stale: {count:,} of its subjects may no longer be used; `stedi dataset refresh "
+        f"{release.partition('@')[0]}` makes the next version, `stedi dataset recall {release}` tells who holds it"
+        for release, count in stale.items()
+    )
+
+
+def _told(options: argparse.Namespace, release: Release, what: str) -> int:
+    if wants_json(options):
+        terminal.document(release_json(release))
+    else:
+        terminal.line(f"{release.release}: {what}")
+    return 0
 
 
 def create(options: argparse.Namespace) -> int:

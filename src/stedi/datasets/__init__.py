@@ -154,7 +154,8 @@ def _members(
     )
     marks = dict(zip((row[0] for row in people), tombstones.persons(key, (row[1] for row in people)), strict=True))
     tied = _tied(context, engine, key)
-    decided, _ = splits.decided(marks.values(), tied, splits.hasher(key), options.split)
+    before = registry.splits_before(context, key, release.partition("@")[0], options.split)
+    decided, _ = splits.decided(marks.values(), tied, splits.hasher(key), options.split, before)
     identifier = subjects.identifier(key, context.config.lake_id, release)
     members = [
         Member(customer_id, identifier(marks[customer_id]), decided[marks[customer_id]], public if since else 0)

@@ -243,12 +243,12 @@ def digest(batches: Iterator[pa.RecordBatch]) -> str:
 
 def _parts(name: str, column: pa.Array) -> Iterator[tuple[str, Any]]:
     """Yields the parts of which a column has its digests, by name: bytes, or what lies in memory like them."""
-    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     def numbers(values: pa.Array) -> Any:
-        return np.ascontiguousarray(values.to_numpy(zero_copy_only=False))
+        width, data = values.type.bit_width // 8, values.buffers()[1]
+        return memoryview(data)[values.offset * width : (values.offset + len(values)) * width] if data else b""
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -259,9 +259,10 @@ def _parts(name: str, column: pa.Array) -> Iterator[tuple[str, Any]]:
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = pc.fill_null(column.cast(pa.large_string()), "")
         yield f"{name}#length", numbers(pc.binary_length(column).cast(pa.int64()))
-        ends = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
-        if len(column) and ends[-1] > ends[0]:
-            yield name, memoryview(column.buffers()[2])[ends[0] : ends[-1]]
+        _, places, data = column.buffers()
+        if len(column) and data:
+            ends = memoryview(places).cast("b").cast("q")
+            yield name, memoryview(data)[ends[column.offset] : ends[column.offset + len(column)]]
     else:
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int8())

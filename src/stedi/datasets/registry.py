@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,8 +26,11 @@ from typing import Any
 from stedi.context import Context, milliseconds
 from stedi.context.progress import Progress
 from stedi.datasets import folder
+from stedi.datasets.manifest import Release, Split
+from stedi.datasets.options import SPLITS, Options
+from stedi.datasets.subjects import identifier
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import LakeError, UsageError
+from stedi.errors import UsageError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import REGISTRY, DataFile
@@ -54,12 +57,13 @@ class Entry:
         recipient: For whom it was made, in the words of whoever made it.
         subjects: People in it.
         rows: Rows in it.
-        manifest: Its manifest as it is now.
+        raw: Its manifest as it is now, the bytes of it.
         manifest_sha256: SHA-256 of the manifest as it was made: a recall says by it of which release it is.
         released_at: When it was made, by the clock, UTC.
         models: The models that were trained on it.
         recalls: When a recall of it was written, UTC.
         erased: The subjects that an erasure has taken out of it, and when, UTC.
+        held: The data files that each of these had rows in, one a line; empty where that was not to be seen.
         deleted: Whether its folder was removed from the lake.
     """
 
@@ -70,18 +74,25 @@ class Entry:
     recipient: str
     subjects: int
     rows: int
-    manifest: Mapping[str, Any] = field(repr=False)
+    raw: bytes = field(repr=False)
     manifest_sha256: str
     released_at: datetime
     models: tuple[str, ...] = ()
     recalls: tuple[datetime, ...] = ()
     erased: Mapping[str, datetime] = field(default_factory=dict)
+    held: Mapping[str, str] = field(default_factory=dict)
     deleted: bool = False
 
     @property
     def release(self) -> str:
         """`NAME@VERSION`."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """Its manifest as it is now."""
+        found: dict[str, Any] = json.loads(self.raw)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +130,20 @@ def releases(context: Context) -> tuple[Entry, ...]:
         )
         events = defaultdict(list)
         for release, what, subject, text, at in engine.rows(
-            "select release, what, subject, text, epoch_ms(noted_at) from release_events order by noted_at, what, subject, text"
+            "select release, what, subject, text, epoch_ms(noted_at) from release_events "
+            "order by noted_at, what, subject, text"
         ):
             events[release].append(Event(release, what, subject, text, _at(at)))
     return tuple(_entry(context.root, row, events[f"{row[0]}@{row[1]}"]) for row in rows)
 
 
-def find(context: Context, named: str) -> Entry:
+def find(context: Context, named: str, *, deleted: bool = False) -> Entry:
     """Returns a release by `NAME@VERSION`, or the newest of a name.
+
+    Args:
+        context: The lake.
+        named: What it is called.
+        deleted: Whether it may be one that was deleted.
 
     Raises:
         UsageError: The lake knows none of that name, or it was deleted.
@@ -135,14 +152,80 @@ def find(context: Context, named: str) -> Entry:
     every = releases(context) if match else ()
     version = int(match["version"]) if match and match["version"] else None
     found = [r for r in every if match and r.name == match["name"] and version in (None, r.version)]
-    if version is None:
-        found = [release for release in found if not release.deleted]
+    found = [release for release in found if deleted or not release.deleted]
     if not found:
         raise UsageError(
             "the release: expected NAME or NAME@VERSION of one that the lake knows, found none; `stedi dataset list` "
             "has them"
         )
     return found[-1]
+
+
+def shown(entry: Entry, stale: Iterable[str] = ()) -> Release:
+    """Returns a release as verbs give it.
+
+    Args:
+        entry: The release.
+        stale: The subjects of it who may no longer be used.
+    """
+    plain = entry.manifest
+    return Release(
+        entry.name,
+        entry.version,
+        str(entry.path),
+        entry.subjects,
+        entry.rows,
+        {name: Split(found["subjects"], found["rows"]) for name, found in plain["splits"].items()},
+        tuple((line["what"], line["rows"]) for line in plain["account"]),
+        Options.from_json(plain["options"]),
+        tuple(stale),
+        entry.models,
+        _digest(entry.raw),
+        plain["public_key"],
+    )
+
+
+def splits_before(context: Context, key: Key, name: str, shares: Sequence[float]) -> Callable[[str], Where | None]:
+    """Returns what tells of a person, by mark, the first release of a name that they were in, and the split there.
+
+    Args:
+        context: The lake.
+        key: The lake's key.
+        name: The training set.
+        shares: The shares of the splits; what was divided otherwise counts for nothing.
+    """
+    wanted = [entry for entry in releases(context) if entry.name == name]
+    wanted = [entry for entry in wanted if list(entry.manifest["options"]["split"]) == list(shares)]
+    of = [
+        (entry.version, identifier(key, context.config.lake_id, entry.release), subjects(context, entry.release))
+        for entry in wanted
+    ]
+
+    def before(mark: str) -> Where | None:
+        for version, known_as, there in of:
+            if (found := there.get(known_as(mark))) is not None:
+                return version, SPLITS.index(found[0])
+        return None
+
+    return before
+
+
+Where = tuple[int, int]
+"""A version, and the place of a split in `SPLITS`."""
+
+
+def delete(context: Context, entry: Entry) -> None:
+    """Removes a release's folder from the lake; that it was there stays known, and who was in it.
+
+    The caller holds the lock of builds. A folder outside of the lake stays.
+    """
+    if not entry.deleted:
+        append(context, [Event(entry.release, DELETED, None, None, datetime.now(UTC))])
+    if entry.path.is_relative_to(context.root) and entry.path.is_dir():
+        gone = entry.path.with_name(f".{entry.path.name}.{secrets.token_hex(8)}.partial")
+        entry.path.rename(gone)  # what is not whole any more must not have a release's name
+        durable.sync(gone.parent)
+        durable.remove_tree(gone, never_named=True)
 
 
 def subjects(context: Context, release: str) -> dict[str, tuple[str, int]]:
@@ -298,7 +381,8 @@ def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:
     name, version, path, purpose, recipient, people, rows, manifest, digest, at = row
     listed = list(events)
     texts = {what: [event.text or "" for event in listed if event.what == what] for what in (MODEL, REWRITTEN)}
-    now = json.loads(texts[REWRITTEN][-1] if texts[REWRITTEN] else manifest)
+    raw = texts[REWRITTEN][-1] if texts[REWRITTEN] else manifest
+    now = json.loads(raw) if texts[REWRITTEN] else {"subjects": people, "rows": rows}
     place = s3.at(path) if s3.is_remote(path) or Path(path).is_absolute() else root / path
     return Entry(
         name,
@@ -306,14 +390,15 @@ def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:
         place,
         purpose,
         recipient,
-        now["subjects"] if texts[REWRITTEN] else people,
-        now["rows"] if texts[REWRITTEN] else rows,
-        now,
+        now["subjects"],
+        now["rows"],
+        raw.encode(),
         digest,
         _at(at),
         tuple(dict.fromkeys(texts[MODEL])),
         tuple(event.at for event in listed if event.what == RECALL),
         {str(event.subject): event.at for event in listed if event.what == ERASED},
+        {str(event.subject): event.text or "" for event in listed if event.what == ERASED},
         any(event.what == DELETED for event in listed),
     )
 
@@ -324,13 +409,3 @@ def _digest(raw: bytes) -> str:
 
 def _at(milliseconds_: int) -> datetime:
     return datetime.fromtimestamp(milliseconds_ / 1000, UTC)
-
-
-def refuse_deleted(release: Entry) -> None:
-    """Refuses a release whose folder was removed.
-
-    Raises:
-        LakeError: It was.
-    """
-    if release.deleted:
-        raise LakeError(f"{release.release}: expected a release, found one that was deleted; make the next version")

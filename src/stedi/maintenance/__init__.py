@@ -63,7 +63,7 @@ def maintain(
     """
     work = _Run(catalog, config, root, key, workers)
     if dry_run:
-        return Maintenance("", tuple(work.foreseen(name) for name in catalog.tables()), _total(work.temporary()))
+        return Maintenance("", tuple(work.foreseen(name) for name in _tables(catalog)), _total(work.temporary()))
     done = []
 
     def waiting(what: str) -> None:
@@ -72,7 +72,7 @@ def maintain(
     with durable.commands(root, ["maintain"], waiting):
         key_change.refuse_unfinished(root)  # what it has staged must stay until it is published
         tombstones.refuse_unfinished(root)
-        names = list(catalog.tables())
+        names = _tables(catalog)
         for number, name in enumerate(names):
             progress(f"maintain {name}", number / len(names))
             # a build reads landing tables: it must not lose a file that it has pinned
@@ -83,6 +83,11 @@ def maintain(
             for path in temporary:
                 _remove(path)
     return Maintenance(work.run, tuple(done), _total(temporary))
+
+
+def _tables(catalog: Catalog) -> list[str]:
+    known = catalog.listed()
+    return [name for name in ALL_ZONES if name in known]
 
 
 class _Run:

@@ -1,0 +1,256 @@
+"""A release, read from its folder without a lake: Arrow, Polars, pandas, NumPy, PyTorch.
+
+Every way gives the rows of one split, in the order in which they lie in its files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stedi.datasets import contents
+from stedi.datasets.contents import Manifest
+from stedi.datasets.seal import MANIFEST
+from stedi.errors import LakeError, MissingExtra, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+    from stedi.datasets.verify import Verification
+
+SplitName = Literal["train", "validation", "test"]
+CHANNELS = ("distance", "x", "y", "z")
+"""The channels of `Arrays.X`, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """The windows of a split, as aeon and sktime take them.
+
+    Attributes:
+        X: float32, (windows, channels, samples); 0 where there is no sample. Channels are `CHANNELS`.
+        mask: bool, (windows, samples): whether there is a sample.
+        y: The label of each window, text; None without labels.
+        groups: The subject of each window, text, to split by.
+        t: int32, (windows, samples): milliseconds since the window's start; 0 where there is no sample.
+    """
+
+    X: np.ndarray[Any, Any]
+    mask: np.ndarray[Any, Any]
+    y: np.ndarray[Any, Any] | None
+    groups: np.ndarray[Any, Any]
+    t: np.ndarray[Any, Any]
+
+    def __repr__(self) -> str:
+        labels = "no labels" if self.y is None else f"{len(set(self.y.tolist()))} labels"
+        return f"<Arrays: X {self.X.shape} {self.X.dtype}, {len(set(self.groups.tolist()))} subjects, {labels}>"
+
+
+class Dataset:
+    """A release in a folder; `Dataset.open` gives one.
+
+    Example:
+        >>> steps = stedi.Dataset.open("releases/steps/1")
+        >>> train = steps.polars("train")
+        >>> arrays = steps.numpy("train")
+        >>> model.fit(arrays.X, arrays.y)
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        """Its folder."""
+        self._manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Dataset:
+        """Opens a release; no lake and no key is needed. What lies there is not verified: `verify` does that.
+
+        Args:
+            path: The release's folder.
+
+        Raises:
+            UsageError: There is no release.
+        """
+        folder = Path(path).expanduser()
+        if not (folder / MANIFEST).is_file():
+            raise UsageError(f"{path}: expected the folder of a release, with its {MANIFEST}, found none")
+        return cls(folder, contents.open_manifest(folder / MANIFEST))
+
+    @property
+    def release(self) -> str:
+        """`NAME@VERSION`."""
+        return self._manifest.release
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What `manifest.json` says."""
+        return self._manifest.plain
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of its rows."""
+        return tuple(column["name"] for column in self.manifest["columns"])
+
+    @property
+    def windows(self) -> bool:
+        """Whether a row is a window; else it is a moment."""
+        return "t_ms" in self.columns
+
+    def verify(self, *, public_key: str | os.PathLike[str] | None = None) -> Verification:
+        """Returns whether it is what its lake has signed.
+
+        Args:
+            public_key: A file with the key that must have signed it.
+        """
+        from stedi.datasets import verify
+
+        return verify.verify(self.path, public_key=None if public_key is None else Path(public_key))
+
+    def subjects(self) -> pa.Table:
+        """Returns `subject`, `split` and `rows` of everybody in it."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.path / contents.SUBJECTS, partitioning=None)
+
+    def arrow(self, split: SplitName = "train") -> pa.Table:
+        """Returns the rows of a split as an Arrow table."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table([str(path) for path in self.files(split)], partitioning=None)
+
+    def polars(self, split: SplitName = "train") -> pl.DataFrame:
+        """Returns the rows of a split as a Polars frame.
+
+        Raises:
+            MissingExtra: Polars is not installed.
+        """
+        try:
+            import polars as pl
+        except ImportError as error:
+            raise _missing("polars", "readers") from error
+        return pl.read_parquet(self.files(split), hive_partitioning=False)
+
+    def pandas(self, split: SplitName = "train") -> pd.DataFrame:
+        """Returns the rows of a split as a pandas frame; lists are NumPy arrays.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        try:
+            import pandas as pd  # noqa: F401
+        except ImportError as error:
+            raise _missing("pandas", "readers") from error
+        found: pd.DataFrame = self.arrow(split).to_pandas()
+        return found
+
+    def numpy(self, split: SplitName = "train") -> Arrays:
+        """Returns the windows of a split as arrays of one shape; windows of fewer samples are filled up with 0.
+
+        A release without windows gives each moment as a window of one sample.
+
+        Raises:
+            UsageError: Its vectors are lists: they have no one value a sample.
+            MissingExtra: NumPy is not installed.
+        """
+        try:
+            import numpy as np
+        except ImportError as error:
+            raise _missing("numpy", "readers") from error
+        if self.manifest["options"].get("vectors") == "list":
+            raise UsageError("numpy: expected one vector a sample, found lists; make the release with vectors mean")
+        table = self.arrow(split).combine_chunks()
+        lengths = _lengths(table) if self.windows else np.ones(len(table), np.int64)
+        samples = int(lengths.max(initial=0))
+        mask = np.arange(samples)[None, :] < lengths[:, None]
+        there = mask
+        if "mask" in table.column_names:  # filled up when it was made: those are no samples
+            there = np.zeros_like(mask)
+            there[mask] = _flat(table, "mask").astype(bool)
+        found = np.zeros((len(table), len(CHANNELS), samples), np.float32)
+        times = np.zeros((len(table), samples), np.int32)
+        for place, name in enumerate(CHANNELS):
+            found[:, place, :][mask] = np.nan_to_num(_flat(table, name)) if self.windows else _column(table, name)
+        found *= there[:, None, :]
+        if self.windows:
+            times[mask] = np.nan_to_num(_flat(table, "t_ms"))
+            times *= there
+        labels = _texts(table, "label") if "label" in table.column_names else None
+        return Arrays(found, there, labels, _texts(table, "subject"), times)
+
+    def torch(self, split: SplitName = "train") -> Any:
+        """Returns the windows of a split as a `torch.utils.data.Dataset` of `(X, mask, y)`.
+
+        `y` is the place of the label among those of the split, sorted, or -1 where there is none.
+
+        Raises:
+            MissingExtra: PyTorch is not installed.
+        """
+        try:
+            import torch
+            from torch.utils.data import TensorDataset
+        except ImportError as error:
+            raise _missing("torch", "torch") from error
+        import numpy as np
+
+        arrays = self.numpy(split)
+        known = {} if arrays.y is None else {name: at for at, name in enumerate(sorted({*arrays.y.tolist()} - {None}))}
+        labels = [-1] * len(arrays.X) if arrays.y is None else [known.get(name, -1) for name in arrays.y.tolist()]
+        parts = (arrays.X, arrays.mask, np.asarray(labels, np.int64))
+        return TensorDataset(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
+
+    def files(self, split: SplitName) -> list[Path]:
+        """Returns the data files of a split.
+
+        Raises:
+            UsageError: There is no such split.
+            LakeError: A file is missing.
+        """
+        if split not in contents.SPLITS:
+            raise UsageError(f"split: expected one of {', '.join(contents.SPLITS)}, found {split!r}")
+        listed = [f.path for f in self._manifest.files if contents.is_data(f.path)]
+        found = [self.path / path for path in listed if contents.split_of(path) == split]
+        for path in found:
+            if not path.is_file():
+                raise LakeError(f"{path}: expected a file of {self.release}, found none; see `stedi dataset verify`")
+        return found
+
+    def __repr__(self) -> str:
+        plain = self.manifest
+        parts = ", ".join(
+            f"{name} {found['rows']:,} rows of {found['subjects']:,}" for name, found in plain["splits"].items()
+        )
+        what = "windows" if self.windows else "moments"
+        return f"<stedi.Dataset {self.release}: {plain['rows']:,} {what}, {plain['subjects']:,} subjects; {parts}>"
+
+
+def _lengths(table: pa.Table) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.list_value_length(table.column("t_ms")).to_numpy().astype("int64")
+
+
+def _flat(table: pa.Table, name: str) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.list_flatten(table.column(name)).to_numpy()
+
+
+def _column(table: pa.Table, name: str) -> Any:
+    return table.column(name).to_numpy()
+
+
+def _texts(table: pa.Table, name: str) -> Any:
+    return table.column(name).to_numpy(zero_copy_only=False)
+
+
+def _missing(package: str, extra: str) -> MissingExtra:
+    return MissingExtra(
+        f"{package} is not installed, and the dataset is to be read with it; install it with "
+        f"`pip install 'stedi[{extra}]'`"
+    )

@@ -1,0 +1,127 @@
+"""Recalls written and applied: whoever holds a copy of a release learns whom to drop, and drops them.
+
+`write` needs the lake. `apply` needs neither lake nor key: what proves the recall travels with the copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from stedi.context import Context
+from stedi.datasets import chain, contents, describe, recalls, registry, staleness
+from stedi.datasets import drop as dropping
+from stedi.datasets.recalls import Recall, RecallRefused
+from stedi.datasets.registry import RECALL, Entry, Event
+from stedi.datasets.seal import MANIFEST
+from stedi.datasets.verify import verify
+from stedi.errors import UsageError
+from stedi.privacy.pseudonyms import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What `apply` has done to a copy.
+
+    Attributes:
+        path: The copy.
+        release: `NAME@VERSION`.
+        dropped: Subjects who were in it and are no longer; nobody if the recall had been applied before.
+        subjects: People in it now.
+        rows: Rows in it now.
+        manifest_sha256: Of its manifest now, hex.
+    """
+
+    path: Path
+    release: str
+    dropped: tuple[str, ...]
+    subjects: int
+    rows: int
+    manifest_sha256: str
+
+
+def write(context: Context, key: Key, entry: Entry, now: int) -> Recall:
+    """Returns the recall of a release as of now: everybody of it who may no longer be used; notes that there is one.
+
+    The caller holds the lock of builds.
+
+    Args:
+        context: The lake.
+        key: The lake's key.
+        entry: The release.
+        now: The instant, epoch milliseconds.
+    """
+    found = staleness.stale(context, key, now, [replace(entry, deleted=False)]).get(entry.release, {})
+    drop = {subject: iso(since) for subject, since in found.items()}
+    files, left = _held(entry, frozenset(drop), registry.subjects(context, entry.release))
+    at = datetime.fromtimestamp(now / 1000, UTC)
+    recall = Recall(entry.release, entry.manifest_sha256, drop, files, left, context.config.lake_id, iso(at))
+    registry.append(context, [Event(entry.release, RECALL, None, str(len(drop)), at)])
+    return replace(recall, raw=recalls.signed(key, recall))
+
+
+def apply(folder: Path, file: Path) -> Applied:
+    """Drops from a copy of a release whom a recall names; whole or untouched, whatever ends the process.
+
+    Args:
+        folder: The copy.
+        file: The recall.
+
+    Raises:
+        UsageError: There is no such folder or file.
+        RecallRefused: The recall is none, is not of this release or not signed by its lake, or the copy is not what
+            was signed; nothing was changed.
+    """
+    try:
+        raw = contents.content(file)
+    except OSError:
+        raise UsageError(f"{file}: expected the file of a recall, found none that can be read") from None
+    found = verify(folder)
+    dropping.sweep(folder)
+    if found.problems:
+        first = found.problems[0]
+        raise RecallRefused(
+            f"{folder}: expected the release as it was signed, found {len(found.problems)} problems, first of them "
+            f"{first.file}: {first.what}; nothing was changed: see `stedi dataset verify`"
+        )
+    manifest = contents.open_manifest(folder / MANIFEST)
+    recall = recalls.read(raw, manifest.plain["public_key"])
+    recalls.refuse_other(recall, manifest)
+    went = dropping.drop(folder, recall.drop, partial(chain.keep, folder, recall=recall), describe.describe)
+    now = contents.open_manifest(folder / MANIFEST)
+    return Applied(folder, now.release, went, now.plain["subjects"], now.plain["rows"], now.sha256)
+
+
+def iso(at: datetime) -> str:
+    """Returns an instant as ISO 8601, UTC, to the millisecond."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _held(
+    entry: Entry, gone: frozenset[str], known: Mapping[str, tuple[str, int]]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Returns the data files that hold some subjects, and of each the digest of what stays.
+
+    Where the lake cannot read the release any more, these are all files of their splits, and of none is it known.
+    """
+    files: set[str] = set()
+    for subject in gone & entry.erased.keys():
+        files.update(path for path in entry.held.get(subject, "").split("\n") if path)
+    try:
+        manifest = contents.open_manifest(entry.path / MANIFEST)
+        readable = manifest.origin == entry.manifest_sha256
+        here = [file.path for file in manifest.files if contents.is_data(file.path)] if readable else []
+        files |= {path for path in here if not gone.isdisjoint(contents.counts(entry.path / path))}
+        left = (
+            {path: contents.digest(contents.without(entry.path / path, gone)) for path in sorted(files)} if here else {}
+        )
+    except Exception:  # what lies there now is no release of the lake's: PyArrow raises what it likes
+        readable, left = False, {}
+    if not readable:
+        splits = {known[subject][0] for subject in gone if subject in known}
+        listed = (str(file["path"]) for file in entry.manifest["files"])
+        files |= {path for path in listed if contents.is_data(path) and contents.split_of(path) in splits}
+    return tuple(sorted(files)), left
