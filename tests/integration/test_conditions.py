@@ -73,7 +73,10 @@ WORDS: dict[str, list[list[str]]] = {
     "dataset": [
         ["dataset", "create", "steps"], ["dataset", "create", "steps", "--window", "10s"],
         ["dataset", "create", "No Name"], ["dataset", "create", "steps", "--output", "/dev/null/a"],
-        ["dataset", "create", "steps", "--split", "1/2/3"],
+        ["dataset", "create", "steps", "--split", "1/2/3"], ["dataset", "list"], ["dataset", "list", "--stale"],
+        ["dataset", "show", "steps"], ["dataset", "note", "steps@1", "--model", "a"], ["dataset", "delete", "steps@1"],
+        ["dataset", "refresh", "steps"], ["dataset", "recall", "steps@1"], ["dataset", "diff", "steps@1", "steps@2"],
+        ["dataset", "verify", "IN"], ["dataset", "apply-recall", "IN", "/dev/null/a"],
     ],
     "crawl": [["crawl", "IN"], ["crawl", "/dev/null/a"], ["crawl", "/dev/null"]],
     "ddl": [["ddl"]],

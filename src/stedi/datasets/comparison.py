@@ -83,7 +83,7 @@ def known(context: Context, key: Key) -> list[str]:
 
 def _people(context: Context, key: Key, entry: Entry, marks: list[str]) -> dict[str, str]:
     """Returns the split of each person in a release, by mark."""
-    identifier = subjects.identifier(key, context.config.lake_id, entry.release)
+    identifier = subjects.identifier(key, entry.lake, entry.release)
     of = registry.subjects(context, entry.release)
     ids = ((mark, identifier(mark)) for mark in marks)
     return {mark: of[subject][0] for mark, subject in ids if subject in of}

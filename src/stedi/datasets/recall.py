@@ -58,7 +58,7 @@ def write(context: Context, key: Key, entry: Entry, now: int) -> Recall:
     drop = {subject: iso(since) for subject, since in found.items()}
     files, left = _held(entry, frozenset(drop), registry.subjects(context, entry.release))
     at = datetime.fromtimestamp(now / 1000, UTC)
-    recall = Recall(entry.release, entry.manifest_sha256, drop, files, left, context.config.lake_id, iso(at))
+    recall = Recall(entry.release, entry.manifest_sha256, drop, files, left, entry.lake, iso(at))
     registry.append(context, [Event(entry.release, RECALL, None, str(len(drop)), at)])
     return replace(recall, raw=recalls.signed(key, recall))
 

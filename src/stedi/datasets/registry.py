@@ -89,6 +89,11 @@ class Entry:
         return f"{self.name}@{self.version}"
 
     @property
+    def lake(self) -> str:
+        """The id that the lake had when it was made: subjects have their ids under it."""
+        return str(self.manifest["lake"])
+
+    @property
     def manifest(self) -> Mapping[str, Any]:
         """Its manifest as it is now."""
         found: dict[str, Any] = json.loads(self.raw)
@@ -197,7 +202,7 @@ def splits_before(context: Context, key: Key, name: str, shares: Sequence[float]
     wanted = [entry for entry in releases(context) if entry.name == name]
     wanted = [entry for entry in wanted if list(entry.manifest["options"]["split"]) == list(shares)]
     of = [
-        (entry.version, identifier(key, context.config.lake_id, entry.release), subjects(context, entry.release))
+        (entry.version, identifier(key, entry.lake, entry.release), subjects(context, entry.release))
         for entry in wanted
     ]
 

@@ -95,15 +95,17 @@ def stale(context: Context, key: Key, now: int, releases: Iterable[Entry] | None
 
 
 def holding(context: Context, key: Key, marks: Mapping[str, int]) -> Stale:
-    """Returns the releases that hold one of some people, and their subjects; what it costs follows these people alone.
+    """Returns the releases that hold one of some people, deleted ones too, and their subjects.
+
+    What it costs follows these people and the number of releases, not those who are in them.
 
     Args:
         context: The lake.
         key: The lake's key.
         marks: The people, by mark, and since when they may not be used, epoch milliseconds.
     """
-    wanted = _wanted(context, None)
-    return _found(context, key, wanted, Left(marks, marks)) if wanted and marks else {}
+    every = registry.releases(context)
+    return _found(context, key, every, Left(marks, marks)) if every and marks else {}
 
 
 def _wanted(context: Context, releases: Iterable[Entry] | None) -> list[Entry]:
@@ -112,10 +114,9 @@ def _wanted(context: Context, releases: Iterable[Entry] | None) -> list[Entry]:
 
 
 def _found(context: Context, key: Key, releases: Collection[Entry], gone: Left) -> Stale:
-    lake_id = context.config.lake_id
     since: dict[tuple[str, str], int] = {}
     for release in releases:
-        identifier = subjects.identifier(key, lake_id, release.release)
+        identifier = subjects.identifier(key, release.lake, release.release)
         since.update(((release.release, identifier(mark)), at) for mark, at in gone.of(release.purpose).items())
     found: dict[str, dict[str, datetime]] = {
         release.release: dict(release.erased) for release in releases if release.erased

@@ -21,10 +21,11 @@ from typing import Any
 
 from stedi._version import __version__
 from stedi.catalog import Catalog
+from stedi.context import Context
 from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.workers import Workers
-from stedi.erasure import deliveries, foreign, pending, remove
+from stedi.erasure import deliveries, foreign, pending, releases, remove
 from stedi.erasure.foreign import Foreign
 from stedi.erasure.locate import SubjectRows
 from stedi.erasure.pending import Found, Pending
@@ -324,6 +325,9 @@ class _Erasure:
             # somebody of whom there is nothing but what was delivered, and not landed yet
             found = replace(found, known=tuple(sorted({*found.known, *whereabouts.traces.met()})))
             self._keep(found=found)
+        self._progress("rewrite releases", None)
+        context = Context(root, self._config)
+        in_releases = releases.forget(context, key, self._pending.run, self._pending.people, self._pending.started)
         memory = self._config.engine_memory
         work = Removal(engine, catalog, whereabouts, self._pending, found, self._workers, memory)
         removed = {}
@@ -345,6 +349,8 @@ class _Erasure:
             "quarantined_whole": list(found.whole),
             "others": {table: dict(counts) for table, counts in found.others.items()},
         }
+        if any(in_releases.values()):
+            gone["releases"] = in_releases
         if self._pending.recovered:
             kept.append(
                 deliveries.Left("the inbox", "which one was to be rewritten is not known any more: name it again")

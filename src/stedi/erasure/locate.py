@@ -18,6 +18,7 @@ from stedi.catalog import Catalog, TableState, checksums
 from stedi.catalog.entries import sizes
 from stedi.catalog.mentions import Mentions, mentions
 from stedi.catalog.snapshots import local_path
+from stedi.datasets import subjects as identifiers
 from stedi.engines.duckdb import DuckDB, scan
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.engines.rewrite import InlineRelation, divided
@@ -127,6 +128,7 @@ class SubjectRows:
             self._readings_barred(then)
             self.tombstones = self.tombstones | then
         self._ids()
+        self._subjects()
         self.shared = 0
         self.others: dict[str, dict[str, int]] = {}
         self.traces = self._traces(found.left if found else None)
@@ -308,6 +310,15 @@ class SubjectRows:
     def _ids(self) -> None:
         ids = {self._key.customer_id(a) for (a,) in self.engine.rows("select address from erased_addresses")}
         self.keep("erased_ids", ("customer_id",), [(id_,) for id_ in sorted(ids)])
+
+    def _subjects(self) -> None:
+        """Makes `erased_subjects`: the ids that the customers have, or would have, in each release."""
+        found = []
+        if "releases" in self.states:
+            for release, manifest in self.engine.rows("select release, manifest from releases"):
+                identifier = identifiers.identifier(self._key, json.loads(manifest)["lake"], release)
+                found += [(release, identifier(mark)) for mark in sorted(self._people)]
+        self.keep("erased_subjects", ("release", "subject"), found)
 
     def _traces(self, left: Sequence[str] | None) -> Identifiers:
         """Returns what identifies the customers, and decides about values of others that mention them.
