@@ -71,7 +71,6 @@ def create(
         rows = Rows(engine, context.catalog, tables, options, members)
         progress("match readings", 0.05)
         rows.match()
-        account = rows.account()
         progress("write rows", 0.5)
         files, of_subject = rows.write(staged)
         present = [member for member in rows.members if member.subject in of_subject]
@@ -86,7 +85,6 @@ def create(
         people, found = Counter(SPLITS[m.split] for m in present), Counter[str]()
         for member in present:
             found[SPLITS[member.split]] += of_subject[member.subject]
-        account.append(("moments in the release", sum(rows for _, rows in account)))
         release = Release(
             name,
             version,
@@ -94,7 +92,7 @@ def create(
             len(present),
             found.total(),
             {split: Split(people[split], found[split]) for split in SPLITS},
-            tuple(account),
+            tuple(rows.account()),
             options,
         )
         document = manifest.document(release, origin, files)

@@ -11,13 +11,18 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stedi.catalog import Catalog, TableState
-from stedi.datasets import matching
-from stedi.datasets.manifest import File, sha256
+from stedi.datasets import matching, windows
+from stedi.datasets.manifest import File, columns, sha256
 from stedi.datasets.options import SPLITS, Options
+from stedi.datasets.windows import Assembly
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import path_literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MOMENTS = 1_000_000
 """Moments of a file, and of one subject more at most."""
@@ -63,6 +68,7 @@ class Rows:
         members: Iterable[Member],
     ) -> None:
         self._engine, self._options = engine, options
+        self._assembly: Assembly | None = None
         self.members = sorted(members, key=lambda member: (member.split, member.subject))
         files = {name: catalog.files(tables[name]) for name in _READINGS}
         for name in _READINGS:
@@ -114,7 +120,7 @@ class Rows:
         engine.keep("present", "select person, min(ms) as first, count(*) as moments from moments group by person")
 
     def account(self) -> list[tuple[str, int]]:
-        """Returns what became of the trusted readings, up to the moments."""
+        """Returns what became of the trusted readings; for `write`'s return to be the last."""
         [(trusted, members, usable)] = self._engine.rows(
             "select count(*), count(m.person), count(*) filter (where epoch_ms(r.sensorReadingTime) >= m.since) "
             "from step_trainer_trusted as r left join members as m on r.customer_id = m.customer_id"
@@ -130,7 +136,43 @@ class Rows:
             ("before the customer shared with the public", usable - members),
             (unmatched, moments - usable),
         ]
-        return [("readings of step_trainer_trusted", trusted), *((what, rows) for what, rows in lines if rows)]
+        inside = moments
+        if self._assembly is not None:
+            inside, between = self._inside(self._assembly)
+            lines += [
+                ("between two windows", -between),
+                (f"windows of fewer than {self._options.min_samples} samples", inside + between - moments),
+            ]
+        last = "moments in the release" if self._assembly is None else "moments in windows of the release"
+        return [
+            ("readings of step_trainer_trusted", trusted),
+            *((what, rows) for what, rows in lines if rows),
+            (last, inside),
+        ]
+
+    def _inside(self, assembly: Assembly) -> tuple[int, int]:
+        """Returns how many moments stand in a window, and how many between two."""
+        import pyarrow as pa
+
+        options = self._options
+        assert options.window is not None
+        assert options.stride is not None
+        if not assembly.kept:
+            inside = 0
+        else:
+            self._engine.connection.register("kept", pa.concat_tables(assembly.kept))
+            [(inside,)] = self._engine.rows(
+                "select count(*) from moments as m asof join kept as w on m.person = w.person and m.ms >= w.start "
+                f"where m.ms <= w.until and m.ms < w.start + {options.window}"
+            )
+            self._engine.connection.unregister("kept")
+        if options.stride <= options.window:
+            return inside, 0
+        [(between,)] = self._engine.rows(
+            "select count(*) from moments as m asof join segments as g on m.person = g.person and m.ms >= g.begun "
+            f"where (m.ms - g.begun) % {options.stride} >= {options.window}"
+        )
+        return inside, between
 
     def write(self, folder: Path) -> tuple[list[File], dict[str, int]]:
         """Writes the data files of all splits.
@@ -143,6 +185,14 @@ class Rows:
         """
         (folder / "data").mkdir(0o700)
         of_person = dict(self._engine.rows("select person, moments from present"))
+        if self._options.window is not None:
+            self._engine.keep("segments", windows.segments(self._options))
+            pad = (
+                self._engine.rows(windows.longest(self._options, 0, len(self.members)))[0][0]
+                if self._options.pad
+                else 0
+            )
+            self._assembly = Assembly(self._options, pad or 0)
         files: list[File] = []
         rows: dict[str, int] = {}
         for place, split in enumerate(SPLITS):
@@ -150,13 +200,40 @@ class Rows:
             ranges = _ranges(people, of_person)
             for number, (first, last) in enumerate(ranges):
                 name = f"data/{split}-{number:05d}-of-{len(ranges):05d}.parquet"
-                self._engine.copy(self._select(first, last), folder / name)
+                if self._assembly is None:
+                    self._engine.copy(self._select(first, last), folder / name)
+                else:
+                    self._write_windows(self._assembly, first, last, folder / name)
                 read = f"read_parquet([{path_literal(str(folder / name))}], hive_partitioning = false)"
                 counts = self._engine.rows(f"select subject, count(*) from {read} group by subject")
                 rows.update(counts)
                 total = sum(count for _, count in counts)
                 files.append(File(name, os.path.getsize(folder / name), total, sha256(folder / name)))
         return files, rows
+
+    def _write_windows(self, assembly: Assembly, first: int, last: int, file: Path) -> None:
+        """Writes the windows of the people from one number to another."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        schema = pa.schema([(column["name"], _arrow(column["type"])) for column in columns(self._options)])
+        begins = dict(self._engine.rows(f"select person, first from present where person between {first} and {last}"))
+        within = range(first, last + 1) if first >= 0 else range(0)
+        subjects = pa.array([self.members[person].subject for person in within], pa.string())
+        firsts = pa.array([begins.get(person) for person in within], pa.int64())
+        batches = self._engine.arrow(windows.samples(self._options, first, last))
+        with pq.ParquetWriter(file, schema, compression="zstd", compression_level=1) as writer:
+            for table in assembly.rows(batches):
+                at = pc.subtract(table["person"], first)
+                start = table["start"]
+                if self._options.time == "relative":
+                    start = pc.subtract(start, firsts.take(at))
+                else:
+                    start = pc.multiply(start, 1000).cast(schema.field("start").type)
+                made = {"subject": subjects.take(at), "start": start}
+                arrays = [made.get(name, table[name] if name not in made else None) for name in schema.names]
+                writer.write_table(pa.table(arrays, names=schema.names).cast(schema), row_group_size=table.num_rows)
 
     def _select(self, first: int, last: int) -> str:
         """Returns the SELECT of the rows of the people from one number to another."""
@@ -182,3 +259,14 @@ def _ranges(people: Sequence[int], moments: dict[int, int]) -> list[tuple[int, i
     if first is not None:
         found.append((first, people[-1]))
     return found or [(-1, -1)]
+
+
+def _arrow(kind: str) -> pa.DataType:
+    """Returns the Arrow type that a manifest names."""
+    import pyarrow as pa
+
+    if kind.startswith("list<"):
+        return pa.list_(_arrow(kind[len("list<") : -1]))
+    if kind == "timestamp[us, UTC]":
+        return pa.timestamp("us", "UTC")
+    return pa.type_for_alias(kind)

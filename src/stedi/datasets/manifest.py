@@ -136,11 +136,16 @@ def columns(options: Options) -> list[dict[str, str]]:
     """
     absolute = options.time == "absolute"
     instant = ("timestamp[us, UTC]", "UTC") if absolute else ("int64", "ms")
-    since = "instant" if absolute else "time since the subject's first reading in the release"
+    since = "instant" if absolute else "time since the subject's first moment"
     number = "list<double>" if options.vectors == "list" else "double"
     several = "; several vectors of one moment, in order of their values" if options.vectors == "list" else ""
     measured = [
-        ("distance", "int64", "as delivered", "distance of the object in front of the step trainer"),
+        (
+            "distance",
+            "int64" if options.resample is None else "double",
+            "as delivered",
+            "distance of the object in front of the step trainer",
+        ),
         *((axis, number, "as delivered", f"accelerometer, {axis} axis{several}") for axis in "xyz"),
     ]
     lag = ("dt_ms", "int32", "ms", "step trainer's clock less the accelerometer's: how old the vector is")

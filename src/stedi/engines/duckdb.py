@@ -23,6 +23,7 @@ from stedi.schema.tables import ALL_COLUMNS, DUCKDB_TYPES, Column, DataFile
 from stedi.storage import durable, s3
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
 _BOUNDED = {"long", "double"}
@@ -265,6 +266,12 @@ class DuckDB:
     def batches(self, sql: str) -> Iterator[list[tuple[Any, ...]]]:
         """Yields the rows of a SELECT, some thousand at a time."""
         return self._batches(self._execute(sql))
+
+    def arrow(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Yields the rows of a SELECT as Arrow's batches; only one is held at a time."""
+        with _failures():
+            reader = self._execute(sql).fetch_record_batch(_GROUP)
+            yield from reader
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder.
