@@ -17,7 +17,7 @@ from stedi._version import __version__
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.context.progress import Progress
-from stedi.datasets import folder, manifest, registry, seal, splits, subjects
+from stedi.datasets import card, croissant, folder, manifest, quality, registry, seal, splits, subjects
 from stedi.datasets.data import Member, Rows
 from stedi.datasets.manifest import File, Input, Origin, Release, Split
 from stedi.datasets.options import SPLITS, Options, refuse_name
@@ -96,6 +96,10 @@ def create(
             options,
         )
         document = manifest.document(release, origin, files)
+        measured = quality.measure(engine, options)
+        (staged / quality.NAME).write_bytes(measured.text())
+        (staged / card.NAME).write_text(card.text(document, measured), "utf-8")
+        (staged / croissant.NAME).write_bytes(manifest.text(croissant.document(document, measured)))
         (staged / manifest.NAME).write_bytes(manifest.text(document))
         about = {"lake": config.lake_id, "at": origin.created, "release": release.release}
         seal.sign(staged, key, about)

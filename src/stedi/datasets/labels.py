@@ -231,7 +231,8 @@ def of_windows(source: str, loaded: Loaded) -> str:
         )
     enough = "max(weight) >= any_value(ends - starts) - sum(weight)" if loaded.whole else "true"
     placed = f"select *, row_number() over (partition by {key} order by label) as place from ({weighed})"
-    chosen = f"select {key}, case when {enough} then arg_max(label, (weight, -place)) end as label from ({placed}) group by all"
+    most = f"case when {enough} then arg_max(label, (weight, -place)) end"
+    chosen = f"select {key}, {most} as label from ({placed}) group by all"
     labelled = f"select w.*, l.label from {source} w left join ({chosen}) l using ({key})"
     if "events" not in loaded.columns:
         return labelled

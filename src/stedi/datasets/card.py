@@ -1,0 +1,189 @@
+"""The dataset card, `README.md`: Hugging Face's front matter, then in plain words what a release is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stedi.datasets.options import SPLITS
+from stedi.datasets.quality import Quality
+
+NAME = "README.md"
+_SIZES = (("1K", 1_000), ("10K", 10_000), ("100K", 100_000), ("1M", 1_000_000), ("10M", 10_000_000))
+
+
+def text(manifest: Mapping[str, Any], quality: Quality) -> str:
+    """Returns the card of a release.
+
+    Args:
+        manifest: What stands in its `manifest.json`.
+        quality: What its readings are like.
+    """
+    parts = [
+        _front_matter(manifest),
+        f"# {manifest['release']}\n\n{_what(manifest)}",
+        f"## From whom\n\n{_consent(manifest)}",
+        f"## Splits\n\n{_splits(manifest)}",
+        f"## Columns\n\n{_columns(manifest)}",
+        f"## Account\n\n{_account(manifest)}",
+        f"## Quality\n\n{_quality(manifest, quality)}",
+        f"## Limits\n\n{_limits(manifest)}",
+        f"## How to read it\n\n{_reading()}",
+        f"## When somebody withdraws\n\n{_recall(manifest)}",
+    ]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _front_matter(manifest: Mapping[str, Any]) -> str:
+    rows = manifest["rows"]
+    bounds = [("0", 0), *_SIZES]
+    size = next(
+        (
+            "n<1K" if low == "0" else f"{low}<n<{high}"
+            for (low, _), (high, most) in zip(bounds, _SIZES, strict=False)
+            if rows < most
+        ),
+        "n>10M",
+    )
+    files = "\n".join(
+        f"      - split: {split}\n        path: data/{split}-*.parquet"
+        for split in SPLITS
+        if manifest["splits"][split]["rows"]
+    )
+    configs = f"configs:\n  - config_name: default\n    data_files:\n{files}\n" if files else ""
+    return (
+        f'---\npretty_name: "{manifest["release"]}"\nlicense: other\nlicense_name: by-agreement\n'
+        f"size_categories:\n  - {size}\ntags:\n  - time-series\n  - accelerometer\n  - step-detection\n"
+        f"{configs}---"
+    )
+
+
+def _what(manifest: Mapping[str, Any]) -> str:
+    options = manifest["options"]
+    match = {
+        "exact": "of the very same millisecond",
+        "nearest": f"nearest in time, {options['tolerance']} ms away at most",
+        "backward": f"last before it, {options['tolerance']} ms away at most",
+    }[options["match"]]
+    unit = "moment: a reading of the step trainer"
+    if options["window"]:
+        unit = (
+            f"window of {options['window'] / 1000:g} s, one every {options['stride'] / 1000:g} s, with lists of samples"
+        )
+    made_up = (
+        f" Samples were interpolated to {options['resample']:g} Hz; `made_up` marks them."
+        if options["resample"]
+        else ""
+    )
+    made_for = f" Made for: {manifest['for']}." if manifest["for"] else ""
+    return (
+        "Readings of STEDI step trainers (the distance of the object in front of the sensor) with those of the same "
+        f"person's phone (accelerometer x, y, z). A row is one {unit}. The two are paired within one person: the "
+        f"accelerometer reading {match}.{made_up}\n\nPurpose: {manifest['purpose']}.{made_for} Made by "
+        f"{manifest['software']['name']} {manifest['software']['version']} from the lake `{manifest['lake']}` as it "
+        f"was at {manifest['created']}."
+    )
+
+
+def _consent(manifest: Mapping[str, Any]) -> str:
+    public = " and to share with the public" if manifest["purpose"] == "public" else ""
+    readings = {
+        "all": "all of their readings",
+        "since-consent": "their readings from the day of their consent on",
+    }[manifest["policy"]["readings"]]
+    return (
+        f"{manifest['subjects']:,} customers of STEDI whose current record, at {manifest['consent_as_of']}, agrees to "
+        f"research{public}; {readings}. Nobody else's data are in it: that was proved over the files as they were "
+        "written. The legal basis is that consent; it can be withdrawn at any time.\n\nPeople stand under ids of this "
+        "release alone. No address, name or serial number is in it, and only the lake can tell who is who. That is "
+        "pseudonymous, not anonymous."
+    )
+
+
+def _splits(manifest: Mapping[str, Any]) -> str:
+    lines = ["| split | people | rows |", "| --- | --: | --: |"]
+    for split in SPLITS:
+        of = manifest["splits"][split]
+        lines.append(f"| {split} | {of['subjects']:,} | {of['rows']:,} |")
+    return (
+        "\n".join(lines)
+        + "\n\nBy person: nobody stands in two splits, nor do people who share a device. A keyed hash decides, "
+        "so nobody moves from one release to the next."
+    )
+
+
+def _columns(manifest: Mapping[str, Any]) -> str:
+    lines = ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
+    lines += [f"| `{c['name']}` | {c['type']} | {c['unit']} | {c['description']} |" for c in manifest["columns"]]
+    return "\n".join(lines)
+
+
+def _account(manifest: Mapping[str, Any]) -> str:
+    lines = ["| what | rows |", "| --- | --: |"]
+    lines += [f"| {line['what']} | {line['rows']:,} |" for line in manifest["account"]]
+    return "\n".join(lines)
+
+
+def _quality(manifest: Mapping[str, Any], quality: Quality) -> str:
+    overall = quality.overall
+    lines = [f"**{quality.verdict[0].upper()}{quality.verdict[1:]}.**"]
+    rate, gap, missed = overall["SampleRate"], overall["longest_gap_s"], overall["missed_share"]
+    if rate:
+        lines.append(
+            f"- Sampling rate: {rate['median']:g} a second at the median of people, from {rate['min']:g} to "
+            f"{rate['max']:g}."
+        )
+    if missed:
+        lines.append(f"- Missed samples: {missed['median']:.1%} at the median of people, {missed['max']:.1%} at most.")
+    if gap:
+        lines.append(
+            f"- Gaps: {overall['NumInterrupts']:,} longer than {manifest['options']['max_gap'] / 1000:g} s; "
+            f"the longest {gap['max']:g} s."
+        )
+    if overall["matched_share"] is not None:
+        lines.append(f"- Of the step trainer's readings {overall['matched_share']:.1%} found an accelerometer reading.")
+    for axis, people in overall["constant_channels"].items():
+        lines.append(f"- `{axis}` never changes for {people:,} people.")
+    lines.append("\n`quality.json` has these and more for each person.")
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
+def _limits(manifest: Mapping[str, Any]) -> str:
+    lines = [
+        "- Units are those of the devices; the deliveries do not name them.",
+        "- The two devices have clocks of their own. Their offset and drift are not corrected.",
+        "- Exact times and gaits re-identify people. Do not join this with other data about them.",
+    ]
+    if not manifest["options"]["labels"]:
+        lines.append("- There is no label: no column says that a step was taken.")
+    if manifest["options"]["time"] == "absolute":
+        lines.append("- Times are absolute, as was asked for: they re-identify people all the more.")
+    return "\n".join(lines)
+
+
+def _reading() -> str:
+    return """```python
+import pathlib, pandas
+train = pandas.read_parquet(sorted(pathlib.Path("data").glob("train-*.parquet")))
+
+import polars
+train = polars.read_parquet("data/train-*.parquet")
+
+import duckdb
+train = duckdb.sql("select * from 'data/train-*.parquet'")
+
+from datasets import load_dataset
+splits = load_dataset("parquet", data_dir=".")
+
+import stedi
+train = stedi.Dataset.open(".").arrow("train")
+```"""
+
+
+def _recall(manifest: Mapping[str, Any]) -> str:
+    release = manifest["release"]
+    return (
+        f"The lake then writes a signed list of the ids to drop, `stedi dataset recall {release}`. Apply it to this "
+        "folder with `stedi dataset apply-recall DIR FILE`, which needs neither lake nor key, and train again. "
+        "`stedi dataset verify DIR` checks bytes, counts, splits and the signature."
+    )
