@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-import stedi.landing as landing
 from lakes import Slate, conserved, customer, deliver, motion, records, rows
 from stedi.errors import LandingError
 from stedi.lake import Lake
@@ -99,10 +98,10 @@ def landed_or_refused(lake: Lake, path: Path) -> str:
 
 MOMENTS = {
     "before the first look's hash": (looking, "_read", False),
-    "before it is held": (landing, "as_it_lies", False),
-    "after it is held": (landing, "as_it_lies", True),
-    "before it is read": (writing, "write", False),
-    "after it is read": (writing, "write", True),
+    "before it is held": (writing, "as_it_lies", False),
+    "after it is held": (writing, "as_it_lies", True),
+    "before it is read": (writing, "_write", False),
+    "after it is read": (writing, "_write", True),
 }
 
 

@@ -23,6 +23,7 @@ from stedi.catalog import Catalog
 from stedi.errors import LandingError, UsageError
 from stedi.lake import Lake
 from stedi.landing import prepare as preparing
+from stedi.landing import writing
 from stedi.landing.deliveries import local
 
 looking = sys.modules["stedi.landing.inspect"]  # the package's own `inspect` is the function
@@ -229,7 +230,7 @@ def test_a_file_that_grows_before_it_is_rewritten_is_refused(
         grows(file)
         return preparing.prepare_all(*arguments)
 
-    monkeypatch.setattr(landing, "prepare_all", late)
+    monkeypatch.setattr(writing, "prepare_all", late)
     (skipped,) = lake.land(inbox).skipped
     assert "changed while it was read" in skipped.why
     assert times(lake) == [5]
@@ -247,14 +248,14 @@ def test_a_clean_file_that_changes_before_it_is_written_costs_its_batch_and_noth
     file = deliver(inbox, "step_trainer", [step()])
     os.utime(file, ns=(1, 1))
     before = heads(lake)
-    lies = landing.as_it_lies
+    lies = writing.as_it_lies
 
     def late(*arguments: Any) -> Any:
         found = lies(*arguments)
         change(file)
         return found
 
-    monkeypatch.setattr(landing, "as_it_lies", late)
+    monkeypatch.setattr(writing, "as_it_lies", late)
     with pytest.raises(LandingError, match=r"changed while it was landed; nothing of its batch|expected 1 rows"):
         lake.land(inbox)
     monkeypatch.undo()

@@ -21,7 +21,7 @@ from threading import Event
 from stedi.catalog import Catalog, leftovers
 from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
-from stedi.engines.literals import literal, nameable
+from stedi.engines.literals import literal
 from stedi.engines.workers import Workers
 from stedi.errors import UnreadableFile
 from stedi.landing import distribute, journal, rows, unread, withdrawal, writing
@@ -29,12 +29,11 @@ from stedi.landing.deliveries import local, remote
 from stedi.landing.deliveries.local import Skipped
 from stedi.landing.deliveries.objects import Objects
 from stedi.landing.deliveries.remote import Arrival
-from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected, inspect
-from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.rows import LandedFile
 from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.landing.unread import Unread
+from stedi.landing.writing import Written
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.reader import Unit
@@ -244,23 +243,19 @@ class _Batch:
     def land(self, files: Sequence[local.Delivered]) -> list[LandedFile]:
         """Lands the files and returns what became of each."""
         with ExitStack() as stack:
-            held = stack.enter_context(Held(self._folder))
             beside = stack.enter_context(ThreadPoolExecutor(1))
             # PyIceberg takes a second to import; reading and matching leave the interpreter free meanwhile
             warm = beside.submit(self._catalog.warm)
             inspected = self._inspect(files)
-            engine = stack.enter_context(
-                DuckDB(
-                    memory=self._config.engine_memory,
-                    threads=self._config.threads,
-                    temporary=self._folder / "spill",
-                )
-            )
+            engine = stack.enter_context(_session(self._config, self._folder / "spill"))
             results, new, anew = self._told_apart(engine, inspected)
             if not new:
                 return [results[file.sha256, file.delivered.name] for file in inspected]
             at = int(time.time() * 1000)
-            prepared, appends = self._spread(new, at) if self._workers else self._write(engine, new, at, held)
+            written = self._write(engine, new, at)
+            prepared, appends = written.prepared, dict(written.appends)
+            for name, error in written.unreadable:
+                self._skip(name, error)
             fresh = {
                 ready.file.sha256: LandedFile(
                     ready.file.delivered.name, ready.file.contract.feed, ready.file.sha256, ready.file.size,
@@ -395,58 +390,24 @@ class _Batch:
         [(count,)] = engine.rows(f"select count(*) from {CUSTOMER.table}__later where lastUpdateDate > {at}")
         return int(count)
 
-    def _prepare(self, new: Sequence[Inspected], held: Held) -> list[Prepared]:
-        """Returns every file as clean lines and rejects: as it lies, or rewritten by a process of its own."""
-        prepared, rest = [], []
-        for file in new:
-            if file.records is None or not nameable(str(file.delivered.path)):
-                rest.append(file)
-                continue
-            try:
-                prepared.append(as_it_lies(file, file.records, held))
-            except UnreadableFile as error:
-                self._skip(file.delivered.name, error)
-        if not rest:
-            return prepared
-        jobs = [(file, self._folder / str(n)) for n, file in enumerate(rest)]
-        for done, (file, outcome) in enumerate(prepare_all(jobs, self._config.threads), start=1):
-            if isinstance(outcome, UnreadableFile):
-                self._skip(file.delivered.name, outcome)
-            else:
-                prepared.append(outcome)
-            self._progress("rewrite what is not clean", done / len(rest))
-        return prepared
-
-    def _write(
-        self, engine: DuckDB, new: Sequence[Inspected], at: int, held: Held
-    ) -> tuple[list[Prepared], dict[str, tuple[DataFile, ...]]]:
-        """Prepares files and writes what they bring, in this process and those beside it."""
-        whole = self._prepare(new, held)
-        prepared = self.sieve.sift(engine, whole) if self.sieve else whole
-
-        def told(table: str) -> None:
-            self._progress(f"write {table}", None)
-
-        appends = writing.write(engine, prepared, self.sieve, self.id, at, self._new_folder, told)
-        held.unchanged()
-        return prepared, appends
-
-    def _spread(self, new: Sequence[Inspected], at: int) -> tuple[list[Prepared], dict[str, tuple[DataFile, ...]]]:
-        """Has the workers do the same, each with a share of the files."""
-        assert self._workers is not None, "asked only where there are some"
+    def _write(self, engine: DuckDB, new: Sequence[Inspected], at: int) -> Written:
+        """Writes what files bring, here or on the workers, each with a share of the files."""
+        batch, config = writing.Batch(self.id, at, self.sieve), self._config
+        if self._workers is None:
+            return writing.write(
+                engine, new, batch, self._folder, self._new_folder, processes=config.threads, progress=self._progress
+            )
         folders = {table: self._new_folder(table) for table in (*map(_table, CONTRACTS), "quarantine")}
         for folder in folders.values():
             durable.folder(folder)
-        shares = distribute.shares(self._workers, new, self.id, at, folders, self._config.engine_memory, self.sieve)
-        prepared: list[Prepared] = []
-        appends: dict[str, tuple[DataFile, ...]] = {}
-        for written in self._workers.map(distribute.write, shares, partial(self._progress, "write")):
-            prepared += written.prepared
-            for table, files in written.appends.items():
-                appends[table] = (*appends.get(table, ()), *files)
-            for name, error in written.unreadable:
-                self._skip(name, error)
-        return prepared, dict(sorted(appends.items()))
+        shares = distribute.shares(self._workers, new, batch, folders, config.engine_memory)
+        written = self._workers.map(distribute.write, shares, partial(self._progress, "write"))
+        tables = sorted({table for part in written for table in part.appends})
+        return Written(
+            tuple(ready for part in written for ready in part.prepared),
+            {table: tuple(file for part in written for file in part.appends.get(table, ())) for table in tables},
+            tuple(lost for part in written for lost in part.unreadable),
+        )
 
     def _remove_strays(self, appends: Mapping[str, Sequence[DataFile]]) -> None:
         """Removes what attempts have written whose answers never came."""

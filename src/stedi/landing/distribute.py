@@ -18,18 +18,14 @@ from threading import Event
 from typing import cast
 
 from stedi.engines.duckdb import DuckDB
-from stedi.engines.literals import nameable
 from stedi.engines.workers import Share as Progress
 from stedi.engines.workers import Workers
 from stedi.errors import UnreadableFile
 from stedi.landing import writing
 from stedi.landing.deliveries.local import Delivered, fingerprint, open_regular
 from stedi.landing.deliveries.remote import copied
-from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected, inspect
-from stedi.landing.prepare import Prepared, as_it_lies, prepare
-from stedi.landing.tombstone_filter import TombstoneFilter
-from stedi.schema.tables import DataFile
+from stedi.landing.writing import Batch, Written
 
 _SHARE_BYTES = 256 << 20
 """Bytes of a share, so that losing one costs little; a larger file is a share of its own."""
@@ -44,35 +40,16 @@ class LandingTask:
     Attributes:
         number: Which of the batch's shares it is.
         files: The files.
-        batch: The batch's id.
-        at: When it lands, epoch milliseconds.
+        batch: The batch.
         folders: For each landing table, the folder of the batch.
         memory: What the worker's engine may take.
-        sieve: What keeps erased customers out, if there are any.
     """
 
     number: int
     files: tuple[Inspected, ...]
-    batch: str
-    at: int
+    batch: Batch
     folders: Mapping[str, Path]
     memory: str
-    sieve: TombstoneFilter | None
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What became of a share.
-
-    Attributes:
-        prepared: Its files, with their counts.
-        appends: For each table the Parquet files that hold their records.
-        unreadable: The files that could not be read after all, and why.
-    """
-
-    prepared: tuple[Prepared, ...]
-    appends: Mapping[str, tuple[DataFile, ...]]
-    unreadable: tuple[tuple[str, UnreadableFile], ...]
 
 
 def inspect_all(workers: Workers, files: Sequence[Delivered], done: Progress) -> list[Inspected | UnreadableFile]:
@@ -86,13 +63,7 @@ def inspect_all(workers: Workers, files: Sequence[Delivered], done: Progress) ->
 
 
 def shares(
-    workers: Workers,
-    files: Sequence[Inspected],
-    batch: str,
-    at: int,
-    folders: Mapping[str, Path],
-    memory: str,
-    sieve: TombstoneFilter | None,
+    workers: Workers, files: Sequence[Inspected], batch: Batch, folders: Mapping[str, Path], memory: str
 ) -> list[LandingTask]:
     """Divides files: about as many bytes to each share, and one feed, so that tables get few and large files."""
     least = sum(file.size for file in files) / workers.slots
@@ -107,7 +78,7 @@ def shares(
         size += file.size
     # the largest first: whoever is ready takes the next
     parts.sort(key=lambda part: -sum(file.size for file in part))
-    return [LandingTask(n, tuple(part), batch, at, folders, memory, sieve) for n, part in enumerate(parts)]
+    return [LandingTask(n, tuple(part), batch, folders, memory) for n, part in enumerate(parts)]
 
 
 def write(share: LandingTask) -> Written:
@@ -117,29 +88,18 @@ def write(share: LandingTask) -> Written:
         LandingError: A file changed meanwhile, or what was written cannot be.
     """
     attempt = f"{share.number}-{secrets.token_hex(4)}"
-    with tempfile.TemporaryDirectory(prefix="stedi-") as scratch, Held(Path(scratch)) as held:
-        whole, unreadable = [], []
+    files, unreadable = [], []
+    with tempfile.TemporaryDirectory(prefix="stedi-") as made:
+        scratch = Path(made)
         for place, delivered in enumerate(share.files):
             try:
-                file = _here(delivered, Path(scratch, f"{place}.copy"))
+                files.append(_here(delivered, scratch / f"{place}.copy"))
             except UnreadableFile as error:
                 unreadable.append((delivered.delivered.name, error))
-                continue
-            try:
-                if file.records is not None and nameable(str(file.delivered.path)):
-                    whole.append(as_it_lies(file, file.records, held))
-                else:
-                    whole.append(prepare(file, Path(scratch, str(place))))
-            except UnreadableFile as error:
-                unreadable.append((file.delivered.name, error))
         # the cores of this machine are other tasks'
-        with DuckDB(memory=share.memory, threads=1, temporary=Path(scratch, "spill")) as engine:
-            prepared = share.sieve.sift(engine, whole) if share.sieve else whole
-            appends = writing.write(
-                engine, prepared, share.sieve, share.batch, share.at, lambda table: share.folders[table] / attempt
-            )
-        held.unchanged()
-    return Written(tuple(prepared), appends, tuple(unreadable))
+        with DuckDB(memory=share.memory, threads=1, temporary=scratch / "spill") as engine:
+            written = writing.write(engine, files, share.batch, scratch, lambda table: share.folders[table] / attempt)
+    return replace(written, unreadable=(*unreadable, *written.unreadable))
 
 
 def _inspect(files: Sequence[Delivered]) -> list[Inspected | UnreadableFile]:

@@ -1,58 +1,133 @@
-"""From clean lines and rejects to Parquet files of the landing tables, each checked against what was counted."""
+"""From looked-at files to Parquet files of the landing tables, here and on every worker alike.
+
+Files become clean lines and rejects, erased customers leave them, and each table's rows are written and checked
+against what was counted. The caller commits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from stedi.context.progress import Progress
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import LandingError
+from stedi.engines.literals import nameable
+from stedi.errors import LandingError, UnreadableFile
 from stedi.landing import rows
-from stedi.landing.prepare import Prepared
+from stedi.landing.held import Held
+from stedi.landing.inspect import Inspected
+from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.schema.tables import DataFile
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of some files.
+
+    Attributes:
+        prepared: Those that were read, with their counts.
+        appends: For each table the Parquet files that hold their records.
+        unreadable: The files that could not be read after all, and why.
+    """
+
+    prepared: tuple[Prepared, ...]
+    appends: Mapping[str, tuple[DataFile, ...]]
+    unreadable: tuple[tuple[str, UnreadableFile], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What every file of a batch lands with.
+
+    Attributes:
+        id: The batch's id.
+        at: When it lands, epoch milliseconds.
+        sieve: What keeps erased customers out, if there are any.
+    """
+
+    id: str
+    at: int
+    sieve: TombstoneFilter | None
+
+
 def write(
     engine: DuckDB,
-    prepared: Sequence[Prepared],
-    sieve: TombstoneFilter | None,
-    batch: str,
-    at: int,
+    files: Sequence[Inspected],
+    batch: Batch,
+    scratch: Path,
     folder: Callable[[str], Path],
-    told: Callable[[str], None] = lambda table: None,
-) -> dict[str, tuple[DataFile, ...]]:
-    """Writes what some files bring, but for the ledger, and returns the Parquet files of each table.
+    *,
+    processes: int = 1,
+    progress: Progress = lambda what, share: None,
+) -> Written:
+    """Lands files but for the commit.
 
     Args:
-        engine: The session in which the sieve has sifted them.
-        prepared: The files, sifted.
-        sieve: What keeps erased customers out, if there are any.
-        batch: The batch's id.
-        at: When they land, epoch milliseconds.
+        engine: A session.
+        files: The files, which can be read here.
+        batch: The batch that they are of.
+        scratch: A folder for what is needed on the way; it is the caller's to remove.
         folder: Gives a new folder among a table's data.
-        told: Called with each table before it is written.
+        processes: How many processes may rewrite what is not clean.
+        progress: Told how far the work is.
 
     Raises:
-        LandingError: A file is no longer what was verified.
+        LandingError: A file is no longer what was looked at, or what was written cannot be.
     """
-    appends = {}
-    for table in sorted({ready.file.contract.table for ready in prepared}):
-        group = [ready for ready in prepared if ready.file.contract.table == table and ready.counts.accepted]
-        if not group:
+    with Held(scratch) as held:
+        prepared, unreadable = _prepared(files, held, scratch, processes, progress)
+        if batch.sieve:
+            prepared = batch.sieve.sift(engine, prepared)
+        appends = _write(engine, prepared, batch, folder, progress)
+        held.unchanged()
+    return Written(tuple(prepared), appends, tuple(unreadable))
+
+
+def _prepared(
+    files: Iterable[Inspected], held: Held, scratch: Path, processes: int, progress: Progress
+) -> tuple[list[Prepared], list[tuple[str, UnreadableFile]]]:
+    """Returns every file as clean lines and rejects, as it lies or rewritten; and those that cannot be read."""
+    prepared: list[Prepared] = []
+    unreadable: list[tuple[str, UnreadableFile]] = []
+    rest: list[tuple[Inspected, Path]] = []
+    for file in files:
+        if file.records is None or not nameable(str(file.delivered.path)):
+            rest.append((file, scratch / str(len(rest))))
             continue
-        told(table)
+        try:
+            prepared.append(as_it_lies(file, file.records, held))
+        except UnreadableFile as error:
+            unreadable.append((file.delivered.name, error))
+    for done, (file, outcome) in enumerate(prepare_all(rest, processes) if rest else (), start=1):
+        if isinstance(outcome, UnreadableFile):
+            unreadable.append((file.delivered.name, outcome))
+        else:
+            prepared.append(outcome)
+        progress("rewrite what is not clean", done / len(rest))
+    return prepared, unreadable
+
+
+def _write(
+    engine: DuckDB, prepared: Sequence[Prepared], batch: Batch, folder: Callable[[str], Path], progress: Progress
+) -> dict[str, tuple[DataFile, ...]]:
+    """Writes what files bring, but for the ledger, and returns the Parquet files of each table."""
+    appends = {}
+    for table in sorted({ready.file.contract.table for ready in prepared if ready.counts.accepted}):
+        group = [ready for ready in prepared if ready.file.contract.table == table and ready.counts.accepted]
+        progress(f"write {table}", None)
         expected = sum(ready.counts.accepted for ready in group)
         sql = rows.accepted(table, group)
-        sql = sieve.kept(table, sql) if sieve else sql
+        sql = batch.sieve.kept(table, sql) if batch.sieve else sql
         files = engine.write(table, sql, folder(table), of=expected)
         _check(table, files, expected)
         appends[table] = files
     rejects = [ready for ready in prepared if ready.counts.quarantined]
     if rejects:
-        sql = rows.quarantined(rejects, batch, at)
-        appends["quarantine"] = engine.write("quarantine", sql, folder("quarantine"))
-        _check("quarantine", appends["quarantine"], sum(ready.counts.quarantined for ready in rejects))
+        files = engine.write("quarantine", rows.quarantined(rejects, batch.id, batch.at), folder("quarantine"))
+        _check("quarantine", files, sum(ready.counts.quarantined for ready in rejects))
+        appends["quarantine"] = files
     return appends
 
 
