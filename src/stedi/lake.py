@@ -6,8 +6,6 @@ Each verb is one call into the module that does the work; the lake only knows wh
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -785,34 +783,26 @@ class Lake:
         key = self.key()
         states, pending = self.context.pinned_with_landings()
         key_change.refuse_other(self.root, self.config.key_fingerprint)
-        temporary = durable.scratch(self.root) / f"audit-{secrets.token_hex(8)}"
-        try:
-            with connect(engine, self.config, self.root, temporary) as session:
-                return proof.prove(
-                    self.catalog,
-                    key,
-                    session,
-                    now=int(datetime.now(UTC).timestamp() * 1000),
-                    policy=policy(self.config),
-                    states=states,
-                    pending=pending,
-                    further_claimants=self.context.further_claimants(key),
-                    progress=progress,
-                )
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with self.context.temporary() as folder, connect(engine, self.config, self.root, folder) as session:
+            return proof.prove(
+                self.catalog,
+                key,
+                session,
+                now=milliseconds(datetime.now(UTC)),
+                policy=policy(self.config),
+                states=states,
+                pending=pending,
+                further_claimants=self.context.further_claimants(key),
+                progress=progress,
+            )
 
     def risk(self) -> Risk:
         """Measures how many customers the training table would single out, by what somebody may know of them."""
         from stedi.audit import risk
         from stedi.engines.duckdb import DuckDB
 
-        config, temporary = self.config, durable.scratch(self.root) / f"risk-{secrets.token_hex(8)}"
-        try:
-            with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
-                return risk.measure(engine, self.catalog)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with self.context.temporary() as folder, DuckDB.of(self.config, folder) as engine:
+            return risk.measure(engine, self.catalog)
 
     def rotate_key(
         self, to: str | os.PathLike[str] | None = None, *, progress: Progress = lambda what, share: None

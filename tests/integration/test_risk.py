@@ -128,4 +128,4 @@ def test_the_command_reports_beside_the_audit(lake: Lake, tmp_path: Path, capsys
     assert {"known", "resolution", "singled_out_by_one_row", "singled_out_by_all_rows", "smallest_group"} == set(
         risk["exposures"][0]
     )
-    assert list((lake.root / "tmp").glob("risk-*")) == []
+    assert list((lake.root / "tmp").glob("work-*")) == []

@@ -206,7 +206,7 @@ def test_the_public_data_hold_on_spark(spark: Any, tmp_path: Path, public_data: 
     assert proof_mutants.findings(found) == set()
     [account] = [account for account in found.accounts if account.table == "machine_learning_curated"]
     assert dict(account.lines)["training rows"] == 32_025
-    assert not list((lake.root / "tmp").glob("audit-*"))
+    assert not list((lake.root / "tmp").glob("work-*"))
 
 
 def test_the_command_says_the_same_with_either_engine(

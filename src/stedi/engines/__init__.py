@@ -95,7 +95,7 @@ def connect(name: Name, config: Config, root: Path, temporary: Path) -> Abstract
         return SparkEngine(temporary, lake=root, memory=config.engine_memory)
     from stedi.engines.duckdb import DuckDB
 
-    return DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary)
+    return DuckDB.of(config, temporary)
 
 
 def refuse_other_columns(table: str, found: Mapping[str, str], types: Mapping[str, str]) -> None:

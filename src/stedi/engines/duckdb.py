@@ -21,6 +21,7 @@ from stedi.engines.literals import literal, path_literal, quoted
 from stedi.errors import LakeError
 from stedi.schema.tables import ALL_COLUMNS, DUCKDB_TYPES, Column, DataFile
 from stedi.storage import durable, s3
+from stedi.storage.config import Config
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,6 +89,11 @@ class DuckDB:
         self._execute("create macro instant(ms) as make_timestamptz(ms * 1000)")
         # what stands for a value in one relation: keys of eight bytes halve what joins and distinct rows cost
         self._execute("create macro number(x) as dense_rank() over (order by x)")
+
+    @classmethod
+    def of(cls, config: Config, temporary: Path) -> DuckDB:
+        """Returns a session of what the settings give to the engine."""
+        return cls(memory=config.engine_memory, threads=config.threads, temporary=temporary)
 
     def close(self) -> None:
         """Ends the session and removes what it spilled and kept."""
@@ -354,6 +360,18 @@ class DuckDB:
     def _cursor(self, sql: str) -> DuckDBPyConnection:
         with _failures():
             return self.connection.cursor().execute(f"use {self._database}").execute(sql)
+
+
+@contextmanager
+def task_session(memory: str = "600MB") -> Iterator[DuckDB]:
+    """Gives a session of one thread for a task of a worker, in a folder of its own: other cores are other tasks'."""
+    import tempfile
+
+    with (
+        tempfile.TemporaryDirectory(prefix="stedi-") as scratch,
+        DuckDB(memory=memory, threads=1, temporary=Path(scratch, "spill")) as engine,
+    ):
+        yield engine
 
 
 @contextmanager

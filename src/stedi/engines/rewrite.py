@@ -7,14 +7,13 @@ be done more than once, so each attempt writes into a folder of its own, and onl
 from __future__ import annotations
 
 import secrets
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stedi.catalog import checksums
-from stedi.engines.duckdb import DuckDB
+from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.workers import Share, Workers
 from stedi.schema.tables import DataFile
 from stedi.storage import durable
@@ -93,10 +92,7 @@ def write(part: RewriteTask) -> tuple[DataFile, ...]:
     """Writes a part anew and returns the new files. Runs on a worker."""
     # a flipped bit must not be written anew, under a checksum that says that all is well
     checksums.check(part.home, [file.path for file in part.files])
-    with (
-        tempfile.TemporaryDirectory(prefix="stedi-") as scratch,
-        DuckDB(memory=part.memory, threads=1, temporary=Path(scratch, "spill")) as engine,
-    ):
+    with task_session(part.memory) as engine:
         for name, relation in part.relations.items():
             engine.take(name, relation.columns, relation.rows)
         engine.bind(LEAVING, part.files, table=part.table)

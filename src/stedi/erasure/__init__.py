@@ -462,7 +462,7 @@ def _judged(whereabouts: SubjectRows, catalog: Catalog) -> tuple[Found, Foreign]
 def _engine(config: Config, root: Path, run: str) -> Iterator[DuckDB]:
     temporary = durable.scratch(root) / run
     try:
-        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+        with DuckDB.of(config, temporary) as engine:
             yield engine
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

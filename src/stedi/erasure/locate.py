@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from stedi.catalog.entries import sizes
 from stedi.catalog.mentions import Mentions, mentions
 from stedi.catalog.snapshots import local_path
 from stedi.datasets import subjects as identifiers
-from stedi.engines.duckdb import DuckDB, scan
+from stedi.engines.duckdb import DuckDB, scan, task_session
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.engines.rewrite import InlineRelation, divided
 from stedi.engines.workers import Workers
@@ -55,8 +54,6 @@ SUBJECT_PREDICATES: dict[str, str] = {
 _PHONE = re.compile(r"\+?[\d\s().\-/\u00a0]+")
 PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,3}"
 """What the engine takes for a plain address: only what is one, and most that are."""
-_MEMORY = "600MB"
-"""What the engine of a worker may take."""
 _TOGETHER = 64
 """So many records are looked at together at first; most erasures find something in few of them."""
 _PARTS = 8
@@ -631,10 +628,7 @@ class _Part:
 
 def _looked(part: _Part) -> list[tuple[Any, ...]]:
     """Returns what a part's files hold. Runs on a worker."""
-    with (
-        tempfile.TemporaryDirectory(prefix="stedi-") as scratch,
-        DuckDB(memory=_MEMORY, threads=1, temporary=Path(scratch, "spill")) as engine,
-    ):
+    with task_session() as engine:
         for name, relation in part.relations.items():
             engine.take(name, relation.columns, relation.rows)
         return engine.rows(part.sql.format(files=_named(part.paths)))

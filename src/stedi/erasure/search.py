@@ -13,14 +13,13 @@ import os
 import re
 import sqlite3
 import stat
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from stedi.engines.duckdb import DuckDB
+from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.literals import path_literal, quoted
 from stedi.engines.workers import Workers
 from stedi.privacy import decoding, tokens, tombstones
@@ -35,8 +34,6 @@ _PARTS = 8
 """Into so many parts texts are divided among which one mentions somebody."""
 _LOOKS = 4
 """Tasks a worker: files differ in size, and whoever is ready takes the next."""
-_MEMORY = "600MB"
-"""What the engine of a worker may take."""
 _MOST_KNOWN = 1 << 20
 _MOST_UNPACKED = 1 << 32
 """Bytes that a file is unpacked to, at most; one that holds more is named."""
@@ -397,10 +394,7 @@ class _Part:
 
 def _search(part: _Part) -> Search:
     """Looks for traces in a part. Runs on a worker."""
-    with (
-        tempfile.TemporaryDirectory(prefix="stedi-") as scratch,
-        DuckDB(memory=_MEMORY, threads=1, temporary=Path(scratch, "spill")) as engine,
-    ):
+    with task_session() as engine:
         return _searched(part.root, part.entries, part.traces, engine)
 
 

@@ -153,7 +153,7 @@ def land(
         found = list(local.walk(here, feed, avoid=None if inside else root))
         objects = Objects(root, remote.walk(map(s3.at, there), feed, avoid=root if inside else None))
         skipped += objects.skipped
-        landed += objects.known(catalog, partial(_session, config, durable.scratch(root) / "landing" / "known"))
+        landed += objects.known(catalog, partial(DuckDB.of, config, durable.scratch(root) / "landing" / "known"))
         for batch, fetched in (*((b, ()) for b in _batches(found, skipped)), *(((), b) for b in objects.batches())):
             run = _Batch(catalog, config, root, key, progress, sieve, workers)
             if run.planned is not None:
@@ -176,7 +176,7 @@ def land(
             withdrawal.again(catalog, config, key, root)
         lost: tuple[Unread, ...] = ()
         if refused:
-            with _session(config, durable.scratch(root) / "landing" / "unread") as engine:
+            with DuckDB.of(config, durable.scratch(root) / "landing" / "unread") as engine:
                 lost = unread.unread(engine, catalog, refused, int(time.time() * 1000))
             shutil.rmtree(durable.scratch(root) / "landing" / "unread", ignore_errors=True)
     return Landing(tuple(landed), tuple(skipped), drift, tuple(odd), lost)
@@ -197,10 +197,6 @@ def _batches(found: Iterable[local.Delivered | Skipped], skipped: list[Skipped])
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _session(config: Config, temporary: Path) -> DuckDB:
-    return DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary)
 
 
 class _Batch:
@@ -247,7 +243,7 @@ class _Batch:
             # PyIceberg takes a second to import; reading and matching leave the interpreter free meanwhile
             warm = beside.submit(self._catalog.warm)
             inspected = self._inspect(files)
-            engine = stack.enter_context(_session(self._config, self._folder / "spill"))
+            engine = stack.enter_context(DuckDB.of(self._config, self._folder / "spill"))
             results, new, anew = self._told_apart(engine, inspected)
             if not new:
                 return [results[file.sha256, file.delivered.name] for file in inspected]

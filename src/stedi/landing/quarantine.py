@@ -230,10 +230,7 @@ class Quarantine:
         return engine.write(table, sql, self._catalog.folder(table) / "data" / batch)
 
     def _engine(self) -> DuckDB:
-        config = self._config
-        engine = DuckDB(
-            memory=config.engine_memory, threads=config.threads, temporary=durable.scratch(self._root) / "quarantine"
-        )
+        engine = DuckDB.of(self._config, durable.scratch(self._root) / "quarantine")
         engine.bind("quarantine", self._catalog.files(self._catalog.table("quarantine")))
         return engine
 

@@ -107,7 +107,7 @@ def withdraw(
 
 def known(catalog: Catalog, config: Config, wanted: Collection[str], temporary: Path) -> int:
     """Returns of how many of some customers, addresses in their normal form, there is a landed record."""
-    with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+    with DuckDB.of(config, temporary) as engine:
         engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
         landed = engine.stream(f"select distinct email from {CUSTOMER.table}")
         return len(set(wanted).intersection(normalise(address) for (address,) in landed))
@@ -206,7 +206,7 @@ def _batch(
         journal.apply(catalog, pending, key)
 
     try:
-        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine:
+        with DuckDB.of(config, folder) as engine:
             yield engine, commit
     finally:
         shutil.rmtree(folder, ignore_errors=True)

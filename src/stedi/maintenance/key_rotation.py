@@ -240,7 +240,7 @@ class _Run:
         self, states: Mapping[str, TableState], built: list[str], temporary: Path, progress: Progress
     ) -> dict[str, tuple[DataFile, ...]]:
         config, files = self._config, dict[str, tuple[DataFile, ...]]()
-        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+        with DuckDB.of(config, temporary) as engine:
             for name in ("customers_landing", *built):
                 engine.bind(name, self._catalog.files(states[name]))
             engine.derive(
@@ -291,7 +291,7 @@ class _Run:
         for name, snapshot_id in staged.items():
             states[name] = _at(states[name], snapshot_id)
         config = self._config
-        with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+        with DuckDB.of(config, temporary) as engine:
             proof = consent_proof.prove(
                 self._catalog,
                 self._new,

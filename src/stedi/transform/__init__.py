@@ -207,7 +207,7 @@ def withheld(catalog: Catalog, config: Config, key: Key, temporary: Path) -> lis
     Returns:
         Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
     """
-    with DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine:
+    with DuckDB.of(config, temporary) as engine:
         BuildSession(engine, catalog, config, key, tables.graph(), catalog.tables(), 0).view("shared_readings")
         rows = engine.rows(
             "select sensorReadingTime, serialNumber, distanceFromObject, matches from shared_readings "

@@ -87,7 +87,7 @@ def preview(
     if step.action != "none":
         with (
             durable.workspace(catalog.root) as folder,
-            DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
+            DuckDB.of(config, folder) as engine,
         ):
             _compare(BuildSession(engine, catalog, config, key, graph, states, now), step)
             for customer, was, comes in engine.rows(

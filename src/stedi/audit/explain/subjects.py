@@ -34,7 +34,7 @@ def session(catalog: Catalog, config: Config, states: Mapping[str, TableState], 
 
     Tables of customers' rows have `every_` before their names: the names alone are for what `work_out` gives.
     """
-    engine = DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary)
+    engine = DuckDB.of(config, temporary)
     for name, state in states.items():
         engine.bind(f"every_{name}" if name in (*FEEDS, *BELOW) else name, catalog.files(state), table=name)
     return engine

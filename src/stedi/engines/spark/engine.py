@@ -8,7 +8,6 @@ commits them. Rows stay on the executors: what comes here is counts, spans and n
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stedi.catalog import checksums, hadoop
 from stedi.catalog.snapshots import local_path
 from stedi.engines import refuse_other_columns
-from stedi.engines.duckdb import DuckDB
+from stedi.engines.duckdb import task_session
 from stedi.engines.spark.arrow import Rows, mapped
 from stedi.engines.spark.dialect import in_parts, reads, to_spark
 from stedi.engines.spark.session import file_settings, session
@@ -303,10 +302,7 @@ class _Texts:
 
     def __call__(self, paths: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         try:
-            with (
-                tempfile.TemporaryDirectory(prefix="stedi-") as scratch,
-                DuckDB(memory=self.memory, threads=1, temporary=Path(scratch, "spill")) as engine,
-            ):
+            with task_session(self.memory) as engine:
                 for (path,) in paths:
                     engine.texts("texts", [DataFile(path, 0, 0)], but=self.but)
                     yield from engine.stream("select field, value, n from texts")
