@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-from stedi.catalog import Catalog, Snapshot, TableState, leftovers, time_travel
+from stedi.catalog import Catalog, Snapshot, TableState, orphans, time_travel
 from stedi.context import Context, found, milliseconds, places
 from stedi.context.progress import Progress
 from stedi.engines import Name
@@ -275,7 +275,7 @@ class Lake:
                 _finish_landings(self.context)
                 _land_what_waits(self.context, key)
                 grace = self.config.grace_hours * 3600
-                leftovers.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
+                orphans.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
                 yield key
 
     def create_dataset(
@@ -832,7 +832,7 @@ class Lake:
                 tombstones.refuse_unfinished(self.root)
                 journal.finish(self.catalog, self.root / "pending", lambda: key)
                 finish = partial(journal.finish, self.catalog, self.root / "pending", lambda: key)
-                leftovers.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600, finish=finish)
+                orphans.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600, finish=finish)
                 # the tables must be up to date: what they were built from is then what they would be built from
                 transform.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
                 done = key_rotation.rotate(

@@ -25,7 +25,7 @@ import servers
 from lakes import BELOW_LANDING, LANDING, customer, deliver, motion, step
 from stedi import cli, reader
 from stedi.catalog import remote
-from stedi.catalog.entries import sizes
+from stedi.catalog.manifests import sizes
 from stedi.catalog.remote import Remote
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure import deliveries as rewriting

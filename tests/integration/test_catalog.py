@@ -21,7 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stedi.catalog import Catalog, entries, snapshots
+from stedi.catalog import Catalog, snapshots
+from stedi.catalog import manifests as entries
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import CommitConflict, LakeError
 from stedi.lake import Lake

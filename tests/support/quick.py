@@ -26,7 +26,7 @@ from pyiceberg.table.snapshots import Snapshot, SnapshotLogEntry
 from pyiceberg.utils.concurrent import ExecutorFactory
 
 from stedi import catalog
-from stedi.catalog import commits, entries, snapshots
+from stedi.catalog import commits, manifests, snapshots
 from stedi.engines.duckdb import DuckDB
 from stedi.schema import tables
 from stedi.storage import durable
@@ -54,7 +54,7 @@ def quickened() -> Iterator[None]:
         patch.setattr(commits, "FromInputFile", _Metadata)
         for name in ("read_table", "data_files"):
             kept_results = _kept(getattr(snapshots, name))
-            for module in (snapshots, catalog, entries):
+            for module in (snapshots, catalog, manifests):
                 if hasattr(module, name):
                     patch.setattr(module, name, kept_results)
         patch.setattr(session, "rebind", _over)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from stedi.catalog import Catalog, TableState, checksums, snapshots
-from stedi.catalog.entries import sizes
+from stedi.catalog.manifests import sizes
 from stedi.context.progress import Progress
 from stedi.engines.workers import Workers
 from stedi.errors import DamagedFile, LakeError

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stedi.catalog import checksums, configuration, entries, new_table, snapshots
+from stedi.catalog import checksums, configuration, manifests, new_table, snapshots
 from stedi.catalog.committer import Committer
 from stedi.catalog.remote import Remote
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
@@ -21,11 +21,8 @@ from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, COLUMNS, NAMESPACE, Data
 from stedi.storage import durable, s3
 
 if TYPE_CHECKING:
-    from pyiceberg.table import Table
     from pyiceberg.table.metadata import TableMetadata
     from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
-
-    from stedi.catalog.rewrite import ReplaceFiles
 
 __all__ = ["Catalog", "Snapshot", "TableState"]
 
@@ -130,12 +127,12 @@ class Catalog:
             LakeError: A manifest cannot be read.
             DamagedFile: A file is gone or has another size than was written.
         """
-        return entries.there(state.name, data_files(state.name, snapshot or state.current))
+        return manifests.there(state.name, data_files(state.name, snapshot or state.current))
 
     def added(self, state: TableState, snapshots: Iterable[Snapshot]) -> tuple[DataFile, ...]:
         """Returns the data files that some snapshots of a table, appends all of them, have added to it."""
         files = tuple(file for snapshot in snapshots for file in data_files(state.name, snapshot, added=True))
-        return entries.there(state.name, files)
+        return manifests.there(state.name, files)
 
     def append(
         self,
@@ -293,34 +290,16 @@ class Catalog:
         )
 
     def replace(
-        self, table: str, added: Iterable[DataFile], removed: Iterable[str], properties: Mapping[str, str], *, base: int
+        self,
+        table: str,
+        added: Iterable[DataFile],
+        removed: Iterable[str],
+        properties: Mapping[str, str],
+        *,
+        base: int,
+        erasing: bool = False,
     ) -> int:
-        """Puts files in the place of others that have the same rows, and one manifest in the place of all.
-
-        Args:
-            table: The table's name.
-            added: Parquet files that lie in the table's folder, synced.
-            removed: Paths of data files of `base` that leave; their rows are those of `added`.
-            properties: Recorded in the snapshot's summary.
-            base: The snapshot that the files were read from.
-
-        Returns:
-            The new snapshot's id.
-
-        Raises:
-            CommitConflict: `main` is no longer `base`.
-        """
-        with self._queue.table(table) as iceberg:
-            if iceberg.metadata.current_snapshot_id != base:
-                raise CommitConflict(f"Cannot compact {table}: main has moved. Run `stedi maintain` again.")
-            from stedi.catalog.rewrite import ReplaceFiles
-
-            return self._rewrite(table, iceberg, ReplaceFiles, added, removed, properties)
-
-    def erase(
-        self, table: str, added: Iterable[DataFile], removed: Iterable[str], properties: Mapping[str, str], *, base: int
-    ) -> int:
-        """Puts files in the place of others, some of whose rows leave for good; no manifest tells of those any more.
+        """Puts files in the place of others, and one manifest in the place of all.
 
         Args:
             table: The table's name.
@@ -328,6 +307,8 @@ class Catalog:
             removed: Paths of data files of `base` that leave.
             properties: Recorded in the snapshot's summary.
             base: The snapshot that the files were read from.
+            erasing: Whether rows leave for good, and no manifest tells of the files that held them; else the rows of
+                `added` are those of `removed`.
 
         Returns:
             The new snapshot's id. Snapshots that know the files which left are still there: `expire` drops them.
@@ -337,26 +318,13 @@ class Catalog:
         """
         with self._queue.table(table) as iceberg:
             if iceberg.metadata.current_snapshot_id != base:
-                raise CommitConflict(f"Cannot erase from {table}: main has moved. Run `stedi erase --resume`.")
-            from stedi.catalog.rewrite import EraseFiles
+                said = ("erase from", "`stedi erase --resume`") if erasing else ("compact", "`stedi maintain` again")
+                raise CommitConflict(f"Cannot {said[0]} {table}: main has moved. Run {said[1]}.")
+            from stedi.catalog.transactions import EraseFiles, ReplaceFiles, Transaction
 
-            return self._rewrite(table, iceberg, EraseFiles, added, removed, properties)
-
-    def _rewrite(
-        self,
-        table: str,
-        iceberg: Table,
-        kind: type[ReplaceFiles],
-        added: Iterable[DataFile],
-        removed: Iterable[str],
-        properties: Mapping[str, str],
-    ) -> int:
-        from stedi.catalog.transactions import Transaction
-
-        transaction = Transaction(iceberg)
-        producer = kind(transaction, properties)
-        producer.leave(table, removed)
-        return self._queue.commit(table, self.folder(table), transaction, producer, added)
+            transaction = Transaction(iceberg)
+            producer = (EraseFiles if erasing else ReplaceFiles)(transaction, properties)
+            return self._queue.commit(table, self.folder(table), transaction, producer, added, removed)
 
     def vacuum(self) -> None:
         """Writes the catalog's file anew, so that no page of it holds what was deleted; commits wait meanwhile."""
@@ -366,14 +334,16 @@ class Catalog:
             snapshots.vacuum(self.path)
             durable.sync(self.root)
 
-    def expire(self, table: str, snapshots: Iterable[int], branches: Iterable[str], *, base: int) -> None:
+    def expire(
+        self, table: str, snapshots: Iterable[int], branches: Iterable[str] = (), *, base: int | None = None
+    ) -> None:
         """Drops snapshots and branches; their files stay on disk.
 
         Args:
             table: The table's name.
             snapshots: Ids of live snapshots; a branch or tag that one of them is the head of goes with it.
             branches: Names of further branches.
-            base: The snapshot that is `main`.
+            base: The snapshot that is `main`, if that may not move meanwhile.
 
         Raises:
             CommitConflict: `main` is no longer `base`; nothing was changed.
@@ -381,10 +351,11 @@ class Catalog:
         from pyiceberg.exceptions import CommitFailedException
         from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, RemoveSnapshotsUpdate
 
+        main = {"ref": "main", "snapshot-id": base}
         try:
             self._queue.change(
                 table,
-                (AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),),
+                (AssertRefSnapshotId.model_validate(main),) if base is not None else (),
                 (
                     *(RemoveSnapshotRefUpdate.model_validate({"ref-name": name}) for name in branches),
                     RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshots)}),
@@ -392,12 +363,6 @@ class Catalog:
             )
         except CommitFailedException as error:
             raise CommitConflict(f"Cannot expire in {table}: main has moved. Run `stedi maintain` again.") from error
-
-    def forget(self, table: str, snapshot_ids: Iterable[int]) -> None:
-        """Removes snapshots, none of them current, and the branches that end in one."""
-        from pyiceberg.table.update import RemoveSnapshotsUpdate
-
-        self._queue.change(table, (), (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshot_ids)}),))
 
     def prune(self, table: str) -> None:
         """Removes the checksums of files that are gone; this program's commits wait meanwhile."""

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi.catalog import checksums, entries
+from stedi.catalog import checksums, manifests
 from stedi.catalog.remote import Remote
 from stedi.catalog.sqlite import Pointers
 from stedi.errors import CommitConflict, LakeError
@@ -114,10 +114,10 @@ class Committer:
         iceberg, files, gone = transaction._table, tuple(added), set(leaving)
         # hashing leaves the interpreter free, and what was just written is still in memory
         with ThreadPoolExecutor(os.cpu_count()) as beside:
-            lines = beside.map(partial(entries.line, table, s3.at(iceberg.location())), files)
+            lines = beside.map(partial(manifests.line, table, s3.at(iceberg.location())), files)
             for file in files:
-                producer.append_data_file(entries.entry(table, file))
-            for entry in entries.leaving(table, iceberg, gone) if gone else ():
+                producer.append_data_file(manifests.entry(table, file))
+            for entry in manifests.leaving(table, iceberg, gone) if gone else ():
                 producer.delete_data_file(entry)
             snapshot_id = producer.snapshot_id
             try:

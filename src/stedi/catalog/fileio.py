@@ -12,7 +12,7 @@ from pathlib import Path
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 
 from stedi.catalog import checksums
-from stedi.catalog.outputs import Output
+from stedi.catalog.checksums import Output
 from stedi.storage import s3
 
 

@@ -62,8 +62,8 @@ def hadoop_table(folder: Path, table: str, files: Iterable[DataFile]) -> None:
     from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
     from pyiceberg.schema import Schema
 
-    from stedi.catalog.entries import entry
     from stedi.catalog.fileio import LakeFileIO
+    from stedi.catalog.manifests import entry
 
     listed, io = tuple(files), LakeFileIO()
     number = secrets.randbits(62)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stedi.catalog.outputs import Output
+from stedi.catalog.checksums import Output
 from stedi.catalog.snapshots import uri
 from stedi.schema.tables import Column
 

@@ -1,4 +1,4 @@
-"""PyIceberg's transaction and overwrite, without what makes small commits dear and tables slower with each build.
+"""PyIceberg's transaction, and what makes snapshots in it, without what makes tables slower with each build.
 
 PyIceberg copies a table's whole metadata each time that a transaction looks at them, some twenty times a commit, and
 keeps the manifest of every file that ever left. Imported with PyIceberg, when the first commit is made.
@@ -7,14 +7,16 @@ keeps the manifest of every file that ever left. Imported with PyIceberg, when t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
-from pyiceberg.manifest import ManifestFile
+from pyiceberg.manifest import ManifestEntry, ManifestEntryStatus, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table import Transaction as IcebergTransaction
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.snapshots import Operation, Summary
 from pyiceberg.table.update import TableUpdate, _apply_table_update, _TableMetadataUpdateContext
-from pyiceberg.table.update.snapshot import _OverwriteFiles
+from pyiceberg.table.update.snapshot import _OverwriteFiles, _SnapshotProducer
+from pyiceberg.typedef import EMPTY_DICT
 
 
 class Transaction(IcebergTransaction):
@@ -65,3 +67,70 @@ class Overwrite(_OverwriteFiles):
 
     def _existing_manifests(self) -> list[ManifestFile]:
         return [m for m in super()._existing_manifests() if m.has_added_files() or m.has_existing_files()]
+
+
+class ReplaceFiles(_SnapshotProducer["ReplaceFiles"]):
+    """A commit that changes files and no row: Iceberg's operation `replace`, which PyIceberg reads but does not write.
+
+    Files that stay are listed in one new manifest, so that a reader no longer opens one for each commit of the past.
+
+    Args:
+        transaction: The transaction that it is part of.
+        properties: Recorded in the snapshot's summary.
+    """
+
+    def __init__(self, transaction: Transaction, properties: Mapping[str, str]) -> None:
+        io = transaction._table.io
+        # PyIceberg counts the totals of an overwrite alike, and refuses to count those of a replace
+        super().__init__(Operation.OVERWRITE, transaction, io, snapshot_properties=dict(properties))
+
+    @cached_property
+    def _live(self) -> list[ManifestEntry]:
+        snapshot = self._transaction.table_metadata.current_snapshot()
+        manifests = snapshot.manifests(self._io) if snapshot else []
+        return [entry for manifest in manifests for entry in manifest.fetch_manifest_entry(self._io)]
+
+    def _deleted_entries(self) -> list[ManifestEntry]:
+        gone = [entry for entry in self._live if entry.data_file in self._deleted_data_files]
+        return [_changed(entry, ManifestEntryStatus.DELETED, self._snapshot_id) for entry in gone]
+
+    def _existing_manifests(self) -> list[ManifestFile]:
+        stay = [entry for entry in self._live if entry.data_file not in self._deleted_data_files]
+        if not stay:
+            return []
+        with self.new_manifest_writer(self.spec(0)) as writer:
+            for entry in stay:
+                writer.add_entry(_changed(entry, ManifestEntryStatus.EXISTING, entry.snapshot_id))
+        return [writer.to_manifest_file()]
+
+    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
+        return Summary(Operation.REPLACE, **super()._summary(snapshot_properties).additional_properties)
+
+    def _refresh_for_retry(self) -> None:
+        super()._refresh_for_retry()
+        self.__dict__.pop("_live", None)
+
+
+def _changed(entry: ManifestEntry, status: ManifestEntryStatus, snapshot_id: int | None) -> ManifestEntry:
+    return ManifestEntry.from_args(
+        status=status,
+        snapshot_id=snapshot_id,
+        sequence_number=entry.sequence_number,
+        file_sequence_number=entry.file_sequence_number,
+        data_file=entry.data_file,
+    )
+
+
+class EraseFiles(ReplaceFiles):
+    """Rows that leave for good: an overwrite whose manifests tell nothing of the files that held them.
+
+    A manifest that lists a file as deleted keeps its bounds, which can be somebody's own moments.
+    """
+
+    def _deleted_entries(self) -> list[ManifestEntry]:
+        return []
+
+    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
+        if not self._deleted_data_files:  # its properties are all that changes
+            return super()._summary(snapshot_properties)
+        return _SnapshotProducer._summary(self, snapshot_properties)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi.catalog import Catalog, TableState, checksums
-from stedi.catalog.entries import sizes
-from stedi.catalog.mentions import Mentions, mentions
+from stedi.catalog.manifests import Mentions, mentions, sizes
 from stedi.catalog.snapshots import local_path
 from stedi.datasets import subjects as identifiers
 from stedi.engines.duckdb import DuckDB, scan, task_session

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from stedi.catalog import Catalog, Snapshot, leftovers
-from stedi.catalog.mentions import mentions
+from stedi.catalog import Catalog, Snapshot, orphans
+from stedi.catalog.manifests import mentions
 from stedi.catalog.orphans import unused
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
@@ -78,7 +78,7 @@ class Removal:
         known = mentions(state)
         current = self._current(name)
         expired = [snapshot for snapshot in known.of(taints) if snapshot != current.id]
-        branches = leftovers.abandoned_branches(state)
+        branches = orphans.abandoned_branches(state)
         staged = [state.branches[branch] for branch in branches]
         if expired or branches:
             self._catalog.expire(name, {*expired, *staged}, branches, base=current.id)
@@ -100,7 +100,7 @@ class Removal:
             added = self._rewritten(name, leaving, self._remaining(name, rewritten), folder, current.total("records"))
             self._check(name, leaving, added, len(self._missing(rewritten)) if name == "landed_files" else 0)
         paths = [file.path for file in leaving]
-        self._catalog.erase(name, added, paths, {**lineage, ERASURE: self._run}, base=current.id)
+        self._catalog.replace(name, added, paths, {**lineage, ERASURE: self._run}, base=current.id, erasing=True)
 
     def _rewritten(
         self, name: str, leaving: Sequence[DataFile], sql: str, folder: Path, of: int

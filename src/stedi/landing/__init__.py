@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from stedi.catalog import Catalog, leftovers
+from stedi.catalog import Catalog, orphans
 from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
@@ -140,7 +140,7 @@ def land(
         journal.finish(catalog, root / "pending", lambda: key)
         tables = [name for name, zone in ZONES.items() if zone == "landing"]
         finish = partial(journal.finish, catalog, root / "pending", lambda: key)
-        leftovers.remove_abandoned(catalog, tables, config.grace_hours * 3600, finish=finish)
+        orphans.remove_abandoned(catalog, tables, config.grace_hours * 3600, finish=finish)
         shutil.rmtree(durable.scratch(root) / "landing", ignore_errors=True)
         landed: list[LandedFile] = []
         skipped: list[Skipped] = []

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from stedi.catalog import Catalog, TableState, checksums, leftovers
+from stedi.catalog import Catalog, TableState, checksums, orphans
 from stedi.catalog.orphans import Unused, unused
 from stedi.catalog.snapshots import manifests
 from stedi.context.progress import Progress, run_id
@@ -111,7 +111,7 @@ class _Run:
             self._compact(name, compaction)
         states = catalog.tables()
         state = states[name]
-        expired, branches = self._expired(states, name), leftovers.abandoned_branches(state)
+        expired, branches = self._expired(states, name), orphans.abandoned_branches(state)
         if (expired or branches) and state.current:
             catalog.expire(name, expired, branches, base=state.current.id)
             state = catalog.table(name)
@@ -229,7 +229,7 @@ class _Run:
         history = state.history()
         watermarks = _watermarks(states, name)
         needed = max((n for n, snapshot in enumerate(history) if snapshot.id in watermarks), default=-1)
-        ours = leftovers.abandoned_branches(state)
+        ours = orphans.abandoned_branches(state)
         keep = {*state.tags.values(), *(head for name, head in state.branches.items() if name not in ours | {"main"})}
         ends = now if compacted else float("inf")  # when it stopped being what readers see
         for n, snapshot in enumerate(history):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi.catalog import Catalog, checksums, snapshots
-from stedi.catalog.outputs import Output
+from stedi.catalog.checksums import Output
 from stedi.catalog.sqlite import Pointers
 from stedi.context.places import home_of
 from stedi.context.progress import Progress

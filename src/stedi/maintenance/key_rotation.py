@@ -188,7 +188,7 @@ def _forget(catalog: Catalog, name: str) -> None:
     current = state.current
     old = [s.id for s in state.snapshots if current is None or s.id != current.id]
     if current is not None and old:
-        catalog.expire(name, old, (), base=current.id)  # branches and tags that end in one of them go with it
+        catalog.expire(name, old, base=current.id)  # branches and tags that end in one of them go with it
         state = catalog.table(name)
     now = time.time()
     durable.remove_all(file.path for file in unused(state, catalog.folder(name), before=now, seen=now))

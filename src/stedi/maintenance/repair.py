@@ -65,7 +65,7 @@ def repair(
         )
     for name, snapshot_ids in old.items():
         if snapshot_ids:
-            catalog.forget(name, snapshot_ids)
+            catalog.expire(name, snapshot_ids)
     if renewed:
         catalog.renew(renewed)
     return Repair(entries, {name: len(ids) for name, ids in old.items() if ids}, renewed)
