@@ -216,17 +216,8 @@ class Lake:
         from stedi import landing
 
         with self.context.writing(*_CUT_OFF, progress=progress):
-            key = self.key()
-            return landing.land(
-                self.catalog,
-                self.config,
-                self.root,
-                [s3.at(p) for p in paths],
-                feed=feed,
-                progress=progress,
-                key=key,
-                workers=self._workers(engine),
-            )
+            key, places, workers = self.key(), [s3.at(path) for path in paths], self._workers(engine)
+            return landing.land(self.context, key, places, feed=feed, progress=progress, workers=workers)
 
     def build(
         self,
@@ -255,9 +246,7 @@ class Lake:
         from stedi import transform
 
         with self._building(wait=wait, progress=progress) as key:
-            return transform.build(
-                self.catalog, self.config, key, self.root, full=full, progress=progress, engine=engine
-            )
+            return transform.build(self.context, key, full=full, progress=progress, engine=engine)
 
     @contextmanager
     def _building(self, *, wait: bool, progress: Callable[[str], None]) -> Iterator[Key]:
@@ -308,7 +297,7 @@ class Lake:
         chosen = datasets.Options.parse(**words) if options is None else options
         datasets.refuse_name(name)
         with self._building(wait=True, progress=lambda line: progress(line, None)) as key:
-            transform.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
+            transform.build(self.context, key, progress=lambda line: progress(line, None))
             return datasets.create(self.context, name, chosen, output=output, progress=progress)
 
     def refresh_dataset(
@@ -460,7 +449,7 @@ class Lake:
 
         now, key = int(datetime.now(UTC).timestamp() * 1000), self.key()
         key_change.refuse_unfinished(self.root)
-        return transform.preview(self.catalog, self.config, key, now, full=full)
+        return transform.preview(self.context, key, now, full=full)
 
     def maintain(
         self,
@@ -482,15 +471,8 @@ class Lake:
         from stedi import maintenance
 
         with self.context.writing(*(() if dry_run else _CUT_OFF), progress=progress):
-            return maintenance.maintain(
-                self.catalog,
-                self.config,
-                self.root,
-                key=self.key,
-                dry_run=dry_run,
-                progress=progress,
-                workers=None if dry_run else self._workers(engine),
-            )
+            workers = None if dry_run else self._workers(engine)
+            return maintenance.maintain(self.context, dry_run=dry_run, progress=progress, workers=workers)
 
     def snapshots(self, sql: str, at: int | str | datetime) -> dict[str, int]:
         """Returns the snapshot that a SELECT is to read of each table that it names, by the table, as of a time.
@@ -602,10 +584,7 @@ class Lake:
 
         rows, more = explain.chosen(table, where, partial(run, role), partial(run, "officer"))
         since_consent = self.config.readings == "since-consent"
-        with (
-            self.context.temporary() as folder,
-            explain.session(self.catalog, self.config, self.catalog.tables(), folder) as engine,
-        ):
+        with explain.session(self.context, self.catalog.tables()) as engine:
             now = milliseconds(datetime.now(UTC))
             explained = explain.explain_rows(
                 engine, self.root, self.key(), table, rows, now, since_consent=since_consent
@@ -624,7 +603,7 @@ class Lake:
         """Returns the records that could not be taken: to list, to look at, to land again."""
         from stedi.landing.quarantine import Quarantine
 
-        return Quarantine(self.catalog, self.config, self.root, self.key, self.context.writing)
+        return Quarantine(self.context)
 
     def audit(
         self,
@@ -714,7 +693,7 @@ class Lake:
         asked = _taken(addresses, exact=exact)
         with self.context.writing(*_CUT_OFF, progress=progress):
             key = self.key()
-            return withdrawal.withdraw(self.catalog, self.config, key, self.root, asked, now=at, progress=progress)
+            return withdrawal.withdraw(self.context, key, asked, now=at, progress=progress)
 
     def known(self, *addresses: str | Iterable[str], exact: bool = False) -> int:
         """Returns of how many of these customers the lake has a landed record.
@@ -728,9 +707,7 @@ class Lake:
         """
         from stedi.landing import withdrawal
 
-        wanted = _taken(addresses, exact=exact)
-        with self.context.temporary() as folder:
-            return withdrawal.known(self.catalog, self.config, wanted, folder)
+        return withdrawal.known(self.context, _taken(addresses, exact=exact))
 
     def explain(self, address: str, *, exact: bool = False, now: datetime | None = None) -> Explanation:
         """Explains one customer: consent and its history, rows by table, and what is left out and why.
@@ -748,8 +725,7 @@ class Lake:
         [normal] = _taken([address], exact=exact)
         at, key = milliseconds(now or datetime.now(UTC)), self.key()
         key_change.refuse_unfinished(self.root)
-        with self.context.temporary() as folder:
-            return explain.explain(self.catalog, self.config, key, self.root, normal, at, folder)
+        return explain.explain(self.context, key, normal, at)
 
     def withheld(self) -> list[tuple[datetime, str, int, int]]:
         """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6 of consent).
@@ -761,7 +737,7 @@ class Lake:
 
         key = self.key()
         key_change.refuse_unfinished(self.root)
-        return transform.withheld(self.catalog, self.config, key, durable.scratch(self.root))
+        return transform.withheld(self.context, key)
 
     def prove(self, *, engine: Name = "duckdb", progress: Progress = lambda what, share: None) -> Proof:
         """Proves the rules of consent over the published tables, independently of how they were built.
@@ -834,16 +810,9 @@ class Lake:
                 finish = partial(journal.finish, self.catalog, self.root / "pending", lambda: key)
                 orphans.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600, finish=finish)
                 # the tables must be up to date: what they were built from is then what they would be built from
-                transform.build(self.catalog, self.config, key, self.root, progress=lambda line: progress(line, None))
-                done = key_rotation.rotate(
-                    self.catalog,
-                    self.config,
-                    self.root,
-                    key,
-                    None if to is None else destinations.expanded(to),
-                    further_claimants=self.context.further_claimants(key),
-                    progress=progress,
-                )
+                transform.build(self.context, key, progress=lambda line: progress(line, None))
+                place = None if to is None else destinations.expanded(to)
+                done = key_rotation.rotate(self.context, key, place, progress=progress)
                 self.context.config = Context.open(self.root).config
         return done
 
@@ -878,9 +847,7 @@ class Lake:
         delivered = [str(destinations.expanded(path)) for path in inbox]
         with self.context.writing(_finish_rotation, _finish_release, progress=progress):
             return erasure.erase(
-                self.catalog,
-                self.config,
-                self.root,
+                self.context,
                 self.key(),
                 wanted,
                 delivered=delivered,
@@ -908,7 +875,7 @@ class Lake:
         self.context.refuse_copied()
         place = destinations.expanded(s3.at(journal)).absolute()
         _finish_rotation(self.context, progress)
-        done = replay.replay(self.catalog, self.config, self.root, self.key(), place, progress=progress)
+        done = replay.replay(self.context, self.key(), place, progress=progress)
         self.context.accept()
         return done
 
@@ -918,7 +885,7 @@ class Lake:
 
         self.context.refuse_copied()
         wanted = _taken(addresses, exact=exact)
-        return erasure.preview(self.catalog, self.config, self.root, self.key(), wanted)
+        return erasure.preview(self.context, self.key(), wanted)
 
     def receipts(self) -> list[Receipt]:
         """Returns the receipts of all erasures, oldest first."""
@@ -974,7 +941,7 @@ def _finish_erasure(context: Context, progress: Progress) -> None:
     if (context.root / tombstones.PENDING).exists():
         from stedi import erasure
 
-        erasure.erase(context.catalog, context.config, context.root, context.key(), (), progress=progress)
+        erasure.erase(context, context.key(), progress=progress)
 
 
 def _finish_release(context: Context, progress: Progress) -> None:
@@ -1009,7 +976,7 @@ def _land_what_waits(context: Context, key: Key) -> None:
         from stedi.landing import withdrawal
 
         with durable.lock(context.root / "land.lock", wait=True):
-            withdrawal.again(context.catalog, context.config, key, context.root)
+            withdrawal.again(context, key)
 
 
 def _taken(addresses: Sequence[str | Iterable[str]], *, exact: bool) -> tuple[str, ...]:

@@ -314,7 +314,7 @@ def test_a_row_that_nothing_landed_accounts_for_is_said_to_be_one(lake: Lake, tm
         {"customer_id": "0" * 32, "timestamp": at(100), "x": 1.0, "y": 0.0, "z": -1.0},
         {"customer_id": KEY_OF_TESTS.customer_id(ANA), "timestamp": at(45), "x": 1.0, "y": 0.0, "z": -1.0},
     ]
-    with explain.session(lake.catalog, lake.config, lake.catalog.tables(), tmp_path) as engine:
+    with explain.session(lake.context, lake.catalog.tables()) as engine:
         found = explain.explain_rows(
             engine, lake.root, KEY_OF_TESTS, "accelerometer_trusted", rows_made, instant(NOW), since_consent=True
         )

@@ -18,7 +18,7 @@ from stedi.storage import config as settings
 
 
 def land(lake: Lake, inbox: Path, pool: Pool) -> Landing:
-    return landing.land(lake.catalog, lake.config, lake.root, [inbox], key=lake.key(), workers=pool)
+    return landing.land(lake.context, lake.key(), [inbox], workers=pool)
 
 
 def files_beside(lake: Lake) -> set[str]:

@@ -25,7 +25,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 def erase(lake: Lake, workers: Pool | None) -> dict[str, object]:
-    [receipt] = erasure.erase(lake.catalog, lake.config, lake.root, lake.key(), [ANA], workers=workers)
+    [receipt] = erasure.erase(lake.context, lake.key(), [ANA], workers=workers)
     return receipt
 
 
@@ -73,7 +73,7 @@ def test_maintenance_over_workers_makes_few_files_of_many(new_lake: Callable[...
         lake.build()
     before, landed = contents(lake), rows(lake, "accelerometer_landing")
     count = small_files(lake)
-    done = maintenance.maintain(lake.catalog, lake.config, lake.root, key=lake.key, workers=Pool(lost=1))
+    done = maintenance.maintain(lake.context, workers=Pool(lost=1))
     assert sum(table.files for table in done.tables) > 4
     assert small_files(lake) < count
     assert (contents(lake), rows(lake, "accelerometer_landing")) == (before, landed)
@@ -93,7 +93,7 @@ def test_a_damaged_small_file_is_not_written_anew(lake: Lake, sample_inbox: Path
     path.write_bytes(content)
     before = heads(lake)
     with pytest.raises((DamagedFile, LakeError), match="accelerometer_landing"):
-        maintenance.maintain(lake.catalog, lake.config, lake.root, key=lake.key, workers=Pool())
+        maintenance.maintain(lake.context, workers=Pool())
     assert heads(lake) == before
 
 

@@ -90,7 +90,7 @@ class Stage:
 
 def erase(lake: Lake, *addresses: str, now: int = NOW, **options: Any) -> dict[str, Any]:
     """Erases as if it were `now` and returns the receipt."""
-    return erasure.erase(lake.catalog, lake.config, lake.root, lake.key(), addresses, now=instant(now), **options)[-1]
+    return erasure.erase(lake.context, lake.key(), addresses, now=instant(now), **options)[-1]
 
 
 def looked_for(lake: Lake, address: str) -> Callable[[], Search]:

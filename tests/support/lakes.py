@@ -138,7 +138,7 @@ def deliver(folder: Path, feed: str, records: Iterable[Mapping[str, object]], na
 def build(lake: Lake, now: int | None = None, **options: Any) -> Build:
     """Builds a lake as if it were `now`."""
     now = None if now is None else instant(now)
-    return building.build(lake.catalog, lake.config, lake.key(), lake.root, now=now, **options)
+    return building.build(lake.context, lake.key(), now=now, **options)
 
 
 def rows(lake: Lake, table: str, state: TableState | None = None) -> Counter[Row]:

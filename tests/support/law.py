@@ -370,7 +370,7 @@ class RealLake:
         lake, died = self.lake, False
 
         def erase(*who: str) -> list[dict[str, Any]]:
-            return erasure.erase(lake.catalog, lake.config, lake.root, lake.key(), who, now=now)
+            return erasure.erase(lake.context, lake.key(), who, now=now)
 
         if killed:
             died = kills.at(killed, lambda: erase(*addresses))

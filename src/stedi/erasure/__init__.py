@@ -41,7 +41,6 @@ from stedi.privacy.pseudonyms import Key
 from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
 from stedi.storage import durable, s3
-from stedi.storage.config import Config
 
 __all__ = ["Progress", "erase", "preview", "unfinished"]
 
@@ -51,7 +50,7 @@ def unfinished(root: Path) -> bool:
     return (root / tombstones.PENDING).exists()
 
 
-def preview(catalog: Catalog, config: Config, root: Path, key: Key, addresses: Collection[str]) -> dict[str, Any]:
+def preview(context: Context, key: Key, addresses: Collection[str]) -> dict[str, Any]:
     """Returns what an erasure would remove; changes nothing and takes no lock, so a command at work can change it.
 
     Returns:
@@ -59,9 +58,10 @@ def preview(catalog: Catalog, config: Config, root: Path, key: Key, addresses: C
         `rows` and `files` by table, `mentioned`: others' rows that name one, and `foreign`: by place, mentions in what
         other programs have written into the catalog, which stay.
     """
+    catalog, root = context.catalog, context.root
     before = tombstones.read(root, key)
     wanted = Pending(run_id(_now(None)), _now(None), _marks(key, addresses))
-    with _engine(config, root, wanted.run) as engine:
+    with _engine(context, wanted.run) as engine:
         found, _ = _judged(SubjectRows(engine, catalog, key, wanted), catalog)
     files = {name: len(paths) for name, paths in found.tainted.items()}
     return {
@@ -76,9 +76,7 @@ def preview(catalog: Catalog, config: Config, root: Path, key: Key, addresses: C
 
 
 def erase(
-    catalog: Catalog,
-    config: Config,
-    root: Path,
+    context: Context,
     key: Key,
     addresses: Collection[str] = (),
     *,
@@ -91,9 +89,7 @@ def erase(
     """Erases customers; first finishes an erasure that was cut off.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
-        root: The lake's folder.
+        context: The lake.
         key: The lake's key.
         addresses: The customers' addresses, in any spelling; none only finishes.
         delivered: Delivered files and folders to rewrite without them.
@@ -112,17 +108,17 @@ def erase(
         StateRefused: What was cut off stands in a file that this lake has not written; nothing was changed.
         LakeError: The lake cannot be read, or lies elsewhere than its tables say; nothing was changed.
     """
-    done = []
+    catalog, root, done = context.catalog, context.root, []
     with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
-        key_change.refuse_other(root, config.key_fingerprint)
+        key_change.refuse_other(root, context.config.key_fingerprint)
         journal.finish(catalog, root / "pending", lambda: key)
         left = _cut_off(catalog, root, key, recover=recover, alone=not addresses)
         if left is not None:
-            done.append(_Erasure(catalog, config, root, key, left, progress, workers).finish())
+            done.append(_Erasure(context, key, left, progress, workers).finish())
         if addresses:
             places = tuple(str(s3.at(path).absolute()) for path in delivered)
             new = Pending(run_id(_now(None)), _now(now), _marks(key, addresses), places)
-            done.append(_Erasure(catalog, config, root, key, new, progress, workers).finish())
+            done.append(_Erasure(context, key, new, progress, workers).finish())
     if addresses and (found := done[-1]["scanned"].get("found")):
         raise AuditFailed(
             f"{root}: expected no trace of those who were erased, found one in {_listed(found)}; the erasure has "
@@ -179,13 +175,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def again(
-    catalog: Catalog,
-    config: Config,
-    root: Path,
-    key: Key,
-    erased: Sequence[Entry],
-    *,
-    progress: Progress = lambda what, share: None,
+    context: Context, key: Key, erased: Sequence[Entry], *, progress: Progress = lambda what, share: None
 ) -> list[dict[str, Any]]:
     """Erases once more, in a lake that was restored or made anew, whom entries of a journal say were erased.
 
@@ -193,9 +183,7 @@ def again(
     new one. The caller holds the locks of all commands that write.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
-        root: The lake's folder.
+        context: The lake.
         key: The lake's key.
         erased: Entries of erasures that this lake's own journal lacks; an erasure that was cut off is finished anyway.
         progress: Told how far the work is.
@@ -203,9 +191,10 @@ def again(
     Returns:
         The receipts of what was done now.
     """
+    catalog, root = context.catalog, context.root
     journal.finish(catalog, root / "pending", lambda: key)
     left = _cut_off(catalog, root, key, recover=True, alone=False)
-    done = [_Erasure(catalog, config, root, key, left, progress, None).finish()] if left else []
+    done = [_Erasure(context, key, left, progress, None).finish()] if left else []
     if not erased:
         return done
     then: dict[str, Tombstones] = {}
@@ -220,9 +209,9 @@ def again(
     tombstones.write(root, key, known)
     new = Pending(run_id(_now(None)), round(began.timestamp() * 1000), tuple(sorted(people)))
     theirs = reduce(or_, then.values())
-    done.append(_Erasure(catalog, config, root, key, new, progress, None, theirs).finish())
+    done.append(_Erasure(context, key, new, progress, None, theirs).finish())
     for entry in erased:
-        _keep_of_then(root, key, config.lake_id, entry)
+        _keep_of_then(root, key, context.config.lake_id, entry)
     return done
 
 
@@ -242,22 +231,21 @@ class _Erasure:
 
     def __init__(
         self,
-        catalog: Catalog,
-        config: Config,
-        root: Path,
+        context: Context,
         key: Key,
         wanted: Pending,
         progress: Progress,
         workers: Workers | None,
         then: Tombstones | None = None,
     ) -> None:
-        self._catalog, self._config, self._root, self._key, self._then = catalog, config, root, key, then
+        self._context, self._key, self._then = context, key, then
+        self._catalog, self._config, self._root = context.catalog, context.config, context.root
         self._pending, self._progress, self._workers = wanted, progress, workers
 
     def finish(self) -> dict[str, Any]:
         """Does all that is left to do and returns the receipt."""
         if self._pending.scanned is None:
-            with _engine(self._config, self._root, self._pending.run) as engine:
+            with _engine(self._context, self._pending.run) as engine:
                 self._forget(engine)
         found = self._found
         current = {file.path for file in self._catalog.files(self._catalog.table("customers_landing"))}
@@ -459,10 +447,10 @@ def _judged(whereabouts: SubjectRows, catalog: Catalog) -> tuple[Found, Foreign]
 
 
 @contextmanager
-def _engine(config: Config, root: Path, run: str) -> Iterator[DuckDB]:
-    temporary = durable.scratch(root) / run
+def _engine(context: Context, run: str) -> Iterator[DuckDB]:
+    temporary = durable.scratch(context.root) / run
     try:
-        with DuckDB.of(config, temporary) as engine:
+        with DuckDB.of(context.config, temporary) as engine:
             yield engine
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

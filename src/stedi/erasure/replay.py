@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi import erasure
-from stedi.catalog import Catalog
+from stedi.context import Context
 from stedi.context.progress import Progress
 from stedi.errors import UsageError
 from stedi.landing import journal as landings
@@ -20,7 +20,6 @@ from stedi.privacy import journal, key_change
 from stedi.privacy.journal import Entry
 from stedi.privacy.pseudonyms import Key
 from stedi.storage import durable
-from stedi.storage.config import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +43,11 @@ class Replay:
     receipts: tuple[dict[str, Any], ...]
 
 
-def replay(
-    catalog: Catalog,
-    config: Config,
-    root: Path,
-    key: Key,
-    folder: Path,
-    *,
-    progress: Progress = lambda what, share: None,
-) -> Replay:
+def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lambda what, share: None) -> Replay:
     """Applies the copies of a journal, of this lake or of one with the same key, to a lake.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
-        root: The lake's folder.
+        context: The lake.
         key: The lake's key.
         folder: Where the copies are.
         progress: Told how far the work is.
@@ -78,20 +67,21 @@ def replay(
             f"{folder}: expected entries of a lake with key.version {key.version}, found {other.version}: marks "
             f"differ; set key.version = {other.version} in lake.toml of a new lake, before anything has landed"
         )
+    root, config = context.root, context.config
     with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
         key_change.refuse_other(root, config.key_fingerprint)
-        landings.finish(catalog, root / "pending", lambda: key)
+        landings.finish(context.catalog, root / "pending", lambda: key)
         mine = {entry.id for entry in journal.entries(root / journal.FOLDER, key)}
         new = [entry for entry in found.values() if entry.id not in mine]
         erased = [entry for entry in new if entry.what == "erasure"]
-        receipts = erasure.again(catalog, config, root, key, erased, progress=progress)
+        receipts = erasure.again(context, key, erased, progress=progress)
         withdrawn = [entry for entry in new if entry.what == "withdrawal"]
         progress("land withdrawals again", None)
         said: dict[str, set[int]] = {}
         for entry in withdrawn:
             for person, instants in entry.content["people"].items():
                 said.setdefault(person, set()).update(instants)
-        landed, waiting = withdrawal.again(catalog, config, key, root, said)
+        landed, waiting = withdrawal.again(context, key, said)
         for entry in withdrawn:
             withdrawal.keep(root, key, config.lake_id, entry.id, entry.content["people"])
     people = {person for entry in erased for person in entry.content["receipt"]["people"]}

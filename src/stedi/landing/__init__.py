@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from stedi.catalog import Catalog, orphans
+from stedi.catalog import orphans
+from stedi.context import Context
 from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
@@ -40,7 +41,6 @@ from stedi.reader import Unit
 from stedi.schema.feeds import CONTRACTS, CUSTOMER
 from stedi.schema.tables import ZONES, DataFile
 from stedi.storage import durable, s3
-from stedi.storage.config import Config
 
 __all__ = ["LandedFile", "Landing", "OddInstants", "Progress", "Unread", "land"]
 
@@ -108,12 +108,10 @@ class Landing:
 
 
 def land(
-    catalog: Catalog,
-    config: Config,
-    root: Path,
+    context: Context,
+    key: Key,
     paths: Sequence[str | Path],
     *,
-    key: Key,
     feed: str | None = None,
     progress: Progress = lambda what, share: None,
     workers: Workers | None = None,
@@ -121,11 +119,9 @@ def land(
     """Lands what is new among the files of these paths; afterwards landing them again adds nothing.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
-        root: The lake's folder.
-        paths: Files, folders or globs.
+        context: The lake.
         key: The lake's key, by which data of erased customers are told, and journals sealed.
+        paths: Files, folders or globs.
         feed: The feed of all of them; by default told by names, then by fields.
         progress: Told how far the work is.
         workers: Who reads and writes, if it is not this process: they must reach the files and the lake by their paths.
@@ -134,6 +130,7 @@ def land(
         CommitConflict: Somebody outside this program keeps changing the landing tables.
         LandingError: A file changed under the landing; nothing of its batch was landed.
     """
+    catalog, config, root = context.catalog, context.config, context.root
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for another landing", None)):
         tombstones.refuse_unfinished(root)
         sieve = TombstoneFilter.of(root, key)
@@ -155,7 +152,7 @@ def land(
         skipped += objects.skipped
         landed += objects.known(catalog, partial(DuckDB.of, config, durable.scratch(root) / "landing" / "known"))
         for batch, fetched in (*((b, ()) for b in _batches(found, skipped)), *(((), b) for b in objects.batches())):
-            run = _Batch(catalog, config, root, key, progress, sieve, workers)
+            run = _Batch(context, key, progress, sieve, workers)
             if run.planned is not None:
                 run.sieve = TombstoneFilter.of(root, key)  # as it is now: another process may have erased somebody
             try:
@@ -173,7 +170,7 @@ def land(
                 for what, count in counts.items():
                     sums[what] = sums.get(what, 0) + count
         if withdrawal.waits(root) and any(file.feed == CUSTOMER.feed for file in landed):
-            withdrawal.again(catalog, config, key, root)
+            withdrawal.again(context, key)
         lost: tuple[Unread, ...] = ()
         if refused:
             with DuckDB.of(config, durable.scratch(root) / "landing" / "unread") as engine:
@@ -204,9 +201,7 @@ class _Batch:
 
     def __init__(
         self,
-        catalog: Catalog,
-        config: Config,
-        root: Path,
+        context: Context,
         key: Key,
         progress: Progress,
         sieve: TombstoneFilter | None,
@@ -218,10 +213,10 @@ class _Batch:
         self.odd: list[OddInstants] = []
         self.refused = False
         """Whether records that may be a customer's word were quarantined."""
-        self._catalog, self._config, self._root, self._progress = catalog, config, root, progress
-        self.sieve, self._workers, self._key = sieve, workers, key
-        self.planned = journal.base(catalog)
-        self._folder = durable.scratch(root) / "landing" / self.id
+        self._catalog, self._config, self._root = context.catalog, context.config, context.root
+        self.sieve, self._workers, self._key, self._progress = sieve, workers, key, progress
+        self.planned = journal.base(self._catalog)
+        self._folder = durable.scratch(self._root) / "landing" / self.id
         durable.private(self._folder)
         self._journalled = self._named = False
         self._written: list[Path] = []

@@ -11,12 +11,11 @@ import io
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from stedi import reader
-from stedi.catalog import Catalog
+from stedi.context import Context
 from stedi.context.progress import run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal
@@ -24,13 +23,11 @@ from stedi.errors import UsageError
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
 from stedi.privacy import tombstones
-from stedi.privacy.pseudonyms import Key
 from stedi.reader.fitting import Conformer, feeds_of
 from stedi.schema.contracts import Reason
 from stedi.schema.feeds import CONTRACTS
 from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, ZONES, DataFile
 from stedi.storage import durable
-from stedi.storage.config import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +62,12 @@ class Quarantine:
     """The quarantine of one lake.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
-        root: The lake's folder.
-        key: Gives the lake's key, by which data of erased customers are told; asked where something is landed.
-        writing: Surrounds what writes: refuses a lake that was set back, and notes afterwards how far the lake is.
+        context: The lake; its key, by which data of erased customers are told, is asked for where something is landed.
     """
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        config: Config,
-        root: Path,
-        key: Callable[[], Key],
-        writing: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._key, self._writing = key, writing
-        self._catalog, self._config, self._root = catalog, config, root
+    def __init__(self, context: Context) -> None:
+        self._key, self._writing = context.key, context.writing
+        self._catalog, self._config, self._root = context.catalog, context.config, context.root
         self._journalled = False
 
     def total(self) -> int:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stedi.catalog import Catalog
+from stedi.context import Context
 from stedi.context.progress import run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
@@ -31,7 +32,6 @@ from stedi.schema import tables
 from stedi.schema.feeds import CUSTOMER
 from stedi.schema.tables import DataFile
 from stedi.storage import durable
-from stedi.storage.config import Config
 
 NAME = "withdrawal"
 """What the ledger calls a batch of withdrawals in place of a file's name."""
@@ -61,10 +61,8 @@ class Withdrawal:
 
 
 def withdraw(
-    catalog: Catalog,
-    config: Config,
+    context: Context,
     key: Key,
-    root: Path,
     wanted: Sequence[str],
     *,
     now: int | None = None,
@@ -73,10 +71,8 @@ def withdraw(
     """Lands a withdrawal of each customer who has not just withdrawn anyway; the next build takes them out.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
+        context: The lake.
         key: The lake's pseudonym key.
-        root: The lake's folder.
         wanted: Addresses in their normal form (rule 1), each once.
         now: When they withdraw, epoch milliseconds; the clock's time by default.
         progress: Told how far the work is.
@@ -86,11 +82,12 @@ def withdraw(
     """
     if not wanted:
         return Withdrawal(0, 0, 0, 0, 0)
+    catalog, root = context.catalog, context.root
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for a landing", None)):
         tombstones.refuse_unfinished(root)
         journal.finish(catalog, root / "pending", lambda: key)
         now = int(time.time() * 1000) if now is None else now
-        with _batch(catalog, config, root, key) as (engine, commit):
+        with _batch(context, key) as (engine, commit):
             progress("write withdrawals", None)
             erased = [address for address in wanted if erased_at(root, key, address) is not None]
             gone = _bind(engine, catalog, key, wanted, erased, now)
@@ -101,13 +98,14 @@ def withdraw(
                     said.setdefault(tombstones.person(key, address), []).append(at)
                 progress("commit", None)
                 # first of all: what is in no delivery must outlive the lake
-                commit(landed, lambda batch: keep(root, key, config.lake_id, batch, said))
+                commit(landed, lambda batch: keep(root, key, context.config.lake_id, batch, said))
     return Withdrawal(len(wanted), landed, unknown, len(wanted) - landed - gone, gone)
 
 
-def known(catalog: Catalog, config: Config, wanted: Collection[str], temporary: Path) -> int:
+def known(context: Context, wanted: Collection[str]) -> int:
     """Returns of how many of some customers, addresses in their normal form, there is a landed record."""
-    with DuckDB.of(config, temporary) as engine:
+    catalog = context.catalog
+    with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
         engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
         landed = engine.stream(f"select distinct email from {CUSTOMER.table}")
         return len(set(wanted).intersection(normalise(address) for (address,) in landed))
@@ -127,25 +125,22 @@ def keep(root: Path, key: Key, lake_id: str, id_: str, said: Mapping[str, Collec
     lasting.append(root, key, lake_id, "withdrawal", id_, {"people": plain})
 
 
-def again(
-    catalog: Catalog, config: Config, key: Key, root: Path, said: Mapping[str, Collection[int]] | None = None
-) -> tuple[int, int]:
+def again(context: Context, key: Key, said: Mapping[str, Collection[int]] | None = None) -> tuple[int, int]:
     """Lands withdrawals once more that are known by mark, in a lake that was restored or made anew.
 
     A customer whom the lake does not know yet cannot be told from a mark: such a withdrawal waits in the file
     `withdrawn`, and is landed as soon as one of the customer's records is. The caller holds the landing lock.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
+        context: The lake.
         key: The lake's pseudonym key.
-        root: The lake's folder.
         said: As for `keep`, besides those that wait.
 
     Returns:
         How many were landed, and how many wait.
     """
-    wanted = {person: set(instants) for person, instants in _waiting(root, config.lake_id, key).items()}
+    root, lake_id = context.root, context.config.lake_id
+    wanted = {person: set(instants) for person, instants in _waiting(root, lake_id, key).items()}
     before = {person: sorted(instants) for person, instants in wanted.items()}
     for person, instants in (said or {}).items():
         wanted.setdefault(person, set()).update(instants)
@@ -157,15 +152,15 @@ def again(
     }
     landed = 0
     if wanted:
-        with _batch(catalog, config, root, key) as (engine, commit):
-            known = _bind_again(engine, catalog, key, wanted)
+        with _batch(context, key) as (engine, commit):
+            known = _bind_again(engine, context.catalog, key, wanted)
             [(landed,)] = engine.rows("select count(*) from withdrawn")
             if landed:
                 commit(landed, lambda batch: None)
             wanted = {person: instants for person, instants in wanted.items() if person not in known}
     after = {person: sorted(instants) for person, instants in sorted(wanted.items())}
     if after != before and after:
-        state.write(root / lasting.WAITING, lasting.WAITING, config.lake_id, key, {"people": after})
+        state.write(root / lasting.WAITING, lasting.WAITING, lake_id, key, {"people": after})
     elif before and not after:
         durable.remove(root / lasting.WAITING)
     return landed, sum(map(len, after.values()))
@@ -187,11 +182,9 @@ def _waiting(root: Path, lake_id: str, key: Key) -> Mapping[str, Collection[int]
 
 
 @contextmanager
-def _batch(
-    catalog: Catalog, config: Config, root: Path, key: Key
-) -> Iterator[tuple[DuckDB, Callable[[int, Callable[[str], None]], None]]]:
+def _batch(context: Context, key: Key) -> Iterator[tuple[DuckDB, Callable[[int, Callable[[str], None]], None]]]:
     """Gives a session in which to make `withdrawn`, and what lands it: called with its rows, and what comes first."""
-    batch = run_id()
+    catalog, root, batch = context.catalog, context.root, run_id()
     folder = durable.scratch(root) / "landing" / batch
     durable.private(folder)
     journalled = False
@@ -206,7 +199,7 @@ def _batch(
         journal.apply(catalog, pending, key)
 
     try:
-        with DuckDB.of(config, folder) as engine:
+        with DuckDB.of(context.config, folder) as engine:
             yield engine, commit
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,13 +11,14 @@ import json
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from stedi.catalog import Catalog, TableState, checksums, orphans
+from stedi.catalog import TableState, checksums, orphans
 from stedi.catalog.orphans import Unused, unused
 from stedi.catalog.snapshots import manifests
+from stedi.context import Context
 from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.rewrite import LEAVING, RewriteTask, rewrite
@@ -27,20 +28,15 @@ from stedi.landing import journal
 from stedi.maintenance.compaction import Compaction, due
 from stedi.maintenance.report import Maintained, Maintenance, Removed
 from stedi.privacy import key_change, tombstones
-from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, DataFile
 from stedi.storage import durable, s3
-from stedi.storage.config import Config
 
 __all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain"]
 
 
 def maintain(
-    catalog: Catalog,
-    config: Config,
-    root: Path,
+    context: Context,
     *,
-    key: Callable[[], Key],
     dry_run: bool = False,
     progress: Progress = lambda what, share: None,
     workers: Workers | None = None,
@@ -48,10 +44,7 @@ def maintain(
     """Compacts small files, expires old snapshots and removes what nothing uses; every table keeps its rows.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
-        root: The lake's folder.
-        key: Gives the lake's key; asked where a landing was cut off, which only its holder may finish.
+        context: The lake; its key is asked for where a landing was cut off, which only its holder may finish.
         dry_run: Only say what would be done; takes no lock, so a command at work can change it.
         progress: Told how far the work is.
         workers: Who rewrites files, if it is not this process.
@@ -61,9 +54,9 @@ def maintain(
         KeyRefused: A landing was cut off, and the lake's key is not at hand; nothing was changed.
         LakeError: A table's files lie outside the lake's folder or cannot be read; nothing of it was removed.
     """
-    work = _Run(catalog, config, root, key, workers)
+    root, work = context.root, _Run(context, workers)
     if dry_run:
-        return Maintenance("", tuple(work.foreseen(name) for name in _tables(catalog)), _total(work.temporary()))
+        return Maintenance("", tuple(work.foreseen(name) for name in _tables(context.catalog)), _total(work.temporary()))
     done = []
 
     def waiting(what: str) -> None:
@@ -93,13 +86,11 @@ def _tables(catalog: Catalog) -> list[str]:
 class _Run:
     """One maintenance, from table to table."""
 
-    def __init__(
-        self, catalog: Catalog, config: Config, root: Path, key: Callable[[], Key], workers: Workers | None
-    ) -> None:
+    def __init__(self, context: Context, workers: Workers | None) -> None:
         self.run = run_id()
-        self._catalog, self._config, self._root, self._workers = catalog, config, root, workers
-        self._key = key
-        self._grace = config.grace_hours * 3600
+        self._catalog, self._config, self._root = context.catalog, context.config, context.root
+        self._key, self._workers = context.key, workers
+        self._grace = self._config.grace_hours * 3600
 
     def table(self, name: str) -> Maintained:
         """Does all that there is to do to one table; the caller holds the locks of those who write it."""

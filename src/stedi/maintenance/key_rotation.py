@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stedi.audit import proof as consent_proof
-from stedi.audit.proof import Claimants
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.orphans import unused
+from stedi.context import Context
 from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused
@@ -93,41 +93,36 @@ def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key,
 
 
 def rotate(
-    catalog: Catalog,
-    config: Config,
-    root: Path,
+    context: Context,
     key: Key,
     to: Path | None,
     *,
-    further_claimants: Claimants = lambda serial: 0,
     progress: Progress = lambda what, share: None,
 ) -> Rotation:
     """Gives the lake another key; every table must be up to date.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
-        root: The lake's folder.
-        key: The lake's key now.
+        context: The lake.
+        key: Its key now.
         to: As for `new_key`.
-        further_claimants: As for `audit.proof.prove`.
         progress: Told how far the work is.
 
     Raises:
         KeyRefused: The new key cannot be had.
         AuditFailed: What was staged breaks a rule; nothing was changed.
     """
-    new, file, made = new_key(config, root, key, to)
-    work = _Run(catalog, config, root, key, new)
+    root = context.root
+    new, file, made = new_key(context.config, root, key, to)
+    work = _Run(context, key, new)
     try:
-        decided = work.stage(file, further_claimants, progress)
+        decided = work.stage(file, progress)
         key_change.write(root, new, decided)
     except BaseException:
         work.discard()
         if made and not (root / key_change.NAME).exists():
             made.unlink(missing_ok=True)
         raise
-    if not finish(catalog, root, progress):
+    if not finish(context.catalog, root, progress):
         work.discard()
         if made:
             made.unlink(missing_ok=True)
@@ -198,12 +193,14 @@ def _forget(catalog: Catalog, name: str) -> None:
 class _Run:
     """One change of key until it is decided."""
 
-    def __init__(self, catalog: Catalog, config: Config, root: Path, key: Key, new: Key) -> None:
+    def __init__(self, context: Context, key: Key, new: Key) -> None:
         self.id = run_id()
         self.rows: dict[str, int] = {}
-        self._catalog, self._config, self._root, self._key, self._new = catalog, config, root, key, new
+        self._further_claimants = context.further_claimants(key)
+        self._catalog, self._config, self._root = context.catalog, context.config, context.root
+        self._key, self._new = key, new
 
-    def stage(self, file: str, further_claimants: Claimants, progress: Progress) -> PendingRotation:
+    def stage(self, file: str, progress: Progress) -> PendingRotation:
         """Writes every table anew to its branch, and proves the rules over what is staged.
 
         Raises:
@@ -218,7 +215,7 @@ class _Run:
             after = settings.changed(self._config, key_fingerprint=self._new.fingerprint)
             for name in built:
                 staged[name] = self._commit(states[name], files[name], staged, policy(after))
-            self._prove(staged, temporary, policy(after), further_claimants, progress)
+            self._prove(staged, temporary, policy(after), progress)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         base = {name: state.current.id for name, state in states.items() if name in staged and state.current}
@@ -239,8 +236,8 @@ class _Run:
     def _write(
         self, states: Mapping[str, TableState], built: list[str], temporary: Path, progress: Progress
     ) -> dict[str, tuple[DataFile, ...]]:
-        config, files = self._config, dict[str, tuple[DataFile, ...]]()
-        with DuckDB.of(config, temporary) as engine:
+        files = dict[str, tuple[DataFile, ...]]()
+        with DuckDB.of(self._config, temporary) as engine:
             for name in ("customers_landing", *built):
                 engine.bind(name, self._catalog.files(states[name]))
             engine.derive(
@@ -284,14 +281,11 @@ class _Run:
         leaving = [file.path for file in self._catalog.files(state)]
         return self._catalog.stage(state.name, files, leaving, lineage, branch=self.id, base=current.id)
 
-    def _prove(
-        self, staged: Mapping[str, int], temporary: Path, policy: str, further_claimants: Claimants, progress: Progress
-    ) -> None:
+    def _prove(self, staged: Mapping[str, int], temporary: Path, policy: str, progress: Progress) -> None:
         states = self._catalog.tables()
         for name, snapshot_id in staged.items():
             states[name] = _at(states[name], snapshot_id)
-        config = self._config
-        with DuckDB.of(config, temporary) as engine:
+        with DuckDB.of(self._config, temporary) as engine:
             proof = consent_proof.prove(
                 self._catalog,
                 self._new,
@@ -299,7 +293,7 @@ class _Run:
                 now=int(time.time() * 1000),
                 policy=policy,
                 states=states,
-                further_claimants=further_claimants,
+                further_claimants=self._further_claimants,
                 progress=progress,
             )
         broken = [f"{check.name} of {check.table}" for check in proof.checks if check.violations]

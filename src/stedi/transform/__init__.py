@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
-from stedi.catalog import Catalog, TableState
+from stedi.catalog import TableState
+from stedi.context import Context
 from stedi.context.progress import run_id
 from stedi.engines import Name, connect
 from stedi.engines.duckdb import DuckDB
@@ -90,20 +90,18 @@ class Build:
     consenting: int
 
 
-def preview(catalog: Catalog, config: Config, key: Key, now: int, *, full: bool = False) -> Plan:
+def preview(context: Context, key: Key, now: int, *, full: bool = False) -> Plan:
     """Returns what a build would do to each table and for which customers; nothing in the lake is written.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
+        context: The lake.
         key: The lake's pseudonym key.
         now: The start of the build, epoch milliseconds.
         full: Rebuild whatever the watermarks say.
     """
-    states, graph = catalog.tables(), tables.graph()
-    return previewing.preview(
-        catalog, config, key, graph, states, plan(states, config, now, full=full, graph=graph), now
-    )
+    states, graph = context.catalog.tables(), tables.graph()
+    steps = plan(states, context.config, now, full=full, graph=graph)
+    return previewing.preview(context, key, graph, states, steps, now)
 
 
 def plan(
@@ -127,10 +125,8 @@ def plan(
 
 
 def build(
-    catalog: Catalog,
-    config: Config,
+    context: Context,
     key: Key,
-    root: Path,
     *,
     now: int | None = None,
     full: bool = False,
@@ -141,10 +137,8 @@ def build(
     """Brings every table below landing up to date; afterwards a second build has nothing to do.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
+        context: The lake.
         key: The lake's pseudonym key.
-        root: The lake's folder.
         now: The start of the build, epoch milliseconds; the clock's by default.
         full: Rebuild every table.
         progress: Called with a line for each stage of the work.
@@ -157,14 +151,16 @@ def build(
     """
     graph = graph or tables.graph()
     now = int(time.time() * 1000) if now is None else now
+    catalog, config = context.catalog, context.config
     before = catalog.tables()
     steps = plan(before, config, now, full=full, graph=graph)
     if all(step.action == "none" for step in steps):
         return _result("", steps, {}, before)
     _check_sql(graph, before)
     run = run_id(now)
-    temporary = durable.scratch(root) / run
-    work = StagedBuild(catalog, config, key, graph, before, run, now, partial(connect, engine, config, root, temporary))
+    temporary = durable.scratch(context.root) / run
+    opened = partial(connect, engine, config, context.root, temporary)
+    work = StagedBuild(context, key, graph, before, run, now, opened)
     try:
         # PyIceberg takes a second to import; DuckDB, and Spark's start, leave the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
@@ -201,14 +197,15 @@ def _untouched(step: Step) -> Step:
     return step if step.action == "none" else replace(step, action="none", reason="nothing has changed")
 
 
-def withheld(catalog: Catalog, config: Config, key: Key, temporary: Path) -> list[tuple[datetime, str, int, int]]:
+def withheld(context: Context, key: Key) -> list[tuple[datetime, str, int, int]]:
     """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6), as landed now.
 
     Returns:
         Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
     """
-    with DuckDB.of(config, temporary) as engine:
-        BuildSession(engine, catalog, config, key, tables.graph(), catalog.tables(), 0).view("shared_readings")
+    with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
+        states = context.catalog.tables()
+        BuildSession(engine, context, key, tables.graph(), states, 0).view("shared_readings")
         rows = engine.rows(
             "select sensorReadingTime, serialNumber, distanceFromObject, matches from shared_readings "
             "where matches <> 1 order by serialNumber, sensorReadingTime, distanceFromObject"

@@ -6,16 +6,15 @@ estimates from the sizes that the snapshots tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stedi.catalog import Catalog, TableState
+from stedi.catalog import TableState
+from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import quoted
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import COLUMNS, Dag
-from stedi.storage import durable
-from stedi.storage.config import Config
 from stedi.transform.incremental import IncrementalBuild
 from stedi.transform.planning import Step
 from stedi.transform.session import BuildSession
@@ -60,36 +59,25 @@ class Plan:
 
 
 def preview(
-    catalog: Catalog,
-    config: Config,
-    key: Key,
-    graph: Dag,
-    states: Mapping[str, TableState],
-    steps: Iterable[Step],
-    now: int,
+    context: Context, key: Key, graph: Dag, states: Mapping[str, TableState], steps: Sequence[Step], now: int
 ) -> Plan:
     """Returns what a build of these steps would do; nothing in the lake is written.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
+        context: The lake.
         key: The lake's pseudonym key.
         graph: The SQL tables.
         states: The catalog's tables now.
         steps: What was planned.
         now: The start of the build, epoch milliseconds.
     """
-    steps = tuple(steps)
     entering: list[str] = []
     leaving: list[str] = []
     changing: list[str] = []
     step = next(step for step in steps if step.table == _WHO)
     if step.action != "none":
-        with (
-            durable.workspace(catalog.root) as folder,
-            DuckDB.of(config, folder) as engine,
-        ):
-            _compare(BuildSession(engine, catalog, config, key, graph, states, now), step)
+        with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
+            _compare(BuildSession(engine, context, key, graph, states, now), step)
             for customer, was, comes in engine.rows(
                 "select customer_id, bool_or(was), bool_or(comes) from ("
                 "select customer_id, true as was, false as comes from gone union all "

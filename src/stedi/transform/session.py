@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stedi.catalog import Catalog, TableState
+from stedi.catalog import TableState
+from stedi.context import Context
 from stedi.engines import Engine
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
 from stedi.schema.tables import Dag, DataFile, rebind
-from stedi.storage.config import Config
 from stedi.transform.planning import Increment
 
 _WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
@@ -30,8 +30,7 @@ class BuildSession:
 
     Args:
         engine: The engine, without any table yet.
-        catalog: The lake's tables.
-        config: The lake's settings.
+        context: The lake.
         key: The lake's pseudonym key.
         graph: The SQL tables.
         states: The tables as they are pinned.
@@ -39,23 +38,16 @@ class BuildSession:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        catalog: Catalog,
-        config: Config,
-        key: Key,
-        graph: Dag,
-        states: Mapping[str, TableState],
-        now: int,
+        self, engine: Engine, context: Context, key: Key, graph: Dag, states: Mapping[str, TableState], now: int
     ) -> None:
         self.engine, self.graph = engine, graph
-        self.parameters: dict[str, str | int] = {"build_started": now, "readings": config.readings}
-        self._catalog, self._key, self._states = catalog, key, states
-        self._root = catalog.root
+        self.parameters: dict[str, str | int] = {"build_started": now, "readings": context.config.readings}
+        self._catalog, self._key, self._states = context.catalog, key, states
+        self._root = context.root
         self._views: set[str] = set()
         stored = {name for select in graph.tables() for name in (select.name, *graph.inputs(select.name))}
         for name in stored:
-            engine.bind(name, catalog.files(states[name]))
+            engine.bind(name, self._catalog.files(states[name]))
 
     def started(self, table: str) -> int:
         """Returns the start of the build that a table was last built by, epoch milliseconds."""

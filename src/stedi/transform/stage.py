@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stedi._version import __version__
-from stedi.catalog import Catalog, TableState, checksums
+from stedi.catalog import TableState, checksums
+from stedi.context import Context
 from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import COLUMNS, CONSENT_FROM, Dag, DataFile
 from stedi.storage import durable
-from stedi.storage.config import Config
 from stedi.transform import checks
 from stedi.transform.incremental import IncrementalBuild
 from stedi.transform.planning import Step, policy
@@ -66,8 +66,7 @@ class StagedBuild:
 
     def __init__(
         self,
-        catalog: Catalog,
-        config: Config,
+        context: Context,
         key: Key,
         graph: Dag,
         before: Mapping[str, TableState],
@@ -78,14 +77,14 @@ class StagedBuild:
         self.staged: dict[str, Staged] = {}
         self.named: set[str] = set()
         """Tables that this run has set about to publish."""
-        self._catalog, self._config, self._key, self._graph = catalog, config, key, graph
+        self._context, self._key, self._graph = context, key, graph
+        self._catalog, self._config = context.catalog, context.config
         self._before, self._run, self._now, self._opened = before, run, now, engine
 
     def stage(self, steps: Sequence[Step], progress: Progress) -> None:
         """Writes each table's new files and audits them all; nothing is committed yet."""
-        config = self._config
         with self._opened() as engine:
-            session = BuildSession(engine, self._catalog, config, self._key, self._graph, self._before, self._now)
+            session = BuildSession(engine, self._context, self._key, self._graph, self._before, self._now)
             changes = IncrementalBuild(session)
             for step in steps:
                 if step.action == "none" or not self._concerns(step):

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 from stedi import transform as building
@@ -18,14 +17,13 @@ from stedi.audit.explain import subjects
 from stedi.audit.proof import expected, violations
 from stedi.audit.proof.as_of import BELOW, AsOf
 from stedi.audit.proof.reconciliation import STEP_REASON, TRAINED, Reason
-from stedi.catalog import Catalog
+from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.privacy.erased import erased_at
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.schema.contracts import INSTANT_BEGIN
 from stedi.schema.tables import ZONES
-from stedi.storage.config import Config
 
 Consent = Literal["agrees", "agrees later", "does not agree", "unknown"]
 
@@ -116,24 +114,19 @@ class Explanation:
         return bool(self.history or any(self.rows.values()) or self.quarantined or self.erased)
 
 
-def explain(
-    catalog: Catalog, config: Config, key: Key, root: Path, address: str, now: int, temporary: Path
-) -> Explanation:
+def explain(context: Context, key: Key, address: str, now: int) -> Explanation:
     """Explains one customer; changes nothing.
 
     Args:
-        catalog: The lake's tables.
-        config: The lake's settings.
+        context: The lake.
         key: The lake's pseudonym key.
-        root: The lake's folder.
         address: Whose, in any spelling.
         now: The instant at which consent is asked for, epoch milliseconds.
-        temporary: A folder for what does not fit into memory.
     """
-    states = catalog.tables()
+    states, config, root = context.catalog.tables(), context.config, context.root
     customer_id, normal = key.customer_id(address), expected.normal(address)
     base = AsOf({}, now, config.readings == "since-consent")
-    with subjects.session(catalog, config, states, temporary) as engine:
+    with subjects.session(context, states) as engine:
         subjects.work_out(engine, root, key, {normal: customer_id}, base)
         who = subjects.person(engine, customer_id)
         history = _history(engine, who)

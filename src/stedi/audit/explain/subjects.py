@@ -7,18 +7,19 @@ says whether they consent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from stedi.audit.proof import expected
 from stedi.audit.proof.as_of import BELOW, FEEDS, AsOf
-from stedi.catalog import Catalog, TableState
+from stedi.catalog import TableState
+from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
 from stedi.privacy.erased import claimants
 from stedi.privacy.pseudonyms import Key
-from stedi.storage.config import Config
 
 FILES = (
     "(select sha256, arg_min(name, landed_at) as name, epoch_ms(min(landed_at)) as landed_at from landed_files "
@@ -29,15 +30,17 @@ FILE_NAME = "coalesce(f.name, 'a file that the ledger does not know')"
 """What a file `f` of these is called."""
 
 
-def session(catalog: Catalog, config: Config, states: Mapping[str, TableState], temporary: Path) -> DuckDB:
-    """Returns an engine in which every table is readable, pinned to how it is now.
+@contextmanager
+def session(context: Context, states: Mapping[str, TableState]) -> Iterator[DuckDB]:
+    """Gives an engine in which every table is readable, pinned to how it is now.
 
     Tables of customers' rows have `every_` before their names: the names alone are for what `work_out` gives.
     """
-    engine = DuckDB.of(config, temporary)
-    for name, state in states.items():
-        engine.bind(f"every_{name}" if name in (*FEEDS, *BELOW) else name, catalog.files(state), table=name)
-    return engine
+    with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
+        for name, state in states.items():
+            named = f"every_{name}" if name in (*FEEDS, *BELOW) else name
+            engine.bind(named, context.catalog.files(state), table=name)
+        yield engine
 
 
 def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str], base: AsOf) -> None:
