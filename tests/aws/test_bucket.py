@@ -620,7 +620,7 @@ def test_a_session_asks_for_its_keys_again_before_a_roles_have_passed(
     with DuckDB(memory="200MB", threads=1, temporary=tmp_path / "spill") as engine:
         assert engine.rows("select 1") == [(1,)]
         assert not asked, "a session that reads no object needs no keys"
-        engine.bind("landed_files", lake.catalog.files(lake.catalog.table("landed_files")))
+        engine.bind_files("landed_files", lake.catalog.files(lake.catalog.table("landed_files")))
         assert engine.rows("select count(*) from landed_files") == [(3,)]
         assert len(asked) == 1
         monkeypatch.setattr(engine, "_keys_until", 0.0)

@@ -84,7 +84,7 @@ def rows(lake: Lake, tables: list[str], folder: Path) -> Rows:
     found = {}
     with DuckDB(memory="200MB", threads=1, temporary=folder) as engine:
         for table in tables:
-            engine.bind(table, lake.catalog.files(lake.catalog.table(table)))
+            engine.bind_files(table, lake.catalog.files(lake.catalog.table(table)))
             columns = [column for column in COLUMNS[table] if column.name not in VOLATILE]
             shown = ", ".join(
                 f'epoch_ms("{c.name}")' if c.type == "timestamptz" else f'"{c.name}"::varchar' for c in columns
@@ -113,7 +113,7 @@ def left(lake: Lake) -> list[str]:
 def ledger(lake: Lake, folder: Path) -> dict[str, tuple[int, int, int]]:
     """Seen, accepted and quarantined of each file, and that each was counted once."""
     with DuckDB(memory="200MB", threads=1, temporary=folder) as engine:
-        engine.bind("landed_files", lake.catalog.files(lake.catalog.table("landed_files")))
+        engine.bind_files("landed_files", lake.catalog.files(lake.catalog.table("landed_files")))
         found = engine.rows("select sha256, seen, accepted, quarantined from landed_files")
     assert len({row[0] for row in found}) == len(found), "a file stands twice in the ledger"
     return {sha256: (seen, accepted, quarantined) for sha256, seen, accepted, quarantined in found}

@@ -65,7 +65,7 @@ def write(engine: DuckDB, catalog: Catalog) -> Writer:
 
 def people(engine: DuckDB, catalog: Catalog, snapshot: snapshots.Snapshot | None = None) -> list[str]:
     state = catalog.table(TABLE)
-    engine.bind(TABLE, catalog.files(state, snapshot))
+    engine.bind_files(TABLE, catalog.files(state, snapshot))
     return [row[0] for row in engine.rows(f"select customer_id from {TABLE} order by 1")]
 
 

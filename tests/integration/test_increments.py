@@ -267,7 +267,7 @@ def test_an_audit_finds_a_customer_whom_a_wrong_change_forgot(
     def forgets(self: IncrementalBuild, table: str, started: int) -> None:
         real(self, table, started)
         if table == "machine_learning_curated":
-            self._engine.keep(f"{table}__concerned", "select null::varchar as customer_id where false")
+            self._engine.materialize(f"{table}__affected", "select null::varchar as customer_id where false")
 
     land("customer", customer("bo@x.example", consent=..., update=200, serialNumber="bo"))
     before = heads(lake)

@@ -53,7 +53,7 @@ class Batch:
         with self._engine() as engine:
             found = {}
             for table in (LANDING, QUARANTINE, LEDGER):
-                engine.bind(table, self.catalog.files(self.catalog.table(table)))
+                engine.bind_files(table, self.catalog.files(self.catalog.table(table)))
                 [(found[table],)] = engine.rows(f"select count(*) from {table}")
         return found
 

@@ -173,7 +173,7 @@ def test_values_are_searched_whatever_their_column_is(
     with DuckDB(memory="200MB", threads=1, temporary=tmp_path / "spill") as engine:
         for name, state in people.catalog.tables().items():
             if name.endswith("landing"):
-                engine.bind(name, people.catalog.files(state))
+                engine.bind_files(name, people.catalog.files(state))
         path = tmp_path / "one.parquet"
         engine.rows(f"copy (select {value} as {column}) to '{path}' (format parquet)")
         files = [DataFile(str(path), 1, path.stat().st_size)]

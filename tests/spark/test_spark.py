@@ -216,11 +216,11 @@ def test_every_select_that_builds_make_has_known_constructs_only(monkeypatch: py
 
         monkeypatch.setattr(DuckDB, name, translating)
 
-    for name in ("keep", "view", "write", "pseudonymise", "derive"):
+    for name in ("materialize", "view", "write", "pseudonymise", "map_rows"):
         watched(name, 1)
     watched("rows", 0)
-    watched("holding", 2)
-    watched("bind", None)
+    watched("files_containing", 2)
+    watched("bind_files", None)
     with quick.folder() as folder, quick.quickened():
         slate = Slate(folder)
         law_machine.play(lambda: Watched(slate), Key(bytes.fromhex(KEY)), runs=4, random=5, shrink=False)
@@ -238,7 +238,7 @@ def test_both_engines_give_the_same_rows(engine: SparkEngine, tmp_path: Path, sq
 @pytest.mark.parametrize("kind", ["bigint", "varchar", "date", "boolean"])
 def test_a_function_is_given_rows_of_any_type_and_may_make_nulls_of_them(engine: SparkEngine, kind: str) -> None:
     rows = "select a, b, null::varchar as c, b > 1 as d from (values ('x', 1), ('y', 2)) as t (a, b)"
-    engine.derive("made", rows, {"e": kind}, lambda *given: (None,))
+    engine.map_rows("made", rows, {"e": kind}, lambda *given: (None,))
     assert sorted(engine.rows("select * from made")) == [("x", 1, None, False, None), ("y", 2, None, True, None)]
 
 
@@ -359,7 +359,7 @@ def test_the_key_stands_in_no_plan_event_or_message(
     spark: Any, spark_events: Path, engine: SparkEngine, slate: Slate, capfd: pytest.CaptureFixture[str]
 ) -> None:
     secret = Key(bytes.fromhex(KEY))
-    engine.keep("addresses", "select 'a@x.example' as address")
+    engine.materialize("addresses", "select 'a@x.example' as address")
     engine.pseudonymise("people", "select address from addresses", secret.customer_id)
     assert engine.rows("select customer_id from people") == [(secret.customer_id("a@x.example"),)]
     shown = engine.spark.table("people")._jdf.queryExecution().toString()

@@ -136,10 +136,10 @@ def test_every_statement_of_the_proof_has_constructs_that_both_engines_know(
 
         monkeypatch.setattr(DuckDB, name, translating)
 
-    for name in ("keep", "view", "derive"):
+    for name in ("materialize", "view", "map_rows"):
         watched(name, 1)
     watched("rows", 0)
-    for name in ("bind", "texts"):
+    for name in ("bind_files", "text_values"):
         watched(name, None)
     for mutant in TOGETHER["rows that must not be"]:
         proof_mutants.commit(people, MUTANTS[mutant])
@@ -167,9 +167,9 @@ def test_executors_read_every_text_that_duckdb_reads(spark: Any, tmp_path: Path)
         SparkEngine(tmp_path / "spark"),
     ):
         with engine as session:
-            session.texts("texts", files, but="[0-9a-f]{32}")
+            session.text_values("texts", files, but="[0-9a-f]{32}")
             found.append(sorted(session.rows("select field, value, sum(n) as n from texts group by field, value")))
-            session.texts("texts", [], but="x")
+            session.text_values("texts", [], but="x")
             assert session.rows("select count(*) from texts") == [(0,)]
     assert found[0] == found[1]
     assert ("note", "x", 2) in found[0]

@@ -103,7 +103,7 @@ def commit(lake: Lake, mutant: Mutant) -> None:
     assert current is not None
     with DuckDB(memory="200MB", threads=1, temporary=lake.root / "tmp" / "mutant") as engine:
         for name, state in states.items():
-            engine.bind(name, catalog.files(state))
+            engine.bind_files(name, catalog.files(state))
         folder = catalog.folder(table) / "data" / f"0000000000001-{secrets.token_hex(4)}"
         files = engine.write(table, mutant.sql.format(**IDS), folder)
     properties = {name: value for name, value in current.summary.items() if name.startswith("stedi.")}

@@ -39,7 +39,7 @@ def test_written_rows_are_read_back_from_the_files_that_were_named(engine: DuckD
     for file in files:
         assert Path(file.path).parent == tmp_path / "t" / "run"
         assert os.path.getsize(file.path) == file.bytes
-    engine.bind(TABLE, files)
+    engine.bind_files(TABLE, files)
     assert engine.rows(f"select count(*), sum(x) from {TABLE}") == [(1000, 499_500.0)]
 
 
@@ -59,7 +59,7 @@ def test_files_carry_the_field_ids_of_the_table_and_zstd(engine: DuckDB, tmp_pat
 def test_no_rows_are_no_files(engine: DuckDB, tmp_path: Path) -> None:
     assert engine.write(TABLE, rows(0), tmp_path / "run") == ()
     assert not list((tmp_path / "run").iterdir())
-    engine.bind(TABLE, ())
+    engine.bind_files(TABLE, ())
     assert engine.rows(f"select count(*) from {TABLE}") == [(0,)]
     assert engine.rows(f"describe select * from {TABLE}")[1][1] == "TIMESTAMP WITH TIME ZONE"
 
@@ -124,7 +124,7 @@ def test_a_column_with_nan_has_no_bounds(engine: DuckDB, tmp_path: Path) -> None
 
 def test_a_bound_table_does_not_see_later_files(engine: DuckDB, tmp_path: Path) -> None:
     first = engine.write(TABLE, rows(2), tmp_path / "data" / "1")
-    engine.bind(TABLE, first)
+    engine.bind_files(TABLE, first)
     engine.write(TABLE, rows(3), tmp_path / "data" / "2")
     assert engine.rows(f"select count(*) from {TABLE}") == [(2,)]
 
@@ -134,7 +134,7 @@ def test_files_are_read_by_their_names_and_not_by_patterns(engine: DuckDB, tmp_p
     for other in ("1", "aab", "ab", "aXb", "c"):
         engine.write(TABLE, rows(7, who="'wrong'"), tmp_path / other)
     files = engine.write(TABLE, rows(1, x="42"), tmp_path / name)
-    engine.bind(TABLE, files)
+    engine.bind_files(TABLE, files)
     assert engine.rows(f"select customer_id, x from {TABLE}") == [("a", 42.0)]
 
 
@@ -187,7 +187,7 @@ def test_no_addresses_are_an_empty_view(engine: DuckDB) -> None:
 
 
 def test_a_view_is_computed_once_and_streamed_in_pieces(engine: DuckDB) -> None:
-    engine.keep("numbers", "select i, 't' || i as t from range(50000) as n (i)")
+    engine.materialize("numbers", "select i, 't' || i as t from range(50000) as n (i)")
     stream = engine.stream("select i, t from numbers order by i")
     assert next(stream) == (0, "t0")
     assert sum(1 for _ in stream) == 49_999
@@ -197,7 +197,7 @@ def test_a_view_is_computed_once_and_streamed_in_pieces(engine: DuckDB) -> None:
 def test_what_is_kept_needs_no_memory_and_no_name_on_disk(tmp_path: Path) -> None:
     spilled = tmp_path / "spill"
     with DuckDB(memory="40MB", threads=2, temporary=spilled) as engine:
-        engine.keep("big", "select hash(i)::varchar || hash(i + 1) as t from range(3000000) as n (i)")
+        engine.materialize("big", "select hash(i)::varchar || hash(i + 1) as t from range(3000000) as n (i)")
         [(large,)] = engine.rows("select sum(length(t)) from big")
         assert large > 80 * 2**20, "it fits into memory: the test tests nothing"
         assert engine.rows("select count(distinct t) from big where t < '3'")[0][0] > 0
@@ -207,14 +207,14 @@ def test_what_is_kept_needs_no_memory_and_no_name_on_disk(tmp_path: Path) -> Non
     assert not list(spilled.iterdir())
 
 
-@pytest.mark.parametrize("how", ["rows", "stream", "keep", "write"])
+@pytest.mark.parametrize("how", ["rows", "stream", "materialize", "write"])
 def test_a_failure_is_one_line_without_the_values_that_made_it(engine: DuckDB, tmp_path: Path, how: str) -> None:
-    engine.keep("secrets", "select 'ana@a.example' as email from range(5000)")
+    engine.materialize("secrets", "select 'ana@a.example' as email from range(5000)")
     cast = f"select * replace (email::double as x) from ({rows(5000)}), secrets"
     work = {
         "rows": lambda: engine.rows("select sum(email::double) from secrets"),
         "stream": lambda: list(engine.stream("select email::double from secrets")),
-        "keep": lambda: engine.keep("numbers", "select email::double from secrets"),
+        "materialize": lambda: engine.materialize("numbers", "select email::double from secrets"),
         "write": lambda: engine.write(TABLE, f"select * exclude (email) from ({cast})", tmp_path / "run"),
     }[how]
     with pytest.raises(LakeError) as failed:
@@ -232,7 +232,7 @@ def test_too_little_memory_says_which_setting_to_raise(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_one_line(engine: DuckDB, tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="cannot read or write a file"):
-        engine.bind(TABLE, [DataFile(str(tmp_path / "gone.parquet"), 1, 1)])
+        engine.bind_files(TABLE, [DataFile(str(tmp_path / "gone.parquet"), 1, 1)])
 
 
 def test_names_and_texts_are_quoted(engine: DuckDB) -> None:

@@ -108,7 +108,7 @@ def test_the_sql_makes_of_a_small_world_what_the_oracle_makes(
         if name in ("people", "wearers"):
             engine.pseudonymise(name, sql, KEY.customer_id)
         else:
-            engine.keep(name, sql)
+            engine.materialize(name, sql)
         if graph.selects[name].zone != "views":
             assert _rows(engine, name) == Counter(getattr(expected, name)), name
     withheld = engine.rows(

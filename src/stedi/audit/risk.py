@@ -74,8 +74,8 @@ def measure(engine: DuckDB, catalog: Catalog) -> Risk:
         engine: A session without any table yet.
         catalog: The lake's tables.
     """
-    engine.bind(TABLE, catalog.files(catalog.table(TABLE)))
-    engine.keep(
+    engine.bind_files(TABLE, catalog.files(catalog.table(TABLE)))
+    engine.materialize(
         "people", f"select customer_id, row_number() over () as person from (select distinct customer_id from {TABLE})"
     )
     [(customers, rows)] = engine.rows(f"select (select count(*) from people), count(*) from {TABLE}")
@@ -84,7 +84,9 @@ def measure(engine: DuckDB, catalog: Catalog) -> Risk:
 
 
 def _exposure(engine: DuckDB, known: str, resolution: str, value: str) -> Exposure:
-    engine.keep("shown", f"select distinct person, {value} as value from {TABLE} join people using (customer_id)")
+    engine.materialize(
+        "shown", f"select distinct person, {value} as value from {TABLE} join people using (customer_id)"
+    )
     [(by_one,)] = engine.rows(
         "select count(distinct person) from (select min(person) as person from shown group by value "
         "having count(*) = 1)"

@@ -26,28 +26,32 @@ class Engine(Protocol):
     def at_once(self) -> int | None:
         """Rows of the largest table that it joins at once, where more would not fit; None if it divides work itself."""
 
-    def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
+    def bind_files(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
         """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
 
     def view(self, name: str, sql: str) -> None:
         """Gives a SELECT a name for this session; it is computed anew wherever it is read."""
 
-    def keep(self, view: str, sql: str) -> None:
+    def materialize(self, view: str, sql: str) -> None:
         """Computes a SELECT once and gives the result a name for this session."""
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
         """Keeps a SELECT of addresses with the pseudonym of each, and `person`, which stands for it in this session."""
 
-    def derive(self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]) -> None:
+    def map_rows(
+        self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
+    ) -> None:
         """Keeps a SELECT's rows with what a function makes of each beside it."""
 
-    def texts(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
+    def text_values(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
         """Gives a name to the texts in files: `field`, `value`, and `n`, how often; columns are the files' own.
 
         A column that no table knows is read, too. Values that match the pattern `but` as a whole are left out.
         """
 
-    def holding(self, files: Iterable[DataFile], column: str, values: str, *, table: str) -> tuple[DataFile, ...]:
+    def files_containing(
+        self, files: Iterable[DataFile], column: str, values: str, *, table: str
+    ) -> tuple[DataFile, ...]:
         """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
@@ -69,7 +73,7 @@ class Streaming(Protocol):
 class Gathering(Protocol):
     """What an engine can do besides whose rows are on others, and stay there."""
 
-    def gather(
+    def map_groups(
         self,
         view: str,
         sql: str,

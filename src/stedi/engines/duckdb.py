@@ -119,7 +119,7 @@ class DuckDB:
             file.unlink()
         return "kept"
 
-    def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
+    def bind_files(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
         """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
         self.view(name, scan(files, ALL_COLUMNS[table or name]))
 
@@ -127,7 +127,7 @@ class DuckDB:
         """Gives a SELECT a name for this session; it is computed anew wherever it is read."""
         self._execute(f"create or replace view {quoted(name)} as {sql}")
 
-    def keep(self, view: str, sql: str) -> None:
+    def materialize(self, view: str, sql: str) -> None:
         """Computes a view of several tables once for this session."""
         self._execute(f"create or replace table {quoted(view)} as {sql}")
 
@@ -146,7 +146,7 @@ class DuckDB:
         name = quoted(view)
         self._execute("create table if not exists persons (address varchar, customer_id varchar, person bigint)")
         known = "select a.address, p.customer_id, p.person from ({}) as a left join persons as p using (address)"
-        self.keep(view, known.format(sql))
+        self.materialize(view, known.format(sql))
         new = False
         for batch in self._batches(self._cursor(f"select rowid, address from {name} where person is null")):
             if not new:
@@ -167,9 +167,9 @@ class DuckDB:
                 "(select count(*) from persons) + dense_rank() over (order by s.customer_id)) from strangers as s "
                 "left join (select distinct customer_id, person from persons) as p on s.customer_id = p.customer_id"
             )
-            self.keep(view, known.format(f"select address from {name}"))
+            self.materialize(view, known.format(f"select address from {name}"))
 
-    def take(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
+    def insert_rows(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
         """Makes a relation of rows that are known to be few.
 
         Args:
@@ -178,11 +178,13 @@ class DuckDB:
             rows: A value for each column.
         """
         empty = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in columns.items())
-        self.keep(name, f"select {empty} where false")
+        self.materialize(name, f"select {empty} where false")
         if listed := list(rows):
             self._insert(name, listed)
 
-    def derive(self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]) -> None:
+    def map_rows(
+        self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
+    ) -> None:
         """Keeps what a function makes of each row of a SELECT; only some thousand rows are held at a time.
 
         Args:
@@ -192,7 +194,7 @@ class DuckDB:
             function: Called with the values of a row.
         """
         made = ", ".join(f"null::{kind} as {quoted(name)}" for name, kind in columns.items())
-        self.keep(view, f"select *, {made} from ({sql}) where false")
+        self.materialize(view, f"select *, {made} from ({sql}) where false")
         for batch in self._batches(self._cursor(sql)):
             self._insert(view, [(*row, *function(*row)) for row in batch])
 
@@ -232,7 +234,7 @@ class DuckDB:
             rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
         return rows
 
-    def texts(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
+    def text_values(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
         """Gives a name to the texts in files: `field`, `value`, and `n`, how often; columns are the files' own.
 
         Args:
@@ -252,7 +254,9 @@ class DuckDB:
         none = "select null::varchar as field, null::varchar as value, null::bigint as n where false"
         self.view(view, " union all ".join(parts) or none)
 
-    def holding(self, files: Iterable[DataFile], column: str, values: str, *, table: str) -> tuple[DataFile, ...]:
+    def files_containing(
+        self, files: Iterable[DataFile], column: str, values: str, *, table: str
+    ) -> tuple[DataFile, ...]:
         """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
         given = {file.path: file for file in files}
         if not given:

@@ -94,8 +94,8 @@ def write(part: RewriteTask) -> tuple[DataFile, ...]:
     checksums.check(part.home, [file.path for file in part.files])
     with task_session(part.memory) as engine:
         for name, relation in part.relations.items():
-            engine.take(name, relation.columns, relation.rows)
-        engine.bind(LEAVING, part.files, table=part.table)
+            engine.insert_rows(name, relation.columns, relation.rows)
+        engine.bind_files(LEAVING, part.files, table=part.table)
         return engine.write(part.table, part.sql, part.folder / secrets.token_hex(8), of=part.of)
 
 

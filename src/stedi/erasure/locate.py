@@ -107,14 +107,14 @@ class SubjectRows:
         self._workers = workers
         for name, state in self.states.items():
             _refuse_elsewhere(state, catalog.folder(name))
-            engine.bind(name, catalog.files(state))
+            engine.bind_files(name, catalog.files(state))
         self.mentions: dict[str, Mentions] = {name: mentions(state) for name, state in self.states.items()}
         found = pending.found
         stood = found.taints("customers_landing") if found else frozenset(pending.evidence)
         current = {file.path: file for file in catalog.files(self.states["customers_landing"])}
         evidence = [DataFile(path, 0, 0) for path in sorted(stood - current.keys()) if s3.at(path).is_file()]
         self._evidence = () if found else tuple(file.path for file in evidence)
-        engine.bind("records", [*current.values(), *evidence], table="customers_landing")
+        engine.bind_files("records", [*current.values(), *evidence], table="customers_landing")
         self._addresses()
         self.tombstones = self._devices_known(found.tombstones) if found else self._devices(pending.started)
         self._recovered = found is None and pending.recovered
@@ -194,9 +194,9 @@ class SubjectRows:
         known = [address for rows in self.engine.batches(sql) for (address,) in rows]
         self.keep("who", ("address", "person"), zip(known, tombstones.persons(self._key, known), strict=True))
         people = ", ".join(map(literal, sorted(self._people)))
-        self.engine.keep("erased_addresses", f"select address, person from who where person in ({people})")
+        self.engine.materialize("erased_addresses", f"select address, person from who where person in ({people})")
         # read once: a landing table is large, and one customer's readings are few
-        self.engine.keep(
+        self.engine.materialize(
             "erased_motions",
             'select e.person, a."timestamp" as moment from accelerometer_landing as a '
             'inner join erased_addresses as e on a."user" = e.address',
@@ -205,13 +205,15 @@ class SubjectRows:
     def _devices(self, started: int) -> Tombstones:
         """Makes `erased_serials` and `erased_moments` from the landed records, and returns their tombstones."""
         engine, key = self.engine, self._key
-        engine.keep(
+        engine.materialize(
             "claimed",
             "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
             "from records as r inner join who as w on r.email = w.address where r.serialNumber is not null",
         )
-        engine.keep("erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)")
-        engine.keep(
+        engine.materialize(
+            "erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)"
+        )
+        engine.materialize(
             "erased_moments",
             "select distinct c.serialNumber, m.moment from erased_motions as m "
             "inner join claimed as c on m.person = c.person "
@@ -258,7 +260,7 @@ class SubjectRows:
             "where serialNumber in (select serialNumber from shared_serials)"
         )
         rows = [(n, at) for n, at in readings if tombstones.moment(key, n, at) in known.moments]
-        engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, rows)
+        engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, rows)
         return known
 
     def _moments_known(self, known: Tombstones) -> None:
@@ -270,7 +272,7 @@ class SubjectRows:
         )
         rows = {(n, at) for n, at in readings if tombstones.moment(self._key, n, at) in known.moments}
         rows.update(self.engine.rows("select serialNumber, moment from erased_moments"))
-        self.engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
+        self.engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
 
     def _readings_barred(self, then: Tombstones) -> None:
         """Adds to `erased_moments` the readings that tombstones bar: nothing else here may tell whose they were."""
@@ -289,7 +291,7 @@ class SubjectRows:
             if at <= then.serials.get(claimed[number], -1) or tombstones.moment(key, number, at) in then.moments
         }
         rows.update(engine.rows("select serialNumber, moment from erased_moments"))
-        engine.take("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
+        engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
 
     def _gone(self) -> list[tuple[str, int, int]]:
         """Returns of each delivered file how many accepted and quarantined records have gone and the ledger counts."""
@@ -432,8 +434,10 @@ class SubjectRows:
             self.others.setdefault("quarantine", {})["raw"] = len(staying)
             marks = {search.left(self._key, owner) for owner in staying.values()}
             self.traces = replace(self.traces, left=self.traces.left | marks)
-        self.engine.take("erased_records", {"sha256": "varchar", "offset": "bigint"}, sorted(set(records)))
-        self.engine.take("masked_raws", {"sha256": "varchar", "offset": "bigint", "raw": "blob"}, sorted(set(masked)))
+        self.engine.insert_rows("erased_records", {"sha256": "varchar", "offset": "bigint"}, sorted(set(records)))
+        self.engine.insert_rows(
+            "masked_raws", {"sha256": "varchar", "offset": "bigint", "raw": "blob"}, sorted(set(masked))
+        )
         unknown = " union ".join(
             f"select _extra from {self._everywhere(name)} where _extra is not null" for name in _LANDED
         )
@@ -613,7 +617,7 @@ class SubjectRows:
 
     def keep(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
         """Makes a relation of texts."""
-        self.engine.take(name, dict.fromkeys(columns, "varchar"), rows)
+        self.engine.insert_rows(name, dict.fromkeys(columns, "varchar"), rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -629,7 +633,7 @@ def _looked(part: _Part) -> list[tuple[Any, ...]]:
     """Returns what a part's files hold. Runs on a worker."""
     with task_session() as engine:
         for name, relation in part.relations.items():
-            engine.take(name, relation.columns, relation.rows)
+            engine.insert_rows(name, relation.columns, relation.rows)
         return engine.rows(part.sql.format(files=_named(part.paths)))
 
 

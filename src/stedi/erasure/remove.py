@@ -107,7 +107,7 @@ class Removal:
     ) -> tuple[DataFile, ...]:
         """Writes what stays of files that leave, here or on the workers; the ledger is small, and written here."""
         if self._workers is None or name == "landed_files":
-            self._engine.bind(LEAVING, leaving, table=name)
+            self._engine.bind_files(LEAVING, leaving, table=name)
             return self._engine.write(name, sql, folder, of=of)
         relations = {read: InlineRelation.of(self._engine, read) for read in RELATIONS if read in sql}
         home = self._catalog.folder(name)

@@ -341,7 +341,7 @@ class _Batch:
         Of the rest, those that were landed as another feed, so that nothing of them could be taken, are given as they
         were landed then, by their SHA-256.
         """
-        engine.bind("landed_files", self._catalog.files(self._catalog.table("landed_files")))
+        engine.bind_files("landed_files", self._catalog.files(self._catalog.table("landed_files")))
         known = rows.landed(engine, [file.sha256 for file in inspected])
         results: dict[tuple[str, str], LandedFile] = {}
         new: dict[str, Inspected] = {}
@@ -366,7 +366,7 @@ class _Batch:
         """
         if not undone:
             return {}
-        engine.bind("quarantine", self._catalog.files(self._catalog.table("quarantine")))
+        engine.bind_files("quarantine", self._catalog.files(self._catalog.table("quarantine")))
         gone = ", ".join(literal(file.sha256) for file in undone)
         folder = self._new_folder("quarantine", f"{self.id}-stay")
         stay = engine.write("quarantine", f"select * from quarantine where sha256 not in ({gone})", folder)
@@ -377,7 +377,7 @@ class _Batch:
         later = [file for file in files if int(file.bounds.get("lastUpdateDate", ("", "0"))[1]) > at]
         if not later:
             return 0
-        engine.bind(f"{CUSTOMER.table}__later", later, table=CUSTOMER.table)
+        engine.bind_files(f"{CUSTOMER.table}__later", later, table=CUSTOMER.table)
         [(count,)] = engine.rows(f"select count(*) from {CUSTOMER.table}__later where lastUpdateDate > {at}")
         return int(count)
 

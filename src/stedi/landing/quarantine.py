@@ -144,7 +144,7 @@ class Quarantine:
         planned = journal.base(self._catalog)
         sifted = self._sifted()
         with self._engine() as engine:
-            engine.bind("landed_files", self._catalog.files(self._catalog.table("landed_files")))
+            engine.bind_files("landed_files", self._catalog.files(self._catalog.table("landed_files")))
             fruitless = rows.fruitless(engine)
             fittings = {feed: Conformer(contract) for feed, contract in CONTRACTS.items()}
             streams = {feed: open(path, "wb") for feed, path in lines.items()}  # noqa: SIM115 - closed below
@@ -217,7 +217,7 @@ class Quarantine:
 
     def _engine(self) -> DuckDB:
         engine = DuckDB.of(self._config, durable.scratch(self._root) / "quarantine")
-        engine.bind("quarantine", self._catalog.files(self._catalog.table("quarantine")))
+        engine.bind_files("quarantine", self._catalog.files(self._catalog.table("quarantine")))
         return engine
 
 

@@ -104,13 +104,13 @@ class TombstoneFilter:
                     if tombstones.moment(self._key, number, at) in self._known.moments
                 ]
                 if barred:
-                    engine.take("barred_moments", _BARRED, barred)
+                    engine.insert_rows("barred_moments", _BARRED, barred)
                     conditions.append(f"({column}, {moment}) in (select name, moment from barred_moments)")
         else:
             people = {value: tombstones.person(self._key, value) for value in values}
             until = {value: self._known.people[who] for value, who in people.items() if who in self._known.people}
         if until:
-            engine.take(f"barred_{table}", _BARRED, until.items())
+            engine.insert_rows(f"barred_{table}", _BARRED, until.items())
             conditions.append(
                 f"coalesce({moment} <= (select max(moment) from barred_{table} where name = {column}), false)"
             )
@@ -133,7 +133,7 @@ class TombstoneFilter:
             told = [(value, kept) for (value,) in values if (kept := known.masked(key, value)) != value]
             if told:
                 relation = f"masked_{column.lower()}"
-                engine.take(relation, {"name": "varchar", "masked": "varchar"}, told)
+                engine.insert_rows(relation, {"name": "varchar", "masked": "varchar"}, told)
                 masked = f"(select m.masked from {relation} as m where m.name = {name})"
                 masks.append(f'coalesce({masked}, {name}) as "{column}"')
         if unknown:
@@ -141,7 +141,7 @@ class TombstoneFilter:
             mentions = [(text,) for (text,) in extras if known.mentions(key, text)]
             if mentions:
                 relation = f"mentions_{table}"
-                engine.take(relation, {"name": "varchar"}, mentions)
+                engine.insert_rows(relation, {"name": "varchar"}, mentions)
                 masks.append(
                     f"case when r._extra in (select name from {relation}) then null else r._extra end as _extra"
                 )

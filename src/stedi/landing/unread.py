@@ -49,8 +49,8 @@ def unread(engine: DuckDB, catalog: Catalog, batches: list[str], now: int) -> tu
         batches: The ids of the batches.
         now: The instant at which consent is asked for, epoch milliseconds.
     """
-    engine.bind("quarantine", catalog.files(catalog.table("quarantine")))
-    engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
+    engine.bind_files("quarantine", catalog.files(catalog.table("quarantine")))
+    engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
     named: dict[tuple[str, str, int], set[str]] = {}
     for name, sha256, offset, raw in engine.stream(
         f'select file, sha256, "offset", raw from quarantine where batch in ({", ".join(map(literal, batches))}) '
@@ -94,7 +94,7 @@ def _agreeing(engine: DuckDB, wanted: set[str], now: int) -> set[str]:
     spellings = [email for (email,) in delivered if normalise(email) in wanted]
     agreeing: set[str] = set()
     if spellings:
-        engine.take("unread__spellings", {"email": "varchar"}, [(email,) for email in spellings])
+        engine.insert_rows("unread__spellings", {"email": "varchar"}, [(email,) for email in spellings])
         records = engine.stream(
             f"select email, lastUpdateDate, shareWithResearchAsOfDate from {CUSTOMER.table} "
             "where email in (select email from unread__spellings)"

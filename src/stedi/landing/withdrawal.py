@@ -106,7 +106,7 @@ def known(context: Context, wanted: Collection[str]) -> int:
     """Returns of how many of some customers, addresses in their normal form, there is a landed record."""
     catalog = context.catalog
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
-        engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
+        engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
         landed = engine.stream(f"select distinct email from {CUSTOMER.table}")
         return len(set(wanted).intersection(normalise(address) for (address,) in landed))
 
@@ -215,7 +215,7 @@ def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str,
         The marks of the customers whom the lake knows.
     """
     selects = tables.graph().selects
-    engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
+    engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
     engine.pseudonymise("people", selects["people"].sql, key.customer_id)
     marks: dict[str, str] = {}
     for address, customer_id in engine.stream("select address, customer_id from people"):
@@ -229,15 +229,15 @@ def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str,
             for customer_id, person in marks.items()
             if turn < len(wanted[person])
         ]
-        engine.take(f"said_{turn}", {"customer_id": "varchar", "at": "bigint"}, said)
+        engine.insert_rows(f"said_{turn}", {"customer_id": "varchar", "at": "bigint"}, said)
         of = f"{CUSTOMER.table} as c join people as p on c.email = p.address join said_{turn} as s using (customer_id)"
-        engine.keep("records", f"select c.*, p.customer_id from {of} where c.lastUpdateDate <= s.at")
+        engine.materialize("records", f"select c.*, p.customer_id from {of} where c.lastUpdateDate <= s.at")
         current = tables.rebind(
             selects["current_customers"].sql, {CUSTOMER.table: "records"}, {"build_started": int(time.time() * 1000)}
         )
-        engine.keep(f"current_{turn}", current)
+        engine.materialize(f"current_{turn}", current)
         # what stands there already is not landed twice
-        engine.keep(
+        engine.materialize(
             f"landed_{turn}",
             f"select distinct customer_id from {of} "
             "where c.lastUpdateDate = s.at and c.shareWithResearchAsOfDate is null",
@@ -251,7 +251,7 @@ def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str,
             f"where s.customer_id not in (select customer_id from landed_{turn})"
         )
     nobody = f"select *, true as known from (select * exclude (_extra, _file) from {CUSTOMER.table}) where false"
-    engine.keep("withdrawn", " union all by name ".join(parts) or nobody)
+    engine.materialize("withdrawn", " union all by name ".join(parts) or nobody)
     return set(marks.values())
 
 
@@ -262,30 +262,30 @@ def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], era
         How many of the erased have no record: of them nothing is to be landed.
     """
     selects = tables.graph().selects
-    engine.bind(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
+    engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
     engine.pseudonymise("people", selects["people"].sql, key.customer_id)
     asked = f"select unnest([{', '.join(map(literal, wanted))}]) as address"
     engine.pseudonymise("asked", asked, key.customer_id)
-    engine.keep(
+    engine.materialize(
         "records",
         f"select c.*, p.customer_id from {CUSTOMER.table} as c join people as p on c.email = p.address "
         "where p.customer_id in (select customer_id from asked)",
     )
     current = tables.rebind(selects["current_customers"].sql, {CUSTOMER.table: "records"}, {"build_started": now})
-    engine.keep("current_customers", current)
+    engine.materialize("current_customers", current)
     # a record without consent that nothing newer follows: the same was said already (rule 2)
-    engine.keep(
+    engine.materialize(
         "settled",
         "select customer_id from records group by customer_id "
         "having max(lastUpdateDate) filter (where shareWithResearchAsOfDate is null) "
         f">= greatest(max(lastUpdateDate), {now - SAME})",
     )
-    engine.keep(
+    engine.materialize(
         "gone",
         f"select address from asked where address in ({', '.join(map(literal, erased)) or 'null'}) "
         "and customer_id not in (select customer_id from current_customers)",
     )
-    engine.keep(
+    engine.materialize(
         "withdrawn",
         "select c.customerName, coalesce(c.email, a.address) as email, c.phone, c.birthDay, c.serialNumber, "
         f"c.registrationDate, greatest({now}::bigint, c.lastUpdateDate) as lastUpdateDate, "

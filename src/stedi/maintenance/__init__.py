@@ -201,7 +201,7 @@ class _Run:
             # one thread makes one file
             with DuckDB(memory=config.engine_memory, threads=1, temporary=temporary) as engine:
                 for number, group in enumerate(groups):
-                    engine.bind(LEAVING, group, table=name)
+                    engine.bind_files(LEAVING, group, table=name)
                     written.append(engine.write(name, sql, folder / str(number), of=of))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -239,14 +239,14 @@ class _Run:
         files = dict[str, tuple[DataFile, ...]]()
         with DuckDB.of(self._config, temporary) as engine:
             for name in ("customers_landing", *built):
-                engine.bind(name, self._catalog.files(states[name]))
-            engine.derive(
+                engine.bind_files(name, self._catalog.files(states[name]))
+            engine.map_rows(
                 "renamed",
                 "select distinct email as address from customers_landing",
                 {"old": "varchar", "new": "varchar"},
                 lambda address: (self._key.customer_id(address), self._new.customer_id(address)),
             )
-            engine.keep("renaming", "select distinct old, new from renamed")
+            engine.materialize("renaming", "select distinct old, new from renamed")
             for number, name in enumerate(built):
                 progress(f"write {name} under the new key", number / len(built))
                 files[name] = engine.write(

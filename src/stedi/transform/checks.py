@@ -55,7 +55,7 @@ def prove_consent(
         if files is None:
             people.append((name, sql.format(name)))
         else:
-            engine.bind(f"{name}__new", files, table=name)
+            engine.bind_files(f"{name}__new", files, table=name)
             people.append((name, sql.format(f"{name}__new")))
             people += [(name, sql.format(f"{name} where customer_id in ({some})")) for some in proof.suspects()]
     for (name, _), found in zip(people, proof.violations([sql for _, sql in people]), strict=True):
@@ -108,7 +108,7 @@ def _scoped(engine: Engine, changed: AbstractSet[str]) -> dict[str, str]:
         for name in sorted(changed)
         for what in (("added", "gone") if name not in MOMENTS else ("gone",))
     ]
-    engine.keep("audited__customers", " union ".join(concerned))
+    engine.materialize("audited__customers", " union ".join(concerned))
     spans = [
         f"select min(epoch_ms({quoted(MOMENTS[name])})) as low, max(epoch_ms({quoted(MOMENTS[name])})) as high "
         f"from {name}__added where customer_id not in (select customer_id from audited__customers)"

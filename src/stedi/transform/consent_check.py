@@ -51,16 +51,16 @@ def proof(engine: Engine, records: str, news: str, key: Key, now: int, *, since_
         suspects = {key.customer_id(address) for (address,) in engine.stream(news)}
         return _Streamed(engine, consents, suspects, since_consent)
     assert isinstance(engine, Gathering), "an engine streams its rows or gathers them"
-    engine.derive("proof__records", records, {"customer": "varchar"}, _normal)
+    engine.map_rows("proof__records", records, {"customer": "varchar"}, _normal)
     # brought together by their normal form: all records of a customer are seen by one call
-    engine.gather(
+    engine.map_groups(
         "proof__consents",
         "select customer, lastUpdateDate, shareWithResearchAsOfDate from proof__records",
         "customer",
         {"customer_id": "varchar", "since": "bigint"},
         _Consenting(key, now),
     )
-    engine.derive("proof__news", f"select email from ({news})", {"customer_id": "varchar"}, _Named(key))
+    engine.map_rows("proof__news", f"select email from ({news})", {"customer_id": "varchar"}, _Named(key))
     return _Spread(engine, since_consent)
 
 

@@ -49,7 +49,7 @@ class IncrementalBuild:
         }
 
     def work_out(self, table: str, started: int) -> None:
-        """Makes `<table>__insert`, the rows to add, and `<table>__concerned`, the customers whose rows are removed.
+        """Makes `<table>__insert`, the rows to add, and `<table>__affected`, the customers whose rows are removed.
 
         The relations `__old`, `__added` and `__gone` of its inputs are there.
 
@@ -62,7 +62,7 @@ class IncrementalBuild:
     def _customers_trusted(self, started: int) -> None:
         low, high = sorted((started, int(self._session.parameters["build_started"])))
         self._session.view("people")
-        self._engine.keep(
+        self._engine.materialize(
             "customers_trusted__scope",
             "select distinct customer_id from people where address in (select email from customers_landing__added "
             "union all select email from customers_landing "
@@ -74,26 +74,26 @@ class IncrementalBuild:
             "(select customer_id from customers_trusted__scope))",
         )
         current = self._session.over("current_customers", customers_landing="customers_landing__scope")
-        self._engine.keep("current_customers__scope", current)
+        self._engine.materialize("current_customers__scope", current)
         self._compare(
             "customers_trusted", self._session.over("customers_trusted", current_customers="current_customers__scope")
         )
 
     def _accelerometer_trusted(self, started: int) -> None:
         engine = self._engine
-        self._turned("customers_trusted", "accelerometer_trusted__concerned")
+        self._turned("customers_trusted", "accelerometer_trusted__affected")
         recomputed = self._any(
-            "customers_trusted where customer_id in (select customer_id from accelerometer_trusted__concerned)"
+            "customers_trusted where customer_id in (select customer_id from accelerometer_trusted__affected)"
         )
         # who agrees only now may have readings of any age under any spelling; all others bring only what is new
         source = "accelerometer_landing" if recomputed else "accelerometer_landing__added"
         self._wearers("wearers__scope", source)
         scope = "accelerometer_landing__added"
         if recomputed:
-            engine.keep(
+            engine.materialize(
                 "addresses__recomputed",
                 "select address from wearers__scope where customer_id in "
-                "(select customer_id from accelerometer_trusted__concerned)",
+                "(select customer_id from accelerometer_trusted__affected)",
             )
             scope = "accelerometer_landing__scope"
             among = "(select address from addresses__recomputed)"
@@ -112,7 +112,7 @@ class IncrementalBuild:
             everybody = (
                 f"select customer_id from {relation}" for relation in (*turned, "accelerometer_trusted__added")
             )
-            engine.keep(f"{name}__scope", " union ".join(everybody))
+            engine.materialize(f"{name}__scope", " union ".join(everybody))
             scope, motions = f"customer_id in (select customer_id from {name}__scope)", "accelerometer_trusted"
         else:
             # nobody's record has changed, and who has new readings has one among them: they can only come
@@ -129,17 +129,17 @@ class IncrementalBuild:
         self._session.view("claims")
         self._turned("customers_curated", "owners__turned")
         if self._any("customers_landing__added"):
-            engine.keep("claims__old", self._session.over("claims", customers_landing="customers_landing__old"))
+            engine.materialize("claims__old", self._session.over("claims", customers_landing="customers_landing__old"))
         else:
             engine.view("claims__old", "select * from claims")
-        engine.keep(
+        engine.materialize(
             "serials__claimed",
             "select distinct serialNumber from (select serialNumber, customer_id from claims "
             "except select serialNumber, customer_id from claims__old)",
         )
         # new motion decides readings of the devices that its wearer shares, at that moment
         self._wearers("wearers__added", "accelerometer_landing__added")
-        engine.keep(
+        engine.materialize(
             "moments__touched",
             'select c.serialNumber, a."timestamp" as moment from accelerometer_landing__added as a '
             'inner join wearers__added as w on a."user" = w.address '
@@ -152,8 +152,8 @@ class IncrementalBuild:
         )
         self._shared("touched", f"{at_moments} and {_SHARED}")
         known = self._between("sensorReadingTime", "moments__touched", "moment", instants=True)
-        engine.keep(
-            "step_trainer_trusted__concerned",
+        engine.materialize(
+            "step_trainer_trusted__affected",
             "select customer_id from owners__turned union "
             "select customer_id from claims where serialNumber in (select serialNumber from serials__claimed) union "
             f"select t.customer_id from (select * from step_trainer_trusted where true {known}) as t "
@@ -161,10 +161,10 @@ class IncrementalBuild:
             "and t.sensorReadingTime = instant(r.sensorReadingTime) and t.distanceFromObject = r.distanceFromObject "
             "where r.matches <> 1 or r.customer_id <> t.customer_id",
         )
-        engine.keep(
+        engine.materialize(
             "serials__recomputed",
             "select serialNumber from serials__claimed union select serialNumber from claims where customer_id in "
-            "(select customer_id from step_trainer_trusted__concerned) "
+            "(select customer_id from step_trainer_trusted__affected) "
             "and customer_id in (select customer_id from customers_curated)",
         )
         among = "serialNumber in (select serialNumber from serials__recomputed)"
@@ -189,10 +189,10 @@ class IncrementalBuild:
     def _machine_learning_curated(self, started: int) -> None:
         engine = self._engine
         name, steps, motions = "machine_learning_curated", "step_trainer_trusted", "accelerometer_trusted"
-        engine.keep(
-            f"{name}__concerned", f"select customer_id from {steps}__gone union select customer_id from {motions}__gone"
+        engine.materialize(
+            f"{name}__affected", f"select customer_id from {steps}__gone union select customer_id from {motions}__gone"
         )
-        among = f"(select customer_id from {name}__concerned)"
+        among = f"(select customer_id from {name}__affected)"
         for table in (steps, motions):
             engine.view(f"{table}__recomputed", f"select * from {table} where customer_id in {among}")
             engine.view(f"{table}__gained", f"select * from {table}__added where customer_id not in {among}")
@@ -223,7 +223,7 @@ class IncrementalBuild:
         return bool(self._engine.rows(f"select 1 from {relation} limit 1"))
 
     def _wearers(self, view: str, source: str) -> None:
-        self._session.keep(view, self._session.over("wearers", accelerometer_landing=source))
+        self._session.materialize(view, self._session.over("wearers", accelerometer_landing=source))
 
     def _turned(self, customers: str, relation: str) -> None:
         """Finds whose readings another state of a customers table puts in, takes out, or (rule 4) cuts elsewhere."""
@@ -233,7 +233,7 @@ class IncrementalBuild:
             f"(select customer_id, {since} as since from {state} where customer_id in {changed})"
             for state in (f"{customers}__old", customers)
         )
-        self._engine.keep(
+        self._engine.materialize(
             relation,
             "select coalesce(was.customer_id, n.customer_id) as customer_id "
             f"from {was} as was full outer join {now} as n on was.customer_id = n.customer_id "
@@ -244,7 +244,7 @@ class IncrementalBuild:
         """Works out who owns some readings of shared serial numbers, as now or as at the watermark."""
         engine, state = self._engine, "__old" if old else ""
         steps, motions = f"step_trainer_landing__shared_{suffix}", f"accelerometer_landing__shared_{suffix}"
-        engine.keep(steps, f"select * from step_trainer_landing{state} where {where}")
+        engine.materialize(steps, f"select * from step_trainer_landing{state} where {where}")
         if not self._any(steps):
             engine.view(f"shared_readings__{suffix}", _NO_SHARED)
             return
@@ -259,19 +259,19 @@ class IncrementalBuild:
         under = {view: f"{view}__{suffix}" for view in read}
         for view, relations in read.items():
             engine.view(under[view], self._session.over(view, **under, **relations))
-        engine.keep(f"shared_readings__{suffix}", self._session.over("shared_readings", **under))
+        engine.materialize(f"shared_readings__{suffix}", self._session.over("shared_readings", **under))
 
     def _compare(self, table: str, fresh: str) -> None:
         """Takes as changed those customers in scope whose row is not what it was."""
         engine = self._engine
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
-        engine.keep(f"{table}__fresh", f"select {names} from ({fresh})")
-        engine.keep(
+        engine.materialize(f"{table}__fresh", f"select {names} from ({fresh})")
+        engine.materialize(
             f"{table}__stale",
             f"select {names} from {table} where customer_id in (select customer_id from {table}__scope)",
         )
-        engine.keep(
-            f"{table}__concerned",
+        engine.materialize(
+            f"{table}__affected",
             f"select customer_id from (select * from {table}__stale except select * from {table}__fresh)",
         )
         engine.view(f"{table}__insert", f"select * from {table}__fresh except select * from {table}__stale")
@@ -280,13 +280,13 @@ class IncrementalBuild:
         """Takes as new what is there of the affected, and of all others what the table does not have yet."""
         engine, moment = self._engine, MOMENTS[table]
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
-        engine.keep(f"{table}__fresh", f"select {names} from ({fresh})")
-        if not self._any(f"{table}__concerned"):
+        engine.materialize(f"{table}__fresh", f"select {names} from ({fresh})")
+        if not self._any(f"{table}__affected"):
             near = self._between(moment, f"{table}__fresh", f"epoch_ms({quoted(moment)})", instants=True)
             known = f"select {names} from {table} where true {near}"
             engine.view(f"{table}__insert", f"select * from {table}__fresh except {known}")
             return
-        others = f"customer_id not in (select customer_id from {table}__concerned)"
+        others = f"customer_id not in (select customer_id from {table}__affected)"
         engine.view(f"{table}__others", f"select * from {table}__fresh where {others}")
         near = self._between(moment, f"{table}__others", f"epoch_ms({quoted(moment)})", instants=True)
         engine.view(

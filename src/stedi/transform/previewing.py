@@ -98,7 +98,7 @@ def _compare(session: BuildSession, step: Step) -> None:
     """Makes `gone`, the customers' rows that would leave, and `come`, those that would come."""
     engine, names = session.engine, ", ".join(quoted(column.name) for column in COLUMNS[_WHO])
     if step.action == "rebuild":
-        engine.keep("fresh", f"select {names} from ({session.whole(_WHO)})")
+        engine.materialize("fresh", f"select {names} from ({session.whole(_WHO)})")
         stale = f"select {names} from {_WHO}"
     else:
         for read, window in step.windows.items():
@@ -106,8 +106,8 @@ def _compare(session: BuildSession, step: Step) -> None:
         IncrementalBuild(session).work_out(_WHO, session.started(_WHO))
         engine.view("fresh", f"select * from {_WHO}__fresh")
         stale = f"select * from {_WHO}__stale"
-    engine.keep("gone", f"{stale} except select * from fresh")
-    engine.keep("come", f"select * from fresh except {stale}")
+    engine.materialize("gone", f"{stale} except select * from fresh")
+    engine.materialize("come", f"select * from fresh except {stale}")
 
 
 def _estimate(step: Step, graph: Dag, states: Mapping[str, TableState], share: float) -> Estimate:

@@ -47,7 +47,7 @@ class BuildSession:
         self._views: set[str] = set()
         stored = {name for select in graph.tables() for name in (select.name, *graph.inputs(select.name))}
         for name in stored:
-            engine.bind(name, self._catalog.files(states[name]))
+            engine.bind_files(name, self._catalog.files(states[name]))
 
     def started(self, table: str) -> int:
         """Returns the start of the build that a table was last built by, epoch milliseconds."""
@@ -65,8 +65,8 @@ class BuildSession:
             staged: Whether this build has worked it out; else nobody has lost rows, and `__gone` is empty.
         """
         state = self._states[read]
-        self.engine.bind(f"{read}__old", self._catalog.files(state, window.since), table=read)
-        self.engine.bind(f"{read}__added", (*self._catalog.added(state, window.appended), *gained), table=read)
+        self.engine.bind_files(f"{read}__old", self._catalog.files(state, window.since), table=read)
+        self.engine.bind_files(f"{read}__added", (*self._catalog.added(state, window.appended), *gained), table=read)
         if not staged:
             self.engine.view(f"{read}__gone", "select null::varchar as customer_id where false")
 
@@ -107,26 +107,26 @@ class BuildSession:
         under = self.graph.closure(name) | {name} if name in self.graph.selects else frozenset[str]()
         for view in self.graph.order():
             if view in under and view not in self._views and self.graph.selects[view].zone == "views":
-                self.keep(view, self.over(view))
+                self.materialize(view, self.over(view))
                 self._views.add(view)
 
-    def keep(self, view: str, sql: str) -> None:
+    def materialize(self, view: str, sql: str) -> None:
         """Computes a view of the graph once, under its own name or another that begins with it."""
         if view == _OF_TOMBSTONES:
             self._keep_claims(sql)
         elif view.partition("__")[0] in _OF_ADDRESSES:
             self.engine.pseudonymise(view, sql, self._key.customer_id)
         else:
-            self.engine.keep(view, sql)
+            self.engine.materialize(view, sql)
 
     def _keep_claims(self, sql: str) -> None:
         """Computes which serial numbers erased customers claimed; where nobody was erased, none is looked at."""
         known = tombstones.read(self._root, self._key)
         if known.claims:
-            self.engine.derive(f"{_OF_TOMBSTONES}__told", sql, {"claimants": "bigint"}, _Claimants(known, self._key))
-            self.engine.keep(_OF_TOMBSTONES, f"select * from {_OF_TOMBSTONES}__told where claimants > 0")
+            self.engine.map_rows(f"{_OF_TOMBSTONES}__told", sql, {"claimants": "bigint"}, _Claimants(known, self._key))
+            self.engine.materialize(_OF_TOMBSTONES, f"select * from {_OF_TOMBSTONES}__told where claimants > 0")
         else:
-            self.engine.keep(
+            self.engine.materialize(
                 _OF_TOMBSTONES, "select null::varchar as serialNumber, null::bigint as claimants where false"
             )
 

@@ -96,8 +96,8 @@ class StagedBuild:
                 )
                 change.seconds = time.monotonic() - started
                 self.staged[step.table] = change
-                engine.bind(step.table, change.files)
-                engine.bind(f"{step.table}__added", change.gained, table=step.table)
+                engine.bind_files(step.table, change.files)
+                engine.bind_files(f"{step.table}__added", change.gained, table=step.table)
             progress("audit")
             self._remember(session, changes)
             self._audit(session)
@@ -163,9 +163,9 @@ class StagedBuild:
         changes.work_out(name, session.started(name))
 
         files = self._catalog.files(before)
-        concerned = f"select customer_id from {name}__concerned"
-        anybody = bool(engine.rows(f"select 1 from {name}__concerned limit 1"))
-        leaving = engine.holding(files, "customer_id", concerned, table=name) if anybody else ()
+        affected = f"select customer_id from {name}__affected"
+        anybody = bool(engine.rows(f"select 1 from {name}__affected limit 1"))
+        leaving = engine.files_containing(files, "customer_id", affected, table=name) if anybody else ()
         names = ", ".join(f'"{column.name}"' for column in COLUMNS[name])
         # before the table is bound anew: what is worked out reads it as it was
         added = engine.write(name, f"select {names} from {name}__insert", self._folder(name))
@@ -173,12 +173,12 @@ class StagedBuild:
         if leaving:
             # a flipped bit must not be written anew, under a checksum that says that all is well
             checksums.check(self._catalog.folder(name), [file.path for file in leaving])
-            engine.bind(f"{name}__leaving", leaving, table=name)
-            keep = f"select {names} from {name}__leaving where customer_id not in ({concerned})"
+            engine.bind_files(f"{name}__leaving", leaving, table=name)
+            keep = f"select {names} from {name}__leaving where customer_id not in ({affected})"
             kept = engine.write(name, keep, self._folder(name, kept=True), of=rows(before))
-            engine.keep(
+            engine.materialize(
                 f"{name}__gone",
-                f"select distinct customer_id from {name}__leaving where customer_id in ({concerned})",
+                f"select distinct customer_id from {name}__leaving where customer_id in ({affected})",
             )
         else:
             engine.view(f"{name}__gone", "select null::varchar as customer_id where false")
@@ -243,7 +243,7 @@ class StagedBuild:
             if "customers_landing" in change.step.windows
         ]
         appended = {snapshot.id: snapshot for window in windows for snapshot in window.appended}
-        engine.bind(
+        engine.bind_files(
             "customers_landing__news",
             self._catalog.added(self._before["customers_landing"], appended.values()),
             table="customers_landing",

@@ -39,7 +39,7 @@ def session(context: Context, states: Mapping[str, TableState]) -> Iterator[Duck
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
         for name, state in states.items():
             named = f"every_{name}" if name in (*FEEDS, *BELOW) else name
-            engine.bind(named, context.catalog.files(state), table=name)
+            engine.bind_files(named, context.catalog.files(state), table=name)
         yield engine
 
 
@@ -57,24 +57,26 @@ def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str],
         base: The instant and the policy.
     """
     emails = listed(spelled(engine, "every_customers_landing", "email", customers.keys()))
-    engine.keep(
+    engine.materialize(
         "claimable",
         f"select distinct serialNumber from every_customers_landing where email in ({emails}) "
         "and serialNumber is not null",
     )
     shared = "serialNumber in (select serialNumber from claimable)"
     ids = listed(customers.values())
-    engine.keep("customers_landing", f"select * from every_customers_landing where email in ({emails}) or {shared}")
+    engine.materialize(
+        "customers_landing", f"select * from every_customers_landing where email in ({emails}) or {shared}"
+    )
     near = {expected.normal(email) for (email,) in engine.rows("select distinct email from customers_landing")}
     users = listed(spelled(engine, "every_accelerometer_landing", "user", near | customers.keys()))
-    engine.keep("accelerometer_landing", f'select * from every_accelerometer_landing where "user" in ({users})')
-    engine.keep("step_trainer_landing", f"select * from every_step_trainer_landing where {shared}")
+    engine.materialize("accelerometer_landing", f'select * from every_accelerometer_landing where "user" in ({users})')
+    engine.materialize("step_trainer_landing", f"select * from every_step_trainer_landing where {shared}")
     for name in BELOW:
         engine.view(name, f"select * from every_{name} where customer_id in ({ids})")
     expected.customers(engine, key, base)
     expected.motions(engine, base)
     expected.steps(engine, base, partial(claimants, root, key))
-    engine.keep(
+    engine.materialize(
         "history",
         f"select p.person, c.lastUpdateDate as updated, c.shareWithResearchAsOfDate as share, {FILE_NAME} as file, "
         f"f.landed_at, row_number() over (partition by p.person order by {expected.rank(base)} desc) as place "

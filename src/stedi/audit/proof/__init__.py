@@ -117,7 +117,7 @@ class _Work:
         for name, zone in ZONES.items():
             if zone == "landing":
                 files = self._catalog.files(self._states[name], settled[name]) if name in settled else ()
-                self._engine.bind(name, files)
+                self._engine.bind_files(name, files)
         account, broken = reconciliation.files(self._engine)
         counts.update({("conservation", table): rows for table, rows in broken.items()})
         return account
@@ -166,6 +166,6 @@ class _Work:
     def _bind(self, base: AsOf) -> None:
         for name in FEEDS:
             snapshot = self._states[name].snapshot(base.feeds.get(name))
-            self._engine.bind(name, self._catalog.files(self._states[name], snapshot) if snapshot else ())
+            self._engine.bind_files(name, self._catalog.files(self._states[name], snapshot) if snapshot else ())
         for name in BELOW:
-            self._engine.bind(name, self._catalog.files(self._states[name]))
+            self._engine.bind_files(name, self._catalog.files(self._states[name]))

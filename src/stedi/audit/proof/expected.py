@@ -58,32 +58,32 @@ def customers(engine: Engine, key: Key, base: AsOf) -> None:
     Gives `persons` (address, person, customer_id, unseen), `known` (person, customer_id, consents, since: one row each
     whom an address below landing can mean) and `current` (the current record of each customer, as it must stand below).
     """
-    engine.derive(
+    engine.map_rows(
         "addresses",
         'select email as address from customers_landing union select "user" from accelerometer_landing',
         {"normal": "varchar", "customer_id": "varchar", "unseen": "boolean"},
         _Meant(key),
     )
-    engine.keep("persons", "select address, customer_id, unseen, number(normal) as person from addresses")
-    engine.derive(
+    engine.materialize("persons", "select address, customer_id, unseen, number(normal) as person from addresses")
+    engine.map_rows(
         "birthdays",
         "select distinct birthDay as text from customers_landing where birthDay is not null",
         {"born": "date"},
         _born,
     )
     shown = ", ".join(f"case when r.has_{name} then r.{name} end as {name}" for name in _RANKED if name != "birthDay")
-    engine.keep(
+    engine.materialize(
         "ranked",
         f"select p.person, max({rank(base)}) as r, count(*) as records "
         "from customers_landing as c join persons as p on c.email = p.address group by p.person",
     )
-    engine.keep(
+    engine.materialize(
         "current",
         f"select k.person, p.customer_id, k.records, not r.refuses as consents, r.updated as lastUpdateDate, {shown}, "
         "b.born as birthDay from ranked as k join (select distinct person, customer_id from persons) as p "
         "on k.person = p.person left join birthdays as b on case when r.has_birthDay then r.birthDay end = b.text",
     )
-    engine.keep(
+    engine.materialize(
         "known",
         "select p.person, p.customer_id, coalesce(c.consents, false) as consents, c.person is not null as customer, "
         "c.shareWithResearchAsOfDate * 1000 as since from (select distinct person, customer_id from persons) as p "
@@ -118,7 +118,7 @@ def motions(engine: Engine, base: AsOf) -> None:
     """
     in_time = f"moment >= since or not {base.since_consent}"
     # of equal readings that differ in the sign of a zero either may stand
-    engine.keep(
+    engine.materialize(
         "motions",
         f"select person, moment, x, y, z, {in_time} as in_time, sum(l)::integer as landed, sum(f)::integer as found "
         'from (select p.person, k.since, a."timestamp" * 1000 as moment, a.x + 0 as x, a.y + 0 as y, a.z + 0 as z, '
@@ -129,7 +129,7 @@ def motions(engine: Engine, base: AsOf) -> None:
         'where t."timestamp" is not null and t.x is not null and t.y is not null and t.z is not null) '
         "group by all",
     )
-    engine.keep("curated", "select distinct person from motions where in_time and landed > 0")
+    engine.materialize("curated", "select distinct person from motions where in_time and landed > 0")
 
 
 def steps(engine: Engine, base: AsOf, further: Claimants) -> None:
@@ -139,26 +139,26 @@ def steps(engine: Engine, base: AsOf, further: Claimants) -> None:
     person under whom it is found; claimants, movers, owner; consents, curated, in_time: of the owner; due: whether
     the rules put it into the trusted table.
     """
-    engine.derive(
+    engine.map_rows(
         "serials",
         "select serialNumber from customers_landing where serialNumber is not null union select serialNumber from "
         "step_trainer_landing union select serialNumber from step_trainer_trusted where serialNumber is not null",
         {"further": "bigint"},
         _FurtherClaimants(further),
     )
-    engine.keep("devices", "select serialNumber, further, number(serialNumber) as serial from serials")
-    engine.keep(
+    engine.materialize("devices", "select serialNumber, further, number(serialNumber) as serial from serials")
+    engine.materialize(
         "claims",
         "select distinct d.serial, p.person from customers_landing as c join persons as p on c.email = p.address "
         "join devices as d on c.serialNumber = d.serialNumber",
     )
-    engine.keep(
+    engine.materialize(
         "claimed",
         "select d.serial, count(c.person) + max(d.further) as claimants, "
         "case when count(c.person) = 1 and max(d.further) = 0 then min(c.person) end as sole "
         "from devices as d left join claims as c on d.serial = c.serial group by d.serial",
     )
-    engine.keep(
+    engine.materialize(
         "delivered",
         "select serial, moment, distance, sum(l)::integer as landed, sum(f)::integer as found, min(person) as low, "
         "max(person) as high from (select d.serial, s.sensorReadingTime * 1000 as moment, s.distanceFromObject as "
@@ -170,7 +170,7 @@ def steps(engine: Engine, base: AsOf, further: Claimants) -> None:
         "where t.sensorReadingTime is not null and t.distanceFromObject is not null) group by all",
     )
     # whose motion it was does not depend on consent
-    engine.keep(
+    engine.materialize(
         "moved",
         "select r.serial, r.moment, count(*) as movers, min(m.person) as mover from (select distinct d.serial, "
         "d.moment from delivered as d join claimed as c on d.serial = c.serial where c.claimants > 1) as r "
@@ -180,7 +180,7 @@ def steps(engine: Engine, base: AsOf, further: Claimants) -> None:
         "join claimed as d on s.serial = d.serial where d.claimants > 1)) as m "
         "on c.person = m.person and r.moment = m.moment group by r.serial, r.moment",
     )
-    engine.keep(
+    engine.materialize(
         "steps",
         "select s.*, s.curated and s.in_time and s.landed > 0 as due from (select d.*, c.claimants, "
         "coalesce(m.movers, 0) as movers, coalesce(k.consents, false) as consents, k.person as owner, "

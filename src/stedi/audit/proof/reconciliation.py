@@ -72,13 +72,13 @@ def files(engine: Engine) -> tuple[Reconciliation, dict[str, int]]:
         The account of all records seen, and the violations of each table: files whose sums do not come out stand
         with the ledger, and rows too many or too few with the table that has them.
     """
-    engine.keep(
+    engine.materialize(
         "ledger",
         "select sha256, sum(seen)::bigint as seen, sum(accepted)::bigint as accepted, "
         "sum(quarantined)::bigint as quarantined, sum(erased)::bigint as erased from landed_files group by sha256",
     )
     landed = " union all ".join(f"select '{feed}' as feed, _file as sha256 from {feed}" for feed in FEEDS)
-    engine.keep("rows_landed", f"select feed, sha256, count(*) as n from ({landed}) group by all")
+    engine.materialize("rows_landed", f"select feed, sha256, count(*) as n from ({landed}) group by all")
     [(wrong, *totals)] = engine.rows(
         "select count(*) filter (where seen <> accepted + quarantined + erased), coalesce(sum(seen), 0), "
         "coalesce(sum(quarantined), 0), coalesce(sum(erased), 0), coalesce(sum(accepted), 0) from ledger"

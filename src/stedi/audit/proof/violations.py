@@ -34,7 +34,7 @@ _PSEUDONYM = "[0-9a-f]{32}"
 def people(engine: Engine, name: str) -> Counts:
     """Counts nulls, rows of nobody whom the key knows, and rows of who does not consent, of one table."""
     columns = [column.name for column in COLUMNS[name] if column.name not in OPTIONAL]
-    engine.keep("rows_of", f"select customer_id, count(*) as n from {name} group by customer_id")
+    engine.materialize("rows_of", f"select customer_id, count(*) as n from {name} group by customer_id")
     counted = ", ".join(f"count({quoted(column)})" for column in columns)
     [(rows, *filled)] = engine.rows(f"select count(*), {counted} from {name}")
     [(strangers, others)] = engine.rows(
@@ -68,7 +68,7 @@ def customers(engine: Engine, name: str) -> Counts:
         ]
     )
     wanted = "r.person is not null" if name == "customers_curated" else "true"
-    engine.keep(
+    engine.materialize(
         "compared",
         f"select c.person, {wanted} as wanted, count(t.customer_id) as found, count(*) filter (where "
         f"t.customer_id is not null and ({differs})) as other from current as c left join curated as r "
@@ -122,7 +122,7 @@ def training(engine: Engine) -> Counts:
     A row is one person's if that customer owns a landed step reading of this distance, and has this landed motion,
     at this very moment.
     """
-    engine.keep(
+    engine.materialize(
         "unequal",
         "select person, moment, distance, x, y, z, sum(e) as wanted, sum(f) as found from (select s.owner as person, "
         "s.moment, s.distance, m.x, m.y, m.z, 1 as e, 0 as f from steps as s join motions as m "
@@ -132,17 +132,17 @@ def training(engine: Engine) -> Counts:
         "where t.sensorReadingTime is not null and t.distanceFromObject is not null and t.x is not null "
         "and t.y is not null and t.z is not null) group by all having wanted <> found",
     )
-    engine.keep(
+    engine.materialize(
         "stepped",
         "select distinct u.person, u.moment, u.distance from unequal as u join steps as s "
         "on u.person = s.owner and u.moment = s.moment and u.distance = s.distance where s.landed > 0",
     )
-    engine.keep(
+    engine.materialize(
         "moving",
         "select distinct u.person, u.moment, u.x, u.y, u.z from unequal as u join motions as m on u.person = m.person "
         "and u.moment = m.moment and u.x = m.x and u.y = m.y and u.z = m.z where m.landed > 0",
     )
-    engine.keep(
+    engine.materialize(
         "judged",
         "select u.wanted, u.found, s.person is not null as stepped, m.person is not null as moved from unequal as u "
         "left join stepped as s on u.person = s.person and u.moment = s.moment and u.distance = s.distance "
@@ -171,8 +171,8 @@ def identifiers(engine: Engine, name: str, files: Iterable[DataFile]) -> int:
         name: The table.
         files: Its files; every column of text that they have is searched, whether the schema knows it or not.
     """
-    engine.texts("texts", files, but=_PSEUDONYM)
-    engine.derive(
+    engine.text_values("texts", files, but=_PSEUDONYM)
+    engine.map_rows(
         "searched", "select field, value, n from texts", {"normal": "varchar", "addresses": "boolean"}, _looked_at
     )
     # a device's number is what this column is for, whatever else somebody may have typed the same
@@ -193,8 +193,10 @@ def identifying(engine: Engine) -> None:
     of_devices = [f"select serialNumber, true from {feed}" for feed in ("customers_landing", "step_trainer_landing")]
     every = " union all ".join([*of_people, 'select "user", false from accelerometer_landing', *of_devices])
     each = f"select text, bool_or(device) as device from ({every}) where text is not null group by text"
-    engine.derive("named", each, {"normal": "varchar"}, _named)
-    engine.keep("identifying", "select normal, bool_or(device) as device from named where normal <> '' group by normal")
+    engine.map_rows("named", each, {"normal": "varchar"}, _named)
+    engine.materialize(
+        "identifying", "select normal, bool_or(device) as device from named where normal <> '' group by normal"
+    )
 
 
 def _looked_at(field: str, value: str, n: int) -> tuple[str, bool]:

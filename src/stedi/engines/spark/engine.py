@@ -90,7 +90,7 @@ class SparkEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def bind(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
+    def bind_files(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
         """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
         # pinned when it is read: most of what a build binds it does not look at
         self._bound[name] = (table or name, tuple(files))
@@ -101,7 +101,7 @@ class SparkEngine:
             self._frame(sql).createOrReplaceTempView(name)
         self._bound.pop(name, None)
 
-    def keep(self, view: str, sql: str) -> None:
+    def materialize(self, view: str, sql: str) -> None:
         """Computes a SELECT once, when it is first read, and gives the result a name for this session."""
         self._keep(view, self._frame(sql))
 
@@ -120,7 +120,9 @@ class SparkEngine:
             made = mapped(self._frame(sql), _Beside(_Each(customer_id)), "address string, customer_id string")
             self._keep(view, made.selectExpr("address", "customer_id", "customer_id as person"))
 
-    def derive(self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]) -> None:
+    def map_rows(
+        self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
+    ) -> None:
         """Keeps what a function makes of each row of a SELECT; it is called on the executors.
 
         Args:
@@ -136,7 +138,7 @@ class SparkEngine:
             made = mapped(frame, _Beside(function), schema)
         self._keep(view, made)
 
-    def gather(self, view: str, sql: str, by: str, columns: Mapping[str, str], function: Rows) -> None:
+    def map_groups(self, view: str, sql: str, by: str, columns: Mapping[str, str], function: Rows) -> None:
         """Keeps what a function makes of rows that are brought together; it is called on the executors.
 
         Args:
@@ -151,7 +153,7 @@ class SparkEngine:
             made = mapped(self._frame(sql).repartition(by), function, schema)
         self._keep(view, made)
 
-    def texts(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
+    def text_values(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
         """Gives a name to the texts in files: `field`, `value`, and `n`, how often in a file; columns are its own.
 
         Executors read the files as DuckDB does, whatever columns they have; nothing of them comes here.
@@ -171,7 +173,9 @@ class SparkEngine:
             made.createOrReplaceTempView(view)
         self._bound.pop(view, None)
 
-    def holding(self, files: Iterable[DataFile], column: str, values: str, *, table: str) -> tuple[DataFile, ...]:
+    def files_containing(
+        self, files: Iterable[DataFile], column: str, values: str, *, table: str
+    ) -> tuple[DataFile, ...]:
         """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
         given = {file.path: file for file in files}
         if not given:
@@ -304,7 +308,7 @@ class _Texts:
         try:
             with task_session(self.memory) as engine:
                 for (path,) in paths:
-                    engine.texts("texts", [DataFile(path, 0, 0)], but=self.but)
+                    engine.text_values("texts", [DataFile(path, 0, 0)], but=self.but)
                     yield from engine.stream("select field, value, n from texts")
         except LakeError as error:
             # its cause can hold a value, and executors log what ends a task

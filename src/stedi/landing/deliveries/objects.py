@@ -44,7 +44,7 @@ class Objects:
             return []
         ledger: dict[str, LandedFile] = {}
         with session() as engine:
-            engine.bind("landed_files", catalog.files(catalog.table("landed_files")))
+            engine.bind_files("landed_files", catalog.files(catalog.table("landed_files")))
             wanted = sorted(set(assumed.values()))
             for first in range(0, len(wanted), _AT_ONCE):
                 ledger |= rows.landed(engine, wanted[first : first + _AT_ONCE])
