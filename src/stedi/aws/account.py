@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from stedi.errors import CloudFailed, MissingExtra
+from stedi.storage import s3
 
 
 @cache
@@ -52,5 +53,4 @@ def answering(what: str) -> Iterator[None]:
 
 def code(error: BaseException | None) -> str:
     """Returns AWS's code of an error that `answering` has raised, or nothing."""
-    response = getattr(error and error.__cause__, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+    return s3.error_code(error and error.__cause__)

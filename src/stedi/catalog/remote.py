@@ -245,8 +245,7 @@ class Remote:
         except Exception as error:
             if isinstance(error, OSError) and error.filename:  # of an object, in words of `s3`
                 raise
-            response = getattr(error, "response", None)
-            code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+            code = s3.error_code(error)
             raise LakeError(
                 f"{self._root}: expected an answer of the catalog ({self}), found {code or type(error).__name__}; the "
                 "tables are as they were or as they should be: run the command again, and see that you may use it"

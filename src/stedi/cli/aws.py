@@ -141,9 +141,8 @@ def _agreed(proposed: ChangeSet, options: argparse.Namespace) -> bool:
 
 
 def _yes(question: str) -> bool:
-    if not terminal.attended():
-        raise UsageError(f"{question} Expected --yes, or a terminal to ask; nothing was done")
-    return terminal.answer(f"{question} [y/N]") in ("y", "yes")
+    alone = f"{question} Expected --yes, or a terminal to ask; nothing was done"
+    return terminal.agreed(lambda: f"{question} [y/N]", alone=alone)
 
 
 def _parameters(words: list[str]) -> dict[str, str]:

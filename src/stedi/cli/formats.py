@@ -76,7 +76,7 @@ def format_of(path: Path | str | None) -> Format:
     form = _ENDINGS.get(Path(path).suffix.lower())
     if form is None:
         raise UsageError(
-            f"--output {destinations.shown(str(path))}: expected a name that ends in {', '.join(_ENDINGS)}, found "
+            f"--output {printable(str(path))}: expected a name that ends in {', '.join(_ENDINGS)}, found "
             "another; nothing was run: choose one, or say --format (a name in .gz or .zst is compressed then)"
         )
     return form

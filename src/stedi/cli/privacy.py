@@ -78,12 +78,14 @@ def _say_unknown(lake: Lake, places: Mapping[str, str], receipt: Mapping[str, An
 
 def _ask(lake: Lake, addresses: Sequence[str]) -> None:
     """Has whoever sits at the terminal confirm; nobody else can."""
-    count = len(addresses)
-    if not terminal.attended():
-        raise UsageError("erase: expected --yes where nobody can be asked, since it cannot be undone; found none")
-    found = lake.preview_erasure(*addresses, exact=True)
-    who = ("1 customer" if count == 1 else f"{count:,} customers") + f" ({found['known']:,} of {count:,} known)"
-    if terminal.answer(f"Erase everything of {who}? This cannot be undone. Type yes:") != "yes":
+
+    def question() -> str:
+        count, known = len(addresses), lake.preview_erasure(*addresses, exact=True)["known"]
+        who = "1 customer" if count == 1 else f"{count:,} customers"
+        return f"Erase everything of {who} ({known:,} of {count:,} known)? This cannot be undone. Type yes:"
+
+    alone = "erase: expected --yes where nobody can be asked, since it cannot be undone; found none"
+    if not terminal.agreed(question, alone=alone, agreeing=("yes",)):
         raise UsageError("erase: expected yes, found another answer; nothing was erased")
 
 

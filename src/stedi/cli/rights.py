@@ -89,9 +89,11 @@ def _confirm(lake: Lake, wanted: Sequence[str]) -> None:
     Raises:
         UsageError: The answer is not yes, or nobody is there to give one.
     """
-    if not terminal.attended():
-        raise UsageError("expected --yes where nobody can be asked; nothing was done")
-    who = "1 customer" if len(wanted) == 1 else f"{len(wanted):,} customers"
-    known = f"{lake.known(wanted, exact=True):,} of {len(wanted):,} known"
-    if terminal.answer(f"withdraw {who} from research ({known})? [y/N]") not in ("y", "yes"):
+
+    def question() -> str:
+        who = "1 customer" if len(wanted) == 1 else f"{len(wanted):,} customers"
+        known = f"{lake.known(wanted, exact=True):,} of {len(wanted):,} known"
+        return f"withdraw {who} from research ({known})? [y/N]"
+
+    if not terminal.agreed(question, alone="expected --yes where nobody can be asked; nothing was done"):
         raise UsageError("nothing was done")

@@ -8,11 +8,11 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
-from stedi.errors import json_text, printable
+from stedi.errors import UsageError, json_text, printable
 
 _CLEAR = "\r\x1b[K"
 _ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=,;:()\[\]/]+""")
@@ -91,7 +91,6 @@ def given() -> str:
     Raises:
         UsageError: It is closed, or other bytes.
     """
-    from stedi.errors import UsageError
 
     if sys.stdin is None or sys.stdin.closed:
         raise UsageError("stdin: expected UTF-8 text, found it closed; nothing was done")
@@ -103,19 +102,25 @@ def given() -> str:
         raise UsageError("stdin: expected UTF-8 text, found other bytes; nothing was done") from None
 
 
-def attended() -> bool:
-    """Says whether somebody sits at stdin who can be asked: it is open, and a terminal."""
-    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+def agreed(question: Callable[[], str], *, alone: str, agreeing: Container[str] = ("y", "yes")) -> bool:
+    """Asks whoever sits at the terminal, and says whether they agree; one that has gone does not.
 
+    Args:
+        question: Gives the question, once it is known that somebody can be asked.
+        alone: The error's text where nobody can: stdin is closed, or no terminal.
+        agreeing: The answers that agree, in small letters.
 
-def answer(question: str) -> str:
-    """Asks whoever sits at the terminal, and returns the answer in small letters; none, if the terminal has gone."""
-    sys.stderr.write(printable(question) + " ")
+    Raises:
+        UsageError: Nobody can be asked.
+    """
+    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+        raise UsageError(alone)
+    sys.stderr.write(printable(question()) + " ")
     sys.stderr.flush()
     try:
-        return sys.stdin.readline().strip().lower()
+        return sys.stdin.readline().strip().lower() in agreeing
     except (OSError, ValueError):
-        return ""
+        return False
 
 
 def binary() -> BinaryIO:

@@ -78,8 +78,7 @@ def _client() -> Any:
 
 
 def _refused(place: str, error: Exception) -> KeyRefused:
-    response = getattr(error, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    code = s3.error_code(error)
     return KeyRefused(
         f"pseudonym key {place}: expected an answer of Secrets Manager, found {code or type(error).__name__}; nothing "
         "was read or written: see that it is there and that you may use it"

@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import select
 import shutil
 import signal
@@ -29,7 +28,7 @@ from stedi.engines import isolation
 from stedi.errors import QueryFailed, QueryRefused
 from stedi.query import sandbox
 from stedi.query.statement import Judgement, folded, shown
-from stedi.storage import durable, s3
+from stedi.storage import config, durable, s3
 
 __all__ = ["Limits", "QueryTable", "Resolve", "Result", "bounded", "referenced_tables", "run", "size"]
 
@@ -38,12 +37,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     import pyarrow as pa
-
-_UNITS = {"": 1, "b": 1} | {
-    f"{letter}{suffix}": base**power
-    for power, letter in enumerate("kmgt", start=1)
-    for suffix, base in (("b", 1000), ("ib", 1024))
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +94,10 @@ def size(text: str) -> int:
     Raises:
         QueryRefused: It is not a number with a unit.
     """
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([a-z]*)", text.strip().lower())
-    if found is None or found[2] not in _UNITS:
+    found = config.size(text)
+    if found is None:
         raise QueryRefused(f"A size: expected a number with a unit, as in 512MB or 2GiB, found {shown(text)}.")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return found
 
 
 def run(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -74,8 +75,7 @@ class Config:
     @property
     def target_bytes(self) -> int:
         """`target_size` in bytes."""
-        number = self.target_size.rstrip("KMGTiB")
-        return int(number) * _UNITS[self.target_size.removeprefix(number)]
+        return size(self.target_size) or 0
 
 
 _LARGEST = 1 << 16
@@ -112,11 +112,17 @@ _ENVIRONMENT = {
 }
 """Each environment variable that overrides a key; consent and identity come from lake.toml alone."""
 
-_UNITS: dict[str, int] = {
+_UNITS = {"": 1, "b": 1} | {
     f"{letter}{suffix}": base**power
-    for power, letter in enumerate("KMGT", start=1)
-    for suffix, base in (("B", 1000), ("iB", 1024))
+    for power, letter in enumerate("kmgt", start=1)
+    for suffix, base in (("b", 1000), ("ib", 1024))
 }
+
+
+def size(text: str) -> int | None:
+    """Returns a size such as `512MB` or `2 GiB` in bytes; None if it is not a number, perhaps with a unit."""
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)", text.strip().lower())
+    return int(float(found[1]) * _UNITS[found[2]]) if found and found[2] in _UNITS else None
 
 
 def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
@@ -252,8 +258,7 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
 
 
 def _is_size(text: str) -> bool:
-    number = text.rstrip("KMGTiB")
-    return number.isascii() and number.isdigit() and int(number) > 0 and text.removeprefix(number) in _UNITS
+    return re.fullmatch("[0-9]+[KMGT]i?B", text) is not None and bool(size(text))
 
 
 def _parsed(variable: str, key: str, text: str) -> object:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stedi.errors import StediError, UsageError
+from stedi.errors import StediError, UsageError, printable
 from stedi.storage import durable, s3
 
 PACKED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
@@ -37,7 +37,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return Path(text)
     found = os.path.expanduser(text)
     if found.startswith("~"):
-        raise UsageError(f"{shown(text)}: expected HOME to be set, found no home folder; write the path in full")
+        raise UsageError(f"{printable(text)}: expected HOME to be set, found no home folder; write the path in full")
     return Path(found)
 
 
@@ -59,18 +59,15 @@ def writing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise StediError(f"{shown(str(path))}: cannot be written: {error.strerror or type(error).__name__}") from error
+        raise StediError(
+            f"{printable(str(path))}: cannot be written: {error.strerror or type(error).__name__}"
+        ) from error
 
 
 def is_special(path: Path) -> bool:
     """Says whether a path leads to something that is written to in place: a device, a pipe, a descriptor."""
     place, descriptor = _followed(expanded(path))
     return descriptor is not None or _is_odd(place)
-
-
-def shown(path: str) -> str:
-    """Returns a path as text that no terminal acts upon."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in path)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ Calls that are throttled or time out are repeated with growing pauses, a bounded
 
 from __future__ import annotations
 
-from stedi.storage.s3.connection import client, steady
+from stedi.storage.s3.connection import client, error_code, steady
 from stedi.storage.s3.engine import engine_settings, engine_statements, extension
 from stedi.storage.s3.leases import Lease, discard, is_held, lock, prove, replace
 from stedi.storage.s3.objects import (
@@ -49,6 +49,7 @@ __all__ = [
     "each",
     "engine_settings",
     "engine_statements",
+    "error_code",
     "exchange",
     "extension",
     "forget",

@@ -59,6 +59,12 @@ def steady(other: Any) -> Any:
     return other
 
 
+def error_code(error: BaseException | None) -> str:
+    """Returns the code by which AWS refused, of an error of boto's; nothing of another."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
 @contextmanager
 def answers(path: object) -> Iterator[None]:
     """Turns what S3 refuses into the errors that files raise, in words that name the object and the reason alone."""
@@ -70,7 +76,7 @@ def answers(path: object) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = error_code(error)
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if status == 404 or code in ("404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NoSuchUpload"):
             what = "bucket" if code == "NoSuchBucket" else "object"
