@@ -18,12 +18,11 @@ import zstandard
 
 from lakes import LANDING, Slate, conserved, customer, deliver, heads, motion, records, rows, step
 from reader_files import SHAPES
-from stedi import landing
 from stedi.catalog import Catalog
 from stedi.errors import LandingError, UsageError
 from stedi.lake import Lake
+from stedi.landing import deliveries, writing
 from stedi.landing import prepare as preparing
-from stedi.landing import writing
 from stedi.landing.deliveries import local
 
 looking = sys.modules["stedi.landing.inspect"]  # the package's own `inspect` is the function
@@ -360,7 +359,7 @@ def test_the_same_content_lands_once_under_any_name(lake: Lake, inbox: Path) -> 
 
 
 def test_the_same_content_in_two_batches_lands_once(lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landing, "_BATCH_FILES", 1)
+    monkeypatch.setattr(deliveries, "_MOST", 1)
     for n, at in enumerate([1, 2, 1]):
         deliver(inbox, "step_trainer", [{**step(at=at), "new": 1}], f"{n}.json")
     landed = lake.land(inbox)

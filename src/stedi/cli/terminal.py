@@ -91,7 +91,6 @@ def given() -> str:
     Raises:
         UsageError: It is closed, or other bytes.
     """
-
     if sys.stdin is None or sys.stdin.closed:
         raise UsageError("stdin: expected UTF-8 text, found it closed; nothing was done")
     if not hasattr(sys.stdin, "buffer"):

@@ -278,7 +278,7 @@ def _objects(places: Sequence[Path], avoid: Path | None, temporary: Path, work: 
             continue
         taken.add(arrival.object.path)
         try:
-            [(_, file)] = remote.fetch([arrival], temporary / f"delivered-{number}")
+            [file] = remote.fetch([arrival], temporary / f"delivered-{number}")
         except (OSError, StediError) as error:
             work.leave(arrival.name, f"cannot be fetched: {type(error).__name__}")
             continue

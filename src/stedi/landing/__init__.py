@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,10 +26,9 @@ from stedi.engines.literals import literal
 from stedi.engines.workers import Workers
 from stedi.errors import UnreadableFile
 from stedi.landing import distribute, journal, rows, unread, withdrawal, writing
-from stedi.landing.deliveries import local, remote
+from stedi.landing.deliveries import batches, local, remote
 from stedi.landing.deliveries.local import Skipped
-from stedi.landing.deliveries.objects import Objects
-from stedi.landing.deliveries.remote import Arrival
+from stedi.landing.deliveries.remote import Arrival, Objects
 from stedi.landing.inspect import Inspected, inspect
 from stedi.landing.rows import LandedFile
 from stedi.landing.tombstone_filter import TombstoneFilter
@@ -46,7 +45,6 @@ __all__ = ["LandedFile", "Landing", "OddInstants", "Progress", "Unread", "land"]
 
 
 _BATCH_BYTES = 8 << 30
-_BATCH_FILES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +145,20 @@ def land(
         there = [path for path in paths if s3.is_remote(path)]
         here = [path for path in paths if not s3.is_remote(path)]
         inside = s3.is_remote(root)
-        found = list(local.walk(here, feed, avoid=None if inside else root))
+        walked = list(local.walk(here, feed, avoid=None if inside else root))
+        found = [item for item in walked if isinstance(item, local.Delivered)]
         objects = Objects(root, remote.walk(map(s3.at, there), feed, avoid=root if inside else None))
-        skipped += objects.skipped
+        skipped += [*objects.skipped, *(item for item in walked if isinstance(item, Skipped))]
         landed += objects.known(catalog, partial(DuckDB.of, config, durable.scratch(root) / "landing" / "known"))
-        for batch, fetched in (*((b, ()) for b in _batches(found, skipped)), *(((), b) for b in objects.batches())):
+        for batch, fetched in (
+            *((b, ()) for b in batches(found, _size, _BATCH_BYTES)),
+            *(((), b) for b in objects.batches()),
+        ):
             run = _Batch(context, key, progress, sieve, workers)
             if run.planned is not None:
                 run.sieve = TombstoneFilter.of(root, key)  # as it is now: another process may have erased somebody
             try:
-                copies = run.fetch(objects, fetched)
+                copies = run.fetch(fetched)
                 done = run.land([*batch, *copies])
                 objects.note(fetched, done)
                 landed += done
@@ -177,23 +179,6 @@ def land(
                 lost = unread.unread(engine, catalog, refused, int(time.time() * 1000))
             shutil.rmtree(durable.scratch(root) / "landing" / "unread", ignore_errors=True)
     return Landing(tuple(landed), tuple(skipped), drift, tuple(odd), lost)
-
-
-def _batches(found: Iterable[local.Delivered | Skipped], skipped: list[Skipped]) -> Iterator[list[local.Delivered]]:
-    """Yields files in batches that bound what a failure can cost and what a commit must hold."""
-    batch: list[local.Delivered] = []
-    size = 0
-    for item in found:
-        if isinstance(item, Skipped):
-            skipped.append(item)
-            continue
-        batch.append(item)
-        size += item.path.stat().st_size if item.path.exists() else 0
-        if size >= _BATCH_BYTES or len(batch) >= _BATCH_FILES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class _Batch:
@@ -221,15 +206,15 @@ class _Batch:
         self._journalled = self._named = False
         self._written: list[Path] = []
 
-    def fetch(self, objects: Objects, batch: Sequence[Arrival]) -> list[local.Delivered]:
+    def fetch(self, batch: Sequence[Arrival]) -> list[local.Delivered]:
         """Copies objects of S3 beside what this batch needs on its way; workers copy what they read themselves."""
         if not batch:
             return []
         if self._workers:
             return [arrival.delivered for arrival in batch]
-        copies, failed = objects.fetch(batch, self._folder / "fetched", partial(self._progress, "fetch"))
-        self.skipped += failed
-        return copies
+        found = list(remote.fetch(batch, self._folder / "fetched", partial(self._progress, "fetch")))
+        self.skipped += [item for item in found if isinstance(item, Skipped)]
+        return [item for item in found if isinstance(item, local.Delivered)]
 
     def land(self, files: Sequence[local.Delivered]) -> list[LandedFile]:
         """Lands the files and returns what became of each."""
@@ -412,6 +397,10 @@ class _Batch:
         folder = self._catalog.folder(table) / "data" / (name or self.id)
         self._written.append(folder)
         return folder
+
+
+def _size(file: local.Delivered) -> int:
+    return file.path.stat().st_size if file.path.exists() else 0
 
 
 def _undone(file: LandedFile) -> LandedFile:

@@ -1,4 +1,4 @@
-"""Delivered objects of S3: which a call names, which of them are known, and copies of the others on this machine.
+"""Delivered objects of S3: which a call names, which of them have landed, and copies of the others on this machine.
 
 The rules of `local` hold: one object that is named is taken whatever it is called, a prefix delivers what is below
 it as a folder does, and a glob what it matches (`**` means any folders). What has been looked at is remembered by
@@ -15,9 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from stedi.catalog import Catalog
 from stedi.context.progress import run_id
+from stedi.engines.duckdb import DuckDB
 from stedi.errors import UnreadableFile, printable_name
+from stedi.landing import rows
+from stedi.landing.deliveries import batches
 from stedi.landing.deliveries.local import ARCHIVED, ARCHIVES, HIDDEN, Delivered, Skipped, feed_of, is_foreign
+from stedi.landing.rows import LandedFile
 from stedi.storage import durable, s3
 from stedi.storage.s3 import Object, S3Path
 
@@ -27,7 +32,7 @@ FOLDER = "arrivals"
 _PARTS = 16
 """Files in which that lies at most, before they become one."""
 _BATCH_BYTES = 2 << 30
-_BATCH_OBJECTS = 4096
+_AT_ONCE = 4096
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -182,20 +187,6 @@ def forget(root: Path) -> None:
     durable.remove_all([entry.path for entry in durable.entries(root / FOLDER)])
 
 
-def batches(arrivals: Iterable[Arrival]) -> Iterator[list[Arrival]]:
-    """Yields objects in groups that this machine's disk and one commit hold."""
-    batch: list[Arrival] = []
-    size = 0
-    for arrival in arrivals:
-        batch.append(arrival)
-        size += arrival.object.size
-        if size >= _BATCH_BYTES or len(batch) >= _BATCH_OBJECTS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def copied(delivered: Delivered, path: Path) -> Delivered:
     """Copies a delivered object to this machine, and returns the copy; a file of this machine is its own.
 
@@ -223,8 +214,8 @@ def copied(delivered: Delivered, path: Path) -> Delivered:
 
 def fetch(
     arrivals: Sequence[Arrival], folder: Path, done: Callable[[float], None] = lambda share: None
-) -> Iterator[tuple[Arrival, Delivered | Skipped]]:
-    """Copies objects into a folder of this machine, several at a time, and yields each with its copy.
+) -> Iterator[Delivered | Skipped]:
+    """Copies objects into a folder of this machine, several at a time, and yields the copies, or why there is none.
 
     Args:
         arrivals: The objects.
@@ -245,5 +236,62 @@ def fetch(
         done(here / total)
         return found
 
-    for (_, arrival), outcome in s3.each(copy, enumerate(arrivals)):
-        yield arrival, outcome
+    for _, outcome in s3.each(copy, enumerate(arrivals)):
+        yield outcome
+
+
+class Objects:
+    """The objects of one landing.
+
+    Args:
+        root: The lake's folder.
+        found: What `walk` gave.
+    """
+
+    def __init__(self, root: Path, found: Iterable[Arrival | Skipped]) -> None:
+        listed = list(found)
+        self.skipped = [item for item in listed if isinstance(item, Skipped)]
+        self._arrivals = [item for item in listed if isinstance(item, Arrival)]
+        self._known = SeenObjects(root) if self._arrivals else None
+        self._all = [arrival.object for arrival in self._arrivals]
+
+    def known(self, catalog: Catalog, session: Callable[[], DuckDB]) -> list[LandedFile]:
+        """Returns what became of those that were landed before and are as they were; the others are left to be fetched.
+
+        Args:
+            catalog: The lake's tables.
+            session: Makes an engine session, if one is needed.
+        """
+        assumed = {a: sha256 for a in self._arrivals if (sha256 := self._known and self._known.sha256(a.object))}
+        if not assumed:
+            return []
+        ledger: dict[str, LandedFile] = {}
+        with session() as engine:
+            engine.bind_files("landed_files", catalog.files(catalog.table("landed_files")))
+            wanted = sorted(set(assumed.values()))
+            for first in range(0, len(wanted), _AT_ONCE):
+                ledger |= rows.landed(engine, wanted[first : first + _AT_ONCE])
+        # a note without an entry of the ledger is worth nothing
+        # and of what was fruitless as one feed another may be meant now
+        done = {
+            arrival: file
+            for arrival, sha256 in assumed.items()
+            if (file := ledger.get(sha256)) and not (file.fruitless and arrival.feed != file.feed)
+        }
+        self._arrivals = [arrival for arrival in self._arrivals if arrival not in done]
+        return [replace(file, name=arrival.name) for arrival, file in done.items()]
+
+    def batches(self) -> Iterator[list[Arrival]]:
+        """Yields the rest in groups."""
+        return batches(self._arrivals, lambda arrival: arrival.object.size, _BATCH_BYTES)
+
+    def note(self, batch: Sequence[Arrival], landed: Iterable[LandedFile]) -> None:
+        """Remembers which content the objects of a group have that has been landed."""
+        contents: dict[str, set[str]] = {}
+        for file in landed:
+            contents.setdefault(file.name, set()).add(file.sha256)
+        # two objects of different places can go by one name
+        certain = {name: found for name, (found, *more) in contents.items() if not more}
+        looked_at = [(a.object, certain[a.name]) for a in batch if a.name in certain]
+        if self._known:
+            self._known.note(looked_at, self._all)
