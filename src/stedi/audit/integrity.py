@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from stedi.catalog import Catalog, TableState, checksums, snapshots
 from stedi.catalog.manifests import sizes
 from stedi.context.progress import Progress
-from stedi.engines.workers import Workers
+from stedi.engines.workers import Threads, Workers
 from stedi.errors import DamagedFile, LakeError
 from stedi.schema.tables import ALL_ZONES, ZONES, DataFile
 from stedi.storage import s3
@@ -100,7 +99,7 @@ def check_files(
         for _ in range(_ATTEMPTS):
             before = catalog.listed().get(name)
             table = _Table(root, name, before, partial(progress, f"check {name}"))
-            mine = table.checks(threads or os.cpu_count() or 1, workers, files=files)
+            mine = table.checks(workers or Threads(threads or os.cpu_count() or 1), files=files)
             if not any(check.found for check in mine) or catalog.listed().get(name) == before:
                 break
         checks += mine
@@ -124,7 +123,7 @@ class _Table:
         self._folder = root / ALL_ZONES[name] / name
         self._used: dict[str, int | None] = {}  # path of each file in use, and its size where a manifest tells it
 
-    def checks(self, threads: int, workers: Workers | None, *, files: bool) -> list[Check]:
+    def checks(self, workers: Workers, *, files: bool) -> list[Check]:
         """Returns what each check found."""
         name, location = self._name, self._location
         newest = checksums.published(self._folder)
@@ -143,7 +142,7 @@ class _Table:
             checks.append(Check("manifests", name, tuple(self._manifests(state))))
             checks.append(Check("data files", name, tuple(self._sizes())))
         if files:
-            checks.append(Check("checksums", name, tuple(self._checksums(threads, workers))))
+            checks.append(Check("checksums", name, tuple(self._checksums(workers))))
         return checks
 
     def _manifests(self, state: TableState) -> Iterator[Violation]:
@@ -181,29 +180,19 @@ class _Table:
                     self._shown(path), f"{expected} bytes", "no file" if found is None else f"{found} bytes"
                 )
 
-    def _checksums(self, threads: int, workers: Workers | None) -> Iterator[Violation]:
+    def _checksums(self, workers: Workers) -> Iterator[Violation]:
         """Yields files in use whose bytes are not those that were written, or of which nobody can tell."""
         recorded = checksums.expected(self._folder, self._used)
-        for path, found in self._digests(workers) if workers else self._digests_here(threads):
-            expected = recorded.get(path)
+        paths = tuple(self._used)
+        count = min(len(paths), _LOOKS * workers.slots)
+        parts = workers.map(_digests, [paths[number::count] for number in range(count)], self._progress)
+        found_of = {path: found for part in parts for path, found in part}
+        for path in paths:
+            expected, found = recorded.get(path), found_of[path]
             if expected is None:
                 yield Violation(self._shown(path), f"a line in {checksums.NAME}", UNRECORDED)
             elif found != expected:
                 yield Violation(self._shown(path), f"SHA-256 {expected}", f"SHA-256 {found}" if found else "no file")
-
-    def _digests_here(self, threads: int) -> Iterator[tuple[str, str]]:
-        done, total = 0, sum(found or 0 for found in sizes(self._used).values()) or 1
-        with ThreadPoolExecutor(threads) as readers:
-            for path, (found, read) in zip(self._used, readers.map(_digest, self._used), strict=True):
-                done += read
-                self._progress(done / total)
-                yield path, found
-
-    def _digests(self, workers: Workers) -> Iterator[tuple[str, str]]:
-        paths = tuple(self._used)
-        count = min(len(paths), _LOOKS * workers.slots)
-        for found in workers.map(_digests, [paths[number::count] for number in range(count)], self._progress):
-            yield from found
 
     def _refused(self, location: str, error: LakeError) -> Violation:
         """Returns what a reader's error says of a file."""
@@ -215,15 +204,14 @@ class _Table:
         return checksums.name_in(self._root, snapshots.local_path(location))
 
 
-def _digest(path: str) -> tuple[str, int]:
-    try:
-        return checksums.digest(path)
-    except OSError as error:
-        if s3.is_outage(error, path):
-            raise
-        return "", 0
-
-
 def _digests(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the SHA-256 of each of some files. Runs on a worker."""
-    return [(path, _digest(path)[0]) for path in paths]
+    """Returns the SHA-256 of each of some files, empty for one that is not there. Runs on a worker."""
+    found = []
+    for path in paths:
+        try:
+            found.append((path, checksums.digest(path)[0]))
+        except OSError as error:
+            if s3.is_outage(error, path):
+                raise
+            found.append((path, ""))
+    return found

@@ -50,15 +50,7 @@ class Context:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Opens a lake; one that was copied or moved, and not adopted, only for reading: what writes refuses it.
-
-        Args:
-            path: The lake's folder.
-
-        Raises:
-            LakeError: There is no lake, or something of it leads elsewhere.
-            ConfigError: Its settings are not what is known.
-        """
+        """Opens a lake, as `Lake.open` does; one that was copied or moved, and not adopted, only for reading."""
         root, config = found(path)
         if not s3.is_remote(root):
             try:

@@ -367,12 +367,17 @@ class DuckDB:
 
 
 @contextmanager
-def task_session(memory: str = "600MB") -> Iterator[DuckDB]:
-    """Gives a session of one thread for a task of a worker, in a folder of its own: other cores are other tasks'."""
+def task_session(memory: str = "600MB", within: Path | None = None) -> Iterator[DuckDB]:
+    """Gives a session of one thread for a task of a worker: other cores are other tasks'.
+
+    Args:
+        memory: What it may take.
+        within: Where its folder is made; the system's temporary folder by default.
+    """
     import tempfile
 
     with (
-        tempfile.TemporaryDirectory(prefix="stedi-") as scratch,
+        tempfile.TemporaryDirectory(prefix="stedi-", dir=within) as scratch,
         DuckDB(memory=memory, threads=1, temporary=Path(scratch, "spill")) as engine,
     ):
         yield engine

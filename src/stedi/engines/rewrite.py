@@ -56,6 +56,7 @@ class RewriteTask:
         memory: What the worker's engine may take.
         home: The table's folder, with the checksums of its files.
         relations: What else the SELECT reads.
+        scratch: Where the worker's engine keeps what does not fit; on another machine its own temporary folder.
     """
 
     table: str
@@ -66,6 +67,7 @@ class RewriteTask:
     memory: str
     home: Path
     relations: Mapping[str, InlineRelation] = field(default_factory=dict)
+    scratch: Path | None = None
 
 
 def rewrite(
@@ -92,7 +94,7 @@ def write(part: RewriteTask) -> tuple[DataFile, ...]:
     """Writes a part anew and returns the new files. Runs on a worker."""
     # a flipped bit must not be written anew, under a checksum that says that all is well
     checksums.check(part.home, [file.path for file in part.files])
-    with task_session(part.memory) as engine:
+    with task_session(part.memory, part.scratch) as engine:
         for name, relation in part.relations.items():
             engine.insert_rows(name, relation.columns, relation.rows)
         engine.bind_files(LEAVING, part.files, table=part.table)

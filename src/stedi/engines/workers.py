@@ -1,4 +1,4 @@
-"""Who does many tasks side by side: Spark's executors, to whom a task is a function and a value that can be sent.
+"""Who does many tasks side by side: threads here, or Spark's executors, to whom function and values are sent.
 
 A task that is cut off with its executor is run again, so whatever a task writes goes by a name of that attempt alone,
 and only what it returns counts. What returns is small: counts, descriptions of files, never rows.
@@ -11,6 +11,7 @@ import secrets
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +49,27 @@ class Workers(Protocol):
             StediError: What the first task that failed has raised.
             LakeError: Tasks failed in a way that nobody foresaw, more often than is tried.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Threads of this process; one is the caller's own, which an interrupt reaches.
+
+    Attributes:
+        slots: How many tasks run side by side.
+    """
+
+    slots: int
+
+    def map(self, work: Callable[[T], R], tasks: Sequence[T], done: Share = lambda share: None) -> list[R]:
+        """Returns what a function makes of each task, in their order; see `Workers`."""
+        results = []
+        with ThreadPoolExecutor(self.slots) as threads:
+            found = threads.map(work, tasks) if self.slots > 1 else map(work, tasks)
+            for number, result in enumerate(found, start=1):
+                results.append(result)
+                done(number / len(tasks))
+        return results
 
 
 @dataclass(frozen=True, slots=True)

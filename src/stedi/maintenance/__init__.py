@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from stedi.catalog import TableState, checksums, orphans
@@ -20,9 +21,8 @@ from stedi.catalog.orphans import Unused, unused
 from stedi.catalog.snapshots import manifests
 from stedi.context import Context
 from stedi.context.progress import Progress, run_id
-from stedi.engines.duckdb import DuckDB
 from stedi.engines.rewrite import LEAVING, RewriteTask, rewrite
-from stedi.engines.workers import Workers
+from stedi.engines.workers import Threads, Workers
 from stedi.errors import LakeError
 from stedi.landing import journal
 from stedi.maintenance.compaction import Compaction, due
@@ -185,27 +185,14 @@ class _Run:
     def _rewritten(
         self, name: str, groups: Sequence[tuple[DataFile, ...]], folder: Path, of: int
     ) -> list[tuple[DataFile, ...]]:
-        """Writes a file for each group, here or on the workers, if there are any."""
-        config, home = self._config, self._catalog.folder(name)
+        """Writes a file for each group: one thread makes one file."""
+        home = self._catalog.folder(name)
         # a customer's rows lie together, as a build has written them
         order = " order by 1, 2" if ALL_COLUMNS[name][0].name == "customer_id" else ""
-        sql = f"select * from {LEAVING}{order}"
-        if self._workers is not None:
-            parts = [RewriteTask(name, group, sql, folder, of, config.engine_memory, home) for group in groups]
-            return rewrite(self._workers, parts)
-        # a flipped bit must not be written anew, under a checksum that says that all is well
-        checksums.check(home, [file.path for group in groups for file in group])
-        temporary = durable.scratch(self._root) / self.run
-        written = []
-        try:
-            # one thread makes one file
-            with DuckDB(memory=config.engine_memory, threads=1, temporary=temporary) as engine:
-                for number, group in enumerate(groups):
-                    engine.bind_files(LEAVING, group, table=name)
-                    written.append(engine.write(name, sql, folder / str(number), of=of))
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        return written
+        workers, scratch = (self._workers, None) if self._workers else (Threads(1), durable.scratch(self._root))
+        task = partial(RewriteTask, name, sql=f"select * from {LEAVING}{order}", folder=folder, of=of, home=home)
+        parts = [task(files=group, memory=self._config.engine_memory, scratch=scratch) for group in groups]
+        return rewrite(workers, parts)
 
     def _expired(self, states: Mapping[str, TableState], name: str, *, compacted: bool = False) -> frozenset[int]:
         """Returns the snapshots that nobody needs any more, and those that a killed command has staged.

@@ -123,14 +123,7 @@ class SparkEngine:
     def map_rows(
         self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
     ) -> None:
-        """Keeps what a function makes of each row of a SELECT; it is called on the executors.
-
-        Args:
-            view: The name of the result: the SELECT's columns, then those of the function.
-            sql: The SELECT.
-            columns: Name and type, of the lake's dialect, of each value that the function returns.
-            function: Called with the values of a row; it, and what it holds, can be pickled.
-        """
+        """Keeps a SELECT's rows with what a function makes of each: pickled, with what it holds, for the executors."""
         with _failures():
             frame = self._frame(sql)
             given = [f"{field.name} {field.dataType.simpleString()}" for field in frame.schema.fields]
