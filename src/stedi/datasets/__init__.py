@@ -74,7 +74,7 @@ def create(
         progress("write rows", 0.5)
         files, of_subject = rows.write(staged)
         present = [member for member in rows.members if member.subject in of_subject]
-        engine.take(
+        engine.insert_rows(
             "subjects",
             {"subject": "varchar", "split": "varchar", "rows": "bigint"},
             ((m.subject, SPLITS[m.split], of_subject[m.subject]) for m in present),
@@ -144,7 +144,7 @@ def _members(
 ) -> list[Member]:
     """Returns everybody who may be in a release, with their id and their split."""
     for name in ("customers_landing", "customers_trusted"):
-        engine.bind(name, context.catalog.files(tables[name]))
+        engine.bind_files(name, context.catalog.files(tables[name]))
     started = int(tables["customers_trusted"].current.summary["stedi.started"])  # type: ignore[union-attr]
     where = "true"
     if options.purpose == "public":  # rule 3, of the other consent

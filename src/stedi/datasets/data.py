@@ -72,14 +72,14 @@ class Rows:
         self.members = sorted(members, key=lambda member: (member.split, member.subject))
         files = {name: catalog.files(tables[name]) for name in _READINGS}
         for name in _READINGS:
-            engine.bind(name, files[name])
+            engine.bind_files(name, files[name])
         self._readings = max(sum(file.rows for file in files[name]) for name in _READINGS)
         bounds = [file.bounds[axis] for file in files["accelerometer_trusted"] for axis in "xyz" if axis in file.bounds]
         known = 3 * len(files["accelerometer_trusted"])
         self._large = len(bounds) < known or any(
             max(abs(float(low)), abs(float(high))) >= matching.LARGEST for low, high in bounds
         )
-        engine.take(
+        engine.insert_rows(
             "members",
             {
                 "person": "integer",
@@ -116,8 +116,10 @@ class Rows:
             if part:
                 engine.run(f"insert into moments {found}")
             else:
-                engine.keep("moments", found)
-        engine.keep("present", "select person, min(ms) as first, count(*) as moments from moments group by person")
+                engine.materialize("moments", found)
+        engine.materialize(
+            "present", "select person, min(ms) as first, count(*) as moments from moments group by person"
+        )
 
     def account(self) -> list[tuple[str, int]]:
         """Returns what became of the trusted readings; for `write`'s return to be the last."""

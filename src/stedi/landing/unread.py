@@ -85,7 +85,7 @@ def _customers(raw: bytes) -> Iterator[str]:
 
 def _agreeing(engine: DuckDB, wanted: set[str], now: int) -> set[str]:
     """Returns those of some customers who agree."""
-    engine.take("unread__wanted", {"address": "varchar"}, [(address,) for address in sorted(wanted)])
+    engine.insert_rows("unread__wanted", {"address": "varchar"}, [(address,) for address in sorted(wanted)])
     # of plain ASCII the engine's own lower case is the normal form: few are left to be looked at here
     delivered = engine.stream(
         f"select distinct email from {CUSTOMER.table} where not regexp_full_match(email, '[ -~]*') "
