@@ -63,7 +63,7 @@ def create(
     origin = _origin(config.lake_id, public_key, config.readings, {name: tables[name] for name in _INPUTS})
     with (
         context.temporary() as temporary,
-        DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine,
+        DuckDB.of(config, temporary) as engine,
         folder.staged(place, partial(registry.publish, context, key, target=place)) as staged,
     ):
         progress("find who is in it", 0.0)
