@@ -28,3 +28,14 @@ def test_no_command_imports_pandas_which_duckdb_looks_for_at_every_bound_value(
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.stderr.splitlines()[-1] == "[]", done.stderr
+
+
+def test_times_leave_arrow_as_they_are_where_pandas_counts_as_absent() -> None:
+    script = (
+        "from stedi import _startup; _startup.without_dataframes()\n"
+        "from datetime import UTC, datetime\nimport pyarrow as pa\n"
+        "at = datetime(2022, 6, 18, tzinfo=UTC)\n"
+        "assert pa.array([at, None]).to_pylist() == [at, None]"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
