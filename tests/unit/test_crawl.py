@@ -175,7 +175,7 @@ def test_no_value_of_a_record_is_ever_shown(tmp_path):
     )
     put(tmp_path / "orders/1.json", {"total": 4.5125, "name": "Quillfeather", "Quillfeather@x.example": 1, "id": 77341})
     report = crawl([tmp_path])
-    shown = render.crawl(report) + json.dumps(render.crawl_json(report), ensure_ascii=False)
+    shown = render.crawl(report) + json.dumps(render.plain(report), ensure_ascii=False)
     assert [secret for secret in secrets if secret in shown] == []
     assert '"aaaa aaaa"' in render.crawl(report)
     assert "A" not in mask("ünal")
@@ -332,7 +332,7 @@ def test_a_feed_of_endless_fields_shapes_and_spellings_stays_bounded(tmp_path):
 
 def test_the_json_of_a_report_holds_all_of_it(tmp_path):
     put(tmp_path / "accelerometer.json", {**READING, "speed": 3}, "{")
-    document = json.loads(json.dumps(render.crawl_json(crawl([tmp_path / "accelerometer.json", tmp_path / "no"]))))
+    document = json.loads(json.dumps(render.plain(crawl([tmp_path / "accelerometer.json", tmp_path / "no"]))))
     (feed,) = document["feeds"]
     assert feed["feed"] == "accelerometer"
     assert feed["rejects"] == {"truncated": 1}

@@ -9,8 +9,8 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from stedi.cli import terminal
-from stedi.cli.pipeline import build_json, opened, wants_json, where
+from stedi.cli import render, terminal
+from stedi.cli.pipeline import opened, wants_json, where
 from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
@@ -112,9 +112,8 @@ def _account_json(account: Reconciliation) -> dict[str, object]:
 
 
 def _check_json(check: Check) -> dict[str, object]:
-    found = [{"file": v.file, "expected": v.expected, "found": v.found} for v in check.found]
     plain: dict[str, object] = {"name": check.name, "table": check.table, "violations": check.violations}
-    return {**plain, "found": found} if found else plain
+    return {**plain, "found": render.plain(check.found)} if check.found else plain
 
 
 def adopt(options: argparse.Namespace) -> int:
@@ -143,7 +142,7 @@ def repair(options: argparse.Namespace) -> int:
     progress.close()
     if wants_json(options):
         plain = {"catalog": repaired.catalog, "forgotten": repaired.forgotten, "renewed": repaired.renewed}
-        terminal.document({**plain, "build": build_json(built)})
+        terminal.document({**plain, "build": render.plain(built)})
         return 0
     for name in repaired.catalog:
         terminal.line(f"{name}: the catalog has its last published state again")

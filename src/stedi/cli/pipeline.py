@@ -17,7 +17,7 @@ from stedi.cli import render, terminal
 if TYPE_CHECKING:
     from stedi.lake import Lake
     from stedi.landing import Landing
-    from stedi.transform import Build, Plan
+    from stedi.transform import Plan
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -41,8 +41,8 @@ def demo(options: argparse.Namespace) -> int:
             {
                 "lake": str(base / "lake"),
                 "land": _landing_json(landing),
-                "build": build_json(built),
-                **_tables_json(lake),
+                "build": render.plain(built),
+                "tables": render.plain(lake.tables()),
             }
         )
         return 0
@@ -124,29 +124,27 @@ def land(options: argparse.Namespace) -> int:
 
 
 def _landing_json(landing: Landing) -> dict[str, object]:
-    keys = ("name", "feed", "sha256", "seen", "accepted", "quarantined", "erased", "already_landed")
+    files = ({name: value for name, value in render.plain(file).items() if name != "size"} for file in landing.files)
+    odd = [
+        {
+            "name": o.name,
+            "field": o.field,
+            "given": o.unit.name.lower(),
+            "records": o.records,
+            "quarantined": o.quarantined,
+        }
+        for o in landing.odd
+    ]
     return {
-        "files": [{key: getattr(file, key) for key in keys} for file in landing.files],
+        "files": list(files),
         "seen": landing.seen,
         "accepted": landing.accepted,
         "quarantined": landing.quarantined,
         "erased": landing.erased,
-        "skipped": [{"name": s.name, "why": s.why, "failed": s.failed} for s in landing.skipped],
+        "skipped": render.plain(landing.skipped),
         "drift": landing.drift,
-        "odd_instants": [
-            {
-                "name": odd.name,
-                "field": odd.field,
-                "given": odd.unit.name.lower(),
-                "records": odd.records,
-                "quarantined": odd.quarantined,
-            }
-            for odd in landing.odd
-        ],
-        "perhaps_withdrawals": [
-            {"name": lost.name, "sha256": lost.sha256, "records": lost.records, "first": lost.first}
-            for lost in landing.unread
-        ],
+        "odd_instants": odd,
+        "perhaps_withdrawals": render.plain(landing.unread),
     }
 
 
@@ -167,7 +165,7 @@ def build(options: argparse.Namespace) -> int:
     )
     progress.close()
     if wants_json(options):
-        terminal.document(build_json(built))
+        terminal.document(render.plain(built))
     elif not built.run:
         terminal.line("nothing to do: every table is up to date")
     else:
@@ -210,42 +208,14 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
     terminal.line(f"customers: {counts}")
 
 
-def build_json(built: Build) -> dict[str, object]:
-    """Returns a build as its JSON document."""
-    keys = ("name", "action", "reason", "rows_added", "rows_removed", "rows", "seconds")
-    return {
-        "run": built.run,
-        "tables": [{key: getattr(table, key) for key in keys} for table in built.tables],
-        "withheld": built.withheld,
-        "customers": built.customers,
-        "consenting": built.consenting,
-    }
-
-
 def tables(options: argparse.Namespace) -> int:
     """Lists the tables."""
     lake = opened(options)
     if wants_json(options):
-        terminal.document(_tables_json(lake))
+        terminal.document({"tables": render.plain(lake.tables())})
     else:
         terminal.line(_tables_text(lake))
     return 0
-
-
-def _tables_json(lake: Lake) -> dict[str, object]:
-    return {
-        "tables": [
-            {
-                "name": t.name,
-                "zone": t.zone,
-                "rows": t.rows,
-                "bytes": t.bytes,
-                "snapshot": t.snapshot,
-                "updated": t.updated and t.updated.isoformat().replace("+00:00", "Z"),
-            }
-            for t in lake.tables()
-        ]
-    }
 
 
 def _tables_text(lake: Lake) -> str:
@@ -379,7 +349,7 @@ def crawl(options: argparse.Namespace) -> int:
 
     report = crawl.crawl(options.paths, sample=options.sample)
     if wants_json(options):
-        terminal.document(render.crawl_json(report))
+        terminal.document(render.plain(report))
     else:
         terminal.line(render.crawl(report))
     return 1 if report.failed else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from stedi.cli import tables
 from stedi.errors import printable
@@ -14,31 +15,30 @@ if TYPE_CHECKING:
     from stedi.audit.explain import ExplainedRow, Explanation
     from stedi.landing.crawl import FeedReport, Report
     from stedi.landing.ndjson import Summary
-    from stedi.maintenance import Maintenance, Removed
+    from stedi.maintenance import Maintenance
+
+
+def plain(value: Any) -> Any:
+    """Returns what a verb returned as JSON has it: by the names of its attributes, times in ISO 8601."""
+    match value:
+        case datetime():
+            return _time(value)
+        case date():
+            return value.isoformat()
+        case Path():
+            return str(value)
+        case Mapping():
+            return {name: plain(item) for name, item in value.items()}
+        case tuple() | list():
+            return [plain(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    return value
 
 
 def explanation_json(found: Explanation) -> dict[str, object]:
     """Returns the JSON document of a customer's explanation."""
-    return {
-        "customer_id": found.customer_id,
-        "known": found.known,
-        "consent": found.consent,
-        "since": _time(found.since),
-        "erased": _time(found.erased),
-        "history": [
-            {"updated": _time(r.updated), "consent": _time(r.consent), "file": r.file, "landed_at": _time(r.landed_at)}
-            for r in found.history
-        ],
-        "rows": dict(found.rows),
-        "expected": dict(found.expected),
-        "left_out": [
-            {"table": o.table, "reason": o.reason.value, "rows": o.rows, "shared_by": o.shared_by}
-            for o in found.left_out
-        ],
-        "quarantined": [{"record": q.record, "feed": q.feed, "reason": q.reason} for q in found.quarantined],
-        "build_due": found.build_due,
-        "differs": list(found.differs),
-    }
+    return {"customer_id": found.customer_id, "known": found.known, **plain(found)}
 
 
 def explanation(found: Explanation) -> str:
@@ -70,26 +70,14 @@ def explanation(found: Explanation) -> str:
 
 def explained_rows_json(table: str, found: Sequence[ExplainedRow], *, more: bool) -> dict[str, object]:
     """Returns the JSON document of explained rows."""
-    return {
-        "table": table,
-        "rows": [
-            {
-                "row": {name: _plain(value) for name, value in row.row.items()},
-                "customers": list(row.customers),
-                "why": row.why,
-                "sources": [{"table": s.table, "file": s.file, "records": s.records} for s in row.sources],
-            }
-            for row in found
-        ],
-        "more": more,
-    }
+    return {"table": table, "rows": plain(tuple(found)), "more": more}
 
 
 def explained_rows(found: Sequence[ExplainedRow], *, more: bool) -> str:
     """Returns explained rows as lines of text."""
     lines = []
     for row in found:
-        shown = (f"{name}={_plain(value)}" for name, value in row.row.items() if value is not None)
+        shown = (f"{name}={plain(value)}" for name, value in row.row.items() if value is not None)
         lines.append(printable("  ".join(shown)))  # no end of a line in it, either
         if row.customers:
             lines.append(f"  whose  {', '.join(row.customers)}")
@@ -106,10 +94,6 @@ def explained_rows(found: Sequence[ExplainedRow], *, more: bool) -> str:
 
 def maintenance_json(done: Maintenance) -> dict[str, object]:
     """Returns a run as what `--json` prints."""
-
-    def plain(removed: Removed) -> dict[str, int]:
-        return {"files": removed.files, "bytes": removed.bytes}
-
     return {
         "run": done.run,
         "tables": [
@@ -118,7 +102,7 @@ def maintenance_json(done: Maintenance) -> dict[str, object]:
                 "compacted": {"files": table.files, "bytes": table.bytes, "into": table.into},
                 "manifests": table.manifests,
                 "expired": list(table.expired),
-                "removed": {kind: plain(removed) for kind, removed in table.removed.items()},
+                "removed": plain(table.removed),
                 "freed": table.freed,
             }
             for table in done.tables
@@ -143,14 +127,6 @@ def maintenance(done: Maintenance) -> str:
     freed = f"{'freed' if done.run else 'to free'}: {done.freed:,} bytes"
     left = f"temporary files: {done.temporary.files:,}, {done.temporary.bytes:,} bytes"
     return f"{tables.table(rows, headers)}\n\n{freed} ({left})"
-
-
-def crawl_json(report: Report) -> dict[str, object]:
-    """Returns a report as one JSON document's value."""
-    return {
-        "feeds": [asdict(feed) for feed in report.feeds],
-        "skipped": [asdict(item) for item in report.skipped],
-    }
 
 
 def crawl(report: Report) -> str:
@@ -194,12 +170,7 @@ def _feed(feed: FeedReport) -> str:
 
 def rewritten_json(summary: Summary) -> dict[str, object]:
     """Returns a summary as one JSON document's value."""
-    return {
-        "files": [{**asdict(file), "path": str(file.path)} for file in summary.files],
-        "skipped": [asdict(item) for item in summary.skipped],
-        "written": summary.written,
-        "rejected": summary.rejected,
-    }
+    return {**plain(summary), "written": summary.written, "rejected": summary.rejected}
 
 
 def rewritten(summary: Summary) -> str:
@@ -219,14 +190,6 @@ def _reason(reason: str, shared_by: int) -> str:
 
 def _time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return _time(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _many(count: int, noun: str) -> str:
