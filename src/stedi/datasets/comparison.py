@@ -76,7 +76,7 @@ def known(context: Context, key: Key) -> list[str]:
         context.temporary() as temporary,
         DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine,
     ):
-        engine.bind("customers_landing", catalog.files(catalog.table("customers_landing")))
+        engine.bind_files("customers_landing", catalog.files(catalog.table("customers_landing")))
         addresses = {normalise(email) for (email,) in engine.stream("select distinct email from customers_landing")}
     return sorted({*tombstones.persons(key, addresses), *tombstones.read(context.root, key).people})
 

@@ -236,7 +236,7 @@ def delete(context: Context, entry: Entry) -> None:
 def subjects(context: Context, release: str) -> dict[str, tuple[str, int]]:
     """Returns split and rows of each subject of a release, `NAME@VERSION`."""
     with session(context) as engine:
-        engine.take("wanted", {"release": "varchar"}, [(release,)])
+        engine.insert_rows("wanted", {"release": "varchar"}, [(release,)])
         found = engine.rows(
             "select s.subject, s.split, s.rows from release_subjects as s inner join wanted using (release)"
         )
@@ -326,7 +326,7 @@ def session(context: Context) -> Iterator[DuckDB]:
         DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
     ):
         for name in REGISTRY:
-            engine.bind(name, context.catalog.files(context.catalog.table(name)))
+            engine.bind_files(name, context.catalog.files(context.catalog.table(name)))
         yield engine
 
 
@@ -376,7 +376,7 @@ def _append(context: Context, table: str, rows: Sequence[tuple[Any, ...]], once:
         DuckDB(memory=config.engine_memory, threads=1, temporary=temporary) as engine,
     ):
         types = {"string": "varchar", "long": "bigint", "timestamptz": "timestamp with time zone"}
-        engine.take("arriving_rows", {c.name: types[c.type] for c in REGISTRY[table]}, rows)
+        engine.insert_rows("arriving_rows", {c.name: types[c.type] for c in REGISTRY[table]}, rows)
         files: tuple[DataFile, ...] = engine.write(table, "select * from arriving_rows", place)
     if catalog.append(table, files, {"stedi.release": once}, once="stedi.release") is None:
         durable.remove_tree(place)  # whoever was cut off had come this far

@@ -55,7 +55,7 @@ def left(context: Context, key: Key, now: int) -> Left:
         context.temporary() as folder,
         DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
     ):
-        engine.bind("customers_landing", catalog.files(catalog.table("customers_landing")))
+        engine.bind_files("customers_landing", catalog.files(catalog.table("customers_landing")))
         latest: dict[str, int] = {}
         research: list[tuple[str, int, int | None]] = []
         public: list[tuple[str, int, int | None]] = []
@@ -131,7 +131,7 @@ def _registered(context: Context, wanted: Collection[tuple[str, str]]) -> Iterat
     """Yields those of some subjects of releases whom the registry knows."""
     if wanted:
         with registry.session(context) as engine:
-            engine.take("gone", {"release": "varchar", "subject": "varchar"}, wanted)
+            engine.insert_rows("gone", {"release": "varchar", "subject": "varchar"}, wanted)
             yield from engine.rows(
                 "select s.release, s.subject from release_subjects as s semi join gone as g "
                 "on s.release = g.release and s.subject = g.subject"

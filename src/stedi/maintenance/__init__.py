@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from stedi.catalog import TableState, checksums, orphans
+from stedi.catalog import Catalog, TableState, checksums, orphans
 from stedi.catalog.orphans import Unused, unused
 from stedi.catalog.snapshots import manifests
 from stedi.context import Context
@@ -56,7 +56,9 @@ def maintain(
     """
     root, work = context.root, _Run(context, workers)
     if dry_run:
-        return Maintenance("", tuple(work.foreseen(name) for name in _tables(context.catalog)), _total(work.temporary()))
+        return Maintenance(
+            "", tuple(work.foreseen(name) for name in _tables(context.catalog)), _total(work.temporary())
+        )
     done = []
 
     def waiting(what: str) -> None:
@@ -65,7 +67,7 @@ def maintain(
     with durable.commands(root, ["maintain"], waiting):
         key_change.refuse_unfinished(root)  # what it has staged must stay until it is published
         tombstones.refuse_unfinished(root)
-        names = _tables(catalog)
+        names = _tables(context.catalog)
         for number, name in enumerate(names):
             progress(f"maintain {name}", number / len(names))
             # a build reads landing tables: it must not lose a file that it has pinned
