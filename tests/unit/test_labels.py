@@ -215,7 +215,7 @@ def test_moments_get_the_label_and_the_events_of_the_rule(
     done = loaded(engine, *rows)
     moments = {who: sorted(rng.sample(range(100), 12)) for who in PEOPLE}
     source = ((PEOPLE[who], time) for who, times in moments.items() for time in times)
-    engine.take("moments", {"person": "integer", "ms": "bigint"}, source)
+    engine.insert_rows("moments", {"person": "integer", "ms": "bigint"}, source)
     sql = labels.of_moments("moments", done)
     assert [name for name, *_ in engine.rows(f"describe {sql}")] == ["person", "ms", *done.columns]
     expected = []
@@ -243,7 +243,7 @@ def test_windows_get_the_label_that_covers_most_and_the_times_of_their_events(
     done = loaded(engine, *rows)
     windows = [(who, start, start + 20) for who in PEOPLE for start in range(0, 100, 10)]
     source = ((PEOPLE[who], start, end) for who, start, end in windows)
-    engine.take("windows", {"person": "integer", "starts": "bigint", "ends": "bigint"}, source)
+    engine.insert_rows("windows", {"person": "integer", "starts": "bigint", "ends": "bigint"}, source)
     sql = labels.of_windows("windows", done)
     assert [name for name, *_ in engine.rows(f"describe {sql}")] == ["person", "starts", "ends", *done.columns]
     expected = []

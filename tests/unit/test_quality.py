@@ -30,8 +30,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDB]:
 
 def measured(engine: DuckDB, people: dict[int, list[tuple[Any, ...]]], options: Options) -> quality.Quality:
     """Measures moments by person, `(ms, distance, x, y, z, vectors, dt_ms)`; every other reading found no partner."""
-    engine.take("moments", _MOMENT, ((person, *moment) for person, moments in people.items() for moment in moments))
-    engine.keep("present", "select person, min(ms) as first, count(*) as moments from moments group by person")
+    engine.insert_rows(
+        "moments", _MOMENT, ((person, *moment) for person, moments in people.items() for moment in moments)
+    )
+    engine.materialize("present", "select person, min(ms) as first, count(*) as moments from moments group by person")
     columns = {
         "person": "integer",
         "customer_id": "varchar",
@@ -39,8 +41,8 @@ def measured(engine: DuckDB, people: dict[int, list[tuple[Any, ...]]], options: 
         "split": "utinyint",
         "since": "bigint",
     }
-    engine.take("members", columns, ((person, f"c{person}", f"s{person}", person % 3, 0) for person in people))
-    engine.keep(
+    engine.insert_rows("members", columns, ((person, f"c{person}", f"s{person}", person % 3, 0) for person in people))
+    engine.materialize(
         "step_trainer_trusted",
         "select 'c' || person as customer_id, make_timestamptz(ms * 1000) as sensorReadingTime from moments, range(2)",
     )
@@ -128,18 +130,18 @@ def test_what_is_said_of_all_follows_from_what_is_said_of_each(engine: DuckDB) -
 
 
 def test_lists_of_vectors_and_single_moments_are_measured_too(engine: DuckDB) -> None:
-    engine.keep(
+    engine.materialize(
         "moments",
         "select 0 as person, 7::bigint as ms, 1::bigint as distance, [0.5, 0.5] as x, [0.5, 1.0] as y, "
         "[1.0, 1.0] as z, 2 as vectors, 0 as dt_ms",
     )
-    engine.keep("present", "select 0 as person, 1 as moments")
-    engine.take(
+    engine.materialize("present", "select 0 as person, 1 as moments")
+    engine.insert_rows(
         "members",
         {"person": "integer", "customer_id": "varchar", "subject": "varchar", "split": "utinyint", "since": "bigint"},
         [(0, "c0", "s0", 0, 0)],
     )
-    engine.keep(
+    engine.materialize(
         "step_trainer_trusted", "select 'c0' as customer_id, make_timestamptz(7000::bigint) as sensorReadingTime"
     )
     [told] = quality.measure(engine, Options.parse(vectors="list")).by_subject

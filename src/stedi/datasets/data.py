@@ -188,7 +188,7 @@ class Rows:
         (folder / "data").mkdir(0o700)
         of_person = dict(self._engine.rows("select person, moments from present"))
         if self._options.window is not None:
-            self._engine.keep("segments", windows.segments(self._options))
+            self._engine.materialize("segments", windows.segments(self._options))
             pad = (
                 self._engine.rows(windows.longest(self._options, 0, len(self.members)))[0][0]
                 if self._options.pad

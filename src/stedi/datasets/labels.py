@@ -158,8 +158,8 @@ def load(
             spans[people[who]].append((row.start, row.end, row.label))
             counts["spans"] += 1
     flat = ((person, *span) for person in sorted(spans) for span in disjoint(spans[person]))
-    engine.take(SPANS, {"person": "integer", "starts": "bigint", "ends": "bigint", "label": "varchar"}, flat)
-    engine.take(INSTANTS, {"person": "integer", "ms": "bigint", "label": "varchar"}, sorted(set(instants)))
+    engine.insert_rows(SPANS, {"person": "integer", "starts": "bigint", "ends": "bigint", "label": "varchar"}, flat)
+    engine.insert_rows(INSTANTS, {"person": "integer", "ms": "bigint", "label": "varchar"}, sorted(set(instants)))
     return Loaded(
         columns=("label", "events") if any(row.end is None for row in file.labels) else ("label",),
         whole=any(row.end is not None for row in file.labels),

@@ -80,7 +80,7 @@ def measure(engine: DuckDB, options: Options) -> Quality:
         f"histogram((floor(dt_ms / {width}) * {width})::integer) as lags, sum(vectors)::bigint as vectors from ("
         "select *, ms - lag(ms) over (partition by person order by ms) as step from moments where {}) group by person"
     )
-    engine.keep("measured", per_person.format("false"))
+    engine.materialize("measured", per_person.format("false"))
     for first, last in _ranges(engine.rows("select person, moments from present order by person")):
         engine.run(f"insert into measured {per_person.format(f'person between {first} and {last}')}")
     rows = engine.rows(
