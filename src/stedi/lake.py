@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -322,7 +322,8 @@ class Lake:
         from stedi.datasets import registry
 
         last = self._release(name, deleted=True)
-        return self.create_dataset(name, registry.shown(last).options, output=output, progress=progress)
+        options = replace(registry.shown(last).options, labels=last.labels)  # a manifest has no place on a machine
+        return self.create_dataset(name, options, output=output, progress=progress)
 
     def datasets(self, *, stale: bool = False) -> tuple[Release, ...]:
         """Returns the releases of the lake, with the subjects of each who may no longer be used.

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 from stedi._version import __version__
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.context.progress import Progress
-from stedi.datasets import card, croissant, folder, manifest, quality, registry, seal, splits, subjects
+from stedi.datasets import describe, folder, labels, manifest, quality, registry, seal, splits, subjects
 from stedi.datasets.data import Member, Rows
 from stedi.datasets.manifest import File, Input, Origin, Release, Split
 from stedi.datasets.options import SPLITS, Options, refuse_name
@@ -56,6 +57,7 @@ def create(
         AuditFailed: Somebody would be in it who may not be, or in two splits; nothing was written.
     """
     refuse_name(name)
+    spoken = labels.read(options.labels) if options.labels else None
     key, config, tables = context.key(), context.config, context.catalog.tables()
     version = registry.next_version(context, name)
     place = folder.chosen(context.root, name, version, output)
@@ -69,6 +71,7 @@ def create(
         progress("find who is in it", 0.0)
         members = _members(context, engine, key, f"{name}@{version}", options, tables)
         rows = Rows(engine, context.catalog, tables, options, members)
+        about_labels = rows.label(spoken, key.customer_id).to_json(spoken.sha256) if spoken is not None else None
         progress("match readings", 0.05)
         rows.match()
         progress("write rows", 0.5)
@@ -95,15 +98,16 @@ def create(
             tuple(rows.account()),
             options,
         )
-        document = manifest.document(release, origin, files)
+        document = manifest.document(release, origin, files, labels=about_labels, columns=rows.columns)
         measured = quality.measure(engine, options)
-        (staged / quality.NAME).write_bytes(measured.text())
-        (staged / card.NAME).write_text(card.text(document, measured), "utf-8")
-        (staged / croissant.NAME).write_bytes(manifest.text(croissant.document(document, measured)))
+        describe.write(staged, document, measured)
         (staged / manifest.NAME).write_bytes(manifest.text(document))
         about = {"lake": config.lake_id, "at": origin.created, "release": release.release}
         seal.sign(staged, key, about)
         digest = manifest.sha256(staged / manifest.NAME)
+    if options.labels:
+        where = str(Path(options.labels).absolute())
+        registry.append(context, [registry.Event(release.release, registry.LABELS, None, where, datetime.now(UTC))])
     return Release(
         name, version, str(place), release.subjects, release.rows, release.splits, release.account, options,
         manifest_sha256=digest, public_key=origin.public_key,

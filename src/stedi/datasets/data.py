@@ -8,13 +8,14 @@ kept, and written a file at a time, so that memory follows neither the readings 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.catalog import Catalog, TableState
-from stedi.datasets import matching, windows
+from stedi.datasets import labels, matching, windows
+from stedi.datasets.labels import LabelFile, Loaded
 from stedi.datasets.manifest import File, columns, sha256
 from stedi.datasets.options import SPLITS, Options
 from stedi.datasets.windows import Assembly
@@ -69,6 +70,7 @@ class Rows:
     ) -> None:
         self._engine, self._options = engine, options
         self._assembly: Assembly | None = None
+        self._labels: Loaded | None = None
         self.members = sorted(members, key=lambda member: (member.split, member.subject))
         files = {name: catalog.files(tables[name]) for name in _READINGS}
         for name in _READINGS:
@@ -90,6 +92,31 @@ class Rows:
             },
             ((at, m.customer_id, m.subject, m.split, m.since) for at, m in enumerate(self.members)),
         )
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        """Name, type, unit and meaning of each column."""
+        return columns(self._options, () if self._labels is None else self._labels.columns)
+
+    def label(self, file: LabelFile, customer_id: Callable[[str], str]) -> Loaded:
+        """Takes labels for the rows that are written after this; returns what became of them.
+
+        Args:
+            file: The labels.
+            customer_id: The pseudonym of an address.
+        """
+        devices: dict[str, list[str]] = {}
+        if any(label.named == "serialNumber" for label in file.labels):
+            self._engine.take("spoken", {"serial": "varchar"}, sorted({(label.person,) for label in file.labels}))
+            devices = dict(
+                self._engine.rows(
+                    "select serialNumber, list(distinct customer_id) from step_trainer_trusted where serialNumber in "
+                    "(select serial from spoken) group by serialNumber"
+                )
+            )
+        people = {member.customer_id: at for at, member in enumerate(self.members)}
+        self._labels = labels.load(self._engine, file, customer_id, people, devices)
+        return self._labels
 
     def match(self) -> None:
         """Works out the moments of all members: `moments`, and of each person in it `present` with their number."""
@@ -219,7 +246,7 @@ class Rows:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-        schema = pa.schema([(column["name"], _arrow(column["type"])) for column in columns(self._options)])
+        schema = pa.schema([(column["name"], _arrow(column["type"])) for column in self.columns])
         begins = dict(self._engine.rows(f"select person, first from present where person between {first} and {last}"))
         within = range(first, last + 1) if first >= 0 else range(0)
         subjects = pa.array([self.members[person].subject for person in within], pa.string())
@@ -233,18 +260,31 @@ class Rows:
                     start = pc.subtract(start, firsts.take(at))
                 else:
                     start = pc.multiply(start, 1000).cast(schema.field("start").type)
-                made = {"subject": subjects.take(at), "start": start}
-                arrays = [made.get(name, table[name] if name not in made else None) for name in schema.names]
+                made = {"subject": subjects.take(at), "start": start, **self._labelled(table)}
+                arrays = [made[name] if name in made else table[name] for name in schema.names]
                 writer.write_table(pa.table(arrays, names=schema.names).cast(schema), row_group_size=table.num_rows)
+
+    def _labelled(self, table: pa.Table) -> dict[str, pa.ChunkedArray]:
+        """Returns the columns of labels of windows, which are in the order of person and start."""
+        if self._labels is None:
+            return {}
+        cuts = f"(select person, start as starts, start + {self._options.window} as ends from cut)"
+        sql = f"select * from ({labels.of_windows(cuts, self._labels)}) order by person, starts"
+        found = self._engine.over("cut", table.select(["person", "start"]), sql)
+        return {name: found[name] for name in self._labels.columns}
 
     def _select(self, first: int, last: int) -> str:
         """Returns the SELECT of the rows of the people from one number to another."""
         instant = "make_timestamptz(m.ms * 1000)" if self._options.time == "absolute" else "m.ms - p.first"
+        within = f"person between {first} and {last}"
+        source, more = "moments", ""
+        if self._labels is not None:
+            source = f"({labels.of_moments(f'(select * from moments where {within})', self._labels)})"
+            more = "".join(f", m.{name}" for name in self._labels.columns)
         return (
-            f"select b.subject, {instant} as moment, m.distance, m.x, m.y, m.z, m.vectors, m.dt_ms from moments as m "
-            "join present as p on m.person = p.person join members as b on m.person = b.person "
-            f"where m.person between {first} and {last} "
-            "order by m.person, m.ms, m.distance, m.dt_ms, m.vectors, m.x, m.y, m.z"
+            f"select b.subject, {instant} as moment, m.distance, m.x, m.y, m.z, m.vectors, m.dt_ms{more} "
+            f"from {source} as m join present as p on m.person = p.person join members as b on m.person = b.person "
+            f"where m.{within} order by m.person, m.ms, m.distance, m.dt_ms, m.vectors, m.x, m.y, m.z"
         )
 
 

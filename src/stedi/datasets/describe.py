@@ -1,10 +1,42 @@
-"""What describes a release, made anew from its data after people have left it; the manifest says the rest."""
+"""What describes a release: `quality.json`, card and Croissant; made with it, and anew after people have left it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stedi.datasets import card, contents, croissant, quality
+from stedi.datasets.options import Options
+from stedi.datasets.quality import Quality
 
-def describe(folder: Path, plain: dict[str, Any]) -> None:
-    """Writes what describes a release's data, as far as the manifest says that there is such a thing."""
+
+def write(folder: Path, manifest: Mapping[str, Any], measured: Quality) -> None:
+    """Writes what describes a release.
+
+    Args:
+        folder: The release's.
+        manifest: What stands in its `manifest.json`.
+        measured: What its readings are like.
+    """
+    (folder / quality.NAME).write_bytes(measured.text())
+    (folder / card.NAME).write_text(card.text(manifest, measured), "utf-8")
+    described = json.dumps(croissant.document(manifest, measured), ensure_ascii=False, indent=2)
+    (folder / croissant.NAME).write_text(f"{described}\n", "utf-8")
+
+
+def describe(before: Path, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes what describes a release after people have left it: what was said of everybody else still holds.
+
+    Args:
+        before: The release with them.
+        folder: The release without them; its files with rows are there.
+        manifest: What will stand in its `manifest.json`.
+    """
+    if not (before / quality.NAME).is_file():
+        return
+    left = {subject for subject, _, _ in contents.subjects(folder / contents.SUBJECTS)}
+    told = json.loads((before / quality.NAME).read_bytes())["by_subject"]
+    people = [person for person in told if person["subject"] in left]
+    write(folder, manifest, quality.of_people(people, Options.from_json(manifest["options"])))

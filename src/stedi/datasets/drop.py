@@ -31,7 +31,7 @@ def drop(
     folder: Path,
     gone: Mapping[str, str],
     seal_it: Callable[[Path], None],
-    describe: Callable[[Path, dict[str, Any]], None],
+    describe: Callable[[Path, Path, dict[str, Any]], None],
 ) -> tuple[str, ...]:
     """Takes subjects out of a release's folder, or leaves it as it is if it holds none of them.
 
@@ -39,7 +39,8 @@ def drop(
         folder: The release.
         gone: The subjects, and since when they may not be used, ISO 8601.
         seal_it: Called with the new folder when all but what proves it is there: adds that.
-        describe: Called with the new folder and its manifest when its data are there: writes what describes them.
+        describe: Called with the folder, the new one and its manifest when its data are there: writes what describes
+            them.
 
     Returns:
         Those who were in it.
@@ -59,7 +60,7 @@ def drop(
     try:
         plain = _rewritten(folder, beside, manifest, frozenset(present), known)
         plain["parent"] = chain.parent(manifest.plain, manifest.origin, {s: gone[s] for s in present})
-        describe(beside, plain)
+        describe(folder, beside, plain)
         (beside / MANIFEST).write_bytes(text(plain))
         seal_it(beside)
         if not (beside / SUMS).exists():

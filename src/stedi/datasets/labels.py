@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -90,6 +90,11 @@ class Loaded:
     elsewhere: int
     people_elsewhere: int
     ambiguous: int
+
+    def to_json(self, sha256: str) -> dict[str, Any]:
+        """Returns what the manifest says of the file."""
+        counts = {field.name: getattr(self, field.name) for field in fields(self) if field.type == "int"}
+        return {"sha256": sha256, "columns": list(self.columns), **counts}
 
 
 def read(path: str | Path) -> LabelFile:

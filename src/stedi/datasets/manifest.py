@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from stedi.datasets.options import SPLITS, Options
@@ -129,10 +129,14 @@ class Origin:
     software: str
 
 
-def columns(options: Options) -> list[dict[str, str]]:
+def columns(options: Options, labels: Sequence[str] = ()) -> list[dict[str, str]]:
     """Returns name, type, unit and meaning of each column of `data`, in order.
 
     Types are Parquet's as Arrow names them; of a column that is a list, `list<...>`.
+
+    Args:
+        options: The release's.
+        labels: The columns that its file of labels gives.
     """
     absolute = options.time == "absolute"
     instant = ("timestamp[us, UTC]", "UTC") if absolute else ("int64", "ms")
@@ -170,13 +174,30 @@ def columns(options: Options) -> list[dict[str, str]]:
             found.append(("made_up", "list<boolean>", "", "whether a sample was interpolated, not measured"))
         if options.pad:
             found.append(("mask", "list<boolean>", "", "whether a place holds a sample; false where it was filled up"))
-    if options.labels:
-        found.append(("label", "string", "", "label"))
+    spoken = {
+        "label": (
+            "string",
+            "",
+            "what the person did, by the file of labels, in most of the window"
+            if options.window
+            else "what the person did at that moment, by the file of labels",
+        ),
+        "events": ("list<int32>", "ms", "time of each labelled instant since the window's begin")
+        if options.window
+        else ("int32", "count", "labelled instants to which this moment is the nearest"),
+    }
+    found += [(name, *spoken[name]) for name in labels]
     return [{"name": name, "type": kind, "unit": unit, "description": what} for name, kind, unit, what in found]
 
 
 def document(
-    release: Release, origin: Origin, files: Sequence[File], *, parent: Mapping[str, Any] | None = None
+    release: Release,
+    origin: Origin,
+    files: Sequence[File],
+    *,
+    labels: Mapping[str, Any] | None = None,
+    columns: Sequence[Mapping[str, str]],
+    parent: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns what stands in `manifest.json`.
 
@@ -184,6 +205,8 @@ def document(
         release: The release; its path, and what the lake learns of it later, do not stand there.
         origin: What it was made from.
         files: Its files with rows.
+        labels: The file of labels: its SHA-256, and what became of its rows.
+        columns: What `columns` gives.
         parent: The release that it comes from and what was dropped, if it comes from a recall.
     """
     return {
@@ -199,13 +222,14 @@ def document(
         "software": {"name": "stedi", "version": origin.software},
         "purpose": release.options.purpose,
         "for": release.options.recipient,
-        "options": release.options.to_json(),
+        "options": {**release.options.to_json(), "labels": PurePath(release.options.labels).name},
+        "labels": None if labels is None else dict(labels),
         "inputs": [{"table": i.table, "snapshot": i.snapshot, "sql": i.sql} for i in origin.inputs],
         "subjects": release.subjects,
         "rows": release.rows,
         "splits": splits_json(release.splits),
         "account": account_json(release.account),
-        "columns": columns(release.options),
+        "columns": list(columns),
         "files": [{"path": f.path, "bytes": f.bytes, "rows": f.rows, "sha256": f.sha256} for f in files],
         "parent": None if parent is None else dict(parent),
     }

@@ -39,6 +39,7 @@ from stedi.storage import durable, s3
 NOTE = "releasing.json"
 """The file, in the lake's folder, from the moment that a release is decided until the tables know it."""
 MODEL, RECALL, ERASED, REWRITTEN, DELETED = "model", "recall", "erased", "rewritten", "deleted"
+LABELS = "labels"
 """What can happen to a release, as `release_events` has it."""
 _KIND = "release"
 _ADVICE = "nothing was written. Restore it from the lake's backup, or remove it, and make the release again"
@@ -65,6 +66,7 @@ class Entry:
         erased: The subjects that an erasure has taken out of it, and when, UTC.
         held: The data files that each of these had rows in, one a line; empty where that was not to be seen.
         deleted: Whether its folder was removed from the lake.
+        labels: The file of labels that it was made with, on the machine that made it; empty without one.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Entry:
     erased: Mapping[str, datetime] = field(default_factory=dict)
     held: Mapping[str, str] = field(default_factory=dict)
     deleted: bool = False
+    labels: str = ""
 
     @property
     def release(self) -> str:
@@ -106,7 +109,7 @@ class Event:
 
     Attributes:
         release: `NAME@VERSION`.
-        what: `MODEL`, `RECALL`, `ERASED`, `REWRITTEN` or `DELETED`.
+        what: `MODEL`, `RECALL`, `ERASED`, `REWRITTEN`, `DELETED` or `LABELS`.
         subject: Whom it concerns, or None.
         text: What more there is to say, or None.
         at: When, UTC.
@@ -385,7 +388,7 @@ def _append(context: Context, table: str, rows: Sequence[tuple[Any, ...]], once:
 def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:
     name, version, path, purpose, recipient, people, rows, manifest, digest, at = row
     listed = list(events)
-    texts = {what: [event.text or "" for event in listed if event.what == what] for what in (MODEL, REWRITTEN)}
+    texts = {what: [event.text or "" for event in listed if event.what == what] for what in (MODEL, REWRITTEN, LABELS)}
     raw = texts[REWRITTEN][-1] if texts[REWRITTEN] else manifest
     now = json.loads(raw) if texts[REWRITTEN] else {"subjects": people, "rows": rows}
     place = s3.at(path) if s3.is_remote(path) or Path(path).is_absolute() else root / path
@@ -405,6 +408,7 @@ def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:
         {str(event.subject): event.at for event in listed if event.what == ERASED},
         {str(event.subject): event.text or "" for event in listed if event.what == ERASED},
         any(event.what == DELETED for event in listed),
+        texts[LABELS][-1] if texts[LABELS] else "",
     )
 
 

@@ -283,6 +283,19 @@ class DuckDB:
             reader = self._execute(sql).fetch_record_batch(_GROUP)
             yield from reader
 
+    def over(self, name: str, table: pa.Table, sql: str) -> pa.Table:
+        """Returns the rows of a SELECT over an Arrow table, which may come while another result is being read.
+
+        Args:
+            name: What the SELECT calls the table.
+            table: The table.
+            sql: The SELECT.
+        """
+        with _failures(), self.connection.cursor() as beside:
+            beside.execute(f"use {self._database}")
+            beside.register(name, table)
+            return beside.execute(sql).fetch_arrow_table()
+
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder.
 

@@ -1,0 +1,164 @@
+"""Releases with labels, and what describes a release: card, quality and Croissant, of walkers whose steps are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+import quick
+from lakes import REPOSITORY
+from stedi import sample
+from stedi.datasets import Release
+from stedi.lake import Lake
+
+CROISSANT = REPOSITORY / "build" / "releases" / "bin" / "python"
+NEAR = {"match": "nearest", "tolerance": "20ms"}
+WINDOWS = {**NEAR, "window": "10s", "stride": "5s"}
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[Lake]:
+    with quick.folder() as folder, quick.quickened():
+        sample.write(folder / "in", customers=12, readings=500, seed=4, walkers=3)
+        made = Lake.create(folder / "lake")
+        made.land(folder / "in")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def labels(lake: Lake) -> Path:
+    return lake.root.parent / "in" / sample.LABELS
+
+
+@pytest.fixture(scope="module")
+def moments(lake: Lake, labels: Path) -> Release:
+    return lake.create_dataset("gait", **NEAR, labels=str(labels))
+
+
+@pytest.fixture(scope="module")
+def windows(lake: Lake, labels: Path) -> Release:
+    return lake.create_dataset("windows", **WINDOWS, labels=str(labels))
+
+
+def rows(release: Release, sql: str) -> list[tuple[object, ...]]:
+    return duckdb.sql(sql.format(f"'{release.path}/data/*.parquet'")).fetchall()
+
+
+def steps(labels: Path) -> Counter[str]:
+    with labels.open(encoding="utf-8", newline="") as file:
+        return Counter(row["email"] for row in csv.DictReader(file) if row["instant"])
+
+
+def test_every_step_falls_to_one_moment_of_the_person_who_took_it(moments: Release, labels: Path) -> None:
+    found = rows(moments, "select sum(events) as n from {} group by subject having n > 0 order by n")
+    assert [count for (count,) in found] == sorted(steps(labels).values())
+
+
+def test_steps_are_taken_where_the_label_says_walking(moments: Release) -> None:
+    [(walking, all_of)] = rows(moments, "select sum(events) filter (label = 'walking'), sum(events) from {}")
+    assert walking > 0.97 * all_of  # a span's last step may be nearer to the first moment after it
+    assert {label for (label,) in rows(moments, "select distinct label from {}")} > {None, "walking", "standing"}
+
+
+def test_a_window_has_the_times_of_its_steps(windows: Release) -> None:
+    [(before, after, most)] = rows(
+        windows,
+        "select min(list_min(events)), max(list_max(events)), max(len(events)) filter (label = 'walking') from {}",
+    )
+    assert 0 <= before
+    assert after < 10_000
+    assert 14 < most < 25  # a cadence of 91 to 138 steps a minute, for ten seconds
+
+
+def test_no_address_and_no_path_reaches_a_release(moments: Release, windows: Release, labels: Path) -> None:
+    private = [address.encode() for address in steps(labels)] + [str(labels.parent).encode()]
+    for release in (moments, windows):
+        for path in Path(release.path).rglob("*"):
+            content = path.read_bytes() if path.is_file() else b""
+            assert not [secret for secret in private if secret in content or secret.lower() in content], path.name
+
+
+def test_the_manifest_says_which_file_was_used_and_what_became_of_it(moments: Release, labels: Path) -> None:
+    manifest = json.loads((Path(moments.path) / "manifest.json").read_text("utf-8"))
+    assert manifest["options"]["labels"] == sample.LABELS
+    assert manifest["labels"]["instants"] == steps(labels).total()
+    assert manifest["labels"]["people_elsewhere"] == 0
+    assert [column["name"] for column in manifest["columns"]][-2:] == ["label", "events"]
+
+
+def test_a_refreshed_release_has_labels_again(lake: Lake, moments: Release) -> None:
+    again = lake.refresh_dataset("gait")
+    count = "select count(*), sum(events), count(label) from {}"
+    assert rows(again, count) == rows(moments, count)
+
+
+# --- what describes a release ---
+
+
+def test_the_card_says_what_the_readings_allow_and_hugging_face_finds_the_splits(windows: Release) -> None:
+    card = (Path(windows.path) / "README.md").read_text("utf-8")
+    _, front, text = card.split("---\n", 2)
+    quality = json.loads((Path(windows.path) / "quality.json").read_text("utf-8"))
+    assert f"{quality['verdict'][1:]}." in text
+    for split, found in windows.splits.items():
+        assert (f"split: {split}\n        path: data/{split}-*.parquet" in front) == (found.rows > 0)
+        assert f"| {split} | {found.subjects:,} | {found.rows:,} |" in text
+    manifest = json.loads((Path(windows.path) / "manifest.json").read_text("utf-8"))
+    for column in manifest["columns"]:
+        assert f"| `{column['name']}` |" in text
+    for what, count in windows.account:
+        assert f"| {what} | {count:,} |" in text
+
+
+def test_walkers_are_fast_enough_and_the_others_are_not(moments: Release) -> None:
+    quality = json.loads((Path(moments.path) / "quality.json").read_text("utf-8"))
+    rates = [person["SampleRate"] for person in quality["by_subject"] if person["SampleRate"] is not None]
+    assert sum(rate > 15 for rate in rates) == 3
+    assert quality["verdict"].endswith("no step detector can be trained on these")
+    assert len(quality["by_subject"]) == moments.subjects
+
+
+def test_no_step_detector_can_be_trained_on_the_public_data(public_data: Path, tmp_path: Path) -> None:
+    lake = Lake.create(tmp_path / "lake")
+    lake.land(public_data)
+    release = lake.create_dataset("steps")
+    quality = json.loads((Path(release.path) / "quality.json").read_text("utf-8"))
+    assert quality["verdict"] == (
+        "0.3 samples a second: a 2 s window holds 1 sample; a step takes half a second: no step detector can be "
+        "trained on this"
+    )
+    assert quality["overall"]["NumTicks"] == 14_460
+
+
+def test_mlcroissant_finds_no_error_and_reads_the_rows(moments: Release, windows: Release, tmp_path: Path) -> None:
+    if not CROISSANT.is_file():
+        pytest.skip("mlcroissant is in no environment at build/releases")
+    script = (
+        "import itertools, json, sys, mlcroissant\n"
+        "for name in sys.argv[1:]:\n"
+        "    found = mlcroissant.Dataset(name)\n"
+        "    assert not found.metadata.ctx.issues.errors, found.metadata.ctx.issues.report()\n"
+        "    assert not found.metadata.ctx.issues.warnings, found.metadata.ctx.issues.report()\n"
+        "    [row] = itertools.islice(found.records('train'), 1)\n"
+        "    print(json.dumps(sorted(row)))\n"
+    )
+    names = [f"{release.path}/croissant.json" for release in (moments, windows)]
+    done = subprocess.run(
+        [CROISSANT, "-c", script, *names],
+        env={"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert "train/label" in first
+    assert "train/t_ms" in second
