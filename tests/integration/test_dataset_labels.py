@@ -72,7 +72,7 @@ def test_a_window_has_the_times_of_its_steps(windows: Release) -> None:
         windows,
         "select min(list_min(events)), max(list_max(events)), max(len(events)) filter (label = 'walking') from {}",
     )
-    assert 0 <= before
+    assert before >= 0
     assert after < 10_000
     assert 14 < most < 25  # a cadence of 91 to 138 steps a minute, for ten seconds
 
