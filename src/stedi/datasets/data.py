@@ -107,7 +107,9 @@ class Rows:
         """
         devices: dict[str, list[str]] = {}
         if any(label.named == "serialNumber" for label in file.labels):
-            self._engine.take("spoken", {"serial": "varchar"}, sorted({(label.person,) for label in file.labels}))
+            self._engine.insert_rows(
+                "spoken", {"serial": "varchar"}, sorted({(label.person,) for label in file.labels})
+            )
             devices = dict(
                 self._engine.rows(
                     "select serialNumber, list(distinct customer_id) from step_trainer_trusted where serialNumber in "
