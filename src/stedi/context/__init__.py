@@ -1,7 +1,8 @@
 """An open lake: where it lies, its settings, catalog and key, and what holds for every command.
 
 `Context.open` compares where a lake lies with where its tables say that they are; `Context.writing` refuses a copy
-and a lake that was set back, finishes what was cut off, and notes afterwards how far the lake is.
+and a lake that was set back, finishes a change of key and an erasure that were cut off, and notes afterwards how far
+the lake is. A landing that was cut off is finished by `landing.journal`.
 `creation` makes a lake, `places` says where one may lie, `seen` what was seen of it.
 """
 

@@ -2,8 +2,8 @@
 
 Everything that a lake holds is looked at: names of files and folders, their extended attributes, and what is in every
 regular file, Parquet by its values, Avro, SQLite, packed and plain files by their content. Nothing else is opened. What
-cannot be decoded is named, searched as bytes, and the search goes on. Spelling does not hide anybody (`tokens`), and a
-text counts where it stands alone: `ann@x.example` is not in `joann@x.example`.
+cannot be decoded (`privacy.decoding`) is named, searched as bytes, and the search goes on. Spelling does not hide
+anybody (`privacy.tokens`), and a text counts where it stands alone: `ann@x.example` is not in `joann@x.example`.
 """
 
 from __future__ import annotations

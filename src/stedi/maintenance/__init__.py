@@ -3,6 +3,9 @@
 Each table is worked on under the locks of the commands that write it. Its small files are rewritten into larger ones
 and committed as one snapshot; then old snapshots expire; then files that no snapshot uses are unlinked. Commits
 come first and unlinking last, so what dies on the way leaves whole tables, and the next maintenance does the rest.
+
+Beside it lie the other works on a whole lake: `key_rotation` gives it another key, `adoption` makes a copy a lake of
+its own, `repair` puts a damaged catalog in order.
 """
 
 from __future__ import annotations

@@ -1,1 +1,7 @@
-"""What keeps customers private: pseudonyms and the proof of consent."""
+"""What keeps customers private: who they are, who agrees, who is erased, and what vouches for it.
+
+`pseudonyms` holds the key and what stands for an address; `consent` says who agrees; `addresses` reads whom a command
+means. `tokens` and `decoding` find a person in texts and in bytes, whatever the spelling, encoding or packing.
+`tombstones`, `erased`, `receipts` and `journal` keep what must outlive an erasure; `state` seals every such file,
+`signatures` signs for third parties. `key_change` is the note of another key on its way.
+"""

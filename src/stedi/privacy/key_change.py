@@ -1,7 +1,8 @@
 """The note of a change of key: one small file in the lake, from the moment that the change is decided to its end.
 
 Before it is there, the lake is the old key's. From then on it is the new one's: whatever ends the process, the next
-command publishes what was staged. `rotation` does the work; what reads or writes the lake only asks whether it is done.
+command publishes what was staged. `maintenance.key_rotation` does the work; what reads or writes the lake only asks
+whether it is done.
 
 The note says where the new key lies, so it is read before there is a key. Nothing is done for it until that key has
 confirmed it: it must have sealed the note, and follow the key of the lake's settings.
