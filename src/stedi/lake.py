@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from stedi.transform import Build, Plan
 
 
+_REGISTRY = "releases"
+"""The table that a lake has from its first release on."""
 _LONGEST_NOTE = 500
 """Characters of a note on a release."""
 
@@ -246,7 +248,9 @@ class Lake:
         from stedi import transform
 
         with self._building(wait=wait, progress=progress) as key:
-            return transform.build(self.context, key, full=full, progress=progress, engine=engine)
+            before = self.catalog.table("customers_trusted")
+            done = transform.build(self.context, key, full=full, progress=progress, engine=engine)
+            return replace(done, stale=self._left_by(key, before)) if done.run else done
 
     @contextmanager
     def _building(self, *, wait: bool, progress: Callable[[str], None]) -> Iterator[Key]:
@@ -429,6 +433,25 @@ class Lake:
         from stedi.datasets import registry
 
         return registry.find(self.context, named, deleted=deleted)
+
+    def _left_by(self, key: Key, before: TableState) -> tuple[str, ...]:
+        """Returns the releases that hold somebody who is no longer in `customers_trusted`."""
+        if _REGISTRY not in self.catalog.listed():
+            return ()
+        from stedi.datasets import staleness
+
+        return tuple(staleness.left_by(self.context, key, before, self.catalog.table(before.name)))
+
+    def _holding(self, key: Key, addresses: Iterable[str], at: int | None) -> tuple[str, ...]:
+        """Returns the releases that hold one of some customers."""
+        if _REGISTRY not in self.catalog.listed():
+            return ()
+        from stedi.datasets import registry, staleness
+
+        since = milliseconds(datetime.now(UTC)) if at is None else at
+        marks = dict.fromkeys(tombstones.persons(key, addresses), since)
+        deleted = {entry.release for entry in registry.releases(self.context) if entry.deleted}
+        return tuple(name for name in staleness.holding(self.context, key, marks) if name not in deleted)
 
     @contextmanager
     def _registering(self) -> Iterator[Key]:
@@ -694,7 +717,8 @@ class Lake:
         asked = _taken(addresses, exact=exact)
         with self.context.writing(*_CUT_OFF, progress=progress):
             key = self.key()
-            return withdrawal.withdraw(self.context, key, asked, now=at, progress=progress)
+            done = withdrawal.withdraw(self.context, key, asked, now=at, progress=progress)
+            return replace(done, stale=self._holding(key, asked, at))
 
     def known(self, *addresses: str | Iterable[str], exact: bool = False) -> int:
         """Returns of how many of these customers the lake has a landed record.

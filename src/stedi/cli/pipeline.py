@@ -9,6 +9,7 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,7 +182,17 @@ def build(options: argparse.Namespace) -> int:
                 f"withheld: {built.withheld:,} readings of shared serial numbers; list them with "
                 "`stedi quarantine --withheld`"
             )
+        say_stale(built.stale)
     return 0
+
+
+def say_stale(releases: Iterable[str]) -> None:
+    """Names releases that hold people who may no longer be used."""
+    for release in releases:
+        terminal.say(
+            f"{release} is stale: it holds somebody who may no longer be used; see `stedi dataset show {release}`, "
+            "then `stedi dataset refresh` and `stedi dataset recall`"
+        )
 
 
 def _show_plan(plan: Plan, *, as_json: bool) -> None:

@@ -116,6 +116,10 @@ def _show(receipt: dict[str, Any]) -> None:
         ("table", "rows", "files", "snapshots"),
         [(name, gone["rows"], gone["files"], gone["snapshots"]) for name, gone in removed["tables"].items()],
     )
+    for release in removed.get("releases", {}).get("rewritten", ()):
+        terminal.line(f"{release}: made anew without them; whoever has a copy needs `stedi dataset recall {release}`")
+    for release in removed.get("releases", {}).get("out_of_reach", ()):
+        terminal.line(f"{release}: lies outside of the lake, out of reach; `stedi dataset recall {release}` is for it")
     delivered = removed.get("delivered")
     if delivered:
         terminal.line(f"delivered: {delivered['records']:,} records gone from {delivered['files']:,} files")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
-from stedi.cli.pipeline import opened, wants_json
+from stedi.cli.pipeline import opened, say_stale, wants_json
 from stedi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def withdraw(options: argparse.Namespace) -> int:
     progress.close()
     if wants_json(options):
         counts = {key: getattr(done, key) for key in ("customers", "landed", "unknown", "already", "erased")}
-        terminal.document({**counts, "build": render.plain(built)})
+        terminal.document({**counts, "stale": list(done.stale), "build": render.plain(built)})
         return 0
     terminal.line(
         f"{done.customers:,} customers: {done.landed:,} withdrawals landed, {done.unknown:,} of them of customers that "
@@ -45,6 +45,7 @@ def withdraw(options: argparse.Namespace) -> int:
     else:
         removed = {table.name: table.rows_removed - table.rows_added for table in built.tables}
         terminal.line("built: " + ", ".join(f"{count:,} rows fewer in {name}" for name, count in removed.items()))
+    say_stale(done.stale)
     return 0
 
 

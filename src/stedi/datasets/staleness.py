@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.datasets import registry, subjects
 from stedi.datasets.registry import Entry
@@ -91,7 +92,12 @@ def stale(context: Context, key: Key, now: int, releases: Iterable[Entry] | None
         releases: The releases that are looked at, by default all that the lake knows and has not deleted.
     """
     wanted = _wanted(context, releases)
-    return _found(context, key, wanted, left(context, key, now)) if wanted else {}
+    if not wanted:
+        return {}
+    found = {entry.release: dict(entry.erased) for entry in wanted if entry.erased}
+    for release, people in _found(context, key, wanted, left(context, key, now)).items():
+        found[release] = {**people, **found.get(release, {})}
+    return {release: dict(sorted(people.items())) for release, people in sorted(found.items())}
 
 
 def holding(context: Context, key: Key, marks: Mapping[str, int]) -> Stale:
@@ -108,6 +114,35 @@ def holding(context: Context, key: Key, marks: Mapping[str, int]) -> Stale:
     return _found(context, key, every, Left(marks, marks)) if every and marks else {}
 
 
+def left_by(context: Context, key: Key, before: TableState, after: TableState) -> Stale:
+    """Returns the releases that hold somebody who is no longer in `customers_trusted`, or in it for the public.
+
+    Args:
+        context: The lake.
+        key: The lake's key.
+        before: The table as it was.
+        after: The table as it is.
+    """
+    if not registry.exists(context) or (before.current and after.current and before.current.id == after.current.id):
+        return {}
+    config = context.config
+    with (
+        context.temporary() as folder,
+        DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
+    ):
+        for name, state in (("before", before), ("after", after)):
+            engine.bind(name, context.catalog.files(state), table="customers_trusted")
+        rows = engine.rows(
+            "select b.email, epoch_ms(b.lastUpdateDate), a.customer_id is null from before as b left join after as a "
+            "using (customer_id) where a.customer_id is null or "
+            "(b.shareWithPublicAsOfDate is not null and a.shareWithPublicAsOfDate is null)"
+        )
+    marks = list(tombstones.persons(key, (email for email, _, _ in rows)))
+    people = {mark: at for mark, (_, at, _) in zip(marks, rows, strict=True)}
+    gone = {mark: at for mark, (_, at, entirely) in zip(marks, rows, strict=True) if entirely}
+    return _found(context, key, _wanted(context, None), Left(gone, people)) if people else {}
+
+
 def _wanted(context: Context, releases: Iterable[Entry] | None) -> list[Entry]:
     every = registry.releases(context) if releases is None else releases
     return [release for release in every if not release.deleted]
@@ -118,9 +153,7 @@ def _found(context: Context, key: Key, releases: Collection[Entry], gone: Left) 
     for release in releases:
         identifier = subjects.identifier(key, release.lake, release.release)
         since.update(((release.release, identifier(mark)), at) for mark, at in gone.of(release.purpose).items())
-    found: dict[str, dict[str, datetime]] = {
-        release.release: dict(release.erased) for release in releases if release.erased
-    }
+    found: dict[str, dict[str, datetime]] = {}
     for release_, subject in _registered(context, since):
         at = datetime.fromtimestamp(since[release_, subject] / 1000, UTC)
         found.setdefault(release_, {}).setdefault(subject, at)

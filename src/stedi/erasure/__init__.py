@@ -417,6 +417,7 @@ class _Erasure:
     def _receipt(self) -> dict[str, Any]:
         done = self._pending
         known = set(done.people if self._found.known is None else self._found.known)
+        stale = sorted({name for names in (done.removed or {}).get("releases", {}).values() for name in names})
         beyond = receipts.not_reached(lake=s3.is_remote(self._root), inbox=any(map(s3.is_remote, done.inbox)))
         return receipts.signed(
             self._key,
@@ -434,6 +435,7 @@ class _Erasure:
                 "not_reached": beyond,
                 "not_reached_days": receipts.days(beyond),
                 "clean": not (done.scanned or {}).get("found"),
+                **({"stale": stale} if stale else {}),
                 "version": __version__,
             },
         )

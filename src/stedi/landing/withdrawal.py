@@ -51,6 +51,7 @@ class Withdrawal:
         unknown: Those of them of whom nothing else is known; they hold against older records that arrive later.
         already: Customers whose last word, as landed, was the same and not a minute old.
         erased: Customers who were erased and did not come back: nothing of them is taken in again.
+        stale: Releases that hold one of them, `NAME@VERSION`.
     """
 
     customers: int
@@ -58,6 +59,7 @@ class Withdrawal:
     unknown: int
     already: int
     erased: int
+    stale: tuple[str, ...] = ()
 
 
 def withdraw(

@@ -81,6 +81,7 @@ class Build:
         withheld: Readings of shared serial numbers that belong to nobody for certain (rule 6), now.
         customers: Customers with landed records, now.
         consenting: Those of them who agree to research, now.
+        stale: Releases that hold somebody who left by this build, `NAME@VERSION`.
     """
 
     run: str
@@ -88,6 +89,7 @@ class Build:
     withheld: int
     customers: int
     consenting: int
+    stale: tuple[str, ...] = ()
 
 
 def preview(context: Context, key: Key, now: int, *, full: bool = False) -> Plan:
