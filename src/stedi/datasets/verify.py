@@ -21,7 +21,7 @@ from stedi.datasets.seal import CHAIN, MANIFEST, SIGNATURE, SUMS
 from stedi.errors import AuditFailed, UsageError
 from stedi.privacy import signatures
 
-_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*)")
+_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)")
 _REQUIRED = (MANIFEST, SUMS, contents.SUBJECTS)
 
 

@@ -1,0 +1,124 @@
+"""Releases made without a lake, for what needs neither lake nor key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stedi.datasets import contents, recalls, seal
+from stedi.datasets.recalls import Recall
+from stedi.privacy import signatures
+from stedi.privacy.pseudonyms import Key
+
+KEY, OTHER = Key(bytes(range(32))), Key(bytes(range(1, 33)))
+LAKE, CREATED = "0123456789abcdef", "2026-11-28T00:00:00.000Z"
+SPLITS = ("train", "validation", "test")
+PEOPLE: dict[str, tuple[str, int]] = {
+    **{f"{number:016x}": ("train", 3) for number in range(6)},
+    **{f"{number:016x}": ("validation", 2) for number in range(6, 8)},
+    **{f"{number:016x}": ("test", 4) for number in range(8, 10)},
+}
+"""Split and rows of each subject."""
+COLUMNS = [("subject", "string"), ("moment", "int64"), ("distance", "int64"), ("x", "double")]
+
+
+def made(folder: Path, people: Mapping[str, tuple[str, int]] = PEOPLE, *, files: int = 2, **manifest: Any) -> Path:
+    """Returns a folder with a release of these people, `train` in several files, signed by `KEY`."""
+    (folder / "data").mkdir(parents=True)
+    for split in SPLITS:
+        theirs = [subject for subject, (where, _) in sorted(people.items()) if where == split]
+        parts = [theirs[at::files] for at in range(files)] if split == "train" else [theirs]
+        for number, part in enumerate(parts):
+            rows = [(subject, at, 200 + at, at / 8) for subject in part for at in range(people[subject][1])]
+            write(folder / f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet", rows)
+    subjects(folder, [(subject, *found) for subject, found in sorted(people.items())])
+    total = sum(rows for _, rows in people.values())
+    counts = {s: [rows for where, rows in people.values() if where == s] for s in SPLITS}
+    plain = {
+        "format": 1,
+        "name": "steps",
+        "version": 1,
+        "release": "steps@1",
+        "lake": LAKE,
+        "public_key": signatures.public_key(KEY),
+        "created": CREATED,
+        "purpose": "research",
+        "for": "",
+        "options": {"split": [80, 10, 10]},
+        "subjects": len(people),
+        "rows": total,
+        "splits": {s: {"subjects": len(rows), "rows": sum(rows)} for s, rows in counts.items()},
+        "account": [
+            {"what": "readings of step_trainer_trusted", "rows": total + 5},
+            {"what": "no accelerometer reading at the same moment", "rows": -5},
+            {"what": "moments in the release", "rows": total},
+        ],
+        "columns": [{"name": name, "type": kind, "unit": ""} for name, kind in COLUMNS],
+        "files": [],
+        "parent": None,
+        **manifest,
+    }
+    (folder / "manifest.json").write_text(json.dumps(plain))
+    resealed(folder)
+    return folder
+
+
+def write(path: Path, rows: list[tuple[Any, ...]], columns: list[tuple[str, str]] = COLUMNS) -> None:
+    """Writes a data file."""
+    kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "float": pa.float32()}
+    fields = [(name, kinds[kind]) for name, kind in columns]
+    listed = [dict(zip([name for name, _ in columns], row, strict=True)) for row in rows]
+    pq.write_table(pa.Table.from_pylist(listed, pa.schema(fields)), path, store_schema=False)
+
+
+def rows(path: Path) -> list[tuple[Any, ...]]:
+    """Returns the rows of a Parquet file."""
+    return [tuple(row.values()) for row in pq.read_table(path, partitioning=None).to_pylist()]
+
+
+def subjects(folder: Path, people: list[tuple[Any, ...]]) -> None:
+    """Writes `subjects.parquet`."""
+    write(folder / "subjects.parquet", people, [("subject", "string"), ("split", "string"), ("rows", "int64")])
+
+
+def resealed(folder: Path, change: Callable[[dict[str, Any]], object] = lambda plain: None, key: Key = KEY) -> None:
+    """Has the manifest list the files as they are, changes it, and signs what there is: with the lake's key, a lie."""
+    plain = json.loads((folder / "manifest.json").read_bytes())
+    names = [*sorted(f"data/{path.name}" for path in (folder / "data").glob("*.parquet")), contents.SUBJECTS]
+    plain["files"] = [
+        {
+            "path": name,
+            "size": (folder / name).stat().st_size,
+            "rows": pq.read_metadata(folder / name).num_rows,
+            "sha256": seal.digest(folder / name),
+        }
+        for name in names
+        if (folder / name).is_file()
+    ]
+    change(plain)
+    (folder / "manifest.json").write_text(json.dumps(plain))
+    seal.sign(folder, key, {"lake": plain["lake"], "at": plain["created"], "release": plain["release"]})
+
+
+def recall(folder: Path, drop: Mapping[str, str], key: Key = KEY, **more: Any) -> bytes:
+    """Returns a recall of a release as its lake would write it, with some of it otherwise."""
+    manifest = contents.open_manifest(folder / "manifest.json")
+    gone = frozenset(drop)
+    data = [file.path for file in manifest.files if contents.is_data(file.path)]
+    files = [path for path in data if not gone.isdisjoint(contents.counts(folder / path))]
+    left = {path: contents.digest(contents.without(folder / path, gone)) for path in files}
+    said: dict[str, Any] = {
+        "release": manifest.release,
+        "manifest_sha256": manifest.origin,
+        "drop": dict(drop),
+        "files": tuple(files),
+        "contents": left,
+        "lake": LAKE,
+        "at": CREATED,
+    }
+    return recalls.signed(key, Recall(**{**said, **more}))
