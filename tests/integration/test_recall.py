@@ -1,0 +1,375 @@
+"""Recalls: whoever holds a copy of a release drops who has left, with neither lake nor key, and can prove it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from test_registry import PEOPLE as CUSTOMERS
+from test_registry import world
+
+import releases
+from lakes import Slate
+from releases import KEY, OTHER, PEOPLE, made
+from stedi import Lake, cli
+from stedi.datasets import drop as dropping
+from stedi.datasets import recall as recalling
+from stedi.datasets import registry, seal
+from stedi.datasets.recalls import RecallRefused
+from stedi.datasets.verify import verify
+from stedi.errors import AuditFailed, UsageError
+from stedi.privacy import tombstones
+
+SINCE = "2026-11-28T12:00:00.000Z"
+FIRST, SECOND, TESTED = sorted(PEOPLE)[0], sorted(PEOPLE)[1], sorted(PEOPLE)[-1]
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("release") / "steps")
+
+
+@pytest.fixture
+def copy(release: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(release, tmp_path / "copy"))
+
+
+def recall(folder: Path, *people: str, **more: Any) -> Path:
+    file = folder.parent / f"recall-{'-'.join(people)}.json"
+    file.write_bytes(releases.recall(folder, dict.fromkeys(people, SINCE), **more))
+    return file
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def people(folder: Path) -> set[str]:
+    return {row[0] for row in releases.rows(folder / "subjects.parquet")}
+
+
+def test_who_is_recalled_leaves_and_all_others_stay(copy: Path) -> None:
+    before = {path.name: releases.rows(path) for path in (copy / "data").iterdir()}
+    done = recalling.apply(copy, recall(copy, FIRST, TESTED))
+    assert set(done.dropped) == {FIRST, TESTED}
+    assert people(copy) == PEOPLE.keys() - {FIRST, TESTED}
+    for path in (copy / "data").iterdir():
+        assert releases.rows(path) == [row for row in before[path.name] if row[0] not in (FIRST, TESTED)]
+    plain = json.loads((copy / "manifest.json").read_bytes())
+    assert plain["parent"]["drop"] == [{"subject": s, "since": SINCE} for s in (FIRST, TESTED)]
+    assert (plain["subjects"], plain["rows"]) == (8, 23)
+    assert sum(line["rows"] for line in plain["account"][:-1]) == plain["account"][-1]["rows"] == 23
+    found = verify(copy)
+    assert found.holds, found.problems
+    assert found.dropped == (FIRST, TESTED)
+
+
+def test_files_that_hold_none_of_them_stay_to_the_byte(copy: Path) -> None:
+    before = content(copy)
+    recalling.apply(copy, recall(copy, TESTED))
+    after = content(copy)
+    same = {name for name in before if after.get(name) == before[name]}
+    assert same == {name for name in before if name.startswith("data/") and "test" not in name}
+
+
+def test_a_recall_that_was_applied_changes_nothing_more(copy: Path) -> None:
+    file = recall(copy, FIRST)
+    recalling.apply(copy, file)
+    before = content(copy)
+    assert recalling.apply(copy, file).dropped == ()
+    assert content(copy) == before
+
+
+def test_recalls_follow_each_other_and_the_chain_keeps_all_of_them(copy: Path, release: Path) -> None:
+    first, both = recall(release, FIRST), recall(release, FIRST, SECOND)
+    for file in (first, both):
+        shutil.copy(file, copy.parent)
+        recalling.apply(copy, file)
+        assert verify(copy).holds
+    assert {path.name for path in (copy / "chain").iterdir()} == {
+        *("manifest.json", "SHA256SUMS", "manifest.sig", "recall-1.json", "recall-2.json")
+    }
+    assert people(copy) == PEOPLE.keys() - {FIRST, SECOND}
+    assert (copy / "chain" / "manifest.sig").read_bytes() == (release / "manifest.sig").read_bytes()
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def of(file: Path) -> None:
+        plain = json.loads(file.read_bytes())
+        change(plain)
+        file.write_text(json.dumps(plain))
+
+    return of
+
+
+WRONG: dict[str, Callable[[Path], object]] = {
+    "one more": changed(lambda r: r["drop"].append({"subject": SECOND, "since": SINCE})),
+    "nobody": changed(lambda r: r["drop"].clear()),
+    "another since": changed(lambda r: r["drop"][0].update(since="2020-01-01T00:00:00.000Z")),
+    "another release": changed(lambda r: r.update(release="steps@2")),
+    "another manifest": changed(lambda r: r.update(manifest_sha256="0" * 64)),
+    "other files": changed(lambda r: r.update(files=[])),
+    "other contents": changed(lambda r: r["contents"].update({r["files"][0]: "0" * 64})),
+    "a field more": changed(lambda r: r.update(reason="withdrew")),
+    "no signature": changed(lambda r: r.pop("signature")),
+    "another signature": changed(lambda r: r["signature"]["signatures"][0].update(sig="AAAA")),
+    "another key's name": changed(lambda r: r["signature"]["signatures"][0].update(keyid="0" * 64)),
+    "no JSON": lambda file: os.truncate(file, 50),
+    "nothing": lambda file: os.truncate(file, 0),
+    "a list": lambda file: file.write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_recall_that_its_lake_has_not_signed_is_refused(copy: Path, what: str) -> None:
+    file = recall(copy, FIRST)
+    WRONG[what](file)
+    before = content(copy)
+    with pytest.raises(AuditFailed):
+        recalling.apply(copy, file)
+    assert content(copy) == before
+
+
+@pytest.mark.parametrize(
+    "more", [{"key": OTHER}, {"release": "steps@2"}, {"manifest_sha256": "0" * 64}, {"lake": "f" * 16}]
+)
+def test_a_recall_of_another_release_or_lake_is_refused(copy: Path, more: dict[str, Any]) -> None:
+    before = content(copy)
+    with pytest.raises(AuditFailed):
+        recalling.apply(copy, recall(copy, FIRST, **more))
+    assert content(copy) == before
+
+
+def test_a_copy_that_is_not_what_was_signed_is_refused(copy: Path) -> None:
+    file = recall(copy, FIRST)
+    (copy / "notes.txt").write_text("x")
+    with pytest.raises(RecallRefused, match=r"notes\.txt"):
+        recalling.apply(copy, file)
+
+
+def test_there_must_be_a_copy_and_a_recall(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        recalling.apply(copy, tmp_path / "none.json")
+    with pytest.raises(UsageError):
+        recalling.apply(tmp_path / "none", recall(copy, FIRST))
+
+
+def value(folder: Path) -> None:
+    file = folder / "data/train-00000-of-00002.parquet"
+    rows = releases.rows(file)
+    releases.write(file, [(*rows[0][:-1], 99.0), *rows[1:]])
+    again(folder)
+
+
+def back(folder: Path) -> None:
+    shutil.copy(folder.parent / "before" / "subjects.parquet", folder)
+    for file in (folder.parent / "before" / "data").iterdir():
+        shutil.copy(file, folder / "data")
+    again(folder)
+
+
+def another(folder: Path) -> None:
+    file = folder / "data/train-00001-of-00002.parquet"
+    rows = releases.rows(file)
+    releases.write(file, rows[::-1])
+    again(folder)
+
+
+def manifest(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def of(folder: Path) -> None:
+        again(folder, change)
+
+    return of
+
+
+def again(folder: Path, change: Callable[[dict[str, Any]], object] = lambda plain: None) -> None:
+    """Covers a change of a copy as well as its holder can, who has no key."""
+    plain = json.loads((folder / "manifest.json").read_bytes())
+    for file in plain["files"]:
+        path = folder / file["path"]
+        file["sha256"], file["size"] = seal.digest(path), path.stat().st_size
+        file["rows"] = pq.read_metadata(path).num_rows
+    change(plain)
+    (folder / "manifest.json").write_text(json.dumps(plain))
+    (folder / "SHA256SUMS").write_bytes(seal.sums(folder))
+
+
+def recall_file(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def of(folder: Path) -> None:
+        changed(change)(folder / "chain" / "recall-1.json")
+        again(folder)
+
+    return of
+
+
+def base(name: str) -> Callable[[Path], None]:
+    def of(folder: Path) -> None:
+        path = folder / "chain" / name
+        path.write_bytes(path.read_bytes().replace(b"steps", b"stepS", 1)[:-1] + b" ")
+        again(folder)
+
+    return of
+
+
+def unlink(name: str) -> Callable[[Path], None]:
+    def of(folder: Path) -> None:
+        (folder / "chain" / name).unlink()
+        again(folder)
+
+    return of
+
+
+AFTER: dict[str, Callable[[Path], object]] = {
+    "a value of what stayed": value,
+    "who was dropped is back": back,
+    "rows of a file that no recall concerns": another,
+    "another parent": manifest(lambda m: m["parent"].update(drop=[])),
+    "another purpose": manifest(lambda m: m.update(purpose="public")),
+    "another key": manifest(lambda m: m.update({"public_key": releases.signatures.public_key(OTHER)})),
+    "another account": manifest(lambda m: m["account"][0].update(rows=7)),
+    "a field more": manifest(lambda m: m.update(more=1)),
+    "another recall": recall_file(lambda r: r["drop"].append({"subject": SECOND, "since": SINCE})),
+    "no recall": unlink("recall-1.json"),
+    "no signature": unlink("manifest.sig"),
+    "another manifest in the chain": base("manifest.json"),
+    "other checksums in the chain": base("SHA256SUMS"),
+    "a file more in the chain": lambda f: ((f / "chain" / "x").write_text("x"), again(f)),
+    "no chain": lambda f: (shutil.rmtree(f / "chain"), again(f)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", AFTER)
+def test_a_copy_that_does_not_follow_from_what_was_signed_is_named(copy: Path, release: Path, what: str) -> None:
+    shutil.copytree(release, copy.parent / "before")
+    recalling.apply(copy, recall(copy, FIRST))
+    AFTER[what](copy)
+    assert not verify(copy).holds
+
+
+class Killed(BaseException):
+    """The end of a process."""
+
+
+def test_whatever_ends_the_process_a_copy_is_as_before_or_as_after(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(release)
+    done = Path(shutil.copytree(release, tmp_path / "done"))
+    recalling.apply(done, recall(done, FIRST))
+    after = content(done)
+    names = ("durable.sync", "exchange", "_subjects", "_rows", "_link", "_settle", "seal.digest", "shutil.rmtree")
+    seen = set()
+    for name in names:
+        for call in range(1, 40):
+            copy = Path(shutil.copytree(release, tmp_path / f"{name}-{call}" / "copy"))
+            file = recall(copy, FIRST)
+            with monkeypatch.context() as patch:
+                left = die_at(patch, name, call)
+                with suppress(Killed):
+                    recalling.apply(copy, file)
+            found = content(copy)
+            assert found in (before, after), (name, call)
+            seen.add(found == after)
+            recalling.apply(copy, file)
+            assert content(copy) == after
+            assert sorted(path.name for path in copy.parent.iterdir()) == ["copy", file.name]
+            if left[0] >= 0:
+                break
+    assert seen == {True, False}
+
+
+def die_at(patch: pytest.MonkeyPatch, name: str, call: int) -> list[int]:
+    """Has a function of `drop` end the process at a call; returns a list whose number says whether it was called."""
+    left = [call]
+    home = dropping
+    *path, last = name.split(".")
+    for part in path:
+        home = getattr(home, part)
+    real = getattr(home, last)
+
+    def function(*words: Any, **named: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            left[0] = -999
+            raise Killed
+        return real(*words, **named)
+
+    patch.setattr(home, last, function)
+    return left
+
+
+@pytest.mark.parametrize("options", [{}, {"window": "50ms", "stride": "20ms"}, {"time": "absolute"}])
+def test_a_copy_after_a_recall_equals_the_refreshed_release(
+    slate: Slate, tmp_path: Path, options: dict[str, str]
+) -> None:
+    lake = slate.made(world)
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    gone = random.Random(seed).sample(CUSTOMERS, 3)
+    copy = Path(shutil.copytree(lake.create_dataset("steps", **options).path, tmp_path / "copy"))
+    lake.withdraw(gone[:2])
+    lake.erase(gone[2])
+    (tmp_path / "recall.json").write_bytes(lake.recall_dataset("steps@1").raw)
+    recalling.apply(copy, tmp_path / "recall.json")
+    fresh = Path(lake.refresh_dataset("steps").path)
+    names = [f"{number}" for number in range(len(CUSTOMERS))]
+    told = [renamed(lake, folder, release, names) for folder, release in ((copy, "steps@1"), (fresh, "steps@2"))]
+    assert told[0] == told[1]
+    plain = [json.loads((folder / "manifest.json").read_bytes()) for folder in (copy, fresh)]
+    for name in ("subjects", "rows", "splits", "columns", "options", "purpose"):
+        assert plain[0][name] == plain[1][name]
+
+
+def renamed(lake: Lake, folder: Path, release: str, names: list[str]) -> list[Any]:
+    """Returns subjects and rows of a release, each subject by the customer that it is."""
+    identifier = registry.identifier(lake.key(), lake.config.lake_id, release)
+    who = {identifier(tombstones.person(lake.key(), c)): name for c, name in zip(CUSTOMERS, names, strict=True)}
+    found: list[Any] = []
+    for path in [folder / "subjects.parquet", *sorted((folder / "data").iterdir())]:
+        found += [(path.name.split("-")[0], who[row[0]], repr(row[1:])) for row in releases.rows(path)]
+    return sorted(found)
+
+
+def test_the_commands_need_neither_lake_nor_key(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = recall(copy, FIRST)
+    monkeypatch.setenv("HOME", "/dev/null/a")
+    for name in ("STEDI_PSEUDONYM_KEY", "STEDI_KEY_FILE", "XDG_CONFIG_HOME", "STEDI_LAKE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["--json", "dataset", "apply-recall", str(copy), str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["dropped"] == [FIRST]
+    assert cli.main(["dataset", "verify", str(copy)]) == 0
+    assert "1 subjects recalled; holds" in capsys.readouterr().out
+    WRONG["one more"](file)
+    assert cli.main(["dataset", "apply-recall", str(copy), str(file)]) == 3
+
+
+def test_a_recall_tells_no_reason_and_no_address(
+    slate: Slate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = slate.made(world)
+    lake.create_dataset("steps")
+    lake.withdraw(CUSTOMERS[2])
+    assert cli.main(["--lake", str(lake.root), "dataset", "recall", "steps@1"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    target = tmp_path / "recall.json"
+    assert cli.main(["--lake", str(lake.root), "dataset", "recall", "steps@1", "--output", str(target)]) == 0
+    found = json.loads(target.read_bytes())
+    assert found["drop"] == shown["drop"]
+    assert {*found} == {
+        *("release", "manifest_sha256", "drop", "files", "contents", "lake", "at", "public_key", "signature")
+    }
+    assert (found["release"], [{*entry} for entry in found["drop"]]) == ("steps@1", [{"subject", "since"}])
+    assert found["manifest_sha256"] == lake.release("steps@1").manifest_sha256
+    assert "x.example" not in target.read_text()
+    assert KEY.secret.hex() not in target.read_text()
