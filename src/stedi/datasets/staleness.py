@@ -131,7 +131,7 @@ def left_by(context: Context, key: Key, before: TableState, after: TableState) -
         DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
     ):
         for name, state in (("before", before), ("after", after)):
-            engine.bind(name, context.catalog.files(state), table="customers_trusted")
+            engine.bind_files(name, context.catalog.files(state), table="customers_trusted")
         rows = engine.rows(
             "select b.email, epoch_ms(b.lastUpdateDate), a.customer_id is null from before as b left join after as a "
             "using (customer_id) where a.customer_id is null or "
