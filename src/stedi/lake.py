@@ -440,18 +440,15 @@ class Lake:
             return ()
         from stedi.datasets import staleness
 
-        return tuple(staleness.left_by(self.context, key, before, self.catalog.table(before.name)))
+        return staleness.left_by(self.context, key, before, self.catalog.table(before.name))
 
-    def _holding(self, key: Key, addresses: Iterable[str], at: int | None) -> tuple[str, ...]:
+    def _holding(self, key: Key, addresses: Iterable[str]) -> tuple[str, ...]:
         """Returns the releases that hold one of some customers."""
         if _REGISTRY not in self.catalog.listed():
             return ()
-        from stedi.datasets import registry, staleness
+        from stedi.datasets import staleness
 
-        since = milliseconds(datetime.now(UTC)) if at is None else at
-        marks = dict.fromkeys(tombstones.persons(key, addresses), since)
-        deleted = {entry.release for entry in registry.releases(self.context) if entry.deleted}
-        return tuple(name for name in staleness.holding(self.context, key, marks) if name not in deleted)
+        return staleness.naming(self.context, key, dict.fromkeys(tombstones.persons(key, addresses), 0))
 
     @contextmanager
     def _registering(self) -> Iterator[Key]:
@@ -718,7 +715,7 @@ class Lake:
         with self.context.writing(*_CUT_OFF, progress=progress):
             key = self.key()
             done = withdrawal.withdraw(self.context, key, asked, now=at, progress=progress)
-            return replace(done, stale=self._holding(key, asked, at))
+            return replace(done, stale=self._holding(key, asked))
 
     def known(self, *addresses: str | Iterable[str], exact: bool = False) -> int:
         """Returns of how many of these customers the lake has a landed record.
