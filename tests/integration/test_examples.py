@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,27 @@ def test_other_readers_find_the_same_table(quickstart: str, folder: Path, enviro
     output = run([sys.executable, EXAMPLES / "other_readers.py", folder / "lake"], environment)
     assert "built by" in output
     assert "customers" in output
+
+
+def test_the_step_detector_beats_both_baselines_on_people_it_has_never_seen(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    alone = {**environment, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(tmp_path / "matplotlib")}
+    (tmp_path / "example").mkdir()
+    output = run([sys.executable, EXAMPLES / "train_step_detector.py", tmp_path / "example", "15"], alone)
+    rows = {
+        line.split()[0]: [float(number) for number in re.findall(r"([\d.]+) \[", line)]
+        for line in output.splitlines()
+        if line.startswith(("majority", "threshold", "model"))
+    }
+    (scored, off), majority, threshold = rows["model"], rows["majority"], rows["threshold"]
+    assert scored > 0.9
+    for other_score, other_off in (majority, threshold):
+        assert scored > other_score
+        assert off < other_off
+    table = output[: output.index("drawn:")]
+    assert max(map(len, table.splitlines())) <= 80
+    assert (tmp_path / "example" / "step_detector.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_example_is_listed_and_tested() -> None:
