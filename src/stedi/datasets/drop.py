@@ -115,7 +115,7 @@ def _rewritten(
     """Writes the files with rows, and returns the manifest that they make; what describes them is still that of old."""
     (beside / "data").mkdir(0o700)
     plain = dict(manifest.plain)
-    files, samples = [], 0
+    files, moments = [], 0
     size = "size" if "size" in plain["files"][0] else "bytes"
     for file in manifest.files:
         source, target = folder / file.path, beside / file.path
@@ -125,15 +125,16 @@ def _rewritten(
             rows = file.rows
             _link(source, target)
         else:
-            rows, samples_ = _rows(source, target, gone)
-            samples += samples_
+            rows, went = _rows(source, target, gone)
+            moments += went
         files.append({"path": file.path, size: target.stat().st_size, "rows": rows, "sha256": seal.digest(target)})
     left = [entry for entry in known if entry[0] not in gone]
     splits = {split: [rows for _, where, rows in left if where == split] for split in contents.SPLITS}
     plain["files"] = files
     plain["subjects"], plain["rows"] = len(left), sum(rows for _, _, rows in left)
     plain["splits"] = {split: {"subjects": len(rows), "rows": sum(rows)} for split, rows in splits.items()}
-    plain["account"] = _account(plain["account"], samples)
+    if plain["options"].get("resample") is None:  # else the data do not tell how many moments they were made from
+        plain["account"] = _account(plain["account"], moments)
     return plain
 
 
@@ -151,8 +152,7 @@ RECALLED = "recalled or erased since"
 
 
 def _rows(source: Path, target: Path, gone: frozenset[str]) -> tuple[int, int]:
-    """Writes a data file without some subjects; returns its rows, and the samples that went."""
-    import pyarrow.compute as pc
+    """Writes a data file without some subjects; returns its rows, and the moments that went."""
     import pyarrow.parquet as pq
 
     rows, went = 0, 0
@@ -162,14 +162,32 @@ def _rows(source: Path, target: Path, gone: frozenset[str]) -> tuple[int, int]:
             for batch in file.iter_batches(_BATCH):
                 left = contents.filtered(batch, gone)
                 rows += left.num_rows
-                if "t_ms" in schema.names:
-                    samples = [pc.sum(pc.list_value_length(part.column("t_ms"))).as_py() or 0 for part in (batch, left)]
-                    went += samples[0] - samples[1]
-                else:
+                if "t_ms" not in schema.names:
                     went += batch.num_rows - left.num_rows
                 if left.num_rows:
                     writer.write_batch(left)
-    return rows, went
+    return rows, went if "t_ms" not in schema.names else _moments(source, gone)
+
+
+def _moments(source: Path, gone: frozenset[str]) -> int:
+    """Returns how many moments the windows of some subjects hold, each once, in however many windows it is."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    wanted = ["subject", "start", "t_ms", *(["mask"] if "mask" in pq.read_schema(source).names else [])]
+    table = pq.read_table(source, columns=wanted, partitioning=None)
+    theirs = pc.is_in(table.column("subject").cast(pa.string()), value_set=pa.array(sorted(gone), pa.string()))
+    table = table.filter(theirs).combine_chunks()
+    of = pc.list_parent_indices(table.column("t_ms"))
+    start, unit = table.column("start"), 1
+    if pa.types.is_timestamp(start.type):
+        start, unit = start.cast(pa.int64()), 1000  # microseconds
+    at = pc.add(pc.take(start, of), pc.multiply(pc.list_flatten(table.column("t_ms")).cast(pa.int64()), unit))
+    moments = pa.table({"subject": pc.take(table.column("subject"), of), "at": at})
+    if "mask" in wanted:
+        moments = moments.filter(pc.list_flatten(table.column("mask")))
+    return int(moments.group_by(["subject", "at"]).aggregate([]).num_rows)
 
 
 def _subjects(source: Path, target: Path, gone: frozenset[str]) -> int:
