@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stedi.audit.integrity import Check
     from stedi.audit.proof import Proof
     from stedi.audit.risk import Risk
-    from stedi.datasets import Options, Release
+    from stedi.datasets import Options, Preview, Release
     from stedi.datasets.comparison import Diff
     from stedi.datasets.dataset import Dataset
     from stedi.datasets.recalls import Recall
@@ -303,6 +303,22 @@ class Lake:
         with self._building(wait=True, progress=lambda line: progress(line, None)) as key:
             transform.build(self.context, key, progress=lambda line: progress(line, None))
             return datasets.create(self.context, name, chosen, output=output, progress=progress)
+
+    def preview_dataset(self, name: str, options: Options | None = None, **words: Any) -> Preview:
+        """Returns what `create_dataset` would make of the tables as they are, and its use; changes nothing.
+
+        Args:
+            name: The training set.
+            options: How it would be made.
+            words: In place of `options`, each of them by name, as `window="10s"`.
+
+        Raises:
+            UsageError: An option is off.
+        """
+        from stedi import datasets
+
+        chosen = datasets.Options.parse(**words) if options is None else options
+        return datasets.preview(self.context, name, chosen)
 
     def refresh_dataset(
         self,

@@ -444,10 +444,11 @@ class TestTools:
         monkeypatch.chdir(tmp_path)
         said = run("demo", "--customers", 12, "--readings", 100)
         assert said.code == 0
-        for word in (*ZONES, "in quarantine", "are left out", "withheld"):
+        for word in (*ZONES, "in quarantine", "are left out", "withheld", "samples a second"):
             assert word in said.out
         document = run("--json", "demo", "--customers", 12, "--readings", 100).json
-        assert document.keys() == {"lake", "land", "build", "tables"}
+        assert document.keys() == {"lake", "land", "build", "tables", "sampling"}
+        assert "no step detector can be trained on these" in document["sampling"]
         assert {path.name for path in tmp_path.iterdir()} == {"build"}
 
 

@@ -15,7 +15,7 @@ import pytest
 import quick
 from lakes import REPOSITORY
 from stedi import sample
-from stedi.datasets import Release
+from stedi.datasets import Release, quality
 from stedi.lake import Lake
 
 CROISSANT = REPOSITORY / "build" / "releases" / "bin" / "python"
@@ -105,8 +105,8 @@ def test_a_refreshed_release_has_labels_again(lake: Lake, moments: Release) -> N
 def test_the_card_says_what_the_readings_allow_and_hugging_face_finds_the_splits(windows: Release) -> None:
     card = (Path(windows.path) / "README.md").read_text("utf-8")
     _, front, text = card.split("---\n", 2)
-    quality = json.loads((Path(windows.path) / "quality.json").read_text("utf-8"))
-    assert f"{quality['verdict'][1:]}." in text
+    told = json.loads((Path(windows.path) / "quality.json").read_text("utf-8"))
+    assert f"{told['verdict'][1:]}." in text
     for split, found in windows.splits.items():
         assert (f"split: {split}\n        path: data/{split}-*.parquet" in front) == (found.rows > 0)
         assert f"| {split} | {found.subjects:,} | {found.rows:,} |" in text
@@ -118,23 +118,44 @@ def test_the_card_says_what_the_readings_allow_and_hugging_face_finds_the_splits
 
 
 def test_walkers_are_fast_enough_and_the_others_are_not(moments: Release) -> None:
-    quality = json.loads((Path(moments.path) / "quality.json").read_text("utf-8"))
-    rates = [person["SampleRate"] for person in quality["by_subject"] if person["SampleRate"] is not None]
+    told = json.loads((Path(moments.path) / "quality.json").read_text("utf-8"))
+    rates = [person["SampleRate"] for person in told["by_subject"] if person["SampleRate"] is not None]
     assert sum(rate > 15 for rate in rates) == 3
-    assert quality["verdict"].endswith("no step detector can be trained on these")
-    assert len(quality["by_subject"]) == moments.subjects
+    assert told["verdict"].endswith("no step detector can be trained on these")
+    assert len(told["by_subject"]) == moments.subjects
+
+
+def test_a_dry_run_says_what_it_would_be_and_changes_nothing(lake: Lake, windows: Release, labels: Path) -> None:
+    before = [release.release for release in lake.datasets()]
+    found = lake.preview_dataset("windows", **WINDOWS, labels=str(labels))
+    assert found.release == "windows@2"
+    assert found.subjects == sum(split.subjects for split in found.splits.values()) >= windows.subjects
+    assert sum(rows for _, rows in found.account[:-1]) == found.account[-1][1]
+    assert found.verdict == json.loads((Path(windows.path) / "quality.json").read_text("utf-8"))["verdict"]
+    assert [release.release for release in lake.datasets()] == before
+
+
+def test_the_walkers_alone_are_fast_enough_to_tell_steps(lake: Lake) -> None:
+    """The rates that the demo speaks of are those of the releases."""
+    rates = lake.query(quality.rates_sql("step_trainer_trusted", "customer_id", "sensorReadingTime")).arrow()["rate"]
+    fast = [rate for rate in rates.to_pylist() if rate > quality.TOO_SLOW]
+    assert len(fast) == 3
+    assert quality.verdict(fast).endswith("fast enough to tell steps")
 
 
 def test_no_step_detector_can_be_trained_on_the_public_data(public_data: Path, tmp_path: Path) -> None:
     lake = Lake.create(tmp_path / "lake")
     lake.land(public_data)
+    lake.build()
+    said = lake.preview_dataset("steps").verdict
     release = lake.create_dataset("steps")
-    quality = json.loads((Path(release.path) / "quality.json").read_text("utf-8"))
-    assert quality["verdict"] == (
+    told = json.loads((Path(release.path) / "quality.json").read_text("utf-8"))
+    assert said == told["verdict"]
+    assert said == (
         "0.3 samples a second: a 2 s window holds 1 sample; a step takes half a second: no step detector can be "
         "trained on this"
     )
-    assert quality["overall"]["NumTicks"] == 14_460
+    assert told["overall"]["NumTicks"] == 14_460
 
 
 def test_mlcroissant_finds_no_error_and_reads_the_rows(moments: Release, windows: Release, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("demo", pipeline.demo, "makes sample landing data, lands it, builds, and shows the zones")
     sub.add_argument("--customers", type=_positive, default=200, help="customers to invent (default: 200)")
     sub.add_argument("--readings", type=_positive, default=20_000, help="readings to invent (default: 20,000)")
+    sub.add_argument("--walkers", type=int, default=4, help="people who walk, with labelled steps (default: 4)")
     sub.add_argument("--seed", type=int, default=7, help="same seed, same data (default: 7)")
 
     sub = command("init", pipeline.init, "makes a lake: settings, catalog and key")

@@ -15,7 +15,7 @@ from stedi.errors import AuditFailed
 from stedi.storage import destinations, durable
 
 if TYPE_CHECKING:
-    from stedi.datasets import Release
+    from stedi.datasets import Preview, Release
 
 _OPTIONS = {
     "match": "which accelerometer reading a step reading is paired with: exact (default), nearest or backward",
@@ -53,6 +53,7 @@ def add(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> Non
     sub.add_argument(
         "--stratify", action="store_true", default=None, help="give each split about the same share of each label"
     )
+    sub.add_argument("--dry-run", action="store_true", help="only say what it would be, and what it is good for")
     # its own name: the lake's folder is no place for other commands' output, and is for this one's
     sub.add_argument(
         "--output", dest="folder", metavar="DIR", type=Path, help="default: releases/NAME/VERSION in the lake"
@@ -270,6 +271,7 @@ def _told(options: argparse.Namespace, release: Release, what: str) -> int:
 def create(options: argparse.Namespace) -> int:
     """Writes the next version of a training set."""
     from stedi.datasets import Options
+    from stedi.datasets.quality import verdict_of as verdict
 
     words: dict[str, Any] = {
         name: getattr(options, name)
@@ -279,12 +281,46 @@ def create(options: argparse.Namespace) -> int:
         words["min_samples"] = _whole(words["min_samples"])
     chosen = Options.parse(**words)
     progress = terminal.Progress()
+    if options.dry_run:
+        return _preview(options, opened(options).preview_dataset(options.name, chosen))
     release = opened(options).create_dataset(options.name, chosen, output=options.folder, progress=progress)
     progress.close()
     if wants_json(options):
         terminal.document(release_json(release))
     else:
-        terminal.line(release_text(release))
+        terminal.line(f"{release_text(release)}\n\n{verdict(Path(release.path))}")
+    return 0
+
+
+def _preview(options: argparse.Namespace, found: Preview) -> int:
+    """Says what a release would be."""
+    if wants_json(options):
+        terminal.document(
+            {
+                "release": found.release,
+                "subjects": found.subjects,
+                "splits": {
+                    name: {"subjects": split.subjects, "moments": split.rows} for name, split in found.splits.items()
+                },
+                "account": [{"what": what, "rows": rows} for what, rows in found.account],
+                "verdict": found.verdict,
+            }
+        )
+        return 0
+    splits = [(name, split.subjects, split.rows) for name, split in found.splits.items()]
+    terminal.line(
+        "\n".join(
+            [
+                f"{found.release} would be, of the tables as they are:",
+                "",
+                tables.table(splits, ("split", "subjects", "moments")),
+                "",
+                tables.table(found.account, ("account", "rows")),
+                "",
+                found.verdict,
+            ]
+        )
+    )
     return 0
 
 

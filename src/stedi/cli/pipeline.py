@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 def demo(options: argparse.Namespace) -> int:
     """Makes sample landing data, lands it, builds, and shows the zones."""
+    import textwrap
+
     from stedi import sample
+    from stedi.datasets import quality
     from stedi.lake import Lake
 
     base = Path("build") / "demo"
@@ -32,14 +35,23 @@ def demo(options: argparse.Namespace) -> int:
         shutil.rmtree(base / name, ignore_errors=True)
     (base / "demo.key").unlink(missing_ok=True)
     progress("make sample data", None)
-    sample.write(base / "inbox", customers=options.customers, readings=options.readings, seed=options.seed)
+    sample.write(
+        base / "inbox",
+        customers=options.customers,
+        readings=options.readings,
+        walkers=options.walkers,
+        seed=options.seed,
+    )
     lake = Lake.create(base / "lake", key_file=base / "demo.key")
     landing = lake.land(base / "inbox", progress=progress)
     built = lake.build(progress=lambda line: progress(line, None))
+    rates = lake.query(quality.rates_sql("step_trainer_trusted", "customer_id", "sensorReadingTime")).arrow()
+    sampling = quality.verdict(rates["rate"].to_pylist())
     progress.close()
     if wants_json(options):
         terminal.document(
             {
+                "sampling": sampling,
                 "lake": str(base / "lake"),
                 "land": _landing_json(landing),
                 "build": render.plain(built),
@@ -55,7 +67,12 @@ def demo(options: argparse.Namespace) -> int:
     agree = f"{built.consenting:,} of {built.customers:,} customers agree to research"
     terminal.line(f"consent     {agree}; {left_out:,} are left out")
     terminal.line(f"withheld    {built.withheld:,} readings of shared serial numbers")
+    said = f"sampling    {sampling}"
+    terminal.line("\n".join(textwrap.wrap(said, 100, subsequent_indent=" " * 12, break_on_hyphens=False)))
     terminal.line(f"\ntry: {_program()} --lake {base}/lake query 'select * from machine_learning_curated limit 5'")
+    if options.walkers:
+        labelled = f"--match nearest --window 10s --labels {base}/inbox/{sample.LABELS}"
+        terminal.line(f"     {_program()} --lake {base}/lake dataset create gait {labelled}")
     return 0
 
 

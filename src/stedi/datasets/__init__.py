@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from stedi.errors import LakeError
 from stedi.privacy import signatures, tombstones
 from stedi.privacy.pseudonyms import Key
 
-__all__ = ["Options", "Release", "Split", "create", "refuse_name"]
+__all__ = ["Options", "Preview", "Release", "Split", "create", "refuse_name"]
 
 _INPUTS = ("customers_landing", "customers_trusted", "accelerometer_trusted", "step_trainer_trusted")
 
@@ -112,6 +113,62 @@ def create(
         name, version, str(place), release.subjects, release.rows, release.splits, release.account, options,
         manifest_sha256=digest, public_key=origin.public_key,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What `create` would make of the tables as they are.
+
+    Attributes:
+        release: `NAME@VERSION`.
+        subjects: People who have moments.
+        splits: Of each split the people, and their moments as rows; windows are cut from these.
+        account: What becomes of the readings, `(what, rows)`, up to the moments.
+        verdict: What their sampling rate allows, in one sentence.
+    """
+
+    release: str
+    subjects: int
+    splits: Mapping[str, Split]
+    account: tuple[tuple[str, int], ...]
+    verdict: str
+
+
+def preview(context: Context, name: str, options: Options) -> Preview:
+    """Returns what `create` would make of the tables as they are; changes nothing.
+
+    Args:
+        context: The lake.
+        name: The training set.
+        options: How it would be made; labels are only read.
+
+    Raises:
+        UsageError: The name is none, or the file of labels is off.
+    """
+    refuse_name(name)
+    if options.labels:
+        labels.read(options.labels)
+    key, config, tables = context.key(), context.config, context.catalog.tables()
+    release = f"{name}@{registry.next_version(context, name)}"
+    _origin(config.lake_id, "", config.readings, {table: tables[table] for table in _INPUTS})
+    with context.temporary() as temporary, DuckDB.of(config, temporary) as engine:
+        rows = Rows(engine, context.catalog, tables, options, _members(context, engine, key, release, options, tables))
+        rows.match()
+        found = {
+            SPLITS[place]: Split(people, moments)
+            for place, people, moments in engine.rows(
+                "select m.split, count(*), sum(p.moments)::bigint from present as p join members as m using (person) "
+                "group by m.split"
+            )
+        }
+        measured = quality.measure(engine, options)
+        return Preview(
+            release,
+            len(measured.by_subject),
+            {split: found.get(split, Split(0, 0)) for split in SPLITS},
+            tuple(rows.account()),
+            measured.verdict,
+        )
 
 
 def _origin(lake_id: str, public_key: str, readings: str, tables: Mapping[str, TableState]) -> Origin:

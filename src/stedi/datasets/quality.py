@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -151,6 +152,12 @@ def verdict(rates: Sequence[float], window: int | None = None) -> str:
     if len(slow) == len(rates):
         return f"{holds}; {_STEP}: no step detector can be trained on this"
     return f"{len(slow):,} of {len(rates):,} people have {holds}; {_STEP}: no step detector can be trained on these"
+
+
+def verdict_of(folder: Path) -> str:
+    """Returns the verdict that stands in a release's folder."""
+    told: str = json.loads((folder / NAME).read_bytes())["verdict"]
+    return told
 
 
 def rates_sql(source: str, person: str, instant: str) -> str:
