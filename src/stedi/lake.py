@@ -248,9 +248,9 @@ class Lake:
         from stedi import transform
 
         with self._building(wait=wait, progress=progress) as key:
-            before = self.catalog.table("customers_trusted")
+            before = self.catalog.table("customers_trusted") if self._has_releases() else None
             done = transform.build(self.context, key, full=full, progress=progress, engine=engine)
-            return replace(done, stale=self._left_by(key, before)) if done.run else done
+            return replace(done, stale=self._left_by(key, before)) if before and done.run else done
 
     @contextmanager
     def _building(self, *, wait: bool, progress: Callable[[str], None]) -> Iterator[Key]:
@@ -450,17 +450,19 @@ class Lake:
 
         return registry.find(self.context, named, deleted=deleted)
 
+    def _has_releases(self) -> bool:
+        """Says whether the lake has ever made a release."""
+        return _REGISTRY in self.catalog.listed()
+
     def _left_by(self, key: Key, before: TableState) -> tuple[str, ...]:
         """Returns the releases that hold somebody who is no longer in `customers_trusted`."""
-        if _REGISTRY not in self.catalog.listed():
-            return ()
         from stedi.datasets import staleness
 
         return staleness.left_by(self.context, key, before, self.catalog.table(before.name))
 
     def _holding(self, key: Key, addresses: Iterable[str]) -> tuple[str, ...]:
         """Returns the releases that hold one of some customers."""
-        if _REGISTRY not in self.catalog.listed():
+        if not self._has_releases():
             return ()
         from stedi.datasets import staleness
 

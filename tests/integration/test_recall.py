@@ -19,7 +19,7 @@ from test_registry import world
 import releases
 from lakes import Slate
 from releases import KEY, OTHER, PEOPLE, made
-from stedi import Lake, cli
+from stedi import Dataset, Lake, cli
 from stedi.datasets import drop as dropping
 from stedi.datasets import recall as recalling
 from stedi.datasets import registry, seal
@@ -352,6 +352,14 @@ def test_the_commands_need_neither_lake_nor_key(
     assert "1 subjects recalled; holds" in capsys.readouterr().out
     WRONG["one more"](file)
     assert cli.main(["dataset", "apply-recall", str(copy), str(file)]) == 3
+
+
+def test_a_dataset_applies_a_recall_and_is_read_anew(copy: Path) -> None:
+    found = Dataset.open(copy)
+    assert found.apply_recall(recall(copy, FIRST)).dropped == (FIRST,)
+    assert FIRST not in found.arrow("train").column("subject").to_pylist()
+    assert "27 moments, 9 subjects" in repr(found)
+    assert found.verify().holds
 
 
 def test_a_recall_tells_no_reason_and_no_address(

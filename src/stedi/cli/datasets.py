@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedi.cli import tables, terminal
 from stedi.cli.pipeline import opened, wants_json
-from stedi.context import places
 from stedi.errors import AuditFailed
-from stedi.storage import destinations, durable
 
 if TYPE_CHECKING:
     from stedi.datasets import Preview, Release
@@ -186,6 +184,9 @@ def diff(options: argparse.Namespace) -> int:
 
 def recall(options: argparse.Namespace) -> int:
     """Writes a recall."""
+    from stedi.context import places
+    from stedi.storage import destinations, durable
+
     if options.file is not None:
         places.refuse_into_lake(options.file)
     found = opened(options).recall_dataset(options.name)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from stedi.datasets.recall import Applied
     from stedi.datasets.verify import Verification
 
 SplitName = Literal["train", "validation", "test"]
@@ -111,6 +112,22 @@ class Dataset:
         from stedi.datasets import verify
 
         return verify.verify(self.path, public_key=None if public_key is None else Path(public_key))
+
+    def apply_recall(self, file: str | os.PathLike[str]) -> Applied:
+        """Drops from this copy whom a recall names, whole or not at all, and reads it anew.
+
+        Args:
+            file: The recall, as its lake has written it.
+
+        Raises:
+            UsageError: There is no such file.
+            RecallRefused: It is no recall of this release, or this is not what was signed; nothing was changed.
+        """
+        from stedi.datasets import recall
+
+        done = recall.apply(self.path, Path(file).expanduser())
+        self._manifest = contents.open_manifest(self.path / MANIFEST)
+        return done
 
     def subjects(self) -> pa.Table:
         """Returns `subject`, `split` and `rows` of everybody in it."""
