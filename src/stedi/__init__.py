@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stedi.audit.explain import Explanation
     from stedi.catalog.snapshots import Snapshot
     from stedi.datasets.dataset import Dataset
+    from stedi.datasets.manifest import Release
     from stedi.errors import StediError
     from stedi.lake import Lake, Table
     from stedi.landing import LandedFile, Landing
@@ -40,6 +41,7 @@ __all__ = [
     "LandedFile",
     "Landing",
     "Plan",
+    "Release",
     "Result",
     "Snapshot",
     "StediError",
@@ -55,6 +57,7 @@ _HOMES = {
     "LandedFile": "stedi.landing",
     "Lake": "stedi.lake",
     "Landing": "stedi.landing",
+    "Release": "stedi.datasets.manifest",
     "Result": "stedi.query",
     "Snapshot": "stedi.catalog.snapshots",
     "StediError": "stedi.errors",

@@ -195,7 +195,7 @@ def again(folder: Path, change: Callable[[dict[str, Any]], object] = lambda plai
     plain = json.loads((folder / "manifest.json").read_bytes())
     for file in plain["files"]:
         path = folder / file["path"]
-        file["sha256"], file["size"] = seal.digest(path), path.stat().st_size
+        file["sha256"], file["bytes"] = seal.digest(path), path.stat().st_size
         file["rows"] = pq.read_metadata(path).num_rows
     change(plain)
     (folder / "manifest.json").write_text(json.dumps(plain))
@@ -242,6 +242,8 @@ AFTER: dict[str, Callable[[Path], object]] = {
     "another manifest in the chain": base("manifest.json"),
     "other checksums in the chain": base("SHA256SUMS"),
     "a file more in the chain": lambda f: ((f / "chain" / "x").write_text("x"), again(f)),
+    "a file more that the checksums have": lambda f: ((f / "notes.txt").write_text("x"), again(f)),
+    "a file gone that the checksums do not have": lambda f: ((f / "README.md").unlink(), again(f)),
     "no chain": lambda f: (shutil.rmtree(f / "chain"), again(f)),
 }  # fmt: skip
 

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stedi.datasets import contents, recalls, seal
+from stedi.datasets import contents, describe, quality, recalls, seal
+from stedi.datasets.options import Options
 from stedi.datasets.recalls import Recall
 from stedi.privacy import signatures
 from stedi.privacy.pseudonyms import Key
@@ -49,7 +50,11 @@ def made(folder: Path, people: Mapping[str, tuple[str, int]] = PEOPLE, *, files:
         "created": CREATED,
         "purpose": "research",
         "for": "",
-        "options": {"split": [80, 10, 10]},
+        "options": Options().to_json(),
+        "consent_as_of": CREATED,
+        "policy": {"readings": "all", "purpose": "research"},
+        "software": {"name": "stedi", "version": "0.1.0"},
+        "inputs": [{"table": "step_trainer_trusted", "snapshot": 1, "sql": "0" * 16}],
         "subjects": len(people),
         "rows": total,
         "splits": {s: {"subjects": len(rows), "rows": sum(rows)} for s, rows in counts.items()},
@@ -58,14 +63,37 @@ def made(folder: Path, people: Mapping[str, tuple[str, int]] = PEOPLE, *, files:
             {"what": "no accelerometer reading at the same moment", "rows": -5},
             {"what": "moments in the release", "rows": total},
         ],
-        "columns": [{"name": name, "type": kind, "unit": ""} for name, kind in COLUMNS],
+        "columns": [{"name": name, "type": kind, "unit": "", "description": ""} for name, kind in COLUMNS],
         "files": [],
         "parent": None,
         **manifest,
     }
     (folder / "manifest.json").write_text(json.dumps(plain))
+    told = [_told(subject, split, count) for subject, (split, count) in sorted(people.items())]
+    describe.write(folder, plain, quality.of_people(told, Options()))
     resealed(folder)
     return folder
+
+
+def _told(subject: str, split: str, ticks: int) -> dict[str, Any]:
+    """Returns what `quality.json` says of a person who was measured ten times a second."""
+    return {
+        "subject": subject,
+        "split": split,
+        "NumTicks": ticks,
+        "SampleRate": 10.0,
+        "interval_ms": {"p05": 100, "median": 100, "p95": 100},
+        "NumInterrupts": 0,
+        "longest_gap_s": 0.1,
+        "missed_share": 0.0,
+        "WearTime(days)": ticks / 864_000,
+        "span_s": ticks / 10,
+        "readings": ticks,
+        "matched_share": 1.0,
+        "vectors_per_moment": 1.0,
+        "dt_ms_histogram": {"0": ticks},
+        "constant_channels": [],
+    }
 
 
 def write(path: Path, rows: list[tuple[Any, ...]], columns: list[tuple[str, str]] = COLUMNS) -> None:
@@ -93,7 +121,7 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], object] = lambda p
     plain["files"] = [
         {
             "path": name,
-            "size": (folder / name).stat().st_size,
+            "bytes": (folder / name).stat().st_size,
             "rows": pq.read_metadata(folder / name).num_rows,
             "sha256": seal.digest(folder / name),
         }

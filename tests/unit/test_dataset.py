@@ -35,7 +35,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = made(tmp_path_factory.mktemp("windows") / "steps", {FIRST: ("train", 2)}, files=1)
     path = folder / "data" / "train-00000-of-00001.parquet"
     pq.write_table(pa.Table.from_pylist([dict(zip(NAMES, row, strict=True)) for row in WINDOWS]), path)
-    columns = [{"name": name, "type": "", "unit": ""} for name in NAMES]
+    columns = [{"name": name, "type": "", "unit": "", "description": ""} for name in NAMES]
     resealed(folder, lambda plain: plain.update(columns=columns))
     return Dataset.open(folder)
 

@@ -39,7 +39,7 @@ def test_a_release_as_it_was_signed_holds(release: Path) -> None:
     assert found.holds, found.problems
     assert (found.release, found.lake, found.created) == ("steps@1", releases.LAKE, releases.CREATED)
     assert found.public_key == signatures.fingerprint(signatures.public_key(KEY))
-    assert found.files == 8
+    assert found.files == 11
     assert found.bytes == sum(path.stat().st_size for path in release.rglob("*") if path.is_file())
 
 

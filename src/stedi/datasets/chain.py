@@ -21,7 +21,7 @@ from stedi.datasets.recalls import Recall
 from stedi.datasets.seal import CHAIN, MANIFEST, PREDICATE, SIGNATURE, SUMS
 from stedi.errors import AuditFailed
 from stedi.privacy import signatures
-from stedi.privacy.signatures import SignatureRefused
+from stedi.privacy.signatures import SignatureRefused, Statement
 
 _BASE = (MANIFEST, SUMS, SIGNATURE)
 _MOST = 1000
@@ -43,13 +43,12 @@ class Proof:
     problems: tuple[tuple[str, str], ...]
 
 
-def signer(envelope: bytes, manifest: Manifest, digests: Mapping[str, str], pem: str | None) -> str:
-    """Returns the fingerprint of the key that signed a release.
+def signed(envelope: bytes, manifest: Manifest, pem: str | None) -> Statement:
+    """Returns what the signature of a release says; that its files are what it says is for the caller to see.
 
     Args:
         envelope: The signature's file.
         manifest: The release's manifest.
-        digests: SHA-256 of its manifest and of its checksums as they are.
         pem: The public key that must have signed it, or None.
 
     Raises:
@@ -61,10 +60,9 @@ def signer(envelope: bytes, manifest: Manifest, digests: Mapping[str, str], pem:
         raise SignatureRefused(f"{SIGNATURE}: expected a signature of {manifest.release}, found one of something else")
     if said.get("lake") != manifest.plain["lake"] or manifest.plain["public_key"] != statement.public_key:
         raise SignatureRefused(f"{SIGNATURE}: expected lake and key of the manifest, found others")
-    for name, found in digests.items():
-        if statement.subjects.get(name) != found:
-            raise SignatureRefused(f"{SIGNATURE}: expected other bytes of {name}: it is not what was signed")
-    return statement.fingerprint
+    if statement.subjects.keys() != {MANIFEST, SUMS}:
+        raise SignatureRefused(f"{SIGNATURE}: expected a signature of manifest and checksums, found another")
+    return statement
 
 
 def keep(before: Path, after: Path, recall: Recall) -> None:
@@ -98,12 +96,14 @@ def check(folder: Path, manifest: Manifest, digests: Mapping[str, str], pem: str
         AuditFailed: The chain itself is not what a lake has signed.
     """
     base = contents.open_manifest(folder / CHAIN / MANIFEST)
-    here = {name: digests.get(f"{CHAIN}/{name}", "") for name in (MANIFEST, SUMS)}
     try:
-        fingerprint = signer(contents.content(folder / CHAIN / SIGNATURE), base, here, pem)
+        statement = signed(contents.content(folder / CHAIN / SIGNATURE), base, pem)
         found = [recalls.read(contents.content(path), base.plain["public_key"]) for path in _recalls(folder)]
     except OSError:
         raise AuditFailed(f"{CHAIN}: expected the signatures from which the copy follows, found some missing") from None
+    for name, found_there in statement.subjects.items():
+        if digests.get(f"{CHAIN}/{name}") != found_there:
+            raise AuditFailed(f"{CHAIN}/{name}: expected what was signed, found other bytes")
     allowed = {*_BASE, *(f"recall-{number}.json" for number in range(1, len(found) + 1))}
     odd = [
         (f"{CHAIN}/{path.name}", "a file too many") for path in (folder / CHAIN).iterdir() if path.name not in allowed
@@ -113,9 +113,13 @@ def check(folder: Path, manifest: Manifest, digests: Mapping[str, str], pem: str
     for recall in found:
         recalls.refuse_other(recall, base)
     dropped = {subject: since for recall in found for subject, since in recall.drop.items()}
+    listed = {line.partition("  ")[2] for line in contents.content(folder / CHAIN / SUMS).decode("ascii").splitlines()}
+    here_now = {name for name in digests if not name.startswith(f"{CHAIN}/")} - {SUMS}
+    odd += [(name, "a file too many: it was not signed") for name in sorted(here_now - listed)]
+    odd += [(name, "missing") for name in sorted(listed - here_now)]
     odd += [(MANIFEST, what) for what in _differs(manifest, base, dropped)]
     odd += _files(folder, manifest, base, found, dropped)
-    return Proof(fingerprint, tuple(sorted(dropped)), tuple(odd))
+    return Proof(statement.fingerprint, tuple(sorted(dropped)), tuple(odd))
 
 
 def parent(base: Mapping[str, Any], origin: str, drop: Mapping[str, str]) -> dict[str, Any]:

@@ -214,17 +214,20 @@ class _Work:
         return self._signature(manifest), ()
 
     def _signature(self, manifest: Manifest) -> str:
-        digests = {name: self._digests.get(name, "") for name in (MANIFEST, SUMS)}
         try:
             envelope = contents.content(self._folder / SIGNATURE)
         except OSError:
             self._say(SIGNATURE, "missing: nothing says whose release this is")
             return ""
         try:
-            return chain.signer(envelope, manifest, digests, self._pem)
+            statement = chain.signed(envelope, manifest, self._pem)
         except AuditFailed as error:
             self._say(SIGNATURE, str(error))
             return ""
+        for name, signed in statement.subjects.items():
+            if self._digests.get(name) != signed:
+                self._say(name, "other bytes than were signed")
+        return statement.fingerprint
 
     def _files(self, manifest: Manifest) -> None:
         """Compares the files with rows with what the manifest says of them."""
