@@ -82,7 +82,8 @@ class DuckDB:
         self._execute(f"use {self._database}")
         self._execute("pragma disable_checkpoint_on_shutdown")
         self._execute("set TimeZone = 'UTC'")
-        self._execute("set enable_progress_bar = false")
+        with suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets, where there is no bar to set
+            self.connection.execute("set enable_progress_bar = false")
         # a table's files never change: their footers are read once a session, not once a statement
         self._execute("set parquet_metadata_cache = true")
         # exact for every instant; casts and `at time zone` take ten times as long
