@@ -21,48 +21,91 @@ from typing import TYPE_CHECKING  # noqa: E402
 from stedi._version import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
-    from stedi.audit.explain import Explanation
-    from stedi.catalog.snapshots import Snapshot
+    from stedi.audit.explain import ExplainedRow, Explanation
+    from stedi.audit.integrity import Check
+    from stedi.audit.proof import Proof
+    from stedi.audit.risk import Risk
+    from stedi.catalog import Snapshot
+    from stedi.datasets import Preview, Release
+    from stedi.datasets.comparison import Diff
     from stedi.datasets.dataset import Dataset
-    from stedi.datasets.manifest import Release
+    from stedi.datasets.recalls import Recall
+    from stedi.erasure.replay import Replay
     from stedi.errors import StediError
     from stedi.lake import Lake, Table
     from stedi.landing import LandedFile, Landing
+    from stedi.landing.quarantine import Quarantine
     from stedi.landing.withdrawal import Withdrawal
+    from stedi.maintenance import Maintenance
+    from stedi.maintenance.adoption import Adoption
+    from stedi.maintenance.key_rotation import Rotation
+    from stedi.maintenance.repair import Repair
+    from stedi.maintenance.tags import Tag
+    from stedi.privacy.pseudonyms import Key
     from stedi.query import Result
     from stedi.transform import Build, Built, Plan
 
 __all__ = [
+    "Adoption",
     "Build",
     "Built",
+    "Check",
     "Dataset",
+    "Diff",
+    "ExplainedRow",
     "Explanation",
+    "Key",
     "Lake",
     "LandedFile",
     "Landing",
+    "Maintenance",
     "Plan",
+    "Preview",
+    "Proof",
+    "Quarantine",
+    "Recall",
     "Release",
+    "Repair",
+    "Replay",
     "Result",
+    "Risk",
+    "Rotation",
     "Snapshot",
     "StediError",
     "Table",
+    "Tag",
     "Withdrawal",
 ]
 
 _HOMES = {
+    "Adoption": "stedi.maintenance.adoption",
     "Build": "stedi.transform",
     "Built": "stedi.transform",
+    "Check": "stedi.audit.integrity",
     "Dataset": "stedi.datasets.dataset",
+    "Diff": "stedi.datasets.comparison",
+    "ExplainedRow": "stedi.audit.explain",
     "Explanation": "stedi.audit.explain",
-    "LandedFile": "stedi.landing",
+    "Key": "stedi.privacy.pseudonyms",
     "Lake": "stedi.lake",
+    "LandedFile": "stedi.landing",
     "Landing": "stedi.landing",
-    "Release": "stedi.datasets.manifest",
-    "Result": "stedi.query",
-    "Snapshot": "stedi.catalog.snapshots",
-    "StediError": "stedi.errors",
+    "Maintenance": "stedi.maintenance",
     "Plan": "stedi.transform",
+    "Preview": "stedi.datasets",
+    "Proof": "stedi.audit.proof",
+    "Quarantine": "stedi.landing.quarantine",
+    "Recall": "stedi.datasets.recalls",
+    "Release": "stedi.datasets",
+    "Repair": "stedi.maintenance.repair",
+    "Replay": "stedi.erasure.replay",
+    "Result": "stedi.query",
+    "Risk": "stedi.audit.risk",
+    "Rotation": "stedi.maintenance.key_rotation",
+    "Snapshot": "stedi.catalog",
+    "StediError": "stedi.errors",
     "Table": "stedi.lake",
+    "Tag": "stedi.maintenance.tags",
     "Withdrawal": "stedi.landing.withdrawal",
 }
 
@@ -72,3 +115,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'stedi' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, as a notebook completes them, and nothing else."""
+    return list(__all__)

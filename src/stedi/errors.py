@@ -33,9 +33,22 @@ class StediError(Exception):
 
 
 class UsageError(StediError):
-    """The call's words are off; nothing was done."""
+    """The call's words are off; nothing was done.
+
+    Args:
+        message: What is off.
+        argument: The argument that is, by its name in Python; the message begins with it.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *, argument: str = "") -> None:
+        super().__init__(f"{argument}: {message}" if argument else message)
+        self.argument = argument
+
+    def on_command_line(self, option: str) -> str:
+        """Returns the message with the argument's name on the command line in the place of Python's."""
+        return option + str(self).removeprefix(self.argument) if self.argument else str(self)
 
 
 class ConfigError(UsageError):

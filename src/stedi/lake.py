@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
+from weakref import WeakSet
 
 from stedi.catalog import Catalog, Snapshot, TableState, orphans, time_travel
 from stedi.context import Context, found, milliseconds, places
 from stedi.context.progress import Progress
 from stedi.engines import Name
-from stedi.errors import CommitConflict, LakeBusy, QueryRefused, UsageError
+from stedi.errors import CommitConflict, LakeBusy, QueryRefused, StediError, UsageError
 from stedi.privacy import key_change, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
@@ -46,8 +47,9 @@ if TYPE_CHECKING:
     from stedi.maintenance.adoption import Adoption
     from stedi.maintenance.key_rotation import Rotation
     from stedi.maintenance.repair import Repair
+    from stedi.maintenance.tags import Tag
     from stedi.privacy.receipts import Receipt
-    from stedi.query import Limits, QueryTable, Result
+    from stedi.query import Limits, Parameters, QueryTable, Result
     from stedi.transform import Build, Plan
 
 
@@ -81,6 +83,8 @@ class Table:
 class Lake:
     """A lake folder that exists; `Lake.open` and `Lake.create` give one.
 
+    A lake holds nothing open between two verbs. As a context manager it ends, with the block, queries that still run.
+
     Example:
         >>> lake = stedi.Lake.open("lake")
         >>> lake.land("inbox")
@@ -91,6 +95,27 @@ class Lake:
     def __init__(self, context: Context) -> None:
         self.context = context
         """Where it lies, its settings, catalog and key, and what every verb that writes does first."""
+        self._results: WeakSet[Result] = WeakSet()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for result in list(self._results):
+            result.close()
+
+    def __repr__(self) -> str:
+        return f"<stedi.Lake {str(self.root)!r}: id {self.config.lake_id}, readings {self.config.readings}>"
+
+    def _repr_html_(self) -> str:
+        """Returns the lake's tables as HTML, for a notebook; what is wrong with it, if they cannot be read."""
+        from stedi.query import notebook
+
+        try:
+            found = [(t.zone, t.name, f"{t.rows:,}", t.updated) for t in self.tables()]
+        except StediError as error:
+            return notebook.paragraph(repr(self)) + notebook.paragraph(str(error))
+        return notebook.table(("zone", "table", "rows", "updated"), found, repr(self))
 
     @property
     def root(self) -> Path:
@@ -261,7 +286,7 @@ class Lake:
                 self.root / "build.lock",
                 wait=wait or durable.is_held(self.root / "maintain.lock"),
                 waiting=lambda: progress("waiting for another build"),
-                advice="wait for it with --wait, or run this again when it has ended",
+                advice="wait for it with wait=True, or run this again when it has ended",
             ):
                 key_change.refuse_other(self.root, self.config.key_fingerprint)
                 tombstones.refuse_unfinished(self.root)
@@ -518,7 +543,7 @@ class Lake:
 
         Args:
             sql: The SELECT, in DuckDB's dialect.
-            at: A snapshot's id, or a time (ISO 8601; UTC unless it says otherwise).
+            at: A tag, a snapshot's id, or a time (ISO 8601; UTC unless it says otherwise).
 
         Raises:
             UsageError: A table has no live snapshot of that time.
@@ -530,32 +555,52 @@ class Lake:
         found = zip(states, time_travel.pinned(states, at), strict=True)
         return {state.name: snapshot.id for state, snapshot in found if snapshot}
 
-    def query(self, sql: str, *, at: int | str | datetime | None = None, role: Role | None = None) -> Result:
+    def query(
+        self,
+        sql: str,
+        *,
+        parameters: Parameters | None = None,
+        at: int | str | datetime | None = None,
+        role: Role | None = None,
+    ) -> Result:
         """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.
 
         Args:
             sql: The SELECT, in DuckDB's dialect.
-            at: A snapshot's id, or a time (ISO 8601; UTC unless it says otherwise): the tables as they were then.
+            parameters: Values of its parameters, a list for `?` or a mapping for `$name`: None, bool, numbers, texts,
+                instants and dates. They are bound as values, and are never a part of the statement.
+            at: A tag, a snapshot's id, or a time (ISO 8601; UTC unless it says otherwise): the tables as they were
+                then.
             role: Whose eyes it has: other tables are not there for it, and columns that it must not see are null;
                 by default the settings' `query.role`.
 
         Returns:
-            A result that gives Arrow: `.arrow()`, or `.reader()` batch by batch.
+            A result that gives all rows by `.arrow()`, `.df()` (pandas), `.pl()` (Polars) or `.fetchall()`, or batch by
+            batch by `.reader()` or in a loop.
 
         Raises:
             QueryRefused: It is not one SELECT over the lake's tables.
             QueryFailed: It ran out of time or memory, or a value in it failed.
         """
-        return self._query(sql, at=at, role=role)
+        return self._query(sql, at=at, role=role, parameters=parameters)
 
     def _query(
-        self, sql: str, *, at: int | str | datetime | None = None, role: Role | None = None, condition: bool = False
+        self,
+        sql: str,
+        *,
+        at: int | str | datetime | None = None,
+        role: Role | None = None,
+        condition: bool = False,
+        parameters: Parameters | None = None,
     ) -> Result:
         from stedi import query
 
         key_change.refuse_unfinished(self.root)
         seen = partial(self._seen_by, role or self.config.query_role, at, places=condition)
-        return query.run(sql, seen, self._limits(), durable.scratch(self.root), condition=condition)
+        folder = durable.scratch(self.root)
+        result = query.run(sql, seen, self._limits(), folder, condition=condition, parameters=parameters)
+        self._results.add(result)
+        return result
 
     def _limits(self) -> Limits:
         from stedi import query
@@ -577,7 +622,7 @@ class Lake:
         from stedi.schema import classification, roles
 
         if role not in roles.GRANTS:
-            raise UsageError(f"role: expected one of {', '.join(roles.GRANTS)}, found {role!r}")
+            raise UsageError(f"expected one of {', '.join(roles.GRANTS)}, found {role!r}", argument="role")
         grant = roles.GRANTS[role]
         states = [state for state in self.catalog.tables().values() if state.name in names]
         hidden = [state.name for state in states if state.name not in grant.tables]
@@ -637,6 +682,46 @@ class Lake:
     def history(self, table: str) -> tuple[Snapshot, ...]:
         """Returns a table's snapshots, newest first, with what each was built from."""
         return self.catalog.table(table).history()
+
+    def tag(self, name: str, *, progress: Progress = lambda what, share: None) -> Tag:
+        """Names the tables below landing as they are now, so that `at` reads them for as long as the tag is there.
+
+        Args:
+            name: The name: a letter, then up to 63 letters, digits, dots, underscores and hyphens.
+            progress: Told what is waited for.
+
+        Raises:
+            UsageError: It is no name, or something else has it; nothing was tagged.
+            LakeError: The tables are not of one state, since a build is due or was cut off; nothing was tagged.
+        """
+        from stedi.maintenance import tags
+
+        with self.context.writing(*_CUT_OFF, progress=progress):
+            return tags.tag(self.catalog, self.root, name, progress)
+
+    def tags(self) -> tuple[Tag, ...]:
+        """Returns every tag of the lake's tables, oldest first, those that other programs have made too."""
+        from stedi.maintenance import tags
+
+        return tags.tags(self.catalog)
+
+    def untag(self, name: str, *, progress: Progress = lambda what, share: None) -> Tag:
+        """Takes a tag away; what it alone pinned goes with the next maintenance.
+
+        Args:
+            name: Its name.
+            progress: Told what is waited for.
+
+        Returns:
+            What it named.
+
+        Raises:
+            UsageError: There is none of that name.
+        """
+        from stedi.maintenance import tags
+
+        with self.context.writing(*_CUT_OFF, progress=progress):
+            return tags.untag(self.catalog, self.root, name, progress)
 
     def quarantine(self) -> Quarantine:
         """Returns the records that could not be taken: to list, to look at, to land again."""
@@ -856,6 +941,12 @@ class Lake:
                 self.context.config = Context.open(self.root).config
         return done
 
+    def ended_by_rotation(self) -> tuple[str, ...]:
+        """Returns the names of the tags, and of branches of others, that `rotate_key` would end."""
+        from stedi.maintenance import tags
+
+        return tags.ended_by_rotation(self.catalog)
+
     def erase(
         self,
         *addresses: str | Iterable[str],
@@ -943,7 +1034,7 @@ class Lake:
     def _workers(self, engine: Name) -> Workers | None:
         """Returns who works for an engine on other machines, or None where this process does."""
         if engine not in get_args(Name):
-            raise UsageError(f"engine: expected one of {', '.join(get_args(Name))}, found {engine!r}")
+            raise UsageError(f"expected one of {', '.join(get_args(Name))}, found {engine!r}", argument="engine")
         if engine == "duckdb":
             return None
         from stedi.engines.spark import session
@@ -957,9 +1048,8 @@ def _table(state: TableState) -> Table:
     current = state.current
     if current is None:
         return Table(state.name, ALL_ZONES[state.name], 0, 0, None, None)
-    updated = datetime.fromtimestamp(current.at / 1000, UTC)
     rows, size = current.total("records"), current.total("files-size")
-    return Table(state.name, ALL_ZONES[state.name], rows, size, current.id, updated)
+    return Table(state.name, ALL_ZONES[state.name], rows, size, current.id, current.at)
 
 
 def _finish_rotation(context: Context, progress: Progress) -> None:

@@ -32,7 +32,7 @@ class Change:
         next_key = self.start / "keys" / "next.key"
         next_key.write_text(f"{self.new.secret.hex()}\n{old}\n")
         next_key.chmod(0o600)
-        self.words = ("key", "rotate", "--to", stage.watched / "keys" / "next.key")
+        self.words = ("key", "rotate", "--yes", "--to", stage.watched / "keys" / "next.key")
         self.before = stage.set_up(self.start)
         done = stage.server.run(stage.lake, *self.words, fault=Fault())
         assert done.code == 0, done.said

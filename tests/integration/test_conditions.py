@@ -41,10 +41,12 @@ WORDS: dict[str, list[list[str]]] = {
     "land": [["land", "IN"], ["land", "-"], ["land", "/dev/null/a"], ["land", "s3://bucket/inbox"], ["land", ""]],
     "build": [["build"], ["build", "--full"], ["build", "--dry-run"]],
     "audit": [["audit"], ["audit", "--files"], ["audit", "--risk"]],
-    "key": [["key", "show"], ["key", "rotate"], ["key", "rotate", "--to", "/dev/null/a/key"]],
+    "key": [["key", "show"], ["key", "rotate"], ["key", "rotate", "--yes"],
+            ["key", "rotate", "--yes", "--to", "/dev/null/a/key"]],
     "repair": [["repair"]],
     "adopt": [["adopt"]],
     "tables": [["tables"], ["--json", "tables"]],
+    "tag": [["tag"], ["tag", "v1"], ["--json", "tag", "v1"], ["tag", "a b"], ["tag", "--delete", "nothing"]],
     "history": [["history", "customers_landing"], ["history", "nothing"]],
     "query": [
         ["query", "select count(*) from customers_landing"], ["query", "-"], ["query", "select oops"],
@@ -53,6 +55,7 @@ WORDS: dict[str, list[list[str]]] = {
         ["query", "select 1", "--output", "/dev/full", "--format", "csv"],
         ["query", "select 1", "--output", "/dev/stdout", "--format", "json"],
         ["query", "select 1", "--at", "yesterday"], ["query", "select 1", "--format", "parquet"],
+        ["query", "select $a", "--parameter", "a=1"],
     ],
     "quarantine": [
         ["quarantine"], ["quarantine", "--records"], ["quarantine", "--withheld"], ["quarantine", "--replay"],

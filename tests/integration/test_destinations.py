@@ -224,7 +224,7 @@ def test_every_path_of_a_call_takes_a_tilde_for_the_home_folder(
         ["crawl", "~/in"],
         ["ndjson", "~/in/customer-1.json", "~/out.json", "--rejects", "~/rejects"],
         ["query", "select 1", "--output", "~/out.csv"],
-        ["key", "rotate", "--to", "~/next.key"],
+        ["key", "rotate", "--yes", "--to", "~/next.key"],
         ["erase", "--yes", "--file", "~/list", "--inbox", "~/in"],
         ["erase", "--replay", "~/journal"],
     ):

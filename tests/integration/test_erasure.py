@@ -45,6 +45,19 @@ def stage() -> Iterator[Stage]:
         yield Stage(folder)
 
 
+@pytest.mark.parametrize("gone", [(ANA, BO), (ANA, BO, CY), (BO, CY), ()], ids=lambda gone: str(len(gone)))
+def test_withheld_readings_go_with_the_last_who_claimed_their_device(stage: Stage, gone: tuple[str, ...]) -> None:
+    """Together or one after the other: what is counted is what a full build counts."""
+    lake, _ = stage.made()
+    for together in ([gone], [[who] for who in (ANA, BO, CY)])[not gone]:
+        erase(lake, *together)
+        idle = build(lake, NOW)
+        assert not idle.run
+        assert build(lake, NOW, full=True).withheld == idle.withheld
+    if len(gone) != 2:
+        assert idle.withheld == 0
+
+
 def test_nothing_of_the_customer_stays_and_the_search_would_have_seen_it(stage: Stage) -> None:
     lake, _ = stage.made()
     search = looked_for(lake, ANA)

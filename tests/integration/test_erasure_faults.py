@@ -44,7 +44,7 @@ WHEN = ["before the first", "before the last", *(["after the first", "after the 
 STEPS: tuple[tuple[object, str], ...] = (
     (pending, "write"),
     (tombstones, "write"),
-    (Catalog, "replace"),
+    (Catalog, "erase"),
     (Catalog, "expire"),
     (deliveries, "rewrite"),
     (deliveries, "replace"),

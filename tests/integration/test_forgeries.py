@@ -348,8 +348,8 @@ LOST = {
 @pytest.mark.parametrize(
     ("owner", "name", "place"),
     [
-        (Catalog, "replace", 1),
-        (Catalog, "replace", 3),
+        (Catalog, "erase", 1),
+        (Catalog, "erase", 3),
         (remove, "remove", 1),
     ],
 )
@@ -428,7 +428,7 @@ def test_older_tombstones_of_before_are_noticed(old: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "place"), [(Catalog, "replace", 1), (Catalog, "replace", 3), (receipts, "keep", 1)]
+    ("owner", "name", "place"), [(Catalog, "erase", 1), (Catalog, "erase", 3), (receipts, "keep", 1)]
 )
 def test_an_erasure_of_before_is_finished_and_its_paths_are_not_trusted(
     old: Stage, tmp_path: Path, owner: object, name: str, place: int

@@ -226,19 +226,19 @@ def test_rights_that_are_exercised_wrongly(run: Run) -> None:
 @pytest.mark.parametrize("key", ["other.key", "malformed.key", "missing.key"])
 def test_keys_that_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("STEDI_KEY_FILE", key)
-    for words in (["build"], ["land", "good"], ["audit"], ["key", "show"], ["key", "rotate"], ["repair"]):
+    for words in (["build"], ["land", "good"], ["audit"], ["key", "show"], ["key", "rotate", "--yes"], ["repair"]):
         run(*words, code=1)
     monkeypatch.delenv("STEDI_KEY_FILE")
     monkeypatch.setenv("STEDI_PSEUDONYM_KEY", OTHER)
     run("build", code=1)
     monkeypatch.delenv("STEDI_PSEUDONYM_KEY")
     if key != "missing.key":
-        run("key", "rotate", "--to", key, code=1)
+        run("key", "rotate", "--yes", "--to", key, code=1)
 
 
 def test_a_key_that_changes(run: Run, folder: Path) -> None:
     run("key", "show", code=0)
-    run("key", "rotate", code=0)
+    run("key", "rotate", "--yes", code=0)
     new = Lake.open(folder / "lake").key()
     assert not [text for text in told(folder / "lake") if new.secret.hex() in text]
     for words in (["build"], ["audit"], ["tables"], ["history", "customers_trusted"], ["maintain"], ["ddl"]):
@@ -317,7 +317,7 @@ def test_a_full_disk(folder: Path) -> None:
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
         "from stedi import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
-    for words in (["land", "much"], ["build", "--full"], ["key", "rotate", "--to", "new.key"]):
+    for words in (["land", "much"], ["build", "--full"], ["key", "rotate", "--yes", "--to", "new.key"]):
         done = subprocess.run(
             [sys.executable, "-c", script, "--lake", "lake", *words],
             cwd=folder, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True,

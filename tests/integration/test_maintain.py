@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -388,8 +388,8 @@ class TestExpiry:
         first, second, third, current = state.snapshots
         now = time.time() * 1000
         # the days are such that the second ceased to be current before them, and the third after
-        days = (now - (second.at + third.at) / 2) / 86_400_000
-        assert second.at < now - days * 86_400_000 < third.at
+        days = (now - (second.at_ms + third.at_ms) / 2) / 86_400_000
+        assert second.at_ms < now - days * 86_400_000 < third.at_ms
         lake = configured(grown, keep_days=days, keep_snapshots=1, target_size="1KB")
         lake.maintain()
         left = {snapshot.id for snapshot in lake.catalog.table("customers_trusted").snapshots}
@@ -404,7 +404,7 @@ class TestExpiry:
         def counted(at: object) -> int:
             return int(grown.query(sql, at=at).arrow()["n"][0].as_py())  # type: ignore[arg-type] # any will do
 
-        moment = datetime.fromtimestamp(second.at / 1000, UTC)
+        moment = second.at
         assert [counted(snapshot.id) for snapshot in (second, third, current)] == [1, 2, 3]
         assert counted(moment) == 1
         with pytest.raises(UsageError, match="expected a live snapshot of customers_trusted, found none"):
@@ -428,7 +428,7 @@ class TestExpiry:
         sql = "select count(*) from customers_trusted"
         assert lake.query(sql, at=second.id).arrow()[0][0].as_py() == 1
         with pytest.raises(UsageError, match="has expired"):
-            lake.query(sql, at=datetime.fromtimestamp(third.at / 1000, UTC))
+            lake.query(sql, at=third.at)
         sound(lake)
         with theirs(grown, "customers_trusted").manage_snapshots() as manage:
             manage.remove_tag("training-set").remove_branch("experiment")

@@ -93,7 +93,8 @@ def writing(delivered: Path) -> Iterator[list[str]]:
         ["withdraw", "--yes", ANN],
         ["erase", "--replay", str(delivered)],
         ["quarantine", "--replay"],
-        ["key", "rotate"],
+        ["tag", "v1"],
+        ["key", "rotate", "--yes"],
     )
 
 

@@ -358,7 +358,7 @@ def test_the_command_shows_and_changes_the_key_and_never_prints_it(
         "earlier": 0,
         "signs_as": signs_as,
     }
-    assert cli.main([*words, "rotate", "--to", str(tmp_path / "b.key")]) == 0
+    assert cli.main([*words, "rotate", "--yes", "--to", str(tmp_path / "b.key")]) == 0
     out, err = capsys.readouterr()
     new = pseudonyms.from_file(tmp_path / "b.key")
     document = json.loads(out)

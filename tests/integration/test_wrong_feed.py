@@ -107,8 +107,8 @@ def test_a_feed_that_is_said_and_fits_no_record_refuses_the_file_whole_and_it_la
         assert refused.files == ()
         [why] = refused.skipped
         assert why.failed
-        assert "--feed accelerometer" in why.why
-        assert f"--feed {wrong}" in why.why
+        assert "feed=accelerometer" in why.why
+        assert f"feed={wrong}" in why.why
     assert rows(lake, "landed_files") == rows(lake, "quarantine") == Counter()
     assert lake.land(path, feed="accelerometer").accepted == 3
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from lakes import KEY, REPOSITORY, Slate
 from law import RealLake
 from law_mutants import MUTANTS, Wrong
 from stedi import erasure
-from stedi.catalog import Catalog
+from stedi.catalog import Catalog, TableState
 from stedi.context import Context, places
 from stedi.errors import StediError
 from stedi.maintenance import adoption
@@ -124,6 +125,29 @@ def test_every_build_equals_a_rebuild_and_the_oracle_and_a_second_one_does_nothi
     assert met["runs"] >= RUNS
 
 
+def test_tags_of_random_histories_answer_the_same_but_for_the_erased() -> None:
+    """After each build tables are tagged, by the lake and by another program; in the end two more people are erased."""
+    print(f"\nSTEDI_LAW_SEED={SEED}")
+    with quick.folder() as folder, quick.quickened():
+        slate = Slate(folder)
+        for turn in range(100 if NIGHTLY else 2):
+            random = Random(f"tags-{SEED}-{turn}")
+            machine = law_machine.Machine(RealLake(slate), KEY_OF_TESTS, random)
+            play = machine.law.play
+
+            def tagging(step: law.Step, play: Callable[[law.Step], None] = play, random: Random = random) -> None:
+                play(step)
+                if "build" in step:
+                    play({"tag": random.randrange(10)})
+
+            machine.law.play = tagging  # type: ignore[method-assign]
+            machine.run()
+            play({"erase": [spellings[0] for spellings in random.sample(worlds.PEOPLE[:3], 2)]})
+            play({"maintain": True})
+            machine.law.end()
+            assert machine.law.met["a stranger tagged a table"], turn
+
+
 def test_its_runs_meet_what_builds_could_get_wrong() -> None:
     """What runs meet does not depend on the lake: it takes none, and a second."""
     met = law_machine.play(
@@ -196,7 +220,12 @@ def _forgets_an_erasure_that_was_cut_off(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(erasure, "_cut_off", lambda *arguments, **options: None)
 
 
-def _keeps_what_somebody_else_has_tagged(patch: pytest.MonkeyPatch) -> None:
+def _drops_what_somebody_has_tagged(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TableState, "pins", {})
+
+
+def _keeps_what_somebody_has_tagged(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TableState, "pins", {})
     expire = Catalog.expire
 
     def kept(catalog: Catalog, table: str, snapshots: Any, branches: Any, **options: Any) -> None:
@@ -218,7 +247,8 @@ def _lets_a_lake_that_was_set_back_be_written_to(patch: pytest.MonkeyPatch) -> N
         _lets_copies_be_written_to,
         _adopts_a_copy_under_the_id_of_the_original,
         _forgets_an_erasure_that_was_cut_off,
-        _keeps_what_somebody_else_has_tagged,
+        _drops_what_somebody_has_tagged,
+        _keeps_what_somebody_has_tagged,
     ],
 )
 def test_the_law_notices_what_others_may_do_to_a_lake_that(wrong: Callable[[pytest.MonkeyPatch], None]) -> None:

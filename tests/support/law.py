@@ -14,7 +14,8 @@ A *run* is a list of steps, plain JSON, so that one that broke the law can be ke
 - `{"restore": "replay" | "accept", "again": again}`: the backup is put in the lake's place; then the journal is
   replayed, or what is undone accepted; files that landed in between wait again, or are lost
 - `{"copy": "copy" | "original"}`: the lake's folder is copied and the copy adopted; it goes on in one of them
-- `{"tag": n}`: another program puts a tag of its own on a table
+- `{"tag": n}`: another program puts a tag of its own on a table, and the lake one on those that are built; from then on
+  each tag answers the same, but for whoever is erased later
 
 `Law` plays steps and holds the lake to the oracle after each build. `Counts` says what the runs have met.
 """
@@ -26,6 +27,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -307,6 +309,9 @@ class RealLake:
         self._files: list[Path] = []
         self._seen: set[str] = set()
         self._rows: dict[int, Counter[oracle.Row]] = {}
+        self._tagged: dict[tuple[str, str], tuple[int, Counter[oracle.Row]]] = {}
+        """For each table and tag how many erasures there had been when it was made, and the rows of then."""
+        self._erased: list[set[str]] = []
 
     def land(self, files: Iterable[Records]) -> int:
         paths = [self._written(feed, found) for file in files for feed, found in file.items()]
@@ -365,6 +370,7 @@ class RealLake:
         self._rows.clear()
         if self._contents() != before:
             raise Broken("maintain: a table has other rows than before")
+        self._look_at_tags("maintain")
 
     def erase(self, addresses: list[str], now: int, killed: int = 0) -> bool:
         lake, died = self.lake, False
@@ -384,12 +390,15 @@ class RealLake:
             raise Broken("erase: the receipt says that traces are left")
         if (lake.root / tombstones.PENDING).exists():
             raise Broken("erase: it has not ended")
+        self._erased.append(set(map(lake.key().customer_id, addresses)))
+        self._look_at_tags("erase")
         return died
 
     def back_up(self) -> None:
         shutil.rmtree(self._backup, ignore_errors=True)
         shutil.copytree(self.lake.root, self._backup, symlinks=True)
         self._backed_up = _state(self.lake), len(self._files)
+        self._tagged_then = dict(self._tagged), len(self._erased)
 
     def restore(self, how: str) -> None:
         root = self.lake.root
@@ -405,13 +414,17 @@ class RealLake:
         if after != before:
             self._refused(lake)
         self.lake = lake
+        self._tagged, erased = self._tagged_then
         if how == "accept":
             lake.repair(accept_rollback=True)
+            del self._erased[erased:]
         else:
             self._replay(lake)
         quick.forget()
+        self._look_at_tags("restore")
 
     def landed(self) -> Mapping[str, int]:
+        self._look_at_tags("land")
         tables = {contract.feed: contract.table for contract in CONTRACTS.values()}
         return {feed: lakes.rows(self.lake, tables[feed]).total() for feed in FEEDS}
 
@@ -483,6 +496,30 @@ class RealLake:
         with theirs.manage_snapshots() as manage:
             manage.create_tag(state.current.id, name)
         theirs.catalog.close()
+        with suppress(LakeError):  # nothing is built, or not since the last erasure
+            self.lake.tag(f"own-{len(self.lake.tags())}")
+        for table, found in self.lake.catalog.tables().items():
+            for tag, snapshot_id in found.tags.items():
+                if (table, tag) not in self._tagged:
+                    rows = lakes.rows(self.lake, table, replace(found, current=found.snapshot(snapshot_id)))
+                    self._tagged[table, tag] = len(self._erased), rows
+
+    def _look_at_tags(self, when: str) -> None:
+        states = self.lake.catalog.tables()
+        for (table, tag), (erased, known) in self._tagged.items():
+            state = states[table]
+            if tag not in state.tags:
+                raise Broken(f"{when}: {table} has lost its tag {tag}")
+            found = lakes.rows(self.lake, table, replace(state, current=state.snapshot(state.tags[tag])))
+            gone = set[str]().union(*self._erased[erased:])
+            whose = _whose(table, self.lake.key())
+            if whose is None:
+                continue  # rows that tell nobody by themselves
+            wanted = Counter({row: count for row, count in known.items() if whose(row) not in gone})
+            if found != wanted:
+                raise Broken(
+                    f"{when}: {table} at {tag}: missing {_few(wanted - found)}, too many {_few(found - wanted)}"
+                )
 
     def _written(self, feed: str, records: list[dict[str, object]]) -> Path:
         path = lakes.deliver(self._inbox, feed, records, f"{len(self._seen)}.json")
@@ -502,6 +539,14 @@ class RealLake:
                     self._rows[state.current.id] = lakes.rows(self.lake, name, state)
                 found[name] = self._rows[state.current.id]
         return found
+
+
+def _whose(table: str, key: Key) -> Callable[[oracle.Row], str] | None:
+    """Returns what tells whose a row of a table is, as a pseudonym."""
+    if table in lakes.BELOW_LANDING:
+        return lambda row: str(row[0])
+    place = {"customers_landing": 1, "accelerometer_landing": 0}.get(table)
+    return None if place is None else lambda row: key.customer_id(row[place])
 
 
 def _state(lake: Lake) -> object:

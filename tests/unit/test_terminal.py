@@ -143,3 +143,8 @@ def test_no_character_that_steers_a_terminal_or_hides_leaves_by_any_way(
     assert steering <= {"\n", "\t"}
     assert not set(shown) & set("\u034f\u115f\u1160\u2800\ufe0f\uffa0")
     assert "é" in shown
+
+
+def test_messages_of_verbs_are_said_in_the_words_of_the_command_line() -> None:
+    said = "found another; exact=True takes it as delivered, feed=customer lands it"
+    assert terminal.worded(said) == "found another; --exact takes it as delivered, --feed customer lands it"

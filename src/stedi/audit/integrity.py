@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stedi.catalog import Catalog, TableState, checksums, snapshots
 from stedi.catalog.manifests import sizes
+from stedi.catalog.pins import is_of_others, is_ours_but_for_pins
 from stedi.context.progress import Progress
 from stedi.engines.workers import Threads, Workers
 from stedi.errors import DamagedFile, LakeError
@@ -121,7 +122,9 @@ class _Table:
     def __init__(self, root: Path, name: str, location: str | None, progress: Callable[[float | None], None]) -> None:
         self._root, self._name, self._location, self._progress = root, name, location, progress
         self._folder = root / ALL_ZONES[name] / name
+        self._location_path = ""
         self._used: dict[str, int | None] = {}  # path of each file in use, and its size where a manifest tells it
+        self._theirs: set[str] = set()  # those that snapshots of others use, beside `main`, and the lake does not
 
     def checks(self, workers: Workers, *, files: bool) -> list[Check]:
         """Returns what each check found."""
@@ -132,6 +135,7 @@ class _Table:
         old = [Violation("catalog.db", f"{newest} or later", Path(location).name)]
         checks = [Check("catalog", name, tuple(old if snapshots.behind(location, newest) else ()))]
         self._used[snapshots.local_path(location)] = None
+        self._location_path = snapshots.local_path(location)
         try:
             state = snapshots.read_table(name, location)
         except LakeError as error:
@@ -148,7 +152,11 @@ class _Table:
     def _manifests(self, state: TableState) -> Iterator[Violation]:
         """Yields manifests that cannot be read, and snapshots whose totals are not those of their manifests."""
         read: dict[str, tuple[DataFile, ...]] = {}
+        ours: set[str] = set()
+        main = {*(snapshot_id for _, snapshot_id in state.log), *(snapshot.id for snapshot in state.history())}
         for snapshot in state.snapshots:
+            used = self._theirs if snapshot.id not in main and is_of_others(snapshot.summary) else ours
+            used.add(snapshots.local_path(snapshot.manifest_list))
             self._used[snapshots.local_path(snapshot.manifest_list)] = None
             try:
                 locations = snapshots.manifests(state.name, snapshot)
@@ -166,10 +174,12 @@ class _Table:
                 whole = whole and location in read
             files = [file for location in locations for file in read.get(location, ())]
             self._used.update((file.path, file.bytes) for file in files)
+            used.update(map(snapshots.local_path, locations), (file.path for file in files))
             for what, found in snapshots.totals(files).items() if whole else ():
                 if snapshot.summary.get(f"total-{what}", str(found)) != str(found):
                     total = f"{what} of {snapshot.total(what)} in snapshot {snapshot.id}"
                     yield Violation(self._shown(snapshot.manifest_list), total, str(found))
+        self._theirs -= ours
 
     def _sizes(self) -> Iterator[Violation]:
         known = sizes(self._used)
@@ -190,6 +200,8 @@ class _Table:
         for path in paths:
             expected, found = recorded.get(path), found_of[path]
             if expected is None:
+                if path in self._theirs or (path == self._location_path and is_ours_but_for_pins(self._folder, path)):
+                    continue
                 yield Violation(self._shown(path), f"a line in {checksums.NAME}", UNRECORDED)
             elif found != expected:
                 yield Violation(self._shown(path), f"SHA-256 {expected}", f"SHA-256 {found}" if found else "no file")

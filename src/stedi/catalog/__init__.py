@@ -7,12 +7,13 @@ a branch becomes `main` if `main` is still the snapshot that it was staged from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.catalog import checksums, configuration, manifests, new_table, snapshots
-from stedi.catalog.committer import Committer
+from stedi.catalog.committer import Change, Committer
 from stedi.catalog.remote import Remote
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
 from stedi.catalog.sqlite import Pointers
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pyiceberg.table.metadata import TableMetadata
     from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
 
-__all__ = ["Catalog", "Snapshot", "TableState"]
+__all__ = ["Catalog", "Erasing", "Snapshot", "TableState"]
 
 _PROPERTIES = {
     "format-version": "2",
@@ -36,6 +37,25 @@ _PROPERTIES = {
 
 _PATIENCE = 30
 """Seconds to wait for another writer of the catalog's file; each holds it for milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasing:
+    """What an erasure makes of one snapshot of a table.
+
+    Attributes:
+        snapshot: The snapshot's id.
+        added: Parquet files that lie in the table's folder, synced; snapshots may share them.
+        removed: Paths of data files of the snapshot that leave.
+        properties: Recorded in the new snapshot's summary.
+        refs: Tags and branches that name the snapshot, and are to name the new one.
+    """
+
+    snapshot: int
+    added: tuple[DataFile, ...]
+    removed: tuple[str, ...]
+    properties: Mapping[str, str]
+    refs: tuple[str, ...] = ()
 
 
 class Catalog:
@@ -297,34 +317,120 @@ class Catalog:
         properties: Mapping[str, str],
         *,
         base: int,
-        erasing: bool = False,
     ) -> int:
-        """Puts files in the place of others, and one manifest in the place of all.
+        """Puts files in the place of others that have the same rows, and one manifest in the place of all.
 
         Args:
             table: The table's name.
             added: Parquet files that lie in the table's folder, synced.
-            removed: Paths of data files of `base` that leave.
+            removed: Paths of data files of `base` that leave; their rows are those of `added`.
             properties: Recorded in the snapshot's summary.
             base: The snapshot that the files were read from.
-            erasing: Whether rows leave for good, and no manifest tells of the files that held them; else the rows of
-                `added` are those of `removed`.
 
         Returns:
-            The new snapshot's id. Snapshots that know the files which left are still there: `expire` drops them.
+            The new snapshot's id.
 
         Raises:
             CommitConflict: `main` is no longer `base`.
         """
         with self._queue.table(table) as iceberg:
             if iceberg.metadata.current_snapshot_id != base:
-                said = ("erase from", "`stedi erase --resume`") if erasing else ("compact", "`stedi maintain` again")
-                raise CommitConflict(f"Cannot {said[0]} {table}: main has moved. Run {said[1]}.")
-            from stedi.catalog.transactions import EraseFiles, ReplaceFiles, Transaction
+                raise CommitConflict(f"Cannot compact {table}: main has moved. Run `stedi maintain` again.")
+            from stedi.catalog.transactions import ReplaceFiles, Transaction
 
             transaction = Transaction(iceberg)
-            producer = (EraseFiles if erasing else ReplaceFiles)(transaction, properties)
+            producer = ReplaceFiles(transaction, properties)
             return self._queue.commit(table, self.folder(table), transaction, producer, added, removed)
+
+    def erase(self, table: str, changes: Sequence[Erasing], *, base: int) -> None:
+        """Puts files in the place of others, some of whose rows leave for good; no manifest tells of those any more.
+
+        Snapshots that know the files which left are still there afterwards: `expire` drops them.
+
+        Args:
+            table: The table's name.
+            changes: What becomes of its snapshots, in one commit: of `base`, and of those that tags and branches of
+                others name.
+            base: The snapshot that is `main`.
+
+        Raises:
+            CommitConflict: `main` is no longer `base`, or a tag or branch has moved meanwhile.
+        """
+        moved = CommitConflict(f"Cannot erase from {table}: it has moved. Run `stedi erase --resume`.")
+        with self._queue.table(table) as iceberg:
+            if iceberg.metadata.current_snapshot_id != base:
+                raise moved
+            from stedi.catalog.transactions import EraseFiles, Transaction
+
+            def still(metadata: TableMetadata) -> None:
+                if metadata is not iceberg.metadata and any(change.refs for change in changes):
+                    raise moved
+
+            transaction = Transaction(iceberg, still)
+            known = {name: ref.snapshot_id for name, ref in iceberg.metadata.refs.items()}
+            made, refs = list[Change](), dict[str, int]()
+            for place, change in enumerate(changes):
+                if any(known.get(name) != change.snapshot for name in change.refs):
+                    raise moved
+                of = None if change.snapshot == base else change.snapshot
+                made.append(Change(EraseFiles(transaction, change.properties, of), change.added, change.removed, of))
+                refs.update(dict.fromkeys(change.refs, place))
+            self._queue.commit_together(table, self.folder(table), transaction, made, refs)
+
+    def tag(self, table: str, name: str, snapshot: int) -> None:
+        """Has a new tag pin a snapshot of a table.
+
+        Raises:
+            CommitConflict: Somebody else has made a tag or branch of that name, or the snapshot is gone.
+        """
+        from pyiceberg.exceptions import CommitFailedException
+        from pyiceberg.table.refs import SnapshotRefType
+        from pyiceberg.table.update import AssertRefSnapshotId, SetSnapshotRefUpdate
+
+        try:
+            self._queue.change(
+                table,
+                (AssertRefSnapshotId.model_validate({"ref": name, "snapshot-id": None}),),
+                (
+                    SetSnapshotRefUpdate.model_validate(
+                        {"ref-name": name, "type": SnapshotRefType.TAG, "snapshot-id": snapshot}
+                    ),
+                ),
+            )
+        except (CommitFailedException, ValueError) as error:
+            raise CommitConflict(f"Cannot tag {table}: another program came first. Run the command again.") from error
+
+    def untag(self, table: str, name: str, snapshot: int) -> None:
+        """Drops a tag, if it still pins a snapshot; `expire` drops that when nothing else names it.
+
+        Raises:
+            CommitConflict: It pins another.
+        """
+        from pyiceberg.exceptions import CommitFailedException
+        from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate
+
+        try:
+            self._queue.change(
+                table,
+                (AssertRefSnapshotId.model_validate({"ref": name, "snapshot-id": snapshot}),),
+                (RemoveSnapshotRefUpdate.model_validate({"ref-name": name}),),
+            )
+        except CommitFailedException as error:
+            raise CommitConflict(f"Cannot untag {table}: another program came first. Run the command again.") from error
+
+    def vouch(self, state: TableState) -> None:
+        """Notes the checksum of metadata in which another program has changed tags and branches of its own alone.
+
+        The earlier metadata that they can be compared with may go then.
+        """
+        from stedi.catalog.pins import is_ours_but_for_pins
+
+        folder, path = self.folder(state.name), snapshots.local_path(state.metadata[-1])
+        if checksums.expected(folder, [path]) or not is_ours_but_for_pins(folder, path):
+            return
+        with self._queue.alone():
+            checksums.record(folder, [(checksums.name_in(folder, path), checksums.digest(path)[0])])
+            checksums.publish(folder, checksums.name_in(folder, path))
 
     def vacuum(self) -> None:
         """Writes the catalog's file anew, so that no page of it holds what was deleted; commits wait meanwhile."""
@@ -397,6 +503,22 @@ class Catalog:
                     self._pointers.enter({name: uri(self.folder(name) / newest)})
                     behind.append(name)
         return tuple(behind)
+
+    def clear(self, table: str, *, keeping: Iterable[int]) -> None:
+        """Makes a table anew, empty, but for some snapshots that tags and branches of others name.
+
+        Args:
+            table: The table's name.
+            keeping: Ids of the snapshots that stay; every other is dropped, and what names it.
+        """
+        with self._queue.table(table) as iceberg:
+            from stedi.catalog.transactions import NoFiles, Transaction
+
+            transaction = Transaction(iceberg)
+            self._queue.commit(table, self.folder(table), transaction, NoFiles(transaction), ())
+        state = self.table(table)
+        stay = {*keeping, state.current.id if state.current else 0}
+        self.expire(table, [snapshot.id for snapshot in state.snapshots if snapshot.id not in stay])
 
     def renew(self, tables: Iterable[str]) -> None:
         """Makes tables anew, empty; their files and snapshots are gone."""

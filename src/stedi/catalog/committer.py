@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stedi.catalog import checksums, manifests
@@ -31,6 +33,23 @@ if TYPE_CHECKING:
 
 _PATIENCE = 120.0
 """Seconds to wait for this program's other commits; each takes a hundredth of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A snapshot that is to be committed.
+
+    Attributes:
+        producer: What makes it, part of the transaction.
+        added: Files that come.
+        leaving: Paths of files that leave.
+        of: The snapshot that they leave, by default the current one.
+    """
+
+    producer: _SnapshotProducer[Any]
+    added: tuple[DataFile, ...]
+    leaving: tuple[str, ...] = ()
+    of: int | None = None
 
 
 class Committer:
@@ -109,26 +128,58 @@ class Committer:
             DamagedFile: A file that comes is gone or has another size than was written.
             LakeError: A file that leaves is not in the table's current snapshot.
         """
+        return self.commit_together(table, folder, transaction, [Change(producer, tuple(added), tuple(leaving))])[0]
+
+    def commit_together(
+        self,
+        table: str,
+        folder: Path,
+        transaction: Transaction,
+        changes: Sequence[Change],
+        moved: Mapping[str, int] = MappingProxyType({}),
+    ) -> list[int]:
+        """Commits several snapshots of a table at once, which may share files.
+
+        Args:
+            table: The table's name.
+            folder: Its folder.
+            transaction: The transaction that changes it.
+            changes: The snapshots.
+            moved: Tags and branches that are to name one of these snapshots: which of them, counted from 0.
+
+        Returns:
+            The snapshots' ids.
+
+        Raises:
+            CommitConflict: As for `commit`.
+            DamagedFile: As for `commit`.
+            LakeError: As for `commit`.
+        """
         from pyiceberg.exceptions import CommitFailedException, ValidationException
 
-        iceberg, files, gone = transaction._table, tuple(added), set(leaving)
+        iceberg, ids = transaction._table, list[int]()
+        files = {file.path: file for change in changes for file in change.added}
         # hashing leaves the interpreter free, and what was just written is still in memory
         with ThreadPoolExecutor(os.cpu_count()) as beside:
-            lines = beside.map(partial(manifests.line, table, s3.at(iceberg.location())), files)
-            for file in files:
-                producer.append_data_file(manifests.entry(table, file))
-            for entry in manifests.leaving(table, iceberg, gone) if gone else ():
-                producer.delete_data_file(entry)
-            snapshot_id = producer.snapshot_id
+            lines = beside.map(partial(manifests.line, table, s3.at(iceberg.location())), files.values())
+            for change in changes:
+                for file in change.added:
+                    change.producer.append_data_file(manifests.entry(table, file))
+                gone = set(change.leaving)
+                for entry in manifests.leaving(table, iceberg, gone, change.of) if gone else ():
+                    change.producer.delete_data_file(entry)
+                ids.append(change.producer.snapshot_id)
             try:
-                producer.commit()
+                for change in changes:
+                    change.producer.commit()
                 checksums.record(folder, lines)
+                transaction.move({name: ids[place] for name, place in moved.items()})
                 transaction.commit_transaction()
             except (CommitFailedException, ValidationException) as error:
                 raise CommitConflict(
                     f"Cannot commit to {table}: other writers came first. Run the command again."
                 ) from error
-        return snapshot_id
+        return ids
 
     def warm(self) -> None:
         """Imports what a commit needs."""

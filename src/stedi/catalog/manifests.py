@@ -78,13 +78,13 @@ def _unlike(table: str, file: DataFile, found: int | None) -> DamagedFile:
     return DamagedFile(table, name, f"{file.bytes} bytes", "no file" if found is None else f"{found} bytes")
 
 
-def leaving(table: str, iceberg: Table, paths: set[str]) -> list[IcebergFile]:
-    """Returns the manifest entries of those of a table's current files that lie at some paths.
+def leaving(table: str, iceberg: Table, paths: set[str], of: int | None = None) -> list[IcebergFile]:
+    """Returns the manifest entries of those files of a snapshot, by default of the current one, that lie at some paths.
 
     They have the names by which the manifests know them: other programs write `file:/...` for `file:///...`.
 
     Raises:
-        LakeError: One of them is not in the table's current snapshot.
+        LakeError: One of them is not in the snapshot.
     """
 
     def found(listed: Any) -> tuple[DataFile, str] | None:
@@ -95,7 +95,8 @@ def leaving(table: str, iceberg: Table, paths: set[str]) -> list[IcebergFile]:
         return DataFile(path, int(file["record_count"]), int(file["file_size_in_bytes"])), str(file["file_path"])
 
     # PyIceberg's own reader of manifests takes several times as long
-    snapshot = read_table(table, iceberg.metadata_location).current
+    state = read_table(table, iceberg.metadata_location)
+    snapshot = state.current if of is None else state.snapshot(of)
     listed = [file for path in manifests(table, snapshot) for file in avro(table, path, found)] if snapshot else []
     leaves = [entry(table, *file) for file in listed if file]
     if len(leaves) != len(paths):

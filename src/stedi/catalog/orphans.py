@@ -14,21 +14,19 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from stedi.catalog import Catalog
-from stedi.catalog.snapshots import DELETED, Snapshot, TableState, avro, local_path, read_table
+from stedi.catalog.snapshots import DELETED, RUN, Snapshot, TableState, avro, local_path, read_table
 from stedi.errors import LakeError
 from stedi.schema.tables import ALL_ZONES
 from stedi.storage import durable, s3
 
 _METADATA = re.compile(r"v?(\d+).*\.metadata\.json")
-_RUN = re.compile(r"\d{13}-[0-9a-f]{8}")
-"""The id of a build, a landing or a maintenance, and how the names of its folders begin."""
 _RUNS = ("run", "batch", "maintained", "erasure")
 """The properties of a snapshot that tell which of them wrote it."""
 
@@ -79,14 +77,14 @@ def unused(
     if search.found:
         known = {snapshot.id for snapshot in state.snapshots}
         # what was staged and never published nobody reads
-        past = {snapshot.id: snapshot for path in roots for snapshot in _readable(read_table(state.name, path))}
+        past = {snapshot.id: snapshot for path in roots for snapshot in read_table(state.name, path).published()}
         search.keep_used([snapshot for id_, snapshot in past.items() if id_ not in known], committed=False)
     return tuple(sorted(search.found.values(), key=lambda file: file.path))
 
 
 def abandoned_branches(state: TableState) -> set[str]:
     """Returns a table's branches that builds and landings have staged to; others are somebody's own."""
-    return {branch for branch in state.branches if _RUN.fullmatch(branch)}
+    return {branch for branch in state.branches if RUN.fullmatch(branch)}
 
 
 def remove_abandoned(
@@ -109,7 +107,7 @@ def remove_abandoned(
             state = catalog.table(name)
         folder = catalog.folder(name) / "data"
         known = {s.summary.get(f"stedi.{run}") for s in state.snapshots for run in _RUNS}
-        entries = [(entry, _RUN.match(entry.name)) for entry in folder.iterdir()] if folder.is_dir() else []
+        entries = [(entry, RUN.match(entry.name)) for entry in folder.iterdir()] if folder.is_dir() else []
         strays = [entry for entry, run in entries if run is None or run[0] not in known]
         if strays:
             now = time.time()
@@ -208,11 +206,6 @@ def _roots(folder: Path, seen: float) -> list[str]:
     ]
     young = [version for entry, version in found if entry.modified > seen]
     return [str(entry.path) for entry, version in found if young and version >= min(young) - 1]
-
-
-def _readable(state: TableState) -> Iterator[Snapshot]:
-    yield from state.published()
-    yield from (snapshot for snapshot in state.snapshots if snapshot.id in state.tags.values())
 
 
 def _live(entry: Any) -> str:

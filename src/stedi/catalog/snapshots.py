@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,12 @@ T = TypeVar("T")
 
 _VERSION = 2
 
+RUN = re.compile(r"\d{13}-[0-9a-f]{8}")
+"""The id of a build, a landing or a maintenance: the name of the branch that it stages to, and its folders begin so."""
+
+AS_OF = "stedi.as-of"
+"""The property of a snapshot that an erasure has made anew: when the one before it was current, epoch milliseconds."""
+
 DELETED = 2
 """The status of a manifest's entry whose file has left (specification, section "Manifests")."""
 
@@ -40,7 +47,8 @@ class Snapshot:
     Attributes:
         id: Snapshot id.
         parent: The snapshot it was made from, if any.
-        at: When readers first saw it, epoch milliseconds; if they never did, when it was made.
+        at_ms: When readers first saw it, epoch milliseconds; if they never did, when it was made. `at` is the same as a
+            `datetime`.
         operation: `append`, `overwrite`, `replace` or `delete`.
         summary: Counts, and the lake's own properties under `stedi.`.
         manifest_list: Location of its manifest list.
@@ -48,10 +56,22 @@ class Snapshot:
 
     id: int
     parent: int | None
-    at: int
+    at_ms: int
     operation: str
     summary: Mapping[str, str]
     manifest_list: str
+
+    @property
+    def at(self) -> datetime:
+        """When readers first saw it, UTC; if they never did, when it was made."""
+        return datetime.fromtimestamp(self.at_ms / 1000, UTC)
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether it has the rows of the snapshot that it was made from: compacted, or nothing was added."""
+        return self.operation == "replace" or (
+            self.operation == "append" and not int(self.summary.get("added-records", 0))
+        )
 
     def total(self, what: str) -> int:
         """Returns a total of the summary: `records`, `data-files` or `files-size`."""
@@ -88,9 +108,15 @@ class TableState:
         """Returns the live snapshot of that id, or None."""
         return next((s for s in self.snapshots if s.id == snapshot_id), None)
 
+    @property
+    def pins(self) -> dict[str, int]:
+        """The snapshot that each tag, and each branch that is somebody's own, holds on to."""
+        theirs = {name: head for name, head in self.branches.items() if name != "main" and not RUN.fullmatch(name)}
+        return {**theirs, **self.tags}
+
     def published(self) -> tuple[Snapshot, ...]:
-        """Returns the live snapshots that are or were `current`, oldest first: not those on other branches."""
-        ids = {snapshot_id for _, snapshot_id in self.log}
+        """Returns the live snapshots that are or were `current` or that a tag pins: not those on other branches."""
+        ids = {*(snapshot_id for _, snapshot_id in self.log), *self.tags.values()}
         return tuple(s for s in self.snapshots if s.id in ids)
 
     def since(self, snapshot_id: int | None) -> tuple[Snapshot, ...] | None:
@@ -237,7 +263,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
             Snapshot(
                 id=s["snapshot-id"],
                 parent=s.get("parent-snapshot-id"),
-                at=seen.get(s["snapshot-id"], s["timestamp-ms"]),
+                at_ms=seen.get(s["snapshot-id"], s["timestamp-ms"]),
                 operation=s["summary"]["operation"],
                 summary=s["summary"],
                 manifest_list=manifest_list,

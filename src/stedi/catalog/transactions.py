@@ -13,8 +13,15 @@ from pyiceberg.manifest import ManifestEntry, ManifestEntryStatus, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table import Transaction as IcebergTransaction
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Operation, Summary
-from pyiceberg.table.update import TableUpdate, _apply_table_update, _TableMetadataUpdateContext
+from pyiceberg.table.update import (
+    AssertRefSnapshotId,
+    SetSnapshotRefUpdate,
+    TableUpdate,
+    _apply_table_update,
+    _TableMetadataUpdateContext,
+)
 from pyiceberg.table.update.snapshot import _OverwriteFiles, _SnapshotProducer
 from pyiceberg.typedef import EMPTY_DICT
 
@@ -47,6 +54,24 @@ class Transaction(IcebergTransaction):
             self._shown = base, updates, changed
         return self._shown[2]
 
+    def move(self, refs: Mapping[str, int]) -> None:
+        """Has tags and branches name other snapshots, if each still names the one that it did when this began."""
+        if not refs:
+            return
+        known = self._table.metadata.refs
+        changes = []
+        for name, snapshot_id in refs.items():
+            ref = known[name]
+            change = {"ref-name": name, "type": ref.snapshot_ref_type, "snapshot-id": snapshot_id}
+            kept = ("max_ref_age_ms", "max_snapshot_age_ms", "min_snapshots_to_keep")
+            change |= {age.replace("_", "-"): getattr(ref, age) for age in kept}
+            changes.append(SetSnapshotRefUpdate.model_validate(change))
+        self._stage(tuple(changes))
+        # PyIceberg stages one requirement of a kind alone
+        self._requirements += tuple(
+            AssertRefSnapshotId.model_validate({"ref": name, "snapshot-id": known[name].snapshot_id}) for name in refs
+        )
+
     def _rebuild_snapshot_updates(self) -> None:
         """Begins anew from the table as others have left it, if that may still be done."""
         self._still(self._table.metadata)
@@ -77,16 +102,26 @@ class ReplaceFiles(_SnapshotProducer["ReplaceFiles"]):
     Args:
         transaction: The transaction that it is part of.
         properties: Recorded in the snapshot's summary.
+        of: The snapshot whose files are changed, on no branch; by default the head of `main`, which moves.
     """
 
-    def __init__(self, transaction: Transaction, properties: Mapping[str, str]) -> None:
+    def __init__(self, transaction: Transaction, properties: Mapping[str, str], of: int | None = None) -> None:
         io = transaction._table.io
         # PyIceberg counts the totals of an overwrite alike, and refuses to count those of a replace
-        super().__init__(Operation.OVERWRITE, transaction, io, snapshot_properties=dict(properties))
+        super().__init__(
+            Operation.OVERWRITE,
+            transaction,
+            io,
+            snapshot_properties=dict(properties),
+            branch=MAIN_BRANCH if of is None else None,
+        )
+        if of is not None:
+            self._parent_snapshot_id = of
 
     @cached_property
     def _live(self) -> list[ManifestEntry]:
-        snapshot = self._transaction.table_metadata.current_snapshot()
+        parent = self._parent_snapshot_id
+        snapshot = self._transaction.table_metadata.snapshot_by_id(parent) if parent is not None else None
         manifests = snapshot.manifests(self._io) if snapshot else []
         return [entry for manifest in manifests for entry in manifest.fetch_manifest_entry(self._io)]
 
@@ -133,4 +168,15 @@ class EraseFiles(ReplaceFiles):
     def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
         if not self._deleted_data_files:  # its properties are all that changes
             return super()._summary(snapshot_properties)
+        return _SnapshotProducer._summary(self, snapshot_properties)
+
+
+class NoFiles(EraseFiles):
+    """A table's beginning once more: a snapshot of nothing, made from none."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        super().__init__(transaction, EMPTY_DICT)
+        self._parent_snapshot_id = None
+
+    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
         return _SnapshotProducer._summary(self, snapshot_properties)

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from stedi._startup import without_dataframes
 from stedi.cli import aws, datasets, operations, pipeline, privacy, rights, terminal
-from stedi.errors import MissingExtra, StediError
+from stedi.errors import MissingExtra, StediError, UsageError
 
 _INTERRUPTED = 130
 _EXTRAS = {
@@ -29,6 +29,8 @@ _EXTRAS = {
     **dict.fromkeys(("psycopg2", "sqlalchemy"), "postgres"),
 }
 """Which extra brings a module that not every installation has."""
+_OPTIONS = {"name": "NAME", "handle": "--show", "named": "--verify"}
+"""What the command line calls those arguments that are no option of the same name."""
 _EXACT = "take each address as it was delivered, plain or not; JSON's escapes name what cannot be typed"
 
 
@@ -50,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, _interrupt)
         _refuse_into_lake([getattr(options, name, None) for name in ("output", "target", "rejects")])
         return terminal.finished(options.run(options))
+    except UsageError as error:
+        option = _OPTIONS.get(error.argument, f"--{error.argument.replace('_', '-')}")
+        return _fail(options, error.on_command_line(option), error.exit_code, type(error).__name__)
     except StediError as error:
         return _fail(options, str(error), error.exit_code, type(error).__name__)
     except KeyboardInterrupt:
@@ -159,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
         "action", choices=("show", "rotate"), metavar="ACTION", help="show or rotate; neither prints the key itself"
     )
     sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, made if it is not there")
+    sub.add_argument("--yes", action="store_true", help="rotate: do not ask")
 
     sub = command(
         "repair", operations.repair, "sets right what audit --files finds damaged, as far as the lake itself can"
@@ -179,6 +185,10 @@ def parser() -> argparse.ArgumentParser:
     sub = command("history", pipeline.history, "lists a table's snapshots with what each was built from")
     sub.add_argument("table", metavar="TABLE")
 
+    sub = command("tag", operations.tag, "names the tables below landing as they are, for --at, or lists such names")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="the name to give; without one, tags are listed")
+    sub.add_argument("--delete", metavar="NAME", help="take a name away; what it alone held goes with maintenance")
+
     sub = command("query", aws.query, "runs one read-only SELECT over the lake's tables")
     sub.add_argument("sql", metavar="SQL", help="the SELECT, or - to read it from stdin")
     sub.add_argument(
@@ -189,13 +199,19 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", metavar="FILE", type=Path, help="write to a file, which is whole or absent")
     sub.add_argument(
         "--at",
-        metavar="SNAPSHOT_OR_TIME",
-        help="read the tables as they were: a snapshot's id or an ISO 8601 time",
+        metavar="TAG_SNAPSHOT_OR_TIME",
+        help="read the tables as they were: a tag, a snapshot's id or an ISO 8601 time",
     )
     sub.add_argument(
         "--role",
         choices=("scientist", "engineer", "officer"),
         help="show what this role sees, the rest masked (default: query.role of the lake, which is officer)",
+    )
+    sub.add_argument(
+        "--parameter",
+        metavar="NAME=VALUE",
+        action="append",
+        help="the value of $NAME in the SELECT: a number, true, false or null, else a text; may be repeated",
     )
     sub.add_argument(
         "--safe-for-spreadsheets",
@@ -386,7 +402,7 @@ def _refuse_into_lake(paths: Sequence[Path | None]) -> None:
 
 
 def _fail(options: argparse.Namespace, message: str, code: int, kind: str = "") -> int:
-    message = terminal.unnamed(message)
+    message = terminal.worded(terminal.unnamed(message))
     terminal.say(f"stedi: {message}")
     if pipeline.wants_json(options):
         terminal.document({"error": {"type": kind, "message": message, "exit": code}})

@@ -105,6 +105,8 @@ def query(options: argparse.Namespace) -> int:
     """Runs one SELECT, here or on Athena."""
     if options.engine != "athena":
         return pipeline.query(options)
+    if options.parameter:
+        raise UsageError("--parameter: expected --engine duckdb, found athena, which is sent the statement alone")
     from stedi.aws import athena
     from stedi.cli import formats
     from stedi.context import places

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
 from stedi.cli.pipeline import opened, wants_json, where
-from stedi.errors import AuditFailed
+from stedi.errors import AuditFailed, UsageError
 
 if TYPE_CHECKING:
     from stedi.audit.integrity import Check
     from stedi.audit.proof import Proof, Reconciliation
     from stedi.audit.risk import Risk
+    from stedi.lake import Lake
+    from stedi.maintenance.tags import Tag
 
 
 def audit(options: argparse.Namespace) -> int:
@@ -142,6 +144,7 @@ def repair(options: argparse.Namespace) -> int:
     progress.close()
     if wants_json(options):
         plain = {"catalog": repaired.catalog, "forgotten": repaired.forgotten, "renewed": repaired.renewed}
+        plain["tags"] = repaired.tags
         terminal.document({**plain, "build": render.plain(built)})
         return 0
     for name in repaired.catalog:
@@ -150,6 +153,8 @@ def repair(options: argparse.Namespace) -> int:
         terminal.line(f"{name}: {count:,} older snapshots are gone with their damaged files")
     for name in repaired.renewed:
         terminal.line(f"{name}: made anew; its older snapshots are gone")
+    if repaired.tags:
+        terminal.line(f"tags that named damaged files are gone: {', '.join(repaired.tags)}")
     if not (repaired.catalog or repaired.forgotten or repaired.renewed):
         terminal.line("nothing to repair: every file is what was written")
     return 0
@@ -172,18 +177,23 @@ def key(options: argparse.Namespace) -> int:
         else:
             terminal.line("\n".join(f"{name:<12} {value}" for name, value in found.items()))
         return 0
+    lake.key()  # refused before anybody is asked
+    if not options.yes:
+        _ask_to_rotate(lake)
     progress = terminal.Progress()
     done = lake.rotate_key(options.to, progress=progress)
     progress.close()
     if wants_json(options):
         tables = [{"name": name, "rows": rows} for name, rows in done.rows.items()]
         plain = {"before": done.before, "fingerprint": done.after, "key": done.key_file, "tables": tables}
-        terminal.document(plain)
+        terminal.document({**plain, "tags": list(done.tags)})
     else:
         terminal.table(("table", "rows under the new key"), list(done.rows.items()))
         terminal.line(
             f"\nkey {done.after} takes the place of {done.before}; it lies in {done.key_file or 'the environment'}"
         )
+        if done.tags:
+            terminal.line(f"tags that ended: {', '.join(done.tags)}")
         terminal.line(
             "Back the new key up. Older snapshots are gone; backups and exports still have the old pseudonyms."
         )
@@ -193,3 +203,54 @@ def key(options: argparse.Namespace) -> int:
             f"{variable} still names the old key unless you have changed it: set it to the new one, or unset it"
         )
     return 0
+
+
+def _ask_to_rotate(lake: Lake) -> None:
+    """Has whoever sits at the terminal confirm another key, told which tags end; nobody else can."""
+
+    def question() -> str:
+        tags = lake.ended_by_rotation()
+        end = f"These tags and branches end, too: {', '.join(tags)}." if tags else "No tag ends."
+        what = "Every customer_id becomes another, and older snapshots of the tables below landing go."
+        return f"{what} {end} Type yes:"
+
+    alone = (
+        "key rotate: expected --yes where nobody can be asked, since older snapshots and tags of the tables below "
+        "landing end; found none; nothing was changed"
+    )
+    if not terminal.agreed(question, alone=alone, agreeing=("yes",)):
+        raise UsageError("key rotate: expected yes, found another answer; nothing was changed")
+
+
+def tag(options: argparse.Namespace) -> int:
+    """Names the tables below landing as they are, takes such a name away, or lists all."""
+    if options.name is not None and options.delete is not None:
+        raise UsageError("tag: expected a name to give or --delete, found both; nothing was changed")
+    lake = opened(options)
+    if options.name is None and options.delete is None:
+        tags = lake.tags()
+        if wants_json(options):
+            terminal.document({"tags": [_tag_json(found) for found in tags]})
+        else:
+            headers = ("tag", "time", "table", "snapshot")
+            rows = [
+                (found.name, render.instant(found.time), table, str(snapshot))
+                for found in tags
+                for table, snapshot in found.snapshots.items()
+            ]
+            terminal.table(headers, rows)
+        return 0
+    progress = terminal.Progress()
+    done = lake.tag(options.name, progress=progress) if options.delete is None else lake.untag(options.delete)
+    progress.close()
+    if wants_json(options):
+        terminal.document(_tag_json(done))
+    elif options.delete is not None:
+        terminal.line(f"{done.name} is no tag any more; what it alone held goes with the next maintenance")
+    else:
+        terminal.line(f"{done.name} names {len(done.snapshots)} tables as of {render.instant(done.time)}")
+    return 0
+
+
+def _tag_json(found: Tag) -> dict[str, object]:
+    return {"name": found.name, "time": render.instant(found.time), "snapshots": dict(found.snapshots)}

@@ -6,6 +6,7 @@ Modules are imported by the command that needs them, so that `--help` answers at
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
+from stedi.errors import UsageError
 
 if TYPE_CHECKING:
     from stedi.lake import Lake
     from stedi.landing import Landing
+    from stedi.query import Value
     from stedi.transform import Plan
 
 
@@ -114,7 +117,7 @@ def land(options: argparse.Namespace) -> int:
     )
     progress.close()
     for skipped in landing.skipped:
-        terminal.say(f"{skipped.name}: {skipped.why}")
+        terminal.say(f"{skipped.name}: {terminal.worded(skipped.why)}")
     for feed, counts in landing.drift.items():
         for what, count in sorted(counts.items()):
             terminal.say(f"drift: {feed}: {what}: {count:,} records")
@@ -258,8 +261,6 @@ def _tables_text(lake: Lake) -> str:
 
 def history(options: argparse.Namespace) -> int:
     """Lists a table's snapshots."""
-    from datetime import UTC, datetime
-
     snapshots = opened(options).history(options.table)
     if wants_json(options):
         terminal.document(
@@ -269,7 +270,7 @@ def history(options: argparse.Namespace) -> int:
                     {
                         "id": s.id,
                         "parent": s.parent,
-                        "at": datetime.fromtimestamp(s.at / 1000, UTC).isoformat().replace("+00:00", "Z"),
+                        "at": render.instant(s.at),
                         "operation": s.operation,
                         "summary": dict(s.summary),
                     }
@@ -283,7 +284,7 @@ def history(options: argparse.Namespace) -> int:
         [
             (
                 str(s.id),
-                datetime.fromtimestamp(s.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
+                s.at.strftime("%Y-%m-%d %H:%M:%SZ"),
                 s.operation,
                 s.total("records"),
                 s.summary.get("stedi.run", s.summary.get("stedi.batch", "")),
@@ -301,14 +302,36 @@ def query(options: argparse.Namespace) -> int:
     """Runs one SELECT."""
     from stedi.cli import formats
 
-    terminal.conceal(word for word in (options.sql,) if word != "-")
+    terminal.conceal([*(word for word in (options.sql,) if word != "-"), *(options.parameter or ())])
     as_json = wants_json(options) and not options.output
     form = options.format or ("json" if as_json else formats.format_of(options.output))
     sql = terminal.given() if options.sql == "-" else options.sql
-    with opened(options).query(sql, at=options.at, role=options.role) as result:
+    parameters = given_parameters(options)
+    with opened(options).query(sql, parameters=parameters, at=options.at, role=options.role) as result:
         to, limit = options.output or terminal.binary(), terminal.shown_rows()
         formats.write(result.reader(), form, to, limit=limit, spreadsheet=options.safe_for_spreadsheets)
     return 0
+
+
+def given_parameters(options: argparse.Namespace) -> dict[str, Value] | None:
+    """Returns the values of a statement's parameters: JSON's scalars are what they say, anything else is a text.
+
+    Raises:
+        UsageError: One is not named.
+    """
+    if not options.parameter:
+        return None
+    found: dict[str, Value] = {}
+    for word in options.parameter:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise UsageError("--parameter: expected NAME=VALUE, found no equals sign, or no name before it")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found[name] = text if isinstance(value, dict | list) else value
+    return found
 
 
 def quarantine(options: argparse.Namespace) -> int:

@@ -120,6 +120,8 @@ def _show(receipt: dict[str, Any]) -> None:
         terminal.line(f"{release}: made anew without them; whoever has a copy needs `stedi dataset recall {release}`")
     for release in removed.get("releases", {}).get("out_of_reach", ()):
         terminal.line(f"{release}: lies outside of the lake, out of reach; `stedi dataset recall {release}` is for it")
+    if remade := sum(gone.get("remade", 0) for gone in removed["tables"].values()):
+        terminal.line(f"tags and branches of others: {remade:,} snapshots that they name were made anew without them")
     delivered = removed.get("delivered")
     if delivered:
         terminal.line(f"delivered: {delivered['records']:,} records gone from {delivered['files']:,} files")

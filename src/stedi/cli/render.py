@@ -188,8 +188,13 @@ def _reason(reason: str, shared_by: int) -> str:
     return f"{reason}: its serial number is shared by {shared_by:,}" if shared_by else reason
 
 
+def instant(moment: datetime) -> str:
+    """Returns an instant as ISO 8601 has it, in UTC."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
 def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+    return None if moment is None else instant(moment)
 
 
 def _many(count: int, noun: str) -> str:

@@ -18,6 +18,10 @@ _CLEAR = "\r\x1b[K"
 _ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=,;:()\[\]/]+""")
 
 
+_PYTHON = re.compile(r"\b(exact|feed|wait)=(\w+)")
+"""What messages of the verbs call by its name in Python."""
+
+
 def open_streams() -> None:
     """Gives every standard stream that is closed one that leads nowhere.
 
@@ -171,6 +175,11 @@ def say(text: str) -> None:
 def unnamed(text: str) -> str:
     """Returns a message without the addresses that a call's own words may have put into it: messages are kept."""
     return _ADDRESS.sub("<address>", text)
+
+
+def worded(text: str) -> str:
+    """Returns a message in the command line's words: what Python calls `exact=True` is `--exact` here."""
+    return _PYTHON.sub(lambda said: f"--{said[1]}" + ("" if said[2] == "True" else f" {said[2]}"), text)
 
 
 def escaped(raw: bytes) -> str:

@@ -182,7 +182,7 @@ def _origin(lake_id: str, public_key: str, readings: str, tables: Mapping[str, T
         if state.current is None:
             raise LakeError(f"{name}: expected rows, found none that were ever built; land deliveries first")
         inputs.append(Input(name, state.current.id, state.current.summary.get("stedi.sql")))
-        newest = max(newest, state.current.at)
+        newest = max(newest, state.current.at_ms)
     built = tables["customers_trusted"].current
     assert built is not None
     return Origin(

@@ -104,7 +104,7 @@ class SubjectRows:
         self.engine = engine
         self.states = catalog.tables()
         self._catalog, self._key, self._people = catalog, key, frozenset(pending.people)
-        self._workers = workers
+        self._workers, self._before = workers, before
         for name, state in self.states.items():
             _refuse_elsewhere(state, catalog.folder(name))
             engine.bind_files(name, catalog.files(state))
@@ -142,12 +142,14 @@ class SubjectRows:
         rows: dict[str, int] = {}
         tainted: dict[str, tuple[str, ...]] = {}
         counts: dict[str, list[int]] = {}
+        held: dict[str, int] = {}
         mentioned = 0
         for name, state in self.states.items():
             current = {file.path for file in self._catalog.files(state)}
             holding: set[str] = set()
             for path, content, count, others in self._holding(name):
                 holding.add(path)
+                held[path] = held.get(path, 0) + count
                 if path in current:
                     rows[name] = rows.get(name, 0) + count
                     mentioned += others
@@ -158,7 +160,7 @@ class SubjectRows:
             if name == "customers_landing":
                 tainted[name] = tuple(sorted(holding.union(self._evidence)))
             # a flipped bit must not be written anew, under a checksum that says that all is well
-            checksums.check(self._catalog.folder(name), holding & current)
+            checksums.check(self._catalog.folder(name), holding & (current | self._pinned(state, holding)))
         if self._recovered:
             for content, accepted, quarantined in self._gone():
                 sums = counts.setdefault(content, [0, 0])
@@ -181,7 +183,21 @@ class SubjectRows:
             self.shared,
             tuple(sorted(self._met())),
             tuple(sorted(self._whole)),
+            held=held,
         )
+
+    def _pinned(self, state: TableState, holding: set[str]) -> set[str]:
+        """Returns the files of the snapshots that tags and branches of others name, where one of some is among them.
+
+        Raises:
+            DamagedFile: One of them is gone or has another size than was written.
+            LakeError: Such a snapshot has delete files, which another engine wrote.
+        """
+        heads = set(state.pins.values())
+        tainted = [
+            s for s in state.snapshots if s.id in heads and self.mentions[state.name].by_snapshot[s.id] & holding
+        ]
+        return {file.path for snapshot in tainted for file in self._catalog.files(state, snapshot)}
 
     def _met(self) -> frozenset[str]:
         """Returns the marks of those of whom the lake holds anything now, were it a mention alone."""
@@ -592,7 +608,31 @@ class SubjectRows:
         return [row for rows in self._workers.map(_looked, parts) for row in rows]
 
     def _withheld(self) -> int:
-        """Returns how many withheld readings go: those of moments at which more than one claimant moved."""
+        """Returns how many withheld readings go: of devices whose claimants all go, and of moments of several."""
+        return self._withheld_of_all() + self._withheld_of_some()
+
+    def _withheld_of_all(self) -> int:
+        """Returns how many readings go that are withheld, of serial numbers that nobody else claims."""
+        claimed = self.engine.rows(
+            "select c.serialNumber, count(*) from claimed as c inner join erased_serials as e "
+            "on c.serialNumber = e.serialNumber group by all"
+        )
+        before = self._before or Tombstones()  # whoever was erased before claims still, and never moves
+        shared = [(number,) for number, count in claimed if count + before.claimants(self._key, number) > 1]
+        if not shared:
+            return 0
+        self.keep("erased_shared", ("serialNumber",), shared)
+        [(count,)] = self.engine.rows(
+            "select count(*) from (select distinct serialNumber, sensorReadingTime, distanceFromObject "
+            "from step_trainer_landing where serialNumber in (select serialNumber from erased_shared)) as s "
+            "left join (select c.serialNumber, m.moment, count(distinct c.person) as movers from claimed as c "
+            "inner join erased_motions as m on c.person = m.person group by all) as m "
+            "on s.serialNumber = m.serialNumber and s.sensorReadingTime = m.moment where coalesce(m.movers, 0) <> 1"
+        )
+        return int(count)
+
+    def _withheld_of_some(self) -> int:
+        """Returns how many readings go that are withheld, of serial numbers that others claim, too."""
         if not self.engine.rows("select 1 from erased_moments limit 1"):
             return 0
         [(count,)] = self.engine.rows(
@@ -612,7 +652,7 @@ class SubjectRows:
         inputs = json.loads(current.summary.get("stedi.inputs", "{}")) if current else {}
         for read, watermark in inputs.items():
             later = self.states[read].since(watermark)
-            if later is not None and all(_same_rows(s.operation, s.summary) for s in later):
+            if later is not None and all(snapshot.keeps_rows for snapshot in later):
                 yield read
 
     def keep(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
@@ -640,10 +680,6 @@ def _looked(part: _Part) -> list[tuple[Any, ...]]:
 def _named(paths: Iterable[str]) -> str:
     listed = ", ".join(map(path_literal, paths))
     return f"read_parquet([{listed}], filename = true, hive_partitioning = false)"
-
-
-def _same_rows(operation: str, summary: Mapping[str, str]) -> bool:
-    return operation == "replace" or (operation == "append" and not int(summary.get("added-records", 0)))
 
 
 def _suspected(batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:

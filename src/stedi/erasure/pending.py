@@ -61,6 +61,7 @@ class Found:
     known: tuple[str, ...] | None = None
     whole: tuple[str, ...] = ()
     foreign: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, int] | None = None
 
     def taints(self, table: str) -> frozenset[str]:
         """Returns the tainted files of a table."""

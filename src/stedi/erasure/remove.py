@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from stedi.catalog import Catalog, Snapshot, orphans
+from stedi.catalog import Catalog, Erasing, Snapshot, TableState, orphans
 from stedi.catalog.manifests import mentions
 from stedi.catalog.orphans import unused
+from stedi.catalog.snapshots import AS_OF
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
 from stedi.engines.rewrite import LEAVING, InlineRelation, RewriteTask, divided, rewrite
@@ -31,6 +32,10 @@ from stedi.storage import durable, s3
 
 ERASURE = "stedi.erasure"
 """The property of a snapshot that tells which erasure wrote it."""
+
+
+_OF_ALL = frozenset({"stedi.customers", "stedi.last-consent-at", "stedi.next-consent-at", "stedi.withheld"})
+"""What a build remembers of all customers for the build after it."""
 
 
 class Removal:
@@ -68,39 +73,77 @@ class Removal:
             rewritten: Delivered files that were written anew, for the ledger to know.
 
         Returns:
-            Counts of `rows`, `files` and `snapshots` that went.
+            Counts of `rows`, `files` and `snapshots` that went; and `remade`, how many snapshots that tags and branches
+            of others name were made anew without the customers, if there were any.
         """
-        current = self._current(name)
-        if current.summary.get(ERASURE) != self._run:
-            self._commit(name, current, rewritten)
-        taints = self._found.taints(name)
-        state = self._catalog.table(name)
-        known = mentions(state)
+        taints, remade = self._found.taints(name), 0
+        while True:
+            remade += self._commit(name, rewritten)
+            state = self._catalog.table(name)
+            known = mentions(state)
+            if set(state.pins.values()).isdisjoint(known.of(taints)):
+                break  # else another program has pinned something in the last moment, and would lose it
         current = self._current(name)
         expired = [snapshot for snapshot in known.of(taints) if snapshot != current.id]
         branches = orphans.abandoned_branches(state)
         staged = [state.branches[branch] for branch in branches]
         if expired or branches:
             self._catalog.expire(name, {*expired, *staged}, branches, base=current.id)
-        return {"rows": self._found.rows[name], "files": len(taints), "snapshots": len(expired)}
+        gone = {"rows": self._found.rows[name], "files": len(taints), "snapshots": len(expired)}
+        return {**gone, "remade": remade} if remade else gone
 
-    def _commit(self, name: str, current: Snapshot, rewritten: Sequence[Rewritten]) -> None:
-        files = self._catalog.files(self._catalog.table(name))
+    def _commit(self, name: str, rewritten: Sequence[Rewritten]) -> int:
+        """Writes what stays of the current snapshot, and of those that others pin, and commits all of it at once.
+
+        Returns:
+            How many snapshots that others pin were made anew.
+        """
+        state = self._catalog.table(name)
+        current = self._current(name)
         taints = self._found.taints(name)
-        leaving = [file for file in files if file.path in taints]
-        if name == "landed_files" and (self._found.counts or rewritten):
-            leaving = list(files)
+        tainted = set(mentions(state).of(taints)) if state.pins else set[int]()
+        pinned = {head for head in state.pins.values() if head in tainted}
+        done = current.summary.get(ERASURE) == self._run
+        heads = [snapshot for snapshot in state.snapshots if snapshot.id in pinned and snapshot != current]
+        leaving = {head.id: self._tainted(state, head) for head in heads}
         lineage = {} if ALL_ZONES[name] in ("landing", "released") else self._lineage(name, current)
-        if not leaving and not rewritten and lineage in ({}, _properties(current)):
-            return
+        main = [] if done else self._tainted(state, current)
+        if not done and name == "landed_files" and (self._found.counts or rewritten):
+            main = list(self._catalog.files(state))
+        if not done and (main or rewritten or lineage not in ({}, _properties(current)) or current.id in pinned):
+            leaving[current.id] = main
+            heads.append(current)
+        if not heads:
+            return 0
         # no two attempts share a folder: one that has lost its locks must not clear away what the other has committed
         folder = self._catalog.folder(name) / "data" / f"{self._run}-{secrets.token_hex(4)}"
-        added: tuple[DataFile, ...] = ()
-        if leaving or rewritten:
-            added = self._rewritten(name, leaving, self._remaining(name, rewritten), folder, current.total("records"))
-            self._check(name, leaving, added, len(self._missing(rewritten)) if name == "landed_files" else 0)
-        paths = [file.path for file in leaving]
-        self._catalog.replace(name, added, paths, {**lineage, ERASURE: self._run}, base=current.id, erasing=True)
+        added = dict[int, tuple[DataFile, ...]]()
+        for number, (snapshots, files) in enumerate(
+            _shared(leaving, apart=current.id if name == "landed_files" else 0)
+        ):
+            news = rewritten if current.id in snapshots else ()
+            if not files and not news:
+                continue
+            place = folder if len(leaving) == 1 else folder / str(number)
+            written = self._rewritten(name, files, self._remaining(name, news), place, current.total("records"))
+            self._check(name, files, written, len(self._missing(news)) if name == "landed_files" else 0)
+            for snapshot in snapshots:
+                added[snapshot] = (*added.get(snapshot, ()), *written)
+        refs = {head.id: tuple(pin for pin, of in state.pins.items() if of == head.id) for head in heads}
+        refs = {head: pins if head in pinned else () for head, pins in refs.items()}
+        changes = []
+        for head in heads:
+            properties = {**(lineage if head.id == current.id else _of_then(head)), ERASURE: self._run}
+            if head.id in pinned:
+                properties[AS_OF] = head.summary.get(AS_OF, str(head.at_ms))
+            removed = tuple(file.path for file in leaving[head.id])
+            changes.append(Erasing(head.id, added.get(head.id, ()), removed, properties, refs[head.id]))
+        self._catalog.erase(name, changes, base=current.id)
+        return len(pinned)
+
+    def _tainted(self, state: TableState, snapshot: Snapshot) -> list[DataFile]:
+        taints = self._found.taints(state.name)
+        return [file for file in self._catalog.files(state, snapshot) if file.path in taints]
 
     def _rewritten(
         self, name: str, leaving: Sequence[DataFile], sql: str, folder: Path, of: int
@@ -118,7 +161,10 @@ class Removal:
         return tuple(file for files in rewrite(self._workers, parts) for file in files)
 
     def _check(self, name: str, leaving: Sequence[DataFile], added: Sequence[DataFile], more: int) -> None:
-        expected = sum(file.rows for file in leaving) - self._found.rows[name] + more
+        theirs = self._found.held
+        if theirs is None:  # an earlier version has begun this erasure, and has not kept what each file holds
+            return
+        expected = sum(file.rows - theirs.get(file.path, 0) for file in leaving) + more
         rows = sum(file.rows for file in added)
         if rows != expected:
             raise LakeError(
@@ -208,6 +254,7 @@ def remove_orphans(catalog: Catalog, keeping: frozenset[str]) -> int:
     count = 0
     for name, state in catalog.tables().items():
         folder = catalog.folder(name)
+        catalog.vouch(state)
         # older metadata tell of snapshots that are gone
         state = replace(state, metadata=state.metadata[-1:])
         stay = {durable.real(path) for path in keeping}
@@ -279,6 +326,32 @@ def _unlink(paths: Iterable[Path]) -> None:
             with suppress(OSError):  # it holds something
                 folder.rmdir()
             folder = folder.parent
+
+
+def _shared(leaving: Mapping[int, Sequence[DataFile]], *, apart: int) -> list[tuple[frozenset[int], list[DataFile]]]:
+    """Divides files that leave snapshots by the snapshots that they leave: these share what is written in their place.
+
+    Args:
+        leaving: Of each snapshot the files that leave it.
+        apart: A snapshot that shares nothing.
+    """
+    of: dict[str, set[int]] = {}
+    known: dict[str, DataFile] = {}
+    for snapshot, files in leaving.items():
+        for file in files if snapshot != apart else ():
+            of.setdefault(file.path, set()).add(snapshot)
+            known[file.path] = file
+    shared: dict[frozenset[int], list[DataFile]] = {}
+    for path, snapshots in of.items():
+        shared.setdefault(frozenset(snapshots), []).append(known[path])
+    if apart in leaving:
+        shared[frozenset({apart})] = list(leaving[apart])
+    return list(shared.items())
+
+
+def _of_then(snapshot: Snapshot) -> dict[str, str]:
+    """Returns what a snapshot that others pin says when it is made anew: nothing that counts or dates all customers."""
+    return {name: value for name, value in _properties(snapshot).items() if name not in _OF_ALL}
 
 
 def _properties(snapshot: Snapshot) -> dict[str, str]:

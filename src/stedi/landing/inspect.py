@@ -94,14 +94,14 @@ def _contract(delivered: Delivered, text: Callable[[], BinaryIO]) -> Contract:
     feed = reader.infer_feed(text, delivered.feed)
     if delivered.said and feed not in (None, delivered.feed):
         raise UnreadableFile(
-            f"{delivered.name}: --feed {delivered.feed}: expected the fields of that feed, found those of {feed} and "
-            f"no record that fits; nothing of it was landed: land it with --feed {feed}"
+            f"{delivered.name}: feed={delivered.feed}: expected the fields of that feed, found those of {feed} and "
+            f"no record that fits; nothing of it was landed: land it with feed={feed}"
         )
     if feed is None:
         raise UnreadableFile(
             f"{delivered.name}: its feed cannot be told: expected {', '.join(CONTRACTS)} in the name "
             "of its folder or file, "
-            "or the fields of one of them; name it with --feed"
+            "or the fields of one of them; name it with feed=FEED"
         )
     return CONTRACTS[feed]
 

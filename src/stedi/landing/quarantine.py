@@ -100,7 +100,9 @@ class Quarantine:
         """
         file, _, offset = handle.rpartition(":")
         if not file or not (offset.isascii() and offset.isdigit() and len(offset) < 19):
-            raise UsageError(f"--show {handle}: expected FILE:OFFSET, as `stedi quarantine` lists them")
+            raise UsageError(
+                f"expected FILE:OFFSET, as `stedi quarantine` lists them, found {handle}", argument="handle"
+            )
         with self._engine() as engine:
             found = engine.rows(
                 f'select raw, raw_size from quarantine where "offset" = {offset} '
@@ -108,7 +110,7 @@ class Quarantine:
             )
         if len(found) != 1:
             many = "several: give more digits of the SHA-256" if found else "none"
-            raise UsageError(f"--show {handle}: expected one record, found {many}")
+            raise UsageError(f"expected one record of {handle}, found {many}", argument="handle")
         return bytes(found[0][0]), int(found[0][1])
 
     def replay(self) -> tuple[int, int]:

@@ -111,6 +111,7 @@ class _Run:
         if (expired or branches) and state.current:
             catalog.expire(name, expired, branches, base=state.current.id)
             state = catalog.table(name)
+        catalog.vouch(state)
         before = time.time() - self._grace
         removed = unused(state, catalog.folder(name), before=before, seen=before)
         if catalog.remote and ALL_ZONES[name] == "landing" and any(file.kind == "data" for file in removed):
@@ -213,14 +214,14 @@ class _Run:
         watermarks = _watermarks(states, name)
         needed = max((n for n, snapshot in enumerate(history) if snapshot.id in watermarks), default=-1)
         ours = orphans.abandoned_branches(state)
-        keep = {*state.tags.values(), *(head for name, head in state.branches.items() if name not in ours | {"main"})}
+        keep = set(state.pins.values())
         ends = now if compacted else float("inf")  # when it stopped being what readers see
         for n, snapshot in enumerate(history):
             if n + compacted < self._config.keep_snapshots or ends > oldest or n <= needed:
                 keep.add(snapshot.id)
-            ends = snapshot.at
+            ends = snapshot.at_ms
         judged = {*(snapshot.id for snapshot in history), *(state.branches[branch] for branch in ours)}
-        keep |= {snapshot.id for snapshot in state.snapshots if snapshot.id not in judged and snapshot.at > oldest}
+        keep |= {snapshot.id for snapshot in state.snapshots if snapshot.id not in judged and snapshot.at_ms > oldest}
         return frozenset(snapshot.id for snapshot in state.snapshots if snapshot.id not in keep)
 
 

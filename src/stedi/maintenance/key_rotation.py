@@ -24,6 +24,7 @@ from stedi.context import Context
 from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused
+from stedi.maintenance.tags import ended_by_rotation
 from stedi.privacy import key_change, pseudonyms, secrets_manager
 from stedi.privacy.key_change import PendingRotation
 from stedi.privacy.pseudonyms import Key
@@ -45,12 +46,14 @@ class Rotation:
         after: The fingerprint of the key that it has.
         key_file: Where that lies; empty for the environment or the usual place.
         rows: Rows of each table that have another `customer_id` now.
+        tags: Tags and branches that named tables with the old pseudonyms, and have ended.
     """
 
     before: str
     after: str
     key_file: str
     rows: Mapping[str, int]
+    tags: tuple[str, ...] = ()
 
 
 def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key, str, Path | None]:
@@ -113,6 +116,7 @@ def rotate(
     """
     root = context.root
     new, file, made = new_key(context.config, root, key, to)
+    ended = ended_by_rotation(context.catalog)
     work = _Run(context, key, new)
     try:
         decided = work.stage(file, progress)
@@ -129,7 +133,7 @@ def rotate(
         raise CommitConflict(
             f"{root}: cannot change the key: a table has moved meanwhile; nothing was changed: run it again"
         )
-    return Rotation(key.fingerprint, new.fingerprint, file, work.rows)
+    return Rotation(key.fingerprint, new.fingerprint, file, work.rows, ended)
 
 
 def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share: None) -> bool:

@@ -1,13 +1,13 @@
 """What an audit finds damaged is set right from what is whole, as far as the lake itself holds it.
 
 The catalog's entries come from the notes beside the tables' files. Damage that only older snapshots use goes with
-them. A damaged table below landing is made anew, empty, for the next build to fill. Landing tables, and those
-that know releases, have nothing else in the lake that they could be made from.
+them. A damaged table below landing is made anew, empty, for the next build to fill, and keeps what whole tags name.
+Landing tables, and those that know releases, have nothing else in the lake that they could be made from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from stedi.audit.integrity import UNRECORDED, Check, check_files
@@ -27,12 +27,14 @@ class Repair:
     Attributes:
         catalog: Tables whose entry in the catalog was set right.
         forgotten: Tables that have lost snapshots which used damaged files, and how many.
-        renewed: Tables below landing that were made anew.
+        renewed: Tables below landing that were made anew; what whole tags name of them stays.
+        tags: Tags, and branches of others, that named damaged files and are gone.
     """
 
     catalog: tuple[str, ...]
     forgotten: dict[str, int]
     renewed: tuple[str, ...]
+    tags: tuple[str, ...] = ()
 
 
 def repair(
@@ -54,53 +56,81 @@ def repair(
     entries = catalog.restore()
     restored()
     broken = _broken(check_files(catalog, files=True, threads=threads, progress=progress))
-    old = {name: _only_old(catalog, name, files) for name, files in broken.items()}
-    renewed = tuple(name for name, snapshot_ids in old.items() if not snapshot_ids)
-    lost = [name for name in renewed if ALL_ZONES[name] in _UNIQUE]
+    found = {name: _Damage(catalog, name, files) for name, files in broken.items()}
+    lost = [name for name, damage in found.items() if damage.is_current and ALL_ZONES[name] in _UNIQUE]
     if lost:
         raise LakeError(
             f"{', '.join(lost)}: expected whole files, since nothing in the lake can take their place, found what "
             "`stedi audit --files` names; restore the lake from its backup, or land into a new lake: see "
             "docs/operations.md on recovery"
         )
-    for name, snapshot_ids in old.items():
-        if snapshot_ids:
-            catalog.expire(name, snapshot_ids)
-    if renewed:
-        catalog.renew(renewed)
-    return Repair(entries, {name: len(ids) for name, ids in old.items() if ids}, renewed)
+    for name, damage in found.items():
+        if not damage.is_current:
+            catalog.expire(name, damage.spoilt)
+        elif damage.whole:
+            catalog.clear(name, keeping=damage.whole)
+    renewed = tuple(name for name, damage in found.items() if damage.is_current)
+    nothing = [name for name in renewed if not found[name].whole]
+    if nothing:
+        catalog.renew(nothing)
+    forgotten = {name: len(damage.spoilt) for name, damage in found.items() if not damage.is_current}
+    return Repair(entries, forgotten, renewed, tuple(sorted({pin for damage in found.values() for pin in damage.pins})))
 
 
-def _broken(checks: tuple[Check, ...]) -> dict[str, set[str]]:
-    """Returns the damaged files of each table that has some, relative to the lake's folder.
+def _broken(checks: tuple[Check, ...]) -> dict[str, dict[str, str]]:
+    """Returns the damaged files of each table that has some, relative to the lake's folder, and what each is.
 
-    A file of a landing table that has no checksum is none: another program has tagged or changed the table, and there
-    is nothing that it could be made anew from. The audit goes on naming it.
+    A file of a landing table that has no checksum is none: another program has changed the table, and there is nothing
+    that it could be made anew from. The audit goes on naming it.
     """
-    broken: dict[str, set[str]] = {}
+    broken: dict[str, dict[str, str]] = {}
     for check in checks:
         for violation in check.found if check.table in ALL_ZONES else ():
             if violation.found != UNRECORDED or ALL_ZONES[check.table] not in _UNIQUE:
-                broken.setdefault(check.table, set()).add(violation.file)
+                broken.setdefault(check.table, {}).setdefault(violation.file, violation.found)
     return broken
 
 
-def _only_old(catalog: Catalog, name: str, damaged: set[str]) -> list[int]:
-    """Returns the snapshots that use damaged files; none if the current one, or no snapshot, is among them."""
-    root = catalog.root
-    location = catalog.listed().get(name)
-    if location is None or checksums.name_in(root, snapshots.local_path(location)) in damaged:
-        return []
-    state = snapshots.read_table(name, location)
+class _Damage:
+    """What damaged files mean for a table.
 
-    def spoilt(snapshot: Snapshot) -> bool:
+    Args:
+        catalog: The lake's tables.
+        name: The table.
+        damaged: Its damaged files, and what each is.
+
+    Attributes:
+        is_current: Whether readers of the table need one of them, so that it has to be made anew.
+        spoilt: The snapshots that use one.
+        whole: Snapshots that do not, and that tags or branches of others name.
+        pins: Names of those tags and branches whose snapshots are spoilt.
+    """
+
+    def __init__(self, catalog: Catalog, name: str, damaged: Mapping[str, str]) -> None:
+        self.is_current, self.spoilt, self.whole, self.pins = True, list[int](), set[int](), set[str]()
+        self._name, self._root, self._damaged = name, catalog.root, damaged
+        location = catalog.listed().get(name)
+        what = None if location is None else damaged.get(self._shown(location))
+        if location is None or what not in (None, UNRECORDED):
+            return
         try:
-            lists = snapshots.manifests(name, snapshot)
-            files = [file.path for manifest in lists for file in snapshots.manifest(name, manifest)]
+            state = snapshots.read_table(name, location)
+        except LakeError:
+            return
+        self.spoilt = [snapshot.id for snapshot in state.snapshots if self._is_spoilt(snapshot)]
+        self.is_current = (
+            what is not None or state.current is None or state.current.id in self.spoilt or not self.spoilt
+        )
+        self.whole = set(state.pins.values()).difference(self.spoilt)
+        self.pins = {pin for pin, snapshot in state.pins.items() if snapshot in self.spoilt}
+
+    def _is_spoilt(self, snapshot: Snapshot) -> bool:
+        try:
+            lists = snapshots.manifests(self._name, snapshot)
+            files = [file.path for manifest in lists for file in snapshots.manifest(self._name, manifest)]
         except LakeError:
             return True
-        used = map(snapshots.local_path, (snapshot.manifest_list, *lists, *files))
-        return not damaged.isdisjoint(checksums.name_in(root, path) for path in used)
+        return not self._damaged.keys().isdisjoint(map(self._shown, (snapshot.manifest_list, *lists, *files)))
 
-    found = [snapshot.id for snapshot in state.snapshots if spoilt(snapshot)]
-    return [] if state.current is None or state.current.id in found else found
+    def _shown(self, location: str) -> str:
+        return checksums.name_in(self._root, snapshots.local_path(location))

@@ -239,12 +239,12 @@ def _shape(text: str) -> str | None:
     if not local or not domain:
         return "found nothing on one side of the @"
     if any(not _in_local(c) for c in local):
-        return "found a character before the @ that no plain address has; --exact takes it as delivered"
+        return "found a character before the @ that no plain address has; exact=True takes it as delivered"
     labels = domain.split(".")
     if not all(labels):
         return "found a part of its domain that is empty"
     if any(not _in_domain(c) for c in domain.replace(".", "")):
-        return "found a character after the @ that no domain has; --exact takes it as delivered"
+        return "found a character after the @ that no domain has; exact=True takes it as delivered"
     return None
 
 

@@ -113,7 +113,9 @@ def find(root: Path, named: str) -> Receipt:
     for path in (root / RECEIPTS / f"{named}.json", Path(named)):
         if path.is_file():
             return _read(path) or {"id": path.stem}
-    raise UsageError("--verify: expected a receipt's id or file, found neither; `stedi erase --list` lists them")
+    raise UsageError(
+        "expected a receipt's id or file, found neither; `stedi erase --list` lists them", argument="named"
+    )
 
 
 def _read(path: Path) -> dict[str, Any] | None:

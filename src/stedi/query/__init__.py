@@ -19,23 +19,23 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi.engines import isolation
-from stedi.errors import QueryFailed, QueryRefused
+from stedi.errors import QueryFailed, QueryRefused, UsageError
 from stedi.query import sandbox
+from stedi.query.result import Result
 from stedi.query.statement import Judgement, folded, shown
 from stedi.storage import config, durable, s3
 
-__all__ = ["Limits", "QueryTable", "Resolve", "Result", "bounded", "referenced_tables", "run", "size"]
+__all__ = ["Limits", "Parameters", "QueryTable", "Resolve", "Result", "bounded", "referenced_tables", "run", "size"]
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     import pyarrow as pa
 
 
@@ -58,6 +58,10 @@ class QueryTable:
     places: bool = False
 
 
+Value = None | bool | int | float | str | datetime | date
+"""What a parameter of a statement may be; an instant without a zone is UTC."""
+Parameters = Sequence[Value] | Mapping[str, Value]
+"""The values of a statement's parameters: of `?` by place, of `$name` by name."""
 Resolve = Callable[[frozenset[str]], Iterable[QueryTable]]
 """Gives the tables of these names, lower-case, as far as there are any."""
 
@@ -107,6 +111,7 @@ def run(
     temporary: Path | None = None,
     *,
     condition: bool = False,
+    parameters: Parameters | None = None,
 ) -> Result:
     """Starts a query and returns its rows as they come.
 
@@ -118,6 +123,7 @@ def run(
         temporary: A folder in which a folder of this query's own is made, and removed in the end; the system's
             temporary folder if None.
         condition: Whether the statement must be one that `statement.condition` has made, and nothing more.
+        parameters: The values of its parameters: of `?` by place, of `$name` by name.
 
     Returns:
         The open result: close it, or use it in a `with`.
@@ -125,8 +131,10 @@ def run(
     Raises:
         QueryRefused: The statement is not one that the sandbox runs; nothing was done.
         QueryFailed: It does not bind, or fails before its first row.
+        UsageError: A parameter is no value.
     """
-    worker = _Worker({"sql": sql, "condition": condition}, limits or Limits(), temporary)
+    values = None if parameters is None else plain(parameters)
+    worker = _Worker({"sql": sql, "condition": condition, "parameters": values}, limits or Limits(), temporary)
     try:
         import pyarrow.ipc  # noqa: F401 # a tenth of a second, in which the process starts and judges
 
@@ -137,6 +145,40 @@ def run(
     except BaseException:
         worker.close()
         raise
+
+
+def plain(parameters: Parameters) -> list[object] | dict[str, object]:
+    """Returns the values of parameters as JSON carries them to the process of the query.
+
+    Raises:
+        UsageError: One is no value; the message tells its type alone.
+    """
+    if isinstance(parameters, Mapping):
+        return {str(name): _plain(value) for name, value in parameters.items()}
+    if isinstance(parameters, Sequence) and not isinstance(parameters, str | bytes):
+        return [_plain(value) for value in parameters]
+    raise UsageError(
+        f"expected a list of values or a mapping of names to values, found {type(parameters).__name__}",
+        argument="parameters",
+    )
+
+
+def _plain(value: object) -> object:
+    match value:
+        case None | bool() | str():
+            return value
+        case Integral():  # of numpy, too
+            return int(value)
+        case Real():
+            return float(value)
+        case datetime():
+            return ["instant", (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()]
+        case date():
+            return ["date", value.isoformat()]
+    raise UsageError(
+        f"expected None, a bool, a number, a text, a datetime or a date, found {type(value).__name__}",
+        argument="parameters",
+    )
 
 
 def _named(names: frozenset[str], given: Iterable[QueryTable]) -> dict[str, QueryTable]:
@@ -185,49 +227,6 @@ def bounded(call: str, *arguments: object, limits: Limits | None = None) -> Any:
         return worker.answer()
     finally:
         worker.close()
-
-
-class Result:
-    """The rows of a query, read once, as they come. Close it, or use it in a `with`."""
-
-    __slots__ = ("_reader", "_worker")
-
-    def __init__(self, worker: _Worker, reader: pa.RecordBatchReader) -> None:
-        self._worker = worker
-        self._reader = reader
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns' names and Arrow types."""
-        return self._reader.schema
-
-    def reader(self) -> pa.RecordBatchReader:
-        """Returns the rows batch by batch; reading them raises `QueryFailed` when the query fails."""
-        return self._reader
-
-    def arrow(self) -> pa.Table:
-        """Returns the rows that have not been read yet as one table, and closes the result.
-
-        Raises:
-            QueryFailed: The query fails on the way.
-        """
-        with self:
-            return self._reader.read_all()
-
-    def close(self) -> None:
-        """Ends the query if it still runs, and removes its temporary folder; more than once does no harm."""
-        self._worker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        return iter(self._reader)
 
 
 class _Pipe(io.RawIOBase):

@@ -20,6 +20,7 @@ import re
 import resource
 import signal
 import sys
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if __name__ == "__main__" and len(sys.argv) > 1:
@@ -94,12 +95,18 @@ def execute(job: dict[str, Any], out: BinaryIO) -> None:
     con = connect(job, reader)
     try:
         # Binding reads no rows, so the words of its errors hold none; every later error is replaced by our own.
+        values = given(job)
         try:
-            relation = con.sql(job["sql"])
+            if values is None:
+                found: duckdb.DuckDBPyRelation | duckdb.DuckDBPyConnection = con.sql(job["sql"])
+            else:  # a relation with values would hold every row in memory
+                con.execute(f"explain {job['sql']}", values)
         except duckdb.Error as error:
             raise scans.Failure(bind_failure(error)) from None
         try:
-            batches = relation.to_arrow_reader(ROWS_A_BATCH)
+            if values is not None:
+                found = con.execute(job["sql"], values)
+            batches = found.to_arrow_reader(ROWS_A_BATCH)
             with pa.ipc.new_stream(out, batches.schema) as stream:
                 for batch in batches:
                     stream.write_batch(batch)
@@ -110,6 +117,22 @@ def execute(job: dict[str, Any], out: BinaryIO) -> None:
     finally:
         with contextlib.suppress(duckdb.Error):
             con.close()
+
+
+def given(job: dict[str, Any]) -> list[Any] | dict[str, Any] | None:
+    """Returns the values of the statement's parameters, by place or by name; None if it may have none."""
+    values = job.get("parameters")
+    if isinstance(values, dict):
+        return {name: _value(value) for name, value in values.items()}
+    return None if values is None else [_value(value) for value in values]
+
+
+def _value(plain: Any) -> Any:
+    """Returns a value as `query.plain` has made it fit for JSON."""
+    if not isinstance(plain, list):
+        return plain
+    kind, text = plain
+    return (datetime if kind == "instant" else date).fromisoformat(text)
 
 
 def _cause(error: Exception) -> Exception:
@@ -162,7 +185,10 @@ def call(job: dict[str, Any]) -> Any:
 
 def judge(job: dict[str, Any]) -> dict[str, Any]:
     """Returns the names of the tables that the job's statement reads, and of their columns, or null for all of them."""
-    judged = (statement.judge_condition if job.get("condition") else statement.judge)(job["sql"])
+    if job.get("condition"):
+        judged = statement.judge_condition(job["sql"])
+    else:
+        judged = statement.judge(job["sql"], parameters=job.get("parameters") is not None)
     return {"tables": sorted(judged.tables), "columns": None if judged.columns is None else sorted(judged.columns)}
 
 

@@ -58,16 +58,17 @@ class Judgement:
     columns: frozenset[str] | None
 
 
-def judge(sql: str) -> Judgement:
+def judge(sql: str, *, parameters: bool = False) -> Judgement:
     """Returns what a statement reads, once it is known to be one that the sandbox runs.
 
     Args:
         sql: One SELECT in DuckDB's dialect.
+        parameters: Whether it may have parameters, such as `?` and `$name`: they stand for values, and for no more.
 
     Raises:
         QueryRefused: It is not one, or could reach more than tables.
     """
-    return _judged(*_parse(sql))
+    return _judged(*_parse(sql), parameters=parameters)
 
 
 def judge_condition(sql: str) -> Judgement:
@@ -147,8 +148,8 @@ def _parse(sql: str) -> tuple[dict[str, Any], frozenset[str]]:
     return statements[0], frozenset(folded(name) for (name,) in views)
 
 
-def _judged(tree: dict[str, Any], system: frozenset[str]) -> Judgement:
-    walk = _Walk(system)
+def _judged(tree: dict[str, Any], system: frozenset[str], *, parameters: bool = False) -> Judgement:
+    walk = _Walk(system, parameters=parameters)
     walk.over(tree)
     return Judgement(frozenset(walk.tables), walk.needed())
 
@@ -171,9 +172,11 @@ class _Walk:
     Args:
         system: Names that the engine's own catalog has: WITH may not take them, so that not even a statement whose
             scopes were misread could find them.
+        parameters: Whether the statement may have parameters.
     """
 
-    def __init__(self, system: frozenset[str]) -> None:
+    def __init__(self, system: frozenset[str], *, parameters: bool = False) -> None:
+        self._parameters = parameters
         self.tables: set[str] = set()
         self._system = system
         self._columns: set[str] = set()
@@ -274,8 +277,10 @@ class _Walk:
                 self._ends.update(names[-1:])
             case "STAR" | "POSITIONAL_REFERENCE":
                 self._open = True
-            case "PARAMETER":
+            case "PARAMETER" if not self._parameters:
                 raise QueryRefused(f"{_ALLOWED}; parameters such as ? or $1 have no value here.")
+            case "PARAMETER":
+                pass  # a value takes its place when the statement is bound, never text
             case _ if kind not in _EXPRESSIONS:
                 raise QueryRefused(f"{_ALLOWED}; {kind.replace('_', ' ').lower()} is not known here. Nothing was run.")
 

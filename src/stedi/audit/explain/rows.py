@@ -85,7 +85,7 @@ def chosen(table: str, where: str, seen: Run, whole: Run) -> tuple[Sequence[Row]
         QueryRefused: The condition is not one.
     """
     if table not in ZONES:
-        raise UsageError(f"--table: expected one of {', '.join(ZONES)}, found another; see `stedi tables`")
+        raise UsageError(f"expected one of {', '.join(ZONES)}, found another; see `stedi tables`", argument="table")
     places = seen(statement.condition(table, where, f"{FILE}, {ROW}", LIMIT + 1))
     if not places:
         return [], False

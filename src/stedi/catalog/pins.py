@@ -1,0 +1,76 @@
+"""What other programs may do to a table's metadata beside `main`: name snapshots, and make branches of their own.
+
+Neither changes what the lake publishes, so neither is damage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stedi.catalog import checksums
+from stedi.catalog.snapshots import local_path
+from stedi.storage import s3
+
+_OF_PINS = ("refs", "snapshots", "last-updated-ms", "last-sequence-number", "metadata-log")
+"""What of a table's metadata a new tag or branch changes."""
+
+
+def is_of_others(summary: Mapping[str, str]) -> bool:
+    """Says whether a snapshot was made by another program: the lake's own say what made them."""
+    return not any(name.startswith("stedi.") for name in summary)
+
+
+def is_ours_but_for_pins(folder: Path, metadata: str) -> bool:
+    """Says whether metadata of another program are those that the lake wrote last, but for tags and branches.
+
+    Args:
+        folder: The table's folder.
+        metadata: The path of its metadata file.
+
+    Raises:
+        OSError: S3 does not answer.
+    """
+    try:
+        now = json.loads(checksums.read(s3.at(metadata)))
+        named = [local_path(str(entry["metadata-file"])) for entry in now.get("metadata-log", ())]
+        published = checksums.published(folder)
+        for earlier in [*([str(folder / published)] if published else ()), *reversed(named)]:
+            expected = checksums.expected(folder, [earlier]).get(earlier)
+            if expected is not None and checksums.digest(earlier)[0] == expected:
+                return _is_same_but_for_pins(now, json.loads(checksums.read(s3.at(earlier))))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if s3.is_outage(error, metadata):
+            raise
+    return False
+
+
+def _is_same_but_for_pins(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Says whether two metadata files of a table differ in tags, and in branches of others with their snapshots, alone.
+
+    Args:
+        now: The later one, as JSON.
+        before: The earlier one.
+    """
+    here, there = ({name: _plain(value) for name, value in side.items()} for side in (now, before))
+    if any(here.get(name) != there.get(name) for name in here.keys() | there.keys() if name not in _OF_PINS):
+        return False
+    if _plain(now["refs"].get("main")) != _plain(before["refs"].get("main")):
+        return False
+    kept = {snapshot["snapshot-id"]: _plain(snapshot) for snapshot in before["snapshots"]}
+    found = {snapshot["snapshot-id"]: _plain(snapshot) for snapshot in now["snapshots"]}
+    return all(found.get(snapshot_id) == snapshot for snapshot_id, snapshot in kept.items()) and all(
+        is_of_others(snapshot.get("summary", {})) for snapshot_id, snapshot in found.items() if snapshot_id not in kept
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Returns a JSON value without what is empty: one program writes it, another leaves it out."""
+    if isinstance(value, dict):
+        plain = {name: _plain(part) for name, part in value.items()}
+        return {name: part for name, part in plain.items() if part not in (None, [], {})} or None
+    if isinstance(value, list):
+        return [_plain(part) for part in value] or None
+    return value

@@ -1,0 +1,148 @@
+"""Tags: a name for the tables below landing as they are, in one state, for as long as the name is there.
+
+A tag is Iceberg's: one of that name on each table. Maintenance keeps what it pins, an erasure makes it anew without
+whom it erases, another key ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stedi.catalog import Catalog, TableState
+from stedi.catalog.snapshots import AS_OF
+from stedi.context.progress import Progress
+from stedi.errors import LakeError, UsageError
+from stedi.schema.tables import ZONES
+from stedi.storage import durable
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_TAGGED = tuple(name for name, zone in ZONES.items() if zone != "landing")
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A name for tables as they were.
+
+    Attributes:
+        name: Its name.
+        time: When the newest of what it names became what readers see, UTC.
+        snapshots: The snapshot of each table that it names; a tag of another program may name one table alone.
+    """
+
+    name: str
+    time: datetime
+    snapshots: Mapping[str, int]
+
+
+def tag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
+    """Names the tables below landing as they are; one that has the name already may keep it.
+
+    Args:
+        catalog: The lake's tables.
+        root: The lake's folder.
+        name: The name: a letter, then up to 63 letters, digits, dots, underscores and hyphens.
+        progress: Told what is waited for.
+
+    Raises:
+        UsageError: It is no name, or something else has it; nothing was changed.
+        LakeError: The tables are not of one state: a build has not ended, or none was made.
+    """
+    if not _NAME.fullmatch(name) or name == "main":
+        raise UsageError(
+            "expected a letter, then up to 63 letters, digits, dots, underscores and hyphens, and not main, found "
+            "something else; nothing was tagged",
+            argument="name",
+        )
+    with durable.commands(root, ["build"], lambda what: progress(what, None)):
+        states = catalog.tables()
+        taken = [state.name for state in states.values() if not _is_free(state, name)]
+        if taken:
+            raise UsageError(
+                f"expected one that is not taken, found a tag or branch of that name on {', '.join(taken)}; choose "
+                f"another, or delete the tag with `stedi tag --delete {name}`",
+                argument="name",
+            )
+        heads = _heads(states)
+        for table, snapshot in heads.items():
+            if name not in states[table].tags:  # or the command was cut off before
+                catalog.tag(table, name, snapshot)
+    return next(found for found in tags(catalog) if found.name == name)
+
+
+def _is_free(state: TableState, name: str) -> bool:
+    """Says whether a table's current snapshot can be given a name, or has it already."""
+    if name not in state.pins:
+        return True
+    return state.name in _TAGGED and state.current is not None and state.tags.get(name) == state.current.id
+
+
+def _heads(states: Mapping[str, TableState]) -> dict[str, int]:
+    """Returns the snapshot of each table to be tagged.
+
+    Raises:
+        LakeError: One was built from another state of its inputs than is published.
+    """
+    heads = {}
+    for name in _TAGGED:
+        current = states[name].current
+        inputs = json.loads(current.summary.get("stedi.inputs", "null")) if current else None
+        behind = inputs is None
+        for read, watermark in (inputs or {}).items():
+            later = states[read].since(watermark) if read in _TAGGED else ()
+            behind |= later is None or not all(snapshot.keeps_rows for snapshot in later)
+        if behind or current is None:
+            raise LakeError(
+                f"{name}: expected a table that was built from its inputs as they are, found one that was not; nothing "
+                "was tagged: run `stedi build`"
+            )
+        heads[name] = current.id
+    return heads
+
+
+def tags(catalog: Catalog) -> tuple[Tag, ...]:
+    """Returns every tag of a lake's tables, oldest first, those of other programs too."""
+    found: dict[str, dict[str, int]] = {}
+    times: dict[str, int] = {}
+    for table, state in catalog.tables().items():
+        for name, pinned in state.tags.items():
+            snapshot = state.snapshot(pinned)
+            if snapshot is not None:
+                found.setdefault(name, {})[table] = pinned
+                times[name] = max(times.get(name, 0), int(snapshot.summary.get(AS_OF, snapshot.at_ms)))
+    names = sorted(found, key=lambda name: (times[name], name))
+    return tuple(Tag(name, datetime.fromtimestamp(times[name] / 1000, UTC), found[name]) for name in names)
+
+
+def untag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
+    """Takes a name away from whatever has it as a tag; what it pinned goes with the next maintenance.
+
+    Args:
+        catalog: The lake's tables.
+        root: The lake's folder.
+        name: The name.
+        progress: Told what is waited for.
+
+    Returns:
+        What it named.
+
+    Raises:
+        UsageError: There is no such tag.
+    """
+    with durable.commands(root, ["build"], lambda what: progress(what, None)):
+        for found in tags(catalog):
+            if found.name == name:
+                for table, snapshot in found.snapshots.items():
+                    catalog.untag(table, name, snapshot)
+                return found
+    raise UsageError("expected the name of a tag, found none of that name; see `stedi tag`", argument="name")
+
+
+def ended_by_rotation(catalog: Catalog) -> tuple[str, ...]:
+    """Returns the tags and branches of others that go with the pseudonyms of a key that another one follows."""
+    states = catalog.tables()
+    return tuple(sorted({name for table in _TAGGED for name in states[table].pins}))

@@ -1,0 +1,208 @@
+"""What a query gives: its rows as they come, or all of them in the form that the reader works with.
+
+A result is read once. Rows that were read whole are kept while they are small; what is not there any more is said to be
+gone, and never given as no rows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stedi.errors import MissingExtra, UsageError, printable
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+KEPT = 64 << 20
+"""So many bytes of rows a result keeps, to be read again."""
+SHOWN = 20
+"""So many rows a notebook shows of a result."""
+
+
+class Worker(Protocol):
+    """What runs a query."""
+
+    def close(self) -> None:
+        """Ends it if it still runs; more than once does no harm."""
+
+
+class Result:
+    """The rows of a query: all of them at once, or batch by batch, as they come.
+
+    `arrow()`, `df()`, `pl()` and `fetchall()` give all rows, again and again while the result keeps them: up to 64 MB,
+    and more for as long as the Arrow table is in use. `reader()`, or a loop over the result, gives Arrow record batches
+    of a result of any size in little memory, once. Close a result that was not read to its end, or use it in a `with`.
+
+    Args:
+        worker: Runs the query.
+        reader: Gives the rows.
+    """
+
+    def __init__(self, worker: Worker, reader: pa.RecordBatchReader) -> None:
+        self._worker, self._source = worker, reader
+        self._ahead: deque[pa.RecordBatch] = deque()
+        self._reader: pa.RecordBatchReader | None = None
+        self._table: pa.Table | None = None
+        self._seen: weakref.ref[pa.Table] | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns' names and Arrow types."""
+        return self._source.schema
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns' names."""
+        return list(self.schema.names)
+
+    def reader(self) -> pa.RecordBatchReader:
+        """Returns the rows batch by batch; reading them raises `QueryFailed` when the query fails.
+
+        Raises:
+            UsageError: The rows were read before, and are not kept.
+        """
+        import pyarrow as pa
+
+        if (table := self._known()) is not None:
+            return table.to_reader()
+        if self._reader is None:
+            begun = pa.RecordBatchReader.from_batches(self.schema, self._batches()) if self._ahead else None
+            self._reader = begun or self._source
+        return self._reader
+
+    def arrow(self) -> pa.Table:
+        """Returns all rows as one Arrow table, and closes the query.
+
+        Raises:
+            QueryFailed: The query fails on the way.
+            UsageError: Rows were read before, and are not kept.
+        """
+        if (table := self._known()) is not None:
+            return table
+        if self._reader is not None:
+            raise _gone("batch by batch")
+        with self:
+            table = self.reader().read_all()
+        self._table = table if table.nbytes <= KEPT else None
+        self._seen = weakref.ref(table)
+        return table
+
+    def df(self) -> pd.DataFrame:
+        """Returns all rows as a pandas frame.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+            QueryFailed: As for `arrow`.
+            UsageError: As for `arrow`.
+        """
+        _needed("pandas")
+        return self.arrow().to_pandas()
+
+    def pl(self) -> pl.DataFrame:
+        """Returns all rows as a Polars frame.
+
+        Raises:
+            MissingExtra: Polars is not installed.
+            QueryFailed: As for `arrow`.
+            UsageError: As for `arrow`.
+        """
+        found: pl.DataFrame = _needed("polars").from_arrow(self.arrow())
+        return found
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Returns all rows as tuples of Python's values; instants are `datetime` in UTC.
+
+        Raises:
+            QueryFailed: As for `arrow`.
+            UsageError: As for `arrow`.
+        """
+        columns = [column.to_pylist() for column in self.arrow().columns]
+        return list(zip(*columns, strict=True))
+
+    def close(self) -> None:
+        """Ends the query if it still runs, and removes its temporary folder; more than once does no harm."""
+        self._worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        if self._known() is None and self._reader is not None:
+            raise _gone("batch by batch")
+        return iter(self.reader())
+
+    def __repr__(self) -> str:
+        listed = ", ".join(f"{printable(field.name)} {field.type}" for field in self.schema)
+        if (table := self._known(strict=False)) is not None:
+            return f"<stedi.Result: {table.num_rows:,} rows of {listed}>"
+        state = "not read yet" if self._reader is None and self._seen is None else "read, and not kept"
+        return f"<stedi.Result: rows of {listed}; {state}>"
+
+    def _repr_html_(self) -> str:
+        """Returns the first rows as HTML, and reads no more than those."""
+        from stedi.query import notebook
+
+        if (table := self._known(strict=False)) is not None:
+            batches, more = table.slice(0, SHOWN).to_batches(), table.num_rows > SHOWN
+        elif self._reader is None and self._seen is None:
+            batches, more = self._first()
+        else:
+            return notebook.paragraph(repr(self))
+        rows = [row for batch in batches for row in zip(*(c.to_pylist() for c in batch.columns), strict=True)][:SHOWN]
+        return notebook.table(self.columns, rows, f"{'the first ' if more else ''}{len(rows):,} rows")
+
+    def _first(self) -> tuple[list[pa.RecordBatch], bool]:
+        """Returns batches that hold the first rows, given once more to whoever reads, and whether there are more."""
+        held = sum(batch.num_rows for batch in self._ahead)
+        while held <= SHOWN:
+            try:
+                batch = self._source.read_next_batch()
+            except StopIteration:
+                return list(self._ahead), False
+            self._ahead.append(batch)
+            held += batch.num_rows
+        return list(self._ahead), True
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        while self._ahead:
+            yield self._ahead.popleft()
+        yield from self._source
+
+    def _known(self, *, strict: bool = True) -> pa.Table | None:
+        """Returns the rows, if they were read whole and are still there.
+
+        Raises:
+            UsageError: They are not there any more, and `strict` is True.
+        """
+        table = self._table if self._table is not None else self._seen() if self._seen is not None else None
+        if table is None and self._seen is not None and strict:
+            raise _gone("whole")
+        return table
+
+
+def _gone(how: str) -> UsageError:
+    return UsageError(
+        f"a result: expected rows that were not read yet, or are kept since they are small, found that they were read "
+        f"{how} before; run the query again, or keep what `arrow()` gives"
+    )
+
+
+def _needed(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise MissingExtra(f"this needs {module}, found none: pip install 'stedi[readers]'") from None
