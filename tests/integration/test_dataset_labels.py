@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ import pytest
 
 import quick
 from lakes import REPOSITORY
-from stedi import sample
-from stedi.datasets import Release, quality
+from stedi import cli, sample
+from stedi.datasets import Release, describe, drop, quality
 from stedi.lake import Lake
 
 CROISSANT = REPOSITORY / "build" / "releases" / "bin" / "python"
@@ -93,6 +94,24 @@ def test_the_manifest_says_which_file_was_used_and_what_became_of_it(moments: Re
     assert [column["name"] for column in manifest["columns"]][-2:] == ["label", "events"]
 
 
+def test_the_command_says_what_became_of_the_labels(
+    lake: Lake, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "some.csv"
+    lines = labels.read_text("utf-8").splitlines()
+    file.write_text("\n".join([*lines[:5], "stranger@x.example,,,1656170867468,step", ""]), "utf-8")
+    words = ["dataset", "create", "few", "--match", "nearest", "--labels", str(file)]
+    assert cli.main(["--lake", str(lake.root), *words]) == 0
+    said = capsys.readouterr()
+    assert "labels: 1 spans and 3 instants joined; 1 rows of 1 people who are not in it left out" in said.err
+    assert "samples a second" in said.out
+    file.write_text(file.read_text("utf-8").replace("step", "by@x.example"), "utf-8")
+    assert cli.main(["--lake", str(lake.root), *words]) == 2
+    said = capsys.readouterr()
+    assert "some.csv, row 2: label: expected" in said.err
+    assert "x.example" not in said.err
+
+
 def test_a_refreshed_release_has_labels_again(lake: Lake, moments: Release) -> None:
     again = lake.refresh_dataset("gait")
     count = "select count(*), sum(events), count(label) from {}"
@@ -123,6 +142,21 @@ def test_walkers_are_fast_enough_and_the_others_are_not(moments: Release) -> Non
     assert sum(rate > 15 for rate in rates) == 3
     assert told["verdict"].endswith("no step detector can be trained on these")
     assert len(told["by_subject"]) == moments.subjects
+
+
+def test_who_leaves_a_copy_leaves_what_describes_it(moments: Release, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(moments.path, copy)
+    before = json.loads((copy / "quality.json").read_text("utf-8"))
+    gone = next(person["subject"] for person in before["by_subject"] if person["SampleRate"] > 15)
+    drop.drop(copy, {gone: "2026-01-01T00:00:00Z"}, lambda folder: None, describe.describe)
+    after = json.loads((copy / "quality.json").read_text("utf-8"))
+    assert after["by_subject"] == [person for person in before["by_subject"] if person["subject"] != gone]
+    [left] = [person for person in before["by_subject"] if person["subject"] == gone]
+    assert after["overall"]["NumTicks"] == before["overall"]["NumTicks"] - left["NumTicks"]
+    for name in ("quality.json", "README.md", "croissant.json"):
+        assert gone not in (copy / name).read_text("utf-8")
+    assert f"{moments.subjects - 1:,} customers of STEDI" in (copy / "README.md").read_text("utf-8")
 
 
 def test_a_dry_run_says_what_it_would_be_and_changes_nothing(lake: Lake, windows: Release, labels: Path) -> None:

@@ -286,11 +286,29 @@ def create(options: argparse.Namespace) -> int:
         return _preview(options, opened(options).preview_dataset(options.name, chosen))
     release = opened(options).create_dataset(options.name, chosen, output=options.folder, progress=progress)
     progress.close()
+    if options.labels:
+        terminal.say(_labels_text(release))
     if wants_json(options):
         terminal.document(release_json(release))
     else:
         terminal.line(f"{release_text(release)}\n\n{verdict(Path(release.path))}")
     return 0
+
+
+def _labels_text(release: Release) -> str:
+    """Says what became of the file of labels."""
+    from stedi.datasets.dataset import Dataset
+
+    found = Dataset.open(release.path).manifest["labels"]
+    left = [
+        f"{found[name]:,} rows {why}"
+        for name, why in (
+            ("elsewhere", f"of {found['people_elsewhere']:,} people who are not in it left out"),
+            ("ambiguous", "under a serial number of several people left out"),
+        )
+        if found[name]
+    ]
+    return "; ".join([f"labels: {found['spans']:,} spans and {found['instants']:,} instants joined", *left])
 
 
 def _preview(options: argparse.Namespace, found: Preview) -> int:

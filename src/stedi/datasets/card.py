@@ -25,6 +25,7 @@ def text(manifest: Mapping[str, Any], quality: Quality) -> str:
         f"## From whom\n\n{_consent(manifest)}",
         f"## Splits\n\n{_splits(manifest)}",
         f"## Columns\n\n{_columns(manifest)}",
+        *([f"## Labels\n\n{_labels(manifest['labels'])}"] if manifest.get("labels") else []),
         f"## Account\n\n{_account(manifest)}",
         f"## Quality\n\n{_quality(manifest, quality)}",
         f"## Limits\n\n{_limits(manifest)}",
@@ -116,6 +117,15 @@ def _columns(manifest: Mapping[str, Any]) -> str:
     lines = ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
     lines += [f"| `{c['name']}` | {c['type']} | {c['unit']} | {c['description']} |" for c in manifest["columns"]]
     return "\n".join(lines)
+
+
+def _labels(labels: Mapping[str, Any]) -> str:
+    return (
+        f"A file of labels (SHA-256 `{labels['sha256']}`) gave them, joined by person and time: {labels['spans']:,} "
+        f"spans and {labels['instants']:,} instants of people who could be in this release. {labels['elsewhere']:,} "
+        f"rows of {labels['people_elsewhere']:,} others were left out, and {labels['ambiguous']:,} rows under a serial "
+        "number that several people have used. The clock of the labels was not corrected."
+    )
 
 
 def _account(manifest: Mapping[str, Any]) -> str:
