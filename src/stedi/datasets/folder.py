@@ -40,9 +40,10 @@ def chosen(root: Path, name: str, version: int, output: str | os.PathLike[str] |
         )
     if output is not None:
         real = Path(os.path.realpath(path))
-        if real.parent != Path(os.path.realpath(root / RELEASES / name)):
+        own = None if s3.is_remote(root) else Path(os.path.realpath(root / RELEASES))
+        if own is None or real.parent != own / name:
             places.refuse_into_lake(path)
-        if not real.parent.is_dir() and not real.is_relative_to(os.path.realpath(root / RELEASES)):
+        if not real.parent.is_dir() and (own is None or not real.is_relative_to(own)):
             raise UsageError(f"{path}: expected a folder around it, found none; make {path.parent}")
     if os.path.lexists(path):
         raise UsageError(f"{path}: expected nothing there, found something; choose another folder, or remove it")
