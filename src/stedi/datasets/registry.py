@@ -202,19 +202,22 @@ def splits_before(context: Context, key: Key, name: str, shares: Sequence[float]
         name: The training set.
         shares: The shares of the splits; what was divided otherwise counts for nothing.
     """
-    wanted = [entry for entry in releases(context) if entry.name == name]
-    wanted = [entry for entry in wanted if list(entry.manifest["options"]["split"]) == list(shares)]
-    of = [
-        (entry.version, identifier(key, entry.lake, entry.release), subjects(context, entry.release))
-        for entry in wanted
-    ]
+    found: list[tuple[int, Callable[[str], str], dict[str, tuple[str, int]]]] = []
+
+    def known() -> Iterator[tuple[int, Callable[[str], str], dict[str, tuple[str, int]]]]:
+        yield from found
+        for entry in wanted[len(found) :]:
+            found.append((entry.version, identifier(key, entry.lake, entry.release), subjects(context, entry.release)))
+            yield found[-1]
 
     def before(mark: str) -> Where | None:
-        for version, known_as, there in of:
-            if (found := there.get(known_as(mark))) is not None:
-                return version, SPLITS.index(found[0])
+        for version, known_as, there in known():
+            if (where := there.get(known_as(mark))) is not None:
+                return version, SPLITS.index(where[0])
         return None
 
+    wanted = [entry for entry in releases(context) if entry.name == name]
+    wanted = [entry for entry in wanted if list(entry.manifest["options"]["split"]) == list(shares)]
     return before
 
 
