@@ -67,11 +67,13 @@ def test_the_same_labels_are_read_from_every_format(tmp_path: Path) -> None:
         "label": ["walking", "step"],
     }
     pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
+    nanoseconds = {**columns, "instant": pa.array([None, (DAWN + 5) * 1_000_000 + 7], pa.timestamp("ns", "UTC"))}
+    pq.write_table(pa.table(nanoseconds), tmp_path / "finer.parquet")
     expected = (
         labels.Label("email", ADDRESS, DAWN, DAWN + 9, "walking"),
         labels.Label("email", ADDRESS, DAWN + 5, None, "step"),
     )
-    for path in (csv, lines, tmp_path / "labels.parquet"):
+    for path in (csv, lines, tmp_path / "labels.parquet", tmp_path / "finer.parquet"):
         assert labels.read(path).labels == expected
     assert len({labels.read(path).sha256 for path in (csv, lines)}) == 2
 
@@ -103,6 +105,13 @@ def test_a_bad_row_is_named_by_its_number_and_tells_nobodys_data(tmp_path: Path,
     for private in (ADDRESS, str(DAWN), "walking", "yesterday"):
         assert private not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_parquet_time_without_a_zone_is_refused_and_not_guessed(tmp_path: Path) -> None:
+    row = {"email": [ADDRESS], "instant": pa.array([DAWN * 1_000_000 + 1], pa.timestamp("ns")), "label": ["step"]}
+    pq.write_table(pa.table(row), tmp_path / "labels.parquet")
+    with pytest.raises(UsageError, match=r"row 1: instant: expected .* found a time without an offset"):
+        labels.read(tmp_path / "labels.parquet")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from stedi.errors import UsageError, printable_name
 from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from stedi.engines.duckdb import DuckDB
 
 SPANS, INSTANTS = "label_spans", "label_instants"
@@ -298,11 +300,22 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]
             columns = [column for column in file.schema_arrow.names if _known(column)]
             number = 0
             for batch in file.iter_batches(65_536, columns=columns):
-                for row in batch.to_pylist():
+                plain = [_milliseconds(column) for column in batch.columns]
+                for row in pa.RecordBatch.from_arrays(plain, batch.schema.names).to_pylist():
                     number += 1
                     yield number, row
     except pa.ArrowException:
         raise UsageError(f"labels: {name}: expected Parquet, found what is none or is damaged") from None
+
+
+def _milliseconds(column: pa.Array) -> pa.Array:
+    """Returns a column whose instants of a zone are epoch milliseconds; nanoseconds would have no Python value."""
+    import pyarrow as pa
+
+    if not pa.types.is_timestamp(column.type):
+        return column
+    whole = column.cast(pa.timestamp("ms", column.type.tz), safe=False)
+    return whole.cast(pa.int64()) if column.type.tz else whole
 
 
 def _json(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
