@@ -2,7 +2,8 @@
 
 `options` says how a release is made. `create` asks who may be in it (`consent`), gives each person an id of the
 release's own (`subjects`) and a split (`splits`), pairs the readings (`matching`), cuts them (`windows`), writes them
-(`data`), and describes what it has written (`manifest`). The folder is whole before it has its name (`folder`).
+(`data`), proves what it has written (`proof`) and describes it (`manifest`). The folder is whole before it has its
+name (`folder`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from pathlib import Path
 
 from stedi._version import __version__
 from stedi.catalog import TableState
-from stedi.context import Context
+from stedi.context import Context, milliseconds
 from stedi.context.progress import Progress
-from stedi.datasets import describe, folder, labels, manifest, quality, registry, seal, splits, subjects
+from stedi.datasets import describe, folder, labels, manifest, proof, quality, registry, seal, splits, subjects
 from stedi.datasets.data import Member, Rows
 from stedi.datasets.manifest import File, Input, Origin, Release, Split
 from stedi.datasets.options import SPLITS, Options, refuse_name
@@ -86,6 +87,19 @@ def create(
         path = staged / "subjects.parquet"
         engine.copy("select * from subjects order by subject", path)
         files.append(File(path.name, path.stat().st_size, len(present), manifest.sha256(path)))
+        progress("prove", 0.9)
+        proof.prove(
+            engine,
+            context.catalog,
+            key,
+            subjects.identifier(key, config.lake_id, f"{name}@{version}"),
+            staged,
+            files,
+            options,
+            release=f"{name}@{version}",
+            now=milliseconds(datetime.now(UTC)),
+            since_consent=config.readings == "since-consent",
+        )
         people, found = Counter(SPLITS[m.split] for m in present), Counter[str]()
         for member in present:
             found[SPLITS[member.split]] += of_subject[member.subject]
