@@ -2,27 +2,271 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
+import lakes
 from lakes import Slate
-from stedi import Lake
+from stedi import datasets
+from stedi.datasets import splits
+from stedi.datasets.manifest import Release
+from stedi.datasets.options import SPLITS, Options
+from stedi.errors import AuditFailed, UsageError
+from stedi.privacy import tombstones
+from stedi.privacy.pseudonyms import Key
 from stedi.schema.roles import Readings
 
+_KINDS = {
+    "BIGINT": "int64", "INTEGER": "int32", "DOUBLE": "double", "VARCHAR": "string", "BOOLEAN": "bool",
+    "TIMESTAMP WITH TIME ZONE": "timestamp[us, UTC]",
+}  # fmt: skip
+KEY = Key(bytes.fromhex(lakes.KEY))
 
-@pytest.mark.parametrize(("readings", "moments", "people"), [("all", 14_460, 482), ("since-consent", 11_297, 464)])
+
+def rows(release: Release, columns: str = "*") -> list[dict[str, Any]]:
+    """Every row of a release, with the split that it is in."""
+    found = []
+    for split in SPLITS:
+        read = f"from read_parquet('{release.path}/data/{split}-*.parquet')"
+        found += duckdb.sql(f"select '{split}' as split, {columns} {read}").to_arrow_table().to_pylist()
+    return found
+
+
+def files(folder: Path | str) -> dict[str, str]:
+    """The SHA-256 of each file of a release, by its path."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def split_of(email: str) -> int:
+    return splits.place(splits.hasher(KEY)(tombstones.person(KEY, email)), Options().split)
+
+
+def emails(split: int, count: int) -> list[str]:
+    """Addresses of people who are put into a split when they are by themselves."""
+    return [email for n in range(2000) if split_of(email := f"p{n}@x.example") == split][:count]
+
+
+def people(inbox: Path, of: Iterable[tuple[str, str]], readings: int = 12, **more: object) -> None:
+    """Delivers consenting customers by address and serial number, with readings that are all alike."""
+    known = list(of)
+    lakes.deliver(inbox, "customer", [lakes.customer(email, serialNumber=serial, **more) for email, serial in known])
+    at = [1000 * n for n in range(1, readings + 1)]
+    lakes.deliver(inbox, "accelerometer", [lakes.motion(email, t, float(t % 7)) for email, _ in known for t in at])
+    lakes.deliver(inbox, "step_trainer", [lakes.step(serial, t, 200 + t % 11) for _, serial in known for t in at])
+
+
+@pytest.mark.parametrize(("readings", "moments", "subjects"), [("all", 14_460, 482), ("since-consent", 11_297, 464)])
 def test_the_public_data_give_their_moments_of_those_who_consent(
-    slate: Slate, public_data: Path, readings: Readings, moments: int, people: int
+    slate: Slate, public_data: Path, readings: Readings, moments: int, subjects: int
 ) -> None:
     lake = slate.wiped(readings)
     lake.land(public_data)
     release = lake.create_dataset("steps")
-    assert (release.rows, release.subjects) == (moments, people)
+    assert (release.rows, release.subjects) == (moments, subjects)
     assert sum(split.rows for split in release.splits.values()) == moments
-    assert sum(rows for _, rows in release.account[:-1]) == release.account[-1][1] == moments
+    assert sum(count for _, count in release.account[:-1]) == release.account[-1][1] == moments
+    assert all(count < 0 for _, count in release.account[1:-1])
 
 
-def test_versions_count_up_and_a_folder_is_never_written_into(lake: Lake, sample_inbox: Path) -> None:
-    lake.land(sample_inbox)
+def test_versions_count_up_and_nothing_is_written_where_something_stands(slate: Slate, inbox: Path) -> None:
+    lake = slate.wiped()
+    people(inbox, [("a@x.example", "s1")])
+    lake.land(inbox)
     assert [lake.create_dataset("steps").release for _ in range(2)] == ["steps@1", "steps@2"]
+    for there in (inbox, lake.root / "landing" / "new", lake.root / "releases" / "steps" / "1"):
+        with pytest.raises(UsageError, match="expected"):
+            lake.create_dataset("steps", output=there)
+    assert not list(lake.root.rglob("*.partial"))
+
+
+def test_the_same_state_and_options_give_the_same_bytes(slate: Slate, sample_inbox: Path, tmp_path: Path) -> None:
+    lake = slate.wiped()
+    lake.land(sample_inbox)
+    lake.build()
+    kept = tmp_path / "kept"
+    shutil.copytree(lake.root, kept, symlinks=True)
+    for words in ({}, {"window": "10s", "stride": "5s"}, {"match": "nearest", "tolerance": "2s", "vectors": "list"}):
+        found = []
+        for threads in (1, 4):
+            shutil.rmtree(lake.root)
+            shutil.copytree(kept, lake.root, symlinks=True)
+            again = lakes.unseen(lake.root)
+            again.context.config = replace(again.config, engine_threads=threads)
+            found.append(files(again.create_dataset("steps", **words).path))
+        assert found[0] == found[1]
+        assert len(found[0]) >= 10
+
+
+def test_nobody_stands_in_two_splits_and_who_shares_a_device_stays_together(slate: Slate, inbox: Path) -> None:
+    lake = slate.wiped()
+    train, test = emails(0, 3), emails(2, 2)
+    # the first of train and of test have a serial number in common, by a third who does not consent
+    lakes.deliver(
+        inbox,
+        "customer",
+        [
+            lakes.customer(train[1], serialNumber="s-train"),
+            lakes.customer("between@x.example", consent=..., update=90, serialNumber="s-train"),
+            lakes.customer("between@x.example", consent=..., update=91, serialNumber="s-test"),
+        ],
+        "ties.json",
+    )
+    people(inbox, [(email, f"s-{email}") for email in (*train, *test)])
+    lakes.deliver(inbox, "customer", [lakes.customer(test[0], update=80, serialNumber="s-test")], "more.json")
+    lake.land(inbox)
+    release = lake.create_dataset("steps")
+    found = rows(release, "subject")
+    of_split = {split: {row["subject"] for row in found if row["split"] == split} for split in SPLITS}
+    assert sum(map(len, of_split.values())) == len(set.union(*of_split.values())) == 5
+    tied = [train[1], test[0], "between@x.example"]
+    together = min(tied, key=lambda email: splits.hasher(KEY)(tombstones.person(KEY, email)))
+    expected = dict.fromkeys(SPLITS, 0)
+    for email in (*train, *test):
+        expected[SPLITS[split_of(together if email in tied else email)]] += 1
+    assert {split: len(subjects) for split, subjects in of_split.items()} == expected
+
+
+def test_no_two_releases_can_be_joined_by_subject(slate: Slate, inbox: Path) -> None:
+    lake = slate.wiped()
+    people(inbox, [(f"p{n}@x.example", f"s{n}") for n in range(6)])
+    lake.land(inbox)
+    subjects = [{row["subject"] for row in rows(lake.create_dataset(name), "subject")} for name in ("a", "a", "b")]
+    assert len(set.union(*subjects)) == 18
+    said = "".join(
+        path.read_bytes().decode("latin-1") for path in (lake.root / "releases").rglob("*") if path.is_file()
+    )
+    assert "x.example" not in said
+    customers = lake.query("select customer_id from customers_trusted").arrow().to_pylist()
+    assert not [row for row in customers if row["customer_id"] in said]
+
+
+@pytest.mark.parametrize("window", [None, "10s"])
+def test_a_withdrawal_that_no_build_has_seen_stops_a_release(slate: Slate, inbox: Path, window: str | None) -> None:
+    lake = slate.wiped()
+    people(inbox, [(f"p{n}@x.example", f"s{n}") for n in range(3)])
+    lake.land(inbox)
+    lake.build()
+    lake.withdraw("p1@x.example")
+    with pytest.raises(AuditFailed, match="found 1 who do not"):
+        datasets.create(lake.context, "steps", Options.parse(window=window))
+    assert not list((lake.root / "releases").glob("*/*"))
+    assert lake.create_dataset("steps", window=window).subjects == 2
+
+
+def test_readings_from_before_consent_stop_a_release(
+    slate: Slate, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = slate.wiped("since-consent")
+    people(inbox, [("a@x.example", "s1")], consent=5000, update=5000)
+    lake.land(inbox)
+    assert lake.create_dataset("steps").rows == 8
+    lakes.deliver(inbox, "customer", [lakes.customer("a@x.example", 7000, 7000)], "later.json")
+    lake.land(inbox)
+    with pytest.raises(AuditFailed, match="from before"):
+        datasets.create(lake.context, "steps", Options())
+
+
+def test_a_shared_device_in_two_splits_stops_a_release(
+    slate: Slate, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = slate.wiped()
+    [one], [other] = emails(0, 1), emails(1, 1)
+    people(inbox, [(one, "s1"), (other, "s2")])
+    lakes.deliver(inbox, "customer", [lakes.customer(other, update=60, serialNumber="s1")], "more.json")
+    # of what both claim, a reading is whose motion was at its moment: each has some alone
+    lakes.deliver(inbox, "accelerometer", [lakes.motion(one, 50_000), lakes.motion(other, 60_000)], "more.json")
+    lakes.deliver(inbox, "step_trainer", [lakes.step("s1", 50_000), lakes.step("s1", 60_000)], "more.json")
+    lake.land(inbox)
+    assert lake.create_dataset("steps").subjects == 2
+    monkeypatch.setattr(splits, "groups", lambda devices: {})
+    monkeypatch.setattr(datasets.registry, "splits_before", lambda *_: lambda mark: None)
+    with pytest.raises(AuditFailed, match="share a serial number"):
+        lake.create_dataset("others")
+
+
+def test_a_recording_that_was_delivered_for_two_people_stops_a_release_of_windows(slate: Slate, inbox: Path) -> None:
+    lake = slate.wiped()
+    [one], [other] = emails(0, 1), emails(1, 1)
+    people(inbox, [(one, "s1"), (other, "s2")])
+    lake.land(inbox)
+    with pytest.raises(AuditFailed, match="equal values"):
+        lake.create_dataset("steps", window="6s")
+    assert not list((lake.root / "releases").glob("*/*"))
+
+
+def test_the_public_get_only_those_who_share_with_the_public(slate: Slate, inbox: Path) -> None:
+    for readings, count in (("all", 12), ("since-consent", 8)):
+        lake = slate.wiped(readings)  # type: ignore[arg-type]
+        people(inbox, [("a@x.example", "s1")])
+        shares = {"shareWithPublicAsOfDate": lakes.instant(5000), "serialNumber": "s2"}
+        future = {"shareWithPublicAsOfDate": 250_000_000_000_000, "serialNumber": "s3"}
+        lakes.deliver(
+            inbox,
+            "customer",
+            [lakes.customer("b@x.example", **shares), lakes.customer("c@x.example", **future)],
+            "public.json",
+        )
+        for serial, email in (("s2", "b@x.example"), ("s3", "c@x.example")):
+            at = [1000 * n for n in range(1, 13)]
+            lakes.deliver(inbox, "accelerometer", [lakes.motion(email, t) for t in at], f"{serial}.json")
+            lakes.deliver(inbox, "step_trainer", [lakes.step(serial, t) for t in at], f"{serial}.json")
+        lake.land(inbox)
+        release = lake.create_dataset("steps", purpose="public")
+        assert (release.subjects, release.rows) == (1, count)
+        assert sum(rows for _, rows in release.account[:-1]) == count
+        assert lake.create_dataset("steps").subjects == 3
+
+
+def test_times_are_relative_unless_they_are_asked_for(slate: Slate, inbox: Path) -> None:
+    lake = slate.wiped()
+    people(inbox, [("a@x.example", "s1")])
+    lake.land(inbox)
+    assert [row["moment"] for row in rows(lake.create_dataset("steps"))] == [1000 * n for n in range(12)]
+    absolute = rows(lake.create_dataset("steps", time="absolute"))
+    assert [round(row["moment"].timestamp() * 1000) for row in absolute] == [
+        lakes.instant(1000 * n) for n in range(1, 13)
+    ]
+    windows = rows(lake.create_dataset("steps", window="4s"))
+    assert [(row["window"], row["start"], row["t_ms"]) for row in windows] == [
+        (n, 4000 * n, [0, 1000, 2000, 3000]) for n in range(3)
+    ]
+
+
+def test_the_manifest_tells_what_is_in_the_folder(slate: Slate, sample_inbox: Path) -> None:
+    lake = slate.wiped()
+    lake.land(sample_inbox)
+    for words in ({}, {"window": "10s", "pad": True}, {"window": "10s", "resample": "2Hz"}, {"vectors": "list"}):
+        release = lake.create_dataset("steps", **words)
+        folder = Path(release.path)
+        plain = json.loads((folder / "manifest.json").read_bytes())
+        assert plain["release"] == release.release
+        assert plain["created"] <= plain["consent_as_of"] or plain["created"]
+        sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
+        found = files(folder)
+        assert sums == {name: found[name] for name in found if name not in ("SHA256SUMS", "manifest.sig")}
+        for file in plain["files"]:
+            assert (file["sha256"], file["bytes"]) == (found[file["path"]], (folder / file["path"]).stat().st_size)
+        read = f"read_parquet('{folder}/data/*.parquet')"
+        described = duckdb.sql(f"describe select * from {read}").fetchall()
+        assert [row[0] for row in described] == [column["name"] for column in plain["columns"]]
+        kinds = {column["name"]: column["type"] for column in plain["columns"]}
+        for name, kind, *_ in described:
+            assert _KINDS[re.sub(r"\[\]", "", kind)] == re.sub(r"list<|>", "", kinds[name])
+            assert kind.count("[]") == kinds[name].count("list<")
+        counts = duckdb.sql(f"select subject, count(*) from {read} group by subject").fetchall()
+        kept = duckdb.sql(f"select subject, rows from '{folder}/subjects.parquet'").fetchall()
+        assert sorted(counts) == sorted(kept)
+        assert sum(count for _, count in counts) == release.rows == plain["rows"]

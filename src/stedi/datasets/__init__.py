@@ -232,7 +232,12 @@ def _members(
     marks = dict(zip((row[0] for row in people), tombstones.persons(key, (row[1] for row in people)), strict=True))
     tied = _tied(context, engine, key)
     before = registry.splits_before(context, key, release.partition("@")[0], options.split)
-    decided, _ = splits.decided(marks.values(), tied, splits.hasher(key), options.split, before)
+    decided, moved = splits.decided(marks.values(), tied, splits.hasher(key), options.split, before)
+    if moved:
+        context.say(
+            f"{release}: subjects who are in another split than in an earlier release: {len(moved):,}: they share a "
+            "serial number with somebody who was in a release before them"
+        )
     identifier = subjects.identifier(key, context.config.lake_id, release)
     members = [
         Member(customer_id, identifier(marks[customer_id]), decided[marks[customer_id]], public if since else 0)

@@ -69,9 +69,9 @@ def prove(
     """
     states = catalog.tables()
     for name in ("customers_landing", "accelerometer_landing"):
-        engine.bind(name, catalog.files(states[name]))
+        engine.bind_files(name, catalog.files(states[name]))
     expected.customers(engine, key, as_of.AsOf({}, now, since_consent))
-    engine.derive(
+    engine.map_rows(
         "allowed",
         "select c.person, c.consents, c.shareWithResearchAsOfDate as since, c.shareWithPublicAsOfDate as shared, "
         f"coalesce(shared between {INSTANT_BEGIN} and {now}, false) as public, p.address from current as c "
@@ -134,9 +134,9 @@ def _written(engine: DuckDB, folder: Path, files: Iterable[File], options: Optio
     ]
     everything = " union all ".join(parts)
     if lists:
-        engine.keep("windows_written", everything)
+        engine.materialize("windows_written", everything)
         everything = "select * from windows_written"
-    engine.keep(
+    engine.materialize(
         "written",
         f"select subject, split, count(*) as rows, min(ms) as earliest from ({everything}) group by subject, split",
     )

@@ -281,7 +281,7 @@ class DuckDB:
     def arrow(self, sql: str) -> Iterator[pa.RecordBatch]:
         """Yields the rows of a SELECT as Arrow's batches; only one is held at a time."""
         with _failures():
-            reader = self._execute(sql).fetch_record_batch(_GROUP)
+            reader = self._execute(sql).to_arrow_reader(_GROUP)
             yield from reader
 
     def over(self, name: str, table: pa.Table, sql: str) -> pa.Table:
