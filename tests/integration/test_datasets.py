@@ -26,7 +26,7 @@ from stedi.privacy.pseudonyms import Key
 from stedi.schema.roles import Readings
 
 _KINDS = {
-    "BIGINT": "int64", "INTEGER": "int32", "DOUBLE": "double", "VARCHAR": "string", "BOOLEAN": "bool",
+    "BIGINT": "int64", "INTEGER": "int32", "DOUBLE": "double", "VARCHAR": "string", "BOOLEAN": "boolean",
     "TIMESTAMP WITH TIME ZONE": "timestamp[us, UTC]",
 }  # fmt: skip
 KEY = Key(bytes.fromhex(lakes.KEY))

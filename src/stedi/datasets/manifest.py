@@ -171,9 +171,9 @@ def columns(options: Options, labels: Sequence[str] = ()) -> list[dict[str, str]
             *listed,
         ]
         if options.resample is not None:
-            found.append(("made_up", "list<bool>", "", "whether a sample was interpolated, not measured"))
+            found.append(("made_up", "list<boolean>", "", "whether a sample was interpolated, not measured"))
         if options.pad:
-            found.append(("mask", "list<bool>", "", "whether a place holds a sample; false where it was filled up"))
+            found.append(("mask", "list<boolean>", "", "whether a place holds a sample; false where it was filled up"))
     spoken = {
         "label": (
             "string",
