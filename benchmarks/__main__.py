@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import engines, erasure, increments, measure, objects, spark
+from benchmarks import datasets, engines, erasure, increments, measure, objects, spark
 from benchmarks.maintained import maintained
 from benchmarks.measure import Cost
 
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
     parser.add_argument(
         "--part",
-        choices=("all", "peers", "spark", "increments", "maintained", "erasure", "objects"),
+        choices=("all", "peers", "spark", "increments", "maintained", "erasure", "datasets", "objects"),
         default="all",
         help="measure one part (all)",
     )
@@ -286,6 +286,13 @@ def main() -> None:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
             sections[f"bench erasure {name}"] = erasure.run(increments.Bench(STEDI, data.path, out, KEY), out)
+            shutil.rmtree(out)
+        if options.part in ("all", "datasets") and not options.only:
+            out = WORK / "datasets"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            bench = increments.Bench(STEDI, data.path, out, KEY)
+            sections[f"bench datasets {name}"] = datasets.run(bench, PEERS / "bare_windows.py", out, options.repeats)
             shutil.rmtree(out)
     if options.part in ("all", "objects") and not options.only:
         out = WORK / "objects"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -270,3 +272,41 @@ def test_the_manifest_tells_what_is_in_the_folder(slate: Slate, sample_inbox: Pa
         kept = duckdb.sql(f"select subject, rows from '{folder}/subjects.parquet'").fetchall()
         assert sorted(counts) == sorted(kept)
         assert sum(count for _, count in counts) == release.rows == plain["rows"]
+
+
+RELEASES = lakes.REPOSITORY / "build" / "releases" / "bin" / "python"
+_HUGGING_FACE = """
+import json, sys
+from datasets import load_dataset
+found = load_dataset("parquet", data_dir=sys.argv[1])
+named = load_dataset(sys.argv[1])
+print(json.dumps([{name: (len(split), split.column_names) for name, split in of.items()} for of in (found, named)]))
+"""
+
+
+@pytest.mark.parametrize("words", [{}, {"window": "10s"}], ids=["moments", "windows"])
+def test_everybody_reads_a_release_as_it_lies(
+    slate: Slate, sample_inbox: Path, tmp_path: Path, words: dict[str, Any]
+) -> None:
+    lake = slate.wiped()
+    lake.land(sample_inbox)
+    release = lake.create_dataset("steps", **words)
+    expected = {name: split.rows for name, split in release.splits.items()}
+    names = [column["name"] for column in json.loads((Path(release.path) / "manifest.json").read_bytes())["columns"]]
+    for split, count in expected.items():
+        read = f"{release.path}/data/{split}-*.parquet"
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        frames = [pandas.read_parquet(path) for path in sorted(Path(release.path).glob(f"data/{split}-*.parquet"))]
+        assert sum(map(len, frames)) == polars.read_parquet(read).height == count
+        assert list(frames[0].columns) == polars.read_parquet(read).columns == names
+        assert duckdb.sql(f"select count(*) from '{read}'").fetchall() == [(count,)]
+    if not RELEASES.exists():
+        pytest.skip(f"Hugging Face's datasets are not at {RELEASES}")
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    run = subprocess.run(
+        [RELEASES, "-c", _HUGGING_FACE, release.path], capture_output=True, text=True, env={**os.environ, **offline}
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    for found in json.loads(run.stdout.splitlines()[-1]):
+        assert {name: rows for name, (rows, _) in found.items()} == expected
+        assert all(columns == names for _, columns in found.values())
