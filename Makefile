@@ -124,7 +124,7 @@ JARS = org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0 org.xerial:sqlit
 	org.apache.iceberg:iceberg-aws-bundle:1.11.0
 $(VENV)/.spark: requirements/spark.txt requirements/spark-build.txt | $(VENV)/.dev
 	@echo "Installing PySpark, about 450 MB, and Iceberg's jars" >&2
-	@$(PIP) --require-hashes --only-binary :all: -r requirements/spark-build.txt
-	@$(PIP) --require-hashes --no-build-isolation -r requirements/spark.txt
-	@for jar in $(JARS); do mvn --quiet --batch-mode dependency:get -Dartifact=$$jar -Dtransitive=false || exit 1; done
+	@{ for jar in $(JARS); do mvn --quiet --batch-mode dependency:get -Dartifact=$$jar -Dtransitive=false || exit 1; done; } & \
+		$(PIP) --require-hashes --only-binary :all: -r requirements/spark-build.txt && \
+		$(PIP) --require-hashes --no-build-isolation -r requirements/spark.txt && wait $$!
 	@touch $@
