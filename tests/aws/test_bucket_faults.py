@@ -54,6 +54,7 @@ SAMPLED = {
 }
 """What `make test` strikes."""
 STRUCK = SCENES if NIGHTLY else tuple(SAMPLED)
+KILLED = [name for name in SCENES if name != "audit"] if NIGHTLY else ["land", "later build", "erase"]
 KILLS: tuple[Kind, ...] = ("error", "lost")
 """What a call comes to whose caller is killed: not done, or done and nobody there to be told."""
 VOLATILE = {"batch", "landed_at", "file", "name", "sha256", "_file"}
@@ -126,6 +127,8 @@ class Stage:
         self.scenes: dict[str, Scene] = {}
         world = self._keep("init")
         for name, (words, again) in plays.items():
+            if name == "audit" and name not in STRUCK:
+                continue  # it changes nothing
             before = self.look()
             for proxy in self._proxies.values():
                 proxy.calls = []
@@ -368,7 +371,7 @@ def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) ->
         yield f"left behind: {left}"
 
 
-@pytest.mark.parametrize("name", [name for name in STRUCK if name != "audit"])
+@pytest.mark.parametrize("name", KILLED)
 def test_a_command_that_is_killed_at_a_call_to_a_bucket_or_its_catalog_loses_and_doubles_nothing(
     bucket_stage: tuple[Stage, dict[str, Proxy]], name: str
 ) -> None:
