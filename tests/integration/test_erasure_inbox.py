@@ -29,7 +29,8 @@ from lakes import LANDING, conserved, customer, deliver, instant, motion, record
 from stedi import reader
 from stedi.cli import main
 from stedi.erasure import deliveries
-from stedi.erasure.search import Identifiers, look
+from stedi.erasure.identifiers import Identifiers
+from stedi.erasure.search import look
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 

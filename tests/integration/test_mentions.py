@@ -18,8 +18,8 @@ import quick
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
 from lakes import build, conserved, customer, deliver, instant, motion, records, rows, step
 from stedi import cli
+from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.locate import PLAIN
-from stedi.erasure.search import Identifiers
 from stedi.errors import IGNORED
 from stedi.lake import Lake
 from stedi.landing import quarantine

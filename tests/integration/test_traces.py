@@ -30,7 +30,7 @@ from lakes import (
     deliver,
 )
 from stedi.engines.duckdb import DuckDB
-from stedi.erasure.search import Identifiers
+from stedi.erasure.identifiers import Identifiers
 from stedi.errors import AuditFailed
 from stedi.privacy import tombstones
 

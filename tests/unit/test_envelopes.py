@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakes import customer, instant, motion, step
+from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.judge import Judge
-from stedi.erasure.search import Identifiers
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 

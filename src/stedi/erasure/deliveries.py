@@ -23,8 +23,9 @@ from typing import IO, BinaryIO, cast
 
 from stedi import reader
 from stedi.engines.duckdb import DuckDB
+from stedi.erasure.identifiers import Identifiers, as_text
 from stedi.erasure.judge import Judge
-from stedi.erasure.search import Identifiers, as_text, look
+from stedi.erasure.search import look
 from stedi.errors import StediError, UnreadableFile, printable_name
 from stedi.landing.deliveries import local, remote
 from stedi.landing.deliveries.local import Delivered, Fingerprint, Skipped

@@ -18,7 +18,7 @@ from pathlib import Path
 from stedi.catalog import Catalog
 from stedi.catalog.remote import NAMESPACES, TABLES
 from stedi.catalog.snapshots import local_path
-from stedi.erasure.search import Identifiers
+from stedi.erasure.identifiers import Identifiers
 from stedi.errors import LakeError
 from stedi.schema.tables import ALL_ZONES, NAMESPACE
 from stedi.storage import durable, s3

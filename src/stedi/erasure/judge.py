@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stedi.erasure.search import Identifiers
+from stedi.erasure.identifiers import Identifiers
 from stedi.privacy import envelopes, tokens, tombstones
 from stedi.privacy.envelopes import Cut, Member
 

@@ -16,15 +16,15 @@ from typing import Any
 from stedi.catalog import Catalog, TableState, checksums
 from stedi.catalog.manifests import Mentions, mentions, sizes
 from stedi.catalog.snapshots import local_path
-from stedi.datasets import subjects as identifiers
+from stedi.datasets import subjects
 from stedi.engines.duckdb import DuckDB, scan, task_session
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.engines.rewrite import InlineRelation, divided
 from stedi.engines.workers import Workers
-from stedi.erasure import search
+from stedi.erasure import identifiers
+from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.judge import Judge
 from stedi.erasure.pending import Found, Pending
-from stedi.erasure.search import Identifiers
 from stedi.errors import LakeError
 from stedi.privacy import envelopes, tokens, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -55,8 +55,6 @@ PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,6
 """What the engine takes for a plain address: only what is one, and most that are."""
 _TOGETHER = 64
 """So many records are looked at together at first; most erasures find something in few of them."""
-_PARTS = 8
-"""Into so many parts records are divided among which there are some of theirs."""
 RELATIONS = (
     "erased_addresses",
     "erased_serials",
@@ -330,7 +328,7 @@ class SubjectRows:
         found = []
         if "releases" in self.states:
             for release, manifest in self.engine.rows("select release, manifest from releases"):
-                identifier = identifiers.identifier(self._key, json.loads(manifest)["lake"], release)
+                identifier = subjects.identifier(self._key, json.loads(manifest)["lake"], release)
                 found += [(release, identifier(mark)) for mark in sorted(self._people)]
         self.keep("erased_subjects", ("release", "subject"), found)
 
@@ -369,7 +367,7 @@ class SubjectRows:
             if not heard.has(folded(number).strip()) and not claimed.stands(number) and not spoken.stands(number)
         }
         ids = {id_ for (id_,) in engine.rows("select customer_id from erased_ids")}
-        names = search.of([*mine, *spelled], others)
+        names = identifiers.of([*mine, *spelled], others)
         texts = {folded(part).strip() for _, *rest in mine for part in rest if part} - {""}
         self.shared = len(numbers - kept) + len(texts - names)
         phones = frozenset(filter(None, (tokens.digits(name) for name in names if _PHONE.fullmatch(name))))
@@ -387,11 +385,11 @@ class SubjectRows:
         self._others_masked = bool(masks)
         if left is None:
             odd = self._others_have("address", odd=True)
-            stay = [value for value in search.mentioning(odd, known) if not tokens.is_plain(value)]
-            if search.mentions(devices, known):
-                stay += search.mentioning(self._others_have("serialNumber"), known)
+            stay = [value for value in identifiers.mentioning(odd, known) if not tokens.is_plain(value)]
+            if identifiers.mentions(devices, known):
+                stay += identifiers.mentioning(self._others_have("serialNumber"), known)
             self._count(stay)
-            left = [search.left(self._key, value) for value in stay]
+            left = [identifiers.left(self._key, value) for value in stay]
         return replace(known, left=frozenset(left))
 
     def _others_have(self, column: str, *, odd: bool = False) -> list[str]:
@@ -416,7 +414,7 @@ class SubjectRows:
             return
         self.keep("staying", ("value",), [(value,) for value in sorted(set(stay))])
         for name in ZONES:
-            for column in search.IDENTITIES:
+            for column in identifiers.IDENTITIES:
                 if column in {c.name for c in COLUMNS[name]}:
                     [(count,)] = self.engine.rows(
                         f"select count(distinct {quoted(column)}) from {name} "
@@ -444,11 +442,11 @@ class SubjectRows:
                 if kept != raw:
                     masked.append((sha256, at, kept))
                 owner = tokens.owner(kept.decode("utf-8", "replace"))
-                if owner is not None and search.names_another(owner, self.traces):
+                if owner is not None and identifiers.names_another(owner, self.traces):
                     staying[sha256, at] = owner
         if staying:
             self.others.setdefault("quarantine", {})["raw"] = len(staying)
-            marks = {search.left(self._key, owner) for owner in staying.values()}
+            marks = {identifiers.left(self._key, owner) for owner in staying.values()}
             self.traces = replace(self.traces, left=self.traces.left | marks)
         self.engine.insert_rows("erased_records", {"sha256": "varchar", "offset": "bigint"}, sorted(set(records)))
         self.engine.insert_rows(
@@ -477,7 +475,7 @@ class SubjectRows:
         known = self.tombstones.records
         if known and tombstones.record(self._key, raw) in known:
             return None
-        text = search.as_text(raw)
+        text = identifiers.as_text(raw)
         moved = judge.moved(text)
         if not moved and not self.traces.found(text):
             return raw
@@ -495,7 +493,7 @@ class SubjectRows:
 
     def _tells_of_others(self, raw: bytes, judge: Judge) -> bool:
         """Says whether a quarantined record that goes is somebody else's, or nobody's and names others by address."""
-        text, owner = search.as_text(raw), tokens.owner(raw.decode("utf-8", "replace"))
+        text, owner = identifiers.as_text(raw), tokens.owner(raw.decode("utf-8", "replace"))
         if owner is not None:
             return judge.somebody_else(owner) and not judge.moved(text)
         return judge.strangers(text)
@@ -683,19 +681,12 @@ def _named(paths: Iterable[str]) -> str:
 
 
 def _suspected(batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:
-    """Yields those of some quarantined records in which something may have to go, in parts until few are left."""
-    texts = [search.as_text(raw) for _, _, raw in batch]
-    parts = [(start, min(start + _TOGETHER, len(batch))) for start in range(0, len(batch), _TOGETHER)]
-    while parts:
-        start, end = parts.pop()
-        # an empty line between: what is encoded in one record does not run on into the next
-        if not judge.reads("\n\n".join(texts[start:end])):
-            continue
-        if end - start == 1:
-            yield batch[start]
-        else:
-            size = -(-(end - start) // _PARTS)
-            parts += [(at, min(at + size, end)) for at in range(start, end, size)]
+    """Yields those of some quarantined records in which something may have to go."""
+    texts = [identifiers.as_text(raw) for _, _, raw in batch]
+    for start in range(0, len(batch), _TOGETHER):
+        yield from (
+            batch[start + place] for place in identifiers.telling(texts[start : start + _TOGETHER], judge.reads)
+        )
 
 
 def _batched(records: Iterable[tuple[str, int, bytes]], size: int) -> Iterator[list[tuple[str, int, bytes]]]:

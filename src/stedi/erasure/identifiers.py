@@ -1,0 +1,266 @@
+"""What identifies customers, in every spelling: addresses, names, phones, serial numbers; and where a text has one.
+
+Spelling does not hide anybody (`privacy.tokens`), and a text counts where it stands alone: `ann@x.example` is not in
+`joann@x.example`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from stedi.privacy import decoding, tokens, tombstones
+from stedi.privacy.pseudonyms import Key, normalise
+from stedi.privacy.tokens import FEW, SHORT, Sought, addresses, folded, stands
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES
+
+_PARTS = 8
+"""Into so many parts texts are divided among which one mentions somebody."""
+IDENTITIES = ("email", "user", "serialNumber")
+"""Columns of the lake's own tables whose values are somebody's identity: whose, the whole value tells."""
+_WORDS = frozenset(
+    {*ALL_ZONES, *ALL_ZONES.values(), *(c.name for columns in ALL_COLUMNS.values() for c in columns)}
+) | {
+    *("parquet", "metadata", "snapshot", "manifest", "landing", "pending", "receipts", "tombstones", "erasing"),
+    *("customer", "accelerometer", "step_trainer", "default", "string", "double", "binary", "timestamptz", "append"),
+    *("overwrite", "replace", "delete", "catalog", "format-version", "schema", "table", "location", "checksums"),
+}
+"""Words of the lake's own files: a serial number may be called like one, and is not looked for among them."""
+_MOST = 1 << 22
+"""Bytes that a packed value is unpacked to, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identifiers:
+    """What identifies some customers.
+
+    Attributes:
+        key: The lake's key.
+        people: Their marks: an address is found by its mark, too, where nobody knows its text any more.
+        names: Addresses in their normal form, and names and phone numbers that nobody else has; spelling is ignored.
+        numbers: Serial numbers that nobody else claims, and pseudonyms; as they are.
+        phones: The digits of those phone numbers.
+        left: Marks of values of others that mention one of them and stay, since they are somebody's identity.
+        foreign: Texts that other clients have written into the lake's catalog, and that stay.
+    """
+
+    key: Key
+    people: Collection[str]
+    names: frozenset[str] = frozenset()
+    numbers: frozenset[str] = frozenset()
+    phones: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
+    foreign: frozenset[str] = frozenset()
+    _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
+    # of its own in each: `replace` with other numbers looks for others
+    _sought: dict[bool, tuple[dict[str, list[str]], Sought, Sought]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _named: list[frozenset[str] | None] = field(default_factory=list, repr=False, compare=False)
+
+    def found(self, text: str, *, data: bool = True) -> bool:
+        """Says whether a text, or what it reads decoded, holds one of them.
+
+        Args:
+            text: The text; of several values, one a line.
+            data: Whether it is customers' data, not the lake's own words: those may hold short or common texts.
+        """
+        return any(self.says(reading, data=data) for reading in tokens.readings(text, controls=data))
+
+    def says(self, text: str, *, data: bool = True) -> bool:
+        """Says whether a text holds one of them as it is; the arguments are those of `found`."""
+        plain = folded(text)
+        texts, words, numbers = self._texts(data=data)
+        for word in words.among(plain):
+            if word in plain and any(name in plain and stands(plain, name) for name in texts[word]):
+                return True
+        for number in numbers.among(text):
+            if number in text and (data or _tells(number)) and stands(text, number):
+                return True
+        if data and tokens.calls(text, self.phones):
+            return True
+        return bool(self._standing(plain))
+
+    def _standing(self, plain: str, *, name: bool = False) -> Collection[str]:
+        """Returns their addresses that stand in a folded text, were it a file's name."""
+        named = self._addresses()
+        if named is None:
+            return [address for address in addresses(plain, name=name) if self.known(address)]
+        # a part of a folded text is in its normal form: no other spelling of an address need be thought of
+        if len(named) <= FEW and not any(address in plain for address in named):
+            return ()
+        found = named & addresses(plain, name=name)
+        self._known.update(dict.fromkeys(found, True))
+        return found
+
+    def _texts(self, *, data: bool) -> tuple[dict[str, list[str]], Sought, Sought]:
+        """Returns the names that are looked for as texts, by a word that all spellings of one have; words and numbers.
+
+        A plain address is known by its mark wherever it stands.
+        """
+        if data not in self._sought:
+            found: dict[str, list[str]] = {}
+            for name in self.names:
+                sign = "@" in name
+                if (data or sign) and not (sign and tokens.is_plain(name) and name in addresses(name)):
+                    parts = name.replace(",", " ").split()
+                    word = max(parts, key=lambda part: (len(part), part), default=name)
+                    found.setdefault(word, []).append(name)
+            self._sought[data] = found, Sought(found), Sought(self.numbers)
+        return self._sought[data]
+
+    @property
+    def latin(self) -> bool:
+        """Whether all that is looked for among the lake's own words is Latin, addresses aside."""
+        return "".join(self.numbers).isascii()
+
+    def names_file(self, name: str, *, data: bool = True) -> bool:
+        """Says whether a file's name holds one of them, be it after or before an underscore; `data` as in `found`."""
+        return (
+            any(number in name and _tells(number) and stands(name, number, name=True) for number in self.numbers)
+            or any(self._standing(folded(reading), name=True) for reading in tokens.readings(name))
+            or self.found(name, data=data)
+        )
+
+    def known(self, address: str) -> bool:
+        """Says whether an address, in any spelling, is one of theirs."""
+        if address in self._known:
+            return self._known[address]
+        named = self._addresses()
+        if named is not None and normalise(address) not in named:
+            return False
+        found = self._known[address] = named is not None or tombstones.person(self.key, address) in self.people
+        return found
+
+    def owns(self, address: str) -> bool:
+        """Says whether a record that gives an address as its customer's is one of theirs.
+
+        Characters that nobody can see make no other address of it, unless it is a landed one, which is somebody else's.
+        """
+        if self.known(address):
+            return True
+        seen = tokens.visible(address)
+        return seen is not address and self.known(seen) and not self.stays(address)
+
+    def _addresses(self) -> frozenset[str] | None:
+        """Returns everybody's address if all are among the names: to look one up takes less than to make its mark."""
+        if not self._named:
+            marks = {name: tombstones.person(self.key, name) for name in self.names}
+            named = frozenset(name for name, mark in marks.items() if mark in self.people)
+            self._named.append(named if {marks[name] for name in named}.issuperset(self.people) else None)
+        return self._named[0]
+
+    def names_any(self, text: str) -> bool:
+        """Says whether one of their addresses stands in a text as it is."""
+        return bool(self._standing(folded(text)))
+
+    def who(self, text: str) -> frozenset[str]:
+        """Returns the marks of those whose address stands in a text, or in what it reads decoded."""
+        named = {address for reading in tokens.readings(text) for address in self._standing(folded(reading))}
+        return frozenset(tombstones.person(self.key, address) for address in named)
+
+    def met(self) -> frozenset[str]:
+        """Returns the marks of those whose address stood in any text that was looked at in this process."""
+        return frozenset(tombstones.person(self.key, address) for address, hit in self._known.items() if hit)
+
+    def masked(self, text: str) -> str | None:
+        """Returns a text of somebody else without what it says of them; None if it cannot be told apart."""
+        plain = folded(text)
+        parts = {part for part in self.names if part in plain and len(part) >= SHORT}
+        parts |= {folded(number) for number in self.numbers if number in text and len(number) >= SHORT}
+        parts |= set(self._standing(plain))
+        kept = tokens.masked(text, parts)
+        return None if self.found(kept) else kept
+
+    def without_foreign(self, text: str) -> str:
+        """Returns a text of the lake's catalog without what other clients have written there."""
+        for part in sorted(self.foreign, key=len, reverse=True):
+            for written in (part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]):
+                text = text.replace(written, "")
+        return text
+
+    def stays(self, value: str) -> bool:
+        """Says whether a value of somebody else was left although it mentions one of them."""
+        return bool(self.left) and left(self.key, value) in self.left
+
+
+def left(key: Key, value: str) -> str:
+    """Returns the mark of a value of somebody else that stays although it mentions a customer who goes."""
+    return tombstones.mark(key, "value of others", normalise(value))
+
+
+def _tells(number: str) -> bool:
+    return len(number) >= SHORT and number not in _WORDS
+
+
+def of(records: Iterable[tuple[str | None, ...]], others: Callable[[str], bool]) -> frozenset[str]:
+    """Returns the texts that identify customers, from their records, in their normal form.
+
+    Args:
+        records: Address, name, phone of each record.
+        others: Says of a name, a phone, or an address that has no `@`, folded, whether anybody else has it.
+    """
+    found = set()
+    for address, *rest in records:
+        if address and ("@" in address or not others(normalise(address))):
+            found.add(normalise(address))
+        found |= {text for text in (folded(part).strip() for part in rest if part) if text and not others(text)}
+    return frozenset(found)
+
+
+def is_trace(value: str, column: str | None, traces: Identifiers) -> bool:
+    """Says whether a value is one of the customers', or says something of them that should have gone.
+
+    Args:
+        value: The value.
+        column: Its column, if that is an identity, or a quarantined record's `raw`.
+        traces: What identifies the customers.
+    """
+    if column == "serialNumber":
+        return value in traces.numbers or (mentions(value, traces) and not traces.stays(value))
+    if column == "raw" and (owner := tokens.owner(value)) is not None and not traces.owns(owner):
+        return traces.found(tokens.beside(value, owner)) or (names_another(owner, traces) and not traces.stays(owner))
+    if column in IDENTITIES and tokens.is_plain(value):
+        return traces.known(value)
+    return traces.found(value) and not traces.stays(value)
+
+
+def names_another(address: str, traces: Identifiers) -> bool:
+    """Says whether an address of somebody else is none that is plain, and mentions one of the customers."""
+    return not tokens.is_plain(tokens.visible(address)) and mentions(address, traces)
+
+
+def mentions(value: str, traces: Identifiers) -> bool:
+    """Says whether a text mentions one of the customers' addresses."""
+    return any(traces.names_any(reading) for reading in tokens.readings(value) if "@" in reading)
+
+
+def telling(texts: Sequence[str], tells: Callable[[str], bool]) -> Iterator[int]:
+    """Yields the places of those of some texts that tell something; many are looked at together, until few are left.
+
+    Args:
+        texts: The texts.
+        tells: Says whether a text does, of several with an empty line between them whether one of them does.
+    """
+    parts = [(0, len(texts))] if texts else []
+    while parts:
+        start, end = parts.pop()
+        # an empty line between: what is encoded in one does not run on into the next
+        if not tells("\n\n".join(texts[start:end])):
+            continue
+        if end - start == 1:
+            yield start
+        else:
+            size = -(-(end - start) // _PARTS)
+            parts += [(at, min(at + size, end)) for at in range(start, end, size)]
+
+
+def mentioning(values: Sequence[str], traces: Identifiers) -> list[str]:
+    """Returns those of some texts that mention one of the customers' addresses."""
+    return [values[place] for place in telling(values, lambda text: mentions(text, traces))]
+
+
+def as_text(value: str | bytes) -> str:
+    """Returns a value as text; a blob in all encodings that it may be in, and unpacked."""
+    return value if isinstance(value, str) else "\n".join(decoding.texts(bytes(value), most=_MOST))
