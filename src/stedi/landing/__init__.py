@@ -20,7 +20,7 @@ from threading import Event
 
 from stedi.catalog import orphans
 from stedi.context import Context
-from stedi.context.progress import Progress, run_id
+from stedi.context.progress import Progress
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.engines.workers import Workers
@@ -154,19 +154,16 @@ def land(
             *((b, ()) for b in batches(found, _size, _BATCH_BYTES)),
             *(((), b) for b in objects.batches()),
         ):
-            run = _Batch(context, key, progress, sieve, workers)
-            if run.planned is not None:
-                run.sieve = TombstoneFilter.of(root, key)  # as it is now: another process may have erased somebody
-            try:
-                copies = run.fetch(fetched)
-                done = run.land([*batch, *copies])
+            with journal.Commit(catalog) as commit:
+                if commit.planned is not None:
+                    sieve = TombstoneFilter.of(root, key)  # as it is now: another process may have erased somebody
+                run = _Batch(context, key, commit, progress, sieve, workers)
+                done = run.land([*batch, *run.fetch(fetched)])
                 objects.note(fetched, done)
                 landed += done
-            finally:
-                run.close()
             skipped += run.skipped
             odd += run.odd
-            refused += [run.id] if run.refused else []
+            refused += [commit.id] if run.refused else []
             for name, counts in run.drift.items():
                 sums = drift.setdefault(name, {})
                 for what, count in counts.items():
@@ -175,9 +172,8 @@ def land(
             withdrawal.again(context, key)
         lost: tuple[Unread, ...] = ()
         if refused:
-            with DuckDB.of(config, durable.scratch(root) / "landing" / "unread") as engine:
+            with context.temporary() as folder, DuckDB.of(config, folder) as engine:
                 lost = unread.unread(engine, catalog, refused, int(time.time() * 1000))
-            shutil.rmtree(durable.scratch(root) / "landing" / "unread", ignore_errors=True)
     return Landing(tuple(landed), tuple(skipped), drift, tuple(odd), lost)
 
 
@@ -188,23 +184,18 @@ class _Batch:
         self,
         context: Context,
         key: Key,
+        commit: journal.Commit,
         progress: Progress,
         sieve: TombstoneFilter | None,
         workers: Workers | None,
     ) -> None:
-        self.id = run_id()
         self.skipped: list[Skipped] = []
         self.drift: dict[str, dict[str, int]] = {}
         self.odd: list[OddInstants] = []
         self.refused = False
         """Whether records that may be a customer's word were quarantined."""
-        self._catalog, self._config, self._root = context.catalog, context.config, context.root
-        self.sieve, self._workers, self._key, self._progress = sieve, workers, key, progress
-        self.planned = journal.base(self._catalog)
-        self._folder = durable.scratch(self._root) / "landing" / self.id
-        durable.private(self._folder)
-        self._journalled = self._named = False
-        self._written: list[Path] = []
+        self._catalog, self._config, self._commit = context.catalog, context.config, commit
+        self._sieve, self._workers, self._key, self._progress = sieve, workers, key, progress
 
     def fetch(self, batch: Sequence[Arrival]) -> list[local.Delivered]:
         """Copies objects of S3 beside what this batch needs on its way; workers copy what they read themselves."""
@@ -212,7 +203,7 @@ class _Batch:
             return []
         if self._workers:
             return [arrival.delivered for arrival in batch]
-        found = list(remote.fetch(batch, self._folder / "fetched", partial(self._progress, "fetch")))
+        found = list(remote.fetch(batch, self._commit.scratch / "fetched", partial(self._progress, "fetch")))
         self.skipped += [item for item in found if isinstance(item, Skipped)]
         return [item for item in found if isinstance(item, local.Delivered)]
 
@@ -223,7 +214,7 @@ class _Batch:
             # PyIceberg takes a second to import; reading and matching leave the interpreter free meanwhile
             warm = beside.submit(self._catalog.warm)
             inspected = self._inspect(files)
-            engine = stack.enter_context(DuckDB.of(self._config, self._folder / "spill"))
+            engine = stack.enter_context(DuckDB.of(self._config, self._commit.scratch / "spill"))
             results, new, anew = self._told_apart(engine, inspected)
             if not new:
                 return [results[file.sha256, file.delivered.name] for file in inspected]
@@ -244,17 +235,13 @@ class _Batch:
             undone = [replace(anew[sha256], name=file.name) for sha256, file in fresh.items() if sha256 in anew]
             replaces = self._without(engine, undone, appends)
             if fresh:  # last, so that it vouches for the rest
-                ledger = rows.ledger([*fresh.values(), *map(_undone, undone)], self.id, at)
-                appends["landed_files"] = engine.write("landed_files", ledger, self._new_folder("landed_files"))
+                ledger = rows.ledger([*fresh.values(), *map(_undone, undone)], self._commit.id, at)
+                appends["landed_files"] = engine.write("landed_files", ledger, self._commit.folder("landed_files"))
             warm.result()
             self._progress("commit", None)
-            self._named = True
-            pending = journal.write(
-                self._root / "pending", self.id, appends, replaces, key=self._key, base=self.planned
-            )
-            self._journalled = True  # from here on the journal decides, not this process
-            journal.apply(self._catalog, pending, self._key)
-            self._remove_strays({**appends, **replaces})
+            self._commit.commit(self._key, appends, replaces)
+            if self._workers:
+                self._commit.remove_strays([*appends.values(), *replaces.values()])
         for ready in prepared:
             counts = self.drift.setdefault(ready.file.contract.feed, {})
             for what, count in ready.counts.drift.items():
@@ -276,13 +263,6 @@ class _Batch:
                 landed.append(replace(fresh[file.sha256], name=file.delivered.name, already_landed=again))
                 told.add(file.sha256)
         return landed
-
-    def close(self) -> None:
-        """Removes what was only needed on the way, and what a failed batch has written."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        if not self._journalled and not journal.place(self._root / "pending", self.id).exists():
-            for folder in self._written:
-                durable.remove_tree(folder, never_named=not self._named)
 
     def _inspect(self, files: Sequence[local.Delivered]) -> list[Inspected]:
         if self._workers is None:
@@ -353,7 +333,7 @@ class _Batch:
             return {}
         engine.bind_files("quarantine", self._catalog.files(self._catalog.table("quarantine")))
         gone = ", ".join(literal(file.sha256) for file in undone)
-        folder = self._new_folder("quarantine", f"{self.id}-stay")
+        folder = self._commit.folder("quarantine", f"{self._commit.id}-stay")
         stay = engine.write("quarantine", f"select * from quarantine where sha256 not in ({gone})", folder)
         return {"quarantine": (*stay, *appends.pop("quarantine", ()))}
 
@@ -368,12 +348,12 @@ class _Batch:
 
     def _write(self, engine: DuckDB, new: Sequence[Inspected], at: int) -> Written:
         """Writes what files bring, here or on the workers, each with a share of the files."""
-        batch, config = writing.Batch(self.id, at, self.sieve), self._config
+        batch, commit, config = writing.Batch(self._commit.id, at, self._sieve), self._commit, self._config
         if self._workers is None:
             return writing.write(
-                engine, new, batch, self._folder, self._new_folder, processes=config.threads, progress=self._progress
+                engine, new, batch, commit.scratch, commit.folder, processes=config.threads, progress=self._progress
             )
-        folders = {table: self._new_folder(table) for table in (*map(_table, CONTRACTS), "quarantine")}
+        folders = {table: commit.folder(table) for table in (*map(_table, CONTRACTS), "quarantine")}
         for folder in folders.values():
             durable.folder(folder)
         shares = distribute.shares(self._workers, new, batch, folders, config.engine_memory)
@@ -384,19 +364,6 @@ class _Batch:
             {table: tuple(file for part in written for file in part.appends.get(table, ())) for table in tables},
             tuple(lost for part in written for lost in part.unreadable),
         )
-
-    def _remove_strays(self, appends: Mapping[str, Sequence[DataFile]]) -> None:
-        """Removes what attempts have written whose answers never came."""
-        used = {s3.at(file.path).parent for files in appends.values() for file in files}
-        for folder in self._written if self._workers else ():
-            for attempt in folder.iterdir():
-                if attempt.is_dir() and attempt not in used:
-                    durable.remove_tree(attempt)
-
-    def _new_folder(self, table: str, name: str = "") -> Path:
-        folder = self._catalog.folder(table) / "data" / (name or self.id)
-        self._written.append(folder)
-        return folder
 
 
 def _size(file: local.Delivered) -> int:

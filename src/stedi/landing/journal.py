@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from stedi.catalog import Catalog
+from stedi.context.progress import run_id
 from stedi.errors import CommitConflict, LakeBusy, LakeError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
@@ -33,6 +35,60 @@ class Superseded(CommitConflict):
 
 Appends = Mapping[str, Sequence[DataFile]]
 """For each table, in the order of the commits, the files that it gains."""
+
+
+class Commit:
+    """One commit to the landing tables, from its first file on; a context that removes what is needed only on the way.
+
+    What it has written among the tables' data goes, too, unless its journal is there: that decides from then on.
+
+    Args:
+        catalog: The lake's tables.
+
+    Attributes:
+        id: The batch's id.
+        planned: What `base` gave.
+        scratch: A folder of this machine for what is needed on the way.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.id = run_id()
+        self.planned = base(catalog)
+        self.scratch = durable.scratch(catalog.root) / "landing" / self.id
+        durable.private(self.scratch)
+        self._catalog, self._pending = catalog, catalog.root / "pending"
+        self._named = self._journalled = False
+        self._written: list[Path] = []
+
+    def __enter__(self) -> Commit:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        if not self._journalled and not place(self._pending, self.id).exists():
+            for folder in self._written:
+                durable.remove_tree(folder, never_named=not self._named)
+
+    def folder(self, table: str, name: str = "") -> Path:
+        """Returns a new folder among a table's data, by default the batch's own."""
+        folder = self._catalog.folder(table) / "data" / (name or self.id)
+        self._written.append(folder)
+        return folder
+
+    def commit(self, key: Key, appends: Appends, replaces: Appends | None = None) -> None:
+        """Journals what is written, then commits it; see `write` and `apply`."""
+        self._named = True
+        pending = write(self._pending, self.id, appends, replaces, key=key, base=self.planned)
+        self._journalled = True  # from here on the journal decides, not this process
+        apply(self._catalog, pending, key)
+
+    def remove_strays(self, changes: Iterable[Sequence[DataFile]]) -> None:
+        """Removes what attempts of workers have written whose answers never came."""
+        used = {s3.at(file.path).parent for files in changes for file in files}
+        for folder in self._written:
+            for attempt in folder.iterdir():
+                if attempt.is_dir() and attempt not in used:
+                    durable.remove_tree(attempt)
 
 
 def write(

@@ -8,7 +8,6 @@ of a file of which nothing could be taken may have been landed as the wrong feed
 from __future__ import annotations
 
 import io
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from pathlib import Path
 
 from stedi import reader
 from stedi.context import Context
-from stedi.context.progress import run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal
 from stedi.errors import UsageError
@@ -26,7 +24,7 @@ from stedi.privacy import tombstones
 from stedi.reader.fitting import Conformer, feeds_of
 from stedi.schema.contracts import Reason
 from stedi.schema.feeds import CONTRACTS
-from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, ZONES, DataFile
+from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, DataFile
 from stedi.storage import durable
 
 
@@ -68,7 +66,6 @@ class Quarantine:
     def __init__(self, context: Context) -> None:
         self._key, self._writing = context.key, context.writing
         self._catalog, self._config, self._root = context.catalog, context.config, context.root
-        self._journalled = False
 
     def total(self) -> int:
         """Returns how many records are in quarantine."""
@@ -126,24 +123,14 @@ class Quarantine:
         with self._writing(), durable.lock(self._root / "land.lock", wait=True):
             tombstones.refuse_unfinished(self._root)
             journal.finish(self._catalog, self._root / "pending", self._key)
-            batch = run_id()
-            folder = durable.scratch(self._root) / "landing" / batch
-            durable.private(folder)
-            self._journalled = False
-            try:
-                return self._replay(batch, folder)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                if not self._journalled and not journal.place(self._root / "pending", batch).exists():
-                    for table in (name for name, zone in ZONES.items() if zone == "landing"):
-                        durable.remove_tree(self._catalog.folder(table) / "data" / batch)
+            with journal.Commit(self._catalog) as batch:
+                return self._replay(batch)
 
-    def _replay(self, batch: str, folder: Path) -> tuple[int, int]:
-        lines = {feed: folder / f"{feed}.json" for feed in CONTRACTS}
+    def _replay(self, batch: journal.Commit) -> tuple[int, int]:
+        lines = {feed: batch.scratch / f"{feed}.json" for feed in CONTRACTS}
         # offsets by file, name, feed and the feed of the fields
         landed: dict[tuple[str, str, str, str], list[int]] = {}
         barred: dict[tuple[str, str, str], list[int]] = {}
-        planned = journal.base(self._catalog)
         sifted = self._sifted()
         with self._engine() as engine:
             engine.bind_files("landed_files", self._catalog.files(self._catalog.table("landed_files")))
@@ -177,7 +164,7 @@ class Quarantine:
             if not moved and not gone_too:
                 return 0, total
             appends = {
-                CONTRACTS[feed].table: self._write(engine, CONTRACTS[feed].table, _lines(feed, path), batch)
+                CONTRACTS[feed].table: _write(engine, CONTRACTS[feed].table, _lines(feed, path), batch)
                 for feed, path in lines.items()
                 if path.stat().st_size
             }
@@ -186,7 +173,7 @@ class Quarantine:
             )
             gone = f"select s, o from (values {keys}) as gone (s, o)"
             stay = f'select * from quarantine where (sha256, "offset") not in ({gone})'
-            kept = self._write(engine, "quarantine", stay, batch)
+            kept = _write(engine, "quarantine", stay, batch)
             # the counts of each file's first landing stay; what moved is added to them
             moves = [
                 LandedFile(file, feed, sha256, 0, 0, 0, -len(offsets), len(offsets), already_landed=True)
@@ -198,12 +185,9 @@ class Quarantine:
                 moves.append(LandedFile(file, meant, sha256, 0, other, count, other - count, 0, already_landed=True))
                 if other:  # a feed's sums come out, too
                     moves.append(LandedFile(file, feed, sha256, 0, -count, 0, -count, 0, already_landed=True))
-            ledger = rows.ledger(moves, batch, int(time.time() * 1000))
-            appends["landed_files"] = self._write(engine, "landed_files", ledger, batch)
-        key = self._key()
-        pending = journal.write(self._root / "pending", batch, appends, {"quarantine": kept}, key=key, base=planned)
-        self._journalled = True
-        journal.apply(self._catalog, pending, key)
+            ledger = rows.ledger(moves, batch.id, int(time.time() * 1000))
+            appends["landed_files"] = _write(engine, "landed_files", ledger, batch)
+        batch.commit(self._key(), appends, {"quarantine": kept})
         return moved, total - moved - gone_too
 
     def _sifted(self) -> Callable[[bytes], bytes | None]:
@@ -214,13 +198,14 @@ class Quarantine:
         known = tombstones.read(self._root, key)
         return lambda raw: known.sifted(key, raw)
 
-    def _write(self, engine: DuckDB, table: str, sql: str, batch: str) -> tuple[DataFile, ...]:
-        return engine.write(table, sql, self._catalog.folder(table) / "data" / batch)
-
     def _engine(self) -> DuckDB:
         engine = DuckDB.of(self._config, durable.scratch(self._root) / "quarantine")
         engine.bind_files("quarantine", self._catalog.files(self._catalog.table("quarantine")))
         return engine
+
+
+def _write(engine: DuckDB, table: str, sql: str, batch: journal.Commit) -> tuple[DataFile, ...]:
+    return engine.write(table, sql, batch.folder(table))
 
 
 def _record(raw: bytes) -> reader.ParsedRecord | None:

@@ -10,16 +10,13 @@ that could be claimed (rule 6) and can never be anybody's consenting record.
 from __future__ import annotations
 
 import secrets
-import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stedi.catalog import Catalog
 from stedi.context import Context
-from stedi.context.progress import run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.landing import journal, rows
@@ -89,7 +86,7 @@ def withdraw(
         tombstones.refuse_unfinished(root)
         journal.finish(catalog, root / "pending", lambda: key)
         now = int(time.time() * 1000) if now is None else now
-        with _batch(context, key) as (engine, commit):
+        with journal.Commit(catalog) as batch, DuckDB.of(context.config, batch.scratch) as engine:
             progress("write withdrawals", None)
             erased = [address for address in wanted if erased_at(root, key, address) is not None]
             gone = _bind(engine, catalog, key, wanted, erased, now)
@@ -99,8 +96,10 @@ def withdraw(
                 for address, at in engine.rows("select email, lastUpdateDate from withdrawn"):
                     said.setdefault(tombstones.person(key, address), []).append(at)
                 progress("commit", None)
+                appends = _write(engine, batch, landed)
                 # first of all: what is in no delivery must outlive the lake
-                commit(landed, lambda batch: keep(root, key, context.config.lake_id, batch, said))
+                keep(root, key, context.config.lake_id, batch.id, said)
+                batch.commit(key, appends)
     return Withdrawal(len(wanted), landed, unknown, len(wanted) - landed - gone, gone)
 
 
@@ -154,11 +153,11 @@ def again(context: Context, key: Key, said: Mapping[str, Collection[int]] | None
     }
     landed = 0
     if wanted:
-        with _batch(context, key) as (engine, commit):
+        with journal.Commit(context.catalog) as batch, DuckDB.of(context.config, batch.scratch) as engine:
             known = _bind_again(engine, context.catalog, key, wanted)
             [(landed,)] = engine.rows("select count(*) from withdrawn")
             if landed:
-                commit(landed, lambda batch: None)
+                batch.commit(key, _write(engine, batch, landed))
             wanted = {person: instants for person, instants in wanted.items() if person not in known}
     after = {person: sorted(instants) for person, instants in sorted(wanted.items())}
     if after != before and after:
@@ -181,33 +180,6 @@ def _waiting(root: Path, lake_id: str, key: Key) -> Mapping[str, Collection[int]
     except FileNotFoundError:
         return {}
     return {str(person): [int(at) for at in instants] for person, instants in found["people"].items()}
-
-
-@contextmanager
-def _batch(context: Context, key: Key) -> Iterator[tuple[DuckDB, Callable[[int, Callable[[str], None]], None]]]:
-    """Gives a session in which to make `withdrawn`, and what lands it: called with its rows, and what comes first."""
-    catalog, root, batch = context.catalog, context.root, run_id()
-    folder = durable.scratch(root) / "landing" / batch
-    durable.private(folder)
-    journalled = False
-    planned = journal.base(catalog)
-
-    def commit(count: int, first: Callable[[str], None]) -> None:
-        nonlocal journalled
-        appends = _write(engine, catalog, batch, count)
-        first(batch)
-        pending = journal.write(root / "pending", batch, appends, key=key, base=planned)
-        journalled = True  # from here on the journal decides, not this process
-        journal.apply(catalog, pending, key)
-
-    try:
-        with DuckDB.of(context.config, folder) as engine:
-            yield engine, commit
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not journalled and not journal.place(root / "pending", batch).exists():
-            for table in (CUSTOMER.table, "landed_files"):
-                durable.remove_tree(catalog.folder(table) / "data" / batch)
 
 
 def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str, Collection[int]]) -> set[str]:
@@ -300,7 +272,7 @@ def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], era
     return int(gone)
 
 
-def _write(engine: DuckDB, catalog: Catalog, batch: str, count: int) -> dict[str, tuple[DataFile, ...]]:
+def _write(engine: DuckDB, batch: journal.Commit, count: int) -> dict[str, tuple[DataFile, ...]]:
     """Writes the batch's Parquet files; the ledger comes last, so that it vouches for the rest."""
     # of no file's content: a number that stands for these records, and tells nothing about them
     content = secrets.token_hex(32)
@@ -308,6 +280,6 @@ def _write(engine: DuckDB, catalog: Catalog, batch: str, count: int) -> dict[str
     more = f"null::varchar as _extra, {literal(content)} as _file"
     selects = {
         CUSTOMER.table: f"select * exclude (known), {more} from withdrawn",
-        "landed_files": rows.ledger([file], batch, int(time.time() * 1000)),
+        "landed_files": rows.ledger([file], batch.id, int(time.time() * 1000)),
     }
-    return {table: engine.write(table, sql, catalog.folder(table) / "data" / batch) for table, sql in selects.items()}
+    return {table: engine.write(table, sql, batch.folder(table)) for table, sql in selects.items()}
