@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
-from stedi.privacy import addresses, consent
+from stedi.privacy import addresses, consent, decoding
 from stedi.privacy.pseudonyms import normalise
 from stedi.schema.feeds import CUSTOMER
 
 _FIELD = re.compile(r'"email"\s*:\s*"((?:[^"\\]|\\.)*)"', re.IGNORECASE | re.DOTALL)
 _BETWEEN = re.compile(r"""[\s"'<>,;:()\[\]{}\\]""")
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +70,7 @@ def unread(engine: DuckDB, catalog: Catalog, batches: list[str], now: int) -> tu
 
 def _customers(raw: bytes) -> Iterator[str]:
     """Yields whom a record may be of, in the normal form of rule 1; its bytes need not be JSON."""
-    text = _ESCAPE.sub(lambda code: chr(int(code[1], 16)), raw.decode("utf-8", "replace"))
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # escaped pairs are one letter
+    text = decoding.unescaped(raw)
     yield from map(normalise, _FIELD.findall(text))
     at = text.find("@")
     while at >= 0:

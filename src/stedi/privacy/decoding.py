@@ -29,6 +29,7 @@ READINGS = (
 """What a text is read as besides what it is."""
 LEVELS = 4
 """How many layers of packing are unpacked."""
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _SKIPPABLE = bytes(range(0x50, 0x60))
 _MEMBERS = 10_000
 _SIGN = re.compile(rb"@\0|\0@|[%=&\\]\0+[0-9A-Za-z#\\]")
@@ -48,6 +49,12 @@ def texts(raw: bytes, *, most: int = MOST) -> list[str]:
     if raw[:1] not in _FIRST and b"\0" not in raw:  # most are plain
         return [raw.decode("utf-8", "replace")]
     return [text for part in layers(raw, most=most) for text in plain(part)]
+
+
+def unescaped(raw: bytes) -> str:
+    """Returns bytes that need not be JSON as text, JSON's escapes of letters read."""
+    text = _ESCAPE.sub(lambda code: chr(int(code[1], 16)), raw.decode("utf-8", "replace"))
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # escaped pairs are one letter
 
 
 def layers(raw: bytes, *, most: int = MOST, levels: int = LEVELS) -> Iterator[bytes]:

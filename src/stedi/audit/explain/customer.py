@@ -20,6 +20,7 @@ from stedi.audit.proof.reconciliation import STEP_REASON, TRAINED, Reason
 from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
+from stedi.privacy import decoding
 from stedi.privacy.erased import erased_at
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.schema.contracts import INSTANT_BEGIN
@@ -251,9 +252,7 @@ def _quarantined(engine: DuckDB, normal: str) -> Iterator[Quarantined]:
     for sha256, offset, feed, reason, raw in engine.stream(
         'select sha256, "offset", feed, reason, raw from quarantine order by file, sha256, "offset"'
     ):
-        text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), raw.decode("utf-8", "replace"))
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # escaped pairs are one letter
-        if whole.search(normalise(text)):
+        if whole.search(normalise(decoding.unescaped(raw))):
             yield Quarantined(f"{sha256[:12]}:{offset}", feed, reason)
 
 
