@@ -39,3 +39,16 @@ def test_times_leave_arrow_as_they_are_where_pandas_counts_as_absent() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"]])
+def test_what_needs_no_lake_imports_none(words: list[str]) -> None:
+    script = (
+        "import atexit, sys\nfrom stedi import cli\n"
+        "atexit.register(lambda: print(*(n for n in sys.modules if n.startswith('stedi.c')), file=sys.stderr))\n"
+        f"sys.argv = ['stedi', *{words!r}]\nsys.exit(cli.script())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    found = set(done.stderr.split())
+    assert "stedi.cli" in found
+    assert not {"stedi.catalog", "stedi.context"} & found, "imported by the command line itself"

@@ -74,7 +74,7 @@ def known(context: Context, key: Key) -> list[str]:
     config, catalog = context.config, context.catalog
     with (
         context.temporary() as temporary,
-        DuckDB(memory=config.engine_memory, threads=config.threads, temporary=temporary) as engine,
+        DuckDB.of(config, temporary) as engine,
     ):
         engine.bind_files("customers_landing", catalog.files(catalog.table("customers_landing")))
         addresses = {normalise(email) for (email,) in engine.stream("select distinct email from customers_landing")}

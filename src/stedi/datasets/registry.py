@@ -329,7 +329,7 @@ def session(context: Context) -> Iterator[DuckDB]:
     config = context.config
     with (
         context.temporary() as folder,
-        DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
+        DuckDB.of(config, folder) as engine,
     ):
         for name in REGISTRY:
             engine.bind_files(name, context.catalog.files(context.catalog.table(name)))

@@ -55,7 +55,7 @@ def left(context: Context, key: Key, now: int) -> Left:
     erased = tombstones.read(context.root, key).people
     with (
         context.temporary() as folder,
-        DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
+        DuckDB.of(config, folder) as engine,
     ):
         engine.bind_files("customers_landing", catalog.files(catalog.table("customers_landing")))
         latest: dict[str, int] = {}
@@ -134,7 +134,7 @@ def left_by(context: Context, key: Key, before: TableState, after: TableState) -
     config = context.config
     with (
         context.temporary() as folder,
-        DuckDB(memory=config.engine_memory, threads=config.threads, temporary=folder) as engine,
+        DuckDB.of(config, folder) as engine,
     ):
         for name, state in (("before", before), ("after", after)):
             engine.bind_files(name, context.catalog.files(state), table="customers_trusted")
