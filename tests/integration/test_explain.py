@@ -28,6 +28,7 @@ from stedi.engines.duckdb import DuckDB
 from stedi.errors import QueryFailed, QueryRefused, StediError, UsageError
 from stedi.lake import Lake
 from stedi.privacy.pseudonyms import Key
+from stedi.privacy.tombstones import Tombstones
 from stedi.schema.tables import ZONES
 
 NOW = 1_000
@@ -135,7 +136,7 @@ def test_what_is_withheld_and_what_is_anothers_is_told_with_how_many_share_it(la
 def test_an_erased_claimant_shares_a_device_still_and_an_erased_customer_is_told(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explain.subjects, "claimants", lambda root, key, serial: int(serial == "s1"))
+    monkeypatch.setattr(Tombstones, "claimants", lambda known, key, serial: int(serial == "s1"))
     monkeypatch.setattr(explain.customer, "erased_at", lambda root, key, address: at(7))
     found = asked(lake, ANA)
     assert reasons(found, "step_trainer_trusted") == {"withheld by 2": 1, "delivered again": 1}

@@ -214,7 +214,7 @@ def test_no_address_withdraws_nobody(built: Lake) -> None:
 def test_of_who_was_erased_nothing_is_taken_in_again_unless_they_came_back(
     built: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(withdrawal, "erased_at", lambda root, key, address: datetime.now(UTC))
+    monkeypatch.setattr(withdrawal.tombstones, "erased_at", lambda root, key, address: datetime.now(UTC))
     found = withdraw(built, "New@x.example", ANA)
     assert found == Withdrawal(customers=2, landed=1, unknown=0, already=0, erased=1)
     assert not [row for row in records(built, "customers_landing") if row[1] == "new@x.example"]

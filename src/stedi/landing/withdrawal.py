@@ -23,7 +23,6 @@ from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
 from stedi.privacy import journal as lasting
 from stedi.privacy import state, tombstones
-from stedi.privacy.erased import erased_at
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.schema import tables
 from stedi.schema.feeds import CUSTOMER
@@ -88,7 +87,7 @@ def withdraw(
         now = int(time.time() * 1000) if now is None else now
         with journal.Commit(catalog) as batch, DuckDB.of(context.config, batch.scratch) as engine:
             progress("write withdrawals", None)
-            erased = [address for address in wanted if erased_at(root, key, address) is not None]
+            erased = [address for address in wanted if tombstones.erased_at(root, key, address) is not None]
             gone = _bind(engine, catalog, key, wanted, erased, now)
             [(landed, unknown)] = engine.rows("select count(*), count(*) filter (where not known) from withdrawn")
             if landed:

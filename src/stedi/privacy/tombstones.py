@@ -12,6 +12,7 @@ import hmac
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -377,6 +378,12 @@ def from_json(plain: Mapping[str, Any]) -> Tombstones:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged("tombstones", type(error).__name__) from error
+
+
+def erased_at(root: Path, key: Key, address: str) -> datetime | None:
+    """Returns until when the customer of an address, in any spelling, is erased; None if they are not."""
+    at = read(root, key).people.get(person(key, address))
+    return None if at is None else datetime.fromtimestamp(at / 1000, UTC)
 
 
 def refuse_unfinished(root: Path) -> None:

@@ -21,8 +21,8 @@ from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.privacy import decoding
-from stedi.privacy.erased import erased_at
 from stedi.privacy.pseudonyms import Key, normalise
+from stedi.privacy.tombstones import erased_at
 from stedi.schema.contracts import INSTANT_BEGIN
 from stedi.schema.tables import ZONES
 

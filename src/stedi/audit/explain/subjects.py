@@ -18,7 +18,7 @@ from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
-from stedi.privacy.erased import claimants
+from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 
 FILES = (
@@ -75,7 +75,7 @@ def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str],
         engine.view(name, f"select * from every_{name} where customer_id in ({ids})")
     expected.customers(engine, key, base)
     expected.motions(engine, base)
-    expected.steps(engine, base, partial(claimants, root, key))
+    expected.steps(engine, base, partial(tombstones.read(root, key).claimants, key))
     engine.materialize(
         "history",
         f"select p.person, c.lastUpdateDate as updated, c.shareWithResearchAsOfDate as share, {FILE_NAME} as file, "
