@@ -94,7 +94,7 @@ def check_files(
     found = () if whole else (Violation(catalog.path.name, "a whole SQLite catalog", "damage"),)
     checks = [Check("catalog", str(catalog.remote or catalog.path.name), found)]
     known = set() if found else catalog.listed().keys() | ZONES.keys()
-    for name in ALL_ZONES:
+    for name in () if found else ALL_ZONES:
         if name not in known and not checksums.published(catalog.folder(name)):
             continue  # no release was made yet
         for _ in range(_ATTEMPTS):
