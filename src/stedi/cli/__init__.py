@@ -22,6 +22,9 @@ from stedi._startup import without_dataframes
 from stedi.cli import aws, datasets, operations, pipeline, privacy, rights, terminal
 from stedi.errors import MissingExtra, StediError, UsageError
 
+AddCommand = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+"""Adds a command by its name, what runs it, and what it does in a few words; returns its parser."""
+
 _INTERRUPTED = 130
 _EXTRAS = {
     **dict.fromkeys(("boto3", "botocore", "s3transfer", "duckdb_extension_httpfs"), "aws"),
@@ -110,14 +113,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"stedi {_version()}")
-    subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = subparsers.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
-        )
-        sub.set_defaults(run=run)
-        return sub
+    command = _commands(top, common, "command")
 
     def engine(sub: argparse.ArgumentParser, text: str) -> None:
         sub.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help=text)
@@ -306,23 +302,29 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--rejects", metavar="FILE", type=Path, help="write what is no record there")
 
     sub = command("aws", aws.status, "puts the lake on AWS, runs it there, and takes it away")
-    _aws(sub, common)
+    _aws(_commands(sub, common, "action"))
 
     sub = command("dataset", datasets.create, "makes training sets and says what is in them")
-    datasets.add(sub, common)
+    datasets.add(_commands(sub, common, "action"))
     return top
 
 
-def _aws(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
-    """Adds the actions of `stedi aws`."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+def _commands(parser: argparse.ArgumentParser, common: argparse.ArgumentParser, dest: str) -> AddCommand:
+    """Returns what adds a command, or an action of one, by its name, what runs it, and what it does in a few words."""
+    subparsers = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
 
-    def action(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = actions.add_parser(
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
         )
         sub.set_defaults(run=run)
         return sub
+
+    return add
+
+
+def _aws(action: AddCommand) -> None:
+    """Adds the actions of `stedi aws`."""
 
     def stack(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--stack", metavar="NAME", default="stedi", help="the stack's name (default: stedi)")

@@ -13,6 +13,7 @@ from stedi.cli.pipeline import opened, wants_json
 from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
+    from stedi.cli import AddCommand
     from stedi.datasets import Preview, Release
 
 _OPTIONS = {
@@ -32,17 +33,8 @@ _OPTIONS = {
 }
 
 
-def add(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+def add(action: AddCommand) -> None:
     """Adds the actions of `stedi dataset` to its parser."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-
-    def action(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = actions.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
-        )
-        sub.set_defaults(run=run)
-        return sub
-
     sub = action("create", create, "builds what is due, then writes the next version of a training set")
     sub.add_argument("name", metavar="NAME", help="the training set: a-z, 0-9, '.', '_' and '-'")
     for name, text in _OPTIONS.items():
