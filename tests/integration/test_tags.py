@@ -22,7 +22,6 @@ import rest_catalog
 from erasing import ANA, BO, CY, NOW, Stage, dying, erase, looked_for
 from lakes import BELOW_LANDING, LANDING, Row, build, customer, deliver, heads, motion, rows, unseen
 from pools import Pool
-from stedi import transform
 from stedi.catalog import Catalog
 from stedi.cli import main
 from stedi.errors import LakeError, UsageError
@@ -473,7 +472,7 @@ def test_a_build_on_tagged_tables_equals_a_full_one_after_an_erasure(tags: Tagge
     erase(lake, ANA, now=NOW + 2)
     grow(lake, folder, "later@test.example")
     found = {table: rows(lake, table) for table in BELOW_LANDING}
-    transform.build(lake.catalog, lake.config, lake.key(), lake.root, full=True)
+    build(lake, NOW + 2, full=True)
     assert {table: rows(lake, table) for table in BELOW_LANDING} == found
 
 
