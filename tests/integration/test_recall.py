@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_registry import PEOPLE as CUSTOMERS
@@ -20,9 +21,9 @@ import releases
 from lakes import Slate
 from releases import KEY, OTHER, PEOPLE, made
 from stedi import Dataset, Lake, cli
+from stedi.datasets import contents, registry, seal
 from stedi.datasets import drop as dropping
 from stedi.datasets import recall as recalling
-from stedi.datasets import registry, seal
 from stedi.datasets.recalls import RecallRefused
 from stedi.datasets.verify import verify
 from stedi.errors import AuditFailed, UsageError
@@ -70,6 +71,28 @@ def test_who_is_recalled_leaves_and_all_others_stay(copy: Path) -> None:
     found = verify(copy)
     assert found.holds, found.problems
     assert found.dropped == (FIRST, TESTED)
+
+
+def test_a_split_may_lose_everybody(copy: Path) -> None:
+    tested = sorted(subject for subject, (split, _) in PEOPLE.items() if split == "test")
+    recalling.apply(copy, recall(copy, *tested))
+    found = verify(copy)
+    assert found.holds, found.problems
+    assert releases.rows(copy / "data/test-00000-of-00001.parquet") == []
+
+
+def test_how_rows_are_grouped_tells_nothing(tmp_path: Path) -> None:
+    """The digest of values is the same over any row groups, encodings and offsets into what lies in memory."""
+    texts, lists = [f"{n % 7}" * (n % 3) for n in range(99)], [[n / 8] * (n % 4) for n in range(99)]
+    missing, told = [None if n % 5 else n for n in range(99)], [bool(n % 2) for n in range(99)]
+    table = pa.table({"a": texts, "b": lists, "c": missing, "d": told})
+    found = set()
+    for size in (1, 7, 50, 1000):
+        found.add(contents.digest(iter(table.to_batches(max_chunksize=size))))
+        pq.write_table(table, tmp_path / "t.parquet", row_group_size=size, use_dictionary=size > 9)
+        found.add(contents.digest(pq.ParquetFile(tmp_path / "t.parquet").iter_batches(size + 3)))
+    assert len(found) == 1
+    assert contents.digest(iter(table.slice(1).to_batches())) not in found
 
 
 def test_files_that_hold_none_of_them_stay_to_the_byte(copy: Path) -> None:

@@ -229,6 +229,8 @@ def digest(batches: Iterator[pa.RecordBatch]) -> str:
     """
     found: dict[str, Any] = {}
     for batch in batches:
+        if not batch.num_rows:  # whether a file without rows has a batch is its writer's matter
+            continue
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             for part, values in _parts(name, column):
                 found.setdefault(part, hashlib.sha256()).update(values)
@@ -260,6 +262,8 @@ def _parts(name: str, column: pa.Array) -> Iterator[tuple[str, Any]]:
         if len(column) and data:
             ends = memoryview(places).cast("b").cast("q")
             yield name, memoryview(data)[ends[column.offset] : ends[column.offset + len(column)]]
+        else:
+            yield name, b""
     else:
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int8())
