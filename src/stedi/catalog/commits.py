@@ -2,6 +2,8 @@
 
 Iceberg's readers refuse metadata whose times run backwards by more than a minute, and time travel by a log that does
 would be a guess. So a commit is never older than the one before it, whatever the clock says.
+
+Apart from `sqlite`, over which it stands: that is asked by every command, and PyIceberg is imported with this module.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Batches are turned into text a column at a time and written as they come, so memory follows a batch and not the
 result; only the table, which has to know its widths, holds the rows that it shows. A file appears whole or not at
 all, readable by its owner alone.
+
+CSV and JSON are put together here, for neither DuckDB's COPY nor Arrow's writer gives the same bytes: both write times
+with a blank in place of T and end lines of CSV by LF, and DuckDB's JSON has NaN, which is none then.
 """
 
 from __future__ import annotations

@@ -595,7 +595,7 @@ class SubjectRows:
             f"count(*) filter (where not ({theirs}) and ({mentioned})) "
             f"from {{files}} where {theirs} or {mentioned} group by all"
         )
-        if self._workers is None:
+        if self._workers is None:  # a task's session would have to be given the relations that are here already
             return self.engine.rows(sql.format(files=_named(files)))
         relations = {read: InlineRelation.of(self.engine, read) for read in RELATIONS if read in sql}
         live = self.mentions[name].live
