@@ -22,6 +22,7 @@ from stedi.context import Context, milliseconds
 from stedi.context.progress import Progress
 from stedi.datasets import describe, folder, labels, manifest, proof, quality, registry, seal, splits, subjects
 from stedi.datasets.data import Member, Rows
+from stedi.datasets.labels import LabelFile
 from stedi.datasets.manifest import File, Input, Origin, Release, Split
 from stedi.datasets.options import SPLITS, Options, refuse_name
 from stedi.engines.duckdb import DuckDB
@@ -71,7 +72,7 @@ def create(
         folder.staged(place, partial(registry.publish, context, key, target=place)) as staged,
     ):
         progress("find who is in it", 0.0)
-        members = _members(context, engine, key, f"{name}@{version}", options, tables)
+        members = _members(context, engine, key, f"{name}@{version}", options, tables, spoken)
         rows = Rows(engine, context.catalog, tables, options, members)
         about_labels = rows.label(spoken, key.customer_id).to_json(spoken.sha256) if spoken is not None else None
         progress("match readings", 0.05)
@@ -160,13 +161,13 @@ def preview(context: Context, name: str, options: Options) -> Preview:
         UsageError: The name is none, or the file of labels is off.
     """
     refuse_name(name)
-    if options.labels:
-        labels.read(options.labels)
+    spoken = labels.read(options.labels) if options.labels else None
     key, config, tables = context.key(), context.config, context.catalog.tables()
     release = f"{name}@{registry.next_version(context, name)}"
     _origin(config.lake_id, "", config.readings, {table: tables[table] for table in _INPUTS})
     with context.temporary() as temporary, DuckDB.of(config, temporary) as engine:
-        rows = Rows(engine, context.catalog, tables, options, _members(context, engine, key, release, options, tables))
+        members = _members(context, engine, key, release, options, tables, spoken)
+        rows = Rows(engine, context.catalog, tables, options, members)
         rows.match()
         found = {
             SPLITS[place]: Split(people, moments)
@@ -215,7 +216,13 @@ def _iso(at: int) -> str:
 
 
 def _members(
-    context: Context, engine: DuckDB, key: Key, release: str, options: Options, tables: Mapping[str, TableState]
+    context: Context,
+    engine: DuckDB,
+    key: Key,
+    release: str,
+    options: Options,
+    tables: Mapping[str, TableState],
+    spoken: LabelFile | None,
 ) -> list[Member]:
     """Returns everybody who may be in a release, with their id and their split."""
     for name in ("customers_landing", "customers_trusted"):
@@ -231,8 +238,12 @@ def _members(
     )
     marks = dict(zip((row[0] for row in people), tombstones.persons(key, (row[1] for row in people)), strict=True))
     tied = _tied(context, engine, key)
+    amounts = None
+    if options.stratify and spoken is not None:
+        of_customer = labels.amounts(spoken, key.customer_id, _wearers(context, engine, tables))
+        amounts = {marks[customer]: found for customer, found in of_customer.items() if customer in marks}
     before = registry.splits_before(context, key, release.partition("@")[0], options.split)
-    decided, moved = splits.decided(marks.values(), tied, splits.hasher(key), options.split, before)
+    decided, moved = splits.decided(marks.values(), tied, splits.hasher(key), options.split, before, amounts)
     if moved:
         context.say(
             f"{release}: subjects who are in another split than in an earlier release: {len(moved):,}: they share a "
@@ -245,6 +256,17 @@ def _members(
     ]
     subjects.refuse_collision(member.subject for member in members)
     return members
+
+
+def _wearers(context: Context, engine: DuckDB, tables: Mapping[str, TableState]) -> dict[str, str]:
+    """Returns whose each serial number is, of those that one customer alone has used."""
+    engine.bind_files("step_trainer_trusted", context.catalog.files(tables["step_trainer_trusted"]))
+    return dict(
+        engine.rows(
+            "select serialNumber, min(customer_id) from step_trainer_trusted group by serialNumber "
+            "having count(distinct customer_id) = 1"
+        )
+    )
 
 
 def _tied(context: Context, engine: DuckDB, key: Key) -> dict[str, str]:

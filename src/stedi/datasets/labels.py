@@ -127,6 +127,31 @@ def read(path: str | Path) -> LabelFile:
     return LabelFile(labels, digest)
 
 
+def amounts(
+    file: LabelFile, customer_id: Callable[[str], str], wearers: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Returns how much of each label each customer has, by `customer_id`: milliseconds, or a count if all are instants.
+
+    Args:
+        file: The labels.
+        customer_id: The pseudonym of an address.
+        wearers: Whose each serial number is, of those that one customer alone has used.
+    """
+    spans = any(label.end is not None for label in file.labels)
+    found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for label in file.labels:
+        if spans and label.end is None:
+            continue
+        customer: str | None = label.person
+        if label.named == "email":
+            customer = customer_id(label.person)
+        elif label.named == "serialNumber":
+            customer = wearers.get(label.person)
+        if customer is not None:
+            found[customer][label.label] += 1 if label.end is None else label.end - label.start
+    return {customer: dict(of) for customer, of in found.items()}
+
+
 def load(
     engine: DuckDB,
     file: LabelFile,

@@ -45,7 +45,7 @@ class Options:
         resample: Samples a second, interpolated; None leaves the samples as they were measured.
         pad: Fill every window up to the longest, with a mask of what is filled.
         split: Shares of train, validation and test, percent.
-        stratify: Give each split about the same share of each label.
+        stratify: Give each split about its share of each label; who was in an earlier release stays where they were.
         labels: The file of labels, or empty.
         time: Instants counted from the subject's first reading (`relative`), or as they were (`absolute`).
         purpose: For `research`, or for the `public`: then only of customers who share with the public, too.
@@ -114,6 +114,8 @@ class Options:
             raise UsageError("min_samples: expected a whole number from 1 to 1,000,000")
         if self.resample is not None and self.vectors == "list":
             raise UsageError("resample: expected vectors mean beside it: lists of vectors have no value between them")
+        if self.stratify and not self.labels:
+            raise UsageError("stratify: expected labels beside it, found none; give the file of labels")
         if len(self.recipient) > _LONGEST_TEXT or not self.recipient.isprintable():
             raise UsageError(f"for: expected {_LONGEST_TEXT} printable characters at most, on one line")
         tolerance = 20 if self.match != "exact" and "tolerance" not in given else self.tolerance

@@ -8,13 +8,15 @@ others come or go, nor when the lake's key is changed.
 from __future__ import annotations
 
 import hmac
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from stedi.privacy.pseudonyms import Key
 
 _LABEL = "stedi/split/1"
+_PEOPLE = "\0people"
+"""Counts people as if it were a label; no label has the sign."""
 
 
 def hasher(key: Key) -> Callable[[str], int]:
@@ -66,6 +68,7 @@ def decided(
     number: Callable[[str], int],
     shares: Sequence[float],
     before: Callable[[str], tuple[int, int] | None] = lambda mark: None,
+    amounts: Mapping[str, Mapping[str, float]] | None = None,
 ) -> tuple[dict[str, int], frozenset[str]]:
     """Returns the split of each person, and who is in another one than in an earlier release.
 
@@ -76,23 +79,68 @@ def decided(
         shares: Of each split its share, percent.
         before: Of a mark the first release in which that person was and the split, if there is one. A group that new
             ties have made of several keeps the split of its oldest member: of the one who was in a release first.
+        amounts: How much of each label a person has; None to split by the hash alone. With it people who were in an
+            earlier release stay where they were, and others go where labels are missing.
     """
     members = defaultdict(set)
     for mark, group in tied.items():
         members[group].add(mark)
+    of_mark = {mark: tied.get(mark, mark) for mark in marks}
+    everybody = {group: members.get(group, {group}) for group in of_mark.values()}
     of_group: dict[str, int] = {}
-    found: dict[str, int] = {}
     moved = set()
-    for mark in marks:
-        group = tied.get(mark, mark)
-        if group not in of_group:
-            everybody = members.get(group, {mark})
-            split = place(min(map(number, everybody)), shares)
-            known = [(*was, number(each)) for each in everybody if (was := before(each))] if len(everybody) > 1 else []
-            if known:
-                oldest = min(known, key=lambda was: (was[0], was[2]))
-                split = oldest[1]
-                moved |= {each for each in everybody if (was := before(each)) and was[1] != split}
-            of_group[group] = split
-        found[mark] = of_group[group]
-    return found, frozenset(moved & found.keys())
+    for group, people in everybody.items():
+        # of somebody alone the hash says the same as ever
+        asked = people if len(people) > 1 or amounts is not None else ()
+        known = {mark: was for mark in asked if (was := before(mark))}
+        if known:
+            oldest = min(known, key=lambda mark: (known[mark][0], number(mark)))
+            of_group[group] = known[oldest][1]
+            moved |= {mark for mark, was in known.items() if was[1] != of_group[group]}
+        elif amounts is None:
+            of_group[group] = place(min(map(number, people)), shares)
+    if amounts is not None:
+        of_groups: dict[str, Counter[str]] = defaultdict(Counter)
+        for mark, group in of_mark.items():
+            of_groups[group].update(amounts.get(mark, {}))
+            of_groups[group][_PEOPLE] += 1
+        of_group = _stratified(
+            of_groups, of_group, {g: min(map(number, people)) for g, people in everybody.items()}, shares
+        )
+    return {mark: of_group[group] for mark, group in of_mark.items()}, frozenset(moved & of_mark.keys())
+
+
+def _stratified(
+    amounts: Mapping[str, Mapping[str, float]],
+    kept: Mapping[str, int],
+    numbers: Mapping[str, int],
+    shares: Sequence[float],
+) -> dict[str, int]:
+    """Returns the split of each group: the large ones first, each where it brings the labels nearest to the shares."""
+    totals: Counter[str] = Counter()
+    for of_group in amounts.values():
+        totals.update(of_group)
+    have: list[Counter[str]] = [Counter() for _ in shares]
+    found = dict(kept)
+    given: Counter[str] = Counter()
+    for group, split in kept.items():
+        have[split].update(amounts[group])
+        given.update(amounts[group])
+    sizes = {group: sum(n / totals[label] for label, n in of.items() if n) for group, of in amounts.items()}
+    for group in sorted(amounts.keys() - kept.keys(), key=lambda group: (-sizes[group], numbers[group])):
+
+        def farther(split: int, of: Mapping[str, float] = amounts[group]) -> float:
+            """How much farther a split is with the group than without it from its share of what has been given out."""
+            return sum(
+                n
+                / (all_ := totals[label])
+                * (2 * (have[split][label] - shares[split] / 100 * (given[label] + n)) / all_ + n / all_)
+                for label, n in of.items()
+                if n
+            )
+
+        split = min((at for at, share in enumerate(shares) if share > 0), key=farther)
+        have[split].update(amounts[group])
+        given.update(amounts[group])
+        found[group] = split
+    return found
