@@ -22,6 +22,7 @@ from stedi import datasets
 from stedi.datasets import splits
 from stedi.datasets.manifest import Release
 from stedi.datasets.options import SPLITS, Options
+from stedi.datasets.subjects import identifier
 from stedi.errors import AuditFailed, UsageError
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
@@ -310,3 +311,25 @@ def test_everybody_reads_a_release_as_it_lies(
     for found in json.loads(run.stdout.splitlines()[-1]):
         assert {name: rows for name, (rows, _) in found.items()} == expected
         assert all(columns == names for _, columns in found.values())
+
+
+def test_stratified_splits_have_their_share_of_each_label_and_nobody_moves(slate: Slate, inbox: Path) -> None:
+    lake = slate.wiped()
+    everybody = [f"p{n}@x.example" for n in range(30)]
+    labels = inbox.parent / "labels.csv"
+    span = f"{lakes.instant(1000)},{lakes.instant(12_000)}"
+    spans = [f"{email},{span},{'rare' if n % 3 else 'common'}\n" for n, email in enumerate(everybody)]
+    labels.write_text("email,start,end,label\n" + "".join(spans))
+    found = []
+    for count in (20, 30):
+        people(inbox, [(email, f"s-{email}") for email in everybody[:count]], 3)
+        lake.land(inbox)
+        release = lake.create_dataset("steps", labels=str(labels), stratify=True, split="60/20/20")
+        subject = identifier(KEY, lake.config.lake_id, release.release)
+        read = f"from '{release.path}/subjects.parquet'"
+        of = dict(duckdb.sql(f"select subject, split {read}").fetchall())
+        found.append({email: of[subject(tombstones.person(KEY, email))] for email in everybody[:count]})
+        for kind in (0, 1):
+            of_kind = [split for n, split in enumerate(found[-1].values()) if bool(n % 3) == bool(kind)]
+            assert [of_kind.count(split) / len(of_kind) for split in SPLITS] == pytest.approx([0.6, 0.2, 0.2], abs=0.1)
+    assert {email: found[1][email] for email in found[0]} == found[0]
