@@ -7,6 +7,7 @@ left, and the next release is made.
 from __future__ import annotations
 
 import errno
+import json
 import random
 import shutil
 from collections import Counter
