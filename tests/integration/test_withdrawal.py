@@ -334,10 +334,11 @@ def test_the_command_takes_arguments_a_file_and_stdin_and_builds_at_once(
     )
     found = json.loads(out)
     build_found = found.pop("build")
-    assert (code, found) == (0, {"customers": 3, "landed": 3, "unknown": 1, "already": 0, "erased": 0})
+    counts = {"customers": 3, "landed": 3, "unknown": 1, "already": 0, "erased": 0}
+    assert (code, found) == (0, {**counts, "stale": []})
     assert [table["rows"] for table in build_found["tables"]] == [0] * 5
     assert people(built) == set()
-    assert said(ANA, "--yes", "--json")[1].strip().endswith('"already": 1, "erased": 0, "build": null}')
+    assert said(ANA, "--yes", "--json")[1].strip().endswith('"already": 1, "erased": 0, "stale": [], "build": null}')
 
 
 def test_the_command_does_nothing_that_nobody_has_said_yes_to(said: Said, built: Lake) -> None:
