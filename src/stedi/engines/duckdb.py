@@ -295,7 +295,7 @@ class DuckDB:
         with _failures(), self.connection.cursor() as beside:
             beside.execute(f"use {self._database}")
             beside.register(name, table)
-            return beside.execute(sql).fetch_arrow_table()
+            return beside.execute(sql).to_arrow_table()
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder.
