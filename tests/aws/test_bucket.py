@@ -626,3 +626,23 @@ def test_a_session_asks_for_its_keys_again_before_a_roles_have_passed(
         monkeypatch.setattr(engine, "_keys_until", 0.0)
         assert engine.rows("select count(*) from landed_files") == [(3,)]
         assert len(asked) == 2
+
+
+def test_a_lake_in_a_bucket_knows_its_releases(lake: Lake, tmp_path: Path) -> None:
+    from stedi.datasets import recall
+    from stedi.datasets.verify import verify
+    from stedi.errors import UsageError
+
+    lake.land(people(tmp_path / "inbox", ANA, BO))
+    with pytest.raises(UsageError, match="--output"):
+        lake.create_dataset("steps")
+    copy = Path(lake.create_dataset("steps", output=tmp_path / "release").path)
+    lake.withdraw(ANA)
+    [found] = lake.datasets(stale=True)
+    assert (found.release, len(found.stale)) == ("steps@1", 1)
+    (tmp_path / "recall.json").write_bytes(lake.recall_dataset("steps@1").raw)
+    assert recall.apply(copy, tmp_path / "recall.json").dropped == found.stale
+    assert verify(copy).holds
+    [receipt] = lake.erase(BO)
+    assert receipt["removed"]["releases"] == {"rewritten": [], "out_of_reach": ["steps@1"]}
+    assert not [check for check in lake.audit() if check.violations]
