@@ -242,7 +242,7 @@ def _published(engine: DuckDB) -> dict[str, int]:
 
 def _is_other(engine: DuckDB, who: str, table: str) -> bool:
     """Says whether a customers table shows another record than the current one."""
-    violations.customers(engine, table)
+    violations.compare(engine, table)
     return engine.rows(f"select other > 0 from compared where person = {who}") == [(True,)]
 
 

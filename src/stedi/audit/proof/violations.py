@@ -59,8 +59,11 @@ def keys(engine: Engine) -> int:
     return int(several) + int(shared)
 
 
-def customers(engine: Engine, name: str) -> Counts:
-    """Counts customers who are there twice, with another record, without readings, or not at all."""
+def compare(engine: Engine, name: str) -> None:
+    """Gives `compared`: of each consenting customer whether, how often, and with what record a table has them.
+
+    Columns: person, wanted; found: rows; other: those of them that show another record than the current one.
+    """
     differs = " or ".join(
         [
             *(f"t.{column} is distinct from c.{column}" for column in _TEXTS),
@@ -74,6 +77,11 @@ def customers(engine: Engine, name: str) -> Counts:
         f"t.customer_id is not null and ({differs})) as other from current as c left join curated as r "
         f"on c.person = r.person left join {name} as t on c.customer_id = t.customer_id where c.consents group by all",
     )
+
+
+def customers(engine: Engine, name: str) -> Counts:
+    """Counts customers who are there twice, with another record, without readings, or not at all."""
+    compare(engine, name)
     [(twice, other, idle, missing)] = engine.rows(
         "select coalesce(sum(found - 1) filter (where wanted and found > 1), 0), "
         "coalesce(sum(other) filter (where wanted), 0), coalesce(sum(found) filter (where not wanted), 0), "
