@@ -581,7 +581,7 @@ def test_a_worker_that_is_killed_is_a_failure_and_no_short_answer(tmp_path: Path
     result.reader().read_next_batch()
     result._worker._process.kill()
     with pytest.raises(QueryFailed, match="SIGKILL"):
-        result.arrow()
+        result.reader().read_all()
     assert os.listdir(tmp_path) == []
 
 
