@@ -7,9 +7,12 @@ preloaded shim counts and strikes; `look` has a child without faults read a lake
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
+import importlib
 import json
 import os
+import pkgutil
 import secrets
 import signal
 import sys
@@ -24,14 +27,14 @@ import pyarrow.dataset  # noqa: F401
 import pyiceberg.catalog.sql  # noqa: F401
 import sqlglot  # noqa: F401
 
-from stedi import cli, landing, query  # noqa: F401
-from stedi.catalog import Catalog, fileio  # noqa: F401
+from stedi import cli
+from stedi.catalog import Catalog
 from stedi.catalog.snapshots import manifests
 from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
-from stedi.landing import quarantine  # noqa: F401
 from stedi.schema.tables import COLUMNS
 
+_USED = ("catalog", "cli", "context", "engines", "erasure", "landing", "maintenance", "privacy", "query", "transform")
 VOLATILE = {"batch", "landed_at", "file", "name"}
 """Columns that differ from one landing of the same files to the next."""
 
@@ -98,6 +101,10 @@ def look(request: dict[str, Any]) -> int:
 
 def main() -> None:
     """Answers requests until stdin ends."""
+    for name in _USED:
+        for module in pkgutil.iter_modules(importlib.import_module(f"stedi.{name}").__path__, f"stedi.{name}."):
+            importlib.import_module(module.name)
+    gc.freeze()  # else each child copies what it only reads
     for line in sys.stdin:
         request = json.loads(line)
         started = time.monotonic()

@@ -7,7 +7,7 @@ a branch becomes `main` if `main` is still the snapshot that it was staged from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,9 +133,9 @@ class Catalog:
             raise LakeError(f"no table {name}: expected one of {', '.join(self.listed())}")
         return found[name]
 
-    def _states(self, names: Iterable[str] = tuple(ALL_ZONES)) -> dict[str, TableState]:
+    def _states(self, names: Collection[str] = tuple(ALL_ZONES)) -> dict[str, TableState]:
         if self.remote is None:
-            return read_catalog(self.path)
+            return read_catalog(self.path, names)
         found = self.remote.listed()
         wanted = [name for name in names if name in found]
         return dict(s3.each(lambda name: snapshots.read_table(name, found[name]), wanted))

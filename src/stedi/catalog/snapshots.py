@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -148,18 +148,20 @@ def uri(path: str | Path) -> str:
     return str(path) if s3.is_remote(path) else f"file://{path}"
 
 
-def read_catalog(catalog: Path) -> dict[str, TableState]:
-    """Returns the state of every table that a SQLite catalog lists.
+def read_catalog(catalog: Path, names: Collection[str] = tuple(ALL_ZONES)) -> dict[str, TableState]:
+    """Returns the state of tables that a SQLite catalog lists, by default of every one.
 
     Args:
         catalog: The catalog's SQLite file, in the lake's folder.
+        names: Which tables.
 
     Raises:
         LakeError: The catalog or a metadata file cannot be read, or the catalog is older than its tables.
     """
     # read before the catalog is: what was published by then, the catalog must know
-    published = {name: checksums.published(catalog.parent / zone / name) for name, zone in ALL_ZONES.items()}
-    rows = here(catalog.parent, listed(catalog))
+    wanted = {name: zone for name, zone in ALL_ZONES.items() if name in names}
+    published = {name: checksums.published(catalog.parent / zone / name) for name, zone in wanted.items()}
+    rows = here(catalog.parent, {name: at for name, at in listed(catalog).items() if name in wanted})
     for name, location in rows.items():
         newest = published.get(name)
         if behind(location, newest):
