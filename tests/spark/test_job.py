@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lakes import REPOSITORY, conserved, contents
-from sparks import JARS, needs_spark
+from sparks import JARS, SMALL, needs_spark
 from stedi.aws import job
 from stedi.lake import Lake
 
@@ -93,7 +93,9 @@ def test_the_script_of_glue_runs_under_spark_submit(tmp_path: Path, sample_inbox
         "--jars",
         ",".join(map(str, JARS)),
     ]
-    command += ["--conf", "spark.driver.bindAddress=127.0.0.1", "--conf", "spark.driver.host=127.0.0.1"]
+    own = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", **SMALL}
+    for name, value in own.items():
+        command += ["--conf", f"{name}={value}"]
     arguments = ["--lake", tmp_path / "lake", "--inbox", sample_inbox, *GLUE]
     done = subprocess.run(
         [*command, script, *arguments],

@@ -130,7 +130,8 @@ def test_a_build_without_what_spark_needs_changes_nothing(slate: Slate, variable
     lake = small(slate)
     before = heads(lake)
     command = [sys.executable, "-m", "stedi.cli", "--lake", str(lake.root), "build", "--engine", "spark"]
-    ran = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
+    environment = os.environ | {"JDK_JAVA_OPTIONS": sparks.QUICK_JVM} | variables
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -468,33 +469,3 @@ def test_real_data_give_the_known_rows_whichever_engine_continues(spark: Any, sl
     assert after["customers_trusted"].total() == FIGURES["customers_trusted"] - 5
     lake.build(full=True)
     assert contents(lake) == after
-
-
-CLUSTER = """
-import sys
-from stedi.engines.spark import session
-from stedi.lake import Lake
-spark = session(master="local-cluster[2,1,1024]", options={"spark.sql.shuffle.partitions": "2"})
-lake = Lake.open(sys.argv[1])
-lake.build(engine="spark")
-executors = spark._jsc.sc().getExecutorMemoryStatus().size() - 1
-print(executors)
-"""
-
-
-@sparks.needs_spark
-def test_executors_that_are_other_processes_give_the_same_rows(slate: Slate, sample_inbox: Path) -> None:
-    lake = slate.wiped()
-    lake.land(sample_inbox)
-    lake.build()
-    expected = contents(lake)
-    lake = slate.wiped()
-    lake.land(sample_inbox)
-    assert sparks.JARS is not None
-    environment = os.environ | {JARS: os.pathsep.join(map(str, sparks.JARS))}
-    command = [sys.executable, "-c", CLUSTER, str(lake.root)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split()[-1] == "2"
-    assert contents(lake) == expected
-    assert not list(lake.root.rglob("*.crc"))

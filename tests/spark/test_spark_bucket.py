@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +11,6 @@ import lakes
 import servers
 import sparks
 from lakes import customer, deliver, motion, step
-from stedi.engines.spark.session import JARS
 from stedi.lake import Lake
 from stedi.storage import s3
 
@@ -27,7 +23,6 @@ pytestmark = [
 ]
 
 VERBS = """
-import sys
 from stedi.lake import Lake
 place, first, second, gone, erased = sys.argv[1:]
 lake = Lake.create(place)
@@ -64,16 +59,12 @@ def test_every_verb_of_spark_does_in_a_bucket_what_duckdb_does_in_a_folder(
     here.build()
     here.erase(erased)
     here.build()
-    assert sparks.JARS_OF_S3 is not None
-    environment = os.environ | {JARS: os.pathsep.join(map(str, sparks.JARS_OF_S3))}
     place, inbox = f"s3://{bucket}/lake", s3.at(f"s3://{bucket}/inbox")
     for name, folder in (("first", sample_inbox), ("second", second)):
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         s3.upload((path, inbox / name / str(path.relative_to(folder))) for path in files)
-    command = [sys.executable, "-c", VERBS, place, f"{inbox}/first", f"{inbox}/second", gone, erased]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    actions, violations = ran.stdout.splitlines()
+    words = (place, f"{inbox}/first", f"{inbox}/second", gone, erased)
+    actions, violations = sparks.program(VERBS, *words, jars=sparks.JARS_OF_S3)
     assert "by-customer" in actions
     assert "rebuild" not in actions
     assert violations == "0"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 
 import dying
+import sparks
 from erasing import ANA, Stage
 from lakes import LANDING, conserved, contents, rows
 from stedi import landing
@@ -116,26 +115,27 @@ def test_an_erasure_maintenance_and_audit_on_executors(
     assert not any(check.violations for check in lake.audit(files=True))
 
 
-_LOCAL_CLUSTER = """
-import sys
-from stedi.engines import spark
+_LAND_AND_BUILD = """
 from stedi.lake import Lake
-spark.session(master="local-cluster[2,1,1024]")
 lake = Lake.open(sys.argv[1])
 landed = lake.land(sys.argv[2], engine="spark")
 lake.audit(files=True, engine="spark")
-print(landed.seen, landed.accepted, landed.quarantined)
+lake.build(engine="spark")
+executors = spark._jsc.sc().getExecutorMemoryStatus().size() - 1
+print(landed.seen, landed.accepted, landed.quarantined, executors)
 """
 
 
-def test_executors_that_are_other_processes(
-    executors: Executors, new_lake: Callable[..., Lake], sample_inbox: Path
+@sparks.needs_spark
+def test_executors_that_are_other_processes_land_and_build_what_one_machine_does(
+    new_lake: Callable[..., Lake], sample_inbox: Path
 ) -> None:
     alone, spread = new_lake("alone"), new_lake("spread")
     one = alone.land(sample_inbox)
-    done = subprocess.run(
-        [sys.executable, "-c", _LOCAL_CLUSTER, str(spread.root), str(sample_inbox)],
-        capture_output=True, text=True, timeout=300, check=True,
-    )  # fmt: skip
-    assert done.stdout.split() == [str(n) for n in (one.seen, one.accepted, one.quarantined)]
+    alone.build()
+    words = (spread.root, sample_inbox)
+    [said] = sparks.program(_LAND_AND_BUILD, *words, master="local-cluster[2,1,1024]", partitions=2)
+    assert said.split() == [str(n) for n in (one.seen, one.accepted, one.quarantined, 2)]
     same_landing(spread, alone)
+    assert contents(spread) == contents(alone)
+    assert not list(spread.root.rglob("*.crc"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +38,8 @@ needs_spark = pytest.mark.skipif(bool(NO_SPARK), reason=NO_SPARK)
 ENGINES = ("duckdb", pytest.param("spark", marks=needs_spark))
 """Both engines, for a test that holds each to the same."""
 
+QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Flags of a JVM that lives for minutes: what its best compiler costs it would not win back."""
 SMALL = {
     # a table of ten rows needs no second task, and compiling its plan takes longer than running it
     "spark.sql.shuffle.partitions": "1",
@@ -43,8 +47,15 @@ SMALL = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.driver.memory": "1g",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": QUICK_JVM,
+    "spark.executor.extraJavaOptions": QUICK_JVM,
 }
+_STARTS = """
+import json, sys
+from stedi.engines.spark import session
+spark = session(master=sys.argv[1], options=json.loads(sys.argv[2]))
+del sys.argv[1:3]
+"""
 
 
 @contextmanager
@@ -72,6 +83,19 @@ class InTurn(RealLake):
     def _build(self, now: int, *, full: bool) -> Build:
         self.builds += 1
         return super()._build(now, full=full, engine=("spark", "duckdb")[self.builds % 2])
+
+
+def program(
+    source: str, *words: object, master: str = "local[2]", partitions: int = 1, jars: tuple[Path, ...] | None = JARS
+) -> list[str]:
+    """Runs a program in a process of its own, in which `spark` runs already; returns the lines that it has printed."""
+    assert jars is not None
+    options = SMALL | {"spark.sql.shuffle.partitions": str(partitions)}
+    command = [sys.executable, "-c", _STARTS + source, master, json.dumps(options), *map(str, words)]
+    environment = os.environ | {VARIABLE: os.pathsep.join(map(str, jars))}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran.stdout.splitlines()
 
 
 def spark_jars() -> str | None:
