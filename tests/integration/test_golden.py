@@ -32,11 +32,6 @@ FEEDS = {"customers.json": "customer", "accelerometer.json": "accelerometer", "s
 IDENTIFIERS = {"email", "customername", "phone", "birthday"}
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("golden"))
-
-
 def _facts(case: Path) -> dict[str, Any]:
     return tomllib.loads((case / "case.toml").read_text("utf-8"))
 
