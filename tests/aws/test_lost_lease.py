@@ -246,10 +246,11 @@ def test_two_commands_that_sleep_anywhere_leave_the_lake_as_one_after_the_other_
         assert not people & erased, table
 
 
-def test_a_lease_that_is_renewed_is_held(lake: Lake) -> None:
+def test_a_lease_that_is_renewed_is_held(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "_LEASE", 4.0)  # S3 tells whole seconds, and this machine may be busy for some
     with durable.lock(lake.root / "x.lock", wait=False):
-        for _ in range(3):
-            time.sleep(1.2)
+        for _ in range(2):
+            time.sleep(2.2)
             s3.prove()
         assert durable.is_held(lake.root / "x.lock")
 
