@@ -19,7 +19,7 @@ import pytest
 import lakes
 from lakes import Slate
 from stedi import datasets
-from stedi.datasets import splits
+from stedi.datasets import matching, splits
 from stedi.datasets.manifest import Release
 from stedi.datasets.options import SPLITS, Options
 from stedi.datasets.subjects import identifier
@@ -180,6 +180,22 @@ def test_readings_from_before_consent_stop_a_release(
     lake.land(inbox)
     with pytest.raises(AuditFailed, match="from before"):
         datasets.create(lake.context, "steps", Options())
+
+
+@pytest.mark.parametrize("window", [None, "10s"])
+def test_a_reading_of_somebody_else_stops_a_release(
+    slate: Slate, inbox: Path, monkeypatch: pytest.MonkeyPatch, window: str | None
+) -> None:
+    lake = slate.wiped()
+    people(inbox, [("a@x.example", "s1"), ("b@x.example", "s2")])
+    lakes.deliver(inbox, "step_trainer", [lakes.step("s2", 1000 * n, 900 + n) for n in range(1, 13)], "other.json")
+    lake.land(inbox)
+    # by the instant alone, as every public solution of this task does it
+    mixed = matching.moments(Options()).replace("on s.person = v.person and s.ms = v.ms", "on s.ms = v.ms")
+    mixed = mixed.replace("select s.person", "select v.person", 1)
+    monkeypatch.setattr(matching, "moments", lambda *_, **__: mixed)
+    with pytest.raises(AuditFailed, match="own step trainer readings"):
+        lake.create_dataset("steps", window=window)
 
 
 def test_a_shared_device_in_two_splits_stops_a_release(

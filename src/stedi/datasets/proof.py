@@ -29,6 +29,7 @@ _MEANINGS = {
     "consent": "subjects who consent now, found {} who do not: records were landed meanwhile; run this again",
     "public": "subjects who share with the public, found {} who do not",
     "early": "readings from after consent alone, found those of {} subjects from before",
+    "owner": "each subject's own step trainer readings, found {} samples that are not",
     "person": "each subject in one split, found {} in several",
     "device": "customers who share a serial number in one split, found {} serial numbers in several",
     "window": "no window in two splits, found {} with equal values: the same recording seems to have been delivered "
@@ -73,9 +74,9 @@ def prove(
     expected.customers(engine, key, as_of.AsOf({}, now, since_consent))
     engine.map_rows(
         "allowed",
-        "select c.person, c.consents, c.shareWithResearchAsOfDate as since, c.shareWithPublicAsOfDate as shared, "
-        f"coalesce(shared between {INSTANT_BEGIN} and {now}, false) as public, p.address from current as c "
-        "join (select person, min(address) as address from persons group by person) as p on c.person = p.person",
+        "select c.person, c.customer_id, c.consents, c.shareWithResearchAsOfDate as since, "
+        f"c.shareWithPublicAsOfDate as shared, coalesce(shared between {INSTANT_BEGIN} and {now}, false) as public, "
+        "p.address from current as c join (select person, min(address) as address from persons group by person) as p on c.person = p.person",
         {"subject": "varchar"},
         _Identified(key, identifier),
     )
@@ -90,6 +91,12 @@ def prove(
         f"read_parquet([{path_literal(str(folder / 'subjects.parquet'))}]) as s on w.subject = s.subject and "
         "w.split = s.split and w.rows = s.rows where w.subject is null or s.subject is null",
     }
+    if options.resample is None:
+        counts["owner"] = (
+            f"select count(*) from ({_samples(options)}) as w anti join (select a.subject, "
+            "epoch_ms(r.sensorReadingTime) as ms, r.distanceFromObject as distance from step_trainer_trusted as r join allowed as a on "
+            "r.customer_id = a.customer_id) as r on w.subject = r.subject and w.ms = r.ms and w.distance = r.distance"
+        )
     if options.purpose == "public":
         counts["public"] = (
             "select count(*) from written where subject not in (select subject from allowed where public)"
@@ -112,7 +119,7 @@ def prove(
 
 
 def _written(engine: DuckDB, folder: Path, files: Iterable[File], options: Options) -> None:
-    """Reads what was written: `written` (subject, split, rows, earliest in epoch milliseconds), `windows_written`."""
+    """Reads what was written: `samples_written`; by subject and split `written`; instants are epoch milliseconds."""
     by_split = {
         split: [path_literal(str(folder / file.path)) for file in files if file.path.startswith(f"data/{split}-")]
         for split in SPLITS
@@ -127,18 +134,31 @@ def _written(engine: DuckDB, folder: Path, files: Iterable[File], options: Optio
     varies = " or ".join(f"list_min({name}) <> list_max({name})" for name in ("distance", "x", "y", "z"))
     telling = f"len(t_ms) >= {_TELLING} and ({varies})"
     value = f", hash({lists}, case when {telling} then 0 else {instant} end) as value" if lists else ""
+    padded = f", w.t_ms{', w.mask' if options.pad else ''}" if lists else ""
     parts = [
-        f"select '{split}' as split, w.subject, {instant} as ms {value} from read_parquet([{', '.join(paths)}], "
-        f"hive_partitioning = false) as w left join {first}"
+        f"select '{split}' as split, w.subject, {instant} as ms, w.distance{padded} {value} from "
+        f"read_parquet([{', '.join(paths)}], hive_partitioning = false) as w left join {first}"
         for split, paths in by_split.items()
     ]
     everything = " union all ".join(parts)
+    engine.view("samples_written", everything)
     if lists:
-        engine.materialize("windows_written", everything)
+        engine.materialize("windows_written", f"select split, subject, ms, value from ({everything})")
         everything = "select * from windows_written"
     engine.materialize(
         "written",
         f"select subject, split, count(*) as rows, min(ms) as earliest from ({everything}) group by subject, split",
+    )
+
+
+def _samples(options: Options) -> str:
+    """Returns the SELECT of subject, instant and distance of each sample that was written."""
+    if options.window is None:
+        return "select subject, ms, distance from samples_written"
+    mask = "unnest(mask)" if options.pad else "true"
+    return (
+        f"select subject, ms, distance from (select subject, ms + unnest(t_ms) as ms, unnest(distance) as distance, "
+        f"{mask} as there from samples_written) where there"
     )
 
 
