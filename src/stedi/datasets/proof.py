@@ -76,7 +76,8 @@ def prove(
         "allowed",
         "select c.person, c.customer_id, c.consents, c.shareWithResearchAsOfDate as since, "
         f"c.shareWithPublicAsOfDate as shared, coalesce(shared between {INSTANT_BEGIN} and {now}, false) as public, "
-        "p.address from current as c join (select person, min(address) as address from persons group by person) as p on c.person = p.person",
+        "p.address from current as c join (select person, min(address) as address from persons group by person) as p "
+        "on c.person = p.person",
         {"subject": "varchar"},
         _Identified(key, identifier),
     )
@@ -94,8 +95,8 @@ def prove(
     if options.resample is None:
         counts["owner"] = (
             f"select count(*) from ({_samples(options)}) as w anti join (select a.subject, "
-            "epoch_ms(r.sensorReadingTime) as ms, r.distanceFromObject as distance from step_trainer_trusted as r join allowed as a on "
-            "r.customer_id = a.customer_id) as r on w.subject = r.subject and w.ms = r.ms and w.distance = r.distance"
+            "epoch_ms(r.sensorReadingTime) as ms, r.distanceFromObject as distance from step_trainer_trusted as r "
+            "join allowed as a on r.customer_id = a.customer_id) as r on w.subject = r.subject and w.ms = r.ms and w.distance = r.distance"
         )
     if options.purpose == "public":
         counts["public"] = (
