@@ -96,7 +96,8 @@ def prove(
         counts["owner"] = (
             f"select count(*) from ({_samples(options)}) as w anti join (select a.subject, "
             "epoch_ms(r.sensorReadingTime) as ms, r.distanceFromObject as distance from step_trainer_trusted as r "
-            "join allowed as a on r.customer_id = a.customer_id) as r on w.subject = r.subject and w.ms = r.ms and w.distance = r.distance"
+            "join allowed as a on r.customer_id = a.customer_id) as r "
+            "on w.subject = r.subject and w.ms = r.ms and w.distance = r.distance"
         )
     if options.purpose == "public":
         counts["public"] = (
