@@ -1075,11 +1075,15 @@ def _finish_erasure(context: Context, progress: Progress) -> None:
 
 
 def _finish_release(context: Context, progress: Progress) -> None:
-    """Finishes a release that was cut off once it was decided; one that is alive is waited for."""
+    """Finishes a release that was cut off once it was decided, and removes one that was not; none that is alive."""
     if (context.root / "releasing.json").exists():
         from stedi.datasets import registry
 
         registry.recover(context, progress)
+    elif not s3.is_remote(context.root) and any((context.root / "releases").glob("*/.*.partial")):
+        from stedi.datasets import registry
+
+        registry.sweep(context.root)
 
 
 _CUT_OFF = (_finish_rotation, _finish_release, _finish_erasure)
