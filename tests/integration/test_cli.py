@@ -355,7 +355,7 @@ class TestQuery:
         [
             ("1", "expected a live snapshot of customers_trusted, found none"),
             ("1999-01-01", "has no snapshot of that time"),
-            ("yesterday", "expected a snapshot id or an ISO 8601 time"),
+            ("yesterday", "expected a tag, a snapshot id or an ISO 8601 time"),
             ("9" * 30, "expected a live snapshot"),
         ],
     )
@@ -413,7 +413,11 @@ class TestQuarantine:
         assert shown.out.strip()
 
     def test_what_is_not_there_cannot_be_shown(self, run: Run, built: Path) -> None:
-        failed(run("--lake", built, "quarantine", "--show", "nothing.json:0"), 2, "expected one record, found none")
+        failed(
+            run("--lake", built, "quarantine", "--show", "nothing.json:0"),
+            2,
+            "expected one record of nothing.json:0, found none",
+        )
 
 
 class TestTools:
