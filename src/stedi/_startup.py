@@ -23,3 +23,8 @@ def without_dataframes() -> None:
     theirs. That takes longer than most commands, and none of these processes has such a value.
     """
     sys.meta_path.insert(0, _Absent())
+
+
+def with_dataframes() -> None:
+    """Has them looked for again: PySpark asks whether NumPy is there, and takes no exception for an answer."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Absent)]

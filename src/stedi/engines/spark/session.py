@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stedi._startup import with_dataframes
 from stedi.errors import LakeError, MissingExtra
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def session(
         MissingExtra: There is no Java, no PySpark, or no jar of Iceberg.
         LakeError: Spark does not start.
     """
+    with_dataframes()
     try:
         from pyspark import SparkContext
         from pyspark.sql import SparkSession
