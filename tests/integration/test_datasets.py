@@ -277,7 +277,7 @@ def test_the_manifest_tells_what_is_in_the_folder(slate: Slate, sample_inbox: Pa
         found = files(folder)
         assert sums == {name: found[name] for name in found if name not in ("SHA256SUMS", "manifest.sig")}
         for file in plain["files"]:
-            assert (file["sha256"], file["bytes"]) == (found[file["path"]], (folder / file["path"]).stat().st_size)
+            assert (file["sha256"], file["size"]) == (found[file["path"]], (folder / file["path"]).stat().st_size)
         read = f"read_parquet('{folder}/data/*.parquet')"
         described = duckdb.sql(f"describe select * from {read}").fetchall()
         assert [row[0] for row in described] == [column["name"] for column in plain["columns"]]

@@ -218,7 +218,7 @@ def again(folder: Path, change: Callable[[dict[str, Any]], object] = lambda plai
     plain = json.loads((folder / "manifest.json").read_bytes())
     for file in plain["files"]:
         path = folder / file["path"]
-        file["sha256"], file["bytes"] = seal.digest(path), path.stat().st_size
+        file["sha256"], file["size"] = seal.digest(path), path.stat().st_size
         file["rows"] = pq.read_metadata(path).num_rows
     change(plain)
     (folder / "manifest.json").write_text(json.dumps(plain))

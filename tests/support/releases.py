@@ -121,7 +121,7 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], object] = lambda p
     plain["files"] = [
         {
             "path": name,
-            "bytes": (folder / name).stat().st_size,
+            "size": (folder / name).stat().st_size,
             "rows": pq.read_metadata(folder / name).num_rows,
             "sha256": seal.digest(folder / name),
         }

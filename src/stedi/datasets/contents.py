@@ -137,7 +137,7 @@ def parsed(raw: bytes) -> Manifest:
         if name not in plain or not isinstance(plain[name], kind) or (kind is int and isinstance(plain[name], bool)):
             raise ValueError(f"no {name}, or another type of it")
     try:
-        files = tuple(Listed(f["path"], _count(f["bytes"]), _count(f["rows"]), f["sha256"]) for f in plain["files"])
+        files = tuple(Listed(f["path"], _count(f["size"]), _count(f["rows"]), f["sha256"]) for f in plain["files"])
         splits = {
             name: (_count(plain["splits"][name]["subjects"]), _count(plain["splits"][name]["rows"])) for name in SPLITS
         }

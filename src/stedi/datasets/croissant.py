@@ -130,7 +130,7 @@ def _file(file: Mapping[str, Any]) -> dict[str, Any]:
         "@id": file["path"],
         "name": file["path"],
         "contentUrl": file["path"],
-        "contentSize": f"{file['bytes']} B",
+        "contentSize": f"{file['size']} B",
         "encodingFormat": "application/x-parquet",
         "sha256": file["sha256"],
     }

@@ -126,7 +126,7 @@ def _rewritten(
         else:
             rows, went = _rows(source, target, gone)
             moments += went
-        files.append({"path": file.path, "bytes": target.stat().st_size, "rows": rows, "sha256": seal.digest(target)})
+        files.append({"path": file.path, "size": target.stat().st_size, "rows": rows, "sha256": seal.digest(target)})
     left = [entry for entry in known if entry[0] not in gone]
     splits = {split: [rows for _, where, rows in left if where == split] for split in contents.SPLITS}
     plain["files"] = files

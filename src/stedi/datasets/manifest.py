@@ -230,7 +230,7 @@ def document(
         "splits": splits_json(release.splits),
         "account": account_json(release.account),
         "columns": list(columns),
-        "files": [{"path": f.path, "bytes": f.bytes, "rows": f.rows, "sha256": f.sha256} for f in files],
+        "files": [{"path": f.path, "size": f.bytes, "rows": f.rows, "sha256": f.sha256} for f in files],
         "parent": None if parent is None else dict(parent),
     }
 
