@@ -112,9 +112,9 @@ def test_every_state_can_be_read_again_by_snapshot_and_by_the_time_that_history_
     states = lake.history("machine_learning_curated")[: len(jumps)]
     for number, state in zip(range(len(jumps), 0, -1), states, strict=True):
         assert at(lake, state.id) == number
-        assert at(lake, moment(state.at)) == number
-        assert at(lake, moment(state.at - 1)) == number - 1
-    times = [state.at for state in states]
+        assert at(lake, moment(state.at_ms)) == number
+        assert at(lake, moment(state.at_ms - 1)) == number - 1
+    times = [state.at_ms for state in states]
     assert times == sorted(times, reverse=True), "history shows newest first, by time too"
 
 
