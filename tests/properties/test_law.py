@@ -216,10 +216,10 @@ def test_the_law_notices_a_real_lake_that(wrong: Callable[[pytest.MonkeyPatch], 
 def _erases_whom_an_address_contains(patch: pytest.MonkeyPatch) -> None:
     erase = erasure.erase
 
-    def too_much(catalog: Catalog, config: Any, root: Path, key: Key, addresses: Any, **options: Any) -> Any:
+    def too_much(context: Context, key: Key, addresses: Any, **options: Any) -> Any:
         named = [spelling for spellings in worlds.NEIGHBOURS for spelling in spellings]
         more = [other for other in named if any(address.lower() in other for address in addresses)]
-        return erase(catalog, config, root, key, (*addresses, *more), **options)
+        return erase(context, key, (*addresses, *more), **options)
 
     patch.setattr(erasure, "erase", too_much)
 
