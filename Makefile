@@ -51,6 +51,7 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --config-file tests/mypy.ini
 	@$(BIN)/sqlfluff lint src/stedi/schema/sql
 	@$(BIN)/python -m pytest tests/unit/test_layers.py
 

@@ -301,8 +301,8 @@ def struck(stage: Stage, proxy: Proxy, scene: Scene, fault: Fault) -> Iterator[s
             return
     found = stage.look()
     for name, rows in scene.final.items():
-        if found.get(name) != rows:
-            yield f"{name}: expected {rows}, found {found.get(name)}"
+        if found.get(name) != rows:  # type: ignore[attr-defined]
+            yield f"{name}: expected {rows}, found {found.get(name)}"  # type: ignore[attr-defined]
     left = stage.strays(metadata=("maintain",) in scene.again)
     if left:
         yield f"left behind: {left}"
@@ -363,9 +363,9 @@ def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) ->
             yield f"{words[0]} again: exit {code}: {said}"
             return
     found = stage.look()
-    yield from (
-        f"{name}: expected {rows}, found {found.get(name)}" for name, rows in scene.final.items() if found[name] != rows
-    )
+    for name, rows in scene.final.items():
+        if found[name] != rows:
+            yield f"{name}: expected {rows}, found {found.get(name)}"  # type: ignore[attr-defined]
     left = stage.strays(metadata=True)
     if left:
         yield f"left behind: {left}"

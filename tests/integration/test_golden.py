@@ -41,7 +41,9 @@ def _built() -> list[Any]:
     of_both = {(case.parent.name, _facts(case)["readings"]): case for case in CASES}
     chosen = [of_both[table, ("all", "since-consent")[turn % 2]] for turn, table in enumerate(BELOW_LANDING)]
     on_spark = CASES if os.environ.get("STEDI_NIGHTLY") else [case for case in CASES if case in chosen]
-    pairs = [("duckdb", case, ()) for case in CASES] + [("spark", case, sparks.needs_spark) for case in on_spark]
+    pairs: list[tuple[Any, ...]] = [("duckdb", case, ()) for case in CASES] + [
+        ("spark", case, sparks.needs_spark) for case in on_spark
+    ]
     return [
         pytest.param(*pair, marks=marks, id=f"{pair[0]}-{pair[1].parent.name}/{pair[1].name}") for *pair, marks in pairs
     ]

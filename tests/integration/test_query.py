@@ -558,7 +558,7 @@ def test_a_reader_that_takes_its_time_does_not_spend_the_querys(tmp_path: Path) 
 
 def test_a_result_that_is_closed_or_dropped_ends_its_process(tmp_path: Path) -> None:
     result = query.run("select i from range(1_000_000_000) t(i)", [], temporary=tmp_path)
-    process = result._worker._process
+    process = result._worker._process  # type: ignore[attr-defined]
     reader = result.reader()
     reader.read_next_batch()
     result.close()
@@ -569,7 +569,7 @@ def test_a_result_that_is_closed_or_dropped_ends_its_process(tmp_path: Path) -> 
         reader.read_all()
 
     dropped = query.run("select i from range(1_000_000_000) t(i)", [], temporary=tmp_path)
-    process = dropped._worker._process
+    process = dropped._worker._process  # type: ignore[attr-defined]
     del dropped
     gc.collect()
     assert process.poll() is not None
@@ -579,7 +579,7 @@ def test_a_result_that_is_closed_or_dropped_ends_its_process(tmp_path: Path) -> 
 def test_a_worker_that_is_killed_is_a_failure_and_no_short_answer(tmp_path: Path) -> None:
     result = query.run("select i from range(1_000_000_000) t(i)", [], temporary=tmp_path)
     result.reader().read_next_batch()
-    result._worker._process.kill()
+    result._worker._process.kill()  # type: ignore[attr-defined]
     with pytest.raises(QueryFailed, match="SIGKILL"):
         result.reader().read_all()
     assert os.listdir(tmp_path) == []
@@ -589,7 +589,7 @@ def test_the_query_sees_nothing_of_the_callers_environment(monkeypatch: pytest.M
     monkeypatch.setenv("STEDI_PSEUDONYM_KEY", "00" * 32)
     result = query.run("select i from range(1_000_000_000) t(i)", [], temporary=tmp_path)
     with result:
-        environment = Path(f"/proc/{result._worker._process.pid}/environ")
+        environment = Path(f"/proc/{result._worker._process.pid}/environ")  # type: ignore[attr-defined]
         if not environment.exists():
             pytest.skip("no /proc here")
         assert b"STEDI" not in environment.read_bytes()

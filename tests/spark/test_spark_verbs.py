@@ -77,10 +77,7 @@ def test_a_task_whose_executor_is_killed_is_done_again_and_doubles_nothing(
     alone.land(sample_inbox)
     marks = tmp_path / "marks"
     marks.mkdir()
-    landing.land(
-        spread.catalog, spread.config, spread.root, [sample_inbox], key=spread.key(),
-        workers=_Dying(executors.spark, marks),
-    )  # fmt: skip
+    landing.land(spread.context, spread.key(), [sample_inbox], workers=_Dying(executors.spark, marks))
     assert list(marks.iterdir()), "tasks were killed"
     same_landing(spread, alone)
     used = {f.path for state in spread.catalog.tables().values() for f in spread.catalog.files(state)}

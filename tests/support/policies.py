@@ -66,7 +66,7 @@ def _applies(statement: Mapping[str, Any], request: Request) -> bool:
     return (
         any(_like(pattern, request.action, re.IGNORECASE) for pattern in listed(statement["Action"]))
         and any(_like(pattern, request.resource) for pattern in listed(statement["Resource"]))
-        and all(_holds(*condition, request) for condition in statement.get("Condition", {}).items())
+        and all(_holds(name, keys, request) for name, keys in statement.get("Condition", {}).items())
     )
 
 

@@ -235,7 +235,7 @@ LIES: dict[str, tuple[str, str, Attack, Callable[[dict[str, object]], object]]] 
     ),
     "a file of data that nobody lists": (
         TEST, "the manifest does not list it", lambda f: None,
-        lambda m: m.update(files=[file for file in m["files"] if file["path"] != TEST]),
+        lambda m: m.update(files=[file for file in m["files"] if file["path"] != TEST]),  # type: ignore[attr-defined]
     ),
     "another name than the release's": (
         "manifest.json", "name and version", lambda f: None, lambda m: m.update(version=2),
@@ -251,7 +251,7 @@ LIES: dict[str, tuple[str, str, Attack, Callable[[dict[str, object]], object]]] 
     ),
     "no rows as rows of a file": (
         TEST, "expected 7 rows", lambda f: None,
-        lambda m: next(f for f in m["files"] if f["path"] == TEST).update(rows=7),
+        lambda m: next(f for f in m["files"] if f["path"] == TEST).update(rows=7),  # type: ignore[attr-defined]
     ),
 }  # fmt: skip
 """What the key's holder has signed, and is not true all the same."""

@@ -76,7 +76,7 @@ def test_each_file_uses_only_what_spark_has_and_what_always_gives_the_same_answe
 def test_each_table_selects_its_columns_in_their_order(select: Model) -> None:
     tree = select.tree()
     first = tree.left if isinstance(tree, exp.SetOperation) else tree
-    assert first.named_selects == [column.name for column in COLUMNS[select.name]]
+    assert first.named_selects == [column.name for column in COLUMNS[select.name]]  # type: ignore[attr-defined]
 
 
 def test_what_is_read_is_a_table_or_a_view() -> None:
