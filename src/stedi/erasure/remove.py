@@ -25,7 +25,7 @@ from stedi.engines.workers import Workers
 from stedi.erasure.deliveries import Rewritten
 from stedi.erasure.locate import RELATIONS, SUBJECT_PREDICATES, SubjectRows
 from stedi.erasure.pending import Found, Pending
-from stedi.errors import LakeError
+from stedi.errors import CommitConflict, DamagedFile, LakeError
 from stedi.privacy.receipts import RECEIPTS
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, CONSENT_FROM, DataFile
 from stedi.storage import durable, s3
@@ -78,7 +78,14 @@ class Removal:
         """
         taints, remade = self._found.taints(name), 0
         while True:
-            remade += self._commit(name, rewritten)
+            base = self._current(name)
+            try:
+                remade += self._commit(name, rewritten)
+            except DamagedFile as error:
+                if self._current(name) == base:
+                    raise
+                # whoever has taken over has finished this erasure meanwhile: what was there is gone with good reason
+                raise CommitConflict(f"Cannot erase from {name}: it has moved. Run `stedi erase --resume`.") from error
             state = self._catalog.table(name)
             known = mentions(state)
             if set(state.pins.values()).isdisjoint(known.of(taints)):
