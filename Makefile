@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 ARGS ?=
+# Tests start Python a thousand times: without byte code each start would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 WHEEL = $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet --no-index --no-deps --no-build-isolation
 
@@ -116,7 +118,7 @@ $(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
 	@echo "Installing the project, what it needs and what tests it, about 400 MB the first time" >&2
-	@$(PIP) --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(PIP) --no-compile --require-hashes --only-binary :all: -r requirements/dev.txt  # Python compiles what it imports
 	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.run
 
