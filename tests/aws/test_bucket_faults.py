@@ -299,10 +299,10 @@ def struck(stage: Stage, proxy: Proxy, scene: Scene, fault: Fault) -> Iterator[s
         if code:
             yield f"{words[0]} again: exit {code}: {said}"
             return
-    found = stage.look()
+    at_last = stage.look()
     for name, rows in scene.final.items():
-        if found.get(name) != rows:  # type: ignore[attr-defined]
-            yield f"{name}: expected {rows}, found {found.get(name)}"  # type: ignore[attr-defined]
+        if at_last.get(name) != rows:
+            yield f"{name}: expected {rows}, found {at_last.get(name)}"
     left = stage.strays(metadata=("maintain",) in scene.again)
     if left:
         yield f"left behind: {left}"
@@ -362,10 +362,10 @@ def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) ->
         if code:
             yield f"{words[0]} again: exit {code}: {said}"
             return
-    found = stage.look()
+    at_last = stage.look()
     for name, rows in scene.final.items():
-        if found[name] != rows:
-            yield f"{name}: expected {rows}, found {found.get(name)}"  # type: ignore[attr-defined]
+        if at_last[name] != rows:
+            yield f"{name}: expected {rows}, found {at_last.get(name)}"
     left = stage.strays(metadata=True)
     if left:
         yield f"left behind: {left}"

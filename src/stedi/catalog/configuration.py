@@ -46,7 +46,7 @@ class _Finder(MetaPathFinder):
             return None
         found = PathFinder.find_spec(fullname, path, target)
         if found is not None and found.loader is not None:
-            found.loader.exec_module = partial(_executed, found.loader.exec_module)  # type: ignore[method-assign]
+            found.loader.exec_module = partial(_executed, found.loader.exec_module)  # type: ignore[method-assign] # of this loader alone
         return found
 
 

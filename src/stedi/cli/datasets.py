@@ -54,7 +54,7 @@ def add(action: AddCommand) -> None:
 
 def _add_others(action: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]) -> None:
     """Adds what looks after releases that there are."""
-    place = {"dest": "folder", "metavar": "DIR", "type": Path}
+    place: dict[str, Any] = {"dest": "folder", "metavar": "DIR", "type": Path}
     version = "the release, NAME@VERSION; of a NAME alone the newest"
 
     sub = action("list", listed, "lists the releases that the lake knows; with --stale it exits 3 if it lists any")
@@ -76,7 +76,7 @@ def _add_others(action: Callable[[str, Callable[[argparse.Namespace], int], str]
 
     sub = action("refresh", refresh, "writes the next version under the options of the last, without those who left")
     sub.add_argument("name", metavar="NAME", help="the training set")
-    sub.add_argument("--output", **place, help="default: releases/NAME/VERSION in the lake")  # type: ignore[arg-type]
+    sub.add_argument("--output", **place, help="default: releases/NAME/VERSION in the lake")
 
     sub = action("recall", recall, "writes the signed file that tells whoever holds a release whom to drop from it")
     sub.add_argument("name", metavar="NAME@VERSION", help=version)

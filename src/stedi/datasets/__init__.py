@@ -227,7 +227,9 @@ def _members(
     """Returns everybody who may be in a release, with their id and their split."""
     for name in ("customers_landing", "customers_trusted"):
         engine.bind_files(name, context.catalog.files(tables[name]))
-    started = int(tables["customers_trusted"].current.summary["stedi.started"])  # type: ignore[union-attr]
+    built = tables["customers_trusted"].current
+    assert built is not None, "`_origin` has refused a lake that was never built"
+    started = int(built.summary["stedi.started"])
     where = "true"
     if options.purpose == "public":  # rule 3, of the other consent
         where = f"shareWithPublicAsOfDate between '2000-01-01'::timestamptz and instant({started})"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stedi.datasets.manifest import File
 from stedi.errors import AuditFailed
 from stedi.privacy import state
 from stedi.storage import durable
@@ -48,23 +49,6 @@ _MANIFEST: Mapping[str, type | tuple[type, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A file as the manifest lists it.
-
-    Attributes:
-        path: Relative to the release's folder.
-        bytes: Its size.
-        rows: Its rows.
-        sha256: Of its bytes, hex.
-    """
-
-    path: str
-    bytes: int
-    rows: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class Manifest:
     """A manifest that has the form of one; nothing says yet that it is true.
 
@@ -77,7 +61,7 @@ class Manifest:
 
     raw: bytes
     plain: Mapping[str, Any]
-    files: tuple[Listed, ...]
+    files: tuple[File, ...]
     splits: Mapping[str, tuple[int, int]]
 
     @property
@@ -137,7 +121,7 @@ def parsed(raw: bytes) -> Manifest:
         if name not in plain or not isinstance(plain[name], kind) or (kind is int and isinstance(plain[name], bool)):
             raise ValueError(f"no {name}, or another type of it")
     try:
-        files = tuple(Listed(f["path"], _count(f["size"]), _count(f["rows"]), f["sha256"]) for f in plain["files"])
+        files = tuple(File(f["path"], _count(f["size"]), _count(f["rows"]), f["sha256"]) for f in plain["files"])
         splits = {
             name: (_count(plain["splits"][name]["subjects"]), _count(plain["splits"][name]["rows"])) for name in SPLITS
         }
