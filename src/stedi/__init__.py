@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING  # noqa: E402
 from stedi._version import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
+    from stedi.audit.consent_history import ConsentHistory, Period
     from stedi.audit.explain import ExplainedRow, Explanation
     from stedi.audit.integrity import Check
     from stedi.audit.proof import Proof
@@ -50,6 +51,7 @@ __all__ = [
     "Build",
     "Built",
     "Check",
+    "ConsentHistory",
     "Dataset",
     "Diff",
     "ExplainedRow",
@@ -59,6 +61,7 @@ __all__ = [
     "LandedFile",
     "Landing",
     "Maintenance",
+    "Period",
     "Plan",
     "Preview",
     "Proof",
@@ -82,6 +85,7 @@ _HOMES = {
     "Build": "stedi.transform",
     "Built": "stedi.transform",
     "Check": "stedi.audit.integrity",
+    "ConsentHistory": "stedi.audit.consent_history",
     "Dataset": "stedi.datasets.dataset",
     "Diff": "stedi.datasets.comparison",
     "ExplainedRow": "stedi.audit.explain",
@@ -91,6 +95,7 @@ _HOMES = {
     "LandedFile": "stedi.landing",
     "Landing": "stedi.landing",
     "Maintenance": "stedi.maintenance",
+    "Period": "stedi.audit.consent_history",
     "Plan": "stedi.transform",
     "Preview": "stedi.datasets",
     "Proof": "stedi.audit.proof",

@@ -29,6 +29,7 @@ from stedi.storage import destinations, durable, s3
 from stedi.storage.config import Config
 
 if TYPE_CHECKING:
+    from stedi.audit.consent_history import By, ConsentHistory
     from stedi.audit.explain import ExplainedRow, Explanation
     from stedi.audit.integrity import Check
     from stedi.audit.proof import Proof
@@ -833,6 +834,20 @@ class Lake:
         from stedi.landing import withdrawal
 
         return withdrawal.known(self.context, _taken(addresses, exact=exact))
+
+    def consent(self, by: By = "month", *, now: datetime | None = None) -> ConsentHistory:
+        """Returns how many customers were known and agreed over time, by rules 1 to 3 from the landed records.
+
+        Args:
+            by: `day`, `week` (from Monday) or `month`, in UTC.
+            now: Up to when; the clock's time by default. The last period says what a build at that instant would.
+
+        Raises:
+            UsageError: There are no such periods.
+        """
+        from stedi.audit import consent_history
+
+        return consent_history.history(self.context, by, milliseconds(now or datetime.now(UTC)))
 
     def explain(self, address: str, *, exact: bool = False, now: datetime | None = None) -> Explanation:
         """Explains one customer: consent and its history, rows by table, and what is left out and why.

@@ -65,6 +65,7 @@ WORDS: dict[str, list[list[str]]] = {
         ["withdraw", "ann@x.example"], ["withdraw", "--yes", "ann@x.example"], ["withdraw", "-", "--yes"],
         ["withdraw", "--file", "/dev/null/a", "--yes"],
     ],
+    "consent": [["consent"], ["consent", "--by", "day", "--format", "csv"], ["--json", "consent"]],
     "explain": [["explain", "ann@x.example"], ["explain", "-"], ["explain", "--table", "customers_landing",
                 "--where", "true"]],
     "maintain": [["maintain"], ["maintain", "--dry-run"]],

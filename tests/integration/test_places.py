@@ -75,6 +75,7 @@ READ = (
     ["audit", "--files", "--risk"],
     ["key", "show"],
     ["explain", ANN],
+    ["consent"],
     ["explain", "--table", "customers_trusted", "--where", "true"],
     ["quarantine"],
     ["quarantine", "--records"],

@@ -233,6 +233,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--yes", action="store_true", help="do not ask")
     sub.add_argument("--build", action="store_true", help="build at once")
 
+    sub = command("consent", rights.consent, "counts who was known and agreed to research, over time")
+    sub.add_argument(
+        "--by", choices=("day", "week", "month"), default="month", help="how long a period is, in UTC (default: month)"
+    )
+    sub.add_argument("--format", choices=("table", "csv", "json"), help="default: table; json with --json")
+
     sub = command("explain", rights.explain, "tells why a customer's rows, or rows of a table, are where they are")
     sub.add_argument(
         "address", nargs="?", metavar="EMAIL", help="an address in any spelling, or - to read it from stdin"

@@ -75,6 +75,26 @@ def explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def consent(options: argparse.Namespace) -> int:
+    """Counts who was known and agreed, over time."""
+    found = opened(options).consent(options.by)
+    if wants_json(options) or options.format == "json":
+        terminal.document({"by": found.by, "now": render.instant(found.now), "periods": render.plain(found.periods)})
+        return 0
+    headers = ("start", "known", "consenting", "joined", "rejoined", "withdrew", "erased")
+    rows = [tuple(getattr(period, name) for name in headers) for period in found.periods]
+    if options.format == "csv":
+        lines = [headers, *rows]
+        terminal.binary().write("".join(",".join(map(str, line)) + "\r\n" for line in lines).encode())
+        return 0
+    # people look for what has changed; of a quiet period the one before says everything
+    shown = [row for row in rows[:-1] if any(row[3:])] + rows[-1:]
+    terminal.table(headers, shown)
+    if len(shown) < len(rows):
+        terminal.say(f"{len(rows) - len(shown):,} periods in which nothing changed are left out; --format csv has them")
+    return 0
+
+
 def asked(options: argparse.Namespace) -> dict[str, str]:
     """Returns whom a call means, and where it says so: its words, `--file`, stdin; plain addresses unless `--exact`."""
     from stedi.privacy import addresses

@@ -1,0 +1,180 @@
+"""Consent over time: how many customers were known and agreed at the end of each day, week or month.
+
+Rules 1 to 3, asked of every moment up to now, from the landed records alone; the order of arrival does not matter, and
+withdrawals by command are records like any other. A record counts from its `lastUpdateDate` on; one that agrees says
+since when, and counts from then, but not over a refusal that came later. A record from the future takes consent away
+as of now and gives none. So the last period says what a build would put into `customers_trusted` now. Erased customers
+have no records: they are in no count but `erased`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Literal, get_args
+
+from stedi.context import Context
+from stedi.engines.duckdb import DuckDB
+from stedi.errors import UsageError
+from stedi.privacy import receipts
+from stedi.privacy.pseudonyms import normalise
+from stedi.schema.contracts import INSTANT_BEGIN
+from stedi.schema.feeds import CUSTOMER
+
+By = Literal["day", "week", "month"]
+"""How long a period is; weeks begin on Monday (ISO 8601), everything in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """One day, week or month.
+
+    Attributes:
+        start: Its first day, UTC.
+        known: Customers known at its end, or now: those of whom a record is landed.
+        consenting: Those of them who agreed to research then.
+        joined: How often somebody began to agree in it.
+        rejoined: How often of those it was somebody who had agreed and withdrawn before.
+        withdrew: How often somebody who agreed ceased to.
+        erased: Customers erased in it whom the lake had known; they are in no other count any more.
+    """
+
+    start: date
+    known: int
+    consenting: int
+    joined: int
+    rejoined: int
+    withdrew: int
+    erased: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentHistory:
+    """Consent over time.
+
+    Attributes:
+        by: How long the periods are.
+        now: Up to when, UTC.
+        periods: Every one from the first event to now, oldest first; `consenting` is that of the one before, and
+            `joined` less `withdrew`.
+    """
+
+    by: By
+    now: datetime
+    periods: tuple[Period, ...]
+
+
+_WHO = "erased", "known", "joined", "rejoined", "withdrew"
+_LAST = 9_223_372_036_854_775_807
+"""The end of a consent that holds, as an instant."""
+
+
+def history(context: Context, by: By, now: int) -> ConsentHistory:
+    """Returns consent over time; needs no key and changes nothing.
+
+    Args:
+        context: The lake.
+        by: How long a period is.
+        now: Up to when, epoch milliseconds.
+
+    Raises:
+        UsageError: There are no such periods.
+    """
+    if by not in get_args(By):
+        raise UsageError(f"expected one of {', '.join(get_args(By))}, found {by!r}", argument="by")
+    counts: dict[date, dict[str, int]] = defaultdict(lambda: dict.fromkeys(_WHO, 0))
+    with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
+        engine.bind_files(CUSTOMER.table, context.catalog.files(context.catalog.table(CUSTOMER.table)))
+        _agreements(engine, now)
+        for what, day, count in engine.rows(_EVENTS.format(by=by, now=now)):
+            counts[day][what] += count
+    for at, count in _erasures(context.root, now):
+        counts[_start(at.date(), by)]["erased"] += count
+    moment = datetime.fromtimestamp(now / 1000, UTC)
+    return ConsentHistory(by, moment, tuple(_periods(counts, by, moment.date())))
+
+
+def _agreements(engine: DuckDB, now: int) -> None:
+    """Makes `first_known` (customer, at) and `agreements` (customer, since, until, turn), epoch milliseconds.
+
+    An agreement is an unbroken time in which a customer agrees; `turn` counts those of one customer.
+    """
+    engine.map_rows(
+        "addresses",
+        f"select distinct email as address from {CUSTOMER.table}",
+        {"customer": "varchar"},
+        lambda address: (normalise(address),),
+    )
+    # of equal updates one without consent wins, and else the latest date (rule 2); what is dated later than now refuses
+    agrees = f"c.lastUpdateDate <= {now} and c.shareWithResearchAsOfDate >= {INSTANT_BEGIN}"
+    engine.materialize(
+        "said",
+        f"select a.customer, least(c.lastUpdateDate, {now}) as moment, case when bool_and(coalesce({agrees}, false)) "
+        "then max(c.shareWithResearchAsOfDate) end as since, "
+        f"least(min(c.registrationDate), min(c.lastUpdateDate), {now}) as registered "
+        f"from {CUSTOMER.table} as c inner join addresses as a on c.email = a.address group by all",
+    )
+    engine.materialize(
+        "agreements",
+        "with following as (select customer, moment, since, lag(moment) over w as before, "
+        f"coalesce(lead(moment) over w, {_LAST}) as until from said "
+        "window w as (partition by customer order by moment)), "
+        # a date before the last refusal, or the last word whatever it was, was no news then
+        "each as (select customer, moment, until, "
+        "case when before is null or since > before then since else moment end as since "
+        "from following where since is not null), lasting as (select *, max(until) over w as reached "
+        f"from each where since < until and since <= {now} "
+        "window w as (partition by customer order by moment rows between unbounded preceding and 1 preceding)), "
+        "apart as (select *, sum(case when since <= reached then 0 else 1 end) over "
+        "(partition by customer order by moment) as turn from lasting) "
+        "select customer, turn, min(since) as since, max(until) as until from apart group by all",
+    )
+    engine.materialize(
+        "first_known",
+        "select customer, least(min(s.registered), min(a.since)) as moment "
+        "from said as s left join agreements as a using (customer) group by customer",
+    )
+
+
+_EVENTS = """
+select what, date_trunc('{by}', make_timestamp(moment * 1000))::date as start, count(*) from (
+    select 'known' as what, moment from first_known
+    union all select 'joined', since from agreements
+    union all select 'rejoined', since from agreements where turn > 1
+    union all select 'withdrew', until from agreements where until <= {now}
+) group by all
+"""
+
+
+def _erasures(root: Path, now: int) -> Iterable[tuple[datetime, int]]:
+    """Yields when each erasure ended, and how many people of whom the lake had something it erased."""
+    for receipt in receipts.listed(root):
+        try:
+            at, count = datetime.fromisoformat(receipt["ended"]).astimezone(UTC), int(receipt["known"])
+        except (KeyError, TypeError, ValueError):  # no receipt: the audit says so
+            continue
+        if at.timestamp() * 1000 <= now:
+            yield at, count
+
+
+def _periods(counts: Mapping[date, Mapping[str, int]], by: By, today: date) -> Iterable[Period]:
+    if not counts:
+        return
+    known = consenting = 0
+    start, none = min(counts), dict.fromkeys(_WHO, 0)
+    while start <= today:
+        found = counts.get(start, none)
+        known += found["known"]
+        consenting += found["joined"] - found["withdrew"]
+        more = (found[name] for name in ("joined", "rejoined", "withdrew", "erased"))
+        yield Period(start, known, consenting, *more)
+        start = _start(start + timedelta({"day": 1, "week": 7, "month": 31}[by]), by)
+
+
+def _start(day: date, by: By) -> date:
+    if by == "week":
+        return day - timedelta(day.weekday())
+    return day.replace(day=1) if by == "month" else day
