@@ -135,7 +135,7 @@ def versitygw(folder: Path) -> Iterator[Server]:
 def moto(folder: Path) -> Iterator[Server]:
     """Runs moto: S3, Glue, Athena, IAM, CloudFormation, Secrets Manager and the rest, in memory."""
     port = free_port()
-    command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, Path(__file__).with_name("moto_glue.py"), "-H", "127.0.0.1", "-p", str(port)]
     with running(command, port, folder / "log"):
         yield Server(f"http://127.0.0.1:{port}", Path())
 
