@@ -455,6 +455,14 @@ class TestTools:
         assert "no step detector can be trained on these" in document["sampling"]
         assert {path.name for path in tmp_path.iterdir()} == {"build"}
 
+    def test_the_demo_refuses_to_make_its_lake_elsewhere(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert cli.main(["--lake", "mine", "demo"]) == cli.main(["demo", "--lake", "mine"]) == 2
+        assert capsys.readouterr().err.count("\n") == 2
+        assert not list(tmp_path.iterdir())
+
 
 class TestErrors:
     COMMANDS = (["tables"], ["history", "landed_files"], ["query", "select 1"], ["quarantine"])

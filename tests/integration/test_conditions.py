@@ -192,6 +192,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         def filled(text: str) -> str:
             return text.replace("LAKE", str(lake)).replace("FRESH", str(folder / "fresh")).replace("IN", str(inbox))
 
+        place = [] if words[0] == "demo" else ["--lake", condition.get("lake", str(lake))]
         job = {
             "lake": str(lake),
             "template": str(folder / "template"),
@@ -204,7 +205,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             "streams": condition.get("streams", {}),
             "encoding": condition.get("encoding", "utf-8"),
             "missing": ["boto3", "botocore", "s3transfer", "pyspark"],
-            "words": ["--lake", condition.get("lake", str(lake)), *(filled(word) for word in words)],
+            "words": [*place, *(filled(word) for word in words)],
         }
         assert driver.stdin is not None
         assert driver.stdout is not None

@@ -33,6 +33,10 @@ def demo(options: argparse.Namespace) -> int:
     from stedi.lake import Lake
 
     base = Path("build") / "demo"
+    if getattr(options, "lake", None) is not None:
+        raise UsageError(
+            f"demo: expected no --lake, since it makes its lake anew each time, in {base}/lake; found {options.lake}"
+        )
     progress = terminal.Progress()
     for name in ("inbox", "lake"):
         shutil.rmtree(base / name, ignore_errors=True)
