@@ -191,3 +191,34 @@ def test_what_others_wrote_in_a_catalog_in_the_cloud_is_told_by_place(
     assert again["clean"]
     assert again["scanned"]["not_opened"] == ["catalog: namespaces", "catalog: tables of others"]
     lake.build()
+
+
+def _described(table: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Returns what Glue says of a table, with changes, as it takes it."""
+    taken = ("Name", "Description", "Owner", "StorageDescriptor", "TableType", "Parameters")
+    return {name: value for name, value in {**table, **changes}.items() if name in taken}
+
+
+@pytest.mark.parametrize("remote", ["glue"], indirect=True)
+def test_what_glue_alone_says_of_tables_is_looked_at(remote: Lake, tmp_path: Path) -> None:
+    """Descriptions, parameters and comments of columns, of the lake's tables and of tables that are not Iceberg's."""
+    lake = remote
+    lake.land(deliver(tmp_path / "inbox", "customer", [customer(ANA), customer(CY)]))
+    assert lake.catalog.remote is not None
+    glue = lake.catalog.remote._glue
+    table = glue.get_table(DatabaseName=NAMESPACE, Name="customers_trusted")["Table"]
+    changed = _described(table, Description=f"ask {ANA}", Parameters={**table["Parameters"], "steward": ANA})
+    changed["StorageDescriptor"]["Columns"][0]["Comment"] = f"as {ANA} has it"
+    glue.update_table(DatabaseName=NAMESPACE, TableInput=changed)
+    glue.create_database(DatabaseInput={"Name": "theirs"})
+    hive = {"Name": "people", "StorageDescriptor": {"Columns": [{"Name": "who", "Type": "string", "Comment": ANA}]}}
+    glue.create_table(DatabaseName="theirs", TableInput=hive)
+    view = {"Name": "one", "TableType": "VIRTUAL_VIEW", "ViewOriginalText": f"select 1 where who = '{ANA}'"}
+    glue.create_table(DatabaseName="theirs", TableInput=view)
+    wanted = {"catalog: entries of the lake's tables": 3, "catalog: tables of others": 2}
+    assert lake.preview_erasure(ANA)["foreign"] == wanted
+    [receipt] = lake.erase(ANA)
+    assert (receipt["clean"], receipt["removed"]["foreign"], receipt["scanned"]["not_opened"]) == (True, wanted, [])
+    lake.build()
+    again = glue.get_table(DatabaseName=NAMESPACE, Name="customers_trusted")["Table"]
+    assert again["Parameters"]["steward"] == ANA  # it is theirs to change

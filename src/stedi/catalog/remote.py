@@ -11,8 +11,9 @@ was to change tells whether it was made.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -32,10 +33,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAMESPACES, TABLES = "catalog: namespaces", "catalog: tables of others"
+ENTRIES = "catalog: entries of the lake's tables"
 """Where others write in a catalog, in words."""
 _DEEPEST = 8
 """Levels of namespaces that are looked through."""
 _VARIABLE = f"PYICEBERG_CATALOG__{NAME.upper()}__"
+
+
+@dataclass(frozen=True, slots=True)
+class OfOthers:
+    """What stands in a catalog beside what the lake itself has written.
+
+    Attributes:
+        namespaces: Of each namespace its name, and its properties each with its value.
+        tables: Of each table that is not the lake's namespace, name, what else the catalog says of it, and last its
+            location, empty where that is not told.
+        entries: What the catalog says of the lake's own tables beside their metadata.
+        unseen: The places that could not be looked at.
+    """
+
+    namespaces: Sequence[tuple[str, ...]]
+    tables: Sequence[tuple[str, ...]]
+    entries: Sequence[str]
+    unseen: tuple[str, ...]
 
 
 class Remote:
@@ -90,13 +110,8 @@ class Remote:
         with self._answering():
             self._catalog.drop_table((NAMESPACE, table))
 
-    def of_others(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]], tuple[str, ...]]:
-        """Returns what else stands in the catalog, as far as it may be seen.
-
-        Returns:
-            Of each namespace its name, and its properties each with its value; of each table that is not the lake's
-            namespace, name and location, empty where that is not told; and the places that could not be looked at.
-        """
+    def of_others(self) -> OfOthers:
+        """Returns what else stands in the catalog, as far as it may be seen."""
         namespaces: list[tuple[str, ...]] = []
         tables: list[tuple[str, ...]] = []
         unseen: set[str] = set()
@@ -119,6 +134,19 @@ class Remote:
             lambda name: asked(NAMESPACES, lambda: catalog.load_namespace_properties(name), none), sorted(known)
         ):
             namespaces += [(".".join(name), ""), *((str(key), str(value)) for key, value in about.items())]
+        if unseen:  # nor can the tables of namespaces that are not told
+            unseen.add(TABLES)
+        entries, nobodys = list[str](), list[dict[str, Any]]()
+        glue = self._glue or getattr(catalog, "glue", None)
+        if glue is not None:
+            described = s3.each(lambda name: asked(TABLES, lambda: _in_glue(glue, name[0]), nobodys), sorted(known))
+            for table in (table for _, found in described for table in found):
+                if table["DatabaseName"] == NAMESPACE and table["Name"] in ALL_ZONES:
+                    entries += strings(table)
+                else:
+                    location = table.get("Parameters", {}).get("metadata_location", "")
+                    tables.append((table["DatabaseName"], table["Name"], *strings(table), location))
+            return OfOthers(namespaces, tables, entries, tuple(sorted(unseen)))
         listed = s3.each(lambda name: asked(TABLES, lambda: catalog.list_tables(name), nothing), sorted(known))
         theirs = [
             tuple(table)
@@ -130,7 +158,7 @@ class Remote:
             lambda table: asked(TABLES, lambda: catalog.load_table(table).metadata_location, ""), theirs
         ):
             tables.append((".".join(table[:-1]), table[-1], location))
-        return namespaces, tables, tuple(sorted(unseen))
+        return OfOthers(namespaces, tables, entries, tuple(sorted(unseen)))
 
     def warm(self) -> None:
         """Imports what a commit needs."""
@@ -250,6 +278,29 @@ class Remote:
                 f"{self._root}: expected an answer of the catalog ({self}), found {code or type(error).__name__}; the "
                 "tables are as they were or as they should be: run the command again, and see that you may use it"
             ) from error
+
+
+def strings(value: object) -> Iterator[str]:
+    """Yields every text of nested values, names included."""
+    match value:
+        case dict():
+            for key, part in value.items():
+                yield str(key)
+                yield from strings(part)
+        case list():
+            for part in value:
+                yield from strings(part)
+        case str():
+            yield value
+
+
+def _in_glue(client: Any, database: str) -> list[dict[str, Any]]:
+    """Returns what Glue itself says of a database's tables, be they Iceberg's, Hive's or views."""
+    pages = client.get_paginator("get_tables").paginate(DatabaseName=database)
+    try:
+        return [table for page in pages for table in page["TableList"]]
+    except client.exceptions.EntityNotFoundException:
+        return []
 
 
 def _configured() -> bool:

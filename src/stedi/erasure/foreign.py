@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stedi.catalog import Catalog
-from stedi.catalog.remote import NAMESPACES, TABLES
+from stedi.catalog.remote import ENTRIES, NAMESPACES, TABLES, OfOthers, strings
 from stedi.catalog.snapshots import local_path
 from stedi.erasure.identifiers import Identifiers
 from stedi.errors import LakeError
@@ -68,38 +68,23 @@ def read(catalog: Catalog, traces: Identifiers) -> Foreign:
         described = json.loads(s3.at(local_path(state.metadata[-1])).read_bytes())
         for part, value in described.items():
             place = f"{name}: {_NAMED.get(part, 'its description')}"
-            found |= {(place, text) for text in _strings(value) if traces.found(text, data=False)}
+            found |= {(place, text) for text in strings(value) if traces.found(text, data=False)}
     folders: list[Path] = []
-    unseen: tuple[str, ...] = ()
-    if catalog.remote is None:
-        namespaces, tables = _entries(catalog.path)
-    else:
-        namespaces, tables, unseen = catalog.remote.of_others()
-    for entry in namespaces:
+    others = _entries(catalog.path) if catalog.remote is None else catalog.remote.of_others()
+    for entry in others.namespaces:
         found |= {(NAMESPACES, text) for text in entry if traces.found(text, data=False)}
-    for *named, location in tables:
+    told = {text for _, text in found}  # Glue repeats a table's properties
+    found |= {(ENTRIES, text) for text in others.entries if text not in told and traces.found(text, data=False)}
+    for *named, location in others.tables:
         found |= {(TABLES, text) for text in named if traces.found(text, data=False)}
         if traces.found(location, data=False):
             found.add((TABLES, location))
         folders += _folder(catalog.root, location)
     places = Counter(place for place, _ in found)
-    return Foreign(frozenset(text for _, text in found), dict(sorted(places.items())), tuple(folders), unseen)
+    return Foreign(frozenset(text for _, text in found), dict(sorted(places.items())), tuple(folders), others.unseen)
 
 
-def _strings(value: object) -> Iterator[str]:
-    match value:
-        case dict():
-            for key, part in value.items():
-                yield str(key)
-                yield from _strings(part)
-        case list():
-            for part in value:
-                yield from _strings(part)
-        case str():
-            yield value
-
-
-def _entries(path: Path) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+def _entries(path: Path) -> OfOthers:
     """Returns properties of namespaces, and namespace, name and location of tables that are not the lake's own."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
@@ -112,7 +97,7 @@ def _entries(path: Path) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
             f"where not (table_namespace = ? and table_name in ({own}))",
             (NAMESPACE, *ALL_ZONES),
         ).fetchall()
-    return [tuple(map(str, row)) for row in namespaces], [tuple(map(str, row)) for row in tables]
+    return OfOthers([tuple(map(str, row)) for row in namespaces], [tuple(map(str, row)) for row in tables], (), ())
 
 
 def _folder(root: Path, location: str) -> list[Path]:

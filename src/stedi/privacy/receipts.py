@@ -28,6 +28,7 @@ OUT_OF_REACH: Mapping[str, str] = {
     "access_logs": "logs of accesses to the bucket",
     "athena_results": "results of Athena's queries",
     "query_history": "Athena's history of statements",
+    "catalog_history": "older versions, statistics and tags of the catalog's entries",
 }
 """What no erasure reaches, by the words of a receipt's `not_reached`. How long it stays is the place's own matter."""
 STACK_DAYS: Mapping[str, int] = {"access_logs": 91, "athena_results": 8, "query_history": 45}
@@ -54,7 +55,7 @@ def not_reached(*, lake: bool, inbox: bool) -> list[str]:
     found = ["backups", "handed_out"]
     if lake or inbox:
         found.append("access_logs")
-    return found + (["athena_results", "query_history"] if lake else [])
+    return found + (["athena_results", "query_history", "catalog_history"] if lake else [])
 
 
 def days(words: Iterable[str]) -> dict[str, int]:
