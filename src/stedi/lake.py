@@ -1000,6 +1000,7 @@ class Lake:
                 recover=True,
                 progress=progress,
                 workers=self._workers(engine),
+                engine=engine,
             )
 
     def replay(self, journal: str | os.PathLike[str], *, progress: Progress = lambda what, share: None) -> Replay:

@@ -7,8 +7,9 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,13 @@ from lakes import (
     step,
     tree,
 )
+from stedi.catalog.manifests import mentions
 from stedi.cli import main
-from stedi.errors import DamagedFile, LakeError, UsageError
+from stedi.errors import AuditFailed, DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.landing import tombstone_filter
 from stedi.privacy import receipts, tombstones
-from stedi.transform import session
+from stedi.transform import checks, session
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +112,95 @@ def test_the_lake_is_whole_afterwards(stage: Stage) -> None:
     assert {table: len(lake.history(table)) for table in ("customers_landing", "customers_trusted")}
 
 
-def test_a_lake_that_was_not_built_is_rebuilt_by_the_next_build(stage: Stage) -> None:
+def found_by_audits(lake: Lake) -> dict[str, int]:
+    """Returns how many violations the audits find, by check and table."""
+    checks = (*lake.prove().checks, *lake.audit(files=True))
+    return {f"{check.name} {check.table}": check.violations for check in checks if check.violations}
+
+
+DUE: dict[str, Callable[[Lake, Path], object]] = {
+    "readings of theirs and of others": lambda lake, folder: lake.land(
+        deliver(folder, "accelerometer", [motion(BO, 200), motion(ANA, 108)], "late.json")
+    ),
+    "a claim of theirs on the device of somebody else": lambda lake, folder: lake.land(
+        deliver(folder, "customer", [customer(ANA, 60, 70, serialNumber="device-of-bo")], "late.json"),
+        deliver(folder, "accelerometer", [motion(ANA, 105)], "late.json"),
+    ),
+    "a withdrawal of theirs": lambda lake, folder: lake.withdraw([ANA]),
+    "a withdrawal of somebody else": lambda lake, folder: lake.withdraw([BO]),
+    "a consent date that has come": lambda lake, folder: (
+        lake.land(deliver(folder, "customer", [customer(CY, NOW - 1, 300, serialNumber="device-of-cy")], "late.json")),
+        build(lake, NOW - 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("due", DUE)
+def test_whatever_was_due_is_built_before_an_erasure_and_an_audit_finds_nothing(stage: Stage, due: str) -> None:
     lake, folder = stage.made()
-    lake.land(deliver(folder, "accelerometer", [motion(BO, 200), motion(ANA, 108)], "late.json"))
+    DUE[due](lake, folder)
     erase(lake, ANA)
-    built = build(lake, NOW)
-    assert {table.action for table in built.tables} & {"rebuild"}
+    assert not found_by_audits(lake)
+    assert not build(lake, NOW).run
     after = contents(lake)
     build(lake, NOW, full=True)
     assert contents(lake) == after
+
+
+def test_no_manifest_tells_of_files_that_are_gone(stage: Stage) -> None:
+    """A manifest that lists a file as deleted keeps its bounds, which are somebody's moments."""
+    lake, folder = stage.made()
+    lake.context.config = replace(lake.config, keep_days=0, keep_snapshots=1, grace_hours=0)
+    for at in (300, 301, 302):
+        lake.land(deliver(folder, "accelerometer", [motion(BO, at)], f"{at}.json"))
+    build(lake, NOW)
+    lake.maintain()
+    lake.withdraw([BO])
+    build(lake, NOW)
+    lake.maintain()
+    assert {name for name, state in lake.catalog.tables().items() if mentions(state).gone()} >= {
+        "accelerometer_landing", "accelerometer_trusted",
+    }  # fmt: skip
+    lake.land(deliver(folder, "customer", [customer("dee@test.example", ...)], "dee.json"))
+    receipt = erase(lake, "dee@test.example")
+    assert receipt["removed"]["tables"]["accelerometer_landing"]["files"] == 0  # they were gone before
+    assert not [name for name, state in lake.catalog.tables().items() if mentions(state).gone()]
+    assert not found_by_audits(lake)
+    assert not build(lake, NOW).run
+    lake.land(deliver(folder, "accelerometer", [motion(BO, 400)], "new.json"))
+    again = {table.name: table.action for table in build(lake, NOW).tables}
+    assert again["accelerometer_trusted"] == "append"
+
+
+def test_where_no_table_was_built_an_erasure_builds_none(stage: Stage) -> None:
+    lake, folder = stage.empty()
+    lake.land(delivered(folder))
+    erase(lake, ANA)
+    assert not any(contents(lake).values())
+    assert not found_by_audits(lake)
+
+
+def test_a_build_that_fails_is_said_and_keeps_no_erasure_from_its_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, folder = stage.made()
+    lake.land(deliver(folder, "accelerometer", [motion(BO, 200), motion(ANA, 108)], "late.json"))
+    said: list[str] = []
+    lake.context.say = said.append
+    refusal = AuditFailed("customers_trusted: expected no null, found 1; nothing was published")
+
+    def refused(*_: object) -> None:
+        raise refusal
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "check_nulls", refused)
+        assert erase(lake, ANA)["clean"]
+    assert len(said) == 1
+    assert str(refusal) in said[0]
+    assert "stedi build" in said[0]
+    assert not any(ANA in map(str, row) for table in LANDING for row in records(lake, table))
+    assert {table.action for table in build(lake, NOW).tables} & {"rebuild"}
+    assert not found_by_audits(lake)
 
 
 def test_quarantine_loses_what_names_them_and_nothing_else(stage: Stage) -> None:

@@ -262,6 +262,20 @@ def test_a_folder_without_a_journal_is_refused(lost: tuple[Lake, Path], tmp_path
         lost[0].replay(tmp_path)
 
 
+def test_the_recipe_serves_a_lake_in_whose_journal_nothing_stands(slate: Slate, tmp_path: Path) -> None:
+    """Nobody has ever withdrawn or been erased: there is nothing to replay, and the lake is no longer refused."""
+    lake, inbox = slate.wiped(), slate.inbox()
+    deliver(inbox, "customer", [record(PEOPLE[0], NOW)])
+    backup = saved(lake, tmp_path / "backup")
+    lake.land(inbox)
+    lake = restored(lake, backup)
+    with pytest.raises(LakeError, match="the lake was set back"):
+        lake.land(inbox)
+    assert lake.replay(lake.context.outside()).entries == 0
+    assert lake.land(inbox).accepted == 1
+    assert not any(check.found for check in lake.audit())
+
+
 def test_the_command_says_what_was_replayed(lost: tuple[Lake, Path], capsys: pytest.CaptureFixture[str]) -> None:
     lake, memory = lost
     assert cli.main(["--lake", str(lake.root), "erase", "--replay", str(memory), "--json"]) == 0

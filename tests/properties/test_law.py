@@ -204,7 +204,11 @@ def _counts_wrong(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lakes, "build", miscounted)
 
 
-@pytest.mark.parametrize("wrong", [_publishes_all_but_one, _counts_wrong])
+def _erases_without_building_what_is_due(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(erasure, "build_due", lambda *arguments, **options: None)
+
+
+@pytest.mark.parametrize("wrong", [_publishes_all_but_one, _counts_wrong, _erases_without_building_what_is_due])
 def test_the_law_notices_a_real_lake_that(wrong: Callable[[pytest.MonkeyPatch], None]) -> None:
     with quick.folder() as folder, quick.quickened(), pytest.MonkeyPatch.context() as patch:
         slate = Slate(folder)

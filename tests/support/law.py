@@ -8,7 +8,8 @@ A *run* is a list of steps, plain JSON, so that one that broke the law can be ke
 - `{"again": n}`: lands a file that was landed before once more, under another name
 - `{"now": instant}`, `{"readings": policy}`: the clock, forwards or back; the consent policy
 - `{"build": full}`, `{"maintain": true}`
-- `{"erase": [address, ...]}`: customers, known or not; tables that were up to date need no build
+- `{"erase": [address, ...]}`: customers, known or not; where tables were built before they are up to date then, and an
+  audit finds nothing, whatever was due
 - `{"erase": [address, ...], "killed": n}`: killed at the n-th file that it makes, moves or removes, and then finished
 - `{"backup": true}`: the lake's folder is copied, as a backup is
 - `{"restore": "replay" | "accept", "again": again}`: the backup is put in the lake's place; then the journal is
@@ -40,7 +41,8 @@ import lakes
 import oracle
 import quick
 from stedi import erasure
-from stedi.errors import CopiedLake, LakeError, UsageError
+from stedi.catalog.manifests import mentions
+from stedi.errors import CopiedLake, LakeError
 from stedi.lake import Lake
 from stedi.privacy import journal, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -137,6 +139,10 @@ class Law:
         self._before: Known | None = None
         self._fresh: list[Records] = []
         self._built: tuple[int, Readings] | None = None
+        self._policy: Readings = "all"
+        """Of the last build: the subject knows no other."""
+        self._tables = self._tables_backed_up = False
+        """Whether any build has written tables."""
 
     def play(self, step: Step) -> None:
         """Plays one step.
@@ -179,6 +185,7 @@ class Law:
             case {"backup": True}:
                 self._subject.back_up()
                 self.truth.back_up()
+                self._tables_backed_up = self._tables
             case {"copy": goes_on}:
                 self._subject.copy(goes_on)
                 if goes_on == "copy":
@@ -215,9 +222,10 @@ class Law:
         self.met["an erasure was killed"] += self._subject.erase(addresses, self.now, killed)
         self.met["of neighbours one was erased"] += self._neighbours(people, known)
         self._before, self._fresh = None, []
-        if self._built == (self.now, self.readings):
+        if self._tables:
             self._subject.idle(self.now)
-            self._build(full=False)
+            if self.readings == self._policy:
+                self._build(full=False)
 
     def _restore(self, how: str, *, again: bool) -> None:
         lost = self.truth.restore(how)
@@ -229,6 +237,7 @@ class Law:
         self.met["what landed after a backup landed again"] += bool(again and lost)
         self.waiting[:0] = lost if again else []
         self._before, self._fresh, self._built = None, [], None
+        self._tables = self._tables_backed_up or how == "accept"
 
     def _neighbours(self, people: set[str], known: set[str]) -> bool:
         """Whether of people whose addresses contain one another somebody goes and somebody stays."""
@@ -258,6 +267,7 @@ class Law:
             self._built = None
 
     def _build(self, full: bool) -> None:
+        self._policy, self._tables = self.readings, True
         published = self._subject.build(self.now, self.readings, full=full)
         landed, claims = self.truth.landed, self.truth.stones.claimants()
         expected = oracle.tables(landed, self.now, self.readings, self._key.customer_id, claims)
@@ -392,6 +402,12 @@ class RealLake:
             raise Broken("erase: it has not ended")
         self._erased.append(set(map(lake.key().customer_id, addresses)))
         self._look_at_tags("erase")
+        self._audited("erase")
+        removed = receipts[-1]["removed"]["tables"] if receipts else {}
+        if any(found["files"] for found in removed.values()):
+            odd = [name for name, state in lake.catalog.tables().items() if mentions(state).gone()]
+            if odd:
+                raise Broken(f"erase: a manifest of {', '.join(odd)} still has the bounds of files that are gone")
         return died
 
     def back_up(self) -> None:
@@ -422,6 +438,7 @@ class RealLake:
             self._replay(lake)
         quick.forget()
         self._look_at_tags("restore")
+        self._audited("restore")
 
     def landed(self) -> Mapping[str, int]:
         self._look_at_tags("land")
@@ -429,16 +446,11 @@ class RealLake:
         return {feed: lakes.rows(self.lake, tables[feed]).total() for feed in FEEDS}
 
     def _replay(self, lake: Lake) -> None:
-        try:
-            lake.replay(lake.context.outside())
-        except UsageError:
-            if journal.head(lake.root) != (0, ""):
-                raise  # there is a journal
+        lake.replay(lake.context.outside())
         if not all(receipt["clean"] for receipt in lake.receipts()):
             raise Broken("restore: a receipt of what was replayed says that traces are left")
         kept = lakes.heads(lake)
-        again = lake.replay(lake.context.outside()) if journal.head(lake.root) != (0, "") else None
-        if (again and again.new) or lakes.heads(lake) != kept:
+        if lake.replay(lake.context.outside()).new or lakes.heads(lake) != kept:
             raise Broken("restore: a second replay of the same journal had something to do")
 
     @staticmethod
@@ -503,6 +515,15 @@ class RealLake:
                 if (table, tag) not in self._tagged:
                     rows = lakes.rows(self.lake, table, replace(found, current=found.snapshot(snapshot_id)))
                     self._tagged[table, tag] = len(self._erased), rows
+
+    def _audited(self, when: str) -> None:
+        found = [
+            f"{check.violations} {check.name} in {check.table}"
+            for check in (*self.lake.prove().checks, *self.lake.audit(files=True))
+            if check.violations
+        ]
+        if found:
+            raise Broken(f"{when}: an audit finds {', '.join(found)}")
 
     def _look_at_tags(self, when: str) -> None:
         states = self.lake.catalog.tables()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,10 +153,30 @@ class Mentions:
     Attributes:
         live: Every file that a live snapshot has, by path.
         by_snapshot: For each live snapshot the paths of all files that its manifests mention.
+        held: For each live snapshot the paths of the files that it has.
     """
 
     live: Mapping[str, DataFile]
     by_snapshot: Mapping[int, frozenset[str]]
+    held: Mapping[int, frozenset[str]]
+
+    def gone(self, paths: Iterable[str] = (), staying: AbstractSet[int] = frozenset()) -> frozenset[str]:
+        """Returns files that manifests mention as deleted and no live snapshot has: their bounds are all that is left.
+
+        Args:
+            paths: Files that go, and with them every snapshot that mentions one.
+            staying: Snapshots that stay, made anew without them.
+
+        Returns:
+            These files, and those that are gone or will be.
+        """
+        found, before = frozenset(paths), None
+        while found != before:
+            before = found
+            left = [s for s, mentioned in self.by_snapshot.items() if s in staying or mentioned.isdisjoint(found)]
+            there = frozenset[str]().union(*(self.held[snapshot] for snapshot in left))
+            found |= frozenset[str]().union(*(self.by_snapshot[snapshot] for snapshot in left)) - there
+        return found
 
     def of(self, paths: frozenset[str]) -> list[int]:
         """Returns the snapshots that mention one of some files."""
@@ -169,18 +190,23 @@ def mentions(state: TableState) -> Mentions:
         LakeError: One cannot be read.
     """
     live: dict[str, DataFile] = {}
-    known: dict[str, frozenset[str]] = {}
+    known: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
     by_snapshot: dict[int, frozenset[str]] = {}
+    held: dict[int, frozenset[str]] = {}
     for snapshot in state.snapshots:
-        found: set[str] = set()
+        found, has = set[str](), set[str]()
         for location in avro(state.name, snapshot.manifest_list, lambda entry: str(entry["manifest_path"])):
             if location not in known:
                 entries = avro(state.name, location, _mentioned)
                 live.update((file.path, file) for file, there in entries if there)
-                known[location] = frozenset(file.path for file, _ in entries)
-            found |= known[location]
-        by_snapshot[snapshot.id] = frozenset(found)
-    return Mentions(live, by_snapshot)
+                known[location] = (
+                    frozenset(file.path for file, _ in entries),
+                    frozenset(file.path for file, there in entries if there),
+                )
+            found |= known[location][0]
+            has |= known[location][1]
+        by_snapshot[snapshot.id], held[snapshot.id] = frozenset(found), frozenset(has)
+    return Mentions(live, by_snapshot, held)
 
 
 def _mentioned(entry: Any) -> tuple[DataFile, bool]:

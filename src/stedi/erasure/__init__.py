@@ -1,8 +1,10 @@
 """Erase: everything of some customers leaves the lake, their tombstones stay, a search proves it, a receipt says so.
 
-Two phases, *find*, then *forget*. What the first has found is kept in a file of marks (`pending`) before the second
-changes anything; from then on the erasure will end, whatever ends this process: the next erasure, landing or build
-goes on with it. All other commands that write are held off by their own locks from the first step to the last.
+What is due is built first, where tables were built before: then every table below landing was built from what landing
+holds, and loses the customers together with it. Two phases follow, *find*, then *forget*. What the first has found is
+kept in a file of marks (`pending`) before the second changes anything; from then on the erasure will end, whatever ends
+this process: the next erasure, landing or build goes on with it. All other commands that write are held off by their
+own locks from the first step to the last.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from operator import or_
 from pathlib import Path
 from typing import Any
 
+from stedi import transform
 from stedi._version import __version__
 from stedi.catalog import Catalog
 from stedi.context import Context
 from stedi.context.progress import Progress, run_id
+from stedi.engines import Name
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.workers import Workers
 from stedi.erasure import deliveries, foreign, pending, releases, remove
@@ -31,8 +35,8 @@ from stedi.erasure.locate import SubjectRows
 from stedi.erasure.pending import Found, Pending
 from stedi.erasure.remove import Removal
 from stedi.erasure.search import search_lake
-from stedi.errors import AuditFailed, LakeError
-from stedi.landing import journal
+from stedi.errors import AuditFailed, LakeBusy, LakeError, StediError
+from stedi.landing import journal, withdrawal
 from stedi.landing.deliveries import remote
 from stedi.privacy import decoding, key_change, receipts, tombstones
 from stedi.privacy import journal as lasting
@@ -40,9 +44,10 @@ from stedi.privacy.journal import Entry
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
+from stedi.schema import tables
 from stedi.storage import durable, s3
 
-__all__ = ["Progress", "erase", "preview", "unfinished"]
+__all__ = ["Progress", "build_due", "erase", "preview", "unfinished"]
 
 
 def unfinished(root: Path) -> bool:
@@ -85,8 +90,9 @@ def erase(
     now: int | None = None,
     progress: Progress = lambda what, share: None,
     workers: Workers | None = None,
+    engine: Name = "duckdb",
 ) -> list[dict[str, Any]]:
-    """Erases customers; first finishes an erasure that was cut off.
+    """Erases customers; first finishes an erasure that was cut off, and builds what is due.
 
     Args:
         context: The lake.
@@ -98,6 +104,7 @@ def erase(
         now: When it begins, epoch milliseconds; the clock's by default.
         progress: Told how far the work is.
         workers: Who looks through files and writes them anew, if it is not this process.
+        engine: What builds.
 
     Returns:
         The receipts: of the erasure that was finished, if there was one, and of this one.
@@ -114,11 +121,11 @@ def erase(
         journal.finish(catalog, root / "pending", lambda: key)
         left = _cut_off(catalog, root, key, recover=recover, alone=not addresses)
         if left is not None:
-            done.append(_Erasure(context, key, left, progress, workers).finish())
+            done.append(_Erasure(context, key, left, progress, workers, engine).finish())
         if addresses:
             places = tuple(str(s3.at(path).absolute()) for path in delivered)
             new = Pending(run_id(_now(None)), _now(now), _marks(key, addresses), places)
-            done.append(_Erasure(context, key, new, progress, workers).finish())
+            done.append(_Erasure(context, key, new, progress, workers, engine).finish())
     if addresses and (found := done[-1]["scanned"].get("found")):
         raise AuditFailed(
             f"{root}: expected no trace of those who were erased, found one in {_listed(found)}; the erasure has "
@@ -126,6 +133,36 @@ def erase(
             "`stedi erase` for them again"
         )
     return done
+
+
+def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: Progress) -> None:
+    """Builds what is due where tables were built before; what cannot be built is said, and due still.
+
+    A table that was built from less than landing holds now could not be answered for once landing has lost somebody:
+    the snapshots that it says it was built from go with them.
+
+    Args:
+        context: The lake; the caller holds the locks of all commands that write.
+        key: The lake's key.
+        engine: What builds.
+        now: The start of the build, epoch milliseconds.
+        progress: Told what is being done.
+
+    Raises:
+        LakeBusy: A lock was lost: nothing may be written any more.
+    """
+    states = context.catalog.tables()
+    below = [states[table.name].current for table in tables.graph().tables()]
+    if not any(current is not None and "stedi.run" in current.summary for current in below):
+        return
+    try:
+        if withdrawal.waits(context.root):
+            withdrawal.again(context, key)
+        transform.build(context, key, now=now, progress=lambda line: progress(line, None), engine=engine)
+    except LakeBusy:
+        raise
+    except StediError as error:
+        context.say(f"what is due could not be built, and is due still: {error}. Run `stedi build` afterwards")
 
 
 def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bool) -> Pending | None:
@@ -209,7 +246,7 @@ def again(
     tombstones.write(root, key, known)
     new = Pending(run_id(_now(None)), round(began.timestamp() * 1000), tuple(sorted(people)))
     theirs = reduce(or_, then.values())
-    done.append(_Erasure(context, key, new, progress, None, theirs).finish())
+    done.append(_Erasure(context, key, new, progress, None, then=theirs).finish())
     for entry in erased:
         _keep_of_then(root, key, context.config.lake_id, entry)
     return done
@@ -236,15 +273,17 @@ class _Erasure:
         wanted: Pending,
         progress: Progress,
         workers: Workers | None,
+        builds: Name | None = None,
         then: Tombstones | None = None,
     ) -> None:
-        self._context, self._key, self._then = context, key, then
+        self._context, self._key, self._then, self._builds = context, key, then, builds
         self._catalog, self._config, self._root = context.catalog, context.config, context.root
         self._pending, self._progress, self._workers = wanted, progress, workers
 
     def finish(self) -> dict[str, Any]:
         """Does all that is left to do and returns the receipt."""
         if self._pending.scanned is None:
+            self._settle()
             with _engine(self._context, self._pending.run) as engine:
                 self._forget(engine)
         found = self._found
@@ -277,14 +316,19 @@ class _Erasure:
             content = {"receipt": receipt, "tombstones": tombstones.to_json(self._found.tombstones)}
             lasting.append(self._root, self._key, self._config.lake_id, "erasure", receipt["id"], content)
 
+    def _settle(self) -> None:
+        """Has the lake be as whole as it can be before anything is looked for."""
+        self._catalog.fence(self._pending.run)
+        if s3.is_remote(self._root):  # one of the last moment, if there is any
+            journal.finish(self._catalog, self._root / "pending", lambda: self._key)
+        if self._is_overtaken():
+            self._pending = replace(self._pending, found=None, heads={})
+        if self._builds and self._pending.found is None and not self._pending.recovered:
+            build_due(self._context, self._key, self._builds, now=self._pending.started, progress=self._progress)
+
     def _forget(self, engine: DuckDB) -> None:
         catalog, root, key = self._catalog, self._root, self._key
         self._progress("find", None)
-        catalog.fence(self._pending.run)
-        if s3.is_remote(root):  # one of the last moment, if there is any
-            journal.finish(catalog, root / "pending", lambda: key)
-        if self._is_overtaken():
-            self._pending = replace(self._pending, found=None, heads={})
         # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)

@@ -163,6 +163,10 @@ class SubjectRows:
             for content, accepted, quarantined in self._gone():
                 sums = counts.setdefault(content, [0, 0])
                 sums[:] = [sums[0] + accepted, sums[1] + quarantined]
+        if any(tainted.values()):  # of what is gone already nobody can tell whose bounds it has left in a manifest
+            for name, state in self.states.items():
+                staying = {*state.pins.values(), *([state.current.id] if state.current else [])}
+                tainted[name] = tuple(sorted(self.mentions[name].gone(tainted[name], staying)))
         [(customers,)] = self.engine.rows(
             "select count(distinct e.person) from customers_landing as c "
             "inner join erased_addresses as e on c.email = e.address"

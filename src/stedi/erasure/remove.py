@@ -96,7 +96,8 @@ class Removal:
         staged = [state.branches[branch] for branch in branches]
         if expired or branches:
             self._catalog.expire(name, {*expired, *staged}, branches, base=current.id)
-        gone = {"rows": self._found.rows[name], "files": len(taints), "snapshots": len(expired)}
+        held = taints if self._found.held is None else taints & self._found.held.keys()  # others were gone before
+        gone = {"rows": self._found.rows[name], "files": len(held), "snapshots": len(expired)}
         return {**gone, "remade": remade} if remade else gone
 
     def _commit(self, name: str, rewritten: Sequence[Rewritten]) -> int:
@@ -108,7 +109,7 @@ class Removal:
         state = self._catalog.table(name)
         current = self._current(name)
         taints = self._found.taints(name)
-        tainted = set(mentions(state).of(taints)) if state.pins else set[int]()
+        tainted = set(mentions(state).of(taints))
         pinned = {head for head in state.pins.values() if head in tainted}
         done = current.summary.get(ERASURE) == self._run
         heads = [snapshot for snapshot in state.snapshots if snapshot.id in pinned and snapshot != current]
@@ -117,7 +118,7 @@ class Removal:
         main = [] if done else self._tainted(state, current)
         if not done and name == "landed_files" and (self._found.counts or rewritten):
             main = list(self._catalog.files(state))
-        if not done and (main or rewritten or lineage not in ({}, _properties(current)) or current.id in pinned):
+        if not done and (main or rewritten or lineage not in ({}, _properties(current)) or current.id in tainted):
             leaving[current.id] = main
             heads.append(current)
         if not heads:

@@ -1,17 +1,19 @@
 """Replay: what a journal knows and a lake does not, after the lake was restored from a backup or made anew.
 
 Erasures come first, so that nobody who was erased is taken for a customer; then withdrawals. Both are known by mark,
-and find their customers among the lake's own. Applying a journal twice changes nothing.
+and find their customers among the lake's own. Tables that were built before are built at the end. Applying a journal
+twice changes nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from stedi import erasure
-from stedi.context import Context
+from stedi.context import Context, milliseconds, seen
 from stedi.context.progress import Progress
 from stedi.errors import UsageError
 from stedi.landing import journal as landings
@@ -57,7 +59,7 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
         LakeError: An entry is not what a lake with this key has written, or one is missing; nothing was changed.
     """
     found: dict[str, Entry] = {}
-    for place in journal.outside(folder):
+    for place in _places(context, key, folder):
         for entry in journal.entries(place, key):
             if entry.what != "reset":
                 found.setdefault(entry.id, entry)
@@ -84,5 +86,19 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
         landed, waiting = withdrawal.again(context, key, said)
         for entry in withdrawn:
             withdrawal.keep(root, key, config.lake_id, entry.id, entry.content["people"])
+        if receipts:  # of what the tables were built from, some is gone
+            erasure.build_due(context, key, "duckdb", now=milliseconds(datetime.now(UTC)), progress=progress)
     people = {person for entry in erased for person in entry.content["receipt"]["people"]}
     return Replay(len(found), len(new), landed, waiting, len(people), tuple(receipts))
+
+
+def _places(context: Context, key: Key, folder: Path) -> list[Path]:
+    """Returns the folders of copies; none where the lake's own mark says that its journal never had an entry."""
+    try:
+        return journal.outside(folder)
+    except UsageError:
+        lake_id = context.config.lake_id
+        marks = (seen.read(place, lake_id, key) for place in (folder, folder / f"{lake_id}.{journal.FOLDER}"))
+        if any(mark is not None and not mark.number for mark in marks):
+            return []
+        raise
