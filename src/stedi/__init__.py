@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stedi.audit.explain import ExplainedRow, Explanation
     from stedi.audit.integrity import Check
     from stedi.audit.proof import Proof
+    from stedi.audit.record import AuditRecord, FullAudit
     from stedi.audit.risk import Risk
     from stedi.catalog import Snapshot
     from stedi.datasets import Preview, Release
@@ -44,10 +45,12 @@ if TYPE_CHECKING:
     from stedi.maintenance.tags import Tag
     from stedi.privacy.pseudonyms import Key
     from stedi.query import Result
+    from stedi.report.content import Report
     from stedi.transform import Build, Built, Plan
 
 __all__ = [
     "Adoption",
+    "AuditRecord",
     "Build",
     "Built",
     "Check",
@@ -56,6 +59,7 @@ __all__ = [
     "Diff",
     "ExplainedRow",
     "Explanation",
+    "FullAudit",
     "Key",
     "Lake",
     "LandedFile",
@@ -70,6 +74,7 @@ __all__ = [
     "Release",
     "Repair",
     "Replay",
+    "Report",
     "Result",
     "Risk",
     "Rotation",
@@ -82,6 +87,7 @@ __all__ = [
 
 _HOMES = {
     "Adoption": "stedi.maintenance.adoption",
+    "AuditRecord": "stedi.audit.record",
     "Build": "stedi.transform",
     "Built": "stedi.transform",
     "Check": "stedi.audit.integrity",
@@ -90,6 +96,7 @@ _HOMES = {
     "Diff": "stedi.datasets.comparison",
     "ExplainedRow": "stedi.audit.explain",
     "Explanation": "stedi.audit.explain",
+    "FullAudit": "stedi.audit.record",
     "Key": "stedi.privacy.pseudonyms",
     "Lake": "stedi.lake",
     "LandedFile": "stedi.landing",
@@ -104,6 +111,7 @@ _HOMES = {
     "Release": "stedi.datasets",
     "Repair": "stedi.maintenance.repair",
     "Replay": "stedi.erasure.replay",
+    "Report": "stedi.report.content",
     "Result": "stedi.query",
     "Risk": "stedi.audit.risk",
     "Rotation": "stedi.maintenance.key_rotation",

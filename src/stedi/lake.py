@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,7 @@ from stedi.catalog import Catalog, Snapshot, TableState, orphans, time_travel
 from stedi.context import Context, found, milliseconds, places
 from stedi.context.progress import Progress
 from stedi.engines import Name
-from stedi.errors import CommitConflict, LakeBusy, QueryRefused, StediError, UsageError
+from stedi.errors import CommitConflict, CopiedLake, LakeBusy, QueryRefused, StediError, UsageError
 from stedi.privacy import key_change, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stedi.audit.explain import ExplainedRow, Explanation
     from stedi.audit.integrity import Check
     from stedi.audit.proof import Proof
+    from stedi.audit.record import FullAudit
     from stedi.audit.risk import Risk
     from stedi.datasets import Options, Preview, Release
     from stedi.datasets.comparison import Diff
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from stedi.maintenance.tags import Tag
     from stedi.privacy.receipts import Receipt
     from stedi.query import Limits, Parameters, QueryTable, Result
+    from stedi.report.content import Report
     from stedi.transform import Build, Plan
 
 
@@ -919,6 +921,60 @@ class Lake:
 
         with self.context.temporary() as folder, DuckDB.of(self.config, folder) as engine:
             return risk.measure(engine, self.catalog)
+
+    def full_audit(
+        self,
+        *,
+        files: bool = False,
+        risk: bool = False,
+        engine: Name = "duckdb",
+        progress: Progress = lambda what, share: None,
+    ) -> FullAudit:
+        """Does what `audit` and `prove` do, and keeps the outcome in the lake as its last audit.
+
+        Args:
+            files: Read every file, as in `audit`.
+            risk: Measure as well what the training table gives away.
+            engine: As in `audit` and `prove`.
+            progress: Told what is looked at and the share of it that is done.
+
+        Returns:
+            The checks, with those of the proof; the proof, unless files are damaged, of which nothing can be proved.
+        """
+        from stedi.audit import record
+
+        at, key = datetime.now(UTC), self.key()  # refused before anything is read
+        try:
+            states = self.catalog.tables()
+        except StediError:  # the checks say what is wrong
+            states = {}
+        checks = self.audit(files=files, engine=engine, progress=progress)
+        broken = any(check.violations for check in checks if check.name != "newest")
+        proof = None if broken else self.prove(engine=engine, progress=progress)
+        measured = self.risk() if proof and risk else None
+        checks += proof.checks if proof else ()
+        kept = record.made(at, self.config.lake_id, states, checks, proof, measured, files=files)
+        with suppress(CopiedLake):  # it is the other one's
+            self.context.refuse_copied()
+            record.keep(self.root, key, kept)
+        return record.FullAudit(checks, proof, kept)
+
+    def report(self, *, since: str | os.PathLike[str] | None = None) -> Report:
+        """Returns the report on the lake: what its page says; changes nothing.
+
+        The same state of the lake gives the same report: its instants are the lake's.
+
+        Args:
+            since: The file of an earlier report, page or JSON, to say what has changed.
+
+        Raises:
+            UsageError: That file is no report.
+        """
+        from stedi.report import content, earlier
+
+        key_change.refuse_unfinished(self.root)
+        before = earlier.read(destinations.expanded(since)) if since is not None else None
+        return content.gather(self.context, self.key(), before)
 
     def rotate_key(
         self, to: str | os.PathLike[str] | None = None, *, progress: Progress = lambda what, share: None

@@ -37,6 +37,7 @@ OTHERS = {
     "keep_snapshots": ("maintain.keep_snapshots", 1),
     "grace_hours": ("maintain.grace_hours", 0.0),
     "target_size": ("maintain.target_size", "1MiB"),
+    "report_min_count": ("report.min_count", 10),
 }
 """Of each optional attribute, its key and a value that is not the default."""
 

@@ -27,6 +27,7 @@ FLOORS = (
     ("landing", "transform"),
     ("audit",),
     ("datasets",),
+    ("report",),
     ("maintenance", "erasure"),
     ("lake",),
     ("aws",),

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from stedi._startup import without_dataframes
-from stedi.cli import aws, datasets, operations, pipeline, privacy, rights, terminal
+from stedi.cli import aws, datasets, operations, pipeline, privacy, reports, rights, terminal
 from stedi.errors import MissingExtra, StediError, UsageError
 
 AddCommand = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -154,6 +154,22 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
     sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
     engine(sub, "who proves and, with --files, reads files: this machine (default), or Spark's executors")
+
+    sub = command(
+        "report", reports.report, "writes one page that says how the lake is: consent, tables, releases, risk"
+    )
+    sub.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="the page, or its content if the name ends in .json (default: report.html here)",
+    )
+    sub.add_argument(
+        "--since",
+        metavar="FILE",
+        type=Path,
+        help="an earlier report, to say what has changed (default: what is written over)",
+    )
 
     sub = command("key", operations.key, "shows which pseudonym key the lake has, or gives it another")
     sub.add_argument(

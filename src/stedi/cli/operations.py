@@ -23,16 +23,10 @@ if TYPE_CHECKING:
 
 def audit(options: argparse.Namespace) -> int:
     """Checks the lake's files, then proves the rules of consent, and says what does not hold."""
-    lake = opened(options)
-    lake.key()  # refused before anything is read
     progress = terminal.Progress()
-    checks = lake.audit(files=options.files, engine=options.engine, progress=progress)
-    # of damaged files nothing can be proved
-    broken = any(check.violations for check in checks if check.name != "newest")
-    proof = None if broken else lake.prove(engine=options.engine, progress=progress)
-    risk = lake.risk() if proof and options.risk else None
+    done = opened(options).full_audit(files=options.files, risk=options.risk, engine=options.engine, progress=progress)
     progress.close()
-    checks += proof.checks if proof else ()
+    checks, proof, risk = done.checks, done.proof, done.record.risk
     violations = sum(check.violations for check in checks)
     if wants_json(options):
         terminal.document(

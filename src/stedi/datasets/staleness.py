@@ -120,6 +120,23 @@ def naming(context: Context, key: Key, marks: Mapping[str, int]) -> tuple[str, .
     return _names(context, key, _wanted(context, None), Left(marks, marks))
 
 
+def members(context: Context, key: Key, addresses: Iterable[str], releases: Collection[Entry]) -> int:
+    """Returns how many of some people are in at least one of some releases.
+
+    Args:
+        context: The lake.
+        key: The lake's key.
+        addresses: The people, each once.
+        releases: The releases.
+    """
+    marks = dict.fromkeys(tombstones.persons(key, addresses), 0)
+    if not marks or not releases:
+        return 0
+    with _looked_up(context, key, releases, Left(marks, marks)) as (engine, _):
+        [(count,)] = engine.rows("select count(distinct place) from theirs")
+    return int(count)
+
+
 def left_by(context: Context, key: Key, before: TableState, after: TableState) -> tuple[str, ...]:
     """Returns the names of the releases that hold somebody who has left `customers_trusted`, or left it for the public.
 

@@ -48,6 +48,7 @@ class Config:
         grace_hours: How long a file that nothing uses stays, so that who reads or writes it may end;
             `maintain.grace_hours`.
         target_size: The size of the files that small ones become; `maintain.target_size`.
+        report_min_count: The least count of people that the report shows; `report.min_count`.
     """
 
     lake_id: str
@@ -66,6 +67,7 @@ class Config:
     keep_snapshots: int = 10
     grace_hours: float = 1.0
     target_size: str = "128MB"
+    report_min_count: int = 5
 
     @property
     def threads(self) -> int:
@@ -98,6 +100,7 @@ _KEYS = {
     "maintain.keep_snapshots": "keep_snapshots",
     "maintain.grace_hours": "grace_hours",
     "maintain.target_size": "target_size",
+    "report.min_count": "report_min_count",
 }
 """Each key of lake.toml and the attribute that it sets."""
 
@@ -250,6 +253,10 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
         raise ConfigError(
             f"{sources['maintain.keep_snapshots']}: maintain.keep_snapshots: expected 1 or more, "
             f"found {config.keep_snapshots}"
+        )
+    if config.report_min_count < 1 or config.report_min_count == 2:  # fewer than 2, and not 0, is 1
+        raise ConfigError(
+            f"{sources['report.min_count']}: report.min_count: expected 1, or 3 or more, found {config.report_min_count}"
         )
     for key in ("engine.memory", "query.memory", "maintain.target_size"):
         if key in values and not _is_size(getattr(config, _KEYS[key])):

@@ -1,0 +1,184 @@
+"""The last audit, kept in the lake: when it was, what it looked at, and what it found. Counts alone, nobody's data.
+
+Whoever asks later whether the lake holds reads this, not the clock: an audit tells of the snapshots that it read. The
+file is sealed as the lake's other state files are, so that nobody who can write into the folder makes one up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stedi._version import __version__
+from stedi.audit.integrity import Check
+from stedi.audit.proof import Proof, Reconciliation
+from stedi.audit.risk import Exposure, Risk
+from stedi.catalog import TableState
+from stedi.privacy import state
+from stedi.privacy.pseudonyms import Key
+
+NAME = "audited.json"
+"""The file, in the lake's folder."""
+_KIND = "audit"
+_ADVICE = "audit the lake again"
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What one check counted in one table.
+
+    Attributes:
+        name: The check.
+        table: The table, or what else it looked at.
+        violations: How often it is violated.
+    """
+
+    name: str
+    table: str
+    violations: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One audit.
+
+    Attributes:
+        at: When it began, UTC.
+        version: The software that made it.
+        lake: The lake's id.
+        snapshots: The snapshot of each table that it looked at, 0 for a table without any.
+        files: Whether every file was read and compared with its SHA-256.
+        proved: Whether the rules of consent were proved; of damaged files nothing is.
+        checks: What each check counted.
+        accounts: Where every record went.
+        due: Tables that a build would look at again; they were judged by what they were built from.
+        unseen: Customers whose address has a character that nobody can see.
+        risk: What the training table gives away, where that was measured.
+    """
+
+    at: datetime
+    version: str
+    lake: str
+    snapshots: Mapping[str, int]
+    files: bool
+    proved: bool
+    checks: tuple[Counted, ...]
+    accounts: tuple[Reconciliation, ...]
+    due: tuple[str, ...]
+    unseen: int
+    risk: Risk | None
+
+    @property
+    def held(self) -> int:
+        """How many checks hold."""
+        return sum(not check.violations for check in self.checks)
+
+    @property
+    def violations(self) -> int:
+        """How many violations there are in all."""
+        return sum(check.violations for check in self.checks)
+
+    @property
+    def holds(self) -> bool:
+        """Whether every check holds, and the rules of consent were proved."""
+        return self.proved and not self.violations
+
+    def moved(self, states: Mapping[str, TableState]) -> tuple[str, ...]:
+        """Returns the tables whose rows are others than those that were looked at."""
+        return tuple(name for name, found in states.items() if _moved(found, self.snapshots.get(name)))
+
+
+@dataclass(frozen=True, slots=True)
+class FullAudit:
+    """An audit of everything.
+
+    Attributes:
+        checks: What each check found, of files and of the rules of consent.
+        proof: The proof; None if files are damaged, of which nothing can be proved.
+        record: What is kept of it.
+    """
+
+    checks: tuple[Check, ...]
+    proof: Proof | None
+    record: AuditRecord
+
+
+def made(
+    at: datetime,
+    lake: str,
+    states: Mapping[str, TableState],
+    checks: tuple[Check, ...],
+    proof: Proof | None,
+    risk: Risk | None,
+    *,
+    files: bool,
+) -> AuditRecord:
+    """Returns what is kept of an audit.
+
+    Args:
+        at: When it began, UTC.
+        lake: The lake's id.
+        states: The tables when it began; empty where the catalog cannot be read.
+        checks: What was checked, those of the proof among them.
+        proof: The proof, if there was one.
+        risk: The risk, if it was measured.
+        files: Whether every file was read.
+    """
+    counted = tuple(Counted(check.name, check.table, check.violations) for check in checks)
+    heads = {name: found.current.id if found.current else 0 for name, found in states.items()}
+    accounts, due, unseen = (proof.accounts, proof.due, proof.unseen) if proof else ((), (), 0)
+    return AuditRecord(at, __version__, lake, heads, files, proof is not None, counted, accounts, due, unseen, risk)
+
+
+def keep(root: Path, key: Key, record: AuditRecord) -> None:
+    """Writes the record of an audit in the place of the last one; a lake that cannot be written to goes without."""
+    content = {**asdict(record), "at": record.at.isoformat(), "snapshots": dict(record.snapshots)}
+    with suppress(OSError):
+        state.write(root / NAME, _KIND, record.lake, key, content)
+
+
+def last(root: Path, key: Key, lake: str) -> AuditRecord | None:
+    """Returns the record of the last audit, or None if there is none.
+
+    Raises:
+        LakeError: There is one that this lake has not written.
+    """
+    try:
+        found = state.read(root / NAME, _KIND, lake, key, advice=_ADVICE)
+        return _record(found)
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError):  # of another version
+        raise state.refused(NAME, "the record of another version", _ADVICE) from None
+
+
+def _record(found: Mapping[str, Any]) -> AuditRecord:
+    risk = found["risk"]
+    return AuditRecord(
+        datetime.fromisoformat(found["at"]).astimezone(UTC),
+        found["version"],
+        found["lake"],
+        found["snapshots"],
+        found["files"],
+        found["proved"],
+        tuple(Counted(**check) for check in found["checks"]),
+        tuple(
+            Reconciliation(account["table"], tuple((what, rows) for what, rows in account["lines"]))
+            for account in found["accounts"]
+        ),
+        tuple(found["due"]),
+        found["unseen"],
+        Risk(risk["customers"], risk["rows"], tuple(Exposure(**each) for each in risk["exposures"])) if risk else None,
+    )
+
+
+def _moved(found: TableState, looked_at: int | None) -> bool:
+    """Says whether a table has other rows than a snapshot of it; one that was compacted since has the same."""
+    if found.current is None:
+        return bool(looked_at)
+    later = found.since(looked_at) if looked_at else None
+    return later is None or not all(snapshot.keeps_rows for snapshot in later)

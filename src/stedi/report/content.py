@@ -1,0 +1,649 @@
+"""What the report says: frozen dataclasses, which are its JSON too, and how they are gathered from a lake.
+
+Everything comes from the catalog's metadata, from verbs, or from aggregates of few columns; what would cost a scan of
+all readings is measured over a part of the people (`measurements`). Instants are the lake's, never the clock's, so the
+same state of a lake gives the same report. Text that people or files brought is shown as text, cut, and without
+addresses. Counts of people pass `disclosure`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Literal
+
+from stedi._version import __version__
+from stedi.audit import record as audits
+from stedi.audit.proof import Reconciliation
+from stedi.audit.record import AuditRecord
+from stedi.catalog import TableState
+from stedi.context import Context
+from stedi.datasets import registry, staleness
+from stedi.engines.duckdb import DuckDB
+from stedi.errors import LakeError, printable
+from stedi.privacy import receipts
+from stedi.privacy.pseudonyms import Key
+from stedi.report import measurements
+from stedi.report.disclosure import NOT_SHOWN, Disclosure, Figure, difference, few
+from stedi.report.earlier import Change, Changes, Earlier
+from stedi.report.measurements import Measurements
+from stedi.schema import classification, tables
+from stedi.schema.descriptions import describe
+from stedi.schema.tables import ALL_ZONES, ZONES, graph
+
+FORMAT = 1
+"""The version of the report's JSON."""
+_LONGEST = 120
+"""Characters of a text that somebody else has written."""
+_MOST_SNAPSHOTS, _MOST_FILES, _MOST_DAYS, _MOST_RELEASES, _MOST_RECEIPTS = 8, 20, 60, 40, 40
+_ADDRESS = re.compile(r"[^\s/\\]*(?:@|%40|\uff20)[^\s/\\]*", re.IGNORECASE)
+_PSEUDONYM = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+_OF_PEOPLE = ("customers_trusted", "customers_curated")
+"""Tables of which each row is a person."""
+
+State = Literal["holds", "violated", "outdated", "none", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the lake keeps its promises, by the last audit.
+
+    Attributes:
+        state: `holds`; `violated`; `outdated`, if it held and tables have changed since; `none` without an audit;
+            `refused`, if its record is not what this lake has written.
+        at: When the audit began, UTC.
+        checks: Checks made.
+        held: Checks that hold.
+        violations: Violations found.
+        files: Whether it read every file.
+        moved: Tables that have changed since.
+        due: Tables of which it said that a build was due.
+    """
+
+    state: State
+    at: datetime | None = None
+    checks: int = 0
+    held: int = 0
+    violations: int = 0
+    files: bool = False
+    moved: tuple[str, ...] = ()
+    due: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of the funnel.
+
+    Attributes:
+        name: The stage.
+        people: People who reach it.
+        left_out: People of the stage before who do not.
+        reason: Why not.
+    """
+
+    name: str
+    people: Figure
+    left_out: Figure | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column, and what it means.
+
+    Attributes:
+        name: Its name.
+        type: Its type, in Iceberg's words.
+        privacy: What it tells about a person.
+        text: What it means.
+        unit: The unit of its values.
+    """
+
+    name: str
+    type: str
+    privacy: str
+    text: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLine:
+    """A snapshot of a table; of tables whose rows are people the counts are left out.
+
+    Attributes:
+        id: Its id.
+        at: When readers first saw it, UTC.
+        operation: What was done.
+        rows: Rows of the table.
+        inputs: What it was built from.
+    """
+
+    id: str
+    at: datetime
+    operation: str
+    rows: int | None
+    inputs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TableEntry:
+    """A table of the lake.
+
+    Attributes:
+        name: Its name.
+        zone: Its zone.
+        rows: Rows.
+        bytes: Size of its data files; None where that would tell of few people.
+        updated: When its rows were last changed, UTC.
+        reads: Tables that it is made from.
+        classes: Columns by what they tell about a person.
+        columns: Its columns.
+        sql: The SELECT that makes it; empty for a table of the landing zone.
+        snapshots: Its newest snapshots.
+        snapshots_total: How many there are.
+    """
+
+    name: str
+    zone: str
+    rows: Figure
+    bytes: int | None
+    updated: datetime | None
+    reads: tuple[str, ...]
+    classes: Mapping[str, int]
+    columns: tuple[Column, ...]
+    sql: str
+    snapshots: tuple[SnapshotLine, ...]
+    snapshots_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedFile:
+    """A delivered file with records that could not be taken.
+
+    Attributes:
+        file: Its name.
+        feed: Its feed.
+        reason: Why.
+        records: How many.
+    """
+
+    file: str
+    feed: str
+    reason: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """What is in quarantine.
+
+    Attributes:
+        total: Records.
+        by_reason: Records by reason.
+        by_file: Records by file and reason, most first.
+        by_file_total: How many such lines there are.
+    """
+
+    total: int
+    by_reason: Mapping[str, int]
+    by_file: tuple[QuarantinedFile, ...]
+    by_file_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class LandedDay:
+    """What was landed on one day.
+
+    Attributes:
+        day: The day, UTC.
+        files: Delivered files.
+        accepted: Records that were landed, by feed.
+        quarantined: Records that went to quarantine.
+        erased: Records of erased customers that were dropped.
+    """
+
+    day: date
+    files: int
+    accepted: Mapping[str, int]
+    quarantined: int
+    erased: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseEntry:
+    """A training set that was released.
+
+    Attributes:
+        release: `NAME@VERSION`.
+        released_at: When it was made, UTC.
+        purpose: `research` or `public`.
+        recipient: For whom.
+        subjects: People in it.
+        rows: Rows in it.
+        stale: People in it who may no longer be used.
+        models: Models that were trained on it.
+        recalls: When it was recalled, UTC.
+        deleted: Whether its folder was removed.
+    """
+
+    release: str
+    released_at: datetime
+    purpose: str
+    recipient: str
+    subjects: Figure
+    rows: int
+    stale: Figure
+    models: tuple[str, ...]
+    recalls: tuple[datetime, ...]
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptEntry:
+    """The receipt of an erasure.
+
+    Attributes:
+        id: Its id.
+        ended: When the erasure ended, UTC.
+        clean: Whether nothing was found any more.
+        not_reached: What it could not reach, in words.
+    """
+
+    id: str
+    ended: str
+    clean: bool | None
+    not_reached: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RiskLine:
+    """How many people something known of them would single out.
+
+    Attributes:
+        known: What is known.
+        resolution: How finely.
+        by_one: People whom one row singles out.
+        by_all: People whom all their rows single out.
+    """
+
+    known: str
+    resolution: str
+    by_one: Figure
+    by_all: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class RiskEntry:
+    """What the training table gives away, as the last audit has measured it.
+
+    Attributes:
+        at: When, UTC.
+        people: People in the table then.
+        lines: By what is known.
+    """
+
+    at: datetime
+    people: Figure
+    lines: tuple[RiskLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The report on a lake: what its page and its JSON say.
+
+    Attributes:
+        format: The version of this shape.
+        lake: The lake's id.
+        version: The software.
+        as_of: When the lake last changed, UTC.
+        state: A digest of everything below but `changes`: two reports with the same one say the same.
+        min_count: The least count of people that is shown.
+        verdict: Whether the promises hold.
+        changes: What changed since an earlier report.
+        records: Customer records landed, of which the funnel begins.
+        superseded: Those that a later record of the same person has superseded.
+        funnel: The people, from those known to those in releases.
+        withheld: Readings of shared devices that belong to nobody for certain.
+        accounts: Where every reading went, by the last audit.
+        tables: The tables.
+        quarantine: What could not be taken.
+        days: What was landed, by day.
+        days_total: On how many days something was landed.
+        measurements: What the readings are like, over a part of the people.
+        releases: The newest releases.
+        releases_total: How many there are.
+        receipts: The newest receipts.
+        receipts_total: How many there are.
+        risk: What the training table gives away, if that was measured.
+        figures: The figures that a later report is compared with.
+    """
+
+    format: int
+    lake: str
+    version: str
+    as_of: datetime | None
+    state: str
+    min_count: int
+    verdict: Verdict
+    changes: Changes | None
+    records: int
+    superseded: Figure
+    funnel: tuple[Stage, ...]
+    withheld: int
+    accounts: tuple[Reconciliation, ...]
+    tables: tuple[TableEntry, ...]
+    quarantine: QuarantineEntry
+    days: tuple[LandedDay, ...]
+    days_total: int
+    measurements: Measurements
+    releases: tuple[ReleaseEntry, ...]
+    releases_total: int
+    receipts: tuple[ReceiptEntry, ...]
+    receipts_total: int
+    risk: RiskEntry | None
+    figures: Mapping[str, Figure]
+
+
+def gather(context: Context, key: Key, earlier: Earlier | None = None) -> Report:
+    """Returns the report on a lake; changes nothing.
+
+    Args:
+        context: The lake.
+        key: Its key: releases know people by it.
+        earlier: An earlier report, to say what has changed since; one of this very state hands on what that one was
+            compared with, so that the same report is made again.
+    """
+    states = context.catalog.tables()
+    last, verdict = _verdict(context, key, states)
+    pool = Disclosure(context.config.report_min_count)
+    with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
+        for name, state in states.items():
+            engine.bind_files(name, context.catalog.files(state))
+        as_of = max((state.current.at for state in states.values() if state.current), default=None)
+        funnel, superseded = _funnel(engine, context, key, states, pool)
+        days, days_total = _days(engine)
+        releases, releases_total = _releases(context, key, pool, as_of)
+        told, told_total = _receipts(context)
+        found = Report(
+            FORMAT,
+            context.config.lake_id,
+            __version__,
+            as_of,
+            "",
+            pool.least,
+            verdict,
+            None,
+            _rows(states, "customers_landing"),
+            superseded,
+            funnel,
+            _summary(states, "step_trainer_trusted", "stedi.withheld"),
+            tuple(a for a in last.accounts if a.table not in _OF_PEOPLE) if last else (),
+            _tables(states, funnel),
+            _quarantine(engine),
+            days,
+            days_total,
+            measurements.measure(engine, context, states, pool, as_of),
+            releases,
+            releases_total,
+            told,
+            told_total,
+            _risk(last, pool),
+            {},
+        )
+    found = replace(found, figures=_figures(found))
+    found = replace(found, state=_digest(found))
+    return replace(found, changes=_changes(found, earlier) if earlier else None)
+
+
+def text(found: str) -> str:
+    """Returns a text that somebody else has written as it may be shown: visible, short, without addresses."""
+    plain = printable(_PSEUDONYM.sub("\u2026", _ADDRESS.sub("(address)", found)))
+    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}\u2026 ({len(found):,} characters)"
+
+
+def _verdict(context: Context, key: Key, states: Mapping[str, TableState]) -> tuple[AuditRecord | None, Verdict]:
+    try:
+        last = audits.last(context.root, key, context.config.lake_id)
+    except LakeError:
+        return None, Verdict("refused")
+    if last is None:
+        return None, Verdict("none")
+    moved = last.moved(states)
+    state: State = "violated" if not last.holds else "outdated" if moved else "holds"
+    return last, Verdict(state, last.at, len(last.checks), last.held, last.violations, last.files, moved, last.due)
+
+
+def _rows(states: Mapping[str, TableState], name: str) -> int:
+    current = states[name].current if name in states else None
+    return current.total("records") if current else 0
+
+
+def _summary(states: Mapping[str, TableState], name: str, what: str) -> int:
+    current = states[name].current
+    return int(current.summary.get(what, 0)) if current else 0
+
+
+def _funnel(
+    engine: DuckDB, context: Context, key: Key, states: Mapping[str, TableState], pool: Disclosure
+) -> tuple[tuple[Stage, ...], Figure]:
+    """Returns the stages from known to released, and how many customer records later ones have superseded."""
+    [(trained,)] = engine.rows("select count(*) from (select distinct customer_id from machine_learning_curated)")
+    counts = (
+        ("known", _summary(states, "customers_trusted", "stedi.customers"), ""),
+        ("agree to research", _rows(states, "customers_trusted"), "no consent"),
+        ("with readings", _rows(states, "customers_curated"), "no accelerometer reading that counts"),
+        ("in training data", int(trained), "no step trainer reading together with an accelerometer reading"),
+        ("in releases", _released(engine, context, key), "in no release"),
+    )
+    stages: list[Stage] = []
+    for name, count, reason in counts:
+        people = pool.figure(count)
+        out = difference(stages[-1].people, people) if stages else None
+        stages.append(Stage(name, people, out, reason))
+    known = stages[0].people
+    return tuple(stages), _rows(states, "customers_landing") - known if isinstance(known, int) else NOT_SHOWN
+
+
+def _released(engine: DuckDB, context: Context, key: Key) -> int:
+    """Returns how many people of the training table are in a release that was not deleted."""
+    entries = [entry for entry in registry.releases(context) if not entry.deleted]
+    if not entries:
+        return 0
+    trained = "select customer_id from machine_learning_curated"
+    emails = engine.rows(f"select email from customers_trusted where customer_id in ({trained})")
+    return staleness.members(context, key, (email for (email,) in emails), entries)
+
+
+def _tables(states: Mapping[str, TableState], funnel: Iterable[Stage]) -> tuple[TableEntry, ...]:
+    lineage = classification.ColumnLineage(graph())
+    people = {"customers_trusted": "agree to research", "customers_curated": "with readings"}
+    shown = {stage.name: stage.people for stage in funnel}
+    found = []
+    for name, state in states.items():
+        rows = shown[people[name]] if name in people else _rows(states, name)
+        if name == "release_subjects":
+            rows = NOT_SHOWN  # those of one release alone, where there is one
+        found.append(_table(state, rows, {c: str(k) for c, k in lineage.classes(name).items()}))
+    return tuple(found)
+
+
+def _table(state: TableState, rows: Figure, classes: Mapping[str, str]) -> TableEntry:
+    name, current = state.name, state.current
+    select = graph().selects.get(name)
+    columns = tuple(
+        Column(column.name, column.type, classes[column.name], *_described(name, column.name))
+        for column in state.columns
+    )
+    history = state.history()
+    countable = name not in (*_OF_PEOPLE, "release_subjects")
+    lines = tuple(
+        SnapshotLine(
+            str(snapshot.id),
+            snapshot.at,
+            snapshot.operation,
+            snapshot.total("records") if countable else None,
+            {read: str(id_) for read, id_ in json.loads(snapshot.summary.get("stedi.inputs", "{}")).items()},
+        )
+        for snapshot in history[:_MOST_SNAPSHOTS]
+    )
+    return TableEntry(
+        name,
+        ALL_ZONES[name],
+        rows,
+        current.total("files-size") if current and isinstance(rows, int) else None,
+        current.at if current else None,
+        tables.graph().inputs(name) if select else (),
+        dict(Counter(column.privacy for column in columns)),
+        columns,
+        select.sql if select else "",
+        lines,
+        len(history),
+    )
+
+
+def _described(table: str, column: str) -> tuple[str, str]:
+    found = describe(table, column)
+    return found.text, found.unit
+
+
+def _quarantine(engine: DuckDB) -> QuarantineEntry:
+    counts = engine.rows(
+        "select reason, feed, file, count(*) as n from quarantine group by all order by n desc, reason, feed, file"
+    )
+    by_reason = Counter[str]()
+    for reason, _, _, count in counts:
+        by_reason[reason] += count
+    lines = tuple(QuarantinedFile(text(file), feed, reason, n) for reason, feed, file, n in counts[:_MOST_FILES])
+    return QuarantineEntry(
+        sum(by_reason.values()),
+        dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))),
+        lines,
+        len(counts),
+    )
+
+
+def _days(engine: DuckDB) -> tuple[tuple[LandedDay, ...], int]:
+    """Returns what was landed on the last days on which something was, and on how many that was."""
+    found = engine.rows(
+        "select landed_at::date as day, count(*) filter (where seen > 0), "
+        "sum(accepted) filter (where feed = 'customer'), sum(accepted) filter (where feed = 'accelerometer'), "
+        "sum(accepted) filter (where feed = 'step_trainer'), sum(quarantined), sum(erased) "
+        "from landed_files group by day order by day"
+    )
+    days = tuple(
+        LandedDay(
+            day,
+            int(files),
+            {"customer": int(c or 0), "accelerometer": int(a or 0), "step_trainer": int(s or 0)},
+            int(quarantined or 0),
+            int(erased or 0),
+        )
+        for day, files, c, a, s, quarantined, erased in found
+    )
+    return days[-_MOST_DAYS:], len(days)
+
+
+def _releases(
+    context: Context, key: Key, pool: Disclosure, as_of: datetime | None
+) -> tuple[tuple[ReleaseEntry, ...], int]:
+    entries = sorted(registry.releases(context), key=lambda entry: (entry.released_at, entry.name), reverse=True)
+    if not entries or as_of is None:
+        return (), 0
+    gone = staleness.stale(context, key, round(as_of.timestamp() * 1000), [e for e in entries if not e.deleted])
+    lines = tuple(
+        ReleaseEntry(
+            entry.release,
+            entry.released_at,
+            entry.purpose,
+            text(entry.recipient),
+            pool.figure(entry.subjects),
+            entry.rows,
+            pool.figure(len(gone.get(entry.release, ()))),
+            tuple(map(text, entry.models)),
+            entry.recalls,
+            entry.deleted,
+        )
+        for entry in entries[:_MOST_RELEASES]
+    )
+    return lines, len(entries)
+
+
+def _receipts(context: Context) -> tuple[tuple[ReceiptEntry, ...], int]:
+    found = receipts.listed(context.root)
+    lines = tuple(
+        ReceiptEntry(
+            text(str(each["id"])),
+            text(str(each.get("ended", ""))),
+            each["clean"] if isinstance(each.get("clean"), bool) else None,
+            tuple(receipts.OUT_OF_REACH.get(word, text(str(word))) for word in each.get("not_reached", ())),
+        )
+        for each in reversed(found[-_MOST_RECEIPTS:])
+    )
+    return lines, len(found)
+
+
+def _risk(last: AuditRecord | None, pool: Disclosure) -> RiskEntry | None:
+    if last is None or last.risk is None:
+        return None
+    people = pool.figure(last.risk.customers)
+    lines = []
+    for each in last.risk.exposures:
+        own = Disclosure(pool.least, [people])  # what one kind of knowledge gives away says nothing of another's
+        by_all, by_one = own.figure(each.by_all), own.figure(each.by_one)
+        lines.append(RiskLine(each.known, each.resolution, by_one, by_all))
+    return RiskEntry(last.at, people, tuple(lines))
+
+
+def _figures(found: Report) -> dict[str, Figure]:
+    """Returns what a later report is compared with."""
+    people: dict[str, Figure] = {f"people: {stage.name}": stage.people for stage in found.funnel}
+    rows: dict[str, Figure] = {
+        f"rows: {table.name}": table.rows
+        for table in found.tables
+        if table.name in ZONES and table.name not in _OF_PEOPLE
+    }
+    return {
+        **people,
+        **rows,
+        "readings withheld": found.withheld,
+        "releases": found.releases_total,
+        "recalls": sum(len(release.recalls) for release in found.releases),
+        "receipts of erasures": found.receipts_total,
+        "violations in the last audit": found.verdict.violations,
+    }
+
+
+def _changes(found: Report, earlier: Earlier) -> Changes | None:
+    """Returns how the figures differ from those of an earlier state, or None if no earlier one is known."""
+    if earlier.lake != found.lake:
+        raise LakeError(
+            f"the earlier report: expected one of the lake {found.lake}, found one of another lake; nothing was written"
+        )
+    if earlier.state == found.state or earlier.as_of is None:
+        return earlier.changes
+    lines = []
+    for what, now in found.figures.items():
+        then = earlier.figures.get(what)
+        if then is None:
+            continue
+        change = difference(now, then)
+        if what.startswith("people: ") and isinstance(change, int) and 0 < abs(change) < found.min_count:
+            change = few(found.min_count)
+        lines.append(Change(what, now, change))
+    return Changes(earlier.as_of, tuple(lines))
+
+
+def _digest(found: Report) -> str:
+    """Returns what tells this report from one of another state."""
+    plain = json.dumps(asdict(found), default=str, sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def instant(at: datetime) -> str:
+    """Returns an instant as ISO 8601 has it, to the second, UTC."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,314 @@
+"""What the readings are like, over a part of the people: sampling rates, gaps, differences in time, days, and signals.
+
+A part, since all readings would cost a scan of them. Pseudonyms are evenly spread and files in their order: the people
+whose pseudonym is below a bound are a fair sample, and their rows lie together. In a lake of some hundred thousand
+readings the part is everybody. Each measurement is one SELECT that `stedi query` runs as well; it stands beside it.
+All of them count readings, never people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from stedi.catalog import TableState
+from stedi.context import Context
+from stedi.engines.duckdb import DuckDB
+from stedi.privacy import consent
+from stedi.privacy.pseudonyms import normalise
+from stedi.report.disclosure import Disclosure, Figure
+
+_ROWS = 400_000
+"""About how many readings of the larger table are looked at."""
+_MOST_DAYS = 60
+_PEOPLE = 3
+"""Whose signals are drawn."""
+_POINTS = 240
+"""Readings of each that are drawn, at most."""
+_FEWEST = 8
+"""Moments that a signal must have to be drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar of a histogram.
+
+    Attributes:
+        label: What is counted.
+        count: How many readings.
+    """
+
+    label: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A histogram of readings.
+
+    Attributes:
+        name: What it is of.
+        bars: Its bars, in order.
+        sql: The SELECT that gives it: `label` and `n`.
+    """
+
+    name: str
+    bars: tuple[Bar, ...]
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class DayCount:
+    """Readings that were taken on one day.
+
+    Attributes:
+        day: The day, UTC.
+        accelerometer: Accelerometer readings.
+        step_trainer: Step trainer readings.
+    """
+
+    day: date
+    accelerometer: int
+    step_trainer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A stretch of one person's readings, under a letter that means nothing elsewhere.
+
+    Attributes:
+        person: The letter.
+        rate: Accelerometer readings a second, by the median interval.
+        motion: Seconds since the start of the stretch, and the length of the acceleration vector then.
+        steps: Seconds since the start of the stretch, and the step trainer's distance then.
+    """
+
+    person: str
+    rate: float
+    motion: tuple[tuple[float, float], ...]
+    steps: tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """What the readings are like.
+
+    Attributes:
+        share: The share of all people that was looked at, by pseudonym, 1 for everybody.
+        people: How many people in `accelerometer_trusted` that were.
+        readings: How many accelerometer readings.
+        days: Readings by the day on which they were taken, the last ones.
+        days_total: On how many days readings were taken.
+        days_sql: The SELECT that gives them.
+        histograms: Sampling rates, gaps, differences in time.
+        signals: A few people's readings.
+        signals_reason: Why there are none, if there are none.
+    """
+
+    share: float
+    people: Figure
+    readings: int
+    days: tuple[DayCount, ...]
+    days_total: int
+    days_sql: str
+    histograms: tuple[Histogram, ...]
+    signals: tuple[Signal, ...]
+    signals_reason: str
+
+
+_RATES = (
+    ("100 a second and more", 10),
+    ("50 to 100 a second", 20),
+    ("20 to 50 a second", 50),
+    ("10 to 20 a second", 100),
+    ("5 to 10 a second", 200),
+    ("2 to 5 a second", 500),
+    ("1 to 2 a second", 1000),
+    ("every 1 to 2 s", 2000),
+    ("every 2 to 5 s", 5000),
+    ("slower", None),
+)
+"""Bins of the interval between two readings, as rates, and each one's end in milliseconds."""
+_GAPS = (
+    ("5 to 10 s", 10_000),
+    ("10 to 30 s", 30_000),
+    ("30 s to 1 min", 60_000),
+    ("1 to 10 min", 600_000),
+    ("10 min to 1 h", 3_600_000),
+    ("1 h to 1 day", 86_400_000),
+    ("longer than a day", None),
+)
+_LAGS = (
+    ("same millisecond", 0),
+    ("up to 1 ms", 1),
+    ("2 to 5 ms", 5),
+    ("6 to 10 ms", 10),
+    ("11 to 20 ms", 20),
+    ("21 to 50 ms", 50),
+    ("51 to 100 ms", 100),
+    ("101 ms to 1 s", 1000),
+    ("longer, or none", None),
+)
+
+
+def measure(
+    engine: DuckDB,
+    context: Context,
+    states: Mapping[str, TableState],
+    pool: Disclosure,
+    as_of: datetime | None,
+) -> Measurements:
+    """Measures a part of the readings.
+
+    Args:
+        engine: A session in which the lake's tables are bound.
+        context: The lake.
+        states: The tables.
+        pool: What of people may be shown.
+        as_of: The moment of the lake; who consents is asked then.
+    """
+    current = states["accelerometer_trusted"].current
+    rows = current.total("records") if current else 0
+    parts = min(0x10000, max(1, round(0x10000 * _ROWS / rows))) if rows > _ROWS else 0x10000
+    within = "true" if parts == 0x10000 else f"customer_id < '{parts:04x}'"
+    motion = f"(select * from accelerometer_trusted where {within})"
+    steps = f"(select * from step_trainer_trusted where {within})"
+    [(people, readings)] = engine.rows(f"select count(distinct customer_id), count(*) from {motion}")
+    days_sql = (
+        "select day, sum(a)::bigint as accelerometer, sum(s)::bigint as step_trainer from ("
+        f'select "timestamp"::date as day, 1 as a, 0 as s from {motion} union all '
+        f"select sensorReadingTime::date, 0, 1 from {steps}) group by day order by day"
+    )
+    days = [DayCount(day, int(a), int(s)) for day, a, s in engine.rows(days_sql)]
+    histograms = (
+        _histogram(
+            engine, "intervals between accelerometer readings", _RATES, _intervals(motion), "true", closed=False
+        ),
+        _histogram(
+            engine, "gaps between accelerometer readings", _GAPS, _intervals(motion), "ms >= 5000", closed=False
+        ),
+        _histogram(
+            engine,
+            "time from a step trainer reading to the nearest accelerometer reading",
+            _LAGS,
+            _lags(motion, steps),
+            "true",
+            closed=True,
+        ),
+    )
+    signals, why = _signals(engine, context, states, within, pool, as_of)
+    return Measurements(
+        parts / 0x10000,
+        pool.figure(int(people)),
+        int(readings),
+        tuple(days[-_MOST_DAYS:]),
+        len(days),
+        days_sql,
+        histograms,
+        signals,
+        why,
+    )
+
+
+def _intervals(motion: str) -> str:
+    """Returns the SELECT of the milliseconds between neighbouring moments of one person."""
+    return (
+        'select epoch_ms("timestamp") - lag(epoch_ms("timestamp")) over (partition by customer_id order by '
+        f'"timestamp") as ms from (select distinct customer_id, "timestamp" from {motion})'
+    )
+
+
+def _lags(motion: str, steps: str) -> str:
+    """Returns the SELECT of the milliseconds from each step trainer reading to that person's nearest reading."""
+    moments = f'(select distinct customer_id, "timestamp" as moment from {motion})'
+    return (
+        f"select least(abs(epoch_ms(sensorReadingTime) - epoch_ms(b.moment)), abs(epoch_ms(sensorReadingTime) - "
+        f"epoch_ms(f.moment))) as ms from {steps} as s "
+        f"asof left join {moments} as b on s.customer_id = b.customer_id and s.sensorReadingTime >= b.moment "
+        f"asof left join {moments} as f on s.customer_id = f.customer_id and s.sensorReadingTime <= f.moment"
+    )
+
+
+def _histogram(
+    engine: DuckDB,
+    name: str,
+    bins: tuple[tuple[str, int | None], ...],
+    values: str,
+    condition: str,
+    *,
+    closed: bool,
+) -> Histogram:
+    """Returns a histogram of milliseconds; `closed` bins hold their end, others do not. None goes to the last one."""
+    sign = "<=" if closed else "<"
+    cases = " ".join(f"when ms {sign} {end} then {place}" for place, (_, end) in enumerate(bins) if end is not None)
+    unknown = "true" if closed else "ms is not null"
+    sql = (
+        f"select case {cases} else {len(bins) - 1} end as bin, count(*) as n from ({values}) "
+        f"where {condition} and {unknown} group by bin order by bin"
+    )
+    found = {int(place): int(count) for place, count in engine.rows(sql)}
+    return Histogram(name, tuple(Bar(label, found.get(place, 0)) for place, (label, _) in enumerate(bins)), sql)
+
+
+def _signals(
+    engine: DuckDB,
+    context: Context,
+    states: Mapping[str, TableState],
+    within: str,
+    pool: Disclosure,
+    as_of: datetime | None,
+) -> tuple[tuple[Signal, ...], str]:
+    """Returns a stretch of the readings of those people of the part who were measured most often."""
+    moments = f'select distinct customer_id, epoch_ms("timestamp") as moment from accelerometer_trusted where {within}'
+    engine.view(
+        "paced",
+        "select customer_id, moment, moment - lag(moment) over (partition by customer_id order by moment) as ms "
+        f"from ({moments})",
+    )
+    found = engine.rows(
+        "select customer_id, rate, greatest(since, begun) from (select customer_id, count(*) as n, "
+        "min(moment) as since, 1000.0 / quantile_disc(ms, 0.5) as rate from paced where ms > 0 group by customer_id) "
+        "inner join (select customer_id, min(epoch_ms(sensorReadingTime)) as begun from step_trainer_trusted "
+        f"where {within} group by customer_id) using (customer_id) where n >= {_FEWEST} "
+        "order by rate desc, customer_id limit 200"
+    )
+    if pool.small(len(found)) or not found:
+        return (), f"there are fewer than {pool.least} people with enough readings of both kinds"
+    now = _consenting(engine, context, states, [row[0] for row in found], as_of)
+    chosen = [row for row in found if row[0] in now][:_PEOPLE]
+    if not chosen:
+        return (), "nobody of the part that was looked at consents now"
+    return tuple(_signal(engine, "ABC"[place], *row) for place, row in enumerate(chosen)), ""
+
+
+def _signal(engine: DuckDB, letter: str, who: str, rate: float, start: int) -> Signal:
+    motion = engine.rows(
+        'select epoch_ms("timestamp"), avg(sqrt(x * x + y * y + z * z)) from accelerometer_trusted where '
+        f"customer_id = '{who}' and \"timestamp\" >= instant({start}) group by 1 order by 1 limit {_POINTS}"
+    )
+    begin, end = (motion[0][0], motion[-1][0]) if motion else (start, start)
+    steps = engine.rows(
+        "select epoch_ms(sensorReadingTime), min(distanceFromObject) from step_trainer_trusted where "
+        f"customer_id = '{who}' and sensorReadingTime >= instant({begin}) and sensorReadingTime <= instant({end}) "
+        f"group by 1 order by 1 limit {_POINTS}"
+    )
+    return Signal(
+        letter,
+        round(rate, 2),
+        tuple(((at - begin) / 1000, round(length, 3)) for at, length in motion),
+        tuple(((at - begin) / 1000, int(distance)) for at, distance in steps),
+    )
+
+
+def _consenting(
+    engine: DuckDB, context: Context, states: Mapping[str, TableState], people: list[str], as_of: datetime | None
+) -> set[str]:
+    """Returns who of some people consents by the landed records, whether a build has seen them or not."""
+    listed = ", ".join(f"'{who}'" for who in people)
+    named = engine.rows(f"select customer_id, email from customers_trusted where customer_id in ({listed})")
+    now = round(as_of.timestamp() * 1000) if as_of else 0
+    agree = consent.agreeing(
+        engine.stream("select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing"), now
+    )
+    return {who for who, email in named if normalise(email) in agree}

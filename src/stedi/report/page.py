@@ -1,0 +1,239 @@
+"""The report as one page of HTML that needs nothing else: no script, no network, no other file.
+
+Jinja2 escapes whatever is put into the template. The page's policy lets in the one style sheet that is in it, by its
+digest, and nothing else whatever somebody's text might say.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from stedi.report import charts, earlier
+from stedi.report.content import (
+    Column,
+    LandedDay,
+    QuarantinedFile,
+    ReceiptEntry,
+    ReleaseEntry,
+    Report,
+    RiskLine,
+    SnapshotLine,
+    Stage,
+    TableEntry,
+    instant,
+)
+from stedi.report.disclosure import Figure
+from stedi.report.earlier import Change
+from stedi.report.measurements import Bar, DayCount
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+WORDS = {
+    "holds": "Every promise holds",
+    "violated": "A promise is broken",
+    "outdated": "Not audited since the last change",
+    "none": "Not audited",
+    "refused": "The record of the last audit is not this lake's",
+}
+"""The verdict in a few words, by its state."""
+_ZONES = ("landing", "trusted", "curated")
+
+
+def html(found: Report) -> str:
+    """Returns the report's page."""
+    style = _read("page.css")
+    return str(
+        _environment()
+        .get_template("page.html")
+        .render(
+            report=found,
+            style=style,
+            policy=policy(style),
+            words=WORDS,
+            meta=earlier.META,
+            carried=carried(found),
+            pictures=_pictures(found),
+        )
+    )
+
+
+def policy(style: str) -> str:
+    """Returns the content security policy of a page with this style sheet and nothing else."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def carried(found: Report) -> str:
+    """Returns what the page carries of itself for a later report, JSON."""
+    changes = found.changes and {
+        "since": found.changes.since.isoformat(),
+        "lines": [{"what": each.what, "now": each.now, "change": each.change} for each in found.changes.lines],
+    }
+    plain = {
+        "format": found.format,
+        "lake": found.lake,
+        "state": found.state,
+        "as_of": found.as_of and found.as_of.isoformat(),
+        "figures": dict(found.figures),
+        "changes": changes,
+    }
+    return json.dumps(plain, separators=(",", ":"), sort_keys=True)
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    made = Environment(
+        loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters.update(figure=_figure, instant=instant, size=_size, cell=_cell, row=_row)
+    return made
+
+
+def _read(name: str) -> str:
+    return (resources.files("stedi.report") / "templates" / name).read_text("utf-8")
+
+
+def _pictures(found: Report) -> Mapping[str, Any]:
+    measured = found.measurements
+    made: dict[str, Any] = {
+        "funnel": charts.bars(
+            "funnel",
+            "Consent funnel",
+            "People from those known to those in releases: "
+            + "; ".join(f"{stage.name} {_figure(stage.people)}" for stage in found.funnel),
+            [(stage.name, stage.people) for stage in found.funnel],
+        ),
+        "lineage": charts.graph(
+            "lineage",
+            "Lineage of the tables",
+            "Which table is made from which: "
+            + "; ".join(f"{table.name} from {', '.join(table.reads)}" for table in found.tables if table.reads),
+            _ZONES,
+            [_node(table) for table in found.tables if table.zone in _ZONES],
+        ),
+        "quarantine": charts.bars(
+            "reasons",
+            "Records in quarantine by reason",
+            f"{found.quarantine.total:,} records in quarantine",
+            list(found.quarantine.by_reason.items()),
+        ),
+        "landed": charts.columns(
+            "landed",
+            "Records landed by day",
+            f"Records landed on the last {len(found.days):,} days with a landing",
+            [(str(each.day), (sum(each.accepted.values()),)) for each in found.days],
+        ),
+        "taken": charts.columns(
+            "taken",
+            "Readings by the day on which they were taken",
+            f"Accelerometer and step trainer readings on the last {len(measured.days):,} days that have any",
+            [(str(each.day), (each.accelerometer, each.step_trainer)) for each in measured.days],
+        ),
+        "histograms": [
+            charts.bars(
+                f"histogram-{place}",
+                histogram.name,
+                f"Histogram of {sum(bar.count for bar in histogram.bars):,} readings",
+                [(bar.label, bar.count) for bar in histogram.bars],
+            )
+            for place, histogram in enumerate(measured.histograms)
+        ],
+        "signals": [
+            charts.signal(
+                f"signal-{each.person}",
+                f"Person {each.person}",
+                f"Motion of {len(each.motion):,} moments and {len(each.steps):,} step trainer readings",
+                each.motion,
+                each.steps,
+            )
+            for each in measured.signals
+        ],
+    }
+    return made
+
+
+def _node(table: TableEntry) -> charts.Node:
+    classes = " · ".join(f"{count} {kind.split()[0]}" for kind, count in table.classes.items())
+    updated = _day(table.updated) if table.updated else "never written"
+    return charts.Node(table.name, (f"{_figure(table.rows)} rows · {updated}", classes), table.zone, table.reads)
+
+
+def _figure(found: Figure | None) -> str:
+    return "" if found is None else f"{found:,}" if isinstance(found, int) else found
+
+
+def _signed(found: Figure) -> str:
+    return "no change" if found == 0 else f"{found:+,}" if isinstance(found, int) else found
+
+
+def _cell(found: object) -> str:
+    """Returns what stands in a cell of a table."""
+    match found:
+        case bool():
+            return "yes" if found else "no"
+        case None:
+            return ""
+        case int():
+            return f"{found:,}"
+        case datetime():
+            return instant(found)
+        case tuple():
+            return ", ".join(map(_cell, found))
+    return str(found)
+
+
+def _row(found: object) -> tuple[object, ...]:
+    """Returns the cells of what has a row of its own in a table."""
+    match found:
+        case Change():
+            what = found.what.removeprefix("people: ").removeprefix("rows: ")
+            return what, found.now, _signed(found.change)
+        case Stage():
+            return found.name, found.people, found.left_out, found.reason
+        case Column():
+            return found.name, found.type, found.privacy, found.text, found.unit
+        case SnapshotLine():
+            inputs = ", ".join(f"{name} {id_}" for name, id_ in found.inputs.items())
+            return found.id, found.at, found.operation, found.rows, inputs
+        case QuarantinedFile():
+            return found.file, found.feed, found.reason, found.records
+        case LandedDay():
+            return found.day, found.files, *found.accepted.values(), found.quarantined, found.erased
+        case DayCount():
+            return found.day, found.accelerometer, found.step_trainer
+        case Bar():
+            return found.label, found.count
+        case ReleaseEntry():
+            name = f"{found.release} (deleted)" if found.deleted else found.release
+            about = (name, found.released_at, found.purpose, found.recipient)
+            return *about, found.subjects, found.rows, found.stale, found.recalls, found.models
+        case ReceiptEntry():
+            return found.id, found.ended, found.clean, found.not_reached
+        case RiskLine():
+            return found.known, found.resolution, found.by_one, found.by_all
+    raise TypeError(type(found).__name__)
+
+
+def _day(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%MZ")
+
+
+def _size(found: int | None) -> str:
+    if found is None:
+        return ""
+    number = float(found)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
