@@ -84,6 +84,7 @@ WORDS: dict[str, list[list[str]]] = {
     ],
     "crawl": [["crawl", "IN"], ["crawl", "/dev/null/a"], ["crawl", "/dev/null"]],
     "ddl": [["ddl"]],
+    "report": [["report"], ["report", "--output", "/dev/null/a.html"], ["report", "--since", "/dev/null"]],
     "ndjson": [
         ["ndjson", "IN", "out"], ["ndjson", "/dev/null/a", "out"], ["ndjson", "IN", "/dev/null/a/out"],
         ["ndjson", "IN/customer/a.json", "/dev/full"], ["ndjson", "IN/customer/a.json", "/dev/stdout"],

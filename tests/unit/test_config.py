@@ -165,6 +165,7 @@ def test_the_environment_decides_neither_consent_nor_identity(file: Path, variab
         ("maintain", "keep_snapshots = 0", "maintain.keep_snapshots: expected 1 or more, found 0"),
         ("maintain", "keep_snapshots = 1.5", "maintain.keep_snapshots: expected int, found float"),
         ("maintain", 'target_size = "128"', "maintain.target_size: expected a size such as 600MB"),
+        ("report", "min_count = 2", "report.min_count: expected 1, or 3 or more, found 2"),
         ("files", "shared = 1", "files.shared: expected bool, found int"),
         ("key", "file = 1", "key.file: expected str, found int"),
     ],

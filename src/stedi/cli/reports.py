@@ -54,10 +54,13 @@ def _last(target: Path | None, *, named: bool) -> Path | None:
 
     try:
         earlier.read(target)
-    except UsageError as error:
+    except UsageError:
         if named:
             return None
-        raise UsageError(f"{error}; name another file with --output") from None
+        raise UsageError(
+            f"expected a report to write over, found another file by the name {target}; name one with --output",
+            argument="output",
+        ) from None
     return target
 
 

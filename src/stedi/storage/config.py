@@ -256,7 +256,8 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
         )
     if config.report_min_count < 1 or config.report_min_count == 2:  # fewer than 2, and not 0, is 1
         raise ConfigError(
-            f"{sources['report.min_count']}: report.min_count: expected 1, or 3 or more, found {config.report_min_count}"
+            f"{sources['report.min_count']}: report.min_count: expected 1, or 3 or more, found "
+            f"{config.report_min_count}"
         )
     for key in ("engine.memory", "query.memory", "maintain.target_size"):
         if key in values and not _is_size(getattr(config, _KEYS[key])):
