@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from stedi.privacy.pseudonyms import Key
     from stedi.query import Result
     from stedi.report.content import Report
+    from stedi.report.export import Export, Exported
     from stedi.transform import Build, Built, Plan
 
 __all__ = [
@@ -60,6 +61,8 @@ __all__ = [
     "ExplainedRow",
     "Explanation",
     "FullAudit",
+    "Export",
+    "Exported",
     "Key",
     "Lake",
     "LandedFile",
@@ -97,6 +100,8 @@ _HOMES = {
     "ExplainedRow": "stedi.audit.explain",
     "Explanation": "stedi.audit.explain",
     "FullAudit": "stedi.audit.record",
+    "Export": "stedi.report.export",
+    "Exported": "stedi.report.export",
     "Key": "stedi.privacy.pseudonyms",
     "Lake": "stedi.lake",
     "LandedFile": "stedi.landing",

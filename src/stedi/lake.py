@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from stedi.privacy.receipts import Receipt
     from stedi.query import Limits, Parameters, QueryTable, Result
     from stedi.report.content import Report
+    from stedi.report.export import Export
     from stedi.transform import Build, Plan
 
 
@@ -868,6 +869,39 @@ class Lake:
         at, key = milliseconds(now or datetime.now(UTC)), self.key()
         key_change.refuse_unfinished(self.root)
         return explain.explain(self.context, key, normal, at)
+
+    def export(
+        self,
+        *addresses: str | Iterable[str],
+        output: str | os.PathLike[str],
+        archive: bool = False,
+        exact: bool = False,
+        now: datetime | None = None,
+        progress: Progress = lambda what, share: None,
+    ) -> Export:
+        """Writes everything that the lake has of some customers into a folder, and nothing of anybody else.
+
+        Args:
+            addresses: Their addresses, in any spelling of rule 1, one by one or in lists.
+            output: A folder that is not there yet, or empty, outside of every lake and inbox. Of several customers each
+                has a folder in it, by number, in the order in which they are named.
+            archive: Write one zip file instead.
+            exact: Take each address as it was delivered, be it a plain address or not.
+            now: The instant at which consent is asked for; the clock's time by default.
+            progress: Told what is being done and the share of it that is done.
+
+        Returns:
+            What was written of each; one that the lake does not know gets files that say so.
+
+        Raises:
+            UsageError: An address is none, or the files cannot lie there; nothing was written.
+        """
+        from stedi.report import export
+
+        asked, key = _taken(addresses, exact=exact), self.key()
+        key_change.refuse_unfinished(self.root)
+        at = milliseconds(now or datetime.now(UTC))
+        return export.export(self.context, key, asked, output, now=at, archive=archive, progress=progress)
 
     def withheld(self) -> list[tuple[datetime, str, int, int]]:
         """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6 of consent).

@@ -255,6 +255,15 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--format", choices=("table", "csv", "json"), help="default: table; json with --json")
 
+    sub = command("export", rights.export, "writes everything that the lake has of customers, and of nobody else")
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
+    sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
+    sub.add_argument(
+        "--output", metavar="DIR", type=Path, required=True, help="a new or empty folder outside of lakes and inboxes"
+    )
+    sub.add_argument("--zip", action="store_true", help="write one zip file instead")
+
     sub = command("explain", rights.explain, "tells why a customer's rows, or rows of a table, are where they are")
     sub.add_argument(
         "address", nargs="?", metavar="EMAIL", help="an address in any spelling, or - to read it from stdin"

@@ -95,6 +95,29 @@ def consent(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Writes what the lake has of customers into a folder or a zip file."""
+    terminal.conceal(options.addresses)
+    wanted = asked(options)
+    if not wanted:
+        raise UsageError("export: expected an address, found none; name one, or give --file or -")
+    progress = terminal.Progress()
+    done = opened(options).export(wanted, output=options.output, archive=options.zip, exact=True, progress=progress)
+    progress.close()
+    if wants_json(options):
+        terminal.document({"customers": render.plain(done.customers)})
+    else:
+        headers = ("records", "accelerometer", "step_trainer", "quarantined", "withheld_shared", "releases")
+        rows = [(number, *(getattr(c, name) for name in headers)) for number, c in enumerate(done.customers, start=1)]
+        terminal.table(("person", *headers), rows)
+        terminal.line(f"written: {done.path}")
+    unknown = [place for place, c in zip(wanted.values(), done.customers, strict=True) if not c.known]
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else "")
+        terminal.say(f"not known to the lake: {shown}; look at the spelling. The files of such an address say so")
+    return 1 if len(unknown) == len(wanted) else 0
+
+
 def asked(options: argparse.Namespace) -> dict[str, str]:
     """Returns whom a call means, and where it says so: its words, `--file`, stdin; plain addresses unless `--exact`."""
     from stedi.privacy import addresses

@@ -476,8 +476,8 @@ def is_plain(address: str) -> bool:
     return complaint(address) is None
 
 
-def masked(text: str, parts: Iterable[str]) -> str:
-    """Returns a text with `ERASED` wherever one of some parts, folded, stands alone in it.
+def masked(text: str, parts: Iterable[str], by: str = ERASED) -> str:
+    """Returns a text with a word wherever one of some parts, folded, stands alone in it.
 
     A text that has another length when it is folded, in which a place is none, goes as a whole.
     """
@@ -486,10 +486,10 @@ def masked(text: str, parts: Iterable[str]) -> str:
     if not spans:
         return text
     if len(plain) != len(text):
-        return ERASED
+        return by
     kept, end = [], 0
     for start, stop in spans:
         if start >= end:
-            kept += [text[end:start], ERASED]
+            kept += [text[end:start], by]
         end = max(end, stop)
     return "".join([*kept, text[end:]])

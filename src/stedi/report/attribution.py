@@ -1,0 +1,213 @@
+"""What of a text is one person's: where others stand in it, and what of a quarantined record may be handed to them.
+
+An address is somebody's where it stands alone (`privacy.tokens`), in any spelling, encoded or not. A record of somebody
+else is left out, a mention of them is masked, and what cannot be told apart is kept back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stedi.privacy import decoding, envelopes, tokens
+from stedi.privacy.envelopes import Member
+from stedi.privacy.pseudonyms import normalise
+
+ANOTHER = "[another person]"
+"""What stands where somebody else is named."""
+_WHOSE = ("email", "user")
+"""Fields that say whose an object is."""
+_NESTED = 4
+"""How often JSON within a string is looked into."""
+
+
+class Person:
+    """What is one person's, in texts.
+
+    Args:
+        address: Their address in its normal form (rule 1).
+        numbers: Serial numbers that nobody but them has ever claimed.
+        others: Addresses of others, as delivered, that differ from theirs only by what nobody can see.
+    """
+
+    def __init__(self, address: str, numbers: Collection[str] = (), others: Collection[str] = ()) -> None:
+        self.address = address
+        self._numbers = frozenset(numbers)
+        self._others = frozenset(map(normalise, others))
+
+    def owns(self, address: str) -> bool:
+        """Says whether an address is theirs; characters that nobody can see make no other of it."""
+        meant = normalise(address)
+        return meant == self.address or (
+            normalise(tokens.visible(address)) == self.address and meant not in self._others
+        )
+
+    def stands_in(self, text: str) -> bool:
+        """Says whether a text, or what it reads decoded, has their address or a serial number of theirs alone."""
+        return any(
+            tokens.stands(tokens.folded(reading), self.address)
+            or any(number in reading and tokens.stands(reading, number) for number in self._numbers)
+            for reading in tokens.readings(text)
+        )
+
+    def others_in(self, text: str) -> set[str]:
+        """Returns the addresses in a text, folded, that are not theirs."""
+        return {address for reading in tokens.readings(text) for address in self._strangers(reading)}
+
+    def _strangers(self, reading: str) -> set[str]:
+        # what their own address ends in is no other, where it stands in it
+        rest = tokens.masked(tokens.folded(reading), {self.address})
+        return {address for address in tokens.addresses(rest) if not self.owns(address)}
+
+    def shown(self, text: str) -> str:
+        """Returns a text, which may be JSON, without anybody else: their records left out, their addresses masked."""
+        if not self.others_in(text) and not any(f'"{name}"' in tokens.unescaped(text).lower() for name in _WHOSE):
+            return text
+        try:
+            value = _parsed(text)
+            kept = self._masked(text) if value is None else _text(self._value(value, 0))
+        except RecursionError:
+            return json.dumps(ANOTHER)
+        if value is not None and kept == _text(value):
+            return text
+        return json.dumps(ANOTHER) if self.others_in(kept) else kept
+
+    def shown_name(self, name: str) -> str:
+        """Returns a file's name without the addresses of others in it."""
+        found = self._others_naming(name)
+        if not found:
+            return name
+        kept = tokens.masked(name, found, by=ANOTHER)
+        return ANOTHER if self._others_naming(kept) else kept
+
+    def _others_naming(self, name: str) -> set[str]:
+        # of `a_b@x.example` either may be the address: a name that ends in theirs is called after them
+        readings = map(tokens.folded, tokens.readings(name))
+        found = {address for reading in readings for address in tokens.addresses(reading, name=True)}
+        return {address for address in found if not (self.owns(address) or address.endswith(self.address))}
+
+    def part(self, raw: bytes) -> bytes | None:
+        """Returns what of a quarantined record is theirs, and nothing of what is somebody else's.
+
+        Returns:
+            The record, or their records in an envelope, one a line, without mentions of others. Empty if nothing of it
+            is theirs; None if they are in it and cannot be told from others.
+        """
+        texts = decoding.texts(raw)
+        if not any(map(self.stands_in, texts)):
+            return b""
+        owner = tokens.owner(texts[0])
+        if owner is not None:
+            return self.shown(texts[0]).encode() if self.owns(owner) else b""
+        others = any(map(self.others_in, texts))
+        if len(texts) > 1:
+            return None if others else raw
+        try:
+            value = _parsed(texts[0])
+            if value is not None:
+                return self._of_envelope(texts[0], value)
+        except RecursionError:
+            return None
+        if not others:
+            return raw
+        cut = envelopes.cut(raw, self._verdict, lambda _: True, self.stands_in, lambda said: bool(self.others_in(said)))
+        pieces = [raw[start:end].strip(b", \t\r\n") for start, end in cut.spans] if cut else []
+        if not pieces or not all(map(envelopes.is_json, pieces)):
+            return None
+        return b"\n".join(self.shown(piece.decode("utf-8", "replace")).encode() for piece in pieces)
+
+    def _of_envelope(self, text: str, value: object) -> bytes | None:
+        mine: list[_Object] = []
+        alone = self._gather(value, mine, 0)
+        if alone and not self.others_in(text):
+            return self.shown(text).encode()
+        return "\n".join(self.shown(_text(each)) for each in mine).encode() if mine else None
+
+    def _gather(self, value: object, mine: list[_Object], level: int) -> bool:
+        """Adds the records of theirs in a value; says whether there are none of others."""
+        if isinstance(value, _Object):
+            whose = self._verdict(value.pairs)
+            if whose is True:
+                mine.append(value)
+                return True
+            # of somebody else's record nothing is looked into
+            inside = [each for _, each in value.pairs] if whose is None else []
+            return all([self._gather(each, mine, level) for each in inside]) and whose is None  # noqa: C419 each of them
+        if isinstance(value, list):
+            return all([self._gather(each, mine, level) for each in value])  # noqa: C419 each of them
+        inner = _nested(value, level)
+        return inner is None or self._gather(inner, mine, level + 1)
+
+    def _masked(self, text: str) -> str:
+        found = self.others_in(text)
+        if not found:
+            return text
+        kept = tokens.masked(text, found, by=ANOTHER)
+        return ANOTHER if self.others_in(kept) else kept
+
+    def _value(self, value: object, level: int) -> object:
+        """Returns a value of theirs without records and addresses of others."""
+        if isinstance(value, _Object):
+            return _Object([(self._masked(name), self._inner(each, level)) for name, each in value.pairs])
+        if isinstance(value, list):
+            return [self._inner(each, level) for each in value]
+        inner = _nested(value, level)
+        if inner is not None:
+            kept = _text(self._inner(inner, level + 1))
+            return value if kept == _text(inner) else kept
+        return self._masked(value) if isinstance(value, str) else value
+
+    def _inner(self, value: object, level: int) -> object:
+        anothers = isinstance(value, _Object) and self._named(value.pairs) is False
+        return ANOTHER if anothers else self._value(value, level)
+
+    def _named(self, members: Sequence[Member]) -> bool | None:
+        """Says whether an object names them as its owner, or somebody else; None if it does not tell."""
+        named = [value for name, value in members if name.lower() in _WHOSE]
+        theirs = [isinstance(value, str) and self.owns(value) for value in named]
+        if not named or not all(isinstance(value, str) for value in named) or len(set(theirs)) > 1:
+            return None
+        return theirs[0]
+
+    def _verdict(self, members: Sequence[Member]) -> bool | None:
+        """Says so, by the serial number of its device where it names nobody."""
+        fields = {name.lower(): value for name, value in members}
+        number = fields.get("serialnumber")
+        if fields.keys().isdisjoint(_WHOSE) and isinstance(number, str):
+            return number in self._numbers
+        return self._named(members)
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A JSON object, its members as they stand: a name may be given twice."""
+
+    pairs: list[tuple[str, Any]]
+
+
+def _parsed(text: str) -> object:
+    """Returns the value of a JSON text; None for another text, and for null."""
+    try:
+        value: object = json.loads(text, object_pairs_hook=_Object)
+    except ValueError:
+        return None
+    return value
+
+
+def _nested(value: object, level: int) -> object:
+    """Returns the object or array that a string holds as JSON; None for anything else."""
+    if not isinstance(value, str) or level >= _NESTED or value.lstrip()[:1] not in ("{", "["):
+        return None
+    return _parsed(value)
+
+
+def _text(value: object) -> str:
+    """Returns a value as JSON."""
+    if isinstance(value, _Object):
+        members = (f"{json.dumps(name, ensure_ascii=False)}: {_text(each)}" for name, each in value.pairs)
+        return f"{{{', '.join(members)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    return json.dumps(value, ensure_ascii=False)
