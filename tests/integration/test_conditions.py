@@ -66,6 +66,11 @@ WORDS: dict[str, list[list[str]]] = {
         ["withdraw", "--file", "/dev/null/a", "--yes"],
     ],
     "consent": [["consent"], ["consent", "--by", "day", "--format", "csv"], ["--json", "consent"]],
+    "export": [
+        ["export", "ann@x.example", "--output", "out"], ["export", "-", "--output", "out", "--zip"],
+        ["export", "ann@x.example", "--output", "/dev/null/a"], ["export", "ann@x.example", "--output", "IN/out"],
+        ["export", "--file", "/dev/null/a", "--output", "out"],
+    ],
     "explain": [["explain", "ann@x.example"], ["explain", "-"], ["explain", "--table", "customers_landing",
                 "--where", "true"]],
     "maintain": [["maintain"], ["maintain", "--dry-run"]],

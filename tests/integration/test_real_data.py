@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -97,3 +98,32 @@ def test_every_shape_gives_the_same_tables(
         (inbox / feed).mkdir()
         (inbox / feed / "delivered").write_bytes(encode(texts))
     assert tables_of(slate, inbox) == expected
+
+
+def test_two_people_who_name_one_device_are_each_given_what_is_theirs(
+    slate: Slate, public_data: Path, delivered: dict[str, list[bytes]], tmp_path: Path
+) -> None:
+    world = {feed: [json.loads(text) for text in texts] for feed, texts in delivered.items()}
+    ana, bo = sorted(world["customer"], key=lambda record: str(record["email"]))[:2]
+    earlier = ana | {"serialNumber": bo["serialNumber"], "lastUpdateDate": ana["lastUpdateDate"] - 1}
+    inbox = slate.inbox()
+    (inbox / "customer.json").write_text(json.dumps(earlier))
+    lake = slate.wiped()
+    lake.land(public_data, inbox)
+    done = lake.export(ana["email"], bo["email"], output=tmp_path / "out")
+
+    motions = [(r["user"], r["timestamp"]) for r in world["accelerometer"]]
+    moved = {who["email"]: {at for user, at in motions if user == who["email"]} for who in (ana, bo)}
+    of_bo = [r for r in world["step_trainer"] if r["serialNumber"] == bo["serialNumber"]]
+    movers = [[who for who, moments in moved.items() if r["sensorReadingTime"] in moments] for r in of_bo]
+    for number, (who, other) in enumerate(((ana, bo), (bo, ana)), start=1):
+        own = [r for r in world["step_trainer"] if r["serialNumber"] == ana["serialNumber"]] if who is ana else []
+        own += [r for r, by in zip(of_bo, movers, strict=True) if by == [who["email"]]]
+        folder = tmp_path / "out" / str(number)
+        found = [json.loads(line) for line in (folder / "step_trainer.jsonl").read_text().splitlines()]
+        assert sorted((r["serialNumber"], r["sensorReadingTime"], r["distanceFromObject"]) for r in found) == sorted(
+            (r["serialNumber"], r["sensorReadingTime"], r["distanceFromObject"]) for r in own
+        )
+        assert done.customers[number - 1].withheld_shared == sum(len(by) != 1 for by in movers)
+        assert done.customers[number - 1].accelerometer == sum(user == who["email"] for user, _ in motions)
+        assert not [path for path in folder.iterdir() if other["email"] in path.read_text()]

@@ -27,11 +27,11 @@ from stedi.audit.proof.as_of import BELOW, AsOf
 from stedi.catalog import TableState
 from stedi.context import Context, places
 from stedi.context.progress import Progress
-from stedi.datasets import registry
+from stedi.datasets import folder, registry
 from stedi.datasets import subjects as release_subjects
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
-from stedi.errors import UsageError
+from stedi.errors import StediError, UsageError
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.report import readme
@@ -122,11 +122,11 @@ def export(
         subjects.work_out(engine, context.root, key, ids, base)
         people = [_Subject(context, engine, key, states, base, address) for address in addresses]
         _quarantined(engine, people)
-        with _staged(target, archive=archive) as folder:
+        with _staged(target, archive=archive) as content:
             done = []
             for number, person in enumerate(people, start=1):
                 progress(f"write person {number:,} of {len(people):,}", number / (len(people) + 1))
-                own = folder if len(people) == 1 else folder / f"{number:0{len(str(len(people)))}}"
+                own = content if len(people) == 1 else content / f"{number:0{len(str(len(people)))}}"
                 own.mkdir(0o700, exist_ok=True)
                 done.append(person.write(own))
     return Export(target, tuple(done))
@@ -164,19 +164,19 @@ class _Subject:
         """What is theirs of quarantined records, as `quarantine.jsonl` has it."""
         self.mixed = 0
 
-    def write(self, folder: Path) -> Exported:
+    def write(self, own: Path) -> Exported:
         """Writes the files of this person into an empty folder."""
         engine = self._engine
         self._bind()
-        names = self._sources(folder / "sources.csv")
+        names = self._sources(own / "sources.csv")
         records = self._records(names)
-        counts = {feed: self._readings(feed, folder) for feed in _READINGS}
-        with _text(folder / "quarantine.jsonl") as stream:
+        counts = {feed: self._readings(feed, own) for feed in _READINGS}
+        with _text(own / "quarantine.jsonl") as stream:
             for found in self.found:
                 content = found.pop("sha256")
                 stream.write(json.dumps({**found, "source": names[content][0]}, ensure_ascii=False) + "\n")
         releases = self._releases()
-        _document(folder / "releases.json", {"releases": releases})
+        _document(own / "releases.json", {"releases": releases})
         [(withheld,)] = engine.rows(
             "select coalesce(sum(landed), 0)::bigint from steps where landed > 0 and claimants > 1 and movers <> 1 "
             f"and serial in (select serial from claims where person = {self._who})"
@@ -192,8 +192,8 @@ class _Subject:
             self.mixed,
         )
         told = self._told(done, records)
-        _document(folder / "customer.json", told)
-        with _text(folder / "README.html") as stream:
+        _document(own / "customer.json", told)
+        with _text(own / "README.html") as stream:
             stream.write(readme.page(told, releases, sources=len(names)))
         return done
 
@@ -268,7 +268,7 @@ class _Subject:
             found.append({**record, "source": names[content][0], "landed_at": _time(at)})
         return found
 
-    def _readings(self, feed: str, folder: Path) -> int:
+    def _readings(self, feed: str, own: Path) -> int:
         """Writes their readings of a feed in both forms, in the order of time, and returns how many there are."""
         contract = _READINGS[feed]
         [instant] = [field.name for field in contract.fields if field.name in ("timestamp", "sensorReadingTime")]
@@ -299,7 +299,7 @@ class _Subject:
         engine.run("set preserve_insertion_order = true")
         try:
             for ending, (form, plain) in forms.items():
-                file = literal(str(folder / f"{feed}.{ending}"))
+                file = literal(str(own / f"{feed}.{ending}"))
                 [(count,)] = engine.rows(f"copy (select {columns(plain=plain)} {of}) to {file} ({form})")
         finally:
             engine.run("set preserve_insertion_order = false")
@@ -409,14 +409,25 @@ def _target(output: str | os.PathLike[str], *, archive: bool) -> Path:
     if archive and target.suffix.lower() != ".zip":
         target = target.with_name(f"{target.name}.zip")
     places.refuse_into_lake(target)
-    there = os.path.lexists(target)
-    if there and (archive or target.is_symlink() or not target.is_dir() or any(os.scandir(target))):
+    if not target.parent.is_dir():
+        raise UsageError(
+            f"{target}: expected a folder around it, found none; nothing was written: make {target.parent}",
+            argument="output",
+        )
+    if os.path.lexists(target) and (archive or not _is_empty(target)):
         raise UsageError(
             f"{target}: expected {'nothing' if archive else 'nothing, or an empty folder,'} there, found something; "
             "nothing was written: name another",
             argument="output",
         )
     return target
+
+
+def _is_empty(place: Path) -> bool:
+    try:
+        return not place.is_symlink() and place.is_dir() and not any(os.scandir(place))
+    except OSError:
+        return False
 
 
 def _refuse_inbox(engine: DuckDB, target: Path) -> None:
@@ -429,12 +440,12 @@ def _refuse_inbox(engine: DuckDB, target: Path) -> None:
         "select name, max(size) from landed_files where size > 0 group by name order by max(landed_at) desc "
         f"limit {_MANY}"
     )
-    for folder in target.parents:
+    for above in target.parents:
         for name, size in landed:
             parts = Path(name.lstrip("/")).parts
-            if any(_size(folder.joinpath(*parts[start:])) == size for start in range(len(parts))):
+            if any(_size(above.joinpath(*parts[start:])) == size for start in range(len(parts))):
                 raise UsageError(
-                    f"{target}: expected a place outside of every inbox, found delivered files below {folder}: a "
+                    f"{target}: expected a place outside of every inbox, found delivered files below {above}: a "
                     "landing would take the export for a delivery; nothing was written: name another",
                     argument="output",
                 )
@@ -450,39 +461,40 @@ def _size(file: Path) -> int | None:
 @contextmanager
 def _staged(target: Path, *, archive: bool) -> Iterator[Path]:
     """Gives an empty folder whose content is at the target when the block succeeds; else nothing is."""
-    durable.folder(target.parent)
-    beside = target.with_name(f".{secrets.token_hex(8)}.partial")
-    packed = target.with_name(f".{secrets.token_hex(8)}.zip.partial")
-    beside.mkdir(0o700)
     try:
-        yield beside
-        for entry in sorted(beside.rglob("*")):
-            entry.chmod(0o700 if entry.is_dir() else 0o600)
-            durable.sync(entry)
-        durable.sync(beside)
-        if archive:
-            _pack(beside, packed)
-            os.link(packed, target)  # unlike a rename it takes the place of nothing
-        else:
-            os.rename(beside, target)  # an empty folder gives way, another one does not
-        durable.sync(target.parent)
-    except FileExistsError:
-        raise UsageError(
-            f"{target}: expected nothing there, found something; nothing was written", argument="output"
-        ) from None
-    finally:
-        packed.unlink(missing_ok=True)
-        durable.remove_tree(beside, never_named=True)
+        folder.sweep(target.parent, "export")  # what killed exports have left there
+        beside = target.with_name(f".export.{secrets.token_hex(8)}.partial")
+        beside.mkdir(0o700)
+        held = durable.hold(beside)
+        try:
+            content, packed = beside / "content", beside / "packed.zip"
+            content.mkdir(0o700)
+            yield content
+            for entry in (*sorted(content.rglob("*")), content):
+                entry.chmod(0o700 if entry.is_dir() else 0o600)
+                durable.sync(entry)
+            if archive:
+                _pack(content, packed)
+                os.link(packed, target)  # unlike a rename it takes the place of nothing
+            else:
+                os.rename(content, target)  # an empty folder gives way, another one does not
+            durable.sync(target.parent)
+        finally:
+            durable.remove_tree(beside, never_named=True)
+            os.close(held)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise StediError(f"{target}: cannot be written: {why}; nothing was written") from error
 
 
-def _pack(folder: Path, file: Path) -> None:
+def _pack(content: Path, file: Path) -> None:
     with (
         open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream,
         zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as packed,
     ):
-        for entry in sorted(folder.rglob("*")):
+        for entry in sorted(content.rglob("*")):
             if entry.is_file():
-                packed.write(entry, entry.relative_to(folder))
+                packed.write(entry, entry.relative_to(content))
     durable.sync(file)
 
 

@@ -93,7 +93,7 @@ def page(told: Mapping[str, Any], releases: Sequence[Mapping[str, Any]], *, sour
         f"style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="referrer" content="no-referrer">\n<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n'
-        f"<body>\n<main>\n{chr(10).join(parts)}\n</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{chr(10).join(part.rstrip() for part in parts)}\n</main>\n</body>\n</html>\n"
     )
 
 
