@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, _interrupt)
-        _refuse_into_lake([getattr(options, name, None) for name in ("output", "target", "rejects")])
+        _refuse_into_lake([getattr(options, name, None) for name in ("output", "target", "rejects", "report")])
         return terminal.finished(options.run(options))
     except UsageError as error:
         option = _OPTIONS.get(error.argument, f"--{error.argument.replace('_', '-')}")
@@ -152,6 +152,9 @@ def parser() -> argparse.ArgumentParser:
         "audit", operations.audit, "proves the rules of consent over the tables, and that files are as written"
     )
     sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
+    sub.add_argument(
+        "--report", metavar="FILE", type=Path, help="write what was found, .html or .json, and FILE.sig, its signature"
+    )
     sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
     engine(sub, "who proves and, with --files, reads files: this machine (default), or Spark's executors")
 

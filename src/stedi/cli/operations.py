@@ -9,7 +9,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from stedi.cli import render, terminal
+from stedi.cli import render, reports, terminal
 from stedi.cli.pipeline import opened, wants_json, where
 from stedi.errors import AuditFailed, UsageError
 
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 def audit(options: argparse.Namespace) -> int:
     """Checks the lake's files, then proves the rules of consent, and says what does not hold."""
     progress = terminal.Progress()
-    done = opened(options).full_audit(files=options.files, risk=options.risk, engine=options.engine, progress=progress)
+    lake = opened(options)
+    reports.refuse_name(options.report)
+    done = lake.full_audit(files=options.files, risk=options.risk, engine=options.engine, progress=progress)
     progress.close()
     checks, proof, risk = done.checks, done.proof, done.record.risk
     violations = sum(check.violations for check in checks)
+    if options.report is not None:
+        reports.write_audit(lake, done, options.report)
     if wants_json(options):
         terminal.document(
             {

@@ -1,4 +1,4 @@
-"""Pages that people keep: `stedi report`.
+"""Pages that people keep: `stedi report`, and the report of an audit, which is signed.
 
 A page is written over the last one, whole or not at all; what the last one said is what the new one is compared with.
 """
@@ -16,18 +16,18 @@ from stedi.errors import UsageError, json_text, printable_name
 from stedi.storage import destinations
 
 if TYPE_CHECKING:
+    from stedi.audit.record import FullAudit
+    from stedi.lake import Lake
     from stedi.report.content import Report
 
 _PAGE = Path("report.html")
+_ENDINGS = (".html", ".htm", ".json")
 
 
 def report(options: argparse.Namespace) -> int:
     """Writes the report's page or content, and says where it is and what the verdict is."""
     target = options.output or (None if wants_json(options) else _PAGE)
-    if target is not None and target.suffix.lower() not in (".html", ".htm", ".json"):
-        raise UsageError(
-            f"expected a name that ends in .html or .json, found {printable_name(target.name)}", argument="output"
-        )
+    refuse_name(target, "output")
     found = opened(options).report(since=options.since or _last(target, named=options.output is not None))
     if target is not None:
         with destinations.writing(target) as stream:
@@ -40,6 +40,30 @@ def report(options: argparse.Namespace) -> int:
         verdict = page.WORDS[found.verdict.state]
         terminal.line(f"{printable_name(str(target))}: {verdict}")
     return 0
+
+
+def refuse_name(target: Path | None, argument: str = "report") -> None:
+    """Refuses a file whose name does not say what it is to be."""
+    if target is not None and target.suffix.lower() not in _ENDINGS:
+        raise UsageError(
+            f"expected a name that ends in .html or .json, found {printable_name(target.name)}", argument=argument
+        )
+
+
+def write_audit(lake: Lake, done: FullAudit, target: Path) -> None:
+    """Writes the report of an audit, and beside it its signature."""
+    from stedi.privacy import signatures
+    from stedi.report import evidence, page
+    from stedi.storage import s3
+
+    key = lake.key()
+    found = evidence.of(done.record, key, remote=s3.is_remote(lake.root))
+    raw = _document(found) if target.suffix.lower() == ".json" else page.audit_html(found).encode()
+    with destinations.writing(target) as stream:
+        stream.write(raw)
+    with destinations.writing(target.with_name(target.name + signatures.SUFFIX)) as stream:
+        stream.write(evidence.signed(found, key, target.name, raw))
+    terminal.say(f"{printable_name(str(target))} and its signature are written")
 
 
 def _last(target: Path | None, *, named: bool) -> Path | None:
@@ -66,8 +90,11 @@ def _last(target: Path | None, *, named: bool) -> Path | None:
 
 def _bytes(found: Report, target: Path) -> bytes:
     if target.suffix.lower() == ".json":
-        plain = json.dumps(render.plain(found), ensure_ascii=False, indent=1)
-        return f"{json_text(plain)}\n".encode()
+        return _document(found)
     from stedi.report import page
 
     return page.html(found).encode()
+
+
+def _document(found: object) -> bytes:
+    return f"{json_text(json.dumps(render.plain(found), ensure_ascii=False, indent=1))}\n".encode()

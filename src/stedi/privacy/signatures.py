@@ -25,6 +25,13 @@ from stedi.storage import durable
 
 PUBLIC_KEY = Path("keys", "sign.pub")
 """The file of the public key, in the lake's folder: PEM."""
+ERASURE = "https://stedi.example/erasure-receipt/v1"
+AUDIT = "https://stedi.example/audit-report/v1"
+RELEASE = "https://stedi.example/training-set/v1"
+RECALL = "https://stedi.example/recall/v1"
+"""What a lake signs: the types of predicates. Each predicate has `lake`, the lake's id, and `public_key`."""
+SUFFIX = ".sig"
+"""What the file of a detached signature is called, after the name of the file that it is of."""
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _LABEL = "stedi/sign/1"

@@ -15,6 +15,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from stedi.audit.risk import Exposure
 from stedi.report import charts, earlier
 from stedi.report.content import (
     Column,
@@ -31,6 +32,7 @@ from stedi.report.content import (
 )
 from stedi.report.disclosure import Figure
 from stedi.report.earlier import Change
+from stedi.report.evidence import AuditReport, CheckLine
 from stedi.report.measurements import Bar, DayCount
 
 if TYPE_CHECKING:
@@ -63,6 +65,12 @@ def html(found: Report) -> str:
             pictures=_pictures(found),
         )
     )
+
+
+def audit_html(found: AuditReport) -> str:
+    """Returns the page of one audit's report."""
+    style = _read("page.css")
+    return str(_environment().get_template("audit.html").render(report=found, style=style, policy=policy(style)))
 
 
 def policy(style: str) -> str:
@@ -219,6 +227,10 @@ def _row(found: object) -> tuple[object, ...]:
             return *about, found.subjects, found.rows, found.stale, found.recalls, found.models
         case ReceiptEntry():
             return found.id, found.ended, found.clean, found.not_reached
+        case CheckLine():
+            return found.name, found.tables, found.held, found.violations
+        case Exposure():
+            return found.known, found.resolution, found.by_one, found.by_all, found.smallest
         case RiskLine():
             return found.known, found.resolution, found.by_one, found.by_all
     raise TypeError(type(found).__name__)

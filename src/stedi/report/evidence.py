@@ -1,0 +1,200 @@
+"""The report of one audit, which a regulator can keep: each promise in plain words with the checks that hold it.
+
+Exactly what the audit counted, as `stedi audit --json` has it. The file is signed as it is; whoever has it and the
+lake's public key can check it without the lake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from stedi.audit.proof import Reconciliation
+from stedi.audit.record import AuditRecord, Counted
+from stedi.audit.risk import Risk
+from stedi.privacy import receipts, signatures
+from stedi.privacy.pseudonyms import Key
+
+FORMAT = 1
+"""The version of the report's JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLine:
+    """What one check found, over all tables that it looked at.
+
+    Attributes:
+        name: The check.
+        tables: How many tables, or other things, it looked at.
+        held: In how many of them it holds.
+        violations: How often it is violated.
+    """
+
+    name: str
+    tables: int
+    held: int
+    violations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What the lake promises, and what shows whether it keeps it.
+
+    Attributes:
+        title: In a few words.
+        text: In plain words.
+        holds: Whether it is kept; None if nothing of it was looked at.
+        checks: The checks that hold it.
+    """
+
+    title: str
+    text: str
+    holds: bool | None
+    checks: tuple[CheckLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """The report of one audit.
+
+    Attributes:
+        format: The version of this shape.
+        lake: The lake's id.
+        version: The software.
+        at: When the audit began, UTC.
+        holds: Whether every check holds and the rules of consent were proved.
+        checks: How many checks were made.
+        violations: How many violations were found.
+        promises: What the lake promises, with the checks.
+        accounts: Where every record went.
+        risk: What the training table gives away, if that was measured.
+        due: Tables of which a build was due; they were judged by what they were built from.
+        unseen: Customers whose address has a character that nobody can see.
+        not_reached: What the audit could not look at, in words.
+        public_key: Fingerprint of the key that signs the report.
+    """
+
+    format: int
+    lake: str
+    version: str
+    at: datetime
+    holds: bool
+    checks: int
+    violations: int
+    promises: tuple[Promise, ...]
+    accounts: tuple[Reconciliation, ...]
+    risk: Risk | None
+    due: tuple[str, ...]
+    unseen: int
+    not_reached: tuple[str, ...]
+    public_key: str
+
+
+PROMISES = (
+    (
+        "Only people who agree",
+        "No row of a trusted or curated table belongs to somebody who has not agreed to research, or has taken that "
+        "back; where the lake is set so, none is from before they agreed. Each customer stands there once, as the "
+        "last record says.",
+        ("consent", "before consent", "current record", "one row", "curated"),
+    ),
+    (
+        "Never two people in one row",
+        "Each reading is of the person whose phone or device took it. A shared device's reading is used only if it is "
+        "certain whose it is, and no training row pairs one person's step with another's motion.",
+        ("one person", "owner", "withheld", "landed"),
+    ),
+    (
+        "No names where models learn",
+        "Tables of readings know people by a pseudonym alone, made with the lake's secret key. No address, name, "
+        "telephone or serial number stands in the training table.",
+        ("identifiers", "pseudonyms"),
+    ),
+    (
+        "Every record is accounted for",
+        "Whatever was delivered is landed, in quarantine, or of somebody who was erased; whatever should be in a table "
+        "is there, once. Each table says what it was built from.",
+        ("conservation", "distinct", "nulls", "watermarks"),
+    ),
+    (
+        "Erased is erased",
+        "What is kept of erasures is there as it was written: receipts, and what keeps erased people from coming back. "
+        "The lake was not set back to a state before a withdrawal or an erasure.",
+        ("erasures", "receipts", "newest"),
+    ),
+    (
+        "Files are what was written",
+        "Every file that the tables use is there, with the size and the counts that were recorded; if every file was "
+        "read, with the same bytes.",
+        ("catalog", "metadata", "manifests", "data files", "checksums"),
+    ),
+)
+"""The promises: title, plain words, and the names of the checks that hold each."""
+_OTHERS = ("Other checks", "What else was checked.")
+
+
+def of(record: AuditRecord, key: Key, *, remote: bool) -> AuditReport:
+    """Returns the report of an audit.
+
+    Args:
+        record: What the audit found.
+        key: The lake's key.
+        remote: Whether the lake lies in a bucket.
+    """
+    known = {name for _, _, names in PROMISES for name in names}
+    promises = [_promise(title, text, [c for c in record.checks if c.name in names]) for title, text, names in PROMISES]
+    others = [check for check in record.checks if check.name not in known]
+    if others:
+        promises.append(_promise(*_OTHERS, others))
+    return AuditReport(
+        FORMAT,
+        record.lake,
+        record.version,
+        record.at,
+        record.holds,
+        len(record.checks),
+        record.violations,
+        tuple(promises),
+        record.accounts,
+        record.risk,
+        record.due,
+        record.unseen,
+        tuple(_not_reached(record, remote=remote)),
+        signatures.fingerprint(signatures.public_key(key)),
+    )
+
+
+def signed(report: AuditReport, key: Key, name: str, raw: bytes) -> bytes:
+    """Returns the signature of a report's file, which belongs beside it.
+
+    Args:
+        report: The report.
+        key: The lake's key.
+        name: The file's name, without its folder.
+        raw: The file's bytes.
+    """
+    said = {"lake": report.lake, "at": report.at.isoformat(), "holds": report.holds, "violations": report.violations}
+    return signatures.sign(key, {name: hashlib.sha256(raw).hexdigest()}, signatures.AUDIT, said)
+
+
+def _promise(title: str, text: str, checks: Iterable[Counted]) -> Promise:
+    looked, held, violations = Counter[str](), Counter[str](), Counter[str]()
+    for check in checks:
+        looked[check.name] += 1
+        held[check.name] += not check.violations
+        violations[check.name] += check.violations
+    lines = tuple(CheckLine(name, looked[name], held[name], violations[name]) for name in looked)
+    return Promise(title, text, not violations.total() if looked else None, lines)
+
+
+def _not_reached(record: AuditRecord, *, remote: bool) -> Iterable[str]:
+    if not record.proved:
+        yield "the rules of consent: files are damaged, and of damaged files nothing can be proved"
+    if not record.files:
+        yield "the bytes of the files: sizes and counts were compared, not every file's SHA-256"
+    yield "delivered files outside the lake"
+    for word in receipts.not_reached(lake=remote, inbox=False):
+        yield receipts.OUT_OF_REACH[word]
