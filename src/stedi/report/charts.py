@@ -94,23 +94,32 @@ def columns(name: str, title: str, about: str, rows: Sequence[tuple[str, Sequenc
 
 
 def lines(
-    name: str, title: str, about: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]]
+    name: str,
+    title: str,
+    about: str,
+    labels: Sequence[str],
+    at: Sequence[float],
+    series: Sequence[tuple[str, Sequence[int]]],
 ) -> Markup:
-    """Returns lines over periods of equal length, from 0 up, each named at its end.
+    """Returns lines over time, from 0 up, each named at its end.
 
     Args:
         name: Tells it from the page's other pictures.
         title: What it is of.
         about: What it says.
-        labels: The periods.
-        series: Names, and a count for each period.
+        labels: The moments.
+        at: When they were, on any scale.
+        series: Names, and a count for each moment.
     """
     height, right = 150, 110
     most = max((max(counts, default=0) for _, counts in series), default=0) or 1
-    wide = (_WIDTH - right) / max(1, len(labels) - 1)
+    wide = (_WIDTH - right) / ((at[-1] - at[0] or 1) if at else 1)
     parts = [f'<line class="axis" x1="0" x2="{_WIDTH - right}" y1="{height}" y2="{height}"/>']
     for number, (label, counts) in enumerate(series):
-        points = [(place * wide, height - height * 0.9 * count / most) for place, count in enumerate(counts)]
+        points = [
+            ((when - at[0]) * wide, height - height * 0.9 * count / most)
+            for when, count in zip(at, counts, strict=True)
+        ]
         drawn = " ".join(f"{_short(x)},{_short(y)}" for x, y in points)
         parts.append(f'<polyline class="line s{number}" points="{drawn}"/>')
         if points:
@@ -134,7 +143,7 @@ def graph(name: str, title: str, about: str, groups: Sequence[str], nodes: Seque
         groups: The columns, from left to right.
         nodes: The nodes.
     """
-    wide, tall, across, down, top = 216, 76, 296, 100, 26
+    wide, tall, across, down, top = 268, 76, 348, 100, 26
     most = max((sum(node.group == group for node in nodes) for group in groups), default=1)
     at: dict[str, tuple[float, float]] = {}
     for column, group in enumerate(groups):

@@ -18,6 +18,7 @@ from datetime import UTC, date, datetime
 from typing import Literal
 
 from stedi._version import __version__
+from stedi.audit import consent_history
 from stedi.audit import record as audits
 from stedi.audit.proof import Reconciliation
 from stedi.audit.record import AuditRecord
@@ -28,7 +29,7 @@ from stedi.engines.duckdb import DuckDB
 from stedi.errors import LakeError, printable
 from stedi.privacy import receipts
 from stedi.privacy.pseudonyms import Key
-from stedi.report import measurements
+from stedi.report import disclosure, measurements
 from stedi.report.disclosure import NOT_SHOWN, Disclosure, Figure, difference, few
 from stedi.report.earlier import Change, Changes, Earlier
 from stedi.report.measurements import Measurements
@@ -41,6 +42,7 @@ FORMAT = 1
 _LONGEST = 120
 """Characters of a text that somebody else has written."""
 _MOST_SNAPSHOTS, _MOST_FILES, _MOST_DAYS, _MOST_RELEASES, _MOST_RECEIPTS = 8, 20, 60, 40, 40
+_MOST_PERIODS = 60
 _ADDRESS = re.compile(r"[^\s/\\]*(?:@|%40|\uff20)[^\s/\\]*", re.IGNORECASE)
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
 _OF_PEOPLE = ("customers_trusted", "customers_curated")
@@ -90,6 +92,36 @@ class Stage:
     people: Figure
     left_out: Figure | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentPeriod:
+    """Some neighbouring months, as many as it takes for no count of people in them to be small.
+
+    Attributes:
+        start: First day of the first month.
+        last: First day of the last month.
+        known: Customers known at the end.
+        consenting: Those who agreed then.
+        joined: How often somebody began to agree.
+        rejoined: How often of those it was somebody who had withdrawn before.
+        withdrew: How often somebody ceased to agree.
+        erased: Customers erased.
+    """
+
+    start: date
+    last: date
+    known: int
+    consenting: int
+    joined: int
+    rejoined: int
+    withdrew: int
+    erased: int
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody came or went in it."""
+        return not (self.joined or self.withdrew or self.erased)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +340,9 @@ class Report:
         records: Customer records landed, of which the funnel begins.
         superseded: Those that a later record of the same person has superseded.
         funnel: The people, from those known to those in releases.
+        consent: Consent over time, the last periods.
+        consent_total: How many periods can be shown.
+        consent_until: The last month of those; later ones would tell of few people.
         withheld: Readings of shared devices that belong to nobody for certain.
         accounts: Where every reading went, by the last audit.
         tables: The tables.
@@ -334,6 +369,9 @@ class Report:
     records: int
     superseded: Figure
     funnel: tuple[Stage, ...]
+    consent: tuple[ConsentPeriod, ...]
+    consent_total: int
+    consent_until: date | None
     withheld: int
     accounts: tuple[Reconciliation, ...]
     tables: tuple[TableEntry, ...]
@@ -366,6 +404,7 @@ def gather(context: Context, key: Key, earlier: Earlier | None = None) -> Report
             engine.bind_files(name, context.catalog.files(state))
         as_of = max((state.current.at for state in states.values() if state.current), default=None)
         funnel, superseded = _funnel(engine, context, key, states, pool)
+        periods = _consent(context, funnel, pool.least, as_of)
         days, days_total = _days(engine)
         releases, releases_total = _releases(context, key, pool, as_of)
         told, told_total = _receipts(context)
@@ -381,6 +420,9 @@ def gather(context: Context, key: Key, earlier: Earlier | None = None) -> Report
             _rows(states, "customers_landing"),
             superseded,
             funnel,
+            periods[-_MOST_PERIODS:],
+            len(periods),
+            periods[-1].last if periods else None,
             _summary(states, "step_trainer_trusted", "stedi.withheld"),
             tuple(a for a in last.accounts if a.table not in _OF_PEOPLE) if last else (),
             _tables(states, funnel),
@@ -447,6 +489,33 @@ def _funnel(
         stages.append(Stage(name, people, out, reason))
     known = stages[0].people
     return tuple(stages), _rows(states, "customers_landing") - known if isinstance(known, int) else NOT_SHOWN
+
+
+def _consent(
+    context: Context, funnel: Iterable[Stage], least: int, as_of: datetime | None
+) -> tuple[ConsentPeriod, ...]:
+    """Returns consent over time as it was at a moment, months merged until no count of people in them is small."""
+    if as_of is None:
+        return ()
+    months = consent_history.history(context, "month", round(as_of.timestamp() * 1000)).periods
+    before = 0
+    flows = []
+    for month in months:
+        arrived, before = month.known - before, month.known
+        first = month.joined - month.rejoined
+        flows.append((month.joined, month.rejoined, first, month.withdrew, month.erased, arrived))
+    present = [stage.people if isinstance(stage.people, int) else None for stage in funnel][:2]
+    parts = disclosure.merged(flows, [(month.known, month.consenting) for month in months], least, present)
+    found: list[ConsentPeriod] = []
+    for first_, last in parts:
+        part = months[first_ : last + 1]
+        counts = (sum(getattr(month, name) for month in part) for name in ("joined", "rejoined", "withdrew", "erased"))
+        end = part[-1]
+        period = ConsentPeriod(part[0].start, end.start, end.known, end.consenting, *counts)
+        if found and period.quiet and found[-1].quiet:
+            period = replace(period, start=found.pop().start)
+        found.append(period)
+    return tuple(found)
 
 
 def _released(engine: DuckDB, context: Context, key: Key) -> int:

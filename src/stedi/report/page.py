@@ -19,6 +19,7 @@ from stedi.audit.risk import Exposure
 from stedi.report import charts, earlier
 from stedi.report.content import (
     Column,
+    ConsentPeriod,
     LandedDay,
     QuarantinedFile,
     ReceiptEntry,
@@ -34,6 +35,7 @@ from stedi.report.disclosure import Figure
 from stedi.report.earlier import Change
 from stedi.report.evidence import AuditReport, CheckLine
 from stedi.report.measurements import Bar, DayCount
+from stedi.schema.contracts import PrivacyClass
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -121,6 +123,17 @@ def _pictures(found: Report) -> Mapping[str, Any]:
             + "; ".join(f"{stage.name} {_figure(stage.people)}" for stage in found.funnel),
             [(stage.name, stage.people) for stage in found.funnel],
         ),
+        "consent": charts.lines(
+            "consent-lines",
+            "Consent over time",
+            f"Customers known and customers who agree, at the end of each of {len(found.consent):,} periods",
+            [f"{each.last:%Y-%m}" for each in found.consent],
+            [each.last.toordinal() for each in found.consent],
+            [
+                ("known", [each.known for each in found.consent]),
+                ("agree", [each.consenting for each in found.consent]),
+            ],
+        ),
         "lineage": charts.graph(
             "lineage",
             "Lineage of the tables",
@@ -171,7 +184,8 @@ def _pictures(found: Report) -> Mapping[str, Any]:
 
 
 def _node(table: TableEntry) -> charts.Node:
-    classes = " · ".join(f"{count} {kind.split()[0]}" for kind, count in table.classes.items())
+    kinds = [kind for kind in PrivacyClass if kind in table.classes]
+    classes = " · ".join(f"{table.classes[kind]} {kind.split()[0]}" for kind in kinds)
     updated = _day(table.updated) if table.updated else "never written"
     return charts.Node(table.name, (f"{_figure(table.rows)} rows · {updated}", classes), table.zone, table.reads)
 
@@ -208,6 +222,11 @@ def _row(found: object) -> tuple[object, ...]:
             return what, found.now, _signed(found.change)
         case Stage():
             return found.name, found.people, found.left_out, found.reason
+        case ConsentPeriod():
+            months = (found.start, found.last)
+            name = " to ".join(f"{month:%Y-%m}" for month in dict.fromkeys(months))
+            levels = (name, found.known, found.consenting)
+            return *levels, found.joined, found.rejoined, found.withdrew, found.erased
         case Column():
             return found.name, found.type, found.privacy, found.text, found.unit
         case SnapshotLine():
