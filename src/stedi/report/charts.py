@@ -143,7 +143,7 @@ def graph(name: str, title: str, about: str, groups: Sequence[str], nodes: Seque
         groups: The columns, from left to right.
         nodes: The nodes.
     """
-    wide, tall, across, down, top = 268, 76, 348, 100, 26
+    wide, tall, across, down, top = 290, 76, 370, 100, 26
     most = max((sum(node.group == group for node in nodes) for group in groups), default=1)
     at: dict[str, tuple[float, float]] = {}
     for column, group in enumerate(groups):
@@ -211,7 +211,7 @@ def signal(
     parts = []
     for place, (label, values) in enumerate((("motion", motion), ("distance", steps))):
         top = place * 84
-        parts.append(f'<text x="0" y="{top + 12}">{label}</text>')
+        parts.append(f'<text x="0" y="{top + 14}">{label}</text>')
         parts.append(f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{top + 80}" y2="{top + 80}"/>')
         low, high = _bounds(value for _, value in values)
         points = [(_WIDTH * at / end, top + 78 - 56 * (value - low) / (high - low)) for at, value in values]
