@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stedi.lake import Lake, Table
     from stedi.landing import LandedFile, Landing
     from stedi.landing.quarantine import Quarantine
-    from stedi.landing.withdrawal import Withdrawal
+    from stedi.landing.withdrawal import Withdrawal, WithdrawalPreview
     from stedi.maintenance import Maintenance
     from stedi.maintenance.adoption import Adoption
     from stedi.maintenance.key_rotation import Rotation
@@ -86,6 +86,7 @@ __all__ = [
     "Table",
     "Tag",
     "Withdrawal",
+    "WithdrawalPreview",
 ]
 
 _HOMES = {
@@ -125,6 +126,7 @@ _HOMES = {
     "Table": "stedi.lake",
     "Tag": "stedi.maintenance.tags",
     "Withdrawal": "stedi.landing.withdrawal",
+    "WithdrawalPreview": "stedi.landing.withdrawal",
 }
 
 

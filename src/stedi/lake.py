@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from stedi.erasure.replay import Replay
     from stedi.landing import Landing
     from stedi.landing.quarantine import Quarantine
-    from stedi.landing.withdrawal import Withdrawal
+    from stedi.landing.withdrawal import Withdrawal, WithdrawalPreview
     from stedi.maintenance import Maintenance
     from stedi.maintenance.adoption import Adoption
     from stedi.maintenance.key_rotation import Rotation
@@ -818,11 +818,26 @@ class Lake:
         from stedi.landing import withdrawal
 
         at = None if now is None else milliseconds(now)
-        asked = _taken(addresses, exact=exact)
+        asked = self._asked(addresses, exact=exact)
         with self.context.writing(*_CUT_OFF, progress=progress):
             key = self.key()
             done = withdrawal.withdraw(self.context, key, asked, now=at, progress=progress)
             return replace(done, stale=self._holding(key, asked))
+
+    def preview_withdrawal(self, *addresses: str | Iterable[str], exact: bool = False) -> WithdrawalPreview:
+        """Returns whom a withdrawal would concern, and which of the addresses the lake does not know.
+
+        Args:
+            addresses: As for `withdraw`.
+            exact: As for `withdraw`.
+
+        Raises:
+            UsageError: An address is none.
+        """
+        from stedi.landing import withdrawal
+
+        asked, now = self._asked(addresses, exact=exact), milliseconds(datetime.now(UTC))
+        return withdrawal.preview(self.context, asked, now)
 
     def known(self, *addresses: str | Iterable[str], exact: bool = False) -> int:
         """Returns of how many of these customers the lake has a landed record.
@@ -836,7 +851,7 @@ class Lake:
         """
         from stedi.landing import withdrawal
 
-        return withdrawal.known(self.context, _taken(addresses, exact=exact))
+        return withdrawal.known(self.context, self._asked(addresses, exact=exact))
 
     def consent(self, by: By = "month", *, now: datetime | None = None) -> ConsentHistory:
         """Returns how many customers were known and agreed over time, by rules 1 to 3 from the landed records.
@@ -865,7 +880,7 @@ class Lake:
         """
         from stedi.audit import explain
 
-        [normal] = _taken([address], exact=exact)
+        [normal] = self._asked([address], exact=exact)
         at, key = milliseconds(now or datetime.now(UTC)), self.key()
         key_change.refuse_unfinished(self.root)
         return explain.explain(self.context, key, normal, at)
@@ -898,7 +913,7 @@ class Lake:
         """
         from stedi.report import export
 
-        asked, key = _taken(addresses, exact=exact), self.key()
+        asked, key = self._asked(addresses, exact=exact), self.key()
         key_change.refuse_unfinished(self.root)
         at = milliseconds(now or datetime.now(UTC))
         return export.export(self.context, key, asked, output, now=at, archive=archive, progress=progress)
@@ -1079,7 +1094,7 @@ class Lake:
         """
         from stedi import erasure
 
-        wanted = _taken(addresses, exact=exact)
+        wanted = self._asked(addresses, exact=exact)
         delivered = [str(destinations.expanded(path)) for path in inbox]
         with self.context.writing(_finish_rotation, _finish_release, progress=progress):
             return erasure.erase(
@@ -1121,7 +1136,7 @@ class Lake:
         from stedi import erasure
 
         self.context.refuse_copied()
-        wanted = _taken(addresses, exact=exact)
+        wanted = self._asked(addresses, exact=exact)
         return erasure.preview(self.context, self.key(), wanted)
 
     def receipts(self) -> list[Receipt]:
@@ -1136,6 +1151,28 @@ class Lake:
         """
         receipt, key = receipts.find(self.root, named), self.key()
         return receipt, tombstones.vouches(self.root, key, self.config.lake_id, receipt)
+
+    def _asked(self, addresses: Sequence[str | Iterable[str]], *, exact: bool) -> tuple[str, ...]:
+        """Returns the addresses that were given, in their normal form; what has no @ only if the lake has it as one.
+
+        Raises:
+            UsageError: One is none: that the lake does not know a name or a number says nothing of a person.
+        """
+        from stedi.privacy.addresses import complaint, of_values, taken  # its patterns take time to compile
+
+        found = taken(of_values(*addresses), exact=exact)
+        bare = [address for address in found if "@" not in address]
+        if bare:
+            from stedi.audit.explain import subjects
+
+            key, met = self.key(), subjects.delivered(self.context, bare)
+            for place, address in enumerate(found, start=1):
+                if address in bare and address not in met and not tombstones.erased_at(self.root, key, address):
+                    raise UsageError(
+                        f"address {place}: expected the address of a customer as it was delivered, "
+                        f"{complaint(address)}; no record has it for an address; nothing was done"
+                    )
+        return found
 
     def _workers(self, engine: Name) -> Workers | None:
         """Returns who works for an engine on other machines, or None where this process does."""
@@ -1217,10 +1254,3 @@ def _land_what_waits(context: Context, key: Key) -> None:
 
         with durable.lock(context.root / "land.lock", wait=True):
             withdrawal.again(context, key)
-
-
-def _taken(addresses: Sequence[str | Iterable[str]], *, exact: bool) -> tuple[str, ...]:
-    """Returns the addresses that were given, one by one or in lists."""
-    from stedi.privacy.addresses import of_values, taken  # its patterns take time to compile
-
-    return taken(of_values(*addresses), exact=exact)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,9 @@ def stedi(lake: Lake, *words: str, stdin: bytes = b"", locale: str = "C.UTF-8") 
     return subprocess.run(command, input=stdin, capture_output=True, env=environment, check=False)
 
 
-@pytest.mark.parametrize("command", ["withdraw --yes", "erase --yes", "erase --dry-run", "explain"])
+@pytest.mark.parametrize(
+    "command", ["withdraw --yes", "erase --yes", "erase --dry-run", "explain", "export --output out"]
+)
 def test_every_command_refuses_what_is_not_plain_and_changes_nothing(
     lake: Lake, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -343,3 +346,24 @@ def test_exact_names_every_customer_of_an_older_lake(
     assert lake.receipts()[-1]["known"] == 1
     assert not lake.explain(odd, exact=True).history
     assert lake.explain(ANN).history
+
+
+COMMANDS = ("withdraw --yes", "withdraw --dry-run", "erase --yes", "erase --dry-run", "explain", "export --output out")
+
+
+@pytest.mark.parametrize("word", ["Ann Smith", "+1 555 010 2222", "17a34b4a-3018-416d-801c-cafd3bbe4b49"])
+def test_of_a_name_or_a_number_no_command_says_that_it_is_not_known(
+    lake: Lake, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = heads(lake)
+    for command, exact in product(COMMANDS, ([], ["--exact"])):
+        name, *options = command.split()
+        assert cli.main(["--lake", str(lake.root), name, *options, *exact, word]) == 2
+        out, err = capsys.readouterr()
+        assert "looks like a" in err
+        assert "`stedi query --role officer`" in err
+        assert "not known" not in out + err
+        assert "does not know" not in out + err
+        assert word not in err
+    assert heads(lake) == before
+    assert not (lake.root / "receipts").exists()

@@ -63,7 +63,7 @@ WORDS: dict[str, list[list[str]]] = {
     ],
     "withdraw": [
         ["withdraw", "ann@x.example"], ["withdraw", "--yes", "ann@x.example"], ["withdraw", "-", "--yes"],
-        ["withdraw", "--file", "/dev/null/a", "--yes"],
+        ["withdraw", "--file", "/dev/null/a", "--yes"], ["withdraw", "--dry-run", "ann@x.example"],
     ],
     "consent": [["consent"], ["consent", "--by", "day", "--format", "csv"], ["--json", "consent"]],
     "export": [

@@ -34,6 +34,7 @@ from lakes import (
 )
 from stedi import cli
 from stedi.catalog import Catalog
+from stedi.cli import terminal
 from stedi.errors import UsageError
 from stedi.lake import Lake
 from stedi.landing import journal, withdrawal
@@ -354,7 +355,33 @@ def test_the_command_does_nothing_that_nobody_has_said_yes_to(said: Said, built:
 def test_the_command_says_what_it_did(said: Said) -> None:
     code, out, err = said(ANA, "new@x.example", "--yes")
     assert code == 0
+    assert "not known to the lake: argument 2; look at the spelling" in err
     assert "2 customers: 2 withdrawals landed, 1 of them of customers that the lake does not know yet" in out
     assert "stedi build" in out
     assert "built: " in said(ANA, "--yes", "--build")[1]
     assert err
+
+
+def test_a_dry_run_says_who_is_known_and_agrees_and_where_the_others_stand(
+    said: Said, built: Lake, tmp_path: Path
+) -> None:
+    withdraw(built, BO)
+    before = heads(built)
+    (tmp_path / "list").write_text(f"{BO}\n\nanna@x.example\n{ANA.upper()}\n")
+    words = ("--dry-run", ANA, "--file", str(tmp_path / "list"))
+    code, out, _ = said(*words)
+    assert code == 0
+    assert "customers: 2 of 3 known, 1 of them agree now" in out
+    assert "not known to the lake: --file, line 3" in out
+    assert json.loads(said(*words, "--json")[1]) == {
+        "customers": 3, "known": 2, "agreeing": 1, "unknown": ["--file, line 3"]
+    }  # fmt: skip
+    assert heads(built) == before
+
+
+@pytest.mark.usefixtures("_signals")
+def test_the_question_names_the_place_of_a_mistyped_address(built: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(terminal, "agreed", lambda question, **_: asked.append(question()))
+    assert cli.main(["--lake", str(built.root), "withdraw", ANA, "annna@x.example"]) == 2
+    assert asked == ["withdraw 2 customers from research (1 of 2 known; not known: argument 2)? [y/N]"]

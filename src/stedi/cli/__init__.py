@@ -251,6 +251,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--exact", action="store_true", help=_EXACT)
     sub.add_argument("--yes", action="store_true", help="do not ask")
     sub.add_argument("--build", action="store_true", help="build at once")
+    sub.add_argument("--dry-run", action="store_true", help="only say who is known and agrees, and who is not known")
 
     sub = command("consent", rights.consent, "counts who was known and agreed to research, over time")
     sub.add_argument(

@@ -7,7 +7,7 @@ arguments, from a file or from stdin; no message repeats one.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
@@ -25,8 +25,10 @@ def withdraw(options: argparse.Namespace) -> int:
     if not wanted:
         raise UsageError("withdraw: expected an address, found none; name one, or give --file or -")
     lake = opened(options)
+    if options.dry_run:
+        return _preview(lake, wanted, as_json=wants_json(options))
     if not options.yes:
-        _confirm(lake, tuple(wanted))
+        _confirm(lake, wanted)
     progress = terminal.Progress()
     done = lake.withdraw(wanted, exact=True, progress=progress)
     built = lake.build(wait=True, progress=lambda line: progress(line, None)) if options.build else None
@@ -45,6 +47,11 @@ def withdraw(options: argparse.Namespace) -> int:
     else:
         removed = {table.name: table.rows_removed - table.rows_added for table in built.tables}
         terminal.line("built: " + ", ".join(f"{count:,} rows fewer in {name}" for name, count in removed.items()))
+    if done.strangers:
+        terminal.say(
+            f"not known to the lake: {_places(wanted, done.strangers)}; look at the spelling. Such a withdrawal is "
+            "kept, and holds against older records that arrive later"
+        )
     say_stale(done.stale)
     return 0
 
@@ -111,9 +118,9 @@ def export(options: argparse.Namespace) -> int:
         rows = [(number, *(getattr(c, name) for name in headers)) for number, c in enumerate(done.customers, start=1)]
         terminal.table(("person", *headers), rows)
         terminal.line(f"written: {done.path}")
-    unknown = [place for place, c in zip(wanted.values(), done.customers, strict=True) if not c.known]
+    unknown = [address for address, c in zip(wanted, done.customers, strict=True) if not c.known]
     if unknown:
-        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else "")
+        shown = _places(wanted, unknown)
         terminal.say(f"not known to the lake: {shown}; look at the spelling. The files of such an address say so")
     return 1 if len(unknown) == len(wanted) else 0
 
@@ -127,8 +134,27 @@ def asked(options: argparse.Namespace) -> dict[str, str]:
     )
 
 
-def _confirm(lake: Lake, wanted: Sequence[str]) -> None:
-    """Asks whoever sits at the terminal, and says how many of the customers the lake knows.
+def _preview(lake: Lake, wanted: Mapping[str, str], *, as_json: bool) -> int:
+    """Says whom a withdrawal would concern."""
+    found = lake.preview_withdrawal(wanted, exact=True)
+    if as_json:
+        counts = {name: getattr(found, name) for name in ("customers", "known", "agreeing")}
+        terminal.document({**counts, "unknown": [wanted[address] for address in found.strangers]})
+        return 0
+    terminal.line(f"customers: {found.known:,} of {found.customers:,} known, {found.agreeing:,} of them agree now")
+    if found.strangers:
+        terminal.line(f"not known to the lake: {_places(wanted, found.strangers)}; look at the spelling")
+    return 0
+
+
+def _places(wanted: Mapping[str, str], some: Collection[str]) -> str:
+    """Returns where some of the addresses of a call were given, the first of many."""
+    places = [place for address, place in wanted.items() if address in some]
+    return ", ".join(places[:5]) + (f" and {len(places) - 5:,} more" if len(places) > 5 else "")
+
+
+def _confirm(lake: Lake, wanted: Mapping[str, str]) -> None:
+    """Asks whoever sits at the terminal, and says how many of the customers the lake knows, and where the others stand.
 
     Raises:
         UsageError: The answer is not yes, or nobody is there to give one.
@@ -136,7 +162,10 @@ def _confirm(lake: Lake, wanted: Sequence[str]) -> None:
 
     def question() -> str:
         who = "1 customer" if len(wanted) == 1 else f"{len(wanted):,} customers"
-        known = f"{lake.known(wanted, exact=True):,} of {len(wanted):,} known"
+        found = lake.preview_withdrawal(wanted, exact=True)
+        known = f"{found.known:,} of {len(wanted):,} known"
+        if found.strangers:
+            known += f"; not known: {_places(wanted, found.strangers)}"
         return f"withdraw {who} from research ({known})? [y/N]"
 
     if not terminal.agreed(question, alone="expected --yes where nobody can be asked; nothing was done"):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stedi.catalog import Catalog
@@ -21,8 +21,8 @@ from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.landing import journal, rows
 from stedi.landing.rows import LandedFile
+from stedi.privacy import consent, state, tombstones
 from stedi.privacy import journal as lasting
-from stedi.privacy import state, tombstones
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.schema import tables
 from stedi.schema.feeds import CUSTOMER
@@ -48,6 +48,7 @@ class Withdrawal:
         already: Customers whose last word, as landed, was the same and not a minute old.
         erased: Customers who were erased and did not come back: nothing of them is taken in again.
         stale: Releases that hold one of them, `NAME@VERSION`.
+        strangers: The addresses of those unknown, in their normal form.
     """
 
     customers: int
@@ -56,6 +57,24 @@ class Withdrawal:
     already: int
     erased: int
     stale: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalPreview:
+    """Whom a withdrawal would concern.
+
+    Attributes:
+        customers: Customers asked for, each once under however many spellings.
+        known: Those of whom there is a landed record.
+        agreeing: Those of them who agree to research now.
+        strangers: The addresses of the others, in their normal form.
+    """
+
+    customers: int
+    known: int
+    agreeing: int
+    strangers: tuple[str, ...] = field(repr=False)
 
 
 def withdraw(
@@ -89,17 +108,48 @@ def withdraw(
             progress("write withdrawals", None)
             erased = [address for address in wanted if tombstones.erased_at(root, key, address) is not None]
             gone = _bind(engine, catalog, key, wanted, erased, now)
+            strangers: list[str] = []
             [(landed, unknown)] = engine.rows("select count(*), count(*) filter (where not known) from withdrawn")
             if landed:
                 said: dict[str, list[int]] = {}
-                for address, at in engine.rows("select email, lastUpdateDate from withdrawn"):
+                for address, at, met in engine.rows("select email, lastUpdateDate, known from withdrawn"):
+                    if not met:
+                        strangers.append(address)
                     said.setdefault(tombstones.person(key, address), []).append(at)
                 progress("commit", None)
                 appends = _write(engine, batch, landed)
                 # first of all: what is in no delivery must outlive the lake
                 keep(root, key, context.config.lake_id, batch.id, said)
                 batch.commit(key, appends)
-    return Withdrawal(len(wanted), landed, unknown, len(wanted) - landed - gone, gone)
+    already = len(wanted) - landed - gone
+    return Withdrawal(len(wanted), landed, unknown, already, gone, strangers=tuple(sorted(strangers)))
+
+
+def preview(context: Context, wanted: Sequence[str], now: int) -> WithdrawalPreview:
+    """Returns whom a withdrawal would concern; changes nothing.
+
+    Args:
+        context: The lake.
+        wanted: Addresses in their normal form (rule 1), each once.
+        now: The instant at which consent is asked for, epoch milliseconds.
+    """
+    asked, catalog = frozenset(wanted), context.catalog
+    met: list[consent.Record] = []
+    with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
+        engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
+        spelled = [
+            (address,)
+            for (address,) in engine.stream(f"select distinct email from {CUSTOMER.table}")
+            if normalise(address) in asked
+        ]
+        engine.insert_rows("spelled", {"email": "varchar"}, spelled)
+        met += engine.stream(
+            "select email, lastUpdateDate, shareWithResearchAsOfDate "
+            f"from {CUSTOMER.table} where email in (select email from spelled)"
+        )
+    there = {normalise(email) for email, *_ in met}
+    strangers = tuple(address for address in wanted if address not in there)
+    return WithdrawalPreview(len(wanted), len(there), len(consent.agreeing(met, now)), strangers)
 
 
 def known(context: Context, wanted: Collection[str]) -> int:

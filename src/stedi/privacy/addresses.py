@@ -251,18 +251,21 @@ def _shape(text: str) -> str | None:
 _NAMED = {",": "a comma", ";": "a semicolon", ".": "a full stop", ":": "a colon"}
 
 
+_FIND = "an officer finds the address in customers_landing by `stedi query --role officer`"
+
+
 def _without_sign(text: str) -> str:
     if _ENCODED.search(text):
         return "looks like an encoded address; give it as it is typed"
     if _PHONE.fullmatch(text):
-        return "looks like a phone number"
+        return f"looks like a phone number, which several people can have; {_FIND}"
     if _SERIAL.fullmatch(text):
-        return "looks like a serial number or an id"
+        return f"looks like a serial number or an id; {_FIND}"
     if text.startswith("#"):
         return "looks like a comment"
     if any(c in ",;|\t" for c in text):
         return "looks like a row of a table"
-    return "found no @ in it: looks like a name, or the head of a column"
+    return f"found no @ in it: looks like a name, or the head of a column; {_FIND}"
 
 
 def _with_signs(text: str, signs: int) -> str:

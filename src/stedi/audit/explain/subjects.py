@@ -43,6 +43,16 @@ def session(context: Context, states: Mapping[str, TableState]) -> Iterator[Duck
         yield engine
 
 
+def delivered(context: Context, wanted: Iterable[str]) -> frozenset[str]:
+    """Returns those of some addresses, in their normal form, under which a record or a reading has landed."""
+    asked, states = frozenset(wanted), context.catalog.tables()
+    with session(context, states) as engine:
+        named = engine.stream(
+            'select email from every_customers_landing union select "user" from every_accelerometer_landing'
+        )
+        return asked.intersection(expected.normal(address) for (address,) in named)
+
+
 def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str], base: AsOf) -> None:
     """Gives the relations of `expected` for some customers, their rows of the tables below landing, and `history`.
 
