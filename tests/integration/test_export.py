@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import browser
 from lakes import Slate, customer, deliver, motion, step
 from stedi import Exported, Lake, cli
 from stedi.errors import UsageError
@@ -260,3 +261,23 @@ def test_of_a_quarantined_record_somebody_gets_what_is_theirs(raw: str, part: st
         assert found == raw.encode(), "nobody else is in it"
     else:
         assert (None if found is None else found.decode()) == part
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="needs Chromium")
+def test_the_page_fits_a_phone_and_a_browser_finds_nothing_to_say(slate: Slate, tmp_path: Path) -> None:
+    lake, inbox = slate.wiped(), slate.inbox()
+    name = "<img src=x onerror=alert(1)> =cmd \u202egnp " + "\u05d0x" * 2000
+    deliver(inbox, "customer", [customer(customerName=name, serialNumber="<b>1", phone="=1+1")])
+    deliver(inbox, "accelerometer", [motion("a@x.example", 100)])
+    lake.land(inbox)
+    lake.export("a@x.example", output=tmp_path / "out")
+    page = tmp_path / "out" / "README.html"
+    with browser.browser(tmp_path) as tab:
+        for dark in (False, True):
+            seen = tab.show(page, width=360, dark=dark)
+            assert not seen.messages
+            assert seen.requests == [page.as_uri()]
+            assert tab.run("document.documentElement.scrollWidth") <= 360
+        assert "<img src=x onerror=alert(1)> =cmd" in tab.run("document.body.innerText")
+        ground, text = tab.run("['backgroundColor', 'color'].map(name => getComputedStyle(document.body)[name])")
+        assert (ground, text) == ("rgb(20, 23, 26)", "rgb(232, 234, 237)"), "the style is let in by its hash"

@@ -26,7 +26,7 @@ h1 { font-size: 1.5rem; line-height: 1.25 } h2 { font-size: 1.15rem; margin-top:
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .9rem }
 th, td { text-align: left; vertical-align: top; padding: .3rem .5rem; min-width: 5rem;
   border-bottom: 1px solid var(--line) }
-thead th { background: var(--soft) } code { font-size: .9em }
+td:first-child { min-width: 8.5rem } thead th { background: var(--soft) } code { font-size: .9em }
 @media print { body { max-width: none } .wide { overflow: visible } }
 """
 
@@ -139,8 +139,8 @@ def _why(told: Mapping[str, Any]) -> Iterable[str]:
             yield "<p>Rows of before are still in the tables below; the next build of the lake removes them.</p>"
             yield from _table(("table", "rows"), list(tables.items()))
     if consent["public_since"] is not None:
-        yield f"<p>You agreed that the public may have it since {_shown(_day(consent['public_since']))}"
-        yield "; that holds only while you agree to research, too.</p>"
+        yield f"<p>You agreed that the public may have it since {_shown(_day(consent['public_since']))}. "
+        yield "That holds only while you agree to research, too.</p>"
 
 
 def _with_whom(releases: Sequence[Mapping[str, Any]]) -> Iterable[str]:
