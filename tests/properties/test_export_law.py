@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import shutil
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import oracle
 import worlds
 from lakes import Slate
+from stedi.report.attribution import Person
 
 World = dict[str, list[dict[str, object]]]
 
@@ -71,3 +73,48 @@ def test_an_export_holds_all_of_a_person_and_nothing_of_anybody_else(world: Worl
             text = file.read_text("utf-8").casefold()
             assert not [other for other in others if other.strip().casefold() in text], (seed, file.name)
     shutil.rmtree(target)
+
+
+@st.composite
+def envelopes(draw: st.DrawFn) -> tuple[object, list[tuple[int, str]]]:
+    """A JSON value around records of neighbours, some of it in strings, and whose record has which mark."""
+    marks: list[tuple[int, str]] = []
+
+    def record() -> object:
+        who = draw(st.integers(0, len(worlds.NEIGHBOURS) - 1))
+        marks.append((who, f"mark-{len(marks)}-"))
+        beside = draw(st.sampled_from(["", *(address for them in worlds.NEIGHBOURS for address in them)]))
+        return {
+            draw(st.sampled_from(["user", "email", "Email"])): draw(st.sampled_from(worlds.NEIGHBOURS[who])),
+            "mark": marks[-1][1],
+            "note": f"by <{beside}>, {draw(st.sampled_from(['', base64.b64encode(beside.encode()).decode()]))}",
+        }
+
+    def value(level: int) -> object:
+        kind = draw(st.sampled_from(["record", "record", "list", "object", "text"] if level else ["list", "object"]))
+        if kind == "record" or level > 3:
+            return record()
+        inner = [value(level + 1) for _ in range(draw(st.integers(1, 3)))]
+        if kind == "text":
+            return json.dumps(inner, ensure_ascii=draw(st.booleans()))
+        return inner if kind == "list" else {f"part{n}": each for n, each in enumerate(inner)}
+
+    return value(0), marks
+
+
+@settings(max_examples=80, deadline=None)
+@given(drawn=envelopes(), who=st.integers(0, len(worlds.NEIGHBOURS) - 1), cut=st.sampled_from([0, 0, 0, 1, 7]))
+def test_of_an_envelope_somebody_gets_their_records_and_nobody_elses(
+    drawn: tuple[object, list[tuple[int, str]]], who: int, cut: int
+) -> None:
+    value, marks = drawn
+    raw = json.dumps(value).encode()
+    person = Person(worlds.NEIGHBOURS[who][0].casefold())
+    found = person.part(raw[: len(raw) - cut])
+    text = (found or b"").decode()
+    assert not [mark for owner, mark in marks if owner != who and mark in text]
+    assert not person.others_in(text)
+    if not cut and {owner for owner, _ in marks} > {who}:
+        assert found is not None, "others' records can be told apart"
+    if not cut and found is not None:
+        assert all(mark in text for owner, mark in marks if owner == who)
