@@ -186,6 +186,7 @@ def test_an_export_lies_where_nobody_takes_it_for_something_else(lake: Lake, sla
             lake.export(ANA, output=place)
         assert (sorted(inbox.rglob("*")), sorted(tmp_path.rglob("*"))) == before
     assert lake.export(ANA, output=tmp_path / "empty").customers[0].known
+    assert lake.export(ANA, output=slate.copies() / "beside the inbox").customers[0].known
 
 
 def test_an_export_that_fails_leaves_nothing(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -443,7 +443,8 @@ def _refuse_inbox(engine: DuckDB, target: Path) -> None:
     for above in target.parents:
         for name, size in landed:
             parts = Path(name.lstrip("/")).parts
-            if any(_size(above.joinpath(*parts[start:])) == size for start in range(len(parts))):
+            # a name begins with the folder that was landed: what lies beside that one is in no inbox
+            if any(_size(above.joinpath(*parts[start:])) == size for start in range(1, len(parts))):
                 raise UsageError(
                     f"{target}: expected a place outside of every inbox, found delivered files below {above}: a "
                     "landing would take the export for a delivery; nothing was written: name another",
