@@ -365,6 +365,44 @@ def test_an_erasure_that_is_decided_late_looks_again(lake: Lake, inbox: Path) ->
     whole(lake)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("land", "more"), ("build",), ("maintain",)] if NIGHTLY else [("land", "more")],
+    ids=lambda words: words[0],
+)
+def test_a_change_of_key_that_is_decided_late_is_finished_or_given_up(
+    bucket: str, inbox: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Another machine has worked meanwhile, which discards what was staged and does not know of the change."""
+    monkeypatch.setattr(leases, "_LEASE", 2.0)
+    monkeypatch.setattr(leases, "_BEAT", 3600.0)
+    monkeypatch.delenv("STEDI_PSEUDONYM_KEY")
+    lake = Lake.create(f"s3://{bucket}/lake", key_file=inbox.parent / "first.key")
+    lake.land(inbox)
+    lake.build()
+    old, before = lake.key(), contents(lake)
+    more = deliver(inbox.parent / "more", "accelerometer", [motion(BO, NOW + 1)])
+    told = [str(more) if word == "more" else word for word in words]
+    with pytest.MonkeyPatch.context() as patch:
+        late(patch, "rotation.json", lambda: elsewhere(lake, *told))
+        with pytest.raises((LakeBusy, CommitConflict)):
+            lake.rotate_key(inbox.parent / "second.key")
+    for _ in range(3):  # what was decided another command finishes, or gives up and says so
+        with suppress(CommitConflict):
+            Lake.open(lake.root).build()
+            break
+        time.sleep(0.1)
+    assert not (lake.root / "rotation.json").exists()
+    found = Lake.open(lake.root)
+    assert found.key() == old or old in found.key().every()
+    for table, rows in contents(found).items():
+        expected = before[table].total() + (words[0] == "land" and table in ("accelerometer_trusted",))
+        assert rows.total() == expected, table
+    whole(found)
+    found.rotate_key(inbox.parent / "third.key")
+    whole(found)
+
+
 def test_a_command_that_has_lost_its_lease_removes_nothing(lake: Lake) -> None:
     paths = [lake.root / "folder" / name for name in ("one", "two")]
     for path in paths:
