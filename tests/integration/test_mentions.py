@@ -7,6 +7,7 @@ import json
 import random
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -262,6 +263,7 @@ ENCODED = {
     "plain": ANA, "name": "Lund, Ana Bo", "phone": "(801) 555-9999", "phone with dots": "+1 801.555.9999",
     "percent": quote(ANA, safe=""), "entity": ANA.replace("@", "&#64;"), "entity in hex": ANA.replace("@", "&#x40;"),
     "named entity": ANA.replace("@", "&commat;"), "base64": base64.b64encode(f"to {ANA}".encode()).decode(),
+    "zlib in base64": base64.b64encode(zlib.compress(f"to {ANA}".encode())).decode(),
     "base64 for addresses": base64.urlsafe_b64encode(f"<{ANA}>??".encode()).decode().rstrip("="),
     "quoted-printable": ANA.replace("@", "=40"), "soft hyphen": ANA.replace("bo", "b\u00ado"),
     "zero width": ANA.replace("@", "\u200b@"),

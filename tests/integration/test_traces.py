@@ -106,6 +106,9 @@ PLANTED: dict[str, Callable[[Path], object]] = {
     "percent-encoded": lambda path: path.write_text(f"?to={ANA.replace('@', '%40')}&x=1"),
     "JSON in JSON": lambda path: path.write_text(json.dumps({"a": json.dumps({"b": json.dumps(f"\n{ANA}")})})),
     "base64": lambda path: path.write_bytes(base64.b64encode(f"sent to {ANA}".encode())),
+    "gzip in base64": lambda path: path.write_bytes(
+        b'{"awslogs": {"data": "%s"}}' % base64.b64encode(gzip.compress(f"sent to {ANA}".encode()))
+    ),
     "nested columns": lambda path: _sql(path, f"select [{{'a': map {{'k': 'x {ANA}'}}}}] as b"),
     "a nested name": lambda path: _sql(path, f"select {{'{ANA}': 1}} as b"),
     "the name of a column": lambda path: _sql(path, f'select 1 as "{ANA}"'),

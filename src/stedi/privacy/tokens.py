@@ -12,8 +12,9 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 
+from stedi.privacy import decoding
 from stedi.privacy.addresses import complaint
 from stedi.schema.contracts import unseen
 
@@ -69,6 +70,8 @@ _SMALL = 256
 """Characters of a text in which so many are, too."""
 _LEVELS = 3
 """How often what is decoded is decoded again."""
+_UNPACKED = 4 << 20
+"""Bytes to which what is packed within base64 is unpacked, at most."""
 
 _BETWEEN = " \t\u00a0().-/"
 _SEPARATORS = str.maketrans("", "", _BETWEEN)
@@ -336,7 +339,7 @@ def _dereferenced(text: str) -> str:
 
 
 def _packed(text: str) -> Iterator[str]:
-    """Yields what stands in base64 in a text and is text itself."""
+    """Yields what stands in base64 in a text and is text itself, or is once it is unpacked."""
     for run in set(_BASE64.findall(text)):
         if _HEX.fullmatch(run):
             continue
@@ -355,12 +358,13 @@ def _from_base64(run: str) -> str:
         raw = binascii.a2b_base64(plain + "=" * (-len(plain) % 4))
     except (binascii.Error, ValueError):
         return ""
-    if b"\0" in raw:
+    if b"\0" in raw and not decoding.packing(raw[:6]):
         return raw.replace(b"\0", b"").decode("utf-8", "replace")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        return ""
+        inner = islice(decoding.layers(raw, most=_UNPACKED), 1, None)  # nothing, unless it begins like what is packed
+        return "\n".join(found for part in inner for found in decoding.plain(part))
     return text if all(c.isprintable() or c.isspace() or unicodedata.category(c) == "Cf" for c in text[:64]) else ""
 
 
