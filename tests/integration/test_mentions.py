@@ -259,6 +259,54 @@ def test_what_reads_encoded_is_found_wherever_it_stands() -> None:
         assert known.found(WRAPPED[wrap](ENCODED[text])), (text, wrap)
 
 
+DIALLED = {
+    "+46 (0)70-123 45 67": ("46", "70"),
+    "0046 70 123 45 67": ("46", "70"),
+    "\uff0b\uff14\uff16 70\u2013123\u202f45\u00a067": ("46", "70"),
+    "+1 (801) 555-9999": ("1", "801"),
+    "+358 40 1234567": ("358", "40"),
+}
+"""Phone numbers as delivered: the country's digits, and the first after them."""
+BETWEEN = (*" .-/_", "", "  ", " - ", "\u2011", "\u2013", "\u202f", "\u00a0", "\u2007", "\u00b7", ")(")
+
+
+@pytest.mark.parametrize("delivered", DIALLED)
+def test_a_phone_number_is_found_however_it_is_dialled_and_written(delivered: str) -> None:
+    country, first = DIALLED[delivered]
+    known = Identifiers(tombstones.Key(bytes(32)), (), phones=tokens.numbers(delivered))
+    typed = tokens.digits(delivered.replace("(0)", "")).removeprefix("00")
+    parts = [first, *(typed[len(country) + len(first) :][at : at + 3] for at in (0, 3, 6))]
+    written = {"+": [f"+{country}", *parts], "00": [f"00{country}", *parts], "": [country, *parts]}
+    written |= {"(0)": [f"+{country}(0)", *parts], "0": [f"0{parts[0]}", *parts[1:]]}
+    for between, zero in product(BETWEEN, (0x30, 0xFF10, 0x660)):
+        digits = {0x30 + digit: zero + digit for digit in range(10)}
+        for how, those in written.items():
+            assert known.found(f"call {between.join(filter(None, those)).translate(digits)}, please"), (how, between)
+    assert not known.found(f"{typed}0")
+    assert not known.found(f"9{typed[::-1]}")
+
+
+def test_a_name_is_found_with_other_spaces_dashes_and_apostrophes() -> None:
+    name = "anna-karin o'neil lund"
+    known = Identifiers(tombstones.Key(bytes(32)), (), frozenset(tokens.spellings(name)))
+    curly = Identifiers(tombstones.Key(bytes(32)), (), frozenset(tokens.spellings(name.replace("'", "\u2019"))))
+    for space, dash, mark in product(
+        (" ", "  ", "\t", "\u00a0", "\u2009 "), "-\u2010\u2011\u2013", "'\u2019\u02bc\uff07"
+    ):
+        for order in ("Anna-Karin O'Neil Lund", "LUND, Anna-Karin O'Neil", "Lund Anna-Karin O'Neil"):
+            text = order.replace("-", dash).replace("'", mark).replace(" ", space)
+            assert known.found(text), ascii(text)
+            assert curly.found(text), ascii(text)
+    assert not known.found("Anna-Karin O'Neil\nLund")  # two values, one a line
+
+
+def test_addresses_that_differ_in_an_apostrophe_are_two_peoples() -> None:
+    key = tombstones.Key(bytes(32))
+    known = Identifiers(key, {tombstones.person(key, "o'neil@x.example")}, frozenset({"o'neil@x.example", "bo lund"}))
+    assert not known.found("  o\u2019neil@x.example  ")
+    assert known.found("  o'neil@x.example  ")
+
+
 ENCODED = {
     "plain": ANA, "name": "Lund, Ana Bo", "phone": "(801) 555-9999", "phone with dots": "+1 801.555.9999",
     "percent": quote(ANA, safe=""), "entity": ANA.replace("@", "&#64;"), "entity in hex": ANA.replace("@", "&#x40;"),

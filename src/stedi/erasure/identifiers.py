@@ -72,13 +72,18 @@ class Identifiers:
         """Says whether a text holds one of them as it is; the arguments are those of `found`."""
         plain = folded(text)
         texts, words, numbers = self._texts(data=data)
-        for word in words.among(plain):
-            if word in plain and any(name in plain and stands(plain, name) for name in texts[word]):
-                return True
+        typed = tokens.smoothed(plain) if data and (texts or self.phones) else plain
+        for among in {plain, typed}:
+            for word in words.among(among):
+                if word in among and any(
+                    name in among and (among is plain or "@" not in name) and stands(among, name)
+                    for name in texts[word]
+                ):
+                    return True
         for number in numbers.among(text):
             if number in text and (data or _tells(number)) and stands(text, number):
                 return True
-        if data and tokens.calls(text, self.phones):
+        if data and tokens.calls(typed, self.phones):
             return True
         return bool(self._standing(plain))
 
@@ -104,9 +109,10 @@ class Identifiers:
             for name in self.names:
                 sign = "@" in name
                 if (data or sign) and not (sign and tokens.is_plain(name) and name in addresses(name)):
-                    parts = name.replace(",", " ").split()
-                    word = max(parts, key=lambda part: (len(part), part), default=name)
-                    found.setdefault(word, []).append(name)
+                    for written in {name, name if sign else tokens.smoothed(name)}:
+                        parts = written.replace(",", " ").split()
+                        word = max(parts, key=lambda part: (len(part), part), default=written)
+                        found.setdefault(word, []).append(written)
             self._sought[data] = found, Sought(found), Sought(self.numbers)
         return self._sought[data]
 

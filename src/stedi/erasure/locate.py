@@ -50,7 +50,7 @@ SUBJECT_PREDICATES: dict[str, str] = {
 }
 """For each table but the ledger, the condition under which a row is an erased customer's."""
 
-_PHONE = re.compile(r"\+?[\d\s().\-/\u00a0]+")
+_PHONE = re.compile(r"\+?[\d\s().\-/_]+")
 PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,3}"
 """What the engine takes for a plain address: only what is one, and most that are."""
 _TOGETHER = 64
@@ -353,13 +353,13 @@ class SubjectRows:
         devices = "\n".join(self._others_have("serialNumber"))
         addresses = self._others_have("address")
         spoken = Heard(folded("\n".join(addresses)))
-        heard = Heard(folded("\n".join((*free.values(), *addresses))))
+        heard = Heard(tokens.smoothed(folded("\n".join((*free.values(), *addresses)))))
         theirs, claimed = Heard(folded(devices)), Heard(devices)
 
         def others(text: str) -> bool:
-            number = tokens.digits(text) if _PHONE.fullmatch(text) else ""
+            number = tokens.digits(text) if _is_phone(text) else ""
             return (
-                any(heard.stands(spelling) for spelling in tokens.spellings(text))
+                any(heard.stands(spelling) for spelling in tokens.spellings(tokens.smoothed(text)))
                 or (bool(number) and heard.dials(number))
                 or theirs.has(text)
             )
@@ -374,8 +374,14 @@ class SubjectRows:
         names = identifiers.of([*mine, *spelled], others)
         texts = {folded(part).strip() for _, *rest in mine for part in rest if part} - {""}
         self.shared = len(numbers - kept) + len(texts - names)
-        phones = frozenset(filter(None, (tokens.digits(name) for name in names if _PHONE.fullmatch(name))))
-        told = (name for name in names if not (_PHONE.fullmatch(name) and tokens.digits(name)))
+        phones = frozenset(
+            number
+            for name in names
+            if _is_phone(name)
+            for number in tokens.numbers(name)
+            if number == tokens.digits(name) or not heard.dials(number)
+        )
+        told = (name for name in names if not (_is_phone(name) and tokens.digits(name)))
         spelled_names = frozenset(s for name in told for s in ({name} if "@" in name else tokens.spellings(name)))
         known = Identifiers(self._key, self._people, spelled_names, frozenset(kept | ids), phones)
         masks = [
@@ -660,6 +666,10 @@ class SubjectRows:
     def keep(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
         """Makes a relation of texts."""
         self.engine.insert_rows(name, dict.fromkeys(columns, "varchar"), rows)
+
+
+def _is_phone(text: str) -> bool:
+    return _PHONE.fullmatch(tokens.smoothed(text)) is not None
 
 
 @dataclass(frozen=True, slots=True)

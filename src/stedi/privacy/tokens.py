@@ -73,12 +73,21 @@ _LEVELS = 3
 _UNPACKED = 4 << 20
 """Bytes to which what is packed within base64 is unpacked, at most."""
 
-_BETWEEN = " \t\u00a0().-/"
-_SEPARATORS = str.maketrans("", "", _BETWEEN)
-_SEPARATOR = r"[ \t\u00a0().\-/]{0,3}"
+_SEPARATORS = str.maketrans("", "", " ().-/_")
+_SEPARATOR = r"[ ().\-/_]{0,4}"
+_SPACES = re.compile(r"[ \t]{2,}|\t")
+_LIKE = {
+    **dict.fromkeys("\u2018\u2019\u201b\u02bc\u02b9\u2032\uff07\u00b4`", "'"),
+    **dict.fromkeys("\u00b7\u2022\u2219\uff0e", "."),
+    **dict.fromkeys("\u2044\u2215\uff0f", "/"),
+    "\uff08": "(", "\uff09": ")", "\uff0b": "+", "\u2212": "-",
+}  # fmt: skip
+"""What is written for a sign of ASCII in names and phone numbers."""
 _MANY_DIGITS = re.compile(r"[0-9]{7,}")
 _DIGITS = 7
 """Digits that a phone number has at least to be looked for whatever stands between them."""
+_NORTH_AMERICAN = 10
+"""Digits of a number that is dialled with a 1 before it, or without."""
 
 
 def folded(text: str) -> str:
@@ -397,6 +406,27 @@ def but(text: str, owner: str, change: Callable[[str], str | None]) -> str | Non
     return owner.join(kept) if len(kept) == len(parts) else None
 
 
+def smoothed(text: str) -> str:
+    """Returns a text with its names and phone numbers as they are typed: plain digits, spaces, dashes, apostrophes.
+
+    Lines stay apart. Addresses are not to be looked for in it: of two that differ in an apostrophe each is somebody's.
+    """
+    if not text.isascii():
+        for character in set(text):
+            if character > "\x7f" and (like := _typed(character)):
+                text = text.replace(character, like)
+    return _SPACES.sub(" ", text) if "  " in text or "\t" in text else text
+
+
+@lru_cache(1 << 12)
+def _typed(character: str) -> str:
+    """Returns the sign of ASCII that a character stands for in a name or a phone number, or nothing."""
+    kind = unicodedata.category(character)
+    if kind == "Nd":
+        return str(unicodedata.decimal(character))
+    return {"Zs": " ", "Pd": "-"}.get(kind) or _LIKE.get(character, "")
+
+
 def spellings(name: str) -> set[str]:
     """Returns how a person's name, folded, is written: as it is, and with the last word first."""
     words = name.split()
@@ -411,15 +441,34 @@ def spellings(name: str) -> set[str]:
 
 def digits(phone: str) -> str:
     """Returns the digits of a phone number, or nothing if they are too few to tell one number from others."""
-    found = "".join(character for character in phone if character.isdecimal() and character.isascii())
+    found = "".join(character for character in smoothed(phone) if character.isdecimal())
     return found if len(found) >= _DIGITS else ""
+
+
+def numbers(phone: str) -> frozenset[str]:
+    """Returns the digits of a phone number as it is dialled at home and from abroad; none if they are too few.
+
+    Which digits are the country's nobody need know: at most three, each in turn.
+    """
+    typed = smoothed(phone).strip()
+    found = {digits(typed), digits(typed.replace("(0)", ""))}
+    bare = digits(typed.replace("(0)", ""))
+    if typed.startswith(("+", "00")):
+        bare = bare.removeprefix("00")
+        for size in (1, 2, 3):  # `+46 70 1234567`, `070 1234567`, `+46 (0)70 1234567`
+            found |= {bare, digits(f"0{bare[size:]}"), digits(f"{bare[:size]}0{bare[size:]}")}
+    elif bare.startswith("0"):
+        found.add(digits(bare[1:]))
+    elif len(bare) == _NORTH_AMERICAN:
+        found.add(f"1{bare}")
+    return frozenset(found - {""})
 
 
 def calls(text: str, numbers: Iterable[str]) -> bool:
     """Says whether a text holds one of some phone numbers, whatever stands between its digits.
 
     Args:
-        text: The text.
+        text: The text, smoothed.
         numbers: Their digits.
     """
     wanted = list(numbers)
@@ -432,10 +481,10 @@ def calls(text: str, numbers: Iterable[str]) -> bool:
 
 
 def closed(text: str) -> str:
-    """Returns a text without what can stand between the digits of a phone number."""
+    """Returns a smoothed text without what can stand between the digits of a phone number."""
     if text.isascii():
         return text.translate(_SEPARATORS)
-    for separator in _BETWEEN:  # faster than to translate what is not ASCII
+    for separator in " ().-/_":  # faster than to translate what is not ASCII
         text = text.replace(separator, "")
     return text
 
@@ -447,7 +496,7 @@ def dials(text: str, number: str) -> bool:
 
 def _phone(number: str) -> re.Pattern[str]:
     return re.compile(
-        rf"(?<![\w.])(?:(?:\+|00)\d{{1,3}}{_SEPARATOR}|0|\+)?\(?{_SEPARATOR.join(number)}(?![\w])", re.ASCII
+        rf"(?<![\w.])(?:(?:\+|00)\d{{1,3}}{_SEPARATOR}|00?|\+)?\(?{_SEPARATOR.join(number)}(?![\w])", re.ASCII
     )
 
 
