@@ -114,6 +114,7 @@ LINES: dict[str, list[list[str]]] = {
     "demo": [],  # it writes to the current folder, as documented
     "erase": [["erase", "--yes", "bob@example.com", "--inbox", "customer.json"], ["erase", "--list"]],
     "explain": [["explain", ANN]],
+    "export": [["export", ANN, "--output", "../out"]],
     "history": [["history", "customers_landing"]],
     "init": [["init"]],
     "key": [["key", "show"]],
