@@ -228,3 +228,26 @@ def test_a_record_is_replayed_whatever_the_spelling_of_its_names(
     assert records(lake, "accelerometer_landing") == Counter(
         {("a", 6, 1.0, 1.0, None, None): 1, ("b", 7, 1.0, 1.0, None, None): 1, ("c\n", 8, 0.5, -1e-5, None, None): 1}
     )
+
+
+def test_the_field_that_was_wrong_is_told(lake: Lake, inbox: Path) -> None:
+    good = {"serialNumber": "s1", "sensorReadingTime": 1_700_000_000_000, "distanceFromObject": 1}
+    wrong = [
+        {**good, "distanceFromObject": 1.5},
+        {**good, "distanceFromObject": "x", "sensorReadingTime": 5},
+        {**good, "sensorReadingTime": 5},
+        {"serialNumber": "s1"},
+    ]
+    lines = [json.dumps(record) for record in wrong]
+    (inbox / "step_trainer").mkdir()
+    (inbox / "step_trainer" / "a.json").write_text("\n".join([*lines, '{"broken']))
+    lake.land(inbox)
+    faults, looked_at = lake.quarantine().faults()
+    assert looked_at == 5
+    assert {(f.reason, f.field): f.records for f in faults} == {
+        ("wrong_type", "distanceFromObject"): 2,
+        ("out_of_range", "sensorReadingTime"): 1,
+        ("missing_required", "sensorReadingTime"): 1,
+        ("missing_required", "distanceFromObject"): 1,
+        ("truncated", ""): 1,
+    }

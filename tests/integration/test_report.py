@@ -221,6 +221,10 @@ def test_every_number_is_one_that_a_command_prints(lake: Lake, capsys: pytest.Ca
     expected["quarantine.by_file_total"] = len(files)
     for place, count in enumerate(sorted(files.values(), reverse=True)):
         expected[f"quarantine.by_file[{place}].records"] = count
+    wrong = printed("quarantine", "--fields")
+    assert report["quarantine"]["fields"] == wrong["fields"]
+    expected |= {f"quarantine.fields[{n}].records": each["records"] for n, each in enumerate(wrong["fields"])}
+    expected["quarantine.looked_at"] = wrong["looked_at"]
     for reason, count in Counter(r["reason"] for r in quarantined["records"]).items():
         expected[f"quarantine.by_reason.{reason}"] = count
     for place, period in enumerate(report["consent"]):

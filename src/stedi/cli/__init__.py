@@ -239,6 +239,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("quarantine", pipeline.quarantine, "lists the records that could not be taken, by reason and file")
     choice = sub.add_mutually_exclusive_group()
     choice.add_argument("--records", action="store_true", help="list record by record")
+    choice.add_argument("--fields", action="store_true", help="count which field was wrong, of the first 1,000 records")
     choice.add_argument("--show", metavar="FILE:OFFSET", help="print one record's raw bytes, escaped")
     choice.add_argument("--replay", action="store_true", help="land again what the contracts accept now")
     choice.add_argument("--withheld", action="store_true", help="list the readings that belong to nobody for certain")

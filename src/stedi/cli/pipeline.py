@@ -357,6 +357,14 @@ def quarantine(options: argparse.Namespace) -> int:
             terminal.document({"landed": landed, "total": stay})
         else:
             terminal.line(f"landed {landed:,} records; {stay:,} stay in quarantine")
+    elif options.fields:
+        faults, looked_at = quarantine.faults()
+        if wants_json(options):
+            terminal.document({"fields": render.plain(faults), "looked_at": looked_at, "total": quarantine.total()})
+        else:
+            terminal.table(
+                ("reason", "feed", "field", "records"), [(f.reason, f.feed, f.field, f.records) for f in faults]
+            )
     elif options.withheld:
         rows = lake.withheld()
         if wants_json(options):

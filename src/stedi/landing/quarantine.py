@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,27 @@ class Quarantined:
         return f"{self.sha256[:12]}:{self.offset}"
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What was wrong with records in quarantine.
+
+    Attributes:
+        reason: A code of `contracts.Reason`.
+        feed: Their feed.
+        field: The field that refused them, by the contract's name; empty if the record is none, or is too long.
+        records: How many.
+    """
+
+    reason: str
+    feed: str
+    field: str
+    records: int
+
+
+LOOKED_AT = 1000
+"""Of how many records at most `Quarantine.faults` says what was wrong."""
+
+
 class Quarantine:
     """The quarantine of one lake.
 
@@ -85,6 +107,11 @@ class Quarantine:
         with self._engine() as engine:
             sql = "select reason, feed, file, count(*) as n from quarantine group by all order by n desc, reason, file"
             return [(reason, feed, file, count) for reason, feed, file, count in engine.rows(sql)]
+
+    def faults(self) -> tuple[tuple[Fault, ...], int]:
+        """Returns which fields were wrong in the first records, by file and offset, and of how many that was told."""
+        with self._engine() as engine:
+            return faults(engine)
 
     def raw(self, handle: str) -> tuple[bytes, int]:
         """Returns one record's bytes, at most its first 64 KiB, and its whole size.
@@ -202,6 +229,26 @@ class Quarantine:
         engine = DuckDB.of(self._config, durable.scratch(self._root) / "quarantine")
         engine.bind_files("quarantine", self._catalog.files(self._catalog.table("quarantine")))
         return engine
+
+
+def faults(engine: DuckDB) -> tuple[tuple[Fault, ...], int]:
+    """Returns what `Quarantine.faults` does.
+
+    Args:
+        engine: A session in which the quarantine is bound.
+    """
+    fittings = {feed: Conformer(contract) for feed, contract in CONTRACTS.items()}
+    found: Counter[tuple[str, str, str]] = Counter()
+    looked_at = 0
+    sql = "select feed, reason, case when octet_length(raw) = raw_size then raw end from quarantine"
+    for feed, reason, raw in engine.rows(f'{sql} order by file, sha256, "offset" limit {LOOKED_AT}'):
+        looked_at += 1
+        record = _record(bytes(raw)) if raw is not None and feed in fittings else None
+        wrong = fittings[feed].faults(record.members) if record else {}
+        names = [name for name, why in wrong.items() if why == reason] or [""]
+        found.update((reason, feed, name) for name in names)
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Fault(*what, count) for what, count in ordered), looked_at
 
 
 def _write(engine: DuckDB, table: str, sql: str, batch: journal.Commit) -> tuple[DataFile, ...]:

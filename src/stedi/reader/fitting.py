@@ -165,6 +165,17 @@ class Conformer:
                     return self._with_extra(members, line, shape, match.groups())
         return self._written(members, raw, shape)
 
+    def faults(self, members: Members) -> dict[str, Reason]:
+        """Returns which required fields refuse a record, by the contract's names, and why."""
+        found = {}
+        for field, place in zip(self.contract.fields, self.shape(members).places, strict=True):
+            if field.required:
+                if place < 0:
+                    found[field.name] = Reason.MISSING_REQUIRED if place == _ABSENT else Reason.DUPLICATE_KEY
+                elif isinstance(written := _checked(members[place][1], field), Reason):
+                    found[field.name] = written
+        return found
+
     def _with_extra(self, members: Members, line: bytes, shape: Shape, values: tuple[str, ...]) -> bytes:
         """Adds to a line that holds everything already what the contract does not know in it."""
         self._count(members, dict.fromkeys(shape.unknown, ""))

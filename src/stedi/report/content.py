@@ -27,6 +27,7 @@ from stedi.context import Context
 from stedi.datasets import registry, staleness
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import LakeError, printable
+from stedi.landing.quarantine import Fault, faults
 from stedi.privacy import receipts
 from stedi.privacy.pseudonyms import Key
 from stedi.report import disclosure, measurements
@@ -219,12 +220,16 @@ class QuarantineEntry:
         by_reason: Records by reason.
         by_file: Records by file and reason, most first.
         by_file_total: How many such lines there are.
+        fields: Which field was wrong, of the first records.
+        looked_at: Of how many records that is told.
     """
 
     total: int
     by_reason: Mapping[str, int]
     by_file: tuple[QuarantinedFile, ...]
     by_file_total: int
+    fields: tuple[Fault, ...]
+    looked_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -588,11 +593,14 @@ def _quarantine(engine: DuckDB) -> QuarantineEntry:
     for reason, _, _, count in counts:
         by_reason[reason] += count
     lines = tuple(QuarantinedFile(text(file), feed, reason, n) for reason, feed, file, n in counts[:_MOST_FILES])
+    fields, looked_at = faults(engine)
     return QuarantineEntry(
         sum(by_reason.values()),
         dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))),
         lines,
         len(counts),
+        fields,
+        looked_at,
     )
 
 

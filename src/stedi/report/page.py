@@ -16,6 +16,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from stedi.audit.risk import Exposure
+from stedi.landing.quarantine import Fault
 from stedi.report import charts, earlier
 from stedi.report.content import (
     Column,
@@ -234,6 +235,8 @@ def _row(found: object) -> tuple[object, ...]:
             return found.id, found.at, found.operation, found.rows, inputs
         case QuarantinedFile():
             return found.file, found.feed, found.reason, found.records
+        case Fault():
+            return found.field or "no field can be told", found.feed, found.reason, found.records
         case LandedDay():
             return found.day, found.files, *found.accepted.values(), found.quarantined, found.erased
         case DayCount():
