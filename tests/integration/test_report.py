@@ -213,6 +213,7 @@ def test_every_number_is_one_that_a_command_prints(lake: Lake, capsys: pytest.Ca
         "releases[0].subjects": release["subjects"],
         "releases[0].rows": release["rows"],
         "releases[0].stale": len(release["stale"]),
+        "releases[0].models_total": len(release["models"]),
         "risk.people": audit["risk"]["customers"],
         "measurements.readings": tables["accelerometer_trusted"]["rows"],
         "measurements.share": 1.0,

@@ -43,7 +43,7 @@ FORMAT = 1
 _LONGEST = 120
 """Characters of a text that somebody else has written."""
 _MOST_SNAPSHOTS, _MOST_FILES, _MOST_DAYS, _MOST_RELEASES, _MOST_RECEIPTS = 8, 20, 60, 40, 40
-_MOST_PERIODS = 60
+_MOST_PERIODS, _MOST_MODELS = 60, 5
 _ADDRESS = re.compile(r"[^\s/\\]*(?:@|%40|\uff20)[^\s/\\]*", re.IGNORECASE)
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
 _OF_PEOPLE = ("customers_trusted", "customers_curated")
@@ -263,8 +263,9 @@ class ReleaseEntry:
         subjects: People in it.
         rows: Rows in it.
         stale: People in it who may no longer be used.
-        models: Models that were trained on it.
-        recalls: When it was recalled, UTC.
+        models: Models that were trained on it, the last ones.
+        models_total: How many there are.
+        recalls: When it was recalled, UTC, the last times.
         deleted: Whether its folder was removed.
     """
 
@@ -276,6 +277,7 @@ class ReleaseEntry:
     rows: int
     stale: Figure
     models: tuple[str, ...]
+    models_total: int
     recalls: tuple[datetime, ...]
     deleted: bool
 
@@ -641,8 +643,9 @@ def _releases(
             pool.figure(entry.subjects),
             entry.rows,
             pool.figure(len(gone.get(entry.release, ()))),
-            tuple(map(text, entry.models)),
-            entry.recalls,
+            tuple(map(text, entry.models[-_MOST_MODELS:])),
+            len(entry.models),
+            entry.recalls[-_MOST_MODELS:],
             entry.deleted,
         )
         for entry in entries[:_MOST_RELEASES]

@@ -246,7 +246,9 @@ def _row(found: object) -> tuple[object, ...]:
         case ReleaseEntry():
             name = f"{found.release} (deleted)" if found.deleted else found.release
             about = (name, found.released_at, found.purpose, found.recipient)
-            return *about, found.subjects, found.rows, found.stale, found.recalls, found.models
+            more = found.models_total - len(found.models)
+            models = (*found.models, f"and {more:,} before") if more else found.models
+            return *about, found.subjects, found.rows, found.stale, found.recalls, models
         case ReceiptEntry():
             return found.id, found.ended, found.clean, found.not_reached
         case CheckLine():
