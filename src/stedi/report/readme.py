@@ -31,7 +31,7 @@ td:first-child { min-width: 8.5rem } thead th { background: var(--soft) } code {
 """
 
 _FILES = (
-    ("customer.json", "who you are to us, every version of it, the current one first; your consent; and the counts"),
+    ("customer.json", "who you are to us, every version of it, the current one first; your consent; your pseudonym"),
     ("accelerometer.jsonl, accelerometer.csv", "the motion that your phone recorded, the same rows in two forms"),
     ("step_trainer.jsonl, step_trainer.csv", "the distances that your step trainer recorded, in two forms"),
     ("quarantine.jsonl", "records of yours that could not be used, as they were delivered, and why"),
@@ -135,6 +135,8 @@ def _why(told: Mapping[str, Any]) -> Iterable[str]:
     else:
         yield "<p>You do not agree to research: no model is trained on your readings. They are kept as they were "
         yield "delivered, so that the service works and what you decide can be followed.</p>"
+        if consent["research_since"] is not None:
+            yield f"<p>Your agreement is dated {_shown(_day(consent['research_since']))}, and is not in force yet.</p>"
         if any(tables.values()):
             yield "<p>Rows of before are still in the tables below; the next build of the lake removes them.</p>"
             yield from _table(("table", "rows"), list(tables.items()))
