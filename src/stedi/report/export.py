@@ -126,7 +126,7 @@ def export(
             done = []
             for number, person in enumerate(people, start=1):
                 progress(f"write person {number:,} of {len(people):,}", number / (len(people) + 1))
-                own = content if len(people) == 1 else content / f"{number:0{len(str(len(people)))}}"
+                own = content if len(people) == 1 else content / str(number)
                 own.mkdir(0o700, exist_ok=True)
                 done.append(person.write(own))
     return Export(target, tuple(done))
