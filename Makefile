@@ -19,7 +19,7 @@ help:
 	@echo "make .venv/.spark  PySpark, 450 MB, and Iceberg's jars, for the tests of the Spark engine; needs Java and Maven"
 	@echo "make test      every test (ARGS='-k consent' for some)"
 	@echo "make check     what CI runs: lint, and every test, Spark's too"
-	@echo "make nightly   the same faults and histories, every one of them: an hour or more"
+	@echo "make nightly   every test, all of what runs in part by day, and mutants of it: some hours"
 	@echo "make coverage  every test, and at least 95% of the lines of src/stedi"
 	@echo "make lint      ruff, mypy, sqlfluff, the layering test"
 	@echo "make format    rewrites Python and SQL the way make lint wants it"
@@ -41,7 +41,7 @@ check: $(VENV)/.spark
 	@$(MAKE) --no-print-directory test
 
 nightly: $(VENV)/.dev
-	@STEDI_NIGHTLY=1 $(BIN)/python -m pytest tests/properties tests/faults $(ARGS)
+	@STEDI_NIGHTLY=1 $(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 coverage: $(VENV)/.dev
 	@$(BIN)/python -m coverage erase
@@ -52,8 +52,7 @@ coverage: $(VENV)/.dev
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/mypy --config-file tests/mypy.ini
+	@$(BIN)/mypy & package=$$!; $(BIN)/mypy --config-file tests/mypy.ini && wait $$package
 	@$(BIN)/sqlfluff lint src/stedi/schema/sql
 	@$(BIN)/python -m pytest tests/unit/test_layers.py
 

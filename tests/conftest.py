@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+import forks
 import proof_mutants
 import quick
 import servers
 import sparks
+import sweep_mutants
 from lakes import KEY, REPOSITORY, Slate, unseen
 from stedi import sample
 from stedi.lake import Lake
@@ -59,6 +61,18 @@ def _shared(nodeid: str) -> str:
     return "tests/spark" if spark else nodeid.split("::", 1)[0]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Says whether the lake's processes are to be such as everybody's are."""
+    forks.OWN = item.get_closest_marker("own_processes") is not None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks(_own_home: None) -> Iterator[None]:
+    with forks.forking():
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = tmp_path_factory.mktemp("home")
@@ -69,6 +83,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
         patch.setenv("XDG_STATE_HOME", str(home / ".local" / "state"))
         patch.setenv("STEDI_PSEUDONYM_KEY", KEY)
+        sweep_mutants.apply()
         yield
 
 
@@ -138,11 +153,15 @@ def spark_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def spark(spark_events: Path) -> Iterator[Any]:
-    """A running Spark."""
+def spark(request: pytest.FixtureRequest, spark_events: Path) -> Iterator[Any]:
+    """A running Spark, which reaches the S3 of the tests, too, where there is one."""
     if sparks.NO_SPARK:
         pytest.skip(sparks.NO_SPARK)
-    with sparks.started(spark_events) as session:
+    reaches = {}
+    if servers.VERSITYGW and sparks.JARS_OF_S3:
+        store, moto = (request.getfixturevalue(name) for name in ("s3_server", "moto_server"))
+        reaches = servers.environment(s3=store, aws=moto)
+    with sparks.started(spark_events, reaches) as session:
         yield session
 
 
@@ -222,17 +241,23 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return values
 
 
+@pytest.fixture(scope="session")
+def s3_store(request: pytest.FixtureRequest, moto_server: servers.Server) -> servers.Server:
+    """An S3: a real server where there is one, or moto's."""
+    return request.getfixturevalue("s3_server") if servers.VERSITYGW else moto_server
+
+
 @pytest.fixture
 def aws(
-    request: pytest.FixtureRequest, moto_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+    moto_server: servers.Server, s3_store: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[servers.Server]:
     """An AWS without anything in it: S3 is a real server where there is one, everything else is moto's."""
     servers.reset(moto_server)
-    store = request.getfixturevalue("s3_server") if servers.VERSITYGW else moto_server
-    for name, value in servers.environment(s3=store, aws=moto_server).items():
+    for name, value in servers.environment(s3=s3_store, aws=moto_server).items():
         monkeypatch.setenv(name, value)
     s3.client.cache_clear()
-    yield moto_server
+    with quick.one_engine():
+        yield moto_server
     s3.client.cache_clear()
 
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -19,6 +20,7 @@ import pytest
 from botocore.exceptions import ClientError
 from pyiceberg.utils.config import Config
 
+import buckets
 import lakes
 import rest_catalog
 import servers
@@ -70,10 +72,33 @@ def _emptied(url: str) -> None:
     engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def slate(s3_store: servers.Server, tmp_path_factory: pytest.TempPathFactory) -> buckets.Slate:
+    return buckets.Slate(s3_store, tmp_path_factory.mktemp("worlds"))
+
+
 @pytest.fixture
-def lake(bucket: str) -> Lake:
-    """A new lake in a new bucket."""
-    return Lake.create(f"s3://{bucket}/lake")
+def bucket(aws: servers.Server, slate: buckets.Slate) -> str:
+    """The name of an empty bucket."""
+    return slate.emptied()
+
+
+@pytest.fixture
+def lake(bucket: str, slate: buckets.Slate) -> Lake:
+    """A new lake in that bucket."""
+    return slate.made(bucket)
+
+
+@pytest.fixture
+def built(bucket: str, slate: buckets.Slate) -> Lake:
+    """A lake of two in that bucket, landed and built."""
+    return slate.made(bucket, of_two)
+
+
+def of_two(lake: Lake) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        lake.land(people(Path(folder) / "inbox", ANA, BO))
+    lakes.build(lake)
 
 
 def sent(folder: Path, prefix: str) -> str:
@@ -124,13 +149,12 @@ def test_a_lake_in_a_bucket_has_the_rows_of_one_in_a_folder(
     assert not any(check.found for check in again.audit(files=True))
 
 
-def test_it_follows_what_changes_and_maintenance_loses_nothing(lake: Lake, tmp_path: Path) -> None:
-    lake.land(people(tmp_path / "one", ANA, BO))
-    lakes.build(lake)
+def test_it_follows_what_changes_and_maintenance_loses_nothing(built: Lake, tmp_path: Path) -> None:
+    lake = built
     lake.land(people(tmp_path / "two", CY))
     lake.withdraw(BO)
-    built = lakes.build(lake)
-    assert {change.action for change in built.tables} <= {"append", "by-customer"}
+    later = lakes.build(lake)
+    assert {change.action for change in later.tables} <= {"append", "by-customer"}
     assert lakes.rows(lake, "machine_learning_curated").total() == 6
     before = lakes.contents(lake)
     config = lake.config
@@ -343,11 +367,9 @@ def everything(bucket: str, below: str = "") -> bytes:
 
 
 def test_a_delete_that_is_refused_fails_the_erasure_which_then_ends_when_it_may(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake.land(people(tmp_path / "inbox", ANA, BO))
-    lakes.build(lake)
-    real = s3.client()
+    lake, real = built, s3.client()
 
     class Refusing:
         def __getattr__(self, name: str) -> Any:
@@ -428,10 +450,9 @@ for sql in told.pop("each"):
 
 
 def test_a_roles_query_has_masked_copies_and_its_process_cannot_open_the_bucket(
-    lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    built: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lake.land(people(tmp_path / "inbox", ANA, BO))
-    lakes.build(lake)
+    lake = built
     private = [ANA, BO, f"Name of {ANA}", servers.SECRET]
     for table in ("customers_landing", "accelerometer_landing", "customers_trusted"):
         sql = f"select * from {table}"
@@ -439,7 +460,7 @@ def test_a_roles_query_has_masked_copies_and_its_process_cannot_open_the_bucket(
         said = capsys.readouterr()
         assert json.loads(said.out)
         assert not [word for word in private if word in said.out + said.err]
-        assert len(lake.query(sql, role="officer").arrow()) == len(lake.query(sql, role="engineer").arrow())
+    assert len(lake.query(sql, role="officer").arrow()) == len(lake.query(sql, role="engineer").arrow())
     # as if the judge let everything through: straight to the engine, beside a table that may be seen whole or not
     for tables in ({"customers_landing"}, {"customers_landing", "landed_files"}):
         relations = lake._seen_by("engineer", None, frozenset(tables), places=False)
@@ -628,12 +649,12 @@ def test_a_session_asks_for_its_keys_again_before_a_roles_have_passed(
         assert len(asked) == 2
 
 
-def test_a_lake_in_a_bucket_knows_its_releases(lake: Lake, tmp_path: Path) -> None:
+def test_a_lake_in_a_bucket_knows_its_releases(built: Lake, tmp_path: Path) -> None:
     from stedi.datasets import recall
     from stedi.datasets.verify import verify
     from stedi.errors import UsageError
 
-    lake.land(people(tmp_path / "inbox", ANA, BO))
+    lake = built
     with pytest.raises(UsageError, match="--output"):
         lake.create_dataset("steps")
     copy = Path(lake.create_dataset("steps", output=tmp_path / "release").path)

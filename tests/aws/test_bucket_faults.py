@@ -24,12 +24,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import duckdb
 import pytest
 
+import quick
 import servers
+import sweep_mutants
+from buckets import Bucket, World
 from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
 from stage import _deliveries
 from stedi import cli
@@ -38,7 +40,7 @@ from stedi.catalog.snapshots import manifests
 from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
 from stedi.landing import withdrawal
-from stedi.schema.tables import COLUMNS, NAMESPACE
+from stedi.schema.tables import COLUMNS
 from stedi.storage import config as settings
 from stedi.storage import s3
 from stedi.storage.s3 import connection, leases, objects
@@ -86,21 +88,12 @@ class Scene:
     final: Tables
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """A bucket and the catalog's entries, as they were at one time."""
-
-    bucket: Path
-    entries: tuple[dict[str, Any], ...]
-
-
 class Stage:
     """One bucket and one database, where scenes are played, behind proxies."""
 
     def __init__(self, folder: Path, store: servers.Server, proxies: dict[str, Proxy]) -> None:
-        self._folder, self._proxies = folder, proxies
-        self._bucket = store.folder / servers.new_bucket()
-        self.place = f"s3://{self._bucket.name}"
+        self._proxies, self._bucket = proxies, Bucket(store, folder)
+        self.place = self._bucket.place
         self.lake = s3.at(f"{self.place}/lake")
         for name, delivery in zip(("first", "second"), _deliveries(folder), strict=True):
             files = [path for path in delivery.rglob("*") if path.is_file()]
@@ -125,7 +118,7 @@ class Stage:
             "erase": (erase, (erase, build)),
         }
         self.scenes: dict[str, Scene] = {}
-        world = self._keep("init")
+        world = self._bucket.kept("init")
         for name, (words, again) in plays.items():
             if name == "audit" and name not in STRUCK:
                 continue  # it changes nothing
@@ -135,7 +128,7 @@ class Stage:
             code, said = self.run(*words)
             assert code == 0, said
             calls = {kind: tuple(proxy.calls) for kind, proxy in self._proxies.items()}
-            after, kept = self.look(), self._keep(name)
+            after, kept = self.look(), self._bucket.kept(name)
             if name in STRUCK:
                 for command in again:
                     code, said = self.run(*command)
@@ -151,35 +144,15 @@ class Stage:
             code = cli.main([*words, "--lake", str(self.lake)])
         return code, err.getvalue()
 
-    def _keep(self, name: str) -> World:
-        import boto3
-
-        kept = self._folder / name
-        shutil.copytree(self._bucket, kept)
-        found = boto3.client("glue").get_tables(DatabaseName=NAMESPACE)["TableList"]
-        told = ("Name", "Description", "Owner", "StorageDescriptor", "PartitionKeys", "TableType", "Parameters")
-        return World(kept, tuple({key: table[key] for key in told if key in table} for table in found))
-
     def set_up(self, world: World) -> None:
         """Puts a world in its place."""
-        import boto3
-
         # nobody has seen the lake further on than it is now
         shutil.rmtree(Path(os.environ["XDG_STATE_HOME"]) / "stedi", ignore_errors=True)
-        shutil.rmtree(self._bucket)
-        shutil.copytree(world.bucket, self._bucket)  # a bucket is a folder, what S3 knows of objects their attributes
-        glue, told = boto3.client("glue"), {entry["Name"]: entry for entry in world.entries}
-        for table in glue.get_tables(DatabaseName=NAMESPACE)["TableList"]:
-            if told.get(table["Name"], {}).get("Parameters") == table["Parameters"]:
-                del told[table["Name"]]
-            else:
-                glue.delete_table(DatabaseName=NAMESPACE, Name=table["Name"])
-        for entry in told.values():
-            glue.create_table(DatabaseName=NAMESPACE, TableInput=entry)
+        self._bucket.put_back(world)
 
     def here(self, location: str) -> Path:
         """Returns the file in which the server keeps an object."""
-        return self._bucket / s3.at(location).relative_to(s3.at(self.place))
+        return self._bucket.path / s3.at(location).relative_to(s3.at(self.place))
 
     def look(self) -> Tables:
         """Returns each table as a reader sees it: rows as count and digest; all that its snapshots need is there."""
@@ -247,6 +220,7 @@ def bucket_stage() -> Iterator[tuple[Stage, dict[str, Proxy]]]:
         patch.setattr(s3, "engine_statements", lambda: [*statements(), "set http_retry_wait_ms = 1"])
         patch.setattr(leases, "_LEASE", -60.0)  # a lock that could not be given back is nobody's at once
         s3.client.cache_clear()
+        stack.enter_context(quick.one_engine())
         try:
             yield Stage(folder / "worlds", store, proxies), proxies
         finally:
@@ -326,11 +300,15 @@ def test_a_fault_at_any_call_to_a_bucket_or_its_catalog_loses_and_doubles_nothin
     assert not failures, "\n".join(failures)
 
 
+SUPPORT = str(Path(sweep_mutants.__file__).parent)
 DYING = """
 import sys
 from types import SimpleNamespace
 from stedi import cli
 from stedi.landing import withdrawal
+sys.path.append(sys.argv.pop(1))
+import sweep_mutants
+sweep_mutants.apply()
 withdrawal.time = SimpleNamespace(time=lambda: 1_800_000_000.0)
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -348,7 +326,7 @@ def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) ->
         return True
 
     with proxy.failing(Fault(kind, number, number, kill)):
-        command = [sys.executable, "-c", DYING, *scene.words, "--lake", str(stage.lake)]
+        command = [sys.executable, "-c", DYING, SUPPORT, *scene.words, "--lake", str(stage.lake)]
         child.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         born.set()
         code = child[0].wait(60)

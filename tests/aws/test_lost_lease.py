@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+import buckets
 import draws
 import oracle
+import servers
 import worlds
 from lakes import LANDING, conserved, contents, customer, deliver, motion, records
 from stedi.catalog import Catalog
@@ -48,11 +50,16 @@ _SHORT = (
 )
 
 
+@pytest.fixture(scope="module")
+def slate(s3_store: servers.Server, tmp_path_factory: pytest.TempPathFactory) -> buckets.Slate:
+    return buckets.Slate(s3_store, tmp_path_factory.mktemp("worlds"))
+
+
 @pytest.fixture
-def lake(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Lake:
+def lake(aws: servers.Server, slate: buckets.Slate, monkeypatch: pytest.MonkeyPatch) -> Lake:
     monkeypatch.setattr(leases, "_LEASE", 2.0)
     monkeypatch.setattr(leases, "_BEAT", 3600.0)  # as if the process were stopped
-    return Lake.create(f"s3://{bucket}/lake")
+    return slate.made(slate.emptied())
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import quick
 import rest_catalog
 from erasing import ANA, CY, NOW, Stage, erase
 from lakes import build, customer, deliver, rows
+from nightly import at_night
 from stedi.cli import main
 from stedi.erasure import foreign
 from stedi.errors import LakeError
@@ -140,7 +141,7 @@ def test_what_others_wrote_is_judged_before_anything_goes_and_no_catalog_stops_a
     build(lake, NOW)
 
 
-@pytest.fixture(params=["glue", "rest"])
+@pytest.fixture(params=["glue", pytest.param("rest", marks=at_night)])
 def remote(
     request: pytest.FixtureRequest, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Lake]:

@@ -17,6 +17,7 @@ from stedi.cli import parser
 from stedi.engines import isolation
 from stedi.lake import Lake
 
+pytestmark = pytest.mark.own_processes
 STEDI = Path(sys.executable).parent / "stedi"
 ANN = "ann@example.com"
 

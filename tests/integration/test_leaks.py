@@ -33,6 +33,7 @@ MAIL, NAME, PHONE, SERIAL, BORN = (
     *("canary.mail@leak.example", "Canary Quillfeather", "+49-0815-CANARY"),
     *("canary-serial-77", "1971-13-09"),
 )
+pytestmark = pytest.mark.own_processes
 SECRET = "c0ffee11" * 8
 OTHER = "deadbeef" * 8
 CANARIES = ("canary", "quillfeather", "1971-13-09", SECRET, OTHER)

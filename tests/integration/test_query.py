@@ -128,6 +128,7 @@ def test_rows_come_as_a_stream_and_memory_stays_small(tmp_path: Path) -> None:
         assert first.column(0)[0].as_py() == 0
 
 
+@pytest.mark.own_processes
 def test_a_sort_larger_than_memory_goes_to_the_temporary_folder_and_leaves_nothing(tmp_path: Path) -> None:
     sql = "select count(*) from (select i from range(6_000_000) t(i) order by hash(i) limit 5_999_999)"
     assert rows(sql, limits=Limits(memory="60MB", threads=2), temporary=tmp_path / "new" / "tmp") == [(5_999_999,)]
@@ -507,6 +508,7 @@ BOMBS = {
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a process's private memory")
 @pytest.mark.parametrize("sql", BOMBS.values(), ids=BOMBS.keys())
+@pytest.mark.own_processes
 def test_a_memory_bomb_ends_within_bounds(sql: str, tmp_path: Path) -> None:
     script = (
         "import resource, sys; from stedi import query; from stedi.errors import QueryFailed\n"
@@ -530,6 +532,7 @@ def test_a_memory_bomb_ends_within_bounds(sql: str, tmp_path: Path) -> None:
         "select length(lpad('x', 300_000_000, 'y'))",
     ],
 )
+@pytest.mark.own_processes
 def test_a_query_without_end_is_stopped_by_time_and_leaves_nothing(sql: str, tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(QueryFailed, match=r"longer than it may \(1\.5 s\)"):
@@ -538,6 +541,7 @@ def test_a_query_without_end_is_stopped_by_time_and_leaves_nothing(sql: str, tmp
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.own_processes
 def test_an_endless_answer_is_stopped_by_time_too() -> None:
     sql = "with recursive r(i) as (select 1 union all select i + 1 from r) select * from r"
     start = time.monotonic()
@@ -556,6 +560,7 @@ def test_a_reader_that_takes_its_time_does_not_spend_the_querys(tmp_path: Path) 
     assert total == 3_000_000
 
 
+@pytest.mark.own_processes
 def test_a_result_that_is_closed_or_dropped_ends_its_process(tmp_path: Path) -> None:
     result = query.run("select i from range(1_000_000_000) t(i)", [], temporary=tmp_path)
     process = result._worker._process  # type: ignore[attr-defined]
@@ -576,6 +581,7 @@ def test_a_result_that_is_closed_or_dropped_ends_its_process(tmp_path: Path) -> 
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.own_processes
 def test_a_worker_that_is_killed_is_a_failure_and_no_short_answer(tmp_path: Path) -> None:
     result = query.run("select i from range(1_000_000_000) t(i)", [], temporary=tmp_path)
     result.reader().read_next_batch()
@@ -585,6 +591,7 @@ def test_a_worker_that_is_killed_is_a_failure_and_no_short_answer(tmp_path: Path
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.own_processes
 def test_the_query_sees_nothing_of_the_callers_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STEDI_PSEUDONYM_KEY", "00" * 32)
     result = query.run("select i from range(1_000_000_000) t(i)", [], temporary=tmp_path)
@@ -734,6 +741,7 @@ def test_the_worker_as_a_process_ends_with_its_verdict(people: QueryTable, tmp_p
     assert "failure" in json.loads(odd.stderr)
 
 
+@pytest.mark.own_processes
 def test_an_answer_comes_quickly(people: QueryTable) -> None:
     script = (
         "from stedi import query; import sys\n"
@@ -825,6 +833,7 @@ HUGE = {
 
 
 @pytest.mark.parametrize("sql", HUGE.values(), ids=HUGE)
+@pytest.mark.own_processes
 def test_judging_is_inside_the_bounds_of_time_and_memory(people: QueryTable, tmp_path: Path, sql: str) -> None:
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with contextlib.suppress(QueryFailed, QueryRefused):

@@ -21,6 +21,7 @@ import quick
 import rest_catalog
 from erasing import ANA, BO, CY, NOW, Stage, dying, erase, looked_for
 from lakes import BELOW_LANDING, LANDING, Row, build, customer, deliver, heads, motion, rows, unseen
+from nightly import at_night
 from pools import Pool
 from stedi.catalog import Catalog
 from stedi.cli import main
@@ -476,7 +477,7 @@ def test_a_build_on_tagged_tables_equals_a_full_one_after_an_erasure(tags: Tagge
     assert {table: rows(lake, table) for table in BELOW_LANDING} == found
 
 
-@pytest.mark.parametrize("kind", ["glue", "rest"])
+@pytest.mark.parametrize("kind", ["glue", pytest.param("rest", marks=at_night)])
 def test_tags_of_a_lake_in_a_bucket_live_through_an_erasure(
     kind: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

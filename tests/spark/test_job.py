@@ -78,6 +78,7 @@ def test_a_file_that_cannot_be_landed_fails_the_run_after_the_rest_is_built(
 
 @needs_spark
 def test_the_script_of_glue_runs_under_spark_submit(tmp_path: Path, sample_inbox: Path) -> None:
+    """As on Glue, executors are processes of their own, two of them."""
     submit = Path(sys.executable).with_name("spark-submit")
     assert JARS is not None
     alone = Lake.create(tmp_path / "alone")
@@ -87,16 +88,17 @@ def test_the_script_of_glue_runs_under_spark_submit(tmp_path: Path, sample_inbox
     command = [
         submit,
         "--master",
-        "local[2]",
+        "local-cluster[2,1,1024]",
         "--conf",
         "spark.ui.enabled=false",
         "--jars",
         ",".join(map(str, JARS)),
     ]
-    own = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", **SMALL}
+    here = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
+    own = {**here, **SMALL, "spark.sql.shuffle.partitions": "2"}
     for name, value in own.items():
         command += ["--conf", f"{name}={value}"]
-    arguments = ["--lake", tmp_path / "lake", "--inbox", sample_inbox, *GLUE]
+    arguments = ["--lake", tmp_path / "lake", "--inbox", sample_inbox, *GLUE, "--do", "land,build,audit"]
     done = subprocess.run(
         [*command, script, *arguments],
         capture_output=True, text=True, timeout=300, env={**os.environ, "PYSPARK_PYTHON": sys.executable},
@@ -107,6 +109,7 @@ def test_the_script_of_glue_runs_under_spark_submit(tmp_path: Path, sample_inbox
     spread = Lake.open(tmp_path / "lake")
     conserved(spread)
     assert contents(spread) == contents(alone)
+    assert not list(spread.root.rglob("*.crc"))
 
 
 @pytest.fixture(scope="module")

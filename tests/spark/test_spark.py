@@ -19,6 +19,7 @@ import law_machine
 import quick
 import sparks
 from lakes import BELOW_LANDING, KEY, REPOSITORY, Slate, build, contents, customer, deliver, heads, motion, step
+from nightly import at_night
 from stedi import cli
 from stedi.catalog import checksums
 from stedi.engines.duckdb import DuckDB
@@ -450,6 +451,7 @@ def test_histories_built_by_both_engines_in_turn_keep_the_law(spark: Any) -> Non
     assert all(met[what] for what in wrong)
 
 
+@at_night
 def test_real_data_give_the_known_rows_whichever_engine_continues(spark: Any, slate: Slate, public_data: Path) -> None:
     lake = slate.wiped()
     lake.land(public_data / "customer", public_data / "step_trainer")

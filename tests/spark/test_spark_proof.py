@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 import proof_mutants
 import worlds
 from lakes import Slate, build, instant
+from nightly import NIGHTLY, at_night
 from proof_mutants import MUTANTS, NOW
 from stedi import cli
 from stedi.audit.proof import Proof, prove
@@ -33,7 +33,6 @@ from stedi.schema.roles import Readings
 from stedi.schema.tables import DataFile
 from stedi.transform import policy
 
-NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
 TOGETHER = {
     "rows that must not be": [n for n, m in MUTANTS.items() if not {"conservation", "watermarks"} & {*m.expected}],
     "rows that are missing": [n for n, m in MUTANTS.items() if "conservation" in m.expected],
@@ -197,6 +196,7 @@ def test_random_worlds_are_proved_alike(
     assert proof_mutants.findings(found) == set()
 
 
+@at_night
 def test_the_public_data_hold_on_spark(spark: Any, tmp_path: Path, public_data: Path) -> None:
     lake = Lake.create(tmp_path / "lake", readings="since-consent")
     lake.land(public_data)

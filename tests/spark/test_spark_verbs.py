@@ -12,6 +12,7 @@ import dying
 import sparks
 from erasing import ANA, Stage
 from lakes import LANDING, conserved, contents, rows
+from nightly import at_night
 from stedi import landing
 from stedi.engines.workers import Executors
 from stedi.errors import LakeError, UnreadableFile
@@ -123,6 +124,7 @@ print(landed.seen, landed.accepted, landed.quarantined, executors)
 """
 
 
+@at_night
 @sparks.needs_spark
 def test_executors_that_are_other_processes_land_and_build_what_one_machine_does(
     new_lake: Callable[..., Lake], sample_inbox: Path

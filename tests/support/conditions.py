@@ -15,6 +15,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import sweep_mutants
+
 
 def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     if os.path.isfile(job["lake"]):
@@ -111,6 +113,7 @@ def main() -> None:
     import stedi.lake
     import stedi.landing  # noqa: F401
 
+    sweep_mutants.apply()
     folder = Path(sys.argv[1])
     for line in sys.stdin:
         answer = run(json.loads(line), folder)

@@ -149,7 +149,7 @@ def rows(lake: Lake, table: str, state: TableState | None = None) -> Counter[Row
     files = lake.catalog.files(state or lake.catalog.table(table))
     if not files:
         return Counter()
-    connection = _reaching() if s3.is_remote(lake.root) else _connection()
+    connection = _reaching(*s3.engine_statements()) if s3.is_remote(lake.root) else _connection()
     found = connection.execute(f"select {shown} from ({scan(files, columns)})").fetchall()
     timed = [column.type == "timestamptz" or column.name in _INSTANTS for column in columns]
     return Counter(
@@ -164,10 +164,11 @@ def _connection() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _reaching() -> duckdb.DuckDBPyConnection:
-    """A connection that reads objects of the S3 that the environment names."""
+@cache
+def _reaching(*statements: str) -> duckdb.DuckDBPyConnection:
+    """A connection that reads objects of the S3 that the statements name."""
     connection = duckdb.connect(config={"threads": 1})
-    for statement in ("set TimeZone = 'UTC'", *s3.engine_statements()):
+    for statement in ("set TimeZone = 'UTC'", *statements):
         connection.execute(statement)
     return connection
 

@@ -12,6 +12,7 @@ from typing import Any
 from moto.core.exceptions import JsonRESTError
 from moto.glue.responses import GlueResponse
 from moto.server import main
+from werkzeug.serving import WSGIRequestHandler
 
 _update_table, _lock = GlueResponse.update_table, threading.Lock()
 
@@ -28,4 +29,5 @@ def update_table(self: GlueResponse) -> Any:
 
 if __name__ == "__main__":
     GlueResponse.update_table = update_table
+    WSGIRequestHandler.protocol_version = "HTTP/1.1"  # a connection serves many requests
     main()

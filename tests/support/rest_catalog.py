@@ -6,12 +6,12 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -20,7 +20,10 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
-from pyiceberg.table import CommitTableRequest, Table
+from pyiceberg.table import CommitTableRequest
+from sqlalchemy import text
+
+from stedi.catalog.fileio import LakeFileIO
 
 _STATUS = {
     CommitFailedException: 409,
@@ -76,7 +79,7 @@ def running(folder: Path) -> Iterator[str]:
         within.engine.dispose()
 
 
-def _done(catalog: Catalog, method: str, path: str, body: dict[str, Any]) -> str:
+def _done(catalog: SqlCatalog, method: str, path: str, body: dict[str, Any]) -> str:
     path, _, asked_for = path.partition("?")
     match method, [unquote(part) for part in path.strip("/").split("/")[1:]]:
         case "GET", ["config"]:
@@ -93,9 +96,9 @@ def _done(catalog: Catalog, method: str, path: str, body: dict[str, Any]) -> str
             tables = catalog.list_tables(name)
             return json.dumps({"identifiers": [{"namespace": [name], "name": table[-1]} for table in tables]})
         case "POST", ["namespaces", name, "register"]:
-            return _shown(catalog.register_table((name, body["name"]), body["metadata-location"]))
+            return _shown(catalog.register_table((name, body["name"]), body["metadata-location"]).metadata_location)
         case "GET", ["namespaces", name, "tables", table]:
-            return _shown(catalog.load_table((name, table)))
+            return _shown(_location(catalog, name, table))
         case "POST", ["namespaces", name, "tables", table]:
             asked = CommitTableRequest.model_validate(body)
             done = catalog.commit_table(catalog.load_table((name, table)), asked.requirements, asked.updates)
@@ -106,6 +109,21 @@ def _done(catalog: Catalog, method: str, path: str, body: dict[str, Any]) -> str
     raise NoSuchTableError(path)
 
 
-def _shown(table: Table) -> str:
-    metadata = json.loads(table.metadata.model_dump_json(by_alias=True))
-    return json.dumps({"metadata-location": table.metadata_location, "metadata": metadata, "config": {}})
+def _location(catalog: SqlCatalog, namespace: str, table: str) -> str:
+    """Returns where a table's metadata is, without reading it."""
+    wanted = "select metadata_location from iceberg_tables where table_namespace = :namespace and table_name = :table"
+    with catalog.engine.connect() as connection:
+        found = connection.execute(text(wanted), {"namespace": namespace, "table": table}).scalar()
+    if found is None:
+        raise NoSuchTableError(table)
+    return str(found)
+
+
+@cache
+def _metadata(location: str) -> Any:
+    """Reads a metadata file, once: none is ever written again under its name."""
+    return json.loads(LakeFileIO().new_input(location).open().read())
+
+
+def _shown(location: str) -> str:
+    return json.dumps({"metadata-location": location, "metadata": _metadata(location), "config": {}})

@@ -126,7 +126,8 @@ def versitygw(folder: Path) -> Iterator[Server]:
     buckets, versions, port = folder / "buckets", folder / "versions", free_port()
     buckets.mkdir()
     versions.mkdir()
-    command = [VERSITYGW, "--access", ACCESS, "--secret", SECRET, "--region", REGION, "--port", f"127.0.0.1:{port}"]
+    told = ["--access", ACCESS, "--secret", SECRET, "--region", REGION, "--port", f"127.0.0.1:{port}"]
+    command = [VERSITYGW, "--quiet", "--keep-alive", *told]  # as S3 itself, it lets a connection serve many requests
     with running([*command, "posix", "--versioning-dir", versions, buckets], port, folder / "log"):
         yield Server(f"http://127.0.0.1:{port}", buckets)
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,15 @@ del sys.argv[1:3]
 
 
 @contextmanager
-def started(events: Path) -> Iterator[Any]:
-    """Starts Spark for this process; it logs its events, plans among them, into a folder."""
-    assert JARS is not None
+def started(events: Path, environment: Mapping[str, str]) -> Iterator[Any]:
+    """Starts Spark for this process; it logs its events, plans among them, into a folder.
+
+    Args:
+        events: The folder.
+        environment: What its processes find in their environment beside what this one's has.
+    """
+    within = JARS_OF_S3 or JARS
+    assert within is not None
     watched = {
         "spark.eventLog.enabled": "true",
         "spark.eventLog.rolling.enabled": "false",
@@ -69,8 +75,11 @@ def started(events: Path) -> Iterator[Any]:
         "spark.eventLog.dir": f"file://{events}",
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, os.pathsep.join(map(str, JARS)))
-        running = session(master="local[2,4]", options=SMALL | watched)
+        patch.setenv(VARIABLE, os.pathsep.join(map(str, within)))
+        with pytest.MonkeyPatch.context() as once:
+            for name, value in environment.items():
+                once.setenv(name, value)
+            running = session(master="local[2,4]", options=SMALL | watched)
         yield running
         running.sparkContext.stop()
 

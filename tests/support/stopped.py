@@ -16,6 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import sweep_mutants
+
 LEASE, BEAT = 2.0, 0.4
 """Seconds: of a lease, and between two renewals."""
 
@@ -89,6 +91,7 @@ if __name__ == "__main__":
     from stedi.storage.s3 import leases
 
     leases._LEASE, leases._BEAT = LEASE, BEAT
+    sweep_mutants.apply()
     place = sys.argv[1]
     if place.isdigit():
         _before_request(int(place))

@@ -27,6 +27,7 @@ import pyarrow.dataset  # noqa: F401
 import pyiceberg.catalog.sql  # noqa: F401
 import sqlglot  # noqa: F401
 
+import sweep_mutants
 from stedi import cli
 from stedi.catalog import Catalog
 from stedi.catalog.snapshots import manifests
@@ -104,6 +105,7 @@ def main() -> None:
     for name in _USED:
         for module in pkgutil.iter_modules(importlib.import_module(f"stedi.{name}").__path__, f"stedi.{name}."):
             importlib.import_module(module.name)
+    sweep_mutants.apply()
     gc.freeze()  # else each child copies what it only reads
     for line in sys.stdin:
         request = json.loads(line)

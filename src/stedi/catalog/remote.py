@@ -213,12 +213,15 @@ class Remote:
 
     @cached_property
     def _catalog(self) -> Catalog:
+        properties = {"py-io-impl": "stedi.catalog.fileio.LakeFileIO"}
         try:
+            if self._glue is not None:
+                from pyiceberg.catalog.glue import GlueCatalog
+
+                # a client of its own would read boto's files anew: 0.1 s
+                return GlueCatalog(NAME, client=self._glue, **properties)
             from pyiceberg.catalog import load_catalog
 
-            properties = {"py-io-impl": "stedi.catalog.fileio.LakeFileIO"}
-            if not _configured():
-                properties["type"] = "glue"
             found = load_catalog(NAME, **properties)
         except ImportError as error:
             raise MissingExtra(

@@ -1,0 +1,118 @@
+"""A bucket for tests whose lakes are made once and put back each time after: in a folder that is copied, since the
+S3 server keeps a bucket as one, what it knows of objects as their attributes, and in moto's Glue.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import servers
+from stedi.lake import Lake
+from stedi.schema.tables import NAMESPACE
+
+_TOLD = ("Name", "Description", "Owner", "StorageDescriptor", "PartitionKeys", "TableType", "Parameters")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A bucket and the catalog's entries, as they were at one time."""
+
+    bucket: Path
+    entries: tuple[dict[str, Any], ...]
+
+
+class Bucket:
+    """A bucket of the S3 that the environment names, and the entries of the lake in it.
+
+    Args:
+        store: That S3, where buckets are folders.
+        folder: Where worlds are kept.
+    """
+
+    def __init__(self, store: servers.Server, folder: Path) -> None:
+        self._worlds = folder
+        self.path = store.folder / servers.new_bucket()
+        self._versions = store.folder.parent / "versions" / self.path.name
+
+    @property
+    def place(self) -> str:
+        """Where it is, `s3://NAME`."""
+        return f"s3://{self.path.name}"
+
+    def kept(self, name: str) -> World:
+        """Keeps it as it is now, under a name."""
+        import boto3
+
+        glue = boto3.client("glue")
+        try:
+            found = glue.get_tables(DatabaseName=NAMESPACE)["TableList"]
+        except glue.exceptions.EntityNotFoundException:
+            found = []
+        shutil.copytree(self.path, self._worlds / name)
+        entries = ({key: table[key] for key in _TOLD if key in table} for table in found)
+        return World(self._worlds / name, tuple(entries))
+
+    def put_back(self, world: World) -> None:
+        """Makes it what it was."""
+        import boto3
+
+        self.refilled(world)
+        glue, told = boto3.client("glue"), {entry["Name"]: entry for entry in world.entries}
+        try:
+            there = glue.get_tables(DatabaseName=NAMESPACE)["TableList"]
+        except glue.exceptions.EntityNotFoundException:
+            there = []
+            glue.create_database(DatabaseInput={"Name": NAMESPACE})
+        for table in there:
+            if told.get(table["Name"], {}).get("Parameters") == table["Parameters"]:
+                del told[table["Name"]]
+            else:
+                glue.delete_table(DatabaseName=NAMESPACE, Name=table["Name"])
+        for entry in told.values():
+            glue.create_table(DatabaseName=NAMESPACE, TableInput=entry)
+
+    def refilled(self, world: World) -> None:
+        """Makes its objects what they were; no older version of any is left."""
+        shutil.rmtree(self._versions, ignore_errors=True)
+        shutil.rmtree(self.path)
+        shutil.copytree(world.bucket, self.path)
+
+
+class Slate:
+    """One bucket whose lake is what a test wants it to be.
+
+    Args:
+        store: The S3 that the environment names.
+        folder: An empty folder of its own.
+    """
+
+    def __init__(self, store: servers.Server, folder: Path) -> None:
+        self._bucket = Bucket(store, folder) if store.folder.parts else None
+        self._worlds: dict[str, World] = {}
+
+    def emptied(self) -> str:
+        """Returns the name of the bucket, in which there is nothing."""
+        if self._bucket is None:  # moto's S3 has no folder
+            return servers.new_bucket()
+        if not self._worlds:
+            self._worlds["empty"] = World(self._bucket.kept("empty").bucket, ())
+        self._bucket.refilled(self._worlds["empty"])
+        return self._bucket.path.name
+
+    def made(self, bucket: str, make: Callable[[Lake], object] = lambda lake: None) -> Lake:
+        """Returns the lake of the emptied bucket as something makes it of a new one: once, then it is put back."""
+        name, root = f"{make.__module__}.{make.__qualname__}", f"s3://{bucket}/lake"
+        if self._bucket is None:
+            lake = Lake.create(root)
+            make(lake)
+            return lake
+        if name not in self._worlds:
+            make(Lake.create(root))
+            self._worlds[name] = self._bucket.kept(name)
+        else:
+            self._bucket.put_back(self._worlds[name])
+        return Lake.open(root)

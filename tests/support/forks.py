@@ -1,0 +1,221 @@
+"""Python processes of the lake's as forks of one that has imported everything: starting one takes 0.3 s of a core.
+
+They do what they would do: apart from this process, with its own limits, in the environment that the lake gives them.
+Tests whose claim is about such a process have it started as it is for everybody (`pytest.mark.own_processes`).
+
+Started as a program, this is the process that forks.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType
+from typing import IO, Any
+
+
+class Fork:
+    """A process that another one has forked: what is asked of `subprocess.Popen`."""
+
+    def __init__(self, words: Sequence[str], status: int, stdin: int, stdout: int) -> None:
+        self.args, self.returncode = list(words), None
+        self.stdin, self.stdout = os.fdopen(stdin, "wb"), os.fdopen(stdout, "rb")
+        self._status, self._lock = os.fdopen(status, "rb", buffering=0), threading.Lock()
+        self.pid = int.from_bytes(self._status.read(4), "little")
+
+    def __enter__(self) -> Fork:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        self.wait()
+
+    def poll(self) -> int | None:
+        """Returns the exit code, if it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Returns the exit code, when it has ended."""
+        with self._lock:
+            if self.returncode is None:
+                if not select.select([self._status], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0)
+                self.returncode = os.waitstatus_to_exitcode(int.from_bytes(self._status.read(4), "little"))
+                self._status.close()
+        return self.returncode
+
+    def kill(self) -> None:
+        """Ends it, wherever it is."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class Forks:
+    """The process that forks; `start` stands in for `stedi.engines.isolation.start`."""
+
+    def __init__(self) -> None:
+        from stedi.engines import isolation
+
+        self._environment, self._lock = isolation.environment, threading.Lock()
+        self._socket, theirs = socket.socketpair()
+        command = [sys.executable, "-I", "-W", "ignore", __file__, str(theirs.fileno()), *isolation.folders()]
+        self._process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], env=isolation.environment("/"), start_new_session=True
+        )
+        theirs.close()
+
+    def start(
+        self,
+        words: Sequence[str],
+        folder: str | os.PathLike[str],
+        *,
+        errors: IO[bytes] | None = None,
+        alone: bool = False,
+    ) -> Fork:
+        """Has a process forked; see there."""
+        (read, stdin), (stdout, write), (status, told) = os.pipe(), os.pipe(), os.pipe()
+        asked = {"words": list(words), "folder": os.fspath(folder), "environment": self._environment(folder)}
+        theirs = [read, write, errors.fileno() if errors is not None else 2, told]
+        with self._lock:
+            body = json.dumps(asked | {"alone": alone}).encode()
+            self._socket.sendmsg(
+                [len(body).to_bytes(4, "little") + body],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", theirs))],
+            )
+        for descriptor in (read, write, told):
+            os.close(descriptor)
+        return Fork(words, status, stdin, stdout)
+
+    def close(self) -> None:
+        """Ends the process that forks."""
+        self._socket.close()
+        self._process.wait()
+
+
+OWN = False
+"""Whether processes are started as they are for everybody, as the claim of the test that runs is about them."""
+
+
+@contextmanager
+def forking() -> Iterator[None]:
+    """Has the lake's processes be forks for the length of a block; what forks is started when it is first needed."""
+    from stedi.engines import isolation
+
+    within, forks = isolation.start, list[Forks]()
+
+    def start(words: Sequence[str], folder: str | os.PathLike[str], **options: Any) -> Any:
+        if OWN:
+            return within(words, folder, **options)
+        if not forks:
+            forks.append(Forks())
+        return forks[0].start(words, folder, **options)
+
+    isolation.start = start
+    try:
+        yield
+    finally:
+        isolation.start = within
+        for made in forks:
+            made.close()
+
+
+def _serve(descriptor: int) -> None:
+    import duckdb  # noqa: F401 - imported here, once, for all of them
+    import pyarrow as pa  # noqa: F401
+
+    import stedi.landing.prepare
+    import stedi.query.sandbox
+
+    codes = {stedi.query.sandbox.__file__: _code(stedi.query.sandbox.__file__)}
+    gc.freeze()  # else each fork copies what it only reads
+    asking = socket.socket(fileno=descriptor)
+    while True:
+        start, ancillary, *_ = asking.recvmsg(4, socket.CMSG_SPACE(4 * 4))
+        if not start:
+            return
+        body = b""
+        while len(body) < int.from_bytes(start, "little"):
+            body += asking.recv(1 << 20)
+        [(_, _, raw)] = ancillary
+        descriptors = list(array.array("i", raw))
+        between = os.fork()
+        if not between:
+            _watched(json.loads(body), descriptors, codes)
+        for one in descriptors:
+            os.close(one)
+        os.waitpid(between, 0)
+
+
+def _watched(asked: dict[str, Any], descriptors: list[int], codes: dict[str, CodeType]) -> None:
+    """Has the work done by a fork of this one, and tells how that has ended, without anybody waiting for it."""
+    if os.fork():
+        os._exit(0)
+    *streams, told = descriptors
+    child = os.fork()
+    if not child:
+        os.close(told)
+        _do(asked, streams, codes)
+    for one in streams:
+        os.close(one)
+    os.write(told, child.to_bytes(4, "little"))
+    _, status = os.waitpid(child, 0)
+    with contextlib.suppress(OSError):
+        os.write(told, status.to_bytes(4, "little"))
+    os._exit(0)
+
+
+def _do(asked: dict[str, Any], streams: list[int], codes: dict[str, CodeType]) -> None:
+    """Does the work as an interpreter that is started for it would, and ends."""
+    code = 1
+    try:
+        if asked["alone"]:
+            os.setsid()
+        for number, descriptor in enumerate(streams):
+            os.dup2(descriptor, number)
+        os.closerange(3, 256)
+        os.chdir(asked["folder"])
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        first, *others = asked["words"]
+        sys.argv = [first, *others]
+        what: str | CodeType = codes[first] if first in codes else others[0]
+        if first == "-c":
+            sys.argv = ["-c", *others[1:]]
+        exec(what, {"__name__": "__main__", "__file__": first, "__builtins__": __builtins__})
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _code(path: str) -> CodeType:
+    return compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
+
+
+if __name__ == "__main__":
+    sys.path[:] = sys.argv[2:]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _serve(int(sys.argv[1]))

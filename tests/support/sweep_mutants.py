@@ -1,0 +1,184 @@
+"""The product made wrong in one way each, where a fault, a power cut, a lost lease or an odd machine would tell.
+
+By day a sweep strikes a sample. `tests/faults/test_samples.py` holds that the samples notice these: it runs each with
+`MUTANT_OF_SWEEP` naming one, which every process of the sweep applies to itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "MUTANT_OF_SWEEP"
+"""Names the mutant; it is no variable of the product's, which sweeps clear away."""
+
+
+def apply() -> None:
+    """Makes this process's product the mutant that the environment names, if it names one."""
+    name = os.environ.get(VARIABLE)
+    if name:
+        MUTANTS[name]()
+
+
+def _forgets_its_journal_first() -> None:
+    """A landing removes its journal before it has committed, in the wrong order."""
+    from stedi.landing import journal
+
+    read = journal._read
+
+    def read_and_removed(path: Path, key: Any) -> Any:
+        found = read(path, key)
+        if key is not None:
+            path.unlink()
+        return found
+
+    journal._read = read_and_removed
+
+
+def _writes_in_place() -> None:
+    """A file is written under its name, not beside it."""
+    from stedi.storage import durable, s3
+
+    within = durable.replacing
+
+    def in_place(path: Path, mode: int = 0o600) -> Any:
+        return within(path, mode) if s3.is_remote(path) else open(path, "wb")
+
+    durable.replacing = in_place
+
+
+def _syncs_no_folder() -> None:
+    """Names of files, and files that engines have written, are not put on disk."""
+    from stedi.storage import durable
+
+    durable.sync = lambda path: None
+
+
+def _syncs_no_metadata() -> None:
+    """What is written as Iceberg's metadata is not put on disk before a commit names it."""
+    from stedi.catalog import checksums
+
+    class Elsewhere:
+        """The system's calls, but for the one that waits."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def fsync(self, descriptor: int) -> None:
+            pass
+
+    checksums.os = Elsewhere()  # type: ignore[assignment]
+
+
+def _commits_without_waiting() -> None:
+    """The catalog's file is not put on disk when a commit is said to be made."""
+    from stedi.catalog import sqlite
+
+    within = sqlite.guard
+
+    def unsynced(connection: Any) -> None:
+        within(connection)
+        connection.execute("pragma synchronous = off")
+
+    sqlite.guard = unsynced
+
+
+def _asks_once() -> None:
+    """A request that S3 or the catalog has not answered is not made again."""
+    from botocore.retries import standard
+
+    standard.RetryQuotaChecker.acquire_retry_quota = lambda *_: None
+    standard.MaxAttemptsChecker.is_retryable = lambda *_: False
+
+
+def _believes_that_a_commit_failed() -> None:
+    """A commit whose answer is lost is taken for one that was not made."""
+    from stedi.catalog import remote
+
+    remote._made = lambda *_: False
+
+
+def _proves_no_lease() -> None:
+    """A lease is not looked at again before a commit."""
+    from stedi.storage import s3
+    from stedi.storage.s3 import leases
+
+    s3.prove = leases.prove = lambda: None
+
+
+def _compares_no_lease() -> None:
+    """A lease is renewed whosever it is by now."""
+    from stedi.storage.s3 import leases
+
+    within = leases.Lease._put
+
+    def put(self: Any, **condition: str) -> str:
+        return within(self)
+
+    leases.Lease._put = put  # type: ignore[method-assign]
+
+
+def _commits_whatever_came_first() -> None:
+    """A landing does not ask whether its plan still holds."""
+    from stedi.landing import journal
+
+    journal.base = lambda catalog: None
+
+
+def _opens_no_streams() -> None:
+    """Standard streams that are closed stay closed."""
+    from stedi.cli import terminal
+
+    terminal.open_streams = lambda: None
+
+
+def _takes_settings_for_text() -> None:
+    """A file of settings that is no TOML is a surprise."""
+    import tomllib
+
+    tomllib.TOMLDecodeError = UnicodeDecodeError  # type: ignore[assignment, misc]
+
+
+def _finds_everybody_at_home() -> None:
+    """A user without a home is a surprise."""
+    expanded = os.path.expanduser
+
+    def home(path: Any) -> Any:
+        found = expanded(path)
+        if found == path and str(path).startswith("~"):
+            raise RuntimeError("no home")
+        return found
+
+    os.path.expanduser = home
+
+
+SWEEPS: dict[str, tuple[tuple[str, ...], tuple[Callable[[], None], ...]]] = {
+    "every call": (
+        ("tests/faults/test_every_call.py",),
+        (_forgets_its_journal_first, _writes_in_place),
+    ),
+    "power": (
+        ("tests/faults/test_power_loss.py", "-k", "power_cut"),
+        (_syncs_no_folder, _syncs_no_metadata, _commits_without_waiting),
+    ),
+    "faults of buckets": (
+        ("tests/aws/test_bucket_faults.py", "-k", "a_fault_at_any"),
+        (_asks_once, _believes_that_a_commit_failed),
+    ),
+    "kills in buckets": (
+        ("tests/aws/test_bucket_faults.py", "-k", "is_killed"),
+        (_forgets_its_journal_first, _believes_that_a_commit_failed),
+    ),
+    "lost leases": (
+        ("tests/aws/test_lost_lease.py",),
+        (_proves_no_lease, _compares_no_lease, _commits_whatever_came_first),
+    ),
+    "conditions": (
+        ("tests/integration/test_conditions.py",),
+        (_opens_no_streams, _takes_settings_for_text, _finds_everybody_at_home),
+    ),
+}
+"""Of each sweep its tests, as pytest is told, and the mutants that its sample must notice."""
+MUTANTS = {mutant.__name__.strip("_"): mutant for _, mutants in SWEEPS.values() for mutant in mutants}
