@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import servers
+from lakes import unseen
 from stedi.lake import Lake
 from stedi.schema.tables import NAMESPACE
+from stedi.storage import s3
 
 _TOLD = ("Name", "Description", "Owner", "StorageDescriptor", "PartitionKeys", "TableType", "Parameters")
 
@@ -91,14 +93,16 @@ class Slate:
     """
 
     def __init__(self, store: servers.Server, folder: Path) -> None:
-        self._bucket = Bucket(store, folder) if store.folder.parts else None
+        self._store, self._folder = store, folder
+        self._bucket: Bucket | None = None
         self._worlds: dict[str, World] = {}
 
     def emptied(self) -> str:
         """Returns the name of the bucket, in which there is nothing."""
-        if self._bucket is None:  # moto's S3 has no folder
+        if not self._store.folder.parts:  # moto's S3 has none
             return servers.new_bucket()
-        if not self._worlds:
+        if self._bucket is None:
+            self._bucket = Bucket(self._store, self._folder)
             self._worlds["empty"] = World(self._bucket.kept("empty").bucket, ())
         self._bucket.refilled(self._worlds["empty"])
         return self._bucket.path.name
@@ -115,4 +119,4 @@ class Slate:
             self._worlds[name] = self._bucket.kept(name)
         else:
             self._bucket.put_back(self._worlds[name])
-        return Lake.open(root)
+        return unseen(s3.at(root))
