@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from stedi.query import Result
     from stedi.report.content import Report
     from stedi.report.export import Export, Exported
-    from stedi.transform import Build, Built, Plan
+    from stedi.transform import Build, Built
+    from stedi.transform.previewing import Plan
 
 __all__ = [
     "Adoption",
@@ -109,7 +110,7 @@ _HOMES = {
     "Landing": "stedi.landing",
     "Maintenance": "stedi.maintenance",
     "Period": "stedi.audit.consent_history",
-    "Plan": "stedi.transform",
+    "Plan": "stedi.transform.previewing",
     "Preview": "stedi.datasets",
     "Proof": "stedi.audit.proof",
     "Quarantine": "stedi.landing.quarantine",

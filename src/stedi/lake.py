@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from stedi.query import Limits, Parameters, QueryTable, Result
     from stedi.report.content import Report
     from stedi.report.export import Export
-    from stedi.transform import Build, Plan
+    from stedi.transform import Build
+    from stedi.transform.previewing import Plan
 
 
 _REGISTRY = "releases"

@@ -15,7 +15,6 @@ import hashlib
 import io
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -62,6 +61,8 @@ def record(folder: Path, files: Iterable[tuple[str, str]], *, sync: bool = False
         sync: Whether these and all earlier lines are on disk afterwards.
     """
     if s3.is_remote(folder):
+        import uuid
+
         named = [f"{sha256}  {name}\n" for name, sha256 in files if sha256]
         if named:
             s3.write(folder / NAME / f"{uuid.uuid4()}", "".join(named).encode())
@@ -149,7 +150,7 @@ def read(path: Path) -> bytes:
     """
     if s3.is_remote(path):
         return _read_object(path)
-    return _vouched(path, durable.content(path, _LARGEST), _expected(path))
+    return _vouched(path, durable.content(path, _LARGEST), vouched(path))
 
 
 def _lines(path: Path) -> dict[str, str]:
@@ -171,7 +172,7 @@ def _vouched(path: Path, content: bytes, sha256: str | None) -> bytes:
     return content
 
 
-def _expected(path: Path) -> str | None:
+def vouched(path: Path) -> str | None:
     """Returns the recorded SHA-256 of a metadata file, or None: other programs' commits have none."""
     content = _content(path.parent.parent)
     at = content.rfind(f"  {path.parent.name}/{path.name}\n".encode())

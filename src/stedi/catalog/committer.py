@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -155,6 +154,8 @@ class Committer:
             DamagedFile: As for `commit`.
             LakeError: As for `commit`.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         from pyiceberg.exceptions import CommitFailedException, ValidationException
 
         iceberg, ids = transaction._table, list[int]()

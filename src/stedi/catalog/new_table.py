@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-import secrets
+import os
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,9 @@ def empty(folder: Path, columns: Iterable[Column], properties: Mapping[str, str]
         columns: Its columns; a column's field id is its place, from 1.
         properties: The table's properties.
     """
-    snapshot, now = secrets.randbits(63), int(time.time() * 1000)
+    import uuid
+
+    snapshot, now = int.from_bytes(os.urandom(8)) >> 1, int(time.time() * 1000)
     listed = folder / "metadata" / f"snap-{snapshot}-0-{uuid.uuid4()}.avro"
     _write(listed, _manifest_list(snapshot))
     path = folder / "metadata" / f"00000-{uuid.uuid4()}.metadata.json"
@@ -58,6 +59,8 @@ def document(
         now: When it is made, epoch milliseconds.
         totals: What the snapshot has of `records`, `data-files` and `files-size`, by default nothing.
     """
+    import uuid
+
     fields = [
         {"id": place, "name": column.name, "type": column.type, "required": False}
         for place, column in enumerate(columns, start=1)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -116,7 +115,7 @@ def remove_abandoned(
             except LakeError:
                 continue  # damage hides what is in use: nothing goes
             if found and catalog.remote and ALL_ZONES[name] == "landing":
-                catalog.fence(f"{int(now * 1000):013d}-{secrets.token_hex(4)}")
+                catalog.fence(f"{int(now * 1000):013d}-{os.urandom(4).hex()}")
                 finish()
                 found = unused(catalog.table(name), catalog.folder(name), before=now, seen=now - grace, below=strays)
             gone = {file.path for file in found}

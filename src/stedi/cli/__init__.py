@@ -12,7 +12,6 @@ import io
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -80,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             missing = MissingExtra(f"this needs {error.name}, found none: pip install 'stedi[{needed}]'")
             return _fail(options, str(missing), missing.exit_code, type(missing).__name__)
         # its text and traceback could hold a customer's data
+        import traceback
+
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         return _fail(options, f"unforeseen {type(error).__name__} at {place}; set STEDI_DEBUG=1 to see all of it", 1)

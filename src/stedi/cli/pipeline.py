@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stedi.lake import Lake
     from stedi.landing import Landing
     from stedi.query import Value
-    from stedi.transform import Plan
+    from stedi.transform.previewing import Plan
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable
 
@@ -17,4 +17,4 @@ def run_id(milliseconds: int | None = None) -> str:
         milliseconds: The start, in milliseconds of the epoch; the clock's time by default.
     """
     at = int(time.time() * 1000) if milliseconds is None else milliseconds
-    return f"{at:013d}-{secrets.token_hex(4)}"
+    return f"{at:013d}-{os.urandom(4).hex()}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -107,7 +106,7 @@ def write(folder: Path, lake_id: str, key: Key, mark: Seen) -> None:
     if s3.is_remote(folder):
         return s3.write(path, raw)
     durable.folder(folder, 0o700)
-    beside = folder / f".{NAME}.{secrets.token_hex(8)}.partial"
+    beside = folder / f".{NAME}.{os.urandom(8).hex()}.partial"
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as stream:
             stream.write(raw)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -113,7 +112,7 @@ class DuckDB:
         and do not make room for what is sorted beside them. Nobody recovers it: it has no log, and nothing is synced.
         Its name is gone before anything is in it, so that whatever ends the process removes it.
         """
-        file = self._temporary / f"kept-{secrets.token_hex(8)}.duckdb"
+        file = self._temporary / f"kept-{os.urandom(8).hex()}.duckdb"
         self._execute(f"attach {literal(str(file))} as kept (recovery_mode no_wal_writes)")
         # one that stays nevertheless goes with the folder
         with suppress(OSError):
@@ -317,7 +316,7 @@ class DuckDB:
         names = ", ".join(quoted(column.name) for column in columns)
         ids = ", ".join(f"{quoted(column.name)}: {place}" for place, column in enumerate(columns, start=1))
         durable.folder(folder.parent)
-        here = self._temporary / f"new-{secrets.token_hex(8)}" if s3.is_remote(folder) else folder
+        here = self._temporary / f"new-{os.urandom(8).hex()}" if s3.is_remote(folder) else folder
         written = self._execute(
             f"copy (select {names} from ({sql})) to {literal(str(here))} (format parquet, compression zstd, "
             f"compression_level 1, per_thread_output true, row_groups_per_file {file_rows(of) // _GROUP}, "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hmac
 import os
-import secrets
 import stat
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -174,7 +173,7 @@ def make(path: Path, earlier: tuple[Key, ...] = ()) -> Key:
     Raises:
         KeyRefused: The file exists or cannot be written.
     """
-    key = Key(secrets.token_bytes(_BYTES), earlier)
+    key = Key(os.urandom(_BYTES), earlier)
     try:
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))

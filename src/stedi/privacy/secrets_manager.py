@@ -5,7 +5,7 @@ The secret's text is that of a key's file: hex digits, and after the key, each o
 
 from __future__ import annotations
 
-import secrets
+import os
 from functools import cache
 from typing import Any
 
@@ -42,7 +42,7 @@ def make(place: str, earlier: tuple[Key, ...] = ()) -> Key:
         KeyRefused: The secret exists or cannot be made.
     """
     client, name = _client(), place.removeprefix(SCHEME)
-    key = Key(secrets.token_bytes(32), earlier)
+    key = Key(os.urandom(32), earlier)
     text = "".join(f"{each.secret.hex()}\n" for each in key.every())
     try:
         client.create_secret(Name=name, SecretString=text, Description="The pseudonym key of a STEDI lake")

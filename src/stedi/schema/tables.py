@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from graphlib import TopologicalSorter
-from importlib import resources
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.errors import LakeError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 NAMESPACE = "stedi"
+_SQL = Path(__file__).with_name("sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +336,7 @@ def _reads(sql: str) -> frozenset[str]:
 @cache
 def graph() -> Dag:
     """Returns the graph of the package's own SQL files."""
-    root = resources.files("stedi.schema") / "sql"
+    root = _SQL
     selects = {}
     for zone in ("views", "trusted", "curated"):
         for entry in (root / zone).iterdir():
@@ -348,6 +349,6 @@ def graph() -> Dag:
 @cache
 def assertions() -> tuple[Model, ...]:
     """Returns the package's assertions: SELECTs that find a violation by each row that they return."""
-    root = resources.files("stedi.schema") / "sql" / "assertions"
+    root = _SQL / "assertions"
     found = [(e.name.removesuffix(".sql"), e.read_text("utf-8")) for e in root.iterdir() if e.name.endswith(".sql")]
     return tuple(Model(name, "assertions", sql, _reads(sql)) for name, sql in sorted(found))

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import io
 import os
-import secrets
 import shutil
 import stat
 import time
@@ -136,7 +135,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
         content = io.BytesIO()
         yield content
         return s3.replace(path, content.getvalue())
-    beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
+    beside = path.with_name(f".{path.name[:100]}.{os.urandom(8).hex()}.partial")
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as stream:
             os.fchmod(stream.fileno(), mode)  # whatever the process's mask says

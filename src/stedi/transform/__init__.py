@@ -11,33 +11,31 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.context.progress import run_id
 from stedi.engines import Name, connect
-from stedi.engines.duckdb import DuckDB
 from stedi.privacy.pseudonyms import Key
-from stedi.schema import classification, tables
+from stedi.schema import tables
 from stedi.schema.tables import Dag
 from stedi.storage import durable
 from stedi.storage.config import Config
-from stedi.transform import planning, previewing
-from stedi.transform.planning import Action, Step, policy
-from stedi.transform.previewing import Estimate, Plan
-from stedi.transform.session import BuildSession
-from stedi.transform.stage import Progress, Staged, StagedBuild, recalled, rows
+from stedi.transform import planning
+from stedi.transform.planning import Action, Progress, Step, policy, recalled, rows
+
+if TYPE_CHECKING:
+    from stedi.transform.previewing import Plan
+    from stedi.transform.stage import Staged
 
 __all__ = [
     "Action",
     "Build",
     "Built",
-    "Estimate",
-    "Plan",
     "Progress",
     "Step",
     "build",
@@ -101,6 +99,8 @@ def preview(context: Context, key: Key, now: int, *, full: bool = False) -> Plan
         now: The start of the build, epoch milliseconds.
         full: Rebuild whatever the watermarks say.
     """
+    from stedi.transform import previewing
+
     states, graph = context.catalog.tables(), tables.graph()
     steps = plan(states, context.config, now, full=full, graph=graph)
     return previewing.preview(context, key, graph, states, steps, now)
@@ -158,6 +158,10 @@ def build(
     steps = plan(before, config, now, full=full, graph=graph)
     if all(step.action == "none" for step in steps):
         return _result("", steps, {}, before)
+    from concurrent.futures import ThreadPoolExecutor
+
+    from stedi.transform.stage import StagedBuild
+
     _check_sql(graph, before)
     run = run_id(now)
     temporary = durable.scratch(context.root) / run
@@ -191,6 +195,8 @@ def _check_sql(graph: Dag, before: Mapping[str, TableState]) -> None:
     for table in graph.tables():
         current = before[table.name].current
         if current is None or current.summary.get("stedi.sql") != graph.fingerprint(table.name):
+            from stedi.schema import classification
+
             classification.check(graph)
             return
 
@@ -205,6 +211,9 @@ def withheld(context: Context, key: Key) -> list[tuple[datetime, str, int, int]]
     Returns:
         Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
     """
+    from stedi.engines.duckdb import DuckDB
+    from stedi.transform.session import BuildSession
+
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
         states = context.catalog.tables()
         BuildSession(engine, context, key, tables.graph(), states, 0).view("shared_readings")

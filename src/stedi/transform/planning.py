@@ -8,7 +8,7 @@ changed SQL, policy or key, means a rebuild. Watermarks are snapshots, never tim
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +17,8 @@ from stedi.schema.tables import Dag
 from stedi.storage.config import Config
 
 Action = Literal["none", "append", "by-customer", "rebuild"]
+Progress = Callable[[str], None]
+"""Told each stage of the work."""
 
 _RECORDS_OF_PEOPLE = "customers_landing"
 """The input whose every new record may change whose rows stand anywhere below."""
@@ -150,3 +152,13 @@ def _consent_passed(built: Mapping[str, str], now: int) -> str:
     if int(built.get("stedi.last-consent-at", now)) > now:
         return "the clock has gone back behind a consent date"
     return ""
+
+
+def recalled(state: TableState, what: str) -> int:
+    """Returns a count that a build has kept with a table, 0 before the first."""
+    return int(state.current.summary.get(what, 0)) if state.current else 0
+
+
+def rows(state: TableState) -> int:
+    """Returns how many rows a table has."""
+    return state.current.total("records") if state.current else 0

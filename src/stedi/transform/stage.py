@@ -18,10 +18,8 @@ from stedi.schema.tables import COLUMNS, CONSENT_FROM, Dag, DataFile
 from stedi.storage import durable
 from stedi.transform import checks
 from stedi.transform.incremental import IncrementalBuild
-from stedi.transform.planning import Step, policy
+from stedi.transform.planning import Progress, Step, policy, recalled, rows
 from stedi.transform.session import BuildSession
-
-Progress = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -270,13 +268,3 @@ class StagedBuild:
 def count(files: Sequence[DataFile]) -> int:
     """Returns how many rows some files have."""
     return sum(file.rows for file in files)
-
-
-def recalled(state: TableState, what: str) -> int:
-    """Returns a count that a build has kept with a table, 0 before the first."""
-    return int(state.current.summary.get(what, 0)) if state.current else 0
-
-
-def rows(state: TableState) -> int:
-    """Returns how many rows a table has."""
-    return state.current.total("records") if state.current else 0

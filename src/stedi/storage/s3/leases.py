@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from stedi.errors import LakeBusy
 from stedi.storage.s3.connection import answers, client
 from stedi.storage.s3.objects import head, read, remove, write
 from stedi.storage.s3.paths import S3Path
+
+if TYPE_CHECKING:
+    from threading import Thread
 
 _LEASE = 90.0
 """Seconds after which a lock that nobody has renewed is nobody's."""
@@ -36,16 +37,20 @@ class Lease:
     """
 
     def __init__(self, path: Path) -> None:
+        import threading
+
         self._path = cast(S3Path, path)
         self._tag = ""
         self._renewed = 0.0
         self._lost = False
         self._one = threading.Lock()
         self._ended = threading.Event()
-        self._beats: threading.Thread | None = None
+        self._beats: Thread | None = None
 
     def take(self) -> bool:
         """Returns whether the lock is held now."""
+        from threading import Thread
+
         try:
             self._renewed = _clock()
             held = _held(self._path)
@@ -57,7 +62,7 @@ class Lease:
                 self._tag = self._put(IfMatch=held[1])
         except (FileExistsError, FileNotFoundError):
             return False
-        self._beats = threading.Thread(target=self._beat, daemon=True)
+        self._beats = Thread(target=self._beat, daemon=True)
         self._beats.start()
         _HELD.add(self)
         return True
@@ -108,7 +113,7 @@ class Lease:
             )
 
     def _put(self, **condition: str) -> str:
-        body = json.dumps({"holder": secrets.token_hex(8), "process": os.getpid()}).encode()
+        body = json.dumps({"holder": os.urandom(8).hex(), "process": os.getpid()}).encode()
         with answers(self._path):
             try:
                 done = client().put_object(Bucket=self._path.bucket, Key=self._path.key, Body=body, **condition)

@@ -6,7 +6,6 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +133,8 @@ def start(path: Path, size: int) -> bytes:
 
 def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[tuple[Any, Any]]:
     """Returns each item with what a function makes of it; several wait for S3 at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
     listed = list(items)
     with ThreadPoolExecutor(2 * BESIDE) as beside:
         return list(zip(listed, beside.map(function, listed), strict=True))
@@ -196,6 +197,8 @@ def upload(pairs: Iterable[tuple[Path, Path]]) -> None:
         found, sent = target.stat().st_size, source.stat().st_size
         if found != sent:
             raise OSError(5, f"expected {sent} bytes in S3 after the upload, found {found}", str(target))
+
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(BESIDE) as beside:
         for _ in beside.map(copy, pairs):

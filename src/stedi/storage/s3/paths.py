@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PosixPath, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
@@ -150,6 +149,8 @@ class S3Path(PosixPath):
         """Returns an object's bytes as a file that can be sought in: a copy without a name, gone when it is closed."""
         if mode != "rb":
             raise LakeError(f"{self}: expected an object of S3 to be read as bytes, found mode {mode}")
+        import tempfile
+
         from stedi.storage.s3 import objects
 
         copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
