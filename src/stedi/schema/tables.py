@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from graphlib import TopologicalSorter
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.errors import LakeError
@@ -21,10 +20,11 @@ from stedi.schema.contracts import Kind
 from stedi.schema.feeds import CONTRACTS
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     from sqlglot import exp
 
 NAMESPACE = "stedi"
-_SQL = Path(__file__).with_name("sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,10 +333,17 @@ def _reads(sql: str) -> frozenset[str]:
     return frozenset(named - local)
 
 
+def _sql() -> Traversable:
+    """Returns the folder of the SQL files; not every command that knows a table's columns reads them."""
+    from importlib import resources
+
+    return resources.files("stedi.schema") / "sql"
+
+
 @cache
 def graph() -> Dag:
     """Returns the graph of the package's own SQL files."""
-    root = _SQL
+    root = _sql()
     selects = {}
     for zone in ("views", "trusted", "curated"):
         for entry in (root / zone).iterdir():
@@ -349,6 +356,6 @@ def graph() -> Dag:
 @cache
 def assertions() -> tuple[Model, ...]:
     """Returns the package's assertions: SELECTs that find a violation by each row that they return."""
-    root = _SQL / "assertions"
+    root = _sql() / "assertions"
     found = [(e.name.removesuffix(".sql"), e.read_text("utf-8")) for e in root.iterdir() if e.name.endswith(".sql")]
     return tuple(Model(name, "assertions", sql, _reads(sql)) for name, sql in sorted(found))
