@@ -119,6 +119,24 @@ def failed(said: Said, code: int, *words: str) -> None:
 
 
 class TestHelp:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            *("", "--help", "-h build", "--lak x build", "--lake", "--lake x -- build", "--json no", "bogus"),
+            *("build --bogus", "build --help", "--lake build land", "--lake=x tables more"),
+            *("dataset", "dataset create", "aws run --workers 0"),
+        ],
+    )
+    def test_a_call_is_answered_as_if_every_command_had_been_described(
+        self, words: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        said = []
+        for parser in (cli.parser(), cli.parser(cli._named(words.split()))):
+            with pytest.raises(SystemExit) as stopped:
+                parser.parse_args(words.split())
+            said.append((stopped.value.code, capsys.readouterr()))
+        assert said[0] == said[1]
+
     def test_every_command_has_help_that_names_it(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as stopped:
             cli.main(["--help"])

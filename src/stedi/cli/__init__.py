@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from stedi._startup import without_dataframes
 from stedi.cli import aws, datasets, operations, pipeline, privacy, reports, rights, terminal
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        options = parser().parse_args(words)
+        options = parser(_named(words)).parse_args(words)
     except SystemExit as stop:
         if stop.code == 2 and "--json" in words:
             message = "bad usage: see the message on stderr, or --help"
@@ -100,8 +100,13 @@ def script() -> int:
     return code
 
 
-def parser() -> argparse.ArgumentParser:
-    """Returns the parser of every command."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Returns the parser of every command.
+
+    Args:
+        only: The command that is asked for: the others, which would take longer to describe than some take to run, are
+            left out. Where there is none of that name, none is.
+    """
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
         "--lake", metavar="PATH", help="the lake's folder, or s3://BUCKET/PREFIX (default: $STEDI_LAKE, then ./lake)"
@@ -114,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"stedi {_version()}")
-    command = _commands(top, common, "command")
+    command = _commands(top, common, "command", only)
 
     def engine(sub: argparse.ArgumentParser, text: str) -> None:
         sub.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help=text)
@@ -343,14 +348,36 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("dataset", datasets.create, "makes training sets and says what is in them")
     datasets.add(_commands(sub, common, "action"))
-    return top
+    return top if only is None or any(action.choices for action in top._actions) else parser()
 
 
-def _commands(parser: argparse.ArgumentParser, common: argparse.ArgumentParser, dest: str) -> AddCommand:
+def _named(words: Sequence[str]) -> str | None:
+    """Returns the command that a call's words name, if nothing but the lake and `--json` stands before it."""
+    rest = iter(words)
+    for word in rest:
+        if word == "--lake":
+            next(rest, None)
+        elif word != "--json" and not word.startswith("--lake="):
+            return None if word.startswith("-") else word
+    return None
+
+
+class _Unasked:
+    """Takes the description of a command that the call does not name."""
+
+    def __getattr__(self, name: str) -> Callable[..., _Unasked]:
+        return lambda *_, **__: self
+
+
+def _commands(
+    parser: argparse.ArgumentParser, common: argparse.ArgumentParser, dest: str, only: str | None = None
+) -> AddCommand:
     """Returns what adds a command, or an action of one, by its name, what runs it, and what it does in a few words."""
     subparsers = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        if only not in (None, name):
+            return cast(argparse.ArgumentParser, _Unasked())
         sub = subparsers.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
         )
