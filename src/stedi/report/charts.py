@@ -7,8 +7,9 @@ digits, so that the same content gives the same bytes on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -215,14 +216,29 @@ def signal(
         parts.append(f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{top + 80}" y2="{top + 80}"/>')
         low, high = _bounds(value for _, value in values)
         points = [(_WIDTH * at / end, top + 78 - 56 * (value - low) / (high - low)) for at, value in values]
-        drawn = " ".join(f"{_short(x)},{_short(y)}" for x, y in points)
-        if points:
-            parts.append(f'<polyline class="line s{place}" points="{drawn}"/>')
+        steps_apart = sorted(later[0] - earlier[0] for earlier, later in pairwise(points))
+        usual = steps_apart[len(steps_apart) // 2] if steps_apart else 0.0
+        parts += [
+            f'<polyline class="line s{place}" points="{" ".join(f"{_short(x)},{_short(y)}" for x, y in stretch)}"/>'
+            for stretch in _unbroken(points, 4 * usual)
+        ]
         if label == "distance":
             parts += [f'<circle class="dot s1" cx="{_short(x)}" cy="{_short(y)}" r="2.5"/>' for x, y in points]
     parts.append('<text x="0" y="184">0 s</text>')
     parts.append(f'<text class="end" x="{_WIDTH}" y="184">{end:.1f} s</text>')
     return _svg(name, title, about, _WIDTH, 190, parts)
+
+
+def _unbroken(points: Sequence[tuple[float, float]], most: float) -> Iterator[list[tuple[float, float]]]:
+    """Yields the stretches of a line whose points lie no further apart than that."""
+    stretch: list[tuple[float, float]] = []
+    for point in points:
+        if stretch and point[0] - stretch[-1][0] > most:
+            yield stretch
+            stretch = []
+        stretch.append(point)
+    if stretch:
+        yield stretch
 
 
 def _bounds(values: Iterable[float]) -> tuple[float, float]:

@@ -48,6 +48,10 @@ _ADDRESS = re.compile(r"[^\s/\\]*(?:@|%40|\uff20)[^\s/\\]*", re.IGNORECASE)
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
 _OF_PEOPLE = ("customers_trusted", "customers_curated")
 """Tables of which each row is a person."""
+_OF_SUBJECTS = ("release_subjects", "release_events")
+"""Tables whose rows would tell how many people are in a release, or were erased from one."""
+_BY_PERSON = (*_OF_PEOPLE, *_OF_SUBJECTS, "customers_landing")
+"""Tables of which a landing or a build may add the rows of one person: how many it added is not shown."""
 
 State = Literal["holds", "violated", "outdated", "none", "refused"]
 
@@ -221,6 +225,7 @@ class QuarantineEntry:
         by_file: Records by file and reason, most first.
         by_file_total: How many such lines there are.
         fields: Which field was wrong, of the first records.
+        fields_total: How many such lines there are.
         looked_at: Of how many records that is told.
     """
 
@@ -229,6 +234,7 @@ class QuarantineEntry:
     by_file: tuple[QuarantinedFile, ...]
     by_file_total: int
     fields: tuple[Fault, ...]
+    fields_total: int
     looked_at: int
 
 
@@ -239,7 +245,7 @@ class LandedDay:
     Attributes:
         day: The day, UTC.
         files: Delivered files.
-        accepted: Records that were landed, by feed.
+        accepted: Readings that were landed, by feed; of customers' records, few may be one person's: they are not told.
         quarantined: Records that went to quarantine.
         erased: Records of erased customers that were dropped.
     """
@@ -542,8 +548,8 @@ def _tables(states: Mapping[str, TableState], funnel: Iterable[Stage]) -> tuple[
     found = []
     for name, state in states.items():
         rows = shown[people[name]] if name in people else _rows(states, name)
-        if name == "release_subjects":
-            rows = NOT_SHOWN  # those of one release alone, where there is one
+        if name in _OF_SUBJECTS:
+            rows = NOT_SHOWN
         found.append(_table(state, rows, {c: str(k) for c, k in lineage.classes(name).items()}))
     return tuple(found)
 
@@ -556,7 +562,7 @@ def _table(state: TableState, rows: Figure, classes: Mapping[str, str]) -> Table
         for column in state.columns
     )
     history = state.history()
-    countable = name not in (*_OF_PEOPLE, "release_subjects")
+    countable = name not in _BY_PERSON
     lines = tuple(
         SnapshotLine(
             str(snapshot.id),
@@ -595,13 +601,14 @@ def _quarantine(engine: DuckDB) -> QuarantineEntry:
     for reason, _, _, count in counts:
         by_reason[reason] += count
     lines = tuple(QuarantinedFile(text(file), feed, reason, n) for reason, feed, file, n in counts[:_MOST_FILES])
-    fields, looked_at = faults(engine)
+    wrong, looked_at = faults(engine)
     return QuarantineEntry(
         sum(by_reason.values()),
         dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))),
         lines,
         len(counts),
-        fields,
+        wrong[:_MOST_FILES],
+        len(wrong),
         looked_at,
     )
 
@@ -610,7 +617,7 @@ def _days(engine: DuckDB) -> tuple[tuple[LandedDay, ...], int]:
     """Returns what was landed on the last days on which something was, and on how many that was."""
     found = engine.rows(
         "select landed_at::date as day, count(*) filter (where seen > 0), "
-        "sum(accepted) filter (where feed = 'customer'), sum(accepted) filter (where feed = 'accelerometer'), "
+        "sum(accepted) filter (where feed = 'accelerometer'), "
         "sum(accepted) filter (where feed = 'step_trainer'), sum(quarantined), sum(erased) "
         "from landed_files group by day order by day"
     )
@@ -618,11 +625,11 @@ def _days(engine: DuckDB) -> tuple[tuple[LandedDay, ...], int]:
         LandedDay(
             day,
             int(files),
-            {"customer": int(c or 0), "accelerometer": int(a or 0), "step_trainer": int(s or 0)},
+            {"accelerometer": int(a or 0), "step_trainer": int(s or 0)},
             int(quarantined or 0),
             int(erased or 0),
         )
-        for day, files, c, a, s, quarantined, erased in found
+        for day, files, a, s, quarantined, erased in found
     )
     return days[-_MOST_DAYS:], len(days)
 
@@ -712,7 +719,8 @@ def _changes(found: Report, earlier: Earlier) -> Changes | None:
         if then is None:
             continue
         change = difference(now, then)
-        if what.startswith("people: ") and isinstance(change, int) and 0 < abs(change) < found.min_count:
+        by_person = what.startswith("people: ") or what == "rows: customers_landing"
+        if by_person and isinstance(change, int) and 0 < abs(change) < found.min_count:
             change = few(found.min_count)
         lines.append(Change(what, now, change))
     return Changes(earlier.as_of, tuple(lines))

@@ -151,9 +151,9 @@ def _pictures(found: Report) -> Mapping[str, Any]:
         ),
         "landed": charts.columns(
             "landed",
-            "Records landed by day",
-            f"Records landed on the last {len(found.days):,} days with a landing",
-            [(str(each.day), (sum(each.accepted.values()),)) for each in found.days],
+            "Readings landed by day",
+            f"Readings landed on the last {len(found.days):,} days with a landing",
+            [(str(each.day), tuple(each.accepted.values())) for each in found.days],
         ),
         "taken": charts.columns(
             "taken",
