@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,7 @@ def test_every_number_is_one_that_a_command_prints(lake: Lake, capsys: pytest.Ca
         "releases[0].subjects": release["subjects"],
         "releases[0].rows": release["rows"],
         "releases[0].stale": len(release["stale"]),
+        "releases[0].recalls_total": 0,
         "releases[0].models_total": len(release["models"]),
         "risk.people": audit["risk"]["customers"],
         "measurements.readings": tables["accelerometer_trusted"]["rows"],
@@ -295,6 +297,47 @@ def test_every_number_is_one_that_a_command_prints(lake: Lake, capsys: pytest.Ca
     for signal in parts["signals"]:
         assert {value for _, value in signal["motion"]} <= lengths
         assert {value for _, value in signal["steps"]} <= distances
+
+
+def test_no_two_counts_of_people_differ_by_a_few(lake: Lake) -> None:
+    found = lake.report()
+    figures = [stage.people for stage in found.funnel] + [
+        found.measurements.people,
+        *(r.subjects for r in found.releases),
+    ]
+    figures += [r.stale for r in found.releases] + [table.rows for table in found.tables if "customers_" in table.name][
+        1:
+    ]
+    figures += [period.consenting for period in found.consent] + [period.known for period in found.consent]
+    counts = {figure for figure in figures if isinstance(figure, int)}
+    assert len(counts) > 3
+    assert not [(one, other) for one in counts for other in counts if 0 < one - other < 5]
+    assert not [count for count in counts if 0 < count < 5]
+
+
+def test_the_longest_page_is_at_most_400_kb(lake: Lake) -> None:
+    found = lake.report()
+    bad = content.text("<&\"'" * 1000)
+    moment, day = found.as_of, date(2026, 1, 1)
+    assert moment is not None
+    release = replace(found.releases[0], recipient=bad, models=(bad,) * 5, models_total=900, recalls=(moment,) * 5)
+    receipt = content.ReceiptEntry("1795920556943-86058872", "2026-11-29T02:49:17Z", True, ("logs of accesses",) * 5)
+    days = [day + timedelta(31 * n) for n in range(60)]
+    longest = replace(
+        found,
+        releases=(release,) * content._MOST_RELEASES,
+        receipts=(receipt,) * content._MOST_RECEIPTS,
+        days=tuple(replace(found.days[0], day=each) for each in days),
+        consent=tuple(replace(found.consent[0], last=each) for each in days),
+        quarantine=replace(found.quarantine, by_file=(replace(found.quarantine.by_file[0], file=bad),) * 20),
+        measurements=replace(
+            found.measurements,
+            days=tuple(replace(found.measurements.days[0], day=each) for each in days),
+            signals=(replace(found.measurements.signals[0], motion=((123.456, 9.876),) * 240),) * 3,
+        ),
+        tables=tuple(replace(table, snapshots=(table.snapshots[0],) * 8) for table in found.tables),
+    )
+    assert len(page.html(longest).encode()) <= 400_000
 
 
 class _Text(HTMLParser):

@@ -42,7 +42,7 @@ FORMAT = 1
 """The version of the report's JSON."""
 _LONGEST = 120
 """Characters of a text that somebody else has written."""
-_MOST_SNAPSHOTS, _MOST_FILES, _MOST_DAYS, _MOST_RELEASES, _MOST_RECEIPTS = 8, 20, 60, 40, 40
+_MOST_SNAPSHOTS, _MOST_FILES, _MOST_DAYS, _MOST_RELEASES, _MOST_RECEIPTS = 8, 20, 60, 25, 40
 _MOST_PERIODS, _MOST_MODELS = 60, 5
 _ADDRESS = re.compile(r"[^\s/\\]*(?:@|%40|\uff20)[^\s/\\]*", re.IGNORECASE)
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
@@ -272,6 +272,7 @@ class ReleaseEntry:
         models: Models that were trained on it, the last ones.
         models_total: How many there are.
         recalls: When it was recalled, UTC, the last times.
+        recalls_total: How often it was recalled.
         deleted: Whether its folder was removed.
     """
 
@@ -285,6 +286,7 @@ class ReleaseEntry:
     models: tuple[str, ...]
     models_total: int
     recalls: tuple[datetime, ...]
+    recalls_total: int
     deleted: bool
 
 
@@ -653,6 +655,7 @@ def _releases(
             tuple(map(text, entry.models[-_MOST_MODELS:])),
             len(entry.models),
             entry.recalls[-_MOST_MODELS:],
+            len(entry.recalls),
             entry.deleted,
         )
         for entry in entries[:_MOST_RELEASES]
@@ -699,7 +702,7 @@ def _figures(found: Report) -> dict[str, Figure]:
         **rows,
         "readings withheld": found.withheld,
         "releases": found.releases_total,
-        "recalls": sum(len(release.recalls) for release in found.releases),
+        "recalls of these releases": sum(release.recalls_total for release in found.releases),
         "receipts of erasures": found.receipts_total,
         "violations in the last audit": found.verdict.violations,
     }
