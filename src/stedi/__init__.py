@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stedi.audit.record import AuditRecord, FullAudit
     from stedi.audit.risk import Risk
     from stedi.catalog import Snapshot
+    from stedi.context.access import Access
     from stedi.datasets import Preview, Release
     from stedi.datasets.comparison import Diff
     from stedi.datasets.dataset import Dataset
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from stedi.transform.previewing import Plan
 
 __all__ = [
+    "Access",
     "Adoption",
     "AuditRecord",
     "Build",
@@ -91,6 +93,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Access": "stedi.context.access",
     "Adoption": "stedi.maintenance.adoption",
     "AuditRecord": "stedi.audit.record",
     "Build": "stedi.transform",

@@ -6,7 +6,7 @@ Each verb is one call into the module that does the work; the lake only knows wh
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 from weakref import WeakSet
 
 from stedi.catalog import Catalog, Snapshot, TableState, orphans, time_travel
-from stedi.context import Context, found, milliseconds, places
+from stedi.context import Context, access, found, milliseconds, places
 from stedi.context.progress import Progress
 from stedi.engines import Name
 from stedi.errors import CommitConflict, CopiedLake, LakeBusy, QueryRefused, StediError, UsageError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stedi.audit.proof import Proof
     from stedi.audit.record import FullAudit
     from stedi.audit.risk import Risk
+    from stedi.context.access import Access, Note
     from stedi.datasets import Options, Preview, Release
     from stedi.datasets.comparison import Diff
     from stedi.datasets.dataset import Dataset
@@ -332,7 +333,10 @@ class Lake:
         datasets.refuse_name(name)
         with self._building(wait=True, progress=lambda line: progress(line, None)) as key:
             transform.build(self.context, key, progress=lambda line: progress(line, None))
-            return datasets.create(self.context, name, chosen, output=output, progress=progress)
+            with access.noted(self.context, "dataset") as note:
+                made = datasets.create(self.context, name, chosen, output=output, progress=progress)
+                note.rows = made.rows
+        return made
 
     def preview_dataset(self, name: str, options: Options | None = None, **words: Any) -> Preview:
         """Returns what `create_dataset` would make of the tables as they are, and its use; changes nothing.
@@ -543,20 +547,36 @@ class Lake:
             workers = None if dry_run else self._workers(engine)
             return maintenance.maintain(self.context, dry_run=dry_run, progress=progress, workers=workers)
 
-    def snapshots(self, sql: str, at: int | str | datetime) -> dict[str, int]:
+    def snapshots(
+        self, sql: str, at: int | str | datetime, *, role: Role | None = None, as_published: bool = False
+    ) -> dict[str, int]:
         """Returns the snapshot that a SELECT is to read of each table that it names, by the table, as of a time.
+
+        It is for engines that read the tables by themselves, and leave nobody's rows out.
 
         Args:
             sql: The SELECT, in DuckDB's dialect.
             at: A tag, a snapshot's id, or a time (ISO 8601; UTC unless it says otherwise).
+            role: Whose eyes it has; by default the settings' `query.role`.
+            as_published: With the role officer: tables below landing, too.
 
         Raises:
-            UsageError: A table has no live snapshot of that time.
+            UsageError: A table has no live snapshot of that time, or rows of who does not consent now would be shown.
         """
         from stedi import query
+        from stedi.query import withdrawn
 
+        if as_published:
+            _refuse_as_published(role or self.config.query_role, at)
         wanted = query.referenced_tables(sql, self._limits(), durable.scratch(self.root))
         states = [state for state in self.catalog.tables().values() if state.name in wanted]
+        below = [state.name for state in states if withdrawn.concerns(state.name)]
+        if below and not as_published:
+            raise UsageError(
+                f"expected tables of the landing zone, found {', '.join(below)}: Athena would show rows of people who "
+                "do not agree to research any more; ask with --engine duckdb, or as officer with --as-published",
+                argument="at",
+            )
         found = zip(states, time_travel.pinned(states, at), strict=True)
         return {state.name: snapshot.id for state, snapshot in found if snapshot}
 
@@ -566,6 +586,7 @@ class Lake:
         *,
         parameters: Parameters | None = None,
         at: int | str | datetime | None = None,
+        as_published: bool = False,
         role: Role | None = None,
     ) -> Result:
         """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.
@@ -575,35 +596,43 @@ class Lake:
             parameters: Values of its parameters, a list for `?` or a mapping for `$name`: None, bool, numbers, texts,
                 instants and dates. They are bound as values, and are never a part of the statement.
             at: A tag, a snapshot's id, or a time (ISO 8601; UTC unless it says otherwise): the tables as they were
-                then.
+                then, those below landing without the rows of who does not consent now.
+            as_published: With `at` and the role officer: their rows, too.
             role: Whose eyes it has: other tables are not there for it, and columns that it must not see are null;
                 by default the settings' `query.role`.
 
         Returns:
             A result that gives all rows by `.arrow()`, `.df()` (pandas), `.pl()` (Polars) or `.fetchall()`, or batch by
-            batch by `.reader()` or in a loop.
+            batch by `.reader()` or in a loop; `.masked` and `.left_out` say what the answer lacks.
 
         Raises:
+            KeyRefused: Who consents now cannot be told without the lake's key.
             QueryRefused: It is not one SELECT over the lake's tables.
             QueryFailed: It ran out of time or memory, or a value in it failed.
         """
-        return self._query(sql, at=at, role=role, parameters=parameters)
+        eyes = role or self.config.query_role
+        if as_published:
+            _refuse_as_published(eyes, at)
+        note = access.Note(self.context, "query", role=eyes, must=eyes == "officer")
+        return self._query(sql, note, at=at, role=eyes, parameters=parameters, as_published=as_published)
 
     def _query(
         self,
         sql: str,
+        note: Note | None,
         *,
         at: int | str | datetime | None = None,
-        role: Role | None = None,
+        role: Role,
         condition: bool = False,
         parameters: Parameters | None = None,
+        as_published: bool = False,
     ) -> Result:
         from stedi import query
 
         key_change.refuse_unfinished(self.root)
-        seen = partial(self._seen_by, role or self.config.query_role, at, places=condition)
-        folder = durable.scratch(self.root)
-        result = query.run(sql, seen, self._limits(), folder, condition=condition, parameters=parameters)
+        seen = partial(self._seen_by, role, at, places=condition, note=note, as_published=as_published)
+        folder, ended = durable.scratch(self.root), note.end if note else lambda how, rows: None
+        result = query.run(sql, seen, self._limits(), folder, condition=condition, parameters=parameters, ended=ended)
         self._results.add(result)
         return result
 
@@ -615,13 +644,24 @@ class Lake:
         )
 
     def _seen_by(
-        self, role: Role, at: int | str | datetime | None, names: frozenset[str], *, places: bool
+        self,
+        role: Role,
+        at: int | str | datetime | None,
+        names: frozenset[str],
+        *,
+        places: bool,
+        note: Note | None = None,
+        as_published: bool = False,
     ) -> list[QueryTable]:
-        """Returns the tables of these names as a role sees them.
+        """Returns the tables of these names as a role sees them, and notes that they are looked at.
+
+        As they were, they are without the rows of who does not consent now, but `as_published`.
 
         Raises:
+            KeyRefused: Who consents now cannot be told without the lake's key.
             UsageError: There is no such role, or a table has no live snapshot of that time.
             QueryRefused: The role does not see a table.
+            LakeError: It cannot be noted, and must be.
         """
         from stedi import query
         from stedi.schema import classification, roles
@@ -636,14 +676,24 @@ class Lake:
                 f"The role {role} sees {', '.join(sorted(grant.tables))} and no other table, "
                 f"found {', '.join(hidden)}. Nothing was run."
             )
-        lineage = classification.ColumnLineage(tables.graph()) if grant.masked else None
         relations = []
-        for state, snapshot in zip(states, time_travel.pinned(states, at), strict=True):
+        pinned = list(zip(states, time_travel.pinned(states, at), strict=True))
+        without: Mapping[str, Mapping[str, int]] = {}
+        if at is not None and not as_published:
+            from stedi.query import withdrawn
+
+            now = milliseconds(datetime.now(UTC))
+            without = withdrawn.left_out(self.context, pinned, now)
+        if note is not None:
+            note.tables = {state.name: snapshot.id if snapshot else None for state, snapshot in pinned}
+            note.begin()
+        for state, snapshot in pinned:
             columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
             files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
-            kinds = lineage.classes(state.name) if lineage else {}
+            kinds = classification.classes(tables.graph(), state.name) if grant.masked else {}
             masked = frozenset(name for name, kind in kinds.items() if kind in grant.masked)
-            relations.append(query.QueryTable(state.name, files, columns, masked, places))
+            people = without.get(state.name, {})
+            relations.append(query.QueryTable(state.name, files, columns, masked, places, people))
         return relations
 
     def explain_rows(
@@ -667,17 +717,20 @@ class Lake:
         """
         from stedi.audit import explain
 
-        def run(role: Role | None, sql: str) -> list[dict[str, Any]]:
-            found: list[dict[str, Any]] = self._query(sql, role=role, condition=True).arrow().to_pylist()
+        def run(role: Role, sql: str) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = self._query(sql, None, role=role, condition=True).arrow().to_pylist()
             return found
 
-        rows, more = explain.chosen(table, where, partial(run, role), partial(run, "officer"))
-        since_consent = self.config.readings == "since-consent"
-        with explain.session(self.context, self.catalog.tables()) as engine:
-            now = milliseconds(datetime.now(UTC))
-            explained = explain.explain_rows(
-                engine, self.root, self.key(), table, rows, now, since_consent=since_consent
-            )
+        eyes = role or self.config.query_role
+        with access.noted(self.context, "explain", role=eyes) as note:
+            rows, more = explain.chosen(table, where, partial(run, eyes), partial(run, "officer"))
+            note.tables, note.rows = {self.catalog.table(table).name: None}, len(rows)
+            since_consent = self.config.readings == "since-consent"
+            with explain.session(self.context, self.catalog.tables()) as engine:
+                now = milliseconds(datetime.now(UTC))
+                explained = explain.explain_rows(
+                    engine, self.root, self.key(), table, rows, now, since_consent=since_consent
+                )
         return explained, more
 
     def tables(self) -> tuple[Table, ...]:
@@ -728,6 +781,15 @@ class Lake:
         with self.context.writing(*_CUT_OFF, progress=progress):
             return tags.untag(self.catalog, self.root, name, progress)
 
+    def log(self, since: datetime | None = None) -> tuple[Access, ...]:
+        """Returns the log of accesses: each time that rows of people were shown or handed out, oldest first.
+
+        Args:
+            since: Those that began at this instant or later; UTC unless it says otherwise.
+        """
+        at = since if since is None or since.tzinfo else since.replace(tzinfo=UTC)
+        return access.log(self.root, at)
+
     def quarantine(self) -> Quarantine:
         """Returns the records that could not be taken: to list, to look at, to land again."""
         from stedi.landing.quarantine import Quarantine
@@ -751,15 +813,19 @@ class Lake:
         Returns:
             What each check found of each table.
         """
-        from stedi.audit.integrity import check_files, newest
+        from stedi.audit.integrity import check_files, logged, newest
         from stedi.erasure import evidence
 
         workers = self._workers(engine) if files else None
         kept = evidence.check(self.root, self.key(), self.config.lake_id)
         checks = check_files(self.catalog, files=files, threads=self.config.threads, progress=progress, workers=workers)
         checks = (*checks, kept) if kept else checks
-        # of what is damaged it cannot be told
-        return checks if any(check.found for check in checks) else (*checks, newest(self.context.older()))
+        if not any(check.found for check in checks):  # of what is damaged it cannot be told
+            checks = (*checks, newest(self.context.older()))
+        mark = self.context.seen_access()
+        if mark[0] or (self.root / access.FOLDER).exists():
+            checks = (*checks, logged(self.root, self.key(), self.config.lake_id, mark))
+        return checks
 
     def repair(
         self, *, accept_rollback: bool = False, progress: Progress = lambda what, share: None
@@ -823,7 +889,8 @@ class Lake:
         with self.context.writing(*_CUT_OFF, progress=progress):
             key = self.key()
             done = withdrawal.withdraw(self.context, key, asked, now=at, progress=progress)
-            return replace(done, stale=self._holding(key, asked))
+            named = tuple(tag.name for tag in self.tags())
+            return replace(done, stale=self._holding(key, asked), history_days=self.config.history_days, tags=named)
 
     def preview_withdrawal(self, *addresses: str | Iterable[str], exact: bool = False) -> WithdrawalPreview:
         """Returns whom a withdrawal would concern, and which of the addresses the lake does not know.
@@ -884,7 +951,10 @@ class Lake:
         [normal] = self._asked([address], exact=exact)
         at, key = milliseconds(now or datetime.now(UTC)), self.key()
         key_change.refuse_unfinished(self.root)
-        return explain.explain(self.context, key, normal, at)
+        with access.noted(self.context, "explain", people=1) as note:
+            found = explain.explain(self.context, key, normal, at)
+            note.rows = sum(found.rows.values())
+        return found
 
     def export(
         self,
@@ -929,7 +999,10 @@ class Lake:
 
         key = self.key()
         key_change.refuse_unfinished(self.root)
-        return transform.withheld(self.context, key)
+        with access.noted(self.context, "withheld") as note:
+            found = transform.withheld(self.context, key)
+            note.rows = len(found)
+        return found
 
     def prove(self, *, engine: Name = "duckdb", progress: Progress = lambda what, share: None) -> Proof:
         """Proves the rules of consent over the published tables, independently of how they were built.
@@ -1097,7 +1170,10 @@ class Lake:
 
         wanted = self._asked(addresses, exact=exact)
         delivered = [str(destinations.expanded(path)) for path in inbox]
-        with self.context.writing(_finish_rotation, _finish_release, progress=progress):
+        with (
+            self.context.writing(_finish_rotation, _finish_release, progress=progress),
+            access.noted(self.context, "erase", people=len(wanted)),
+        ):
             return erasure.erase(
                 self.context,
                 self.key(),
@@ -1186,6 +1262,14 @@ class Lake:
 
         # on this machine, too, a task may fail a few times, as it may on a cluster
         return Executors(session(master="local[*,4]", with_s3=s3.is_remote(self.root)))
+
+
+def _refuse_as_published(role: Role, at: int | str | datetime | None) -> None:
+    """Refuses to show what was published whole to who may not see it, or where nothing else is shown anyway."""
+    if role != "officer":
+        raise UsageError(f"expected the role officer, found {role}; nothing was run", argument="as_published")
+    if at is None:
+        raise UsageError("expected a tag, snapshot or time to look back to, found none", argument="as_published")
 
 
 def _table(state: TableState) -> Table:

@@ -38,6 +38,8 @@ OTHERS = {
     "grace_hours": ("maintain.grace_hours", 0.0),
     "target_size": ("maintain.target_size", "1MiB"),
     "report_min_count": ("report.min_count", 10),
+    "history_days": ("consent.history_days", 1.5),
+    "access_days": ("access.keep_days", 30.0),
 }
 """Of each optional attribute, its key and a value that is not the default."""
 

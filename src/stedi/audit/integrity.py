@@ -15,9 +15,11 @@ from pathlib import Path
 from stedi.catalog import Catalog, TableState, checksums, snapshots
 from stedi.catalog.manifests import sizes
 from stedi.catalog.pins import is_of_others, is_ours_but_for_pins
+from stedi.context import access
 from stedi.context.progress import Progress
 from stedi.engines.workers import Threads, Workers
 from stedi.errors import DamagedFile, LakeError
+from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import ALL_ZONES, ZONES, DataFile
 from stedi.storage import s3
 
@@ -114,6 +116,12 @@ def newest(older: tuple[str, str, str] | None) -> Check:
         older: What of it is older than what was seen of it before: what it is, what was seen, and what is found.
     """
     return Check("newest", "lake", (Violation(*older),) if older else ())
+
+
+def logged(root: Path, key: Key, lake_id: str, mark: tuple[int, str]) -> Check:
+    """Returns the check that the log of accesses is whole; arguments as of `access.wrong`."""
+    found = access.wrong(root, key, lake_id, mark)
+    return Check("access log", access.FOLDER, tuple(Violation(*each) for each in found))
 
 
 class _Table:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, cast
@@ -201,6 +202,9 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         "--new-id", action="store_true", help="give it an id of its own: the lake that it comes from lives elsewhere"
     )
 
+    sub = command("log", operations.log, "lists who was shown rows of people: when, as whom, of which tables")
+    sub.add_argument("--since", metavar="TIME", type=_time, help="what began at this ISO 8601 time or later, UTC")
+
     command("tables", pipeline.tables, "lists tables with zone, rows, size and freshness")
 
     sub = command("history", pipeline.history, "lists a table's snapshots with what each was built from")
@@ -224,9 +228,14 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         help="read the tables as they were: a tag, a snapshot's id or an ISO 8601 time",
     )
     sub.add_argument(
+        "--as-published",
+        action="store_true",
+        help="officer, with --at: show rows of people who do not agree to research any more, too",
+    )
+    sub.add_argument(
         "--role",
         choices=("scientist", "engineer", "officer"),
-        help="show what this role sees, the rest masked (default: query.role of the lake, which is officer)",
+        help="show what this role sees, the rest masked (default: query.role of the lake, else engineer)",
     )
     sub.add_argument(
         "--parameter",
@@ -241,6 +250,8 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     )
     sub.add_argument("--engine", choices=("duckdb", "athena"), default="duckdb", help="default: duckdb")
     sub.add_argument("--workgroup", metavar="NAME", help="Athena's workgroup (default: stedi-ROLE)")
+
+    command("roles", pipeline.roles, "prints which tables and columns each role sees in a query")
 
     sub = command("quarantine", pipeline.quarantine, "lists the records that could not be taken, by reason and file")
     choice = sub.add_mutually_exclusive_group()
@@ -435,6 +446,13 @@ def _version() -> str:
     from stedi._version import __version__
 
     return __version__
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected an ISO 8601 time, found something else") from None
 
 
 def _positive(text: str) -> int:

@@ -51,6 +51,27 @@ def audit(options: argparse.Namespace) -> int:
     return AuditFailed.exit_code if violations else 0
 
 
+def log(options: argparse.Namespace) -> int:
+    """Lists who was shown rows of people."""
+    found = opened(options).log(options.since)
+    if wants_json(options):
+        terminal.document({"accesses": render.plain(found)})
+        return 0
+    terminal.table(
+        ("time", "user", "role", "what", "tables", "people", "rows", "ended"),
+        [
+            (
+                each.time.strftime("%Y-%m-%d %H:%M:%SZ"),
+                *(each.user, each.role, each.verb, ", ".join(each.tables)),
+                *("" if count is None else count for count in (each.people, each.rows)),
+                each.ended,
+            )
+            for each in found
+        ],
+    )
+    return 0
+
+
 def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
     for account in proof.accounts if proof else ():
         *lines, (what, rows) = account.lines

@@ -20,7 +20,8 @@ from stedi.errors import UsageError
 if TYPE_CHECKING:
     from stedi.lake import Lake
     from stedi.landing import Landing
-    from stedi.query import Value
+    from stedi.query import Result, Value
+    from stedi.schema.roles import Role
     from stedi.transform.previewing import Plan
 
 
@@ -311,10 +312,30 @@ def query(options: argparse.Namespace) -> int:
     form = options.format or ("json" if as_json else formats.format_of(options.output))
     sql = terminal.given() if options.sql == "-" else options.sql
     parameters = given_parameters(options)
-    with opened(options).query(sql, parameters=parameters, at=options.at, role=options.role) as result:
+    lake = opened(options)
+    role = options.role or lake.config.query_role
+    with lake.query(sql, parameters=parameters, at=options.at, role=role, as_published=options.as_published) as result:
+        _say_lacking(result, role)
         to, limit = options.output or terminal.binary(), terminal.shown_rows()
         formats.write(result.reader(), form, to, limit=limit, spreadsheet=options.safe_for_spreadsheets)
     return 0
+
+
+def _say_lacking(result: Result, role: Role) -> None:
+    """Says what an answer lacks: columns that are masked for a role, rows of who does not consent now."""
+    if result.masked:
+        columns: dict[str, list[str]] = {}
+        for name in result.masked:
+            table, _, column = name.partition(".")
+            columns.setdefault(table, []).append(column)
+        listed = "; ".join(f"{', '.join(names)} of {table}" for table, names in columns.items())
+        terminal.say(f"null for the role {role}: {listed}")
+    if result.left_out.rows:
+        rows, people = result.left_out.rows, result.left_out.people
+        terminal.say(
+            f"left out: {rows:,} row{'s' * (rows != 1)} of {people:,} {'person' if people == 1 else 'people'} who "
+            f"{'does' if people == 1 else 'do'} not agree to research now"
+        )
 
 
 def given_parameters(options: argparse.Namespace) -> dict[str, Value] | None:
@@ -416,6 +437,29 @@ def crawl(options: argparse.Namespace) -> int:
     else:
         terminal.line(render.crawl(report))
     return 1 if report.failed else 0
+
+
+def roles(options: argparse.Namespace) -> int:
+    """Prints who sees which tables and columns."""
+    import textwrap
+
+    from stedi.schema.roles import visible
+
+    found = visible()
+    if wants_json(options):
+        listed = [{"role": role, "tables": render.plain(tables)} for role, tables in found.items()]
+        terminal.document({"roles": listed})
+        return 0
+    for role, tables in found.items():
+        terminal.line(f"{role}: {len(tables)} table{'s' * (len(tables) != 1)}")
+        for table in tables:
+            terminal.line(f"  {table.zone}.{table.name}")
+            for what, columns in (("sees", table.columns), ("null", table.masked)):
+                lead = f"    {what}  "
+                text = ", ".join(columns) or "nothing"
+                if columns or what == "sees":
+                    terminal.line(textwrap.fill(text, 80, initial_indent=lead, subsequent_indent=" " * len(lead)))
+    return 0
 
 
 def ddl(options: argparse.Namespace) -> int:

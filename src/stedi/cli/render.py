@@ -108,6 +108,7 @@ def maintenance_json(done: Maintenance) -> dict[str, object]:
             for table in done.tables
         ],
         "temporary": plain(done.temporary),
+        "accesses": done.accesses,
         "freed": done.freed,
     }
 
@@ -126,7 +127,8 @@ def maintenance(done: Maintenance) -> str:
     headers = ("table", "small files", "bytes", "into", "manifests merged", "expired", *kinds, "freed")
     freed = f"{'freed' if done.run else 'to free'}: {done.freed:,} bytes"
     left = f"temporary files: {done.temporary.files:,}, {done.temporary.bytes:,} bytes"
-    return f"{tables.table(rows, headers)}\n\n{freed} ({left})"
+    gone = f"\nlog of accesses: {done.accesses:,} lines older than it is kept" if done.accesses else ""
+    return f"{tables.table(rows, headers)}\n\n{freed} ({left}){gone}"
 
 
 def crawl(report: Report) -> str:

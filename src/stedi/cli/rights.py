@@ -35,7 +35,8 @@ def withdraw(options: argparse.Namespace) -> int:
     progress.close()
     if wants_json(options):
         counts = {key: getattr(done, key) for key in ("customers", "landed", "unknown", "already", "erased")}
-        terminal.document({**counts, "stale": list(done.stale), "build": render.plain(built)})
+        kept = {"history_days": done.history_days, "tags": list(done.tags)}
+        terminal.document({**counts, "stale": list(done.stale), **kept, "build": render.plain(built)})
         return 0
     terminal.line(
         f"{done.customers:,} customers: {done.landed:,} withdrawals landed, {done.unknown:,} of them of customers that "
@@ -52,6 +53,12 @@ def withdraw(options: argparse.Namespace) -> int:
             f"not known to the lake: {_places(wanted, done.strangers)}; look at the spelling. Such a withdrawal is "
             "kept, and holds against older records that arrive later"
         )
+    after = "after that build" if built is None else "from now on"
+    terminal.line(
+        "what was published of them before is shown to nobody but an officer who asks --as-published; "
+        f"`stedi maintain` removes it {done.history_days:g} days {after}"
+        + (f", but from the tags {', '.join(done.tags)}: see `stedi tag --delete`" if done.tags else "")
+    )
     say_stale(done.stale)
     return 0
 

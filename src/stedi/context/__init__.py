@@ -130,6 +130,16 @@ class Context:
             self.catalog.tables()  # says so if only the catalog is older than its tables, which `repair` sets right
         return found
 
+    def seen_access(self) -> tuple[int, str]:
+        """Returns how far the log of accesses was when it was last seen: number and seal of a line."""
+        from stedi.context import seen
+
+        try:
+            mark = seen.read(self.outside(), self.config.lake_id, self.key())
+        except (KeyRefused, OSError):
+            return 0, ""
+        return mark.access if mark else (0, "")
+
     def refuse_copied(self) -> None:
         """Refuses to write into a folder that was copied or moved, and not adopted since it was opened.
 
@@ -187,6 +197,8 @@ class Context:
             key = self.key()
             before = None if set_back else seen.read(folder, self.config.lake_id, key)
             found = seen.now(self.catalog, self.root, key)
+            if before is not None and before.access > found.access:  # what was cut short stays to be noticed
+                found = replace(found, access=before.access)
             # another command may have gone further meanwhile, and have noted it
             if before != found and not (before and seen.older(before, found, self.root, key)):
                 journal.copy(self.root, folder, before.number if before and before.tables else 0)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi.catalog import Catalog
+from stedi.context import access
 from stedi.errors import UsageError
 from stedi.privacy import journal, state, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -38,12 +39,15 @@ class Seen:
         number: The number of the journal's last entry.
         digest: The SHA-256 of that entry.
         barred: How much the tombstones bar: each erasure makes it greater.
+        access: Number and seal of the last line of the log of accesses; a log that was cut short since is noticed by
+            `audit`, and keeps nobody from writing.
     """
 
     tables: Mapping[str, tuple[int, str]]
     number: int
     digest: str
     barred: int
+    access: tuple[int, str] = (0, "")
 
 
 def place(lake_id: str, path: str, key_place: str | None, environment: Mapping[str, str] | None = None) -> Path:
@@ -81,7 +85,7 @@ def now(catalog: Catalog, root: Path, key: Key) -> Seen:
         version = _VERSION.search(location)
         if version:
             tables[name] = (int(version[1]), location.rpartition("/")[2])
-    return Seen(tables, *journal.head(root), _barred(root, key))
+    return Seen(tables, *journal.head(root), _barred(root, key), access.head(root))
 
 
 def read(folder: Path, lake_id: str, key: Key) -> Seen | None:
@@ -151,7 +155,8 @@ def to_json(mark: Seen) -> dict[str, Any]:
 def from_json(plain: Mapping[str, Any]) -> Seen:
     """Returns a mark from what `to_json` gave."""
     tables = {str(name): (int(version), str(file)) for name, (version, file) in plain["tables"].items()}
-    return Seen(tables, int(plain["number"]), str(plain["digest"]), int(plain["barred"]))
+    number, seal = plain.get("access", (0, ""))
+    return Seen(tables, int(plain["number"]), str(plain["digest"]), int(plain["barred"]), (int(number), str(seal)))
 
 
 def _barred(root: Path, key: Key) -> int:

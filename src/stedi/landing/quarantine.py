@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stedi import reader
-from stedi.context import Context
+from stedi.context import Context, access
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal
 from stedi.errors import UsageError
@@ -86,7 +86,7 @@ class Quarantine:
     """
 
     def __init__(self, context: Context) -> None:
-        self._key, self._writing = context.key, context.writing
+        self._key, self._writing, self._context = context.key, context.writing, context
         self._catalog, self._config, self._root = context.catalog, context.config, context.root
 
     def total(self) -> int:
@@ -127,14 +127,16 @@ class Quarantine:
             raise UsageError(
                 f"expected FILE:OFFSET, as `stedi quarantine` lists them, found {handle}", argument="handle"
             )
-        with self._engine() as engine:
+        with access.noted(self._context, "quarantine") as note, self._engine() as engine:
+            note.tables = {"quarantine": None}
             found = engine.rows(
                 f'select raw, raw_size from quarantine where "offset" = {offset} '
                 f"and (file = {literal(file)} or starts_with(sha256, {literal(file)})) limit 2"
             )
-        if len(found) != 1:
-            many = "several: give more digits of the SHA-256" if found else "none"
-            raise UsageError(f"expected one record of {handle}, found {many}", argument="handle")
+            if len(found) != 1:
+                many = "several: give more digits of the SHA-256" if found else "none"
+                raise UsageError(f"expected one record of {handle}, found {many}", argument="handle")
+            note.rows = 1
         return bytes(found[0][0]), int(found[0][1])
 
     def replay(self) -> tuple[int, int]:

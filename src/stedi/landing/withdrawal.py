@@ -49,6 +49,9 @@ class Withdrawal:
         erased: Customers who were erased and did not come back: nothing of them is taken in again.
         stale: Releases that hold one of them, `NAME@VERSION`.
         strangers: The addresses of those unknown, in their normal form.
+        history_days: For so many days after the build that takes them out, what was published of them before stays on
+            disk, where `as_published` shows it to an officer and nothing shows it to others.
+        tags: Tags of tables that may hold them, which keep that until they are deleted.
     """
 
     customers: int
@@ -58,6 +61,8 @@ class Withdrawal:
     erased: int
     stale: tuple[str, ...] = ()
     strangers: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    history_days: float = 0.0
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
-from stedi.catalog import Catalog, TableState, checksums, orphans
+from stedi.catalog import Catalog, Snapshot, TableState, checksums, orphans
 from stedi.catalog.orphans import Unused, unused
 from stedi.catalog.snapshots import manifests
-from stedi.context import Context
+from stedi.context import Context, access
 from stedi.context.progress import Progress, run_id
 from stedi.engines.rewrite import LEAVING, RewriteTask, rewrite
 from stedi.engines.workers import Threads, Workers
@@ -31,7 +32,8 @@ from stedi.landing import journal
 from stedi.maintenance.compaction import Compaction, due
 from stedi.maintenance.report import Maintained, Maintenance, Removed
 from stedi.privacy import key_change, tombstones
-from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, DataFile
+from stedi.query import withdrawn
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, ZONES, DataFile
 from stedi.storage import durable, s3
 
 __all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain"]
@@ -59,9 +61,8 @@ def maintain(
     """
     root, work = context.root, _Run(context, workers)
     if dry_run:
-        return Maintenance(
-            "", tuple(work.foreseen(name) for name in _tables(context.catalog)), _total(work.temporary())
-        )
+        tables = tuple(work.foreseen(name) for name in _tables(context.catalog))
+        return Maintenance("", tables, _total(work.temporary()), access.trim(context, dry_run=True))
     done = []
 
     def waiting(what: str) -> None:
@@ -80,7 +81,8 @@ def maintain(
             temporary = work.temporary()
             for path in temporary:
                 _remove(path)
-    return Maintenance(work.run, tuple(done), _total(temporary))
+        trimmed = access.trim(context)
+    return Maintenance(work.run, tuple(done), _total(temporary), trimmed)
 
 
 def _tables(catalog: Catalog) -> list[str]:
@@ -215,14 +217,52 @@ class _Run:
         needed = max((n for n, snapshot in enumerate(history) if snapshot.id in watermarks), default=-1)
         ours = orphans.abandoned_branches(state)
         keep = set(state.pins.values())
+        over = self._over(states, name, history, now)
         ends = now if compacted else float("inf")  # when it stopped being what readers see
         for n, snapshot in enumerate(history):
-            if n + compacted < self._config.keep_snapshots or ends > oldest or n <= needed:
+            wanted = n + compacted < self._config.keep_snapshots or ends > oldest
+            if n <= needed or (wanted and snapshot.id not in over):
                 keep.add(snapshot.id)
             ends = snapshot.at_ms
         judged = {*(snapshot.id for snapshot in history), *(state.branches[branch] for branch in ours)}
         keep |= {snapshot.id for snapshot in state.snapshots if snapshot.id not in judged and snapshot.at_ms > oldest}
         return frozenset(snapshot.id for snapshot in state.snapshots if snapshot.id not in keep)
+
+    def _over(
+        self, states: Mapping[str, TableState], name: str, history: Sequence[Snapshot], now: float
+    ) -> frozenset[int]:
+        """Returns the snapshots with somebody whom a build has taken out for longer than what was published is kept.
+
+        Args:
+            states: All tables.
+            name: The table.
+            history: Its snapshots, newest first.
+            now: The time, epoch milliseconds.
+        """
+        agreeing = states["customers_trusted"].current
+        if ZONES.get(name, "landing") == "landing" or len(history) < 2 or agreeing is None:
+            return frozenset()
+        latest = now - self._config.history_days * 86_400_000
+        if all(snapshot.at_ms >= latest for snapshot in history[:-1]):
+            return frozenset()  # nobody was taken out before
+        files = {snapshot.id: self._catalog.files(states[name], snapshot) for snapshot in history}
+        current = {file.path for file in files[history[0].id]}
+        older = {file.path: file for each in files.values() for file in each if file.path not in current}
+        people = withdrawn.taken_out(
+            self._config,
+            durable.scratch(self._root),
+            older.values(),
+            self._catalog.files(states["customers_trusted"], agreeing),
+        )
+        held = {s.id: frozenset().union(*(people.get(f.path, ()) for f in files[s.id])) for s in history}
+        found: set[int] = set()
+        gone: dict[str, int] = {}  # when the build was published that took them out for the last time
+        for newer, snapshot in pairwise(history):
+            for person in held[snapshot.id]:
+                gone.setdefault(person, newer.at_ms)
+            if any(gone[person] < latest for person in held[snapshot.id]):
+                found.add(snapshot.id)
+        return frozenset(found)
 
 
 def _watermarks(states: Mapping[str, TableState], name: str) -> set[int]:

@@ -26,6 +26,7 @@ from typing import Any
 from stedi.catalog import Catalog, checksums, snapshots
 from stedi.catalog.checksums import Output
 from stedi.catalog.sqlite import Pointers
+from stedi.context import access
 from stedi.context.places import home_of
 from stedi.context.progress import Progress
 from stedi.errors import ConfigError, LakeError
@@ -108,6 +109,7 @@ def adopt(
         for number, (table, location) in enumerate(rows.items()):
             progress(f"adopt {table}", number / len(rows))
             made[table] = _Table(root, home, table, location).adopt()
+        _part(root, anew=own_id != config.lake_id)
         if own_id != config.lake_id:
             _seal(root, key, config.lake_id, own_id)
             _settle(root, config.lake_id, own_id)
@@ -154,6 +156,19 @@ def _of_its_own(root: Path, lake_id: str) -> str:
     made = (root / "landing").stat()  # no adoption changes this folder itself, and no copy keeps this time
     words = f"{lake_id}\0{root}\0{copied}\0{made.st_ino}\0{made.st_ctime_ns}"
     return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _part(root: Path, *, anew: bool) -> None:
+    """Keeps the log of accesses apart from that of the other lake, which goes on with it where this one begins anew."""
+    folder = root / access.FOLDER
+    if anew:
+        durable.remove_tree(folder)
+    elif folder.is_dir():
+        for path in [path for path in folder.iterdir() if path.is_file() and path.stat().st_nlink > 1]:
+            durable.write(path, path.read_bytes(), durable.readable(folder))  # lines are added in place
+    lock = root / f"{access.FOLDER}.lock"
+    if lock.exists() and lock.stat().st_nlink > 1:
+        lock.unlink()
 
 
 def _seal(root: Path, key: Key, was: str, lake_id: str) -> None:

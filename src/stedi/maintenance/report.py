@@ -50,11 +50,13 @@ class Maintenance:
         run: The run's id; empty for a dry run.
         tables: What was done to each table, in the order in which data flow.
         temporary: What killed commands have left in `tmp/` and beside the settings.
+        accesses: Lines of the log of accesses that went since they are older than it is kept.
     """
 
     run: str
     tables: tuple[Maintained, ...]
     temporary: Removed
+    accesses: int = 0
 
     @property
     def freed(self) -> int:

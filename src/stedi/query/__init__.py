@@ -20,7 +20,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from numbers import Integral, Real
 from pathlib import Path
@@ -29,11 +29,23 @@ from typing import TYPE_CHECKING, Any
 from stedi.engines import isolation
 from stedi.errors import QueryFailed, QueryRefused, UsageError
 from stedi.query import sandbox
-from stedi.query.result import Result
+from stedi.query.result import LeftOut, Result
 from stedi.query.statement import Judgement, folded, shown
 from stedi.storage import config, durable, s3
 
-__all__ = ["Limits", "Parameters", "QueryTable", "Resolve", "Result", "bounded", "referenced_tables", "run", "size"]
+__all__ = [
+    "Ended",
+    "LeftOut",
+    "Limits",
+    "Parameters",
+    "QueryTable",
+    "Resolve",
+    "Result",
+    "bounded",
+    "referenced_tables",
+    "run",
+    "size",
+]
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,6 +61,8 @@ class QueryTable:
         columns: Name and DuckDB type of each column, in order.
         masked: Names of the columns that are null in every row.
         places: Whether each row has, beside its columns, its file and its number there (`scans.FILE`, `scans.ROW`).
+        without: The pseudonyms of people whose rows are not there, and how many rows each has; only of a table with a
+            column `customer_id`.
     """
 
     name: str
@@ -56,6 +70,7 @@ class QueryTable:
     columns: tuple[tuple[str, str], ...]
     masked: frozenset[str] = frozenset()
     places: bool = False
+    without: Mapping[str, int] = field(default_factory=dict)
 
 
 Value = None | bool | int | float | str | datetime | date
@@ -64,6 +79,8 @@ Parameters = Sequence[Value] | Mapping[str, Value]
 """The values of a statement's parameters: of `?` by place, of `$name` by name."""
 Resolve = Callable[[frozenset[str]], Iterable[QueryTable]]
 """Gives the tables of these names, lower-case, as far as there are any."""
+Ended = Callable[[str, int], None]
+"""Told once how a query ended, `done`, `stopped`, `failed` or `refused`, and how many rows it has given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +129,7 @@ def run(
     *,
     condition: bool = False,
     parameters: Parameters | None = None,
+    ended: Ended = lambda how, rows: None,
 ) -> Result:
     """Starts a query and returns its rows as they come.
 
@@ -124,6 +142,7 @@ def run(
             temporary folder if None.
         condition: Whether the statement must be one that `statement.condition` has made, and nothing more.
         parameters: The values of its parameters: of `?` by place, of `$name` by name.
+        ended: Told how it ended, whether it is read, closed or dropped.
 
     Returns:
         The open result: close it, or use it in a `with`.
@@ -134,17 +153,34 @@ def run(
         UsageError: A parameter is no value.
     """
     values = None if parameters is None else plain(parameters)
-    worker = _Worker({"sql": sql, "condition": condition, "parameters": values}, limits or Limits(), temporary)
+    tally = _Tally(ended)
+    worker = _Worker({"sql": sql, "condition": condition, "parameters": values}, limits or Limits(), temporary, tally)
     try:
         import pyarrow.ipc  # noqa: F401 # a tenth of a second, in which the process starts and judges
 
         judged = worker.judgement()
-        given = relations(judged.tables) if callable(relations) else relations
-        worker.give([_named(judged.tables, given)[name] for name in sorted(judged.tables)], judged.columns)
-        return Result(worker, worker.open())
-    except BaseException:
+        named = _named(judged.tables, relations(judged.tables) if callable(relations) else relations)
+        given = [named[name] for name in sorted(judged.tables)]
+        worker.give(given, judged.columns)
+        left_out = LeftOut(
+            sum(sum(relation.without.values()) for relation in given),
+            len({person for relation in given for person in relation.without}),
+        )
+        return Result(worker, worker.open(), _masked(given, judged.columns), left_out)
+    except BaseException as error:
+        tally.fails(error)
         worker.close()
         raise
+
+
+def _masked(relations: Iterable[QueryTable], columns: frozenset[str] | None) -> tuple[str, ...]:
+    """Returns the masked columns that a statement reads, as `table.column`."""
+    return tuple(
+        f"{relation.name}.{name}"
+        for relation in relations
+        for name, _ in relation.columns
+        if name in relation.masked and (columns is None or name.lower() in columns)
+    )
 
 
 def plain(parameters: Parameters) -> list[object] | dict[str, object]:
@@ -253,6 +289,30 @@ class _Pipe(io.RawIOBase):
         return os.readv(self._descriptor, [buffer])
 
 
+class _Tally:
+    """How many rows of a query were given, and how it ended.
+
+    Args:
+        ended: Told so, once.
+    """
+
+    def __init__(self, ended: Ended = lambda how, rows: None) -> None:
+        self._ended = ended
+        self.rows = 0
+        self.how = "stopped"
+
+    def fails(self, error: BaseException) -> None:
+        """Takes down why a query has ended, if that is known now."""
+        if isinstance(error, QueryRefused | UsageError):
+            self.how = "refused"
+        elif isinstance(error, Exception):
+            self.how = "failed"
+
+    def end(self) -> None:
+        """Says so."""
+        self._ended(self.how, self.rows)
+
+
 class _Worker:
     """The process of one query, its pipes and its temporary folder.
 
@@ -260,10 +320,13 @@ class _Worker:
         task: What the process is to do: a statement to judge and run, or a function to call.
         limits: What it may take.
         temporary: Where its folder is made.
+        tally: Counts its rows.
     """
 
-    def __init__(self, task: Mapping[str, object], limits: Limits, temporary: Path | None) -> None:
-        self._limits = limits
+    def __init__(
+        self, task: Mapping[str, object], limits: Limits, temporary: Path | None, tally: _Tally | None = None
+    ) -> None:
+        self._limits, self._tally = limits, tally or _Tally()
         folder = _folder(temporary)
         held = durable.hold(Path(folder))  # maintenance leaves it alone while this process lives
         own = str(Path(sandbox.__file__).parents[2])
@@ -284,7 +347,7 @@ class _Worker:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(held)
             raise
-        self._end = weakref.finalize(self, _end, self._process, self._errors, folder, held)
+        self._end = weakref.finalize(self, _end, self._process, self._errors, folder, held, self._tally)
         assert self._process.stdout is not None
         self._pipe = io.BufferedReader(_Pipe(self._process.stdout.fileno(), limits.seconds), 1 << 20)
         self._tell(job)
@@ -323,8 +386,9 @@ class _Worker:
                 "columns": relation.columns,
                 "masked": sorted(relation.masked),
                 # what the engine reads from files itself, it reads by what it needs
-                "wanted": sorted(columns) if relation.masked and columns is not None else None,
+                "wanted": sorted(columns) if (relation.masked or relation.without) and columns is not None else None,
                 "places": relation.places,
+                "without": sorted(relation.without),
             }
             for relation in relations
         ]
@@ -350,6 +414,7 @@ class _Worker:
                     # A stream that was cut ends like one that is whole: only the exit code tells them apart.
                     self._finish()
                     return
+            self._tally.rows += batch.num_rows
             yield batch
 
     @contextlib.contextmanager
@@ -357,6 +422,7 @@ class _Worker:
         try:
             yield
         except TimeoutError:
+            self._tally.how = "failed"
             self.close()
             raise QueryFailed(
                 f"The query was stopped: it worked longer than it may ({self._limits.seconds:,g} s). "
@@ -370,6 +436,7 @@ class _Worker:
         """Waits for the worker's end and raises what it says, if it has not written every row."""
         if not self._end.alive:
             raise QueryFailed("The query was closed before its last row.")
+        self._tally.how = "failed"
         try:
             code = self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -377,6 +444,7 @@ class _Worker:
             raise QueryFailed("The query was stopped: it did not end after its last row. Run it again.") from None
         self._errors.seek(0)
         said = self._errors.read(100_000).decode("utf-8", "replace")
+        self._tally.how = "failed" if code else "done"
         self.close()
         if code == 0:
             return
@@ -413,7 +481,7 @@ def _folder(temporary: Path | None) -> str:
     return tempfile.mkdtemp(prefix="stedi-query-")
 
 
-def _end(process: subprocess.Popen[bytes], errors: Any, folder: str, held: int) -> None:
+def _end(process: subprocess.Popen[bytes], errors: Any, folder: str, held: int, tally: _Tally) -> None:
     """Ends a worker, which may have ended already, and removes what it left."""
     if process.poll() is None:
         process.kill()
@@ -426,3 +494,4 @@ def _end(process: subprocess.Popen[bytes], errors: Any, folder: str, held: int) 
     errors.close()
     shutil.rmtree(folder, ignore_errors=True)
     os.close(held)
+    tally.end()

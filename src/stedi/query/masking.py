@@ -1,9 +1,9 @@
-"""Tables with masked columns, read by a process that hands over the other columns and nothing else.
+"""Tables with masked columns or rows, read by a process that hands over the rest and nothing else.
 
-The process of a query that may not see a column must not have the file that holds it: an engine that may open a file
-can be asked for all of it. So it forks before its engine exists. The fork opens the files, and for each scan of the
-query streams the columns that may be seen as Arrow through a pipe of that scan's own; the query's process knows
-the streams alone. A scan costs what it reads and is not read ahead; nothing is copied to a disk.
+The process of a query that may not see a column, or somebody's rows, must not have the file that holds them: an engine
+that may open a file can be asked for all of it. So it forks before its engine exists. The fork opens the files, and for
+each scan of the query streams the columns and rows that may be seen as Arrow through a pipe of that scan's own; the
+query's process knows the streams alone. A scan costs what it reads and is not read ahead; nothing is copied to a disk.
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def _stream(con: duckdb.DuckDBPyConnection, relation: dict[str, Any], pipe: int,
 
     with open(pipe, "wb", buffering=1 << 20) as out, contextlib.suppress(BrokenPipeError):
         try:
-            batches = con.sql(f"select {_listed(relation)} from {scans.read(relation)}").to_arrow_reader(_ROWS_A_BATCH)
+            batches = con.sql(f"select {_listed(relation)} from {scans.allowed(relation)}").to_arrow_reader(
+                _ROWS_A_BATCH
+            )
             with pa.ipc.new_stream(out, _schema(relation)) as stream:
                 for batch in batches:
                     stream.write_batch(batch)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stedi.errors import MissingExtra, UsageError, printable
@@ -35,6 +36,19 @@ class Worker(Protocol):
         """Ends it if it still runs; more than once does no harm."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What tables as they were lack of what was published, since those people do not consent now.
+
+    Attributes:
+        rows: Rows of the tables that the statement names.
+        people: People whose they are.
+    """
+
+    rows: int
+    people: int
+
+
 class Result:
     """The rows of a query: all of them at once, or batch by batch, as they come.
 
@@ -45,10 +59,18 @@ class Result:
     Args:
         worker: Runs the query.
         reader: Gives the rows.
+        masked: Columns that the statement reads and that are null for its role.
+        left_out: What the tables as they were lack of what was published.
     """
 
-    def __init__(self, worker: Worker, reader: pa.RecordBatchReader) -> None:
+    def __init__(
+        self, worker: Worker, reader: pa.RecordBatchReader, masked: Sequence[str] = (), left_out: LeftOut | None = None
+    ) -> None:
         self._worker, self._source = worker, reader
+        self.masked = tuple(masked)
+        """Columns, as `table.column`, that the statement reads and that are null for the role that it was run as."""
+        self.left_out = left_out or LeftOut(0, 0)
+        """What the tables as they were lack of what was published."""
         self._ahead: deque[pa.RecordBatch] = deque()
         self._reader: pa.RecordBatchReader | None = None
         self._table: pa.Table | None = None

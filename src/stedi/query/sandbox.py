@@ -6,8 +6,8 @@ file by its path, without the caller's environment. The job comes in two lines: 
 under the same bounds as it will run, and answered with what it reads; then the files of just these tables.
 
 The engine in which it runs is closed: no settings, no network, no file but those of tables that the caller's role may
-see whole. Files of a table with masked columns are read by a further process (`masking`), which hands over the
-other columns alone: whatever the statement is, what is masked is nowhere within its reach.
+see whole. Files of a table with masked columns or rows are read by a further process (`masking`), which hands over the
+others alone: whatever the statement is, what is masked is nowhere within its reach.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A relation is a dictionary, as it came through a pipe: `name`, `files`, `columns` (name and type of each), `masked`
 (names of columns that the query must not see), `wanted` (lower-case names of columns beside which it reads none, or
-null), and `places` (whether each row has its file and its number there, too).
+null), `places` (whether each row has its file and its number there, too), and `without` (people whose rows the query
+must not see, by `customer_id`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def identifier(name: str) -> str:
 
 def hides(relation: dict[str, Any]) -> bool:
     """Returns whether a relation's files hold what the query must not see."""
-    return bool(relation["masked"] and relation["files"])
+    return bool((relation["masked"] or relation.get("without")) and relation["files"])
 
 
 def settings(job: dict[str, Any]) -> dict[str, str | bool | int | float | list[str]]:
@@ -55,6 +56,12 @@ def read(relation: dict[str, Any]) -> str:
     """Returns the table function that reads a relation's files as they are."""
     places = f", filename = {identifier(FILE)}, file_row_number = true" if relation.get("places") else ""
     return f"read_parquet([{', '.join(map(literal, relation['files']))}], hive_partitioning = false{places})"
+
+
+def allowed(relation: dict[str, Any]) -> str:
+    """Returns the table function of `read` with what keeps rows from being seen."""
+    people = ", ".join(map(literal, relation.get("without", ())))
+    return read(relation) + (f" where customer_id not in ({people})" if people else "")
 
 
 def visible(relation: dict[str, Any]) -> list[tuple[str, str]]:

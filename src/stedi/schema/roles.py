@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stedi.schema.contracts import PrivacyClass
-from stedi.schema.tables import ALL_COLUMNS
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, graph
 
 Readings = Literal["all", "since-consent"]
 """Which readings of a consenting customer are used: rule 4 of consent."""
@@ -43,3 +43,40 @@ GRANTS: dict[Role, Grant] = {
     "officer": Grant(frozenset(ALL_COLUMNS), frozenset()),
 }
 """The grant of each role."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleTable:
+    """A table as a role sees it.
+
+    Attributes:
+        name: Its name.
+        zone: Its zone.
+        columns: The columns whose values it sees.
+        masked: The columns that are null for it.
+    """
+
+    name: str
+    zone: str
+    columns: tuple[str, ...]
+    masked: tuple[str, ...]
+
+
+def visible() -> dict[Role, tuple[VisibleTable, ...]]:
+    """Returns what each role sees, worked out from `GRANTS` and the classes of the columns."""
+    from stedi.schema import classification
+
+    kinds = {name: classification.classes(graph(), name) for name in ALL_COLUMNS}
+    return {
+        role: tuple(
+            VisibleTable(
+                name,
+                zone,
+                tuple(column for column, kind in kinds[name].items() if kind not in grant.masked),
+                tuple(column for column, kind in kinds[name].items() if kind in grant.masked),
+            )
+            for name, zone in ALL_ZONES.items()
+            if name in grant.tables
+        )
+        for role, grant in GRANTS.items()
+    }

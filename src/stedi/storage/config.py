@@ -49,6 +49,9 @@ class Config:
             `maintain.grace_hours`.
         target_size: The size of the files that small ones become; `maintain.target_size`.
         report_min_count: The least count of people that the report shows; `report.min_count`.
+        history_days: How long a snapshot that holds people who have withdrawn stays, from the build on that took them
+            out; `consent.history_days`.
+        access_days: How long the log of accesses keeps a line; `access.keep_days`.
     """
 
     lake_id: str
@@ -61,13 +64,15 @@ class Config:
     engine_threads: int = 0
     query_memory: str = "512MB"
     query_seconds: float = 300.0
-    query_role: Role = "officer"
+    query_role: Role = "engineer"
     shared: bool = False
     keep_days: float = 7.0
     keep_snapshots: int = 10
     grace_hours: float = 1.0
     target_size: str = "128MB"
     report_min_count: int = 5
+    history_days: float = 7.0
+    access_days: float = 365.0
 
     @property
     def threads(self) -> int:
@@ -101,6 +106,8 @@ _KEYS = {
     "maintain.grace_hours": "grace_hours",
     "maintain.target_size": "target_size",
     "report.min_count": "report_min_count",
+    "consent.history_days": "history_days",
+    "access.keep_days": "access_days",
 }
 """Each key of lake.toml and the attribute that it sets."""
 
@@ -246,7 +253,7 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
         raise ConfigError(
             f"{sources['query.seconds']}: query.seconds: expected more than 0, found {config.query_seconds}"
         )
-    for key in ("maintain.keep_days", "maintain.grace_hours"):
+    for key in ("maintain.keep_days", "maintain.grace_hours", "consent.history_days", "access.keep_days"):
         if not 0 <= getattr(config, _KEYS[key]) < float("inf"):
             raise ConfigError(f"{sources[key]}: {key}: expected 0 or more, found {values[key]!r}")
     if config.keep_snapshots < 1:

@@ -1,0 +1,87 @@
+"""Whose rows a look at tables as they were leaves out: of everybody who does not consent now.
+
+What was published is kept for a while, and what somebody has taken back since is in it. Who consents now is worked out
+from the landed records (rules 1 to 3 of consent), those that no build has seen included, so that a withdrawal counts
+at once. A row below landing knows its customer by the pseudonym under the lake's key, since another key leaves no older
+snapshot; one that nobody's record gives now is somebody's who was erased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from stedi.catalog import Snapshot, TableState
+from stedi.context import Context
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import path_literal
+from stedi.privacy import consent
+from stedi.schema.feeds import CUSTOMER
+from stedi.schema.tables import ALL_COLUMNS, DataFile
+from stedi.storage.config import Config
+
+PERSON = "customer_id"
+"""The column that says whose a row is, in every table below landing and in no other."""
+
+
+def concerns(table: str) -> bool:
+    """Says whether the rows of a table are of people who consented when it was built."""
+    return any(column.name == PERSON for column in ALL_COLUMNS[table])
+
+
+def left_out(
+    context: Context, pinned: Iterable[tuple[TableState, Snapshot | None]], now: int
+) -> dict[str, dict[str, int]]:
+    """Returns whose rows must be left out of tables as they were, and how many each has, by table.
+
+    Args:
+        context: The lake.
+        pinned: Tables, each with the snapshot that is read; those of the landing zone are passed over.
+        now: The instant at which consent is asked for, epoch milliseconds.
+
+    Raises:
+        KeyRefused: The lake's key, without which nobody can tell whose a row is, is not at hand.
+    """
+    below = [(state, snapshot) for state, snapshot in pinned if snapshot is not None and concerns(state.name)]
+    if not below:
+        return {}
+    catalog, key, found = context.catalog, context.key(), {}
+    with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
+        engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
+        # of each spelling the last records alone: the last ones of each customer are among them
+        records = engine.stream(
+            f"select distinct email, lastUpdateDate, shareWithResearchAsOfDate from {CUSTOMER.table} "
+            "qualify lastUpdateDate = max(lastUpdateDate) over (partition by email)"
+        )
+        consents = consent.consenting(records, key, now)
+        for state, snapshot in below:
+            engine.bind_files("as_it_was", catalog.files(state, snapshot), table=state.name)
+            counted = engine.stream(f"select {PERSON}, count(*) from as_it_was group by {PERSON}")
+            found[state.name] = {person: count for person, count in counted if person not in consents}
+    return found
+
+
+def taken_out(
+    config: Config, scratch: Path, older: Iterable[DataFile], agreeing: Iterable[DataFile]
+) -> dict[str, frozenset[str]]:
+    """Returns, by file, whose rows of a table as it was a build has taken out since.
+
+    Args:
+        config: The lake's settings.
+        scratch: A folder for what does not fit into memory.
+        older: Files that the table had and has no more.
+        agreeing: The files of `customers_trusted` as it is.
+    """
+    paths = ", ".join(path_literal(file.path) for file in older)
+    if not paths:
+        return {}
+    read = f"read_parquet([{paths}], filename = true, hive_partitioning = false)"
+    with DuckDB.of(config, scratch) as engine:
+        engine.bind_files("customers_trusted", agreeing)
+        found: dict[str, set[str]] = {}
+        for path, person in engine.stream(
+            f"select distinct filename, {PERSON} from {read} "
+            f"where {PERSON} not in (select {PERSON} from customers_trusted)"
+        ):
+            found.setdefault(path, set()).add(person)
+    return {path: frozenset(people) for path, people in found.items()}
