@@ -333,7 +333,7 @@ class Lake:
         datasets.refuse_name(name)
         with self._building(wait=True, progress=lambda line: progress(line, None)) as key:
             transform.build(self.context, key, progress=lambda line: progress(line, None))
-            with access.noted(self.context, "dataset") as note:
+            with access.noted(self.context, "dataset", must=False) as note:  # which the lake knows anyway
                 made = datasets.create(self.context, name, chosen, output=output, progress=progress)
                 note.rows = made.rows
         return made
@@ -613,7 +613,8 @@ class Lake:
         eyes = role or self.config.query_role
         if as_published:
             _refuse_as_published(eyes, at)
-        note = access.Note(self.context, "query", role=eyes, must=eyes == "officer")
+        verb = "query as published" if as_published else "query"
+        note = access.Note(self.context, verb, role=eyes, must=eyes == "officer")
         return self._query(sql, note, at=at, role=eyes, parameters=parameters, as_published=as_published)
 
     def _query(
@@ -1172,7 +1173,7 @@ class Lake:
         delivered = [str(destinations.expanded(path)) for path in inbox]
         with (
             self.context.writing(_finish_rotation, _finish_release, progress=progress),
-            access.noted(self.context, "erase", people=len(wanted)),
+            access.noted(self.context, "erase", people=len(wanted), must=False),  # which has its receipt
         ):
             return erasure.erase(
                 self.context,

@@ -47,6 +47,8 @@ WORDS: dict[str, list[list[str]]] = {
     "adopt": [["adopt"]],
     "tables": [["tables"], ["--json", "tables"]],
     "tag": [["tag"], ["tag", "v1"], ["--json", "tag", "v1"], ["tag", "a b"], ["tag", "--delete", "nothing"]],
+    "log": [["log"], ["--json", "log", "--since", "2026-01-01"]],
+    "roles": [["roles"]],
     "history": [["history", "customers_landing"], ["history", "nothing"]],
     "query": [
         ["query", "select count(*) from customers_landing"], ["query", "-"], ["query", "select oops"],

@@ -91,6 +91,7 @@ def test_no_role_sees_them_but_an_officer_who_asks_for_it(lake: Lake, role: Any)
     sql = f"select customer_id from {table}"
     if role == "officer":
         assert (ben,) in lake.query(sql, at="then", role=role, as_published=True).fetchall()
+        assert lake.log()[-1].verb == "query as published"
     else:
         with pytest.raises(UsageError, match="as_published: expected the role officer"):
             lake.query(sql, at="then", role=role, as_published=True)

@@ -56,8 +56,8 @@ class Access:
         number: Its place in the log, from 1; 0 of an access that has no line yet.
         time: When it began, UTC.
         user: The name of the user, of the operating system, whose process it was.
-        verb: What was done: `query`, `explain`, `export`, `erase`, `quarantine`, `withheld`, `dataset`; or `trim`, when
-            the oldest days of the log went.
+        verb: What was done: `query`, `query as published`, `explain`, `export`, `erase`, `quarantine`, `withheld`,
+            `dataset`; or `trim`, when the oldest days of the log went.
         role: Whose eyes a query had; empty for what knows no roles.
         tables: The tables that rows came from, and the snapshot of each.
         people: How many people were asked for; None where nobody was asked for in person.
@@ -163,12 +163,12 @@ class Note:
     def _cannot(self, error: Exception) -> None:
         self._key = None
         if self._must and not isinstance(error, CopiedLake):  # which is read as it lies, until it is a lake
+            other = ", or ask as another role than officer" if self._plain["role"] else ""
             raise LakeError(
                 f"{self._context.root}: expected an access log that this can be noted in, found none ({_why(error)}); "
-                "nothing was shown: give this user the lake's key and the right to write into the folder, or ask as "
-                "another role than officer"
+                f"nothing was shown: give this user the lake's key and the right to write into the folder{other}"
             ) from None
-        self._context.say(f"this query is not in the access log: {_why(error)}")
+        self._context.say(f"this is not in the access log: {_why(error)}")
 
 
 @contextmanager
