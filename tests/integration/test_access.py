@@ -76,6 +76,7 @@ def test_whatever_shows_or_hands_out_rows_of_people_leaves_one_line(lake: Lake) 
         (lambda: lake.create_dataset("gait", split="100/0/0"), ("dataset", "", None, 1, "done")),
         (lambda: lake.erase(ANN, "nobody@x.example"), ("erase", "", 2, None, "done")),
     ]
+    snapshot = lake.history("customers_trusted")[0].id
     for number, (do, (verb, role, people, rows, ended)) in enumerate(did, 1):
         before = datetime.now(UTC) - timedelta(milliseconds=1)
         do()
@@ -85,7 +86,7 @@ def test_whatever_shows_or_hands_out_rows_of_people_leaves_one_line(lake: Lake) 
         assert (line.number, line.verb, line.role, line.people, line.ended) == (number, verb, role, people, ended)
         assert rows is ... or line.rows == rows, verb
         assert before <= line.time <= datetime.now(UTC)
-    assert lake.log()[0].tables == {"customers_trusted": lake.history("customers_trusted")[-1].id}
+    assert lake.log()[0].tables == {"customers_trusted": snapshot}
     assert not noticed(lake)
 
 
@@ -93,7 +94,7 @@ def test_no_value_address_or_statement_is_in_it(lake: Lake) -> None:
     lake.query(f"select customerName from customers_trusted where email = '{ANN}'").arrow()
     lake.query("select * from customers_trusted where email = $who", parameters={"who": BEN}).arrow()
     with pytest.raises(QueryRefused):
-        lake.query(f"select '{ANN}' frm").arrow()
+        lake.query(f"select '{ANN}' from from").arrow()
     with pytest.raises(UsageError):
         lake.query("select 1", role=ANN).arrow()  # type: ignore[arg-type] # a script's own mistake
     with pytest.raises(QueryRefused):
@@ -101,8 +102,8 @@ def test_no_value_address_or_statement_is_in_it(lake: Lake) -> None:
     lake.explain(ANN)
     lake.explain_rows("customers_landing", f"email = '{ANN}'")
     told = content(lake).lower()
-    assert len(lake.log()) == 7
-    assert not [word for word in (ANN, BEN, "ann lee", "x.example", "frm", "select") if word.encode() in told]
+    assert [line.verb for line in lake.log()] == [*["query"] * 5, *["explain"] * 2]
+    assert not [word for word in (ANN, BEN, "ann lee", "x.example", "select") if word.encode() in told]
 
 
 def test_how_an_access_ended_and_after_how_many_rows_is_in_it(lake: Lake) -> None:

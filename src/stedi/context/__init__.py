@@ -189,7 +189,7 @@ class Context:
         Args:
             set_back: Whether the lake was set back on purpose: then the note follows it.
         """
-        from stedi.context import seen
+        from stedi.context import access, seen
         from stedi.privacy import journal
 
         folder, key = self.outside(), None
@@ -197,8 +197,8 @@ class Context:
             key = self.key()
             before = None if set_back else seen.read(folder, self.config.lake_id, key)
             found = seen.now(self.catalog, self.root, key)
-            if before is not None and before.access > found.access:  # what was cut short stays to be noticed
-                found = replace(found, access=before.access)
+            if before is not None and not access.goes_on_from(self.root, before.access):
+                found = replace(found, access=before.access)  # what was cut short stays to be noticed
             # another command may have gone further meanwhile, and have noted it
             if before != found and not (before and seen.older(before, found, self.root, key)):
                 journal.copy(self.root, folder, before.number if before and before.tables else 0)

@@ -274,6 +274,24 @@ def head(root: Path) -> tuple[int, str]:
     return 0, ""
 
 
+def goes_on_from(root: Path, mark: tuple[int, str]) -> bool:
+    """Says whether a lake's log still has the line that it was seen with, or has trimmed it since."""
+    number, seal = mark
+    if not number:
+        return True
+    start = f'{{"number": {number}, '.encode()
+    for day in reversed(_days(root)):
+        for line in reversed(list(_lines(day))):
+            if line.startswith(start):
+                with suppress(ValueError, KeyError, TypeError):
+                    return bool(state.parsed(line)["seal"] == seal)
+                return False
+    with suppress(ValueError, KeyError, TypeError, StopIteration):
+        first = next(line for day in _days(root) for line in _lines(day))
+        return int(state.parsed(first)["number"]) > number
+    return False
+
+
 def wrong(root: Path, key: Key, lake_id: str, mark: tuple[int, str] = (0, "")) -> Iterator[tuple[str, str, str]]:
     """Yields what of a lake's log is not as it was written: where, what is expected, and what is found.
 

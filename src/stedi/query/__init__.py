@@ -444,17 +444,13 @@ class _Worker:
             raise QueryFailed("The query was stopped: it did not end after its last row. Run it again.") from None
         self._errors.seek(0)
         said = self._errors.read(100_000).decode("utf-8", "replace")
-        self._tally.how = "failed" if code else "done"
+        error = _said(said) if code else None
+        self._tally.how = "done" if code == 0 else "refused" if isinstance(error, QueryRefused) else "failed"
         self.close()
         if code == 0:
             return
-        for line in said.splitlines():
-            with contextlib.suppress(ValueError):
-                said_so = json.loads(line)
-                if isinstance(said_so, dict) and "refused" in said_so:
-                    raise QueryRefused(str(said_so["refused"]))
-                if isinstance(said_so, dict) and "failure" in said_so:
-                    raise QueryFailed(str(said_so["failure"]))
+        if error is not None:
+            raise error
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
         raise QueryFailed(
             f"The query was stopped: its process ended with {how}, most likely for want of memory "
@@ -463,6 +459,18 @@ class _Worker:
 
     def close(self) -> None:
         self._end()
+
+
+def _said(words: str) -> QueryRefused | QueryFailed | None:
+    """Returns the error that a worker has written down; None if it came to no words of its own."""
+    for line in words.splitlines():
+        with contextlib.suppress(ValueError):
+            said_so = json.loads(line)
+            if isinstance(said_so, dict) and "refused" in said_so:
+                return QueryRefused(str(said_so["refused"]))
+            if isinstance(said_so, dict) and "failure" in said_so:
+                return QueryFailed(str(said_so["failure"]))
+    return None
 
 
 def _broken() -> tuple[type[Exception], ...]:
