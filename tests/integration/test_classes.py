@@ -67,6 +67,7 @@ def test_below_landing_direct_identifiers_stand_in_the_customers_tables_alone(ta
         DIRECT if table.startswith("customers") else set()
     )
     assert found["customer_id"] is PrivacyClass.INDIRECT
+    assert classification.classes(tables.graph(), table) == found  # which queries know without following anything
 
 
 def test_of_what_identifies_the_training_table_has_the_pseudonym_alone() -> None:

@@ -199,7 +199,7 @@ class TestQuery:
         )
         for table in ("customers_trusted", "machine_learning_curated"):
             withdrawn, agreed, _ = lake.history(table)
-            assert lake.query(sql, at=agreed.id).arrow().to_pylist() == [{"c": 1, "m": 1}]
+            assert lake.query(sql, at=agreed.id, as_published=True).arrow().to_pylist() == [{"c": 1, "m": 1}]
             assert lake.query(sql, at=withdrawn.id).arrow().to_pylist() == [{"c": 0, "m": 0}]
         landing = lake.history("customers_landing")
         sql = "select (select count(*) from customers_landing) as l, (select count(*) from customers_trusted) as c"

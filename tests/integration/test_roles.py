@@ -275,8 +275,10 @@ def test_a_name_that_the_statement_defines_itself_is_no_table(lake: Lake) -> Non
 
 
 def test_the_settings_say_whose_eyes_a_query_has_and_the_call_may_say_otherwise(
-    lake: Lake, capsys: pytest.CaptureFixture[str]
+    lake: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("STEDI_QUERY_ROLE")
+    assert settings.Config("", "").query_role == "engineer"
     file = lake.root / "lake.toml"
     before = settings.read(file)
     settings.write(settings.changed(before, query_role="engineer"), file)
@@ -285,9 +287,29 @@ def test_the_settings_say_whose_eyes_a_query_has_and_the_call_may_say_otherwise(
         said = []
         for words in ([], ["--role", "officer"]):
             assert cli.main(["--lake", str(lake.root), "query", "--format", "json", *words, sql]) == 0
-            said.append(json.loads(capsys.readouterr().out))
-        assert said == [[{"email": None}], [{"email": "ana@x.example"}]]
+            told = capsys.readouterr()
+            said.append((json.loads(told.out), told.err))
+        assert said == [
+            ([{"email": None}], "null for the role engineer: email of customers_trusted\n"),
+            ([{"email": "ana@x.example"}], ""),
+        ]
+        assert lake.query("select count(*) from customers_trusted", role="engineer").masked == ()
+        assert len(lake.query("from customers_trusted", role="engineer").masked) == 4
     finally:
         settings.write(before, file)
     with pytest.raises(ConfigError, match=r"query\.role: expected scientist or engineer or officer"):
         settings.changed(before, query_role="king")
+
+
+def test_stedi_roles_prints_what_a_query_shows(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["roles"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    assert cli.main(["--json", "roles"]) == 0
+    printed = {found["role"]: found["tables"] for found in json.loads(capsys.readouterr().out)["roles"]}
+    assert printed.keys() == set(get_args(Role))
+    for role, tables in printed.items():
+        assert {table["name"] for table in tables} == GRANTS[role].tables
+        for table in tables:
+            columns = [column.name for column in ALL_COLUMNS[table["name"]]]
+            assert sorted(table["columns"] + table["masked"]) == sorted(columns)
+            assert set(table["masked"]) == (MASKED.get(table["name"], set()) if role == "engineer" else set())

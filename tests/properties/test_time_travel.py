@@ -144,8 +144,10 @@ def test_a_look_back_shows_what_was_published_but_for_who_does_not_consent_now(
         found, left_out = seen(lake, at, as_published=False)
         assert found == expected, (seed, did, at)
         assert left_out == (hidden.total(), len({person for _, person, _ in hidden})), (seed, did, at)
-        with lake.query("select distinct customer_id from machine_learning_curated", at=at, role="scientist") as result:
-            assert all(ids[person] for (person,) in result.fetchall()), (seed, did, at)
+        if isinstance(at, str):  # a snapshot's id is of a table that a scientist does not see
+            sql = "select distinct customer_id from machine_learning_curated"
+            people = lake.query(sql, at=at, role="scientist").fetchall()
+            assert all(ids[person] for (person,) in people), (seed, did, at)
     assert looked or not history.looks, (seed, did)
 
 
