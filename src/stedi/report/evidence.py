@@ -126,6 +126,12 @@ PROMISES = (
         ("erasures", "receipts", "newest"),
     ),
     (
+        "Whoever looked is written down",
+        "Each time that somebody was shown or given rows of people, a sealed line says who, when, as whom and of which "
+        "tables; none was changed or taken away.",
+        ("access log",),
+    ),
+    (
         "Files are what was written",
         "Every file that the tables use is there, with the size and the counts that were recorded; if every file was "
         "read, with the same bytes.",
