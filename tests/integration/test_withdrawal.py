@@ -335,6 +335,7 @@ def test_the_command_takes_arguments_a_file_and_stdin_and_builds_at_once(
     )
     found = json.loads(out)
     build_found = found.pop("build")
+    assert (found.pop("history_days"), found.pop("tags")) == (7.0, [])
     counts = {"customers": 3, "landed": 3, "unknown": 1, "already": 0, "erased": 0}
     assert (code, found) == (0, {**counts, "stale": []})
     assert [table["rows"] for table in build_found["tables"]] == [0] * 5

@@ -36,7 +36,7 @@ def withdraw(options: argparse.Namespace) -> int:
     if wants_json(options):
         counts = {key: getattr(done, key) for key in ("customers", "landed", "unknown", "already", "erased")}
         kept = {"history_days": done.history_days, "tags": list(done.tags)}
-        terminal.document({**counts, "stale": list(done.stale), **kept, "build": render.plain(built)})
+        terminal.document({**kept, **counts, "stale": list(done.stale), "build": render.plain(built)})
         return 0
     terminal.line(
         f"{done.customers:,} customers: {done.landed:,} withdrawals landed, {done.unknown:,} of them of customers that "

@@ -100,6 +100,7 @@ class Note:
         self._path: Path | None = None
         self._held: int | None = None
         self._over = False
+        self._unnoted = ""
 
     def begin(self) -> None:
         """Notes, before a row is shown, that there is this access.
@@ -133,6 +134,8 @@ class Note:
         if self._over:
             return
         self._over = True
+        if self._unnoted and ended in ("done", "stopped"):
+            self._context.say(f"this is not in the access log: {self._unnoted}")
         self.rows = self.rows if rows is None else rows
         if self._path is None and self._key is None and ended == "refused":
             with suppress(OSError, StediError):  # nothing was shown
@@ -168,7 +171,7 @@ class Note:
                 f"{self._context.root}: expected an access log that this can be noted in, found none ({_why(error)}); "
                 f"nothing was shown: give this user the lake's key and the right to write into the folder{other}"
             ) from None
-        self._context.say(f"this is not in the access log: {_why(error)}")
+        self._unnoted = _why(error)
 
 
 @contextmanager

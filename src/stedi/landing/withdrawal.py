@@ -61,8 +61,8 @@ class Withdrawal:
     erased: int
     stale: tuple[str, ...] = ()
     strangers: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    history_days: float = 0.0
-    tags: tuple[str, ...] = ()
+    history_days: float = field(default=0.0, compare=False)
+    tags: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
