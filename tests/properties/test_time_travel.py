@@ -29,6 +29,10 @@ SQL = " union all ".join(
 Rows = Counter[tuple[str, str, str]]
 
 
+def _serial(person: str) -> str:
+    return f"s-{person.partition('@')[0]}"
+
+
 class History:
     """One lake, what happens to it by a seed, and who agrees by what was said last."""
 
@@ -60,11 +64,11 @@ class History:
         at = self._now()
         name = f"{at}.json"
         spelt = self._random.choice((str, str.upper))
-        records = [customer(spelt(p), consent if consent is ... else at, at, serialNumber=f"s-{p}") for p in people]
+        records = [customer(spelt(p), consent if consent is ... else at, at, serialNumber=_serial(p)) for p in people]
         deliver(self._inbox, "customer", records, name)
         if readings:
             deliver(self._inbox, "accelerometer", [motion(p, at + n) for p in people for n in (1, 2)], name)
-            deliver(self._inbox, "step_trainer", [step(f"s-{p}", at + n) for p in people for n in (1, 3)], name)
+            deliver(self._inbox, "step_trainer", [step(_serial(p), at + n) for p in people for n in (1, 3)], name)
         self.lake.land(self._inbox)
         self.agrees |= dict.fromkeys(people, consent is not ...)
 
