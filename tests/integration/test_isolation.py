@@ -112,6 +112,13 @@ LINES: dict[str, list[list[str]]] = {
     "build": [["build", "--full"], ["build", "--dry-run"]],
     "audit": [["audit", "--files"]],
     "crawl": [["crawl", "customer.json"]],
+    "dataset": [
+        ["dataset", "create", "steps", "--output", "release"],
+        ["dataset", "list"],
+        ["dataset", "verify", "release"],
+        ["dataset", "recall", "steps@1"],
+        ["dataset", "refresh", "steps"],
+    ],
     "demo": [],  # it writes to the current folder, as documented
     "erase": [["erase", "--yes", "bob@example.com", "--inbox", "customer.json"], ["erase", "--list"]],
     "explain": [["explain", ANN]],
@@ -120,6 +127,7 @@ LINES: dict[str, list[list[str]]] = {
     "init": [["init"]],
     "key": [["key", "show"]],
     "ndjson": [["ndjson", "customer.json", "rewritten.json"]],
+    "tag": [["tag", "v1"]],
     "query": [["query", "select count(*) from customers_landing"]],
     "quarantine": [["quarantine", "--records"], ["quarantine", "--replay"]],
     "withdraw": [["withdraw", "--yes", ANN]],
