@@ -22,115 +22,192 @@ from stedi._version import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from stedi.audit.consent_history import ConsentHistory, Period
-    from stedi.audit.explain import ExplainedRow, Explanation
-    from stedi.audit.integrity import Check
-    from stedi.audit.proof import Proof
-    from stedi.audit.record import AuditRecord, FullAudit
-    from stedi.audit.risk import Risk
+    from stedi.audit.explain import (
+        ExplainedRow,
+        ExplainedRows,
+        Explanation,
+        InQuarantine,
+        Landed,
+        LeftOut,
+        Reason,
+        Source,
+    )
+    from stedi.audit.integrity import Check, Violation
+    from stedi.audit.proof import Proof, Reconciliation
+    from stedi.audit.record import AuditRecord, Counted, FullAudit
+    from stedi.audit.risk import Exposure, Risk
     from stedi.catalog import Snapshot
     from stedi.context.access import Access
-    from stedi.datasets import Preview, Release
+    from stedi.datasets import Options, Preview, Release, Split
     from stedi.datasets.comparison import Diff
-    from stedi.datasets.dataset import Dataset
+    from stedi.datasets.dataset import Arrays, Dataset
+    from stedi.datasets.recall import Applied
     from stedi.datasets.recalls import Recall
+    from stedi.datasets.verify import Problem, Verification
     from stedi.erasure.replay import Replay
+    from stedi.erasure.report import ErasurePreview, Receipt, ReceiptCheck
     from stedi.errors import StediError
     from stedi.lake import Lake, Table
-    from stedi.landing import LandedFile, Landing
-    from stedi.landing.quarantine import Quarantine
+    from stedi.landing import LandedFile, Landing, OddInstants
+    from stedi.landing.deliveries.local import Skipped
+    from stedi.landing.quarantine import Quarantine, Quarantined
+    from stedi.landing.unread import Unread
     from stedi.landing.withdrawal import Withdrawal, WithdrawalPreview
     from stedi.maintenance import Maintenance
     from stedi.maintenance.adoption import Adoption
     from stedi.maintenance.key_rotation import Rotation
     from stedi.maintenance.repair import Repair
+    from stedi.maintenance.report import Maintained, Removed
     from stedi.maintenance.tags import Tag
     from stedi.privacy.pseudonyms import Key
     from stedi.query import Result
+    from stedi.reader.units import Unit
     from stedi.report.content import Report
     from stedi.report.export import Export, Exported
-    from stedi.transform import Build, Built
-    from stedi.transform.previewing import Plan
+    from stedi.transform import Build, Built, Step, Withheld
+    from stedi.transform.planning import Increment
+    from stedi.transform.previewing import Estimate, Plan
 
 __all__ = [
     "Access",
     "Adoption",
+    "Applied",
+    "Arrays",
     "AuditRecord",
     "Build",
     "Built",
     "Check",
     "ConsentHistory",
+    "Counted",
     "Dataset",
     "Diff",
+    "ErasurePreview",
+    "Estimate",
     "ExplainedRow",
+    "ExplainedRows",
     "Explanation",
     "Export",
     "Exported",
+    "Exposure",
     "FullAudit",
+    "InQuarantine",
+    "Increment",
     "Key",
     "Lake",
+    "Landed",
     "LandedFile",
     "Landing",
+    "LeftOut",
+    "Maintained",
     "Maintenance",
+    "OddInstants",
+    "Options",
     "Period",
     "Plan",
     "Preview",
+    "Problem",
     "Proof",
     "Quarantine",
+    "Quarantined",
+    "Reason",
     "Recall",
+    "Receipt",
+    "ReceiptCheck",
+    "Reconciliation",
     "Release",
+    "Removed",
     "Repair",
     "Replay",
     "Report",
     "Result",
     "Risk",
     "Rotation",
+    "Skipped",
     "Snapshot",
+    "Source",
+    "Split",
     "StediError",
+    "Step",
     "Table",
     "Tag",
+    "Unit",
+    "Unread",
+    "Verification",
+    "Violation",
     "Withdrawal",
     "WithdrawalPreview",
+    "Withheld",
 ]
 
 _HOMES = {
     "Access": "stedi.context.access",
     "Adoption": "stedi.maintenance.adoption",
+    "Applied": "stedi.datasets.recall",
+    "Arrays": "stedi.datasets.dataset",
     "AuditRecord": "stedi.audit.record",
     "Build": "stedi.transform",
     "Built": "stedi.transform",
     "Check": "stedi.audit.integrity",
     "ConsentHistory": "stedi.audit.consent_history",
+    "Counted": "stedi.audit.record",
     "Dataset": "stedi.datasets.dataset",
     "Diff": "stedi.datasets.comparison",
+    "ErasurePreview": "stedi.erasure.report",
+    "Estimate": "stedi.transform.previewing",
     "ExplainedRow": "stedi.audit.explain",
+    "ExplainedRows": "stedi.audit.explain",
     "Explanation": "stedi.audit.explain",
     "Export": "stedi.report.export",
     "Exported": "stedi.report.export",
+    "Exposure": "stedi.audit.risk",
     "FullAudit": "stedi.audit.record",
+    "InQuarantine": "stedi.audit.explain",
+    "Increment": "stedi.transform.planning",
     "Key": "stedi.privacy.pseudonyms",
     "Lake": "stedi.lake",
+    "Landed": "stedi.audit.explain",
     "LandedFile": "stedi.landing",
     "Landing": "stedi.landing",
+    "LeftOut": "stedi.audit.explain",
+    "Maintained": "stedi.maintenance.report",
     "Maintenance": "stedi.maintenance",
+    "OddInstants": "stedi.landing",
+    "Options": "stedi.datasets",
     "Period": "stedi.audit.consent_history",
     "Plan": "stedi.transform.previewing",
     "Preview": "stedi.datasets",
+    "Problem": "stedi.datasets.verify",
     "Proof": "stedi.audit.proof",
     "Quarantine": "stedi.landing.quarantine",
+    "Quarantined": "stedi.landing.quarantine",
+    "Reason": "stedi.audit.explain",
     "Recall": "stedi.datasets.recalls",
+    "Receipt": "stedi.erasure.report",
+    "ReceiptCheck": "stedi.erasure.report",
+    "Reconciliation": "stedi.audit.proof",
     "Release": "stedi.datasets",
+    "Removed": "stedi.maintenance.report",
     "Repair": "stedi.maintenance.repair",
     "Replay": "stedi.erasure.replay",
     "Report": "stedi.report.content",
     "Result": "stedi.query",
     "Risk": "stedi.audit.risk",
     "Rotation": "stedi.maintenance.key_rotation",
+    "Skipped": "stedi.landing.deliveries.local",
     "Snapshot": "stedi.catalog",
+    "Source": "stedi.audit.explain",
+    "Split": "stedi.datasets",
     "StediError": "stedi.errors",
+    "Step": "stedi.transform",
     "Table": "stedi.lake",
     "Tag": "stedi.maintenance.tags",
+    "Unit": "stedi.reader.units",
+    "Unread": "stedi.landing.unread",
+    "Verification": "stedi.datasets.verify",
+    "Violation": "stedi.audit.integrity",
     "Withdrawal": "stedi.landing.withdrawal",
     "WithdrawalPreview": "stedi.landing.withdrawal",
+    "Withheld": "stedi.transform",
 }
 
 

@@ -30,7 +30,7 @@ from stedi.storage.config import Config
 
 if TYPE_CHECKING:
     from stedi.audit.consent_history import By, ConsentHistory
-    from stedi.audit.explain import ExplainedRow, Explanation
+    from stedi.audit.explain import ExplainedRows, Explanation
     from stedi.audit.integrity import Check
     from stedi.audit.proof import Proof
     from stedi.audit.record import FullAudit
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from stedi.datasets.registry import Entry
     from stedi.engines.workers import Workers
     from stedi.erasure.replay import Replay
+    from stedi.erasure.report import ErasurePreview, Receipt, ReceiptCheck
     from stedi.landing import Landing
     from stedi.landing.quarantine import Quarantine
     from stedi.landing.withdrawal import Withdrawal, WithdrawalPreview
@@ -51,11 +52,10 @@ if TYPE_CHECKING:
     from stedi.maintenance.key_rotation import Rotation
     from stedi.maintenance.repair import Repair
     from stedi.maintenance.tags import Tag
-    from stedi.privacy.receipts import Receipt
     from stedi.query import Limits, Parameters, QueryTable, Result
     from stedi.report.content import Report
     from stedi.report.export import Export
-    from stedi.transform import Build
+    from stedi.transform import Build, Withheld
     from stedi.transform.previewing import Plan
 
 
@@ -697,9 +697,7 @@ class Lake:
             relations.append(query.QueryTable(state.name, files, columns, masked, places, people))
         return relations
 
-    def explain_rows(
-        self, table: str, where: str, *, role: Role | None = None
-    ) -> tuple[tuple[ExplainedRow, ...], bool]:
+    def explain_rows(self, table: str, where: str, *, role: Role | None = None) -> ExplainedRows:
         """Explains the first rows of a table that meet a condition: whose they are, why they are there, and from where.
 
         Args:
@@ -707,9 +705,6 @@ class Lake:
             where: What stands after WHERE; it runs in the same closed process as a query.
             role: Whose eyes the condition has: columns that it must not see are null there; by default the settings'
                 `query.role`.
-
-        Returns:
-            The rows, and whether there are more.
 
         Raises:
             UsageError: There is no such table.
@@ -728,11 +723,9 @@ class Lake:
             note.tables, note.rows = {self.catalog.table(table).name: None}, len(rows)
             since_consent = self.config.readings == "since-consent"
             with explain.session(self.context, self.catalog.tables()) as engine:
-                now = milliseconds(datetime.now(UTC))
-                explained = explain.explain_rows(
-                    engine, self.root, self.key(), table, rows, now, since_consent=since_consent
-                )
-        return explained, more
+                now, key = milliseconds(datetime.now(UTC)), self.key()
+                found = explain.explain_rows(engine, self.root, key, table, rows, now, since_consent=since_consent)
+        return explain.ExplainedRows(table, found, more)
 
     def tables(self) -> tuple[Table, ...]:
         """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""
@@ -828,9 +821,7 @@ class Lake:
             checks = (*checks, logged(self.root, self.key(), self.config.lake_id, mark))
         return checks
 
-    def repair(
-        self, *, accept_rollback: bool = False, progress: Progress = lambda what, share: None
-    ) -> tuple[Repair, Build]:
+    def repair(self, *, accept_rollback: bool = False, progress: Progress = lambda what, share: None) -> Repair:
         """Sets right what an audit of all files finds damaged, and builds what was made anew.
 
         Args:
@@ -857,7 +848,7 @@ class Lake:
             restored = (lambda: None) if accept_rollback else self.context.refuse_older
             repaired = repair(self.catalog, threads=self.config.threads, progress=progress, restored=restored)
         self.context.accept()  # tables that were made anew begin to count anew
-        return repaired, self.build(wait=True, progress=lambda line: progress(line, None))
+        return replace(repaired, build=self.build(wait=True, progress=lambda line: progress(line, None)))
 
     def withdraw(
         self,
@@ -995,12 +986,8 @@ class Lake:
             )
         return done
 
-    def withheld(self) -> list[tuple[datetime, str, int, int]]:
-        """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6 of consent).
-
-        Returns:
-            Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
-        """
+    def withheld(self) -> tuple[Withheld, ...]:
+        """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6 of consent)."""
         from stedi import transform
 
         key = self.key()
@@ -1154,7 +1141,7 @@ class Lake:
         inbox: Sequence[str | os.PathLike[str]] = (),
         engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
-    ) -> list[dict[str, Any]]:
+    ) -> tuple[Receipt, ...]:
         """Erases customers: everything of them leaves the lake and, if it is named, the inbox, and stays out.
 
         Args:
@@ -1173,6 +1160,7 @@ class Lake:
             AuditFailed: Something in the lake still holds one of them; the message names the files.
         """
         from stedi import erasure
+        from stedi.erasure.report import Receipt
 
         wanted = self._asked(addresses, exact=exact)
         delivered = [str(destinations.expanded(path)) for path in inbox]
@@ -1180,16 +1168,18 @@ class Lake:
             self.context.writing(_finish_rotation, _finish_release, progress=progress),
             access.noted(self.context, "erase", people=len(wanted), must=False),  # which has its receipt
         ):
-            return erasure.erase(
+            key, workers = self.key(), self._workers(engine)
+            done = erasure.erase(
                 self.context,
-                self.key(),
+                key,
                 wanted,
                 delivered=delivered,
                 recover=True,
                 progress=progress,
-                workers=self._workers(engine),
+                workers=workers,
                 engine=engine,
             )
+            return tuple(map(Receipt.of, done))
 
     def replay(self, journal: str | os.PathLike[str], *, progress: Progress = lambda what, share: None) -> Replay:
         """Applies a journal to a lake that was restored or made anew: nobody who withdrew or was erased comes back.
@@ -1214,26 +1204,30 @@ class Lake:
         self.context.accept()
         return done
 
-    def preview_erasure(self, *addresses: str | Iterable[str], exact: bool = False) -> dict[str, Any]:
-        """Returns what an erasure would remove: `customers` known, `rows` and `files` by table; changes nothing."""
+    def preview_erasure(self, *addresses: str | Iterable[str], exact: bool = False) -> ErasurePreview:
+        """Returns what an erasure would remove; changes nothing."""
         from stedi import erasure
 
         self.context.refuse_copied()
         wanted = self._asked(addresses, exact=exact)
         return erasure.preview(self.context, self.key(), wanted)
 
-    def receipts(self) -> list[Receipt]:
+    def receipts(self) -> tuple[Receipt, ...]:
         """Returns the receipts of all erasures, oldest first."""
-        return receipts.listed(self.root)
+        from stedi.erasure.report import Receipt
 
-    def verify_receipt(self, named: str) -> tuple[Receipt, bool]:
+        return tuple(map(Receipt.of, receipts.listed(self.root)))
+
+    def verify_receipt(self, named: str) -> ReceiptCheck:
         """Returns a receipt, by its id or the path of its file, and whether this lake has signed it.
 
         Raises:
             UsageError: There is none.
         """
-        receipt, key = receipts.find(self.root, named), self.key()
-        return receipt, tombstones.vouches(self.root, key, self.config.lake_id, receipt)
+        from stedi.erasure.report import Receipt, ReceiptCheck
+
+        found, key = receipts.find(self.root, named), self.key()
+        return ReceiptCheck(Receipt.of(found), tombstones.vouches(self.root, key, self.config.lake_id, found))
 
     def _asked(self, addresses: Sequence[str | Iterable[str]], *, exact: bool) -> tuple[str, ...]:
         """Returns the addresses that were given, in their normal form; what has no @ only if the lake has it as one.

@@ -269,10 +269,10 @@ def test_who_is_erased_is_in_no_object_and_no_older_version(lake: Lake, bucket: 
     assert ANA.encode() in everything(bucket)
     before = lakes.contents(lake)
     [receipt] = lake.erase(ANA, inbox=[inbox])
-    assert receipt["scanned"]["versions"] > 0
-    assert receipt["removed"]["delivered"]["records"] == 7
-    assert set(receipt["not_reached"]) == receipts.OUT_OF_REACH.keys()
-    assert receipt["not_reached_days"] == receipts.STACK_DAYS
+    assert receipt.scanned["versions"] > 0
+    assert receipt.removed["delivered"]["records"] == 7
+    assert set(receipt.not_reached) == receipts.OUT_OF_REACH.keys()
+    assert receipt.document["not_reached_days"] == receipts.STACK_DAYS
     found = everything(bucket)
     assert ANA.encode() not in found
     assert device(ANA).encode() not in found
@@ -384,7 +384,7 @@ def test_a_delete_that_is_refused_fails_the_erasure_which_then_ends_when_it_may(
         with pytest.raises(PermissionError, match=r"S3 refuses to delete \d+ objects \(AccessDenied\)"):
             lake.erase(ANA)
     [receipt] = lake.erase()
-    assert receipt["clean"]
+    assert receipt.clean
     assert ANA.encode() not in everything(lake.root.parts[1])
 
 
@@ -665,5 +665,5 @@ def test_a_lake_in_a_bucket_knows_its_releases(built: Lake, tmp_path: Path) -> N
     assert recall.apply(copy, tmp_path / "recall.json").dropped == found.stale
     assert verify(copy).holds
     [receipt] = lake.erase(BO)
-    assert receipt["removed"]["releases"] == {"rewritten": [], "out_of_reach": ["steps@1"]}
+    assert receipt.removed["releases"] == {"rewritten": [], "out_of_reach": ["steps@1"]}
     assert not [check for check in lake.audit() if check.violations]

@@ -462,5 +462,5 @@ def test_no_two_attempts_of_an_erasure_share_a_folder(
             with pytest.raises(Dies):
                 lake.erase(*addresses)
     assert len({*folders}) == len(folders) == 2
-    assert lake.erase()[0]["clean"]
+    assert lake.erase()[0].clean
     whole(lake)

@@ -212,8 +212,9 @@ def test_damage_that_only_older_snapshots_use_goes_with_them(world: World) -> No
         oldest = lake.catalog.table(table).history()[-1]
         spoil(Path(snapshots.local_path(oldest.manifest_list)))
     heads = {name: state.current for name, state in lake.catalog.tables().items()}
-    repaired, built = lake.repair()
-    assert (dict(repaired.forgotten), repaired.renewed, built.run) == (
+    repaired = lake.repair()
+    assert repaired.build is not None
+    assert (dict(repaired.forgotten), repaired.renewed, repaired.build.run) == (
         {"customers_landing": 1, "customers_trusted": 1}, (), ""
     )  # fmt: skip
     assert {name: state.current and state.current.id for name, state in lake.catalog.tables().items()} == {
@@ -232,8 +233,9 @@ def test_checksums_can_be_written_anew_by_hand(world: World) -> None:
 
 def test_a_whole_lake_needs_no_repair(world: World) -> None:
     before = {name: state.current for name, state in world.lake.catalog.tables().items()}
-    repaired, built = world.lake.repair()
-    assert (repaired.catalog, repaired.forgotten, repaired.renewed, built.run) == ((), {}, (), "")
+    repaired = world.lake.repair()
+    assert repaired.build is not None
+    assert (repaired.catalog, repaired.forgotten, repaired.renewed, repaired.build.run) == ((), {}, (), "")
     assert {name: state.current for name, state in world.lake.catalog.tables().items()} == before
 
 

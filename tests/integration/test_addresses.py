@@ -268,8 +268,8 @@ def test_one_of_two_known_is_said_on_screen_and_in_the_receipt(
     assert "1 of 2 known" in out
     assert "not known to the lake: --file, line 3;" in err
     [receipt] = lake.receipts()
-    assert (receipt["asked"], receipt["known"], len(receipt["unknown"])) == (2, 1, 1)
-    assert lake.verify_receipt(receipt["id"])[1]
+    assert (receipt.asked, receipt.known, len(receipt.unknown)) == (2, 1, 1)
+    assert lake.verify_receipt(receipt.id).holds
 
 
 def test_erasing_nobody_known_exits_1_however_often_and_claims_nothing(
@@ -310,14 +310,14 @@ def test_who_stands_anywhere_is_known(new_lake: Callable[..., Lake], tmp_path: P
     if where == "inbox":
         deliver(folder, "accelerometer", [motion(who, 100), motion(BO, 100)], "later.json")
     [receipt] = lake.erase(who, inbox=[folder] if where == "inbox" else ())
-    assert (receipt["asked"], receipt["known"], receipt["unknown"]) == (1, 1, [])
+    assert (receipt.asked, receipt.known, receipt.unknown) == (1, 1, ())
 
 
 def test_withdrawing_and_erasing_take_texts_and_lists_alike(lake: Lake) -> None:
     assert lake.withdraw(ANN, [BO], (f" {ANN} ",)).customers == 2
     assert lake.known(ANN, [BO, "cy@x.example"]) == 2
     [receipt] = lake.erase(ANN, iter([BO]))
-    assert receipt["known"] == 2
+    assert receipt.known == 2
     for call in (lake.withdraw, lake.erase, lake.preview_erasure, lake.known, lake.explain):
         with pytest.raises(UsageError, match=r"^address 1: "):
             call(f"Ann <{ANN}>")
@@ -343,7 +343,7 @@ def test_exact_names_every_customer_of_an_older_lake(
     lake.build()
     assert lake.explain(odd, exact=True).consent == "does not agree"
     assert cli.main(["--lake", str(lake.root), "erase", "--yes", "--exact", word]) == 0
-    assert lake.receipts()[-1]["known"] == 1
+    assert lake.receipts()[-1].known == 1
     assert not lake.explain(odd, exact=True).history
     assert lake.explain(ANN).history
 

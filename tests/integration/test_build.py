@@ -249,9 +249,7 @@ def test_withheld_readings_are_counted_and_listed(slate: Slate) -> None:
     assert build(lake, NOW).withheld == 2
     assert build(lake, NOW).withheld == 2, "remembered, not counted again"
     listed = lake.withheld()
-    assert [
-        (moment(round(at.timestamp() * 1000)), serial, distance, moved) for at, serial, distance, moved in listed
-    ] == [
+    assert [(moment(round(r.time.timestamp() * 1000)), r.serial_number, r.distance, r.moved) for r in listed] == [
         (2, "shared", 246, 2),
         (3, "shared", 246, 0),
     ]

@@ -161,13 +161,18 @@ def test_who_leaves_a_copy_leaves_what_describes_it(moments: Release, tmp_path: 
     assert f"{moments.subjects - 1:,} customers of STEDI" in (copy / "README.md").read_text("utf-8")
 
 
-def test_a_dry_run_says_what_it_would_be_and_changes_nothing(lake: Lake, windows: Release, labels: Path) -> None:
+def test_a_dry_run_says_what_it_would_be_and_changes_nothing(
+    lake: Lake, moments: Release, windows: Release, labels: Path
+) -> None:
     before = [release.release for release in lake.datasets()]
     found = lake.preview_dataset("windows", **WINDOWS, labels=str(labels))
     assert found.release == "windows@2"
     assert found.subjects == sum(split.subjects for split in found.splits.values()) >= windows.subjects
     assert sum(rows for _, rows in found.account[:-1]) == found.account[-1][1]
-    assert found.verdict == json.loads((Path(windows.path) / "quality.json").read_text("utf-8"))["verdict"]
+    told = json.loads((Path(moments.path) / "quality.json").read_text("utf-8"))
+    assert lake.preview_dataset("gait", **NEAR).verdict == told["verdict"]
+    told = json.loads((Path(windows.path) / "quality.json").read_text("utf-8"))
+    assert len(told["by_subject"]) == windows.subjects, "of nobody else a release tells"
     assert [release.release for release in lake.datasets()] == before
 
 

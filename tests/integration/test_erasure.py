@@ -382,15 +382,16 @@ def test_damaged_tombstones_let_nobody_in(stage: Stage, damage: str) -> None:
 def test_a_receipt_verifies_and_a_changed_one_does_not(stage: Stage, tmp_path: Path) -> None:
     lake, _ = stage.made()
     receipt = erase(lake, ANA)
-    assert lake.verify_receipt(receipt["id"]) == (receipt, True)
-    assert [found["id"] for found in lake.receipts()] == [receipt["id"]]
+    found = lake.verify_receipt(receipt["id"])
+    assert (found.receipt.document, found.holds) == (receipt, True)
+    assert [found.id for found in lake.receipts()] == [receipt["id"]]
     changed = {**receipt, "people": []}
     for number, content in enumerate([changed, {**receipt, "signature": "0" * 64}, {"id": 1}]):
         path = tmp_path / f"{number}.json"
         path.write_text(json.dumps(content))
-        assert lake.verify_receipt(str(path))[1] is False
+        assert lake.verify_receipt(str(path)).holds is False
     (tmp_path / "none.json").write_text("{")
-    assert lake.verify_receipt(str(tmp_path / "none.json"))[1] is False
+    assert lake.verify_receipt(str(tmp_path / "none.json")).holds is False
     assert not receipts.holds(receipt, tombstones.Key(bytes(32)), lake.config.lake_id)
     with pytest.raises(UsageError):
         lake.verify_receipt("none")
@@ -428,9 +429,9 @@ def test_a_dry_run_counts_and_changes_nothing(stage: Stage) -> None:
     (lake.root / "tmp").mkdir(exist_ok=True)
     before = tree(lake.root)
     found = lake.preview_erasure(ANA, "nobody@test.example")
-    assert found["customers"] == 1
-    assert found["rows"]["accelerometer_landing"] == 6
-    assert found["rows"]["step_trainer_landing"] == 8
+    assert found.customers == 1
+    assert found.rows["accelerometer_landing"] == 6
+    assert found.rows["step_trainer_landing"] == 8
     assert {name: state[0] for name, state in tree(lake.root).items()} == {n: s[0] for n, s in before.items()}
 
 
@@ -567,11 +568,11 @@ def test_under_another_key_they_stay_out_and_receipts_hold(stage: Stage, monkeyp
     monkeypatch.setenv("STEDI_PSEUDONYM_KEY", f"{'6b' * 32} {KEY}")
     lake = Lake.open(lake.root)
     assert tombstones.read(lake.root, lake.key()) == marked
-    assert lake.verify_receipt(receipt["id"])[1]
+    assert lake.verify_receipt(receipt["id"]).holds
     deliver(folder, "accelerometer", [motion(ANA, 101, 5.0), motion(BO, 101, 5.0)], "again.json")
     deliver(folder, "step_trainer", [step(DEVICE, 101, 5), step(SHARED, 106, 5), step(SHARED, 108, 5)], "again.json")
     landing = lake.land(folder / "accelerometer" / "again.json", folder / "step_trainer" / "again.json")
     assert landing.erased == 3
     erase(lake, BO)
     assert len(tombstones.read(lake.root, lake.key()).people) == 2
-    assert all(lake.verify_receipt(found["id"])[1] for found in lake.receipts())
+    assert all(lake.verify_receipt(found.id).holds for found in lake.receipts())

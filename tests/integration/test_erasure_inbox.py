@@ -353,8 +353,8 @@ def test_an_inbox_that_cannot_be_written_does_not_stop_the_lake(
     assert "inbox/accelerometer/delivered.json: left as it is" in said.err
     assert ANA not in (said.err + said.out).lower()
     [receipt] = lake.receipts()
-    assert "inbox/accelerometer/delivered.json" in receipt["removed"]["delivered"]["left"]
-    assert receipt["removed"]["delivered"]["files"] == 0
+    assert "inbox/accelerometer/delivered.json" in receipt.removed["delivered"]["left"]
+    assert receipt.removed["delivered"]["files"] == 0
     monkeypatch.undo()
     assert not (lake.root / tombstones.PENDING).exists()
     assert search().found == []
@@ -419,7 +419,7 @@ def test_what_cannot_be_told_apart_in_quarantine_goes_and_is_named(
     assert main(["--lake", str(lake.root), "erase", "--yes", ANA]) == 1
     said = capsys.readouterr().err
     [receipt] = lake.receipts()
-    named = receipt["removed"]["quarantined_whole"]
+    named = receipt.removed["quarantined_whole"]
     assert len(named) == 2
     assert sorted("both.json:" in name for name in named) == [False, True]
     assert sorted("erased-" in name for name in named) == [False, True]

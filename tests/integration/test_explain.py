@@ -256,9 +256,9 @@ def test_it_says_that_a_build_is_due_and_of_whom(folder: Path) -> None:
 
 
 def rows(lake: Lake, table: str, where: str = "true") -> tuple[explain.ExplainedRow, ...]:
-    found, more = lake.explain_rows(table, where)
-    assert not more
-    return found
+    found = lake.explain_rows(table, where)
+    assert not found.more
+    return found.rows
 
 
 @pytest.mark.parametrize("table", BELOW)
@@ -303,7 +303,7 @@ def test_a_condition_may_read_other_tables_and_rows_show_no_direct_identifier(la
     )
     assert [row.customers for row in found] == [(KEY_OF_TESTS.customer_id(ANA),)]
     for table in ("customers_landing", "accelerometer_landing", "quarantine", "customers_curated"):
-        shown = json.dumps(render.explained_rows_json(table, lake.explain_rows(table, "true")[0], more=False))
+        shown = json.dumps(render.plain(lake.explain_rows(table, "true")))
         assert "x.example" not in shown
         assert "Ana Bo" not in shown
 
@@ -329,10 +329,10 @@ def test_no_more_than_twenty_rows_are_looked_at(folder: Path) -> None:
         lake, inbox = slate.wiped(), slate.inbox()
         deliver(inbox, "step_trainer", [step("s1", moment) for moment in range(1, 23)])
         lake.land(inbox)
-    found, more = lake.explain_rows("step_trainer_landing", "true")
-    assert (len(found), more) == (20, True)
-    found, more = lake.explain_rows("step_trainer_landing", f"sensorReadingTime <= {instant(20)}")
-    assert (len(found), more) == (20, False)
+    found = lake.explain_rows("step_trainer_landing", "true")
+    assert (len(found.rows), found.more) == (20, True)
+    found = lake.explain_rows("step_trainer_landing", f"sensorReadingTime <= {instant(20)}")
+    assert (len(found.rows), found.more) == (20, False)
 
 
 @pytest.mark.parametrize(
@@ -412,10 +412,8 @@ def test_explaining_changes_nothing(lake: Lake) -> None:
 def test_no_value_of_a_row_steers_the_terminal_or_begins_a_line() -> None:
     odd = "\x1b[31m\x9b2J\u202e\u200b\n  why    forged"
     row = explain.ExplainedRow({"serialNumber": odd}, ("c",), "it is so", (explain.Source("t", odd, 1),))
-    text = render.explained_rows([row], more=False)
+    found = explain.ExplainedRows("t", (row,), more=False)
+    text = render.explained_rows(found)
     assert text.count("\n") == 4
     assert not set(text) & set("\x1b\x9b\u202e\u200b")
-    assert (
-        json.loads(json.dumps(render.explained_rows_json("t", [row], more=False)))["rows"][0]["row"]["serialNumber"]
-        == odd
-    )
+    assert json.loads(json.dumps(render.plain(found)))["rows"][0]["row"]["serialNumber"] == odd

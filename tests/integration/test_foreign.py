@@ -113,7 +113,7 @@ def test_what_others_wrote_is_judged_before_anything_goes_and_no_catalog_stops_a
 ) -> None:
     lake, _ = stage.made()
     _of_namespace(lake, ANA)
-    assert lake.preview_erasure(ANA)["foreign"] == {"catalog: namespaces": 1}
+    assert lake.preview_erasure(ANA).foreign == {"catalog: namespaces": 1}
     assert main(["--lake", str(lake.root), "erase", "--dry-run", ANA]) == 0
     assert "catalog: namespaces: 1 mention of them stay" in capsys.readouterr().err
     before, read = rows(lake, "customers_landing"), foreign.read
@@ -169,7 +169,7 @@ def test_what_others_wrote_in_a_catalog_in_the_cloud_is_told_by_place(
     with catalog.load_table((NAMESPACE, "customers_landing")).transaction() as change:
         change.set_properties({"owner": ANA})
     wanted = {"catalog: namespaces": 1, "catalog: tables of others": 1, "customers_landing: table properties": 1}
-    assert lake.preview_erasure(ANA)["foreign"] == wanted
+    assert lake.preview_erasure(ANA).foreign == wanted
     assert main(["--lake", str(lake.root), "--json", "erase", "--yes", ANA]) == 1
     receipt = json.loads(capsys.readouterr().out)
     assert receipt["clean"], receipt["scanned"]["found"]
@@ -189,8 +189,8 @@ def test_what_others_wrote_in_a_catalog_in_the_cloud_is_told_by_place(
         patch.setattr(catalog, "list_tables", refused)
         monkeypatch.setattr(type(lake.catalog.remote), "_catalog", catalog)
         [again] = lake.erase(CY)
-    assert again["clean"]
-    assert again["scanned"]["not_opened"] == ["catalog: namespaces", "catalog: tables of others"]
+    assert again.clean
+    assert again.scanned["not_opened"] == ["catalog: namespaces", "catalog: tables of others"]
     lake.build()
 
 
@@ -217,9 +217,9 @@ def test_what_glue_alone_says_of_tables_is_looked_at(remote: Lake, tmp_path: Pat
     view = {"Name": "one", "TableType": "VIRTUAL_VIEW", "ViewOriginalText": f"select 1 where who = '{ANA}'"}
     glue.create_table(DatabaseName="theirs", TableInput=view)
     wanted = {"catalog: entries of the lake's tables": 3, "catalog: tables of others": 2}
-    assert lake.preview_erasure(ANA)["foreign"] == wanted
+    assert lake.preview_erasure(ANA).foreign == wanted
     [receipt] = lake.erase(ANA)
-    assert (receipt["clean"], receipt["removed"]["foreign"], receipt["scanned"]["not_opened"]) == (True, wanted, [])
+    assert (receipt.clean, receipt.removed["foreign"], receipt.scanned["not_opened"]) == (True, wanted, [])
     lake.build()
     again = glue.get_table(DatabaseName=NAMESPACE, Name="customers_trusted")["Table"]
     assert again["Parameters"]["steward"] == ANA  # it is theirs to change

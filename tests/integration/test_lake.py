@@ -18,6 +18,7 @@ from stedi.errors import ConfigError, KeyRefused, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.schema.roles import Readings
 from stedi.schema.tables import COLUMNS, ZONES
+from stedi.transform import Withheld
 
 
 @pytest.fixture(scope="module")
@@ -217,10 +218,10 @@ class TestWithheld:
         deliver(inbox, "accelerometer", [motion(at=100), motion("b@x.example", at=100), motion(at=101)])
         deliver(inbox, "step_trainer", [step(at=100), step(at=101), step(at=102), step(at=102)])
         wiped.land(inbox)
-        assert wiped.withheld() == [
-            (datetime.fromtimestamp((DAWN + 100) / 1000, UTC), "s1", 246, 2),
-            (datetime.fromtimestamp((DAWN + 102) / 1000, UTC), "s1", 246, 0),
-        ]
+        assert wiped.withheld() == (
+            Withheld(datetime.fromtimestamp((DAWN + 100) / 1000, UTC), "s1", 246, 2),
+            Withheld(datetime.fromtimestamp((DAWN + 102) / 1000, UTC), "s1", 246, 0),
+        )
         assert wiped.build().withheld == 2
         assert rows(wiped, "step_trainer_trusted").total() == 1
 

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -67,29 +67,56 @@ def _known(module: ModuleType) -> dict[str, Any]:
     return found
 
 
-def _own(hint: Any) -> Iterator[type]:
-    if isinstance(hint, type) and not typing.get_args(hint) and hint.__module__.startswith("stedi"):
+def _parts(hint: Any) -> Iterator[Any]:
+    """Yields the types that an annotation is made of, containers left out."""
+    inner = [part for part in typing.get_args(hint) if part is not ...]
+    if not inner:
         yield hint
-    for part in typing.get_args(hint):
-        yield from _own(part)
+    for part in inner:
+        yield from _parts(part)
 
 
 def _verbs() -> list[str]:
     return [name for name, found in inspect.getmembers(Lake) if not name.startswith("_") and inspect.isroutine(found)]
 
 
+def _own(hints: Mapping[str, Any]) -> Iterator[type]:
+    for hint in hints.values():
+        yield from (part for part in _parts(hint) if isinstance(part, type) and part.__module__.startswith("stedi"))
+
+
+_PLAIN = (None, type(None), typing.Self, int, tuple[str, ...], dict[str, int])
+"""What a verb may return that is no type of the package: a count, names, ids by name."""
+
+
 @pytest.mark.parametrize("verb", _verbs())
-def test_what_a_verb_returns_is_exported_and_tells_of_its_fields(verb: str) -> None:
+def test_what_a_verb_returns_is_exported_and_tells_of_its_fields_down_to_the_last(verb: str) -> None:
     function = getattr(Lake, verb)
     assert inspect.getdoc(function)
-    for found in _own(typing.get_type_hints(function, _known(sys.modules[Lake.__module__]))["return"]):
-        assert getattr(stedi, found.__name__, None) is found, f"{verb} returns {found.__name__}, which is not exported"
+    returned = typing.get_type_hints(function, _known(sys.modules[Lake.__module__]))["return"]
+    assert returned in _PLAIN or set(_own({"": returned})) == set(_parts(returned)), f"{verb} returns {returned}"
+    if typing.get_origin(returned) is tuple:
+        assert typing.get_args(returned)[-1] is ..., f"{verb} returns several things in one tuple"
+    met, waiting = set(), list(_own({"": returned}))
+    while waiting:
+        found = waiting.pop()
+        if found in met:
+            continue
+        met.add(found)
+        part_of_a_report = found.__module__.startswith("stedi.report.") and found.__name__ not in stedi.__all__
+        assert part_of_a_report or getattr(stedi, found.__name__, None) is found, (
+            f"{verb} gives {found.__name__}, which is not exported"
+        )
         documented = inspect.getdoc(found) or ""
-        for field in fields(found) if is_dataclass(found) else ():
-            if not field.name.startswith("_"):
-                assert re.search(rf"(^|\W){field.name}\b", documented), (
-                    f"{found.__name__}.{field.name} is not documented"
-                )
+        assert documented, f"{found.__name__} is not documented"
+        if not is_dataclass(found):
+            continue
+        assert found.__dataclass_params__.frozen, f"{found.__name__} is not frozen"  # type: ignore[attr-defined]
+        for field in fields(found):
+            assert field.name.startswith("_") or re.search(rf"(^|\W){field.name}\b", documented), (
+                f"{found.__name__}.{field.name} is not documented"
+            )
+        waiting += _own(typing.get_type_hints(found, _known(sys.modules[found.__module__])))
 
 
 def test_a_lake_says_what_it_is_and_shows_its_tables(lake: Lake, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_the_tables_of_releases_are_looked_after_like_all_others(lake: Lake, mon
     lake = other_key(lake, monkeypatch)
     assert not [check for check in lake.audit(files=True) if check.violations]
     assert not [check for check in lake.prove().checks if check.violations]
-    assert lake.repair()[0].renewed == ()
+    assert lake.repair().renewed == ()
     assert [(release.release, release.manifest_sha256) for release in lake.datasets()] == before
 
 
@@ -268,7 +268,7 @@ def test_an_erasure_leaves_no_byte_of_the_person_in_a_release(lake: Lake) -> Non
     theirs = {subject(lake, PEOPLE[5], release) for release in ("steps@1", "w@1")}
     others = [rows_without(path, theirs) for path in made]
     [receipt] = lake.erase(PEOPLE[5])
-    assert receipt["removed"]["releases"] == {"rewritten": ["steps@1", "w@1"], "out_of_reach": []}
+    assert receipt.removed["releases"] == {"rewritten": ["steps@1", "w@1"], "out_of_reach": []}
     for path, rows in zip(made, others, strict=True):
         assert rows_without(path, set()) == rows
         assert verify(path).holds
@@ -293,8 +293,8 @@ def rows_without(path: Path, gone: set[str]) -> list[dict[str, Any]]:
 def test_an_erasure_names_the_releases_that_it_does_not_reach(lake: Lake, tmp_path: Path) -> None:
     lake.create_dataset("steps", output=tmp_path / "handed-out")
     [receipt] = lake.erase(PEOPLE[5])
-    assert receipt["removed"]["releases"] == {"rewritten": [], "out_of_reach": ["steps@1"]}
-    assert lake.verify_receipt(receipt["id"])[1]
+    assert receipt.removed["releases"] == {"rewritten": [], "out_of_reach": ["steps@1"]}
+    assert lake.verify_receipt(receipt.id).holds
     assert len(pq.read_table(tmp_path / "handed-out" / "subjects.parquet")) == len(PEOPLE)
     assert lake.recall_dataset("steps@1").files
 
@@ -367,7 +367,7 @@ def test_an_erasure_that_was_cut_off_among_releases_ends_with_the_next_command(
     recall = lake.recall_dataset("steps@1")
     assert set(recall.drop) == {theirs}
     assert len(recall.files) == 1
-    assert "releases" in lake.receipts()[-1]["removed"]
+    assert "releases" in lake.receipts()[-1].removed
 
 
 def test_the_signing_key_is_that_of_the_lakes_first_key(lake: Lake) -> None:

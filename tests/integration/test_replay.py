@@ -209,15 +209,15 @@ def test_a_restored_lake_has_the_receipts_of_then_beside_the_new_one(slate: Slat
     then = [lake.erase(who)[-1] for who in PEOPLE[:2]]
     lake = restored(lake, backup)
     [now] = lake.replay(lake.context.outside()).receipts
-    assert [receipt["id"] for receipt in lake.receipts()] == [*(receipt["id"] for receipt in then), now["id"]]
-    assert all(lake.verify_receipt(receipt["id"])[1] for receipt in lake.receipts())
+    assert [receipt.id for receipt in lake.receipts()] == [*(receipt.id for receipt in then), now.id]
+    assert all(lake.verify_receipt(receipt.id).holds for receipt in lake.receipts())
     assert not [found for check in lake.audit() for found in check.found]
 
 
 def test_a_new_lake_keeps_the_receipts_of_the_lost_one_in_its_journal(lost: tuple[Lake, Path]) -> None:
     lake, memory = lost
     [now] = lake.replay(memory).receipts
-    assert [receipt["id"] for receipt in lake.receipts()] == [now["id"]]
+    assert [receipt.id for receipt in lake.receipts()] == [now.id]
     entries = journal.entries(lake.root / journal.FOLDER, lake.key())
     erased = [entry.content["receipt"] for entry in entries if entry.what == "erasure"]
     assert {receipt["lake"] == lake.config.lake_id for receipt in erased} == {True, False}

@@ -396,8 +396,8 @@ def test_the_receipt_of_an_erasure_is_listed_and_a_lone_person_is_not_counted(
     found = lake.report()
     assert [stage.people for stage in found.funnel] == ["fewer than 5", "fewer than 5", 0, 0, 0]
     assert found.consent == ()
-    assert [each.id for each in found.receipts] == [receipt["id"]]
-    assert receipt["id"] in page.html(found)
+    assert [each.id for each in found.receipts] == [receipt.id]
+    assert receipt.id in page.html(found)
 
 
 def test_an_earlier_report_tells_what_changed_and_hides_how_few(lake: Lake, tmp_path: Path) -> None:

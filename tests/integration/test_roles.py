@@ -255,9 +255,9 @@ def test_a_condition_of_explain_has_the_eyes_of_its_role(lake: Lake) -> None:
         "phone like '+%'",
         "customers_landing::varchar like '%ana%'",
     ):
-        assert len(lake.explain_rows("customers_landing", where, role="officer")[0]) == 1
-        assert not lake.explain_rows("customers_landing", where, role="engineer")[0]
-    assert len(lake.explain_rows("customers_landing", "serialNumber is not null", role="engineer")[0]) == 1
+        assert len(lake.explain_rows("customers_landing", where, role="officer").rows) == 1
+        assert not lake.explain_rows("customers_landing", where, role="engineer").rows
+    assert len(lake.explain_rows("customers_landing", "serialNumber is not null", role="engineer").rows) == 1
     with pytest.raises(QueryRefused, match="The role scientist sees machine_learning_curated"):
         lake.explain_rows("customers_landing", "true", role="scientist")
     with pytest.raises(QueryRefused, match="The role scientist sees machine_learning_curated"):

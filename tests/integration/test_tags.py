@@ -212,8 +212,9 @@ def test_what_other_clients_name_is_no_damage_and_repair_leaves_it(stage: Stage)
     before = {name: pinned(lake, name) for name in ("theirs", "experiment", "v1")}
     for _ in range(2):
         assert [check for check in lake.audit(files=True) if check.found] == []
-        repaired, built = lake.repair()
-        assert (repaired.forgotten, repaired.renewed, repaired.tags, built.run) == ({}, (), (), "")
+        repaired = lake.repair()
+        assert repaired.build is not None
+        assert (repaired.forgotten, repaired.renewed, repaired.tags, repaired.build.run) == ({}, (), (), "")
         assert {name: pinned(lake, name) for name in before} == before
         grow(lake, folder)  # and once more when the lake has committed upon what they did
 
@@ -250,7 +251,7 @@ def test_what_other_clients_change_of_what_is_published_is_still_found(stage: St
             manage.set_current_snapshot(snapshot_id=before.id)
     found = [check.table for check in lake.audit(files=True) if check.found]
     assert found == ["customers_trusted"]
-    repaired, _ = lake.repair()
+    repaired = lake.repair()
     assert repaired.renewed == ("customers_trusted",)
     assert pinned(lake, "v1") == kept, "the tag names what is whole"
     assert rows(lake, "customers_trusted") == kept["customers_trusted"]
@@ -273,7 +274,7 @@ def test_repair_keeps_whole_tags_of_a_damaged_table_and_names_those_that_are_spo
         content = bytearray(Path(file.path).read_bytes())
         content[len(content) // 2] ^= 1
         Path(file.path).write_bytes(content)
-    repaired, _ = lake.repair()
+    repaired = lake.repair()
     assert (repaired.renewed, repaired.tags) == (("customers_trusted",), ("spoilt",))
     assert pinned(lake, "whole") == whole
     assert "customers_trusted" not in lake.tags()[-1].snapshots or lake.tags()[-1].name == "whole"
@@ -424,7 +425,7 @@ def test_an_erasure_that_dies_among_tags_is_finished_by_the_next_command(tags: T
     with dying(Catalog, *place, after=place[1] % 2 == 1):
         erase(lake, ANA, now=NOW + 2)
     lake.tag("after")  # finishes it
-    assert lake.receipts()[-1]["clean"]
+    assert lake.receipts()[-1].clean
     assert not look().found
     hold(lake, before, ANA)
     assert not any(check.found for check in lake.audit(files=True))
@@ -508,7 +509,7 @@ def _live_through_an_erasure(lake: Lake, folder: Path) -> None:
     lake.land(deliver(folder, "accelerometer", [motion(CY, 102)], "more.json"))
     lake.build()
     [receipt] = lake.erase(ANA)
-    assert receipt["clean"], receipt["scanned"]["found"]
+    assert receipt.clean, receipt.scanned["found"]
     hold(lake, before, ANA)
     assert not any(check.found for check in lake.audit(files=True))
     lake.maintain()

@@ -139,8 +139,8 @@ def test_a_trace_in_any_kind_of_file_is_found_and_named_and_the_erasure_ends_all
     shutil.rmtree(planted) if planted.is_dir() and not planted.is_symlink() else planted.unlink()
     erase(lake, ANA)
     first, second = lake.receipts()
-    assert (first["clean"], second["clean"], second["scanned"]["found"]) == (False, True, [])
-    assert {found.split()[0].split("/")[0] for found in first["scanned"]["found"]} == {"planted"}
+    assert (first.clean, second.clean, second.scanned["found"]) == (False, True, [])
+    assert {found.split()[0].split("/")[0] for found in first.scanned["found"]} == {"planted"}
     assert ANA not in json.dumps(first).lower()
 
 

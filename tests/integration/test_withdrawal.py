@@ -174,7 +174,7 @@ def test_nothing_is_made_up_of_somebody_unknown(built: Lake) -> None:
     assert landed == {(None, who, *[None] * 4, NOW, *[None] * 4): 1 for who in ("new@x.example", "other@x.example")}
     # no serial number is claimed: two such withdrawals do not share a device, and a reading of none is nobody's
     build(built, NOW)
-    assert built.withheld() == []
+    assert built.withheld() == ()
 
 
 def test_withdrawing_twice_adds_nothing(built: Lake) -> None:

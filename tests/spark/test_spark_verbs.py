@@ -102,7 +102,7 @@ def test_an_erasure_maintenance_and_audit_on_executors(
     expected = {name: rows(lake, name) for name in ZONES}
     lake, _ = stage.made()
     [spread] = lake.erase(ANA, engine="spark")
-    assert spread["removed"] == alone["removed"]
+    assert spread.removed == alone.removed
     for name in ZONES:
         if name not in ("landed_files", "quarantine"):
             assert rows(lake, name) == expected[name]

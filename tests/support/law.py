@@ -354,7 +354,9 @@ class RealLake:
             raise Broken("the build counts other rows than its tables have")
         listed = None
         if full:  # it takes as long as a build
-            listed = Counter((round(at.timestamp() * 1000), *rest) for at, *rest, _ in self.lake.withheld())
+            listed = Counter(
+                (round(r.time.timestamp() * 1000), r.serial_number, r.distance) for r in self.lake.withheld()
+            )
         return Published(contents, built.withheld, listed)
 
     def _build(self, now: int, **options: Any) -> Build:
@@ -447,7 +449,7 @@ class RealLake:
 
     def _replay(self, lake: Lake) -> None:
         lake.replay(lake.context.outside())
-        if not all(receipt["clean"] for receipt in lake.receipts()):
+        if not all(receipt.clean for receipt in lake.receipts()):
             raise Broken("restore: a receipt of what was replayed says that traces are left")
         kept = lakes.heads(lake)
         if lake.replay(lake.context.outside()).new or lakes.heads(lake) != kept:

@@ -159,12 +159,12 @@ def adopt(options: argparse.Namespace) -> int:
 def repair(options: argparse.Namespace) -> int:
     """Sets right what an audit finds damaged, as far as the lake itself can."""
     progress = terminal.Progress()
-    repaired, built = opened(options).repair(accept_rollback=options.accept_rollback, progress=progress)
+    repaired = opened(options).repair(accept_rollback=options.accept_rollback, progress=progress)
     progress.close()
     if wants_json(options):
         plain = {"catalog": repaired.catalog, "forgotten": repaired.forgotten, "renewed": repaired.renewed}
         plain["tags"] = repaired.tags
-        terminal.document({**plain, "build": render.plain(built)})
+        terminal.document({**plain, "build": render.plain(repaired.build)})
         return 0
     for name in repaired.catalog:
         terminal.line(f"{name}: the catalog has its last published state again")

@@ -390,12 +390,12 @@ def quarantine(options: argparse.Namespace) -> int:
         rows = lake.withheld()
         if wants_json(options):
             names = ("sensorReadingTime", "serialNumber", "distanceFromObject", "matches")
-            plain = [(at.isoformat().replace("+00:00", "Z"), *rest) for at, *rest in rows]
+            plain = [(r.time.isoformat().replace("+00:00", "Z"), r.serial_number, r.distance, r.moved) for r in rows]
             terminal.document({"records": [dict(zip(names, row, strict=True)) for row in plain], "total": len(rows)})
         else:
             terminal.table(
                 ("time", "serial number", "distance", "claimants who moved"),
-                [(str(at), *rest) for at, *rest in rows],
+                [(str(r.time), r.serial_number, r.distance, r.moved) for r in rows],
             )
     elif wants_json(options):
         keys = ("feed", "file", "offset", "line", "reason")

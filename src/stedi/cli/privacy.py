@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi.cli import terminal
+from stedi.cli import render, terminal
 from stedi.cli.pipeline import opened, wants_json
 from stedi.cli.rights import asked
 from stedi.errors import AuditFailed, UsageError
@@ -38,7 +38,8 @@ def erase(options: argparse.Namespace) -> int:
     if addresses and not options.yes:
         _ask(lake, addresses)
     progress = terminal.Progress()
-    receipts = lake.erase(*addresses, exact=True, inbox=options.inbox or (), engine=options.engine, progress=progress)
+    done = lake.erase(*addresses, exact=True, inbox=options.inbox or (), engine=options.engine, progress=progress)
+    receipts = [receipt.document for receipt in done]
     progress.close()
     if wants_json(options):
         terminal.document(receipts[-1] if receipts else {"id": None})
@@ -80,7 +81,7 @@ def _ask(lake: Lake, addresses: Sequence[str]) -> None:
     """Has whoever sits at the terminal confirm; nobody else can."""
 
     def question() -> str:
-        count, known = len(addresses), lake.preview_erasure(*addresses, exact=True)["known"]
+        count, known = len(addresses), lake.preview_erasure(*addresses, exact=True).known
         who = "1 customer" if count == 1 else f"{count:,} customers"
         return f"Erase everything of {who} ({known:,} of {count:,} known)? This cannot be undone. Type yes:"
 
@@ -91,14 +92,13 @@ def _ask(lake: Lake, addresses: Sequence[str]) -> None:
 
 def _preview(lake: Lake, addresses: Sequence[str], *, as_json: bool) -> int:
     found = lake.preview_erasure(*addresses, exact=True)
-    code = 0 if found["known"] or not addresses else 1
+    code = 0 if found.known or not addresses else 1
     if as_json:
-        terminal.document(found)
+        terminal.document(render.plain(found))
         return code
-    rows, files = found["rows"], found["files"]
-    terminal.table(("table", "rows", "files"), [(name, rows[name], files[name]) for name in rows])
-    terminal.line(f"customers: {found['known']:,} of {found['asked']:,} known")
-    _say_foreign(found["foreign"])
+    terminal.table(("table", "rows", "files"), [(name, rows, found.files[name]) for name, rows in found.rows.items()])
+    terminal.line(f"customers: {found.known:,} of {found.asked:,} known")
+    _say_foreign(found.foreign)
     return code
 
 
@@ -109,7 +109,7 @@ def _say_foreign(places: Mapping[str, int]) -> None:
         terminal.say(f"{place}: {texts} of them stay: another program wrote them, and has to take them back")
 
 
-def _show(receipt: dict[str, Any]) -> None:
+def _show(receipt: Mapping[str, Any]) -> None:
     removed, scanned = receipt["removed"], receipt["scanned"]
     terminal.line(f"customers: {receipt['known']:,} of {receipt['asked']:,} known")
     terminal.table(
@@ -163,7 +163,7 @@ def _replay(lake: Lake, journal: str, *, as_json: bool) -> int:
     progress = terminal.Progress()
     done = lake.replay(journal, progress=progress)
     progress.close()
-    ids = [receipt["id"] for receipt in done.receipts]
+    ids = [receipt.id for receipt in done.receipts]
     if as_json:
         counts = {name: getattr(done, name) for name in ("entries", "new", "withdrawals", "waiting", "people")}
         terminal.document({**counts, "receipts": ids})
@@ -179,7 +179,7 @@ def _replay(lake: Lake, journal: str, *, as_json: bool) -> int:
 
 
 def _list(lake: Lake, *, as_json: bool) -> int:
-    receipts = lake.receipts()
+    receipts = [receipt.document for receipt in lake.receipts()]
     if as_json:
         terminal.document({"receipts": receipts})
         return 0
@@ -198,7 +198,8 @@ def _list(lake: Lake, *, as_json: bool) -> int:
 
 
 def _verify(lake: Lake, named: str, *, as_json: bool) -> int:
-    receipt, holds = lake.verify_receipt(named)
+    found = lake.verify_receipt(named)
+    receipt, holds = found.receipt.document, found.holds
     if as_json:
         terminal.document({"id": receipt.get("id"), "holds": holds})
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from stedi.cli import tables
 from stedi.errors import printable
 
 if TYPE_CHECKING:
-    from stedi.audit.explain import ExplainedRow, Explanation
+    from stedi.audit.explain import ExplainedRows, Explanation
     from stedi.landing.crawl import FeedReport, Report
     from stedi.landing.ndjson import Summary
     from stedi.maintenance import Maintenance
@@ -68,15 +68,10 @@ def explanation(found: Explanation) -> str:
     return "\n".join(lines)
 
 
-def explained_rows_json(table: str, found: Sequence[ExplainedRow], *, more: bool) -> dict[str, object]:
-    """Returns the JSON document of explained rows."""
-    return {"table": table, "rows": plain(tuple(found)), "more": more}
-
-
-def explained_rows(found: Sequence[ExplainedRow], *, more: bool) -> str:
+def explained_rows(found: ExplainedRows) -> str:
     """Returns explained rows as lines of text."""
     lines = []
-    for row in found:
+    for row in found.rows:
         shown = (f"{name}={plain(value)}" for name, value in row.row.items() if value is not None)
         lines.append(printable("  ".join(shown)))  # no end of a line in it, either
         if row.customers:
@@ -86,9 +81,8 @@ def explained_rows(found: Sequence[ExplainedRow], *, more: bool) -> str:
             f"  from   {s.table}: {printable(s.file)}, {s.records:,} record{'s' * (s.records != 1)}"
             for s in row.sources
         ]
-    lines.append(
-        f"the first {len(found):,} rows; there are more" if more else f"{len(found)} row{'s' * (len(found) != 1)}"
-    )
+    count = len(found.rows)
+    lines.append(f"the first {count:,} rows; there are more" if found.more else f"{count} row{'s' * (count != 1)}")
     return "\n".join(lines)
 
 

@@ -71,11 +71,11 @@ def explain(options: argparse.Namespace) -> int:
     if (options.address is None) == (options.table is None) or (options.table is None) != (options.where is None):
         raise UsageError("explain: expected an address, or --table with --where")
     if options.table is not None:
-        rows, more = opened(options).explain_rows(options.table, options.where, role=options.role)
+        shown = opened(options).explain_rows(options.table, options.where, role=options.role)
         if wants_json(options):
-            terminal.document(render.explained_rows_json(options.table, rows, more=more))
+            terminal.document(render.plain(shown))
         else:
-            terminal.line(render.explained_rows(rows, more=more))
+            terminal.line(render.explained_rows(shown))
         return 0
     given = addresses.of_call([options.address], exact=options.exact)
     wanted = addresses.taken(given, exact=options.exact)

@@ -34,6 +34,7 @@ from stedi.erasure.foreign import Foreign
 from stedi.erasure.locate import SubjectRows
 from stedi.erasure.pending import Found, Pending
 from stedi.erasure.remove import Removal
+from stedi.erasure.report import ErasurePreview
 from stedi.erasure.search import search_lake
 from stedi.errors import AuditFailed, LakeBusy, LakeError, StediError
 from stedi.landing import journal, withdrawal
@@ -55,29 +56,17 @@ def unfinished(root: Path) -> bool:
     return (root / tombstones.PENDING).exists()
 
 
-def preview(context: Context, key: Key, addresses: Collection[str]) -> dict[str, Any]:
-    """Returns what an erasure would remove; changes nothing and takes no lock, so a command at work can change it.
-
-    Returns:
-        `asked`, and `known` of them, of whom the lake holds anything; `customers` of them who have landed records;
-        `rows` and `files` by table, `mentioned`: others' rows that name one, and `foreign`: by place, mentions in what
-        other programs have written into the catalog, which stay.
-    """
+def preview(context: Context, key: Key, addresses: Collection[str]) -> ErasurePreview:
+    """Returns what an erasure would remove; changes nothing and takes no lock, so a command at work can change it."""
     catalog, root = context.catalog, context.root
     before = tombstones.read(root, key)
     wanted = Pending(run_id(_now(None)), _now(None), _marks(key, addresses))
     with _engine(context, wanted.run) as engine:
         found, _ = _judged(SubjectRows(engine, catalog, key, wanted), catalog)
     files = {name: len(paths) for name, paths in found.tainted.items()}
-    return {
-        "asked": len(wanted.people),
-        "known": len(_known(root, before, wanted.people, found)),
-        "customers": found.customers,
-        "rows": dict(found.rows),
-        "files": files,
-        "mentioned": found.mentioned,
-        "foreign": dict(found.foreign),
-    }
+    known = len(_known(root, before, wanted.people, found))
+    rows, foreign_ = dict(found.rows), dict(found.foreign)
+    return ErasurePreview(len(wanted.people), known, found.customers, rows, files, found.mentioned, foreign_)
 
 
 def erase(

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from stedi import erasure
 from stedi.context import Context, milliseconds, seen
 from stedi.context.progress import Progress
+from stedi.erasure.report import Receipt
 from stedi.errors import UsageError
 from stedi.landing import journal as landings
 from stedi.landing import withdrawal
@@ -42,7 +42,7 @@ class Replay:
     withdrawals: int
     waiting: int
     people: int
-    receipts: tuple[dict[str, Any], ...]
+    receipts: tuple[Receipt, ...]
 
 
 def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lambda what, share: None) -> Replay:
@@ -89,7 +89,7 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
         if receipts:  # of what the tables were built from, some is gone
             erasure.build_due(context, key, "duckdb", now=milliseconds(datetime.now(UTC)), progress=progress)
     people = {person for entry in erased for person in entry.content["receipt"]["people"]}
-    return Replay(len(found), len(new), landed, waiting, len(people), tuple(receipts))
+    return Replay(len(found), len(new), landed, waiting, len(people), tuple(map(Receipt.of, receipts)))
 
 
 def _places(context: Context, key: Key, folder: Path) -> list[Path]:

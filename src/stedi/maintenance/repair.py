@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stedi.audit.integrity import UNRECORDED, Check, check_files
 from stedi.catalog import Catalog, Snapshot, checksums, snapshots
 from stedi.context.progress import Progress
 from stedi.errors import LakeError
 from stedi.schema.tables import ALL_ZONES
+
+if TYPE_CHECKING:
+    from stedi.transform import Build
 
 _UNIQUE = ("landing", "released")
 """The zones whose tables nothing else in the lake could be made into."""
@@ -29,12 +33,14 @@ class Repair:
         forgotten: Tables that have lost snapshots which used damaged files, and how many.
         renewed: Tables below landing that were made anew; what whole tags name of them stays.
         tags: Tags, and branches of others, that named damaged files and are gone.
+        build: The build that followed.
     """
 
     catalog: tuple[str, ...]
     forgotten: dict[str, int]
     renewed: tuple[str, ...]
     tags: tuple[str, ...] = ()
+    build: Build | None = None
 
 
 def repair(

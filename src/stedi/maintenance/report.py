@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """Files of one kind that were removed, or would be."""
+    """Files of one kind that were removed, or would be.
+
+    Attributes:
+        files: How many.
+        bytes: Their size.
+    """
 
     files: int
     bytes: int

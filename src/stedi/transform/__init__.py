@@ -38,12 +38,30 @@ __all__ = [
     "Built",
     "Progress",
     "Step",
+    "Withheld",
     "build",
     "plan",
     "policy",
     "preview",
     "withheld",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A reading of a shared serial number that belongs to nobody for certain (rule 6 of consent).
+
+    Attributes:
+        time: When it was taken, UTC.
+        serial_number: The step trainer's.
+        distance: As delivered.
+        moved: How many claimants have an accelerometer reading of that moment; never one.
+    """
+
+    time: datetime
+    serial_number: str
+    distance: int
+    moved: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +223,8 @@ def _untouched(step: Step) -> Step:
     return step if step.action == "none" else replace(step, action="none", reason="nothing has changed")
 
 
-def withheld(context: Context, key: Key) -> list[tuple[datetime, str, int, int]]:
-    """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6), as landed now.
-
-    Returns:
-        Of each: time of the reading, serial number, distance, and how many claimants moved at that moment.
-    """
+def withheld(context: Context, key: Key) -> tuple[Withheld, ...]:
+    """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6), as landed now."""
     from stedi.engines.duckdb import DuckDB
     from stedi.transform.session import BuildSession
 
@@ -221,9 +235,7 @@ def withheld(context: Context, key: Key) -> list[tuple[datetime, str, int, int]]
             "select sensorReadingTime, serialNumber, distanceFromObject, matches from shared_readings "
             "where matches <> 1 order by serialNumber, sensorReadingTime, distanceFromObject"
         )
-    return [
-        (datetime.fromtimestamp(at / 1000, UTC), serial, distance, matches) for at, serial, distance, matches in rows
-    ]
+    return tuple(Withheld(datetime.fromtimestamp(at / 1000, UTC), *rest) for at, *rest in rows)
 
 
 def _result(run: str, steps: Sequence[Step], staged: Mapping[str, Staged], after: Mapping[str, TableState]) -> Build:

@@ -6,8 +6,8 @@ Only here does an answer hold a customer's own data: it is asked for by who know
 
 from __future__ import annotations
 
-from stedi.audit.explain.customer import Explanation, Landed, LeftOut, Quarantined, explain
-from stedi.audit.explain.rows import LIMIT, ExplainedRow, Source, chosen
+from stedi.audit.explain.customer import Explanation, InQuarantine, Landed, LeftOut, explain
+from stedi.audit.explain.rows import LIMIT, ExplainedRow, ExplainedRows, Source, chosen
 from stedi.audit.explain.rows import explain as explain_rows
 from stedi.audit.explain.subjects import session
 from stedi.audit.proof.reconciliation import Reason
@@ -15,10 +15,11 @@ from stedi.audit.proof.reconciliation import Reason
 __all__ = [
     "LIMIT",
     "ExplainedRow",
+    "ExplainedRows",
     "Explanation",
+    "InQuarantine",
     "Landed",
     "LeftOut",
-    "Quarantined",
     "Reason",
     "Source",
     "chosen",

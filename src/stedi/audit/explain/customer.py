@@ -64,7 +64,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
+class InQuarantine:
     """A record in quarantine that holds the customer's address.
 
     Attributes:
@@ -105,7 +105,7 @@ class Explanation:
     rows: Mapping[str, int]
     expected: Mapping[str, int]
     left_out: tuple[LeftOut, ...]
-    quarantined: tuple[Quarantined, ...]
+    quarantined: tuple[InQuarantine, ...]
     build_due: bool
     differs: tuple[str, ...]
 
@@ -246,14 +246,14 @@ def _is_other(engine: DuckDB, who: str, table: str) -> bool:
     return engine.rows(f"select other > 0 from compared where person = {who}") == [(True,)]
 
 
-def _quarantined(engine: DuckDB, normal: str) -> Iterator[Quarantined]:
+def _quarantined(engine: DuckDB, normal: str) -> Iterator[InQuarantine]:
     """Yields the records in quarantine whose bytes hold an address, written plainly or with JSON's escapes."""
     whole = re.compile(rf"(?<![\w.+-]){re.escape(normal)}(?![\w-])(?!\.\w)")
     for sha256, offset, feed, reason, raw in engine.stream(
         'select sha256, "offset", feed, reason, raw from quarantine order by file, sha256, "offset"'
     ):
         if whole.search(normalise(decoding.unescaped(raw))):
-            yield Quarantined(f"{sha256[:12]}:{offset}", feed, reason)
+            yield InQuarantine(f"{sha256[:12]}:{offset}", feed, reason)
 
 
 def _at(instant: int) -> datetime:

@@ -64,6 +64,21 @@ class ExplainedRow:
     sources: tuple[Source, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ExplainedRows:
+    """The first rows of a table that meet a condition.
+
+    Attributes:
+        table: The table.
+        rows: The rows, each with why it is there.
+        more: Whether there are more that meet it.
+    """
+
+    table: str
+    rows: tuple[ExplainedRow, ...]
+    more: bool
+
+
 Run = Callable[[str], list[dict[str, Any]]]
 """Runs one SELECT of `statement.condition` as queries are run, and returns its rows."""
 
