@@ -61,8 +61,6 @@ if TYPE_CHECKING:
 
 _REGISTRY = "releases"
 """The table that a lake has from its first release on."""
-_LONGEST_NOTE = 500
-"""Characters of a note on a release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +356,7 @@ class Lake:
         self,
         name: str,
         *,
+        labels: str | os.PathLike[str] | None = None,
         output: str | os.PathLike[str] | None = None,
         progress: Progress = lambda what, share: None,
     ) -> Release:
@@ -367,16 +366,16 @@ class Lake:
 
         Args:
             name: The training set.
+            labels: The file of labels, if it is not where it was.
             output: As for `create_dataset`.
             progress: Told what is being done and the share of it that is done.
 
         Raises:
-            UsageError: There is no release of that name.
+            UsageError: There is no release of that name, or its file of labels is not there any more.
         """
-        from stedi.datasets import registry
+        from stedi import datasets
 
-        last = self._release(name, deleted=True)
-        options = replace(registry.shown(last).options, labels=last.labels)  # a manifest has no place on a machine
+        options = datasets.again(self.context, self._release(name, deleted=True), labels)
         return self.create_dataset(name, options, output=output, progress=progress)
 
     def datasets(self, *, stale: bool = False) -> tuple[Release, ...]:
@@ -424,12 +423,8 @@ class Lake:
         """
         from stedi.datasets import registry
 
-        if not model.strip() or not model.isprintable() or len(model) > _LONGEST_NOTE:
-            raise UsageError(f"model: expected one line of up to {_LONGEST_NOTE} printable characters")
         with self._registering():
-            entry = self._release(named)
-            event = registry.Event(entry.release, registry.MODEL, None, model, datetime.now(UTC))
-            registry.append(self.context, [event])
+            registry.note(self.context, self._release(named), model)
 
     def delete_dataset(self, named: str) -> Release:
         """Removes a release's folder from the lake; who was in it stays known, so that it can still be recalled.

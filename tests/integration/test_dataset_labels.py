@@ -17,6 +17,7 @@ import quick
 from lakes import REPOSITORY
 from stedi import cli, sample
 from stedi.datasets import Release, describe, drop, quality
+from stedi.errors import UsageError
 from stedi.lake import Lake
 
 CROISSANT = REPOSITORY / "build" / "releases" / "bin" / "python"
@@ -121,6 +122,53 @@ def test_a_refreshed_release_has_labels_again(lake: Lake, moments: Release) -> N
 
 
 # --- what describes a release ---
+
+
+def test_a_file_of_labels_that_has_moved_is_named_and_another_content_is_said(
+    lake: Lake, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tmp_path / "first.csv"
+    shutil.copy(labels, first)
+    made = lake.create_dataset("moved", **NEAR, labels=str(first))
+    moved = first.rename(tmp_path / "second.csv")
+    with pytest.raises(UsageError, match=rf"labels: expected the file of labels of moved@1 at {first}, found none"):
+        lake.refresh_dataset("moved")
+    capsys.readouterr()
+    again = lake.refresh_dataset("moved", labels=moved)
+    assert again.rows == made.rows
+    assert "another content" not in capsys.readouterr().err
+    moved.write_text(moved.read_text("utf-8").replace("walking", "strolling"), "utf-8")
+    words = ["--lake", str(lake.root), "dataset", "refresh", "moved", "--labels", str(moved)]
+    assert cli.main(words) == 0
+    assert "moved: the labels are others than those of moved@2" in capsys.readouterr().err
+    lake.create_dataset("plain", **NEAR)
+    with pytest.raises(UsageError, match="expected none, since plain@1 was made without"):
+        lake.refresh_dataset("plain", labels=moved)
+
+
+def test_an_address_in_a_path_or_a_note_stays_out_of_the_registry_and_an_erasure_finds_none(tmp_path: Path) -> None:
+    sample.write(tmp_path / "in", customers=3, readings=60, seed=4, walkers=2, dirty=False)
+    lake = Lake.create(tmp_path / "lake")
+    lake.land(tmp_path / "in")
+    source = tmp_path / "in" / sample.LABELS
+    with source.open(encoding="utf-8", newline="") as file:
+        who = next(csv.DictReader(file))["email"]
+    for folder, name in ((f"of {who}", "labels.csv"), ("plain", f"{who.replace('@', '%40')}.csv")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(source, tmp_path / folder / name)
+        release = lake.create_dataset("gait", **NEAR, labels=str(tmp_path / folder / name))
+        assert json.loads((Path(release.path) / "manifest.json").read_bytes())["options"]["labels"] == "labels.csv"
+        with pytest.raises(UsageError, match="expected the file of labels of gait"):
+            lake.refresh_dataset("gait")
+    with pytest.raises(UsageError, match="for: expected no email address"):
+        lake.create_dataset("gait", **NEAR, recipient=f"lab of {who}")
+    with pytest.raises(UsageError, match="model: expected no email address"):
+        lake.note_dataset("gait@1", model=f"net by {who}")
+    with pytest.raises(UsageError, match="name: expected a letter"):
+        lake.tag(who)
+    lake.note_dataset("gait@1", model="net@v1.2, on gait@1")
+    (lake.root / "releases").rename(tmp_path / "handed out")  # what the registry says is left
+    assert [receipt.clean for receipt in lake.erase(who)] == [True]
 
 
 def test_the_card_says_what_the_readings_allow_and_hugging_face_finds_the_splits(windows: Release) -> None:

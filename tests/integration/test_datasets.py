@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import lakes
@@ -23,6 +26,7 @@ from stedi.datasets import matching, splits
 from stedi.datasets.manifest import Release
 from stedi.datasets.options import SPLITS, Options
 from stedi.datasets.subjects import identifier
+from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, UsageError
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
@@ -62,13 +66,18 @@ def emails(split: int, count: int) -> list[str]:
     return [email for n in range(2000) if split_of(email := f"p{n}@x.example") == split][:count]
 
 
-def people(inbox: Path, of: Iterable[tuple[str, str]], readings: int = 12, **more: object) -> None:
-    """Delivers consenting customers by address and serial number, with readings that are all alike."""
+def people(
+    inbox: Path, of: Iterable[tuple[str, str]], readings: int = 12, *, alike: bool = False, **more: object
+) -> None:
+    """Delivers consenting customers by address and serial number; `alike` gives all of them the same recording."""
     known = list(of)
     lakes.deliver(inbox, "customer", [lakes.customer(email, serialNumber=serial, **more) for email, serial in known])
     at = [1000 * n for n in range(1, readings + 1)]
-    lakes.deliver(inbox, "accelerometer", [lakes.motion(email, t, float(t % 7)) for email, _ in known for t in at])
-    lakes.deliver(inbox, "step_trainer", [lakes.step(serial, t, 200 + t % 11) for _, serial in known for t in at])
+    own = dict.fromkeys(known, 0) if alike else {who: 20 * n for n, who in enumerate(known)}
+    motions = [lakes.motion(email, t, float(t % 7)) for email, _ in known for t in at]
+    lakes.deliver(inbox, "accelerometer", motions)
+    steps = [lakes.step(who[1], t, 200 + t % 11 + own[who]) for who in known for t in at]
+    lakes.deliver(inbox, "step_trainer", steps)
 
 
 @pytest.mark.parametrize(("readings", "moments", "subjects"), [("all", 14_460, 482), ("since-consent", 11_297, 464)])
@@ -216,14 +225,75 @@ def test_a_shared_device_in_two_splits_stops_a_release(
         lake.create_dataset("others")
 
 
-def test_a_recording_that_was_delivered_for_two_people_stops_a_release_of_windows(slate: Slate, inbox: Path) -> None:
+def test_a_recording_that_was_delivered_for_two_people_stops_a_release(slate: Slate, inbox: Path) -> None:
     lake = slate.wiped()
     [one], [other] = emails(0, 1), emails(1, 1)
-    people(inbox, [(one, "s1"), (other, "s2")])
+    people(inbox, [(one, "s1"), (other, "s2")], 5, alike=True)
     lake.land(inbox)
-    with pytest.raises(AuditFailed, match="equal values"):
-        lake.create_dataset("steps", window="6s")
-    assert not list((lake.root / "releases").glob("*/*"))
+    for words, said in (({"window": "6s"}, "with equal values"), ({}, "found 1 runs of 5 equal moments")):
+        with pytest.raises(AuditFailed, match=said):
+            lake.create_dataset("steps", **words)
+        assert not list((lake.root / "releases").glob("*/*"))
+
+
+def test_a_few_equal_moments_of_two_people_are_chance(slate: Slate, inbox: Path) -> None:
+    lake = slate.wiped()
+    [one], [other] = emails(0, 1), emails(1, 1)
+    people(inbox, [(one, "s1"), (other, "s2")], 4, alike=True)
+    lake.land(inbox)
+    assert lake.create_dataset("steps").rows == 8
+
+
+def _changed(path: Path, column: str, rng: random.Random) -> None:
+    """Changes one value in a column of a data file, deep in its lists if it has some."""
+    table = pq.read_table(path, partitioning=None)
+    values = table[column].to_pylist()
+    at = rng.choice([n for n, value in enumerate(values) if value not in (None, [])])
+    place, last = values, at
+    while isinstance(place[last], list):
+        place, last = place[last], rng.randrange(len(place[last]))
+    was = place[last]
+    place[last] = not was if isinstance(was, bool) else was + 1 if isinstance(was, int) else was + 1e-6
+    field = table.schema.field(column)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), field, pa.array(values, field.type)), path)
+
+
+@pytest.mark.parametrize(
+    ("words", "columns"),
+    [
+        ({}, "moment distance x y z vectors dt_ms"),
+        ({"match": "nearest", "tolerance": "200ms", "vectors": "list", "time": "absolute"}, "distance x y z dt_ms"),
+        ({"match": "backward", "tolerance": "200ms", "window": "4s", "pad": True}, "t_ms start distance x y z dt_ms"),
+        ({"window": "4s", "stride": "2s", "resample": "5Hz"}, "t_ms distance x y z dt_ms made_up"),
+    ],
+    ids=["moments", "lists", "padded", "resampled"],
+)
+def test_one_changed_value_of_what_was_written_stops_a_release(
+    slate: Slate, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any], columns: str
+) -> None:
+    lake, rng = slate.wiped(), random.Random(15)
+    who = [(f"p{n}@x.example", f"s{n}") for n in range(3)]
+    people(inbox, who)
+    more = [lakes.motion(email, 1000 * n + rng.choice((0, 70)), rng.random()) for email, _ in who for n in range(1, 13)]
+    lakes.deliver(inbox, "accelerometer", more, "more.json")
+    lake.land(inbox)
+    prove = datasets.proof.prove
+    caught = []
+
+    def proved(
+        engine: DuckDB, allowed: datasets.proof.Allowed, folder: Path, files: Any, *rest: Any, **more: Any
+    ) -> None:
+        for column in columns.split():
+            copy = Path(shutil.copytree(folder, tmp_path / column))
+            _changed(max(copy.glob("data/*.parquet"), key=os.path.getsize), column, rng)
+            with pytest.raises(AuditFailed, match=r"own step trainer readings|filled up"):
+                prove(engine, allowed, copy, files, *rest, **more)
+            caught.append(column)
+        prove(engine, allowed, folder, files, *rest, **more)
+
+    monkeypatch.setattr(datasets.proof, "prove", proved)
+    assert lake.create_dataset("steps", **words).subjects == 3
+    assert caught == columns.split()
 
 
 def test_the_public_get_only_those_who_share_with_the_public(slate: Slate, inbox: Path) -> None:

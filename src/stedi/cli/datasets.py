@@ -76,6 +76,7 @@ def _add_others(action: Callable[[str, Callable[[argparse.Namespace], int], str]
 
     sub = action("refresh", refresh, "writes the next version under the options of the last, without those who left")
     sub.add_argument("name", metavar="NAME", help="the training set")
+    sub.add_argument("--labels", metavar="FILE", help="the file of labels, if it is not where it was")
     sub.add_argument("--output", **place, help="default: releases/NAME/VERSION in the lake")
 
     sub = action("recall", recall, "writes the signed file that tells whoever holds a release whom to drop from it")
@@ -137,7 +138,8 @@ def delete(options: argparse.Namespace) -> int:
 def refresh(options: argparse.Namespace) -> int:
     """Writes the next version."""
     progress = terminal.Progress()
-    release = opened(options).refresh_dataset(options.name, output=options.folder, progress=progress)
+    lake = opened(options)
+    release = lake.refresh_dataset(options.name, labels=options.labels, output=options.folder, progress=progress)
     progress.close()
     terminal.document(release_json(release)) if wants_json(options) else terminal.line(release_text(release))
     return 0

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,11 +27,11 @@ from stedi.datasets.labels import LabelFile
 from stedi.datasets.manifest import File, Input, Origin, Release, Split
 from stedi.datasets.options import SPLITS, Options, refuse_name
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import LakeError
-from stedi.privacy import signatures, tombstones
+from stedi.errors import LakeError, UsageError
+from stedi.privacy import addresses, signatures, tombstones
 from stedi.privacy.pseudonyms import Key
 
-__all__ = ["Options", "Preview", "Release", "Split", "create", "refuse_name"]
+__all__ = ["Options", "Preview", "Release", "Split", "again", "create", "refuse_name"]
 
 _INPUTS = ("customers_landing", "customers_trusted", "accelerometer_trusted", "step_trainer_trusted")
 
@@ -60,23 +61,38 @@ def create(
         AuditFailed: Somebody would be in it who may not be, or in two splits; nothing was written.
     """
     refuse_name(name)
+    registry.refuse_address("for", options.recipient)
     spoken = labels.read(options.labels) if options.labels else None
     key, config, tables = context.key(), context.config, context.catalog.tables()
     version = registry.next_version(context, name)
     place = folder.chosen(context.root, name, version, output)
     public_key = signatures.publish(context.root, key)
     origin = _origin(config.lake_id, public_key, config.readings, {name: tables[name] for name in _INPUTS})
+    identifier = subjects.identifier(key, config.lake_id, f"{name}@{version}")
     with (
         context.temporary() as temporary,
         DuckDB.of(config, temporary) as engine,
+        engine.beside() as second,
         folder.staged(place, partial(registry.publish, context, key, target=place)) as staged,
+        ThreadPoolExecutor(1) as beside,  # while rows are matched or written one core or the other has nothing to do
     ):
         progress("find who is in it", 0.0)
         members = _members(context, engine, key, f"{name}@{version}", options, tables, spoken)
         rows = Rows(engine, context.catalog, tables, options, members)
+        allowed = beside.submit(
+            proof.Allowed,
+            second,
+            context.catalog,
+            key,
+            identifier,
+            now=milliseconds(datetime.now(UTC)),
+            since_consent=config.readings == "since-consent",
+        )
+        warm = beside.submit(context.catalog.warm)
         about_labels = rows.label(spoken, key.customer_id).to_json(spoken.sha256) if spoken is not None else None
         progress("match readings", 0.05)
         rows.match()
+        quality_ = beside.submit(quality.measure, second, options)
         progress("write rows", 0.5)
         files, of_subject = rows.write(staged)
         present = [member for member in rows.members if member.subject in of_subject]
@@ -89,21 +105,18 @@ def create(
         engine.copy("select * from subjects order by subject", path)
         files.append(File(path.name, path.stat().st_size, len(present), manifest.sha256(path)))
         progress("prove", 0.9)
-        proof.prove(
-            engine,
-            context.catalog,
-            key,
-            subjects.identifier(key, config.lake_id, f"{name}@{version}"),
-            staged,
-            files,
-            options,
-            release=f"{name}@{version}",
-            now=milliseconds(datetime.now(UTC)),
-            since_consent=config.readings == "since-consent",
-        )
+        proof.prove(engine, allowed.result(), staged, files, options, release=f"{name}@{version}")
+        measured = quality_.result()
+        warm.result()
         people, found = Counter(SPLITS[m.split] for m in present), Counter[str]()
         for member in present:
             found[SPLITS[member.split]] += of_subject[member.subject]
+        empty = [split for split, share in zip(SPLITS, options.split, strict=True) if share and not people[split]]
+        if present and empty:
+            context.say(
+                f"{name}@{version}: nobody is in {' and '.join(empty)}: people are split, not rows, and there are "
+                f"{len(present):,} in all"
+            )
         release = Release(
             name,
             version,
@@ -115,19 +128,49 @@ def create(
             options,
         )
         document = manifest.document(release, origin, files, labels=about_labels, columns=rows.columns)
-        measured = quality.measure(engine, options)
         describe.write(staged, document, measured)
         (staged / manifest.NAME).write_bytes(manifest.text(document))
         about = {"lake": config.lake_id, "at": origin.created, "release": release.release}
         seal.sign(staged, key, about)
         digest = manifest.sha256(staged / manifest.NAME)
-    if options.labels:
-        where = str(Path(options.labels).absolute())
+    where = str(Path(options.labels).absolute())
+    if options.labels and not addresses.mentions(where):
         registry.append(context, [registry.Event(release.release, registry.LABELS, None, where, datetime.now(UTC))])
     return Release(
         name, version, str(place), release.subjects, release.rows, release.splits, release.account, options,
         manifest_sha256=digest, public_key=origin.public_key,
     )  # fmt: skip
+
+
+def again(context: Context, last: registry.Entry, labels_: str | os.PathLike[str] | None = None) -> Options:
+    """Returns the options under which a release is made once more; says so if its labels are others by now.
+
+    Args:
+        context: The lake.
+        last: The release.
+        labels_: Its file of labels, if that is not where it was.
+
+    Raises:
+        UsageError: Its file of labels is not known any more; or there is one, and it was made without.
+    """
+    options, about = registry.shown(last).options, last.manifest["labels"]
+    if about is None:
+        if labels_ is not None:
+            raise UsageError(
+                f"labels: expected none, since {last.release} was made without, found a file; create the next version "
+                "with it"
+            )
+        return options
+    file = Path(labels_ if labels_ is not None else last.labels)
+    if labels_ is None and not file.is_file():
+        where = f" at {file}" if last.labels else ""
+        raise UsageError(
+            f"labels: expected the file of labels of {last.release}{where}, found none; name it: --labels FILE "
+            f"(SHA-256 {about['sha256'][:16]}...)"
+        )
+    if labels.read(file).sha256 != about["sha256"]:
+        context.say(f"{last.name}: the labels are others than those of {last.release}: the file has another content")
+    return replace(options, labels=str(file))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +204,7 @@ def preview(context: Context, name: str, options: Options) -> Preview:
         UsageError: The name is none, or the file of labels is off.
     """
     refuse_name(name)
+    registry.refuse_address("for", options.recipient)
     spoken = labels.read(options.labels) if options.labels else None
     key, config, tables = context.key(), context.config, context.catalog.tables()
     release = f"{name}@{registry.next_version(context, name)}"

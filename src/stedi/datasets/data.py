@@ -188,7 +188,9 @@ class Rows:
         options = self._options
         assert options.window is not None
         assert options.stride is not None
-        if not assembly.kept:
+        if options.resample is None and options.stride >= options.window:
+            inside = assembly.samples  # each moment in one window at most
+        elif not assembly.kept:
             inside = 0
         else:
             self._engine.connection.register("kept", pa.concat_tables(assembly.kept))

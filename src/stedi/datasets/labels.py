@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stedi.datasets.manifest import shown_name
 from stedi.errors import UsageError, printable_name
 from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END
 
@@ -110,7 +111,7 @@ def read(path: str | Path) -> LabelFile:
         UsageError: The file cannot be read, or a row is no label; the row is named by its number, never by its values.
     """
     file = Path(path)
-    name = printable_name(file.name)
+    name = printable_name(shown_name(path))
     if file.suffix.lower() not in _FORMATS:
         raise UsageError(f"labels: {name}: expected a name that ends in {', '.join(_FORMATS)}")
     try:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from stedi.datasets.options import SPLITS, Options
+from stedi.privacy import addresses
 
 FORMAT = 1
 """The version of the folder's layout and of the manifest."""
@@ -222,7 +223,7 @@ def document(
         "software": {"name": "stedi", "version": origin.software},
         "purpose": release.options.purpose,
         "for": release.options.recipient,
-        "options": {**release.options.to_json(), "labels": PurePath(release.options.labels).name},
+        "options": {**release.options.to_json(), "labels": shown_name(release.options.labels)},
         "labels": None if labels is None else dict(labels),
         "inputs": [{"table": i.table, "snapshot": i.snapshot, "sql": i.sql} for i in origin.inputs],
         "subjects": release.subjects,
@@ -233,6 +234,12 @@ def document(
         "files": [{"path": f.path, "size": f.bytes, "rows": f.rows, "sha256": f.sha256} for f in files],
         "parent": None if parent is None else dict(parent),
     }
+
+
+def shown_name(labels: str | PurePath) -> str:
+    """Returns what may be said of the place of a file of labels: its name, unless somebody's address is in it."""
+    name = PurePath(labels).name
+    return f"labels{PurePath(name).suffix}" if addresses.mentions(name) else name
 
 
 def splits_json(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:

@@ -1,14 +1,15 @@
 """The proof of a release: its files, as they were written, against the landed records as they are now.
 
 Who may be in it is worked out a second time, by the relations of the audit's proof and from addresses straight to
-subject ids: nothing here is shared with what chose the people or made the rows. Records that no build has seen count,
-so that a withdrawal which was landed a moment ago stops the release. The gate keeps train, validation and test apart.
+subject ids; the moments a second time from the trusted readings, and every value that was written is compared with
+them (`_Values`). Nothing here is shared with what chose the people or made the rows. Records that no build has seen
+count, so that a withdrawal which was landed a moment ago stops the release. The gate keeps train, validation and test
+apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stedi.audit.proof import as_of, expected
@@ -16,71 +17,113 @@ from stedi.catalog import Catalog
 from stedi.datasets.manifest import File
 from stedi.datasets.options import SPLITS, Options
 from stedi.engines.duckdb import DuckDB
-from stedi.engines.literals import path_literal
+from stedi.engines.literals import literal, path_literal
 from stedi.errors import AuditFailed
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.contracts import INSTANT_BEGIN
 
 _TELLING = 5
-"""Samples from which on two windows are hardly equal by chance, if their values differ at all."""
+"""Samples from which on two windows, or successive moments of one instant each, are hardly equal by chance."""
+_AT_ONCE = 2_000_000
+"""Rows, or samples of windows, whose values are compared at once."""
+_EXACT = 1e-12
+"""By how much a mean may differ, as a share of its largest term: sums in another order differ by less."""
+_LINEAR = 1e-9
+"""The same for what was interpolated."""
 
 _MEANINGS = {
     "consent": "subjects who consent now, found {} who do not: records were landed meanwhile; run this again",
     "public": "subjects who share with the public, found {} who do not",
     "early": "readings from after consent alone, found those of {} subjects from before",
-    "owner": "each subject's own step trainer readings, found {} samples that are not",
+    "owner": "each subject's own step trainer readings and what is paired with them, found {} samples that are not",
+    "filled": "nothing where a window was filled up, found {} samples there",
     "person": "each subject in one split, found {} in several",
     "device": "customers who share a serial number in one split, found {} serial numbers in several",
     "window": "no window in two splits, found {} with equal values: the same recording seems to have been delivered "
     "for several customers",
+    "moments": f"no recording in two splits, found {{}} runs of {_TELLING} equal moments: the same recording seems to "
+    "have been delivered for several customers",
     "subjects": "subjects.parquet to say who is in which split with how many rows, found {} differences",
 }
 
 
+class Allowed:
+    """Who may be in a release: the relation `allowed` of a session, by the landed records as they are.
+
+    Args:
+        engine: The session.
+        catalog: The lake's tables; what is landed by now counts.
+        key: The lake's key.
+        identifier: What gives the subject id of a person's mark.
+        now: The clock, epoch milliseconds.
+        since_consent: Whether readings from before consent are left out (rule 4).
+    """
+
+    def __init__(
+        self,
+        engine: DuckDB,
+        catalog: Catalog,
+        key: Key,
+        identifier: Callable[[str], str],
+        *,
+        now: int,
+        since_consent: bool,
+    ) -> None:
+        self._catalog, self._key, self._identifier = catalog, key, identifier
+        self.now, self.since_consent = now, since_consent
+        self._judge(engine)
+
+    def renew(self, engine: DuckDB) -> None:
+        """Judges anew if more was landed since."""
+        if self._heads() != self._judged:
+            self._judge(engine)
+
+    def _heads(self) -> list[int | None]:
+        names = ("customers_landing", "accelerometer_landing")
+        states = (self._catalog.table(name).current for name in names)
+        return [state.id if state else None for state in states]
+
+    def _judge(self, engine: DuckDB) -> None:
+        self._judged = self._heads()
+        states = self._catalog.tables()
+        for name in ("customers_landing", "accelerometer_landing"):
+            engine.bind_files(name, self._catalog.files(states[name]))
+        expected.customers(engine, self._key, as_of.AsOf({}, self.now, self.since_consent))
+        people = engine.rows("select person, min(address) from persons group by person")
+        marks = tombstones.persons(self._key, (address for _, address in people))
+        engine.insert_rows(
+            "identified",
+            {"person": "bigint", "subject": "varchar"},
+            ((person, self._identifier(mark)) for (person, _), mark in zip(people, marks, strict=True)),
+        )
+        engine.materialize(
+            "allowed",
+            "select c.person, c.customer_id, c.consents, c.shareWithResearchAsOfDate as since, "
+            "c.shareWithPublicAsOfDate as shared, coalesce(c.shareWithPublicAsOfDate between "
+            f"{INSTANT_BEGIN} and {self.now}, false) as public, i.subject "
+            "from current as c join identified as i on c.person = i.person",
+        )
+
+
 def prove(
-    engine: DuckDB,
-    catalog: Catalog,
-    key: Key,
-    identifier: Callable[[str], str],
-    folder: Path,
-    files: Iterable[File],
-    options: Options,
-    *,
-    release: str,
-    now: int,
-    since_consent: bool,
+    engine: DuckDB, allowed: Allowed, folder: Path, files: Sequence[File], options: Options, *, release: str
 ) -> None:
     """Proves that a release may be handed out.
 
     Args:
-        engine: The session that has written it: `members` and `present` say when each subject's first moment was.
-        catalog: The lake's tables; what is landed by now counts.
-        key: The lake's key.
-        identifier: What gives the subject id of a person's mark.
+        engine: The session that has written it: `members` and `present` say when each subject's first moment was,
+            `step_trainer_trusted` and `accelerometer_trusted` are bound.
+        allowed: Who may be in it.
         folder: The release's folder.
         files: Its data files.
         options: Its options.
         release: `NAME@VERSION`, for the message.
-        now: The clock, epoch milliseconds.
-        since_consent: Whether readings from before consent are left out (rule 4).
 
     Raises:
         AuditFailed: It may not.
     """
-    states = catalog.tables()
-    for name in ("customers_landing", "accelerometer_landing"):
-        engine.bind_files(name, catalog.files(states[name]))
-    expected.customers(engine, key, as_of.AsOf({}, now, since_consent))
-    engine.map_rows(
-        "allowed",
-        "select c.person, c.customer_id, c.consents, c.shareWithResearchAsOfDate as since, "
-        f"c.shareWithPublicAsOfDate as shared, coalesce(shared between {INSTANT_BEGIN} and {now}, false) as public, "
-        "p.address from current as c join (select person, min(address) as address from persons group by person) as p "
-        "on c.person = p.person",
-        {"subject": "varchar"},
-        _Identified(key, identifier),
-    )
+    allowed.renew(engine)
     _written(engine, folder, files, options)
     counts = {
         "consent": "select count(*) from written where subject not in (select subject from allowed where consents)",
@@ -91,85 +134,253 @@ def prove(
         "subjects": "select count(*) from (select subject, split, rows from written) as w full join "
         f"read_parquet([{path_literal(str(folder / 'subjects.parquet'))}]) as s on w.subject = s.subject and "
         "w.split = s.split and w.rows = s.rows where w.subject is null or s.subject is null",
+        "window" if options.window is not None else "moments": _equal(options),
     }
-    if options.resample is None:
-        counts["owner"] = (
-            f"select count(*) from ({_samples(options)}) as w anti join (select a.subject, "
-            "epoch_ms(r.sensorReadingTime) as ms, r.distanceFromObject as distance from step_trainer_trusted as r "
-            "join allowed as a on r.customer_id = a.customer_id) as r "
-            "on w.subject = r.subject and w.ms = r.ms and w.distance = r.distance"
-        )
     if options.purpose == "public":
         counts["public"] = (
             "select count(*) from written where subject not in (select subject from allowed where public)"
         )
-    if since_consent:
+    if allowed.since_consent:
         also = "or w.earliest < a.shared" if options.purpose == "public" else ""
         counts["early"] = (
             "select count(*) from written as w join allowed as a on w.subject = a.subject "
             f"where w.earliest < a.since {also}"
         )
-    if options.window is not None:
-        counts["window"] = (
-            "select count(*) from (select value from windows_written group by value having count(distinct split) > 1)"
-        )
     order = [name for name in _MEANINGS if name in counts]
-    found = engine.rows(", ".join(f"({counts[name]}) as {name}" for name in order).join(("select ", "")))[0]
-    for name, count in zip(order, found, strict=True):
-        if count:
-            raise AuditFailed(f"{release}: expected {_MEANINGS[name].format(f'{count:,}')}; nothing was written")
+    [counted] = engine.rows("select " + ", ".join(f"({counts[name]}) as {name}" for name in order))
+    found = dict(zip(order, counted, strict=True))
+    if not any(found.values()):
+        values = _Values(engine, folder, files, options, since_shared=allowed.since_consent)
+        found["owner"], found["filled"] = values.off(), values.filled()
+    for name, meaning in _MEANINGS.items():
+        if found.get(name):
+            raise AuditFailed(f"{release}: expected {meaning.format(f'{found[name]:,}')}; nothing was written")
+
+
+def _read(folder: Path, paths: Iterable[str]) -> str:
+    """Returns the relation of data files."""
+    listed = ", ".join(path_literal(str(folder / path)) for path in paths)
+    return f"read_parquet([{listed}], hive_partitioning = false)"
+
+
+def _data(files: Iterable[File]) -> list[File]:
+    return [file for file in files if file.path.startswith("data/")]
+
+
+_FIRST = "(select b.subject, p.first from members as b join present as p on b.person = p.person)"
+"""When each subject's first moment was."""
+
+
+def _instant(options: Options) -> str:
+    """Returns the instant of a row `w`, epoch milliseconds, beside `_FIRST` as `p`."""
+    time = "w.moment" if options.window is None else "w.start"
+    return f"epoch_ms({time})" if options.time == "absolute" else f"p.first + {time}"
 
 
 def _written(engine: DuckDB, folder: Path, files: Iterable[File], options: Options) -> None:
-    """Reads what was written: `samples_written`; by subject and split `written`; instants are epoch milliseconds."""
-    by_split = {
-        split: [path_literal(str(folder / file.path)) for file in files if file.path.startswith(f"data/{split}-")]
-        for split in SPLITS
-    }
-    time = "moment" if options.window is None else "start"
-    instant = f"epoch_ms({time})" if options.time == "absolute" else f"p.first + {time}"
-    first = (
-        "(select b.subject, p.first from members as b join present as p on b.person = p.person) as p "
-        "on w.subject = p.subject"
-    )
-    lists = ", ".join(("t_ms", "distance", "x", "y", "z")) if options.window is not None else ""
-    varies = " or ".join(f"list_min({name}) <> list_max({name})" for name in ("distance", "x", "y", "z"))
-    telling = f"len(t_ms) >= {_TELLING} and ({varies})"
-    value = f", hash({lists}, case when {telling} then 0 else {instant} end) as value" if lists else ""
-    padded = f", w.t_ms{', w.mask' if options.pad else ''}" if lists else ""
+    """Makes `values_written`, a row each: split, subject, ms, value: a hash; and `written` by subject and split.
+
+    Equal windows have equal hashes, wherever they begin; of few samples, or such as never change, only if they begin at
+    the same instant. Equal moments have equal hashes if they are of one instant.
+    """
+    of_row = f"{_instant(options)}, w.distance, w.x, w.y, w.z"
+    if options.window is not None:
+        varies = " or ".join(f"list_min(w.{name}) <> list_max(w.{name})" for name in ("distance", "x", "y", "z"))
+        telling = f"len(w.t_ms) >= {_TELLING} and ({varies})"
+        lists = "w.t_ms, w.distance, w.x, w.y, w.z"
+        of_row = f"{lists}, case when {telling} then 0 else {_instant(options)} end"
     parts = [
-        f"select '{split}' as split, w.subject, {instant} as ms, w.distance{padded} {value} from "
-        f"read_parquet([{', '.join(paths)}], hive_partitioning = false) as w left join {first}"
-        for split, paths in by_split.items()
+        f"select '{split}' as split, w.subject, {_instant(options)} as ms, hash({of_row}) as value "
+        f"from {_read(folder, paths)} as w left join {_FIRST} as p on w.subject = p.subject"
+        for split in SPLITS
+        if (paths := [file.path for file in _data(files) if file.path.startswith(f"data/{split}-")])
     ]
-    everything = " union all ".join(parts)
-    engine.view("samples_written", everything)
-    if lists:
-        engine.materialize("windows_written", f"select split, subject, ms, value from ({everything})")
-        everything = "select * from windows_written"
+    engine.materialize("values_written", " union all ".join(parts))
     engine.materialize(
         "written",
-        f"select subject, split, count(*) as rows, min(ms) as earliest from ({everything}) group by subject, split",
+        "select subject, split, count(*) as rows, min(ms) as earliest from values_written group by subject, split",
     )
 
 
-def _samples(options: Options) -> str:
-    """Returns the SELECT of subject, instant and distance of each sample that was written."""
-    if options.window is None:
-        return "select subject, ms, distance from samples_written"
-    mask = "unnest(mask)" if options.pad else "true"
+def _equal(options: Options) -> str:
+    """Returns the SELECT of how many windows, or runs of moments, stand in two splits."""
+    twice = "select value from values_written group by value having min(split) <> max(split)"
+    if options.window is not None:
+        return f"select count(*) from ({twice})"
+    often = (
+        f"select subject from values_written where value in ({twice}) group by subject having count(*) >= {_TELLING}"
+    )
+    before = ", ".join(f"lag(value, {rows}) over w" for rows in range(1, _TELLING - 1))
+    runs = (
+        f"select split, hash(value, {before}) as run, lag(value, {_TELLING - 1}) over w as first from values_written "
+        f"where subject in ({often}) window w as (partition by subject order by ms, value)"
+    )
     return (
-        f"select subject, ms, distance from (select subject, ms + unnest(t_ms) as ms, unnest(distance) as distance, "
-        f"{mask} as there from samples_written) where there"
+        f"select count(*) from (select hash(run, first) as whole from ({runs}) where first is not null group by whole "
+        "having min(split) <> max(split))"
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Identified:
-    """The subject id of whom an address means."""
+class _Values:
+    """Compares every value that was written with the trusted readings of the same customer, some people at a time.
 
-    key: Key
-    identifier: Callable[[str], str]
+    Args:
+        engine: The session, as of `prove`.
+        folder: The release's folder.
+        files: Its data files; one holds whole people.
+        options: Its options.
+        since_shared: Whether only readings count from when their customer shared with the public, if that is asked for.
+    """
 
-    def __call__(self, *row: object) -> tuple[str]:
-        return (self.identifier(tombstones.person(self.key, str(row[-1]))),)
+    def __init__(
+        self, engine: DuckDB, folder: Path, files: Iterable[File], options: Options, *, since_shared: bool
+    ) -> None:
+        self._engine, self._folder, self._options = engine, folder, options
+        self._files = _data(files)
+        self._since = since_shared and options.purpose == "public"
+
+    def off(self) -> int:
+        """Returns how many rows, or samples of windows, are not what the trusted readings say."""
+        return sum(self._off(paths) for paths in self._parts())
+
+    def filled(self) -> int:
+        """Returns how many places that hold no sample hold something nevertheless."""
+        if not self._options.pad:
+            return 0
+        names = ["distance", "x", "y", "z", "dt_ms", "t_ms"]
+        shown = ", ".join(f"unnest({name}) as {name}" for name in (*names, "mask"))
+        empty = " and ".join(
+            f"len({name}) = 0" if self._options.vectors == "list" and name in "xyz" else f"{name} = 0" for name in names
+        )
+        read = _read(self._folder, (file.path for file in self._files))
+        [(found,)] = self._engine.rows(
+            f"select count(*) from (select {shown} from {read}) where not mask and not ({empty})"
+        )
+        return int(found)
+
+    def _parts(self) -> Iterator[list[str]]:
+        """Yields the files that are compared at once."""
+        part: list[str] = []
+        total = 0
+        for file in self._files:
+            samples = self._samples_of(file)
+            if part and total + samples > _AT_ONCE:
+                yield part
+                part, total = [], 0
+            part.append(file.path)
+            total += samples
+        yield part
+
+    def _samples_of(self, file: File) -> int:
+        if self._options.window is None:
+            return file.rows
+        [(found,)] = self._engine.rows(
+            f"select coalesce(sum(num_values), 0) from parquet_metadata({literal(str(self._folder / file.path))}) "
+            "where path_in_schema like 't_ms%'"
+        )
+        return int(found)
+
+    def _off(self, paths: Sequence[str]) -> int:
+        engine, read = self._engine, _read(self._folder, paths)
+        since = "a.shared" if self._since else "0"
+        engine.materialize(
+            "compared",
+            f"select a.person, a.subject, a.customer_id, coalesce({since}, 0) as since, p.first from (select distinct "
+            f"subject from {read}) as w join allowed as a using (subject) join {_FIRST} as p using (subject)",
+        )
+        engine.view("moments_due", self._moments())
+        if self._options.resample is None:
+            engine.view("samples_written", self._samples(read))
+            [(found,)] = engine.rows(self._measured())
+        else:  # of a view it is not known how many there are, and few would be joined one by one
+            engine.materialize("samples_written", self._samples(read))
+            [(found,)] = engine.rows(self._between())
+        return int(found)
+
+    def _samples(self, read: str) -> str:
+        """Returns the SELECT of what was written: person, ms, distance, x, y, z, dt_ms and what else there is."""
+        options = self._options
+        whose = f"{read} as w left join compared as p on w.subject = p.subject"
+        if options.window is None:
+            shown = "w.distance, w.x, w.y, w.z, w.dt_ms, w.vectors"
+            return f"select p.person, {_instant(options)} as ms, {shown} from {whose}"
+        lists = ["distance", "x", "y", "z", "dt_ms"]
+        lists += ["made_up"] if options.resample is not None else []
+        lists += ["mask"] if options.pad else []
+        shown = ", ".join(f"unnest(w.{name}) as {name}" for name in lists)
+        every = f"select p.person, {_instant(options)} + unnest(w.t_ms) as ms, {shown} from {whose}"
+        return f"select * from ({every}) where mask" if options.pad else every
+
+    def _moments(self) -> str:
+        """Returns the SELECT of the moments that there are: person, ms, distance, the vectors, n and dt.
+
+        Two devices may give a person two of one instant; what is paired with them is the same.
+        """
+        options = self._options
+        steps = (
+            "select c.person, epoch_ms(r.sensorReadingTime) as ms, r.distanceFromObject as distance from "
+            "step_trainer_trusted as r join compared as c on r.customer_id = c.customer_id "
+            "where epoch_ms(r.sensorReadingTime) >= c.since"
+        )
+        names, of = ["v", "n"], "list_sort(list(row(t.x, t.y, t.z))) as v"
+        if options.vectors == "mean":
+            largest = "max(greatest(abs(t.x), abs(t.y), abs(t.z))) as largest"
+            names = ["x", "y", "z", "largest", "n"]
+            of = f"avg(t.x) as x, avg(t.y) as y, avg(t.z) as z, {largest}"
+        vectors = (
+            f'select c.person, epoch_ms(t."timestamp") as ms, {of}, count(*) as n from accelerometer_trusted as t join '
+            'compared as c on t.customer_id = c.customer_id where epoch_ms(t."timestamp") >= c.since group by all'
+        )
+        if options.match == "exact":
+            shown = ", ".join(f"v.{name}" for name in names)
+            return f"select s.*, {shown}, 0 as dt from ({steps}) as s join ({vectors}) as v using (person, ms)"
+        before = "asof left join v as b on s.person = b.person and s.ms >= b.ms"
+        chosen = "b"
+        if options.match == "nearest":
+            before += " asof left join v as a on s.person = a.person and s.ms <= a.ms"
+            chosen = "case when a.ms is null or s.ms - b.ms <= a.ms - s.ms then b else a end"
+        shown = ", ".join(f"m.near.{name} as {name}" for name in names)
+        return (
+            f"with v as materialized ({vectors}), m as (select s.*, {chosen} as near from ({steps}) as s {before}) "
+            f"select m.person, m.ms, m.distance, {shown}, m.ms - m.near.ms as dt from m "
+            f"where abs(m.ms - m.near.ms) <= {options.tolerance}"
+        )
+
+    def _measured(self) -> str:
+        """Returns the SELECT of how many samples are no moment, or have another value than the moment."""
+        equal = "list_sort(list_zip(w.x, w.y, w.z)) = e.v"
+        if self._options.vectors == "mean":
+            equal = " and ".join(f"abs(w.{axis} - e.{axis}) <= {_EXACT} * e.largest" for axis in "xyz")
+        if self._options.window is None:
+            equal += " and w.vectors = e.n"
+        return (
+            "select count(*) from samples_written as w left join moments_due as e on w.person = e.person and "
+            f"w.ms = e.ms and w.distance = e.distance where not coalesce(w.dt_ms = e.dt and {equal}, false)"
+        )
+
+    def _between(self) -> str:
+        """Returns the SELECT of how many samples are neither a moment nor between two as a straight line has it."""
+        names = ("distance", "x", "y", "z", "dt")
+        once = (
+            "select person, ms, min(distance)::double as distance, any_value(x) as x, any_value(y) as y, "
+            "any_value(z) as z, any_value(dt) as dt, any_value(largest) as largest from moments_due group by person, ms"
+        )
+        ahead = ", ".join(f"lead({name}) over w as after_{name}" for name in ("ms", *names, "largest"))
+        known = f"select *, {ahead} from ({once}) window w as (partition by person order by ms)"
+        share = "((w.ms - k.ms) / (k.after_ms - k.ms))"
+        line = {
+            n: f"case when w.ms = k.ms then k.{n} else k.{n} * (1 - {share}) + k.after_{n} * {share} end" for n in names
+        }
+        most = f"{_LINEAR} * greatest(k.largest, case when w.made_up then k.after_largest end)"
+        far = f"{_LINEAR} * greatest(abs(k.distance), case when w.made_up then abs(k.after_distance) end)"
+        tests = [f"abs(w.{axis} - {line[axis]}) <= {most}" for axis in "xyz"]
+        tests += [
+            f"abs(w.distance - {line['distance']}) <= {far}",
+            f"abs(w.dt_ms - {line['dt']}) <= 0.5 + {_LINEAR}",
+            "w.made_up = (w.ms <> k.ms)",
+            f"(not w.made_up or k.after_ms - k.ms <= {self._options.max_gap})",
+        ]
+        return (
+            f"select count(*) from samples_written as w asof left join ({known}) as k on w.person = k.person and "
+            f"w.ms >= k.ms where not coalesce({' and '.join(tests)}, false)"
+        )

@@ -31,7 +31,7 @@ from stedi.datasets.options import SPLITS, Options
 from stedi.datasets.subjects import identifier
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import UsageError
-from stedi.privacy import state
+from stedi.privacy import addresses, state
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import REGISTRY, DataFile
 from stedi.storage import durable, s3
@@ -42,6 +42,8 @@ MODEL, RECALL, ERASED, REWRITTEN, DELETED = "model", "recall", "erased", "rewrit
 LABELS = "labels"
 """What can happen to a release, as `release_events` has it."""
 _KIND = "release"
+_LONGEST_NOTE = 500
+"""Characters of a note on a release."""
 _ADVICE = "nothing was written. Restore it from the lake's backup, or remove it, and make the release again"
 _NAMED = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,63})(@(?P<version>[1-9][0-9]{0,8}))?")
 
@@ -66,7 +68,8 @@ class Entry:
         erased: The subjects that an erasure has taken out of it, and when, UTC.
         held: The data files that each of these had rows in, one a line; empty where that was not to be seen.
         deleted: Whether its folder was removed from the lake.
-        labels: The file of labels that it was made with, on the machine that made it; empty without one.
+        labels: The file of labels that it was made with, on the machine that made it; empty without one, and where
+            somebody's address stands in its path.
     """
 
     name: str
@@ -223,6 +226,32 @@ def splits_before(context: Context, key: Key, name: str, shares: Sequence[float]
 
 Where = tuple[int, int]
 """A version, and the place of a split in `SPLITS`."""
+
+
+def note(context: Context, entry: Entry, model: str) -> None:
+    """Notes that a model was trained on a release; the caller holds the lock of builds.
+
+    Raises:
+        UsageError: The text is none, or holds an address: nobody's may stand here, where no erasure would look for it.
+    """
+    if not model.strip() or not model.isprintable() or len(model) > _LONGEST_NOTE:
+        raise UsageError(f"model: expected one line of up to {_LONGEST_NOTE} printable characters")
+    refuse_address("model", model)
+    append(context, [Event(entry.release, MODEL, None, model, datetime.now(UTC))])
+
+
+def refuse_address(name: str, text: str) -> None:
+    """Refuses a text for the registry in which somebody's address stands.
+
+    Args:
+        name: What the text is.
+        text: The text.
+
+    Raises:
+        UsageError: One stands there.
+    """
+    if addresses.mentions(text):
+        raise UsageError(f"{name}: expected no email address, found what may be one; name people in another way")
 
 
 def delete(context: Context, entry: Entry) -> None:

@@ -26,7 +26,7 @@ def segments(options: Options) -> str:
     return (
         "select person, ms as begun, coalesce(lead(before) over (partition by person order by ms), latest) as ended "
         "from (select person, ms, lag(ms) over (partition by person order by ms) as before, "
-        "max(ms) over (partition by person) as latest from (select distinct person, ms from moments)) "
+        "max(ms) over (partition by person) as latest from moments) "
         f"where before is null or ms - before > {options.max_gap}"
     )
 
@@ -125,11 +125,13 @@ class Assembly:
 
     Attributes:
         kept: person, start and until (nothing after this instant is in it) of each window that was made.
+        samples: How many samples these have.
     """
 
     def __init__(self, options: Options, pad: int = 0) -> None:
         self._options, self._pad = options, pad
         self.kept: list[pa.Table] = []
+        self.samples = 0
         self._person, self._next = -1, 0
 
     def rows(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -175,6 +177,7 @@ class Assembly:
         if not found.num_rows:
             return
         self.kept.append(found.select(["person", "start", "until"]))
+        self.samples += pc.sum(pc.list_value_length(found["t_ms"])).as_py()
         numbers = pa.array(self._numbers(found["person"].to_pylist()), pa.int32())
         columns = {name: found[name].combine_chunks() for name in lists}
         if self._pad:

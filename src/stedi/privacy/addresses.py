@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote
 
 from stedi.errors import UsageError
 from stedi.privacy.pseudonyms import normalise
@@ -42,6 +43,8 @@ _LINE_ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 _ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_~.")
 """Of RFC 5322's atoms all but those that lists and tables divide columns with, or that quote: ` { | }"""
+_AFTER = re.compile(r"[^\s@]@([^\s@]*)")
+_VERSION = re.compile(r"v?[0-9]+(?:\.[0-9]+)*[.,;:)\]]*")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _LABEL = re.compile(r"(?:e-?mail|mail|address|user|login|to|from|cc|bcc)\s*[:=]", re.IGNORECASE)
 _ENCODED = re.compile(r"%[0-9A-Fa-f]{2}|&#?\w+;|=[0-9A-F]{2}=|\\u[0-9A-Fa-f]{4}|=\?[\w-]+\?")
@@ -191,6 +194,15 @@ def unescaped(given: Given) -> Given:
         raise UsageError(f"{place}: expected JSON's escapes only, found another after a backslash; nothing was done")
     found = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _PLAIN.get(m[2], m[2]), text)
     return place, found.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+def mentions(text: str) -> bool:
+    """Says whether a text, such as a note or a file's path, holds what may be somebody's address.
+
+    `NAME@3` and `net@v1.2` are versions. Percent-encoding and full-width forms are read, too.
+    """
+    read = unicodedata.normalize("NFKC", unquote(text))
+    return any(after and not _VERSION.fullmatch(after) for after in _AFTER.findall(read))
 
 
 def complaint(text: str) -> str | None:
