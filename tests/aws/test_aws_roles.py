@@ -15,7 +15,7 @@ from stedi.aws import stacks
 from stedi.schema import classification
 from stedi.schema.contracts import PrivacyClass
 from stedi.schema.roles import GRANTS
-from stedi.schema.tables import COLUMNS, ZONES, graph
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, graph
 
 GOLDEN = """\
 | | job | crawler | scientist | engineer | officer |
@@ -31,8 +31,8 @@ GOLDEN = """\
 | start the job with other arguments, or change it or its triggers | - | - | - | - | - |
 | start the crawler | - | - | - | yes | - |
 | crawl the inbox | - | yes | - | - | - |
-| Athena: the training table | - | - | yes | yes | yes |
-| Athena: tables that name nobody | - | - | - | yes | yes |
+| Athena: the training table, which releases there are | - | - | yes | yes | yes |
+| Athena: tables that name nobody, who is in a release | - | - | - | yes | yes |
 | Athena: tables that name people, quarantine | - | - | - | - | yes |
 | Athena: the inbox | - | - | - | - | yes |
 | read the pseudonym key | yes | - | - | - | yes |
@@ -102,7 +102,7 @@ def glue(action: str, database: str, table: str = "") -> Iterator[Request]:
 def lake(*, writes: bool = True) -> Iterator[Request]:
     """What every command of the lake does."""
     yield from (listing("lake"), listing("lake/trusted/"))
-    for table, zone in ZONES.items():
+    for table, zone in ALL_ZONES.items():
         yield from s3("GetObject", f"lake/{zone}/{table}/metadata/v1.json")
         yield from glue("GetTable", "stedi", table)
         if writes:
@@ -134,14 +134,14 @@ def athena(role: str, *places: tuple[str, str, str]) -> Iterator[Request]:
 
 
 def tables(*names: str) -> list[tuple[str, str, str]]:
-    return [("stedi", name, f"lake/{ZONES[name]}/{name}") for name in names]
+    return [("stedi", name, f"lake/{ALL_ZONES[name]}/{name}") for name in names]
 
 
 @cache
 def naming() -> frozenset[str]:
     """Returns the tables with a column that names people, by the classes of the columns."""
     lineage = classification.ColumnLineage(graph())
-    found = {table: classification.LANDED.get(table) or lineage.classes(table) for table in COLUMNS}
+    found = {table: classification.LANDED.get(table) or lineage.classes(table) for table in ALL_COLUMNS}
     return frozenset(table for table, columns in found.items() if PrivacyClass.DIRECT in columns.values())
 
 
@@ -181,8 +181,8 @@ def needs(role: str) -> list[list[Request]]:
         [Request("glue:StartJobRun", job)],
         [Request("glue:StartCrawler", crawler)],
         [*inbox(), *glue("GetTable", "stedi_inbox", "customer"), Request("logs:PutLogEvents", _crawler_log())],
-        [*athena(role, *tables(training))],
-        [*athena(role, *tables(*sorted(COLUMNS.keys() - naming())))],
+        [*athena(role, *tables(training, "releases"))],
+        [*athena(role, *tables(*sorted(ALL_COLUMNS.keys() - naming())))],
         [*athena(role, *tables(*sorted(naming())))],
         [*athena(role, ("stedi_inbox", "customer", "inbox/customer")), *s3("GetObject", "inbox/customer/1.json")],
         [Request("secretsmanager:GetSecretValue", SECRET)],
@@ -292,12 +292,15 @@ def test_the_documented_table_is_this_one() -> None:
 def test_a_role_of_people_reads_the_tables_that_its_grant_shows_unmasked(role: str, name: Any) -> None:
     """One table decides for `query --role` and for AWS: a file has no masked columns, so masked tables are not read."""
     grant = GRANTS[name]
-    whole = {
+    whole = {table for table in grant.tables if PrivacyClass.DIRECT not in grant.masked or table not in naming()}
+    read = {
         table
-        for table in grant.tables & COLUMNS.keys()
-        if PrivacyClass.DIRECT not in grant.masked or table not in naming()
+        for table, zone in ALL_ZONES.items()
+        if all(
+            allowed(policy(role), request)
+            for request in (*s3("GetObject", f"lake/{zone}/{table}/data/1"), *glue("GetTable", "stedi", table))
+        )
     }
-    read = {t for t in COLUMNS if all(allowed(policy(role), r) for r in s3("GetObject", f"lake/{ZONES[t]}/{t}/data/1"))}
     assert read == whole
 
 
@@ -305,7 +308,7 @@ def test_no_role_of_people_but_the_officer_reads_a_manifest_of_a_table_that_name
     """Manifests hold the least and greatest address of each file."""
     for role in ("Scientist", "Engineer", "Crawler"):
         for table in naming():
-            for request in s3("GetObject", f"lake/{ZONES[table]}/{table}/metadata/m0.avro"):
+            for request in s3("GetObject", f"lake/{ALL_ZONES[table]}/{table}/metadata/m0.avro"):
                 assert request.action != "s3:GetObject" or not allowed(policy(role), request)
 
 

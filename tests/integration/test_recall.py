@@ -21,7 +21,7 @@ import releases
 from lakes import Slate
 from releases import KEY, OTHER, PEOPLE, made
 from stedi import Dataset, Lake, cli
-from stedi.datasets import contents, registry, seal
+from stedi.datasets import contents, quality, registry, seal
 from stedi.datasets import drop as dropping
 from stedi.datasets import recall as recalling
 from stedi.datasets.recalls import RecallRefused
@@ -250,6 +250,17 @@ def unlink(name: str) -> Callable[[Path], None]:
     return of
 
 
+def quality_of(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def of(folder: Path) -> None:
+        told = json.loads((folder / quality.NAME).read_bytes())
+        change(told)
+        shown = quality.Quality(told["verdict"], told["overall"], told["by_subject"])
+        (folder / quality.NAME).write_bytes(shown.text())
+        again(folder)
+
+    return of
+
+
 AFTER: dict[str, Callable[[Path], object]] = {
     "a value of what stayed": value,
     "who was dropped is back": back,
@@ -258,6 +269,10 @@ AFTER: dict[str, Callable[[Path], object]] = {
     "another purpose": manifest(lambda m: m.update(purpose="public")),
     "another key": manifest(lambda m: m.update({"public_key": releases.signatures.public_key(OTHER)})),
     "another account": manifest(lambda m: m["account"][0].update(rows=7)),
+    "another quality of somebody who stayed": quality_of(lambda q: q["by_subject"][0].update(SampleRate=50.0)),
+    "somebody more": quality_of(lambda q: q["by_subject"].append({**q["by_subject"][0], "subject": FIRST})),
+    "another verdict": quality_of(lambda q: q.update(verdict="fast enough to tell steps")),
+    "another quality over all": quality_of(lambda q: q["overall"].update(NumTicks=1)),
     "a field more": manifest(lambda m: m.update(more=1)),
     "another recall": recall_file(lambda r: r["drop"].append({"subject": SECOND, "since": SINCE})),
     "no recall": unlink("recall-1.json"),
@@ -331,9 +346,17 @@ def die_at(patch: pytest.MonkeyPatch, name: str, call: int) -> list[int]:
     return left
 
 
-@pytest.mark.parametrize("options", [{}, {"window": "50ms", "stride": "20ms"}, {"time": "absolute"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"window": "50ms", "stride": "20ms"},
+        {"window": "25ms", "resample": "200Hz", "min_samples": 2},
+        {"time": "absolute"},
+    ],
+)
 def test_a_copy_after_a_recall_equals_the_refreshed_release(
-    slate: Slate, tmp_path: Path, options: dict[str, str]
+    slate: Slate, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     lake = slate.made(world)
     seed = random.randrange(1 << 30)
@@ -351,12 +374,30 @@ def test_a_copy_after_a_recall_equals_the_refreshed_release(
     plain = [json.loads((folder / "manifest.json").read_bytes()) for folder in (copy, fresh)]
     for name in ("subjects", "rows", "splits", "columns", "options", "purpose"):
         assert plain[0][name] == plain[1][name]
+    found = verify(copy)
+    assert found.holds, found.problems
+    last = [of["account"][-1] for of in plain]
+    assert last[0] == last[1]
+    assert sum(line["rows"] for line in plain[0]["account"][:-1]) == last[0]["rows"]
+    measured = [json.loads((folder / quality.NAME).read_bytes()) for folder in (copy, fresh)]
+    assert measured[0]["overall"] == measured[1]["overall"]
+    who = [named(lake, release, names) for release in ("steps@1", "steps@2")]
+    people = [
+        sorted(({**of, "subject": mine[of["subject"]]} for of in told["by_subject"]), key=lambda of: str(of["subject"]))
+        for told, mine in zip(measured, who, strict=True)
+    ]
+    assert people[0] == people[1]
+
+
+def named(lake: Lake, release: str, names: list[str]) -> dict[str, str]:
+    """Returns which customer each subject of a release is."""
+    identifier = registry.identifier(lake.key(), lake.config.lake_id, release)
+    return {identifier(tombstones.person(lake.key(), c)): name for c, name in zip(CUSTOMERS, names, strict=True)}
 
 
 def renamed(lake: Lake, folder: Path, release: str, names: list[str]) -> list[Any]:
     """Returns subjects and rows of a release, each subject by the customer that it is."""
-    identifier = registry.identifier(lake.key(), lake.config.lake_id, release)
-    who = {identifier(tombstones.person(lake.key(), c)): name for c, name in zip(CUSTOMERS, names, strict=True)}
+    who = named(lake, release, names)
     found: list[Any] = []
     for path in [folder / "subjects.parquet", *sorted((folder / "data").iterdir())]:
         found += [(path.name.split("-")[0], who[row[0]], repr(row[1:])) for row in releases.rows(path)]

@@ -140,6 +140,8 @@ def recall(folder: Path, drop: Mapping[str, str], key: Key = KEY, **more: Any) -
     data = [file.path for file in manifest.files if contents.is_data(file.path)]
     files = [path for path in data if not gone.isdisjoint(contents.counts(folder / path))]
     left = {path: contents.digest(contents.without(folder / path, gone)) for path in files}
+    told = quality.read(folder / quality.NAME)
+    left[quality.NAME] = quality.digest([person for person in told if person["subject"] not in gone])
     said: dict[str, Any] = {
         "release": manifest.release,
         "manifest_sha256": manifest.origin,

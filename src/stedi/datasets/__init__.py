@@ -106,7 +106,8 @@ def create(
         files.append(File(path.name, path.stat().st_size, len(present), manifest.sha256(path)))
         progress("prove", 0.9)
         proof.prove(engine, allowed.result(), staged, files, options, release=f"{name}@{version}")
-        measured = quality_.result()
+        account = tuple(rows.account())
+        measured = quality.of_release(quality_.result(), of_subject, rows.within(), options)
         warm.result()
         people, found = Counter(SPLITS[m.split] for m in present), Counter[str]()
         for member in present:
@@ -124,7 +125,7 @@ def create(
             len(present),
             found.total(),
             {split: Split(people[split], found[split]) for split in SPLITS},
-            tuple(rows.account()),
+            account,
             options,
         )
         document = manifest.document(release, origin, files, labels=about_labels, columns=rows.columns)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stedi.datasets import contents, recalls
+from stedi.datasets import contents, quality, recalls
 from stedi.datasets.contents import Manifest
+from stedi.datasets.options import Options
 from stedi.datasets.recalls import Recall
 from stedi.datasets.seal import CHAIN, MANIFEST, PREDICATE, SIGNATURE, SUMS
 from stedi.errors import AuditFailed
@@ -118,7 +119,9 @@ def check(folder: Path, manifest: Manifest, digests: Mapping[str, str], pem: str
     odd += [(name, "a file too many: it was not signed") for name in sorted(here_now - listed)]
     odd += [(name, "missing") for name in sorted(listed - here_now)]
     odd += [(MANIFEST, what) for what in _differs(manifest, base, dropped)]
-    odd += _files(folder, manifest, base, found, dropped)
+    proved = found[-1].contents if found[-1].drop.keys() >= dropped.keys() else {}
+    odd += _files(folder, manifest, base, found, proved)
+    odd += _quality(folder, manifest, proved)
     return Proof(statement.fingerprint, tuple(sorted(dropped)), tuple(odd))
 
 
@@ -168,11 +171,10 @@ def _differs(manifest: Manifest, base: Manifest, dropped: Mapping[str, str]) -> 
 
 
 def _files(
-    folder: Path, manifest: Manifest, base: Manifest, found: list[Recall], dropped: Mapping[str, str]
+    folder: Path, manifest: Manifest, base: Manifest, found: list[Recall], proved: Mapping[str, str]
 ) -> Iterable[tuple[str, str]]:
     """Yields the data files of a copy that do not follow from those that were signed."""
-    last, signed = found[-1], {file.path: file for file in base.files}
-    proved = last.contents if last.drop.keys() >= dropped.keys() else {}
+    signed = {file.path: file for file in base.files}
     rewritten = {file for recall in found for file in recall.files}
     for file in manifest.files:
         before = signed.get(file.path)
@@ -189,3 +191,25 @@ def _files(
                 same = False
             if not same:
                 yield file.path, "other values than the recall leaves"
+
+
+def _quality(folder: Path, manifest: Manifest, proved: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Yields what a copy's `quality.json` says otherwise of those who stayed, or of all of them together."""
+    if quality.NAME not in proved:
+        return
+    try:
+        told = contents.content(folder / quality.NAME)
+        people = quality.read(folder / quality.NAME)
+        whole = quality.of_people(people, Options.from_json(manifest.plain["options"])).text()
+    except Exception:  # whatever somebody has made of it
+        yield quality.NAME, "no quality of the people who stayed"
+        return
+    if quality.digest(people) != proved[quality.NAME]:
+        yield quality.NAME, "other values than the recall leaves"
+    elif told != whole:
+        yield quality.NAME, "over all it says something else than by person"
+    account = [line["rows"] for line in manifest.plain["account"]]
+    if manifest.plain["options"].get("resample") is not None and account[-1] != sum(
+        person.get(quality.WITHIN, 0) for person in people
+    ):
+        yield MANIFEST, "account: expected as many moments as the quality of those who stayed has, found others"

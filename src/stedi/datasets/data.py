@@ -71,6 +71,7 @@ class Rows:
         self._engine, self._options = engine, options
         self._assembly: Assembly | None = None
         self._labels: Loaded | None = None
+        self._within: dict[int, int] = {}
         self.members = sorted(members, key=lambda member: (member.split, member.subject))
         files = {name: catalog.files(tables[name]) for name in _READINGS}
         for name in _READINGS:
@@ -181,6 +182,15 @@ class Rows:
             (last, inside),
         ]
 
+    def within(self) -> dict[str, int]:
+        """Returns how many moments of each subject its windows were made from, where their samples do not tell.
+
+        To be called when the account is known.
+        """
+        if self._options.resample is None:
+            return {}
+        return {self.members[person].subject: count for person, count in self._within.items()}
+
     def _inside(self, assembly: Assembly) -> tuple[int, int]:
         """Returns how many moments stand in a window, and how many between two."""
         import pyarrow as pa
@@ -194,11 +204,14 @@ class Rows:
             inside = 0
         else:
             self._engine.connection.register("kept", pa.concat_tables(assembly.kept))
-            [(inside,)] = self._engine.rows(
-                "select count(*) from moments as m asof join kept as w on m.person = w.person and m.ms >= w.start "
-                f"where m.ms <= w.until and m.ms < w.start + {options.window}"
+            self._within = dict(
+                self._engine.rows(
+                    "select m.person, count(*) from moments as m asof join kept as w on m.person = w.person and "
+                    f"m.ms >= w.start where m.ms <= w.until and m.ms < w.start + {options.window} group by m.person"
+                )
             )
             self._engine.connection.unregister("kept")
+            inside = sum(self._within.values())
         if options.stride <= options.window:
             return inside, 0
         [(between,)] = self._engine.rows(

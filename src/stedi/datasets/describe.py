@@ -37,6 +37,5 @@ def describe(before: Path, folder: Path, manifest: Mapping[str, Any]) -> None:
     if not (before / quality.NAME).is_file():
         return
     left = {subject for subject, _, _ in contents.subjects(folder / contents.SUBJECTS)}
-    told = json.loads((before / quality.NAME).read_bytes())["by_subject"]
-    people = [person for person in told if person["subject"] in left]
+    people = [person for person in quality.read(before / quality.NAME) if person["subject"] in left]
     write(folder, manifest, quality.of_people(people, Options.from_json(manifest["options"])))

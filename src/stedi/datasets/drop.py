@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stedi.datasets import chain, contents, seal
+from stedi.datasets import chain, contents, quality, seal
 from stedi.datasets.contents import Manifest
 from stedi.datasets.seal import MANIFEST, SUMS
 from stedi.storage import durable
@@ -132,8 +132,9 @@ def _rewritten(
     plain["files"] = files
     plain["subjects"], plain["rows"] = len(left), sum(rows for _, _, rows in left)
     plain["splits"] = {split: {"subjects": len(rows), "rows": sum(rows)} for split, rows in splits.items()}
-    if plain["options"].get("resample") is None:  # else the data do not tell how many moments they were made from
-        plain["account"] = _account(plain["account"], moments)
+    if plain["options"].get("resample") is not None:  # the data do not tell how many moments they were made from
+        moments = _made_from(folder / quality.NAME, gone)
+    plain["account"] = _account(plain["account"], moments)
     return plain
 
 
@@ -148,6 +149,11 @@ def _account(account: list[dict[str, Any]], gone: int) -> list[dict[str, Any]]:
 
 RECALLED = "recalled or erased since"
 """What the account says of what was taken out of a release after it was made."""
+
+
+def _made_from(told: Path, gone: frozenset[str]) -> int:
+    """Returns how many moments the windows of some subjects were made from, as the release's quality says."""
+    return sum(person.get(quality.WITHIN, 0) for person in quality.read(told) if person["subject"] in gone)
 
 
 def _rows(source: Path, target: Path, gone: frozenset[str]) -> tuple[int, int]:

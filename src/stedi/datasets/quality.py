@@ -9,9 +9,10 @@ is the sum of all others.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -32,6 +33,8 @@ _AT_ONCE = 4_000_000
 """Moments that are sorted at once."""
 _BINS = 20
 _DAY = 86_400_000
+WITHIN = "moments_in_windows"
+"""What `by_subject` has besides, if samples were interpolated."""
 _CHANNELS = ("distance", "x", "y", "z")
 
 
@@ -136,6 +139,39 @@ def of_people(people: Sequence[Mapping[str, Any]], options: Options) -> Quality:
         "equallength": options.window is not None and (options.pad or options.resample is not None),
     }
     return Quality(verdict(rates, options.window), overall, tuple(people))
+
+
+def of_release(measured: Quality, present: Collection[str], within: Mapping[str, int], options: Options) -> Quality:
+    """Returns the quality of those who have rows in a release: nobody else is told of in it.
+
+    Args:
+        measured: Over everybody who has moments.
+        present: The subjects of the release.
+        within: Of a resampled release how many moments of each are in its windows, so that an account can be made
+            anew when somebody leaves.
+        options: The release's.
+    """
+    people = [person for person in measured.by_subject if person["subject"] in present]
+    return of_people([{**p, WITHIN: within[p["subject"]]} if within else p for p in people], options)
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """Returns what a release's `quality.json` says by person.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no such file.
+    """
+    try:
+        people = json.loads(file.read_bytes())["by_subject"]
+        return [person for person in people if person["subject"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError("no quality of people") from error
+
+
+def digest(people: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the SHA-256, hex, of what is said of people, as values."""
+    return hashlib.sha256(json.dumps(people, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def verdict(rates: Sequence[float], window: int | None = None) -> str:

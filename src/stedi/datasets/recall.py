@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from stedi.context import Context
-from stedi.datasets import chain, contents, describe, recalls, registry, staleness
+from stedi.datasets import chain, contents, describe, quality, recalls, registry, staleness
 from stedi.datasets import drop as dropping
 from stedi.datasets.recalls import Recall, RecallRefused
 from stedi.datasets.registry import RECALL, Entry, Event
@@ -115,9 +115,11 @@ def _held(
         readable = manifest.origin == entry.manifest_sha256
         here = [file.path for file in manifest.files if contents.is_data(file.path)] if readable else []
         files |= {path for path in here if not gone.isdisjoint(contents.counts(entry.path / path))}
-        left = (
-            {path: contents.digest(contents.without(entry.path / path, gone)) for path in sorted(files)} if here else {}
-        )
+        left = {}
+        if here:
+            left = {path: contents.digest(contents.without(entry.path / path, gone)) for path in sorted(files)}
+            told = quality.read(entry.path / quality.NAME)
+            left[quality.NAME] = quality.digest([person for person in told if person["subject"] not in gone])
     except Exception:  # what lies there now is no release of the lake's: PyArrow raises what it likes
         readable, left = False, {}
     if not readable:

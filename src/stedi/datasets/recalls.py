@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stedi.datasets import contents
+from stedi.datasets import contents, quality
 from stedi.datasets.contents import Manifest
 from stedi.datasets.seal import MANIFEST
 from stedi.errors import AuditFailed
@@ -40,7 +40,7 @@ class Recall:
         manifest_sha256: Of its manifest as it was made, hex.
         drop: The subjects, and since when they may not be used, ISO 8601, UTC.
         files: The data files that hold one of them.
-        contents: Of those files the digest of what stays, as far as the lake could read them.
+        contents: Of those files, and of `quality.json`, the digest of what stays, as far as the lake could read them.
         lake: The lake's id.
         at: When it was written, ISO 8601, UTC.
         raw: Its file's bytes.
@@ -119,7 +119,12 @@ def _recall(plain: Mapping[str, Any], raw: bytes) -> Recall:
     _told(len(drop) == len(plain["drop"]) and all(isinstance(text, str) for text in texts))
     _told(all(_SUBJECT.fullmatch(subject) and _INSTANT.fullmatch(since) for subject, since in drop.items()))
     _told(all(contents.is_data(path) for path in plain["files"]))
-    _told(all(path in plain["files"] and _SHA256.fullmatch(found) for path, found in plain["contents"].items()))
+    _told(
+        all(
+            path in (*plain["files"], quality.NAME) and _SHA256.fullmatch(found)
+            for path, found in plain["contents"].items()
+        )
+    )
     _told(_SHA256.fullmatch(plain["manifest_sha256"]))
     return Recall(
         plain["release"],
