@@ -266,3 +266,17 @@ def aws(
 def bucket(aws: servers.Server) -> str:
     """The name of a new bucket of that AWS."""
     return servers.new_bucket()
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release that no lake has made, signed; for whoever changes nothing in it."""
+    import releases
+
+    return releases.made(tmp_path_factory.mktemp("release") / "steps")
+
+
+@pytest.fixture
+def copy(release: Path, tmp_path: Path) -> Path:
+    """A copy of that release, as it was handed out."""
+    return Path(shutil.copytree(release, tmp_path / "copy"))

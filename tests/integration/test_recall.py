@@ -19,7 +19,7 @@ from test_registry import world
 
 import releases
 from lakes import Slate
-from releases import KEY, OTHER, PEOPLE, made
+from releases import KEY, OTHER, PEOPLE
 from stedi import Dataset, Lake, cli
 from stedi.datasets import contents, quality, registry, seal
 from stedi.datasets import drop as dropping
@@ -31,16 +31,6 @@ from stedi.privacy import tombstones
 
 SINCE = "2026-11-28T12:00:00.000Z"
 FIRST, SECOND, TESTED = sorted(PEOPLE)[0], sorted(PEOPLE)[1], sorted(PEOPLE)[-1]
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp("release") / "steps")
-
-
-@pytest.fixture
-def copy(release: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(release, tmp_path / "copy"))
 
 
 def recall(folder: Path, *people: str, **more: Any) -> Path:

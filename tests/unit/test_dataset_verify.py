@@ -24,16 +24,6 @@ FIRST = sorted(PEOPLE)[0]
 Attack = Callable[[Path], object]
 
 
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp("release") / "steps")
-
-
-@pytest.fixture
-def copy(release: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(release, tmp_path / "copy"))
-
-
 def test_a_release_as_it_was_signed_holds(release: Path) -> None:
     found = verify(release)
     assert found.holds, found.problems

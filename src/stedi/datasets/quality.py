@@ -24,8 +24,9 @@ from stedi.engines.duckdb import DuckDB
 
 NAME = "quality.json"
 TOO_SLOW = 5.0
-"""Samples a second below which nobody can tell steps: people take up to 2.5 a second (138 a minute walking, more when
-running), and of what comes that often one needs more than two samples each (the sampling theorem)."""
+"""Samples a second below which nobody can tell steps: people take up to 2.5 a second (138 a minute walking,
+doi:10.2165/11599170-000000000-00000, more when running), and of what comes that often one needs more than two samples
+each (the sampling theorem)."""
 _STEP = "a step takes half a second"
 _WINDOW = 2_000
 """The window that is spoken of where a release has none, milliseconds."""
