@@ -99,6 +99,7 @@ class _Work:
         self._problems: list[Problem] = []
         self._sizes: dict[str, int] = {}
         self._digests: dict[str, str] = {}
+        self._found: dict[str, dict[str, int]] = {}
 
     def done(self) -> Verification:
         manifest, dropped, signer = None, tuple[str, ...](), ""
@@ -111,15 +112,20 @@ class _Work:
         good = [name for name in self._sizes if self._is_read(name)]
         # the largest first, so that no thread is left with it at the end
         good.sort(key=lambda name: -self._sizes[name])
+        columns = {}
+        if manifest is not None:
+            shown = [(column["name"], column["type"]) for column in manifest.plain["columns"]]
+            columns = {file.path: shown for file in manifest.files if contents.is_data(file.path)}
         with ThreadPoolExecutor(os.cpu_count() or 1) as readers:
-            self._digests = dict(zip(good, readers.map(self._digest, good), strict=True))
-            for name, found in self._digests.items():
-                if listed.get(name, found) != found:
-                    self._say(name, "other bytes than SHA256SUMS says")
-            if manifest is not None:
-                signer, dropped = self._signed(manifest)
-                self._files(manifest)
-                self._people(manifest, readers)
+            digests = readers.map(lambda name: self._read(name, columns.get(name)), good)
+            self._digests = dict(zip(good, digests, strict=True))
+        for name, found in self._digests.items():
+            if listed.get(name, found) != found:
+                self._say(name, "other bytes than SHA256SUMS says")
+        if manifest is not None:
+            signer, dropped = self._signed(manifest)
+            self._files(manifest)
+            self._people(manifest)
         plain = manifest.plain if manifest else {}
         return Verification(
             self._folder,
@@ -191,12 +197,16 @@ class _Work:
     def _is_read(self, name: str) -> bool:
         return (self._folder / name).is_file()
 
-    def _digest(self, name: str) -> str:
+    def _read(self, name: str, columns: list[tuple[str, str]] | None) -> str:
+        """Returns a file's digest; of one with these columns it counts the rows, while its bytes are at hand."""
         try:
-            return seal.digest(self._folder / name)
+            found = seal.digest(self._folder / name)
         except OSError as error:
             self._say(name, f"cannot be read ({error.strerror})")
             return ""
+        if columns is not None:
+            self._count(name, columns)
+        return found
 
     def _signed(self, manifest: Manifest) -> tuple[str, tuple[str, ...]]:
         """Checks the signature; returns the signer's fingerprint and who was dropped by recalls."""
@@ -250,16 +260,15 @@ class _Work:
             if self._digests.get(name) != file.sha256:
                 self._say(name, "other bytes than the manifest says")
 
-    def _people(self, manifest: Manifest, readers: ThreadPoolExecutor) -> None:
+    def _people(self, manifest: Manifest) -> None:
         """Compares people, rows and columns in the data with `subjects.parquet` and the manifest."""
-        expected = [(column["name"], column["type"]) for column in manifest.plain["columns"]]
-        files = [f for f in manifest.files if contents.is_data(f.path) and f.path in self._digests]
         of_subject: dict[str, dict[str, int]] = {}
         rows = dict.fromkeys(contents.SPLITS, 0)
-        for file, found in zip(files, readers.map(lambda f: self._read(f.path, expected), files), strict=True):
-            split = contents.split_of(file.path)
+        for file in manifest.files:
+            found = self._found.get(file.path)
             if found is None:
                 continue
+            split = contents.split_of(file.path)
             if sum(found.values()) != file.rows:
                 self._say(file.path, f"expected {file.rows:,} rows as the manifest says, found {sum(found.values()):,}")
             rows[split] += sum(found.values())
@@ -275,7 +284,8 @@ class _Work:
         people = {split: sum(split in splits for splits in of_subject.values()) for split in contents.SPLITS}
         self._counts(manifest, people, rows, len(of_subject))
 
-    def _read(self, name: str, expected: list[tuple[str, str]]) -> dict[str, int] | None:
+    def _count(self, name: str, expected: list[tuple[str, str]]) -> None:
+        """Notes how many rows of each subject a data file has."""
         try:
             columns = contents.columns(self._folder / name)
             if columns != expected:
@@ -283,10 +293,10 @@ class _Work:
             found = contents.counts(self._folder / name)
         except Exception:  # PyArrow raises what it likes over a damaged file
             self._say(name, "no Parquet file of a release")
-            return None
+            return
         if any(not isinstance(subject, str) for subject in found):
             self._say(name, "a row without a subject")
-        return {str(subject): count for subject, count in found.items()}
+        self._found[name] = {str(subject): count for subject, count in found.items()}
 
     def _subjects(self) -> list[tuple[str, str, int]] | None:
         name = contents.SUBJECTS
