@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.measure import Cost
+from stedi.privacy.pseudonyms import Key
 
 _ONE = "one new reading of each device"
 TICK = 3_000
@@ -62,6 +63,11 @@ class Bench:
     def __init__(self, stedi: Path, landing: Path, out: Path, environment: Mapping[str, str]) -> None:
         self._stedi, self._landing, self._out, self._environment = stedi, landing, out, environment
         self.lake = out / "lake"
+
+    @property
+    def key(self) -> Key:
+        """The key of its lake."""
+        return Key(bytes.fromhex(self._environment["STEDI_PSEUDONYM_KEY"]))
 
     def stedi(self, *words: str | Path) -> Cost:
         """Runs one command on the lake."""
