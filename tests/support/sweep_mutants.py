@@ -72,59 +72,12 @@ def _syncs_no_metadata() -> None:
     checksums.os = Elsewhere()  # type: ignore[assignment]
 
 
-def _commits_without_waiting() -> None:
-    """The catalog's file is not put on disk when a commit is said to be made."""
-    from stedi.catalog import sqlite
-
-    within = sqlite.guard
-
-    def unsynced(connection: Any) -> None:
-        within(connection)
-        connection.execute("pragma synchronous = off")
-
-    sqlite.guard = unsynced
-
-
 def _asks_once() -> None:
     """A request that S3 or the catalog has not answered is not made again."""
     from botocore.retries import standard
 
     standard.RetryQuotaChecker.acquire_retry_quota = lambda *_: None
     standard.MaxAttemptsChecker.is_retryable = lambda *_: False
-
-
-def _believes_that_a_commit_failed() -> None:
-    """A commit whose answer is lost is taken for one that was not made."""
-    from stedi.catalog import remote
-
-    remote._made = lambda *_: False
-
-
-def _proves_no_lease() -> None:
-    """A lease is not looked at again before a commit."""
-    from stedi.storage import s3
-    from stedi.storage.s3 import leases
-
-    s3.prove = leases.prove = lambda: None
-
-
-def _compares_no_lease() -> None:
-    """A lease is renewed whosever it is by now."""
-    from stedi.storage.s3 import leases
-
-    within = leases.Lease._put
-
-    def put(self: Any, **condition: str) -> str:
-        return within(self)
-
-    leases.Lease._put = put  # type: ignore[method-assign]
-
-
-def _commits_whatever_came_first() -> None:
-    """A landing does not ask whether its plan still holds."""
-    from stedi.landing import journal
-
-    journal.base = lambda catalog: None
 
 
 def _opens_no_streams() -> None:
@@ -161,19 +114,11 @@ SWEEPS: dict[str, tuple[tuple[str, ...], tuple[Callable[[], None], ...]]] = {
     ),
     "power": (
         ("tests/faults/test_power_loss.py", "-k", "power_cut"),
-        (_syncs_no_folder, _syncs_no_metadata, _commits_without_waiting),
+        (_syncs_no_folder, _syncs_no_metadata),
     ),
     "faults of buckets": (
         ("tests/aws/test_bucket_faults.py", "-k", "a_fault_at_any"),
-        (_asks_once, _believes_that_a_commit_failed),
-    ),
-    "kills in buckets": (
-        ("tests/aws/test_bucket_faults.py", "-k", "is_killed"),
-        (_forgets_its_journal_first, _believes_that_a_commit_failed),
-    ),
-    "lost leases": (
-        ("tests/aws/test_lost_lease.py",),
-        (_proves_no_lease, _compares_no_lease, _commits_whatever_came_first),
+        (_asks_once,),
     ),
     "conditions": (
         ("tests/integration/test_conditions.py",),
