@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from stedi.lake import Lake, Table
     from stedi.landing import LandedFile, Landing, OddInstants
     from stedi.landing.deliveries.local import Skipped
-    from stedi.landing.quarantine import Quarantine, Quarantined
+    from stedi.landing.quarantine import Fault, Quarantine, Quarantined
     from stedi.landing.unread import Unread
     from stedi.landing.withdrawal import Withdrawal, WithdrawalPreview
     from stedi.maintenance import Maintenance
@@ -89,6 +89,7 @@ __all__ = [
     "Export",
     "Exported",
     "Exposure",
+    "Fault",
     "FullAudit",
     "InQuarantine",
     "Increment",
@@ -160,6 +161,7 @@ _HOMES = {
     "Export": "stedi.report.export",
     "Exported": "stedi.report.export",
     "Exposure": "stedi.audit.risk",
+    "Fault": "stedi.landing.quarantine",
     "FullAudit": "stedi.audit.record",
     "InQuarantine": "stedi.audit.explain",
     "Increment": "stedi.transform.planning",
