@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING  # noqa: E402
 from stedi._version import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
+    from stedi.attestation import Attestation
     from stedi.audit.consent_history import ConsentHistory, Period
     from stedi.audit.explain import (
         ExplainedRow,
@@ -73,6 +74,7 @@ __all__ = [
     "Adoption",
     "Applied",
     "Arrays",
+    "Attestation",
     "AuditRecord",
     "Build",
     "Built",
@@ -145,6 +147,7 @@ _HOMES = {
     "Adoption": "stedi.maintenance.adoption",
     "Applied": "stedi.datasets.recall",
     "Arrays": "stedi.datasets.dataset",
+    "Attestation": "stedi.attestation",
     "AuditRecord": "stedi.audit.record",
     "Build": "stedi.transform",
     "Built": "stedi.transform",

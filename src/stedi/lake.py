@@ -1134,6 +1134,7 @@ class Lake:
         *addresses: str | Iterable[str],
         exact: bool = False,
         inbox: Sequence[str | os.PathLike[str]] = (),
+        reference: str = "",
         engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
     ) -> tuple[Receipt, ...]:
@@ -1144,6 +1145,7 @@ class Lake:
                 that was cut off.
             exact: Take each as it was delivered, be it a plain address or not.
             inbox: Delivered files and folders to rewrite without them.
+            reference: What you call the request, for the receipt: a line that tells nobody's address.
             engine: With `spark` its executors look through the tables' files, write them anew, and search every file.
             progress: Told what is being done and the share of it that is done.
 
@@ -1156,8 +1158,10 @@ class Lake:
         """
         from stedi import erasure
         from stedi.erasure.report import Receipt
+        from stedi.privacy.addresses import reference as named
 
         wanted = self._asked(addresses, exact=exact)
+        reference = named(reference, wanted) if reference else ""
         delivered = [str(destinations.expanded(path)) for path in inbox]
         with (
             self.context.writing(_finish_rotation, _finish_release, progress=progress),
@@ -1169,6 +1173,7 @@ class Lake:
                 key,
                 wanted,
                 delivered=delivered,
+                reference=reference,
                 recover=True,
                 progress=progress,
                 workers=workers,
@@ -1179,8 +1184,10 @@ class Lake:
     def replay(self, journal: str | os.PathLike[str], *, progress: Progress = lambda what, share: None) -> Replay:
         """Applies a journal to a lake that was restored or made anew: nobody who withdrew or was erased comes back.
 
+        Tombstones and receipts of the lake's own that are gone are put back.
+
         Args:
-            journal: A folder, or prefix in S3, to which a lake with this key has copied its journal.
+            journal: A folder, or prefix in S3, to which a lake with this key copied its journal, or one of receipts.
             progress: Told what is being done and the share of it that is done.
 
         Returns:
@@ -1196,7 +1203,8 @@ class Lake:
         place = destinations.expanded(s3.at(journal)).absolute()
         _finish_rotation(self.context, progress)
         done = replay.replay(self.context, self.key(), place, progress=progress)
-        self.context.accept()
+        if done.complete:
+            self.context.accept()
         return done
 
     def preview_erasure(self, *addresses: str | Iterable[str], exact: bool = False) -> ErasurePreview:

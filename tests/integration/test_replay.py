@@ -13,7 +13,7 @@ import pytest
 
 import quick
 from lakes import BELOW_LANDING, Slate, build, conserved, contents, customer, deliver, motion, records, rows, step
-from stedi import cli
+from stedi import attestation, cli
 from stedi.errors import LakeError, UsageError
 from stedi.lake import Lake
 from stedi.privacy import journal
@@ -47,6 +47,13 @@ def saved(lake: Lake, folder: Path) -> Path:
 def restored(lake: Lake, backup: Path) -> Lake:
     shutil.rmtree(lake.root)
     shutil.copytree(backup, lake.root)
+    quick.forget()
+    return Lake.open(lake.root)
+
+
+def overlaid(lake: Lake, backup: Path) -> Lake:
+    """A backup that was copied over the lake: what is newer stays beside it."""
+    shutil.copytree(backup, lake.root, dirs_exist_ok=True)
     quick.forget()
     return Lake.open(lake.root)
 
@@ -106,7 +113,8 @@ def test_who_replays_the_journal_has_the_tables_of_a_lake_that_was_never_lost(
     history.go_on(8)
     expected = history.expected()
     memory = history.lake.context.outside()
-    for lost in (lambda: restored(history.lake, backup), lambda: anew(history.lake)):
+    back = overlaid if seed % 3 == 0 else restored
+    for lost in (lambda: back(history.lake, backup), lambda: anew(history.lake)):
         lake = lost()
         lake.replay(memory.parent if seed % 2 else memory)
         lake.land(history.inbox)
@@ -212,6 +220,67 @@ def test_a_restored_lake_has_the_receipts_of_then_beside_the_new_one(slate: Slat
     assert [receipt.id for receipt in lake.receipts()] == [*(receipt.id for receipt in then), now.id]
     assert all(lake.verify_receipt(receipt.id).holds for receipt in lake.receipts())
     assert not [found for check in lake.audit() for found in check.found]
+
+    for found in attestation.verify(lake.root / "receipts", lake.root / "keys" / "sign.pub"):
+        assert found.holds, found.problems
+    assert set(now.get("replays", ())) == {receipt["id"] for receipt in then}
+
+
+def test_receipts_that_were_kept_elsewhere_do_where_no_journal_is_left(
+    slate: Slate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, inbox = slate.wiped(), slate.inbox()
+    lake.land(deliver(inbox, "customer", [record(who, NOW) for who in PEOPLE]))
+    backup = saved(lake, tmp_path / "backup")
+    for who in PEOPLE[:2]:
+        lake.erase(who)
+    elsewhere = Path(shutil.copytree(lake.root / "receipts", tmp_path / "elsewhere"))
+    lake = restored(lake, backup)
+    done = lake.replay(elsewhere)
+    assert (done.new, done.people, len(done.receipts), done.complete) == (2, 2, 1, False)
+    assert not any(who in str(rows(lake, "customers_landing")) for who in PEOPLE[:2])
+    with pytest.raises(LakeError, match="was set back"):
+        lake.build()
+    assert cli.main(["--lake", str(lake.root), "erase", "--replay", str(elsewhere)]) == 1
+    assert "this was not all" in capsys.readouterr().err
+    shutil.rmtree(lake.context.outside())  # as on a machine that knows nothing of the lake
+    assert lake.replay(elsewhere).complete
+    assert names(lake) == ["cy", "di", "ed"]
+    assert [check for check in lake.audit() if check.violations] == []
+    assert all(found.holds for found in attestation.verify(lake.root / "receipts"))
+    [forged, *_] = elsewhere.iterdir()
+    forged.write_bytes(forged.read_bytes().replace(b'"asked": 1', b'"asked": 2'))
+    with pytest.raises(LakeError, match="expected a receipt"):
+        lake.replay(elsewhere)
+
+
+@pytest.mark.parametrize("gone", [["tombstones"], ["receipts"], ["tombstones", "receipts"], ["older tombstones"]])
+def test_tombstones_and_receipts_that_are_gone_are_put_back(slate: Slate, tmp_path: Path, gone: list[str]) -> None:
+    lake, inbox = slate.wiped(), slate.inbox()
+    deliver(inbox, "customer", [record(who, NOW) for who in PEOPLE])
+    lake.land(inbox)
+    lake.erase(PEOPLE[0])
+    older = (lake.root / "tombstones").read_bytes()
+    lake.erase(PEOPLE[1])
+    signed = {path.name: path.read_bytes() for path in (lake.root / "receipts").iterdir()}
+    for name in gone:
+        path = lake.root / name
+        if name == "older tombstones":
+            (lake.root / "tombstones").write_bytes(older)
+        else:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    quick.forget()
+    lake = Lake.open(lake.root)
+    assert [check for check in lake.audit() if check.violations]
+    if gone != ["receipts"]:
+        with pytest.raises(LakeError, match="erase --replay"):
+            lake.build()
+    done = lake.replay(lake.context.outside())
+    assert (done.new, done.receipts) == (0, ())
+    assert {path.name: path.read_bytes() for path in (lake.root / "receipts").iterdir()} == signed
+    assert [check for check in lake.audit() if check.violations] == []
+    lake.land(deliver(inbox, "customer", [record(who, NOW + 1) for who in PEOPLE[:2]], "again.json"))
+    assert names(lake) == ["cy", "di", "ed"]
 
 
 def test_a_new_lake_keeps_the_receipts_of_the_lost_one_in_its_journal(lost: tuple[Lake, Path]) -> None:

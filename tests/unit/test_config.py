@@ -25,6 +25,7 @@ fingerprint = "fedcba9876543210"
 OTHERS = {
     "key_file": ("key.file", "/keys/a.key"),
     "key_version": ("key.version", 2),
+    "signs_as": ("key.signs_as", "ab" * 32),
     "readings": ("consent.readings", "since-consent"),
     "journal_path": ("journal.path", "/journals"),
     "engine_memory": ("engine.memory", "2GiB"),

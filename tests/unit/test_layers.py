@@ -28,7 +28,7 @@ FLOORS = (
     ("audit",),
     ("datasets",),
     ("report",),
-    ("maintenance", "erasure"),
+    ("maintenance", "erasure", "attestation"),
     ("lake",),
     ("aws",),
     ("cli",),

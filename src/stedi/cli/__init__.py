@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, _interrupt)
-        _refuse_into_lake([getattr(options, name, None) for name in ("output", "target", "rejects", "report")])
+        _refuse_into_lake(
+            [getattr(options, name, None) for name in ("output", "target", "rejects", "report", "letter")]
+        )
         return terminal.finished(options.run(options))
     except UsageError as error:
         option = _OPTIONS.get(error.argument, f"--{error.argument.replace('_', '-')}")
@@ -310,6 +312,8 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("--file", metavar="FILE", type=Path, help="read addresses from a file, one a line")
     sub.add_argument("--exact", action="store_true", help=_EXACT)
     sub.add_argument("--inbox", metavar="PATH", action="append", help="rewrite delivered files without them, too")
+    sub.add_argument("--reference", metavar="TEXT", help="what you call the request, for the receipt; no personal data")
+    sub.add_argument("--letter", metavar="FILE", type=Path, help="write what was done in plain words (.html or .txt)")
     sub.add_argument("--yes", action="store_true", help="do not ask")
     choice = sub.add_mutually_exclusive_group()
     choice.add_argument("--dry-run", action="store_true", help="only show what would be removed")
@@ -317,11 +321,19 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     choice.add_argument(
         "--replay",
         metavar="DIR",
-        help="apply a journal to a lake that was restored or made anew: see its copies in DIR",
+        help="apply a journal, or receipts, to a lake that was restored or made anew: see the copies in DIR",
     )
     choice.add_argument("--list", action="store_true", help="list the receipts")
     choice.add_argument("--verify", metavar="RECEIPT", help="check a receipt's signature, by its id or file")
     engine(sub, "who looks through files and rewrites them: this machine (default), or Spark's executors")
+
+    sub = command(
+        "verify", privacy.verify, "says what a lake has signed, and whether it holds; needs neither lake nor key"
+    )
+    sub.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="a receipt, report, recall or release, or a folder of them"
+    )
+    sub.add_argument("--public-key", metavar="FILE", type=Path, help="the key that must have signed it (PEM)")
 
     sub = command(
         "crawl", pipeline.crawl, "infers each feed's schema from files and shows where it drifts from the contract"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from stedi.cli import render, terminal
 from stedi.cli.pipeline import opened, wants_json
 from stedi.cli.rights import asked
-from stedi.errors import AuditFailed, UsageError
+from stedi.errors import AuditFailed, StediError, UsageError
 
 if TYPE_CHECKING:
+    from stedi.attestation import Attestation
     from stedi.lake import Lake
 
 
@@ -26,7 +27,7 @@ def erase(options: argparse.Namespace) -> int:
     if options.list:
         return _list(lake, as_json=wants_json(options))
     if options.verify:
-        return _verify(lake, options.verify, as_json=wants_json(options))
+        return _verify(lake, options.verify, options.letter, as_json=wants_json(options))
     if options.replay:
         return _replay(lake, options.replay, as_json=wants_json(options))
     places = asked(options)
@@ -35,12 +36,27 @@ def erase(options: argparse.Namespace) -> int:
         raise UsageError("erase: expected addresses as arguments, in --file or, for -, on stdin; found none")
     if options.dry_run:
         return _preview(lake, addresses, as_json=wants_json(options))
+    from stedi.cli import letter
+
+    letter.refuse(options.letter, len(addresses))
+    if options.reference:
+        from stedi.privacy.addresses import reference
+
+        reference(options.reference, addresses)  # refused before anybody is asked
     if addresses and not options.yes:
         _ask(lake, addresses)
     progress = terminal.Progress()
-    done = lake.erase(*addresses, exact=True, inbox=options.inbox or (), engine=options.engine, progress=progress)
+    done = lake.erase(
+        *addresses,
+        exact=True,
+        inbox=options.inbox or (),
+        reference=options.reference or "",
+        engine=options.engine,
+        progress=progress,
+    )
     receipts = [receipt.document for receipt in done]
     progress.close()
+    written = options.letter is None or _write_letter(options.letter, receipts[-1])
     if wants_json(options):
         terminal.document(receipts[-1] if receipts else {"id": None})
     elif not receipts:
@@ -54,7 +70,52 @@ def erase(options: argparse.Namespace) -> int:
         return AuditFailed.exit_code
     if addresses and not receipts[-1]["known"]:
         return 1
-    return 1 if any(map(_needs_somebody, receipts)) else 0
+    return 1 if not written or any(map(_needs_somebody, receipts)) else 0
+
+
+def _write_letter(path: Path, receipt: Mapping[str, Any]) -> bool:
+    """Writes the letter that goes with a receipt; says so where it cannot, since the erasure is done all the same."""
+    from stedi.cli import letter
+    from stedi.privacy import signatures
+    from stedi.storage import destinations
+
+    signer = signatures.fingerprint(receipt["public_key"])
+    try:
+        with destinations.writing(path) as out:
+            out.write(letter.rendered(receipt, signer, html=path.suffix.lower() == ".html"))
+    except StediError as error:
+        again = f"stedi erase --verify {receipt['id']} --letter FILE"
+        terminal.say(f"{error}; the erasure is done: `{again}` writes the letter")
+        return False
+    terminal.say(f"{path}: the letter; the receipt {receipt['id']} goes with it")
+    return True
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Says what was signed, by which lake, and whether it holds; needs neither lake nor key."""
+    from stedi import attestation
+
+    found = [each for path in options.paths for each in attestation.verify(path, options.public_key)]
+    holds = all(each.holds for each in found)
+    if wants_json(options):
+        terminal.document({"holds": holds, "checked": [_attestation_json(each) for each in found]})
+        return 0 if holds else AuditFailed.exit_code
+    for each in found:
+        for problem in each.problems:
+            terminal.say(f"{each.path}: {problem}")
+        signer = f"signed by {each.lake} ({each.public_key}) at {each.at}" if each.public_key else "not signed"
+        name = f"{each.what} {each.name}".strip() or str(each.path)
+        name += f" for request {each.reference}" if each.reference else ""
+        terminal.line(f"{signer}: {name}; {'holds' if each.holds else 'does not hold'}")
+    if options.public_key is None and any(each.public_key for each in found):
+        terminal.say("whose key it is was not checked: compare the fingerprint, or give the lake's --public-key")
+    return 0 if holds else AuditFailed.exit_code
+
+
+def _attestation_json(found: Attestation) -> dict[str, object]:
+    names = ("what", "name", "lake", "public_key", "at", "reference", "holds")
+    plain = {name: getattr(found, name) for name in names}
+    return {"file": str(found.path), **plain, "problems": list(found.problems)}
 
 
 def _needs_somebody(receipt: Mapping[str, Any]) -> bool:
@@ -166,14 +227,20 @@ def _replay(lake: Lake, journal: str, *, as_json: bool) -> int:
     ids = [receipt.id for receipt in done.receipts]
     if as_json:
         counts = {name: getattr(done, name) for name in ("entries", "new", "withdrawals", "waiting", "people")}
-        terminal.document({**counts, "receipts": ids})
-        return 0
+        terminal.document({**counts, "receipts": ids, "complete": done.complete})
+        return 0 if done.complete else 1
     terminal.line(
         f"{done.entries:,} entries, {done.new:,} of them new to this lake: {done.withdrawals:,} withdrawals landed, "
         f"{done.waiting:,} wait for a record of their customer, {done.people:,} people erased again"
     )
     for id_ in ids:
         terminal.line(f"receipt {id_}")
+    if not done.complete:
+        terminal.say(
+            "this was not all: the lake's journal was seen to go further, so withdrawals or erasures may still be "
+            "undone, and it stays refused; replay a newer copy, or run `stedi repair --accept-rollback`"
+        )
+        return 1
     terminal.line("now land what was delivered since, and build")
     return 0
 
@@ -197,12 +264,20 @@ def _list(lake: Lake, *, as_json: bool) -> int:
     return 0
 
 
-def _verify(lake: Lake, named: str, *, as_json: bool) -> int:
+def _verify(lake: Lake, named: str, path: Path | None, *, as_json: bool) -> int:
+    from stedi.cli import letter
+
     found = lake.verify_receipt(named)
     receipt, holds = found.receipt.document, found.holds
+    written = True
+    if holds and path is not None:
+        letter.refuse(path, len(receipt["people"]))
+        if "public_key" not in receipt:
+            raise UsageError("expected a receipt that is signed for everybody, found one of before", argument="letter")
+        written = _write_letter(path, receipt)
     if as_json:
         terminal.document({"id": receipt.get("id"), "holds": holds})
     else:
         word = "holds" if holds else "does not hold: it is not what this lake has signed"
         terminal.line(f"receipt {Path(str(receipt.get('id'))).name}: {word}")
-    return 0 if holds else AuditFailed.exit_code
+    return (0 if written else 1) if holds else AuditFailed.exit_code

@@ -111,6 +111,16 @@ class Context:
         file = None if named == pseudonyms.VARIABLE or secrets_manager.names(named) else named
         return seen.place(self.config.lake_id, self.config.journal_path, file)
 
+    def last_seen(self) -> str:
+        """Returns the SHA-256 of the last entry of the journal that was seen of the lake; empty if none was."""
+        from stedi.context import seen
+
+        try:
+            mark = seen.read(self.outside(), self.config.lake_id, self.key())
+        except OSError:
+            return ""
+        return mark.digest if mark is not None else ""
+
     def older(self) -> tuple[str, str, str] | None:
         """Returns what of the lake is older than what was seen of it: what it is, what was seen, what is found."""
         from stedi.context import seen

@@ -10,7 +10,7 @@ from pathlib import Path
 from stedi.catalog import Catalog
 from stedi.context import places
 from stedi.errors import KeyRefused, UsageError
-from stedi.privacy import pseudonyms, secrets_manager
+from stedi.privacy import pseudonyms, secrets_manager, signatures
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.roles import Readings
 from stedi.storage import config as settings
@@ -52,7 +52,8 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
         lake_id = secrets.token_hex(8)
         key, file = _first_key(lake_id, root, key_file)
         Catalog(root).create()
-        config = Config(lake_id=lake_id, key_fingerprint=key.fingerprint, key_file=file, key_version=key.version)
+        signs_as = signatures.fingerprint(signatures.publish(root, key))
+        config = Config(lake_id, key.fingerprint, file, key.version, signs_as=signs_as)
         # the settings come last: a folder that has them is a whole lake
         settings.write(settings.changed(config, readings=readings), root / "lake.toml")
         for partial in root.glob(_PARTIAL_SETTINGS):
@@ -75,7 +76,7 @@ def _half_made(name: str) -> bool:
     """Says whether a lake has this before it has its settings: one whose making was cut off is made again."""
     files = ("catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", _PARTIAL_SETTINGS)
     # a volume of its own has lost+found from the start
-    parts = (*files, "landing", "trusted", "curated", "lost+found")
+    parts = (*files, "landing", "trusted", "curated", "keys", "lost+found")
     return any(fnmatch(name, part) for part in parts)
 
 

@@ -20,7 +20,7 @@ from stedi.errors import AuditFailed
 from stedi.privacy import signatures, state
 from stedi.privacy.pseudonyms import Key
 
-PREDICATE = "https://stedi.example/recall/v1"
+PREDICATE = signatures.RECALL
 """What a recall's signature says that it is."""
 _SUBJECT = re.compile(r"[0-9a-f]{16}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -66,31 +66,28 @@ def signed(key: Key, recall: Recall) -> bytes:
         "contents": dict(sorted(recall.contents.items())),
         "lake": recall.lake,
         "at": recall.at,
-        "public_key": signatures.public_key(key),
     }
-    envelope = signatures.sign(key, {MANIFEST: recall.manifest_sha256}, PREDICATE, plain)
-    return (json.dumps({**plain, "signature": json.loads(envelope)}, indent=2) + "\n").encode()
+    document = signatures.document(key, {MANIFEST: recall.manifest_sha256}, PREDICATE, plain)
+    return (json.dumps(document, indent=2) + "\n").encode()
 
 
-def read(raw: bytes, pem: str) -> Recall:
+def read(raw: bytes, pem: str | None) -> Recall:
     """Returns what a recall says.
 
     Args:
         raw: Its file's bytes.
-        pem: The public key that must have signed it: the release's.
+        pem: The public key that must have signed it: the release's; without it, the one that the recall names.
 
     Raises:
         RecallRefused: It is none, or another key has signed it, or none.
     """
     try:
-        plain = state.parsed(raw)
-        envelope = json.dumps(plain.pop("signature"), separators=(",", ":"), sort_keys=True).encode() + b"\n"
-        found = _recall(plain, raw)
+        document = state.parsed(raw)
+        found = _recall(document, raw)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise RecallRefused("the recall: expected a recall that a lake has signed, found something else") from None
-    statement = signatures.check(envelope, pem, name="the recall")
-    subjects = {MANIFEST: found.manifest_sha256}
-    if statement.predicate_type != PREDICATE or statement.predicate != plain or statement.subjects != subjects:
+    statement = signatures.check_document(document, PREDICATE, pem, name="the recall")
+    if statement.subjects != {MANIFEST: found.manifest_sha256}:
         raise RecallRefused("the recall: expected what its lake has signed, found something else")
     return found
 

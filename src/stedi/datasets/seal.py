@@ -19,7 +19,7 @@ MANIFEST, SUMS, SIGNATURE = "manifest.json", "SHA256SUMS", "manifest.sig"
 """The files of a release that prove the others."""
 CHAIN = "chain"
 """The folder in which a release keeps what it came from, after a recall."""
-PREDICATE = "https://stedi.example/training-set/v1"
+PREDICATE = signatures.RELEASE
 """What a release's signature says that it is."""
 _CHUNK = 1 << 20
 

@@ -24,7 +24,7 @@ from typing import Any
 from stedi import transform
 from stedi._version import __version__
 from stedi.catalog import Catalog
-from stedi.context import Context
+from stedi.context import Context, operator
 from stedi.context.progress import Progress, run_id
 from stedi.engines import Name
 from stedi.engines.duckdb import DuckDB
@@ -39,7 +39,7 @@ from stedi.erasure.search import search_lake
 from stedi.errors import AuditFailed, LakeBusy, LakeError, StediError
 from stedi.landing import journal, withdrawal
 from stedi.landing.deliveries import remote
-from stedi.privacy import decoding, key_change, receipts, tombstones
+from stedi.privacy import decoding, key_change, receipts, signatures, tombstones
 from stedi.privacy import journal as lasting
 from stedi.privacy.journal import Entry
 from stedi.privacy.pseudonyms import Key
@@ -75,6 +75,7 @@ def erase(
     addresses: Collection[str] = (),
     *,
     delivered: Sequence[str] = (),
+    reference: str = "",
     recover: bool = False,
     now: int | None = None,
     progress: Progress = lambda what, share: None,
@@ -88,6 +89,7 @@ def erase(
         key: The lake's key.
         addresses: The customers' addresses, in any spelling; none only finishes.
         delivered: Delivered files and folders to rewrite without them.
+        reference: What whoever asks calls the request, for the receipt.
         recover: Whether to work out from tombstones and receipts what was cut off, where its file tells nothing that
             can be believed.
         now: When it begins, epoch milliseconds; the clock's by default.
@@ -113,7 +115,9 @@ def erase(
             done.append(_Erasure(context, key, left, progress, workers, engine).finish())
         if addresses:
             places = tuple(str(s3.at(path).absolute()) for path in delivered)
+            signatures.publish(root, key)  # refused before anything goes
             new = Pending(run_id(_now(None)), _now(now), _marks(key, addresses), places)
+            new = replace(new, reference=reference, operator=operator.name())
             done.append(_Erasure(context, key, new, progress, workers, engine).finish())
     if addresses and (found := done[-1]["scanned"].get("found")):
         raise AuditFailed(
@@ -168,7 +172,8 @@ def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bo
         return left
     people = pending.unended(root, key, known)
     if people:
-        return Pending(run_id(_now(None)), _now(None), people, recovered=True, evidence=_evidence(catalog))
+        again = Pending(run_id(_now(None)), _now(None), people, recovered=True, evidence=_evidence(catalog))
+        return replace(again, operator=operator.name())
     if refused is not None:
         pending.remove(root)
         if alone:
@@ -201,7 +206,12 @@ def _is_whole(path: Path) -> bool:
 
 
 def again(
-    context: Context, key: Key, erased: Sequence[Entry], *, progress: Progress = lambda what, share: None
+    context: Context,
+    key: Key,
+    erased: Sequence[Entry],
+    *,
+    people: Collection[str],
+    progress: Progress = lambda what, share: None,
 ) -> list[dict[str, Any]]:
     """Erases once more, in a lake that was restored or made anew, whom entries of a journal say were erased.
 
@@ -211,7 +221,8 @@ def again(
     Args:
         context: The lake.
         key: The lake's key.
-        erased: Entries of erasures that this lake's own journal lacks; an erasure that was cut off is finished anyway.
+        erased: Entries of erasures that were undone or never done here; an erasure that was cut off is finished anyway.
+        people: The marks of those of them who are erased again.
         progress: Told how far the work is.
 
     Returns:
@@ -227,13 +238,14 @@ def again(
     for entry in erased:
         then[entry.id] = replace(tombstones.from_json(entry.content["tombstones"]), erasures={}, ended=frozenset())
     receipts_then = [entry.content["receipt"] for entry in erased]
-    people = {person for receipt in receipts_then for person in receipt["people"]}
     began = min(datetime.fromisoformat(receipt["began"]) for receipt in receipts_then)
     known = tombstones.read(root, key)
     for stones in then.values():
         known = known | stones
     tombstones.write(root, key, known)
+    own = {r["id"]: receipts.digest(r) for r in receipts_then if _is_own(r, key, context.config.lake_id)}
     new = Pending(run_id(_now(None)), round(began.timestamp() * 1000), tuple(sorted(people)))
+    new = replace(new, operator=operator.name(), replays=own)
     theirs = reduce(or_, then.values())
     done.append(_Erasure(context, key, new, progress, None, then=theirs).finish())
     for entry in erased:
@@ -241,10 +253,28 @@ def again(
     return done
 
 
+def _is_own(receipt: receipts.Receipt, key: Key, lake_id: str) -> bool:
+    """Says whether a receipt of a journal is this lake's; another lake's stays in the journal alone."""
+    return receipts.holds(receipt, key, lake_id) or receipts.held_before(receipt, key)
+
+
+def keep_receipt(root: Path, key: Key, lake_id: str, receipt: receipts.Receipt) -> bool:
+    """Puts the receipt of an erasure that has ended back into the folder, if it is this lake's and gone from there.
+
+    Returns:
+        Whether it was.
+    """
+    ended = receipt["id"] in tombstones.read(root, key).ended
+    if not ended or receipt["id"] in receipts.names(root) or not _is_own(receipt, key, lake_id):
+        return False
+    receipts.keep(root, receipt)
+    return True
+
+
 def _keep_of_then(root: Path, key: Key, lake_id: str, entry: Entry) -> None:
     """Keeps the entry of an erasure that was done again, and its receipt if it is this lake's."""
     receipt = entry.content["receipt"]
-    if receipts.holds(receipt, key, lake_id) or receipts.held_before(receipt, key):
+    if _is_own(receipt, key, lake_id):
         took = Tombstones(erasures={receipt["id"]: tuple(receipt["people"])}, ended=frozenset({receipt["id"]}))
         tombstones.write(root, key, tombstones.read(root, key) | took)
         receipts.keep(root, receipt)
@@ -279,8 +309,7 @@ class _Erasure:
         current = {file.path for file in self._catalog.files(self._catalog.table("customers_landing"))}
         remove.remove(self._catalog, found.taints("customers_landing") - current)
         self._forget_versions()
-        receipt = self._receipt()
-        receipts.keep(self._root, receipt)
+        receipt = self._signed()
         self._outlast(receipt)
         known = tombstones.read(self._root, self._key)
         tombstones.write(self._root, self._key, known | Tombstones(ended=frozenset({receipt["id"]})))
@@ -447,6 +476,35 @@ class _Erasure:
         self._pending = replace(self._pending, **changes)
         pending.write(self._root, self._key, self._pending)
 
+    def _signed(self) -> dict[str, Any]:
+        """Returns the receipt, on disk. There is one for good: whoever ends what another has begun finds it there."""
+        there = self._already()
+        if there is not None:
+            return there
+        made = self._receipt()
+        try:
+            receipts.keep(self._root, made, new=True)
+        except FileExistsError:  # of another machine, which has ended this erasure meanwhile; or of nobody
+            there = self._already()
+            if there is not None:
+                return there
+            receipts.keep(self._root, made)
+        return made
+
+    def _already(self) -> dict[str, Any] | None:
+        """Returns the receipt of this erasure that is there and holds."""
+        there = receipts.listed_as(self._root, self._pending.run)
+        return dict(there) if receipts.holds(there, self._key, self._config.lake_id) else None
+
+    def _previous(self) -> str:
+        """Returns the digest of the receipt that this one follows, empty for the first; others' are passed over."""
+        every = [receipt for receipt in receipts.listed(self._root) if receipt["id"] != self._pending.run]
+        while (last := receipts.newest(every)) is not None:
+            if tombstones.vouches(self._root, self._key, self._config.lake_id, last):
+                return receipts.digest(last)
+            every.remove(last)
+        return ""
+
     def _receipt(self) -> dict[str, Any]:
         done = self._pending
         known = set(done.people if self._found.known is None else self._found.known)
@@ -469,7 +527,13 @@ class _Erasure:
                 "not_reached_days": receipts.days(beyond),
                 "clean": not (done.scanned or {}).get("found"),
                 **({"stale": stale} if stale else {}),
+                "recalls": releases.recalls(Context(self._root, self._config), stale),
                 "version": __version__,
+                "reference": done.reference,
+                "operator": done.operator,
+                "key_version": self._key.version,
+                "previous": self._previous(),
+                **({"replays": dict(done.replays)} if done.replays else {}),
             },
         )
 

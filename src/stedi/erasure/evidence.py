@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from stedi.audit.integrity import Check, Violation
@@ -41,12 +42,16 @@ def _violations(root: Path, key: Key, lake_id: str) -> Iterator[Violation]:
         expected, _, found = str(error).removeprefix(f"{tombstones.NAME}: expected ").partition(", found ")
         yield Violation(tombstones.NAME, expected, found.partition(";")[0])
         return
-    there = receipts.names(root)
+    there, own = receipts.names(root), list[receipts.Receipt]()
     for name in sorted(there):
         file, receipt = f"{receipts.RECEIPTS}/{name}.json", receipts.listed_as(root, name)
         if not tombstones.vouches(root, key, lake_id, receipt):
             yield Violation(file, "a receipt that this lake has signed", "another content")
         elif not known.people.keys() >= set(receipt["people"]):
             yield Violation(file, "everybody in it among the tombstones", "somebody who is not")
+        else:
+            own.append(receipt)
+    for name, expected, found in receipts.breaks(own, datetime.now(UTC)):
+        yield Violation(f"{receipts.RECEIPTS}/{name}.json", expected, found)
     for run in sorted(known.erasures.keys() - there - {under_way}):
         yield Violation(f"{receipts.RECEIPTS}/{run}.json", "the receipt of an erasure", "no file")

@@ -84,6 +84,9 @@ class Pending:
         evidence: Files of the customers' records that nothing uses any more, where the first phase has to be done
             again after others have been.
         heads: The snapshot of each table that the first phase has looked at.
+        reference: What whoever asked for it calls the request.
+        operator: The user of the operating system who began it.
+        replays: Of receipts whose erasures this one repeats in a lake that was restored, the digests, by id.
     """
 
     run: str
@@ -96,6 +99,9 @@ class Pending:
     recovered: bool = False
     evidence: tuple[str, ...] = ()
     heads: Mapping[str, int] = field(default_factory=dict)
+    reference: str = ""
+    operator: str = ""
+    replays: Mapping[str, str] = field(default_factory=dict)
 
 
 def write(root: Path, key: Key, pending: Pending) -> None:

@@ -63,6 +63,19 @@ def forget(context: Context, key: Key, run: str, people: Collection[str], starte
     return found
 
 
+def recalls(context: Context, names: Collection[str]) -> list[dict[str, str]]:
+    """Returns of some releases for whom they were made, and the command that tells their holders whom to drop."""
+    return [
+        {
+            "release": entry.release,
+            "for": entry.manifest["for"] or "",
+            "recall": f"stedi dataset recall {entry.release}",
+        }
+        for entry in (registry.releases(context) if names else ())
+        if entry.release in names
+    ]
+
+
 def _held(entry: Entry, known: Collection[str]) -> dict[str, str]:
     """Returns the data files that hold some subjects, by subject, one a line."""
     found: dict[str, list[str]] = {}

@@ -185,8 +185,9 @@ def _seal(root: Path, key: Key, was: str, lake_id: str) -> None:
     for name in sorted(receipts.names(root)):
         receipt = receipts.listed_as(root, name)
         if receipts.holds(receipt, key, was):
-            content = {part: value for part, value in receipt.items() if part not in ("signature", "lake")}
-            receipts.keep(root, receipts.signed(key, lake_id, {**content, "adopted_from": was}))
+            content = {part: value for part, value in receipt.items() if part not in receipts.SEAL}
+            before = {"adopted_from": was, "adopted_sha256": list(receipts.digests(receipt))}
+            receipts.keep(root, receipts.signed(key, lake_id, {**content, **before}))
 
 
 def _settle(root: Path, was: str, lake_id: str) -> None:

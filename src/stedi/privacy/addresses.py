@@ -30,6 +30,7 @@ Given = tuple[str, str]
 LONGEST = 320
 """Characters of a plain address at most (RFC 5321, 4.5.3.1: 64 before its `@`, 255 after it)."""
 _MOST_BYTES = 256 << 20
+_LONGEST_REFERENCE = 200
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -61,6 +62,30 @@ _PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 def taken(given: Iterable[Given], *, exact: bool = False) -> tuple[str, ...]:
     """Returns the normal form of each address, each once, in the order in which they were given; else as `placed`."""
     return tuple(placed(given, exact=exact))
+
+
+def reference(text: str, wanted: Iterable[str] = ()) -> str:
+    """Returns what a request is called, which receipts say in clear: a line without an address.
+
+    Args:
+        text: What it is called; empty for nothing.
+        wanted: The normal forms of the addresses that the request is about.
+
+    Raises:
+        UsageError: It holds an address, or is no line of 200 characters at most; no message repeats it.
+    """
+    from stedi.privacy import tokens
+
+    wrong = ""
+    if len(text) > _LONGEST_REFERENCE or not text.isprintable():
+        wrong = f"one line of {_LONGEST_REFERENCE} characters at most, found something else"
+    else:
+        read = [normalise(reading) for reading in tokens.readings(text)]
+        if any("@" in each or "\uff20" in each or any(address in each for address in wanted) for each in read):
+            wrong = "a name of the request that tells nobody's address, found an address or an @"
+    if wrong:
+        raise UsageError(f"expected {wrong}; nothing was done", argument="reference")
+    return text
 
 
 def placed(given: Iterable[Given], *, exact: bool = False) -> dict[str, str]:

@@ -152,15 +152,14 @@ def outside(folder: Path) -> list[Path]:
     Raises:
         UsageError: There is none.
     """
-    if any(_files(folder)):
-        return [folder]
-    inner = [path for path in sorted(folder.glob(f"*.{FOLDER}")) if any(_files(path))]
-    if not inner:
+    found = [folder] if any(_files(folder)) else []
+    found = found or [path for path in sorted(folder.glob(f"*.{FOLDER}")) if any(_files(path))]
+    if not found:
         raise UsageError(
-            f"{folder}: expected the copies of a journal (00000001-....json), found none; name the folder in which a "
-            "lake keeps them: see docs/operations.md on the journal"
+            f"{folder}: expected the copies of a journal (00000001-....json), found none, nor a receipt; name the "
+            "folder in which a lake keeps them: see docs/operations.md on the journal"
         )
-    return inner
+    return found
 
 
 def copy(root: Path, target: Path, after: int) -> None:

@@ -1,19 +1,26 @@
-"""Receipts of erasures: what was removed and what was looked at, signed under the lake's key.
+"""Receipts of erasures: what was removed and what was looked at, signed by the lake, for whoever asks.
 
-A receipt is a JSON document in the lake's folder `receipts`. It knows whom it is about by their mark, as tombstones do,
-and which lake it is of: another lake's receipt holds in none but that one, whatever key both have.
+A receipt is a JSON document in the lake's folder `receipts` that carries its signature (`signatures.document`), so
+that nobody needs the lake or its key to check it. It knows whom it is about by their mark, as tombstones do, and which
+lake it is of: another lake's receipt holds in none but that one, whatever key both have.
+
+Receipts form a chain: each names the SHA-256 of the one before it (`previous`) and, where a lake was restored, of those
+whose erasures it repeats (`replays`). Receipts of before have an HMAC under the lake's key for a signature and name
+none; they go on holding, for whoever has the key.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from stedi.errors import UsageError
-from stedi.privacy import state
+from stedi.errors import LakeError, UsageError
+from stedi.privacy import signatures, state
 from stedi.privacy.pseudonyms import Key
 from stedi.storage import durable
 
@@ -36,13 +43,28 @@ STACK_DAYS: Mapping[str, int] = {"access_logs": 91, "athena_results": 8, "query_
 
 The first two are what `aws/data.yaml` has expire, a day later for older versions; the last is set by AWS.
 """
+SEAL = ("lake", "public_key", "signature")
+"""The fields by which a receipt is one lake's."""
+SKEW = timedelta(minutes=1)
+"""By how much the clocks of two machines may differ, and a clock that is set right may jump."""
 _KIND = "receipt"
 
 
 def signed(key: Key, lake_id: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a receipt of this content, of one lake."""
-    bound = {**content, "lake": lake_id}
-    return {**bound, "signature": state.digest(_KIND, lake_id, key, _plain(bound))}
+    """Returns a receipt of this content, of one lake; its fields are in the order of their names."""
+    bound = _ordered({**content, "lake": lake_id})
+    subjects = {f"{RECEIPTS}/{content['id']}": hashlib.sha256(_plain(bound)).hexdigest()}
+    return _ordered(signatures.document(key, subjects, signatures.ERASURE, bound))
+
+
+def rendered(receipt: Receipt) -> bytes:
+    """Returns the bytes of a receipt's file."""
+    return json.dumps(receipt, indent=2).encode() + b"\n"
+
+
+def digest(receipt: Receipt) -> str:
+    """Returns the SHA-256, hex, of a receipt's file."""
+    return hashlib.sha256(rendered(receipt)).hexdigest()
 
 
 def not_reached(*, lake: bool, inbox: bool) -> list[str]:
@@ -67,7 +89,36 @@ def holds(receipt: Receipt, key: Key, lake_id: str) -> bool:
     """Says whether a receipt is what this lake has signed."""
     if receipt.get("lake") != lake_id:
         return False
-    return _same(receipt, state.digest(_KIND, lake_id, key, _plain(_unsigned(receipt))))
+    if not is_public(receipt):
+        return _same(receipt, state.digest(_KIND, lake_id, key, _plain(_unsigned(receipt))))
+    try:
+        check(receipt, signatures.public_key(key))
+    except signatures.SignatureRefused:
+        return False
+    return True
+
+
+def is_public(receipt: Receipt) -> bool:
+    """Says whether a receipt is signed for everybody, as none of before is, whatever the signature is worth."""
+    return isinstance(receipt.get("signature"), dict)
+
+
+def check(receipt: Receipt, pem: str | None = None, *, name: str = "the receipt") -> signatures.Statement:
+    """Returns what a receipt signs; needs neither lake nor key.
+
+    Args:
+        receipt: The receipt, read strictly.
+        pem: The public key that must have signed it; without it, the one that it names.
+        name: What it is called in messages, such as its file.
+
+    Raises:
+        SignatureRefused: It does not hold.
+    """
+    statement = signatures.check_document(receipt, signatures.ERASURE, pem, name=name)
+    bound = {part: value for part, value in _unsigned(receipt).items() if part != "public_key"}
+    if statement.subjects != {f"{RECEIPTS}/{receipt.get('id')}": hashlib.sha256(_plain(bound)).hexdigest()}:
+        raise signatures.SignatureRefused(f"{name}: expected the digest of the receipt, found another; do not use it")
+    return statement
 
 
 def held_before(receipt: Receipt, key: Key) -> bool:
@@ -81,12 +132,83 @@ def held_before(receipt: Receipt, key: Key) -> bool:
     return any(_same(receipt, each.digest("receipt", message).hex()) for each in key.every())
 
 
-def keep(root: Path, receipt: Receipt) -> Path:
-    """Writes a receipt into a lake's folder, on disk when it returns, and returns its file."""
+def keep(root: Path, receipt: Receipt, *, new: bool = False) -> Path:
+    """Writes a receipt into a lake's folder, on disk when it returns, and returns its file.
+
+    Raises:
+        FileExistsError: It must be `new`, and there is one of that id.
+    """
     path = root / RECEIPTS / f"{receipt['id']}.json"
     durable.folder(path.parent)
-    durable.write(path, json.dumps(receipt, indent=2).encode() + b"\n")
+    (durable.create if new else durable.write)(path, rendered(receipt))
     return path
+
+
+def newest(receipts: Iterable[Receipt]) -> Receipt | None:
+    """Returns the receipt that the next one follows: the last that no other names; None if there is none.
+
+    Args:
+        receipts: A lake's receipts, each of them such as holds.
+    """
+    every = list(receipts)
+    named = {link for receipt in every for link in links(receipt)}
+    ends = [receipt for receipt in every if named.isdisjoint(digests(receipt))]
+    return max(ends, key=lambda receipt: (is_public(receipt), str(receipt.get("ended")), receipt["id"]), default=None)
+
+
+def links(receipt: Receipt) -> tuple[str, ...]:
+    """Returns the digests of the receipts that a receipt names: of the one before it, and of those that it repeats."""
+    previous, again = receipt.get("previous"), receipt.get("replays")
+    found = [previous, *(again.values() if isinstance(again, dict) else ())]
+    return tuple(link for link in found if isinstance(link, str) and link)
+
+
+def digests(receipt: Receipt) -> tuple[str, ...]:
+    """Returns the digests by which others may name a receipt: its own, and those that it had before adoptions."""
+    before = receipt.get("adopted_sha256")
+    return (digest(receipt), *(before if isinstance(before, list) else ()))
+
+
+def breaks(receipts: Sequence[Receipt], now: datetime | None = None) -> Iterator[tuple[str, str, str]]:
+    """Yields where the chain of a lake's receipts is broken: a receipt's id, what was expected, and what was found.
+
+    One that is gone or has another in its place, one that nothing follows though there are newer, and a time that is
+    before that of the receipt before, or has not come yet.
+
+    Args:
+        receipts: Receipts such as hold, in any order.
+        now: The clock's time; without it, no time is compared with it.
+    """
+    known = {name: receipt for receipt in receipts for name in digests(receipt)}
+    followed, whole = set[str](), True
+    for receipt in sorted(receipts, key=lambda each: str(each["id"])):
+        ended = _ended(receipt)
+        for link in links(receipt):
+            before = known.get(link)
+            if before is None:
+                whole = False
+                yield receipt["id"], f"beside it the receipt that it follows, of SHA-256 {link}", "none"
+                continue
+            followed.add(before["id"])
+            earlier = _ended(before)
+            if ended and earlier and ended < earlier - SKEW:
+                what = f"an end after {before['ended']}, when the receipt before it ended"
+                yield receipt["id"], what, f"{receipt['ended']}: the clock ran back"
+        if ended and now and ended > now + SKEW:
+            what = f"an end that has been, by a clock at {now.isoformat(timespec='seconds')}"
+            yield receipt["id"], what, f"{receipt['ended']}: the clock ran back"
+    last = newest(receipts)
+    for receipt in receipts if whole else ():
+        if is_public(receipt) and receipt is not last and receipt["id"] not in followed:
+            yield receipt["id"], "a receipt that follows it", "newer ones that do not"
+
+
+def _ended(receipt: Receipt) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(str(receipt.get("ended")))
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
 
 
 def names(root: Path) -> set[str]:
@@ -103,6 +225,23 @@ def listed_as(root: Path, name: str) -> Receipt:
     """Returns the receipt of a file in a lake's folder; it is that of the erasure whose id is the file's name."""
     found = _read(root / RECEIPTS / f"{name}.json")
     return found if found and found["id"] == name else {"id": name}
+
+
+def elsewhere(folder: Path, key: Key) -> list[Receipt]:
+    """Returns the receipts that a folder outside holds, or its folder `receipts`, of lakes with a key.
+
+    Raises:
+        LakeError: One is not what a lake with this key has signed.
+    """
+    found: list[Receipt] = []
+    for path in sorted([*folder.glob("*.json"), *(folder / RECEIPTS).glob("*.json")]):
+        receipt = _read(path)
+        if receipt is None or not {"people", "began", "signature"} <= receipt.keys():
+            continue
+        if not holds(receipt, key, str(receipt.get("lake"))) and not held_before(receipt, key):
+            raise LakeError(f"{path}: expected a receipt that a lake with this key has signed, found another content")
+        found.append(receipt)
+    return found
 
 
 def find(root: Path, named: str) -> Receipt:
@@ -122,17 +261,38 @@ def find(root: Path, named: str) -> Receipt:
 def _read(path: Path) -> dict[str, Any] | None:
     """Returns a receipt as far as its shape goes, or None for anything else."""
     try:
-        found = state.parsed(state.bytes_of(path))
-    except (ValueError, OSError):
+        return parsed(state.bytes_of(path))
+    except OSError:
+        return None
+
+
+def parsed(raw: bytes) -> dict[str, Any] | None:
+    """Returns a receipt's bytes as a receipt, as far as its shape goes, or None for anything else.
+
+    What is signed for everybody is read to the byte: what means the same and is written otherwise is none.
+    """
+    try:
+        found = state.parsed(raw)
+    except ValueError:
         return None
     if not isinstance(found, dict) or not isinstance(found.get("id"), str):
         return None
     people = found.get("people", [])
-    return found if isinstance(people, list) and all(isinstance(mark, str) for mark in people) else None
+    if not isinstance(people, list) or not all(isinstance(mark, str) for mark in people):
+        return None
+    if not is_public(found):
+        return found
+    return found if rendered(_ordered(found)) == raw else None
 
 
 def _unsigned(receipt: Receipt) -> dict[str, Any]:
     return {name: value for name, value in receipt.items() if name != "signature"}
+
+
+def _ordered(receipt: Receipt) -> dict[str, Any]:
+    """Returns a receipt with all fields in the order of their names, its signature last."""
+    found: dict[str, Any] = json.loads(json.dumps(receipt, allow_nan=False, sort_keys=True))
+    return {**_unsigned(found), **({"signature": found["signature"]} if "signature" in found else {})}
 
 
 def _plain(content: Mapping[str, Any]) -> bytes:

@@ -71,10 +71,7 @@ class Statement:
 
 def public_key(key: Key) -> str:
     """Returns the lake's public key, PEM; a change of the lake's key does not change it."""
-    from cryptography.hazmat.primitives import serialization
-
-    raw = _private(key).public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return _pem(raw)
+    return _pem(_private(key).public_key().public_bytes_raw())
 
 
 def fingerprint(pem: str) -> str:
@@ -135,15 +132,54 @@ def sign(key: Key, subjects: Mapping[str, str], predicate_type: str, predicate: 
         predicate: Plain values; `public_key` is added.
     """
     pem = public_key(key)
-    payload = _plain(
-        {
-            "_type": STATEMENT_TYPE,
-            "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(subjects.items())],
-            "predicateType": predicate_type,
-            "predicate": {**predicate, "public_key": pem},
-        }
-    )
+    statement: dict[str, Any] = {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(subjects.items())],
+        "predicateType": predicate_type,
+        "predicate": {**predicate, "public_key": pem},
+    }
+    payload = _plain(statement)
     return _envelope(payload, fingerprint(pem), _private(key).sign(_authenticated(payload)))
+
+
+def document(key: Key, subjects: Mapping[str, str], predicate_type: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a document that carries its signature: its content, the public key, and `signature`, the envelope.
+
+    Args:
+        key: The lake's key.
+        subjects: As for `sign`.
+        predicate_type: As for `sign`.
+        content: What the document says, which is the whole predicate; plain values.
+    """
+    plain: dict[str, Any] = {**content, "public_key": public_key(key)}
+    return {**plain, "signature": json.loads(sign(key, subjects, predicate_type, content))}
+
+
+def check_document(
+    document: Mapping[str, Any], predicate_type: str, pem: str | None = None, *, name: str = "the document"
+) -> Statement:
+    """Returns what a document that carries its signature signs, if it says that and nothing else.
+
+    Args:
+        document: As `document` gave it, read with `state.parsed`.
+        predicate_type: What it must be.
+        pem: As for `check`.
+        name: As for `check`.
+
+    Raises:
+        SignatureRefused: It does not hold.
+    """
+    plain = {part: value for part, value in document.items() if part != "signature"}
+    try:
+        envelope = _plain(document["signature"])
+    except (KeyError, ValueError):
+        raise _refused(name, "a document that a lake has signed", "one without a signature") from None
+    statement = check(envelope, pem, name=name)
+    if statement.predicate_type != predicate_type:
+        raise _refused(name, f"a signature of {predicate_type}", "one of something else")
+    if _plain(statement.predicate) != _plain(plain):  # 1 and true are equal and not the same
+        raise _refused(name, "what its lake has signed", "another content")
+    return statement
 
 
 def check(envelope: bytes, pem: str | None = None, *, name: str = "the signature") -> Statement:
@@ -242,7 +278,7 @@ def _statement(payload: bytes, name: str) -> Statement:
         raise _refused(name, "an in-toto Statement v1 with SHA-256 digests", "something else") from None
 
 
-def _plain(value: Mapping[str, Any]) -> bytes:
+def _plain(value: object) -> bytes:
     return json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=True).encode() + b"\n"
 
 

@@ -29,8 +29,8 @@ PENDING = "erasing.json"
 """The file, in the lake's folder, that an erasure keeps from its first step to its last."""
 _KIND = "tombstones"
 _ADVICE = (
-    "nothing was read or written, since erased customers could come back. Restore the newest copy of it: see "
-    "docs/operations.md on recovery"
+    "nothing was read or written, since erased customers could come back. Run `stedi erase --replay` with the folder "
+    "of the lake's journal, or restore the newest copy of the file: see docs/operations.md on recovery"
 )
 
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?', re.DOTALL)
@@ -309,6 +309,20 @@ def vouches(root: Path, key: Key, lake_id: str, receipt: receipts.Receipt) -> bo
     return receipts.held_before(receipt, key) and read(root, key).erasures.get(receipt["id"]) == tuple(
         receipt["people"]
     )
+
+
+def sealed(root: Path, key: Key) -> Tombstones:
+    """Returns the tombstones that a lake has, be they older than its receipts; none where nothing is to be believed."""
+    try:
+        plain = state.read(root / NAME, _KIND, state.lake_id(root), key, advice=_ADVICE)
+    except FileNotFoundError:
+        return Tombstones()
+    except state.StateRefused:
+        try:
+            return read(root, key)
+        except LakeError:
+            return Tombstones()
+    return from_json(plain)
 
 
 def is_bound(root: Path) -> bool:

@@ -32,6 +32,8 @@ class Config:
     Attributes:
         lake_id: Names the lake, 16 hex digits; `lake.id` in lake.toml.
         key_version: How the key is used: 2, with subkeys, or 1 in lakes made before; `key.version`.
+        signs_as: Fingerprint of the public key under which the lake signs, as `key show` and `verify` tell it; empty in
+            lakes made before; `key.signs_as`.
         readings: `all` readings of a consenting customer, or only those `since-consent`; `consent.readings`.
         key_fingerprint: Tells the lake's pseudonym key from others without telling the key; `key.fingerprint`.
         key_file: The file that holds the key, outside the lake; `key.file`.
@@ -58,6 +60,7 @@ class Config:
     key_fingerprint: str
     key_file: str = ""
     key_version: int = 1
+    signs_as: str = ""
     readings: Readings = "all"
     journal_path: str = ""
     engine_memory: str = "600MB"
@@ -94,6 +97,7 @@ _KEYS = {
     "key.fingerprint": "key_fingerprint",
     "key.file": "key_file",
     "key.version": "key_version",
+    "key.signs_as": "signs_as",
     "journal.path": "journal_path",
     "engine.memory": "engine_memory",
     "engine.threads": "engine_threads",

@@ -1,0 +1,202 @@
+"""Attestations: what a lake has signed, judged by whoever holds it, without the lake and without its key.
+
+    a receipt, a recall      a document that carries its signature
+    FILE beside FILE.sig     an audit's report, or whatever else was signed as it lies there
+    a release's folder       judged by `datasets.verify`, to the last row
+    a folder of these        each of them, and of receipts the chain that they form
+
+Nothing is believed but the signature. Whose it is, its fingerprint tells: compare it, or name the public key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stedi.errors import AuditFailed, UsageError
+from stedi.privacy import receipts, signatures, state
+from stedi.privacy.signatures import SignatureRefused, Statement
+from stedi.storage import durable
+
+_WHAT = {
+    signatures.ERASURE: "erasure receipt",
+    signatures.AUDIT: "audit report",
+    signatures.RELEASE: "release",
+    signatures.RECALL: "recall",
+}
+_LARGEST = 1 << 30
+"""The largest file that is judged in memory, bytes."""
+_RELEASE = ("manifest.json", "manifest.sig")
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What was signed, and whether it holds.
+
+    Attributes:
+        path: The file or folder.
+        what: `erasure receipt`, `audit report`, `release` or `recall`; empty if nothing says so that can be read.
+        name: Which one: a receipt's id, `NAME@VERSION`, a report's file.
+        lake: The id of the lake that signed it; empty if nobody did.
+        public_key: Fingerprint of the key that signed it: SHA-256, hex, of the raw public key; empty likewise.
+        at: When, ISO 8601, as it says itself.
+        reference: What whoever asked for an erasure calls the request.
+        problems: What is wrong, in words; nothing if it holds.
+    """
+
+    path: Path
+    what: str = ""
+    name: str = ""
+    lake: str = ""
+    public_key: str = ""
+    at: str = ""
+    reference: str = ""
+    problems: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify(path: str | os.PathLike[str], public_key: str | os.PathLike[str] | None = None) -> tuple[Attestation, ...]:
+    """Returns what was signed of a file or a folder, and whether it holds: one, or each of a folder.
+
+    Args:
+        path: A receipt, a recall, a file beside its signature, a release's folder, or a folder of such files.
+        public_key: A file with the public key that must have signed it; without it, the one that travels with it.
+
+    Raises:
+        UsageError: There is nothing there that a lake signs, or no public key in its file.
+    """
+    path, pem = Path(path), None
+    if public_key is not None:
+        public_key = Path(public_key)
+        try:
+            pem = signatures.read_public_key(public_key)
+        except (OSError, AuditFailed):
+            raise UsageError(f"{public_key}: expected a public key (PEM, Ed25519), found none") from None
+    if path.is_dir():
+        if any((path / name).exists() for name in _RELEASE):
+            return (_release(path, public_key),)
+        return _folder(path, pem)
+    if not path.is_file():
+        raise UsageError(f"{path}: expected a file or a folder that a lake has signed, found none")
+    return (_file(path, pem),)
+
+
+def _release(folder: Path, public_key: Path | None) -> Attestation:
+    from stedi.datasets import verify as releases
+
+    found = releases.verify(folder, public_key=public_key)
+    problems = tuple(f"{problem.file}: {problem.what}" for problem in found.problems)
+    return Attestation(folder, "release", found.release, found.lake, found.public_key, found.created, problems=problems)
+
+
+def _folder(folder: Path, pem: str | None) -> tuple[Attestation, ...]:
+    """Returns each file of a folder that a lake may have signed; of receipts with what is wrong in their chain."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    signed = {path.name.removesuffix(signatures.SUFFIX) for path in files if path.suffix == signatures.SUFFIX}
+    wanted = {folder / name for name in signed} | {path for path in files if path.suffix == ".json"}
+    if not wanted:
+        raise UsageError(
+            f"{folder}: expected receipts (*.json), files beside their signatures (*.sig) or a release, found none"
+        )
+    found = {path: _file(path, pem) for path in sorted(wanted)}
+    links = [receipt for path in found if found[path].holds and (receipt := _receipt(path)) is not None]
+    files_of = {receipt["id"]: path for path in found if (receipt := _receipt(path)) is not None}
+    for id_, expected, there in receipts.breaks(links):
+        path = files_of[id_]
+        found[path] = replace(found[path], problems=(*found[path].problems, f"expected {expected}, found {there}"))
+    return tuple(found.values())
+
+
+def _receipt(path: Path) -> dict[str, Any] | None:
+    """Returns a receipt, None for what is none."""
+    found = receipts.parsed(_content(path)) if path.is_file() else None
+    return found if found is not None and receipts.is_public(found) else None
+
+
+def _file(path: Path, pem: str | None) -> Attestation:
+    """Returns what a file is, judged by its own content or by the signature beside it."""
+    if path.suffix == signatures.SUFFIX:
+        path = path.with_name(path.name.removesuffix(signatures.SUFFIX))
+    try:
+        beside = path.with_name(path.name + signatures.SUFFIX)
+        if beside.exists():
+            return _detached(path, beside, pem)
+        return _document(path, _content(path), pem)
+    except AuditFailed as error:
+        return Attestation(path, problems=(str(error).removeprefix(f"{path.name}: "),))
+    except OSError as error:
+        return Attestation(path, problems=(error.strerror or type(error).__name__,))
+
+
+def _detached(path: Path, beside: Path, pem: str | None) -> Attestation:
+    statement = signatures.check(_content(beside), pem, name=beside.name)
+    if statement.predicate_type != signatures.AUDIT:
+        raise SignatureRefused(f"{beside.name}: expected the signature of a report, found one of something else")
+    if not path.is_file():
+        raise SignatureRefused(f"{path.name}: expected the file that was signed, found none")
+    if list(statement.subjects.values()) != [hashlib.sha256(_content(path)).hexdigest()]:
+        raise SignatureRefused(f"{path.name}: expected the bytes that were signed, found others; do not use it")
+    return _attested(path, statement, path.name, statement.predicate.get("at"))
+
+
+def _document(path: Path, raw: bytes, pem: str | None) -> Attestation:
+    """Judges a document that carries its signature."""
+    try:
+        found = state.parsed(raw)
+    except ValueError as error:
+        raise SignatureRefused(f"{path.name}: expected what a lake has signed, found {error}") from None
+    if not isinstance(found, dict):
+        raise SignatureRefused(f"{path.name}: expected what a lake has signed, found other JSON")
+    if "drop" in found:
+        from stedi.datasets import recalls
+
+        recall = recalls.read(raw, pem)
+        return _attested(path, signatures.check_document(found, signatures.RECALL, pem), recall.release, recall.at)
+    receipt = receipts.parsed(raw)
+    if isinstance(found.get("signature"), str):
+        raise SignatureRefused(
+            f"{path.name}: expected a receipt that is signed for everybody, found one of before: whoever has the lake "
+            "and its key can check it with `stedi erase --verify`"
+        )
+    if receipt is None or "signature" not in receipt:
+        raise SignatureRefused(
+            f"{path.name}: expected a document that a lake has signed, or its signature beside it "
+            f"({path.name}{signatures.SUFFIX}), found neither"
+        )
+    statement = receipts.check(receipt, pem, name=path.name)
+    if _is_id(path.stem) and path.stem != receipt["id"]:
+        raise SignatureRefused(f"{path.name}: expected the receipt of that id, found receipt {receipt['id']}")
+    return _attested(path, statement, receipt["id"], receipt.get("ended"), receipt)
+
+
+def _is_id(name: str) -> bool:
+    """Says whether a name is that of a receipt."""
+    number, _, rest = name.partition("-")
+    return len(number) == 13 and number.isdigit() and len(rest) == 8
+
+
+def _attested(
+    path: Path, statement: Statement, name: str, at: object, document: Mapping[str, Any] | None = None
+) -> Attestation:
+    reference = (document or {}).get("reference")
+    return Attestation(
+        path,
+        _WHAT[statement.predicate_type],
+        name,
+        str(statement.predicate.get("lake", "")),
+        statement.fingerprint,
+        str(at or ""),
+        str(reference or ""),
+    )
+
+
+def _content(path: Path) -> bytes:
+    return durable.content(path, _LARGEST)

@@ -1,0 +1,207 @@
+"""A letter to whoever asked to be erased: what a receipt says, in plain words, as a page or as text.
+
+It names nobody: the lake does not know them any more. A page is one file that needs no network and runs nothing.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from stedi.errors import UsageError, printable
+
+_ROWS = {
+    "customers_landing": "customer records",
+    "accelerometer_landing": "motion readings of the phone app",
+    "step_trainer_landing": "readings of the step trainer",
+    "quarantine": "records that could not be used",
+}
+"""What the rows of a table are, for whoever does not know the lake."""
+_STAY = {
+    "backups": "Backups of our data. They go when they are as old as we keep backups. If we ever restore one, the "
+    "erasure is done again before anybody uses it.",
+    "handed_out": "Results and data sets that we gave to others before. We cannot take them back; we tell those who "
+    "hold them whom to leave out.",
+    "access_logs": "Logs of accesses to our storage, with names of files.",
+    "athena_results": "Results of earlier queries over our data.",
+    "query_history": "A list of earlier queries over our data.",
+}
+"""What an erasure does not reach, by the words of a receipt's `not_reached`."""
+_STYLE = (
+    ":root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:42rem;margin:2rem auto;"
+    "padding:0 1rem;overflow-wrap:anywhere}table{border-collapse:collapse}th,td{text-align:left;padding:.2rem 1rem "
+    ".2rem 0;border-bottom:1px solid #8886;font-weight:400}td{text-align:right;font-variant-numeric:tabular-nums}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a letter: a heading, and below it sentences and counts."""
+
+    heading: str
+    sentences: tuple[str, ...] = ()
+    counts: tuple[tuple[str, int], ...] = ()
+
+
+def refuse(path: Path | None, people: int) -> None:
+    """Refuses a letter that could not be written, before anything is done.
+
+    Args:
+        path: The letter's file, None for none.
+        people: How many are to be erased.
+
+    Raises:
+        UsageError: It is not for one person, its name does not tell its form, or there is no folder for it.
+    """
+    if path is None:
+        return
+    if people != 1:
+        raise UsageError(f"expected one address, since a letter is for one person, found {people:,}", argument="letter")
+    if path.suffix.lower() not in (".html", ".txt"):
+        raise UsageError(
+            "expected a name that ends in .html or .txt, found another; nothing was done", argument="letter"
+        )
+    if not path.parent.is_dir() or path.is_dir():
+        raise UsageError("expected a file in a folder that there is, found none; nothing was done", argument="letter")
+
+
+def rendered(receipt: Mapping[str, Any], signer: str, *, html: bool) -> bytes:
+    """Returns the letter that goes with a receipt.
+
+    Args:
+        receipt: The receipt of one person's erasure.
+        signer: The fingerprint of the public key that signed it.
+        html: As a page, else as text.
+    """
+    title = "The erasure of your data" if receipt["known"] else "Your request to be erased"
+    parts = list(_parts(receipt, signer))
+    return (_page(title, parts) if html else _text(title, parts)).encode()
+
+
+def _parts(receipt: Mapping[str, Any], signer: str) -> Iterator[_Part]:
+    removed = receipt["removed"]
+    asked = f"Your request {receipt['reference']}. " if receipt.get("reference") else ""
+    day = str(receipt["ended"])[:10]
+    if not receipt["known"]:
+        yield _Part(
+            "What we found",
+            (
+                f"{asked}On {day} we looked for data of yours, by the address that you gave, and found none. "
+                "If you think that we have some, please tell us how you may have written your address.",
+            ),
+        )
+    else:
+        yield _Part(
+            "What we removed",
+            (f"{asked}On {day} we erased what we held of you:",),
+            tuple(_counts(removed)),
+        )
+        yield _Part("How we know", (_searched(receipt),))
+    stays = list(_stays(receipt))
+    yield _Part("What is not within our reach", tuple(stays))
+    yield _Part(
+        "What we keep",
+        (
+            "A number that was worked out from your address with a secret key. It tells nobody who you are; it keeps "
+            "old files from bringing your data back.",
+            "A signed receipt of this erasure, which names you by that number alone.",
+        ),
+    )
+    yield _Part(
+        "How you can check this",
+        (
+            f"Ask us for receipt {receipt['id']}. Whoever has it can check it with the program stedi, without us: "
+            f"stedi verify {receipt['id']}.json. It is signed with the key whose fingerprint is {signer}.",
+        ),
+    )
+    name = f"request {receipt['reference']}" if receipt.get("reference") else f"receipt {receipt['id']}"
+    yield _Part(
+        "Whom to ask",
+        (
+            f"Please ask those whom you sent your request to, and name {name}. If you are not content with our answer, "
+            "you may complain to your data protection authority (GDPR, article 77).",
+        ),
+    )
+
+
+def _searched(receipt: Mapping[str, Any]) -> str:
+    removed, scanned = receipt["removed"], receipt["scanned"]
+    files, closed = sum(scanned["files"].values()), len(scanned.get("not_opened", ()))
+    if scanned.get("found"):
+        return (
+            f"Afterwards we searched all {files:,} files of our data lake and found a trace of you in "
+            f"{len(scanned['found']):,} of them, which we have to look at by hand."
+        )
+    but = " but what is named below" if any(removed.get("others", {}).values()) or removed.get("foreign") else ""
+    unread = f" {closed:,} files could not be opened." if closed else ""
+    return f"Afterwards we searched all {files:,} files of our data lake and found no trace of you{but}.{unread}"
+
+
+def _counts(removed: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    tables = {name: int(gone["rows"]) for name, gone in removed["tables"].items()}
+    yield from ((words, tables.get(name, 0)) for name, words in _ROWS.items() if name != "quarantine" or tables[name])
+    copies = sum(rows for name, rows in tables.items() if name not in _ROWS and name != "landed_files")
+    yield "copies of these in tables for research", copies
+    if delivered := removed.get("delivered"):
+        yield "records in the files that were delivered to us", int(delivered["records"])
+    if made := removed.get("releases", {}).get("rewritten"):
+        yield "data sets for research that were made again without you", len(made)
+
+
+def _stays(receipt: Mapping[str, Any]) -> Iterator[str]:
+    removed, days = receipt["removed"], receipt.get("not_reached_days", {})
+    for word in receipt["not_reached"]:
+        gone = f" They are gone after {days[word]} days at most." if word in days else ""
+        yield _STAY.get(word, word) + gone
+    recalls = receipt.get("recalls", ())
+    if recalls:
+        names = ", ".join(recall["release"] for recall in recalls)
+        yield f"Data sets that you are in and that others may hold: {names}. A recall names whom they must leave out."
+    others = sum(count for counts in removed.get("others", {}).values() for count in counts.values())
+    if others:
+        yield f"{others:,} places in data of other people that mention you, since they are part of their own data."
+    left = len(removed.get("delivered", {}).get("left", ()))
+    if left:
+        yield f"{left:,} delivered files that we have to look at by hand."
+    if removed.get("foreign"):
+        yield "Notes of other programs about our data; those who wrote them have to take them back."
+
+
+def _text(title: str, parts: Sequence[_Part]) -> str:
+    lines = [title, "=" * len(title)]
+    for part in parts:
+        lines += ["", part.heading, "-" * len(part.heading)]
+        for sentence in part.sentences:
+            mark = "- " if len(part.sentences) > 1 else ""
+            lines += textwrap.wrap(
+                mark + printable(sentence), 78, subsequent_indent=" " * len(mark), break_long_words=False
+            )
+        lines += [f"  {count:>12,}  {what}" for what, count in part.counts]
+    return "\n".join(lines) + "\n"
+
+
+def _page(title: str, parts: Sequence[_Part]) -> str:
+    body = [f"<h1>{escape(title)}</h1>"]
+    for part in parts:
+        body.append(f"<h2>{escape(part.heading)}</h2>")
+        each = [escape(printable(sentence)) for sentence in part.sentences]
+        if len(each) > 1:
+            body.append("<ul>" + "".join(f"<li>{sentence}</li>" for sentence in each) + "</ul>")
+        else:
+            body += [f"<p>{sentence}</p>" for sentence in each]
+        if part.counts:
+            rows = (f'<tr><th scope="row">{escape(what)}</th><td>{count:,}</td></tr>' for what, count in part.counts)
+            body.append("<table>" + "".join(rows) + "</table>")
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(body)
+        + "\n</main>\n</body>\n</html>\n"
+    )

@@ -1,0 +1,15 @@
+"""Who runs a command: the user of the operating system, as receipts and logs name them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+
+def name() -> str:
+    """Returns the user's name, by the process's own user and not by what the environment claims; else their number."""
+    number = os.geteuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # as in a container
+        return f"uid {number}"
