@@ -15,7 +15,7 @@ import pytest
 import quick
 from erasing import ANA, BO, CY, Stage, dying, erase
 from stedi import attestation, erasure
-from stedi.cli import main
+from stedi.cli import letter, main
 from stedi.context import operator
 from stedi.erasure import evidence
 from stedi.lake import Lake
@@ -136,15 +136,15 @@ def test_a_receipt_says_what_was_asked_who_ran_it_and_what_was_out_of_reach(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lake, _ = stage.made()
-    letter = tmp_path / "letter.html"
-    words = ["--yes", "--json", "--reference", "<b>DSAR</b> 17", "--letter", str(letter)]
+    file = tmp_path / "letter.html"
+    words = ["--yes", "--json", "--reference", "<b>DSAR</b> 17", "--letter", str(file)]
     assert run(lake, "erase", ANA, *words) == 0
     receipt = json.loads(capsys.readouterr().out)
     assert (receipt["reference"], receipt["operator"]) == ("<b>DSAR</b> 17", operator.name())
     assert (receipt["lake"], receipt["previous"], receipt["recalls"]) == (lake.config.lake_id, "", [])
     assert receipt["not_reached"] == ["backups", "handed_out"]
-    page = letter.read_text("utf-8")
-    assert letter.stat().st_mode & 0o077 == 0
+    page = file.read_text("utf-8")
+    assert file.stat().st_mode & 0o077 == 0
     assert "default-src 'none'" in page
     assert "&lt;b&gt;DSAR&lt;/b&gt; 17" in page
     assert not re.search(r"<b>|<script|https?:|src=|href=", page)
@@ -163,6 +163,10 @@ def test_a_receipt_says_what_was_asked_who_ran_it_and_what_was_out_of_reach(
     assert run(lake, "erase", "nobody@test.example", "--yes", "--letter", str(text)) == 1
     assert "found none" in text.read_text("utf-8")
     assert [found.reference for found in attestation.verify(lake.root / "receipts")] == ["<b>DSAR</b> 17", ""]
+
+
+def test_a_letter_has_words_for_all_that_is_out_of_reach() -> None:
+    assert letter._STAY.keys() == receipts.OUT_OF_REACH.keys()
 
 
 REFERENCES = (

@@ -29,6 +29,7 @@ _STAY = {
     "access_logs": "Logs of accesses to our storage, with names of files.",
     "athena_results": "Results of earlier queries over our data.",
     "query_history": "A list of earlier queries over our data.",
+    "catalog_history": "Older versions of the list of our tables.",
 }
 """What an erasure does not reach, by the words of a receipt's `not_reached`."""
 _STYLE = (
