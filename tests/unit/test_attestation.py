@@ -230,6 +230,15 @@ def test_a_broken_chain_of_receipts_is_named(tmp_path: Path, broken: str) -> Non
     assert main(["verify", str(folder)]) == 3
 
 
+def test_a_chain_may_begin_after_receipts_of_before(tmp_path: Path) -> None:
+    before = json.loads(sealed_before(ONE))
+    after = receipts.signed(KEY, LAKE, content(IDS[1], before))
+    folder = written(tmp_path / "receipts", [before, after])
+    assert [found.holds for found in attestation.verify(folder)] == [False, True], "the first tells a stranger nothing"
+    without(IDS[0])(folder)
+    assert [found.holds for found in attestation.verify(folder)] == [False]
+
+
 def test_the_end_of_a_chain_may_be_handed_out_alone(tmp_path: Path) -> None:
     folder = written(tmp_path / "receipts", CHAIN)
     assert all(found.holds for path in sorted(folder.iterdir()) for found in attestation.verify(path))
