@@ -20,6 +20,7 @@ from stedi.context import operator
 from stedi.erasure import evidence
 from stedi.lake import Lake
 from stedi.privacy import journal, receipts, signatures
+from stedi.privacy.pseudonyms import Key
 from stedi.storage import config
 
 
@@ -59,6 +60,14 @@ def test_a_new_lake_publishes_the_key_under_which_it_signs(stage: Stage) -> None
     pem = (lake.root / "keys" / "sign.pub").read_text()
     assert pem == signatures.public_key(lake.key())
     assert config.read(lake.root / "lake.toml").signs_as == signatures.fingerprint(pem)
+
+
+def test_a_lake_whose_making_was_cut_off_publishes_its_own_key_when_it_is_made_again(tmp_path: Path) -> None:
+    left = tmp_path / "lake" / "keys" / "sign.pub"
+    left.parent.mkdir(parents=True)
+    left.write_text(signatures.public_key(Key(bytes(32))))
+    lake = Lake.create(tmp_path / "lake")
+    assert left.read_text() == signatures.public_key(lake.key())
 
 
 def test_an_erasure_that_dies_after_its_receipt_has_that_one_and_the_chain_goes_on(stage: Stage) -> None:
@@ -213,5 +222,5 @@ def test_receipts_hold_elsewhere_for_who_has_the_public_key(erased: Lake, tmp_pa
         ("erasure receipt", erased.config.lake_id, True)
     ] * 3
     other: Any = tmp_path / "other.pub"
-    other.write_text(signatures.public_key(type(erased.key())(bytes(32))))
+    other.write_text(signatures.public_key(Key(bytes(32))))
     assert not any(each.holds for each in attestation.verify(folder, other))

@@ -83,24 +83,26 @@ def fingerprint(pem: str) -> str:
     return hashlib.sha256(_raw(pem)).hexdigest()
 
 
-def publish(root: Path, key: Key) -> str:
+def publish(root: Path, key: Key, *, anew: bool = False) -> str:
     """Returns the lake's public key, PEM, and writes `keys/sign.pub` where it is not there yet.
 
     Args:
         root: The lake's folder.
         key: The lake's key.
+        anew: Whether the lake is just being made: what is there then is of a making that was cut off.
 
     Raises:
         LakeError: The file is there and holds another key.
     """
     pem, path = public_key(key), root / PUBLIC_KEY
     try:
-        found = durable.content(path, _LARGEST)
+        found = None if anew else durable.content(path, _LARGEST)
     except FileNotFoundError:
+        found = None
+    if found is None:
         durable.folder(path.parent)
         durable.write(path, pem.encode())
-        return pem
-    if found != pem.encode():
+    elif found != pem.encode():
         raise LakeError(
             f"{path}: expected the public key with fingerprint {fingerprint(pem)}, found something else; nothing was "
             "signed: find out who has changed it, then remove the file, and it is written anew"
