@@ -24,6 +24,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from stedi.context import operator
 from stedi.errors import CopiedLake, LakeError, QueryRefused, StediError, UsageError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
@@ -94,7 +95,7 @@ class Note:
         self.rows: int | None = None
         self._context, self._must = context, must
         eyes = role if role in GRANTS else ""  # else it may be any text of the caller's
-        self._plain = {"time": _instant(datetime.now(UTC)), "user": _user(), "verb": verb, "role": eyes}
+        self._plain = {"time": _instant(datetime.now(UTC)), "user": operator.name(), "verb": verb, "role": eyes}
         self._people = people
         self._key: Key | None = None
         self._path: Path | None = None
@@ -353,7 +354,7 @@ def trim(context: Context, *, today: date | None = None, dry_run: bool = False) 
         return sum(1 for day in old for _ in _lines(day))
     lines = sum(1 for day in old for _ in _lines(day))
     begins = next((state.parsed(line)["number"] for day in kept for line in _lines(day)), head(root)[0] + 1)
-    entry = {"time": _instant(datetime.now(UTC)), "user": _user(), "verb": TRIMMED, "role": "", "tables": {}}
+    entry = {"time": _instant(datetime.now(UTC)), "user": operator.name(), "verb": TRIMMED, "role": "", "tables": {}}
     append(context, context.key(), [{**entry, "people": None, "rows": lines, "ended": "done", "first": begins}])
     for day in old:
         if s3.is_remote(day):
@@ -458,15 +459,6 @@ def _left(root: Path) -> dict[Path, dict[str, Any]]:
 
 def _instant(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _user() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a container may have no names
-        return str(os.geteuid())
 
 
 def _why(error: Exception) -> str:
