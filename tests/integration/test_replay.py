@@ -223,7 +223,7 @@ def test_a_restored_lake_has_the_receipts_of_then_beside_the_new_one(slate: Slat
 
     for found in attestation.verify(lake.root / "receipts", lake.root / "keys" / "sign.pub"):
         assert found.holds, found.problems
-    assert set(now.get("replays", ())) == {receipt["id"] for receipt in then}
+    assert set(now.document["replays"]) == {receipt.id for receipt in then}
 
 
 def test_receipts_that_were_kept_elsewhere_do_where_no_journal_is_left(
