@@ -184,13 +184,14 @@ def _written(engine: DuckDB, folder: Path, files: Iterable[File], options: Optio
     the same instant. Equal moments have equal hashes if they are of one instant.
     """
     of_row = f"{_instant(options)}, w.distance, w.x, w.y, w.z"
+    level = "hash(w.distance, w.x, w.y, w.z)" if options.window is None else "0"
     if options.window is not None:
         varies = " or ".join(f"list_min(w.{name}) <> list_max(w.{name})" for name in ("distance", "x", "y", "z"))
         telling = f"len(w.t_ms) >= {_TELLING} and ({varies})"
         lists = "w.t_ms, w.distance, w.x, w.y, w.z"
         of_row = f"{lists}, case when {telling} then 0 else {_instant(options)} end"
     parts = [
-        f"select '{split}' as split, w.subject, {_instant(options)} as ms, hash({of_row}) as value "
+        f"select '{split}' as split, w.subject, {_instant(options)} as ms, hash({of_row}) as value, {level} as level "
         f"from {_read(folder, paths)} as w left join {_FIRST} as p on w.subject = p.subject"
         for split in SPLITS
         if (paths := [file.path for file in _data(files) if file.path.startswith(f"data/{split}-")])
@@ -212,12 +213,14 @@ def _equal(options: Options) -> str:
     )
     before = ", ".join(f"lag(value, {rows}) over w" for rows in range(1, _TELLING - 1))
     runs = (
-        f"select split, hash(value, {before}) as run, lag(value, {_TELLING - 1}) over w as first from values_written "
-        f"where subject in ({often}) window w as (partition by subject order by ms, value)"
+        f"select split, hash(value, {before}) as run, lag(value, {_TELLING - 1}) over w as first, "
+        "min(level) over w <> max(level) over w as varies from values_written "
+        f"where subject in ({often}) window w as (partition by subject order by ms, value "
+        f"rows between {_TELLING - 1} preceding and current row)"
     )
     return (
-        f"select count(*) from (select hash(run, first) as whole from ({runs}) where first is not null group by whole "
-        "having min(split) <> max(split))"
+        f"select count(*) from (select hash(run, first) as whole from ({runs}) where first is not null and varies "
+        "group by whole having min(split) <> max(split))"
     )
 
 
