@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import pkgutil
-import secrets
 import signal
 import sys
 import time
@@ -40,15 +39,15 @@ VOLATILE = {"batch", "landed_at", "file", "name"}
 """Columns that differ from one landing of the same files to the next."""
 
 
-_random = secrets.token_bytes
+_random = os.urandom
 
 
-def _key_or_random(size: int | None = None) -> bytes:
+def _key_or_random(size: int) -> bytes:
     """Gives the same key each time that one is made, so that the same people have the same pseudonyms."""
     return b"k" * 32 if size == 32 else _random(size)
 
 
-secrets.token_bytes = _key_or_random
+os.urandom = _key_or_random
 
 
 def run(request: dict[str, Any]) -> int:
