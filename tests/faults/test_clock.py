@@ -34,8 +34,7 @@ class Clock:
                 return cls.fromtimestamp(clock.now, tz)
 
         patch.setattr(time, "time", lambda: self.now)
-        for user in ("stedi.lake.datetime", "pyiceberg.table.update.datetime"):
-            patch.setattr(user, Frozen)
+        patch.setattr("stedi.lake.datetime", Frozen)
 
 
 @pytest.fixture

@@ -292,17 +292,17 @@ class TestCompaction:
     def test_a_writer_that_comes_first_wins_and_loses_nothing(
         self, grown: Lake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from stedi.catalog.commits import LakeCatalog
+        from stedi.catalog.local import Local
 
-        commit = LakeCatalog.commit_table
+        commit = Local.commit
 
-        def race(self: LakeCatalog, table: Any, *rest: Any) -> Any:
-            monkeypatch.setattr(LakeCatalog, "commit_table", commit)
+        def race(self: Local, table: Any, *rest: Any) -> Any:
+            monkeypatch.setattr(Local, "commit", commit)
             other = theirs(grown, "customers_landing")  # which asks for no lock of ours
             other.append(other.scan(limit=1).to_arrow())
             return commit(self, table, *rest)
 
-        monkeypatch.setattr(LakeCatalog, "commit_table", race)
+        monkeypatch.setattr(Local, "commit", race)
         with pytest.raises(CommitConflict, match="other writers came first"):
             grown.maintain()
         state = grown.catalog.table("customers_landing")
@@ -708,11 +708,11 @@ class Steps:
         self.names: list[str] = []
         self._at: int | None = None
         self._when = "before"
-        from stedi.catalog.commits import LakeCatalog
+        from stedi.catalog.local import Local
 
         for owner, name, called in (
             (DuckDB, "write", "write"),
-            (LakeCatalog, "commit_table", "commit"),
+            (Local, "commit", "commit"),
             (Path, "unlink", "unlink"),
         ):
             patch.setattr(owner, name, self._counted(getattr(owner, name), called))

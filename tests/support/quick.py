@@ -11,22 +11,16 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import duckdb
 import pytest
-from pyiceberg.schema import Schema
-from pyiceberg.serializers import FromInputFile
-from pyiceberg.table.metadata import MetadataLogEntry
-from pyiceberg.table.snapshots import Snapshot, SnapshotLogEntry
-from pyiceberg.utils.concurrent import ExecutorFactory
 
 from stedi import catalog
-from stedi.catalog import commits, manifests, snapshots
+from stedi.catalog import committer, local, snapshots
 from stedi.engines.duckdb import DuckDB
 from stedi.schema import tables
 from stedi.storage import durable
@@ -47,14 +41,9 @@ def quickened() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(durable, "sync", lambda path: None)
         patch.setattr(os, "fsync", lambda descriptor: None)
-        for kept in (Snapshot, SnapshotLogEntry, MetadataLogEntry, Schema):
-            patch.setattr(kept, "__deepcopy__", lambda self, memo=None: self, raising=False)
-        at_once = _AtOnce()
-        patch.setattr(ExecutorFactory, "get_or_create", lambda: at_once)
-        patch.setattr(commits, "FromInputFile", _Metadata)
-        for name in ("read_table", "data_files"):
+        for name in ("read_metadata", "read_table", "data_files"):
             kept_results = _kept(getattr(snapshots, name))
-            for module in (snapshots, catalog, manifests):
+            for module in (snapshots, catalog, committer, local):
                 if hasattr(module, name):
                     patch.setattr(module, name, kept_results)
         patch.setattr(session, "rebind", _over)
@@ -97,32 +86,6 @@ def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
         return known[key]
 
     return remembered
-
-
-class _Metadata:
-    """PyIceberg's reader of metadata files, which never change once they are written."""
-
-    _known: ClassVar[dict[str, Any]] = {}
-    _KEPT.append(_known)
-
-    @staticmethod
-    def table_metadata(file: Any, *arguments: Any, **options: Any) -> Any:
-        known = _Metadata._known
-        if file.location not in known:
-            known[file.location] = FromInputFile.table_metadata(file, *arguments, **options)
-        return known[file.location]
-
-
-class _AtOnce(Executor):
-    """An executor that does its work where it stands: handing a millisecond of work over takes longer."""
-
-    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*arguments, **options))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
 
 
 _statements: dict[tuple[object, ...], str] = {}

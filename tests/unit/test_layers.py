@@ -52,9 +52,9 @@ HEAVY = {
 
 LOADED_BY_OTHERS = {
     *("stedi.__main__", "stedi.aws.glue", "stedi.cli.__main__"),
-    *(f"stedi.catalog.{name}" for name in ("commits", "fileio", "rewrite", "transactions")),
+    "stedi.catalog.fileio",
 }
-"""Runs when imported; and what is loaded by PyIceberg, or with it when a commit is made."""
+"""Runs when imported; and what is loaded by PyIceberg."""
 
 
 def modules() -> list[Path]:

@@ -1,29 +1,27 @@
 """Iceberg: load, scan, append, stage, publish. Nothing commits to a table but this package.
 
-Reading goes through `snapshots`, quickly; every commit goes through `committer` and PyIceberg, which is imported when
-the first one is made. A table moves in two ways only: rows are appended to `main` (landing), or a snapshot staged on
-a branch becomes `main` if `main` is still the snapshot that it was staged from (builds).
+Reading goes through `snapshots`, every commit through `committer`; PyIceberg is imported for a lake in a bucket alone.
+A table moves in two ways only: rows are appended to `main` (landing), or a snapshot staged on a branch becomes `main`
+if `main` is still the snapshot that it was staged from (builds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stedi.catalog import checksums, configuration, manifests, new_table, snapshots
-from stedi.catalog.committer import Change, Committer
+from stedi.catalog.changes import Change
+from stedi.catalog.committer import Commit, Committer
+from stedi.catalog.local import Local
 from stedi.catalog.remote import Remote
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
 from stedi.catalog.sqlite import Pointers
 from stedi.errors import CommitConflict, LakeError
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, COLUMNS, NAMESPACE, DataFile
 from stedi.storage import durable, s3
-
-if TYPE_CHECKING:
-    from pyiceberg.table.metadata import TableMetadata
-    from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
 
 __all__ = ["Catalog", "Erasing", "Snapshot", "TableState"]
 
@@ -71,7 +69,7 @@ class Catalog:
         self.root = root
         self.remote = Remote(root) if s3.is_remote(root) else None
         self._pointers = Pointers(self.path, _PATIENCE)
-        self._queue = Committer(root, self._pointers, self.remote)
+        self._queue = Committer(root, self.remote or Local(self._pointers))
 
     @property
     def path(self) -> Path:
@@ -179,29 +177,21 @@ class Catalog:
             CommitConflict: Other writers came first, more often than is retried, or have changed what `base` is.
             DamagedFile: A file to add is gone or has another size than was written.
         """
-        from stedi.catalog.transactions import Transaction
+        conflict = f"Cannot commit to {table}: another landing or an erasure came first. Run the command again."
 
-        def still(metadata: TableMetadata) -> None:
-            snapshots = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
-            if once is not None:
-                told = (s.summary.additional_properties for s in metadata.snapshots if s.summary)
-                if any(summary.get(once) == properties[once] for summary in told):
-                    raise _Made
-            if base is None:
-                return
-            head = metadata.current_snapshot_id or 0
-            while head != base and head in snapshots and _keeps_rows(snapshots[head]):
-                head = snapshots[head].parent_snapshot_id or 0
-            if head != base:
-                raise CommitConflict(
-                    f"Cannot commit to {table}: another landing or an erasure came first. Run the command again."
-                )
+        def planned(state: TableState) -> Commit:
+            if once is not None and any(s.summary.get(once) == properties[once] for s in state.snapshots):
+                raise _Made
+            if base is not None and all(head != base for head in _same_rows(state)):
+                raise CommitConflict(conflict)
+            head = state.current.id if state.current else None
+            change = Change("append", head, tuple(files), properties=properties)
+            return Commit({"main": head}, (change,), {"main": change.id})
 
+        files = tuple(files)
         try:
-            with self._queue.table(table) as iceberg:
-                transaction = Transaction(iceberg, still)
-                producer = transaction.update_snapshot(snapshot_properties=dict(properties)).fast_append()
-                return self._queue.commit(table, self.folder(table), transaction, producer, files)
+            [made] = self._queue.commit(table, planned, lambda state: conflict)
+            return made
         except _Made:  # by whoever took over from this process
             return None
 
@@ -245,23 +235,11 @@ class Catalog:
             CommitConflict: `main` is no longer `base`.
             DamagedFile: A file to add is gone or has another size than was written.
         """
-        with self._queue.table(table) as iceberg:
-            current = iceberg.metadata.current_snapshot_id
-            if current != base:
-                raise CommitConflict(
-                    f"Cannot stage {table}: main has moved: expected snapshot {base}, found {current}. "
-                    "Run `stedi build` again."
-                )
-            from pyiceberg.table.update.snapshot import ManageSnapshots
-
-            from stedi.catalog.transactions import Overwrite, Transaction
-
-            transaction = Transaction(iceberg)
-            leaving = set(removed)
-            ManageSnapshots(transaction).create_branch(base, branch).commit()
-            update = transaction.update_snapshot(snapshot_properties=dict(properties), branch=branch)
-            producer = Overwrite(transaction, properties, branch) if leaving else update.fast_append()
-            return self._queue.commit(table, self.folder(table), transaction, producer, added, leaving)
+        leaving = frozenset(removed)
+        change = Change("overwrite" if leaving else "append", base, tuple(added), leaving, properties)
+        commit = Commit({"main": base, branch: None}, (change,), {branch: change.id})
+        self._queue.commit(table, lambda state: commit, partial(_moved, "stage", table, base))
+        return change.id
 
     def publish(self, table: str, *, branch: str, staged: int, base: int) -> None:
         """Makes a staged snapshot `main` and drops its branch, in one step, if `main` is still `base`.
@@ -269,45 +247,20 @@ class Catalog:
         Raises:
             CommitConflict: `main` has moved; nothing was changed.
         """
-        from pyiceberg.exceptions import CommitFailedException
-        from pyiceberg.table.refs import SnapshotRefType
-        from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, SetSnapshotRefUpdate
-
-        try:
-            self._queue.change(
-                table,
-                (
-                    AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": base}),
-                    AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": staged}),
-                ),
-                (
-                    SetSnapshotRefUpdate.model_validate(
-                        {"ref-name": "main", "type": SnapshotRefType.BRANCH, "snapshot-id": staged}
-                    ),
-                    RemoveSnapshotRefUpdate.model_validate({"ref-name": branch}),
-                ),
-            )
-        except CommitFailedException as error:
-            found = self.table(table).current
-            raise CommitConflict(
-                f"Cannot publish {table}: main has moved: expected snapshot {base}, found "
-                f"{found.id if found else None}. "
-                "Run `stedi build` again."
-            ) from error
+        commit = Commit({"main": base, branch: staged}, refs={"main": staged, branch: None})
+        self._queue.commit(table, lambda state: commit, partial(_moved, "publish", table, base))
 
     def discard(self, table: str, branch: str) -> None:
         """Drops a branch that will not be published, with its snapshot, if it is there."""
-        head = self.table(table).branches.get(branch)
-        if head is None:
+        if branch not in self.table(table).branches:
             return
-        from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotsUpdate
 
-        self._queue.change(
-            table,
-            (AssertRefSnapshotId.model_validate({"ref": branch, "snapshot-id": head}),),
+        def planned(state: TableState) -> Commit:
+            head = state.branches.get(branch)
             # the branch goes with its snapshot; a snapshot without its files would be a trap for time travel
-            (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": [head]}),),
-        )
+            return Commit({branch: head}, dropped=() if head is None else (head,))
+
+        self._queue.commit(table, planned, lambda state: f"Cannot discard {branch} of {table}: it has moved.")
 
     def replace(
         self,
@@ -333,14 +286,11 @@ class Catalog:
         Raises:
             CommitConflict: `main` is no longer `base`.
         """
-        with self._queue.table(table) as iceberg:
-            if iceberg.metadata.current_snapshot_id != base:
-                raise CommitConflict(f"Cannot compact {table}: main has moved. Run `stedi maintain` again.")
-            from stedi.catalog.transactions import ReplaceFiles, Transaction
-
-            transaction = Transaction(iceberg)
-            producer = ReplaceFiles(transaction, properties)
-            return self._queue.commit(table, self.folder(table), transaction, producer, added, removed)
+        change = Change("replace", base, tuple(added), frozenset(removed), properties)
+        commit = Commit({"main": base}, (change,), {"main": change.id})
+        conflict = f"Cannot compact {table}: main has moved. Run `stedi maintain` again."
+        self._queue.commit(table, lambda state: commit, lambda state: conflict)
+        return change.id
 
     def erase(self, table: str, changes: Sequence[Erasing], *, base: int) -> None:
         """Puts files in the place of others, some of whose rows leave for good; no manifest tells of those any more.
@@ -356,26 +306,17 @@ class Catalog:
         Raises:
             CommitConflict: `main` is no longer `base`, or a tag or branch has moved meanwhile.
         """
-        moved = CommitConflict(f"Cannot erase from {table}: it has moved. Run `stedi erase --resume`.")
-        with self._queue.table(table) as iceberg:
-            if iceberg.metadata.current_snapshot_id != base:
-                raise moved
-            from stedi.catalog.transactions import EraseFiles, Transaction
-
-            def still(metadata: TableMetadata) -> None:
-                if metadata is not iceberg.metadata and any(change.refs for change in changes):
-                    raise moved
-
-            transaction = Transaction(iceberg, still)
-            known = {name: ref.snapshot_id for name, ref in iceberg.metadata.refs.items()}
-            made, refs = list[Change](), dict[str, int]()
-            for place, change in enumerate(changes):
-                if any(known.get(name) != change.snapshot for name in change.refs):
-                    raise moved
-                of = None if change.snapshot == base else change.snapshot
-                made.append(Change(EraseFiles(transaction, change.properties, of), change.added, change.removed, of))
-                refs.update(dict.fromkeys(change.refs, place))
-            self._queue.commit_together(table, self.folder(table), transaction, made, refs)
+        expected: dict[str, int | None] = {"main": base}
+        refs: dict[str, int | None] = {}
+        made = []
+        for erasing in changes:
+            change = Change("erase", erasing.snapshot, erasing.added, frozenset(erasing.removed), erasing.properties)
+            made.append(change)
+            expected |= dict.fromkeys(erasing.refs, erasing.snapshot)
+            refs |= dict.fromkeys((*erasing.refs, *(["main"] if erasing.snapshot == base else ())), change.id)
+        commit = Commit(expected, tuple(made), refs)
+        conflict = f"Cannot erase from {table}: it has moved. Run `stedi erase --resume`."
+        self._queue.commit(table, lambda state: commit, lambda state: conflict)
 
     def tag(self, table: str, name: str, snapshot: int) -> None:
         """Has a new tag pin a snapshot of a table.
@@ -383,22 +324,14 @@ class Catalog:
         Raises:
             CommitConflict: Somebody else has made a tag or branch of that name, or the snapshot is gone.
         """
-        from pyiceberg.exceptions import CommitFailedException
-        from pyiceberg.table.refs import SnapshotRefType
-        from pyiceberg.table.update import AssertRefSnapshotId, SetSnapshotRefUpdate
+        conflict = f"Cannot tag {table}: another program came first. Run the command again."
 
-        try:
-            self._queue.change(
-                table,
-                (AssertRefSnapshotId.model_validate({"ref": name, "snapshot-id": None}),),
-                (
-                    SetSnapshotRefUpdate.model_validate(
-                        {"ref-name": name, "type": SnapshotRefType.TAG, "snapshot-id": snapshot}
-                    ),
-                ),
-            )
-        except (CommitFailedException, ValueError) as error:
-            raise CommitConflict(f"Cannot tag {table}: another program came first. Run the command again.") from error
+        def planned(state: TableState) -> Commit:
+            if state.snapshot(snapshot) is None:
+                raise CommitConflict(conflict)
+            return Commit({name: None}, refs={name: snapshot}, kind="tag")
+
+        self._queue.commit(table, planned, lambda state: conflict)
 
     def untag(self, table: str, name: str, snapshot: int) -> None:
         """Drops a tag, if it still pins a snapshot; `expire` drops that when nothing else names it.
@@ -406,17 +339,9 @@ class Catalog:
         Raises:
             CommitConflict: It pins another.
         """
-        from pyiceberg.exceptions import CommitFailedException
-        from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate
-
-        try:
-            self._queue.change(
-                table,
-                (AssertRefSnapshotId.model_validate({"ref": name, "snapshot-id": snapshot}),),
-                (RemoveSnapshotRefUpdate.model_validate({"ref-name": name}),),
-            )
-        except CommitFailedException as error:
-            raise CommitConflict(f"Cannot untag {table}: another program came first. Run the command again.") from error
+        commit = Commit({name: snapshot}, refs={name: None})
+        conflict = f"Cannot untag {table}: another program came first. Run the command again."
+        self._queue.commit(table, lambda state: commit, lambda state: conflict)
 
     def vouch(self, state: TableState) -> None:
         """Notes the checksum of metadata in which another program has changed tags and branches of its own alone.
@@ -454,21 +379,14 @@ class Catalog:
         Raises:
             CommitConflict: `main` is no longer `base`; nothing was changed.
         """
-        from pyiceberg.exceptions import CommitFailedException
-        from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, RemoveSnapshotsUpdate
+        gone, unnamed = set(snapshots), dict.fromkeys(branches)
+        expected = {} if base is None else {"main": base}
 
-        main = {"ref": "main", "snapshot-id": base}
-        try:
-            self._queue.change(
-                table,
-                (AssertRefSnapshotId.model_validate(main),) if base is not None else (),
-                (
-                    *(RemoveSnapshotRefUpdate.model_validate({"ref-name": name}) for name in branches),
-                    RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshots)}),
-                ),
-            )
-        except CommitFailedException as error:
-            raise CommitConflict(f"Cannot expire in {table}: main has moved. Run `stedi maintain` again.") from error
+        def planned(state: TableState) -> Commit:
+            return Commit(expected, refs=unnamed, dropped=tuple(s.id for s in state.snapshots if s.id in gone))
+
+        conflict = f"Cannot expire in {table}: main has moved. Run `stedi maintain` again."
+        self._queue.commit(table, planned, lambda state: conflict)
 
     def prune(self, table: str) -> None:
         """Removes the checksums of files that are gone; this program's commits wait meanwhile."""
@@ -511,11 +429,12 @@ class Catalog:
             table: The table's name.
             keeping: Ids of the snapshots that stay; every other is dropped, and what names it.
         """
-        with self._queue.table(table) as iceberg:
-            from stedi.catalog.transactions import NoFiles, Transaction
 
-            transaction = Transaction(iceberg)
-            self._queue.commit(table, self.folder(table), transaction, NoFiles(transaction), ())
+        def planned(state: TableState) -> Commit:
+            change = Change("overwrite", None)
+            return Commit({"main": state.current.id if state.current else None}, (change,), {"main": change.id})
+
+        self._queue.commit(table, planned, lambda state: f"Cannot clear {table}: main has moved.")
         state = self.table(table)
         stay = {*keeping, state.current.id if state.current else 0}
         self.expire(table, [snapshot.id for snapshot in state.snapshots if snapshot.id not in stay])
@@ -538,6 +457,18 @@ class _Made(Exception):
     """A commit was made before."""
 
 
-def _keeps_rows(snapshot: IcebergSnapshot) -> bool:
-    """Says whether a snapshot, a compaction's, has the rows of the one before it."""
-    return snapshot.summary is not None and snapshot.summary.operation.value == "replace"
+def _same_rows(state: TableState) -> Iterator[int]:
+    """Yields the ids of snapshots that have the rows of `main`, newest first: what only compactions are between."""
+    head = state.current.id if state.current else 0
+    while True:
+        yield head
+        snapshot = state.snapshot(head)
+        if snapshot is None or snapshot.operation != "replace":
+            return
+        head = snapshot.parent or 0
+
+
+def _moved(what: str, table: str, base: int, state: TableState) -> str:
+    """Returns what says that a build's change is not of the table as it is any more."""
+    found = state.current.id if state.current else None
+    return f"Cannot {what} {table}: main has moved: expected snapshot {base}, found {found}. Run `stedi build` again."

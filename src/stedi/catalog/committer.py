@@ -1,54 +1,53 @@
 """This program's commits, one after the other: each loads its table, changes it and is on disk before the next begins.
 
-How a commit is made is here; which commits there are, `Catalog` says. PyIceberg is imported when the first is made.
+How a commit is made is here; which commits there are, `Catalog` says, in one form for a lake anywhere (`Commit`). The
+files of its snapshots are written here; what then becomes of the table's metadata, `Local` or `Remote` does.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from stedi.catalog import checksums, manifests
+from stedi.catalog import checksums, manifests, metadata
+from stedi.catalog.changes import Change, SnapshotFiles
+from stedi.catalog.local import Local
+from stedi.catalog.metadata import Outrun
 from stedi.catalog.remote import Remote
-from stedi.catalog.sqlite import Pointers
+from stedi.catalog.snapshots import TableState, read_metadata
 from stedi.errors import CommitConflict, LakeError
-from stedi.schema.tables import DataFile
 from stedi.storage import durable, s3
-
-if TYPE_CHECKING:
-    from pyiceberg.table import Table
-    from pyiceberg.table.update import TableRequirement, TableUpdate
-    from pyiceberg.table.update.snapshot import _SnapshotProducer
-
-    from stedi.catalog.commits import LakeCatalog
-    from stedi.catalog.transactions import Transaction
 
 _PATIENCE = 120.0
 """Seconds to wait for this program's other commits; each takes a hundredth of one."""
+_PAUSES = (0.1, 0.2, 0.4, 0.8)
+"""Seconds to wait before a commit that other programs have outrun is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A snapshot that is to be committed.
+class Commit:
+    """What becomes of a table, all of it or nothing.
 
     Attributes:
-        producer: What makes it, part of the transaction.
-        added: Files that come.
-        leaving: Paths of files that leave.
-        of: The snapshot that they leave, by default the current one.
+        expected: The snapshot that each of these tags and branches must name; None for no such tag or branch.
+        changes: Snapshots that are made.
+        refs: The snapshot that each of these tags and branches is to name; None for one that is dropped.
+        kind: What a new one of these is.
+        dropped: Live snapshots that are dropped, with what names them.
     """
 
-    producer: _SnapshotProducer[Any]
-    added: tuple[DataFile, ...]
-    leaving: tuple[str, ...] = ()
-    of: int | None = None
+    expected: Mapping[str, int | None]
+    changes: tuple[Change, ...] = ()
+    refs: Mapping[str, int | None] = field(default_factory=dict)
+    kind: Literal["branch", "tag"] = "branch"
+    dropped: tuple[int, ...] = ()
 
 
 class Committer:
@@ -56,27 +55,17 @@ class Committer:
 
     Args:
         root: The lake's folder.
-        pointers: Where each table's current metadata file is, of a lake on this machine.
-        remote: The catalog of a lake in a bucket.
+        tables: The tables, in a folder or in a bucket.
     """
 
-    def __init__(self, root: Path, pointers: Pointers, remote: Remote | None) -> None:
-        self._root, self._pointers, self._remote = root, pointers, remote
-        self._local: LakeCatalog | None = None
+    def __init__(self, root: Path, tables: Local | Remote) -> None:
+        self._root, self._tables = root, tables
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Has this program's other commits wait until the block ends."""
         with durable.lock(self._root / "catalog.lock", wait=_PATIENCE):
             yield
-
-    @contextmanager
-    def table(self, name: str) -> Iterator[Table]:
-        """Gives a table to change. This program's commits queue: conflicts are with other programs alone."""
-        with self.alone():
-            with self.answering(name):
-                yield self._load(name)
-            self._iceberg().note()
 
     @contextmanager
     def answering(self, what: str) -> Iterator[None]:
@@ -91,111 +80,92 @@ class Committer:
         # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
         durable.sync(self._root)
 
-    def change(self, table: str, expected: tuple[TableRequirement, ...], changes: tuple[TableUpdate, ...]) -> None:
-        """Commits changes that add no file to a table.
-
-        Raises:
-            CommitFailedException: PyIceberg's; what is expected is not so.
-        """
-        with self.table(table) as iceberg:
-            self._iceberg().commit_table(iceberg, expected, changes)
-
     def commit(
-        self,
-        table: str,
-        folder: Path,
-        transaction: Transaction,
-        producer: _SnapshotProducer[Any],
-        added: Iterable[DataFile],
-        leaving: Iterable[str] = (),
-    ) -> int:
-        """Commits files, with their checksums, to a table that `table` gave.
+        self, table: str, planned: Callable[[TableState], Commit], refusal: Callable[[TableState], str]
+    ) -> tuple[int, ...]:
+        """Commits to a table. This program's commits queue: conflicts are with other programs alone.
 
         Args:
             table: The table's name.
-            folder: Its folder.
-            transaction: The transaction that changes it.
-            producer: What makes the snapshot, part of that transaction.
-            added: Files that come.
-            leaving: Paths of files that leave.
+            planned: Says what becomes of the table as it is, which may be another when other programs came first.
+            refusal: Says why not, where the table is not as expected.
 
         Returns:
-            The snapshot's id.
+            The ids of the snapshots that were made.
 
         Raises:
-            CommitConflict: Other writers came first, more often than is retried.
+            CommitConflict: The table is not as expected, or others came first more often than is retried.
             DamagedFile: A file that comes is gone or has another size than was written.
-            LakeError: A file that leaves is not in the table's current snapshot.
+            LakeError: A file that leaves is not in the snapshot that it is to leave.
         """
-        return self.commit_together(table, folder, transaction, [Change(producer, tuple(added), tuple(leaving))])[0]
+        outrun = CommitConflict(f"Cannot commit to {table}: other writers came first. Run the command again.")
+        with self.alone():
+            with self.answering(table):
+                for attempt, pause in enumerate((*_PAUSES, None)):
+                    state = self._load(table)
+                    asked = planned(state)
+                    heads = {**state.branches, **state.tags}
+                    if any(heads.get(name) != head for name, head in asked.expected.items()):
+                        raise outrun if attempt else CommitConflict(refusal(state))
+                    try:
+                        self._make(state, asked)
+                        break
+                    except Outrun:
+                        if pause is None:
+                            raise outrun from None
+                        time.sleep(pause)
+            self._tables.note()
+        return tuple(change.id for change in asked.changes)
 
-    def commit_together(
-        self,
-        table: str,
-        folder: Path,
-        transaction: Transaction,
-        changes: Sequence[Change],
-        moved: Mapping[str, int] = MappingProxyType({}),
-    ) -> list[int]:
-        """Commits several snapshots of a table at once, which may share files.
-
-        Args:
-            table: The table's name.
-            folder: Its folder.
-            transaction: The transaction that changes it.
-            changes: The snapshots.
-            moved: Tags and branches that are to name one of these snapshots: which of them, counted from 0.
-
-        Returns:
-            The snapshots' ids.
+    def _make(self, state: TableState, asked: Commit) -> None:
+        """Writes the files of a commit's snapshots, with the checksums of what they add, and makes it.
 
         Raises:
-            CommitConflict: As for `commit`.
-            DamagedFile: As for `commit`.
-            LakeError: As for `commit`.
+            Outrun: Another program came first; the files are gone again.
         """
-        from concurrent.futures import ThreadPoolExecutor
-
-        from pyiceberg.exceptions import CommitFailedException, ValidationException
-
-        iceberg, ids = transaction._table, list[int]()
-        files = {file.path: file for change in changes for file in change.added}
-        # hashing leaves the interpreter free, and what was just written is still in memory
-        with ThreadPoolExecutor(os.cpu_count()) as beside:
-            lines = beside.map(partial(manifests.line, table, s3.at(iceberg.location())), files.values())
-            for change in changes:
-                for file in change.added:
-                    change.producer.append_data_file(manifests.entry(table, file))
-                gone = set(change.leaving)
-                for entry in manifests.leaving(table, iceberg, gone, change.of) if gone else ():
-                    change.producer.delete_data_file(entry)
-                ids.append(change.producer.snapshot_id)
-            try:
-                for change in changes:
-                    change.producer.commit()
-                checksums.record(folder, lines)
-                transaction.move({name: ids[place] for name, place in moved.items()})
-                transaction.commit_transaction()
-            except (CommitFailedException, ValidationException) as error:
-                raise CommitConflict(
-                    f"Cannot commit to {table}: other writers came first. Run the command again."
-                ) from error
-        return ids
+        base = read_metadata(state.metadata[-1])
+        at = max(int(time.time() * 1000), metadata.after(base))
+        schema = next(known for known in base["schemas"] if known["schema-id"] == base["current-schema-id"])
+        updates = list[Mapping[str, Any]]()
+        written = list[Path]()
+        added = {file.path: file for change in asked.changes for file in change.added}
+        with _beside(len(added)) as each:
+            # hashing leaves the interpreter free, and what was just written is still in memory
+            lines = each(partial(manifests.line, state.name, s3.at(state.location)), added.values())
+            for number, change in enumerate(asked.changes, start=base["last-sequence-number"] + 1):
+                files = SnapshotFiles(state, schema, change, number)
+                updates.append(metadata.adding(files.write(at)))
+                written += files.written
+            if added:
+                checksums.record(s3.at(state.location), lines)
+        for name, head in asked.refs.items():
+            updates.append(metadata.unnaming(name) if head is None else metadata.naming(base, name, head, asked.kind))
+        if asked.dropped:
+            updates.append(metadata.dropping(asked.dropped))
+        if not updates:
+            return
+        try:
+            self._tables.commit(state, metadata.expecting(base, asked.expected), updates, at)
+        except Outrun:
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
 
     def warm(self) -> None:
         """Imports what a commit needs."""
-        if self._remote:
-            self._remote.warm()
-        self._iceberg()
+        self._tables.warm()
 
-    def _iceberg(self) -> LakeCatalog | Remote:
-        if self._remote:
-            return self._remote
-        if self._local is None:
-            from stedi.catalog.commits import LakeCatalog
+    def _load(self, table: str) -> TableState:
+        return self._tables.load(table)
 
-            self._local = LakeCatalog(self._pointers)
-        return self._local
 
-    def _load(self, table: str) -> Table:
-        return self._iceberg().load_table(table)
+@contextmanager
+def _beside(count: int) -> Iterator[Callable[..., Any]]:
+    """Gives what maps a function over some things, beside what the block does."""
+    if count < 2:
+        yield map
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        yield threads.map

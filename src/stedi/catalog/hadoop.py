@@ -17,14 +17,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from stedi.catalog.manifest_writer import ADDED, write_list, write_manifest
+from stedi.catalog.manifests import PACKED, entry
 from stedi.catalog.new_table import document
 from stedi.catalog.snapshots import DELETED, avro, local_path, manifests, read_table, totals, uri
 from stedi.schema.tables import COLUMNS, Column, DataFile
 
 _RESERVED = frozenset({"_file", "_pos", "_deleted", "_spec_id", "_partition"})
 """Names that Iceberg keeps for itself: an engine refuses a table that has a column of such a name."""
-_BOUNDED = {"long": "<q", "double": "<d"}
-"""Types whose bounds become a table's, and how Iceberg writes them; a text's bounds could be an address."""
 
 
 def columns(table: str) -> tuple[Column, ...]:
@@ -46,7 +46,7 @@ def properties(table: str, folder: Path) -> dict[str, str]:
         "write.parquet.compression-codec": "zstd",
         "write.parquet.compression-level": "1",
         "write.metadata.metrics.default": "counts",
-        **{f"write.metadata.metrics.column.{c.name}": "full" for c in COLUMNS[table] if c.type in _BOUNDED},
+        **{f"write.metadata.metrics.column.{c.name}": "full" for c in COLUMNS[table] if c.type in PACKED},
     }
 
 
@@ -58,14 +58,7 @@ def hadoop_table(folder: Path, table: str, files: Iterable[DataFile]) -> None:
         table: The table whose files they are.
         files: The files.
     """
-    from pyiceberg.manifest import ManifestEntry, ManifestEntryStatus, write_manifest, write_manifest_list
-    from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
-    from pyiceberg.schema import Schema
-
-    from stedi.catalog.fileio import LakeFileIO
-    from stedi.catalog.manifests import entry
-
-    listed, io = tuple(files), LakeFileIO()
+    listed = tuple(files)
     number = secrets.randbits(62)
     metadata = folder / "metadata"
     metadata.mkdir(parents=True)
@@ -79,20 +72,10 @@ def hadoop_table(folder: Path, table: str, files: Iterable[DataFile]) -> None:
         now=int(time.time() * 1000),
         totals=totals(listed),
     )
-    found = []
-    if listed:
-        schema = Schema.model_validate(described["schemas"][0])
-        writer = write_manifest(2, UNPARTITIONED_PARTITION_SPEC, schema, io.new_output(uri(manifest)), number, "null")
-        with writer as entries:
-            for file in listed:
-                entries.add_entry(
-                    ManifestEntry.from_args(
-                        status=ManifestEntryStatus.ADDED, snapshot_id=number, data_file=entry(table, file)
-                    )
-                )
-        found.append(writer.to_manifest_file())
-    with write_manifest_list(2, io.new_output(uri(snapshot)), number, None, 1, "null") as listing:
-        listing.add_manifests(found)
+    entries = [{"status": ADDED, "snapshot_id": number, "data_file": entry(table, file)} for file in listed]
+    schema = described["schemas"][0]
+    found = [write_manifest(manifest, schema, entries, snapshot=number, sequence=1)] if entries else []
+    write_list(snapshot, found, snapshot=number, parent=None, sequence=1)
     (metadata / "v1.metadata.json").write_text(json.dumps(described), "utf-8")
     (metadata / "version-hint.text").write_text("1", "utf-8")
 
@@ -125,9 +108,9 @@ def _described(file: Any, names: Mapping[int, Column]) -> DataFile:
     odd = {place for place, count in by_place("nan_value_counts").items() if count}
     bounds = {}
     for place in lower.keys() & upper.keys() - odd:
-        kind = _BOUNDED.get(names[place].type)
-        if kind is not None:
-            low, high = (struct.unpack(kind, found[place])[0] for found in (lower, upper))
+        kind = names[place].type
+        if kind in PACKED:
+            low, high = (struct.unpack(PACKED[kind][1], found[place])[0] for found in (lower, upper))
             bounds[names[place].name] = (repr(low), repr(high))
     return DataFile(
         local_path(file["file_path"]),

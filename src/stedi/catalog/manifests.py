@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stedi.catalog import checksums
-from stedi.catalog.snapshots import DELETED, TableState, avro, local_path, manifests, read_table, uri
-from stedi.errors import DamagedFile, LakeError
+from stedi.catalog.snapshots import DELETED, Snapshot, TableState, avro, local_path, own, uri, with_delete_files
+from stedi.errors import DamagedFile
 from stedi.schema.tables import ALL_COLUMNS, DataFile
 from stedi.storage import s3
 
-if TYPE_CHECKING:
-    from pyiceberg.manifest import DataFile as IcebergFile
-    from pyiceberg.table import Table
-
+PACKED = {"long": (int, "<q"), "double": (float, "<d")}
+"""Types whose bounds manifests have, and how Iceberg writes them; a text's bounds could be an address."""
+_EARLIER = {f"{kind}_data_files_count": f"{kind}_files_count" for kind in ("added", "existing", "deleted")}
+"""What Iceberg's first writers of version 2 called fields of a manifest list."""
 _FEW = 4
 """Below so many objects of a bucket, asking for each is cheaper than a listing."""
 
@@ -79,71 +80,75 @@ def _unlike(table: str, file: DataFile, found: int | None) -> DamagedFile:
     return DamagedFile(table, name, f"{file.bytes} bytes", "no file" if found is None else f"{found} bytes")
 
 
-def leaving(table: str, iceberg: Table, paths: set[str], of: int | None = None) -> list[IcebergFile]:
-    """Returns the manifest entries of those files of a snapshot, by default of the current one, that lie at some paths.
-
-    They have the names by which the manifests know them: other programs write `file:/...` for `file:///...`.
+def holding(table: str, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Returns what a snapshot's manifest list says of each of its manifests in which a file is left, as it says it.
 
     Raises:
-        LakeError: One of them is not in the snapshot.
+        LakeError: It cannot be read.
     """
 
-    def found(listed: Any) -> tuple[DataFile, str] | None:
-        file = listed["data_file"]
-        path = local_path(file["file_path"])
-        if listed["status"] == DELETED or path not in paths:
-            return None
-        return DataFile(path, int(file["record_count"]), int(file["file_size_in_bytes"])), str(file["file_path"])
+    def named(manifest: Mapping[str, Any]) -> dict[str, Any]:
+        return {_EARLIER.get(name, name): value for name, value in manifest.items()}
 
-    # PyIceberg's own reader of manifests takes several times as long
-    state = read_table(table, iceberg.metadata_location)
-    snapshot = state.current if of is None else state.snapshot(of)
-    listed = [file for path in manifests(table, snapshot) for file in avro(table, path, found)] if snapshot else []
-    leaves = [entry(table, *file) for file in listed if file]
-    if len(leaves) != len(paths):
-        raise LakeError(f"table {table}: {len(paths) - len(leaves)} files to remove are not in its current snapshot")
-    return leaves
+    listed = avro(table, snapshot.manifest_list, named)
+    # a writer that does not count may mean any number
+    return [m for m in listed if m.get("added_files_count") != 0 or m.get("existing_files_count") != 0]
 
 
-def entry(table: str, file: DataFile, location: str = "") -> IcebergFile:
-    """Returns the manifest entry of a file; bounds of text are left out, since they would carry identifiers.
+def live(table: str, snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the entries of a manifest whose files are there, each with its own snapshot and sequence numbers.
 
     Args:
-        table: Its table.
-        file: The file.
-        location: Its name, if it is another than this program gives it.
-    """
-    from pyiceberg.conversions import to_bytes
-    from pyiceberg.manifest import DataFile as IcebergFile
-    from pyiceberg.manifest import DataFileContent, FileFormat
-    from pyiceberg.typedef import Record
-    from pyiceberg.types import DoubleType, LongType
+        table: The table.
+        snapshot: The snapshot whose manifest list names it.
+        manifest: What that says of it.
 
+    Raises:
+        LakeError: It cannot be read, holds delete files, or lies elsewhere.
+    """
+    if manifest["content"] != 0:
+        raise with_delete_files(table)
+    [location] = own(table, snapshot.manifest_list, [manifest["manifest_path"]])
+    inherited = {
+        "snapshot_id": manifest["added_snapshot_id"],
+        "sequence_number": manifest["sequence_number"],
+        "file_sequence_number": manifest["sequence_number"],
+    }
+
+    def whole(entry: Any) -> dict[str, Any] | None:
+        if entry["status"] == DELETED:
+            return None
+        return {**entry, **{name: value for name, value in inherited.items() if entry.get(name) is None}}
+
+    return list(filter(None, avro(table, location, whole)))
+
+
+def entry(table: str, file: DataFile) -> dict[str, Any]:
+    """Returns how a manifest describes a file; bounds of text are left out, since they would carry identifiers."""
     places = {column.name: (place, column.type) for place, column in enumerate(ALL_COLUMNS[table], start=1)}
-    lower, upper = {}, {}
-    for name, (least, greatest) in file.bounds.items():
+
+    def pairs(values: Mapping[int, Any]) -> list[dict[str, Any]]:
+        return [{"key": place, "value": value} for place, value in values.items()]
+
+    bounds: tuple[dict[int, bytes], ...] = ({}, {})
+    for name, found in file.bounds.items():
         place, kind = places[name]
-        if kind == "long":
-            lower[place], upper[place] = (to_bytes(LongType(), int(bound)) for bound in (least, greatest))
-        elif kind == "double":
-            lower[place], upper[place] = (to_bytes(DoubleType(), float(bound)) for bound in (least, greatest))
-    made = IcebergFile.from_args(
-        content=DataFileContent.DATA,
-        file_path=location or uri(file.path),
-        file_format=FileFormat.PARQUET,
-        partition=Record(),
-        record_count=file.rows,
-        file_size_in_bytes=file.bytes,
-        value_counts={place: file.rows for place, _ in places.values()},
-        null_value_counts={places[name][0]: nulls for name, nulls in file.nulls.items()},
-        lower_bounds=lower,
-        upper_bounds=upper,
-        sort_order_id=None,
-        equality_ids=None,
-        key_metadata=None,
-    )
-    made.spec_id = 0  # of no partitions; a manifest says it once for all of its files
-    return made
+        if kind in PACKED:
+            number, form = PACKED[kind]
+            for side, bound in zip(bounds, found, strict=True):
+                side[place] = struct.pack(form, number(bound))
+    return {
+        "content": 0,
+        "file_path": uri(file.path),
+        "file_format": "PARQUET",
+        "partition": {},
+        "record_count": file.rows,
+        "file_size_in_bytes": file.bytes,
+        "value_counts": pairs({place: file.rows for place, _ in places.values()}),
+        "null_value_counts": pairs({places[name][0]: nulls for name, nulls in file.nulls.items()}),
+        "lower_bounds": pairs(bounds[0]),
+        "upper_bounds": pairs(bounds[1]),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ the Iceberg table specification, version 2 (sections "Table Metadata" and "Manif
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi.catalog.checksums import Output
+from stedi.catalog.manifest_writer import write_list
 from stedi.catalog.snapshots import uri
 from stedi.schema.tables import Column
 
@@ -31,10 +31,11 @@ def empty(folder: Path, columns: Iterable[Column], properties: Mapping[str, str]
 
     snapshot, now = int.from_bytes(os.urandom(8)) >> 1, int(time.time() * 1000)
     listed = folder / "metadata" / f"snap-{snapshot}-0-{uuid.uuid4()}.avro"
-    _write(listed, _manifest_list(snapshot))
+    write_list(listed, (), snapshot=snapshot, parent=None, sequence=1)
     path = folder / "metadata" / f"00000-{uuid.uuid4()}.metadata.json"
     described = document(folder, columns, properties, snapshot=snapshot, manifest_list=listed, now=now)
-    _write(path, json.dumps(described).encode())
+    with Output(path) as stream:
+        stream.write(json.dumps(described).encode())
     return path
 
 
@@ -97,54 +98,3 @@ def document(
         "snapshot-log": [{"snapshot-id": snapshot, "timestamp-ms": now}],
         "metadata-log": [],
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    with Output(path) as stream:
-        stream.write(content)
-
-
-def _manifest_list(snapshot: int) -> bytes:
-    """Returns a manifest list that lists nothing."""
-    import fastavro
-
-    optional: dict[str, Any] = {"default": None}
-    summary = [
-        {"name": "contains_null", "type": "boolean", "field-id": 509},
-        {"name": "contains_nan", "type": ["null", "boolean"], "field-id": 518, **optional},
-        {"name": "lower_bound", "type": ["null", "bytes"], "field-id": 510, **optional},
-        {"name": "upper_bound", "type": ["null", "bytes"], "field-id": 511, **optional},
-    ]
-    partitions = {
-        "type": "array",
-        "element-id": 508,
-        "items": {"type": "record", "name": "r508", "fields": summary},
-    }
-    numbers = {
-        "manifest_length": ("long", 501),
-        "partition_spec_id": ("int", 502),
-        "content": ("int", 517),
-        "sequence_number": ("long", 515),
-        "min_sequence_number": ("long", 516),
-        "added_snapshot_id": ("long", 503),
-        "added_files_count": ("int", 504),
-        "existing_files_count": ("int", 505),
-        "deleted_files_count": ("int", 506),
-        "added_rows_count": ("long", 512),
-        "existing_rows_count": ("long", 513),
-        "deleted_rows_count": ("long", 514),
-    }
-    schema = {
-        "type": "record",
-        "name": "manifest_file",
-        "fields": [
-            {"name": "manifest_path", "type": "string", "field-id": 500},
-            *({"name": name, "type": kind, "field-id": number} for name, (kind, number) in numbers.items()),
-            {"name": "partitions", "type": ["null", partitions], "field-id": 507, **optional},
-            {"name": "key_metadata", "type": ["null", "bytes"], "field-id": 519, **optional},
-        ],
-    }
-    out = io.BytesIO()
-    about = {"snapshot-id": str(snapshot), "parent-snapshot-id": "null", "sequence-number": "1", "format-version": "2"}
-    fastavro.writer(out, schema, [], codec="deflate", metadata=about)
-    return out.getvalue()

@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from stedi.catalog import configuration
+from stedi.catalog import configuration, metadata
+from stedi.catalog.metadata import Outrun
+from stedi.catalog.snapshots import TableState, read_table
 from stedi.catalog.sqlite import NAME
 from stedi.errors import LakeError, MissingExtra
 from stedi.schema.tables import ALL_ZONES, NAMESPACE
@@ -26,9 +28,7 @@ from stedi.storage import s3
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
-    from pyiceberg.table import CommitTableResponse, Table
-    from pyiceberg.table.metadata import TableMetadata
-    from pyiceberg.table.update import TableRequirement, TableUpdate
+    from pyiceberg.table import Table
 
 T = TypeVar("T")
 
@@ -67,6 +67,7 @@ class Remote:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._loaded: Table
 
     def __str__(self) -> str:
         return f"database {NAMESPACE}"
@@ -164,52 +165,47 @@ class Remote:
         """Imports what a commit needs."""
         _ = self._catalog
 
-    def load_table(self, identifier: str | tuple[str, ...]) -> Table:
-        """Returns a table to change, of the lake's namespace."""
-        from pyiceberg.table import Table
-
-        from stedi.catalog.fileio import LakeFileIO
-
-        name = identifier if isinstance(identifier, str) else identifier[-1]
+    def load(self, table: str) -> TableState:
+        """Returns a table as it is now, to change it."""
         with self._answering():
-            found = self._catalog.load_table((NAMESPACE, name))
-        self._refuse_elsewhere(name, found.metadata_location)
-        catalog = cast("Catalog", self)
-        return Table((NAMESPACE, name), found.metadata, found.metadata_location, LakeFileIO(), catalog, found.config)
+            found = self._catalog.load_table((NAMESPACE, table))
+        self._refuse_elsewhere(table, found.metadata_location)
+        self._loaded = found
+        return read_table(table, found.metadata_location)
 
-    def commit_table(
-        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
-    ) -> CommitTableResponse:
-        """Commits updates, none of whose times is before those of the table.
+    def commit(self, state: TableState, required: metadata.Requirements, updates: metadata.Updates, at: int) -> None:
+        """Commits updates to a table as `load` gave it.
+
+        Args:
+            state: The table.
+            required: What has to be so.
+            updates: What is done.
+            at: The time of the commit, epoch milliseconds; the catalog has a clock of its own.
 
         Raises:
-            CommitFailedException: A requirement is not met, or another program came first.
+            Outrun: Another program came first, or what is required is not so.
             LakeError: The catalog cannot be reached.
         """
         from pyiceberg.exceptions import CommitFailedException, ValidationException
-        from pyiceberg.table import CommitTableResponse
+        from pyiceberg.table import CommitTableRequest
 
-        changes = tuple(_later(update, table.metadata) for update in updates)
+        identifier = {"namespace": [NAMESPACE], "name": state.name}
+        asked = CommitTableRequest.model_validate(
+            {"identifier": identifier, "requirements": required, "updates": updates}
+        )
         s3.prove()  # a command that was stopped meanwhile must not go on where another has taken over
         try:
-            return self._catalog.commit_table(table, requirements, changes)
+            self._catalog.commit_table(self._loaded, asked.requirements, asked.updates)
         except Exception as error:
-            found = self.load_table(table.name())
-            if _made(changes, found.metadata):
-                return CommitTableResponse.model_construct(
-                    metadata=found.metadata, metadata_location=found.metadata_location
-                )
+            if _made(updates, self.load(state.name)):
+                return
             if isinstance(error, CommitFailedException | ValidationException):
-                raise
+                raise Outrun from error
             with self._answering():
                 raise
 
     def note(self) -> None:
         """Does nothing: this catalog is nobody's file that could be put back to what it was yesterday."""
-
-    @staticmethod
-    def _delete_old_metadata(*_: object) -> None:
-        """Leaves old metadata to `maintain`; PyIceberg asks after each commit."""
 
     @cached_property
     def _catalog(self) -> Catalog:
@@ -313,47 +309,22 @@ def _configured() -> bool:
     )
 
 
-def _later(update: TableUpdate, base: TableMetadata) -> TableUpdate:
-    """Returns an update whose snapshot, if it adds one, is later than all that the table has, whatever the clock says.
-
-    Iceberg's readers refuse metadata whose times run backwards by more than a minute.
-    """
-    from pyiceberg.table.update import AddSnapshotUpdate
-
-    if not isinstance(update, AddSnapshotUpdate):
-        return update
-    least = max([base.last_updated_ms, *(entry.timestamp_ms for entry in base.snapshot_log)]) + 1
-    snapshot = update.snapshot
-    at = max(snapshot.timestamp_ms, least)
-    return update.model_copy(update={"snapshot": snapshot.model_copy(update={"timestamp_ms": at})})
-
-
-def _made(updates: tuple[TableUpdate, ...], metadata: TableMetadata) -> bool:
+def _made(updates: metadata.Updates, state: TableState) -> bool:
     """Says whether a table shows what updates, as the lake makes them, were to change."""
-    from pyiceberg.table.update import (
-        AddSnapshotUpdate,
-        RemoveSnapshotRefUpdate,
-        RemoveSnapshotsUpdate,
-        SetSnapshotRefUpdate,
-    )
-
-    known = {snapshot.snapshot_id for snapshot in metadata.snapshots}
-    refs = {name: ref.snapshot_id for name, ref in metadata.refs.items()}
-    published = {entry.snapshot_id for entry in metadata.snapshot_log}
-    heads = {update.ref_name: update.snapshot_id for update in updates if isinstance(update, SetSnapshotRefUpdate)}
-    # others may have moved `main` since
-    if any(refs.get(name) != head and (name != "main" or head not in published) for name, head in heads.items()):
-        return False
+    known = {snapshot.id for snapshot in state.snapshots}
+    refs = {**state.branches, **state.tags}
+    published = {snapshot_id for _, snapshot_id in state.log}
     for update in updates:
-        match update:
-            case AddSnapshotUpdate():
-                shown = update.snapshot.snapshot_id in known
-            case RemoveSnapshotsUpdate():
-                shown = known.isdisjoint(update.snapshot_ids)
-            case RemoveSnapshotRefUpdate():
-                shown = update.ref_name not in refs
-            case _:
-                shown = isinstance(update, SetSnapshotRefUpdate)
+        match update["action"]:
+            case "add-snapshot":
+                shown = update["snapshot"]["snapshot-id"] in known
+            case "remove-snapshots":
+                shown = known.isdisjoint(update["snapshot-ids"])
+            case "remove-snapshot-ref":
+                shown = update["ref-name"] not in refs
+            case _:  # others may have moved `main` since
+                name, head = update["ref-name"], update["snapshot-id"]
+                shown = refs.get(name) == head or (name == "main" and head in published)
         if not shown:
             return False
     return bool(updates)

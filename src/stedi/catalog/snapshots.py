@@ -252,7 +252,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
         OSError: S3 does not answer.
     """
     try:
-        metadata = _document(metadata_location)
+        metadata = read_metadata(metadata_location)
         if metadata["format-version"] != _VERSION:
             raise ValueError("another format version")
         schema = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])
@@ -293,7 +293,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
         raise DamagedFile(name, file, expected, type(error).__name__) from error
 
 
-def _document(location: str) -> Any:
+def read_metadata(location: str) -> Any:
     """Returns the content of a metadata file, read once: a command looks at a table before it works and as it does."""
     path = s3.at(location)
     if s3.is_remote(path):
@@ -355,11 +355,16 @@ def manifests(table: str, snapshot: Snapshot, *, added: bool = False) -> list[st
     ]
     paths = own(table, snapshot.manifest_list, [path for path, _ in listed])
     if any(content != 0 for _, content in listed):
-        raise LakeError(
-            f"table {table}: expected data files only, found delete files written by another engine; "
-            "compact the table there first (Athena: OPTIMIZE), then run this again"
-        )
+        raise with_delete_files(table)
     return list(paths)
+
+
+def with_delete_files(table: str) -> LakeError:
+    """Returns what refuses a table that holds delete files: a list of data files does not apply them."""
+    return LakeError(
+        f"table {table}: expected data files only, found delete files written by another engine; "
+        "compact the table there first (Athena: OPTIMIZE), then run this again"
+    )
 
 
 def _known(table: str, location: str) -> tuple[DataFile, ...]:

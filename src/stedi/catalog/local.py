@@ -1,0 +1,87 @@
+"""The tables of a lake in a folder, to be changed: a commit writes the next metadata file, and SQLite points to it.
+
+Written without PyIceberg: importing it takes longer than a small command may.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from stedi.catalog import checksums, metadata
+from stedi.catalog.checksums import Output
+from stedi.catalog.metadata import Outrun
+from stedi.catalog.snapshots import TableState, local_path, read_metadata, read_table, uri
+from stedi.catalog.sqlite import Pointers
+from stedi.errors import LakeError
+
+_VERSION = re.compile(r"(\d+)-[^/]*\.metadata\.json$")
+
+
+class Local:
+    """The tables of such a lake.
+
+    Args:
+        pointers: Where each table's current metadata file is.
+    """
+
+    def __init__(self, pointers: Pointers) -> None:
+        self._pointers = pointers
+        self._published: Path | None = None
+
+    def load(self, table: str) -> TableState:
+        """Returns a table as it is now, of which the last of `metadata` is the file that the catalog names.
+
+        Raises:
+            LakeError: There is none, or it cannot be read.
+        """
+        location = self._pointers.location(table)
+        if location is None:
+            raise LakeError(f"no table {table}: its entry in catalog.db is gone; run `stedi repair`")
+        return read_table(table, location)
+
+    def commit(self, state: TableState, required: metadata.Requirements, updates: metadata.Updates, at: int) -> None:
+        """Commits updates to a table as `load` gave it; `note` says beside the table's files what was published.
+
+        Args:
+            state: The table, which meets what is required.
+            required: What has to be so.
+            updates: What is done.
+            at: The time of the commit, epoch milliseconds.
+
+        Raises:
+            Outrun: Another program came first.
+        """
+        import uuid
+
+        before = state.metadata[-1]
+        base = read_metadata(before)
+        made = metadata.changed(base, updates, location=before, at=at)
+        if made == base:
+            return
+        numbered = _VERSION.search(before)
+        path = Path(local_path(before)).with_name(
+            f"{int(numbered[1]) + 1 if numbered else 0:05d}-{uuid.uuid4()}.metadata.json"
+        )
+        with Output(path) as stream:
+            # half a character, which only an escape can write, stays one
+            stream.write(
+                json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+            )
+        if not self._pointers.move(state.name, before, uri(path)):
+            path.unlink()
+            raise Outrun
+        self._published = path
+
+    def note(self) -> None:
+        """Notes the last commit, which no power cut can undo any more: a note must never be ahead of the catalog."""
+        path, self._published = self._published, None
+        if path is not None:
+            with suppress(OSError):  # the commit is made; the note only helps to see later that a catalog is old
+                checksums.publish(path.parent.parent, f"{path.parent.name}/{path.name}")
+
+    def warm(self) -> None:
+        """Imports what a commit needs."""
+        import fastavro  # noqa: F401

@@ -1,0 +1,184 @@
+"""Manifests and manifest lists, written: the Avro files that say which data files a snapshot has.
+
+Follows the Iceberg table specification, version 2 (sections "Manifests" and "Manifest Lists"): readers know a field by
+its id, and take a manifest's schema and partition spec from the header of the file. Written without PyIceberg, whose
+import takes longer than the commit.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stedi.catalog.checksums import Output
+from stedi.catalog.snapshots import DELETED, uri
+
+EXISTING, ADDED = 0, 1
+"""The status of an entry whose file was there before, and of one whose file has come; `DELETED` is the third."""
+
+_KINDS = {ADDED: "added", EXISTING: "existing", DELETED: "deleted"}
+
+
+def _field(name: str, kind: Any, number: int) -> dict[str, Any]:
+    return {"name": name, "type": kind, "field-id": number}
+
+
+def _optional(name: str, kind: Any, number: int) -> dict[str, Any]:
+    return {**_field(name, ["null", kind], number), "default": None}
+
+
+def _pairs(value: str, first: int) -> dict[str, Any]:
+    """Returns the type of a map whose keys are numbers of columns, which Avro has as an array of pairs."""
+    fields = [_field("key", "int", first), _field("value", value, first + 1)]
+    return {
+        "type": "array",
+        "logicalType": "map",
+        "items": {"type": "record", "name": f"k{first}_v{first + 1}", "fields": fields},
+    }
+
+
+def _list(value: str, number: int) -> dict[str, Any]:
+    return {"type": "array", "element-id": number, "items": value}
+
+
+_BOUNDS_OF_PARTITIONS = {
+    "type": "array",
+    "element-id": 508,
+    "items": {
+        "type": "record",
+        "name": "r508",
+        "fields": [
+            _field("contains_null", "boolean", 509),
+            _optional("contains_nan", "boolean", 518),
+            _optional("lower_bound", "bytes", 510),
+            _optional("upper_bound", "bytes", 511),
+        ],
+    },
+}
+_LISTED = {
+    "type": "record",
+    "name": "manifest_file",
+    "fields": [
+        _field("manifest_path", "string", 500),
+        _field("manifest_length", "long", 501),
+        _field("partition_spec_id", "int", 502),
+        _field("content", "int", 517),
+        _field("sequence_number", "long", 515),
+        _field("min_sequence_number", "long", 516),
+        _field("added_snapshot_id", "long", 503),
+        _field("added_files_count", "int", 504),
+        _field("existing_files_count", "int", 505),
+        _field("deleted_files_count", "int", 506),
+        _field("added_rows_count", "long", 512),
+        _field("existing_rows_count", "long", 513),
+        _field("deleted_rows_count", "long", 514),
+        _optional("partitions", _BOUNDS_OF_PARTITIONS, 507),
+        _optional("key_metadata", "bytes", 519),
+    ],
+}
+_DATA_FILE = {
+    "type": "record",
+    "name": "r2",
+    "fields": [
+        _field("content", "int", 134),
+        _field("file_path", "string", 100),
+        _field("file_format", "string", 101),
+        _field("partition", {"type": "record", "name": "r102", "fields": []}, 102),
+        _field("record_count", "long", 103),
+        _field("file_size_in_bytes", "long", 104),
+        _optional("column_sizes", _pairs("long", 117), 108),
+        _optional("value_counts", _pairs("long", 119), 109),
+        _optional("null_value_counts", _pairs("long", 121), 110),
+        _optional("nan_value_counts", _pairs("long", 138), 137),
+        _optional("lower_bounds", _pairs("bytes", 126), 125),
+        _optional("upper_bounds", _pairs("bytes", 129), 128),
+        _optional("key_metadata", "bytes", 131),
+        _optional("split_offsets", _list("long", 133), 132),
+        _optional("equality_ids", _list("int", 136), 135),
+        _optional("sort_order_id", "int", 140),
+    ],
+}
+_ENTRY = {
+    "type": "record",
+    "name": "manifest_entry",
+    "fields": [
+        _field("status", "int", 0),
+        _optional("snapshot_id", "long", 1),
+        _optional("sequence_number", "long", 3),
+        _optional("file_sequence_number", "long", 4),
+        _field("data_file", _DATA_FILE, 2),
+    ],
+}
+
+
+def write_manifest(
+    path: Path, schema: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], *, snapshot: int, sequence: int
+) -> dict[str, Any]:
+    """Writes a manifest, and returns its entry of a manifest list.
+
+    Args:
+        path: The file.
+        schema: The table's schema, as its metadata have it.
+        entries: What it lists, at least one; only entries of `ADDED` files may lack a sequence number.
+        snapshot: The snapshot that it is written for.
+        sequence: That snapshot's sequence number.
+    """
+    about = {
+        "schema": json.dumps(schema),
+        "partition-spec": "[]",
+        "partition-spec-id": "0",
+        "format-version": "2",
+        "content": "data",
+    }
+    length = _write(path, _ENTRY, entries, about)
+    counts: dict[str, int] = {}
+    for status, kind in _KINDS.items():
+        rows = [int(entry["data_file"]["record_count"]) for entry in entries if entry["status"] == status]
+        counts |= {f"{kind}_files_count": len(rows), f"{kind}_rows_count": sum(rows)}
+    live = [entry.get("sequence_number") for entry in entries if entry["status"] != DELETED]
+    return {
+        "manifest_path": uri(path),
+        "manifest_length": length,
+        "partition_spec_id": 0,
+        "content": 0,
+        "sequence_number": sequence,
+        "min_sequence_number": min((number for number in live if number is not None), default=sequence),
+        "added_snapshot_id": snapshot,
+        "partitions": [],
+        **counts,
+    }
+
+
+def write_list(
+    path: Path, manifests: Iterable[Mapping[str, Any]], *, snapshot: int, parent: int | None, sequence: int
+) -> None:
+    """Writes a snapshot's manifest list.
+
+    Args:
+        path: The file.
+        manifests: What `write_manifest` returned, or another list has.
+        snapshot: The snapshot.
+        parent: The one that it was made from.
+        sequence: Its sequence number.
+    """
+    about = {
+        "snapshot-id": str(snapshot),
+        "parent-snapshot-id": "null" if parent is None else str(parent),
+        "sequence-number": str(sequence),
+        "format-version": "2",
+    }
+    _write(path, _LISTED, manifests, about)
+
+
+def _write(path: Path, schema: dict[str, Any], records: Iterable[Any], about: dict[str, str]) -> int:
+    """Writes an Avro file, on disk when this returns, and returns its size in bytes."""
+    import fastavro
+
+    content = io.BytesIO()
+    fastavro.writer(content, schema, records, codec="deflate", metadata=about)
+    with Output(path) as stream:
+        stream.write(content.getvalue())
+    return len(content.getvalue())

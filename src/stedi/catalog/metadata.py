@@ -1,0 +1,135 @@
+"""What a commit makes of a table's metadata: Iceberg's updates and requirements, on the JSON of its metadata file.
+
+Both have the form in which Iceberg's REST protocol has them, as plain values: a catalog elsewhere is handed the same
+ones. Follows the Iceberg table specification, version 2 (section "Table Metadata"). What other programs have written
+into metadata, and nothing here knows, stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Updates = Sequence[Mapping[str, Any]]
+"""Changes, in order: `action` says what is done, and the other keys to what."""
+Requirements = Sequence[Mapping[str, Any]]
+"""What has to be so for them to be made: `type` says what, and the other keys of what."""
+
+
+class Outrun(Exception):
+    """Another program has changed a table since it was loaded."""
+
+
+_VERSIONS = "write.metadata.previous-versions-max"
+_OF_A_REF = ("type", "snapshot-id", "min-snapshots-to-keep", "max-snapshot-age-ms", "max-ref-age-ms")
+
+
+def adding(snapshot: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Adds a snapshot, which no tag or branch names yet."""
+    return {"action": "add-snapshot", "snapshot": snapshot}
+
+
+def naming(base: Mapping[str, Any], name: str, snapshot: int, kind: str = "branch") -> Mapping[str, Any]:
+    """Has a tag or branch name a snapshot, one that is there with the kind and ages that it has.
+
+    Args:
+        base: The metadata.
+        name: Its name.
+        snapshot: The snapshot's id.
+        kind: What it is if it is new: `branch` or `tag`.
+    """
+    known = base.get("refs", {}).get(name, {"type": kind})
+    return {"action": "set-snapshot-ref", "ref-name": name, **known, "snapshot-id": snapshot}
+
+
+def unnaming(name: str) -> Mapping[str, Any]:
+    """Drops a tag or branch, if it is there."""
+    return {"action": "remove-snapshot-ref", "ref-name": name}
+
+
+def dropping(snapshots: Iterable[int]) -> Mapping[str, Any]:
+    """Drops snapshots that are there, and the tags and branches that name them."""
+    return {"action": "remove-snapshots", "snapshot-ids": list(snapshots)}
+
+
+def expecting(base: Mapping[str, Any], heads: Mapping[str, int | None]) -> Requirements:
+    """Returns the requirements that the table is this one, and that tags and branches name these snapshots, or none."""
+    of_refs = [{"type": "assert-ref-snapshot-id", "ref": name, "snapshot-id": head} for name, head in heads.items()]
+    return [{"type": "assert-table-uuid", "uuid": base["table-uuid"]}, *of_refs]
+
+
+def after(base: Mapping[str, Any]) -> int:
+    """Returns the earliest time, epoch milliseconds, that comes after all times of some metadata.
+
+    Iceberg's readers refuse metadata whose times run backwards by more than a minute, and time travel by a log that
+    does would be a guess. So a commit is never older than the one before it, whatever the clock says.
+    """
+    logged = (int(entry["timestamp-ms"]) for entry in base.get("snapshot-log", ()))
+    return 1 + max(int(base["last-updated-ms"]), *logged, 0)
+
+
+def changed(base: Mapping[str, Any], updates: Updates, *, location: str, at: int) -> dict[str, Any]:
+    """Returns metadata with updates made to them; the same where these change nothing.
+
+    Args:
+        base: The metadata, which stay as they are.
+        updates: What is done, in order.
+        location: The metadata file of `base`.
+        at: The time of the commit, epoch milliseconds, not before `after(base)`.
+    """
+    made = dict(base)
+    for update in updates:
+        _ACTIONS[update["action"]](made, update, at)
+    if made == base:
+        return made
+    most = max(1, int(base.get("properties", {}).get(_VERSIONS, 100)))
+    earlier = [*base.get("metadata-log", ()), {"metadata-file": location, "timestamp-ms": base["last-updated-ms"]}]
+    return {**made, "last-updated-ms": at, "metadata-log": earlier[-most:]}
+
+
+def _add(made: dict[str, Any], update: Mapping[str, Any], at: int) -> None:
+    snapshot = update["snapshot"]
+    made["snapshots"] = [*made.get("snapshots", ()), snapshot]
+    made["last-sequence-number"] = snapshot["sequence-number"]
+
+
+def _name(made: dict[str, Any], update: Mapping[str, Any], at: int) -> None:
+    name, refs = update["ref-name"], made.get("refs", {})
+    ref = {key: update[key] for key in _OF_A_REF if update.get(key) is not None}
+    if refs.get(name) == ref:
+        return
+    made["refs"] = {**refs, name: ref}
+    if name == "main":
+        made["current-snapshot-id"] = ref["snapshot-id"]
+        entry = {"snapshot-id": ref["snapshot-id"], "timestamp-ms": at}
+        made["snapshot-log"] = [*made.get("snapshot-log", ()), entry]
+
+
+def _unname(made: dict[str, Any], update: Mapping[str, Any], at: int) -> None:
+    name, refs = update["ref-name"], made.get("refs", {})
+    if name in refs:
+        made["refs"] = {other: ref for other, ref in refs.items() if other != name}
+        if name == "main":
+            made.pop("current-snapshot-id", None)
+
+
+def _drop(made: dict[str, Any], update: Mapping[str, Any], at: int) -> None:
+    gone = set(update["snapshot-ids"])
+    for name, ref in made.get("refs", {}).items():
+        if ref["snapshot-id"] in gone:
+            _unname(made, unnaming(name), at)
+    for log in ("snapshots", "snapshot-log", "statistics", "partition-statistics"):
+        if log in made:
+            made[log] = [entry for entry in made[log] if entry["snapshot-id"] not in gone]
+    made["snapshots"] = [
+        {key: value for key, value in snapshot.items() if key != "parent-snapshot-id" or value not in gone}
+        for snapshot in made.get("snapshots", ())
+    ]
+
+
+_ACTIONS = {
+    "add-snapshot": _add,
+    "set-snapshot-ref": _name,
+    "remove-snapshot-ref": _unname,
+    "remove-snapshots": _drop,
+}
