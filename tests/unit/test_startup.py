@@ -30,6 +30,37 @@ def test_no_command_imports_pandas_which_duckdb_looks_for_at_every_bound_value(
         assert done.stderr.splitlines()[-1] == "[]", done.stderr
 
 
+_COMMANDS = """
+import json, sys
+from pathlib import Path
+from stedi.cli import main
+folder, inbox = map(Path, sys.argv[1:])
+[ana, bo, *_] = [json.loads(line)["email"] for line in next((inbox / "customer").iterdir()).read_text().splitlines()]
+for words in (
+    ["land", str(inbox)],
+    ["build"],
+    ["withdraw", "--yes", ana],
+    ["build"],
+    ["tag", "seen"],
+    ["dataset", "create", "gait", "--match", "nearest"],
+    ["erase", "--yes", bo],
+    ["maintain"],
+    ["audit", "--files"],
+):
+    assert main(["--lake", str(folder / "lake"), *words]) == 0, words
+print(*(name for name in sys.modules if name.partition(".")[0] in ("pyiceberg", "pydantic", "sqlalchemy")))
+"""
+
+
+def test_no_command_on_a_lake_in_a_folder_imports_pyiceberg(tmp_path: Path, sample_inbox: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMANDS, str(tmp_path), str(sample_inbox)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == ""
+
+
 def test_times_leave_arrow_as_they_are_where_pandas_counts_as_absent() -> None:
     script = (
         "from stedi import _startup; _startup.without_dataframes()\n"

@@ -1,7 +1,6 @@
 """A new table: its first metadata file, with an empty snapshot from which builds can branch.
 
-Written without PyIceberg, so that a lake is made at once and the first landing imports it beside its reading. Follows
-the Iceberg table specification, version 2 (sections "Table Metadata" and "Manifest Lists").
+Follows the Iceberg table specification, version 2 (section "Table Metadata").
 """
 
 from __future__ import annotations

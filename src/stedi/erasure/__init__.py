@@ -347,7 +347,7 @@ class _Erasure:
     def _forget(self, engine: DuckDB) -> None:
         catalog, root, key = self._catalog, self._root, self._key
         self._progress("find", None)
-        # PyIceberg takes a second to import; DuckDB leaves the interpreter free meanwhile
+        # for a bucket PyIceberg is imported; DuckDB leaves the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
             before = tombstones.read(root, key)

@@ -211,7 +211,7 @@ class _Batch:
         """Lands the files and returns what became of each."""
         with ExitStack() as stack:
             beside = stack.enter_context(ThreadPoolExecutor(1))
-            # PyIceberg takes a second to import; reading and matching leave the interpreter free meanwhile
+            # for a bucket PyIceberg is imported; reading and matching leave the interpreter free meanwhile
             warm = beside.submit(self._catalog.warm)
             inspected = self._inspect(files)
             engine = stack.enter_context(DuckDB.of(self._config, self._commit.scratch / "spill"))

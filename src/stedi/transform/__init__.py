@@ -186,7 +186,7 @@ def build(
     opened = partial(connect, engine, config, context.root, temporary)
     work = StagedBuild(context, key, graph, before, run, now, opened)
     try:
-        # PyIceberg takes a second to import; DuckDB, and Spark's start, leave the interpreter free meanwhile
+        # for a bucket PyIceberg is imported; DuckDB, and Spark's start, leave the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
             work.stage(steps, progress)
