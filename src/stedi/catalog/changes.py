@@ -25,7 +25,7 @@ from typing import Any, Literal
 from stedi.catalog import manifests
 from stedi.catalog.manifest_writer import ADDED, EXISTING, write_list, write_manifest
 from stedi.catalog.snapshots import DELETED, Snapshot, TableState, local_path, totals, uri
-from stedi.errors import LakeError
+from stedi.errors import CommitConflict, LakeError
 from stedi.schema.tables import DataFile
 from stedi.storage import s3
 
@@ -71,6 +71,9 @@ class SnapshotFiles:
         schema: Its schema, as its metadata have it.
         change: The snapshot.
         sequence: Its sequence number.
+
+    Raises:
+        CommitConflict: The snapshot that it is to be made from has expired.
     """
 
     def __init__(self, state: TableState, schema: Mapping[str, Any], change: Change, sequence: int) -> None:
@@ -78,8 +81,10 @@ class SnapshotFiles:
 
         self.written: list[Path] = []
         self._state, self._schema, self._change, self._sequence = state, schema, change, sequence
-        self._folder, self._name = s3.at(local_path(state.location)) / "metadata", str(uuid.uuid4())
+        self._folder, self._name = s3.at(state.location) / "metadata", str(uuid.uuid4())
         self._parent = state.snapshot(change.parent)
+        if change.parent is not None and self._parent is None:
+            raise CommitConflict(f"table {state.name}: snapshot {change.parent} is gone; run the command again")
 
     def write(self, at: int) -> dict[str, Any]:
         """Writes them, and returns the snapshot as metadata have it.
@@ -145,11 +150,8 @@ def _summary(change: Change, gone: Iterable[Mapping[str, Any]], parent: Snapshot
     left = [DataFile(file["file_path"], file["record_count"], file["file_size_in_bytes"]) for file in gone]
     come, leave = totals(change.added), totals(left)
     counts, sums = dict[str, int](), dict[str, str]()
-    before = (
-        parent.summary
-        if parent
-        else {f"total-{what}": "0" for what, _, _ in _COUNTS} | dict.fromkeys(_DELETE_FILES, "0")
-    )
+    nothing = {f"total-{what}": "0" for what, _, _ in _COUNTS} | dict.fromkeys(_DELETE_FILES, "0")
+    before = parent.summary if parent else nothing
     for what, added, removed in _COUNTS:
         counts |= {added: come[what], removed: leave[what]}
         total = int(before.get(f"total-{what}", -1))
