@@ -206,6 +206,16 @@ def test_writing_again_replaces_the_content(root: Path) -> None:
     assert s3.content(root / "a") == (b"", hashlib.sha256(b"").hexdigest())
 
 
+def test_two_contents_of_one_size_and_second_are_told_apart_by_their_status(root: Path) -> None:
+    path = root / "file"
+    found = set()
+    for content in (b"one", b"two", b"six"):
+        durable.write(path, content)
+        found.add(path.stat().st_ino)
+    assert len(found) == 3
+    assert path.stat().st_ino == path.stat().st_ino
+
+
 def test_an_object_that_others_wrote_has_no_sum(root: Path) -> None:
     s3.client().put_object(Bucket=root.parts[1], Key="x", Body=b"1")
     path = s3.at(f"s3://{root.parts[1]}/x")
