@@ -144,7 +144,7 @@ def graph(name: str, title: str, about: str, groups: Sequence[str], nodes: Seque
         groups: The columns, from left to right.
         nodes: The nodes.
     """
-    wide, tall, across, down, top = 290, 76, 370, 100, 26
+    wide, tall, across, down, top = 315, 76, 360, 100, 26
     most = max((sum(node.group == group for node in nodes) for group in groups), default=1)
     at: dict[str, tuple[float, float]] = {}
     for column, group in enumerate(groups):
