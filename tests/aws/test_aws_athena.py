@@ -146,7 +146,7 @@ def test_the_command_asks_for_the_snapshots_of_a_time(
 @pytest.mark.parametrize(
     ("options", "variable", "setting", "expected"),
     [
-        ([], None, None, "officer"),
+        ([], None, None, "engineer"),
         ([], None, "engineer", "engineer"),
         ([], "scientist", "engineer", "scientist"),
         (["--role", "officer"], "scientist", "engineer", "officer"),
@@ -166,6 +166,7 @@ def test_the_role_is_said_as_for_every_query(
     if setting:
         lake = Lake.create(tmp_path / "lake")
         settings.write(settings.changed(lake.config, query_role=setting), lake.root / "lake.toml")
+    monkeypatch.delenv("STEDI_QUERY_ROLE")
     if variable:
         monkeypatch.setenv("STEDI_QUERY_ROLE", variable)
     asked: list[object] = []
@@ -183,6 +184,7 @@ def test_the_role_is_said_as_for_every_query(
 def test_settings_that_do_not_say_a_role_are_never_passed_over(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("STEDI_QUERY_ROLE")
     words = ["--lake", str(tmp_path), "query", "--engine", "athena", "select 1 from landed_files"]
     (tmp_path / "lake.toml").write_text('format = 1\n[query]\nrole = "king"\n')
     assert cli.main(words) == 2
