@@ -74,6 +74,7 @@ class Scene:
         start: The world before it.
         calls: How it called S3, and how it called the catalog.
         before: Each table before it.
+        built: Each table between, where the command begins with a build of what is due.
         after: Each table after it.
         again: The commands that set things right after a fault.
         final: Each table after these.
@@ -83,6 +84,7 @@ class Scene:
     start: World
     calls: dict[str, tuple[Call, ...]]
     before: Tables
+    built: Tables
     after: Tables
     again: tuple[tuple[str, ...], ...]
     final: Tables
@@ -122,7 +124,11 @@ class Stage:
         for name, (words, again) in plays.items():
             if name == "audit" and name not in STRUCK:
                 continue  # it changes nothing
-            before = self.look()
+            before = built = self.look()
+            if name == "erase" and name in STRUCK:  # which first builds what is due: the withdrawal
+                assert self.run("build")[0] == 0
+                built = self.look()
+                self.set_up(world)
             for proxy in self._proxies.values():
                 proxy.calls = []
             code, said = self.run(*words)
@@ -133,7 +139,7 @@ class Stage:
                 for command in again:
                     code, said = self.run(*command)
                     assert code == 0, said
-                self.scenes[name] = Scene(words, world, calls, before, after, again, self.look())
+                self.scenes[name] = Scene(words, world, calls, before, built, after, again, self.look())
                 self.set_up(kept)
             world = kept
 
@@ -266,7 +272,7 @@ def struck(stage: Stage, proxy: Proxy, scene: Scene, fault: Fault) -> Iterator[s
     if any(word in said for word in ("@", "Traceback", "unforeseen", "on recovery")):
         yield f"unclear: {said}"
     for name, found in seen.items():
-        if found not in (scene.before[name], scene.after[name]):
+        if found not in (scene.before[name], scene.built[name], scene.after[name]):
             yield f"{name} is neither old nor new"
     for words in scene.again:
         code, said = stage.run(*words)
@@ -333,7 +339,7 @@ def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) ->
     if code != -signal.SIGKILL:
         yield f"it was not killed: exit {code}"
     for name, found in stage.look().items():
-        if found not in (scene.before[name], scene.after[name]):
+        if found not in (scene.before[name], scene.built[name], scene.after[name]):
             yield f"{name} is neither old nor new"
     for words in (*scene.again, ("maintain",)):
         code, said = stage.run(*words)

@@ -96,7 +96,7 @@ def meanwhile(patch: pytest.MonkeyPatch, where: Any, name: str, happens: Callabl
 STOPPED = {
     "before its journal": (journal, "write"),
     "before its first commit": (journal, "apply"),
-    "within a commit": (Remote, "commit_table"),
+    "within a commit": (Remote, "commit"),
 }
 
 

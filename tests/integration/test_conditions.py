@@ -49,6 +49,10 @@ WORDS: dict[str, list[list[str]]] = {
     "tag": [["tag"], ["tag", "v1"], ["--json", "tag", "v1"], ["tag", "a b"], ["tag", "--delete", "nothing"]],
     "log": [["log"], ["--json", "log", "--since", "2026-01-01"]],
     "roles": [["roles"]],
+    "verify": [
+        ["verify", "LAKE/receipts"], ["verify", "nothing"], ["verify", "/dev/null"], ["verify", "IN"],
+        ["--json", "verify", "nothing", "--public-key", "/dev/null/a"],
+    ],
     "history": [["history", "customers_landing"], ["history", "nothing"]],
     "query": [
         ["query", "select count(*) from customers_landing"], ["query", "-"], ["query", "select oops"],
@@ -70,7 +74,7 @@ WORDS: dict[str, list[list[str]]] = {
     "consent": [["consent"], ["consent", "--by", "day", "--format", "csv"], ["--json", "consent"]],
     "export": [
         ["export", "ann@x.example", "--output", "out"], ["export", "-", "--output", "out", "--zip"],
-        ["export", "ann@x.example", "--output", "/dev/null/a"], ["export", "ann@x.example", "--output", "IN/out"],
+        ["export", "ann@x.example", "--output", "/dev/null/a"], ["export", "ann@x.example", "--output", "LAKE/out"],
         ["export", "--file", "/dev/null/a", "--output", "out"],
     ],
     "explain": [["explain", "ann@x.example"], ["explain", "-"], ["explain", "--table", "customers_landing",

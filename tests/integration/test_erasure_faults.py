@@ -108,7 +108,7 @@ def test_an_erasure_that_dies_anywhere_is_finished_by_the_next_command(
     quick.forget()
     assert state(lake) == expected
     assert search().found == []
-    assert [receipts.holds(receipt, lake.key(), lake.config.lake_id) for receipt in lake.receipts()] == [True]
+    assert [receipts.holds(receipt.document, lake.key(), lake.config.lake_id) for receipt in lake.receipts()] == [True]
     assert not unread(folder)
     conserved(lake)
 

@@ -425,7 +425,7 @@ def _target(output: str | os.PathLike[str], *, archive: bool) -> Path:
 
 def _is_empty(place: Path) -> bool:
     try:
-        return not place.is_symlink() and place.is_dir() and not any(os.scandir(place))
+        return not place.is_symlink() and place.is_dir() and not os.listdir(place)
     except OSError:
         return False
 
