@@ -427,6 +427,7 @@ def test_much_work_is_shared_among_processes_and_gives_the_same(
     conserved(lake)
 
 
+@pytest.mark.own_processes
 def test_a_worker_that_dies_costs_the_batch_and_leaves_nothing(
     lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
