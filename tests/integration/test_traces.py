@@ -141,7 +141,7 @@ def test_a_trace_in_any_kind_of_file_is_found_and_named_and_the_erasure_ends_all
     first, second = lake.receipts()
     assert (first.clean, second.clean, second.scanned["found"]) == (False, True, [])
     assert {found.split()[0].split("/")[0] for found in first.scanned["found"]} == {"planted"}
-    assert ANA not in json.dumps(first).lower()
+    assert ANA not in json.dumps(first.document).lower()
 
 
 def test_what_is_no_file_is_named_and_never_opened_and_keeps_nothing_from_working(stage: Stage) -> None:
