@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -236,6 +237,19 @@ def test_what_an_officer_would_see_is_not_shown_where_it_cannot_be_noted(
         assert "not in the access log" in capsys.readouterr().err
         monkeypatch.delenv("STEDI_PSEUDONYM_KEY", raising=False)
     assert lake.log() == ()
+
+
+def test_on_a_volume_that_is_mounted_read_only_an_auditor_sees_everything_and_is_told_that_nothing_is_noted(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mounted_read_only(path: object, *_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    lake.context.say = lambda line: print(line, file=sys.stderr)
+    monkeypatch.setattr(access.durable, "folder", mounted_read_only)
+    assert len(lake.query("select email from customers_trusted").fetchall()) == 2
+    assert lake.explain(ANN).history
+    assert capsys.readouterr().err.count("not in the access log") == 2
 
 
 def test_a_line_of_another_lake_under_the_same_key_is_none_of_this_ones(slate: Slate, tmp_path: Path) -> None:

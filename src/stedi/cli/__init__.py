@@ -99,6 +99,7 @@ def script() -> int:
     except SystemExit as stop:  # help, the version, or bad usage
         code = stop.code if isinstance(stop.code, int) else 0
     code = terminal.finished(code)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is done is done: the exit code says how
     gc.freeze()  # else Python looks through everything that was imported once more before it ends: a third of a second
     return code
 

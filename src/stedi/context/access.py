@@ -12,6 +12,7 @@ left its note, and the next access makes a line of it. A folder has a file of li
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hmac
 import json
@@ -166,7 +167,9 @@ class Note:
 
     def _cannot(self, error: Exception) -> None:
         self._key = None
-        if self._must and not isinstance(error, CopiedLake):  # which is read as it lies, until it is a lake
+        # a copy is read as it lies, until it is a lake; who mounts a volume read-only, an auditor, could read its files
+        readable = isinstance(error, CopiedLake) or (isinstance(error, OSError) and error.errno == errno.EROFS)
+        if self._must and not readable:
             other = ", or ask as another role than officer" if self._plain["role"] else ""
             raise LakeError(
                 f"{self._context.root}: expected an access log that this can be noted in, found none ({_why(error)}); "
