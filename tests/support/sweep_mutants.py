@@ -37,18 +37,6 @@ def _forgets_its_journal_first() -> None:
     journal._read = read_and_removed
 
 
-def _writes_in_place() -> None:
-    """A file is written under its name, not beside it."""
-    from stedi.storage import durable, s3
-
-    within = durable.replacing
-
-    def in_place(path: Path, mode: int = 0o600) -> Any:
-        return within(path, mode) if s3.is_remote(path) else open(path, "wb")
-
-    durable.replacing = in_place
-
-
 def _syncs_no_folder() -> None:
     """Names of files, and files that engines have written, are not put on disk."""
     from stedi.storage import durable
@@ -110,7 +98,7 @@ def _finds_everybody_at_home() -> None:
 SWEEPS: dict[str, tuple[tuple[str, ...], tuple[Callable[[], None], ...]]] = {
     "every call": (
         ("tests/faults/test_every_call.py",),
-        (_forgets_its_journal_first, _writes_in_place),
+        (_forgets_its_journal_first,),
     ),
     "power": (
         ("tests/faults/test_power_loss.py", "-k", "power_cut"),
