@@ -248,6 +248,7 @@ def main() -> None:
         sizes.append(("130M", 200_000, 130_000_000))
     if options.readings:
         sizes, options.no_docs = [(f"{options.readings:,}", options.customers, options.readings)], True
+    os.environ.update(KEY)  # lakes are read in this process, too
     WORK.mkdir(parents=True, exist_ok=True)
     runners = contenders() if options.part in ("all", "peers") else {}
     if options.only:
