@@ -72,7 +72,7 @@ def template(name: str) -> dict[str, Any]:
     from cfnlint import decode
 
     found: dict[str, Any] = json.loads(json.dumps(decode.decode_str(stacks.template(name))[0]))
-    return found["Resources"]  # type: ignore[no-any-return]
+    return found["Resources"]  # type: ignore[no-any-return] # as YAML gives it
 
 
 @cache

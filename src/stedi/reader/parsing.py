@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from json.decoder import scanstring  # type: ignore[attr-defined]
+from json.decoder import scanstring  # type: ignore[attr-defined] # typeshed lacks it
 from typing import Any, cast
 
 from stedi.reader.model import Huge, Limits, Members

@@ -76,7 +76,7 @@ class S3Path(PosixPath):
     def _prefix(self) -> str:
         return f"{self.key}/" if self.key else ""
 
-    def relative_to(self, *other: Any, **options: Any) -> Path:  # type: ignore[override]
+    def relative_to(self, *other: Any, **options: Any) -> Path:  # type: ignore[override] # versions of Python differ
         """Returns what follows another path's parts, which is no location by itself: a plain path."""
         return Path(PurePosixPath(*self.parts).relative_to(PurePosixPath(*at(other[0]).parts), *other[1:], **options))
 
@@ -146,7 +146,7 @@ class S3Path(PosixPath):
         """Returns an object's text."""
         return self.read_bytes().decode(encoding or "utf-8")
 
-    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:  # type: ignore[override]
+    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:  # type: ignore[override] # versions of Python differ
         """Returns an object's bytes as a file that can be sought in: a copy without a name, gone when it is closed."""
         if mode != "rb":
             raise LakeError(f"{self}: expected an object of S3 to be read as bytes, found mode {mode}")
@@ -164,7 +164,7 @@ class S3Path(PosixPath):
             raise
         return copy
 
-    def iterdir(self) -> Iterator[Path]:  # type: ignore[override]
+    def iterdir(self) -> Iterator[Path]:  # type: ignore[override] # versions of Python differ
         """Yields what lies directly below: objects, and prefixes that have some."""
         with answers(self):
             pages = (
@@ -179,11 +179,11 @@ class S3Path(PosixPath):
                 for entry in page.get("CommonPrefixes", ()):
                     yield self / entry["Prefix"].removeprefix(self._prefix).rstrip("/")
 
-    def glob(self, pattern: str, **kwargs: Any) -> Iterator[Path]:  # type: ignore[override]
+    def glob(self, pattern: str, **kwargs: Any) -> Iterator[Path]:  # type: ignore[override] # versions of Python differ
         """Yields what lies directly below and has a name that a pattern matches."""
         return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
-    def rglob(self, pattern: str, **kwargs: Any) -> Iterator[Path]:  # type: ignore[override]
+    def rglob(self, pattern: str, **kwargs: Any) -> Iterator[Path]:  # type: ignore[override] # versions of Python differ
         """Yields the objects below, at any depth, whose names a pattern matches."""
         from stedi.storage.s3 import objects
 
