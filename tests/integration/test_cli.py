@@ -22,6 +22,7 @@ import pytest
 
 from lakes import contents, heads, rows, tree
 from stedi import __version__, cli, sample
+from stedi.cli.commands import named
 from stedi.lake import Lake
 from stedi.schema.contracts import Reason
 from stedi.schema.tables import ZONES
@@ -131,7 +132,7 @@ class TestHelp:
         self, words: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         said = []
-        for parser in (cli.parser(), cli.parser(cli._named(words.split()))):
+        for parser in (cli.parser(), cli.parser(named(words.split()))):
             with pytest.raises(SystemExit) as stopped:
                 parser.parse_args(words.split())
             said.append((stopped.value.code, capsys.readouterr()))

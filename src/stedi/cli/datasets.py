@@ -13,7 +13,7 @@ from stedi.cli.pipeline import opened, wants_json
 from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
-    from stedi.cli import AddCommand
+    from stedi.cli.commands import AddCommand
     from stedi.datasets import Preview, Release
 
 _OPTIONS = {

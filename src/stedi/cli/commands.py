@@ -1,0 +1,391 @@
+"""The words of the command line: every command, its options and what they mean, in one place.
+
+A command is registered by one call of `command` in `parser`: its name, the function that runs it, and what it does in
+a few words. The actions of `stedi dataset` are in `datasets`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn, cast
+
+from stedi.cli import aws, datasets, operations, pipeline, privacy, reports, rights, terminal
+
+AddCommand = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+"""Adds a command by its name, what runs it, and what it does in a few words; returns its parser."""
+
+_EXACT = "take each address as it was delivered, plain or not; JSON's escapes name what cannot be typed"
+
+
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Returns the parser of every command.
+
+    Args:
+        only: The command that is asked for: the others, which would take longer to describe than some take to run, are
+            left out. Where there is none of that name, none is.
+    """
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument(
+        "--lake", metavar="PATH", help="the lake's folder, or s3://BUCKET/PREFIX (default: $STEDI_LAKE, then ./lake)"
+    )
+    common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    top = _Parser(
+        prog="stedi",
+        description="A consent-aware data lake of step detection data.",
+        parents=[common],
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"stedi {_version()}")
+    command = _commands(top, common, "command", only)
+
+    def engine(sub: argparse.ArgumentParser, text: str) -> None:
+        sub.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help=text)
+
+    sub = command("demo", pipeline.demo, "makes sample landing data, lands it, builds, and shows the zones")
+    sub.add_argument("--customers", type=_positive, default=200, help="customers to invent (default: 200)")
+    sub.add_argument("--readings", type=_positive, default=20_000, help="readings to invent (default: 20,000)")
+    sub.add_argument("--walkers", type=int, default=4, help="people who walk, with labelled steps (default: 4)")
+    sub.add_argument("--seed", type=int, default=7, help="same seed, same data (default: 7)")
+
+    sub = command("init", pipeline.init, "makes a lake: settings, catalog and key")
+    sub.add_argument(
+        "--readings",
+        choices=("all", "since-consent"),
+        default="all",
+        help="which readings of a consenting customer are used (default: all)",
+    )
+
+    sub = command("land", pipeline.land, "lands files, folders or globs: what is new of them")
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a glob")
+    sub.add_argument(
+        "--feed",
+        choices=("customer", "accelerometer", "step_trainer"),
+        help="the feed of all of them (default: told by folder or file name, then by the fields)",
+    )
+
+    engine(sub, "who reads and writes: this machine (default), or Spark's executors; same rows")
+
+    sub = command("build", pipeline.build, "builds what has changed")
+    sub.add_argument("--dry-run", action="store_true", help="only show what would be done, and why")
+    sub.add_argument("--full", action="store_true", help="rebuild everything")
+    engine(sub, "what computes the tables (default: duckdb); same rows")
+    sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
+
+    sub = command(
+        "audit", operations.audit, "proves the rules of consent over the tables, and that files are as written"
+    )
+    sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
+    sub.add_argument(
+        "--report", metavar="FILE", type=Path, help="write what was found, .html or .json, and FILE.sig, its signature"
+    )
+    sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
+    engine(sub, "who proves and, with --files, reads files: this machine (default), or Spark's executors")
+
+    sub = command(
+        "report", reports.report, "writes one page that says how the lake is: consent, tables, releases, risk"
+    )
+    sub.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="the page, or its content if the name ends in .json (default: report.html here)",
+    )
+    sub.add_argument(
+        "--since",
+        metavar="FILE",
+        type=Path,
+        help="an earlier report, to say what has changed (default: what is written over)",
+    )
+
+    sub = command("key", operations.key, "shows which pseudonym key the lake has, or gives it another")
+    sub.add_argument(
+        "action", choices=("show", "rotate"), metavar="ACTION", help="show or rotate; neither prints the key itself"
+    )
+    sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, made if it is not there")
+    sub.add_argument("--yes", action="store_true", help="rotate: do not ask")
+
+    sub = command(
+        "repair", operations.repair, "sets right what audit --files finds damaged, as far as the lake itself can"
+    )
+    sub.add_argument(
+        "--accept-rollback",
+        action="store_true",
+        help="take a lake that was set back for the newest, without what was withdrawn or erased since",
+    )
+
+    sub = command("adopt", operations.adopt, "makes a lake of its own of a copy, or of a lake that was moved")
+    sub.add_argument(
+        "--new-id", action="store_true", help="give it an id of its own: the lake that it comes from lives elsewhere"
+    )
+
+    sub = command("log", operations.log, "lists who was shown rows of people: when, as whom, of which tables")
+    sub.add_argument("--since", metavar="TIME", type=_time, help="what began at this ISO 8601 time or later, UTC")
+
+    command("tables", pipeline.tables, "lists tables with zone, rows, size and freshness")
+
+    sub = command("history", pipeline.history, "lists a table's snapshots with what each was built from")
+    sub.add_argument("table", metavar="TABLE")
+
+    sub = command("tag", operations.tag, "names the tables below landing as they are, for --at, or lists such names")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="the name to give; without one, tags are listed")
+    sub.add_argument("--delete", metavar="NAME", help="take a name away; what it alone held goes with maintenance")
+
+    sub = command("query", aws.query, "runs one read-only SELECT over the lake's tables")
+    sub.add_argument("sql", metavar="SQL", help="the SELECT, or - to read it from stdin")
+    sub.add_argument(
+        "--format",
+        choices=("table", "csv", "json", "jsonl", "parquet"),
+        help="default: table; json with --json; by the ending of --output",
+    )
+    sub.add_argument("--output", metavar="FILE", type=Path, help="write to a file, which is whole or absent")
+    sub.add_argument(
+        "--at",
+        metavar="TAG_SNAPSHOT_OR_TIME",
+        help="read the tables as they were: a tag, a snapshot's id or an ISO 8601 time",
+    )
+    sub.add_argument(
+        "--as-published",
+        action="store_true",
+        help="officer, with --at: show rows of people who do not agree to research any more, too",
+    )
+    sub.add_argument(
+        "--role",
+        choices=("scientist", "engineer", "officer"),
+        help="show what this role sees, the rest masked (default: query.role of the lake, else engineer)",
+    )
+    sub.add_argument(
+        "--parameter",
+        metavar="NAME=VALUE",
+        action="append",
+        help="the value of $NAME in the SELECT: a number, true, false or null, else a text; may be repeated",
+    )
+    sub.add_argument(
+        "--safe-for-spreadsheets",
+        action="store_true",
+        help="csv: begin with an apostrophe what a spreadsheet would take for a formula",
+    )
+    sub.add_argument("--engine", choices=("duckdb", "athena"), default="duckdb", help="default: duckdb")
+    sub.add_argument("--workgroup", metavar="NAME", help="Athena's workgroup (default: stedi-ROLE)")
+
+    command("roles", pipeline.roles, "prints which tables and columns each role sees in a query")
+
+    sub = command("quarantine", pipeline.quarantine, "lists the records that could not be taken, by reason and file")
+    choice = sub.add_mutually_exclusive_group()
+    choice.add_argument("--records", action="store_true", help="list record by record")
+    choice.add_argument("--fields", action="store_true", help="count which field was wrong, of the first 1,000 records")
+    choice.add_argument("--show", metavar="FILE:OFFSET", help="print one record's raw bytes, escaped")
+    choice.add_argument("--replay", action="store_true", help="land again what the contracts accept now")
+    choice.add_argument("--withheld", action="store_true", help="list the readings that belong to nobody for certain")
+
+    sub = command(
+        "withdraw", rights.withdraw, "lands customers' withdrawals from research; the next build removes them"
+    )
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
+    sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    sub.add_argument("--build", action="store_true", help="build at once")
+    sub.add_argument("--dry-run", action="store_true", help="only say who is known and agrees, and who is not known")
+
+    sub = command("consent", rights.consent, "counts who was known and agreed to research, over time")
+    sub.add_argument(
+        "--by", choices=("day", "week", "month"), default="month", help="how long a period is, in UTC (default: month)"
+    )
+    sub.add_argument("--format", choices=("table", "csv", "json"), help="default: table; json with --json")
+
+    sub = command("export", rights.export, "writes everything that the lake has of customers, and of nobody else")
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
+    sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
+    sub.add_argument(
+        "--output", metavar="DIR", type=Path, required=True, help="a new or empty folder outside of lakes and inboxes"
+    )
+    sub.add_argument("--zip", action="store_true", help="write one zip file instead")
+
+    sub = command("explain", rights.explain, "tells why a customer's rows, or rows of a table, are where they are")
+    sub.add_argument(
+        "address", nargs="?", metavar="EMAIL", help="an address in any spelling, or - to read it from stdin"
+    )
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
+    sub.add_argument("--table", metavar="TABLE", help="explain rows of this table instead")
+    sub.add_argument("--where", metavar="SQL", help="which of them: a condition")
+    sub.add_argument(
+        "--role",
+        choices=("scientist", "engineer", "officer"),
+        help="whose eyes the condition has (default: query.role of the lake)",
+    )
+
+    sub = command(
+        "maintain", pipeline.maintain, "compacts small files, expires old snapshots, removes what nothing uses"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    engine(sub, "who rewrites files: this machine (default), or Spark's executors")
+
+    sub = command("erase", privacy.erase, "erases customers: nothing of them stays, and nothing of them comes back")
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="a customer's address; - reads them from stdin")
+    sub.add_argument("--file", metavar="FILE", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
+    sub.add_argument("--inbox", metavar="PATH", action="append", help="rewrite delivered files without them, too")
+    sub.add_argument("--reference", metavar="TEXT", help="what you call the request, for the receipt; no personal data")
+    sub.add_argument("--letter", metavar="FILE", type=Path, help="write what was done in plain words (.html or .txt)")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    choice = sub.add_mutually_exclusive_group()
+    choice.add_argument("--dry-run", action="store_true", help="only show what would be removed")
+    choice.add_argument("--resume", action="store_true", help="finish an erasure that was cut off")
+    choice.add_argument(
+        "--replay",
+        metavar="DIR",
+        help="apply a journal, or receipts, to a lake that was restored or made anew: see the copies in DIR",
+    )
+    choice.add_argument("--list", action="store_true", help="list the receipts")
+    choice.add_argument("--verify", metavar="RECEIPT", help="check a receipt's signature, by its id or file")
+    engine(sub, "who looks through files and rewrites them: this machine (default), or Spark's executors")
+
+    sub = command(
+        "verify", privacy.verify, "says what a lake has signed, and whether it holds; needs neither lake nor key"
+    )
+    sub.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="a receipt, report, recall or release, or a folder of them"
+    )
+    sub.add_argument("--public-key", metavar="FILE", type=Path, help="the key that must have signed it (PEM)")
+
+    sub = command(
+        "crawl", pipeline.crawl, "infers each feed's schema from files and shows where it drifts from the contract"
+    )
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a glob")
+    sub.add_argument("--sample", type=_positive, metavar="N", help="look at the first N records of each file")
+
+    sub = command("ddl", pipeline.ddl, "prints the tables' DDL for Athena or Spark")
+    sub.add_argument("--dialect", choices=("athena", "spark"), default="athena", help="default: athena")
+    sub.add_argument(
+        "--location",
+        metavar="URI",
+        default="s3://BUCKET/lake",
+        help="where the lake lies (default: s3://BUCKET/lake)",
+    )
+    sub.add_argument(
+        "--inbox",
+        metavar="URI",
+        default="s3://BUCKET/inbox",
+        help="the landing prefix (default: s3://BUCKET/inbox)",
+    )
+    sub.add_argument(
+        "--views",
+        choices=("scientist", "engineer", "officer"),
+        help="print views of what this role sees instead, the rest null",
+    )
+
+    sub = command("ndjson", pipeline.ndjson, "rewrites any JSON shape as newline-delimited JSON")
+    sub.add_argument("source", metavar="SRC", type=Path, help="a file or a folder")
+    sub.add_argument("target", metavar="DST", type=Path, help="a file, or a folder that mirrors SRC")
+    sub.add_argument("--rejects", metavar="FILE", type=Path, help="write what is no record there")
+
+    sub = command("aws", aws.status, "puts the lake on AWS, runs it there, and takes it away")
+    _aws(_commands(sub, common, "action"))
+
+    sub = command("dataset", datasets.create, "makes training sets and says what is in them")
+    datasets.add(_commands(sub, common, "action"))
+    return top if only is None or any(action.choices for action in top._actions) else parser()
+
+
+class _Unasked:
+    """Takes the description of a command that the call does not name."""
+
+    def __getattr__(self, name: str) -> Callable[..., _Unasked]:
+        return lambda *_, **__: self
+
+
+def _commands(
+    parser: argparse.ArgumentParser, common: argparse.ArgumentParser, dest: str, only: str | None = None
+) -> AddCommand:
+    """Returns what adds a command, or an action of one, by its name, what runs it, and what it does in a few words."""
+    subparsers = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        if only not in (None, name):
+            return cast(argparse.ArgumentParser, _Unasked())
+        sub = subparsers.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    return add
+
+
+def _aws(action: AddCommand) -> None:
+    """Adds the actions of `stedi aws`."""
+
+    def stack(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--stack", metavar="NAME", default="stedi", help="the stack's name (default: stedi)")
+
+    sub = action("deploy", aws.deploy, "makes or updates the stack: shows the changes, asks, and follows them")
+    stack(sub)
+    sub.add_argument("--wheel", metavar="FILE", type=Path, help="the project's wheel (default: the one in dist/)")
+    sub.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the templates; may be repeated"
+    )
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    stack(action("status", aws.status, "shows the stack, where things are, and the latest runs"))
+    sub = action("run", aws.run, "starts the job and follows its log; fails if the job does")
+    stack(sub)
+    sub.add_argument("--workers", type=_positive, metavar="N", help="workers of this run (default: the stack's)")
+    sub = action("cost", aws.cost, "shows what a lake of some size would cost on AWS each month: a model")
+    for name, default, text in (
+        ("customers", 10_000, "customers"),
+        ("readings", 650, "readings of each customer a day"),
+        ("files", 1_000, "files delivered a day"),
+        ("runs", 4, "runs of the job a day"),
+        ("queries", 20, "queries a day over the whole training table"),
+        ("retention-days", 730, "days that readings stay in the lake"),
+        ("inbox-days", 400, "days that delivered files stay"),
+    ):
+        sub.add_argument(
+            f"--{name}", type=_positive, metavar="N", default=default, help=f"{text} (default: {default:,})"
+        )
+    sub = action("destroy", aws.destroy, "deletes the stack; the lake, its bucket and its keys stay")
+    stack(sub)
+    sub.add_argument("--data", action="store_true", help="delete the lake, its bucket and its keys as well")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages name nobody."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with a message that holds no address, whatever the call's words were."""
+        super().error(terminal.unnamed(message))
+
+
+def _version() -> str:
+    from stedi._version import __version__
+
+    return __version__
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected an ISO 8601 time, found something else") from None
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
+    return value
+
+
+def named(words: Sequence[str]) -> str | None:
+    """Returns the command that a call's words name, if nothing but the lake and `--json` stands before it."""
+    rest = iter(words)
+    for word in rest:
+        if word == "--lake":
+            next(rest, None)
+        elif word != "--json" and not word.startswith("--lake="):
+            return None if word.startswith("-") else word
+    return None
