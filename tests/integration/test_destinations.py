@@ -163,19 +163,21 @@ def test_a_file_holds_every_row(ending: str, full: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["rows", "rows.txt", "rows.xlsx", "rows.csv.gz", "rows.parquet.zst", "csv", "rows.table"]
+    "name", ["rows", "rows.txt", "rows.xlsx", "rows.tsv", "rows.gz", "rows.txt.gz", "csv", "rows.table", "rows.zst"]
 )
 def test_an_ending_that_says_nothing_is_refused_and_the_known_ones_named(
     name: str, full: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--lake", str(full), "query", "select * from accelerometer_landing", "--output", str(tmp_path / name)]
     assert cli.main(words) == 2
-    assert all(known in capsys.readouterr().err for known in (".csv, .json, .jsonl, .ndjson, .parquet",))
+    assert (
+        ".csv, .json, .jsonl, .ndjson, .parquet, .arrow, .feather, or in one of them and .gz" in capsys.readouterr().err
+    )
     assert not (tmp_path / name).exists()
     assert cli.main([*words, "--format", "table"]) == 0
     content = (tmp_path / name).read_bytes()
     text = gzip.decompress(content) if name.endswith(".gz") else content
-    assert name.endswith(".zst") or text.count(b"ann@x.example") == 2500 or b"null" in text
+    assert name.endswith(".zst") or text.count(b"ann@x.example") == 2500 or b"NULL" in text
 
 
 def test_a_table_that_goes_to_a_file_is_not_cut_either(full: Path, tmp_path: Path) -> None:
@@ -184,7 +186,29 @@ def test_a_table_that_goes_to_a_file_is_not_cut_either(full: Path, tmp_path: Pat
         subprocess.run(words, stdout=out, check=True)
     assert "(2,500 rows)" in (tmp_path / "rows.txt").read_text()
     piped = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "there are more" in piped
+    assert piped == (tmp_path / "rows.txt").read_text()
+    shown = subprocess.run([*words, "--output", "/dev/stdout"], capture_output=True, text=True, check=True).stdout
+    assert shown == piped
+
+
+@pytest.mark.parametrize("name", ["rows.csv.gz", "rows.json.gz", "rows.jsonl.zst", "ROWS.CSV.ZSTD"])
+def test_a_file_is_compressed_by_the_end_of_its_name(name: str, full: Path, tmp_path: Path) -> None:
+    words = ["--lake", str(full), "query", "select x, y from accelerometer_landing", "--output", str(tmp_path / name)]
+    assert cli.main(words) == 0
+    content = (tmp_path / name).read_bytes()
+    raw = (
+        gzip.decompress(content) if name.endswith("gz") else zstandard.ZstdDecompressor().stream_reader(content).read()
+    )
+    assert raw.count(b"\n") == {"jsonl": 2500, "json": 2502, "csv": 2501}[name.lower().split(".")[1]]
+
+
+@pytest.mark.parametrize("name", ["rows.parquet.gz", "rows.arrow.zst"])
+def test_what_compresses_its_own_columns_is_not_compressed_again(
+    name: str, full: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--lake", str(full), "query", "select 1", "--output", str(tmp_path / name)]) == 2
+    assert "expected a name without" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_ndjson_refuses_the_ending_of_something_else(tmp_path: Path) -> None:
@@ -201,7 +225,9 @@ def test_ndjson_writes_to_stdout_and_tells_of_it_elsewhere(tmp_path: Path) -> No
 
 
 def test_the_forms_of_files_are_those_that_the_command_offers() -> None:
-    assert set(formats.Format) == {"table", "csv", "json", "jsonl", "parquet"}
+    assert set(formats.Format) == {
+        *("table", "vertical", "markdown", "csv", "json", "jsonl", "parquet", "arrow"),
+    }
 
 
 def test_every_path_of_a_call_takes_a_tilde_for_the_home_folder(

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stedi.cli import formats, tables
+from stedi.cli import columns, formats, tables
 from stedi.errors import QueryFailed, StediError, UsageError
 
 INSTANT = dt.datetime(2022, 6, 18, 17, 47, 24, 102000, tzinfo=dt.UTC)
@@ -218,7 +218,7 @@ def test_a_date_beyond_the_calendar_inside_a_list_is_refused_without_its_value()
 
 def test_a_table_aligns_numbers_right_and_text_left_and_counts_rows() -> None:
     text = written("table", reader(name=["ab", "c", None], n=[1, 22, 333], x=[1.5, None, 2.0]))
-    assert text == "name    n     x\n----  ---  ----\nab      1   1.5\nc      22  null\nnull  333     2\n(3 rows)\n"
+    assert text == "name    n     x\n----  ---  ----\nab      1   1.5\nc      22  NULL\nNULL  333     2\n(3 rows)\n"
 
 
 def test_a_table_counts_columns_of_the_terminal() -> None:
@@ -241,16 +241,84 @@ def test_a_table_shows_the_first_rows_and_says_that_there_are_more() -> None:
     assert (
         out.getvalue()
         .decode()
-        .endswith("(the first 1,000 rows; there are more: csv, json and parquet hold every row)\n")
+        .endswith("(the first 1,000 rows; there are more: every other --format, and a file, has all)\n")
     )
     assert formats.write(reader(400, n=list(range(1000))), "table", io.BytesIO()) == formats.Written(1000)
     assert formats.write(reader(400, n=list(range(1001))), "table", io.BytesIO(), limit=None) == formats.Written(1001)
 
 
-def test_a_table_cuts_long_cells_with_an_ellipsis() -> None:
+def test_a_table_is_whole_where_nothing_says_how_wide_it_may_be() -> None:
     line = written("table", reader(a=["x" * 500, "日" * 500])).splitlines()
-    assert line[2] == "x" * (tables.MAX_CELL - 1) + "…"
-    assert tables._width(line[3]) <= tables.MAX_CELL
+    assert line[2:4] == ["x" * 500, "日" * 500]
+    rows = list(range(2_500))
+    text = written("table", reader(400, n=rows, a=["y" * (n // 1_000) for n in rows]), limit=None).splitlines()
+    assert text[2:-1] == [f"{n:>4}  {'y' * (n // 1_000)}".rstrip() for n in rows]
+    assert text[-1] == "(2,500 rows)"
+
+
+def test_a_table_cuts_texts_before_it_leaves_out_columns_and_says_which_it_did() -> None:
+    columns = {"id": ["f" * 32], "at": [INSTANT], "distance": [201], "note": ["日" * 40], "x": [1]}
+    for width, said in ((160, ""), (80, "long values are cut"), (50, "5 columns, 3 shown"), (20, "5 columns, 1 shown")):
+        text = written("table", reader(**columns), width=width)
+        assert max(map(tables.width_of, text.splitlines()[:3])) <= width
+        assert said in text
+        assert ("…" in text) == (width < 160)
+        assert text.count("\n") == (5 if said else 4)
+
+
+def test_a_listing_gives_up_its_spare_columns_first_and_keeps_the_end_of_a_path() -> None:
+    rows = [("a" * 20, "landing/customer/2026-11-29/part-0001.json", 1, 2)]
+    text = tables.table(rows, ("name", "file", "bytes", "rows"), width=35, spare=("bytes",))
+    assert text.splitlines()[0].split() == ["name", "file", "rows"]
+    assert text.splitlines()[2].split()[1].startswith("…")
+    assert text.splitlines()[2].split()[1].endswith("0001.json")
+    assert text.splitlines()[3] == "(4 columns, 3 shown: a wider terminal or --json shows all)"
+
+
+def test_no_value_looks_other_than_the_texts_that_say_so() -> None:
+    cells = [None, "null", "NULL", "'NULL'", ""]
+    shown = written("table", reader(5, a=cells, b=list(range(5)))).splitlines()[2:7]
+    assert [line[:8].strip() for line in shown] == ["NULL", "null", "'NULL'", "''NULL''", ""]
+    assert written("markdown", reader(5, a=cells)).splitlines()[2:] == [
+        *("| NULL |", "| null |", "| 'NULL' |", "| ''NULL'' |", "|  |"),
+    ]
+
+
+def test_vertical_gives_every_value_whole_a_line_a_field() -> None:
+    text = written("vertical", reader(name=["ab", None], t=["x" * 30, "日本"]), width=20)
+    assert text == (
+        "-- row 1 --\nname  ab\nt     xxxxxxxxxxxxxx\n      xxxxxxxxxxxxxx\n      xx\n"
+        "-- row 2 --\nname  NULL\nt     日本\n(2 rows)\n"
+    )
+
+
+def test_markdown_escapes_what_ends_a_cell() -> None:
+    assert written("markdown", reader(n=[1], a=["x|y\\\n"])) == "| n | a |\n| ---: | --- |\n| 1 | x\\|y\\\\\\\\n |\n"
+
+
+def test_arrow_holds_what_was_read(tmp_path: Path) -> None:
+    table = pa.table({"a": [1, None], "b": [INSTANT, None], "c": [["x"], []]})
+    formats.write(table.to_reader(1), "arrow", tmp_path / "rows.arrow")
+    with pa.ipc.open_file(tmp_path / "rows.arrow") as found:
+        assert found.read_all() == table
+
+
+def test_columns_are_chosen_by_name_and_in_order() -> None:
+    assert written("csv", formats.chosen(reader(a=[1], b=[2], C=[3]), "c, a")) == "C,a\r\n3,1\r\n"
+    with pytest.raises(UsageError, match="expected some of a, b; found d"):
+        formats.chosen(reader(a=[1], b=[2]), "a,d")
+
+
+def test_instants_are_those_of_the_time_zone_that_is_asked_for() -> None:
+    winter = dt.datetime(2022, 1, 18, 23, 0, 0, 1, tzinfo=dt.UTC)
+    for form, first in (("csv", "2022-06-18T19:47:24.102+02:00"), ("table", "2022-06-18T19:47:24.102+02:00")):
+        text = written(form, columns.in_zone(reader(a=[INSTANT, winter, None]), "Europe/Berlin", text=True))
+        assert first in text
+        assert "2022-01-19T00:00:00.000001+01:00" in text
+    found = columns.in_zone(reader(a=[INSTANT]), "Asia/Kolkata", text=False).read_all()
+    assert (found.schema.field("a").type.tz, found["a"][0].as_py()) == ("Asia/Kolkata", INSTANT)
+    with pytest.raises(UsageError, match="expected a time zone"):
+        columns.in_zone(reader(a=[INSTANT]), "Mars/Olympus", text=True)
 
 
 def test_listings_have_thousands_separators_and_blank_nulls() -> None:
@@ -397,5 +465,5 @@ def test_only_csv_can_be_made_safe_for_spreadsheets(form: str) -> None:
 
 
 def test_an_unknown_form_is_refused() -> None:
-    with pytest.raises(UsageError, match="table, csv, json, jsonl, parquet"):
+    with pytest.raises(UsageError, match="table, vertical, markdown, csv, json, jsonl, parquet, arrow"):
         written("xml", reader(a=[1]))

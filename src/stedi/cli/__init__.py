@@ -23,7 +23,7 @@ from stedi.errors import MissingExtra, StediError, UsageError
 
 __all__ = ["main", "parser", "script"]
 
-_INTERRUPTED = 130
+_INTERRUPTED, _UNREAD = 130, 141  # as a shell has it of who ends by SIGINT or SIGPIPE
 _EXTRAS = {
     **dict.fromkeys(("boto3", "botocore", "s3transfer", "duckdb_extension_httpfs"), "aws"),
     **dict.fromkeys(("pyspark", "py4j"), "spark"),
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # whoever read our output has gone; Python must not complain again at exit
         terminal.nowhere(sys.stdout)
-        return 0
+        return _UNREAD
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(options, f"{where}{error.strerror or type(error).__name__}; nothing half-written is visible", 1)

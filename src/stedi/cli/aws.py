@@ -131,8 +131,7 @@ def query(options: argparse.Namespace) -> int:
         return 0
     as_json = wants_json(options) and not options.output
     form = options.format or ("json" if as_json else formats.format_of(options.output))
-    to, limit = options.output or terminal.binary(), terminal.shown_rows()
-    formats.write(result.reader(), form, to, limit=limit, spreadsheet=options.safe_for_spreadsheets)
+    pipeline.write_rows(result.reader(), form, options)
     return 0
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
-from stedi.errors import QueryFailed, printable
+from stedi.errors import QueryFailed, UsageError, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,6 +89,57 @@ def as_json(column: pa.Array, name: str) -> pa.Array:
     elif not (types.is_integer(kind) or types.is_decimal(kind) or types.is_boolean(kind) or types.is_nested(kind)):
         texts = _quoted(texts)
     return pc.fill_null(texts, "null")
+
+
+def in_zone(reader: pa.RecordBatchReader, zone: str, *, text: bool) -> pa.RecordBatchReader:
+    """Returns rows whose instants are those of a time zone: as text with the offset, or as instants of that zone.
+
+    Instants inside other values stay in UTC, and say so.
+
+    Args:
+        reader: The rows.
+        zone: An IANA name, as Europe/Berlin.
+        text: Whether instants become text.
+
+    Raises:
+        UsageError: There is no such zone, or the machine has no time zones.
+    """
+    import pyarrow as pa
+
+    try:
+        pa.array([0], pa.timestamp("s", zone)).cast(pa.string())
+    except pa.ArrowException:
+        raise UsageError(
+            f"--time-zone: expected a time zone that this machine knows, such as Europe/Berlin or UTC, found "
+            f"{printable(zone)}; nothing was written"
+        ) from None
+    instants = [pa.types.is_timestamp(field.type) and field.type.tz is not None for field in reader.schema]
+    fields = [
+        field.with_type(pa.large_string() if text else pa.timestamp(field.type.unit, zone)) if instant else field
+        for field, instant in zip(reader.schema, instants, strict=True)
+    ]
+    schema = pa.schema(fields)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            columns = [
+                _local(column, zone, text=text) if instant else column
+                for column, instant in zip(batch.columns, instants, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _local(column: pa.Array, zone: str, *, text: bool) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    there = column.cast(pa.timestamp(column.type.unit, zone))
+    if not text:
+        return there
+    offset = pc.replace_substring_regex(pc.strftime(there, "%z"), r"(\d\d)$", r":\1").cast(pa.large_string())
+    return join([_times(pc.local_timestamp(there)), offset])
 
 
 def join(columns: Sequence[pa.Array | str]) -> pa.Array:

@@ -137,10 +137,19 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("sql", metavar="SQL", help="the SELECT, or - to read it from stdin")
     sub.add_argument(
         "--format",
-        choices=("table", "csv", "json", "jsonl", "parquet"),
+        choices=("table", "vertical", "markdown", "csv", "json", "jsonl", "parquet", "arrow"),
         help="default: table; json with --json; by the ending of --output",
     )
-    sub.add_argument("--output", metavar="FILE", type=Path, help="write to a file, which is whole or absent")
+    sub.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="write to a file, which is whole or absent; compressed if its name ends in .gz or .zst",
+    )
+    sub.add_argument("--columns", metavar="NAME,...", help="write these columns alone, in this order")
+    sub.add_argument(
+        "--time-zone", metavar="ZONE", help="write instants in this time zone, such as Europe/Berlin (default: UTC)"
+    )
     sub.add_argument(
         "--at",
         metavar="TAG_SNAPSHOT_OR_TIME",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi.cli import tables, terminal
+from stedi.cli import terminal
 from stedi.cli.pipeline import opened, wants_json
 from stedi.errors import AuditFailed
 
@@ -326,9 +326,9 @@ def _preview(options: argparse.Namespace, found: Preview) -> int:
             [
                 f"{found.release} would be, of the tables as they are:",
                 "",
-                tables.table(splits, ("split", "subjects", "moments")),
+                terminal.tabled(("split", "subjects", "moments"), splits),
                 "",
-                tables.table(found.account, ("account", "rows")),
+                terminal.tabled(("account", "rows"), found.account),
                 "",
                 found.verdict,
             ]
@@ -365,9 +365,9 @@ def release_text(release: Release) -> str:
         [
             f"{release.release}  {release.path}",
             "",
-            tables.table([*splits, ("all", release.subjects, release.rows)], ("split", "subjects", "rows")),
+            terminal.tabled(("split", "subjects", "rows"), [*splits, ("all", release.subjects, release.rows)]),
             "",
-            tables.table(release.account, ("account", "rows")),
+            terminal.tabled(("account", "rows"), release.account),
         ]
     )
 

@@ -1,8 +1,8 @@
-"""Rows out: a stream of Arrow batches becomes an aligned table, CSV, JSON, JSON lines or Parquet.
+"""Rows out: a stream of Arrow batches becomes a table, a list of fields, Markdown, CSV, JSON, Parquet or Arrow IPC.
 
 Batches are turned into text a column at a time and written as they come, so memory follows a batch and not the
-result; only the table, which has to know its widths, holds the rows that it shows. A file appears whole or not at
-all, readable by its owner alone.
+result; a table takes its widths from its first rows. Only a table for a terminal shows less than all, and says so. A
+file appears whole or not at all, readable by its owner alone.
 
 CSV and JSON are put together here, for neither DuckDB's COPY nor Arrow's writer gives the same bytes: both write times
 with a blank in place of T and end lines of CSV by LF, and DuckDB's JSON has NaN, which is none then.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SHOWN_ROWS", "Format", "Written", "format_of", "table", "write"]
 
 SHOWN_ROWS = 1_000
-"""Rows that a table shows if nothing else is said."""
+"""Rows that a table shows on a terminal, and those that say how wide its columns are elsewhere."""
 
 _SLICE = 32_768
 _ROW_GROUP = 122_880
@@ -40,10 +40,13 @@ class Format(StrEnum):
     """The forms in which rows are written."""
 
     TABLE = "table"
+    VERTICAL = "vertical"
+    MARKDOWN = "markdown"
     CSV = "csv"
     JSON = "json"
     JSONL = "jsonl"
     PARQUET = "parquet"
+    ARROW = "arrow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +63,67 @@ class Written:
 
 
 _ENDINGS = {
+    ".md": Format.MARKDOWN,
     ".csv": Format.CSV,
     ".json": Format.JSON,
     ".jsonl": Format.JSONL,
     ".ndjson": Format.JSONL,
     ".parquet": Format.PARQUET,
+    ".arrow": Format.ARROW,
+    ".feather": Format.ARROW,
 }
+BINARY = (Format.PARQUET, Format.ARROW)
+"""Forms that hold values rather than text."""
 
 
 def format_of(path: Path | str | None) -> Format:
-    """Returns the form that a file's name asks for; a table for no file.
+    """Returns the form that a file's name asks for, compressed or not; a table for no file, a device or a pipe.
 
     Raises:
-        UsageError: Its ending says nothing: a table for people, cut or not, is of no use to who reads a file.
+        UsageError: Its ending says nothing: a table for people is of no use to who reads a file.
     """
-    if path is None:
+    if path is None or destinations.is_special(Path(path)):
         return Format.TABLE
-    form = _ENDINGS.get(Path(path).suffix.lower())
+    name = Path(path)
+    if name.suffix.lower() in destinations.PACKED:
+        name = name.with_suffix("")
+    form = _ENDINGS.get(name.suffix.lower())
     if form is None:
         raise UsageError(
-            f"--output {printable(str(path))}: expected a name that ends in {', '.join(_ENDINGS)}, found "
-            "another; nothing was run: choose one, or say --format (a name in .gz or .zst is compressed then)"
+            f"--output {printable(str(path))}: expected a name that ends in {', '.join(_ENDINGS)}, or in one of them "
+            f"and {', '.join(destinations.PACKED)}; found another; nothing was run: choose one, or say --format"
         )
+    _refuse_packed(path, form)
     return form
+
+
+def _refuse_packed(path: Path | str, form: Format) -> None:
+    if form in BINARY and Path(path).suffix.lower() in destinations.PACKED:
+        raise UsageError(
+            f"--output {printable(str(path))}: expected a name without {Path(path).suffix}, since {form} compresses "
+            "its own columns; nothing was written"
+        )
+
+
+def chosen(reader: pa.RecordBatchReader, columns: str) -> pa.RecordBatchReader:
+    """Returns rows of some columns alone, in the order in which they are named, between commas.
+
+    Raises:
+        UsageError: There is none of that name; nothing was read.
+    """
+    import pyarrow as pa
+
+    names = reader.schema.names
+    folded = {name.casefold(): i for i, name in reversed(list(enumerate(names)))}
+    wanted = [word.strip() for word in columns.split(",")]
+    for word in wanted:
+        if word.casefold() not in folded:
+            listed = printable(", ".join(names))
+            raise UsageError(f"--columns: expected some of {listed}; found {printable(word) or 'nothing'}")
+    places = [folded[word.casefold()] for word in wanted]
+    schema = pa.schema([reader.schema.field(i) for i in places])
+    batches = (pa.RecordBatch.from_arrays([batch.column(i) for i in places], schema=schema) for batch in reader)
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 def write(
@@ -91,6 +132,7 @@ def write(
     to: BinaryIO | Path | str,
     *,
     limit: int | None = SHOWN_ROWS,
+    width: int | None = None,
     mode: int = 0o600,
     spreadsheet: bool = False,
 ) -> Written:
@@ -107,6 +149,7 @@ def write(
             `destinations`.
         limit: The most rows that a table on a stream shows; None for all. The other forms, and files, always hold
             every row.
+        width: The widest line of a table or a list of fields on a stream, in columns of a terminal; None for any.
         mode: The permissions of a file that is made.
         spreadsheet: Whether, in CSV, a text that a spreadsheet would take for a formula begins with an apostrophe.
 
@@ -125,19 +168,32 @@ def write(
     if spreadsheet and form is not Format.CSV:
         raise UsageError(f"--safe-for-spreadsheets: expected --format csv, found {form}; nothing was written")
     if isinstance(to, Path | str):
+        _refuse_packed(to, form)
         with destinations.writing(Path(to), mode) as out:
-            return _write(reader, form, out, None, spreadsheet=spreadsheet)
-    if form is Format.PARQUET and to.isatty():
-        raise UsageError("Parquet is not for a terminal. Name a file with --output, or choose table, csv or json.")
-    return _write(reader, form, to, limit, spreadsheet=spreadsheet)
+            return _write(reader, form, out, None, None, spreadsheet=spreadsheet)
+    if form in BINARY and to.isatty():
+        raise UsageError(
+            f"{form.title()} is not for a terminal. Name a file with --output, or choose table, csv or json."
+        )
+    return _write(reader, form, to, limit, width, spreadsheet=spreadsheet)
 
 
 def _write(
-    reader: pa.RecordBatchReader, form: Format, out: BinaryIO, limit: int | None, *, spreadsheet: bool
+    reader: pa.RecordBatchReader,
+    form: Format,
+    out: BinaryIO,
+    limit: int | None,
+    width: int | None,
+    *,
+    spreadsheet: bool,
 ) -> Written:
     match form:
         case Format.TABLE:
-            return _table(reader, out, limit)
+            return _table(reader, out, limit, width)
+        case Format.VERTICAL:
+            return _vertical(reader, out, width)
+        case Format.MARKDOWN:
+            return _markdown(reader, out)
         case Format.CSV:
             return _csv(reader, out, _Fields(spreadsheet, out.isatty()))
         case Format.JSON:
@@ -146,6 +202,8 @@ def _write(
             return _json(reader, out, lines=True)
         case Format.PARQUET:
             return _parquet(reader, out)
+        case Format.ARROW:
+            return _arrow(reader, out)
 
 
 def _slices(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -154,33 +212,110 @@ def _slices(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
             yield batch.slice(start, _SLICE)
 
 
-def _table(reader: pa.RecordBatchReader, out: BinaryIO, limit: int | None) -> Written:
-    import pyarrow as pa
-
-    rows: list[list[str]] = []
-    cut = False
+def _table(reader: pa.RecordBatchReader, out: BinaryIO, limit: int | None, width: int | None) -> Written:
+    numeric = _numeric(reader.schema)
+    most = None if width is None else 4 * width
+    held: list[list[str]] = []
+    laid: tables.Laid | None = None
+    rows, cut = 0, False
     for batch in _slices(reader):
-        room = batch.num_rows if limit is None else limit - len(rows)
-        cut = batch.num_rows > room
-        shown = batch.slice(0, room)
-        columns = [
-            [_shown(value) for value in as_text(column, name, printable_text).to_pylist()]
-            for column, name in zip(shown.columns, shown.schema.names, strict=True)
-        ]
-        rows.extend(list(row) for row in zip(*columns, strict=True))
+        texts = _texts(batch if limit is None else batch.slice(0, limit - rows), most)
+        rows += len(texts)
+        cut = limit is not None and batch.num_rows > len(texts)
+        if laid is not None:
+            out.write(f"{tables.further(texts, numeric, laid.widths)}\n".encode())
+            continue
+        held += texts
         if cut:
             break
-    types = pa.types
-    numeric = [types.is_integer(f.type) or types.is_floating(f.type) or types.is_decimal(f.type) for f in reader.schema]
-    count = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
+        if limit is None and len(held) >= SHOWN_ROWS:
+            laid = tables.lay_out(reader.schema.names, held, numeric, width=width)
+            out.write(f"{laid.text}\n".encode())
+            held.clear()
+    if laid is None:
+        laid = tables.lay_out(reader.schema.names, held, numeric, width=width)
+        out.write(f"{laid.text}\n".encode())
+    count = f"{rows:,} row{'' if rows == 1 else 's'}"
     if cut:
-        count = f"the first {count}; there are more: csv, json and parquet hold every row"
-    out.write(f"{tables.lay_out(reader.schema.names, rows, numeric)}\n({count})\n".encode())
-    return Written(len(rows), cut)
+        count = f"the first {count}; there are more: every other --format, and a file, has all"
+    out.write(f"({count})\n".encode())
+    if left := laid.missing("`--format vertical` or `--columns` shows the rest"):
+        out.write(f"({left})\n".encode())
+    return Written(rows, cut)
 
 
-def _shown(text: str | None) -> str:
-    return "null" if text is None else printable(text[: 4 * tables.MAX_CELL])
+def _numeric(schema: pa.Schema) -> list[bool]:
+    import pyarrow as pa
+
+    types = pa.types
+    return [types.is_integer(f.type) or types.is_floating(f.type) or types.is_decimal(f.type) for f in schema]
+
+
+def _texts(batch: pa.RecordBatch, most: int | None = None) -> list[list[str]]:
+    """Returns rows as texts for people, each of at most so many characters."""
+    columns = [
+        [_shown(value, most) for value in as_text(column, name, printable_text).to_pylist()]
+        for column, name in zip(batch.columns, batch.schema.names, strict=True)
+    ]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _shown(text: str | None, most: int | None) -> str:
+    if text is None:
+        return NULL
+    return f"'{text}'" if text.strip("'") == NULL else printable(text[:most])
+
+
+NULL = "NULL"
+"""How people see that there is no value; a text of these letters stands in quotes."""
+
+
+def _vertical(reader: pa.RecordBatchReader, out: BinaryIO, width: int | None) -> Written:
+    """Writes a line a field; what has no room on it goes on below."""
+    names = [printable(name) for name in reader.schema.names]
+    wide = max((tables.width_of(name) for name in names), default=0)
+    room = None if width is None else max(1, width - wide - 2)
+    rows = 0
+    for batch in _slices(reader):
+        lines = []
+        for row in _texts(batch):
+            rows += 1
+            lines.append(f"-- row {rows:,} --")
+            for name, text in zip(names, row, strict=True):
+                lead = name + " " * (wide - tables.width_of(name))
+                for part in [text] if room is None else tables.pieces(text, room):
+                    lines.append(f"{lead}  {part}".rstrip())
+                    lead = " " * wide
+        if lines:
+            out.write(("\n".join(lines) + "\n").encode())
+    out.write(f"({rows:,} row{'' if rows == 1 else 's'})\n".encode())
+    return Written(rows)
+
+
+def _markdown(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |\n"
+
+    marks = ["---:" if right else "---" for right in _numeric(reader.schema)]
+    out.write((line([printable(name) for name in reader.schema.names]) + line(marks)).encode())
+    rows = 0
+    for batch in _slices(reader):
+        out.write("".join(map(line, _texts(batch))).encode())
+        rows += batch.num_rows
+    return Written(rows)
+
+
+def _arrow(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
+    """Writes a file of Arrow IPC, also known as Feather."""
+    import pyarrow as pa
+
+    rows = 0
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(pa.PythonFile(out, "w"), reader.schema, options=options) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return Written(rows)
 
 
 @dataclass(frozen=True, slots=True)

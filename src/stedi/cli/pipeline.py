@@ -18,6 +18,9 @@ from stedi.cli import render, terminal
 from stedi.errors import UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from stedi.cli.formats import Format
     from stedi.lake import Lake
     from stedi.landing import Landing
     from stedi.query import Result, Value
@@ -67,7 +70,7 @@ def demo(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    terminal.line(_tables_text(lake))
+    _show_tables(lake)
     terminal.line(
         f"\nlanded      {landing.accepted:,} of {landing.seen:,} records; {landing.quarantined:,} in quarantine"
     )
@@ -250,18 +253,16 @@ def tables(options: argparse.Namespace) -> int:
     if wants_json(options):
         terminal.document({"tables": render.plain(lake.tables())})
     else:
-        terminal.line(_tables_text(lake))
+        _show_tables(lake)
     return 0
 
 
-def _tables_text(lake: Lake) -> str:
-    from stedi.cli import formats
-
+def _show_tables(lake: Lake) -> None:
     rows = [
         (t.zone, t.name, t.rows, t.bytes, t.updated.strftime("%Y-%m-%d %H:%M:%SZ") if t.updated else "")
         for t in lake.tables()
     ]
-    return formats.table(rows, ("zone", "table", "rows", "bytes", "updated"))
+    terminal.table(("zone", "table", "rows", "bytes", "updated"), rows)
 
 
 def history(options: argparse.Namespace) -> int:
@@ -316,9 +317,21 @@ def query(options: argparse.Namespace) -> int:
     role = options.role or lake.config.query_role
     with lake.query(sql, parameters=parameters, at=options.at, role=role, as_published=options.as_published) as result:
         _say_lacking(result, role)
-        to, limit = options.output or terminal.binary(), terminal.shown_rows()
-        formats.write(result.reader(), form, to, limit=limit, spreadsheet=options.safe_for_spreadsheets)
+        write_rows(result.reader(), form, options)
     return 0
+
+
+def write_rows(reader: pa.RecordBatchReader, form: Format | str, options: argparse.Namespace) -> None:
+    """Writes the rows of a query as its options say: which columns, in which time zone, to where."""
+    from stedi.cli import columns, formats
+
+    if options.columns:
+        reader = formats.chosen(reader, options.columns)
+    if options.time_zone:
+        reader = columns.in_zone(reader, options.time_zone, text=form not in formats.BINARY)
+    to, limit, width = options.output or terminal.binary(), terminal.shown_rows(), terminal.width()
+    formats.write(reader, form, to, limit=limit, width=width, spreadsheet=options.safe_for_spreadsheets)
+    sys.stdout.flush()  # a reader that has gone is known here, before the exit code is
 
 
 def _say_lacking(result: Result, role: Role) -> None:
@@ -369,7 +382,7 @@ def quarantine(options: argparse.Namespace) -> int:
         if wants_json(options):
             terminal.document({"raw": text, "size": size})
         else:
-            terminal.line(text)
+            terminal.raw(text)
             if size > len(raw):
                 terminal.say(f"the first {len(raw):,} of {size:,} bytes")
     elif options.replay:
@@ -471,7 +484,7 @@ def ddl(options: argparse.Namespace) -> int:
     if wants_json(options):
         terminal.document({"dialect": options.dialect, "ddl": text})
     else:
-        terminal.line(text)
+        terminal.raw(text)
     return 0
 
 

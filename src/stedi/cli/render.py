@@ -8,7 +8,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi.cli import tables
+from stedi.cli import terminal
 from stedi.errors import printable
 
 if TYPE_CHECKING:
@@ -51,15 +51,15 @@ def explanation(found: Explanation) -> str:
         lines.append(f"erased    {_time(found.erased)}")
     if found.history:
         history = [(_time(r.updated), _time(r.consent) or "none", r.file, _time(r.landed_at)) for r in found.history]
-        lines += ["", tables.table(history, ("updated", "consent", "file", "landed"))]
+        lines += ["", terminal.tabled(("updated", "consent", "file", "landed"), history)]
     left = [(o.table, _reason(o.reason.value, o.shared_by), o.rows) for o in found.left_out]
     rows = [(table, count, found.expected.get(table, "")) for table, count in found.rows.items()]
-    lines += ["", tables.table(rows, ("table", "rows", "by what is landed"))]
+    lines += ["", terminal.tabled(("table", "rows", "by what is landed"), rows)]
     if left:
-        lines += ["", tables.table(left, ("not in", "reason", "landed rows"))]
+        lines += ["", terminal.tabled(("not in", "reason", "landed rows"), left)]
     if found.quarantined:
         quarantined = [(q.record, q.feed, q.reason) for q in found.quarantined]
-        lines += ["", tables.table(quarantined, ("quarantined", "feed", "reason"))]
+        lines += ["", terminal.tabled(("quarantined", "feed", "reason"), quarantined)]
     if found.differs:
         what = "a build is due" if found.build_due else "no build is due: `stedi build --full` makes them anew"
         lines += ["", f"{', '.join(found.differs)}: not what the landed records say; {what}"]
@@ -122,7 +122,7 @@ def maintenance(done: Maintenance) -> str:
     freed = f"{'freed' if done.run else 'to free'}: {done.freed:,} bytes"
     left = f"temporary files: {done.temporary.files:,}, {done.temporary.bytes:,} bytes"
     gone = f"\nlog of accesses: {done.accesses:,} lines older than it is kept" if done.accesses else ""
-    return f"{tables.table(rows, headers)}\n\n{freed} ({left}){gone}"
+    return f"{terminal.tabled(headers, rows)}\n\n{freed} ({left}){gone}"
 
 
 def crawl(report: Report) -> str:

@@ -1,34 +1,77 @@
 """Text for people: cells become aligned columns in which nothing steers the terminal.
 
-`table` lays out the listings of the commands, `lay_out` the rows of a query that are text already.
+`table` lays out the listings of the commands, `lay_out` the rows of a query that are text already. Where a width is
+given, no line is wider: long texts are cut first, then whole columns are left out, and a last line says how many.
 Widths are those of a terminal: wide characters take two columns, combining marks none.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from stedi.errors import printable
 
-MAX_CELL = 100
-"""The widest cell of a table, in columns of the terminal; what is longer ends in an ellipsis."""
+_LEAST = 12
+"""To what width a column of texts may be cut before a column is left out."""
+_BETWEEN = 2
+_ENDS = frozenset(("file", "path"))
+"""Columns whose cells tell most at their end."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
 
 
-def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """Cells as aligned lines.
+
+    Attributes:
+        text: The lines, without a newline after the last.
+        columns: How many columns there are.
+        shown: How many of them are in the lines.
+        cut: Whether a cell is cut; such a cell has an ellipsis.
+        widths: How wide each column is, in columns of the terminal.
+    """
+
+    text: str
+    columns: int
+    shown: int
+    cut: bool
+    widths: tuple[int, ...]
+
+    def missing(self, remedy: str) -> str:
+        """Returns what to say of columns that are left out and of cells that are cut; nothing if all is there."""
+        left = f"{self.columns} columns, {self.shown} shown" if self.shown < self.columns else ""
+        cut = "long values are cut" if self.cut else ""
+        return f"{left or cut}: {remedy}" if left or cut else ""
+
+
+def table(
+    rows: Iterable[Sequence[object]],
+    headers: Sequence[str],
+    *,
+    width: int | None = None,
+    spare: Sequence[str] = (),
+) -> str:
     """Returns rows as aligned lines, without a newline after the last: numbers to the right, with thousands separators.
 
     Args:
         rows: The cells: None is left blank, a boolean is yes or no, a float has two decimals. What a terminal would
             obey rather than show is escaped.
         headers: The columns' names.
+        width: The widest that a line may be; None for any.
+        spare: The columns that are left out first where there is no room, in this order; then the last ones.
     """
     listed = [list(row) for row in rows]
     numeric = [
         any(_is_number(row[i]) for row in listed) and all(row[i] is None or _is_number(row[i]) for row in listed)
         for i in range(len(headers))
     ]
-    return lay_out(headers, [[printable(_listed(cell)) for cell in row] for row in listed], numeric)
+    cells = [[printable(_listed(cell)) for cell in row] for row in listed]
+    laid = lay_out(headers, cells, numeric, width=width, spare=spare)
+    left = laid.missing("a wider terminal or --json shows all")
+    return f"{laid.text}\n({left})" if left else laid.text
 
 
 def _is_number(value: object) -> bool:
@@ -48,7 +91,8 @@ def _listed(value: object) -> str:
     return str(value)
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
+    """Returns how many columns of a terminal a text takes."""
     if text.isascii():
         return len(text)
     return sum(
@@ -57,34 +101,101 @@ def _width(text: str) -> int:
     )
 
 
-def _cut(text: str) -> str:
-    if _width(text) <= MAX_CELL:
+def _cut(text: str, width: int, *, end: bool = False) -> str:
+    """Returns a text of at most `width` columns: its beginning and an ellipsis, or an ellipsis and its end."""
+    if width_of(text) <= width:
         return text
-    kept, width = [], 0
-    for c in text:
-        width += _width(c)
-        if width > MAX_CELL - 1:
+    kept, used = [], 0
+    for c in reversed(text) if end else text:
+        used += width_of(c)
+        if used > width - 1:
             break
         kept.append(c)
-    return "".join(kept) + "…"
+    return "…" + "".join(reversed(kept)) if end else "".join(kept) + "…"
 
 
-def lay_out(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+def lay_out(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numeric: Sequence[bool],
+    *,
+    width: int | None = None,
+    spare: Sequence[str] = (),
+) -> Laid:
     """Returns cells that are safe text already as aligned lines.
 
     Args:
         headers: The columns' names.
-        rows: The cells; one wider than `MAX_CELL` is cut.
+        rows: The cells.
         numeric: For each column, whether its cells stand to the right.
+        width: The widest that a line may be; None for any.
+        spare: The columns that are left out first where there is no room, in this order; then the last ones.
     """
-    cells = [[_cut(printable(header)) for header in headers], *([_cut(cell) for cell in row] for row in rows)]
-    widths = [max(_width(row[i]) for row in cells) for i in range(len(headers))]
-    cells.insert(1, ["-" * width for width in widths])
-    lines = []
-    for row in cells:
-        padded = [
-            " " * (width - _width(cell)) + cell if right else cell + " " * (width - _width(cell))
-            for cell, width, right in zip(row, widths, numeric, strict=True)
+    names = [printable(header) for header in headers]
+    widths = [max([width_of(name), *(width_of(row[i]) for row in rows)]) for i, name in enumerate(names)]
+    chosen = list(range(len(names)))
+    if width is not None:
+        least = [
+            wide
+            if numeric[i] or any(_TIME.match(row[i]) for row in rows[:1])
+            else min(wide, max(_LEAST, width_of(name)))
+            for i, (name, wide) in enumerate(zip(names, widths, strict=True))
         ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
+        chosen = _chosen(names, least, width, spare)
+        widths = _shared(widths, least, chosen, width)
+    lines = [
+        _line([cells[i] if width is None else _cut(cells[i], widths[i], end=names[i] in _ENDS) for i in chosen],
+              [widths[i] for i in chosen], [numeric[i] for i in chosen])
+        for cells in (names, ["-" * wide for wide in widths], *rows)
+    ]  # fmt: skip
+    cut = width is not None and any(width_of(row[i]) > widths[i] for row in rows for i in chosen)
+    return Laid("\n".join(lines), len(names), len(chosen), cut, tuple(widths))
+
+
+def further(rows: Sequence[Sequence[str]], numeric: Sequence[bool], widths: Sequence[int]) -> str:
+    """Returns more rows of a table, uncut: a cell that is wider than its column moves those after it."""
+    return "\n".join(_line(row, widths, numeric) for row in rows)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
+    padded = []
+    for cell, wide, right in zip(cells, widths, numeric, strict=True):
+        blank = " " * (wide - width_of(cell))
+        padded.append(blank + cell if right else cell + blank)
+    return (" " * _BETWEEN).join(padded).rstrip()
+
+
+def pieces(text: str, width: int) -> list[str]:
+    """Returns a text in pieces of at most so many columns."""
+    found, used = [""], 0
+    for c in text:
+        used += width_of(c)
+        if used > width and found[-1]:
+            found.append("")
+            used = width_of(c)
+        found[-1] += c
+    return found
+
+
+def _chosen(names: Sequence[str], least: Sequence[int], width: int, spare: Sequence[str]) -> list[int]:
+    """Returns the columns that have room, each at its least width."""
+    chosen = list(range(len(names)))
+    going = [names.index(name) for name in spare if name in names]
+    while len(chosen) > 1 and sum(least[i] + _BETWEEN for i in chosen) - _BETWEEN > width:
+        chosen.remove(going.pop(0) if going else chosen[-1])
+    return chosen
+
+
+def _shared(widths: Sequence[int], least: Sequence[int], chosen: Sequence[int], width: int) -> list[int]:
+    """Returns widths at which the chosen columns have room: the widest give first."""
+    found = list(widths)
+    if len(chosen) == 1:
+        found[chosen[0]] = min(found[chosen[0]], width)
+    over = sum(found[i] + _BETWEEN for i in chosen) - _BETWEEN - width
+    while over > 0 and (elastic := [i for i in chosen if found[i] > least[i]]):
+        widest = max(elastic, key=lambda i: found[i])
+        second = max((found[i] for i in elastic if i != widest), default=0)
+        less = min(over, max(1, found[widest] - max(second, least[widest])))
+        found[widest] -= less
+        over -= less
+    return found

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
@@ -133,28 +132,63 @@ def binary() -> BinaryIO:
 
 
 def shown_rows() -> int | None:
-    """Returns how many rows of a table stdout gets: all, if it is a file."""
+    """Returns how many rows of a table stdout gets: all, unless it is a terminal."""
     from stedi.cli import formats
 
+    return formats.SHOWN_ROWS if sys.stdout.isatty() else None
+
+
+def width(stream: TextIO | None = None) -> int | None:
+    """Returns how wide the lines of stdout, or another, may be: $COLUMNS, or as its terminal; None if it is none."""
+    stream = stream or sys.stdout
+    with contextlib.suppress(ValueError):
+        if (wide := int(os.environ.get("COLUMNS") or 0)) > 0:
+            return wide
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        if stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
-            return None
-    return formats.SHOWN_ROWS
+        if stream.isatty():
+            return os.get_terminal_size(stream.fileno()).columns or None
+    return None
+
+
+def _folded(text: str, stream: TextIO) -> str:
+    """Returns a text whose lines have room on the terminal: those that are too long go on below, further in."""
+    wide = width(stream)
+    if wide is None or all(len(part) <= wide for part in text.split("\n")):
+        return text
+    import textwrap
+
+    lines = []
+    for part in text.split("\n"):
+        inset = " " * (len(part) - len(part.lstrip()) + 2)
+        options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+        fitting = textwrap.wrap(part, wide, subsequent_indent=inset, **options) if len(part) > wide else [part]
+        lines += [piece.rstrip() for piece in fitting]
+    return "\n".join(lines)
 
 
 def line(text: str) -> None:
     """Writes a result; that its reader has gone changes nothing of what was done."""
+    raw(_folded(printable(text, keep="\n\t"), sys.stdout))
+
+
+def raw(text: str) -> None:
+    """Writes a result whose lines stay as they are, however long."""
     try:
         sys.stdout.write(printable(text, keep="\n\t") + "\n")
     except BrokenPipeError:
         nowhere(sys.stdout)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Writes rows as an aligned table."""
-    from stedi.cli import formats
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], spare: Sequence[str] = ()) -> None:
+    """Writes rows as an aligned table that has room on the terminal; the spare columns are left out first."""
+    raw(tabled(headers, rows, spare))
 
-    line(formats.table(rows, headers))
+
+def tabled(headers: Sequence[str], rows: Iterable[Sequence[Any]], spare: Sequence[str] = ()) -> str:
+    """Returns rows as an aligned table that has room on the terminal."""
+    from stedi.cli import tables
+
+    return tables.table(rows, headers, width=width(), spare=spare)
 
 
 def document(content: object) -> None:
@@ -164,12 +198,13 @@ def document(content: object) -> None:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(content)  # a path that is not UTF-8, or a locale of old
-    line(text)
+    raw(text)
 
 
 def say(text: str) -> None:
     """Writes a message beside the results, in the place of a bar that is still there."""
-    sys.stderr.write((_CLEAR if sys.stderr.isatty() else "") + printable(text, keep="\n\t") + "\n")
+    text = _folded(printable(text, keep="\n\t"), sys.stderr)
+    sys.stderr.write((_CLEAR if sys.stderr.isatty() else "") + text + "\n")
 
 
 def unnamed(text: str) -> str:
