@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from stedi.audit.risk import Exposure, Risk
     from stedi.catalog import Snapshot
     from stedi.context.access import Access
+    from stedi.context.runs import Run
     from stedi.datasets import Options, Preview, Release, Split
     from stedi.datasets.comparison import Diff
     from stedi.datasets.dataset import Arrays, Dataset
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from stedi.maintenance.repair import Repair
     from stedi.maintenance.report import Maintained, Removed
     from stedi.maintenance.tags import Tag
+    from stedi.operations.status import Disk, Due, Status
     from stedi.privacy.pseudonyms import Key
     from stedi.query import Result
     from stedi.reader.units import Unit
@@ -83,6 +85,8 @@ __all__ = [
     "Counted",
     "Dataset",
     "Diff",
+    "Disk",
+    "Due",
     "ErasurePreview",
     "Estimate",
     "ExplainedRow",
@@ -125,10 +129,12 @@ __all__ = [
     "Result",
     "Risk",
     "Rotation",
+    "Run",
     "Skipped",
     "Snapshot",
     "Source",
     "Split",
+    "Status",
     "StediError",
     "Step",
     "Table",
@@ -156,6 +162,8 @@ _HOMES = {
     "Counted": "stedi.audit.record",
     "Dataset": "stedi.datasets.dataset",
     "Diff": "stedi.datasets.comparison",
+    "Disk": "stedi.operations.status",
+    "Due": "stedi.operations.status",
     "ErasurePreview": "stedi.erasure.report",
     "Estimate": "stedi.transform.previewing",
     "ExplainedRow": "stedi.audit.explain",
@@ -198,10 +206,12 @@ _HOMES = {
     "Result": "stedi.query",
     "Risk": "stedi.audit.risk",
     "Rotation": "stedi.maintenance.key_rotation",
+    "Run": "stedi.context.runs",
     "Skipped": "stedi.landing.deliveries.local",
     "Snapshot": "stedi.catalog",
     "Source": "stedi.audit.explain",
     "Split": "stedi.datasets",
+    "Status": "stedi.operations.status",
     "StediError": "stedi.errors",
     "Step": "stedi.transform",
     "Table": "stedi.lake",

@@ -24,6 +24,7 @@ A message says what, where, expected, found and the next step, and never holds a
 from __future__ import annotations
 
 import json
+import re
 
 
 class StediError(Exception):
@@ -161,6 +162,14 @@ def printable(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if _drawn(c) or c in keep else _escaped(c) for c in text)
+
+
+_ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=,;:()\[\]/]+""")
+
+
+def unnamed(text: str) -> str:
+    """Returns a message without the addresses that a call's own words may have put into it: messages are kept."""
+    return _ADDRESS.sub("<address>", text)
 
 
 def printable_name(name: str) -> str:

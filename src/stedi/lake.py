@@ -9,14 +9,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
+from datetime import UTC, datetime, timedelta
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, get_args
 from weakref import WeakSet
 
 from stedi.catalog import Catalog, Snapshot, TableState, orphans, time_travel
-from stedi.context import Context, access, found, milliseconds, places
+from stedi.context import Context, access, found, milliseconds, places, runs
 from stedi.context.progress import Progress
 from stedi.engines import Name
 from stedi.errors import CommitConflict, CopiedLake, LakeBusy, QueryRefused, StediError, UsageError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stedi.audit.record import FullAudit
     from stedi.audit.risk import Risk
     from stedi.context.access import Access, Note
+    from stedi.context.runs import Run
     from stedi.datasets import Options, Preview, Release
     from stedi.datasets.comparison import Diff
     from stedi.datasets.dataset import Dataset
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from stedi.maintenance.key_rotation import Rotation
     from stedi.maintenance.repair import Repair
     from stedi.maintenance.tags import Tag
+    from stedi.operations.status import Status
     from stedi.query import Limits, Parameters, QueryTable, Result
     from stedi.report.content import Report
     from stedi.report.export import Export
@@ -59,8 +61,46 @@ if TYPE_CHECKING:
     from stedi.transform.previewing import Plan
 
 
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
 _REGISTRY = "releases"
 """The table that a lake has from its first release on."""
+
+
+def _unread(landing: Landing) -> str:
+    failed = sum(skipped.failed for skipped in landing.skipped)
+    return f"delivered files that could not be read: {failed:,}" if failed else ""
+
+
+def _violated(audit: FullAudit) -> str:
+    broken = sorted({check.name for check in audit.checks if check.violations})
+    return f"checks that do not hold: {', '.join(broken)}" if broken else ""
+
+
+def _recorded(
+    command: str, rows: Callable[[Any], int | None] = lambda done: None, wrong: Callable[[Any], str] = lambda done: ""
+) -> Callable[[Verb], Verb]:
+    """Has a verb keep its runs in the lake's history, but those that only say what they would do.
+
+    Args:
+        command: What the history calls it.
+        rows: How many rows its result counts.
+        wrong: What is wrong with its result, in words; nothing if it is as it should be.
+    """
+
+    def kept(verb: Verb) -> Verb:
+        @wraps(verb)
+        def run(lake: Lake, *arguments: Any, **options: Any) -> Any:
+            if options.get("dry_run"):
+                return verb(lake, *arguments, **options)
+            with runs.recorded(lake.context, command) as end:
+                done = verb(lake, *arguments, **options)
+                end(done, rows(done), wrong(done))
+            return done
+
+        return cast(Verb, run)
+
+    return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +265,7 @@ class Lake:
         root, config = found(path)
         return adoption.adopt(root, config, Context(root, config).key(), new_id=new_id, progress=progress)
 
+    @_recorded("land", lambda done: sum(f.accepted for f in done.files if not f.already_landed), _unread)
     def land(
         self,
         *paths: str | os.PathLike[str],
@@ -250,6 +291,7 @@ class Lake:
             key, places, workers = self.key(), [s3.at(path) for path in paths], self._workers(engine)
             return landing.land(self.context, key, places, feed=feed, progress=progress, workers=workers)
 
+    @_recorded("build", lambda done: sum(table.rows_added for table in done.tables))
     def build(
         self,
         *,
@@ -300,6 +342,7 @@ class Lake:
                 orphans.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
                 yield key
 
+    @_recorded("dataset create", lambda made: made.rows)
     def create_dataset(
         self,
         name: str,
@@ -352,6 +395,7 @@ class Lake:
         chosen = datasets.Options.parse(**words) if options is None else options
         return datasets.preview(self.context, name, chosen)
 
+    @_recorded("dataset refresh", lambda made: made.rows)
     def refresh_dataset(
         self,
         name: str,
@@ -415,6 +459,7 @@ class Lake:
 
         return Dataset.open(self._release(named).path)
 
+    @_recorded("dataset note")
     def note_dataset(self, named: str, *, model: str) -> None:
         """Notes that a model was trained on a release, in one line of text.
 
@@ -426,6 +471,7 @@ class Lake:
         with self._registering():
             registry.note(self.context, self._release(named), model)
 
+    @_recorded("dataset delete")
     def delete_dataset(self, named: str) -> Release:
         """Removes a release's folder from the lake; who was in it stays known, so that it can still be recalled.
 
@@ -447,6 +493,7 @@ class Lake:
             registry.delete(self.context, entry)
         return registry.shown(entry)
 
+    @_recorded("dataset recall")
     def recall_dataset(self, named: str) -> Recall:
         """Returns the signed recall of a release: whom whoever holds a copy of it has to drop, and nothing else.
 
@@ -519,6 +566,7 @@ class Lake:
         key_change.refuse_unfinished(self.root)
         return transform.preview(self.context, key, now, full=full)
 
+    @_recorded("maintain")
     def maintain(
         self,
         *,
@@ -730,6 +778,7 @@ class Lake:
         """Returns a table's snapshots, newest first, with what each was built from."""
         return self.catalog.table(table).history()
 
+    @_recorded("tag")
     def tag(self, name: str, *, progress: Progress = lambda what, share: None) -> Tag:
         """Names the tables below landing as they are now, so that `at` reads them for as long as the tag is there.
 
@@ -752,6 +801,7 @@ class Lake:
 
         return tags.tags(self.catalog)
 
+    @_recorded("tag --delete")
     def untag(self, name: str, *, progress: Progress = lambda what, share: None) -> Tag:
         """Takes a tag away; what it alone pinned goes with the next maintenance.
 
@@ -769,6 +819,21 @@ class Lake:
 
         with self.context.writing(*_CUT_OFF, progress=progress):
             return tags.untag(self.catalog, self.root, name, progress)
+
+    def status(self, *, max_age: timedelta = timedelta(hours=26), now: datetime | None = None) -> Status:
+        """Returns what ran last, what waits for a build, and what is late or wrong; changes nothing.
+
+        Args:
+            max_age: How long ago the last landing and the last build may have ended, and how long something may wait.
+            now: The instant; the clock's time by default.
+        """
+        from stedi.operations import status
+
+        return status.status(self.context, max_age, now)
+
+    def runs(self) -> Iterator[Run]:
+        """Yields the history of runs, newest first: what, when, how long, rows, outcome and error."""
+        return runs.history(self.root)
 
     def log(self, since: datetime | None = None) -> tuple[Access, ...]:
         """Returns the log of accesses: each time that rows of people were shown or handed out, oldest first.
@@ -816,6 +881,7 @@ class Lake:
             checks = (*checks, logged(self.root, self.key(), self.config.lake_id, mark))
         return checks
 
+    @_recorded("repair")
     def repair(self, *, accept_rollback: bool = False, progress: Progress = lambda what, share: None) -> Repair:
         """Sets right what an audit of all files finds damaged, and builds what was made anew.
 
@@ -845,6 +911,7 @@ class Lake:
         self.context.accept()  # tables that were made anew begin to count anew
         return replace(repaired, build=self.build(wait=True, progress=lambda line: progress(line, None)))
 
+    @_recorded("withdraw", lambda done: done.landed)
     def withdraw(
         self,
         *addresses: str | Iterable[str],
@@ -1033,6 +1100,7 @@ class Lake:
         with self.context.temporary() as folder, DuckDB.of(self.config, folder) as engine:
             return risk.measure(engine, self.catalog)
 
+    @_recorded("audit", wrong=_violated)
     def full_audit(
         self,
         *,
@@ -1087,6 +1155,7 @@ class Lake:
         before = earlier.read(destinations.expanded(since)) if since is not None else None
         return content.gather(self.context, self.key(), before)
 
+    @_recorded("key rotate")
     def rotate_key(
         self, to: str | os.PathLike[str] | None = None, *, progress: Progress = lambda what, share: None
     ) -> Rotation:
@@ -1129,6 +1198,7 @@ class Lake:
 
         return tags.ended_by_rotation(self.catalog)
 
+    @_recorded("erase")
     def erase(
         self,
         *addresses: str | Iterable[str],
@@ -1181,6 +1251,7 @@ class Lake:
             )
             return tuple(map(Receipt.of, done))
 
+    @_recorded("erase --replay")
     def replay(self, journal: str | os.PathLike[str], *, progress: Progress = lambda what, share: None) -> Replay:
         """Applies a journal to a lake that was restored or made anew: nobody who withdrew or was erased comes back.
 

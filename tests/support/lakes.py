@@ -197,11 +197,11 @@ def tree(folder: Path) -> dict[str, tuple[str, int, int]]:
     """Returns content, size and time of every file below a folder, and the times of the folders.
 
     But for the time of a lake's `tmp`: commands that only read work there, too, and leave nothing in it; and for the
-    log of who has looked.
+    log of who has looked and the history of runs.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.relative_to(folder).parts[0] in ("access", "access.lock"):
+        if path.relative_to(folder).parts[0] in ("access", "access.lock", "runs"):
             continue
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         at = 0 if path == folder / "tmp" else path.stat().st_mtime_ns

@@ -29,6 +29,7 @@ FLOORS = (
     ("datasets",),
     ("report",),
     ("maintenance", "erasure", "attestation"),
+    ("operations",),
     ("lake",),
     ("aws",),
     ("cli",),

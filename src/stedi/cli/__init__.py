@@ -19,7 +19,7 @@ from types import FrameType
 from stedi._startup import without_dataframes
 from stedi.cli import pipeline, terminal
 from stedi.cli.commands import named, parser
-from stedi.errors import MissingExtra, StediError, UsageError
+from stedi.errors import MissingExtra, StediError, UsageError, unnamed
 
 __all__ = ["main", "parser", "script"]
 
@@ -125,7 +125,7 @@ def _refuse_into_lake(paths: Sequence[Path | None]) -> None:
 
 
 def _fail(options: argparse.Namespace, message: str, code: int, kind: str = "") -> int:
-    message = terminal.worded(terminal.unnamed(message))
+    message = terminal.worded(unnamed(message))
     terminal.say(f"stedi: {message}")
     if pipeline.wants_json(options):
         terminal.document({"error": {"type": kind, "message": message, "exit": code}})

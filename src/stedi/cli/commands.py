@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn, cast
 
-from stedi.cli import aws, datasets, operations, pipeline, privacy, reports, rights, terminal
+from stedi.cli import aws, datasets, monitoring, operations, pipeline, privacy, reports, rights
+from stedi.errors import unnamed
 
 AddCommand = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command by its name, what runs it, and what it does in a few words; returns its parser."""
@@ -292,6 +293,8 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("target", metavar="DST", type=Path, help="a file, or a folder that mirrors SRC")
     sub.add_argument("--rejects", metavar="FILE", type=Path, help="write what is no record there")
 
+    monitoring.add(command)
+
     sub = command("aws", aws.status, "puts the lake on AWS, runs it there, and takes it away")
     _aws(_commands(sub, common, "action"))
 
@@ -366,7 +369,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the command with a message that holds no address, whatever the call's words were."""
-        super().error(terminal.unnamed(message))
+        super().error(unnamed(message))
 
 
 def _version() -> str:

@@ -14,9 +14,6 @@ from typing import Any, BinaryIO, TextIO, cast
 from stedi.errors import UsageError, json_text, printable
 
 _CLEAR = "\r\x1b[K"
-_ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=,;:()\[\]/]+""")
-
-
 _PYTHON = re.compile(r"\b(exact|feed|wait)=(\w+)")
 """What messages of the verbs call by its name in Python."""
 
@@ -205,11 +202,6 @@ def say(text: str) -> None:
     """Writes a message beside the results, in the place of a bar that is still there."""
     text = _folded(printable(text, keep="\n\t"), sys.stderr)
     sys.stderr.write((_CLEAR if sys.stderr.isatty() else "") + text + "\n")
-
-
-def unnamed(text: str) -> str:
-    """Returns a message without the addresses that a call's own words may have put into it: messages are kept."""
-    return _ADDRESS.sub("<address>", text)
 
 
 def worded(text: str) -> str:

@@ -3,7 +3,7 @@
 `Context.open` compares where a lake lies with where its tables say that they are; `Context.writing` refuses a copy
 and a lake that was set back, finishes a change of key and an erasure that were cut off, and notes afterwards how far
 the lake is. A landing that was cut off is finished by `landing.journal`.
-`creation` makes a lake, `places` says where one may lie, `seen` what was seen of it.
+`creation` makes a lake, `places` says where one may lie, `seen` what was seen of it, `runs` what ran on it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from stedi.catalog import Catalog, TableState, snapshots
 from stedi.context import places
@@ -26,6 +26,9 @@ from stedi.privacy.pseudonyms import Key
 from stedi.storage import config as settings
 from stedi.storage import copies, destinations, durable, s3
 from stedi.storage.config import Config
+
+if TYPE_CHECKING:
+    from stedi.context.runs import Observer, Run
 
 Recovery = Callable[["Context", Progress], None]
 """Finishes what a command that was cut off has left, if it has."""
@@ -39,6 +42,8 @@ class Context:
         config: Its settings.
         catalog: Its tables.
         say: Told what does not keep a command from its work and should be known.
+        run: The run under way, while a verb writes (`runs`).
+        observers: Told of the runs as they begin and end.
     """
 
     def __init__(self, root: Path, config: Config) -> None:
@@ -46,6 +51,8 @@ class Context:
         self.config = config
         self.catalog = Catalog(root)
         self.say: Callable[[str], None] = lambda line: None
+        self.run: Run | None = None
+        self.observers: list[Observer] = []
         self._told = False
         self._copied = copies.home(root)
 

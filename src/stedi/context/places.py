@@ -19,7 +19,10 @@ from stedi.schema.tables import ALL_ZONES
 from stedi.storage import copies, s3
 from stedi.storage.copies import shown
 
-_FOLDERS = {*ALL_ZONES.values(), "tmp", "pending", "receipts", "journal", "releases", "keys", "queries", "access"}
+_FOLDERS = {
+    *ALL_ZONES.values(),
+    *("tmp", "pending", "receipts", "journal", "releases", "keys", "queries", "access", "runs", "backups"),
+}
 """The folders that a lake makes in its own."""
 _FILES = re.compile(r"\.?(lake\.toml|catalog\.db|tombstones|[a-z_-]+\.(lock|json|jsonl|log)|damaged-catalog\.db).*")
 """What the files are called that a lake makes in its folder, those that are not whole included."""

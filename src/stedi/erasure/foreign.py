@@ -116,5 +116,5 @@ def _folder(root: Path, location: str) -> list[Path]:
     return [] if first in _OWN else [root / inside]
 
 
-_OWN = frozenset({"tmp", "pending", "receipts", "journal", "workers", "access"})
+_OWN = frozenset({"tmp", "pending", "receipts", "journal", "workers", "access", "runs", "backups"})
 """Folders of the lake in which nobody else keeps a table."""

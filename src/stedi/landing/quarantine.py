@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stedi import reader
-from stedi.context import Context, access
+from stedi.context import Context, access, runs
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal
 from stedi.errors import UsageError
@@ -149,11 +149,14 @@ class Quarantine:
             CommitConflict: Somebody outside this program keeps changing the tables.
             LakeError: The lake was set back; nothing was changed.
         """
-        with self._writing(), durable.lock(self._root / "land.lock", wait=True):
-            tombstones.refuse_unfinished(self._root)
-            journal.finish(self._catalog, self._root / "pending", self._key)
-            with journal.Commit(self._catalog) as batch:
-                return self._replay(batch)
+        with runs.recorded(self._context, "quarantine --replay") as end:
+            with self._writing(), durable.lock(self._root / "land.lock", wait=True):
+                tombstones.refuse_unfinished(self._root)
+                journal.finish(self._catalog, self._root / "pending", self._key)
+                with journal.Commit(self._catalog) as batch:
+                    done = self._replay(batch)
+            end(done, done[0], "")
+        return done
 
     def _replay(self, batch: journal.Commit) -> tuple[int, int]:
         lines = {feed: batch.scratch / f"{feed}.json" for feed in CONTRACTS}

@@ -23,7 +23,7 @@ from pathlib import Path
 from stedi.catalog import Catalog, Snapshot, TableState, checksums, orphans
 from stedi.catalog.orphans import Unused, unused
 from stedi.catalog.snapshots import manifests
-from stedi.context import Context, access
+from stedi.context import Context, access, runs
 from stedi.context.progress import Progress, run_id
 from stedi.engines.rewrite import LEAVING, RewriteTask, rewrite
 from stedi.engines.workers import Threads, Workers
@@ -36,7 +36,7 @@ from stedi.query import withdrawn
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, ZONES, DataFile
 from stedi.storage import durable, s3
 
-__all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain"]
+__all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain", "overdue"]
 
 
 def maintain(
@@ -82,7 +82,20 @@ def maintain(
             for path in temporary:
                 _remove(path)
         trimmed = access.trim(context)
+        runs.trim(root)
     return Maintenance(work.run, tuple(done), _total(temporary), trimmed)
+
+
+def overdue(context: Context, states: Mapping[str, TableState], name: str, at: int) -> frozenset[int]:
+    """Returns the snapshots of a table that maintenance at an instant would have expired, and that are still there.
+
+    Args:
+        context: The lake.
+        states: All tables.
+        name: The table.
+        at: The instant, epoch milliseconds.
+    """
+    return _Run(context, None).expired(states, name, at)
 
 
 def _tables(catalog: Catalog) -> list[str]:
@@ -109,7 +122,7 @@ class _Run:
             self._compact(name, compaction)
         states = catalog.tables()
         state = states[name]
-        expired, branches = self._expired(states, name), orphans.abandoned_branches(state)
+        expired, branches = self.expired(states, name, time.time() * 1000), orphans.abandoned_branches(state)
         if (expired or branches) and state.current:
             catalog.expire(name, expired, branches, base=state.current.id)
             state = catalog.table(name)
@@ -133,7 +146,7 @@ class _Run:
         states = self._catalog.tables()
         state, now = states[name], time.time()
         compaction = self._compaction(state)
-        expired = self._expired(states, name, compacted=bool(compaction.manifests))
+        expired = self.expired(states, name, now * 1000, compacted=bool(compaction.manifests))
         # with a time of grace, what expires now is removed when that has passed
         without = frozenset() if self._grace else expired
         before = now - self._grace
@@ -202,15 +215,18 @@ class _Run:
         parts = [task(files=group, memory=self._config.engine_memory, scratch=scratch) for group in groups]
         return rewrite(workers, parts)
 
-    def _expired(self, states: Mapping[str, TableState], name: str, *, compacted: bool = False) -> frozenset[int]:
+    def expired(
+        self, states: Mapping[str, TableState], name: str, now: float, *, compacted: bool = False
+    ) -> frozenset[int]:
         """Returns the snapshots that nobody needs any more, and those that a killed command has staged.
 
         Args:
             states: All tables.
             name: The table.
+            now: The time, epoch milliseconds.
             compacted: Count as if the current snapshot were replaced by another now.
         """
-        state, now = states[name], time.time() * 1000
+        state = states[name]
         oldest = now - self._config.keep_days * 86_400_000
         history = state.history()
         watermarks = _watermarks(states, name)

@@ -1,0 +1,147 @@
+"""The commands of every day: how the lake is, and what ran on it.
+
+As in `pipeline`, each calls one function, prints what it returned, and returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from stedi.cli import render, terminal
+from stedi.cli.pipeline import opened, wants_json
+from stedi.errors import AuditFailed
+
+if TYPE_CHECKING:
+    from stedi.context.runs import Run
+    from stedi.operations.status import Status
+
+Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+_UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
+
+
+def add(command: Add) -> None:
+    """Adds the commands."""
+    sub = command("status", status, "says what ran last, what waits, and what is late or wrong; exits 3 if anything is")
+    sub.add_argument(
+        "--max-age",
+        metavar="TIME",
+        type=duration,
+        default=timedelta(hours=26),
+        help="how long ago the last landing and build may be, as 90m, 26h or 8d (default: 26h)",
+    )
+    sub = command("runs", runs, "lists what ran: what, when, how long, rows, outcome; newest first")
+    sub.add_argument("--limit", type=_count, metavar="N", default=50, help="list at most N runs (default: 50)")
+
+
+def duration(text: str) -> timedelta:
+    """Returns a length of time such as `2s`, `90m`, `26h` or `8d`."""
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|min|m|h|d)", text)
+    if not found:
+        raise argparse.ArgumentTypeError("expected a length of time such as 2s, 90m, 26h or 8d, found something else")
+    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10**9):
+        raise argparse.ArgumentTypeError("expected a whole number above 0, found something else")
+    return int(text)
+
+
+def status(options: argparse.Namespace) -> int:
+    """Says how the lake is."""
+    found = opened(options).status(max_age=options.max_age)
+    if wants_json(options):
+        terminal.document(status_json(found))
+    else:
+        terminal.line(_status_text(found))
+    return 0 if found.ok else AuditFailed.exit_code
+
+
+def status_json(found: Status) -> dict[str, object]:
+    """Returns how a lake is as `--json` prints it."""
+    due = found.due
+    return {
+        "ok": found.ok,
+        "late": list(found.late),
+        "last": {command: run and run_json(run) for command, run in found.last.items()},
+        "due": {
+            "tables": [{"name": name, "reason": reason} for name, reason in due.tables.items()],
+            "since": render.plain(due.since),
+            "withdrawn": due.withdrawn,
+            "agreed": due.agreed,
+        },
+        "unfinished": list(found.unfinished),
+        "stale_releases": list(found.stale_releases),
+        "overdue_snapshots": found.overdue,
+        "disk": {"bytes": found.disk.bytes, "free": found.disk.free},
+    }
+
+
+def run_json(run: Run) -> dict[str, object]:
+    """Returns a run as `--json` prints it."""
+    error = {"type": run.kind, "message": run.error} if run.error else None
+    return {
+        "id": run.id,
+        "command": run.command,
+        "started": render.instant(run.started),
+        "seconds": run.seconds,
+        "outcome": run.outcome,
+        "rows": run.rows,
+        "error": error,
+    }
+
+
+def _status_text(found: Status) -> str:
+    lines = []
+    for command, run in found.last.items():
+        told = "never" if run is None else f"{_when(run)}  {run.outcome}" + _rows(run)
+        lines.append(f"{command:<10} {told}")
+    due = found.due
+    if due.tables:
+        since = f" since {due.since:%Y-%m-%d %H:%M}Z" if due.since else ""
+        customers = f"; {due.withdrawn:,} customers leave, {due.agreed:,} come" if due.withdrawn or due.agreed else ""
+        lines.append(f"{'due':<10} a build of {len(due.tables)} tables{since}{customers}")
+    else:
+        lines.append(f"{'due':<10} nothing")
+    free = "" if found.disk.free is None else f"; {found.disk.free / 1e9:,.1f} GB free"
+    lines.append(f"{'size':<10} {found.disk.bytes / 1e6:,.1f} MB of tables{free}")
+    lines += [f"{'late':<10} {line}" for line in found.late]
+    lines.append(f"{'':<10} {'nothing is late or wrong' if found.ok else f'late or wrong: {len(found.late)}'}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _when(run: Run) -> str:
+    return f"{run.started:%Y-%m-%d %H:%M}Z"
+
+
+def _rows(run: Run) -> str:
+    return "" if run.rows is None else f", {run.rows:,} rows"
+
+
+def runs(options: argparse.Namespace) -> int:
+    """Lists what ran."""
+    found = list(islice(opened(options).runs(), options.limit))
+    if wants_json(options):
+        terminal.document({"runs": [run_json(run) for run in found]})
+        return 0
+    terminal.table(
+        ("started", "command", "seconds", "rows", "outcome", "error"),
+        [
+            (
+                f"{run.started:%Y-%m-%d %H:%M:%S}Z",
+                run.command,
+                "" if run.seconds is None else f"{run.seconds:.1f}",
+                "" if run.rows is None else run.rows,
+                run.outcome,
+                run.error,
+            )
+            for run in found
+        ],
+    )
+    return 0
