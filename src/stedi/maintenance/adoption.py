@@ -26,7 +26,7 @@ from typing import Any
 from stedi.catalog import Catalog, checksums, snapshots
 from stedi.catalog.checksums import Output
 from stedi.catalog.sqlite import Pointers
-from stedi.context import access
+from stedi.context import access, runs
 from stedi.context.places import home_of
 from stedi.context.progress import Progress
 from stedi.errors import ConfigError, LakeError
@@ -159,13 +159,13 @@ def _of_its_own(root: Path, lake_id: str) -> str:
 
 
 def _part(root: Path, *, anew: bool) -> None:
-    """Keeps the log of accesses apart from that of the other lake, which goes on with it where this one begins anew."""
-    folder = root / access.FOLDER
-    if anew:
-        durable.remove_tree(folder)
-    elif folder.is_dir():
-        for path in [path for path in folder.iterdir() if path.is_file() and path.stat().st_nlink > 1]:
-            durable.write(path, path.read_bytes(), durable.readable(folder))  # lines are added in place
+    """Keeps log and history apart from those of the other lake, which goes on with them where this one begins anew."""
+    for folder in (root / access.FOLDER, root / runs.FOLDER):
+        if anew:
+            durable.remove_tree(folder)
+        elif folder.is_dir():
+            for path in [path for path in folder.iterdir() if path.is_file() and path.stat().st_nlink > 1]:
+                durable.write(path, path.read_bytes(), durable.readable(folder))  # lines are added in place
     lock = root / f"{access.FOLDER}.lock"
     if lock.exists() and lock.stat().st_nlink > 1:
         lock.unlink()
