@@ -774,6 +774,24 @@ class Lake:
         """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""
         return tuple(_table(state) for state in self.catalog.tables().values())
 
+    def contract(self, table: str | None = None) -> dict[str, Any]:
+        """Returns the data contract of a table, or of all, as a document of the Open Data Contract Standard 3.2.
+
+        Raises:
+            UsageError: There is no such table.
+        """
+        from stedi.schema import descriptions, odcs
+
+        names = self.catalog.listed() if table is None else [descriptions.named(table)]
+        catalog = None if self.catalog.remote else str(self.catalog.path)
+        return odcs.contract(
+            names,
+            lake_id=self.config.lake_id,
+            server=odcs.server(str(self.root), catalog),
+            keep_days=self.config.keep_days,
+            history_days=self.config.history_days,
+        )
+
     def history(self, table: str) -> tuple[Snapshot, ...]:
         """Returns a table's snapshots, newest first, with what each was built from."""
         return self.catalog.table(table).history()

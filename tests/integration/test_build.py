@@ -325,7 +325,7 @@ def test_the_consent_proof_alone_stops_sql_that_gets_consent_wrong(
     mutant: str, built: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "assertions", tuple)
-    monkeypatch.setattr(checks, "_MAY_BE_NULL", {column.name for name in BELOW_LANDING for column in COLUMNS[name]})
+    monkeypatch.setattr(checks, "REQUIRED", dict.fromkeys(BELOW_LANDING, frozenset()))
     name, change = CONSENT_MUTANTS[mutant]
     _stopped(built, changed(name, change), AuditFailed, "consent proof")
 

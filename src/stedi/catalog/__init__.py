@@ -20,7 +20,7 @@ from stedi.catalog.remote import Remote
 from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
 from stedi.catalog.sqlite import Pointers
 from stedi.errors import CommitConflict, LakeError
-from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, COLUMNS, NAMESPACE, DataFile
+from stedi.schema.tables import ALL_ZONES, COLUMNS, NAMESPACE, DataFile
 from stedi.storage import durable, s3
 
 __all__ = ["Catalog", "Erasing", "Snapshot", "TableState"]
@@ -89,13 +89,13 @@ class Catalog:
         if self.remote:
             known = self.remote.listed()
             new = [name for name in tables if name not in known]
-            paths = s3.each(lambda name: new_table.empty(self.folder(name), ALL_COLUMNS[name], _PROPERTIES), new)
+            paths = s3.each(lambda name: new_table.empty(self.folder(name), name, _PROPERTIES), new)
             self.remote.enter({name: str(path) for name, path in paths})
             return
         with self._queue.answering("a new lake"):
             self._pointers.create()
             missing = [name for name in tables if self._pointers.location(name) is None]
-            made = {name: new_table.empty(self.folder(name), ALL_COLUMNS[name], _PROPERTIES) for name in missing}
+            made = {name: new_table.empty(self.folder(name), name, _PROPERTIES) for name in missing}
             self._pointers.enter({name: uri(path) for name, path in made.items()})
         for name, path in made.items():
             checksums.publish(self.folder(name), f"{path.parent.name}/{path.name}")

@@ -15,24 +15,34 @@ from typing import Any
 from stedi.catalog.checksums import Output
 from stedi.catalog.manifest_writer import write_list
 from stedi.catalog.snapshots import uri
-from stedi.schema.tables import Column
+from stedi.schema.tables import ALL_COLUMNS, Column
 
 
-def empty(folder: Path, columns: Iterable[Column], properties: Mapping[str, str]) -> Path:
+def empty(folder: Path, table: str, properties: Mapping[str, str]) -> Path:
     """Writes what makes an empty table, and returns its metadata file, which no catalog names yet.
 
     Args:
         folder: The table's folder, made if it is not there.
-        columns: Its columns; a column's field id is its place, from 1.
+        table: The table; its columns and what they mean are the schema's.
         properties: The table's properties.
     """
     import uuid
+
+    from stedi.schema.descriptions import comments  # only who makes a table needs them
 
     snapshot, now = int.from_bytes(os.urandom(8)) >> 1, int(time.time() * 1000)
     listed = folder / "metadata" / f"snap-{snapshot}-0-{uuid.uuid4()}.avro"
     write_list(listed, (), snapshot=snapshot, parent=None, sequence=1)
     path = folder / "metadata" / f"00000-{uuid.uuid4()}.metadata.json"
-    described = document(folder, columns, properties, snapshot=snapshot, manifest_list=listed, now=now)
+    described = document(
+        folder,
+        ALL_COLUMNS[table],
+        properties,
+        snapshot=snapshot,
+        manifest_list=listed,
+        now=now,
+        comments=comments(table),
+    )
     with Output(path) as stream:
         stream.write(json.dumps(described).encode())
     return path
@@ -47,6 +57,7 @@ def document(
     manifest_list: Path,
     now: int,
     totals: Mapping[str, int] | None = None,
+    comments: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns the metadata of a table that has one snapshot.
 
@@ -58,11 +69,13 @@ def document(
         manifest_list: The snapshot's manifest list.
         now: When it is made, epoch milliseconds.
         totals: What the snapshot has of `records`, `data-files` and `files-size`, by default nothing.
+        comments: What columns mean, by name.
     """
     import uuid
 
     fields = [
         {"id": place, "name": column.name, "type": column.type, "required": False}
+        | ({"doc": comments[column.name]} if comments else {})
         for place, column in enumerate(columns, start=1)
     ]
     kinds = ("data-files", "delete-files", "records", "files-size", "position-deletes", "equality-deletes")

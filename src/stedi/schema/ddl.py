@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from stedi.errors import UsageError, printable
 from stedi.schema.contracts import Contract, Kind
+from stedi.schema.descriptions import comments, describe_field
 from stedi.schema.feeds import CONTRACTS
 from stedi.schema.roles import GRANTS, Role
 from stedi.schema.tables import COLUMNS, NAMESPACE, SPARK_TYPES, ZONES, Column, graph
@@ -93,7 +94,7 @@ class _Writer:
     def columns(self, columns: Iterable[Column], notes: Iterable[str]) -> str:
         kinds = _NAMES[self.dialect]
         lines = [
-            f"  {self.identifier(column.name)} {kinds[column.type]}" + (f" COMMENT {self.text(note)}" if note else "")
+            f"  {self.identifier(column.name)} {kinds[column.type]} COMMENT {self.text(note)}"
             for column, note in zip(columns, notes, strict=True)
         ]
         return "(\n" + ",\n".join(lines) + "\n)"
@@ -110,7 +111,7 @@ class _Writer:
 
     def inbox(self, contract: Contract, inbox: str) -> str:
         columns = [Column(field.name, _DELIVERED[field.kind]) for field in contract.fields]
-        notes = ["epoch milliseconds, UTC" if field.kind is Kind.INSTANT else "" for field in contract.fields]
+        notes = [describe_field(contract.feed, field.name).comment for field in contract.fields]
         name, body = self.table(contract.feed, INBOX), self.columns(columns, notes)
         where = f"LOCATION {self.text(f'{inbox}/{contract.feed}/')}"
         if self.dialect == "athena":
@@ -125,8 +126,7 @@ class _Writer:
 
     def iceberg(self, name: str, location: str) -> str:
         columns = COLUMNS[name]
-        notes = ["UTC" if column.type == "timestamptz" else "" for column in columns]
-        head = f"CREATE TABLE IF NOT EXISTS {self.table(name)} {self.columns(columns, notes)}"
+        head = f"CREATE TABLE IF NOT EXISTS {self.table(name)} {self.columns(columns, comments(name).values())}"
         where = f"LOCATION {self.text(f'{location}/{ZONES[name]}/{name}')}"
         if self.dialect == "athena":
             entries = {"table_type": "ICEBERG", "format": "parquet", "write_compression": "zstd"}

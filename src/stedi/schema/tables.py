@@ -180,6 +180,19 @@ REGISTRY: dict[str, tuple[Column, ...]] = {
 
 ALL_COLUMNS: dict[str, tuple[Column, ...]] = {**COLUMNS, **REGISTRY}
 """The columns of every table that a lake may have."""
+_OPTIONAL = {"customerName", "phone", "birthDay", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate"}
+REQUIRED: dict[str, frozenset[str]] = {
+    **{
+        contract.table: frozenset({*(field.name for field in contract.required), "_file"})
+        for contract in CONTRACTS.values()
+    },
+    **{
+        table: frozenset(column.name for column in columns) - _OPTIONAL
+        for table, columns in COLUMNS.items()
+        if ZONES[table] != "landing"
+    },
+}
+"""The columns that are never null: landing quarantines a record without them, a build fails."""
 ALL_ZONES: dict[str, str] = {**ZONES, **dict.fromkeys(REGISTRY, "released")}
 """The zone of every table that a lake may have, in the order in which data flow."""
 

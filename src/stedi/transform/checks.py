@@ -15,14 +15,12 @@ from stedi.engines.literals import literal, quoted
 from stedi.errors import AuditFailed
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
-from stedi.schema.tables import COLUMNS, DataFile
+from stedi.schema.tables import COLUMNS, REQUIRED, DataFile
 from stedi.transform import consent_check
 from stedi.transform.incremental import MOMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
-
-_MAY_BE_NULL = {"customerName", "phone", "birthDay", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate"}
 
 
 def prove_consent(
@@ -69,10 +67,10 @@ def prove_consent(
 def check_nulls(staged: Mapping[str, Iterable[DataFile]]) -> None:
     """Raises AuditFailed if a column that may not be null is, in files that are new in a table."""
     for name, files in staged.items():
-        for column in COLUMNS[name]:
-            nulls = sum(file.nulls.get(column.name, 0) for file in files)
-            if nulls and column.name not in _MAY_BE_NULL:
-                raise AuditFailed(f"{name}: {column.name}: expected no nulls, found {nulls}; nothing was published")
+        for column in (column.name for column in COLUMNS[name] if column.name in REQUIRED[name]):
+            nulls = sum(file.nulls.get(column, 0) for file in files)
+            if nulls:
+                raise AuditFailed(f"{name}: {column}: expected no nulls, found {nulls}; nothing was published")
 
 
 def check_assertions(engine: Engine, rebuilt: AbstractSet[str], changed: AbstractSet[str]) -> None:
