@@ -40,7 +40,7 @@ check: $(VENV)/.spark
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test
 
-nightly: $(VENV)/.dev
+nightly: $(VENV)/.dev build/contracts/.made
 	@STEDI_NIGHTLY=1 $(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 coverage: $(VENV)/.dev
@@ -81,6 +81,8 @@ lock: $(BIN)/python
 	@$(subst --only-binary :all:,,$(LOCK)) -c requirements/dev.txt requirements/spark.in -o requirements/spark.txt
 	@$(LOCK) requirements/checkov.in -o requirements/checkov.txt
 	@$(subst :all:,:all: --no-binary jsonpath-rw,$(LOCK)) requirements/releases.in -o requirements/releases.txt
+	@$(LOCK) requirements/contracts.in -o requirements/contracts.txt
+	@$(LOCK) requirements/docs.in -o requirements/docs.txt
 	@rm -rf build/lock
 
 # What holds the templates of AWS against security rules; it wants other versions of what it shares with the rest.
@@ -97,6 +99,14 @@ build/releases/.made: requirements/releases.txt | $(BIN)/python
 	@$(PYTHON) -m venv --clear build/releases
 	@build/releases/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
 		--require-hashes -r requirements/releases.txt
+	@touch $@
+
+# What holds a lake against its data contracts, through its SQLite catalog.
+build/contracts/.made: requirements/contracts.txt | $(BIN)/python
+	@echo "Installing datacontract-cli, about 550 MB" >&2
+	@$(PYTHON) -m venv --clear build/contracts
+	@build/contracts/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+		--require-hashes --only-binary :all: -r requirements/contracts.txt
 	@touch $@
 
 clean:

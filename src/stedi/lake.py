@@ -782,7 +782,8 @@ class Lake:
         """
         from stedi.schema import descriptions, odcs
 
-        names = self.catalog.listed() if table is None else [descriptions.named(table)]
+        known = self.catalog.listed()
+        names = [name for name in ALL_ZONES if name in known] if table is None else [descriptions.named(table)]
         catalog = None if self.catalog.remote else str(self.catalog.path)
         return odcs.contract(
             names,

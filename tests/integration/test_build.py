@@ -31,7 +31,7 @@ from stedi.errors import AuditFailed, CommitConflict, LakeError
 from stedi.lake import Lake
 from stedi.schema import tables
 from stedi.schema.roles import Readings
-from stedi.schema.tables import COLUMNS, Dag, Model
+from stedi.schema.tables import Dag, Model
 from stedi.transform import checks
 
 NOW = 1_000

@@ -94,6 +94,8 @@ WORDS: dict[str, list[list[str]]] = {
         ["dataset", "verify", "IN"], ["dataset", "apply-recall", "IN", "/dev/null/a"],
     ],
     "crawl": [["crawl", "IN"], ["crawl", "/dev/null/a"], ["crawl", "/dev/null"]],
+    "describe": [["describe", "customers_trusted"], ["--json", "describe", "quarantine"], ["describe", "nothing"]],
+    "contract": [["contract"], ["--json", "contract", "customers_trusted"], ["contract", "nothing"]],
     "ddl": [["ddl"]],
     "report": [["report"], ["report", "--output", "/dev/null/a.html"], ["report", "--since", "/dev/null"]],
     "ndjson": [

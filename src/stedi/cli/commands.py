@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn, cast
 
-from stedi.cli import aws, datasets, monitoring, operations, pipeline, privacy, reports, rights
+from stedi.cli import aws, datasets, dictionary, monitoring, operations, pipeline, privacy, reports, rights
 from stedi.errors import unnamed
 
 AddCommand = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -267,6 +267,12 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     )
     sub.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a glob")
     sub.add_argument("--sample", type=_positive, metavar="N", help="look at the first N records of each file")
+
+    sub = command("describe", dictionary.describe, "says what a table's rows and columns mean, and in which units")
+    sub.add_argument("table", metavar="TABLE")
+
+    sub = command("contract", dictionary.contract, "prints data contracts in the Open Data Contract Standard (YAML)")
+    sub.add_argument("table", nargs="?", metavar="TABLE", help="one table (default: all, in one contract)")
 
     sub = command("ddl", pipeline.ddl, "prints the tables' DDL for Athena or Spark")
     sub.add_argument("--dialect", choices=("athena", "spark"), default="athena", help="default: athena")

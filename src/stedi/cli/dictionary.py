@@ -51,12 +51,13 @@ def _described(table: DescribedTable) -> Iterator[str]:
     for what, names in (("key", ("all columns",) if every else table.key), ("built from", table.inputs)):
         if names:
             yield from textwrap.wrap(f"{what}: {', '.join(names)}", _WIDTH, subsequent_indent="  ")
-    name, kind = (max(len(text) for text in texts) for texts in zip(*((c.name, c.type) for c in table.columns)))
+    name, kind = max(len(c.name) for c in table.columns), max(len(c.type) for c in table.columns)
     indent = " " * (name + kind + 4)
     yield ""
+    known = any(column.required for column in table.columns)
     for column in table.columns:
         meaning = f"{column.text} ({column.unit})" if column.unit else column.text
-        meaning += f"; {column.privacy}" + ("" if column.required else "; may be null")
+        meaning += f"; {column.privacy}" + ("; may be null" if known and not column.required else "")
         head = f"{column.name:{name}}  {column.type:{kind}}  "
         yield from textwrap.wrap(head + meaning, _WIDTH, subsequent_indent=indent, drop_whitespace=True)
 

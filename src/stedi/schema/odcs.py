@@ -24,7 +24,7 @@ _LOGICAL: dict[str, dict[str, Any]] = {
     "double": {"logicalType": "number", "logicalTypeOptions": {"format": "f64"}},
     "timestamptz": {"logicalType": "timestamp", "logicalTypeOptions": {"timezone": True}},
     "date": {"logicalType": "date"},
-    "binary": {"logicalType": "string"},
+    "binary": {},  # the standard has no logical type for it
 }
 _COUNTED = Model(
     "every_record_is_counted",

@@ -1,0 +1,96 @@
+"""docs/readers.md is true: its Python runs as it stands, and other readers find the rows that a query finds."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+import lakes
+from stedi import Lake
+
+PAGE = (lakes.REPOSITORY / "docs" / "readers.md").read_text("utf-8")
+
+
+def block(title: str, language: str = "python") -> str:
+    """Returns the first block of a language under a title of the page."""
+    section = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    found = re.search(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a lake in which one customer has three moments."""
+    folder = tmp_path_factory.mktemp("readers")
+    lake = Lake.create(folder / "lake")
+    lakes.deliver(folder / "inbox", "customer", [lakes.customer()])
+    lakes.deliver(folder / "inbox", "accelerometer", [lakes.motion(at=at) for at in (100, 200, 300)])
+    lakes.deliver(folder / "inbox", "step_trainer", [lakes.step(at=at) for at in (100, 200, 300)])
+    lake.land(folder / "inbox")
+    lake.build()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_lake(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    yield
+    os.chdir(before)
+
+
+def run(source: str, **names: Any) -> dict[str, Any]:
+    exec(compile(source, "docs/readers.md", "exec"), names)  # the page's own text
+    return names
+
+
+def test_pyiceberg_finds_rows_meanings_and_lineage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(block("PyIceberg"))["rows"].num_rows == 3
+    said = capsys.readouterr().out
+    assert "pseudonym of the customer" in said
+    assert "accelerometer_trusted" in said
+
+
+def test_polars_finds_the_readings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLARS_ICEBERG_PLANNER", "pyiceberg")  # else it warns that another package would be faster
+    frame = run(block("Polars"))["frame"].collect()
+    assert frame["x"].to_list() == [1.0, 1.0, 1.0]
+    assert "shape: (1, 2)" in capsys.readouterr().out
+
+
+def extended(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Loads what reads Iceberg from its packages: a machine of tests downloads no extension."""
+    for name in ("avro", "iceberg"):
+        module = pytest.importorskip(f"duckdb_extension_{name}")
+        [path] = Path(str(module.__file__)).parent.glob(f"extensions/*/{name}.duckdb_extension")
+        con.load_extension(str(path))
+    return con
+
+
+def test_duckdbs_extension_finds_the_current_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    source, count = re.subn(r'con\.sql\("(install|load) iceberg"\)\n', "", block("DuckDB"))
+    assert count == 2
+    run(source.replace("con = duckdb.connect()", "con = extended(duckdb.connect())"), extended=extended)
+    assert re.search(r"\b3 ", capsys.readouterr().out)
+
+
+def test_duckdb_without_the_catalog_refuses_rather_than_guess() -> None:
+    con = extended(duckdb.connect())
+    with pytest.raises(duckdb.Error, match="version-hint"):
+        con.sql("select count(*) from iceberg_scan('lake/curated/machine_learning_curated')").fetchall()
+
+
+def test_the_spark_recipe_has_the_settings_of_the_lakes_own_engine() -> None:
+    from stedi.engines.spark.session import catalog_settings
+
+    shown = dict(re.findall(r"--conf spark\.sql\.catalog\.stedi\.?([\w.-]*)=(\S+)", block("Spark", "sh")))
+    wanted = catalog_settings("/data/lake")
+    assert shown.pop("uri") == wanted["uri"].partition("?")[0]
+    assert shown.items() <= wanted.items()
