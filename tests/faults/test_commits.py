@@ -8,11 +8,11 @@ so nothing can mistake it for one that it knows how to go on from.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 from lakes import unseen
-from stedi.catalog import Catalog
+from stedi.catalog import Catalog, local
+from stedi.catalog.sqlite import Pointers
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import StediError, UsageError
+from stedi.errors import StediError
 from stedi.lake import Lake
 from stedi.landing import prepare
 from stedi.schema.tables import COLUMNS, ZONES
@@ -295,7 +296,7 @@ def test_a_replay_that_fails_anywhere_moves_each_record_once(
 
 # --- build -----------------------------------------------------------------------------------------------------------
 
-BUILD_CALLS = ["stage"] * 5 + ["publish"] * 5
+BUILD_CALLS = ["_written"] * 5 + ["move"]
 
 
 class Change(World):
@@ -330,32 +331,31 @@ def change(tmp_path_factory: pytest.TempPathFactory, sample_inbox: Path) -> Chan
 
 
 def build_faults(patch: pytest.MonkeyPatch) -> Faults:
-    return Faults(patch, (Catalog, "stage"), (Catalog, "publish"))
+    return Faults(patch, (local, "_written"), (Pointers, "move"))
 
 
-def whole(lake: Lake, change: Change, folder: Path) -> list[str]:
-    """Names the tables that are as they should be; fails if one is neither that nor as it was."""
+def published(lake: Lake, change: Change, folder: Path) -> bool:
+    """Says whether the tables are as they should be; fails if they are neither that nor as they were, all of them."""
     found = rows(lake, BELOW, folder)
-    for name in BELOW:
-        assert found[name] in (change.old[name], change.new[name]), f"{name} is neither old nor new"
-    return [name for name in BELOW if found[name] == change.new[name]]
+    assert found in (change.old, change.new), "tables are neither all old nor all new"
+    return found == change.new
 
 
-def test_readers_see_whole_tables_at_every_moment_of_a_build(
+def test_readers_see_all_tables_before_a_build_or_all_after_it(
     change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = change.restore()
-    seen: list[int] = []
+    seen: list[bool] = []
     faults = build_faults(monkeypatch)
-    faults.watch = lambda: seen.append(len(whole(Lake.open(lake.root), change, tmp_path)))
+    faults.watch = lambda: seen.append(published(Lake.open(lake.root), change, tmp_path))
     lake.build()
     assert faults.calls == BUILD_CALLS
-    assert seen == [0] * 10 + [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
+    assert seen == [False] * 11 + [True]
 
 
 @pytest.mark.parametrize("time", ["before", "after"])
 @pytest.mark.parametrize("place", range(1, len(BUILD_CALLS) + 1))
-def test_a_build_that_fails_anywhere_leaves_whole_tables_and_the_next_finishes(
+def test_a_build_that_fails_anywhere_has_published_all_tables_or_none_and_the_next_finishes(
     change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, time: str
 ) -> None:
     lake = change.restore()
@@ -366,12 +366,11 @@ def test_a_build_that_fails_anywhere_leaves_whole_tables_and_the_next_finishes(
         with pytest.raises(Fault):
             lake.build()
     lake = Lake.open(lake.root)
-    done = len(whole(lake, change, tmp_path))
-    assert done == max(0, place - 5 - (time == "before"))
+    done = published(lake, change, tmp_path)
+    assert done == (place == len(BUILD_CALLS) and time == "after")
     assert orphans(lake) == before
     assert not left(lake)
-    built = lake.build()
-    assert [table.action != "none" for table in built.tables].count(True) >= 5 - done
+    assert bool(lake.build().run) is not done
     assert rows(lake, BELOW, tmp_path) == change.new
     assert orphans(lake) == before
     assert not lake.build().run, "a third build must have nothing to do"
@@ -394,41 +393,40 @@ def test_a_build_that_fails_while_it_writes_leaves_everything_as_it_was(
     assert not left(lake)
 
 
-KILLED = """
-import os, signal, sys
-from stedi.catalog import Catalog
-from stedi.lake import Lake
-Catalog.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-Lake.open(sys.argv[1]).build()
-"""
-
-
-def test_what_a_killed_build_has_staged_is_nobodys_to_read(change: Change, tmp_path: Path) -> None:
+@pytest.mark.parametrize("time", ["before", "after"])
+@pytest.mark.parametrize("place", [1, 5, 6])
+def test_a_killed_build_has_published_all_tables_or_none(
+    change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, time: str
+) -> None:
     lake = change.restore()
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(lake.root)], check=False, timeout=120)
-    assert ended.returncode == -signal.SIGKILL
-    assert not whole(lake, change, tmp_path)
-    for state in lake.catalog.tables().values():
-        for branch, head in state.branches.items():
-            if branch != "main":
-                with pytest.raises(UsageError, match="expected a live snapshot"):
-                    lake.query(f"select * from {state.name}", at=head)
+    child = os.fork()
+    if not child:
+        faults = build_faults(monkeypatch)
+        faults.strikes = (place, time)
+        monkeypatch.setattr(Fault, "__init__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with suppress(BaseException):
+            lake.build()
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    lake = unseen(lake.root)
+    assert published(lake, change, tmp_path) == (place == len(BUILD_CALLS) and time == "after")
+    assert all(state.branches.keys() == {"main"} for state in lake.catalog.tables().values())
+    lake.build()
+    assert published(lake, change, tmp_path)
 
 
 def test_what_main_became_meanwhile_is_not_lost(
     change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = change.restore()
-    publish = Catalog.publish
+    publish = Catalog.publish_all
 
-    def raced(self: Catalog, table: str, **options: Any) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(Catalog, "publish", publish)
-            Lake.open(lake.root).catalog.append(table, (), {"by": "another engine"})
-        publish(self, table, **options)
+    def raced(self: Catalog, changes: Any, **options: Any) -> None:
+        Lake.open(lake.root).catalog.append("customers_trusted", (), {"by": "another engine"})
+        publish(self, changes, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Catalog, "publish", raced)
+        patch.setattr(Catalog, "publish_all", raced)
         with pytest.raises(StediError, match="main has moved"):
             lake.build()
     current = lake.catalog.table("customers_trusted").current

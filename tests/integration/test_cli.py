@@ -228,6 +228,16 @@ class TestLand:
         assert said.out == "1 files, 0 of them landed before: 2 records seen, 1 accepted, 1 quarantined, 0 erased\n"
         assert "read and check" in said.err
 
+    def test_builds_at_once_where_asked_as_a_build_of_its_own_does(self, run: Run, tmp_path: Path, inbox: Path) -> None:
+        built = run("--json", "--lake", tmp_path / "once", "land", "--build", inbox).json
+        landed = run("--json", "--lake", tmp_path / "twice", "land", inbox).json
+        then = run("--json", "--lake", tmp_path / "twice", "build").json
+        assert {**built, "build": 0} == {**landed, "build": 0}
+        shown = ("name", "action", "reason", "rows_added", "rows_removed", "rows")
+        one, other = ([[table[key] for key in shown] for table in b["tables"]] for b in (built["build"], then))
+        assert one == other
+        assert run("--json", "--lake", tmp_path / "once", "build").json["run"] == ""
+
     def test_what_cannot_be_read_is_named_the_rest_lands_and_the_exit_is_1(
         self, run: Run, tmp_path: Path, inbox: Path
     ) -> None:
@@ -580,7 +590,6 @@ class TestErrors:
     [
         ("rebuild accelerometer_trusted", signal.SIGINT),
         ("audit", signal.SIGTERM),
-        ("publish accelerometer_trusted", signal.SIGINT),
     ],
 )
 def test_an_interrupted_build_leaves_tables_whole_and_the_next_finishes(

@@ -242,7 +242,7 @@ class TestBuild:
         told: list[str] = []
         landed(wiped, slate).build(progress=told.append)
         assert told[0] == "rebuild customers_trusted: first time"
-        assert told[-1] == "publish machine_learning_curated"
+        assert told[-1] == "publish"
 
 
 def lasting(lake: Lake) -> dict[str, tuple[str, int, int]]:

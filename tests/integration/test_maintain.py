@@ -629,7 +629,9 @@ class TestKilled:
         kill = "lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)"
         landing = f"{script}from stedi.landing import journal\njournal.write = {kill}\n"
         killed(f"{landing}Lake.open(sys.argv[1]).land(sys.argv[2])", grown.root, inbox)
-        killed(f"{script}Catalog.publish = {kill}\nLake.open(sys.argv[1]).build(full=True)", grown.root)
+        # as in a bucket, whose catalog commits to one table at a time
+        each = "Catalog.publish_all = lambda self, changes, branch: self._publish_each(changes, branch)\n"
+        killed(f"{script}{each}Catalog.publish = {kill}\nLake.open(sys.argv[1]).build(full=True)", grown.root)
         killed(f"{script}Catalog.replace = {kill}\nLake.open(sys.argv[1]).maintain()", grown.root)
         assert any(len(state.branches) > 1 for state in grown.catalog.tables().values())
         configured(grown, keep_days=9.0).maintain()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +27,7 @@ from pyiceberg.table.update import update_table_metadata
 import quick
 from iceberg_commits import IcebergCommitter, parsed
 from stedi.catalog import Catalog, Erasing
+from stedi.catalog.changes import TableChange
 from stedi.catalog.local import Local
 from stedi.catalog.snapshots import TableState, local_path
 from stedi.errors import CommitConflict
@@ -240,13 +241,14 @@ def handed_over(patch: pytest.MonkeyPatch) -> None:
     """Has PyIceberg make of each table, by the updates that are committed, what the lake makes of it."""
     commit = Local.commit
 
-    def both(self: Local, state: TableState, required: Any, updates: Any, at: int) -> None:
-        before = state.metadata[-1]
+    def both(self: Local, changes: Iterable[TableChange]) -> None:
+        [change] = changes
+        state, before = change.state, change.state.metadata[-1]
         base = TableMetadataUtil.parse_raw(Path(local_path(before)).read_text("utf-8"))
-        for requirement in required:
+        for requirement in change.required:
             assert requirement["type"] != "assert-table-uuid" or requirement["uuid"] == str(base.table_uuid)
-        made = update_table_metadata(base, parsed(list(updates)), metadata_location=before)
-        commit(self, state, required, updates, at)
+        made = update_table_metadata(base, parsed(list(change.updates)), metadata_location=before)
+        commit(self, [change])
         location = self._pointers.location(state.name)
         assert location is not None
         ours = TableMetadataUtil.parse_raw(Path(local_path(location)).read_text("utf-8"))

@@ -70,7 +70,7 @@ class IcebergCommitter:
             number = int(before.rpartition("/")[2].partition("-")[0]) + 1
             location = provider.new_table_metadata_file_location(number)
             ToOutputFile.table_metadata(made, io.new_output(location))
-            assert self._catalog._pointers.move(table, before, location)
+            assert self._catalog._pointers.move([(table, before, location)])
         return tuple(change.id for change in asked.changes)
 
 

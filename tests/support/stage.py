@@ -71,7 +71,7 @@ class Stage:
         commands = [
             (("init",), (land, build)),
             (land, (land, build)),
-            (build, (build,)),
+            (build, (build, maintain)),
             (later, (later, build)),
             (build, (build, maintain)),
             (maintain, (maintain, build)),
@@ -123,6 +123,9 @@ class Stage:
         for name, found in seen["tables"].items():
             if found not in (scene.before.get(name, found), scene.after[name]):
                 yield f"{name} is neither old nor new"
+        changed = [name for name, found in scene.after.items() if found != scene.before.get(name)]
+        if scene.name.endswith("build") and len({seen["tables"].get(n) == scene.after[n] for n in changed}) > 1:
+            yield "some tables of the build are published, and others are not"
         for words in scene.again:
             done = self.server.run(self.lake, *words)
             if done.code:

@@ -1,8 +1,9 @@
 """Iceberg: load, scan, append, stage, publish. Nothing commits to a table but this package.
 
 Reading goes through `snapshots`, every commit through `committer`; PyIceberg is imported for a lake in a bucket alone.
-A table moves in two ways only: rows are appended to `main` (landing), or a snapshot staged on a branch becomes `main`
-if `main` is still the snapshot that it was staged from (builds).
+A table moves in two ways only: rows are appended to `main` (landing), or a snapshot worked out from `main` takes its
+place if nothing else has meanwhile (builds). In a folder the tables of a build change in one step; for one in a bucket
+each is staged on a branch and then published.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from stedi.errors import CommitConflict, LakeError
 from stedi.schema.tables import ALL_ZONES, COLUMNS, NAMESPACE, DataFile
 from stedi.storage import durable, s3
 
-__all__ = ["Catalog", "Erasing", "Snapshot", "TableState"]
+__all__ = ["Catalog", "Change", "Erasing", "Snapshot", "TableState"]
 
 _PROPERTIES = {
     "format-version": "2",
@@ -199,7 +200,7 @@ class Catalog:
         """Has every landing that was planned before now fail, and be planned anew, in a lake whose locks can be lost.
 
         Whoever removes files that no snapshot uses does so first: a landing that was stopped may have written them, and
-        commit them when it goes on. A build needs no fence: it commits twice, and its branches are dropped with its
+        commit them when it goes on. A build needs no fence: it stages first, and its branches are dropped with its
         files.
 
         Args:
@@ -237,9 +238,12 @@ class Catalog:
         """
         leaving = frozenset(removed)
         change = Change("overwrite" if leaving else "append", base, tuple(added), leaving, properties)
-        commit = Commit({"main": base, branch: None}, (change,), {branch: change.id})
-        self._queue.commit(table, lambda state: commit, partial(_moved, "stage", table, base))
+        self._stage(table, change, branch)
         return change.id
+
+    def _stage(self, table: str, change: Change, branch: str) -> None:
+        commit = Commit({"main": change.parent, branch: None}, (change,), {branch: change.id})
+        self._queue.commit(table, partial(_as_is, commit), partial(_moved, "stage", table, change.parent))
 
     def publish(self, table: str, *, branch: str, staged: int, base: int) -> None:
         """Makes a staged snapshot `main` and drops its branch, in one step, if `main` is still `base`.
@@ -249,6 +253,36 @@ class Catalog:
         """
         commit = Commit({"main": base, branch: staged}, refs={"main": staged, branch: None})
         self._queue.commit(table, lambda state: commit, partial(_moved, "publish", table, base))
+
+    def publish_all(self, changes: Mapping[str, Change], *, branch: str) -> None:
+        """Makes changes to several tables their `main`, if that is still what each was worked out from.
+
+        In a folder all tables change in one step or none does. A catalog elsewhere commits to one table at a time:
+        there every change is staged to a branch before the first is published.
+
+        Args:
+            changes: What becomes of each table; `parent` is the snapshot that it was worked out from.
+            branch: The name of such branches, new.
+
+        Raises:
+            CommitConflict: `main` of a table has moved.
+            DamagedFile: A file to add is gone or has another size than was written.
+        """
+        if self.remote:
+            self._publish_each(changes, branch)
+            return
+        commits = {name: Commit({"main": made.parent}, (made,), {"main": made.id}) for name, made in changes.items()}
+        self._queue.commit_all(
+            {name: partial(_as_is, commit) for name, commit in commits.items()},
+            lambda state: _moved("publish", state.name, changes[state.name].parent, state),
+        )
+
+    def _publish_each(self, changes: Mapping[str, Change], branch: str) -> None:
+        for name, made in changes.items():
+            self._stage(name, made, branch)
+        for name, made in changes.items():
+            assert made.parent is not None, "a change is of a snapshot"
+            self.publish(name, branch=branch, staged=made.id, base=made.parent)
 
     def discard(self, table: str, branch: str) -> None:
         """Drops a branch that will not be published, with its snapshot, if it is there."""
@@ -468,7 +502,12 @@ def _same_rows(state: TableState) -> Iterator[int]:
         head = snapshot.parent or 0
 
 
-def _moved(what: str, table: str, base: int, state: TableState) -> str:
+def _as_is(commit: Commit, state: TableState) -> Commit:
+    """Returns a commit that does not depend on what the table has become."""
+    return commit
+
+
+def _moved(what: str, table: str, base: int | None, state: TableState) -> str:
     """Returns what says that a build's change is not of the table as it is any more."""
     found = state.current.id if state.current else None
     return f"Cannot {what} {table}: main has moved: expected snapshot {base}, found {found}. Run `stedi build` again."

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from stedi.catalog import manifests
 from stedi.catalog.manifest_writer import ADDED, EXISTING, write_list, write_manifest
+from stedi.catalog.metadata import Requirements, Updates
 from stedi.catalog.snapshots import DELETED, Snapshot, TableState, local_path, totals, uri
 from stedi.errors import CommitConflict, LakeError
 from stedi.schema.tables import DataFile
@@ -61,6 +62,23 @@ class Change:
     leaving: frozenset[str] = frozenset()
     properties: Mapping[str, str] = field(default_factory=dict)
     id: int = field(default_factory=_new_id)
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """What a commit makes of one table, in the words of Iceberg's protocol.
+
+    Attributes:
+        state: The table as it was loaded.
+        required: What has to be so.
+        updates: What is done; none leaves the table as it is.
+        at: The time of the commit, epoch milliseconds.
+    """
+
+    state: TableState
+    required: Requirements
+    updates: Updates
+    at: int
 
 
 class SnapshotFiles:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stedi.catalog import checksums, manifests, metadata
-from stedi.catalog.changes import Change, SnapshotFiles
+from stedi.catalog.changes import Change, SnapshotFiles, TableChange
 from stedi.catalog.local import Local
 from stedi.catalog.metadata import Outrun
 from stedi.catalog.remote import Remote
@@ -98,31 +98,64 @@ class Committer:
             DamagedFile: A file that comes is gone or has another size than was written.
             LakeError: A file that leaves is not in the snapshot that it is to leave.
         """
-        outrun = CommitConflict(f"Cannot commit to {table}: other writers came first. Run the command again.")
+        asked = self.commit_all({table: planned}, refusal)
+        return tuple(change.id for change in asked[table].changes)
+
+    def commit_all(
+        self, planned: Mapping[str, Callable[[TableState], Commit]], refusal: Callable[[TableState], str]
+    ) -> dict[str, Commit]:
+        """Commits to several tables, to all or to none; of a catalog elsewhere, which has no such commit, to one.
+
+        Args:
+            planned: For each table what says what becomes of it as it is.
+            refusal: Says why not, where a table is not as expected.
+
+        Returns:
+            What became of each.
+
+        Raises:
+            CommitConflict: A table is not as expected, or others came first more often than is retried.
+            DamagedFile: A file that comes is gone or has another size than was written.
+            LakeError: A file that leaves is not in the snapshot that it is to leave.
+        """
+        names = ", ".join(planned)
+        outrun = CommitConflict(f"Cannot commit to {names}: other writers came first. Run the command again.")
         with self.alone():
-            with self.answering(table):
+            with self.answering(names):
                 for attempt, pause in enumerate((*_PAUSES, None)):
-                    state = self._load(table)
-                    asked = planned(state)
-                    heads = {**state.branches, **state.tags}
-                    if any(heads.get(name) != head for name, head in asked.expected.items()):
-                        raise outrun if attempt else CommitConflict(refusal(state))
+                    states = {table: self._load(table) for table in planned}
+                    asked = {table: plan(states[table]) for table, plan in planned.items()}
+                    for table, state in states.items():
+                        heads = {**state.branches, **state.tags}
+                        if any(heads.get(name) != head for name, head in asked[table].expected.items()):
+                            raise outrun if attempt else CommitConflict(refusal(state))
                     try:
-                        self._make(state, asked)
+                        self._make([(states[table], asked[table]) for table in planned])
                         break
                     except Outrun:
                         if pause is None:
                             raise outrun from None
                         time.sleep(pause)
             self._tables.note()
-        return tuple(change.id for change in asked.changes)
+        return asked
 
-    def _make(self, state: TableState, asked: Commit) -> None:
-        """Writes the files of a commit's snapshots, with the checksums of what they add, and makes it.
+    def _make(self, commits: Iterable[tuple[TableState, Commit]]) -> None:
+        """Writes the files of commits' snapshots, with the checksums of what they add, and makes them.
 
         Raises:
             Outrun: Another program came first; the files are gone again.
         """
+        prepared = [self._prepare(state, asked) for state, asked in commits]
+        if changes := [change for change, _ in prepared if change.updates]:
+            try:
+                self._tables.commit(changes)
+            except Outrun:
+                for path in (path for _, written in prepared for path in written):
+                    path.unlink(missing_ok=True)
+                raise
+
+    def _prepare(self, state: TableState, asked: Commit) -> tuple[TableChange, list[Path]]:
+        """Writes the files of a commit's snapshots; returns it in Iceberg's words, and the files."""
         base = read_metadata(state.metadata[-1])
         at = max(int(time.time() * 1000), metadata.after(base))
         schema = next(known for known in base["schemas"] if known["schema-id"] == base["current-schema-id"])
@@ -142,14 +175,7 @@ class Committer:
             updates.append(metadata.unnaming(name) if head is None else metadata.naming(base, name, head, asked.kind))
         if asked.dropped:
             updates.append(metadata.dropping(asked.dropped))
-        if not updates:
-            return
-        try:
-            self._tables.commit(state, metadata.expecting(base, asked.expected), updates, at)
-        except Outrun:
-            for path in written:
-                path.unlink(missing_ok=True)
-            raise
+        return TableChange(state, metadata.expecting(base, asked.expected), updates, at), written
 
     def warm(self) -> None:
         """Imports what a commit needs."""

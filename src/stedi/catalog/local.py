@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from stedi.catalog import checksums, metadata
+from stedi.catalog.changes import TableChange
 from stedi.catalog.checksums import Output
 from stedi.catalog.metadata import Outrun
 from stedi.catalog.snapshots import TableState, local_path, read_metadata, read_table, uri
@@ -29,7 +31,7 @@ class Local:
 
     def __init__(self, pointers: Pointers) -> None:
         self._pointers = pointers
-        self._published: Path | None = None
+        self._published: list[Path] = []
 
     def load(self, table: str) -> TableState:
         """Returns a table as it is now, of which the last of `metadata` is the file that the catalog names.
@@ -42,46 +44,50 @@ class Local:
             raise LakeError(f"no table {table}: its entry in catalog.db is gone; run `stedi repair`")
         return read_table(table, location)
 
-    def commit(self, state: TableState, required: metadata.Requirements, updates: metadata.Updates, at: int) -> None:
-        """Commits updates to a table as `load` gave it; `note` says beside the table's files what was published.
+    def commit(self, changes: Iterable[TableChange]) -> None:
+        """Commits changes to different tables as `load` gave them, all or none: readers see either.
+
+        `note` says beside the tables' files what was published.
 
         Args:
-            state: The table, which meets what is required.
-            required: What has to be so.
-            updates: What is done.
-            at: The time of the commit, epoch milliseconds.
+            changes: The changes, whose tables meet what they require.
 
         Raises:
             Outrun: Another program came first.
         """
-        import uuid
-
-        before = state.metadata[-1]
-        base = read_metadata(before)
-        made = metadata.changed(base, updates, location=before, at=at)
-        if made == base:
-            return
-        numbered = _VERSION.search(before)
-        path = Path(local_path(before)).with_name(
-            f"{int(numbered[1]) + 1 if numbered else 0:05d}-{uuid.uuid4()}.metadata.json"
-        )
-        with Output(path) as stream:
-            # half a character, which only an escape can write, stays one
-            stream.write(
-                json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-            )
-        if not self._pointers.move(state.name, before, uri(path)):
-            path.unlink()
+        made = [(change.state, path) for change in changes if (path := _written(change)) is not None]
+        if not self._pointers.move((state.name, state.metadata[-1], uri(path)) for state, path in made):
+            for _, path in made:
+                path.unlink()
             raise Outrun
-        self._published = path
+        self._published = [path for _, path in made]
 
     def note(self) -> None:
         """Notes the last commit, which no power cut can undo any more: a note must never be ahead of the catalog."""
-        path, self._published = self._published, None
-        if path is not None:
+        paths, self._published = self._published, []
+        for path in paths:
             with suppress(OSError):  # the commit is made; the note only helps to see later that a catalog is old
                 checksums.publish(path.parent.parent, f"{path.parent.name}/{path.name}")
 
     def warm(self) -> None:
         """Imports what a commit needs."""
         import fastavro  # noqa: F401
+
+
+def _written(change: TableChange) -> Path | None:
+    """Writes the metadata file of a changed table, and returns it; None where nothing changes."""
+    import uuid
+
+    before = change.state.metadata[-1]
+    base = read_metadata(before)
+    made = metadata.changed(base, change.updates, location=before, at=change.at)
+    if made == base:
+        return None
+    numbered = _VERSION.search(before)
+    path = Path(local_path(before)).with_name(
+        f"{int(numbered[1]) + 1 if numbered else 0:05d}-{uuid.uuid4()}.metadata.json"
+    )
+    with Output(path) as stream:
+        # half a character, which only an escape can write, stays one
+        stream.write(json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace"))
+    return path

@@ -11,7 +11,7 @@ was to change tells whether it was made.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stedi.catalog import configuration, metadata
+from stedi.catalog.changes import TableChange
 from stedi.catalog.metadata import Outrun
 from stedi.catalog.snapshots import TableState, read_table
 from stedi.catalog.sqlite import NAME
@@ -173,14 +174,11 @@ class Remote:
         self._loaded = found
         return read_table(table, found.metadata_location)
 
-    def commit(self, state: TableState, required: metadata.Requirements, updates: metadata.Updates, at: int) -> None:
-        """Commits updates to a table as `load` gave it.
+    def commit(self, changes: Iterable[TableChange]) -> None:
+        """Commits a change to one table as `load` gave it.
 
         Args:
-            state: The table.
-            required: What has to be so.
-            updates: What is done.
-            at: The time of the commit, epoch milliseconds; the catalog has a clock of its own.
+            changes: The change; such a catalog has no commit to several tables. It has a clock of its own.
 
         Raises:
             Outrun: Another program came first, or what is required is not so.
@@ -189,15 +187,17 @@ class Remote:
         from pyiceberg.exceptions import CommitFailedException, ValidationException
         from pyiceberg.table import CommitTableRequest
 
-        identifier = {"namespace": [NAMESPACE], "name": state.name}
+        [change] = changes
+        name, updates = change.state.name, change.updates
+        identifier = {"namespace": [NAMESPACE], "name": name}
         asked = CommitTableRequest.model_validate(
-            {"identifier": identifier, "requirements": required, "updates": updates}
+            {"identifier": identifier, "requirements": change.required, "updates": updates}
         )
         s3.prove()  # a command that was stopped meanwhile must not go on where another has taken over
         try:
             self._catalog.commit_table(self._loaded, asked.requirements, asked.updates)
         except Exception as error:
-            if _made(updates, self.load(state.name)):
+            if _made(updates, self.load(name)):
                 return
             if isinstance(error, CommitFailedException | ValidationException):
                 raise Outrun from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -85,15 +85,23 @@ class Pointers:
         with self._connected() as connection:
             connection.execute(f"delete from iceberg_tables where {_THIS}", (NAME, NAMESPACE, table))
 
-    def move(self, table: str, before: str, after: str) -> bool:
-        """Has a table point from one metadata file to another; returns whether it did point to the first."""
+    def move(self, moves: Iterable[tuple[str, str, str]]) -> bool:
+        """Has tables point from one metadata file to another, all or none; returns whether all did point to the first.
+
+        Args:
+            moves: Name, location of the file that a table points to, and of that which it shall point to.
+        """
         with self._connected() as connection:
-            changed = connection.execute(
-                "update iceberg_tables set metadata_location = ?, previous_metadata_location = ? "
-                f"where {_THIS} and metadata_location = ?",
-                (after, before, NAME, NAMESPACE, table, before),
-            )
-            return changed.rowcount == 1
+            for table, before, after in moves:
+                changed = connection.execute(
+                    "update iceberg_tables set metadata_location = ?, previous_metadata_location = ? "
+                    f"where {_THIS} and metadata_location = ?",
+                    (after, before, NAME, NAMESPACE, table, before),
+                )
+                if changed.rowcount != 1:
+                    connection.rollback()
+                    return False
+        return True
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stedi.landing import Landing
     from stedi.query import Result, Value
     from stedi.schema.roles import Role
+    from stedi.transform import Build
     from stedi.transform.previewing import Plan
 
 
@@ -116,12 +117,16 @@ def init(options: argparse.Namespace) -> int:
 
 
 def land(options: argparse.Namespace) -> int:
-    """Lands what is new."""
+    """Lands what is new, and builds at once where that is asked for."""
     from stedi.lake import Lake
 
     progress = terminal.Progress()
-    landing = heard(Lake.open_or_create(where(options), made=_tell)).land(
-        *options.paths, feed=options.feed, engine=options.engine, progress=progress
+    lake = heard(Lake.open_or_create(where(options), made=_tell))
+    landing = lake.land(*options.paths, feed=options.feed, engine=options.engine, progress=progress)
+    built = (
+        lake.build(wait=True, engine=options.engine, progress=lambda line: progress(line, None))
+        if options.build
+        else None
     )
     progress.close()
     for skipped in landing.skipped:
@@ -141,7 +146,7 @@ def land(options: argparse.Namespace) -> int:
             f"that could not be read. Look: `stedi quarantine --show {lost.first}`; act: `stedi withdraw`"
         )
     if wants_json(options):
-        terminal.document(_landing_json(landing))
+        terminal.document({**_landing_json(landing), **({"build": render.plain(built)} if built else {})})
     else:
         again = sum(file.already_landed for file in landing.files)
         terminal.line(
@@ -149,6 +154,8 @@ def land(options: argparse.Namespace) -> int:
             f"seen, {landing.accepted:,} "
             f"accepted, {landing.quarantined:,} quarantined, {landing.erased:,} erased"
         )
+        if built:
+            _show_build(built)
     return 1 if any(skipped.failed for skipped in landing.skipped) else 0
 
 
@@ -195,23 +202,26 @@ def build(options: argparse.Namespace) -> int:
     progress.close()
     if wants_json(options):
         terminal.document(render.plain(built))
-    elif not built.run:
-        terminal.line("nothing to do: every table is up to date")
     else:
-        terminal.table(
-            ("table", "action", "reason", "added", "removed", "rows", "seconds"),
-            [
-                (t.name, t.action, t.reason, t.rows_added, t.rows_removed, t.rows, round(t.seconds, 2))
-                for t in built.tables
-            ],
-        )
-        if built.withheld:
-            terminal.line(
-                f"withheld: {built.withheld:,} readings of shared serial numbers; list them with "
-                "`stedi quarantine --withheld`"
-            )
-        say_stale(built.stale)
+        _show_build(built)
     return 0
+
+
+def _show_build(built: Build) -> None:
+    """Prints what a build has done."""
+    if not built.run:
+        terminal.line("nothing to do: every table is up to date")
+        return
+    terminal.table(
+        ("table", "action", "reason", "added", "removed", "rows", "seconds"),
+        [(t.name, t.action, t.reason, t.rows_added, t.rows_removed, t.rows, round(t.seconds, 2)) for t in built.tables],
+    )
+    if built.withheld:
+        terminal.line(
+            f"withheld: {built.withheld:,} readings of shared serial numbers; list them with "
+            "`stedi quarantine --withheld`"
+        )
+    say_stale(built.stale)
 
 
 def say_stale(releases: Iterable[str]) -> None:

@@ -1,9 +1,9 @@
 """Plan, stage, audit, publish: the tables below landing from the landed records.
 
 `plan` compares what each table says it was built from with what there is now. `build` works out what has changed
-(`incremental`), or the whole table where it must, stages every planned table on a branch, has `checks` look at all of
-them, and only then publishes; a failure before that changes no table. What a table was built from stands in its
-published snapshot's properties and nowhere else.
+(`incremental`), or the whole table where it must, stages every planned table beside what is published, has `checks`
+look at all of them, and only then publishes, all in one step; a failure before that changes no table. What a table was
+built from stands in its published snapshot's properties and nowhere else.
 """
 
 from __future__ import annotations
@@ -191,11 +191,8 @@ def build(
             warm = beside.submit(catalog.warm)
             work.stage(steps, progress)
             warm.result()
-        work.commit()
-        for name, change in work.staged.items():
-            progress(f"publish {name}")
-            work.named.add(name)
-            catalog.publish(name, branch=run, staged=change.snapshot, base=change.base)
+        progress("publish")
+        work.publish()
     except BaseException:
         work.discard()
         raise

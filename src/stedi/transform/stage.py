@@ -1,4 +1,4 @@
-"""One build under way: each table's change written beside what is published, audited, and committed to a branch."""
+"""One build under way: each table's change written beside what is published, audited, and published with the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stedi._version import __version__
-from stedi.catalog import TableState, checksums
+from stedi.catalog import Change, TableState, checksums
 from stedi.context import Context
 from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
@@ -37,7 +37,7 @@ class Staged:
         removed: Rows that left.
         seconds: Time taken to stage it.
         properties: What its snapshot will say besides lineage.
-        snapshot: The staged snapshot's id.
+        snapshot: The id of the snapshot that it becomes.
     """
 
     step: Step
@@ -73,8 +73,8 @@ class StagedBuild:
         engine: Callable[[], AbstractContextManager[Engine]],
     ) -> None:
         self.staged: dict[str, Staged] = {}
-        self.named: set[str] = set()
-        """Tables that this run has set about to publish."""
+        self._named = False
+        """Whether this run has set about to publish: the catalog may name its files."""
         self._context, self._key, self._graph = context, key, graph
         self._catalog, self._config = context.catalog, context.config
         self._before, self._run, self._now, self._opened = before, run, now, engine
@@ -100,17 +100,17 @@ class StagedBuild:
             self._remember(session, changes)
             self._audit(session)
 
-    def commit(self) -> None:
-        """Commits what was staged and audited to each table's branch."""
+    def publish(self) -> None:
+        """Publishes what was staged and audited, all tables in one step where the catalog can."""
+        changes = dict[str, Change]()
         for name, change in self.staged.items():
-            change.snapshot = self._catalog.stage(
-                name,
-                change.new,
-                [file.path for file in change.leaving],
-                self._lineage(name),
-                branch=self._run,
-                base=change.base,
+            leaving = frozenset(file.path for file in change.leaving)
+            changes[name] = made = Change(
+                "overwrite" if leaving else "append", change.base, change.new, leaving, self._lineage(name)
             )
+            change.snapshot = made.id
+        self._named = True
+        self._catalog.publish_all(changes, branch=self._run)
 
     def discard(self) -> None:
         """Removes what a failed run has staged; what it has published stays."""
@@ -122,7 +122,7 @@ class StagedBuild:
                 if not any(snapshot.summary.get("stedi.run") == self._run for snapshot in history):
                     self._catalog.discard(table.name, self._run)
                     for folder in (self._folder(table.name), self._folder(table.name, kept=True)):
-                        durable.remove_tree(folder, never_named=table.name not in self.named)
+                        durable.remove_tree(folder, never_named=not self._named)
 
     def _folder(self, table: str, *, kept: bool = False) -> Path:
         return self._catalog.folder(table) / "data" / (f"{self._run}-kept" if kept else self._run)
