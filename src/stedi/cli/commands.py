@@ -68,6 +68,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     )
 
     engine(sub, "who reads and writes: this machine (default), or Spark's executors; same rows")
+    sub.add_argument("--build", action="store_true", help="build at once")
 
     sub = command("build", pipeline.build, "builds what has changed")
     sub.add_argument("--dry-run", action="store_true", help="only show what would be done, and why")
