@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from test_docs import anchors
 
 from lakes import REPOSITORY
+from stedi import cli
 
 PAGE = (REPOSITORY / "docs" / "from-glue.md").read_text("utf-8")
 SQL = re.findall(r"^```sql\n(.*?) -- (\d+)\n```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -28,23 +30,23 @@ def test_a_wrong_query_gives_the_figure_that_people_find(sql: str, count: str, p
     assert con.sql(sql).fetchall() == [(int(count),)]
 
 
-def test_its_commands_print_what_it_shows(public_data: Path, tmp_path: Path) -> None:
+def test_its_commands_print_what_it_shows(
+    public_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "inbox").symlink_to(public_data)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "HOME": str(tmp_path)}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for lines in CONSOLE:
-        while lines:
-            command = lines.pop(0)
-            assert command.startswith("$ ")
-            wanted = []
-            while lines and not lines[0].startswith("$ "):
-                wanted.append(lines.pop(0))
-            done = subprocess.run(
-                command[2:], shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, (command, done.stderr[-1000:])
-            if wanted:
-                assert done.stdout.splitlines() == wanted, command
+        for shown in re.split(r"^\$ ", "\n".join(lines), flags=re.MULTILINE)[1:]:
+            command, *wanted = shown.splitlines()
+            if command.startswith("stedi ") and not re.search(r" [|>] ", command):
+                code = cli.main(shlex.split(command)[1:])
+            else:
+                code = subprocess.run(command, shell=True, check=False).returncode
+            printed = capfd.readouterr()
+            assert code == 0, (command, printed.err[-1000:])
+            assert not wanted or printed.out.splitlines() == wanted, command
 
 
 def test_every_symptom_has_its_section() -> None:
