@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
-from stedi.cli.pipeline import opened, wants_json
+from stedi.cli.pipeline import opened, wants_json, where
 from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def add(command: Add) -> None:
     )
     sub = command("runs", runs, "lists what ran: what, when, how long, rows, outcome; newest first")
     sub.add_argument("--limit", type=_count, metavar="N", default=50, help="list at most N runs (default: 50)")
+    sub = command("doctor", doctor, "says whether this machine can run a lake, and what to do about what is wrong")
+    sub.add_argument("what", nargs="?", choices=("aws",), metavar="aws", help="look at the AWS account, too")
 
 
 def duration(text: str) -> timedelta:
@@ -145,3 +147,21 @@ def runs(options: argparse.Namespace) -> int:
         ],
     )
     return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Says whether this machine can run a lake."""
+    from stedi.operations import doctor
+
+    findings = list(doctor.examine(where(options)))
+    if options.what == "aws":
+        from stedi.aws import doctor as cloud
+
+        findings += cloud.examine(where(options))
+    if wants_json(options):
+        terminal.document({"ok": all(f.state != "wrong" for f in findings), "findings": render.plain(findings)})
+    else:
+        for found in findings:
+            mark = {"ok": "ok", "wrong": "WRONG", "absent": "-"}[found.state]
+            terminal.line(f"{mark:<6} {found.name:<16} {found.found}{f': {found.advice}' if found.advice else ''}")
+    return 1 if any(found.state == "wrong" for found in findings) else 0
