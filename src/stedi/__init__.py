@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from stedi.maintenance.report import Maintained, Removed
     from stedi.maintenance.tags import Tag
     from stedi.operations.status import Disk, Due, Status
+    from stedi.operations.watch import Round
     from stedi.privacy.pseudonyms import Key
     from stedi.query import Result
     from stedi.reader.units import Unit
@@ -129,6 +130,7 @@ __all__ = [
     "Result",
     "Risk",
     "Rotation",
+    "Round",
     "Run",
     "Skipped",
     "Snapshot",
@@ -206,6 +208,7 @@ _HOMES = {
     "Result": "stedi.query",
     "Risk": "stedi.audit.risk",
     "Rotation": "stedi.maintenance.key_rotation",
+    "Round": "stedi.operations.watch",
     "Run": "stedi.context.runs",
     "Skipped": "stedi.landing.deliveries.local",
     "Snapshot": "stedi.catalog",

@@ -29,6 +29,8 @@ from stedi.storage import destinations, durable, s3
 from stedi.storage.config import Config
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from stedi.audit.consent_history import By, ConsentHistory
     from stedi.audit.explain import ExplainedRows, Explanation
     from stedi.audit.integrity import Check
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from stedi.maintenance.repair import Repair
     from stedi.maintenance.tags import Tag
     from stedi.operations.status import Status
+    from stedi.operations.watch import Round
     from stedi.query import Limits, Parameters, QueryTable, Result
     from stedi.report.content import Report
     from stedi.report.export import Export
@@ -290,6 +293,14 @@ class Lake:
         with self.context.writing(*_CUT_OFF, progress=progress):
             key, places, workers = self.key(), [s3.at(path) for path in paths], self._workers(engine)
             return landing.land(self.context, key, places, feed=feed, progress=progress, workers=workers)
+
+    @_recorded("land", lambda done: sum(f.accepted for f in done.files if not f.already_landed), _unread)
+    def _land_among(self, inbox: Path, among: Callable[[Path], bool]) -> Landing:
+        """Lands those files of a folder of which something says that they are ready."""
+        from stedi import landing
+
+        with self.context.writing(*_CUT_OFF):
+            return landing.land(self.context, self.key(), [inbox], among=among)
 
     @_recorded("build", lambda done: sum(table.rows_added for table in done.tables))
     def build(
@@ -849,6 +860,52 @@ class Lake:
         from stedi.operations import status
 
         return status.status(self.context, max_age, now)
+
+    def watch(
+        self,
+        inbox: str | os.PathLike[str],
+        *,
+        every: timedelta = timedelta(seconds=2),
+        stop: Event | None = None,
+    ) -> Iterator[Round]:
+        """Lands the files of a folder as they stop growing, and builds, until it is stopped.
+
+        Args:
+            inbox: The folder.
+            every: The time between two looks at it.
+            stop: Ends it when the round that is under way is done; without one, nothing does.
+
+        Yields:
+            Each round that did something, or failed and will be tried again.
+
+        Raises:
+            UsageError: The inbox is in a bucket.
+        """
+        from threading import Event
+
+        from stedi import transform
+        from stedi.operations import watch
+
+        def anew() -> Lake:
+            # whoever changed settings or key meanwhile is followed
+            lake = Lake.open(self.root)
+            lake.context.say, lake.context.observers = self.context.say, self.context.observers
+            return lake
+
+        def due() -> bool:
+            lake = anew()
+            steps = transform.plan(lake.catalog.tables(), lake.config, milliseconds(datetime.now(UTC)))
+            return any(step.action != "none" for step in steps)
+
+        folder = destinations.expanded(s3.at(inbox))
+        return watch.watch(
+            watch.Inbox(folder, self.root),
+            land=lambda among: anew()._land_among(folder, among),
+            build=lambda: anew().build(wait=True),
+            due=due,
+            every=every,
+            stop=stop or Event(),
+        )
 
     def runs(self) -> Iterator[Run]:
         """Yields the history of runs, newest first: what, when, how long, rows, outcome and error."""

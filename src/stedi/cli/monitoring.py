@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import islice
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
-from stedi.cli.pipeline import opened, wants_json, where
+from stedi.cli.pipeline import heard, made, opened, wants_json, where
 from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ def add(command: Add) -> None:
     )
     sub = command("runs", runs, "lists what ran: what, when, how long, rows, outcome; newest first")
     sub.add_argument("--limit", type=_count, metavar="N", default=50, help="list at most N runs (default: 50)")
+    sub = command("watch", watch, "lands files as they stop growing, and builds, until it is stopped")
+    sub.add_argument("inbox", metavar="INBOX", help="the folder to which files are delivered")
+    sub.add_argument(
+        "--every",
+        metavar="TIME",
+        type=duration,
+        default=timedelta(seconds=2),
+        help="the time between two looks at it (default: 2s)",
+    )
     sub = command("doctor", doctor, "says whether this machine can run a lake, and what to do about what is wrong")
     sub.add_argument("what", nargs="?", choices=("aws",), metavar="aws", help="look at the AWS account, too")
 
@@ -165,3 +175,46 @@ def doctor(options: argparse.Namespace) -> int:
             mark = {"ok": "ok", "wrong": "WRONG", "absent": "-"}[found.state]
             terminal.line(f"{mark:<6} {found.name:<16} {found.found}{f': {found.advice}' if found.advice else ''}")
     return 1 if any(found.state == "wrong" for found in findings) else 0
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Lands and builds what comes; the first signal ends it after the round under way, a second one at once."""
+    import signal
+    from threading import Event
+
+    from stedi.lake import Lake
+
+    stop = Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    lake = heard(Lake.open_or_create(where(options), made=made))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    counts = {"rounds": 0, "files": 0, "rows": 0, "failures": 0}
+    terminal.say(f"watching {options.inbox}")
+    for done in lake.watch(options.inbox, every=options.every, stop=stop):
+        new = [file for file in done.landing.files if not file.already_landed] if done.landing else []
+        rows = sum(table.rows_added for table in done.build.tables) if done.build else 0
+        counts["rounds"] += 1
+        counts["files"] += len(new)
+        counts["rows"] += rows
+        counts["failures"] += bool(done.error)
+        for skipped in done.landing.skipped if done.landing else ():
+            if skipped.failed:
+                terminal.say(f"{skipped.name}: {terminal.worded(skipped.why)}")
+        if done.error:
+            terminal.say(f"failed, and tried again later: {done.error}")
+        else:
+            records, refused = sum(file.accepted for file in new), sum(file.quarantined for file in new)
+            quarantined = f", {refused:,} quarantined" if refused else ""
+            landed = f"{len(new):,} files, {records:,} records landed{quarantined}; " if done.landing else ""
+            terminal.say(f"{landed}{rows:,} rows built in {done.seconds:.1f} s")
+    if wants_json(options):
+        terminal.document(counts)
+    else:
+        terminal.line(f"stopped: {counts['files']:,} files landed, {counts['rows']:,} rows built")
+    return 0

@@ -121,7 +121,7 @@ def land(options: argparse.Namespace) -> int:
     from stedi.lake import Lake
 
     progress = terminal.Progress()
-    lake = heard(Lake.open_or_create(where(options), made=_tell))
+    lake = heard(Lake.open_or_create(where(options), made=made))
     landing = lake.land(*options.paths, feed=options.feed, engine=options.engine, progress=progress)
     built = (
         lake.build(wait=True, engine=options.engine, progress=lambda line: progress(line, None))
@@ -188,7 +188,7 @@ def build(options: argparse.Namespace) -> int:
     """Builds what has changed, or shows what it would build."""
     from stedi.lake import Lake
 
-    lake = heard(Lake.open_or_create(where(options), made=_tell))
+    lake = heard(Lake.open_or_create(where(options), made=made))
     if options.dry_run:
         _show_plan(lake.plan(full=options.full), as_json=wants_json(options))
         return 0
@@ -513,7 +513,7 @@ def ndjson(options: argparse.Namespace) -> int:
     return 1 if summary.failed else 0
 
 
-def _tell(lake: Lake) -> None:
+def made(lake: Lake) -> None:
     """Says that a lake was made, since nobody has asked for one in so many words."""
     terminal.say(f"made a new lake, {lake.root}; its key is in {lake.context.key_place()}: back the key up")
 

@@ -113,7 +113,7 @@ def recorded(context: Context, command: str) -> Iterator[Callable[[object, int |
     try:
         yield told
     except BaseException as error:
-        outcome, text = _described(error)
+        outcome, text = described(error)
         run = replace(run, outcome=outcome, error=text, kind=type(error).__name__, rows=None)
         raise
     else:
@@ -199,7 +199,7 @@ class _Note:
                     os.close(self._held)
 
 
-def _described(error: BaseException) -> tuple[Outcome, str]:
+def described(error: BaseException) -> tuple[Outcome, str]:
     """Returns how a run ended that raised an error, and the error's text without values."""
     match error:
         case KeyboardInterrupt() | GeneratorExit() | SystemExit():

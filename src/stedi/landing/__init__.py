@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -113,6 +113,7 @@ def land(
     feed: str | None = None,
     progress: Progress = lambda what, share: None,
     workers: Workers | None = None,
+    among: Callable[[Path], bool] = lambda path: True,
 ) -> Landing:
     """Lands what is new among the files of these paths; afterwards landing them again adds nothing.
 
@@ -123,6 +124,7 @@ def land(
         feed: The feed of all of them; by default told by names, then by fields.
         progress: Told how far the work is.
         workers: Who reads and writes, if it is not this process: they must reach the files and the lake by their paths.
+        among: Says of a file in a folder whether it is landed now; the others are passed over without a word.
 
     Raises:
         CommitConflict: Somebody outside this program keeps changing the landing tables.
@@ -146,7 +148,7 @@ def land(
         here = [path for path in paths if not s3.is_remote(path)]
         inside = s3.is_remote(root)
         walked = list(local.walk(here, feed, avoid=None if inside else root))
-        found = [item for item in walked if isinstance(item, local.Delivered)]
+        found = [item for item in walked if isinstance(item, local.Delivered) and among(item.path)]
         objects = Objects(root, remote.walk(map(s3.at, there), feed, avoid=root if inside else None))
         skipped += [*objects.skipped, *(item for item in walked if isinstance(item, Skipped))]
         landed += objects.known(catalog, partial(DuckDB.of, config, durable.scratch(root) / "landing" / "known"))

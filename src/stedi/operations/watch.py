@@ -1,0 +1,147 @@
+"""Near real time on one machine: looks at an inbox, lands the files that have stopped growing, builds, and goes on.
+
+    look -> files that nothing has written to for a second, and that this watch has not landed as they are
+    land -> these alone
+    build -> what they, a withdrawal or a consent date have made due
+
+Whatever fails is told and tried again later, at growing intervals; nothing but being stopped ends it. A file that goes
+on growing after it was landed is another content, and lands again: the tables below landing hold each reading once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+from stedi.context import runs
+from stedi.errors import UsageError
+from stedi.landing.deliveries import local
+from stedi.storage import s3
+
+if TYPE_CHECKING:
+    from stedi.landing import Landing
+    from stedi.transform import Build
+
+SETTLED = 1.0
+"""Seconds without a write after which a file counts as whole."""
+_LONGEST = 60.0
+"""Seconds between two attempts, at most."""
+
+Signature = tuple[int, int, int]
+"""Size, time of the last write and inode of a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round of a watch did; one that found nothing to do is not told.
+
+    Attributes:
+        landing: What was landed; None if no file was ready, or landing failed.
+        build: What was built; None if nothing was due, or the build failed.
+        seconds: How long it took.
+        error: What went wrong, without values; empty if nothing did. It is tried again.
+    """
+
+    landing: Landing | None
+    build: Build | None
+    seconds: float
+    error: str = ""
+
+
+class Inbox:
+    """The files of a folder that are ready to be landed.
+
+    Args:
+        folder: The folder.
+        lake: The lake's folder, from which nothing is taken.
+    """
+
+    def __init__(self, folder: Path, lake: Path) -> None:
+        if s3.is_remote(folder):
+            raise UsageError(f"{folder}: expected a folder on this machine, found one in a bucket; run `stedi land`")
+        self._folder = folder
+        self._lake = None if s3.is_remote(lake) else lake
+        self._landed: dict[Path, Signature] = {}
+        self._seen: dict[Path, tuple[Signature, float]] = {}
+
+    def ready(self) -> tuple[dict[Path, Signature], bool]:
+        """Returns the files that have stopped growing and are not landed, and whether others still grow.
+
+        Raises:
+            OSError: There is no such folder.
+        """
+        os.listdir(self._folder)  # one that is away is no empty one
+        now, moment = time.time(), time.monotonic()
+        there: dict[Path, Signature] = {}
+        for item in local.walk([self._folder], avoid=self._lake):
+            if isinstance(item, local.Delivered):
+                try:
+                    found = os.stat(item.path)
+                except OSError:  # it has just gone
+                    continue
+                there[item.path] = (found.st_size, found.st_mtime_ns, found.st_ino)
+        new = {path: signature for path, signature in there.items() if self._landed.get(path) != signature}
+        seen = {}
+        for path, signature in new.items():
+            before = self._seen.get(path)
+            seen[path] = before if before and before[0] == signature else (signature, moment)
+        self._seen = seen
+        self._landed = {path: signature for path, signature in self._landed.items() if path in there}
+        settled = {
+            path: signature
+            for path, (signature, since) in seen.items()
+            if moment - since >= SETTLED or now - signature[1] / 1e9 >= SETTLED
+        }
+        return settled, len(settled) < len(new)
+
+    def landed(self, files: dict[Path, Signature]) -> None:
+        """Notes that files were landed, or refused, as they were."""
+        self._landed |= files
+
+
+def watch(
+    inbox: Inbox,
+    *,
+    land: Callable[[Callable[[Path], bool]], Landing],
+    build: Callable[[], Build],
+    due: Callable[[], bool],
+    every: timedelta,
+    stop: Event,
+) -> Iterator[Round]:
+    """Lands and builds what comes until it is stopped; yields each round that did something, or failed.
+
+    Args:
+        inbox: Where files come.
+        land: Lands those files of the inbox that it is asked about.
+        build: Builds.
+        due: Says whether a build has something to do.
+        every: The time between two looks.
+        stop: Ends it when the round that is under way is done.
+    """
+    failures = 0
+    pause = every.total_seconds()
+    while not stop.is_set():
+        began = time.monotonic()
+        landing, built, error, growing = None, None, "", False
+        try:
+            ready, growing = inbox.ready()
+            if ready:
+                landing = land(ready.__contains__)
+                inbox.landed(ready)
+            if due():
+                built = build()
+        except Exception as caught:  # whatever it is: tomorrow's files must land
+            failures += 1
+            error = runs.described(caught)[1]
+        else:
+            failures = 0
+        if landing or built or error:
+            yield Round(landing, built, time.monotonic() - began, error)
+        wait = min(_LONGEST, pause * 2**failures) if failures else min(pause, SETTLED / 2) if growing else pause
+        stop.wait(max(0.0, wait - (0.0 if failures or growing else time.monotonic() - began)))

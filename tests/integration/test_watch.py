@@ -1,0 +1,205 @@
+"""A watch lands what has stopped growing, builds, survives whatever fails, and stops when it is asked to."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from lakes import Slate, conserved, customer, deliver, motion, records, rows, step
+from stedi import Lake, Round
+from stedi.errors import UsageError
+from stedi.landing import journal
+from stedi.operations import watch
+
+QUICK = timedelta(milliseconds=50)
+
+
+@pytest.fixture(scope="module")
+def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
+    return Slate(tmp_path_factory.mktemp("watch"))
+
+
+def built(lake: Lake, inbox: Path) -> None:
+    """Nothing, but built: else the first round builds empty tables."""
+    lake.build()
+
+
+@pytest.fixture
+def lake(slate: Slate) -> Lake:
+    return slate.made(built)
+
+
+@pytest.fixture
+def inbox(slate: Slate, lake: Lake) -> Path:
+    return slate.inbox()
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "SETTLED", 0.1)
+    monkeypatch.setattr(watch, "_LONGEST", 0.2)
+
+
+def everything(inbox: Path, number: int = 0) -> None:
+    email, serial, at = f"p{number}@x.example", f"s{number}", 100 + number
+    deliver(inbox, "customer", [customer(email, serialNumber=serial)], f"{number}.json")
+    deliver(inbox, "accelerometer", [motion(email, at)], f"{number}.json")
+    deliver(inbox, "step_trainer", [step(serial, at)], f"{number}.json")
+
+
+def rounds(lake: Lake, inbox: Path, count: int) -> Iterator[Round]:
+    stop = Event()
+    yield from islice(lake.watch(inbox, every=QUICK, stop=stop), count)
+
+
+def trained(lake: Lake) -> int:
+    return sum(rows(lake, "machine_learning_curated").values())
+
+
+def test_what_comes_is_landed_and_built_and_what_was_there_is_not_looked_at_again(lake: Lake, inbox: Path) -> None:
+    watching = lake.watch(inbox, every=QUICK)
+    for number in range(2):
+        everything(inbox, number)
+        done = next(watching)
+        assert done.landing is not None
+        assert {file.name for file in done.landing.files} == {
+            f"inbox/{feed}/{number}.json" for feed in ("customer", "accelerometer", "step_trainer")
+        }
+        assert trained(lake) == number + 1
+    conserved(lake)
+
+
+def test_a_file_that_grows_waits_until_it_is_whole(inbox: Path, tmp_path: Path) -> None:
+    looked = watch.Inbox(inbox, tmp_path)
+    path = deliver(inbox, "customer", [customer()])
+    assert looked.ready() == ({}, True)
+    for _ in range(3):
+        with open(path, "a") as stream:
+            stream.write(json.dumps(customer("next@x.example")) + "\n")
+        time.sleep(0.06)
+        assert looked.ready() == ({}, True), "it has just been written to"
+    time.sleep(0.12)
+    ready, growing = looked.ready()
+    assert (list(ready), growing) == ([path.resolve()], False)
+    looked.landed(ready)
+    assert looked.ready() == ({}, False)
+    os.utime(path)
+    assert looked.ready()[1], "another content, for all that is known"
+
+
+def test_a_file_dated_in_the_future_is_taken_once_nothing_writes_to_it(inbox: Path, tmp_path: Path) -> None:
+    looked = watch.Inbox(inbox, tmp_path)
+    path = deliver(inbox, "customer", [customer()])
+    os.utime(path, (time.time() + 3600, time.time() + 3600))
+    assert looked.ready() == ({}, True)
+    time.sleep(0.12)
+    assert list(looked.ready()[0]) == [path.resolve()]
+
+
+def test_a_withdrawal_is_built_though_no_file_comes(lake: Lake, inbox: Path) -> None:
+    everything(inbox)
+    watching = lake.watch(inbox, every=QUICK)
+    next(watching)
+    lake.withdraw("p0@x.example")
+    done = next(watching)
+    assert (done.landing, done.error, trained(lake)) == (None, "", 0)
+
+
+def test_whatever_fails_is_told_without_a_value_and_tried_again(
+    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything(inbox)
+    real, failing = journal.Commit.commit, [OSError(errno.ENOSPC, "full"), ValueError("p0@x.example"), MemoryError()]
+
+    def commit(*arguments: object) -> object:
+        if failing:
+            raise failing.pop(0)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(journal.Commit, "commit", commit)
+    done = list(rounds(lake, inbox, 4))
+    assert [bool(each.error) for each in done] == [True, True, True, False]
+    assert done[0].error == os.strerror(errno.ENOSPC)
+    assert "@" not in done[1].error
+    assert trained(lake) == 1
+    assert [run.outcome for run in islice(lake.runs(), 5)] == ["done", "done", *["failed"] * 3]
+
+
+def test_a_missing_inbox_and_a_missing_key_are_waited_for(
+    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = lake.watch(inbox / "later", every=QUICK)
+    assert next(watching).error
+    everything(inbox / "later")
+    with monkeypatch.context() as patch:
+        patch.setenv("STEDI_PSEUDONYM_KEY", "00" * 32)
+        assert "pseudonym key" in next(watching).error
+    assert next(done for done in watching if not done.error).build is not None
+
+
+def test_a_file_that_cannot_be_read_costs_that_file_alone(lake: Lake, inbox: Path) -> None:
+    everything(inbox)
+    (inbox / "customer" / "cut.json.gz").write_bytes(b"\x1f\x8b no gzip")
+    [done] = rounds(lake, inbox, 1)
+    assert done.landing is not None
+    assert [skipped.failed for skipped in done.landing.skipped] == [True]
+    assert trained(lake) == 1
+
+
+def test_an_inbox_in_a_bucket_is_refused(lake: Lake) -> None:
+    with pytest.raises(UsageError, match="stedi land"):
+        lake.watch("s3://somewhere/inbox")
+
+
+def test_two_watches_of_one_inbox_land_each_record_once(lake: Lake, inbox: Path) -> None:
+    everything(inbox)
+    for _ in range(2):
+        [_] = rounds(lake, inbox, 1)
+    assert sum(records(lake, "customers_landing").values()) == 1
+    conserved(lake)
+
+
+@pytest.mark.own_processes
+def test_a_watch_that_is_killed_is_taken_up_by_the_next_and_one_that_is_asked_stops_with_0(
+    lake: Lake, inbox: Path
+) -> None:
+    everything(inbox)
+    command = [
+        sys.executable,
+        "-m",
+        "stedi",
+        "--lake",
+        str(lake.root),
+        "--json",
+        "watch",
+        str(inbox),
+        "--every",
+        "0.05s",
+    ]
+    killed = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert killed.stderr is not None
+    assert "watching" in killed.stderr.readline()
+    killed.kill()
+    killed.communicate()
+    second = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while trained(lake) < 1 and time.monotonic() < end:
+        time.sleep(0.05)
+    second.send_signal(signal.SIGTERM)
+    said, _ = second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert json.loads(said)["failures"] == 0
+    assert trained(lake) == 1
+    conserved(lake)
