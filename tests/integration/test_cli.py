@@ -225,7 +225,8 @@ class TestLand:
 
     def test_says_so_in_a_line(self, run: Run, tmp_path: Path, inbox: Path) -> None:
         said = run("land", inbox, "--lake", tmp_path / "lake")
-        assert said.out == "1 files, 0 of them landed before: 2 records seen, 1 accepted, 1 quarantined, 0 erased\n"
+        assert said.out.splitlines()[0] == "1 new file: 1 of 2 records landed, 1 quarantined"
+        assert "stedi quarantine --fields" in said.out
         assert "read and check" in said.err
 
     def test_builds_at_once_where_asked_as_a_build_of_its_own_does(self, run: Run, tmp_path: Path, inbox: Path) -> None:
@@ -251,6 +252,40 @@ class TestLand:
         for name in names:
             assert f"{name}: " in said.err
 
+    def test_what_is_new_is_told_before_what_was_there(self, run: Run, tmp_path: Path, inbox: Path) -> None:
+        lake = ("--lake", tmp_path / "lake")
+        run(*lake, "land", inbox)
+        assert run(*lake, "land", inbox).out == "nothing new: 1 file landed before\n"
+        (inbox / "accelerometer" / "two.json").write_text(
+            '{"user":"a@x.example","timestamp":1000000000006,"x":1,"y":1,"z":1}\n'
+        )
+        assert run(*lake, "land", inbox).out == "1 new file: 1 of 1 record landed\n1 file landed before\n"
+
+    def test_a_path_that_leads_nowhere_makes_no_lake(self, run: Run, tmp_path: Path, inbox: Path) -> None:
+        lake = tmp_path / "lake"
+        failed(run("--lake", lake, "land", tmp_path / "nowhere", inbox / "*.csv"), 1, "nowhere", "no lake was made")
+        assert not lake.exists()
+        assert run("--lake", lake, "land", tmp_path / "nowhere", inbox / "*" / "*.json").code == 1
+        assert lake.exists()
+
+    def test_a_lake_that_nobody_asked_for_is_told_with_the_place_of_its_key(
+        self, run: Run, tmp_path: Path, inbox: Path
+    ) -> None:
+        said = run("--lake", tmp_path / "lake", "land", inbox)
+        assert f"made a new lake, {tmp_path / 'lake'}; its key is in STEDI_PSEUDONYM_KEY: back the key up" in said.err
+
+    @pytest.mark.parametrize(("scale", "unit"), [(1, "in seconds"), (1_000_000, "in microseconds")])
+    def test_an_instant_of_another_unit_is_told_with_the_likely_one(
+        self, scale: int, unit: str, run: Run, tmp_path: Path
+    ) -> None:
+        (tmp_path / "accelerometer.json").write_text(
+            f'{{"user":"a@x.example","timestamp":{1_655_564_875 * scale},"x":1,"y":1,"z":1}}\n'
+        )
+        said = run("--lake", tmp_path / "lake", "land", tmp_path / "accelerometer.json")
+        assert f"timestamp: expected epoch milliseconds, found 1 of them {unit}" in said.err
+        told = run("--lake", tmp_path / "lake", "--json", "quarantine", "--fields").json["fields"]
+        assert [(f["field"], f["expected"], f["found"]) for f in told] == [("timestamp", "epoch ms", unit)]
+
     def test_drift_is_told_by_field_and_never_by_value(self, run: Run, tmp_path: Path) -> None:
         path = tmp_path / "customers.json"
         record = {
@@ -262,8 +297,8 @@ class TestLand:
         path.write_text(json.dumps({**record, "shareWithResearchAsOfDate": "private", "shoe": "private"}))
         said = run("--lake", tmp_path / "lake", "land", path)
         assert said.code == 0
-        assert "shareWithResearchAsOfDate: wrong_type: 1 records" in said.err
-        assert "unknown field shoe: 1 records" in said.err
+        assert "shareWithResearchAsOfDate: wrong_type: 1 record\n" in said.err
+        assert "unknown field shoe: 1 record\n" in said.err
         assert "private" not in said.out + said.err
 
 
@@ -301,7 +336,7 @@ class TestBuild:
         assert withheld["total"] == len(withheld["records"]) > 0
         assert withheld["records"][0].keys() == {"sensorReadingTime", "serialNumber", "distanceFromObject", "matches"}
         table = run("--lake", built, "quarantine", "--withheld").out
-        assert "claimants who moved" in table
+        assert "serial number" in table
         assert run("--lake", built, "--json", "build").json["withheld"] == withheld["total"]
 
 
@@ -323,10 +358,16 @@ class TestTables:
         assert document["table"] == "machine_learning_curated"
         newest, first = document["snapshots"]
         assert newest["parent"] == first["id"]
-        inputs = json.loads(newest["summary"]["stedi.inputs"])
+        inputs = newest["inputs"]
         now = {table["name"]: table["snapshot"] for table in run("--lake", built, "--json", "tables").json["tables"]}
         assert inputs == {name: now[name] for name in ("accelerometer_trusted", "step_trainer_trusted")}
-        assert str(newest["id"]) in run("--lake", built, "history", "machine_learning_curated").out
+        told = run("--lake", built, "history", "machine_learning_curated").out
+        assert re.search(r"accelerometer_trusted of \d\d:\d\d$", told, re.MULTILINE)
+        assert newest["id"] not in told
+        verbose = run("--lake", built, "history", "machine_learning_curated", "--verbose").out
+        assert all(
+            id_ in verbose for id_ in (newest["id"], first["id"], *inputs.values(), newest["summary"]["stedi.sql"])
+        )
 
     def test_a_table_that_is_not_there_is_named_with_those_that_are(self, run: Run, built: Path) -> None:
         failed(run("--lake", built, "history", "machine_learning"), 1, "no table machine_learning", "customers_trusted")

@@ -268,7 +268,7 @@ def test_a_table_cuts_texts_before_it_leaves_out_columns_and_says_which_it_did()
 
 def test_a_listing_gives_up_its_spare_columns_first_and_keeps_the_end_of_a_path() -> None:
     rows = [("a" * 20, "landing/customer/2026-11-29/part-0001.json", 1, 2)]
-    text = tables.table(rows, ("name", "file", "bytes", "rows"), width=35, spare=("bytes",))
+    text = tables.table(rows, ("name", "file", "bytes", "rows"), width=50, spare=("bytes",))
     assert text.splitlines()[0].split() == ["name", "file", "rows"]
     assert text.splitlines()[2].split()[1].startswith("…")
     assert text.splitlines()[2].split()[1].endswith("0001.json")

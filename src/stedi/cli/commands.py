@@ -130,6 +130,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
 
     sub = command("history", pipeline.history, "lists a table's snapshots with what each was built from")
     sub.add_argument("table", metavar="TABLE")
+    sub.add_argument("--verbose", action="store_true", help="show the ids of snapshots and runs, too")
 
     sub = command("tag", operations.tag, "names the tables below landing as they are, for --at, or lists such names")
     sub.add_argument("name", nargs="?", metavar="NAME", help="the name to give; without one, tags are listed")

@@ -61,13 +61,14 @@ def log(options: argparse.Namespace) -> int:
         ("time", "user", "role", "what", "tables", "people", "rows", "ended"),
         [
             (
-                each.time.strftime("%Y-%m-%d %H:%M:%SZ"),
+                render.moment(each.time),
                 *(each.user, each.role, each.verb, ", ".join(each.tables)),
                 *("" if count is None else count for count in (each.people, each.rows)),
                 each.ended,
             )
             for each in found
         ],
+        ("people", "what"),
     )
     return 0
 
@@ -104,7 +105,7 @@ def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
 def _show_risk(risk: Risk) -> None:
     terminal.line(f"machine_learning_curated: {risk.customers:,} customers, {risk.rows:,} rows; singled out:")
     terminal.table(
-        ("if known", "resolution", "by one row", "by all rows", "smallest group"),
+        ("if known", "resolution", "by a row", "by all", "smallest"),
         [(e.known, e.resolution, e.by_one, e.by_all, e.smallest) for e in risk.exposures],
     )
     terminal.line("The table is pseudonymous, not anonymous: treat it as personal data.\n")
@@ -253,7 +254,7 @@ def tag(options: argparse.Namespace) -> int:
         else:
             headers = ("tag", "time", "table", "snapshot")
             rows = [
-                (found.name, render.instant(found.time), table, str(snapshot))
+                (found.name, render.moment(found.time), table, str(snapshot))
                 for found in tags
                 for table, snapshot in found.snapshots.items()
             ]
@@ -267,9 +268,13 @@ def tag(options: argparse.Namespace) -> int:
     elif options.delete is not None:
         terminal.line(f"{done.name} is no tag any more; what it alone held goes with the next maintenance")
     else:
-        terminal.line(f"{done.name} names {len(done.snapshots)} tables as of {render.instant(done.time)}")
+        terminal.line(f"{done.name} names {len(done.snapshots)} tables as of {render.moment(done.time)}")
     return 0
 
 
 def _tag_json(found: Tag) -> dict[str, object]:
-    return {"name": found.name, "time": render.instant(found.time), "snapshots": dict(found.snapshots)}
+    return {
+        "name": found.name,
+        "time": render.instant(found.time),
+        "snapshots": {name: str(snapshot) for name, snapshot in found.snapshots.items()},
+    }

@@ -10,16 +10,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
-from stedi.errors import UsageError
+from stedi.errors import LandingError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from stedi.catalog import Snapshot
     from stedi.cli.formats import Format
     from stedi.lake import Lake
     from stedi.landing import Landing
@@ -67,7 +69,7 @@ def demo(options: argparse.Namespace) -> int:
                 "lake": str(base / "lake"),
                 "land": _landing_json(landing),
                 "build": render.plain(built),
-                "tables": render.plain(lake.tables()),
+                "tables": _tables_json(lake),
             }
         )
         return 0
@@ -79,12 +81,13 @@ def demo(options: argparse.Namespace) -> int:
     agree = f"{built.consenting:,} of {built.customers:,} customers agree to research"
     terminal.line(f"consent     {agree}; {left_out:,} are left out")
     terminal.line(f"withheld    {built.withheld:,} readings of shared serial numbers")
-    said = f"sampling    {sampling}"
-    terminal.line("\n".join(textwrap.wrap(said, 100, subsequent_indent=" " * 12, break_on_hyphens=False)))
-    terminal.line(f"\ntry: {_program()} --lake {base}/lake query 'select * from machine_learning_curated limit 5'")
+    said, wide = f"sampling    {sampling}", min(terminal.width() or 80, 100)
+    terminal.line("\n".join(textwrap.wrap(said, wide, subsequent_indent=" " * 12, break_on_hyphens=False)))
+    terminal.raw(f"\nexport STEDI_LAKE={base}/lake  # then try:")
+    terminal.raw(f"{_program()} query 'select * from machine_learning_curated limit 5'")
     if options.walkers:
-        labelled = f"--match nearest --window 10s --labels {base}/inbox/{sample.LABELS}"
-        terminal.line(f"     {_program()} --lake {base}/lake dataset create gait {labelled}")
+        terminal.raw(f"{_program()} dataset create gait --match nearest --window 10s \\")
+        terminal.raw(f"  --labels {base}/inbox/{sample.LABELS}")
     return 0
 
 
@@ -120,6 +123,7 @@ def land(options: argparse.Namespace) -> int:
     """Lands what is new, and builds at once where that is asked for."""
     from stedi.lake import Lake
 
+    _refuse_nothing(options)
     progress = terminal.Progress()
     lake = heard(Lake.open_or_create(where(options), made=made))
     landing = lake.land(*options.paths, feed=options.feed, engine=options.engine, progress=progress)
@@ -133,7 +137,7 @@ def land(options: argparse.Namespace) -> int:
         terminal.say(f"{skipped.name}: {terminal.worded(skipped.why)}")
     for feed, counts in landing.drift.items():
         for what, count in sorted(counts.items()):
-            terminal.say(f"drift: {feed}: {what}: {count:,} records")
+            terminal.say(f"drift: {feed}: {what}: {render.many(count, 'record')}")
     for odd in landing.odd:
         became = "quarantined" if odd.quarantined else "taken as absent"
         terminal.say(
@@ -148,15 +152,30 @@ def land(options: argparse.Namespace) -> int:
     if wants_json(options):
         terminal.document({**_landing_json(landing), **({"build": render.plain(built)} if built else {})})
     else:
-        again = sum(file.already_landed for file in landing.files)
-        terminal.line(
-            f"{len(landing.files):,} files, {again:,} of them landed before: {landing.seen:,} records "
-            f"seen, {landing.accepted:,} "
-            f"accepted, {landing.quarantined:,} quarantined, {landing.erased:,} erased"
-        )
+        terminal.line(render.landed(landing))
         if built:
             _show_build(built)
     return 1 if any(skipped.failed for skipped in landing.skipped) else 0
+
+
+def _refuse_nothing(options: argparse.Namespace) -> None:
+    """Refuses to make a lake for paths at which there is nothing.
+
+    Raises:
+        LandingError: The lake is not there yet, and none of the paths leads to anything; nothing was made.
+    """
+    import glob
+
+    from stedi.storage import destinations, s3
+
+    if s3.is_remote(where(options)) or any(map(s3.is_remote, options.paths)):
+        return
+    paths = [str(destinations.expanded(path)) for path in options.paths]
+    if any(os.path.lexists(path) or (glob.has_magic(path) and glob.glob(path, recursive=True)) for path in paths):
+        return
+    if not (destinations.expanded(where(options)) / "lake.toml").is_file():
+        named = ", ".join(options.paths[:3]) + (f" and {len(paths) - 3:,} more" if len(paths) > 3 else "")
+        raise LandingError(f"{named}: expected a file, a folder or a glob, found nothing; no lake was made")
 
 
 def _landing_json(landing: Landing) -> dict[str, object]:
@@ -215,6 +234,7 @@ def _show_build(built: Build) -> None:
     terminal.table(
         ("table", "action", "reason", "added", "removed", "rows", "seconds"),
         [(t.name, t.action, t.reason, t.rows_added, t.rows_removed, t.rows, round(t.seconds, 2)) for t in built.tables],
+        ("seconds",),
     )
     if built.withheld:
         terminal.line(
@@ -252,6 +272,7 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
     terminal.table(
         ("table", "action", "reason", *(size.replace("_", " ") for size in sizes)),
         [(e.step.table, e.step.action, e.step.reason, *(getattr(e, size) for size in sizes)) for e in plan.steps],
+        ("bytes written", "bytes read"),
     )
     counts = ", ".join(f"{len(who):,} {what}" for what, who in customers.items())
     terminal.line(f"customers: {counts}")
@@ -261,57 +282,73 @@ def tables(options: argparse.Namespace) -> int:
     """Lists the tables."""
     lake = opened(options)
     if wants_json(options):
-        terminal.document({"tables": render.plain(lake.tables())})
+        terminal.document({"tables": _tables_json(lake)})
     else:
         _show_tables(lake)
     return 0
 
 
+def _tables_json(lake: Lake) -> list[dict[str, object]]:
+    return [{**render.plain(table), "snapshot": render.identified(table.snapshot)} for table in lake.tables()]
+
+
 def _show_tables(lake: Lake) -> None:
-    rows = [
-        (t.zone, t.name, t.rows, t.bytes, t.updated.strftime("%Y-%m-%d %H:%M:%SZ") if t.updated else "")
-        for t in lake.tables()
-    ]
-    terminal.table(("zone", "table", "rows", "bytes", "updated"), rows)
+    rows = [(t.zone, t.name, t.rows, t.bytes, render.moment(t.updated)) for t in lake.tables()]
+    terminal.table(("zone", "table", "rows", "bytes", "updated"), rows, ("bytes", "zone"))
 
 
 def history(options: argparse.Namespace) -> int:
     """Lists a table's snapshots."""
-    snapshots = opened(options).history(options.table)
+    lake = opened(options)
+    snapshots = lake.history(options.table)
     if wants_json(options):
-        terminal.document(
+        listed = [
             {
-                "table": options.table,
-                "snapshots": [
-                    {
-                        "id": s.id,
-                        "parent": s.parent,
-                        "at": render.instant(s.at),
-                        "operation": s.operation,
-                        "summary": dict(s.summary),
-                    }
-                    for s in snapshots
-                ],
+                "id": str(s.id),
+                "parent": render.identified(s.parent),
+                "at": render.instant(s.at),
+                "operation": s.operation,
+                "inputs": {table: str(id_) for table, id_ in _inputs(s).items()},
+                "summary": dict(s.summary),
             }
-        )
-        return 0
-    terminal.table(
-        ("snapshot", "at", "operation", "rows", "run or batch", "sql", "policy", "built from"),
-        [
-            (
-                str(s.id),
-                s.at.strftime("%Y-%m-%d %H:%M:%SZ"),
-                s.operation,
-                s.total("records"),
-                s.summary.get("stedi.run", s.summary.get("stedi.batch", "")),
-                s.summary.get("stedi.sql", ""),
-                s.summary.get("stedi.policy", ""),
-                s.summary.get("stedi.inputs", ""),
-            )
             for s in snapshots
-        ],
-    )
+        ]
+        terminal.document({"table": options.table, "snapshots": listed})
+        return 0
+    tables = {table for s in snapshots for table in _inputs(s)}
+    moments = {s.id: s.at for table in tables for s in lake.history(table)}
+    rows: list[tuple[object, ...]] = []
+    for s in snapshots:
+        told = _sources(s, moments, verbose=options.verbose) or [""]
+        rows.append((render.moment(s.at, exact=True), s.operation, s.total("records"), told[0]))
+        rows += [("", "", None, source) for source in told[1:]]
+    terminal.table(("at", "operation", "rows", "built from"), rows)
     return 0
+
+
+def _inputs(snapshot: Snapshot) -> dict[str, int]:
+    """Returns which snapshots of which tables a snapshot was built from."""
+    found: dict[str, int] = json.loads(snapshot.summary.get("stedi.inputs", "{}"))
+    return found
+
+
+def _sources(snapshot: Snapshot, moments: Mapping[int, datetime], *, verbose: bool) -> list[str]:
+    """Returns what a snapshot was built from, a line a table; in full with the ids of everything."""
+    found = []
+    for table, id_ in _inputs(snapshot).items():
+        at = moments.get(id_)
+        when = "a snapshot that has expired" if at is None else f"{at:%H:%M}" if at.date() == snapshot.at.date() else ""
+        found.append(f"{table} of {when or format(at, '%Y-%m-%d')}")
+        if verbose:
+            found.append(f"  snapshot {id_}")
+    if "stedi.batch" in snapshot.summary:
+        found.append("delivered files")
+    if verbose:
+        named = {"run": "stedi.run", "batch": "stedi.batch", "SQL": "stedi.sql"}
+        found += [f"{what}: {snapshot.summary[name]}" for what, name in named.items() if name in snapshot.summary]
+        found += [f"policy: {word}" for word in snapshot.summary.get("stedi.policy", "").split()]
+        found.append(f"this snapshot: {snapshot.id}")
+    return found
 
 
 def query(options: argparse.Namespace) -> int:
@@ -407,7 +444,9 @@ def quarantine(options: argparse.Namespace) -> int:
             terminal.document({"fields": render.plain(faults), "looked_at": looked_at, "total": quarantine.total()})
         else:
             terminal.table(
-                ("reason", "feed", "field", "records"), [(f.reason, f.feed, f.field, f.records) for f in faults]
+                ("feed", "field", "records", "expected", "found", "reason"),
+                [(f.feed, f.field, f.records, f.expected, f.found or f.reason, f.reason) for f in faults],
+                ("reason",),
             )
     elif options.withheld:
         rows = lake.withheld()
@@ -417,9 +456,10 @@ def quarantine(options: argparse.Namespace) -> int:
             terminal.document({"records": [dict(zip(names, row, strict=True)) for row in plain], "total": len(rows)})
         else:
             terminal.table(
-                ("time", "serial number", "distance", "claimants who moved"),
-                [(str(r.time), r.serial_number, r.distance, r.moved) for r in rows],
+                ("time", "serial number", "distance", "moved"),
+                [(render.moment(r.time, exact=True), r.serial_number, r.distance, r.moved) for r in rows],
             )
+            terminal.say("moved: how many of the claimants have an accelerometer reading at that very time")
     elif wants_json(options):
         keys = ("feed", "file", "offset", "line", "reason")
         terminal.document(
@@ -432,9 +472,13 @@ def quarantine(options: argparse.Namespace) -> int:
         terminal.table(
             ("record", "feed", "file", "line", "reason", "bytes"),
             [(r.handle, r.feed, r.file, r.line, r.reason, r.size) for r in quarantine.records()],
+            ("bytes", "feed"),
         )
     else:
-        terminal.table(("reason", "feed", "file", "records"), quarantine.counts())
+        counts = quarantine.counts()
+        terminal.table(("reason", "feed", "file", "records"), counts)
+        if counts:
+            terminal.say("`stedi quarantine --fields` tells which field was wrong, --records lists each record")
     return 0
 
 

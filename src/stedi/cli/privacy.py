@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,7 +254,7 @@ def _list(lake: Lake, *, as_json: bool) -> int:
     rows = [
         (
             receipt["id"],
-            receipt.get("ended", ""),
+            render.moment(datetime.fromisoformat(receipt["ended"])) if "ended" in receipt else "",
             len(receipt.get("people", ())),
             receipt.get("known", ""),
             receipt.get("version", ""),

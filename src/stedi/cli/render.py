@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from stedi.errors import printable
 
 if TYPE_CHECKING:
     from stedi.audit.explain import ExplainedRows, Explanation
+    from stedi.landing import Landing
     from stedi.landing.crawl import FeedReport, Report
     from stedi.landing.ndjson import Summary
     from stedi.maintenance import Maintenance
@@ -22,7 +23,7 @@ def plain(value: Any) -> Any:
     """Returns what a verb returned as JSON has it: by the names of its attributes, times in ISO 8601."""
     match value:
         case datetime():
-            return _time(value)
+            return instant(value)
         case date():
             return value.isoformat()
         case Path():
@@ -43,15 +44,15 @@ def explanation_json(found: Explanation) -> dict[str, object]:
 
 def explanation(found: Explanation) -> str:
     """Returns a customer's explanation as lines of text."""
-    since = f" since {_time(found.since)}" if found.since else ""
+    since = f" since {moment(found.since)}" if found.since else ""
     unknown = "unknown: no record of this customer" if found.known else "the lake does not know this address"
     known = unknown if found.consent == "unknown" else f"{found.consent}{since}"
     lines = [f"customer  {found.customer_id}", f"consent   {known}"]
     if found.erased:
-        lines.append(f"erased    {_time(found.erased)}")
+        lines.append(f"erased    {moment(found.erased)}")
     if found.history:
-        history = [(_time(r.updated), _time(r.consent) or "none", r.file, _time(r.landed_at)) for r in found.history]
-        lines += ["", terminal.tabled(("updated", "consent", "file", "landed"), history)]
+        history = [(moment(r.updated), moment(r.consent) or "none", r.file, moment(r.landed_at)) for r in found.history]
+        lines += ["", terminal.tabled(("updated", "consent", "file", "landed"), history, ("landed",))]
     left = [(o.table, _reason(o.reason.value, o.shared_by), o.rows) for o in found.left_out]
     rows = [(table, count, found.expected.get(table, "")) for table, count in found.rows.items()]
     lines += ["", terminal.tabled(("table", "rows", "by what is landed"), rows)]
@@ -95,7 +96,7 @@ def maintenance_json(done: Maintenance) -> dict[str, object]:
                 "name": table.name,
                 "compacted": {"files": table.files, "bytes": table.bytes, "into": table.into},
                 "manifests": table.manifests,
-                "expired": list(table.expired),
+                "expired": [str(snapshot) for snapshot in table.expired],
                 "removed": plain(table.removed),
                 "freed": table.freed,
             }
@@ -122,7 +123,25 @@ def maintenance(done: Maintenance) -> str:
     freed = f"{'freed' if done.run else 'to free'}: {done.freed:,} bytes"
     left = f"temporary files: {done.temporary.files:,}, {done.temporary.bytes:,} bytes"
     gone = f"\nlog of accesses: {done.accesses:,} lines older than it is kept" if done.accesses else ""
-    return f"{terminal.tabled(headers, rows)}\n\n{freed} ({left}){gone}"
+    table = terminal.tabled(headers, rows, ("manifests merged", "metadata", "partial", "manifests", "bytes"))
+    return f"{table}\n\n{freed} ({left}){gone}"
+
+
+def landed(landing: Landing) -> str:
+    """Returns what a landing has brought: what is new, then what was there before."""
+    new = [file for file in landing.files if not file.already_landed]
+    before = many(len(landing.files) - len(new), "file")
+    if not new:
+        return f"nothing new: {before} landed before" if landing.files else "nothing new: no file was read"
+    seen, accepted = sum(file.seen for file in new), sum(file.accepted for file in new)
+    refused, erased = sum(file.quarantined for file in new), sum(file.erased for file in new)
+    lines = [f"{many(len(new), 'new file')}: {accepted:,} of {many(seen, 'record')} landed"]
+    lines[0] += f", {refused:,} quarantined" if refused else ""
+    lines[0] += f", {erased:,} of erased customers left out" if erased else ""
+    lines += [f"{before} landed before"] if len(new) < len(landing.files) else []
+    if refused:
+        lines.append("look: `stedi quarantine --fields` tells what was wrong, `stedi crawl PATH` how files stray")
+    return "\n".join(lines)
 
 
 def crawl(report: Report) -> str:
@@ -139,26 +158,25 @@ def _feed(feed: FeedReport) -> str:
     sampled = ", sampled" if feed.sampled else ""
     title = feed.feed if feed.known else f"{feed.feed} (no contract)"
     lines = [
-        f"{title}: {_many(feed.files, 'file')}, {_many(feed.seen, 'record')}{sampled}; {lost:,} would be quarantined"
+        f"{title}: {many(feed.files, 'file')}, {many(feed.seen, 'record')}{sampled}; {lost:,} would be quarantined"
     ]
     lines += [f"  {count:,} x {reason}" for reason, count in feed.rejects.items()]
-    rows = [("field", "types", "missing", "length", "range", "shapes")]
+    rows = []
     for found in feed.fields:
         bounds = f"{found.bounds[0]:g} to {found.bounds[1]:g}" if found.bounds else ""
         years = "-".join(str(year) for year in dict.fromkeys(found.years)) if found.years else ""
         lengths = "-".join(f"{length:g}" for length in dict.fromkeys(found.lengths)) if found.lengths else ""
         missing = share(found.missing, feed.records)
         rows.append((found.name, listing(found.types), missing, lengths, bounds or years, "  ".join(found.shapes)))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    for row in rows if feed.fields else []:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  " + "  ".join([*cells, row[5]]).rstrip())
+    if rows:
+        headers = ("field", "types", "missing", "length", "range", "shapes")
+        lines.append(terminal.tabled(headers, rows, ("shapes", "length")))
     if feed.known and feed.records:
         lines.append("  as the contract says" if not feed.drift else "  differs from the contract:")
     for drift in feed.drift:
         effect = "quarantined" if drift.costs else "kept"
         kind = drift.kind.replace("_", " ")
-        lines.append(f"    {drift.field}: {kind}, {_many(drift.records, 'record')} ({effect}): {drift.found}")
+        lines.append(f"    {drift.field}: {kind}, {many(drift.records, 'record')} ({effect}): {drift.found}")
     if feed.proposal is not None:
         lines += ["  a contract that fits:", *(f"    {line}" for line in feed.proposal.splitlines())]
     return "\n".join(lines)
@@ -185,13 +203,28 @@ def _reason(reason: str, shared_by: int) -> str:
 
 
 def instant(moment: datetime) -> str:
-    """Returns an instant as ISO 8601 has it, in UTC."""
+    """Returns an instant for machines: ISO 8601, in UTC."""
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else instant(moment)
+def moment(at: datetime | None, *, exact: bool = False) -> str:
+    """Returns an instant for people, in UTC, which `--at` and `--since` take, too.
+
+    Args:
+        at: The instant; nothing is shown of None.
+        exact: Whether milliseconds are shown.
+    """
+    if at is None:
+        return ""
+    text = at.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "milliseconds" if exact else "seconds")
+    return f"{text}Z"
 
 
-def _many(count: int, noun: str) -> str:
+def identified(snapshot: int | None) -> str | None:
+    """Returns a snapshot's id as JSON has it: a text, for many readers of JSON round numbers of 64 bits."""
+    return None if snapshot is None else str(snapshot)
+
+
+def many(count: int, noun: str) -> str:
+    """Returns a count with its noun, in the plural unless it is one."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

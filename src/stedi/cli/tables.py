@@ -16,6 +16,9 @@ from stedi.errors import printable
 
 _LEAST = 12
 """To what width a column of texts may be cut before a column is left out."""
+_LEAST_OF = dict.fromkeys(("file", "path", "tables"), 24)
+_WHOLE = frozenset(("field", "if known", "reason", "receipt", "record", "release", "snapshot", "table", "tag"))
+"""Columns of names, which people type again."""
 _BETWEEN = 2
 _ENDS = frozenset(("file", "path"))
 """Columns whose cells tell most at their end."""
@@ -135,10 +138,11 @@ def lay_out(
     widths = [max([width_of(name), *(width_of(row[i]) for row in rows)]) for i, name in enumerate(names)]
     chosen = list(range(len(names)))
     if width is not None:
+        first = rows[:1]
         least = [
             wide
-            if numeric[i] or any(_TIME.match(row[i]) for row in rows[:1])
-            else min(wide, max(_LEAST, width_of(name)))
+            if numeric[i] or name in _WHOLE or any(_TIME.match(row[i]) for row in first)
+            else min(wide, max(_LEAST_OF.get(name, _LEAST), width_of(name)))
             for i, (name, wide) in enumerate(zip(names, widths, strict=True))
         ]
         chosen = _chosen(names, least, width, spare)

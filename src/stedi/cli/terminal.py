@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TextIO, cast
 from stedi.errors import UsageError, json_text, printable
 
 _CLEAR = "\r\x1b[K"
+_COMMAND = re.compile(r"`[^`]{1,60}`")
 _PYTHON = re.compile(r"\b(exact|feed|wait)=(\w+)")
 """What messages of the verbs call by its name in Python."""
 
@@ -158,8 +159,11 @@ def _folded(text: str, stream: TextIO) -> str:
     for part in text.split("\n"):
         inset = " " * (len(part) - len(part.lstrip()) + 2)
         options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-        fitting = textwrap.wrap(part, wide, subsequent_indent=inset, **options) if len(part) > wide else [part]
-        lines += [piece.rstrip() for piece in fitting]
+        if len(part) <= wide:
+            lines.append(part)
+            continue
+        kept = _COMMAND.sub(lambda found: found[0].replace(" ", "\0"), part)  # a command stays on one line
+        lines += [piece.replace("\0", " ") for piece in textwrap.wrap(kept, wide, subsequent_indent=inset, **options)]
     return "\n".join(lines)
 
 

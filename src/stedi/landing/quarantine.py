@@ -66,12 +66,16 @@ class Fault:
         feed: Their feed.
         field: The field that refused them, by the contract's name; empty if the record is none, or is too long.
         records: How many.
+        expected: What the field must be, in words; empty without a field.
+        found: Of which kinds its values were, the most frequent first, in words; never a value.
     """
 
     reason: str
     feed: str
     field: str
     records: int
+    expected: str = ""
+    found: str = ""
 
 
 LOOKED_AT = 1000
@@ -244,16 +248,24 @@ def faults(engine: DuckDB) -> tuple[tuple[Fault, ...], int]:
     """
     fittings = {feed: Conformer(contract) for feed, contract in CONTRACTS.items()}
     found: Counter[tuple[str, str, str]] = Counter()
+    looks: dict[tuple[str, str, str], Counter[str]] = {}
     looked_at = 0
     sql = "select feed, reason, case when octet_length(raw) = raw_size then raw end from quarantine"
     for feed, reason, raw in engine.rows(f'{sql} order by file, sha256, "offset" limit {LOOKED_AT}'):
         looked_at += 1
         record = _record(bytes(raw)) if raw is not None and feed in fittings else None
         wrong = fittings[feed].faults(record.members) if record else {}
-        names = [name for name, why in wrong.items() if why == reason] or [""]
+        names = [name for name, (why, _) in wrong.items() if why == reason] or [""]
         found.update((reason, feed, name) for name in names)
+        for name in filter(None, names):
+            looks.setdefault((reason, feed, name), Counter())[wrong[name][1]] += 1
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(Fault(*what, count) for what, count in ordered), looked_at
+    told = []
+    for what, count in ordered:
+        field = CONTRACTS[what[1]].field(what[2]) if what[2] else None
+        kinds = ", ".join(look for look, _ in looks.get(what, Counter[str]()).most_common())
+        told.append(Fault(*what, count, field.expected if field else "", kinds))
+    return tuple(told), looked_at
 
 
 def _write(engine: DuckDB, table: str, sql: str, batch: journal.Commit) -> tuple[DataFile, ...]:

@@ -165,15 +165,17 @@ class Conformer:
                     return self._with_extra(members, line, shape, match.groups())
         return self._written(members, raw, shape)
 
-    def faults(self, members: Members) -> dict[str, Reason]:
-        """Returns which required fields refuse a record, by the contract's names, and why."""
+    def faults(self, members: Members) -> dict[str, tuple[Reason, str]]:
+        """Returns which required fields refuse a record, by the contract's names: why, and the kind of the value."""
         found = {}
         for field, place in zip(self.contract.fields, self.shape(members).places, strict=True):
             if field.required:
                 if place < 0:
-                    found[field.name] = Reason.MISSING_REQUIRED if place == _ABSENT else Reason.DUPLICATE_KEY
+                    twice = place == _TWICE
+                    why = Reason.DUPLICATE_KEY if twice else Reason.MISSING_REQUIRED
+                    found[field.name] = (why, "given twice" if twice else "nothing")
                 elif isinstance(written := _checked(members[place][1], field), Reason):
-                    found[field.name] = written
+                    found[field.name] = (written, _look(members[place][1], field))
         return found
 
     def _with_extra(self, members: Members, line: bytes, shape: Shape, values: tuple[str, ...]) -> bytes:
@@ -219,6 +221,20 @@ class Conformer:
         for what in {what or _unknown(members[place][0]) for place, what in aside.items()}:
             known = what in self.drift or len(self.drift) < _MOST_DRIFTS or not what.startswith(_UNKNOWN)
             self.drift[what if known else _UNKNOWN] += 1
+
+
+_LOOKS = {type(None): "null", bool: "boolean", int: "integer", float: "fraction", Huge: "huge integer"}
+
+
+def _look(value: object, field: Field) -> str:
+    """Returns of what kind a value is that a field refuses, without telling the value."""
+    unit = likely(value) if field.kind is _INSTANT else None
+    if unit not in (None, Unit.FRACTIONAL):
+        return str(unit)
+    if type(value) is str:
+        unseen = field.names_customer and has_unseen(value)
+        return "blank text" if not value.strip() else "invisible character" if unseen else "text"
+    return _LOOKS.get(type(value), "list or object")
 
 
 def _checked(value: object, field: Field) -> str | Reason:

@@ -83,6 +83,19 @@ class Field:
     privacy: PrivacyClass = PrivacyClass.DIRECT
     names_customer: bool = False
 
+    @property
+    def expected(self) -> str:
+        """What its value must be, in words."""
+        return _EXPECTED[self.kind]
+
+
+_EXPECTED = {
+    Kind.TEXT: "text",
+    Kind.INSTANT: "epoch ms",
+    Kind.NUMBER: "number",
+    Kind.INTEGER: "integer",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Contract:
