@@ -26,6 +26,7 @@ LOOKS = (
     *("query select~*~from~quarantine --format vertical --role officer", "erase --dry-run {ana}", "dataset list"),
     *("dataset create gait --dry-run", "dataset show gait", "dataset list --stale", "dataset diff gait@1 gait@2"),
     *("dataset verify {root}/lake/releases/gait/1", "verify {root}/lake/releases/gait/1", "tag", "land nowhere"),
+    *("describe machine_learning_curated", "contract machine_learning_curated", "status", "runs"),
     *("query select", "query drop~table~quarantine", "history none", "dataset show none", "explain nobody@x.example"),
 )
 """Commands that change nothing, at the end of the others; `~` stands for a blank within a word."""
@@ -35,7 +36,7 @@ WORKS = (
     *("dataset note gait@1 --model cnn", "report --output report.html", "audit --files --report audit.html"),
     *("export {ana} --output out", "ndjson inbox plain --rejects rejects.json", "dataset delete gait@2"),
     *("dataset recall gait@1 --output recall.json", "dataset apply-recall copy recall.json", "maintain", "repair"),
-    *("erase --yes {bo}", "adopt", "tag v2", "tag --delete v2", "build --full"),
+    *("erase --yes {bo}", "adopt", "tag v2", "tag --delete v2", "build --full", "land --build inbox"),
 )
 LAST = ("key rotate --yes --to new.key",)
 UNSEEN = {"aws": ("deploy", "status", "run", "destroy")}
