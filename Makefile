@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 WHEEL = $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet --no-index --no-deps --no-build-isolation
 
-.PHONY: help demo test check nightly coverage lint format bench wheel lock clean
+.PHONY: docs picture help demo test check nightly coverage lint format bench wheel lock clean
 
 help:
 	@echo "make demo      sample data, landed, built and shown (ARGS='--readings 1000000' for more)"
@@ -24,6 +24,8 @@ help:
 	@echo "make lint      ruff, mypy, sqlfluff, the layering test"
 	@echo "make format    rewrites Python and SQL the way make lint wants it"
 	@echo "make bench     side by side with peers; writes docs/benchmarks.md (ARGS=--quick)"
+	@echo "make docs      the documentation as a site, in build/site"
+	@echo "make picture   the picture of the report in docs; needs Chromium"
 	@echo "make wheel     builds the package into dist/, for Python 3.11 and later"
 	@echo "make lock      pins the newest versions that pyproject.toml allows"
 	@echo "make clean     removes what the others made, the environment too"
@@ -63,6 +65,15 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# The report of the demo's lake, audited and with one release, as a browser shows it.
+picture: $(VENV)/.run
+	@rm -rf build/picture && mkdir -p build/picture
+	@cd build/picture && ../../$(BIN)/stedi demo >/dev/null && export STEDI_LAKE=build/demo/lake && \
+		../../$(BIN)/stedi dataset create gait --match nearest --window 10s --labels build/demo/inbox/_labels.csv >/dev/null && \
+		../../$(BIN)/stedi audit --files >/dev/null && ../../$(BIN)/stedi report
+	@chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=900,1160 \
+		--screenshot=docs/report.png file://$(CURDIR)/build/picture/report.html 2>/dev/null
 
 wheel: $(VENV)/.run
 	@rm -f dist/stedi-*.whl

@@ -308,8 +308,7 @@ def main() -> None:
     for marker, text in sections.items():
         print(f"\n{marker}\n\n{text}")
         if not options.no_docs:
-            for path in (ROOT / "docs/benchmarks.md", ROOT / "README.md"):
-                replace(path, marker, text)
+            replace(ROOT / "docs/benchmarks.md", marker, text)
 
 
 if __name__ == "__main__":
