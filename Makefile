@@ -75,6 +75,17 @@ picture: $(VENV)/.run
 	@chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=900,1160 \
 		--screenshot=docs/report.png file://$(CURDIR)/build/picture/report.html 2>/dev/null
 
+# The documentation as a site: build/site/html. The reference is made of the parser, the schema and the docstrings.
+docs: $(VENV)/.run build/docs/.made
+	@$(BIN)/python docs/site.py build/site
+	@cd build/site && ../docs/bin/zensical build --strict
+
+build/docs/.made: requirements/docs.txt | $(BIN)/python
+	@$(PYTHON) -m venv --clear build/docs
+	@build/docs/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+		--require-hashes --only-binary :all: -r requirements/docs.txt
+	@touch $@
+
 wheel: $(VENV)/.run
 	@rm -f dist/stedi-*.whl
 	@$(WHEEL) --wheel-dir dist .
