@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 import stedi
 from lakes import REPOSITORY
@@ -22,7 +23,7 @@ from stedi.schema.tables import COLUMNS
 from stedi.storage import config
 
 ROOT = REPOSITORY
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
 
 
 def text(name: str) -> str:
@@ -164,6 +165,22 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
             links = re.findall(r"\]\(([^)#\s]+\.md)", page.read_text("utf-8"))
             todo += [(page.parent / link).resolve() for link in links if not link.startswith("http")]
     assert set(PAGES) <= reached
+
+
+def test_the_readme_is_one_page() -> None:
+    assert len(text("README.md").splitlines()) < 120
+    assert (ROOT / "docs" / "report.png").stat().st_size < 200_000
+
+
+def test_the_forge_runs_what_runs_without_it() -> None:
+    targets = set(re.findall(r"^([\w./$()]+):", text("Makefile").replace("$(VENV)", ".venv"), re.MULTILINE))
+    for path in (ROOT / ".github" / "workflows").iterdir():
+        jobs = yaml.safe_load(path.read_text("utf-8"))["jobs"]
+        for command in (step["run"] for job in jobs.values() for step in job["steps"] if "run" in step):
+            if command.startswith("make "):
+                assert command.removeprefix("make ") in targets, command
+            else:
+                assert (ROOT / command).is_file() or command.startswith(("git config", "apt-get")), command
 
 
 def test_the_readme_shows_what_the_demo_prints(tmp_path: Path) -> None:
