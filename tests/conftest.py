@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import effort
 import forks
 import proof_mutants
 import quick
@@ -38,10 +39,24 @@ def pytest_configure() -> None:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Has the longest come first, so that processes that share the tests end at about the same time."""
+def pytest_report_header() -> str:
+    """Says how much the tests try."""
+    return f"STEDI_TESTS={effort.LEVEL}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what waits for CI or the night; the longest come first: sharing processes end at about one time."""
+    waiting = effort.left_out(items)
+    config.hook.pytest_deselected(items=[item for item in items if item in waiting])
+    items[:] = [item for item in items if item not in waiting]
     order = {folder: place for place, folder in enumerate(("spark", "faults", "properties", "aws", "integration"))}
     items.sort(key=lambda item: order.get(_shared(item.nodeid).split("/")[1], len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Shares the tests among one process more than there are cores: some wait, for leases, servers, executors."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -83,6 +98,8 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
         patch.setenv("XDG_STATE_HOME", str(home / ".local" / "state"))
         patch.setenv("STEDI_PSEUDONYM_KEY", KEY)
+        if effort.QUICK:
+            patch.setenv("STEDI_ENGINE_THREADS", "1")  # every core runs tests already
         sweep_mutants.apply()
         patch.setenv("STEDI_QUERY_ROLE", "officer")  # tests look at everything; those of roles say whose eyes they have
         yield

@@ -33,6 +33,7 @@ def commands() -> list[str]:
     ]
 
 
+@pytest.mark.thorough
 def test_every_command_runs_in_order(cloud: servers.Server, wheel: Path, tmp_path: Path) -> None:  # noqa: F811
     """Athena is moto's, which answers what it is told; and the job is moto's, which succeeds without doing anything."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STEDI_")}

@@ -448,6 +448,8 @@ for sql in told.pop("each"):
     sys.stdout.buffer.write(out.getvalue())
 """
 
+pytestmark = pytest.mark.thorough
+
 
 def test_a_roles_query_has_masked_copies_and_its_process_cannot_open_the_bucket(
     built: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -3,7 +3,7 @@ and its caller killed.
 
 What fails once is done all the same. What fails from there on ends the command with one clear line, each table as it
 was or as it will be; when the network is back, running it again ends in the rows of an undisturbed run. `make test`
-strikes a sample of the calls, STEDI_NIGHTLY=1 every one of them, the kinds of fault taking turns.
+strikes a sample of the calls, `make nightly` every one of them, the kinds of fault taking turns.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import quick
 import servers
 import sweep_mutants
 from buckets import Bucket, World
+from effort import NIGHTLY
 from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
 from stage import _deliveries
 from stedi import cli
@@ -45,7 +46,6 @@ from stedi.storage import config as settings
 from stedi.storage import s3
 from stedi.storage.s3 import connection, leases, objects
 
-NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
 SCENES = ("land", "build", "later land", "later build", "audit", "withdraw", "maintain", "erase")
 SAMPLED = {
     "land": ("s3", "catalog"),
@@ -318,6 +318,8 @@ sweep_mutants.apply()
 withdrawal.time = SimpleNamespace(time=lambda: 1_800_000_000.0)
 sys.exit(cli.main(sys.argv[1:]))
 """
+
+pytestmark = pytest.mark.thorough
 
 
 def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) -> Iterator[str]:

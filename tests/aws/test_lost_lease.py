@@ -22,6 +22,7 @@ import draws
 import oracle
 import servers
 import worlds
+from effort import NIGHTLY
 from lakes import LANDING, conserved, contents, customer, deliver, motion, records
 from stedi.catalog import Catalog
 from stedi.catalog.remote import Remote
@@ -37,7 +38,8 @@ from stedi.storage.s3 import leases
 from stopped import LEASE, Command
 from truth import Truth
 
-NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
+pytestmark = pytest.mark.thorough
+
 NOW = 1_700_000_000_000
 OWNER = {
     table: [column.name for column in COLUMNS[table]].index(name)

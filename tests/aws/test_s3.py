@@ -263,6 +263,7 @@ def test_listings_show_what_is_below_a_prefix_and_no_neighbour(root: Path) -> No
 
 
 @ONE
+@pytest.mark.thorough
 def test_a_listing_of_more_than_a_page_is_whole(root: Path) -> None:
     s3.each(lambda number: s3.write(root / f"{number:04}", b""), range(1_005))
     assert [found.path.name for found in s3.listing(root)] == [f"{number:04}" for number in range(1_005)]
@@ -572,6 +573,7 @@ def test_a_lock_ends_with_a_block_that_raises(root: Path) -> None:
     assert not s3.is_held(root / "x.lock")
 
 
+@pytest.mark.thorough
 def test_a_lock_excludes_other_processes_and_outlives_a_killed_one_until_its_lease_ends(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -651,6 +653,7 @@ def test_waiting_is_told_once_and_ends(root: Path, monkeypatch: pytest.MonkeyPat
 
 
 @ONE
+@pytest.mark.thorough
 def test_a_lock_is_renewed_as_long_as_its_holder_lives(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_leases, "_BEAT", 0.1)
     monkeypatch.setattr(s3_leases, "_LEASE", 2.0)

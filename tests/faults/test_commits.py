@@ -157,6 +157,7 @@ def test_the_calls_of_a_landing_are_those_that_are_made_to_fail(
 
 @pytest.mark.parametrize("time", ["before", "after"])
 @pytest.mark.parametrize("place", range(1, len(LAND_CALLS) + 1))
+@pytest.mark.sample(full=7)
 def test_a_landing_that_fails_anywhere_is_whole_after_the_next(
     empty: World,
     landed: tuple[Rows, dict[str, tuple[int, int, int]]],
@@ -273,6 +274,7 @@ def test_the_calls_of_a_replay_are_those_that_are_made_to_fail(
 
 @pytest.mark.parametrize("time", ["before", "after"])
 @pytest.mark.parametrize("place", range(1, len(REPLAY_CALLS) + 1))
+@pytest.mark.sample(full=7)
 def test_a_replay_that_fails_anywhere_moves_each_record_once(
     quarantined: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, time: str
 ) -> None:
@@ -355,6 +357,7 @@ def test_readers_see_all_tables_before_a_build_or_all_after_it(
 
 @pytest.mark.parametrize("time", ["before", "after"])
 @pytest.mark.parametrize("place", range(1, len(BUILD_CALLS) + 1))
+@pytest.mark.sample(full=8)
 def test_a_build_that_fails_anywhere_has_published_all_tables_or_none_and_the_next_finishes(
     change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, time: str
 ) -> None:

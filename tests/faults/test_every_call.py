@@ -1,7 +1,7 @@
 """Every call by which `land`, `build` and `maintain` change the disk: the process is killed there, or the disk refuses.
 
 Whatever happens, a reader sees each table as it was or as it will be, and what is run again ends in the rows of an
-undisturbed run. `make test` strikes a sample of the calls, STEDI_NIGHTLY=1 every call: killed before it (which is after
+undisturbed run. `make test` strikes a sample of the calls, `make nightly` every call: killed before it (which is after
 the one before it, since nothing else changes the disk), torn, failing once and from there on, errors taking turns.
 """
 
@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import pytest
 
 from calls import Fault
-from stage import NIGHTLY, SCENES, Scene, Stage
+from effort import NIGHTLY
+from stage import SCENES, Scene, Stage
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
 ONCE = tuple(Fault(fate, 0, error) for error in ERRORS for fate in ("fail", "lose"))
@@ -66,6 +67,7 @@ def struck(stage: Stage, scene: Scene, fault: Fault, unharmed: Counter[str]) -> 
 
 
 @pytest.mark.parametrize("name", SCENES)
+@pytest.mark.sample(quick=2)
 def test_a_fault_at_any_call_leaves_whole_tables_and_the_next_run_completes(stage: Stage, name: str) -> None:
     scene = stage.scenes[name]
     failures, unharmed, tried = [], Counter[str](), 0

@@ -1,6 +1,6 @@
 """Every call by which a change of key changes the disk: struck there, the lake is the old key's or the new one's.
 
-`make test` strikes a sample of the calls, STEDI_NIGHTLY=1 each of them, killed before it or torn, and errors in turn.
+`make test` strikes a sample of the calls, `make nightly` each of them, killed before it or torn, and errors in turn.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import pytest
 from test_every_call import FATES, LASTING, NAMES, ONCE
 
 from calls import Call, Fault
+from effort import NIGHTLY
 from lakes import BELOW_LANDING
-from stage import NIGHTLY, Stage
+from stage import Stage
 from stedi.lake import Lake
 from stedi.privacy.pseudonyms import Key
 
@@ -106,6 +107,7 @@ def faults(made: tuple[Call, ...]) -> Iterator[Fault]:
             yield Fault(fate.fate, place, fate.error, fate.lasting)
 
 
+@pytest.mark.thorough
 def test_a_fault_at_any_call_leaves_the_lake_to_one_key(change: Change) -> None:
     failures, ended, tried = [], Counter[str](), 0
     for fault in faults(change.calls):

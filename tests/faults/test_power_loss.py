@@ -1,6 +1,6 @@
 """The power fails at every moment of `land`, `build` and `maintain`: the lake is whole without what was not synced.
 
-`make test` cuts at some moments, STEDI_NIGHTLY=1 at each that changes what is on disk for certain.
+`make test` cuts at some moments, `make nightly` at each that changes what is on disk for certain.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from calls import Call, Fault
+from effort import NIGHTLY
 from lakes import tree
 from power import Disk, Keep, by_chance, names, nothing
-from stage import NIGHTLY, SCENES, Scene, Stage
+from stage import SCENES, Scene, Stage
 
 
 def replayed(stage: Stage, scene: Scene) -> Disk:
@@ -52,6 +53,7 @@ def cuts(disk: Disk, made: Sequence[Call]) -> Iterator[tuple[str, bool, Keep]]:
 
 
 @pytest.mark.parametrize("name", SCENES)
+@pytest.mark.thorough
 def test_a_power_cut_at_any_moment_leaves_whole_tables_and_the_next_run_completes(stage: Stage, name: str) -> None:
     scene = stage.scenes[name]
     failures, tried = [], 0

@@ -14,8 +14,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from calls import Fault
-from stage import NIGHTLY, Stage
+from effort import NIGHTLY
+from stage import Stage
 
 CREATE = ("dataset", "create", "steps")
 NAMES = ("write", "sync", "rename", "unlink", "mkdir")
@@ -51,6 +54,7 @@ def listed(stage: Stage) -> list[str]:
     return [release["release"] for release in json.loads(answer.out)["releases"]]
 
 
+@pytest.mark.thorough
 def test_a_release_that_is_cut_off_at_any_call_is_whole_and_registered_or_absent(stage: Stage) -> None:
     start = stage.folder / "build"
     shutil.rmtree(stage.watched)

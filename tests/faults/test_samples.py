@@ -9,8 +9,8 @@ import sys
 import pytest
 
 import sweep_mutants
+from effort import at_night
 from lakes import REPOSITORY
-from nightly import at_night
 from sweep_mutants import SWEEPS
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from effort import NIGHTLY
 from lakes import BELOW_LANDING, LANDING, Slate, conserved, contents, customer, deliver, motion, records, step
 from stedi.errors import LakeBusy
 from stedi.lake import Lake
 from stedi.storage import durable
 
-WRITERS, COMMITS = 8, 50 if os.environ.get("STEDI_NIGHTLY") == "1" else 20
+WRITERS, COMMITS = 8, 50 if NIGHTLY else 20
 
 APPEND = """
 import sys

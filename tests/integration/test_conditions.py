@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import stedi
+from effort import NIGHTLY
 from lakes import REPOSITORY
 from stedi import Lake, cli
 
-NIGHTLY = "STEDI_NIGHTLY" in os.environ
 ROOT = os.getuid() == 0
 NOBODY = 54321
 SWITCHABLE = ROOT and all(

@@ -104,6 +104,7 @@ def test_versions_count_up_and_nothing_is_written_where_something_stands(slate: 
     assert not list(lake.root.rglob("*.partial"))
 
 
+@pytest.mark.thorough
 def test_the_same_state_and_options_give_the_same_bytes(slate: Slate, sample_inbox: Path, tmp_path: Path) -> None:
     lake = slate.wiped()
     lake.land(sample_inbox)

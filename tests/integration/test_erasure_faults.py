@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 import quick
+from effort import NIGHTLY
 from erasing import ANA, BO, Stage, dying, erase, looked_for
 from lakes import (
     LANDING,
@@ -39,7 +39,6 @@ def stage() -> Iterator[Stage]:
         yield Stage(folder)
 
 
-NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
 WHEN = ["before the first", "before the last", *(["after the first", "after the last"] if NIGHTLY else [])]
 STEPS: tuple[tuple[object, str], ...] = (
     (pending, "write"),
@@ -87,6 +86,7 @@ def undisturbed(stage: Stage) -> tuple[State, dict[str, int]]:
     ("owner", "name", "when"),
     [(owner, name, when) for owner, name in STEPS for when in (WHEN if (owner, name) in OFTEN else WHEN[:1])],
 )
+@pytest.mark.sample(full=8)
 def test_an_erasure_that_dies_anywhere_is_finished_by_the_next_command(
     stage: Stage, undisturbed: tuple[State, dict[str, int]], owner: object, name: str, when: str
 ) -> None:

@@ -56,6 +56,7 @@ def test_other_readers_find_the_same_table(quickstart: str, folder: Path, enviro
     assert "customers" in output
 
 
+@pytest.mark.thorough
 def test_the_step_detector_beats_both_baselines_on_people_it_has_never_seen(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

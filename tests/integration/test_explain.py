@@ -234,6 +234,7 @@ def check_worlds(slate: Slate, world: dict[str, list[dict[str, object]]], readin
         assert found_withheld == sum(row in withheld for row in landed_so)
 
 
+@pytest.mark.thorough
 def test_of_every_landed_row_it_says_where_it_is_or_why_not_as_the_oracle_does() -> None:
     with quick.folder() as folder, quick.quickened():
         slate = Slate(folder)

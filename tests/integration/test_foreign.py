@@ -14,9 +14,9 @@ from pyiceberg.utils.config import Config
 
 import quick
 import rest_catalog
+from effort import at_night
 from erasing import ANA, CY, NOW, Stage, erase
 from lakes import build, customer, deliver, rows
-from nightly import at_night
 from stedi.cli import main
 from stedi.erasure import foreign
 from stedi.errors import LakeError
@@ -155,6 +155,7 @@ def remote(
         yield Lake.create(f"s3://{bucket}/lake")
 
 
+@pytest.mark.thorough
 def test_what_others_wrote_in_a_catalog_in_the_cloud_is_told_by_place(
     remote: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +202,7 @@ def _described(table: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("remote", ["glue"], indirect=True)
+@pytest.mark.thorough
 def test_what_glue_alone_says_of_tables_is_looked_at(remote: Lake, tmp_path: Path) -> None:
     """Descriptions, parameters and comments of columns, of the lake's tables and of tables that are not Iceberg's."""
     lake = remote

@@ -9,7 +9,6 @@ second build must change nothing.
 from __future__ import annotations
 
 import csv
-import os
 import re
 import shutil
 import tomllib
@@ -22,6 +21,7 @@ import pytest
 
 import oracle
 import sparks
+from effort import NIGHTLY
 from lakes import BELOW_LANDING, Slate, build, contents, heads, moment
 from stedi.lake import Lake
 from stedi.schema.tables import COLUMNS
@@ -44,7 +44,7 @@ def _built() -> list[Any]:
     """
     of_both = {(case.parent.name, _facts(case)["readings"]): case for case in CASES}
     chosen = [of_both[table, ("all", "since-consent")[turn % 2]] for turn, table in enumerate(_LAST)]
-    on_spark = CASES if os.environ.get("STEDI_NIGHTLY") else [case for case in CASES if case in chosen]
+    on_spark = CASES if NIGHTLY else [case for case in CASES if case in chosen]
     pairs: list[tuple[Any, ...]] = [("duckdb", case, ()) for case in CASES] + [
         ("spark", case, sparks.needs_spark) for case in on_spark
     ]
@@ -54,6 +54,7 @@ def _built() -> list[Any]:
 
 
 @pytest.mark.parametrize(("engine_name", "case"), _built(), indirect=["engine_name"])
+@pytest.mark.sample(quick=12)
 def test_the_rows_are_those_worked_out_by_hand_and_building_again_changes_nothing(
     case: Path, slate: Slate, engine_name: str
 ) -> None:

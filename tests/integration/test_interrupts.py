@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from effort import NIGHTLY
 from lakes import Slate, conserved, customer, deliver, motion, rows, step
 from stedi import landing
 from stedi.engines.duckdb import DuckDB
@@ -103,7 +104,7 @@ def limit() -> float:
     return max(2.0, 2 * (time.monotonic() - started))
 
 
-@pytest.mark.parametrize("turn", range(25 if os.environ.get("STEDI_NIGHTLY") == "1" else 2))
+@pytest.mark.parametrize("turn", range(25 if NIGHTLY else 2))
 @pytest.mark.parametrize("command", ["land", "build"])
 def test_an_interrupt_at_any_moment_is_answered_soon_and_leaves_work_that_can_be_done_again(
     slate: Slate, command: str, turn: int

@@ -136,6 +136,7 @@ LINES: dict[str, list[list[str]]] = {
 
 
 @pytest.mark.parametrize("where", ["inbox", "lake"])
+@pytest.mark.thorough
 def test_no_command_runs_or_reads_what_was_planted_where_it_is_started(where: str, tmp_path: Path) -> None:
     canary, inbox, lake = tmp_path / "canary", tmp_path / "inbox", tmp_path / "lake"
     inbox.mkdir()

@@ -530,6 +530,7 @@ def land_apart(lake: Lake, path: Path) -> tuple[int, dict[str, Any], str, int]:
 
 
 @pytest.mark.parametrize("pack", ["gzip", "zstd"])
+@pytest.mark.thorough
 def test_a_bomb_is_one_refused_file(lake: Lake, inbox: Path, pack: str) -> None:
     (inbox / "accelerometer").mkdir()
     file = inbox / "accelerometer" / "bomb"
@@ -548,6 +549,7 @@ def test_a_bomb_is_one_refused_file(lake: Lake, inbox: Path, pack: str) -> None:
     assert memory < MEMORY
 
 
+@pytest.mark.thorough
 def test_a_line_of_a_gigabyte_is_one_record_in_quarantine(lake: Lake, inbox: Path) -> None:
     good = texts(motion())[0]
     with (inbox / "accelerometer.json").open("wb") as stream:

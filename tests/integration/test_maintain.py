@@ -24,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effort import NIGHTLY
 from lakes import (
     BELOW_LANDING,
     Row,
@@ -51,7 +52,6 @@ from stedi.schema.tables import NAMESPACE, ZONES, DataFile
 from stedi.storage import durable
 from worlds import NOW, worlds, write_world
 
-NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
 ACCELEROMETER, LEDGER = "accelerometer_landing", "landed_files"
 AT_ONCE = {"keep_days": 0.0, "keep_snapshots": 1, "grace_hours": 0.0}
 """Settings under which everything that can go goes at once."""
@@ -744,6 +744,7 @@ def killed(script: str, *arguments: str | Path) -> None:
 
 @settings(max_examples=200 if NIGHTLY else 5, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(data=st.data(), seed=st.integers(0, 2**32))
+@pytest.mark.thorough
 def test_any_lake_keeps_its_rows_and_builds_as_if_nothing_had_been_done(
     slate: Slate, data: st.DataObject, seed: int
 ) -> None:
@@ -774,6 +775,7 @@ def test_any_lake_keeps_its_rows_and_builds_as_if_nothing_had_been_done(
     assert contents(lake) == _rebuilt(lake)
 
 
+@pytest.mark.thorough
 def test_beside_landings_builds_and_queries_of_other_processes_nothing_is_lost(grown: Lake, slate: Slate) -> None:
     inbox = slate.inbox()
     for n in range(20, 23):

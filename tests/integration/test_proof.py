@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 import proof_mutants
 import worlds
+from effort import NIGHTLY
 from lakes import BELOW_LANDING, Slate, build, customer, deliver, instant, motion
 from proof_mutants import MUTANTS, NOW, Mutant, findings
 from stedi import cli
@@ -31,7 +31,6 @@ from stedi.schema.roles import Readings
 from stedi.schema.tables import COLUMNS, DataFile
 from stedi.transform import policy
 
-NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
 EXAMPLES = 300 if NIGHTLY else 6
 
 
@@ -103,6 +102,7 @@ def test_a_lake_in_which_every_rule_decides_something_holds(people: Lake) -> Non
 
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=list(MUTANTS))
+@pytest.mark.sample(quick=8)
 def test_a_broken_rule_is_found_and_no_other_is_accused(people: Lake, mutant: Mutant) -> None:
     proof_mutants.commit(people, mutant)
     assert findings(proof(people)) == mutant.findings

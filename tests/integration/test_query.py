@@ -314,6 +314,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("sql", REFUSED, ids=lambda sql: ascii(sql[:60]))
+@pytest.mark.sample(quick=30)
 def test_anything_but_one_select_over_given_tables_is_refused_and_does_nothing(
     lake: Path, people: QueryTable, tmp_path: Path, sql: str
 ) -> None:
@@ -551,6 +552,7 @@ def test_an_endless_answer_is_stopped_by_time_too() -> None:
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.thorough
 def test_a_reader_that_takes_its_time_does_not_spend_the_querys(tmp_path: Path) -> None:
     with query.run("select i from range(3_000_000) t(i)", [], Limits(seconds=2.0)) as result:
         reader = result.reader()

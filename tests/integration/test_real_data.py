@@ -90,6 +90,7 @@ PLAIN = (shapes.crlf, shapes.back_to_back, shapes.commas, shapes.array, shapes.p
 
 
 @pytest.mark.parametrize("encode", [*PLAIN, gzipped, zstandarded, mixed], ids=lambda encode: encode.__name__)
+@pytest.mark.sample(full=4)
 def test_every_shape_gives_the_same_tables(
     slate: Slate, delivered: dict[str, list[bytes]], expected: Tables, encode: Callable[[list[bytes]], bytes]
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any, get_args
 import pytest
 
 import quick
+from effort import NIGHTLY, tries
 from lakes import Slate, build, customer, deliver, motion, step
 from stedi import cli
 from stedi.errors import ConfigError, QueryFailed, QueryRefused, UsageError
@@ -117,7 +117,6 @@ def test_a_scientist_sees_no_other_table(lake: Lake, table: str) -> None:
 
 
 SEED = 20261128
-NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
 BODIES = (
     "select * from {n}",
     "from {n}",
@@ -196,7 +195,7 @@ def test_no_statement_shows_an_address_a_setting_or_a_file_to_who_may_not_see_it
     assert len(every) > 2_000
     judged = refused = run = 0
     canaries = [*(word for word in PRIVATE if word != "1990-02-28"), str(lake.root), "temp_directory", "/query-"]
-    for sql in every if NIGHTLY else chosen.sample(every, 500):
+    for sql in every if NIGHTLY else chosen.sample(every, tries(120, 500, 0)):
         judged += 1
         try:
             reads = statement.judge(sql).tables

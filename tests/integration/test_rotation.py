@@ -16,6 +16,7 @@ import duckdb
 import pytest
 
 import proof_mutants
+from effort import NIGHTLY
 from lakes import BELOW_LANDING, Row, contents, customer, deliver, heads, motion, step, tree, unseen
 from stedi import cli
 from stedi.catalog import Catalog
@@ -27,7 +28,6 @@ from stedi.privacy import key_change, pseudonyms, signatures, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.storage import config as settings
 
-NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
 SECRET, OTHER, THIRD = (bytes([n]) * 32 for n in (1, 2, 3))
 
 

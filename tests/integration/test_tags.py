@@ -19,9 +19,9 @@ from pyiceberg.utils.config import Config
 import kills
 import quick
 import rest_catalog
+from effort import at_night
 from erasing import ANA, BO, CY, NOW, Stage, dying, erase, looked_for
 from lakes import BELOW_LANDING, LANDING, Row, build, customer, deliver, heads, motion, rows, unseen
-from nightly import at_night
 from pools import Pool
 from stedi.catalog import Catalog
 from stedi.cli import main
@@ -479,6 +479,7 @@ def test_a_build_on_tagged_tables_equals_a_full_one_after_an_erasure(tags: Tagge
 
 
 @pytest.mark.parametrize("kind", ["glue", pytest.param("rest", marks=at_night)])
+@pytest.mark.thorough
 def test_tags_of_a_lake_in_a_bucket_live_through_an_erasure(
     kind: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,23 +124,32 @@ PLANTED: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize(
+    "kinds",
+    [["text"], ["extended attribute"], [kind for kind in PLANTED if kind != "extended attribute"]],
+    ids=["one alone", "one that some machines have not", "all others"],
+)
 def test_a_trace_in_any_kind_of_file_is_found_and_named_and_the_erasure_ends_all_the_same(
-    stage: Stage, kind: str
+    stage: Stage, kinds: list[str]
 ) -> None:
     lake, folder = stage.made()
-    PLANTED[kind](lake.root / "planted")
+    planted = {f"planted-{number}": kind for number, kind in enumerate(kinds)}
+    for name, kind in planted.items():
+        PLANTED[kind](lake.root / name)
     with pytest.raises(AuditFailed, match="planted") as failed:
         erase(lake, ANA)
     assert ANA not in str(failed.value).lower()
     assert not (lake.root / tombstones.PENDING).exists()
     lake.land(deliver(folder, "customer", [customer(CY, update=800)], "later.json"))
-    planted = lake.root / "planted"
-    shutil.rmtree(planted) if planted.is_dir() and not planted.is_symlink() else planted.unlink()
+    for name in planted:
+        path = lake.root / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     erase(lake, ANA)
     first, second = lake.receipts()
     assert (first.clean, second.clean, second.scanned["found"]) == (False, True, [])
-    assert {found.split()[0].split("/")[0] for found in first.scanned["found"]} == {"planted"}
+    found = {found.split()[0].split("/")[0] for found in first.scanned["found"]}
+    assert [planted[name] for name in planted if name not in found] == []
+    assert found == {*planted}
     assert ANA not in json.dumps(first.document).lower()
 
 

@@ -22,6 +22,7 @@ def test_the_notebook_is_made_of_the_page() -> None:
     assert NOTEBOOK.read_text("utf-8") == notebooks.text(PAGE)
 
 
+@pytest.mark.thorough
 def test_the_notebook_runs_to_its_end_and_the_model_beats_the_guess(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,11 +32,14 @@ PLACES = (
     "customers/step-trainer.json",
     "customer.json",
 )
+RUBBISH = (b"header " * 100 + b"\n") * 200
 SHAPES: dict[str, Callable[[list[dict[str, object]]], bytes]] = {
     "lines": lambda found: b"".join(json.dumps(one).encode() + b"\n" for one in found),
     "array": lambda found: json.dumps(found, indent=1).encode(),
     "gzip": lambda found: gzip.compress(json.dumps(found).encode()),
-    "after rubbish": lambda found: b"header\n" * 20_000 + b"".join(json.dumps(one).encode() + b"\n" for one in found),
+    "after rubbish": lambda found: (
+        (b"header " * 100 + b"\n") * 200 + b"".join(json.dumps(one).encode() + b"\n" for one in found)
+    ),
 }
 
 

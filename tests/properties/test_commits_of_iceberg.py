@@ -25,6 +25,7 @@ from pyiceberg.table.metadata import TableMetadataUtil
 from pyiceberg.table.update import update_table_metadata
 
 import quick
+from effort import NIGHTLY
 from iceberg_commits import IcebergCommitter, parsed
 from stedi.catalog import Catalog, Erasing
 from stedi.catalog.changes import TableChange
@@ -36,7 +37,6 @@ from stedi.schema.tables import NAMESPACE, DataFile
 TABLE = "accelerometer_landing"
 KINDS = ("replace", "tag", "untag", "expire", "clear")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(-m[0-9]+)?")
-NIGHTLY = bool(os.environ.get("STEDI_NIGHTLY"))
 _TIMES = ("timestamp-ms", "last-updated-ms")
 
 
@@ -264,6 +264,7 @@ def handed_over(patch: pytest.MonkeyPatch) -> None:
 
 @settings(max_examples=300 if NIGHTLY else 6, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(seed=st.integers(0, 2**32))
+@pytest.mark.thorough
 def test_any_series_of_changes_is_committed_as_pyiceberg_commits_it(seed: int) -> None:
     with quick.folder() as folder, pytest.MonkeyPatch.context() as patch:
         ours, theirs = Side(folder / "ours"), Side(folder / "theirs")

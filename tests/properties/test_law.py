@@ -1,6 +1,6 @@
 """The law of builds: whatever happens to a lake, its tables are those of a rebuild and of the oracle.
 
-Cases that once broke it come first. `STEDI_NIGHTLY=1` plays 5,000 runs of a seed that it prints, and `STEDI_LAW_SEED`
+Cases that once broke it come first. `make nightly` plays 5,000 runs of a seed that it prints, and `STEDI_LAW_SEED`
 plays one again; by day they are the same few each time, of a seed that was looked for: they meet whatever builds could
 get wrong, and every mutant breaks the law in one of them. A run that breaks the law is made small and kept as a case.
 """
@@ -26,6 +26,7 @@ import law
 import law_machine
 import quick
 import worlds
+from effort import NIGHTLY, tries
 from lakes import KEY, REPOSITORY, Slate
 from law import RealLake
 from law_mutants import MUTANTS, Mutant, Wrong
@@ -39,9 +40,8 @@ from stedi.transform import Build
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
 KEY_OF_TESTS = Key(bytes.fromhex(KEY))
-NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
 BY_DAY, RUNS_BY_DAY, SHARDS = 376, 24, 2
-RUNS = 5_000 if NIGHTLY else RUNS_BY_DAY
+RUNS = tries(6, RUNS_BY_DAY, 5_000)
 SEED = int(os.environ.get("STEDI_LAW_SEED", secrets.randbelow(1 << 32) if NIGHTLY else BY_DAY))
 """Read when the tests are collected: no test sees variables of this kind."""
 
@@ -132,7 +132,7 @@ def test_tags_of_random_histories_answer_the_same_but_for_the_erased() -> None:
     print(f"\nSTEDI_LAW_SEED={SEED}")
     with quick.folder() as folder, quick.quickened():
         slate = Slate(folder)
-        for turn in range(100 if NIGHTLY else 2):
+        for turn in range(tries(1, 2, 100)):
             random = Random(f"tags-{SEED}-{turn}")
             machine = law_machine.Machine(RealLake(slate), KEY_OF_TESTS, random)
             play = machine.law.play
@@ -209,6 +209,7 @@ def _erases_without_building_what_is_due(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("wrong", [_publishes_all_but_one, _counts_wrong, _erases_without_building_what_is_due])
+@pytest.mark.thorough
 def test_the_law_notices_a_real_lake_that(wrong: Callable[[pytest.MonkeyPatch], None]) -> None:
     with quick.folder() as folder, quick.quickened(), pytest.MonkeyPatch.context() as patch:
         slate = Slate(folder)
@@ -271,6 +272,7 @@ def _lets_a_lake_that_was_set_back_be_written_to(patch: pytest.MonkeyPatch) -> N
         _keeps_what_somebody_has_tagged,
     ],
 )
+@pytest.mark.thorough
 def test_the_law_notices_what_others_may_do_to_a_lake_that(wrong: Callable[[pytest.MonkeyPatch], None]) -> None:
     """Copies, tags of other programs, kills, and people whose addresses contain one another."""
     steps = law.read_case(Path(__file__).parent / "cases" / "others-hands.jsonl")

@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effort import NIGHTLY
 from lakes import conserved, rows
 from reader_files import SHAPES, Reading
 from stedi import Lake
@@ -25,7 +25,6 @@ from stedi.errors import UnreadableFile
 from stedi.reader import decompressed
 from stedi.schema.feeds import CONTRACTS
 
-NIGHTLY = "STEDI_NIGHTLY" in os.environ
 GONE = "gone@x.example"
 AT = 1655564400000
 

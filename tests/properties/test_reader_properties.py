@@ -112,6 +112,7 @@ def _every_block_is_worth_the_vectorised_check(monkeypatch: pytest.MonkeyPatch) 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
+@pytest.mark.thorough
 def test_every_path_and_every_block_size_gives_the_same_records(data: st.DataObject) -> None:
     contract = data.draw(contracts)
     found = data.draw(st.lists(records(contract), max_size=12))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from effort import NIGHTLY
 from lakes import Slate, customer, deliver, motion, step
 from stedi import Lake
 from stedi.datasets import recall as recalling
@@ -22,7 +23,7 @@ from stedi.datasets import registry
 from stedi.datasets.verify import verify
 from stedi.privacy import tombstones
 
-HISTORIES = 200 if os.environ.get("STEDI_NIGHTLY") == "1" else 3
+HISTORIES = 200 if NIGHTLY else 3
 STEPS = 12
 MOMENTS = 3
 

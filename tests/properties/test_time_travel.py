@@ -10,11 +10,12 @@ from random import Random
 
 import pytest
 
+from effort import NIGHTLY
 from lakes import BELOW_LANDING, DAWN, Slate, customer, deliver, motion, step
 from stedi.errors import UsageError
 from stedi.lake import Lake
 
-SEEDS = range(60) if "STEDI_NIGHTLY" in os.environ else range(3)
+SEEDS = range(60) if NIGHTLY else range(3)
 STEPS = 7
 SQL = " union all ".join(
     f"select '{table}' as t, customer_id, concat_ws('|', {columns}) as row from {table}"

@@ -18,8 +18,8 @@ import law
 import law_machine
 import quick
 import sparks
+from effort import at_night
 from lakes import BELOW_LANDING, KEY, REPOSITORY, Slate, build, contents, customer, deliver, heads, motion, step
-from nightly import at_night
 from stedi import cli
 from stedi.catalog import checksums
 from stedi.engines.duckdb import DuckDB

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import proof_mutants
 import worlds
+from effort import NIGHTLY, at_night
 from lakes import Slate, build, instant
-from nightly import NIGHTLY, at_night
 from proof_mutants import MUTANTS, NOW
 from stedi import cli
 from stedi.audit.proof import Proof, prove

@@ -10,9 +10,9 @@ import pytest
 
 import dying
 import sparks
+from effort import at_night
 from erasing import ANA, Stage
 from lakes import LANDING, conserved, contents, rows
-from nightly import at_night
 from stedi import landing
 from stedi.engines.workers import Executors
 from stedi.errors import LakeError, UnreadableFile

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +12,6 @@ from typing import Any
 from calls import Answer, Call, Fault, Server
 from lakes import customer, deliver, motion, step
 from stedi.storage import config as settings
-
-NIGHTLY = os.environ.get("STEDI_NIGHTLY") == "1"
-"""Whether every point of every command is struck, or a sample of them."""
 
 SCENES = ("init", "land", "build", "later land", "later build", "maintain", "erase")
 """A lake is made, landed into, built; more is landed; that is built; what is over is removed; somebody is erased."""

@@ -145,6 +145,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 @pytest.mark.parametrize("form", ["gzip", "zstd"])
+@pytest.mark.thorough
 def test_gigabytes_of_zeros_are_refused_in_little_memory(form: str) -> None:
     run = subprocess.run([sys.executable, "-c", _BOMB, form], capture_output=True, text=True, check=True)
     outcome, grown = run.stdout.split()

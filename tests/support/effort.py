@@ -1,0 +1,45 @@
+"""How much the tests try, in three levels that `STEDI_TESTS` names.
+
+`quick` is `make test`: of each test one case, or as many as its mark `sample(quick=...)` says, and none that is marked
+`thorough`. `full` is `make check`, what CI runs, and pytest by itself: every case, or as many as `sample(full=...)`
+says. `nightly` is `make nightly`: every case. What sweeps, or draws at random, tries less or more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+
+import pytest
+
+LEVELS = ("quick", "full", "nightly")
+LEVEL = os.environ.get("STEDI_TESTS", "full")
+"""Read when the tests are collected: no test sees variables of this kind."""
+if LEVEL not in LEVELS:
+    raise pytest.UsageError(f"STEDI_TESTS: expected {', '.join(LEVELS)}, found {LEVEL}")
+QUICK, NIGHTLY = LEVEL == "quick", LEVEL == "nightly"
+at_night = pytest.mark.skipif(not NIGHTLY, reason="make nightly runs it")
+"""For a test whose claim a quicker one makes by day."""
+
+
+def tries(quick: int, full: int, nightly: int) -> int:
+    """Returns how often something is tried, of the numbers for each level."""
+    return {"quick": quick, "full": full, "nightly": nightly}[LEVEL]
+
+
+def left_out(items: Sequence[pytest.Item]) -> set[pytest.Item]:
+    """Returns the tests that wait: of those with many cases all but so many, and where it is to be quick the thorough.
+
+    Which cases run is the same everywhere and each time: processes that share the tests have to agree.
+    """
+    cases = defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        cases[item.nodeid.partition("[")[0]].append(item)
+    waiting = {item for item in items if QUICK and item.get_closest_marker("thorough")}
+    for those in cases.values():
+        marked = those[0].get_closest_marker("sample")
+        few = (marked.kwargs if marked else {}).get(LEVEL, 1 if QUICK else len(those))
+        waiting.update(sorted(those, key=lambda item: hashlib.sha256(item.nodeid.encode()).digest())[few:])
+    return waiting
