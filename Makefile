@@ -17,7 +17,7 @@ WHEEL = $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quie
 help:
 	@echo "make demo      sample data, landed, built and shown (ARGS='--readings 1000000' for more)"
 	@echo "make .venv/.spark  PySpark, 450 MB, and Iceberg's jars, for the tests of the Spark engine; needs Java and Maven"
-	@echo "make test      every test (ARGS='-k consent' for some)"
+	@echo "make test      each test that is quick, one case of many (ARGS='-k consent' for some, LEVEL=full for every case)"
 	@echo "make check     what CI runs: lint, and every test, Spark's too"
 	@echo "make nightly   every test, all of what runs in part by day, and mutants of it: some hours"
 	@echo "make coverage  every test, and at least 95% of the lines of src/stedi"
@@ -33,21 +33,23 @@ help:
 demo: $(VENV)/.run
 	@$(BIN)/stedi demo $(ARGS)
 
-# As many processes as cores; each file's tests, and all that start Spark, are one's (tests/conftest.py).
+# How much the tests try: quick, full or nightly (tests/support/effort.py).
+LEVEL ?= quick
+# Some processes; each file's tests, and all that start Spark, are one's (tests/conftest.py).
 SHARED = --numprocesses auto --no-loadscope-reorder
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest $(SHARED) $(ARGS)
+	@STEDI_TESTS=$(LEVEL) $(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 check: $(VENV)/.spark
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test LEVEL=full
 
-nightly: $(VENV)/.dev build/contracts/.made
-	@STEDI_NIGHTLY=1 $(BIN)/python -m pytest $(SHARED) $(ARGS)
+nightly: build/contracts/.made
+	@$(MAKE) --no-print-directory test LEVEL=nightly
 
 coverage: $(VENV)/.dev
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest $(SHARED) $(ARGS)
+	@STEDI_TESTS=full $(BIN)/python -m coverage run -m pytest $(SHARED) $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --fail-under=95
 
@@ -112,7 +114,7 @@ build/checkov/.made: requirements/checkov.txt | $(BIN)/python
 	@echo "Installing checkov, about 150 MB" >&2
 	@$(PYTHON) -m venv --clear build/checkov
 	@build/checkov/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-		--require-hashes --only-binary :all: -r requirements/checkov.txt
+		--no-compile --require-hashes --only-binary :all: -r requirements/checkov.txt
 	@touch $@
 
 # What reads releases as their recipients do, and holds their Croissant file against its standard.
@@ -120,7 +122,7 @@ build/releases/.made: requirements/releases.txt | $(BIN)/python
 	@echo "Installing Hugging Face's datasets and mlcroissant, about 580 MB" >&2
 	@$(PYTHON) -m venv --clear build/releases
 	@build/releases/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-		--require-hashes -r requirements/releases.txt
+		--no-compile --require-hashes -r requirements/releases.txt
 	@touch $@
 
 # What holds a lake against its data contracts, through its SQLite catalog.
@@ -160,5 +162,5 @@ $(VENV)/.spark: requirements/spark.txt requirements/spark-build.txt | $(VENV)/.d
 	@echo "Installing PySpark, about 450 MB, and Iceberg's jars" >&2
 	@{ for jar in $(JARS); do mvn --quiet --batch-mode dependency:get -Dartifact=$$jar -Dtransitive=false || exit 1; done; } & \
 		$(PIP) --require-hashes --only-binary :all: -r requirements/spark-build.txt && \
-		$(PIP) --require-hashes --no-build-isolation -r requirements/spark.txt && wait $$!
+		$(PIP) --no-compile --require-hashes --no-build-isolation -r requirements/spark.txt && wait $$!
 	@touch $@

@@ -2,8 +2,8 @@
 and its caller killed.
 
 What fails once is done all the same. What fails from there on ends the command with one clear line, each table as it
-was or as it will be; when the network is back, running it again ends in the rows of an undisturbed run. `make test`
-strikes a sample of the calls, `make nightly` every one of them, the kinds of fault taking turns.
+was or as it will be; when the network is back, running it again ends in the rows of an undisturbed run. By day a
+sample of the calls is struck, by `make nightly` every one of them, the kinds of fault taking turns.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SAMPLED = {
     "maintain": ("s3",),
     "erase": ("s3",),
 }
-"""What `make test` strikes."""
+"""What is struck by day."""
 STRUCK = SCENES if NIGHTLY else tuple(SAMPLED)
 KILLED = [name for name in SCENES if name != "audit"] if NIGHTLY else ["land", "later build", "erase"]
 KILLS: tuple[Kind, ...] = ("error", "lost")
@@ -234,7 +234,7 @@ def bucket_stage() -> Iterator[tuple[Stage, dict[str, Proxy]]]:
 
 
 def faults(scene: Scene, name: str) -> Iterator[tuple[str, Fault]]:
-    """Yields faults and whose calls they strike: of every call, or of one that changes something for `make test`."""
+    """Yields faults and whose calls they strike: of every call, or by day of one that changes something."""
     if NIGHTLY:
         for whose, calls in scene.calls.items():
             for number, call in enumerate(calls, start=1):

@@ -357,7 +357,6 @@ def test_readers_see_all_tables_before_a_build_or_all_after_it(
 
 @pytest.mark.parametrize("time", ["before", "after"])
 @pytest.mark.parametrize("place", range(1, len(BUILD_CALLS) + 1))
-@pytest.mark.sample(full=8)
 def test_a_build_that_fails_anywhere_has_published_all_tables_or_none_and_the_next_finishes(
     change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, time: str
 ) -> None:

@@ -1,7 +1,7 @@
 """Every call by which `land`, `build` and `maintain` change the disk: the process is killed there, or the disk refuses.
 
 Whatever happens, a reader sees each table as it was or as it will be, and what is run again ends in the rows of an
-undisturbed run. `make test` strikes a sample of the calls, `make nightly` every call: killed before it (which is after
+undisturbed run. By day a sample of the calls is struck, by `make nightly` every call: killed before it (which is after
 the one before it, since nothing else changes the disk), torn, failing once and from there on, errors taking turns.
 """
 
@@ -26,7 +26,7 @@ FATES = (Fault("kill"), Fault("killed"), Fault("tear"), *ONCE, *LASTING)
 
 
 def faults(scene: Scene) -> Iterator[Fault]:
-    """Yields faults of every call; for `make test` one for each kind of call, and of the commits the first, the last
+    """Yields faults of every call; by day one for each kind of call, and of the commits the first, the last
     and two between.
     """
     made = scene.calls

@@ -1,6 +1,6 @@
 """Every call by which a change of key changes the disk: struck there, the lake is the old key's or the new one's.
 
-`make test` strikes a sample of the calls, `make nightly` each of them, killed before it or torn, and errors in turn.
+By day a sample of the calls is struck, by `make nightly` each of them, killed before it or torn, and errors in turn.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The power fails at every moment of `land`, `build` and `maintain`: the lake is whole without what was not synced.
 
-`make test` cuts at some moments, `make nightly` at each that changes what is on disk for certain.
+By day it fails at some moments, by `make nightly` at each that changes what is on disk for certain.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def test_its_runs_meet_what_builds_could_get_wrong() -> None:
 
 
 def by_day(wrong: Mutant) -> Counter[str]:
-    """Plays the runs of `make test` on a lake that is made up, and returns what they meet."""
+    """Plays the runs of a day on a lake that is made up, and returns what they meet."""
     met = Counter[str]()
     for shard in range(SHARDS):
         met += law_machine.play(
