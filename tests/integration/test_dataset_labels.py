@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import random
 import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
 import quick
 from lakes import REPOSITORY
-from stedi import cli, sample
+from releases import changed
+from stedi import cli, datasets, sample
 from stedi.datasets import Release, describe, drop, quality
-from stedi.errors import UsageError
+from stedi.engines.duckdb import DuckDB
+from stedi.errors import AuditFailed, UsageError
 from stedi.lake import Lake
 
 CROISSANT = REPOSITORY / "build" / "releases" / "bin" / "python"
@@ -77,6 +82,27 @@ def test_a_window_has_the_times_of_its_steps(windows: Release) -> None:
     assert before >= 0
     assert after < 10_000
     assert 14 < most < 25  # a cadence of 91 to 138 steps a minute, for ten seconds
+
+
+@pytest.mark.parametrize("words", [NEAR, WINDOWS], ids=["moments", "windows"])
+def test_one_changed_label_stops_a_release(
+    lake: Lake, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, str]
+) -> None:
+    prove, rng = datasets.proof.prove, random.Random(15)
+    caught = []
+
+    def proved(engine: DuckDB, allowed: datasets.due.Allowed, folder: Path, *rest: Any, **more: Any) -> None:
+        for column in ("label", "events"):
+            copy = Path(shutil.copytree(folder, tmp_path / column))
+            changed(max(copy.glob("data/*.parquet"), key=os.path.getsize), column, rng)
+            with pytest.raises(AuditFailed, match="own labels, found 1 rows"):
+                prove(engine, allowed, copy, *rest, **more)
+            caught.append(column)
+        prove(engine, allowed, folder, *rest, **more)
+
+    monkeypatch.setattr(datasets.proof, "prove", proved)
+    lake.create_dataset("changed", **words, labels=str(labels))
+    assert caught == ["label", "events"]
 
 
 def test_no_address_and_no_path_reaches_a_release(moments: Release, windows: Release, labels: Path) -> None:

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import lakes
 from lakes import Slate
+from releases import changed
 from stedi import datasets
 from stedi.datasets import matching, splits
 from stedi.datasets.manifest import Release
@@ -245,20 +244,6 @@ def test_a_few_equal_moments_of_two_people_are_chance(slate: Slate, inbox: Path)
     assert lake.create_dataset("steps").rows == 8
 
 
-def _changed(path: Path, column: str, rng: random.Random) -> None:
-    """Changes one value in a column of a data file, deep in its lists if it has some."""
-    table = pq.read_table(path, partitioning=None)
-    values = table[column].to_pylist()
-    at = rng.choice([n for n, value in enumerate(values) if value not in (None, [])])
-    place, last = values, at
-    while isinstance(place[last], list):
-        place, last = place[last], rng.randrange(len(place[last]))
-    was = place[last]
-    place[last] = not was if isinstance(was, bool) else was + 1 if isinstance(was, int) else was + 1e-6
-    field = table.schema.field(column)
-    pq.write_table(table.set_column(table.schema.get_field_index(column), field, pa.array(values, field.type)), path)
-
-
 @pytest.mark.parametrize(
     ("words", "columns"),
     [
@@ -266,8 +251,9 @@ def _changed(path: Path, column: str, rng: random.Random) -> None:
         ({"match": "nearest", "tolerance": "200ms", "vectors": "list", "time": "absolute"}, "distance x y z dt_ms"),
         ({"match": "backward", "tolerance": "200ms", "window": "4s", "pad": True}, "t_ms start distance x y z dt_ms"),
         ({"window": "4s", "stride": "2s", "resample": "5Hz"}, "t_ms distance x y z dt_ms made_up"),
+        ({"window": "4s"}, "subject start t_ms distance x"),
     ],
-    ids=["moments", "lists", "padded", "resampled"],
+    ids=["moments", "lists", "padded", "resampled", "ragged"],
 )
 def test_one_changed_value_of_what_was_written_stops_a_release(
     slate: Slate, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any], columns: str
@@ -286,8 +272,8 @@ def test_one_changed_value_of_what_was_written_stops_a_release(
     ) -> None:
         for column in columns.split():
             copy = Path(shutil.copytree(folder, tmp_path / column))
-            _changed(max(copy.glob("data/*.parquet"), key=os.path.getsize), column, rng)
-            with pytest.raises(AuditFailed, match=r"own step trainer readings|filled up"):
+            changed(max(copy.glob("data/*.parquet"), key=os.path.getsize), column, rng)
+            with pytest.raises(AuditFailed, match=r"own step trainer readings|filled up|subjects.parquet"):
                 prove(engine, allowed, copy, files, *rest, **more)
             caught.append(column)
         prove(engine, allowed, folder, files, *rest, **more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,25 @@ def recall(folder: Path, drop: Mapping[str, str], key: Key = KEY, **more: Any) -
         "at": CREATED,
     }
     return recalls.signed(key, Recall(**{**said, **more}))
+
+
+def changed(path: Path, column: str, rng: random.Random) -> None:
+    """Changes one value in a column of a data file, deep in its lists if it has some; of subjects two change places."""
+    table = pq.read_table(path, partitioning=None)
+    values = table[column].to_pylist()
+    at = rng.choice([n for n, value in enumerate(values) if value not in (None, [])])
+    place, last = values, at
+    while isinstance(place[last], list):
+        place, last = place[last], rng.randrange(len(place[last]))
+    was = place[last]
+    if isinstance(was, str):
+        other = rng.choice([value for value in values if value not in (None, was)])
+        if column == "subject":
+            places = {was: other, other: was}
+            values = [places.get(value, value) for value in values]
+        else:
+            values[at] = other
+    else:
+        place[last] = not was if isinstance(was, bool) else was + 1 if isinstance(was, int) else was + 1e-6
+    field = table.schema.field(column)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), field, pa.array(values, field.type)), path)

@@ -81,11 +81,11 @@ def test_readings_are_paired_as_plain_python_pairs_them(
 )
 @QUICK
 def test_a_mean_does_not_depend_on_the_order_of_its_vectors(session: duckdb.DuckDBPyConnection, orders: Any) -> None:
-    for large in (False, True):
+    for exact in (False, True):
         means = []
         for order in orders:
             filled(session, "vectors", [(1, 1, value, 0.0, 0.0) for value in order])
-            means.append(session.execute(f"select x from ({matching.vectors(Options(), large=large)})").fetchone())
+            means.append(session.execute(f"select x from ({matching.vectors(Options(), exact=exact)})").fetchone())
         assert means[0] == means[1]
         assert means[0] is not None
         assert means[0][0] == pytest.approx(math.fsum(orders[0]) / len(orders[0]), rel=1e-12, abs=1e-12)

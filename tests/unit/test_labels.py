@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakes import DAWN
-from stedi.datasets import labels
+from stedi.datasets import due, labels
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import UsageError
 
@@ -46,6 +46,17 @@ def loaded(
 ) -> labels.Loaded:
     of_file = tuple(labels.Label("customer_id", who, start, end, label) for who, start, end, label in rows)
     return labels.load(engine, labels.LabelFile(of_file, ""), pseudonym, people, {})
+
+
+def proved(engine: DuckDB, *rows: tuple[str, int, int | None, str]) -> labels.LabelFile:
+    """Loads the same labels as the proof does."""
+    of_file = labels.LabelFile(tuple(labels.Label("customer_id", *row) for row in rows), "")
+    engine.insert_rows(
+        "allowed", {"person": "integer", "customer_id": "varchar"}, [(n, who) for who, n in PEOPLE.items()]
+    )
+    engine.materialize("step_trainer_trusted", "select '' as serialNumber, '' as customer_id where false")
+    due.labels(engine, of_file, pseudonym)
+    return of_file
 
 
 # --- reading ---
@@ -240,6 +251,8 @@ def test_moments_get_the_label_and_the_events_of_the_rule(
             label = next(iter(held(of_person, time) if spans else here), None)
             expected.append((PEOPLE[who], time, label, *([len(here)] if instants else [])))
     assert sorted(engine.rows(sql), key=lambda row: row[:2]) == expected
+    proof = due.labels_of_moments("moments", proved(engine, *rows))
+    assert [row[: 4 if instants else 3] for row in engine.rows(f"{proof} order by all")] == expected
 
 
 @KINDS
@@ -266,3 +279,7 @@ def test_windows_get_the_label_that_covers_most_and_the_times_of_their_events(
             most = None
         expected.append((PEOPLE[who], start, end, most, *([[at - start for at, _ in within]] if instants else [])))
     assert sorted(engine.rows(sql)) == expected
+    engine.view("begins", "select person, starts as ms from windows")
+    proof = due.labels_of_windows("begins", 20, proved(engine, *rows))
+    by_start = [(person, start, *rest) for person, start, _, *rest in expected]
+    assert [row[: 4 if instants else 3] for row in engine.rows(f"{proof} order by all")] == by_start

@@ -21,7 +21,21 @@ from stedi._version import __version__
 from stedi.catalog import TableState
 from stedi.context import Context, milliseconds
 from stedi.context.progress import Progress
-from stedi.datasets import describe, folder, labels, manifest, proof, quality, registry, seal, splits, subjects
+from stedi.datasets import (
+    data,
+    describe,
+    due,
+    folder,
+    labels,
+    manifest,
+    matching,
+    proof,
+    quality,
+    registry,
+    seal,
+    splits,
+    subjects,
+)
 from stedi.datasets.data import Member, Rows
 from stedi.datasets.labels import LabelFile
 from stedi.datasets.manifest import File, Input, Origin, Release, Split
@@ -77,10 +91,12 @@ def create(
         ThreadPoolExecutor(1) as beside,  # while rows are matched or written one core or the other has nothing to do
     ):
         progress("find who is in it", 0.0)
-        members = _members(context, engine, key, f"{name}@{version}", options, tables, spoken)
-        rows = Rows(engine, context.catalog, tables, options, members)
+        readings = data.bind(engine, context.catalog, tables)
+        exact = beside.submit(matching.exact, second)
+        members = _members(context, engine, key, f"{name}@{version}", options, spoken)
+        rows = Rows(engine, options, members, readings=readings, exact=exact.result())
         allowed = beside.submit(
-            proof.Allowed,
+            due.Allowed,
             second,
             context.catalog,
             key,
@@ -89,6 +105,7 @@ def create(
             since_consent=config.readings == "since-consent",
         )
         warm = beside.submit(context.catalog.warm)
+        beside.submit(data.warm)
         about_labels = rows.label(spoken, key.customer_id).to_json(spoken.sha256) if spoken is not None else None
         progress("match readings", 0.05)
         rows.match()
@@ -105,7 +122,7 @@ def create(
         engine.copy("select * from subjects order by subject", path)
         files.append(File(path.name, path.stat().st_size, len(present), manifest.sha256(path)))
         progress("prove", 0.9)
-        proof.prove(engine, allowed.result(), staged, files, options, release=f"{name}@{version}")
+        proof.prove(engine, allowed.result(), staged, files, options, spoken, release=f"{name}@{version}")
         account = tuple(rows.account())
         measured = quality.of_release(quality_.result(), of_subject, rows.within(), options)
         warm.result()
@@ -211,8 +228,9 @@ def preview(context: Context, name: str, options: Options) -> Preview:
     release = f"{name}@{registry.next_version(context, name)}"
     _origin(config.lake_id, "", config.readings, {table: tables[table] for table in _INPUTS})
     with context.temporary() as temporary, DuckDB.of(config, temporary) as engine:
-        members = _members(context, engine, key, release, options, tables, spoken)
-        rows = Rows(engine, context.catalog, tables, options, members)
+        readings = data.bind(engine, context.catalog, tables)
+        members = _members(context, engine, key, release, options, spoken)
+        rows = Rows(engine, options, members, readings=readings, exact=matching.exact(engine))
         rows.match()
         found = {
             SPLITS[place]: Split(people, moments)
@@ -266,13 +284,10 @@ def _members(
     key: Key,
     release: str,
     options: Options,
-    tables: Mapping[str, TableState],
     spoken: LabelFile | None,
 ) -> list[Member]:
-    """Returns everybody who may be in a release, with their id and their split."""
-    for name in ("customers_landing", "customers_trusted"):
-        engine.bind_files(name, context.catalog.files(tables[name]))
-    built = tables["customers_trusted"].current
+    """Returns everybody who may be in a release, with their id and their split; `data.bind` has bound the tables."""
+    built = context.catalog.table("customers_trusted").current
     assert built is not None, "`_origin` has refused a lake that was never built"
     started = int(built.summary["stedi.started"])
     where = "true"
@@ -287,7 +302,7 @@ def _members(
     tied = _tied(context, engine, key)
     amounts = None
     if options.stratify and spoken is not None:
-        of_customer = labels.amounts(spoken, key.customer_id, _wearers(context, engine, tables))
+        of_customer = labels.amounts(spoken, key.customer_id, _wearers(engine))
         amounts = {marks[customer]: found for customer, found in of_customer.items() if customer in marks}
     before = registry.splits_before(context, key, release.partition("@")[0], options.split)
     decided, moved = splits.decided(marks.values(), tied, splits.hasher(key), options.split, before, amounts)
@@ -305,9 +320,8 @@ def _members(
     return members
 
 
-def _wearers(context: Context, engine: DuckDB, tables: Mapping[str, TableState]) -> dict[str, str]:
+def _wearers(engine: DuckDB) -> dict[str, str]:
     """Returns whose each serial number is, of those that one customer alone has used."""
-    engine.bind_files("step_trainer_trusted", context.catalog.files(tables["step_trainer_trusted"]))
     return dict(
         engine.rows(
             "select serialNumber, min(customer_id) from step_trainer_trusted group by serialNumber "

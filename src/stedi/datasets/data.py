@@ -8,7 +8,7 @@ kept, and written a file at a time, so that memory follows neither the readings 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,39 +49,49 @@ class Member:
     since: int = 0
 
 
-class Rows:
-    """What of the trusted readings comes into a release, in one session.
+def warm() -> None:
+    """Imports what windows are written with, which takes as long as pairing a million readings."""
+    import pyarrow.compute
+    import pyarrow.parquet  # noqa: F401
+
+
+def bind(engine: DuckDB, catalog: Catalog, tables: Mapping[str, TableState]) -> int:
+    """Makes the tables that a release is made from readable in a session.
 
     Args:
         engine: A session without any table yet.
         catalog: The lake's tables.
         tables: The state of each table that is read.
+
+    Returns:
+        How many readings the larger table of readings has.
+    """
+    files = {name: catalog.files(state) for name, state in tables.items()}
+    for name, listed in files.items():
+        engine.bind_files(name, listed)
+    return max(sum(file.rows for file in files[name]) for name in _READINGS)
+
+
+class Rows:
+    """What of the trusted readings comes into a release, in one session.
+
+    Args:
+        engine: A session after `bind`.
         options: The release's.
         members: Who may be in it.
+        readings: What `bind` gave.
+        exact: What `matching.exact` gave.
     """
 
     def __init__(
-        self,
-        engine: DuckDB,
-        catalog: Catalog,
-        tables: dict[str, TableState],
-        options: Options,
-        members: Iterable[Member],
+        self, engine: DuckDB, options: Options, members: Iterable[Member], *, readings: int, exact: bool
     ) -> None:
         self._engine, self._options = engine, options
+        self._readings, self._exact = readings, exact
         self._assembly: Assembly | None = None
         self._labels: Loaded | None = None
         self._within: dict[int, int] = {}
         self.members = sorted(members, key=lambda member: (member.split, member.subject))
-        files = {name: catalog.files(tables[name]) for name in _READINGS}
-        for name in _READINGS:
-            engine.bind_files(name, files[name])
-        self._readings = max(sum(file.rows for file in files[name]) for name in _READINGS)
-        bounds = [file.bounds[axis] for file in files["accelerometer_trusted"] for axis in "xyz" if axis in file.bounds]
-        known = 3 * len(files["accelerometer_trusted"])
-        self._large = len(bounds) < known or any(
-            max(abs(float(low)), abs(float(high))) >= matching.LARGEST for low, high in bounds
-        )
         engine.insert_rows(
             "members",
             {
@@ -142,7 +152,7 @@ class Rows:
                 f"r.customer_id >= {above} and r.customer_id < {below} and {within} "
                 'and epoch_ms(r."timestamp") >= m.since',
             )
-            found = matching.moments(self._options, large=self._large)
+            found = matching.moments(self._options, exact=self._exact)
             if part:
                 engine.run(f"insert into moments {found}")
             else:

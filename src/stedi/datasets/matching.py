@@ -7,22 +7,33 @@ giving person, ms, distance, x, y, z, vectors, dt_ms. Every result is the same w
 from __future__ import annotations
 
 from stedi.datasets.options import Options
+from stedi.engines.duckdb import DuckDB
 
 _AXES = ("x", "y", "z")
 _COARSE = 1.5 * 2.0**32
 """Added to a double and taken away again, it leaves the nearest multiple of 2^-20: half of a double's 53 bits."""
 _FINE = 1.5 * 2.0**-20
 """The same for multiples of 2^-72, of what is smaller than that."""
-LARGEST = 2.0**30
-"""Values from here on do not fit what `_sum` takes them apart into."""
+_LEAST, _LARGEST = 2.0**-29, 2.0**30
+"""What `_sum` takes apart loses less than a part in 10^13 from the one on, and has room up to the other."""
 
 
-def vectors(options: Options, *, large: bool = False) -> str:
+def exact(engine: DuckDB) -> bool:
+    """Returns whether `_sum` does for every reading of `accelerometer_trusted`: none is too small for it or too large.
+
+    Footers tell the largest, and nothing the least.
+    """
+    fit = " and ".join(f"({axis} = 0 or abs({axis}) between {_LEAST!r} and {_LARGEST!r})" for axis in _AXES)
+    [(found,)] = engine.rows(f"select coalesce(bool_and({fit}), true) from accelerometer_trusted")
+    return bool(found)
+
+
+def vectors(options: Options, *, exact: bool = True) -> str:
     """Returns the SELECT of one row a person and moment of `vectors`.
 
     Args:
         options: Whether several vectors become their mean or a list, which is in order of its values.
-        large: Whether a value may be `LARGEST` or more.
+        exact: What the function `exact` gave.
     """
     if options.vectors == "list":
         listed = "list(struct_pack(x := x, y := y, z := z) order by x, y, z)"
@@ -31,7 +42,7 @@ def vectors(options: Options, *, large: bool = False) -> str:
             f"select person, ms, {shown}, n from "
             f"(select person, ms, {listed} as v, count(*)::integer as n from vectors group by person, ms)"
         )
-    one = _sorted_sum if large else _sum
+    one = _sum if exact else _sorted_sum
     means = ", ".join(f"{one(axis)} / count(*) as {axis}" for axis in _AXES)
     return f"select person, ms, {means}, count(*)::integer as n from vectors group by person, ms"
 
@@ -39,7 +50,8 @@ def vectors(options: Options, *, large: bool = False) -> str:
 def _sum(value: str) -> str:
     """Returns a sum that does not depend on the order of its terms, at the price of two plain ones.
 
-    Each double is taken apart into two whose sums are exact: multiples of 2^-20, and of 2^-72 below them.
+    Each double is taken apart into two whose sums are exact: multiples of 2^-20, and of 2^-72 below them. Values must
+    be such as `exact` asks for.
     """
     coarse = f"(({value} + {_COARSE!r}::double) - {_COARSE!r}::double)"
     fine = f"((({value} - {coarse}) + {_FINE!r}::double) - {_FINE!r}::double)"
@@ -50,13 +62,13 @@ def _sorted_sum(value: str) -> str:
     return f"list_sum(list_sort(list({value})))"
 
 
-def moments(options: Options, *, large: bool = False) -> str:
+def moments(options: Options, *, exact: bool = True) -> str:
     """Returns the SELECT of the moments: step readings that have found a partner, in no order.
 
     Of two accelerometer readings that are equally near, the earlier one is taken. `dt_ms` is the step trainer's clock
     less the accelerometer's: how old the vector is.
     """
-    means = vectors(options, large=large)
+    means = vectors(options, exact=exact)
     if options.match == "exact":
         return (
             "select s.person, s.ms, s.distance, v.x, v.y, v.z, v.n as vectors, 0::integer as dt_ms "

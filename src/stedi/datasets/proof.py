@@ -1,27 +1,24 @@
 """The proof of a release: its files, as they were written, against the landed records as they are now.
 
-Who may be in it is worked out a second time, by the relations of the audit's proof and from addresses straight to
-subject ids; the moments a second time from the trusted readings, and every value that was written is compared with
-them (`_Values`). Nothing here is shared with what chose the people or made the rows. Records that no build has seen
-count, so that a withdrawal which was landed a moment ago stops the release. The gate keeps train, validation and test
-apart.
+Who may be in it, their moments and their labels are worked out a second time (`due`), and every value that was written
+is compared with them (`_Values`). Nothing here is shared with what chose the people or made the rows. Records that no
+build has seen count, so that a withdrawal which was landed a moment ago stops the release. The gate keeps train,
+validation and test apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from stedi.audit.proof import as_of, expected
-from stedi.catalog import Catalog
+from stedi.datasets import due
+from stedi.datasets.due import Allowed
+from stedi.datasets.labels import LabelFile
 from stedi.datasets.manifest import File
 from stedi.datasets.options import SPLITS, Options
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal
 from stedi.errors import AuditFailed
-from stedi.privacy import tombstones
-from stedi.privacy.pseudonyms import Key
-from stedi.schema.contracts import INSTANT_BEGIN
 
 _TELLING = 5
 """Samples from which on two windows, or successive moments of one instant each, are hardly equal by chance."""
@@ -37,6 +34,7 @@ _MEANINGS = {
     "public": "subjects who share with the public, found {} who do not",
     "early": "readings from after consent alone, found those of {} subjects from before",
     "owner": "each subject's own step trainer readings and what is paired with them, found {} samples that are not",
+    "label": "each subject's own labels, found {} rows with others",
     "filled": "nothing where a window was filled up, found {} samples there",
     "person": "each subject in one split, found {} in several",
     "device": "customers who share a serial number in one split, found {} serial numbers in several",
@@ -48,66 +46,15 @@ _MEANINGS = {
 }
 
 
-class Allowed:
-    """Who may be in a release: the relation `allowed` of a session, by the landed records as they are.
-
-    Args:
-        engine: The session.
-        catalog: The lake's tables; what is landed by now counts.
-        key: The lake's key.
-        identifier: What gives the subject id of a person's mark.
-        now: The clock, epoch milliseconds.
-        since_consent: Whether readings from before consent are left out (rule 4).
-    """
-
-    def __init__(
-        self,
-        engine: DuckDB,
-        catalog: Catalog,
-        key: Key,
-        identifier: Callable[[str], str],
-        *,
-        now: int,
-        since_consent: bool,
-    ) -> None:
-        self._catalog, self._key, self._identifier = catalog, key, identifier
-        self.now, self.since_consent = now, since_consent
-        self._judge(engine)
-
-    def renew(self, engine: DuckDB) -> None:
-        """Judges anew if more was landed since."""
-        if self._heads() != self._judged:
-            self._judge(engine)
-
-    def _heads(self) -> list[int | None]:
-        names = ("customers_landing", "accelerometer_landing")
-        states = (self._catalog.table(name).current for name in names)
-        return [state.id if state else None for state in states]
-
-    def _judge(self, engine: DuckDB) -> None:
-        self._judged = self._heads()
-        states = self._catalog.tables()
-        for name in ("customers_landing", "accelerometer_landing"):
-            engine.bind_files(name, self._catalog.files(states[name]))
-        expected.customers(engine, self._key, as_of.AsOf({}, self.now, self.since_consent))
-        people = engine.rows("select person, min(address) from persons group by person")
-        marks = tombstones.persons(self._key, (address for _, address in people))
-        engine.insert_rows(
-            "identified",
-            {"person": "bigint", "subject": "varchar"},
-            ((person, self._identifier(mark)) for (person, _), mark in zip(people, marks, strict=True)),
-        )
-        engine.materialize(
-            "allowed",
-            "select c.person, c.customer_id, c.consents, c.shareWithResearchAsOfDate as since, "
-            "c.shareWithPublicAsOfDate as shared, coalesce(c.shareWithPublicAsOfDate between "
-            f"{INSTANT_BEGIN} and {self.now}, false) as public, i.subject "
-            "from current as c join identified as i on c.person = i.person",
-        )
-
-
 def prove(
-    engine: DuckDB, allowed: Allowed, folder: Path, files: Sequence[File], options: Options, *, release: str
+    engine: DuckDB,
+    allowed: Allowed,
+    folder: Path,
+    files: Sequence[File],
+    options: Options,
+    spoken: LabelFile | None,
+    *,
+    release: str,
 ) -> None:
     """Proves that a release may be handed out.
 
@@ -118,12 +65,19 @@ def prove(
         folder: The release's folder.
         files: Its data files.
         options: Its options.
+        spoken: Its labels, if it has some.
         release: `NAME@VERSION`, for the message.
 
     Raises:
         AuditFailed: It may not.
     """
     allowed.renew(engine)
+    since = "coalesce(a.shared, 0)" if allowed.since_consent and options.purpose == "public" else "0"
+    engine.materialize(
+        "begun",
+        f"select a.person, a.subject, a.customer_id, {since} as since, p.first from allowed as a join members as b "
+        "on a.subject = b.subject join present as p on b.person = p.person",
+    )
     _written(engine, folder, files, options)
     counts = {
         "consent": "select count(*) from written where subject not in (select subject from allowed where consents)",
@@ -149,9 +103,11 @@ def prove(
     order = [name for name in _MEANINGS if name in counts]
     [counted] = engine.rows("select " + ", ".join(f"({counts[name]}) as {name}" for name in order))
     found = dict(zip(order, counted, strict=True))
+    if found.get("window"):
+        found["window"] = engine.rows(_equal_and_telling(folder, files, options))[0][0]
     if not any(found.values()):
-        values = _Values(engine, folder, files, options, since_shared=allowed.since_consent)
-        found["owner"], found["filled"] = values.off(), values.filled()
+        values = _Values(engine, allowed, folder, files, options, spoken)
+        found |= {"owner": values.off(), "filled": values.filled(), "label": values.mislabelled()}
     for name, meaning in _MEANINGS.items():
         if found.get(name):
             raise AuditFailed(f"{release}: expected {meaning.format(f'{found[name]:,}')}; nothing was written")
@@ -167,12 +123,14 @@ def _data(files: Iterable[File]) -> list[File]:
     return [file for file in files if file.path.startswith("data/")]
 
 
-_FIRST = "(select b.subject, p.first from members as b join present as p on b.person = p.person)"
-"""When each subject's first moment was."""
+_WINDOW = "hash(w.t_ms, w.distance, w.x, w.y, w.z)"
+"""What equal windows have in common."""
+_TWICE = "select value from values_written group by value having min(split) <> max(split)"
+"""What stands in two splits."""
 
 
 def _instant(options: Options) -> str:
-    """Returns the instant of a row `w`, epoch milliseconds, beside `_FIRST` as `p`."""
+    """Returns the instant of a row `w`, epoch milliseconds, beside `begun` as `p`."""
     time = "w.moment" if options.window is None else "w.start"
     return f"epoch_ms({time})" if options.time == "absolute" else f"p.first + {time}"
 
@@ -180,21 +138,16 @@ def _instant(options: Options) -> str:
 def _written(engine: DuckDB, folder: Path, files: Iterable[File], options: Options) -> None:
     """Makes `values_written`, a row each: split, subject, ms, value: a hash; and `written` by subject and split.
 
-    Equal windows have equal hashes, wherever they begin; of few samples, or such as never change, only if they begin at
-    the same instant. Equal moments have equal hashes if they are of one instant.
+    Equal windows have equal hashes, wherever they begin. Equal moments have equal hashes if they are of one instant.
     """
-    of_row = f"{_instant(options)}, w.distance, w.x, w.y, w.z"
-    level = "hash(w.distance, w.x, w.y, w.z)" if options.window is None else "0"
-    if options.window is not None:
-        varies = " or ".join(f"list_min(w.{name}) <> list_max(w.{name})" for name in ("distance", "x", "y", "z"))
-        telling = f"len(w.t_ms) >= {_TELLING} and ({varies})"
-        lists = "w.t_ms, w.distance, w.x, w.y, w.z"
-        of_row = f"{lists}, case when {telling} then 0 else {_instant(options)} end"
+    value, level = _WINDOW, "0"
+    if options.window is None:
+        level = "hash(w.distance, w.x, w.y, w.z)"
+        value = f"hash({_instant(options)}, w.distance, w.x, w.y, w.z)"
     parts = [
-        f"select '{split}' as split, w.subject, {_instant(options)} as ms, hash({of_row}) as value, {level} as level "
-        f"from {_read(folder, paths)} as w left join {_FIRST} as p on w.subject = p.subject"
-        for split in SPLITS
-        if (paths := [file.path for file in _data(files) if file.path.startswith(f"data/{split}-")])
+        f"select '{split}' as split, w.subject, {_instant(options)} as ms, {value} as value, {level} as level "
+        f"from {read} as w left join begun as p on w.subject = p.subject"
+        for split, read in _by_split(folder, files)
     ]
     engine.materialize("values_written", " union all ".join(parts))
     engine.materialize(
@@ -203,13 +156,37 @@ def _written(engine: DuckDB, folder: Path, files: Iterable[File], options: Optio
     )
 
 
+def _by_split(folder: Path, files: Iterable[File]) -> Iterator[tuple[str, str]]:
+    """Yields each split that has files, and the relation of them."""
+    listed = [file.path for file in _data(files)]
+    for split in SPLITS:
+        if paths := [path for path in listed if path.startswith(f"data/{split}-")]:
+            yield split, _read(folder, paths)
+
+
+def _equal_and_telling(folder: Path, files: Iterable[File], options: Options) -> str:
+    """Returns the SELECT of how many of the equal windows that `_equal` counts are equal by more than chance.
+
+    Those of few samples, or of such as never change, count only if they begin at the same instant.
+    """
+    varies = " or ".join(f"list_min(w.{name}) <> list_max(w.{name})" for name in ("distance", "x", "y", "z"))
+    telling = f"len(w.t_ms) >= {_TELLING} and ({varies})"
+    parts = [
+        f"select '{split}' as split, {_WINDOW} as value, "
+        f"case when {telling} then 0 else {_instant(options)} end as began from {read} as w "
+        f"left join begun as p on w.subject = p.subject where {_WINDOW} in ({_TWICE})"
+        for split, read in _by_split(folder, files)
+    ]
+    twice = f"select 1 from ({' union all '.join(parts)}) group by value, began having min(split) <> max(split)"
+    return f"select count(*) from ({twice})"
+
+
 def _equal(options: Options) -> str:
     """Returns the SELECT of how many windows, or runs of moments, stand in two splits."""
-    twice = "select value from values_written group by value having min(split) <> max(split)"
     if options.window is not None:
-        return f"select count(*) from ({twice})"
+        return f"select count(*) from ({_TWICE})"
     often = (
-        f"select subject from values_written where value in ({twice}) group by subject having count(*) >= {_TELLING}"
+        f"select subject from values_written where value in ({_TWICE}) group by subject having count(*) >= {_TELLING}"
     )
     before = ", ".join(f"lag(value, {rows}) over w" for rows in range(1, _TELLING - 1))
     runs = (
@@ -229,18 +206,25 @@ class _Values:
 
     Args:
         engine: The session, as of `prove`.
+        allowed: Who may be in it.
         folder: The release's folder.
         files: Its data files; one holds whole people.
         options: Its options.
-        since_shared: Whether only readings count from when their customer shared with the public, if that is asked for.
+        spoken: Its labels, if it has some.
     """
 
     def __init__(
-        self, engine: DuckDB, folder: Path, files: Iterable[File], options: Options, *, since_shared: bool
+        self,
+        engine: DuckDB,
+        allowed: Allowed,
+        folder: Path,
+        files: Iterable[File],
+        options: Options,
+        spoken: LabelFile | None,
     ) -> None:
-        self._engine, self._folder, self._options = engine, folder, options
+        self._engine, self._allowed, self._folder, self._options = engine, allowed, folder, options
+        self._spoken = spoken
         self._files = _data(files)
-        self._since = since_shared and options.purpose == "public"
 
     def off(self) -> int:
         """Returns how many rows, or samples of windows, are not what the trusted readings say."""
@@ -283,15 +267,36 @@ class _Values:
         )
         return int(found)
 
+    def mislabelled(self) -> int:
+        """Returns how many rows have another label, or other events, than the file of labels gives them."""
+        spoken, options = self._spoken, self._options
+        if spoken is None:
+            return 0
+        due.labels(self._engine, spoken, self._allowed.key.customer_id)
+        events = "w.events" if any(row.end is None for row in spoken.labels) else "null"
+        if options.window is None:
+            must = due.labels_of_moments("labels_written", spoken)
+        else:
+            must = due.labels_of_windows("labels_written", options.window, spoken)
+        return sum(self._mislabelled(file, events, must) for file in self._files)
+
+    def _mislabelled(self, file: File, events: str, must: str) -> int:
+        self._engine.materialize(
+            "labels_written",
+            f"select p.person, {_instant(self._options)} as ms, w.label, {events} as events from "
+            f"{_read(self._folder, [file.path])} as w left join begun as p on w.subject = p.subject",
+        )
+        other = "" if events == "null" else "or w.events is distinct from d.events"
+        [(found,)] = self._engine.rows(
+            f"select count(*) from labels_written as w left join ({must}) as d on w.person = d.person and "
+            f"w.ms = d.ms where d.ms is null or w.label is distinct from d.label {other}"
+        )
+        return int(found)
+
     def _off(self, paths: Sequence[str]) -> int:
         engine, read = self._engine, _read(self._folder, paths)
-        since = "a.shared" if self._since else "0"
-        engine.materialize(
-            "compared",
-            f"select a.person, a.subject, a.customer_id, coalesce({since}, 0) as since, p.first from (select distinct "
-            f"subject from {read}) as w join allowed as a using (subject) join {_FIRST} as p using (subject)",
-        )
-        engine.view("moments_due", self._moments())
+        engine.materialize("compared", f"select * from begun where subject in (select subject from {read})")
+        engine.view("moments_due", due.moments(self._options))
         if self._options.resample is None:
             engine.view("samples_written", self._samples(read))
             [(found,)] = engine.rows(self._measured())
@@ -314,44 +319,9 @@ class _Values:
         every = f"select p.person, {_instant(options)} + unnest(w.t_ms) as ms, {shown} from {whose}"
         return f"select * from ({every}) where mask" if options.pad else every
 
-    def _moments(self) -> str:
-        """Returns the SELECT of the moments that there are: person, ms, distance, the vectors, n and dt.
-
-        Two devices may give a person two of one instant; what is paired with them is the same.
-        """
-        options = self._options
-        steps = (
-            "select c.person, epoch_ms(r.sensorReadingTime) as ms, r.distanceFromObject as distance from "
-            "step_trainer_trusted as r join compared as c on r.customer_id = c.customer_id "
-            "where epoch_ms(r.sensorReadingTime) >= c.since"
-        )
-        names, of = ["v", "n"], "list_sort(list(row(t.x, t.y, t.z))) as v"
-        if options.vectors == "mean":
-            largest = "max(greatest(abs(t.x), abs(t.y), abs(t.z))) as largest"
-            names = ["x", "y", "z", "largest", "n"]
-            of = f"avg(t.x) as x, avg(t.y) as y, avg(t.z) as z, {largest}"
-        vectors = (
-            f'select c.person, epoch_ms(t."timestamp") as ms, {of}, count(*) as n from accelerometer_trusted as t join '
-            'compared as c on t.customer_id = c.customer_id where epoch_ms(t."timestamp") >= c.since group by all'
-        )
-        if options.match == "exact":
-            shown = ", ".join(f"v.{name}" for name in names)
-            return f"select s.*, {shown}, 0 as dt from ({steps}) as s join ({vectors}) as v using (person, ms)"
-        before = "asof left join v as b on s.person = b.person and s.ms >= b.ms"
-        chosen = "b"
-        if options.match == "nearest":
-            before += " asof left join v as a on s.person = a.person and s.ms <= a.ms"
-            chosen = "case when a.ms is null or s.ms - b.ms <= a.ms - s.ms then b else a end"
-        shown = ", ".join(f"m.near.{name} as {name}" for name in names)
-        return (
-            f"with v as materialized ({vectors}), m as (select s.*, {chosen} as near from ({steps}) as s {before}) "
-            f"select m.person, m.ms, m.distance, {shown}, m.ms - m.near.ms as dt from m "
-            f"where abs(m.ms - m.near.ms) <= {options.tolerance}"
-        )
-
     def _measured(self) -> str:
         """Returns the SELECT of how many samples are no moment, or have another value than the moment."""
-        equal = "list_sort(list_zip(w.x, w.y, w.z)) = e.v"
+        equal = "w.x = e.x and w.y = e.y and w.z = e.z"
         if self._options.vectors == "mean":
             equal = " and ".join(f"abs(w.{axis} - e.{axis}) <= {_EXACT} * e.largest" for axis in "xyz")
         if self._options.window is None:

@@ -193,7 +193,14 @@ class DuckDB:
         """
         empty = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in columns.items())
         self.materialize(name, f"select {empty} where false")
-        if listed := list(rows):
+        listed = list(rows)
+        if len(listed) >= _FEW and all(_is_word(value) for row in listed for value in row):
+            texts = [" ".join(map(str, values)) for values in zip(*listed, strict=True)]
+            split = ", ".join(
+                f"unnest(string_split(${place}, ' '))::{kind}" for place, kind in enumerate(columns.values(), start=1)
+            )
+            self._execute(f"insert into {quoted(name)} select {split}", texts)  # Arrow would take an import
+        elif listed:
             self._insert(name, listed)
 
     def map_rows(
@@ -391,6 +398,11 @@ class DuckDB:
     def _cursor(self, sql: str) -> DuckDBPyConnection:
         with _failures():
             return self.connection.cursor().execute(f"use {self._database}").execute(sql)
+
+
+def _is_word(value: object) -> bool:
+    """Returns whether a value is a whole number or a text without spaces or anything else that needs care."""
+    return type(value) is int or (type(value) is str and value.isascii() and value.isalnum())
 
 
 @contextmanager
