@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from stedi._startup import without_dataframes
-from stedi.cli import pipeline, terminal
+from stedi.cli import hooks, pipeline, terminal
 from stedi.cli.commands import named, parser
 from stedi.errors import MissingExtra, StediError, UsageError, unnamed
 
@@ -51,9 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, _interrupt)
         _refuse_into_lake(
-            [getattr(options, name, None) for name in ("output", "target", "rejects", "report", "letter")]
+            [
+                getattr(options, name, None)
+                for name in ("output", "target", "rejects", "report", "letter", "metrics_file")
+            ]
         )
-        return terminal.finished(options.run(options))
+        return terminal.finished(hooks.run(options))
     except UsageError as error:
         option = _OPTIONS.get(error.argument, f"--{error.argument.replace('_', '-')}")
         return _fail(options, error.on_command_line(option), error.exit_code, type(error).__name__)

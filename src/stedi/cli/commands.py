@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn, cast
 
-from stedi.cli import aws, datasets, dictionary, monitoring, operations, pipeline, privacy, reports, rights
+from stedi.cli import aws, datasets, dictionary, hooks, monitoring, operations, pipeline, privacy, reports, rights
 from stedi.errors import unnamed
 
 AddCommand = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -330,6 +330,8 @@ def _commands(
         sub = subparsers.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
         )
+        if name in hooks.COMMANDS:
+            hooks.add(sub)
         sub.set_defaults(run=run)
         return sub
 

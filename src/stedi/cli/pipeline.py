@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stedi.cli import render, terminal
+from stedi.cli import hooks, render, terminal
 from stedi.errors import LandingError, UsageError
 
 if TYPE_CHECKING:
@@ -577,6 +577,7 @@ def opened(options: argparse.Namespace) -> Lake:
 def heard(lake: Lake) -> Lake:
     """Returns a lake that says on stderr what should be known."""
     lake.context.say = terminal.say
+    lake.context.observers += hooks.observers
     return lake
 
 

@@ -1,0 +1,229 @@
+"""What tells other programs of a command that writes: metrics, a log, pings, lineage; none of it ever fails the run.
+
+begin -> a ping, a line of the log
+runs  -> each run on the lake is told to the log and as OpenLineage events
+end   -> metrics, a ping, a line of the log: also where the command failed before it reached the lake
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from stedi.cli import terminal
+from stedi.errors import StediError, UsageError, printable
+
+if TYPE_CHECKING:
+    from stedi.context import Context
+    from stedi.context.runs import Observer, Run
+
+COMMANDS = frozenset(
+    {
+        *("init", "land", "build", "audit", "maintain", "repair", "adopt", "withdraw", "erase", "key", "tag"),
+        *("quarantine", "watch", "migrate", "create", "refresh", "note", "delete", "recall"),
+    }
+)
+"""The commands that write, and the actions of `dataset` that do."""
+
+observers: list[Observer] = []
+"""Who is told of the runs on the lakes that this process opens."""
+_PING = 3.0
+"""Seconds for which an answer to a ping is waited for."""
+
+
+def add(sub: argparse.ArgumentParser) -> None:
+    """Adds the options to a command."""
+    group = sub.add_argument_group("telling other programs")
+    group.add_argument("--metrics-file", metavar="FILE", type=Path, help="write Prometheus metrics there at the end")
+    group.add_argument("--log-json", action="store_true", help="write messages as JSON, an object a line")
+    group.add_argument("--ping", metavar="URL", help="get URL/start, then URL, or URL/fail where it fails")
+    group.add_argument(
+        "--openlineage", metavar="FILE_OR_URL", help="append OpenLineage events to a file, or post them to a URL"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs a command, and tells of it whom its options name; returns its exit code."""
+    words = [getattr(options, name, None) for name in ("metrics_file", "log_json", "ping", "openlineage")]
+    if not any(words):
+        return cast(int, options.run(options))
+    hooks = _Hooks(options)
+    hooks.begin()
+    observers.append(hooks)
+    try:
+        code = cast(int, options.run(options))
+    except BaseException as error:
+        from stedi.context import runs
+
+        hooks.end(1 if isinstance(error, Exception) else 130, *runs.described(error), error)
+        raise
+    else:
+        hooks.end(code, "done" if not code else "failed", "", None)
+    finally:
+        observers.remove(hooks)
+        hooks.close()
+    return code
+
+
+class _Hooks:
+    """Tells of one command."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from stedi.operations import lineage
+
+        self._command = " ".join(filter(None, (options.command, getattr(options, "action", None))))
+        self._lake = str(getattr(options, "lake", None) or os.environ.get("STEDI_LAKE") or "lake")
+        self._metrics: Path | None = options.metrics_file
+        self._ping: str | None = options.ping
+        if self._ping and not self._ping.startswith(("http://", "https://")):
+            raise UsageError("--ping: expected an http or https URL, found something else; nothing was done")
+        self._began = time.monotonic()
+        self._context: Context | None = None
+        self._rows: int | None = None
+        self._seen = False
+        self._log: JsonLines | None = None
+        if options.log_json:
+            self._log = JsonLines(sys.stderr, self._command)
+            sys.stderr = cast(TextIO, self._log)
+        self._emitter: lineage.Emitter | None = None
+        if options.openlineage:
+            send = lineage.sender(options.openlineage)
+            sources = getattr(options, "paths", None) or [getattr(options, "inbox", None)]
+            named = [path for path in sources if isinstance(path, str | os.PathLike)]
+            self._emitter = lineage.Emitter(lambda event: self._safely("OpenLineage", lambda: send(event)), named)
+
+    def begin(self) -> None:
+        """Tells that the command begins."""
+        self._told("start")
+        self._pinged("/start")
+
+    def began(self, context: Context, run: Run) -> None:
+        """A run on the lake has begun."""
+        self._seen = True
+        self._context = context
+        if self._log:
+            self._log.run = run.id
+        self._told("run", of=run.command)
+        if self._emitter:
+            emitter = self._emitter
+            self._safely("OpenLineage", lambda: emitter.began(context, run))
+
+    def ended(self, context: Context, run: Run, result: object) -> None:
+        """A run on the lake has ended."""
+        self._rows = run.rows
+        told = {"outcome": run.outcome, "seconds": run.seconds, "rows": run.rows, "error": run.error or None}
+        self._told("ran", of=run.command, **told)
+        if self._emitter:
+            emitter = self._emitter
+            self._safely("OpenLineage", lambda: emitter.ended(context, run, result))
+        if self._command == "watch":  # it may go on for months
+            self._write(int(run.outcome != "done"), run.seconds or 0.0)
+            self._pinged("" if run.outcome == "done" else "/fail")
+
+    def end(self, code: int, outcome: str, error: str, raised: BaseException | None) -> None:
+        """Tells how the command ended."""
+        if isinstance(raised, StediError):
+            code = raised.exit_code
+        seconds = time.monotonic() - self._began
+        if self._emitter and error and not self._seen:
+            emitter = self._emitter
+            self._safely("OpenLineage", lambda: emitter.failed(self._lake, self._command, error))
+        self._write(code, seconds)
+        self._pinged("/fail" if code else "")
+        self._told("end", outcome=outcome, exit=code, seconds=round(seconds, 3), error=error or None)
+
+    def close(self) -> None:
+        """Gives stderr back."""
+        if self._log:
+            sys.stderr = self._log.stream
+
+    def _write(self, code: int, seconds: float) -> None:
+        if self._metrics is None:
+            return
+        from stedi.operations import metrics
+
+        path, ended = self._metrics, metrics.Ended(self._command, code, seconds, self._rows)
+        self._safely("the metrics", lambda: metrics.write(path, ended, self._context or self._opened()))
+
+    def _opened(self) -> Context | None:
+        """Returns the lake of a command that has not told of a run, as far as it can be opened."""
+        from stedi.context import Context
+
+        try:
+            return Context.open(self._lake)
+        except (StediError, OSError):
+            return None
+
+    def _pinged(self, what: str) -> None:
+        if self._ping is None:
+            return
+        from urllib.request import urlopen
+
+        url = self._ping.rstrip("/") + what
+
+        def get() -> None:
+            with urlopen(url, timeout=_PING):
+                pass
+
+        self._safely("the ping", get)
+
+    def _told(self, event: str, **what: Any) -> None:
+        if self._log:
+            self._log.object(event=event, **what)
+
+    def _safely(self, what: str, do: Callable[[], None]) -> None:
+        """Does what the run does without; a URL may hold a secret, and is not said."""
+        try:
+            do()
+        except Exception as error:
+            why = getattr(error, "strerror", None) or type(error).__name__
+            terminal.say(f"{what} could not be written: {why}; the command goes on")
+
+
+class JsonLines:
+    """A stream of messages that writes each line as a JSON object.
+
+    Args:
+        stream: Where they go.
+        command: The command that they are of.
+    """
+
+    def __init__(self, stream: TextIO, command: str) -> None:
+        self.stream, self.run = stream, ""
+        self._command = command
+        self._part = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def isatty(self) -> bool:
+        """It is no terminal: progress comes as lines."""
+        return False
+
+    def write(self, text: str) -> int:
+        """Writes the lines that are whole, and keeps the rest."""
+        *lines, self._part = (self._part + text).split("\n")
+        for line in lines:
+            if line.strip():
+                failed = line.startswith("stedi: ")
+                self.object(level="error" if failed else "info", message=line.removeprefix("stedi: "))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Writes several texts."""
+        for line in lines:
+            self.write(line)
+
+    def object(self, **what: Any) -> None:
+        """Writes one object."""
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        plain = {"time": at, "command": self._command, "run": self.run or None, **what}
+        self.stream.write(printable(json.dumps(plain)) + "\n")
+        self.stream.flush()

@@ -1,0 +1,118 @@
+"""What a run and its lake come to, as Prometheus' text format has it, for node_exporter's textfile collector.
+
+Format: https://prometheus.io/docs/instrumenting/exposition_formats/. Counts and times alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stedi.context import Context, milliseconds, runs
+from stedi.errors import StediError
+from stedi.schema import tables
+from stedi.schema.tables import ALL_ZONES
+from stedi.storage import durable, s3
+from stedi.transform import planning
+
+_HELP = {
+    "stedi_run_success": "Whether the last run of the command ended well",
+    "stedi_run_exit_code": "Exit code of the last run of the command",
+    "stedi_run_timestamp_seconds": "When the last run of the command ended",
+    "stedi_run_duration_seconds": "How long the last run of the command took",
+    "stedi_run_rows": "Rows that the last run of the command wrote",
+    "stedi_last_success_timestamp_seconds": "When a command last ended well, by the history of the lake",
+    "stedi_table_rows": "Rows of a table",
+    "stedi_table_bytes": "Size of the current files of a table",
+    "stedi_table_updated_timestamp_seconds": "When a table last changed",
+    "stedi_tables_due": "Tables that a build would change",
+    "stedi_disk_free_bytes": "Bytes that are free where the lake lies",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        command: The command.
+        code: Its exit code.
+        seconds: How long it took.
+        rows: Rows that it wrote; None where it counts none.
+    """
+
+    command: str
+    code: int
+    seconds: float
+    rows: int | None
+
+
+def write(path: Path, ended: Ended, context: Context | None) -> None:
+    """Writes the metrics of a run, and of its lake, in the place of those that are there: whole, or not at all.
+
+    Args:
+        path: The file; everybody may read it, since another user's collector does.
+        ended: How the command ended.
+        context: The lake; None where it could not be opened.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    durable.write(path, text(ended, context).encode(), 0o644)
+
+
+def text(ended: Ended, context: Context | None) -> str:
+    """Returns the metrics of a run, and of its lake."""
+    lines: list[str] = []
+    known: set[str] = set()
+    samples = [*_of_run(ended), *(_of_lake(context) if context is not None else ())]
+    for name in _HELP:  # one metric's lines stand together
+        for found, labels, value in samples:
+            if found == name:
+                if name not in known:
+                    known.add(name)
+                    lines += [f"# HELP {name} {_HELP[name]}.", f"# TYPE {name} gauge"]
+                told = ",".join(f'{label}="{text}"' for label, text in labels.items())
+                lines.append(f"{name}{{{told}}} {value:.15g}" if told else f"{name} {value:.15g}")
+    return "\n".join(lines) + "\n"
+
+
+Sample = tuple[str, Mapping[str, str], float]
+
+
+def _of_run(ended: Ended) -> Iterator[Sample]:
+    of = {"command": ended.command}
+    yield "stedi_run_success", of, not ended.code
+    yield "stedi_run_exit_code", of, ended.code
+    yield "stedi_run_timestamp_seconds", of, datetime.now(UTC).timestamp()
+    yield "stedi_run_duration_seconds", of, round(ended.seconds, 3)
+    if ended.rows is not None:
+        yield "stedi_run_rows", of, ended.rows
+
+
+def _of_lake(context: Context) -> Iterator[Sample]:
+    try:
+        states = context.catalog.tables()
+        steps = planning.plan(states, context.config, milliseconds(datetime.now(UTC)), full=False, graph=tables.graph())
+        due = sum(step.action != "none" for step in steps)
+        last: dict[str, float] = {}
+        for run in runs.history(context.root):
+            if run.outcome == "done" and run.command not in last and run.ended:
+                last[run.command] = run.ended.timestamp()
+    except (StediError, OSError, KeyError):  # the run's own lines say that something is wrong
+        return
+    for command, at in sorted(last.items()):
+        yield "stedi_last_success_timestamp_seconds", {"command": command}, at
+    for name, state in states.items():
+        of = {"table": name, "zone": ALL_ZONES[name]}
+        current = state.current
+        yield "stedi_table_rows", of, current.total("records") if current else 0
+        yield "stedi_table_bytes", of, current.total("files-size") if current else 0
+        if current:
+            yield "stedi_table_updated_timestamp_seconds", of, current.at_ms / 1000
+    yield "stedi_tables_due", {}, due
+    if not s3.is_remote(context.root):
+        yield "stedi_disk_free_bytes", {}, shutil.disk_usage(context.root).free

@@ -1,0 +1,179 @@
+"""What tells other programs of a run is whole, holds no value, and never fails the run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import islice
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from lakes import Slate, customer, deliver, motion, step
+from stedi import Lake, cli
+from stedi.cli import hooks
+from stedi.storage import durable
+
+ANA = "ana.of.the.hills@x.example"
+_SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="[^"]*",?)*)\})? (-?[0-9.e+]+)')
+
+
+@pytest.fixture(scope="module")
+def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
+    return Slate(tmp_path_factory.mktemp("hooks"))
+
+
+@pytest.fixture
+def lake(slate: Slate) -> Lake:
+    return slate.wiped()
+
+
+@pytest.fixture
+def inbox(slate: Slate, lake: Lake) -> Path:
+    folder = slate.inbox()
+    deliver(folder, "customer", [customer(ANA)])
+    deliver(folder, "accelerometer", [motion(ANA)])
+    deliver(folder, "step_trainer", [step()])
+    return folder
+
+
+@pytest.fixture
+def pinged() -> Iterator[tuple[str, list[str]]]:
+    """The URL of a server, and the paths that it was asked for."""
+    got: list[str] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            got.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/job", got
+        server.shutdown()
+
+
+def run(lake: Lake, *words: object) -> int:
+    return cli.main(["--lake", str(lake.root), *map(str, words)])
+
+
+def samples(file: Path) -> dict[str, float]:
+    """The samples of a file of metrics, each line of which is one, or a comment."""
+    found = {}
+    for line in file.read_text("utf-8").splitlines():
+        if line.startswith("# "):
+            assert re.fullmatch(r"# (HELP \w+ .+\.|TYPE \w+ gauge)", line)
+            continue
+        match = _SAMPLE.fullmatch(line)
+        assert match, line
+        found[match[1] + (f"{{{match[2]}}}" if match[2] else "")] = float(match[3])
+    return found
+
+
+def test_metrics_tell_of_a_run_and_of_its_lake(lake: Lake, inbox: Path, tmp_path: Path) -> None:
+    file = tmp_path / "stedi.prom"
+    assert run(lake, "land", inbox, "--metrics-file", file) == 0
+    found = samples(file)
+    assert found['stedi_run_success{command="land"}'] == 1
+    assert found['stedi_run_rows{command="land"}'] == 3
+    assert found['stedi_table_rows{table="customers_landing",zone="landing"}'] == 1
+    assert found["stedi_tables_due"] == 5
+    assert found['stedi_last_success_timestamp_seconds{command="land"}'] > 1.7e9
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644, "a collector runs as another user"
+    assert "hills" not in file.read_text("utf-8")
+
+
+def test_metrics_are_written_when_the_command_fails_and_hold_what_last_went_well(
+    lake: Lake, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.land(inbox)
+    lake.build()
+    file = tmp_path / "stedi.prom"
+    monkeypatch.setenv("STEDI_PSEUDONYM_KEY", "00" * 32)
+    assert run(lake, "build", "--metrics-file", file) == 1
+    found = samples(file)
+    assert (found['stedi_run_success{command="build"}'], found['stedi_run_exit_code{command="build"}']) == (0, 1)
+    assert found['stedi_last_success_timestamp_seconds{command="build"}'] > 1.7e9
+    assert cli.main(["--lake", str(tmp_path / "none"), "maintain", "--metrics-file", str(file)]) == 1
+    assert samples(file)['stedi_run_success{command="maintain"}'] == 0
+
+
+def test_metrics_take_their_name_when_they_are_whole(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "stedi.prom"
+    assert run(lake, "build", "--metrics-file", file) == 0
+    before = file.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(durable.os, "replace", full)
+    hooked = hooks._Hooks(cli.parser().parse_args(["build", "--metrics-file", str(file)]))
+    hooked.end(0, "done", "", None)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["stedi.prom"]
+    assert "could not be written: No space left on device; the command goes on" in capsys.readouterr().err
+
+
+def test_no_metrics_are_written_into_a_lake(lake: Lake) -> None:
+    assert run(lake, "build", "--metrics-file", lake.root / "landing" / "m.prom") == 2
+    assert not (lake.root / "landing" / "m.prom").exists()
+
+
+def test_a_log_is_an_object_a_line_with_the_run(lake: Lake, inbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real = sys.stderr
+    assert run(lake, "land", inbox, "--log-json") == 0
+    assert run(lake, "land", inbox / "no", ANA, "--log-json") == 1
+    assert sys.stderr is real
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {line["command"] for line in lines} == {"land"}
+    events = [line["event"] for line in lines if "event" in line]
+    assert events == ["start", "run", "ran", "end"] * 2
+    ids = [found.id for found in islice(lake.runs(), 2)][::-1]
+    assert [line["run"] for line in lines if line.get("event") == "ran"] == ids
+    ran = [(line["outcome"], line["rows"]) for line in lines if line.get("event") == "ran"]
+    assert ran == [("done", 3), ("failed", 0)]
+    assert [line["exit"] for line in lines if line.get("event") == "end"] == [0, 1]
+    assert any("level" in line and line["message"] for line in lines)
+
+
+def test_pings_tell_of_start_success_and_failure(lake: Lake, inbox: Path, pinged: tuple[str, list[str]]) -> None:
+    url, got = pinged
+    assert run(lake, "land", inbox, "--ping", url) == 0
+    assert run(lake, "land", inbox / "none", "--ping", url) == 1
+    assert got == ["/job/start", "/job", "/job/start", "/job/fail"]
+
+
+def test_a_ping_that_is_not_answered_costs_nothing_and_its_secret_is_not_said(
+    lake: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lake, "build", "--ping", "http://127.0.0.1:1/secret-token") == 0
+    said = capsys.readouterr().err
+    assert "the ping could not be" in said
+    assert "secret-token" not in said
+    assert run(lake, "build", "--ping", "file:///etc/passwd") == 2
+
+
+def test_every_command_that_writes_takes_the_hooks() -> None:
+    """So that a new one is not forgotten: which do not is said here."""
+    words = {name for name, sub in _commands().items() if "--ping" in sub.format_help()}
+    reads = {"aws", "completion", "consent", "contract", "crawl", "ddl", "demo", "describe", "doctor", "explain"}
+    reads |= {"dataset", "export", "history", "log", "ndjson", "query", "report", "roles", "runs", "status", "tables"}
+    assert _commands().keys() - words <= reads | {"verify"}
+    assert words <= hooks.COMMANDS
+
+
+def _commands() -> dict[str, argparse.ArgumentParser]:
+    [actions] = [a for a in cli.parser()._actions if hasattr(a, "choices") and isinstance(a.choices, dict)]
+    return dict(actions.choices)
