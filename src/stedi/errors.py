@@ -10,7 +10,7 @@
     │   ├── DamagedFile                 a table's file is not what was written
     │   ├── KeyRefused                  no pseudonym key, or another one
     │   ├── CommitConflict              somebody else has moved the table
-    │   └── LakeBusy                    another command holds the lake
+    │   └── LakeBusy        exit 75     another command holds the lake
     ├── LandingError                    a delivery
     │   └── UnreadableFile              one file of it, refused whole
     ├── QueryFailed                     a query that ran and failed
@@ -113,7 +113,9 @@ class CommitConflict(LakeError):
 
 
 class LakeBusy(LakeError):
-    """Another command holds the lake."""
+    """Another command holds the lake: the same call succeeds later. The code is that of sysexits.h, EX_TEMPFAIL."""
+
+    exit_code = 75
 
 
 class LandingError(StediError):

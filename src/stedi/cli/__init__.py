@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print.
 
-Results go to stdout, messages and progress to stderr. Exit 0 done, 1 the work failed, 2 bad usage, 3 an audit found
-a violation. With `--json` every command prints one JSON document on stdout, errors included.
+Results go to stdout, messages and progress to stderr; docs/operations.md lists the exit codes. With
+`--json` every command prints one JSON document on stdout, errors included.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("STEDI_DEBUG"):
             raise
         if isinstance(error, ModuleNotFoundError) and (needed := _EXTRAS.get((error.name or "").partition(".")[0])):
-            missing = MissingExtra(f"this needs {error.name}, found none: pip install 'stedi[{needed}]'")
+            package = (error.name or "").partition(".")[0].replace("botocore", "boto3")
+            missing = MissingExtra(f"this needs {package}, found none: pip install 'stedi[{needed}]'")
             return _fail(options, str(missing), missing.exit_code, type(missing).__name__)
         # its text and traceback could hold a customer's data
         import traceback

@@ -7,12 +7,26 @@ a few words. The actions of `stedi dataset` are in `datasets`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
-from stedi.cli import aws, datasets, dictionary, hooks, monitoring, operations, pipeline, privacy, reports, rights
+from stedi.cli import (
+    aws,
+    completion,
+    datasets,
+    dictionary,
+    hooks,
+    monitoring,
+    operations,
+    pipeline,
+    privacy,
+    reports,
+    rights,
+    terminal,
+)
 from stedi.errors import unnamed
 
 AddCommand = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -303,6 +317,9 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
 
     monitoring.add(command)
 
+    sub = command("completion", completion.completion, "prints a script by which the shell completes commands")
+    sub.add_argument("shell", choices=completion.SHELLS, metavar="SHELL", help="bash, zsh or fish")
+
     sub = command("aws", aws.status, "puts the lake on AWS, runs it there, and takes it away")
     _aws(_commands(sub, common, "action"))
 
@@ -332,7 +349,7 @@ def _commands(
         )
         if name in hooks.COMMANDS:
             hooks.add(sub)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, parser=sub)
         return sub
 
     return add
@@ -375,11 +392,77 @@ def _aws(action: AddCommand) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose messages name nobody."""
+    """A parser whose help says what commands are good for, and whose messages suggest what was meant."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Returns what the words mean; a word that is none ends the command with the help of the command at hand."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            at_hand: _Parser = getattr(found, "parser", self)
+            if not rest[0].startswith("-"):
+                at_hand.error(f"expected no further argument, found {rest[0]!r}")
+            known = [*at_hand._option_string_actions, *self._option_string_actions]
+            at_hand.error(f"no option {rest[0]}{_meant(rest[0].partition('=')[0], known)}")
+        return found
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices]
+        if isinstance(action, argparse._SubParsersAction):
+            meant = _meant(str(value), known) or f"; `{self.prog} --help` lists them"
+            raise argparse.ArgumentError(None, f"no {str(action.metavar).lower()} {value!r}{meant}")
+        listed = ", ".join(known)
+        raise argparse.ArgumentError(action, f"expected one of {listed}, found {value!r}{_meant(str(value), known)}")
 
     def error(self, message: str) -> NoReturn:
         """Ends the command with a message that holds no address, whatever the call's words were."""
-        super().error(unnamed(message))
+        if message.endswith((": COMMAND", ": ACTION")):
+            self.print_help(sys.stderr)
+            message = "expected one of these, found none"
+        else:
+            self.print_usage(sys.stderr)
+        terminal.say(f"{self.prog}: {unnamed(message)}")
+        sys.exit(2)
+
+    def format_usage(self) -> str:
+        """Returns how a call looks, in a line: the options stand in the help."""
+        self.usage = " ".join(["%(prog)s [OPTION ...]", *(_place(action) for action in self._get_positional_actions())])
+        return super().format_usage()
+
+    def format_help(self) -> str:
+        """Returns the help: of everything in groups, or of one command with why and examples."""
+        from stedi.cli import guide
+
+        self.format_usage()
+        listed = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        if not listed or self.prog != "stedi":
+            return super().format_help() + guide.ending(self.prog.partition(" ")[2])
+        helps = {choice.dest: choice.help or "" for choice in listed[0]._choices_actions}
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        options = self._get_formatter()
+        options.start_section("options")
+        options.add_arguments([action for action in self._actions if action not in listed])
+        options.end_section()
+        ending = "`stedi COMMAND --help` has a command's options and examples.\n"
+        return f"{formatter.format_help()}\n{guide.overview(helps)}\n{options.format_help()}\n{ending}"
+
+
+def _place(action: argparse.Action) -> str:
+    name = str(action.metavar)
+    if isinstance(action, argparse._SubParsersAction):
+        return f"{name} ..."
+    return {"?": f"[{name}]", "*": f"[{name} ...]", "+": f"{name} [{name} ...]"}.get(str(action.nargs), name)
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Returns the question whether a word that is like one of the known ones was meant; nothing if none is."""
+    import difflib
+
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean `{near[0]}`?" if near else ""
 
 
 def _version() -> str:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stedi.errors import LakeBusy, LakeError
+from stedi.errors import LakeError
 from stedi.privacy import receipts, state
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.privacy.receipts import RECEIPTS
@@ -406,10 +406,10 @@ def refuse_unfinished(root: Path) -> None:
     The caller holds a lock that an erasure holds, too: one that is alive is not in its way.
 
     Raises:
-        LakeBusy: There is one.
+        LakeError: There is one.
     """
     if (root / PENDING).exists():
-        raise LakeBusy(f"{root}: an erasure was cut off; run `stedi erase --resume`, then this again")
+        raise LakeError(f"{root}: an erasure was cut off; run `stedi erase --resume`, then this again")
 
 
 def _later(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

@@ -1,0 +1,41 @@
+"""Completion of commands and options by the Tab key: a script for a shell, which asks nobody when it completes."""
+
+from __future__ import annotations
+
+import argparse
+
+from stedi.cli import terminal
+from stedi.cli.pipeline import wants_json
+from stedi.errors import MissingExtra
+
+SHELLS = ("bash", "zsh", "fish")
+_FILES = ("FILE", "PATH", "SRC", "DST", "URI")
+_FOLDERS = ("DIR", "INBOX")
+
+
+def completion(options: argparse.Namespace) -> int:
+    """Prints the script of a shell."""
+    try:
+        import shtab
+    except ModuleNotFoundError:
+        raise MissingExtra("completion needs shtab, found none: pip install shtab") from None
+    from stedi.cli.commands import parser
+
+    top = parser()
+    _tell_paths(top, shtab.FILE, shtab.DIRECTORY)
+    script = shtab.complete(top, options.shell)
+    if wants_json(options):
+        terminal.document({"shell": options.shell, "script": script})
+    else:
+        terminal.raw(script.rstrip("\n"))
+    return 0
+
+
+def _tell_paths(parser: argparse.ArgumentParser, files: object, folders: object) -> None:
+    """Has every argument that is a path completed as one."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                _tell_paths(sub, files, folders)
+        elif action.metavar in _FILES + _FOLDERS:
+            action.complete = folders if action.metavar in _FOLDERS else files  # type: ignore[attr-defined]

@@ -1,0 +1,335 @@
+"""What a newcomer reads: the commands in groups, and of each why one would use it, and examples.
+
+The parser (`commands`) says what a command's words are; this says what they are good for. Whatever has no entry here
+is listed with its own help alone, under the last group.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """What there is to say of a command.
+
+    Attributes:
+        brief: What it does, in at most 44 characters.
+        why: Why one would use it, in a line.
+        examples: What one types after `stedi`; the first, of at most 30 characters, stands in the list of commands.
+    """
+
+    brief: str
+    why: str
+    examples: tuple[str, str]
+
+
+EVERY_DAY = {
+    "demo": Entry(
+        "makes sample data, lands and builds it",
+        "To see a whole lake in half a minute, before there are data of one's own.",
+        ("demo", "demo --readings 1000000"),
+    ),
+    "init": Entry(
+        "makes a lake: settings, catalog and key",
+        "To choose settings before the first landing; `land` makes a lake with the defaults.",
+        ("init", "--lake /data/lake init --readings since-consent"),
+    ),
+    "land": Entry(
+        "lands what is new of files and folders",
+        "Every record is checked once: good ones land, the others go to quarantine with a reason.",
+        ("land inbox/", "land --feed customer 'exports/2026-11-*.json.gz'"),
+    ),
+    "build": Entry(
+        "builds what has changed",
+        "Tables below landing follow what landed and who agrees now; all are proved, or none changes.",
+        ("build --dry-run", "build"),
+    ),
+    "watch": Entry(
+        "lands and builds what arrives in a folder",
+        "For rows in the training table seconds after a file is complete, without a scheduler.",
+        ("watch inbox/", "watch --every 10s inbox/"),
+    ),
+    "status": Entry(
+        "says what waits, and what is late or wrong",
+        "One look in the morning; a health check for a scheduler, which reads the exit code.",
+        ("status", "status --max-age 8d --json"),
+    ),
+    "tables": Entry(
+        "lists tables: zone, rows, size, freshness",
+        "To see what there is to query, and how fresh it is.",
+        ("tables", "tables --json"),
+    ),
+    "describe": Entry(
+        "says what a table's columns mean",
+        "To know the grain, the units and the privacy class of a column before one uses it.",
+        ("describe customers_trusted", "describe machine_learning_curated --json"),
+    ),
+    "query": Entry(
+        "runs one read-only SELECT",
+        "To look at the tables, now or as they were; identifiers are masked unless the role may see them.",
+        ("query 'from customers_trusted'", "query --output steps.csv.gz 'select * from step_trainer_trusted'"),
+    ),
+    "quarantine": Entry(
+        "lists the records that could not be taken",
+        "To find which field was wrong, and what to ask of whoever delivers.",
+        ("quarantine --fields", "quarantine --show 60ae6aa84404:87"),
+    ),
+    "history": Entry(
+        "lists a table's snapshots",
+        "To see when a table changed and what each state was built from; `query --at` reads one.",
+        ("history customers_trusted", "history --verbose machine_learning_curated"),
+    ),
+    "runs": Entry(
+        "lists what ran, how long, how it ended",
+        "To find out what happened last night.",
+        ("runs", "runs --limit 5 --json"),
+    ),
+    "dataset": Entry(
+        "makes training sets and looks after them",
+        "A training set is split by person, proved and signed, and tells when somebody in it has left.",
+        ("dataset create gait", "dataset list --stale"),
+    ),
+    "tag": Entry(
+        "names the tables as they are now",
+        "To read the same state again later: `query --at NAME`.",
+        ("tag before-audit", "tag --delete before-audit"),
+    ),
+}
+RIGHTS = {
+    "explain": Entry(
+        "tells why somebody's rows are where they are",
+        "To answer what the lake holds of somebody, and why a row is or is not in a table.",
+        ("explain ana@example.com", "explain --table step_trainer_trusted --where 'distanceFromObject > 290'"),
+    ),
+    "withdraw": Entry(
+        "lands withdrawals from research",
+        "Somebody takes their consent back: the next build removes them from every table below landing.",
+        ("withdraw ana@example.com", "withdraw --build --yes --file withdrawn.txt"),
+    ),
+    "export": Entry(
+        "writes all that the lake has of a customer",
+        "To answer a request for access: all data of theirs, and nothing of anybody else.",
+        ("export ana@x.org --output out/", "export --zip --output ana.zip ana@example.com"),
+    ),
+    "erase": Entry(
+        "erases customers, for good",
+        "To answer a request for erasure: every file is searched afterwards, and a receipt is signed.",
+        ("erase --dry-run ana@x.org", "erase --inbox inbox/ --reference R-17 ana@example.com"),
+    ),
+    "consent": Entry(
+        "counts who agreed to research, over time",
+        "To see how many joined and withdrew, by day, week or month.",
+        ("consent --by week", "consent --format csv"),
+    ),
+    "roles": Entry(
+        "prints what each role sees in a query",
+        "To choose a role for somebody, or to show who can see identifiers.",
+        ("roles", "roles --json"),
+    ),
+    "log": Entry(
+        "lists who was shown rows of people",
+        "To account for every look at personal data.",
+        ("log", "log --since 2026-11-01"),
+    ),
+}
+UPKEEP = {
+    "audit": Entry(
+        "proves the rules of consent over all tables",
+        "An independent proof, for whoever has to answer for the lake; it exits with 3 if a rule is broken.",
+        ("audit", "audit --files --report audit.html"),
+    ),
+    "report": Entry(
+        "writes one page on how the lake is",
+        "To show consent, tables, releases and risk to somebody without a command line.",
+        ("report", "report --output report.html --since last.json"),
+    ),
+    "verify": Entry(
+        "checks what a lake has signed",
+        "For whoever gets a release, a receipt or a report: it needs neither lake nor key.",
+        ("verify audit.html", "verify --public-key sign.pub release/"),
+    ),
+    "doctor": Entry(
+        "checks the machine, the lake and its key",
+        "When something does not work: each line says what to do.",
+        ("doctor", "doctor aws"),
+    ),
+    "maintain": Entry(
+        "compacts files, expires old snapshots",
+        "Weekly: fewer files, less disk, the same rows; who has withdrawn leaves old snapshots, too.",
+        ("maintain --dry-run", "maintain"),
+    ),
+    "repair": Entry(
+        "sets right what the audit finds damaged",
+        "After a disk has failed: what landing still has is built anew.",
+        ("repair", "repair --accept-rollback"),
+    ),
+    "key": Entry(
+        "shows the pseudonym key, or changes it",
+        "When the key may have leaked, or is changed every year.",
+        ("key show", "key rotate --to new.key"),
+    ),
+    "adopt": Entry(
+        "makes a copied or moved lake one of its own",
+        "After a lake's folder was moved or restored elsewhere: table locations are absolute.",
+        ("adopt", "--lake copy/ adopt --new-id"),
+    ),
+    "migrate": Entry(
+        "brings an older lake to today's format",
+        "After an update of stedi that says so; a copy is kept, and there is a way back.",
+        ("migrate --dry-run", "migrate"),
+    ),
+    "completion": Entry(
+        "prints completion for bash, zsh or fish",
+        "To complete commands and options with the Tab key; the script is static and answers at once.",
+        ("completion bash", "completion fish"),
+    ),
+}
+SCHEMAS = {
+    "crawl": Entry(
+        "compares files with their contracts",
+        "Before landing a new delivery: types, ranges and drift, and no value.",
+        ("crawl inbox/", "crawl --sample 1000 inbox/customer"),
+    ),
+    "contract": Entry(
+        "prints data contracts (ODCS, YAML)",
+        "For catalogs and tests that read the Open Data Contract Standard.",
+        ("contract", "contract customers_trusted"),
+    ),
+    "ddl": Entry(
+        "prints DDL for Athena or Spark",
+        "To read the tables with other engines.",
+        ("ddl", "ddl --dialect spark --location s3://bucket/lake"),
+    ),
+    "ndjson": Entry(
+        "rewrites any JSON as one record a line",
+        "For readers that want newline-delimited JSON, and skip or invent records of anything else.",
+        ("ndjson in.json out.json", "ndjson --rejects bad.json inbox/ lines/"),
+    ),
+}
+AWS = {
+    "aws": Entry(
+        "puts the lake on AWS and runs it there",
+        "For teams whose data lie in S3: Glue runs the job, Athena reads the tables.",
+        ("aws deploy", "aws cost --customers 1000000"),
+    ),
+}
+GROUPS: Mapping[str, Mapping[str, Entry]] = {
+    "every day": EVERY_DAY,
+    "people's rights": RIGHTS,
+    "looking after a lake": UPKEEP,
+    "schemas and files": SCHEMAS,
+    "AWS": AWS,
+}
+ACTIONS = {
+    "dataset create": Entry(
+        "writes the next version of a training set",
+        "What is due is built first; the split is by person, so that nobody stands in two.",
+        ("dataset create gait", "dataset create gait --match nearest --window 10s --labels steps.csv"),
+    ),
+    "dataset list": Entry(
+        "lists releases",
+        "To find releases that hold somebody who has left since; it exits with 3 if --stale lists any.",
+        ("dataset list", "dataset list --stale"),
+    ),
+    "dataset show": Entry(
+        "says what is in a release",
+        "To read its splits and where its readings came from.",
+        ("dataset show gait", "dataset show gait@1 --json"),
+    ),
+    "dataset note": Entry(
+        "notes that a model was trained on a release",
+        "So that a recall can name the models, too.",
+        ("dataset note gait@1 --model cnn-7", "dataset note gait@2 --model 'forest, 2026-11-29'"),
+    ),
+    "dataset diff": Entry(
+        "compares two releases",
+        "To see who came and went before models of the two are compared.",
+        ("dataset diff gait@1 gait@2", "dataset diff gait@1 gait --json"),
+    ),
+    "dataset delete": Entry(
+        "removes a release's folder",
+        "To free its space; it can still be recalled.",
+        ("dataset delete gait@1", "dataset delete gait@1 --json"),
+    ),
+    "dataset refresh": Entry(
+        "writes the next version without who left",
+        "After withdrawals: the same options, the same splits, fewer people.",
+        ("dataset refresh gait", "dataset refresh gait --labels steps.csv"),
+    ),
+    "dataset recall": Entry(
+        "tells recipients whom to drop",
+        "Copies of a release lie out of reach: this file, signed, is what their holders get.",
+        ("dataset recall gait@1", "dataset recall gait@1 --output recall.json"),
+    ),
+    "dataset apply-recall": Entry(
+        "drops from a copy whom a recall names",
+        "For whoever holds a copy of a release: it needs no lake.",
+        ("dataset apply-recall gait/ recall.json", "dataset apply-recall gait/ recall.json --json"),
+    ),
+    "dataset verify": Entry(
+        "checks a release against its signature",
+        "For whoever gets a release: it needs neither lake nor key.",
+        ("dataset verify gait/", "dataset verify gait/ --public-key sign.pub"),
+    ),
+    "aws deploy": Entry(
+        "makes or updates the stack",
+        "It shows every change and asks before it makes any.",
+        ("aws deploy", "aws deploy --set Schedule=rate(6hours) --yes"),
+    ),
+    "aws status": Entry(
+        "shows the stack and its latest runs",
+        "To see where things are on AWS, and how the last runs ended.",
+        ("aws status", "aws status --stack trial --json"),
+    ),
+    "aws run": Entry(
+        "runs the job and follows its log",
+        "To land and build at once rather than at the next trigger.",
+        ("aws run", "aws run --workers 10"),
+    ),
+    "aws cost": Entry(
+        "estimates what a lake costs on AWS",
+        "Before deploying: a model from measured times and list prices.",
+        ("aws cost", "aws cost --customers 1000000 --runs 24"),
+    ),
+    "aws destroy": Entry(
+        "deletes the stack",
+        "To stop paying for a trial; the lake, its bucket and its keys stay unless --data is given.",
+        ("aws destroy --stack trial", "aws destroy --stack trial --data"),
+    ),
+}
+_EXAMPLE, _WIDE = 30, 80
+
+
+def entry(name: str) -> Entry | None:
+    """Returns what there is to say of a command, or of an action by both its words."""
+    return next((group[name] for group in GROUPS.values() if name in group), ACTIONS.get(name))
+
+
+def ending(name: str) -> str:
+    """Returns what stands below a command's options: why one would use it, and examples."""
+    found = entry(name)
+    if found is None:
+        return ""
+    why = textwrap.fill(found.why, _WIDE - 2, initial_indent="  ", subsequent_indent="  ")
+    shown = "\n".join(f"  stedi {example}" for example in found.examples)
+    return f"\nwhy:\n{why}\n\nexamples:\n{shown}\n"
+
+
+def overview(helps: Mapping[str, str]) -> str:
+    """Returns the commands in groups, each with an example and what it does.
+
+    Args:
+        helps: By name of the commands that there are, what each does.
+    """
+    lines = []
+    told = set[str]()
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:"] if group.keys() & helps.keys() else []
+        for name in filter(helps.__contains__, group):
+            lines.append(f"    {group[name].examples[0]:{_EXAMPLE}}  {group[name].brief}")
+            told.add(name)
+    for name in sorted(helps.keys() - told):
+        lines.append(textwrap.fill(f"{name:{_EXAMPLE}}  {helps[name]}", _WIDE, initial_indent="    "))
+    return "\n".join(lines).lstrip("\n") + "\n"
