@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from stedi.maintenance.repair import Repair
     from stedi.maintenance.report import Maintained, Removed
     from stedi.maintenance.tags import Tag
+    from stedi.operations.migration import Migration
     from stedi.operations.status import Disk, Due, Status
     from stedi.operations.watch import Round
     from stedi.privacy.pseudonyms import Key
@@ -108,6 +109,7 @@ __all__ = [
     "LeftOut",
     "Maintained",
     "Maintenance",
+    "Migration",
     "OddInstants",
     "Options",
     "Period",
@@ -186,6 +188,7 @@ _HOMES = {
     "LeftOut": "stedi.audit.explain",
     "Maintained": "stedi.maintenance.report",
     "Maintenance": "stedi.maintenance",
+    "Migration": "stedi.operations.migration",
     "OddInstants": "stedi.landing",
     "Options": "stedi.datasets",
     "Period": "stedi.audit.consent_history",

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from stedi.maintenance.key_rotation import Rotation
     from stedi.maintenance.repair import Repair
     from stedi.maintenance.tags import Tag
+    from stedi.operations.migration import Migration
     from stedi.operations.status import Status
     from stedi.operations.watch import Round
     from stedi.query import Limits, Parameters, QueryTable, Result
@@ -1265,6 +1266,38 @@ class Lake:
                 transform.build(self.context, key, progress=lambda line: progress(line, None))
                 place = None if to is None else destinations.expanded(to)
                 done = key_rotation.rotate(self.context, key, place, progress=progress)
+                self.context.config = Context.open(self.root).config
+        return done
+
+    @_recorded("migrate")
+    def migrate(
+        self, *, dry_run: bool = False, back: bool = False, progress: Progress = lambda what, share: None
+    ) -> Migration:
+        """Brings a lake that an earlier version made to the format of this one; what is changed is backed up first.
+
+        Args:
+            dry_run: Only say what would be done.
+            back: Put back what the last migration has changed instead, for an earlier version.
+            progress: Told what is waited for.
+
+        Raises:
+            KeyRefused: The lake's key is missing.
+            LakeError: There is no way back: nothing was migrated, or an erasure came since.
+        """
+        from stedi.landing import journal
+        from stedi.operations import migration
+
+        if dry_run:
+            return migration.plan(self.context)
+        with self.context.writing(*_CUT_OFF, progress=progress):
+            key = self.key()
+            with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
+                key_change.refuse_other(self.root, self.config.key_fingerprint)
+                tombstones.refuse_unfinished(self.root)
+                journal.finish(self.catalog, self.root / "pending", lambda: key)
+                # another command may have migrated meanwhile
+                self.context.config = Context.open(self.root).config
+                done = migration.back(self.context) if back else migration.migrate(self.context, key)
                 self.context.config = Context.open(self.root).config
         return done
 

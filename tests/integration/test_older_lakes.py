@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
+import random
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -10,8 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from lakes import KEY, REPOSITORY
+import kills
+from effort import tries
+from lakes import KEY, REPOSITORY, unseen
+from stedi import cli
+from stedi.errors import ConfigError, KeyRefused, LakeError
 from stedi.lake import Lake
+from stedi.operations import migration
 from stedi.privacy.pseudonyms import parsed
 from stedi.privacy.state import StateRefused
 
@@ -90,3 +99,128 @@ def test_a_change_of_key_that_was_cut_off_is_finished(older: Path) -> None:
     lake = Lake.open(older)
     assert lake.config.key_fingerprint == parsed(f"{NEXT_KEY} {KEY}", "the test").of_version(1).fingerprint
     assert_audited(lake)
+
+
+def kept(root: Path) -> dict[str, str]:
+    """What a migration may change, and what an earlier version reads."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    apart = ("runs", "access", "journal", "backups", "tmp", "keys")
+    inside = [path for path in files if path.relative_to(root).parts[0] not in apart and path.suffix != ".lock"]
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in inside}
+
+
+@pytest.mark.parametrize("older", ["landing"], indirect=True)
+def test_a_lake_of_the_first_format_is_migrated_and_back_as_it_was(
+    older: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = Lake.open(older)
+    lake.build()  # finishes what was cut off
+    before = kept(older)
+    assert (lake.config.format, lake.migrate(dry_run=True).now) == (1, 2)
+    assert kept(older) == before
+    done = lake.migrate()
+    assert (done.was, done.now, len(done.steps)) == (1, 2, 3)
+    assert lake.config.format == 2
+    assert lake.migrate().steps == ()
+    assert times_landed(lake, people()["erased"]) == 0
+    lake.land(PLACE / "inbox")
+    assert_audited(lake)
+    assert lake.config.signs_as
+    assert cli.main(["--lake", str(older), "migrate", "--back"]) == 0
+    assert "format 2 is now format 1" in capsys.readouterr().out
+    assert Lake.open(older).config.format == 1
+    changed = {name for name, digest in kept(older).items() if before.get(name) != digest}
+    assert not {"lake.toml", "tombstones"} & changed
+    assert not (older / "keys" / "sign.pub").exists()
+    assert_audited(Lake.open(older))
+
+
+@pytest.mark.parametrize("older", ["landing"], indirect=True)
+def test_there_is_no_way_back_past_an_erasure_nor_without_a_backup(older: Path) -> None:
+    lake = Lake.open(older)
+    lake.build()
+    with pytest.raises(LakeError, match="backup of a migration"):
+        lake.migrate(back=True)
+    lake.migrate()
+    lake.erase(people()["withdrawn"])
+    after = kept(older)
+    with pytest.raises(LakeError, match="an erasure came since"):
+        lake.migrate(back=True)
+    assert kept(older) == after
+
+
+@pytest.mark.parametrize("older", ["erasure", "key"], indirect=True)
+def test_a_migration_first_finishes_what_was_cut_off(older: Path) -> None:
+    lake = Lake.open(older)
+    if (older / "erasing.json").exists():
+        with pytest.raises(StateRefused, match="erase --resume"):
+            lake.migrate()
+        lake.erase()
+    Lake.open(older).migrate()
+    lake = Lake.open(older)
+    assert lake.config.format == 2
+    lake.build()
+    assert_audited(lake)
+
+
+@pytest.mark.parametrize("older", ["landing"], indirect=True)
+def test_a_migration_that_is_killed_or_finds_the_disk_full_goes_on_from_its_backup(
+    older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Lake.open(older).build()
+    start, before = PLACE / "start", kept(older)
+    shutil.copytree(older, start, symlinks=True)
+
+    def put_back() -> Lake:
+        shutil.rmtree(older)
+        shutil.copytree(start, older, symlinks=True)
+        return unseen(older)
+
+    def settled() -> None:
+        lake = Lake.open(older)
+        assert lake.migrate().now == lake.config.format == 2
+        assert len(list((older / "backups").glob(f"*/{migration._MANIFEST}"))) == 1
+        assert lake.build().run == ""
+        lake.migrate(back=True)
+        assert {name: kept(older)[name] for name in ("lake.toml", "tombstones")} == {
+            name: before[name] for name in ("lake.toml", "tombstones")
+        }
+
+    put_back()
+    chance = random.Random(18)
+    places = sorted(chance.sample(range(1, 45), tries(1, 4, 44)))
+    print(f"killed at {list(places)}")
+    for place in places:
+        put_back()
+        if kills.at(place, lambda: Lake.open(older).migrate()):
+            settled()
+    put_back()
+    real = os.replace
+
+    def full(source: str, target: str) -> None:
+        if str(target).endswith("lake.toml"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            Lake.open(older).migrate()
+    assert Lake.open(older).config.format == 1
+    settled()
+
+
+@pytest.mark.parametrize("older", ["landing"], indirect=True)
+def test_a_newer_lake_and_a_lake_without_its_key_are_refused(older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Lake.open(older).build()
+    with monkeypatch.context() as patch:
+        patch.setenv("STEDI_PSEUDONYM_KEY", "00" * 32)
+        before = kept(older)
+        with pytest.raises(KeyRefused):
+            Lake.open(older).migrate()
+        assert kept(older) == before
+    file = older / "lake.toml"
+    file.write_text(file.read_text().replace("format = 1", "format = 3"))
+    with pytest.raises(ConfigError, match="a newer stedi made this lake") as caught:
+        Lake.open(older)
+    assert "\n" not in str(caught.value)

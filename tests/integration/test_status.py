@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lakes import Slate, customer, deliver, motion, step
+from lakes import REPOSITORY, Slate, customer, deliver, motion, step
 from stedi import Lake, cli
 from stedi.context import runs
 from stedi.errors import LakeError, StediError
@@ -235,3 +236,25 @@ def test_two_at_once_keep_both_runs(lake: Lake) -> None:
     assert [process.wait(60) for process in started] == [0, 0]
     assert told(lake, 2) == [("tag", "done", None)] * 2
     assert len({run.id for run in lake.runs()}) == 4
+
+
+def test_the_recipe_of_a_backup_brings_back_a_lake_without_who_was_erased_since(lake: Lake) -> None:
+    page = (REPOSITORY / "docs" / "operations.md").read_text("utf-8")
+    copy, restore = re.findall(
+        r"```sh\n(.*?)```", page.partition("## Backup\n")[2].partition("## Formats")[0], re.DOTALL
+    )
+    root, backup = lake.root, lake.root.parent / "backup"
+    words = copy.partition("\nrsync -a ~")[0].replace("/data/lake", str(root)).replace("/backup/lake", str(backup))
+    if shutil.which("rsync") is None:
+        words = re.sub(r"rsync .* (\S+)/ (\S+)/", r"cp -a \1 \2", words)
+    subprocess.run(["sh", "-c", words], check=True)
+    lake.erase(ANA)
+    shutil.rmtree(root)
+    shutil.copytree(backup, root, symlinks=True)
+    assert any("set back" in line for line in Lake.open(root).status().late)
+    journal = str(Lake.open(root).context.outside())
+    for line in restore.strip().splitlines():
+        named = line.split()[1:]
+        named = [journal if word.endswith("LAKE_ID.journal") else word for word in named]
+        assert cli.main(["--lake", str(root), *named]) == 0
+    assert Lake.open(root).known(ANA) == 0

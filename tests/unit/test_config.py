@@ -16,7 +16,7 @@ from stedi.storage import config
 from stedi.storage.config import Config
 
 LAKE = Config(lake_id="0123456789abcdef", key_fingerprint="fedcba9876543210")
-WHOLE = """format = 1
+WHOLE = """format = 2
 [lake]
 id = "0123456789abcdef"
 [key]
@@ -68,7 +68,7 @@ def test_least_settings_give_the_defaults(file: Path) -> None:
 
 def test_every_attribute_has_a_key_and_is_tested_here() -> None:
     names = {f.name for f in dataclasses.fields(Config)}
-    assert names == {"lake_id", "key_fingerprint", *OTHERS}
+    assert names == {"lake_id", "key_fingerprint", "format", *OTHERS}
 
 
 @pytest.mark.parametrize("attribute", OTHERS)
@@ -184,10 +184,13 @@ def test_a_wrong_setting_is_named_and_refused(file: Path, table: str, line: str,
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("", "format: expected 1, found None"),
-        (WHOLE.replace("format = 1", "format = 2"), "format: expected 1, found 2; use the version of stedi"),
-        (WHOLE.replace("format = 1", "format = true"), "format: expected 1, found True"),
-        (WHOLE.replace("format = 1", 'format = "1"'), "format: expected 1, found '1'"),
+        ("", "format: expected 1 to 2, found None"),
+        (
+            WHOLE.replace("format = 2", "format = 3"),
+            "format: expected 2 at most, found 3: a newer stedi made this lake",
+        ),
+        (WHOLE.replace("format = 2", "format = true"), "format: expected 1 to 2, found True"),
+        (WHOLE.replace("format = 2", 'format = "1"'), "format: expected 1 to 2, found '1'"),
         ("readings = 'all'\n" + WHOLE, "unknown key 'readings'"),
         (WHOLE.replace("[lake]\n", "[lake]\nid = 'twice'\n"), "expected TOML"),
         (WHOLE.replace('id = "0123456789abcdef"\n', ""), "lake.id is missing; restore lake.toml"),

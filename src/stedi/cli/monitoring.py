@@ -47,6 +47,10 @@ def add(command: Add) -> None:
         default=timedelta(seconds=2),
         help="the time between two looks at it (default: 2s)",
     )
+    sub = command("migrate", migrate, "brings a lake of an earlier version to the format of this one, with a backup")
+    choice = sub.add_mutually_exclusive_group()
+    choice.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    choice.add_argument("--back", action="store_true", help="put back what the last migration has changed")
     sub = command("doctor", doctor, "says whether this machine can run a lake, and what to do about what is wrong")
     sub.add_argument("what", nargs="?", choices=("aws",), metavar="aws", help="look at the AWS account, too")
 
@@ -156,6 +160,26 @@ def runs(options: argparse.Namespace) -> int:
             for run in found
         ],
     )
+    return 0
+
+
+def migrate(options: argparse.Namespace) -> int:
+    """Brings a lake to the format of this version, or back."""
+    progress = terminal.Progress()
+    done = opened(options).migrate(dry_run=options.dry_run, back=options.back, progress=progress)
+    progress.close()
+    if wants_json(options):
+        terminal.document({"was": done.was, "now": done.now, "steps": list(done.steps), "backup": done.backup})
+        return 0
+    if not done.steps:
+        terminal.line(f"nothing to do: the lake has format {done.now}, which is this version's")
+        return 0
+    would = "would become" if options.dry_run else "is now"
+    terminal.line(f"format {done.was} {would} format {done.now}")
+    for step in done.steps:
+        terminal.line(f"  {step}")
+    if done.backup and not options.back:
+        terminal.line(f"what was changed lies in {done.backup}; `stedi migrate --back` puts it back")
     return 0
 
 

@@ -24,6 +24,7 @@ from stedi._version import __version__
 from stedi.context import Context, places, runs
 from stedi.errors import KeyRefused, LakeError, MissingExtra, StediError
 from stedi.storage import durable, s3
+from stedi.storage.config import FORMAT
 
 State = Literal["ok", "wrong", "absent"]
 """`absent` is what only some commands need."""
@@ -113,7 +114,9 @@ def _version(package: str) -> str | None:
 
 
 def _lake(context: Context) -> Iterator[Finding]:
-    yield Finding("lake", "ok", f"{context.root}, id {context.config.lake_id}")
+    found = context.config.format
+    advice = "run `stedi migrate`" if found < FORMAT else ""
+    yield Finding("lake", "ok", f"{context.root}, id {context.config.lake_id}, format {found}", advice)
     try:
         context.key()
         yield Finding("key", "ok", f"{context.key_place()}, fingerprint {context.config.key_fingerprint}")

@@ -21,8 +21,10 @@ from stedi.errors import ConfigError
 from stedi.schema.roles import Readings, Role
 from stedi.storage import durable
 
-FORMAT = 1
-"""The version of lake folders that this code reads and writes."""
+FORMAT = 2
+"""The version of lake folders that this code makes; `operations.migration` says what each is."""
+_OLDEST = 1
+"""The oldest that it reads and writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Config:
         history_days: How long a snapshot that holds people who have withdrawn stays, from the build on that took them
             out; `consent.history_days`.
         access_days: How long the log of accesses keeps a line; `access.keep_days`.
+        format: The version of the folder; what brings an older one to this is `stedi migrate`.
     """
 
     lake_id: str
@@ -76,6 +79,7 @@ class Config:
     report_min_count: int = 5
     history_days: float = 7.0
     access_days: float = 365.0
+    format: int = FORMAT
 
     @property
     def threads(self) -> int:
@@ -160,9 +164,12 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
             raise
         raise ConfigError(f"{path}: {error.strerror}; restore lake.toml from a backup") from error
     found = document.pop("format", None)
-    if type(found) is not int or found != FORMAT:
+    if type(found) is not int or found < _OLDEST:
+        raise ConfigError(f"{path}: format: expected {_OLDEST} to {FORMAT}, found {found!r}; restore it from a backup")
+    if found > FORMAT:
         raise ConfigError(
-            f"{path}: format: expected {FORMAT}, found {found!r}; use the version of stedi that made this lake"
+            f"{path}: format: expected {FORMAT} at most, found {found}: a newer stedi made this lake; install that "
+            "version; nothing was read or written"
         )
     values: dict[str, object] = {}
     for table, entries in document.items():
@@ -175,7 +182,7 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
         text = (os.environ if environment is None else environment).get(variable)
         if text is not None:
             values[key], sources[key] = _parsed(variable, key, text), variable
-    return _config(values, sources, path)
+    return replace(_config(values, sources, path), format=found)
 
 
 def role(path: Path, environment: Mapping[str, str] | None = None) -> Role:
@@ -207,14 +214,14 @@ def write(config: Config, path: Path) -> None:
     for key, attribute in _KEYS.items():
         table, _, name = key.partition(".")
         tables.setdefault(table, []).append(f"{name} = {_toml(getattr(config, attribute))}")
-    text = f"# A STEDI lake. See docs/operations.md for each setting.\nformat = {FORMAT}\n"
+    text = f"# A STEDI lake. See docs/operations.md for each setting.\nformat = {config.format}\n"
     text += "".join(f"\n[{table}]\n" + "\n".join(lines) + "\n" for table, lines in tables.items())
     durable.write(path, text.encode(), durable.readable(path.parent))
 
 
 def changed(config: Config, **values: object) -> Config:
     """Returns the settings with some of them replaced, checked like any others."""
-    known = {f.name: getattr(config, f.name) for f in fields(config)}
+    known = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "format"}
     keys = {attribute: key for key, attribute in _KEYS.items()}
     merged = {keys[name]: value for name, value in {**known, **values}.items()}
     _config(merged, dict.fromkeys(merged, "argument"), Path("lake.toml"))

@@ -1,0 +1,168 @@
+"""From an earlier format of a lake's folder to this one, with a backup first, and a way back.
+
+    1  as of November 2026: tombstones under the key, without the lake's id; the public key from the first signature on
+    2  tombstones sealed for their lake; `keys/sign.pub` and its fingerprint in the settings; every setting written
+
+Tables, their files and the catalog are the same in both. The settings are written last and decide: killed before, a
+lake is of the earlier format, which this version reads and writes as well, and a migration goes on from its backup.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stedi.context import Context
+from stedi.context.progress import run_id
+from stedi.errors import LakeError
+from stedi.privacy import signatures, tombstones
+from stedi.privacy.pseudonyms import Key
+from stedi.storage import config as settings
+from stedi.storage import durable, s3
+from stedi.storage.config import FORMAT
+
+FOLDER = "backups"
+"""The folder, in the lake's, of what migrations have changed."""
+_MANIFEST = "manifest.json"
+_CHANGED = ("tombstones", "keys/sign.pub", "lake.toml")
+"""What a migration writes, in the order in which it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """What a migration did, or would do.
+
+    Attributes:
+        was: The format that the lake had.
+        now: The format that it has.
+        steps: What was changed; empty where nothing was to do.
+        backup: The folder with what was changed, as it was; empty where nothing was, and of a dry run.
+    """
+
+    was: int
+    now: int
+    steps: tuple[str, ...]
+    backup: str = ""
+
+
+def plan(context: Context) -> Migration:
+    """Returns what a migration would do; changes nothing."""
+    was = context.config.format
+    if was == FORMAT:
+        return Migration(was, was, ())
+    steps = ["write every setting into lake.toml"]
+    if not context.config.signs_as:
+        steps.insert(0, "publish keys/sign.pub and name it in lake.toml")
+    if (context.root / tombstones.NAME).exists() and not tombstones.is_bound(context.root):
+        steps.insert(0, "seal the tombstones for this lake")
+    return Migration(was, FORMAT, tuple(steps))
+
+
+def migrate(context: Context, key: Key) -> Migration:
+    """Brings a lake to the format of this version; the caller holds off every command that writes.
+
+    Args:
+        context: The lake.
+        key: Its key.
+    """
+    planned = plan(context)
+    if not planned.steps:
+        return planned
+    root, lake_id = context.root, context.config.lake_id
+    backup = _kept(root) or _keep(root, planned.was)
+    if (root / tombstones.NAME).exists():
+        tombstones.reseal(root, key, lake_id, lake_id)
+    signs_as = signatures.fingerprint(signatures.publish(root, key))
+    # what the environment says is this process's alone
+    written = settings.read(root / "lake.toml", {})
+    _note_after(root, backup)
+    settings.write(replace(written, format=FORMAT, signs_as=signs_as), root / "lake.toml")
+    return replace(planned, backup=str(backup))
+
+
+def back(context: Context) -> Migration:
+    """Puts back what the last migration has changed; the caller holds off every command that writes.
+
+    Raises:
+        LakeError: There was none, or an erasure came since, of which an earlier version would not know.
+    """
+    root, was = context.root, context.config.format
+    found = [folder for folder in _backups(root) if _manifest(folder).get("format") == was - 1]
+    if not found:
+        raise LakeError(f"{root}: expected the backup of a migration in {FOLDER}, found none; nothing was changed")
+    folder = found[-1]
+    manifest = _manifest(folder)
+    after = _sha256(root / tombstones.NAME)
+    if after != manifest.get("after"):
+        raise LakeError(
+            f"{root}: expected the tombstones as the migration left them, found others: an erasure came since, which "
+            "would be undone; nothing was changed. Stay with this version"
+        )
+    files: Mapping[str, str | None] = manifest["files"]
+    content = {name: _content(folder / name, digest) for name, digest in files.items() if digest is not None}
+    for name in _CHANGED:
+        if name in content:
+            durable.write(root / name, content[name], durable.readable((root / name).parent))
+        else:
+            durable.remove(root / name)
+    return Migration(was, was - 1, tuple(f"put {name} back" for name in content), str(folder))
+
+
+def _keep(root: Path, was: int) -> Path:
+    """Copies what a migration changes; it counts once its manifest is there."""
+    folder = root / FOLDER / f"format-{was}-{run_id()}"
+    files = {name: _sha256(root / name) for name in _CHANGED}
+    for name, digest in files.items():
+        if digest is not None:
+            durable.folder((folder / name).parent)
+            durable.write(folder / name, _content(root / name, digest))
+    durable.write(folder / _MANIFEST, json.dumps({"format": was, "files": files}).encode())
+    return folder
+
+
+def _kept(root: Path) -> Path | None:
+    """Returns the backup of a migration that was cut off: its settings are those of the lake."""
+    now = _sha256(root / "lake.toml")
+    return next((each for each in _backups(root) if _manifest(each)["files"]["lake.toml"] == now), None)
+
+
+def _note_after(root: Path, folder: Path) -> None:
+    """Notes with a backup what the tombstones are afterwards, so that the way back can tell whether they are newer."""
+    noted = {**_manifest(folder), "after": _sha256(root / tombstones.NAME)}
+    durable.write(folder / _MANIFEST, json.dumps(noted).encode())
+
+
+def _backups(root: Path) -> list[Path]:
+    """Returns the folders of whole backups, oldest first."""
+    home = root / FOLDER
+    if s3.is_remote(root):
+        found = {entry.path.parent for entry in durable.entries(home) if entry.path.name == _MANIFEST}
+    else:
+        found = {path.parent for path in home.glob(f"format-*/{_MANIFEST}")}
+    return sorted(found, key=lambda path: path.name)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())
+        return found
+    except ValueError:
+        raise LakeError(f"{folder}: expected the manifest of a backup, found something else") from None
+
+
+def _content(path: Path, digest: str) -> bytes:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise LakeError(f"{path}: expected what was backed up, found another content; nothing was changed")
+    return content
+
+
+def _sha256(path: Path) -> str | None:
+    with suppress(FileNotFoundError):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return None
