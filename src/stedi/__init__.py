@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from stedi.lake import Lake, Table
     from stedi.landing import LandedFile, Landing, OddInstants
     from stedi.landing.deliveries.local import Skipped
-    from stedi.landing.quarantine import Fault, Quarantine, Quarantined
+    from stedi.landing.quarantine import Fault, Quarantine, Quarantined, RawRecord, Relanded
     from stedi.landing.unread import Unread
     from stedi.landing.withdrawal import Withdrawal, WithdrawalPreview
     from stedi.maintenance import Maintenance
@@ -119,11 +119,13 @@ __all__ = [
     "Proof",
     "Quarantine",
     "Quarantined",
+    "RawRecord",
     "Reason",
     "Recall",
     "Receipt",
     "ReceiptCheck",
     "Reconciliation",
+    "Relanded",
     "Release",
     "Removed",
     "Repair",
@@ -198,11 +200,13 @@ _HOMES = {
     "Proof": "stedi.audit.proof",
     "Quarantine": "stedi.landing.quarantine",
     "Quarantined": "stedi.landing.quarantine",
+    "RawRecord": "stedi.landing.quarantine",
     "Reason": "stedi.audit.explain",
     "Recall": "stedi.datasets.recalls",
     "Receipt": "stedi.erasure.report",
     "ReceiptCheck": "stedi.erasure.report",
     "Reconciliation": "stedi.audit.proof",
+    "Relanded": "stedi.landing.quarantine",
     "Release": "stedi.datasets",
     "Removed": "stedi.maintenance.report",
     "Repair": "stedi.maintenance.repair",

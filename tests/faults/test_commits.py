@@ -26,6 +26,7 @@ from stedi.engines.duckdb import DuckDB
 from stedi.errors import StediError
 from stedi.lake import Lake
 from stedi.landing import prepare
+from stedi.landing.quarantine import Relanded
 from stedi.schema.tables import COLUMNS, ZONES
 from stedi.storage import durable
 
@@ -268,7 +269,7 @@ def test_the_calls_of_a_replay_are_those_that_are_made_to_fail(
     quarantined: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = replay_faults(monkeypatch)
-    assert quarantined.restore().quarantine().replay() == (1, 1)
+    assert quarantined.restore().quarantine().replay() == Relanded(1, 1)
     assert faults.calls == REPLAY_CALLS
 
 

@@ -15,6 +15,7 @@ from stedi.catalog import Catalog
 from stedi.cli import main
 from stedi.errors import UsageError
 from stedi.lake import Lake
+from stedi.landing.quarantine import RawRecord, Relanded
 from stedi.schema.feeds import CONTRACTS
 
 
@@ -43,7 +44,7 @@ def put(inbox: Path, name: str, content: bytes) -> Path:
 def test_an_empty_quarantine_lists_nothing(lake: Lake) -> None:
     quarantine = lake.quarantine()
     assert (list(quarantine.records()), quarantine.counts(), quarantine.total()) == ([], [], 0)
-    assert quarantine.replay() == (0, 0)
+    assert quarantine.replay() == Relanded(0, 0)
 
 
 def test_records_are_listed_by_file_and_offset_and_counted_by_reason(lake: Lake, inbox: Path) -> None:
@@ -64,8 +65,8 @@ def test_one_record_is_shown_by_name_or_by_content(lake: Lake, inbox: Path) -> N
     lake.land(inbox)
     quarantine = lake.quarantine()
     (record,) = quarantine.records()
-    assert quarantine.raw(record.handle) == quarantine.raw("inbox/customers:1.json:2") == (b'{"email": 7}', 12)
-    assert quarantine.raw(f"{record.sha256}:2") == (b'{"email": 7}', 12)
+    for handle in (record.handle, "inbox/customers:1.json:2", f"{record.sha256}:2"):
+        assert quarantine.raw(handle) == RawRecord(b'{"email": 7}', 12)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +92,8 @@ def test_raw_bytes_keep_the_first_64_kib_and_the_whole_size(lake: Lake, inbox: P
     put(inbox, "customers.json", b'{"email":"' + b"e" * 100_000 + b'"}')
     lake.land(inbox)
     (record,) = lake.quarantine().records()
-    raw, size = lake.quarantine().raw(record.handle)
-    assert (len(raw), size, record.size) == (1 << 16, 100_012, 100_012)
+    raw = lake.quarantine().raw(record.handle)
+    assert (len(raw.content), raw.size, record.size) == (1 << 16, 100_012, 100_012)
 
 
 def test_show_escapes_what_a_terminal_would_act_upon(
@@ -115,10 +116,10 @@ def test_replay_lands_what_a_newer_contract_accepts(lake: Lake, inbox: Path, mon
     put(inbox, "accelerometer.json", b'{"user":"u","timestamp":1000000000007,"x":1,"y":1}{bad}')
     lake.land(inbox)
     ledger = {file.name: (file.seen, file.accepted, file.quarantined) for file in lake.land(inbox).files}
-    assert lake.quarantine().replay() == (0, 4)
+    assert lake.quarantine().replay() == Relanded(0, 4)
     changed(monkeypatch, "customer", "registrationDate")
     changed(monkeypatch, "accelerometer", "z")
-    assert lake.quarantine().replay() == (2, 2)
+    assert lake.quarantine().replay() == Relanded(2, 2)
     conserved(lake)
     assert Counter(record.reason for record in lake.quarantine().records()) == {"missing_required": 1, "malformed": 1}
     landed = {row[1]: row for row in records(lake, "customers_landing")}
@@ -136,9 +137,9 @@ def test_replaying_twice_adds_nothing(lake: Lake, inbox: Path, monkeypatch: pyte
     deliver(inbox, "step_trainer", [without(step(at=n), "distanceFromObject") for n in (1, 2)])
     lake.land(inbox)
     changed(monkeypatch, "step_trainer", "distanceFromObject")
-    assert lake.quarantine().replay() == (2, 0)
+    assert lake.quarantine().replay() == Relanded(2, 0)
     before = heads(lake)
-    assert lake.quarantine().replay() == (0, 0)
+    assert lake.quarantine().replay() == Relanded(0, 0)
     assert heads(lake) == before
     assert records(lake, "step_trainer_landing").total() == 2
 
@@ -147,7 +148,7 @@ def test_what_was_kept_only_in_part_is_never_replayed(lake: Lake, inbox: Path, m
     put(inbox, "customers.json", json.dumps(without(customer(), "email") | {"note": "n" * 70_000}).encode())
     lake.land(inbox)
     changed(monkeypatch, "customer", "email")
-    assert lake.quarantine().replay() == (0, 1)
+    assert lake.quarantine().replay() == Relanded(0, 1)
 
 
 def test_brackets_that_were_part_of_a_record_do_not_make_records_of_what_is_in_them(
@@ -157,7 +158,7 @@ def test_brackets_that_were_part_of_a_record_do_not_make_records_of_what_is_in_t
     lake.land(inbox)
     changed(monkeypatch, "step_trainer", "serialNumber")
     refused = lake.quarantine().total()
-    assert lake.quarantine().replay() == (0, refused)
+    assert lake.quarantine().replay() == Relanded(0, refused)
 
 
 def test_a_replayed_customer_reaches_the_tables_below(lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +168,7 @@ def test_a_replayed_customer_reaches_the_tables_below(lake: Lake, inbox: Path, m
         changed(stricter, "customer", "phone", required=True)
         lake.land(inbox)
     assert not any(table.rows for table in lake.build().tables)
-    assert lake.quarantine().replay() == (1, 0)
+    assert lake.quarantine().replay() == Relanded(1, 0)
     assert {table.name: table.rows for table in lake.build().tables}["accelerometer_trusted"] == 1
 
 
@@ -210,7 +211,7 @@ def test_a_replay_that_fails_before_its_journal_leaves_nothing(
             lake.quarantine().replay()
     assert (heads(lake), sorted(lake.root.rglob("*.parquet"))) == (before, files)
     assert not list((lake.root / "tmp").rglob("*.json"))
-    assert lake.quarantine().replay() == (1, 0)
+    assert lake.quarantine().replay() == Relanded(1, 0)
     conserved(lake)
 
 
@@ -224,7 +225,7 @@ def test_a_record_is_replayed_whatever_the_spelling_of_its_names(
     )
     lake.land(inbox)
     changed(monkeypatch, "accelerometer", "z")
-    assert lake.quarantine().replay() == (3, 0)
+    assert lake.quarantine().replay() == Relanded(3, 0)
     assert records(lake, "accelerometer_landing") == Counter(
         {("a", 6, 1.0, 1.0, None, None): 1, ("b", 7, 1.0, 1.0, None, None): 1, ("c\n", 8, 0.5, -1e-5, None, None): 1}
     )

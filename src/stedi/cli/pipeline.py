@@ -424,20 +424,20 @@ def quarantine(options: argparse.Namespace) -> int:
     lake = opened(options)
     quarantine = lake.quarantine()
     if options.show:
-        raw, size = quarantine.raw(options.show)
-        text = terminal.escaped(raw)
+        found = quarantine.raw(options.show)
+        text = terminal.escaped(found.content)
         if wants_json(options):
-            terminal.document({"raw": text, "size": size})
+            terminal.document({"raw": text, "size": found.size})
         else:
             terminal.raw(text)
-            if size > len(raw):
-                terminal.say(f"the first {len(raw):,} of {size:,} bytes")
+            if found.size > len(found.content):
+                terminal.say(f"the first {len(found.content):,} of {found.size:,} bytes")
     elif options.replay:
-        landed, stay = quarantine.replay()
+        done = quarantine.replay()
         if wants_json(options):
-            terminal.document({"landed": landed, "total": stay})
+            terminal.document({"landed": done.landed, "total": done.staying})
         else:
-            terminal.line(f"landed {landed:,} records; {stay:,} stay in quarantine")
+            terminal.line(f"landed {done.landed:,} records; {done.staying:,} stay in quarantine")
     elif options.fields:
         faults, looked_at = quarantine.faults()
         if wants_json(options):

@@ -78,6 +78,32 @@ class Fault:
     found: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """The bytes of one record in quarantine.
+
+    Attributes:
+        content: Its bytes, at most the first 64 KiB.
+        size: How many bytes it has in all.
+    """
+
+    content: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relanded:
+    """What landing the records of the quarantine again came to.
+
+    Attributes:
+        landed: Records that were landed.
+        staying: Records that stay in quarantine.
+    """
+
+    landed: int
+    staying: int
+
+
 LOOKED_AT = 1000
 """Of how many records at most `Quarantine.faults` says what was wrong."""
 
@@ -117,8 +143,8 @@ class Quarantine:
         with self._engine() as engine:
             return faults(engine)
 
-    def raw(self, handle: str) -> tuple[bytes, int]:
-        """Returns one record's bytes, at most its first 64 KiB, and its whole size.
+    def raw(self, handle: str) -> RawRecord:
+        """Returns one record's bytes.
 
         Args:
             handle: `FILE:OFFSET`, with the file's name or the first digits of its SHA-256.
@@ -141,13 +167,10 @@ class Quarantine:
                 many = "several: give more digits of the SHA-256" if found else "none"
                 raise UsageError(f"expected one record of {handle}, found {many}", argument="handle")
             note.rows = 1
-        return bytes(found[0][0]), int(found[0][1])
+        return RawRecord(bytes(found[0][0]), int(found[0][1]))
 
-    def replay(self) -> tuple[int, int]:
+    def replay(self) -> Relanded:
         """Lands again what the contracts accept now; a record that tombstones bar leaves quarantine and lands nowhere.
-
-        Returns:
-            How many records were landed, and how many stay.
 
         Raises:
             CommitConflict: Somebody outside this program keeps changing the tables.
@@ -159,10 +182,10 @@ class Quarantine:
                 journal.finish(self._catalog, self._root / "pending", self._key)
                 with journal.Commit(self._catalog) as batch:
                     done = self._replay(batch)
-            end(done, done[0], "")
+            end(done, done.landed, "")
         return done
 
-    def _replay(self, batch: journal.Commit) -> tuple[int, int]:
+    def _replay(self, batch: journal.Commit) -> Relanded:
         lines = {feed: batch.scratch / f"{feed}.json" for feed in CONTRACTS}
         # offsets by file, name, feed and the feed of the fields
         landed: dict[tuple[str, str, str, str], list[int]] = {}
@@ -198,7 +221,7 @@ class Quarantine:
             moved = sum(len(offsets) for offsets in landed.values())
             gone_too = sum(len(offsets) for offsets in barred.values())
             if not moved and not gone_too:
-                return 0, total
+                return Relanded(0, total)
             appends = {
                 CONTRACTS[feed].table: _write(engine, CONTRACTS[feed].table, _lines(feed, path), batch)
                 for feed, path in lines.items()
@@ -224,7 +247,7 @@ class Quarantine:
             ledger = rows.ledger(moves, batch.id, int(time.time() * 1000))
             appends["landed_files"] = _write(engine, "landed_files", ledger, batch)
         batch.commit(self._key(), appends, {"quarantine": kept})
-        return moved, total - moved - gone_too
+        return Relanded(moved, total - moved - gone_too)
 
     def _sifted(self) -> Callable[[bytes], bytes | None]:
         """Returns what gives a record as it may land: None if it is an erased customer's."""
