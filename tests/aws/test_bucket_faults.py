@@ -48,15 +48,15 @@ from stedi.storage.s3 import connection, leases, objects
 
 SCENES = ("land", "build", "later land", "later build", "audit", "withdraw", "maintain", "erase")
 SAMPLED = {
-    "land": ("s3", "catalog"),
-    "later build": ("s3", "catalog"),
+    "land": ("s3",),
+    "later build": ("catalog",),
     "withdraw": ("catalog",),
     "maintain": ("s3",),
     "erase": ("s3",),
 }
 """What is struck by day."""
 STRUCK = SCENES if NIGHTLY else tuple(SAMPLED)
-KILLED = [name for name in SCENES if name != "audit"] if NIGHTLY else ["land", "later build", "erase"]
+KILLED = [name for name in SCENES if name != "audit"] if NIGHTLY else ["later build", "erase"]
 KILLS: tuple[Kind, ...] = ("error", "lost")
 """What a call comes to whose caller is killed: not done, or done and nobody there to be told."""
 VOLATILE = {"batch", "landed_at", "file", "name", "sha256", "_file"}

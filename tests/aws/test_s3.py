@@ -463,6 +463,7 @@ CALLS: dict[str, Callable[[Path, Path], object]] = {
 @ONE
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("call", CALLS)
+@pytest.mark.sample(full=20)
 def test_what_fails_once_at_any_call_is_done_all_the_same(
     proxy: Proxy, root: Path, tmp_path: Path, call: str, kind: Kind
 ) -> None:
@@ -485,6 +486,7 @@ def test_what_fails_once_at_any_call_is_done_all_the_same(
 @ONE
 @pytest.mark.parametrize("kind", ["throttle", "error", "lost", "cut upload", "cut download", "deny"])
 @pytest.mark.parametrize("call", CALLS)
+@pytest.mark.sample(full=20)
 def test_what_fails_for_good_is_one_error_that_files_raise_after_a_bounded_number_of_calls(
     proxy: Proxy, root: Path, tmp_path: Path, call: str, kind: Kind
 ) -> None:

@@ -26,9 +26,7 @@ FATES = (Fault("kill"), Fault("killed"), Fault("tear"), *ONCE, *LASTING)
 
 
 def faults(scene: Scene) -> Iterator[Fault]:
-    """Yields faults of every call; by day one for each kind of call, and of the commits the first, the last
-    and two between.
-    """
+    """Yields faults of every call; by day one for each kind of call, and of the commits the first and the last."""
     made = scene.calls
     if NIGHTLY:
         turns = [(place, (ONCE[place % len(ONCE)], LASTING[place % len(LASTING)])) for place in range(1, len(made) + 1)]
@@ -39,8 +37,7 @@ def faults(scene: Scene) -> Iterator[Fault]:
         kinds = {name: [n for n, call in enumerate(made, start=1) if call.name == name] for name in NAMES}
         places = {chance.choice(found) for found in kinds.values() if found}
         if scene.name != "init":
-            last = len(scene.commits) - 1
-            places |= {scene.commits[last * part // 3] for part in range(4)}
+            places |= {scene.commits[0], scene.commits[-1]}
         chosen = [(place, FATES[(turn + len(made)) % len(FATES)]) for turn, place in enumerate(sorted(places))]
     for place, fate in chosen:
         if fate.fate != "tear" or made[place - 1].name == "write":

@@ -44,10 +44,10 @@ def cuts(disk: Disk, made: Sequence[Call]) -> Iterator[tuple[str, bool, Keep]]:
     for place, call in enumerate(made, start=1):
         disk.do(call)
         at, done = f"{place} ({call.kind})", place == len(made)
-        if done or (disk.changed and (NIGHTLY or place % 223 == 0)):
+        if done or (disk.changed and (NIGHTLY or place % 331 == 0)):
             disk.changed = False
             yield f"{at}, all lost that was not synced", done, nothing
-        if place % (4 if NIGHTLY else 331) == 0:
+        if place % (4 if NIGHTLY else 499) == 0:
             yield f"{at}, names kept", done, names
             yield f"{at}, kept by chance", done, by_chance(at)
 

@@ -328,6 +328,7 @@ ODD = ("Otto <otto@x.example>", "mailto:eve@x.example", "no sign at all", "a\u20
 
 
 @pytest.mark.parametrize("odd", ODD, ids=ascii)
+@pytest.mark.sample(full=2)
 def test_exact_names_every_customer_of_an_older_lake(
     new_lake: Callable[..., Lake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:

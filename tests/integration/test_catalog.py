@@ -561,6 +561,7 @@ def test_metadata_is_on_disk_before_the_catalog_names_it(
 
 
 @pytest.mark.parametrize("name", ["a b", "100%20", "it's", "[1]", "é", "a*b", "x=5", ";drop", '"q"', "~"])
+@pytest.mark.sample(full=5)
 def test_a_lake_works_in_a_folder_of_any_name(
     new_lake: Callable[..., Lake], sample_inbox: Path, tmp_path: Path, name: str
 ) -> None:

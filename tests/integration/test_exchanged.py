@@ -109,6 +109,7 @@ MOMENTS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("descriptors", [True, False], ids=["held", "copied"])
 @pytest.mark.parametrize("content", [CLEAN, SHOWN], ids=["clean", "careful"])
+@pytest.mark.sample(full=20)
 def test_consent_never_lands_under_the_hash_of_a_file_without_it(
     lake: Lake, path: Path, monkeypatch: pytest.MonkeyPatch,
     content: bytes, descriptors: bool, way: Callable[[Path], None], moment: str,

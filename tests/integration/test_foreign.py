@@ -73,6 +73,7 @@ WRITTEN: dict[str, tuple[Callable[[Lake, str], None], str]] = {
 
 @pytest.mark.parametrize("text", [ANA, f'see "{ANA.upper()}", \u00e9'], ids=["alone", "mentioned"])
 @pytest.mark.parametrize("what", WRITTEN)
+@pytest.mark.sample(full=5)
 def test_what_another_client_wrote_stays_and_is_told_by_place_and_the_lake_works(
     stage: Stage, what: str, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

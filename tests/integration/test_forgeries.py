@@ -353,6 +353,7 @@ LOST = {
         (remove, "remove", 1),
     ],
 )
+@pytest.mark.sample(full=5)
 def test_an_erasure_whose_file_is_lost_is_worked_out_again(
     stage: Stage, lost: str, owner: object, name: str, place: int
 ) -> None:

@@ -483,6 +483,7 @@ def test_the_form_of_a_file_can_be_written_again() -> None:
 
 @pytest.mark.parametrize("packing", ["plain", "gzip", "zstd"])
 @pytest.mark.parametrize("encoding", [name for name in ENCODINGS if "utf-8" not in name])
+@pytest.mark.sample(full=10)
 def test_an_erasure_rewrites_a_delivery_in_its_own_form(encoding: str, packing: str, tmp_path: Path) -> None:
     found = records("customer", "er")
     make = lambda text: READ[packing](ENCODINGS[encoding](text))  # noqa: E731

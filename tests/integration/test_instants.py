@@ -146,6 +146,7 @@ LOST: dict[str, bytes] = {
 
 @pytest.mark.parametrize("lost", LOST)
 @pytest.mark.parametrize("together", [True, False])
+@pytest.mark.sample(full=10)
 def test_a_quarantined_record_of_who_agrees_may_be_a_withdrawal_and_land_says_so(
     land: Said, lake: Lake, inbox: Path, lost: str, together: bool
 ) -> None:

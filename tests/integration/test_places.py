@@ -131,6 +131,7 @@ class TestACopy:
 
     @pytest.mark.parametrize("original", ["there", "changed", "gone", "damaged"])
     @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.sample(full=4)
     def test_is_read_as_it_lies_whatever_became_of_its_original(
         self, lake: Path, tmp_path: Path, way: str, original: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -361,6 +362,7 @@ class TestAMovedLake:
 
 
 @pytest.mark.parametrize("spelling", ["//{0}", "{0}/", "{0}/.", "{0}/../lake", "{1}/link", "lake", "~/lake", "link/"])
+@pytest.mark.sample(full=4)
 def test_a_lake_is_the_same_by_every_path_to_it(
     spelling: str, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -560,6 +562,7 @@ def bounded(lake: Path, words: list[str], key: str | None = KEY) -> str:
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.sample(full=5)
 def test_settings_of_a_stranger_are_refused_soon(kind: str, lake: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     deliver(tmp_path / "in")
@@ -569,6 +572,7 @@ def test_settings_of_a_stranger_are_refused_soon(kind: str, lake: Path, tmp_path
 
 
 @pytest.mark.parametrize("kind", CATALOGS)
+@pytest.mark.sample(full=6)
 def test_a_catalog_of_a_stranger_is_refused_soon(kind: str, lake: Path, tmp_path: Path) -> None:
     CATALOGS[kind](lake / "catalog.db")
     words = ["query", "select count(*) from quarantine"]

@@ -345,6 +345,7 @@ def die_at(patch: pytest.MonkeyPatch, name: str, call: int) -> list[int]:
         {"time": "absolute"},
     ],
 )
+@pytest.mark.sample(full=2)
 def test_a_copy_after_a_recall_equals_the_refreshed_release(
     slate: Slate, tmp_path: Path, options: dict[str, Any]
 ) -> None:

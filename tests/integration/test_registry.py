@@ -335,6 +335,7 @@ def test_a_release_that_was_cut_off_is_whole_and_known_or_absent(
 
 
 @pytest.mark.parametrize("at", ["before", "noted", "dropped", "told"])
+@pytest.mark.sample(full=2)
 def test_an_erasure_that_was_cut_off_among_releases_ends_with_the_next_command(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:

@@ -83,6 +83,7 @@ def later(lake: Lake, what: str) -> None:
     [(), ("catalog.db", "*/*/checksums"), ("catalog.db", "*/*/checksums", "journal")],
     ids=["the folder", "catalog and checksums", "and the journal"],
 )
+@pytest.mark.sample(full=6)
 def test_a_lake_that_was_set_back_is_refused_and_named(
     lake: Lake, tmp_path: Path, said: Said, what: str, names: tuple[str, ...]
 ) -> None:

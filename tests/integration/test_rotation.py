@@ -229,6 +229,7 @@ class Killed(BaseException):
         if NIGHTLY or after == n % 2 or n == 2
     ],
 )
+@pytest.mark.sample(full=5)
 def test_cut_off_anywhere_the_lake_is_the_old_keys_or_the_new_ones(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, point: str, after: bool
 ) -> None:

@@ -419,6 +419,7 @@ def test_workers_write_tagged_snapshots_anew_alike(tags: Tagged) -> None:
 @pytest.mark.parametrize(
     "place", [("erase", 1), ("erase", 4), ("erase", 9), ("expire", 1), ("expire", 7), ("vacuum", 1)]
 )
+@pytest.mark.sample(full=3)
 def test_an_erasure_that_dies_among_tags_is_finished_by_the_next_command(tags: Tagged, place: tuple[str, int]) -> None:
     lake, _, before = tags.made()
     look = looked_for(lake, ANA)
@@ -432,6 +433,7 @@ def test_an_erasure_that_dies_among_tags_is_finished_by_the_next_command(tags: T
 
 
 @pytest.mark.parametrize("number", [9, 60, 140, 230])
+@pytest.mark.sample(full=2)
 def test_an_erasure_that_is_killed_among_tags_is_finished_by_the_next_command(tags: Tagged, number: int) -> None:
     lake, _, before = tags.made()
     look = looked_for(lake, ANA)

@@ -273,6 +273,7 @@ def _lets_a_lake_that_was_set_back_be_written_to(patch: pytest.MonkeyPatch) -> N
     ],
 )
 @pytest.mark.thorough
+@pytest.mark.sample(full=4)
 def test_the_law_notices_what_others_may_do_to_a_lake_that(wrong: Callable[[pytest.MonkeyPatch], None]) -> None:
     """Copies, tags of other programs, kills, and people whose addresses contain one another."""
     steps = law.read_case(Path(__file__).parent / "cases" / "others-hands.jsonl")

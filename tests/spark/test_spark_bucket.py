@@ -11,6 +11,7 @@ import pytest
 import lakes
 import servers
 import sparks
+from effort import NIGHTLY
 from lakes import customer, deliver, motion, step
 from stedi.lake import Lake
 from stedi.storage import s3
@@ -59,8 +60,9 @@ def test_every_verb_of_spark_does_in_a_bucket_what_duckdb_does_in_a_folder(
     there.maintain(engine="spark")
     there.erase(erased, engine="spark")
     there.build()
-    proof = there.prove(engine="spark")
-    assert proof == there.prove()
+    proof = there.prove()
+    if NIGHTLY:  # it reads what a build and an audit read
+        assert there.prove(engine="spark") == proof
     assert not any(check.violations for check in (*proof.checks, *there.audit(files=True, engine="spark")))
     assert lakes.contents(there) == lakes.contents(here)
     assert any(lakes.contents(there).values())

@@ -177,7 +177,7 @@ def test_executors_read_every_text_that_duckdb_reads(spark: Any, tmp_path: Path)
     assert not [value for _, value, _ in found[0] if value.startswith("0123456789abcdef")]
 
 
-@settings(max_examples=30 if NIGHTLY else 2, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30 if NIGHTLY else 1, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     world=worlds.worlds(),
     later=worlds.worlds(people=3, readings=4),

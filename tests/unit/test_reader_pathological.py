@@ -26,6 +26,7 @@ GOOD = [motion(i) for i in range(5)]
 @pytest.mark.parametrize("depth", [1, 2, 3, 63, 64, 65, 128, 129, 500, 70_000])
 @pytest.mark.parametrize("opening", [b"[", b"[[", b"[ ", b"[1,", b'["a",', b"[[],", b"[\r\n["])
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.sample(full=30)
 def test_arrays_that_are_never_closed_spare_the_records_on_the_lines_after_them(
     opening: bytes, depth: int, line_end: bytes
 ) -> None:
