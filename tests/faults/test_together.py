@@ -116,7 +116,7 @@ def test_a_build_that_finds_another_says_so_and_leaves(slate: Slate, tmp_path: P
     lake.land(day(tmp_path / "0", 0, people=1))
     with running(lake):
         [(code, out, err)] = ended(stedi(lake, "build"))
-        assert (code, out) == (1, "")
+        assert (code, out) == (75, "")
         assert err == (
             f"stedi: {lake.root}: another build is running; wait for it with --wait, or run this again when it has "
             "ended\n"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import talkative
 from effort import NIGHTLY
 from lakes import Slate, conserved, customer, deliver, motion, rows, step
 from stedi import landing
@@ -117,7 +118,7 @@ def test_an_interrupt_at_any_moment_is_answered_soon_and_leaves_work_that_can_be
     (inbox / "customer" / "bad.json").write_bytes(b"{]")
     if command == "build":
         lake.land(inbox)
-    words = [sys.executable, "-m", "stedi.cli", "--lake", str(lake.root), command]
+    words = [*talkative.STEDI, "--lake", str(lake.root), command]
     words += [str(inbox)] if command == "land" else []
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

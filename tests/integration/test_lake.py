@@ -241,7 +241,7 @@ class TestBuild:
     def test_progress_is_told(self, wiped: Lake, slate: Slate) -> None:
         told: list[str] = []
         landed(wiped, slate).build(progress=told.append)
-        assert told[0] == "rebuild customers_trusted: first time"
+        assert told[0] == "rebuild customers_trusted, 1 of 5: first time"
         assert told[-1] == "publish"
 
 

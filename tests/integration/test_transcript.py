@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from stedi import cli
-from stedi.cli import tables
+from stedi.cli import tables, terminal
 
 LOOKS = (
     *("tables", "history machine_learning_curated", "history customers_trusted --verbose", "roles", "log", "key show"),
@@ -64,6 +64,7 @@ def screen(tmp_path_factory: pytest.TempPathFactory, sample_inbox: Path) -> Iter
         shown = {}
         for width, commands in ((80, WORKS), (80, LOOKS), (120, LOOKS), (80, LAST)):
             patch.setenv("COLUMNS", str(width))
+            patch.setattr(terminal, "width", lambda stream=None, width=width: width)
             for command in commands:
                 if "apply-recall" in command:
                     shutil.copytree("lake/releases/gait/1", "copy")

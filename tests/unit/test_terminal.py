@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 import unicodedata
 from pathlib import Path
 
@@ -27,35 +29,115 @@ def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Lake.create(tmp_path_factory.mktemp("lakes") / "lake").root
 
 
-def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+class Hand:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def shown(screen: io.StringIO) -> list[str]:
+    return [text for text in screen.getvalue().split("\r\x1b[K") if text]
+
+
+def test_progress_tells_what_how_much_since_when_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", screen := Screen())
-    progress = terminal.Progress()
-    for share in (0.0, 0.5, 1.0):
-        progress("read", share)
+    progress = terminal.Progress(clock := Hand())
+    for seconds, done in ((0, 0), (5, 18), (10, 36), (20, 72)):
+        clock.now = 100 + seconds
+        progress(f"read and check, {done} of 72 files", done / 72)
+    clock.now = 125
+    progress("rebuild customers_trusted, 2 of 5: first time", None)
+    clock.now = 3_800
     progress("commit", None)
     progress.close()
+    assert shown(screen) == [
+        "read and check, 18 of 72 files  [##        ]  25%  0:05 elapsed  0:15 left",
+        "read and check, 36 of 72 files  [#####     ]  50%  0:10 elapsed  0:10 left",
+        "read and check, 72 of 72 files  [##########] 100%  0:20 elapsed  0:00 left",
+        "rebuild customers_trusted, 2 of 5: first time  [##        ]  20%  0:25 elapsed",
+        "commit  1:01:40 elapsed",
+    ]
     assert "\n" not in screen.getvalue()
-    shown = screen.getvalue().split("\r\x1b[K")
-    assert [text.split()[-1] for text in shown if text] == ["0%", "50%", "100%", "commit"]
-    assert {len(text) for text in shown if text.startswith("read")} == {len("read [] 100%") + 30}
-    assert shown[-1] == ""
+    assert screen.getvalue().endswith("\r\x1b[K")
+
+
+def test_what_is_done_within_a_second_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    progress = terminal.Progress(Hand())
+    progress("read", 0.5)
+    progress("commit", None)
+    progress.close()
+    assert screen.getvalue() == ""
+
+
+def test_a_step_that_tells_nothing_is_shown_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    progress = terminal.Progress(clock := Hand())
+    progress("query", None)
+    clock.now += 65
+    for _ in range(100):
+        time.sleep(0.02)
+        if screen.getvalue():
+            break
+    progress.close()
+    assert shown(screen)[0] == "query  1:05 elapsed"
 
 
 def test_a_message_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", screen := Screen())
-    terminal.Progress()("read", 0.5)
-    terminal.say("stedi: it failed")
-    assert screen.getvalue().endswith("\r\x1b[Kstedi: it failed\n")
+    progress = terminal.Progress(clock := Hand())
+    clock.now += 2
+    progress("read", 0.5)
+    terminal.quiet()
+    terminal.say("it failed")
+    clock.now += 2
+    progress.show()
+    assert screen.getvalue().endswith("\r\x1b[Kit failed\n")
 
 
-def test_progress_is_a_line_a_stage_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_a_line_a_minute_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", log := io.StringIO())
-    progress = terminal.Progress()
-    for share in (0.0, 0.5, 1.0):
-        progress("read", share)
-    progress("commit", None)
+    progress = terminal.Progress(clock := Hand())
+    progress("read", 0.0)
+    for _ in range(150):
+        clock.now += 1
+        progress("read", (clock.now - 100) / 200)
     progress.close()
-    assert log.getvalue() == "read\ncommit\n"
+    assert log.getvalue() == "read, 30%, 1:00 elapsed, 2:20 left\nread, 60%, 2:00 elapsed, 1:20 left\n"
+
+
+@pytest.mark.parametrize(
+    ("when", "is_terminal", "variable", "expected"),
+    [
+        ("auto", True, {}, True),
+        ("auto", False, {}, False),
+        ("auto", True, {"NO_COLOR": "1"}, False),
+        ("auto", True, {"NO_COLOR": ""}, True),
+        ("auto", True, {"TERM": "dumb"}, False),
+        ("always", False, {"NO_COLOR": "1"}, True),
+        ("never", True, {}, False),
+    ],
+)
+def test_colours_are_for_terminals_unless_somebody_says_otherwise(
+    when: str, is_terminal: bool, variable: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", out := Screen() if is_terminal else io.StringIO())
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variable.items():
+        monkeypatch.setenv(name, value)
+    terminal.colour(when)
+    try:
+        terminal.table(("name", "rows"), [("a", 1)])
+    finally:
+        terminal.colour("auto")
+    plain = "name  rows\n----  ----\na        1\n"
+    assert (out.getvalue() != plain) == expected
+    assert re.sub(r"\x1b\[\d*m", "", out.getvalue()) == plain
 
 
 class Hung(Screen):

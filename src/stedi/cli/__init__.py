@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message = "bad usage: see the message on stderr, or --help"
             terminal.document({"error": {"type": "UsageError", "message": message, "exit": 2}})
         raise
+    terminal.colour(getattr(options, "color", "auto"))
     os.umask(0o077)  # what the lake writes is its owner's alone
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale lacks is no failure
@@ -56,18 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for name in ("output", "target", "rejects", "report", "letter", "metrics_file")
             ]
         )
-        return terminal.finished(hooks.run(options))
+        code = hooks.run(options)
+        terminal.quiet()
+        return terminal.finished(code)
     except UsageError as error:
         option = _OPTIONS.get(error.argument, f"--{error.argument.replace('_', '-')}")
         return _fail(options, error.on_command_line(option), error.exit_code, type(error).__name__)
     except StediError as error:
         return _fail(options, str(error), error.exit_code, type(error).__name__)
     except KeyboardInterrupt:
-        return _fail(
-            options,
-            "interrupted: what was committed stays; run the same command again to go on",
-            _INTERRUPTED,
-        )
+        return _fail(options, f"interrupted: {pipeline.after_interrupt(options)}", _INTERRUPTED)
     except BrokenPipeError:
         # whoever read our output has gone; Python must not complain again at exit
         terminal.nowhere(sys.stdout)
@@ -129,6 +128,7 @@ def _refuse_into_lake(paths: Sequence[Path | None]) -> None:
 
 
 def _fail(options: argparse.Namespace, message: str, code: int, kind: str = "") -> int:
+    terminal.quiet()
     message = terminal.worded(unnamed(message))
     terminal.say(f"stedi: {message}")
     if pipeline.wants_json(options):

@@ -47,6 +47,12 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         "--lake", metavar="PATH", help="the lake's folder, or s3://BUCKET/PREFIX (default: $STEDI_LAKE, then ./lake)"
     )
     common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    common.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        metavar="WHEN",
+        help="auto (default: on a terminal, unless $NO_COLOR is set), always or never",
+    )
     top = _Parser(
         prog="stedi",
         description="A consent-aware data lake of step detection data.",
@@ -325,7 +331,8 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
 
     sub = command("dataset", datasets.create, "makes training sets and says what is in them")
     datasets.add(_commands(sub, common, "action"))
-    return top if only is None or any(action.choices for action in top._actions) else parser()
+    [described] = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+    return top if only is None or described.choices else parser()
 
 
 class _Unasked:
@@ -489,8 +496,8 @@ def named(words: Sequence[str]) -> str | None:
     """Returns the command that a call's words name, if nothing but the lake and `--json` stands before it."""
     rest = iter(words)
     for word in rest:
-        if word == "--lake":
+        if word in ("--lake", "--color"):
             next(rest, None)
-        elif word != "--json" and not word.startswith("--lake="):
+        elif word != "--json" and not word.startswith(("--lake=", "--color=")):
             return None if word.startswith("-") else word
     return None

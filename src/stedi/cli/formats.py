@@ -10,7 +10,7 @@ with a blank in place of T and end lines of CSV by LF, and DuckDB's JSON has NaN
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii
@@ -135,6 +135,7 @@ def write(
     width: int | None = None,
     mode: int = 0o600,
     spreadsheet: bool = False,
+    coloured: bool = False,
 ) -> Written:
     """Writes every row of `reader`, in order.
 
@@ -151,6 +152,7 @@ def write(
             every row.
         width: The widest line of a table or a list of fields on a stream, in columns of a terminal; None for any.
         mode: The permissions of a file that is made.
+        coloured: Whether a table on a stream has faces that a terminal shows.
         spreadsheet: Whether, in CSV, a text that a spreadsheet would take for a formula begins with an apostrophe.
 
     Returns:
@@ -175,6 +177,8 @@ def write(
         raise UsageError(
             f"{form.title()} is not for a terminal. Name a file with --output, or choose table, csv or json."
         )
+    if coloured and form is Format.TABLE:
+        return _table(reader, to, limit, width, style=tables.styled)
     return _write(reader, form, to, limit, width, spreadsheet=spreadsheet)
 
 
@@ -212,7 +216,13 @@ def _slices(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
             yield batch.slice(start, _SLICE)
 
 
-def _table(reader: pa.RecordBatchReader, out: BinaryIO, limit: int | None, width: int | None) -> Written:
+def _table(
+    reader: pa.RecordBatchReader,
+    out: BinaryIO,
+    limit: int | None,
+    width: int | None,
+    style: Callable[[str], str] = str,
+) -> Written:
     numeric = _numeric(reader.schema)
     most = None if width is None else 4 * width
     held: list[list[str]] = []
@@ -223,24 +233,24 @@ def _table(reader: pa.RecordBatchReader, out: BinaryIO, limit: int | None, width
         rows += len(texts)
         cut = limit is not None and batch.num_rows > len(texts)
         if laid is not None:
-            out.write(f"{tables.further(texts, numeric, laid.widths)}\n".encode())
+            out.write(f"{style(tables.further(texts, numeric, laid.widths))}\n".encode())
             continue
         held += texts
         if cut:
             break
         if limit is None and len(held) >= SHOWN_ROWS:
             laid = tables.lay_out(reader.schema.names, held, numeric, width=width)
-            out.write(f"{laid.text}\n".encode())
+            out.write(f"{style(laid.text)}\n".encode())
             held.clear()
     if laid is None:
         laid = tables.lay_out(reader.schema.names, held, numeric, width=width)
-        out.write(f"{laid.text}\n".encode())
+        out.write(f"{style(laid.text)}\n".encode())
     count = f"{rows:,} row{'' if rows == 1 else 's'}"
     if cut:
         count = f"the first {count}; there are more: every other --format, and a file, has all"
-    out.write(f"({count})\n".encode())
+    out.write(f"{style(f'({count})')}\n".encode())
     if left := laid.missing("`--format vertical` or `--columns` shows the rest"):
-        out.write(f"({left})\n".encode())
+        out.write(f"{style(f'({left})')}\n".encode())
     return Written(rows, cut)
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,13 +48,14 @@ def demo(options: argparse.Namespace) -> int:
     for name in ("inbox", "lake"):
         shutil.rmtree(base / name, ignore_errors=True)
     (base / "demo.key").unlink(missing_ok=True)
-    progress("make sample data", None)
+    progress("make sample data", 0.0)
     sample.write(
         base / "inbox",
         customers=options.customers,
         readings=options.readings,
         walkers=options.walkers,
         seed=options.seed,
+        progress=lambda done, of: progress("make sample data", done / of if of else None),
     )
     lake = Lake.create(base / "lake", key_file=base / "demo.key")
     landing = lake.land(base / "inbox", progress=progress)
@@ -362,10 +363,25 @@ def query(options: argparse.Namespace) -> int:
     parameters = given_parameters(options)
     lake = opened(options)
     role = options.role or lake.config.query_role
+    progress = terminal.Progress()
+    progress("query", None)
     with lake.query(sql, parameters=parameters, at=options.at, role=role, as_published=options.as_published) as result:
         _say_lacking(result, role)
-        write_rows(result.reader(), form, options)
+        write_rows(_shown_first(result.reader(), progress), form, options)
     return 0
+
+
+def _shown_first(reader: pa.RecordBatchReader, progress: terminal.Progress) -> pa.RecordBatchReader:
+    """Returns the rows, with the end of what tells of waiting once the first are there."""
+    import pyarrow as pa
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            progress.close()
+            yield batch
+        progress.close()
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
 
 def write_rows(reader: pa.RecordBatchReader, form: Format | str, options: argparse.Namespace) -> None:
@@ -377,7 +393,15 @@ def write_rows(reader: pa.RecordBatchReader, form: Format | str, options: argpar
     if options.time_zone:
         reader = columns.in_zone(reader, options.time_zone, text=form not in formats.BINARY)
     to, limit, width = options.output or terminal.binary(), terminal.shown_rows(), terminal.width()
-    formats.write(reader, form, to, limit=limit, width=width, spreadsheet=options.safe_for_spreadsheets)
+    formats.write(
+        reader,
+        form,
+        to,
+        limit=limit,
+        width=width,
+        spreadsheet=options.safe_for_spreadsheets,
+        coloured=terminal.coloured(sys.stdout),
+    )
     sys.stdout.flush()  # a reader that has gone is known here, before the exit code is
 
 
@@ -565,6 +589,32 @@ def made(lake: Lake) -> None:
 def where(options: argparse.Namespace) -> str:
     """Returns where the lake of a command lies, as it was named."""
     return str(getattr(options, "lake", None) or os.environ.get("STEDI_LAKE") or "lake")
+
+
+_LOOKS = frozenset(
+    {
+        *("tables", "history", "query", "quarantine", "explain", "consent", "roles", "log", "status", "runs", "doctor"),
+        *("describe", "contract", "ddl", "crawl", "verify", "audit", "report", "export"),
+    }
+)
+"""Commands that change nothing in a lake."""
+
+
+def after_interrupt(options: argparse.Namespace) -> str:
+    """Returns what is true after a command was interrupted, and what to do."""
+    from stedi.privacy import key_change, tombstones
+    from stedi.storage import destinations, s3
+
+    if options.command in _LOOKS and not getattr(options, "replay", False):
+        return "nothing in the lake was changed; a file that was to be written is not there, or as it was"
+    root = where(options)
+    if not s3.is_remote(root):
+        folder = destinations.expanded(root)
+        if (folder / tombstones.PENDING).exists():
+            return "the erasure is not at its end: `stedi erase --resume` finishes it"
+        if (folder / key_change.NAME).exists():
+            return "the change of key is not at its end: `stedi build` finishes it"
+    return "what was committed stays; run the same command again to go on"
 
 
 def opened(options: argparse.Namespace) -> Lake:

@@ -156,6 +156,23 @@ def lay_out(
     return Laid("\n".join(lines), len(names), len(chosen), cut, tuple(widths))
 
 
+def styled(text: str) -> str:
+    """Returns lines of text with what is around the cells of tables in other faces: headers, rules, NULL, remarks."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if _RULE.fullmatch(line) and number:
+            lines[number - 1] = f"{_BOLD}{lines[number - 1]}{_PLAIN}"
+            lines[number] = f"{_DIM}{line}{_PLAIN}"
+        elif line.startswith("(") and line.endswith(")"):
+            lines[number] = f"{_DIM}{line}{_PLAIN}"
+    return _NULL.sub(f"{_DIM}NULL{_PLAIN}", "\n".join(lines))
+
+
+_BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+_RULE = re.compile(r"-+(?:  -+)*")
+_NULL = re.compile(r"(?<![\w'])NULL(?![\w'])")
+
+
 def further(rows: Sequence[Sequence[str]], numeric: Sequence[bool], widths: Sequence[int]) -> str:
     """Returns more rows of a table, uncut: a cell that is wider than its column moves those after it."""
     return "\n".join(_line(row, widths, numeric) for row in rows)

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
@@ -14,9 +16,27 @@ from typing import Any, BinaryIO, TextIO, cast
 from stedi.errors import UsageError, json_text, printable
 
 _CLEAR = "\r\x1b[K"
+_FAILED = re.compile(r"stedi( [a-z-]+)*:")
 _COMMAND = re.compile(r"`[^`]{1,60}`")
 _PYTHON = re.compile(r"\b(exact|feed|wait)=(\w+)")
 """What messages of the verbs call by its name in Python."""
+
+
+_colour = "auto"
+"""What `--color` says."""
+
+
+def colour(when: str) -> None:
+    """Has colours be used `always`, `never`, or by `auto` on a terminal alone, unless $NO_COLOR is set."""
+    global _colour
+    _colour = when
+
+
+def coloured(stream: TextIO) -> bool:
+    """Says whether colours are used on a stream."""
+    if _colour != "auto":
+        return _colour == "always"
+    return bool(stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
 
 
 def open_streams() -> None:
@@ -137,14 +157,10 @@ def shown_rows() -> int | None:
 
 
 def width(stream: TextIO | None = None) -> int | None:
-    """Returns how wide the lines of stdout, or another, may be: $COLUMNS, or as its terminal; None if it is none."""
-    stream = stream or sys.stdout
-    with contextlib.suppress(ValueError):
-        if (wide := int(os.environ.get("COLUMNS") or 0)) > 0:
-            return wide
+    """Returns how wide the lines of stdout, or another, may be: its terminal's width; None if it is none."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        if stream.isatty():
-            return os.get_terminal_size(stream.fileno()).columns or None
+        if (stream or sys.stdout).isatty():
+            return int(os.environ.get("COLUMNS") or os.get_terminal_size((stream or sys.stdout).fileno()).columns) or 80
     return None
 
 
@@ -175,7 +191,12 @@ def line(text: str) -> None:
 def raw(text: str) -> None:
     """Writes a result whose lines stay as they are, however long."""
     try:
-        sys.stdout.write(printable(text, keep="\n\t") + "\n")
+        text = printable(text, keep="\n\t")
+        if coloured(sys.stdout):
+            from stedi.cli import tables
+
+            text = tables.styled(text)
+        sys.stdout.write(text + "\n")
     except BrokenPipeError:
         nowhere(sys.stdout)
 
@@ -205,6 +226,8 @@ def document(content: object) -> None:
 def say(text: str) -> None:
     """Writes a message beside the results, in the place of a bar that is still there."""
     text = _folded(printable(text, keep="\n\t"), sys.stderr)
+    if coloured(sys.stderr) and (failed := _FAILED.match(text)):
+        text = f"\x1b[1;31m{failed[0]}\x1b[0m{text[failed.end() :]}"
     sys.stderr.write((_CLEAR if sys.stderr.isatty() else "") + text + "\n")
 
 
@@ -240,23 +263,95 @@ def conceal(words: Iterable[str]) -> None:
 
 
 class Progress:
-    """What is being done, on stderr: a bar on a terminal, a line a stage otherwise."""
+    """What is being done, on stderr: one line that is redrawn on a terminal, a line a minute elsewhere.
 
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._shown = ""
+    What is done within a second leaves nothing; that it waits for another command is said at once. The line says
+    what, which of how many if the words say so, the share, the time since it began and, by the share, what is left of
+    the step.
+
+    Args:
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._terminal = clock, sys.stderr.isatty()
+        self._began = self._step_began = self._told = clock()
+        self._what = self._said = ""
+        self._share: float | None = None
+        self._drawn = self._closed = False
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._ticker: threading.Thread | None = None
+        _shown.append(self)
 
     def __call__(self, what: str, share: float | None) -> None:
-        """Shows what is being done and, if it is known, the share of it that is done, 0 to 1."""
-        if self._terminal:
-            filled = "" if share is None else f" [{'#' * int(30 * share):30}] {share:4.0%}"
-            sys.stderr.write(f"{_CLEAR}{printable(what)}{filled}")
-            sys.stderr.flush()
-        elif what != self._shown:
-            say(what)
-        self._shown = what
+        """Takes down what is being done and, if it is known, the share of it that is done, 0 to 1."""
+        if share is None and (counted := _OF.search(what)):
+            share = (int(counted[1].replace(",", "")) - 1) / int(counted[2].replace(",", ""))
+        with self._lock:
+            if _OF.sub("", what) != _OF.sub("", self._what):
+                self._step_began = self._clock()
+            self._what, self._share = what, share
+        if self._ticker is None:
+            self._ticker = threading.Thread(target=self._tick, daemon=True)
+            self._ticker.start()
+        self.show()
+
+    def show(self) -> None:
+        """Shows it, if it is time to."""
+        with self._lock:
+            now = self._clock()
+            pause = (_EVERY if self._drawn else _AFTER) if self._terminal else _A_MINUTE
+            waits = not self._terminal and self._what.startswith("waiting ") and self._what != self._said
+            if self._closed or (now - self._told < pause and not waits):
+                return
+            if self._terminal:
+                sys.stderr.write(f"{_CLEAR}{self._text(now, (width(sys.stderr) or 80) - 1)}")
+                sys.stderr.flush()
+                self._drawn = True
+            else:
+                sys.stderr.write(f"{printable(self._what) if waits else self._text(now)}\n")
+            self._told, self._said = now, self._what
+
+    def _text(self, now: float, wide: int = 1_000) -> str:
+        parts = []
+        if self._share is not None:
+            filled = "#" * int(10 * self._share)
+            parts.append(f"[{filled:10}] {self._share:4.0%}" if self._terminal else f"{self._share:.0%}")
+        parts.append(f"{_clock_text(now - self._began)} elapsed")
+        spent = now - self._step_began
+        if self._share and spent > _AFTER:
+            parts.append(f"{_clock_text(spent * (1 - self._share) / self._share)} left")
+        between = "  " if self._terminal else ", "
+        figures = between.join(parts)
+        return f"{printable(self._what)[: wide - len(figures) - 2]}{between}{figures}"
+
+    def _tick(self) -> None:
+        while not self._ended.wait(0.5):
+            self.show()
 
     def close(self) -> None:
-        """Clears the bar, so that results stand alone."""
-        if self._terminal and self._shown:
-            sys.stderr.write(_CLEAR)
+        """Clears the line, so that results stand alone."""
+        with self._lock:
+            self._closed = True
+            if self._drawn:
+                sys.stderr.write(_CLEAR)
+        self._ended.set()
+        if self in _shown:
+            _shown.remove(self)
+
+
+_shown: list[Progress] = []
+_AFTER, _EVERY, _A_MINUTE = 1.0, 0.1, 60.0
+_OF = re.compile(r", ([\d,]+) of ([\d,]+)( files)?")
+
+
+def quiet() -> None:
+    """Ends what still shows progress, as where a command fails."""
+    for progress in _shown:
+        progress.close()
+
+
+def _clock_text(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

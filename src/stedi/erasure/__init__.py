@@ -383,7 +383,7 @@ class _Erasure:
         removed = {}
         names = list(catalog.tables())
         for number, name in enumerate(names):
-            self._progress(f"forget {name}", number / len(names))
+            self._progress(f"forget {name}, {number + 1} of {len(names)}", number / len(names))
             removed[name] = work.table(name, rewritten if name == "landed_files" else ())
         replaced, more = deliveries.replace(rewritten)
         current = {file.path for file in catalog.files(catalog.table("customers_landing"))}

@@ -289,7 +289,7 @@ class _Batch:
                         inspected.append(future.result())
                     except UnreadableFile as error:
                         self._skip(files[done - 1].name, error)
-                    self._progress("read and check", done / len(files))
+                    self._progress(f"read and check, {done:,} of {len(files):,} files", done / len(files))
             except BaseException:
                 # the threads are waited for: whoever interrupts should not be
                 stop.set()

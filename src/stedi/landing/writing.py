@@ -105,7 +105,7 @@ def _prepared(
             unreadable.append((file.delivered.name, outcome))
         else:
             prepared.append(outcome)
-        progress("rewrite what is not clean", done / len(rest))
+        progress(f"rewrite what is not clean, {done:,} of {len(rest):,} files", done / len(rest))
     return prepared, unreadable
 
 

@@ -73,7 +73,7 @@ def maintain(
         tombstones.refuse_unfinished(root)
         names = _tables(context.catalog)
         for number, name in enumerate(names):
-            progress(f"maintain {name}", number / len(names))
+            progress(f"maintain {name}, {number + 1} of {len(names)}", number / len(names))
             # a build reads landing tables: it must not lose a file that it has pinned
             with durable.commands(root, ["build", "land"] if ALL_ZONES[name] == "landing" else ["build"], waiting):
                 done.append(work.table(name))

@@ -252,7 +252,7 @@ class _Run:
             )
             engine.materialize("renaming", "select distinct old, new from renamed")
             for number, name in enumerate(built):
-                progress(f"write {name} under the new key", number / len(built))
+                progress(f"write {name} under the new key, {number + 1} of {len(built)}", number / len(built))
                 files[name] = engine.write(
                     name,
                     f"select t.* replace (r.new as customer_id) from {name} as t join renaming as r "

@@ -84,10 +84,9 @@ class StagedBuild:
         with self._opened() as engine:
             session = BuildSession(engine, self._context, self._key, self._graph, self._before, self._now)
             changes = IncrementalBuild(session)
-            for step in steps:
-                if step.action == "none" or not self._concerns(step):
-                    continue
-                progress(f"{step.action} {step.table}: {step.reason}")
+            concerned = [step for step in steps if step.action != "none" and self._concerns(step)]
+            for number, step in enumerate(concerned, start=1):
+                progress(f"{step.action} {step.table}, {number} of {len(concerned)}: {step.reason}")
                 started = time.monotonic()
                 change = (
                     self._rebuild(session, step) if step.action == "rebuild" else self._change(session, step, changes)
