@@ -19,7 +19,7 @@ import proof_mutants
 import worlds
 from effort import NIGHTLY
 from lakes import BELOW_LANDING, Slate, build, customer, deliver, instant, motion
-from proof_mutants import MUTANTS, NOW, Mutant, findings
+from proof_mutants import HIDING, MUTANTS, NOW, Mutant, findings
 from stedi import cli
 from stedi.audit.proof import Proof, prove, violations
 from stedi.catalog import Catalog
@@ -101,11 +101,22 @@ def test_a_lake_in_which_every_rule_decides_something_holds(people: Lake) -> Non
     }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=list(MUTANTS))
+@pytest.mark.parametrize("mutant", (MUTANTS | HIDING).values(), ids=list(MUTANTS | HIDING))
 @pytest.mark.sample(quick=8)
 def test_a_broken_rule_is_found_and_no_other_is_accused(people: Lake, mutant: Mutant) -> None:
     proof_mutants.commit(people, mutant)
     assert findings(proof(people)) == mutant.findings
+
+
+def test_sums_of_hashes_lose_nothing_that_is_carried_and_tell_places_apart(tmp_path: Path) -> None:
+    with DuckDB(memory="100MB", threads=1, temporary=tmp_path) as engine:
+        [(wide,)] = engine.rows("select sum(18446744073709551615::ubigint) from range(3)")
+        assert wide == 3 * (2**64 - 1)
+        rows = (("a", "b"), ("c", "d"), ("a", "d"), ("c", "b"))
+        for one, other, crossed, back in zip(*map(engine.hashes, rows), strict=True):
+            same = f"{one}::hugeint + {other} = {crossed}::hugeint + {back}"
+            every = "from range(30) as a (a), range(30) as b (b), range(30) as c (c), range(30) as d (d)"
+            assert engine.rows(f"select count(*) {every} where a <> c and b <> d and {same}") == [(0,)]
 
 
 def test_every_check_is_broken_by_a_mutant(people: Lake) -> None:

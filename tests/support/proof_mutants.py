@@ -172,6 +172,8 @@ def _changed(table: str, **columns: str) -> str:
 
 
 _ADA = "customer_id = '{ada}'"
+_SWAPPED = "case when x = 0 then 2.0 when x = 2 then 0.0 else x end"
+"""Ada alone has a motion of 0.0, and Bob one of 2.0 at the same moment."""
 MUTANTS: dict[str, Mutant] = {
     "a customer who never agreed is trusted": Mutant(TRUSTED, _person(TRUSTED, "cyd"), ("consent",)),
     "a customer who withdrew is trusted": Mutant(TRUSTED, _person(TRUSTED, "gus"), ("consent",)),
@@ -273,6 +275,35 @@ MUTANTS: dict[str, Mutant] = {
         dict.fromkeys(("stedi.run", "stedi.inputs", "stedi.started", "stedi.policy", "stedi.sql")),
     ),
 }
+
+
+HIDING: dict[str, Mutant] = {
+    "two people's motions change places": Mutant(MOTIONS, _changed(MOTIONS, x=_SWAPPED), ("landed", "conservation")),
+    "two axes of a motion change places": Mutant(
+        MOTIONS, _changed(MOTIONS, x="if(x = 0, z, x)", z="if(x = 0, x, z)"), ("landed", "conservation")
+    ),
+    "a motion stands in another's place": Mutant(
+        MOTIONS,
+        _motion("ada", 101).replace(f"from {MOTIONS} ", f"from {MOTIONS} where not ({_ADA} and x = 0) "),
+        ("distinct", "conservation"),
+    ),
+    "two devices' steps change places": Mutant(
+        STEPS,
+        _changed(
+            STEPS,
+            distanceFromObject=f"case when distanceFromObject = 250 then 246 when sensorReadingTime = "
+            f"instant({DAWN + 104}) then 250 else distanceFromObject end",
+        ),
+        ("landed", "distinct", "conservation"),
+    ),
+    "two people's pairs change places": Mutant(ML, _changed(ML, x=_SWAPPED), ("one person", "conservation")),
+    "a pair stands in another's place": Mutant(
+        ML,
+        _pair("ada", 101).replace(f"from {ML} ", f"from {ML} where not ({_ADA} and x = 0) "),
+        ("distinct", "conservation"),
+    ),
+}
+"""Mutants that keep the counts, and every sum over one column or of hashes that do not tell places apart."""
 
 
 def findings(found: Proof) -> Findings:

@@ -289,6 +289,15 @@ class DuckDB:
         )
         return tuple(given[path] for (path,) in sorted(found))
 
+    def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
+        """Returns the SQL of two independent hashes of all these columns of a row, 64 bits each; sums of them have 128.
+
+        A hash of several columns mixes the last one in by an exclusive or alone, which a sum could undo: it is hashed
+        once more.
+        """
+        one, other = ", ".join(columns), ", ".join(reversed(columns))
+        return f"hash(hash({one}))", f"hash(hash({other}, 1))"
+
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""
         for batch in self.batches(sql):

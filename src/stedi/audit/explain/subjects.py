@@ -85,7 +85,8 @@ def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str],
         engine.view(name, f"select * from every_{name} where customer_id in ({ids})")
     expected.customers(engine, key, base)
     expected.motions(engine, base)
-    expected.steps(engine, base, partial(tombstones.read(root, key).claimants, key))
+    expected.devices(engine, partial(tombstones.read(root, key).claimants, key))
+    expected.steps(engine, base)
     engine.materialize(
         "history",
         f"select p.person, c.lastUpdateDate as updated, c.shareWithResearchAsOfDate as share, {FILE_NAME} as file, "

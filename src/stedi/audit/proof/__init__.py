@@ -4,7 +4,8 @@ Nothing here is shared with the code and the SQL that built the tables: landed r
 come out. Either engine runs it; on one machine it stays within the memory of the settings, on many the rows stay
 where they are.
 
-`as_of` says from when each table is; `expected` what the landed records say; `violations` what is wrong with the
+`as_of` says from when each table is; `expected` what the landed records say; `agreement` for whom no row need be
+looked at, since count and sums are equal; `violations` what is wrong with the
 tables; `reconciliation` where every record went.
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stedi.audit.integrity import Check
-from stedi.audit.proof import as_of, expected, reconciliation, violations
+from stedi.audit.proof import agreement, as_of, expected, reconciliation, violations
 from stedi.audit.proof.as_of import BELOW, FEEDS, AsOf
 from stedi.audit.proof.expected import Claimants
 from stedi.audit.proof.reconciliation import Reconciliation
@@ -139,11 +140,10 @@ class _Work:
         expected.customers(engine, self._key, base)
         self.unseen = max(self.unseen, expected.unseen(engine))
         violations.identifying(engine)
-        progress("prove accelerometer readings", 0.1)
-        expected.motions(engine, base)
-        if with_steps := not _OF_STEPS.isdisjoint(tables):
-            progress("prove step trainer readings", 0.4)
-            expected.steps(engine, base, self._further_claimants)
+        progress("prove readings", 0.1)
+        with_steps = not _OF_STEPS.isdisjoint(tables)
+        further = self._further_claimants if with_steps else None
+        agreement.work_out(engine, base, further, training="machine_learning_curated" in tables)
         counts: dict[tuple[str, str], int] = {}
         for name in tables:
             progress(f"prove {name}", 0.6 + 0.08 * BELOW.index(name))

@@ -110,12 +110,18 @@ def unseen(engine: Engine) -> int:
     return int(people)
 
 
-def motions(engine: Engine, base: AsOf) -> None:
+def motions(engine: Engine, base: AsOf, *, among: str = "") -> None:
     """Sets the accelerometer readings of consenting customers, landed and trusted, side by side.
 
-    Gives `motions` (person, moment, x, y, z, in_time: rule 4; landed, found: how often each is there) and `curated`,
-    the persons who have one that counts.
+    Gives `motions` (person, moment, x, y, z, in_time: rule 4; landed, found: how often each is there) and, of all
+    customers, `curated`, the persons who have one that counts.
+
+    Args:
+        engine: A session with the relations of `customers`.
+        base: The instant and the policy.
+        among: A relation of the persons whose readings are looked at; everybody's by default.
     """
+    who = f"k.consents and k.person in (select person from {among})" if among else "k.consents"
     in_time = f"moment >= since or not {base.since_consent}"
     # of equal readings that differ in the sign of a zero either may stand
     engine.materialize(
@@ -123,21 +129,21 @@ def motions(engine: Engine, base: AsOf) -> None:
         f"select person, moment, x, y, z, {in_time} as in_time, sum(l)::integer as landed, sum(f)::integer as found "
         'from (select p.person, k.since, a."timestamp" * 1000 as moment, a.x + 0 as x, a.y + 0 as y, a.z + 0 as z, '
         '1 as l, 0 as f from accelerometer_landing as a join persons as p on a."user" = p.address '
-        "join known as k on p.person = k.person and k.consents union all "
+        f"join known as k on p.person = k.person and {who} union all "
         'select k.person, k.since, epoch_us(t."timestamp"), t.x + 0, t.y + 0, t.z + 0, 0, 1 '
-        "from accelerometer_trusted as t join known as k on t.customer_id = k.customer_id and k.consents "
+        f"from accelerometer_trusted as t join known as k on t.customer_id = k.customer_id and {who} "
         'where t."timestamp" is not null and t.x is not null and t.y is not null and t.z is not null) '
         "group by all",
     )
-    engine.materialize("curated", "select distinct person from motions where in_time and landed > 0")
+    if not among:
+        engine.materialize("curated", "select distinct person from motions where in_time and landed > 0")
 
 
-def steps(engine: Engine, base: AsOf, further: Claimants) -> None:
-    """Sets the step trainer readings, landed and trusted, side by side, and says whose each is (rule 6).
+def devices(engine: Engine, further: Claimants) -> None:
+    """Works out who claims which device (rule 6).
 
-    Gives `steps`: serial, moment, distance; landed, found: how often each is there; low, high: the least and greatest
-    person under whom it is found; claimants, movers, owner; consents, curated, in_time: of the owner; due: whether
-    the rules put it into the trusted table.
+    Gives `devices` (serialNumber, serial, further), `claims` (serial, person) and `claimed` (serial, claimants, sole:
+    the one claimant).
     """
     engine.map_rows(
         "serials",
@@ -158,14 +164,28 @@ def steps(engine: Engine, base: AsOf, further: Claimants) -> None:
         "case when count(c.person) = 1 and max(d.further) = 0 then min(c.person) end as sole "
         "from devices as d left join claims as c on d.serial = c.serial group by d.serial",
     )
+
+
+def steps(engine: Engine, base: AsOf, *, among: str = "devices") -> None:
+    """Sets the step trainer readings, landed and trusted, side by side, and says whose each is (rule 6).
+
+    Gives `steps`: serial, moment, distance; landed, found: how often each is there; low, high: the least and greatest
+    person under whom it is found; claimants, movers, owner; consents, curated, in_time: of the owner; due: whether
+    the rules put it into the trusted table.
+
+    Args:
+        engine: A session with the relations of `devices` and `curated`.
+        base: The instant and the policy.
+        among: A relation of the devices whose readings are looked at, as `devices` has them.
+    """
     engine.materialize(
         "delivered",
         "select serial, moment, distance, sum(l)::integer as landed, sum(f)::integer as found, min(person) as low, "
         "max(person) as high from (select d.serial, s.sensorReadingTime * 1000 as moment, s.distanceFromObject as "
         "distance, 1 as l, 0 as f, null as person from step_trainer_landing as s "
-        "join devices as d on s.serialNumber = d.serialNumber "
+        f"join {among} as d on s.serialNumber = d.serialNumber "
         "union all select d.serial, epoch_us(t.sensorReadingTime), t.distanceFromObject, 0, 1, k.person "
-        "from step_trainer_trusted as t join devices as d on t.serialNumber = d.serialNumber "
+        f"from step_trainer_trusted as t join {among} as d on t.serialNumber = d.serialNumber "
         "join known as k on t.customer_id = k.customer_id and k.consents "
         "where t.sensorReadingTime is not null and t.distanceFromObject is not null) group by all",
     )

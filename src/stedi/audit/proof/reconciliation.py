@@ -146,8 +146,10 @@ def motions(engine: Engine) -> Reconciliation:
         "join persons as p on a.address = p.address join known as k on p.person = k.person"
     )
     [(early, again, found)] = engine.rows(
-        "select coalesce(sum(landed) filter (where not in_time), 0), "
-        "coalesce(sum(landed - 1) filter (where in_time and landed > 0), 0), coalesce(sum(found), 0) from motions"
+        "select coalesce(sum(early), 0), coalesce(sum(again), 0), coalesce(sum(found), 0) from "
+        "(select case when in_time then 0 else landed end as early, "
+        "case when in_time and landed > 0 then landed - 1 else 0 end as again, found from motions "
+        "union all select landed - timely, timely - found, found from motion_sums)"
     )
     return Reconciliation(
         "accelerometer_trusted",
@@ -166,11 +168,16 @@ def steps(engine: Engine) -> Reconciliation:
     """Returns the account of `step_trainer_trusted`."""
     kinds = dict(
         engine.rows(
-            f"select {STEP_REASON} as kind, sum(case when due then landed - 1 else landed end) "
-            "from steps where landed > 0 group by kind"
+            f"select {STEP_REASON} as kind, sum(n) from (select claimants, movers, owner, consents, curated, in_time, "
+            "case when due then landed - 1 else landed end as n from steps where landed > 0 union all "
+            "select claimants, movers, owner, consents, curated, false, landed - timely from step_sums union all "
+            "select claimants, movers, owner, consents, curated, true, timely - found from step_sums) group by kind"
         )
     )
-    [(landed, found)] = engine.rows("select coalesce(sum(landed), 0), coalesce(sum(found), 0) from steps")
+    [(landed, found)] = engine.rows(
+        "select coalesce(sum(landed), 0), coalesce(sum(found), 0) from (select landed, found from steps union all "
+        "select landed, found from step_sums)"
+    )
     reasons = (
         *(Reason.NO_RECORD, Reason.WITHHELD, Reason.OF_ERASED, Reason.NO_CONSENT, Reason.NOT_CURATED),
         *(Reason.BEFORE_CONSENT, Reason.DELIVERED_AGAIN),
@@ -187,8 +194,10 @@ def steps(engine: Engine) -> Reconciliation:
 
 def training(engine: Engine) -> Reconciliation:
     """Returns the account of `machine_learning_curated`."""
-    [(due,)] = engine.rows("select count(*) from steps where due")
-    [(partnered,)] = engine.rows(f"select count(*) from steps where due and {TRAINED}")
+    [(due,)] = engine.rows("select count(*) from due_steps")
+    [(partnered,)] = engine.rows(
+        "select count(*) from due_steps where (person, moment) in (select person, moment from counted_motions)"
+    )
     found = _found(engine, "machine_learning_curated", "consents")
     [(wanted,)] = engine.rows(f"select {found} + coalesce(sum(wanted - found), 0) from unequal")
     return Reconciliation(

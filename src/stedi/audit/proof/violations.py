@@ -132,11 +132,12 @@ def training(engine: Engine) -> Counts:
     """
     engine.materialize(
         "unequal",
-        "select person, moment, distance, x, y, z, sum(e) as wanted, sum(f) as found from (select s.owner as person, "
-        "s.moment, s.distance, m.x, m.y, m.z, 1 as e, 0 as f from steps as s join motions as m "
-        "on s.owner = m.person and s.moment = m.moment where s.due and m.landed > 0 and m.in_time union all "
+        "select person, moment, distance, x, y, z, sum(e) as wanted, sum(f) as found from (select s.person, "
+        "s.moment, s.distance, m.x, m.y, m.z, 1 as e, 0 as f from due_steps as s join counted_motions as m "
+        "on s.person = m.person and s.moment = m.moment where s.person in (select person from odd_training) union all "
         "select k.person, epoch_us(t.sensorReadingTime), t.distanceFromObject, t.x + 0, t.y + 0, t.z + 0, 0, 1 "
         "from machine_learning_curated as t join known as k on t.customer_id = k.customer_id and k.consents "
+        "and k.person in (select person from odd_training) "
         "where t.sensorReadingTime is not null and t.distanceFromObject is not null and t.x is not null "
         "and t.y is not null and t.z is not null) group by all having wanted <> found",
     )

@@ -1,0 +1,189 @@
+"""Whose published rows are the landed ones by count and sums alone, so that nobody has to compare them row by row.
+
+For each customer, and each device of one claimant, the distinct rows that the rules want and all that are published
+are counted, and two independent hashes of each whole row are summed. Where all three are equal the rows are the same,
+each of them once; everything else is left to `expected` and `violations`, row by row. A hash is 64 bits wide and a sum
+128: a row can be hidden only by others that have the same sums twice over.
+
+Gives `motion_sums`, `step_sums` and `odd_training`, and over them `curated`, `due_steps` and `counted_motions`: what
+counts of those who agree is read from the published tables, of all others from the landed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from stedi.audit.proof import expected
+from stedi.audit.proof.as_of import AsOf
+from stedi.audit.proof.expected import Claimants
+from stedi.engines import Engine
+
+_MOTION = ("moment", "x", "y", "z")
+_STEP = ("moment", "distance")
+_TRAINING = ("moment", "distance", "x", "y", "z")
+
+
+@runtime_checkable
+class Summing(Protocol):
+    """What an engine can do besides that hashes rows to 64 bits and sums such numbers to 128."""
+
+    def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
+        """Returns the SQL of two independent hashes of all these columns of a row."""
+
+
+def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training: bool) -> None:
+    """Gives the relations of `expected` for readings, row by row of those alone who do not agree by their sums.
+
+    Args:
+        engine: A session with the relations of `expected.customers`.
+        base: The instant and the policy.
+        further: How many further claimants a serial number has; None where the step trainer's tables are not judged.
+        training: Whether the training table is judged.
+    """
+    if not isinstance(engine, Summing):
+        _each(engine, base, further)
+        return
+    _motions(engine, engine, base)
+    if further is None:
+        return
+    expected.devices(engine, further)
+    _steps(engine, engine, base)
+    if training:
+        _training(engine, engine, base)
+
+
+def _each(engine: Engine, base: AsOf, further: Claimants | None) -> None:
+    """Has every row compared."""
+    expected.motions(engine, base)
+    engine.materialize(
+        "motion_sums",
+        "select person, 0::bigint as landed, 0::bigint as timely, 0::bigint as found from known where false",
+    )
+    engine.view("counted_motions", "select * from motions where in_time and landed > 0")
+    if further is not None:
+        expected.devices(engine, further)
+        expected.steps(engine, base)
+        engine.materialize(
+            "step_sums",
+            "select claimants, movers, owner, consents, curated, landed, landed as timely, found from steps "
+            "where false",
+        )
+        engine.view("due_steps", "select owner as person, moment, distance from steps where due")
+        engine.view("odd_training", "select person from known")
+
+
+def _motions(engine: Engine, sums: Summing, base: AsOf) -> None:
+    one, other = sums.hashes(_MOTION)
+    in_time = f"moment >= since or not {base.since_consent}"
+    engine.materialize(
+        "motions_landed",
+        "select person, sum(n) as landed, sum(n) filter (where one is not null) as timely, count(one) as counted, "
+        "sum(one) as one, sum(other) as other from (select person, one, any_value(other) as other, count(*) as n from "
+        f"(select person, case when {in_time} then {one} end as one, case when {in_time} then {other} end as other "
+        'from (select p.person, p.since, a."timestamp" * 1000 as moment, a.x + 0 as x, a.y + 0 as y, a.z + 0 as z '
+        "from accelerometer_landing as a join (select p.address, k.person, k.since from persons as p "
+        'join known as k on p.person = k.person and k.consents) as p on a."user" = p.address)) '
+        "group by person, one) group by person",
+    )
+    engine.materialize(
+        "motions_found",
+        f"select k.person, f.* from (select customer_id, count(*) as found, sum({one}) as one, sum({other}) as other "
+        'from (select customer_id, epoch_us("timestamp") as moment, x + 0 as x, y + 0 as y, z + 0 as z '
+        "from accelerometer_trusted) group by customer_id) as f join known as k on f.customer_id = k.customer_id "
+        "and k.consents",
+    )
+    engine.materialize(
+        "motions_compared",
+        "select k.person, coalesce(l.landed, 0) as landed, coalesce(l.timely, 0) as timely, coalesce(l.counted, 0) as "
+        "counted, coalesce(f.found, 0) as found, coalesce(l.counted, 0) = coalesce(f.found, 0) and l.one is not "
+        "distinct from f.one and l.other is not distinct from f.other as agrees from known as k left join "
+        "motions_landed as l on k.person = l.person left join motions_found as f on k.person = f.person "
+        "where k.consents",
+    )
+    engine.materialize("curated", "select person from motions_compared where counted > 0")
+    engine.materialize("motion_sums", "select * from motions_compared where agrees")
+    engine.materialize("odd_motions", "select person from motions_compared where not agrees")
+    expected.motions(engine, base, among="odd_motions")
+    engine.view(
+        "counted_motions",
+        "select person, moment, x, y, z from motions where in_time and landed > 0 union all "
+        'select k.person, epoch_us(t."timestamp"), t.x + 0, t.y + 0, t.z + 0 from accelerometer_trusted as t '
+        "join (select k.customer_id, k.person from known as k join motion_sums as s on k.person = s.person) as k "
+        "on t.customer_id = k.customer_id",
+    )
+
+
+def _steps(engine: Engine, sums: Summing, base: AsOf) -> None:
+    one, other = sums.hashes(_STEP)
+    engine.materialize(
+        "owners",
+        "select d.serialNumber, d.serial, c.claimants, k.person as owner, k.customer_id, k.since, "
+        "coalesce(k.consents, false) as consents, coalesce(k.consents and r.person is not null, false) as curated "
+        "from devices as d join claimed as c on d.serial = c.serial left join known as k on c.sole = k.person "
+        "left join curated as r on c.sole = r.person",
+    )
+    due = f"curated and claimants = 1 and (moment >= since or not {base.since_consent})"
+    engine.materialize(
+        "steps_landed",
+        "select serial, sum(n) as landed, sum(n) filter (where one is not null) as timely, count(one) as counted, "
+        "sum(one) as one, sum(other) as other from (select serial, one, any_value(other) as other, count(*) as n from "
+        f"(select serial, case when {due} then {one} end as one, case when {due} then {other} end as other from "
+        "(select o.*, s.sensorReadingTime * 1000 as moment, s.distanceFromObject as distance "
+        "from step_trainer_landing as s join owners as o on s.serialNumber = o.serialNumber "
+        "where o.claimants <= 1)) group by serial, one) group by serial",
+    )
+    engine.materialize(
+        "steps_found",
+        f"select o.serial, f.* from (select serialNumber, count(*) as found, sum({one}) as one, sum({other}) as other, "
+        "count(customer_id) as named, min(customer_id) as low, max(customer_id) as high from (select customer_id, "
+        "serialNumber, epoch_us(sensorReadingTime) as moment, distanceFromObject as distance "
+        "from step_trainer_trusted) group by serialNumber) as f join owners as o on f.serialNumber = o.serialNumber",
+    )
+    engine.materialize(
+        "steps_compared",
+        "select o.*, coalesce(l.landed, 0) as landed, coalesce(l.timely, 0) as timely, coalesce(l.counted, 0) as "
+        "counted, coalesce(f.found, 0) as found, o.claimants <= 1 and coalesce(l.counted, 0) = coalesce(f.found, 0) "
+        "and l.one is not distinct from f.one and l.other is not distinct from f.other and (f.found is null or "
+        "(f.named = f.found and f.low = o.customer_id and f.high = o.customer_id)) as agrees from owners as o "
+        "left join steps_landed as l on o.serial = l.serial left join steps_found as f on o.serial = f.serial",
+    )
+    engine.materialize("step_sums", "select *, 0 as movers from steps_compared where agrees")
+    engine.materialize("odd_devices", "select * from devices where serial not in (select serial from step_sums)")
+    expected.steps(engine, base, among="odd_devices")
+    engine.view(
+        "due_steps",
+        "select owner as person, moment, distance from steps where due union all "
+        "select s.owner, epoch_us(t.sensorReadingTime), t.distanceFromObject from step_trainer_trusted as t "
+        "join step_sums as s on t.serialNumber = s.serialNumber",
+    )
+
+
+def _training(engine: Engine, sums: Summing, base: AsOf) -> None:
+    one, other = (f"sum({each})" for each in sums.hashes(_TRAINING))
+    engine.materialize(
+        "odd_training",
+        "select coalesce(w.person, f.person) as person from (select person, count(*) as n, "
+        f"{one} as one, {other} as other from (select s.person, s.moment, s.distance, m.x, m.y, m.z "
+        "from due_steps as s join counted_motions as m on s.person = m.person and s.moment = m.moment) "
+        "group by person) as w full outer join (select k.person, f.* from "
+        f"(select customer_id, count(*) as n, {one} as one, {other} as other from "
+        "(select customer_id, epoch_us(sensorReadingTime) as moment, distanceFromObject as distance, x + 0 as x, "
+        "y + 0 as y, z + 0 as z from machine_learning_curated) group by customer_id) as f join known as k "
+        "on f.customer_id = k.customer_id and k.consents) as f on w.person = f.person "
+        "where w.n is distinct from f.n or w.one is distinct from f.one or w.other is distinct from f.other",
+    )
+    if not engine.rows("select 1 from odd_training limit 1"):
+        return
+    # what is wrong with their rows is told by all that they delivered
+    for sums_of, person in (("motion_sums", "person"), ("step_sums", "owner")):
+        engine.materialize(
+            sums_of,
+            f"select * from {sums_of} where {person} is null or {person} not in (select person from odd_training)",
+        )
+    engine.materialize(
+        "odd_motions", "select person from motions_compared where person not in (select person from motion_sums)"
+    )
+    engine.materialize("odd_devices", "select * from devices where serial not in (select serial from step_sums)")
+    expected.motions(engine, base, among="odd_motions")
+    expected.steps(engine, base, among="odd_devices")
