@@ -182,8 +182,8 @@ def table(lines: list[Line], nights: list[Cost]) -> str:
         worst = max(walls[1:], default=walls[0])
         rows.append("")
         rows.append(
-            f"One new reading is what a build takes that commits at all; 1% takes {walls[0] - one:.2f} s more, "
-            f"{(walls[0] - one) / full:.1%} of a full build."
+            f"Any build that commits costs at least {one:.2f} s; "
+            f"adding 1% of the data costs {walls[0] - one:.2f} s more, {(walls[0] - one) / full:.1%} of a full build."
         )
         rows.append("")
         rows.append(
