@@ -94,6 +94,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for variable in [name for name in os.environ if name.startswith("STEDI_")]:
             patch.delenv(variable)
+        patch.delenv("COLUMNS", raising=False)  # processes that share the tests have one, as terminals do
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
         patch.setenv("XDG_STATE_HOME", str(home / ".local" / "state"))

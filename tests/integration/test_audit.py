@@ -24,7 +24,7 @@ from stedi.lake import Lake
 from stedi.schema.tables import ZONES, DataFile
 
 SEED = int(os.environ.get("STEDI_SEED", "20261124"))
-FLIPS = tries(40, 200, 5_000)
+FLIPS = tries(40, 100, 5_000)
 
 
 class Damaged:

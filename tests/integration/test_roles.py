@@ -195,7 +195,7 @@ def test_no_statement_shows_an_address_a_setting_or_a_file_to_who_may_not_see_it
     assert len(every) > 2_000
     judged = refused = run = 0
     canaries = [*(word for word in PRIVATE if word != "1990-02-28"), str(lake.root), "temp_directory", "/query-"]
-    for sql in every if NIGHTLY else chosen.sample(every, tries(120, 500, 0)):
+    for sql in every if NIGHTLY else chosen.sample(every, tries(120, 250, 0)):
         judged += 1
         try:
             reads = statement.judge(sql).tables
