@@ -84,9 +84,11 @@ class StagedBuild:
         with self._opened() as engine:
             session = BuildSession(engine, self._context, self._key, self._graph, self._before, self._now)
             changes = IncrementalBuild(session)
-            concerned = [step for step in steps if step.action != "none" and self._concerns(step)]
-            for number, step in enumerate(concerned, start=1):
-                progress(f"{step.action} {step.table}, {number} of {len(concerned)}: {step.reason}")
+            planned = [step for step in steps if step.action != "none"]
+            for number, step in enumerate(planned, start=1):
+                if not self._concerns(step):  # only now is it known what has become of those above
+                    continue
+                progress(f"{step.action} {step.table}, {number} of {len(planned)}: {step.reason}")
                 started = time.monotonic()
                 change = (
                     self._rebuild(session, step) if step.action == "rebuild" else self._change(session, step, changes)
