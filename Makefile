@@ -1,5 +1,5 @@
 # Everything here makes its own environment first: .venv, from hash-locked wheels, once.
-# Needs Python 3.11 or later and make, nothing else.  PYTHON=python3.13 chooses one.
+# Needs Python 3.11 or later and make, nothing else; a C compiler, if there is one, makes landing faster.  PYTHON=python3.13 chooses one.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -134,7 +134,7 @@ build/contracts/.made: requirements/contracts.txt | $(BIN)/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist src/stedi/reader/libscanner.so .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -143,13 +143,14 @@ $(BIN)/python:
 	@echo "Making $(VENV) with $$($(PYTHON) --version)" >&2
 	@$(PYTHON) -m venv --clear $(VENV)
 
-$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+SCANNER = hatch_build.py src/stedi/reader/scanner.c
+$(VENV)/.run: requirements/run.txt pyproject.toml $(SCANNER) | $(BIN)/python
 	@echo "Installing the project and what it needs, about 100 MB the first time" >&2
 	@$(PIP) --require-hashes --only-binary :all: -r requirements/run.txt
 	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
+$(VENV)/.dev: requirements/dev.txt pyproject.toml $(SCANNER) | $(BIN)/python
 	@echo "Installing the project, what it needs and what tests it, about 400 MB the first time" >&2
 	@$(PIP) --no-compile --require-hashes --only-binary :all: -r requirements/dev.txt  # Python compiles what it imports
 	@$(PIP) --no-index --no-deps --no-build-isolation --editable .

@@ -158,7 +158,7 @@ def found_wheel(wheel: Path | None) -> Path:
     """Returns the wheel to deploy.
 
     Raises:
-        UsageError: There is none, or several.
+        UsageError: There is none, there are several, or it is of a platform that is not Glue's.
     """
     candidates = [destinations.expanded(wheel)] if wheel is not None else sorted(Path("dist").glob("stedi-*.whl"))
     if not candidates or not candidates[0].is_file():
@@ -167,6 +167,11 @@ def found_wheel(wheel: Path | None) -> Path:
         raise UsageError(f"dist/: expected one wheel, found {len(candidates)}; name one with --wheel")
     if not re.fullmatch(r"stedi-[^-]+-[^-]+-[^-]+-[^-]+\.whl", candidates[0].name):
         raise UsageError(f"{candidates[0]}: expected the project's wheel, found another file")
+    if not re.search(r"-(any|(many)?linux\w*_x86_64)\.whl$", candidates[0].name):
+        raise UsageError(
+            f"{candidates[0]}: expected a wheel for Linux on x86-64, which Glue runs, found another platform's; make "
+            "one for every platform with `STEDI_PURE=1 make wheel`"
+        )
     return candidates[0]
 
 

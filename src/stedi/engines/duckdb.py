@@ -363,18 +363,10 @@ class DuckDB:
             durable.sync(Path(path))
             files.append(_data_file(path, rows, size, statistics, columns))
         if here != folder:
-            return self._sent(files, here, folder)
+            return sent(files, here, folder)
         durable.sync(folder)
         durable.sync(folder.parent)
         return tuple(files)
-
-    def _sent(self, files: Sequence[DataFile], here: Path, folder: Path) -> tuple[DataFile, ...]:
-        """Moves files that were written on this machine into a folder of a bucket."""
-        targets = [folder / Path(file.path).name for file in files]
-        s3.prove()  # rows of somebody who was erased while this process was stopped must not be there once more
-        s3.upload((Path(file.path), target) for file, target in zip(files, targets, strict=True))
-        shutil.rmtree(here, ignore_errors=True)
-        return tuple(replace(file, path=str(target)) for file, target in zip(files, targets, strict=True))
 
     def _check(self, table: str, sql: str) -> None:
         found = {name: kind for name, kind, *_ in self._execute(f"describe {sql}").fetchall()}
@@ -455,6 +447,15 @@ def _failures() -> Iterator[None]:
         raise LakeError(f"the engine cannot read or write a file: {cause}; nothing was published") from error
     except duckdb.Error as error:
         raise LakeError(f"the engine refused a statement ({type(error).__name__}); nothing was published") from error
+
+
+def sent(files: Sequence[DataFile], here: Path, folder: Path) -> tuple[DataFile, ...]:
+    """Moves files that were written on this machine into a folder of a bucket."""
+    targets = [folder / Path(file.path).name for file in files]
+    s3.prove()  # rows of somebody who was erased while this process was stopped must not be there once more
+    s3.upload((Path(file.path), target) for file, target in zip(files, targets, strict=True))
+    shutil.rmtree(here, ignore_errors=True)
+    return tuple(replace(file, path=str(target)) for file, target in zip(files, targets, strict=True))
 
 
 def file_rows(of: int) -> int:

@@ -1,8 +1,8 @@
 """Files -> records -> landing tables | quarantine.
 
-Every file is looked at once (`inspect`): one that was landed before is done, one that is clean goes to DuckDB's
-typed reader as it lies, any other is first rewritten by the record reader, in a process of its own, into clean
-lines and rejects beside them. What a batch of files brings is committed through a journal, ledger last. With
+Every file is hashed (`inspect`): one that was landed before is done, any other is scanned into rows and rejects
+(`scan`). Where there is no scanner, one that is clean goes to DuckDB's typed reader as it lies, any other is first
+rewritten by the record reader. What a batch of files brings is committed through a journal, ledger last. With
 workers on other machines, `distribute` has them do all of it but the commit.
 """
 

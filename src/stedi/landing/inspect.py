@@ -18,6 +18,7 @@ from stedi import reader
 from stedi.errors import UnreadableFile
 from stedi.landing.deliveries import local
 from stedi.landing.deliveries.local import Delivered, Fingerprint
+from stedi.reader import scanner
 from stedi.schema.contracts import Contract
 from stedi.schema.feeds import CONTRACTS
 
@@ -74,7 +75,8 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
             stream.seek(0)
             # the typed reader takes a file as it lies: only one whose bytes are the lines themselves
             plain = head.startswith(stream.read(16)) and bool(head)
-            layout = reader.detect_layout(head, contract) if plain else None
+            scanned = scanner.library() is not None
+            layout = reader.detect_layout(head, contract) if plain and not scanned else None
             stream.seek(0)
             digest = hashlib.sha256()
             records = _read(stream, layout, digest, verifiers, stop)

@@ -41,11 +41,12 @@ _SPAWN_BYTES = 8 << 20  # below it, starting processes costs more than they save
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A file that the typed reader can take.
+    """A file whose records were read, or that the typed reader can take.
 
     Attributes:
         file: What the first look found.
-        lines: Clean newline-delimited JSON: the delivered content itself, or a rewritten one.
+        lines: Clean newline-delimited JSON: the delivered content itself, or a rewritten one; None of a file that was
+            scanned, whose rows are written.
         spelling: Under which name each field of the contract stands in `lines`.
         rejects: Newline-delimited JSON of the rejected records, raw bytes in base64; None if there are none.
         counts: Records seen, accepted, quarantined, and drift.
@@ -53,11 +54,11 @@ class Prepared:
     """
 
     file: Inspected
-    lines: Path
+    lines: Path | None
     spelling: Mapping[str, str]
     rejects: Path | None
     counts: reader.Counts
-    rewritten: bool
+    rewritten: bool = False
 
 
 def as_it_lies(file: Inspected, records: int, held: Held) -> Prepared:

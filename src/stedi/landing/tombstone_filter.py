@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
@@ -19,6 +22,9 @@ from stedi.landing.prepare import Prepared
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _WHOSE = {
     "customers_landing": ("email", "registrationDate"),
@@ -30,6 +36,8 @@ _WHOSE = {
 
 _FREE = {"customers_landing": ("customerName", "phone", "birthDay")}
 """Of a landing table the columns of others in which a mention of an erased customer is masked."""
+_MENTION = re.compile("[@%&=]")
+"""What a text has that may be an address, written plainly or as in a URL or in HTML."""
 _BARRED = {"name": "varchar", "moment": "bigint"}
 """What is barred, and until when."""
 
@@ -75,7 +83,7 @@ class TombstoneFilter:
                     f"select _file::varchar, count(*) from ({sql}) as r where {self._conditions[table]} group by all"
                 )
                 dropped.update(engine.rows(counts))
-        return [self._without(ready, dropped.get(ready.file.sha256, 0)) for ready in prepared]
+        return [self.without(ready, dropped.get(ready.file.sha256, 0)) for ready in prepared]
 
     def kept(self, table: str, sql: str) -> str:
         """Returns a SELECT of accepted records without those that are barred, and without mentions in the rest."""
@@ -91,31 +99,86 @@ class TombstoneFilter:
         column, moment = (f'r."{name}"' for name in _WHOSE[table])
         values = [value for (value,) in engine.rows(f"select distinct {column} from ({sql}) as r")]
         conditions = []
-        if table == "step_trainer_landing":
-            marks = {value: tombstones.serial(self._key, value) for value in values}
-            until = {value: self._known.serials[mark] for value, mark in marks.items() if mark in self._known.serials}
-            shared = [value for value, mark in marks.items() if mark in self._known.claims]
-            if shared and self._known.moments:
-                among = ", ".join(map(literal, shared))
-                readings = f"select distinct {column}, {moment} from ({sql}) as r where {column} in ({among})"
-                barred = [
-                    (number, at)
-                    for number, at in engine.stream(readings)
-                    if tombstones.moment(self._key, number, at) in self._known.moments
-                ]
-                if barred:
-                    engine.insert_rows("barred_moments", _BARRED, barred)
-                    conditions.append(f"({column}, {moment}) in (select name, moment from barred_moments)")
-        else:
-            people = {value: tombstones.person(self._key, value) for value in values}
-            until = {value: self._known.people[who] for value, who in people.items() if who in self._known.people}
-        if until:
+        if table == "step_trainer_landing" and (shared := self._shared(values)):
+            among = ", ".join(map(literal, sorted(shared)))
+            readings = f"select distinct {column}, {moment} from ({sql}) as r where {column} in ({among})"
+            barred = self._moved(engine.stream(readings))
+            if barred:
+                engine.insert_rows("barred_moments", _BARRED, barred)
+                conditions.append(f"({column}, {moment}) in (select name, moment from barred_moments)")
+        if until := self._until(table, values):
             engine.insert_rows(f"barred_{table}", _BARRED, until.items())
             conditions.append(
                 f"coalesce({moment} <= (select max(moment) from barred_{table} where name = {column}), false)"
             )
         if conditions:
             self._conditions[table] = " or ".join(conditions)
+
+    def _until(self, table: str, values: Iterable[str]) -> dict[str, int]:
+        """Returns those of some addresses, or serial numbers, whose records are barred, and until when."""
+        steps = table == "step_trainer_landing"
+        mark, known = (tombstones.serial, self._known.serials) if steps else (tombstones.person, self._known.people)
+        marks = {value: mark(self._key, value) for value in values}
+        return {value: known[found] for value, found in marks.items() if found in known}
+
+    def _shared(self, numbers: Iterable[str]) -> set[str]:
+        """Returns those of some serial numbers of which single moments may be barred."""
+        claims = self._known.claims if self._known.moments else {}
+        return {number for number in numbers if tombstones.serial(self._key, number) in claims} if claims else set()
+
+    def _moved(self, readings: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Returns those of some readings, by serial number and moment, that are barred."""
+        moments = self._known.moments
+        return [found for found in readings if tombstones.moment(self._key, *found) in moments]
+
+    def _masked(self, values: Iterable[str]) -> dict[str, str]:
+        """Returns those of some texts that mention an erased customer, and what stays of each."""
+        free = {value for value in values if _MENTION.search(value)}
+        return {value: kept for value in free if (kept := self._known.masked(self._key, value)) != value}
+
+    def _mentions(self, texts: Iterable[str]) -> list[str]:
+        """Returns those of some texts of unknown fields that mention an erased customer."""
+        return [text for text in texts if self._known.mentions(self._key, text)]
+
+    def rows(self, table: str, rows: pa.Table) -> tuple[pa.Table, Counter[str]]:
+        """Returns accepted records without those that are barred, and without mentions in the rest.
+
+        Args:
+            table: The landing table.
+            rows: The records; texts are dictionaries, and each column is of one chunk.
+
+        Returns:
+            The records that stay, no text of another in a dictionary; and how many do not, by `_file`.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column, moment = _WHOSE[table]
+        whose, at = (rows.column(name).chunk(0) for name in (column, moment))
+        names = whose.dictionary.to_pylist()
+        until = self._until(table, names)
+        last = pa.array([until.get(name) for name in names], pa.int64()).take(whose.indices)
+        barred = pc.fill_null(pc.less_equal(at, last), False)
+        if table == "step_trainer_landing" and (shared := self._shared(names)):
+            readings = list(zip(whose.to_pylist(), at.to_pylist(), strict=True))
+            moved = set(self._moved({reading for reading in readings if reading[0] in shared}))
+            barred = pc.or_(barred, pa.array([reading in moved for reading in readings], pa.bool_()))
+        changed: dict[str, dict[str, str | None]] = {
+            name: dict(self._masked(rows.column(name).chunk(0).dictionary.to_pylist())) for name in _FREE.get(table, ())
+        }
+        changed["_extra"] = dict.fromkeys(self._mentions(rows.column("_extra").chunk(0).dictionary.to_pylist()))
+        if not pc.any(barred).as_py() and not any(changed.values()):
+            return rows, Counter()
+        dropped = Counter(rows.column("_file").chunk(0).filter(barred).to_pylist())
+        kept = rows.filter(pc.invert(barred))
+        for place, name in enumerate(kept.column_names):
+            if pa.types.is_dictionary(kept.schema.field(name).type):
+                # made anew, or the pages would hold the texts of records that do not stay
+                texts = kept.column(name).cast(pa.string()).combine_chunks()
+                if masks := changed.get(name):
+                    texts = pa.array([masks.get(text, text) for text in texts.to_pylist()], pa.string())
+                kept = kept.set_column(place, kept.schema.field(name), texts.dictionary_encode())
+        return kept, dropped
 
     def _mask(self, engine: DuckDB, table: str, sql: str, *, unknown: bool) -> None:
         """Finds what a table's records say of erased customers; their identities stay, names and the like are masked.
@@ -126,29 +189,33 @@ class TombstoneFilter:
             sql: The SELECT of its records.
             unknown: Whether they can have unknown fields.
         """
-        known, key, masks = self._known, self._key, list[str]()
+        masks: list[str] = []
         for column in _FREE.get(table, ()):
             name = f'r."{column}"'
             values = engine.rows(f"select distinct {name} from ({sql}) as r where regexp_matches({name}, '[@%&=]')")
-            told = [(value, kept) for (value,) in values if (kept := known.masked(key, value)) != value]
-            if told:
+            if told := self._masked(value for (value,) in values):
                 relation = f"masked_{column.lower()}"
-                engine.insert_rows(relation, {"name": "varchar", "masked": "varchar"}, told)
+                engine.insert_rows(relation, {"name": "varchar", "masked": "varchar"}, told.items())
                 masked = f"(select m.masked from {relation} as m where m.name = {name})"
                 masks.append(f'coalesce({masked}, {name}) as "{column}"')
         if unknown:
             extras = engine.stream(f"select distinct r._extra from ({sql}) as r where r._extra is not null")
-            mentions = [(text,) for (text,) in extras if known.mentions(key, text)]
-            if mentions:
+            if mentions := self._mentions(text for (text,) in extras):
                 relation = f"mentions_{table}"
-                engine.insert_rows(relation, {"name": "varchar"}, mentions)
+                engine.insert_rows(relation, {"name": "varchar"}, [(text,) for text in mentions])
                 masks.append(
                     f"case when r._extra in (select name from {relation}) then null else r._extra end as _extra"
                 )
         if masks:
             self._masks[table] = masks
 
-    def _without(self, ready: Prepared, dropped: int) -> Prepared:
+    def without(self, ready: Prepared, dropped: int) -> Prepared:
+        """Returns a file with its counts and rejects as they are without what is barred.
+
+        Args:
+            ready: The file.
+            dropped: How many of its accepted records are barred.
+        """
         rejects, barred = ready.rejects, 0
         if rejects is not None:
             lines = rejects.read_bytes().splitlines(keepends=True)

@@ -18,7 +18,9 @@ from stedi.landing import rows
 from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected
 from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
+from stedi.landing.scan import scan
 from stedi.landing.tombstone_filter import TombstoneFilter
+from stedi.reader import scanner
 from stedi.schema.tables import DataFile
 
 
@@ -76,6 +78,14 @@ def write(
     Raises:
         LandingError: A file is no longer what was looked at, or what was written cannot be.
     """
+    if scanner.library() is not None:
+        done = scan(files, scratch, folder, threads=processes, sieve=batch.sieve, progress=progress)
+        appends = done.appends
+        for table, written in appends.items():
+            counted = sum(ready.counts.accepted for ready in done.prepared if ready.file.contract.table == table)
+            _check(table, written, counted)
+        appends |= _quarantined(engine, done.prepared, batch, folder)
+        return Written(done.prepared, appends, done.unreadable)
     with Held(scratch) as held:
         prepared, unreadable = _prepared(files, held, scratch, processes, progress)
         if batch.sieve:
@@ -123,12 +133,19 @@ def _write(
         files = engine.write(table, sql, folder(table), of=expected)
         _check(table, files, expected)
         appends[table] = files
+    return appends | _quarantined(engine, prepared, batch, folder)
+
+
+def _quarantined(
+    engine: DuckDB, prepared: Sequence[Prepared], batch: Batch, folder: Callable[[str], Path]
+) -> dict[str, tuple[DataFile, ...]]:
+    """Writes the rejected records of files, and returns the Parquet files that hold them, if there are any."""
     rejects = [ready for ready in prepared if ready.counts.quarantined]
     if rejects:
         files = engine.write("quarantine", rows.quarantined(rejects, batch.id, batch.at), folder("quarantine"))
         _check("quarantine", files, sum(ready.counts.quarantined for ready in rejects))
-        appends["quarantine"] = files
-    return appends
+        return {"quarantine": files}
+    return {}
 
 
 def _check(table: str, files: Iterable[DataFile], expected: int) -> None:

@@ -14,7 +14,7 @@ from stedi.reader.guessing import infer_feed
 from stedi.reader.layout import RecordPattern, detect_layout, read_clean, verify
 from stedi.reader.model import Counts, Huge, Limits, Members, ParsedRecord, Reject
 from stedi.reader.parsing import Parsed, parse_value
-from stedi.reader.reading import read
+from stedi.reader.reading import read, scan
 from stedi.reader.units import Unit, likely
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "read",
     "read_clean",
     "refused",
+    "scan",
     "verify",
     "writer",
 ]

@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring
+from typing import Any
 
-from stedi.reader.model import Huge, Members
+from stedi.reader.model import Fitted, Huge, Members
 from stedi.reader.parsing import member_texts
 from stedi.reader.units import Unit, likely
 from stedi.schema.contracts import (
@@ -165,6 +166,20 @@ class Conformer:
                     return self._with_extra(members, line, shape, match.groups())
         return self._written(members, raw, shape)
 
+    def fit(self, members: Members, raw: bytes) -> Fitted | Reason:
+        """Fits one record as `line` does, to values instead of a line."""
+        shape = self.shape(members)
+        found = self._usable(members, raw, shape)
+        if isinstance(found, Reason):
+            return found
+        texts, extra = found
+        given: list[Any] = [value for _, value in members]
+        values = [
+            None if text is None else float(given[place]) if field.kind is _NUMBER else given[place]
+            for field, place, text in zip(self.contract.fields, shape.places, texts, strict=True)
+        ]
+        return Fitted(tuple(values), extra)
+
     def faults(self, members: Members) -> dict[str, tuple[Reason, str]]:
         """Returns which required fields refuse a record, by the contract's names: why, and the kind of the value."""
         found = {}
@@ -186,11 +201,23 @@ class Conformer:
 
     def _written(self, members: Members, raw: bytes, shape: Shape) -> bytes | Reason:
         """Fits a record that may stray from the contract."""
+        found = self._usable(members, raw, shape)
+        if isinstance(found, Reason):
+            return found
+        texts, extra = found
+        parts = [prefix + text for prefix, text in zip(self._prefixes, texts, strict=True) if text is not None]
+        if extra is not None:
+            parts.append('"_extra":' + encode_basestring(extra))
+        return ("{" + ",".join(parts) + "}").encode()
+
+    def _usable(self, members: Members, raw: bytes, shape: Shape) -> tuple[list[str | None], str | None] | Reason:
+        """Returns each field's value as `write` does, None where none can be used, and what is set aside."""
         reasons = set()
-        parts = []
+        texts: list[str | None] = []
         units: dict[str, Unit] = {}
         aside = dict.fromkeys(shape.unknown, "")
-        for field, prefix, place in zip(self.contract.fields, self._prefixes, shape.places, strict=True):
+        for field, place in zip(self.contract.fields, shape.places, strict=True):
+            texts.append(None)
             required = field.required
             if place == _ABSENT:
                 reasons |= {Reason.MISSING_REQUIRED} if required else set()
@@ -204,18 +231,17 @@ class Conformer:
                     units[field.name] = unit
                 aside[place] = f"{field.name}: {what}"
             else:
-                parts.append(prefix + written)
+                texts[-1] = written
         for reason in _REASONS:
             if reason in reasons:
                 self.units.update((name, unit, True) for name, unit in units.items())
                 return reason
-        if aside:
-            self.units.update((name, unit, False) for name, unit in units.items())
-            self._count(members, aside)
-            texts = member_texts(raw.decode())
-            extra = "{" + ",".join(f"{texts[i][0]}:{texts[i][1]}" for i in sorted(aside)) + "}"
-            parts.append('"_extra":' + encode_basestring(extra))
-        return ("{" + ",".join(parts) + "}").encode()
+        if not aside:
+            return texts, None
+        self.units.update((name, unit, False) for name, unit in units.items())
+        self._count(members, aside)
+        found = member_texts(raw.decode())
+        return texts, "{" + ",".join(f"{found[i][0]}:{found[i][1]}" for i in sorted(aside)) + "}"
 
     def _count(self, members: Members, aside: Mapping[int, str]) -> None:
         for what in {what or _unknown(members[place][0]) for place, what in aside.items()}:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from stedi.reader.model import Limits, Members, ParsedRecord, Reject
 from stedi.reader.parsing import MARGIN, depth, has_lone_surrogate, scan, scan_or_fail
 from stedi.reader.recovery import LOOKAHEAD, Ending, Extent, Skipper, begins_records, broken_value, garbage
+from stedi.reader.scanner import line_breaks
 from stedi.schema.contracts import Reason
 
 BETWEEN = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")
@@ -67,7 +68,7 @@ class Window:
     def line(self, at: int) -> int:
         """Returns the line, from 1, of a place in the window; places must not go back."""
         if at > self._counted:
-            self._line += self.data.count(b"\n", self._counted, at)
+            self._line += line_breaks(self.data, self._counted, at)
             self._counted = at
         return self._line
 
@@ -98,13 +99,17 @@ class Framer:
         """Yields each record; a `Found` is good until the next step."""
         window, reach, record_bytes = self.window, self._reach, self.limits.record_bytes
         while True:
+            found = None
             if not window.ended and len(window.data) - window.at < reach:
-                window.ensure(reach)
+                # an object that ends within what is there needs no more to follow, and most do
+                found = self._near(window.at)
+                if found is None:
+                    window.ensure(reach)
             data, at = window.data, window.at
             byte = data[at] if at < len(data) else 0
             if byte == 0x7B:
                 self._value_due = False
-                found = self._scan(at)
+                found = found or self._scan(at)
                 if found and found[1] - at <= record_bytes:
                     yield self._parsed(at, found[1], found[0])
                 else:
@@ -134,6 +139,11 @@ class Framer:
         """Returns the record that lies between two places of the window as a reject."""
         raw = self.window.data[start : min(end, start + self.limits.raw_bytes)]
         return Reject(self.window.offset(start), self.window.line(start), reason, raw, end - start)
+
+    def _near(self, at: int) -> tuple[Any, int] | None:
+        """Reads the object at a place of the window, if there is one and it ends well before the window does."""
+        data = self.window.data
+        return self._scan(at) if len(data) - at > 2 * _PIECE and data[at] == 0x7B else None
 
     def _scan(self, at: int) -> tuple[Any, int] | None:
         """Reads the value at a place of the window; returns it and where it ends, or None.

@@ -90,6 +90,19 @@ class ParsedRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Fitted:
+    """One record as its contract has it.
+
+    Attributes:
+        values: Of each field of the contract, in its order: text, integer, float, or None where there is none.
+        extra: JSON of what was set aside, as delivered; None if nothing was.
+    """
+
+    values: tuple[str | int | float | None, ...]
+    extra: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """What became of a file's records: seen = accepted + quarantined + erased, always.
 

@@ -15,6 +15,7 @@ from stedi.reader.fitting import Conformer
 from stedi.reader.framing import BETWEEN, Framer, Window
 from stedi.reader.layout import RecordPattern, lines_run_pattern, record_pattern, run_pattern, verify, within
 from stedi.reader.model import Counts, Limits, Members, Reject
+from stedi.reader.scanner import Columns, Ended
 from stedi.schema.contracts import Contract, Reason
 
 SMALL = 1 << 15
@@ -87,6 +88,62 @@ def read(
     _write(lines, out)
     counts = Counts(accepted + quarantined, accepted, quarantined, dict(fitting.drift), units=dict(fitting.units))
     return counts, fitting.spelling
+
+
+def scan(
+    stream: BinaryIO,
+    columns: Columns,
+    full: Callable[[], None],
+    reject: Callable[[Reject], None],
+    limits: Limits | None = None,
+) -> Counts:
+    """Reads a delivered file in any shape to columns: what the scanner leaves goes record by record, as in `read`.
+
+    Args:
+        stream: The decompressed text.
+        columns: Take the accepted records; they know of which file.
+        full: Called when the columns hold as many records as they may; must clear them.
+        reject: Called with each other record, in their order.
+        limits: What is too much.
+    """
+    limits = limits or Limits()
+    framer = Framer(stream, limits)
+    window = framer.window
+    fitting = Conformer(columns.contract)
+    accepted = quarantined = 0
+
+    def clean() -> int:
+        """Scans on from a place between two records, and moves the window behind the last one that was taken."""
+        total = 0
+        while True:
+            window.ensure(limits.block_bytes + 1)
+            before = len(columns)
+            at, ended = columns.scan(window.data, window.at, limits.record_bytes)
+            moved, window.at = at > window.at, at
+            total += len(columns) - before
+            if ended is Ended.FULL and len(columns):
+                full()
+            elif ended is not Ended.MORE or not moved:
+                return total
+
+    accepted += clean()
+    for found in framer:
+        if isinstance(found, Reject):
+            quarantined += 1
+            reject(found)
+        else:
+            start, raw, members = found
+            fitted = fitting.fit(members, raw)
+            if isinstance(fitted, Reason):
+                quarantined += 1
+                reject(framer.reject(start, start + len(raw), fitted))
+            else:
+                accepted += 1
+                columns.add(fitted)
+                if columns.full:
+                    full()
+        accepted += clean()
+    return Counts(accepted + quarantined, accepted, quarantined, dict(fitting.drift), units=dict(fitting.units))
 
 
 class Copier:

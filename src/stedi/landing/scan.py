@@ -1,0 +1,431 @@
+"""Delivered files straight to Parquet files of their landing tables, in one pass over their text.
+
+Each thread takes the next file, scans it into columns and writes them, a row group at a time; a Parquet file has rows
+of many. A file that cannot be read to its end is refused whole: where rows of it were taken by then, what was written
+goes, and the other files are scanned again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Lock
+from typing import Any, BinaryIO, cast
+
+from stedi import reader
+from stedi.context.progress import Progress
+from stedi.engines import duckdb
+from stedi.errors import LandingError, UnreadableFile
+from stedi.landing.deliveries import local
+from stedi.landing.inspect import Inspected
+from stedi.landing.prepare import Prepared
+from stedi.landing.tombstone_filter import TombstoneFilter
+from stedi.reader.scanner import ROWS, Columns
+from stedi.schema.contracts import Contract
+from stedi.schema.tables import COLUMNS, Column, DataFile
+from stedi.storage import durable, s3
+
+_SHARE = 4 << 20
+"""Bytes that are worth a thread, and Parquet files, of their own."""
+
+_LIMITS = reader.Limits(block_bytes=1 << 18)
+"""Blocks that stay in a core's cache while they are scanned."""
+
+_RECORD = 80
+"""Bytes that a record has at least, more or less: tells how many rows a file of the table may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What became of some files.
+
+    Attributes:
+        prepared: Those that were read to their end, with their counts and rejects.
+        appends: For each table the Parquet files that hold their accepted records.
+        unreadable: The others, and why.
+    """
+
+    prepared: tuple[Prepared, ...]
+    appends: dict[str, tuple[DataFile, ...]]
+    unreadable: tuple[tuple[str, UnreadableFile], ...]
+
+
+def scan(
+    files: Sequence[Inspected],
+    scratch: Path,
+    folder: Callable[[str], Path],
+    *,
+    threads: int,
+    sieve: TombstoneFilter | None = None,
+    progress: Progress = lambda what, share: None,
+) -> Scanned:
+    """Scans files and writes their accepted records.
+
+    Args:
+        files: The files.
+        scratch: A folder for what is needed on the way.
+        folder: Gives a new folder among a table's data.
+        threads: How many files may be scanned at once.
+        sieve: What keeps erased customers out, if there are any.
+        progress: Told how far the work is.
+
+    Raises:
+        LandingError: A file changed while it was read, or rows cannot be written.
+    """
+    unreadable: list[tuple[str, UnreadableFile]] = []
+    folders = {table: folder(table) for table in sorted({file.contract.table for file in files})}
+    while True:
+        run = _Run(files, folders, scratch / f"scan-{len(unreadable)}", sieve, progress)
+        run.work(max(1, min(threads, sum(file.size for file in files) // _SHARE)))
+        unreadable += [(files[place].delivered.name, error) for place, error in sorted(run.unreadable.items())]
+        if not run.spoilt:
+            break
+        run.discard()
+        files = [file for place, file in enumerate(files) if place not in run.unreadable]
+    prepared = tuple(found for _, found in sorted(run.prepared.items()))
+    if sieve:
+        prepared = tuple(sieve.without(found, run.dropped[found.file.sha256]) for found in prepared)
+    return Scanned(prepared, run.written(), tuple(unreadable))
+
+
+class _Output:
+    """The Parquet files that one thread writes of one table.
+
+    Args:
+        contract: Of the records.
+        folder: Where the files lie.
+        name: What their names begin with.
+        groups: Row groups of a file.
+        sieve: What keeps erased customers out, if there are any.
+
+    Attributes:
+        columns: Take the records.
+        files: The files that are whole.
+        flushed: How often the columns were emptied.
+        dropped: How many records of erased customers there were, by the SHA-256 of their file.
+    """
+
+    def __init__(self, contract: Contract, folder: Path, name: str, groups: int, sieve: TombstoneFilter | None) -> None:
+        self.columns = Columns(contract)
+        self.files: list[DataFile] = []
+        self.flushed = 0
+        self.dropped: Counter[str] = Counter()
+        self._sieve = sieve
+        self._table, self._folder, self._name, self._groups = contract.table, folder, name, groups
+        self._writer: Any = None
+        self._path = folder
+        self._metadata: list[Any] = []
+
+    def flush(self) -> None:
+        """Writes what the columns hold as a row group, and clears them."""
+        if not len(self.columns):
+            return
+        import pyarrow as pa
+
+        columns = COLUMNS[self._table]
+        arrays = self.columns.arrays()
+        kinds = [arrays[column.name].type for column in columns]
+        schema = pa.schema(
+            pa.field(column.name, kind, metadata={"PARQUET:field_id": str(place)})
+            for place, (column, kind) in enumerate(zip(columns, kinds, strict=True), start=1)
+        )
+        table = pa.Table.from_arrays([arrays[column.name] for column in columns], schema=schema)
+        if table.column(0).num_chunks > 1:
+            # the writer gives up on a column's dictionary if there are several
+            table = table.unify_dictionaries().combine_chunks()
+        if self._sieve:
+            table, dropped = self._sieve.rows(self._table, table)
+            self.dropped += dropped
+        if table.num_rows:
+            with _writing():
+                (self._writer or self._begin(schema)).write_table(table, row_group_size=2 * ROWS)
+        self.columns.clear()
+        self.flushed += 1
+        if self.flushed % self._groups == 0:
+            self.finish()
+
+    def _begin(self, schema: Any) -> Any:
+        import pyarrow.parquet as pq
+
+        longs = [column.name for column in COLUMNS[self._table] if column.type == "long"]
+        self._path = self._folder / f"{self._name}-{len(self.files)}.parquet"
+        self._path.touch(exist_ok=False)
+        self._metadata = []
+        self._writer = pq.ParquetWriter(
+            self._path,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            store_schema=False,
+            use_dictionary=[column.name for column in COLUMNS[self._table] if column.type != "long"],
+            column_encoding=dict.fromkeys(longs, "DELTA_BINARY_PACKED"),
+            metadata_collector=self._metadata,
+        )
+        return self._writer
+
+    def finish(self) -> None:
+        """Ends the file that is being written, if there is one."""
+        if self._writer is None:
+            return
+        with _writing():
+            self._writer.close()
+            durable.settle([self._path])
+            durable.sync(self._path)
+        self._writer = None
+        self.files.append(_data_file(self._path, self._metadata[0], COLUMNS[self._table]))
+
+    def abandon(self) -> None:
+        """Closes the file that is being written; nobody wants it."""
+        if self._writer is not None:
+            with suppress(OSError):
+                self._writer.close()
+
+
+class _Run:
+    """One pass over some files.
+
+    Args:
+        files: The files.
+        folders: Of each table the new folder among its data.
+        scratch: A new folder for what is needed on the way.
+        sieve: What keeps erased customers out, if there are any.
+        progress: Told how far the work is.
+
+    Attributes:
+        prepared: What was read to its end, by the file's place.
+        unreadable: What was not, and why.
+        dropped: How many records of erased customers there were, by the SHA-256 of their file.
+        spoilt: Whether rows of such a file were taken.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Inspected],
+        folders: Mapping[str, Path],
+        scratch: Path,
+        sieve: TombstoneFilter | None,
+        progress: Progress,
+    ) -> None:
+        self.prepared: dict[int, Prepared] = {}
+        self.unreadable: dict[int, UnreadableFile] = {}
+        self.dropped: Counter[str] = Counter()
+        self.spoilt = False
+        self._files, self._folders, self._scratch = files, folders, scratch
+        self._sieve, self._progress = sieve, progress
+        # what goes to a bucket is written on this machine first
+        self._here = {table: scratch / table if s3.is_remote(place) else place for table, place in folders.items()}
+        self._written: dict[str, list[DataFile]] = {table: [] for table in folders}
+        self._stop, self._lock = Event(), Lock()
+        self._waiting: SimpleQueue[int] = SimpleQueue()
+        # one feed after the other, so that a thread writes few files of each; the largest first
+        for place in sorted(range(len(files)), key=lambda n: (files[n].contract.feed, -files[n].size)):
+            self._waiting.put(place)
+        durable.private(scratch)
+        for made in self._here.values():
+            durable.folder(made)
+
+    def work(self, threads: int) -> None:
+        """Scans all files."""
+        import pyarrow.parquet  # noqa: F401 # here, where an interrupt reaches it
+
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for done in as_completed([pool.submit(self._thread, str(number)) for number in range(threads)]):
+                    done.result()
+            except BaseException:
+                self._stop.set()  # the threads are waited for
+                raise
+
+    def written(self) -> dict[str, tuple[DataFile, ...]]:
+        """Has every file where it belongs, and known to the disk; returns those of each table that has any."""
+        for table, folder in self._folders.items():
+            here, files = self._here[table], self._written[table]
+            if here != folder:
+                self._written[table] = list(duckdb.sent(files, here, folder))
+            elif files:
+                durable.settle([folder])
+                durable.sync(folder)
+                durable.sync(folder.parent)
+            else:
+                durable.remove_tree(folder)
+        return {table: tuple(files) for table, files in self._written.items() if files}
+
+    def discard(self) -> None:
+        """Removes what was written."""
+        for folder in self._here.values():
+            durable.remove_tree(folder)
+
+    def _thread(self, name: str) -> None:
+        output, of = None, None
+        try:
+            while not self._stop.is_set():
+                try:
+                    place = self._waiting.get_nowait()
+                except Empty:
+                    break
+                contract = self._files[place].contract
+                if output is None or contract != of:
+                    self._end(output, of)
+                    here, groups = self._here[contract.table], self._groups(contract)
+                    output, of = _Output(contract, here, name, groups, self._sieve), contract
+                self._one(place, output)
+                self._told()
+            self._end(output, of)
+        except BaseException:
+            self._stop.set()
+            if output is not None:
+                output.abandon()
+            raise
+
+    def _told(self) -> None:
+        done, files = len(self.prepared) + len(self.unreadable), len(self._files)
+        self._progress(f"read and write, {done:,} of {files:,} files", done / files)
+
+    def _groups(self, contract: Contract) -> int:
+        size = sum(file.size for file in self._files if file.contract == contract)
+        return duckdb.file_rows(size // _RECORD) // ROWS
+
+    def _end(self, output: _Output | None, contract: Contract | None) -> None:
+        if output is not None and contract is not None:
+            output.flush()
+            output.finish()
+            self._written[contract.table] += output.files
+            with self._lock:
+                self.dropped += output.dropped
+
+    def _one(self, place: int, output: _Output) -> None:
+        """Scans one file."""
+        file, name = self._files[place], self._files[place].delivered.name
+        before = output.flushed, len(output.columns)
+        output.columns.begin(file.sha256)
+        rejects = _Rejects(name, self._scratch / f"{place}.rejects")
+        try:
+            with local.open_regular(file.delivered.path, name) as raw, rejects:
+                if not local.fingerprint(raw.fileno()).like(file.fingerprint):
+                    raise UnreadableFile(f"{name}: it changed while it was read; land it again when it is complete")
+                text = reader.decompressed(cast(BinaryIO, _Source(raw, name, self._stop)), name)
+                counts = reader.scan(text, output.columns, output.flush, rejects.add, _LIMITS)
+                if not local.fingerprint(raw.fileno()).like(file.fingerprint):
+                    raise LandingError(
+                        f"{name}: it changed while it was landed; nothing of its batch was landed: "
+                        "land again when it is complete"
+                    )
+        except UnreadableFile as error:
+            self.unreadable[place] = error
+            self.spoilt |= (output.flushed, len(output.columns)) != before
+        else:
+            self.prepared[place] = Prepared(file, None, {}, rejects.path if counts.quarantined else None, counts)
+
+
+class _Rejects:
+    """The rejected records of one file, a line of JSON each, for `rows.quarantined`; a context that closes them.
+
+    Args:
+        name: The delivered file's name.
+        path: Where they go; there is no such file if there are none.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.path = path
+        self._name = name
+        self._out: BinaryIO | None = None
+        self._legible = reader.Legibility()
+
+    def __enter__(self) -> _Rejects:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._out is not None:
+            self._out.close()
+
+    def add(self, record: reader.Reject) -> None:
+        """Keeps a record.
+
+        Raises:
+            UnreadableFile: It is no text: nobody could find a customer in it, neither to show nor to erase.
+            LandingError: It cannot be written.
+        """
+        self._legible.add(record.raw)
+        if not (reader.is_legible(record.raw) and self._legible.holds):
+            raise reader.refused(self._name, f"bytes that are no text (at byte {record.offset:,} of the text)")
+        row = {
+            "offset": record.offset,
+            "line": record.line,
+            "reason": record.reason,
+            "raw": base64.b64encode(record.raw).decode("ascii"),
+            "raw_size": record.raw_size,
+        }
+        try:
+            if self._out is None:
+                self._out = open(self.path, "wb")  # noqa: SIM115  closed by this context
+            self._out.write(json.dumps(row).encode() + b"\n")
+        except OSError as error:
+            raise LandingError(
+                f"{self._name}: its records cannot be written to the lake's tmp/ ({error.strerror}); nothing of its "
+                "batch was landed: land again when there is room"
+            ) from error
+
+
+class _Source:
+    """A delivered file as `decompressed` reads it.
+
+    Args:
+        raw: The file.
+        name: Its name.
+        stop: Set when nobody wants it any more.
+    """
+
+    def __init__(self, raw: BinaryIO, name: str, stop: Event) -> None:
+        self._raw, self._name, self._stop = raw, name, stop
+
+    def read(self, size: int) -> bytes:
+        """Returns the next bytes.
+
+        Raises:
+            UnreadableFile: They cannot be read, or nobody wants them any more.
+        """
+        try:
+            if self._stop.is_set():
+                raise UnreadableFile(f"{self._name}: it was not read to its end")
+            return self._raw.read(size)
+        except OSError as error:
+            raise UnreadableFile(
+                f"{self._name}: cannot be read ({error.strerror}); land it again when it can"
+            ) from error
+
+
+def _data_file(path: Path, metadata: Any, columns: Sequence[Column]) -> DataFile:
+    """Returns a file as its own metadata describe it."""
+    nulls: dict[str, int] = {}
+    bounds: dict[str, tuple[Any, Any]] = {}
+    for group in range(metadata.num_row_groups):
+        for place, column in enumerate(columns):
+            found = metadata.row_group(group).column(place).statistics
+            nulls[column.name] = nulls.get(column.name, 0) + found.null_count
+            if column.type in ("long", "double") and found.has_min_max:
+                low, high = bounds.get(column.name, (found.min, found.max))
+                bounds[column.name] = min(low, found.min), max(high, found.max)
+    texts = {name: (str(low), str(high)) for name, (low, high) in bounds.items()}
+    return DataFile(str(path), metadata.num_rows, path.stat().st_size, nulls, texts)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turns the failures of writing into one line."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise LandingError(
+            f"the landing's rows cannot be written ({cause}); nothing of its batch was landed: land again when there "
+            "is room"
+        ) from error

@@ -1,0 +1,337 @@
+/* Clean records of one contract to typed columns, in one pass over a block of text.
+
+   Takes flat JSON objects whose members are the contract's fields, each at most once, in any order and case, with white
+   space and commas between the records. Whatever it is not sure of (escapes, unknown or doubled names, null, values
+   that may not meet the contract, addresses beyond plain ASCII, any damage) it leaves where it stands: the caller's
+   careful parser takes that one record. What it takes, the careful parser takes with the same values.
+
+   Bounds: a member is looked at only where SLACK bytes follow its first, and no name, number or sign of one is longer;
+   strings and white space are followed with the block's end in sight. So no byte beyond the block is read, and the last
+   record of a text is always the careful parser's. Nothing is kept of a record until all of it is known to be good.
+
+   No Python and no state of its own: called through ctypes, other threads run meanwhile. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <float.h>
+#include <locale.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __APPLE__
+#include <xlocale.h>
+#endif
+
+typedef uint8_t u8;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef int32_t i32;
+typedef int64_t i64;
+
+enum { TEXT, INSTANT, NUMBER, INTEGER };               /* kinds of fields */
+enum { MORE, UNSURE, FULL };                            /* why a scan ended; MORE also: this record is good so far */
+enum { SLACK = 64, FIELDS = 16, WORDS = 4, DIGITS = 25 };
+
+typedef struct {                                        /* one field: what it must be, and its values so far */
+    i32 kind, required, address, length;                /* length of its name in bytes, at most 8 * WORDS */
+    u64 name[WORDS], mask[WORDS];                       /* the name in lower case, and which bytes of it count */
+    void *values;                                       /* by row: i64, double, or i32 place among the texts */
+    u8 *valid;                                          /* by row, a bit: whether there is a value; unset at first */
+    u32 *slots, *ends;                                  /* texts: hash table of places + 1; where each begins, and ends */
+    u8 *bytes;
+    u32 mask_of_slots, texts, most_texts, used, room, last;
+} Column;
+
+typedef struct {
+    i32 fields, file;                                   /* file: the number that rows get as their file's */
+    i64 rows, room, longest;                            /* rows so far, at most; bytes a record may have */
+    i64 begin, end;                                     /* of instants: begin <= t < end */
+    u64 seed;                                           /* of hashes: unknown to whoever delivers */
+    i32 *files;
+    void *locale;
+    Column columns[FIELDS];
+} Table;
+
+typedef struct { const u8 *text; i64 whole; double real; u32 size; } Value;
+
+static u64 word(const u8 *p) { u64 v; memcpy(&v, p, 8); return v; }
+static int is_space(u8 c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
+static int is_digit(u8 c) { return (u8)(c - '0') < 10; }
+
+/* The high bit of each byte that is a quote, a backslash, a control character or beyond ASCII; right for the first. */
+static u64 special(u64 v) {
+    const u64 one = 0x0101010101010101ULL, high = 0x8080808080808080ULL;
+    u64 quote = v ^ (one * '"'), slash = v ^ (one * '\\');
+    return (((quote - one) & ~quote) | ((slash - one) & ~slash) | ((v - one * 0x20) & ~v) | v) & high;
+}
+
+/* The length of the well-formed UTF-8 sequence beyond ASCII at p (Unicode, table 3-7), 0 if there is none. 4 bytes are there. */
+static int sequence(const u8 *p) {
+    u8 a = p[0], b = p[1];
+    int size = a < 0xC2 ? 0 : a < 0xE0 ? 2 : a < 0xF0 ? 3 : a < 0xF5 ? 4 : 0;
+    if (!size) return 0;
+    for (int i = 1; i < size; i++) if ((p[i] & 0xC0) != 0x80) return 0;
+    if ((a == 0xE0 && b < 0xA0) || (a == 0xED && b > 0x9F) || (a == 0xF0 && b < 0x90) || (a == 0xF4 && b > 0x8F)) return 0;
+    return size;
+}
+
+/* Follows a string from behind its opening quote to its closing one. */
+static int string(const u8 **at, const u8 *end, Value *value) {
+    const u8 *p = *at;
+    for (;;) {
+        if (end - p < 12) return MORE;                  /* a word, then a sequence that begins in its last byte */
+        u64 found = special(word(p));
+        if (!found) { p += 8; continue; }
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        p += __builtin_ctzll(found) >> 3;
+#else
+        while (*p >= 0x20 && *p < 0x80 && *p != '"' && *p != '\\') p++;
+#endif
+        if (*p == '"') break;
+        int size = *p < 0x80 ? 0 : sequence(p);
+        if (!size) return UNSURE;
+        p += size;
+    }
+    value->text = *at;
+    value->size = (u32)(p - *at);
+    *at = p + 1;
+    return -1;
+}
+
+static const double POWERS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+
+/* Reads a JSON number as the double next to it. SLACK bytes are there; none of its parts is longer than DIGITS. */
+static int number(const u8 **at, void *locale, double *result) {
+    const u8 *p = *at;
+    int minus = *p == '-';
+    const u8 *digits = p += minus;
+    u64 value = 0;
+    i32 significant = 0, exponent = 0;
+    for (; is_digit(*p) && p - digits < DIGITS; p++) {
+        if (significant || *p != '0') significant++;
+        if (significant < 20) value = value * 10 + (u8)(*p - '0');
+    }
+    if (p == digits || is_digit(*p) || (*digits == '0' && p - digits > 1)) return UNSURE;
+    int whole = 1;
+    if (*p == '.') {
+        const u8 *point = ++p;
+        for (; is_digit(*p) && p - point < DIGITS; p++) {
+            if (significant || *p != '0') significant++;
+            if (significant < 20) { value = value * 10 + (u8)(*p - '0'); exponent--; }
+        }
+        if (p == point || is_digit(*p)) return UNSURE;
+        whole = 0;
+    }
+    if (*p == 'e' || *p == 'E') {
+        int less = *++p == '-';
+        p += *p == '-' || *p == '+';
+        const u8 *power = p;
+        i32 found = 0;
+        for (; is_digit(*p) && p - power < 4; p++) found = found * 10 + (*p - '0');
+        if (p == power || is_digit(*p)) return UNSURE;
+        exponent += less ? -found : found;
+        whole = 0;
+    }
+    double real;
+    if (FLT_EVAL_METHOD == 0 && significant < 20 && value <= 1ULL << 53 && exponent >= -22 && exponent <= 22) {
+        /* both are exact, so the result is rounded once: it is the nearest (Clinger, 1990) */
+        real = exponent < 0 ? (double)value / POWERS[-exponent] : (double)value * POWERS[exponent];
+    } else {
+        char copy[SLACK];
+        memcpy(copy, digits, (size_t)(p - digits));
+        copy[p - digits] = 0;
+        real = strtod_l(copy, NULL, (locale_t)locale);
+        if (!isfinite(real)) return UNSURE;
+    }
+    *result = minus && !(whole && real == 0) ? -real : real; /* -0 is an integer, and 0 */
+    *at = p;
+    return -1;
+}
+
+/* Reads an integer without fraction or exponent, of at most 18 digits. SLACK bytes are there. */
+static int integer(const u8 **at, i64 *result) {
+    const u8 *p = *at;
+    int minus = *p == '-';
+    const u8 *digits = p += minus;
+    u64 value = 0;
+    for (; is_digit(*p) && p - digits < 18; p++) value = value * 10 + (u8)(*p - '0');
+    if (p == digits || is_digit(*p) || (*digits == '0' && p - digits > 1)) return UNSURE;
+    *result = minus ? -(i64)value : (i64)value;
+    *at = p;
+    return -1;
+}
+
+static int is_called(const Column *column, const u8 *p) {
+    for (i32 n = 0; 8 * n < column->length; n++) {
+        /* letters alone differ by this bit, and the names are of letters */
+        if (((word(p + 8 * n) | 0x2020202020202020ULL) & column->mask[n]) != column->name[n]) return 0;
+    }
+    return p[column->length] == '"';
+}
+
+/* Reads the members of an object from behind its brace; `given` is told which fields have a value. */
+static int members(const Table *table, const u8 **at, const u8 *end, Value *values, u32 *given) {
+    const u8 *p = *at;
+    i32 expected = 0;
+    *given = 0;
+    for (;;) {
+        while (p < end && is_space(*p)) p++;
+        if (end - p < SLACK) return MORE;
+        if (*p++ != '"') return UNSURE;
+        i32 k = expected;
+        if (k == table->fields || !is_called(table->columns + k, p)) {
+            for (k = 0; k < table->fields && !is_called(table->columns + k, p); k++) {}
+            if (k == table->fields) return UNSURE;
+        }
+        if (*given & 1u << k) return UNSURE;
+        *given |= 1u << k;
+        expected = k + 1;
+        const Column *column = table->columns + k;
+        Value *value = values + k;
+        p += column->length + 1;
+        while (p < end && is_space(*p)) p++;
+        if (p == end) return MORE;
+        if (*p++ != ':') return UNSURE;
+        while (p < end && is_space(*p)) p++;
+        if (end - p < SLACK) return MORE;
+        int ended = -1;
+        if (column->kind == TEXT) {
+            if (*p++ != '"') return UNSURE;
+            ended = string(&p, end, value);
+        } else if (column->kind == NUMBER) {
+            ended = number(&p, table->locale, &value->real);
+        } else {
+            ended = integer(&p, &value->whole);
+            if (column->kind == INSTANT && (value->whole < table->begin || value->whole >= table->end)) return UNSURE;
+        }
+        if (ended >= 0) return ended;
+        while (p < end && is_space(*p)) p++;
+        if (p == end) return MORE;
+        if (*p == '}') break;
+        if (*p++ != ',') return UNSURE;
+    }
+    *at = p + 1;
+    return -1;
+}
+
+static u64 mixed(u64 a, u64 b) {
+    __uint128_t product = (__uint128_t)a * b;
+    return (u64)product ^ (u64)(product >> 64);
+}
+
+static u64 hash(const u8 *text, u32 size, u64 seed) {
+    u64 h = seed ^ size;
+    u32 i = 0;
+    for (; size - i >= 8; i += 8) h = mixed(h ^ word(text + i), 0x9E3779B97F4A7C15ULL ^ seed);
+    u64 rest = 0;
+    memcpy(&rest, text + i, size - i);
+    return mixed(h ^ rest, 0xD6E8FEB86659FD93ULL ^ seed);
+}
+
+static int is_text(const Column *column, u32 place, const u8 *text, u32 size) {
+    u32 begin = column->ends[place];
+    return column->ends[place + 1] - begin == size && !memcmp(column->bytes + begin, text, size);
+}
+
+/* The place of a text among those of its column; where it is new, -1 - slot of where it would be. */
+static i64 known(Column *column, const u8 *text, u32 size, u64 seed) {
+    /* files repeat a customer, or go through them in turn: these two are tried first */
+    u32 last = column->last, next = last + 1;
+    if (last < column->texts && is_text(column, last, text, size)) return last;
+    if (next < column->texts && is_text(column, next, text, size)) return next;
+    u32 slot = (u32)hash(text, size, seed) & column->mask_of_slots;
+    for (u32 place; (place = column->slots[slot]); slot = (slot + 1) & column->mask_of_slots) {
+        if (is_text(column, place - 1, text, size)) return place - 1;
+    }
+    return -1 - (i64)slot;
+}
+
+/* Whether a text that is not yet known is certainly one that its field takes. */
+static int is_good(const Column *column, const u8 *text, u32 size) {
+    int seen = 0, plain = 1;
+    for (u32 i = 0; i < size; i++) {
+        seen |= text[i] > ' ' && text[i] < 0x7F;
+        plain &= text[i] < 0x7F;
+    }
+    return (seen || !column->required) && (plain || !column->address);
+}
+
+/* Adds a row of values that are known to be good, but for what their texts say unless they were judged. */
+static int add(Table *table, Value *values, u32 given, int judged) {
+    i64 row = table->rows;
+    if (row == table->room) return FULL;
+    for (i32 k = 0; k < table->fields; k++) {           /* first what may refuse the row, */
+        Column *column = table->columns + k;
+        if (!(given & 1u << k)) {
+            if (column->required) return UNSURE;
+        } else if (column->kind == TEXT) {
+            Value *value = values + k;
+            value->whole = known(column, value->text, value->size, table->seed);
+            if (value->whole >= 0) continue;
+            if (!judged && !is_good(column, value->text, value->size)) return UNSURE;
+            if (column->texts == column->most_texts || column->room - column->used < value->size) return FULL;
+        }
+    }
+    for (i32 k = 0; k < table->fields; k++) {           /* then what keeps it */
+        Column *column = table->columns + k;
+        Value *value = values + k;
+        int there = given >> k & 1;
+        if (there && !column->required) column->valid[row >> 3] |= (u8)(1u << (row & 7));
+        if (column->kind == NUMBER) {
+            ((double *)column->values)[row] = there ? value->real : 0;
+        } else if (column->kind == TEXT) {
+            if (there && value->whole < 0) {
+                memcpy(column->bytes + column->used, value->text, value->size);
+                column->slots[-1 - value->whole] = ++column->texts;
+                column->ends[column->texts] = column->used += value->size;
+                value->whole = column->texts - 1;
+            }
+            ((i32 *)column->values)[row] = there ? (i32)value->whole : 0;
+            if (there) column->last = (u32)value->whole;
+        } else {
+            ((i64 *)column->values)[row] = there ? value->whole : 0;
+        }
+    }
+    table->files[row] = table->file;
+    table->rows = row + 1;
+    return -1;
+}
+
+/* Takes records from place `at` of a block on; returns the place behind the last one taken, or `at`.
+
+   `why` is told what ended it: MORE, the block; UNSURE, what follows is for the careful parser; FULL, no room for another
+   row or text. */
+i64 stedi_scan(Table *table, const u8 *bytes, i64 size, i64 at, i32 *why) {
+    const u8 *end = bytes + size, *p = bytes + at, *done = p;
+    Value values[FIELDS];
+    for (;;) {
+        while (p < end && (is_space(*p) || *p == ',')) p++;
+        if (p == end) { *why = MORE; break; }
+        if (*p != '{') { *why = UNSURE; break; }
+        const u8 *record = p++;
+        u32 given;
+        int ended = members(table, &p, end, values, &given);
+        if (ended < 0) ended = p - record > table->longest ? UNSURE : add(table, values, given, 0);
+        if (ended >= 0) { *why = ended; break; }
+        done = p;
+    }
+    return done - bytes;
+}
+
+/* Adds a row that the careful parser has taken; returns FULL or -1. Its texts are good from then on, whatever they say. */
+i32 stedi_add(Table *table, Value *values, u32 given) { return add(table, values, given, 1); }
+
+/* How many line breaks stand in a piece of a block. */
+i64 stedi_lines(const u8 *bytes, i64 at, i64 end) {
+    i64 lines = 0;
+    for (; at < end; at++) lines += bytes[at] == '\n';
+    return lines;
+}
+
+/* The locale in which a number is the same everywhere; one a process. */
+void *stedi_locale(void) { return newlocale(LC_ALL_MASK, "C", (locale_t)0); }
+
+/* Which source this was compiled from, so that a library that was left behind is not used. */
+u64 stedi_source(void) { return STEDI_SOURCE; }

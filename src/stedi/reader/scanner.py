@@ -1,0 +1,250 @@
+"""Clean records to typed columns by `scanner.c`, where it could be compiled; what is not clean is added one by one.
+
+`Columns` holds the accepted records of one contract until there are as many as one row group of Parquet has. Memory is
+the columns' own, and Arrow's arrays are made over it without a copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stedi.reader.model import RECORD_BYTES, Fitted
+from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END, Contract, Kind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS = 122_880
+"""Records that columns hold: the rows of a row group."""
+
+_LIBRARY = Path(__file__).with_name("libscanner.so")
+_SOURCE = Path(__file__).with_name("scanner.c")
+_FIELDS, _WORDS = 16, 4
+_KINDS = {Kind.TEXT: 0, Kind.INSTANT: 1, Kind.NUMBER: 2, Kind.INTEGER: 3}
+_TEXTS = 1 << 17
+"""Texts of a column that are told apart: no fewer than rows."""
+_TEXT_BYTES = 8 << 20
+_SLOTS = 4 * _TEXTS
+_NONE = 2**32 - 1
+
+
+class Ended(IntEnum):
+    """Why a scan ended."""
+
+    MORE = 0
+    """The block ends; its last record may go on behind it."""
+    UNSURE = 1
+    """What follows is for the careful parser."""
+    FULL = 2
+    """There is no room for another row or text."""
+
+
+class _Column(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("kind", "required", "address", "length")),
+        *((name, c_uint64 * _WORDS) for name in ("name", "mask")),
+        *((name, c_void_p) for name in ("values", "valid", "slots", "ends", "bytes")),
+        *((name, c_uint32) for name in ("mask_of_slots", "texts", "most_texts", "used", "room", "last")),
+    ]
+
+
+class _Value(Structure):
+    _fields_ = [("text", c_char_p), ("whole", c_int64), ("real", c_double), ("size", c_uint32)]
+
+
+class _Table(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("fields", "file")),
+        *((name, c_int64) for name in ("rows", "room", "longest", "begin", "end")),
+        ("seed", c_uint64),
+        ("files", c_void_p),
+        ("locale", c_void_p),
+        ("columns", _Column * _FIELDS),
+    ]
+
+
+@cache
+def library() -> Any:
+    """Returns the compiled scanner; None where there is none, or one of another source, or `STEDI_PURE` is set."""
+    if os.environ.get("STEDI_PURE"):
+        return None
+    try:
+        found = ctypes.CDLL(str(_LIBRARY))
+        found.stedi_source.restype = c_uint64
+        mark = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
+        if found.stedi_source() != int(mark, 16):
+            return None
+        found.stedi_scan.restype = c_int64
+        found.stedi_scan.argtypes = [POINTER(_Table), c_char_p, c_int64, c_int64, POINTER(c_int32)]
+        found.stedi_lines.restype = c_int64
+        found.stedi_lines.argtypes = [c_char_p, c_int64, c_int64]
+        found.stedi_add.argtypes = [POINTER(_Table), POINTER(_Value), c_uint32]
+        found.stedi_locale.restype = c_void_p
+    except (OSError, AttributeError):
+        return None
+    return found
+
+
+def line_breaks(text: bytes, at: int, end: int) -> int:
+    """Returns how many line breaks stand between two places of a text."""
+    found = library()
+    return text.count(b"\n", at, end) if found is None else int(found.stedi_lines(text, at, min(end, len(text))))
+
+
+@cache
+def _locale() -> int | None:
+    """Returns the locale in which a number is the same everywhere: one a process."""
+    place: int | None = library().stedi_locale()
+    return place
+
+
+class Columns:
+    """Accepted records of one contract.
+
+    Args:
+        contract: The contract; its fields' names are ASCII letters.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        import pyarrow as pa
+
+        self.contract = contract
+        self._pa = pa
+        self._table = _Table(
+            fields=len(contract.fields), room=ROWS, begin=INSTANT_BEGIN,
+            end=INSTANT_END, seed=secrets.randbits(64), locale=_locale(),
+        )  # fmt: skip
+        self._files = pa.allocate_buffer(4 * ROWS)
+        self._table.files = self._files.address
+        self._columns: list[dict[str, pa.Buffer]] = []
+        self._added: list[tuple[Fitted, int]] = []
+        self._sources: list[str] = []
+        self._ended = c_int32()
+        for place, field in enumerate(contract.fields):
+            column = self._table.columns[place]
+            name = field.name.lower().encode()
+            if not (name.isalpha() and len(name) <= 8 * _WORDS):
+                raise ValueError(f"{field.name}: a name that the scanner cannot compare")
+            column.kind, column.required, column.length = _KINDS[field.kind], field.required, len(name)
+            column.address = field.names_customer
+            for word in range(_WORDS):
+                part = name[8 * word : 8 * word + 8]
+                column.name[word] = int.from_bytes(part.ljust(8, b"\0"), sys.byteorder)
+                column.mask[word] = int.from_bytes((b"\xff" * len(part)).ljust(8, b"\0"), sys.byteorder)
+            sizes = {"values": (4 if field.kind is Kind.TEXT else 8) * ROWS, "valid": (ROWS + 7) // 8}
+            if field.kind is Kind.TEXT:
+                sizes |= {"slots": 4 * _SLOTS, "ends": 4 * (_TEXTS + 1), "bytes": _TEXT_BYTES}
+                column.mask_of_slots, column.most_texts, column.room = _SLOTS - 1, _TEXTS, _TEXT_BYTES
+            buffers = {name: pa.allocate_buffer(size) for name, size in sizes.items()}
+            for name_, buffer in buffers.items():
+                setattr(column, name_, buffer.address)
+            self._columns.append(buffers)
+        self.clear()
+
+    def __len__(self) -> int:
+        return int(self._table.rows) + len(self._added)
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many rows as a row group has, or more."""
+        return len(self) >= ROWS
+
+    def clear(self) -> None:
+        """Forgets all records; arrays that were made of them are void, and the file that was begun goes on."""
+        self._table.rows = 0
+        self._sources = self._sources[-1:]
+        self._table.file = 0
+        self._added.clear()
+        for column, buffers in zip(self._table.columns, self._columns, strict=False):
+            ctypes.memset(column.valid, 0, buffers["valid"].size)
+            if "slots" in buffers:
+                ctypes.memset(column.slots, 0, buffers["slots"].size)
+                ctypes.memset(column.ends, 0, 4)
+                column.texts, column.used, column.last = 0, 0, _NONE
+
+    def begin(self, file: str) -> None:
+        """Has the records that come be a file's, which is known by this text."""
+        self._sources.append(file)
+        self._table.file = len(self._sources) - 1
+
+    def scan(self, block: bytes, at: int, longest: int = RECORD_BYTES) -> tuple[int, Ended]:
+        """Adds the clean records that stand at a place of a block, one after another.
+
+        Args:
+            block: The text.
+            at: The place: between two records.
+            longest: The longest record that is taken, in bytes.
+
+        Returns:
+            The place behind the last one that was added, and what ended it.
+        """
+        self._table.longest = min(longest, _TEXT_BYTES)
+        behind = library().stedi_scan(byref(self._table), block, len(block), at, byref(self._ended))
+        return behind, Ended(self._ended.value)
+
+    def add(self, record: Fitted) -> None:
+        """Adds a record that the careful parser has taken; its texts need not be judged again in those that follow."""
+        if record.extra is not None or self._add(record.values) == Ended.FULL:
+            self._added.append((record, self._table.file))
+
+    def _add(self, values: Sequence[str | int | float | None]) -> int:
+        given = (_Value * _FIELDS)()
+        there = 0
+        for place, value in enumerate(values):
+            if isinstance(value, str):
+                given[place].text = text = value.encode()
+                given[place].size = len(text)
+            elif isinstance(value, float):
+                given[place].real = value
+            elif value is not None:
+                given[place].whole = value
+            there |= (value is not None) << place
+        ended: int = library().stedi_add(byref(self._table), given, there)
+        return ended
+
+    def arrays(self) -> dict[str, pa.ChunkedArray]:
+        """Returns the records by field, and `_extra` and `_file`; good until `clear`. Texts are dictionaries."""
+        found: list[dict[str, Any]] = [self._scanned()] if self._table.rows else []
+        if self._added:
+            found.append(self._careful())
+        return {name: self._pa.chunked_array([part[name] for part in found]) for name in found[0]}
+
+    def _scanned(self) -> dict[str, Any]:
+        pa, rows = self._pa, self._table.rows
+        made: dict[str, Any] = {}
+        for place, field in enumerate(self.contract.fields):
+            column, buffers = self._table.columns[place], self._columns[place]
+            valid = None if field.required else buffers["valid"]
+            if field.kind is Kind.TEXT:
+                texts = pa.Array.from_buffers(pa.string(), column.texts, [None, buffers["ends"], buffers["bytes"]])
+                places = pa.Array.from_buffers(pa.int32(), rows, [valid, buffers["values"]])
+                made[field.name] = pa.DictionaryArray.from_arrays(places, texts, safe=False)
+            else:
+                kind = pa.float64() if field.kind is Kind.NUMBER else pa.int64()
+                made[field.name] = pa.Array.from_buffers(kind, rows, [valid, buffers["values"]])
+        made["_extra"] = pa.nulls(rows, pa.dictionary(pa.int32(), pa.string()))
+        places = pa.Array.from_buffers(pa.int32(), rows, [None, self._files])
+        made["_file"] = pa.DictionaryArray.from_arrays(places, pa.array(self._sources, pa.string()), safe=False)
+        return made
+
+    def _careful(self) -> dict[str, Any]:
+        pa = self._pa
+        columns = zip(*(record.values for record, _ in self._added), strict=True)
+        kinds = {Kind.TEXT: pa.string(), Kind.NUMBER: pa.float64()}
+        made = {
+            field.name: pa.array(column, kinds.get(field.kind, pa.int64()))
+            for field, column in zip(self.contract.fields, columns, strict=True)
+        }
+        made["_extra"] = pa.array([record.extra for record, _ in self._added], pa.string())
+        made["_file"] = pa.array([self._sources[file] for _, file in self._added], pa.string())
+        return {n: found.dictionary_encode() if found.type == pa.string() else found for n, found in made.items()}
