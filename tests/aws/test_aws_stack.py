@@ -230,6 +230,22 @@ def test_a_file_that_is_no_wheel_is_refused(tmp_path: Path) -> None:
         deploy.extras(tmp_path / "stedi-0.1.0-py3-none-any.whl")
 
 
+def test_a_wheel_of_a_platform_that_glue_does_not_run_is_refused(tmp_path: Path) -> None:
+    for platform, fits in (
+        ("any", True),
+        ("linux_x86_64", True),
+        ("macosx_14_0_arm64", False),
+        ("linux_aarch64", False),
+    ):
+        path = tmp_path / f"stedi-0.1.0-py3-none-{platform}.whl"
+        path.touch()
+        if fits:
+            assert deploy.found_wheel(path) == path
+        else:
+            with pytest.raises(UsageError, match="STEDI_PURE=1 make wheel"):
+                deploy.found_wheel(path)
+
+
 def test_parameters_that_are_given_once_stay(cloud: servers.Server, wheel: Path) -> None:
     def once(**parameters: str) -> int:
         deploy.deploy(lambda _: True, lambda _: None, wheel=wheel, parameters=parameters)

@@ -26,7 +26,9 @@ from stedi.engines.duckdb import DuckDB
 from stedi.errors import StediError
 from stedi.lake import Lake
 from stedi.landing import prepare
+from stedi.landing import scan as scanning
 from stedi.landing.quarantine import Relanded
+from stedi.reader import scanner
 from stedi.schema.tables import COLUMNS, ZONES
 from stedi.storage import durable
 
@@ -203,14 +205,17 @@ def test_a_build_finishes_what_a_landing_left(
     assert not left(lake)
 
 
+@pytest.mark.parametrize("scanned", [False, True], ids=["typed reader", "scanner"])
 def test_a_landing_that_fails_while_it_writes_leaves_nothing(
-    empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scanned: bool
 ) -> None:
+    if not scanned:
+        monkeypatch.setattr(scanner, "library", lambda: None)
     for place in (1, 3, 5):
         for time in ("before", "after"):
             lake = empty.restore()
             with monkeypatch.context() as patch:
-                faults = Faults(patch, (DuckDB, "write"))
+                faults = Faults(patch, (DuckDB, "write"), (scanning._Output, "finish"))
                 faults.strikes = (place, time)
                 with pytest.raises(Fault):
                     lake.land(empty.delivery)
@@ -249,6 +254,7 @@ def quarantined(tmp_path_factory: pytest.TempPathFactory) -> World:
             return replace(ready, counts=counts)
 
         patch.setattr(prepare, "prepare", older)
+        patch.setattr(scanner, "library", lambda: None)  # so that it is asked
         landing = lake.land(inbox)
     assert (landing.seen, landing.accepted, landing.quarantined) == (3, 1, 2)
     return World(lake, inbox, folder / "kept")

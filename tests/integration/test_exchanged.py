@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from lakes import Slate, conserved, customer, deliver, motion, records, rows
+from stedi import reader
 from stedi.errors import LandingError
 from stedi.lake import Lake
 from stedi.landing import held as holding
 from stedi.landing import writing
 from stedi.landing.deliveries import local
+from stedi.reader import scanner
 
 looking = import_module("stedi.landing.inspect")
 ANA = "ana@x.example"
@@ -96,13 +98,23 @@ def landed_or_refused(lake: Lake, path: Path) -> str:
         return str(error)
 
 
-MOMENTS = {
+BY_LINES = {
     "before the first look's hash": (looking, "_read", False),
     "before it is held": (writing, "as_it_lies", False),
     "after it is held": (writing, "as_it_lies", True),
     "before it is read": (writing, "_write", False),
     "after it is read": (writing, "_write", True),
 }
+"""Where there is no scanner."""
+SCANNED = {
+    "before the hash": (looking, "_read", False),
+    "before it is scanned": (writing, "scan", False),
+    "while it is opened": (reader, "decompressed", False),
+    "before its text is read": (reader, "scan", False),
+    "after its text is read": (reader, "scan", True),
+    "after it is scanned": (writing, "scan", True),
+}
+MOMENTS = BY_LINES | SCANNED
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -115,6 +127,10 @@ def test_consent_never_lands_under_the_hash_of_a_file_without_it(
     content: bytes, descriptors: bool, way: Callable[[Path], None], moment: str,
 ) -> None:  # fmt: skip
     path.write_bytes(content)
+    if moment in BY_LINES:
+        monkeypatch.setattr(scanner, "library", lambda: None)
+    elif not descriptors:
+        pytest.skip("the scanner copies nothing")
     if not descriptors:
         monkeypatch.setattr(holding, "_DESCRIPTORS", None)
     with monkeypatch.context() as patch:
@@ -140,6 +156,7 @@ def test_more_files_than_may_be_open_land_all_the_same(
     for n in range(40):
         deliver(inbox, "accelerometer", [motion(ANA, 100 + n)], f"{n}.json")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(scanner, "library", lambda: None)
     monkeypatch.setattr(holding, "_OTHERS", soft - 16)
     landed = lake.land(inbox)
     assert (landed.accepted, landed.skipped) == (40, ())

@@ -21,8 +21,10 @@ from lakes import Slate, conserved, customer, deliver, motion, rows, step
 from stedi import landing
 from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake
-from stedi.landing.deliveries.local import Delivered, Fingerprint
+from stedi.landing.deliveries import local
+from stedi.landing.deliveries.local import Delivered
 from stedi.landing.inspect import Inspected
+from stedi.reader import scanner
 from stedi.schema.feeds import CONTRACTS
 
 
@@ -71,7 +73,7 @@ def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path: Path) -> None:
     assert "interrupted" in ended.stderr
 
 
-@pytest.mark.parametrize("at", ["inspect", "prepare"])
+@pytest.mark.parametrize("at", ["inspect", "prepare", "scan"])
 def test_an_interrupt_does_not_wait_for_files_that_are_being_read(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
@@ -79,8 +81,10 @@ def test_an_interrupt_does_not_wait_for_files_that_are_being_read(
     for name in ("accelerometer-1.json", "accelerometer-2.json", "accelerometer-3.json"):
         with open(tmp_path / name, "wb") as stream:
             stream.truncate(1 << 36)
-    if at == "prepare":
+    if at != "inspect":
         monkeypatch.setattr(landing, "inspect", _unread)
+    if at == "prepare":
+        monkeypatch.setattr(scanner, "library", lambda: None)
     timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     started = time.monotonic()
@@ -94,7 +98,8 @@ def test_an_interrupt_does_not_wait_for_files_that_are_being_read(
 def _unread(file: Delivered, *_: object) -> Inspected:
     """What a first look might say of a file that is not clean."""
     contract = CONTRACTS["accelerometer"]
-    return Inspected(file, contract, file.name, 1 << 36, Fingerprint(1 << 36, 0, 0, 0, 0), None, None)
+    with local.open_regular(file.path) as stream:
+        return Inspected(file, contract, file.name, 1 << 36, local.fingerprint(stream.fileno()), None, None)
 
 
 @cache

@@ -18,12 +18,14 @@ import zstandard
 
 from lakes import LANDING, Slate, conserved, customer, deliver, heads, motion, records, rows, step
 from reader_files import SHAPES
+from stedi import reader
 from stedi.catalog import Catalog
 from stedi.errors import LandingError, UsageError
 from stedi.lake import Lake
 from stedi.landing import deliveries, writing
 from stedi.landing import prepare as preparing
 from stedi.landing.deliveries import local
+from stedi.reader import scanner
 
 looking = sys.modules["stedi.landing.inspect"]  # the package's own `inspect` is the function
 MEMORY = 1_500_000_000
@@ -219,17 +221,21 @@ def test_a_file_that_grows_while_it_is_looked_at_is_refused(
     conserved(lake)
 
 
-def test_a_file_that_grows_before_it_is_rewritten_is_refused(
-    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step_of", ["prepare_all", "scan"])
+def test_a_file_that_grows_before_it_is_read_is_refused(
+    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch, step_of: str
 ) -> None:
+    if step_of == "prepare_all":
+        monkeypatch.setattr(scanner, "library", lambda: None)
+    real = getattr(writing, step_of)
     file = put(inbox / "step_trainer.json", texts(step())[0] + b"{")
     put(inbox / "step_trainer-2.json", texts(step(at=5))[0])
 
-    def late(*arguments: Any) -> Any:
+    def late(*arguments: Any, **options: Any) -> Any:
         grows(file)
-        return preparing.prepare_all(*arguments)
+        return real(*arguments, **options)
 
-    monkeypatch.setattr(writing, "prepare_all", late)
+    monkeypatch.setattr(writing, step_of, late)
     (skipped,) = lake.land(inbox).skipped
     assert "changed while it was read" in skipped.why
     assert times(lake) == [5]
@@ -241,20 +247,24 @@ def test_a_file_that_grows_before_it_is_rewritten_is_refused(
     [grows, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(texts(step(at=7))[0] + b"\n")],
     ids=["grows", "emptied", "replaced in place"],
 )
+@pytest.mark.parametrize("read_by", ["typed reader", "scanner"])
 def test_a_clean_file_that_changes_before_it_is_written_costs_its_batch_and_nothing_stays(
-    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
+    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object], read_by: str
 ) -> None:
     file = deliver(inbox, "step_trainer", [step()])
     os.utime(file, ns=(1, 1))
     before = heads(lake)
-    lies = writing.as_it_lies
+    owner, name = (reader, "scan") if read_by == "scanner" else (writing, "as_it_lies")
+    real = getattr(owner, name)
 
     def late(*arguments: Any) -> Any:
-        found = lies(*arguments)
+        found = real(*arguments)
         change(file)
         return found
 
-    monkeypatch.setattr(writing, "as_it_lies", late)
+    monkeypatch.setattr(owner, name, late)
+    if read_by != "scanner":
+        monkeypatch.setattr(scanner, "library", lambda: None)
     with pytest.raises(LandingError, match=r"changed while it was landed; nothing of its batch|expected 1 rows"):
         lake.land(inbox)
     monkeypatch.undo()
@@ -417,6 +427,7 @@ def test_much_work_is_shared_among_processes_and_gives_the_same(
     lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparing, "_SPAWN_BYTES", 0)
+    monkeypatch.setattr(scanner, "library", lambda: None)
     for n in range(4):
         put(inbox / "step_trainer" / f"{n}.json", b"".join(texts(step(at=2 * n + 1), step(at=2 * n + 2))) + b"?")
     put(inbox / "step_trainer" / "cut.json.gz", gzip.compress(b"{}")[:-3])
@@ -432,6 +443,7 @@ def test_a_worker_that_dies_costs_the_batch_and_leaves_nothing(
     lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparing, "_SPAWN_BYTES", 0)
+    monkeypatch.setattr(scanner, "library", lambda: None)
     for n in range(2):
         put(inbox / "step_trainer" / f"{n}.json", b"".join(texts(step(at=n + 1))) + b"?")
     before = heads(lake)

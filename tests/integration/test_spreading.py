@@ -43,7 +43,7 @@ def test_workers_land_what_one_machine_lands(new_lake: Callable[..., Lake], samp
 
 
 def test_each_table_gets_one_snapshot_a_batch(lake: Lake, sample_inbox: Path) -> None:
-    land(lake, sample_inbox, Pool(slots=4))
+    land(lake, sample_inbox, Pool(slots=16))
     states = lake.catalog.tables()
     assert {len(states[name].history()) for name, zone in ZONES.items() if zone == "landing"} == {2}
     assert len(lake.catalog.files(states["accelerometer_landing"])) > 1
