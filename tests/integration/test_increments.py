@@ -12,7 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from lakes import BELOW_LANDING, Slate, build, contents, customer, deliver, heads, motion, rows, step, tree
+from lakes import (
+    BELOW_LANDING,
+    Slate,
+    build,
+    contents,
+    customer,
+    deliver,
+    heads,
+    motion,
+    publish_each,
+    rows,
+    step,
+    tree,
+)
 from stedi import transform as building
 from stedi.catalog import Catalog
 from stedi.errors import AuditFailed, DamagedFile
@@ -300,6 +313,7 @@ def _interrupted(lake: Lake, monkeypatch: pytest.MonkeyPatch, publications: int)
         published.append(table)
         real(self, table, **options)  # type: ignore[arg-type] # passed on as they came
 
+    publish_each(monkeypatch)
     monkeypatch.setattr(Catalog, "publish", dies)
     with pytest.raises(KeyboardInterrupt):
         build(lake, NOW)

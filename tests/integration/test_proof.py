@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import proof_mutants
 import worlds
 from effort import NIGHTLY
-from lakes import BELOW_LANDING, Slate, build, customer, deliver, instant, motion
+from lakes import BELOW_LANDING, Slate, build, customer, deliver, instant, motion, publish_each
 from proof_mutants import HIDING, MUTANTS, NOW, Mutant, findings
 from stedi import cli
 from stedi.audit.proof import Proof, prove, violations
@@ -241,8 +241,7 @@ def test_a_build_that_died_while_it_published_leaves_tables_that_hold(
         done.append(table)
 
     with monkeypatch.context() as patch:
-        # as in a bucket, whose catalog commits to one table at a time
-        patch.setattr(Catalog, "publish_all", lambda self, changes, branch: self._publish_each(changes, branch))
+        publish_each(patch)
         patch.setattr(Catalog, "publish", dies)
         with pytest.raises(KeyboardInterrupt):
             build(people, NOW)

@@ -21,7 +21,7 @@ import quick
 import rest_catalog
 from effort import at_night
 from erasing import ANA, BO, CY, NOW, Stage, dying, erase, looked_for
-from lakes import BELOW_LANDING, LANDING, Row, build, customer, deliver, heads, motion, rows, unseen
+from lakes import BELOW_LANDING, LANDING, Row, build, customer, deliver, heads, motion, publish_each, rows, unseen
 from pools import Pool
 from stedi.catalog import Catalog
 from stedi.cli import main
@@ -96,9 +96,10 @@ def test_a_tag_reads_the_tables_as_they_were(stage: Stage) -> None:
     assert made.time <= datetime.now(UTC)
 
 
-def test_a_tag_is_of_one_state(stage: Stage) -> None:
+def test_a_tag_is_of_one_state(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     lake, folder = stage.made()
     lake.tag("before")
+    publish_each(monkeypatch)
     with dying(Catalog, "publish", 3):
         grow(lake, folder)
     with pytest.raises(LakeError, match=r"that was built from its inputs as they are.*run `stedi build`"):

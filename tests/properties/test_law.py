@@ -13,7 +13,7 @@ import secrets
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -185,13 +185,13 @@ def test_the_law_would_notice_in_the_runs_of_each_day_that(name: str) -> None:
 
 
 def _publishes_all_but_one(patch: pytest.MonkeyPatch) -> None:
-    publish = Catalog.publish
+    publish = Catalog.publish_all
 
-    def partly(catalog: Catalog, table: str, **options: Any) -> None:
-        if table != "machine_learning_curated":
-            publish(catalog, table, **options)
+    def partly(catalog: Catalog, changes: Mapping[str, Any], **options: Any) -> None:
+        some = {name: change for name, change in changes.items() if name != "machine_learning_curated"}
+        publish(catalog, some, **options)
 
-    patch.setattr(Catalog, "publish", partly)
+    patch.setattr(Catalog, "publish_all", partly)
 
 
 def _counts_wrong(patch: pytest.MonkeyPatch) -> None:

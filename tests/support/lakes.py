@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 
 from stedi import transform as building
-from stedi.catalog import TableState
+from stedi.catalog import Catalog, TableState
 from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
 from stedi.lake import Lake
@@ -107,6 +108,11 @@ def unseen(root: Path) -> Lake:
     ):
         shutil.rmtree(folder, ignore_errors=True)
     return lake
+
+
+def publish_each(patch: pytest.MonkeyPatch) -> None:
+    """Has builds publish one table after the other, as they do in a bucket."""
+    patch.setattr(Catalog, "publish_all", lambda self, changes, branch: self._publish_each(changes, branch))
 
 
 def customer(email: str = "a@x.example", consent: object = 50, update: int = 100, **more: object) -> dict[str, object]:
