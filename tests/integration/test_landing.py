@@ -119,9 +119,9 @@ def test_bad_records_go_to_quarantine_and_the_good_ones_around_them_land(lake: L
     assert times(lake) == list(range(1, len(bad) + 1))
     assert landed.seen == 2 * len(bad) + 1
     for record in lake.quarantine().records():
-        raw, size = lake.quarantine().raw(record.handle)
-        whole = (mixed + b'{"sensorReadingTime":1000000000001,"serial')[record.offset :][:size].rstrip(b"\n")
-        assert whole.startswith(raw.rstrip(b"\n")[: 1 << 16])
+        raw = lake.quarantine().raw(record.handle)
+        whole = (mixed + b'{"sensorReadingTime":1000000000001,"serial')[record.offset :][: raw.size].rstrip(b"\n")
+        assert whole.startswith(raw.content.rstrip(b"\n")[: 1 << 16])
         assert record.line == 1 + mixed[: record.offset].count(b"\n")
     conserved(lake)
 
@@ -413,7 +413,7 @@ def test_files_of_any_name_land(lake: Lake, inbox: Path) -> None:
     assert times(lake) == sorted([*range(1, len(ODD_NAMES) + 1), 99, *range(101, len(ODD_NAMES) + 101)])
     for record in lake.quarantine().records():
         assert record.file.isprintable()
-        assert lake.quarantine().raw(f"{record.file}:{record.offset}")[0] == b"!"
+        assert lake.quarantine().raw(f"{record.file}:{record.offset}").content == b"!"
     conserved(lake)
 
 
