@@ -1064,7 +1064,8 @@ class Lake:
         """
         from stedi.audit import consent_history
 
-        return consent_history.history(self.context, by, milliseconds(now or datetime.now(UTC)))
+        with access.noted(self.context, "consent", must=False):  # counts of people, none of whom it shows
+            return consent_history.history(self.context, by, milliseconds(now or datetime.now(UTC)))
 
     def explain(self, address: str, *, exact: bool = False, now: datetime | None = None) -> Explanation:
         """Explains one customer: consent and its history, rows by table, and what is left out and why.
@@ -1216,7 +1217,7 @@ class Lake:
         return record.FullAudit(checks, proof, kept)
 
     def report(self, *, since: str | os.PathLike[str] | None = None) -> Report:
-        """Returns the report on the lake: what its page says; changes nothing.
+        """Returns the report on the lake: what its page says; changes nothing but the log of accesses.
 
         The same state of the lake gives the same report: its instants are the lake's.
 
@@ -1230,7 +1231,8 @@ class Lake:
 
         key_change.refuse_unfinished(self.root)
         before = earlier.read(destinations.expanded(since)) if since is not None else None
-        return content.gather(self.context, self.key(), before)
+        with access.noted(self.context, "report", must=False):  # which draws the readings of a few people
+            return content.gather(self.context, self.key(), before)
 
     @_recorded("key rotate")
     def rotate_key(

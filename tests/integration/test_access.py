@@ -75,6 +75,8 @@ def test_whatever_shows_or_hands_out_rows_of_people_leaves_one_line(lake: Lake) 
         (lambda: lake.quarantine().raw(record.handle), ("quarantine", "", None, 1, "done")),
         (lambda: lake.withheld(), ("withheld", "", None, 1, "done")),
         (lambda: lake.create_dataset("gait", split="100/0/0"), ("dataset", "", None, 1, "done")),
+        (lambda: lake.report(), ("report", "", None, None, "done")),
+        (lambda: lake.consent(), ("consent", "", None, None, "done")),
         (lambda: lake.erase(ANN, "nobody@x.example"), ("erase", "", 2, None, "done")),
     ]
     snapshot = lake.history("customers_trusted")[0].id

@@ -162,12 +162,13 @@ def test_a_forged_record_of_an_audit_counts_for_nothing(lake: Lake) -> None:
         path.write_bytes(before)
 
 
-def test_a_report_changes_nothing(lake: Lake) -> None:
+def test_a_report_changes_nothing_but_the_log_of_accesses(lake: Lake) -> None:
     from lakes import tree
 
-    before = tree(lake.root)
+    before, lines = tree(lake.root), len(lake.log())
     lake.report()
     assert tree(lake.root) == before
+    assert [line.verb for line in lake.log()[lines:]] == ["report"]
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

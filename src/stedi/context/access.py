@@ -59,7 +59,7 @@ class Access:
         time: When it began, UTC.
         user: The name of the user, of the operating system, whose process it was.
         verb: What was done: `query`, `query as published`, `explain`, `export`, `erase`, `quarantine`, `withheld`,
-            `dataset`; or `trim`, when the oldest days of the log went.
+            `dataset`, `report`, `consent`; or `trim`, when the oldest days of the log went.
         role: Whose eyes a query had; empty for what knows no roles.
         tables: The tables that rows came from, and the snapshot of each.
         people: How many people were asked for; None where nobody was asked for in person.
