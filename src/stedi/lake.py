@@ -1326,7 +1326,7 @@ class Lake:
                 that was cut off.
             exact: Take each as it was delivered, be it a plain address or not.
             inbox: Delivered files and folders to rewrite without them.
-            reference: What you call the request, for the receipt: a line that tells nobody's address.
+            reference: What you call the request, for the receipt: a line that tells nobody's address, name or phone.
             engine: With `spark` its executors look through the tables' files, write them anew, and search every file.
             progress: Told what is being done and the share of it that is done.
 
@@ -1342,7 +1342,10 @@ class Lake:
         from stedi.privacy.addresses import reference as named
 
         wanted = self._asked(addresses, exact=exact)
-        reference = named(reference, wanted) if reference else ""
+        if reference:
+            from stedi.audit.explain import subjects
+
+            reference = named(reference, wanted, subjects.called(self.context, wanted))
         delivered = [str(destinations.expanded(path)) for path in inbox]
         with (
             self.context.writing(_finish_rotation, _finish_release, progress=progress),

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+import lakes
 import quick
 from erasing import ANA, BO, CY, Stage, dying, erase
 from stedi import attestation, erasure
 from stedi.cli import letter, main
 from stedi.context import operator
 from stedi.erasure import evidence
+from stedi.errors import UsageError
 from stedi.lake import Lake
 from stedi.privacy import journal, receipts, signatures
 from stedi.privacy.pseudonyms import Key
@@ -138,7 +140,8 @@ def test_a_clock_that_ran_back_is_noticed(stage: Stage, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(erasure, "_now", lambda given: real(given) + 3_600_000)
         ahead = erase(lake, CY)
-    assert [file for file, _ in named(lake)] == [f"receipts/{r['id']}.json" for r in (back, ahead)]
+    # the clock of the second ran back, and a receipt after it has a time after both: the chain has the order
+    assert [file for file, _ in named(lake)] == [f"receipts/{ahead['id']}.json"]
 
 
 def test_a_receipt_says_what_was_asked_who_ran_it_and_what_was_out_of_reach(
@@ -199,6 +202,40 @@ def test_a_reference_that_tells_an_address_is_refused_before_anything(
     assert "--reference: expected" in said
     assert reference not in said
     assert files(erased) == kept
+
+
+def test_a_reference_that_tells_a_name_or_a_phone_number_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEDI_PSEUDONYM_KEY", lakes.KEY)
+    lake = Lake.create(tmp_path / "lake")
+    who = lakes.customer(ANA, customerName="Ana Berg", phone="+46701234567")
+    lakes.deliver(tmp_path, "customer", [who])
+    lake.land(tmp_path / "customer")
+    for reference in ("about Ana Berg", "call 070-123 45 67", "Ana%20Berg"):
+        with pytest.raises(UsageError, match="found a name or a phone number"):
+            lake.erase(ANA, reference=reference)
+    [receipt] = lake.erase(ANA, reference="request 46 of 2026, Banana Bergen")
+    assert receipt.clean
+
+
+def test_a_receipt_that_is_gone_is_said_by_whatever_writes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STEDI_PSEUDONYM_KEY", lakes.KEY)
+    lake = Lake.create(tmp_path / "lake")
+    lakes.deliver(tmp_path, "customer", [lakes.customer(who) for who in (ANA, BO)])
+    lake.land(tmp_path / "customer")
+    [receipt] = lake.erase(ANA)
+    file = lake.root / "receipts" / f"{receipt.id}.json"
+    raw = file.read_bytes()
+    file.unlink()
+    for _ in range(2):
+        assert run(lake, "maintain") == 0
+        assert "receipts: expected 1 of erasures, found 0" in capsys.readouterr().err
+    file.write_bytes(raw)
+    assert run(lake, "maintain") == 0
+    assert "receipts:" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

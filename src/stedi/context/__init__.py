@@ -216,6 +216,12 @@ class Context:
             found = seen.now(self.catalog, self.root, key)
             if before is not None and not access.goes_on_from(self.root, before.access):
                 found = replace(found, access=before.access)  # what was cut short stays to be noticed
+            if before is not None and found.receipts < before.receipts:
+                self.say(
+                    f"receipts: expected {before.receipts:,} of erasures, found {found.receipts:,}: put back what is "
+                    "gone, from a copy; `stedi audit` names the receipts that followed it"
+                )
+                found = replace(found, receipts=before.receipts)
             # another command may have gone further meanwhile, and have noted it
             if before != found and not (before and seen.older(before, found, self.root, key)):
                 journal.copy(self.root, folder, before.number if before and before.tables else 0)

@@ -20,7 +20,7 @@ from typing import Any
 from stedi.catalog import Catalog
 from stedi.context import access
 from stedi.errors import UsageError
-from stedi.privacy import journal, state, tombstones
+from stedi.privacy import journal, receipts, state, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.storage import destinations, durable, s3
 
@@ -41,6 +41,7 @@ class Seen:
         barred: How much the tombstones bar: each erasure makes it greater.
         access: Number and seal of the last line of the log of accesses; a log that was cut short since is noticed by
             `audit`, and keeps nobody from writing.
+        receipts: How many receipts of erasures there are; one that is gone is said, and keeps nobody from writing.
     """
 
     tables: Mapping[str, tuple[int, str]]
@@ -48,6 +49,7 @@ class Seen:
     digest: str
     barred: int
     access: tuple[int, str] = (0, "")
+    receipts: int = 0
 
 
 def place(lake_id: str, path: str, key_place: str | None, environment: Mapping[str, str] | None = None) -> Path:
@@ -85,7 +87,7 @@ def now(catalog: Catalog, root: Path, key: Key) -> Seen:
         version = _VERSION.search(location)
         if version:
             tables[name] = (int(version[1]), location.rpartition("/")[2])
-    return Seen(tables, *journal.head(root), _barred(root, key), access.head(root))
+    return Seen(tables, *journal.head(root), _barred(root, key), access.head(root), len(receipts.names(root)))
 
 
 def read(folder: Path, lake_id: str, key: Key) -> Seen | None:
@@ -156,7 +158,8 @@ def from_json(plain: Mapping[str, Any]) -> Seen:
     """Returns a mark from what `to_json` gave."""
     tables = {str(name): (int(version), str(file)) for name, (version, file) in plain["tables"].items()}
     number, seal = plain.get("access", (0, ""))
-    return Seen(tables, int(plain["number"]), str(plain["digest"]), int(plain["barred"]), (int(number), str(seal)))
+    noted = (int(plain["number"]), str(plain["digest"]), int(plain["barred"]), (int(number), str(seal)))
+    return Seen(tables, *noted, int(plain.get("receipts", 0)))
 
 
 def _barred(root: Path, key: Key) -> int:

@@ -64,15 +64,17 @@ def taken(given: Iterable[Given], *, exact: bool = False) -> tuple[str, ...]:
     return tuple(placed(given, exact=exact))
 
 
-def reference(text: str, wanted: Iterable[str] = ()) -> str:
-    """Returns what a request is called, which receipts say in clear: a line without an address.
+def reference(text: str, wanted: Iterable[str] = (), called: Iterable[tuple[str, str]] = ()) -> str:
+    """Returns what a request is called, which receipts say in clear: a line that tells nobody.
 
     Args:
         text: What it is called; empty for nothing.
         wanted: The normal forms of the addresses that the request is about.
+        called: Names and phone numbers of those people, empty where there is none.
 
     Raises:
-        UsageError: It holds an address, or is no line of 200 characters at most; no message repeats it.
+        UsageError: It holds an address, or the name or phone number of one of them, or is no line of 200 characters at
+            most; no message repeats it.
     """
     from stedi.privacy import tokens
 
@@ -83,9 +85,21 @@ def reference(text: str, wanted: Iterable[str] = ()) -> str:
         read = [normalise(reading) for reading in tokens.readings(text)]
         if any("@" in each or "\uff20" in each or any(address in each for address in wanted) for each in read):
             wrong = "a name of the request that tells nobody's address, found an address or an @"
+        elif any(_calls(text, name, phone) for name, phone in called):
+            wrong = "a name of the request that tells nobody, found a name or a phone number of who it is about"
     if wrong:
         raise UsageError(f"expected {wrong}; nothing was done", argument="reference")
     return text
+
+
+def _calls(text: str, name: str, phone: str) -> bool:
+    """Returns whether a text has somebody's name or phone number, in whatever spelling."""
+    from stedi.privacy import tokens
+
+    named = tokens.folded(name).strip()
+    if named and any(tokens.stands(tokens.folded(reading), named, name=True) for reading in tokens.readings(text)):
+        return True
+    return tokens.calls(tokens.smoothed(text), tokens.numbers(phone))
 
 
 def placed(given: Iterable[Given], *, exact: bool = False) -> dict[str, str]:

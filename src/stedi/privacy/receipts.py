@@ -173,14 +173,15 @@ def breaks(receipts: Sequence[Receipt], now: datetime | None = None) -> Iterator
     """Yields where the chain of a lake's receipts is broken: a receipt's id, what was expected, and what was found.
 
     One that is gone or has another in its place, one that nothing follows though there are newer, and a time that is
-    before that of the receipt before, or has not come yet.
+    before that of the receipt before, or has not come yet. A clock that ran back was set right once a receipt that
+    follows has a later time than both: which came first the chain says anyway.
 
     Args:
         receipts: Receipts such as hold, in any order.
         now: The clock's time; without it, no time is compared with it.
     """
     known = {name: receipt for receipt in receipts for name in digests(receipt)}
-    followed, whole = set[str](), True
+    followed, whole, right = set[str](), True, _latest(receipts, known)
     for receipt in sorted(receipts, key=lambda each: str(each["id"])):
         ended = _ended(receipt)
         for link in links(receipt):
@@ -191,7 +192,7 @@ def breaks(receipts: Sequence[Receipt], now: datetime | None = None) -> Iterator
                 continue
             followed.add(before["id"])
             earlier = _ended(before)
-            if ended and earlier and ended < earlier - SKEW:
+            if ended and earlier and max(ended, right.get(receipt["id"], ended)) < earlier - SKEW:
                 what = f"an end after {before['ended']}, when the receipt before it ended"
                 yield receipt["id"], what, f"{receipt['ended']}: the clock ran back"
         if ended and now and ended > now + SKEW:
@@ -201,6 +202,19 @@ def breaks(receipts: Sequence[Receipt], now: datetime | None = None) -> Iterator
     for receipt in receipts if whole else ():
         if is_public(receipt) and receipt is not last and receipt["id"] not in followed:
             yield receipt["id"], "a receipt that follows it", "newer ones that do not"
+
+
+def _latest(receipts: Sequence[Receipt], known: Mapping[str, Receipt]) -> dict[str, datetime]:
+    """Returns the latest end of the receipts that follow each, by its id, directly or behind others."""
+    found: dict[str, datetime] = {}
+    waiting = [(receipt, ended) for receipt in receipts if (ended := _ended(receipt))]
+    while waiting:
+        receipt, ended = waiting.pop()
+        for before in filter(None, map(known.get, links(receipt))):
+            if before["id"] not in found or found[before["id"]] < ended:
+                found[before["id"]] = ended
+                waiting.append((before, ended))
+    return found
 
 
 def _ended(receipt: Receipt) -> datetime | None:

@@ -53,6 +53,17 @@ def delivered(context: Context, wanted: Iterable[str]) -> frozenset[str]:
         return asked.intersection(expected.normal(address) for (address,) in named)
 
 
+def called(context: Context, wanted: Iterable[str]) -> list[tuple[str, str]]:
+    """Returns the names and phone numbers, empty where there is none, on the records of some addresses."""
+    states = context.catalog.tables()
+    with session(context, states) as engine:
+        emails = listed(spelled(engine, "every_customers_landing", "email", wanted))
+        return engine.rows(
+            "select distinct coalesce(customerName, ''), coalesce(phone, '') from every_customers_landing "
+            f"where email in ({emails})"
+        )
+
+
 def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str], base: AsOf) -> None:
     """Gives the relations of `expected` for some customers, their rows of the tables below landing, and `history`.
 
