@@ -899,6 +899,7 @@ class Lake:
             return any(step.action != "none" for step in steps)
 
         folder = destinations.expanded(s3.at(inbox))
+        self._warm()
         return watch.watch(
             watch.Inbox(folder, self.root),
             land=lambda among: anew()._land_among(folder, among),
@@ -907,6 +908,18 @@ class Lake:
             every=every,
             stop=stop or Event(),
         )
+
+    def _warm(self) -> None:
+        """Does what the first landing and build of a process would have to, so that they are as quick as the next."""
+        from stedi.engines.duckdb import DuckDB
+        from stedi.transform import stage  # noqa: F401 - that is the work
+
+        with suppress(StediError, OSError), self.context.temporary() as spill, DuckDB.of(self.config, spill) as engine:
+            self.catalog.warm()
+            for state in self.catalog.tables().values():
+                if files := self.catalog.files(state):
+                    engine.bind_files(state.name, files)
+                    engine.rows(f"select count(*) from {state.name}")
 
     def runs(self) -> Iterator[Run]:
         """Yields the history of runs, newest first: what, when, how long, rows, outcome and error."""

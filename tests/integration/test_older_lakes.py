@@ -8,6 +8,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,3 +226,16 @@ def test_a_newer_lake_and_a_lake_without_its_key_are_refused(older: Path, monkey
     with pytest.raises(ConfigError, match="a newer stedi made this lake") as caught:
         Lake.open(older)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.own_processes
+@pytest.mark.parametrize("older", ["landing"], indirect=True)
+def test_two_migrations_at_once_are_one(older: Path) -> None:
+    Lake.open(older).build()
+    command = [sys.executable, "-m", "stedi", "--lake", str(older), "migrate"]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(process.communicate(timeout=60)[0].splitlines()[0] for process in started)
+    assert [process.returncode for process in started] == [0, 0]
+    assert said[0].startswith("format 1 is now format 2")
+    assert said[1].startswith("nothing to do")
+    assert len(list((older / "backups").iterdir())) == 1

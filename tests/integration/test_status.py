@@ -216,6 +216,15 @@ def test_a_clock_that_was_set_back_is_said(lake: Lake) -> None:
     assert [line for line in found.late if line.startswith("clock:")]
 
 
+def test_a_disk_that_is_nearly_full_is_said(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = lake.status().disk.bytes
+    full = shutil._ntuple_diskusage(10 * size, 9 * size, size)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    [line] = lake.status().late
+    assert line.startswith("disk: expected")
+    assert "stedi maintain" in line
+
+
 def test_status_of_a_small_lake_takes_a_quarter_of_a_second(lake: Lake) -> None:
     words = [sys.executable, "-m", "stedi", "--lake", str(lake.root), "status"]
     spent = []

@@ -1,0 +1,53 @@
+"""A lake in a bucket keeps its history of runs, tells how it is, and the doctor looks at the account."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from lakes import customer, deliver
+from stedi import cli
+from stedi.aws import account
+from stedi.context import runs
+from stedi.lake import Lake
+from stedi.operations import doctor
+from stedi.storage import s3
+
+
+def test_a_bucket_keeps_runs_and_one_that_was_killed_shows_a_day_later(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = f"s3://{bucket}/lake"
+    lake = Lake.create(place)
+    deliver(tmp_path, "customer", [customer()])
+    lake.land(tmp_path)
+    killed = datetime.now(UTC) - timedelta(days=2)
+    run = runs.Run(runs.run_id(round(killed.timestamp() * 1000)), "build", killed)
+    s3.create(lake.root / runs.FOLDER / "begun" / f"{run.id}.json", runs._line(run))
+    with runs.recorded(lake.context, "maintain"):
+        assert [found.outcome for found in lake.runs()] == ["running", "done", "killed"]
+    assert [(found.command, found.outcome, found.rows) for found in lake.runs()] == [
+        ("maintain", "done", None),
+        ("land", "done", 1),
+        ("build", "killed", None),
+    ]
+    assert cli.main(["--lake", place, "--json", "status"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["due"]["agreed"] == 1
+    assert told["disk"]["free"] is None
+    assert any("was killed" in line for line in told["late"])
+    account.client.cache_clear()
+    findings = {found.name: found for found in [*doctor.examine(place), *_cloud(place)]}
+    assert findings["catalog"].state == findings[f"bucket {bucket}"].state == "ok"
+    assert findings["Glue database stedi"].state == findings["credentials"].state == "ok"
+    assert findings["workgroup stedi-officer"].state == "ok", "moto has every workgroup"
+    account.client.cache_clear()
+
+
+def _cloud(place: str) -> list[doctor.Finding]:
+    from stedi.aws import doctor as cloud
+
+    return list(cloud.examine(place))
