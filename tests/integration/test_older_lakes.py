@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import kills
-from effort import tries
+from effort import at_night, tries
 from lakes import KEY, REPOSITORY, unseen
 from stedi import cli
 from stedi.errors import ConfigError, KeyRefused, LakeError
@@ -151,7 +151,7 @@ def test_there_is_no_way_back_past_an_erasure_nor_without_a_backup(older: Path) 
     assert kept(older) == after
 
 
-@pytest.mark.parametrize("older", ["erasure", "key"], indirect=True)
+@pytest.mark.parametrize("older", ["key", pytest.param("erasure", marks=at_night)], indirect=True)
 def test_a_migration_first_finishes_what_was_cut_off(older: Path) -> None:
     lake = Lake.open(older)
     if (older / "erasing.json").exists():
@@ -190,7 +190,7 @@ def test_a_migration_that_is_killed_or_finds_the_disk_full_goes_on_from_its_back
 
     put_back()
     chance = random.Random(18)
-    places = sorted(chance.sample(range(1, 45), tries(1, 4, 44)))
+    places = sorted(chance.sample(range(1, 45), tries(1, 2, 44)))
     print(f"killed at {list(places)}")
     for place in places:
         put_back()
@@ -228,6 +228,7 @@ def test_a_newer_lake_and_a_lake_without_its_key_are_refused(older: Path, monkey
     assert "\n" not in str(caught.value)
 
 
+@at_night
 @pytest.mark.own_processes
 @pytest.mark.parametrize("older", ["landing"], indirect=True)
 def test_two_migrations_at_once_are_one(older: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -164,14 +165,14 @@ def test_a_consent_change_that_is_not_built_is_counted_and_nobody_is_named(
 
 def test_the_counts_of_due_consent_are_those_of_the_plan(lake: Lake) -> None:
     """Also where a consent date has come, and before the first build."""
-    soon = datetime.now(UTC) + timedelta(hours=1)
-    at = round(soon.timestamp() * 1000)
+    at = int(time.time() * 1000) + 3_600_000
+    soon = datetime.fromtimestamp(at / 1000, UTC)
     record = customer("later@x.example") | {"shareWithResearchAsOfDate": at, "lastUpdateDate": at - 7_200_000}
     deliver(lake.root.parent / "later", "customer", [record])
     lake.land(lake.root.parent / "later")
     lake.build()
     due = lake.status(now=soon + timedelta(hours=1)).due
-    assert (due.withdrawn, due.agreed, due.since) == (0, 1, soon.replace(microsecond=soon.microsecond // 1000 * 1000))
+    assert (due.withdrawn, due.agreed, due.since) == (0, 1, soon)
     settings.write(settings.changed(lake.config, readings="since-consent"), lake.root / "lake.toml")
     changed = Lake.open(lake.root).status().due
     assert (changed.withdrawn, changed.agreed) == (0, 0)

@@ -17,6 +17,7 @@ from threading import Event
 
 import pytest
 
+from effort import at_night
 from lakes import Slate, conserved, customer, deliver, motion, records, rows, step
 from stedi import Lake, Round
 from stedi.errors import UsageError
@@ -163,6 +164,7 @@ def test_an_inbox_in_a_bucket_is_refused(lake: Lake) -> None:
         lake.watch("s3://somewhere/inbox")
 
 
+@at_night
 def test_two_watches_of_one_inbox_land_each_record_once(lake: Lake, inbox: Path) -> None:
     everything(inbox)
     for _ in range(2):
