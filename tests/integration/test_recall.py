@@ -406,7 +406,7 @@ def test_the_commands_need_neither_lake_nor_key(
     assert cli.main(["--json", "dataset", "apply-recall", str(copy), str(file)]) == 0
     assert json.loads(capsys.readouterr().out)["dropped"] == [FIRST]
     assert cli.main(["dataset", "verify", str(copy)]) == 0
-    assert "1 subjects recalled; holds" in capsys.readouterr().out
+    assert "1 subject recalled; holds" in capsys.readouterr().out
     WRONG["one more"](file)
     assert cli.main(["dataset", "apply-recall", str(copy), str(file)]) == 3
 

@@ -118,7 +118,7 @@ def test_a_replay_of_the_quarantine_that_was_set_back_is_noticed(
     contract = CONTRACTS["customer"]
     fields = tuple(replace(f, required=f.required and f.name != "registrationDate") for f in contract.fields)
     monkeypatch.setitem(CONTRACTS, "customer", replace(contract, fields=fields))
-    assert said(lake, "quarantine", "--replay")[:2] == (0, "landed 1 records; 0 stay in quarantine\n")
+    assert said(lake, "quarantine", "--replay")[:2] == (0, "landed 1 record; 0 stay in quarantine\n")
     code, _, err = said(put_back(lake, kept), "build")
     assert (code, "was set back" in err) == (1, True)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedi.cli import terminal
 from stedi.cli.pipeline import opened, wants_json
+from stedi.cli.render import many
 from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
@@ -191,7 +192,9 @@ def recall(options: argparse.Namespace) -> int:
     if wants_json(options):
         terminal.document(json.loads(found.raw))
     else:
-        terminal.line(f"{found.release}: {len(found.drop):,} subjects to drop from {len(found.files):,} files")
+        terminal.line(
+            f"{found.release}: {many(len(found.drop), 'subject')} to drop from {many(len(found.files), 'file')}"
+        )
     return 0
 
 
@@ -212,8 +215,14 @@ def apply_recall(options: argparse.Namespace) -> int:
             }
         )
     else:
-        what = f"{len(done.dropped):,} subjects dropped" if done.dropped else "nobody of the recall is in it any more"
-        terminal.line(f"{done.release}  {done.path}: {what}; {done.subjects:,} subjects, {done.rows:,} rows are left")
+        what = (
+            f"{many(len(done.dropped), 'subject')} dropped"
+            if done.dropped
+            else "nobody of the recall is in it any more"
+        )
+        terminal.line(
+            f"{done.release}  {done.path}: {what}; {many(done.subjects, 'subject')}, {many(done.rows, 'row')} are left"
+        )
     return 0
 
 
@@ -240,8 +249,8 @@ def verify(options: argparse.Namespace) -> int:
         for problem in found.problems:
             terminal.line(f"{problem.file}: {problem.what}")
         signer = f"signed by {found.lake} ({found.public_key}) at {found.created}" if found.public_key else "not signed"
-        less = f", {len(found.dropped):,} subjects recalled" if found.dropped else ""
-        end = "holds" if found.holds else f"does not hold: {len(found.problems):,} problems"
+        less = f", {many(len(found.dropped), 'subject')} recalled" if found.dropped else ""
+        end = "holds" if found.holds else f"does not hold: {many(len(found.problems), 'problem')}"
         terminal.line(f"{signer}: {found.release or 'no release'}{less}; {end}")
     return 0 if found.holds else AuditFailed.exit_code
 
@@ -295,14 +304,14 @@ def _labels_text(release: Release) -> str:
 
     found = Dataset.open(release.path).manifest["labels"]
     left = [
-        f"{found[name]:,} rows {why}"
+        f"{many(found[name], 'row')} {why}"
         for name, why in (
             ("elsewhere", f"of {found['people_elsewhere']:,} people who are not in it left out"),
             ("ambiguous", "under a serial number of several people left out"),
         )
         if found[name]
     ]
-    return "; ".join([f"labels: {found['spans']:,} spans and {found['instants']:,} instants joined", *left])
+    return "; ".join([f"labels: {many(found['spans'], 'span')} and {many(found['instants'], 'instant')} joined", *left])
 
 
 def _preview(options: argparse.Namespace, found: Preview) -> int:

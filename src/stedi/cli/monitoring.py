@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
 from stedi.cli.pipeline import heard, made, opened, wants_json, where
+from stedi.cli.render import many
 from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _status_text(found: Status) -> str:
         lines.append(f"{command:<10} {told}")
     due = found.due
     if due.tables:
-        since = f" since {due.since:%Y-%m-%d %H:%M}Z" if due.since else ""
+        since = f" since {render.moment(due.since)}" if due.since else ""
         customers = f"; {due.withdrawn:,} customers leave, {due.agreed:,} come" if due.withdrawn or due.agreed else ""
         lines.append(f"{'due':<10} a build of {len(due.tables)} tables{since}{customers}")
     else:
@@ -133,11 +134,11 @@ def _status_text(found: Status) -> str:
 
 
 def _when(run: Run) -> str:
-    return f"{run.started:%Y-%m-%d %H:%M}Z"
+    return render.moment(run.started)
 
 
 def _rows(run: Run) -> str:
-    return "" if run.rows is None else f", {run.rows:,} rows"
+    return "" if run.rows is None else f", {many(run.rows, 'row')}"
 
 
 def runs(options: argparse.Namespace) -> int:
@@ -150,7 +151,7 @@ def runs(options: argparse.Namespace) -> int:
         ("started", "command", "seconds", "rows", "outcome", "error"),
         [
             (
-                f"{run.started:%Y-%m-%d %H:%M:%S}Z",
+                render.moment(run.started),
                 run.command,
                 "" if run.seconds is None else f"{run.seconds:.1f}",
                 "" if run.rows is None else run.rows,
@@ -235,10 +236,12 @@ def watch(options: argparse.Namespace) -> int:
         else:
             records, refused = sum(file.accepted for file in new), sum(file.quarantined for file in new)
             quarantined = f", {refused:,} quarantined" if refused else ""
-            landed = f"{len(new):,} files, {records:,} records landed{quarantined}; " if done.landing else ""
-            terminal.say(f"{landed}{rows:,} rows built in {done.seconds:.1f} s")
+            landed = (
+                f"{many(len(new), 'file')}, {many(records, 'record')} landed{quarantined}; " if done.landing else ""
+            )
+            terminal.say(f"{landed}{many(rows, 'row')} built in {done.seconds:.1f} s")
     if wants_json(options):
         terminal.document(counts)
     else:
-        terminal.line(f"stopped: {counts['files']:,} files landed, {counts['rows']:,} rows built")
+        terminal.line(f"stopped: {many(counts['files'], 'file')} landed, {many(counts['rows'], 'row')} built")
     return 0

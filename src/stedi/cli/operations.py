@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import render, reports, terminal
 from stedi.cli.pipeline import opened, wants_json, where
+from stedi.cli.render import many
 from stedi.errors import AuditFailed, UsageError
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
             f"customers whose address has a character that nobody can see: {proof.unseen:,}; --exact names them"
         )
     held, violations = sum(not check.violations for check in checks), sum(check.violations for check in checks)
-    terminal.line(f"{held:,} of {len(checks):,} checks hold; {violations:,} violations")
+    terminal.line(f"{held:,} of {len(checks):,} checks hold; {many(violations, 'violation')}")
 
 
 def _show_risk(risk: Risk) -> None:
-    terminal.line(f"machine_learning_curated: {risk.customers:,} customers, {risk.rows:,} rows; singled out:")
+    terminal.line(f"machine_learning_curated: {risk.customers:,} customers, {many(risk.rows, 'row')}; singled out:")
     terminal.table(
         ("if known", "resolution", "by a row", "by all", "smallest"),
         [(e.known, e.resolution, e.by_one, e.by_all, e.smallest) for e in risk.exposures],

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.cli import hooks, render, terminal
+from stedi.cli.render import many
 from stedi.errors import LandingError, UsageError
 
 if TYPE_CHECKING:
@@ -76,12 +77,12 @@ def demo(options: argparse.Namespace) -> int:
         return 0
     _show_tables(lake)
     terminal.line(
-        f"\nlanded      {landing.accepted:,} of {landing.seen:,} records; {landing.quarantined:,} in quarantine"
+        f"\nlanded      {landing.accepted:,} of {many(landing.seen, 'record')}; {landing.quarantined:,} in quarantine"
     )
     left_out = built.customers - built.consenting
     agree = f"{built.consenting:,} of {built.customers:,} customers agree to research"
     terminal.line(f"consent     {agree}; {left_out:,} are left out")
-    terminal.line(f"withheld    {built.withheld:,} readings of shared serial numbers")
+    terminal.line(f"withheld    {many(built.withheld, 'reading')} of shared serial numbers")
     said, wide = f"sampling    {sampling}", min(terminal.width() or 80, 100)
     terminal.line("\n".join(textwrap.wrap(said, wide, subsequent_indent=" " * 12, break_on_hyphens=False)))
     terminal.raw(f"\nexport STEDI_LAKE={base}/lake  # then try:")
@@ -138,7 +139,7 @@ def land(options: argparse.Namespace) -> int:
         terminal.say(f"{skipped.name}: {terminal.worded(skipped.why)}")
     for feed, counts in landing.drift.items():
         for what, count in sorted(counts.items()):
-            terminal.say(f"drift: {feed}: {what}: {render.many(count, 'record')}")
+            terminal.say(f"drift: {feed}: {what}: {many(count, 'record')}")
     for odd in landing.odd:
         became = "quarantined" if odd.quarantined else "taken as absent"
         terminal.say(
@@ -239,7 +240,7 @@ def _show_build(built: Build) -> None:
     )
     if built.withheld:
         terminal.line(
-            f"withheld: {built.withheld:,} readings of shared serial numbers; list them with "
+            f"withheld: {many(built.withheld, 'reading')} of shared serial numbers; list them with "
             "`stedi quarantine --withheld`"
         )
     say_stale(built.stale)
@@ -455,13 +456,13 @@ def quarantine(options: argparse.Namespace) -> int:
         else:
             terminal.raw(text)
             if found.size > len(found.content):
-                terminal.say(f"the first {len(found.content):,} of {found.size:,} bytes")
+                terminal.say(f"the first {len(found.content):,} of {many(found.size, 'byte')}")
     elif options.replay:
         done = quarantine.replay()
         if wants_json(options):
             terminal.document({"landed": done.landed, "total": done.staying})
         else:
-            terminal.line(f"landed {done.landed:,} records; {done.staying:,} stay in quarantine")
+            terminal.line(f"landed {many(done.landed, 'record')}; {done.staying:,} stay in quarantine")
     elif options.fields:
         faults, looked_at = quarantine.faults()
         if wants_json(options):

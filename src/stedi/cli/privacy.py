@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedi.cli import render, terminal
 from stedi.cli.pipeline import opened, wants_json
+from stedi.cli.render import many
 from stedi.cli.rights import asked
 from stedi.errors import AuditFailed, StediError, UsageError
 
@@ -183,10 +184,12 @@ def _show(receipt: Mapping[str, Any]) -> None:
     for release in removed.get("releases", {}).get("out_of_reach", ()):
         terminal.line(f"{release}: lies outside of the lake, out of reach; `stedi dataset recall {release}` is for it")
     if remade := sum(gone.get("remade", 0) for gone in removed["tables"].values()):
-        terminal.line(f"tags and branches of others: {remade:,} snapshots that they name were made anew without them")
+        terminal.line(
+            f"tags and branches of others: {many(remade, 'snapshot')} that they name were made anew without them"
+        )
     delivered = removed.get("delivered")
     if delivered:
-        terminal.line(f"delivered: {delivered['records']:,} records gone from {delivered['files']:,} files")
+        terminal.line(f"delivered: {many(delivered['records'], 'record')} gone from {many(delivered['files'], 'file')}")
         for name in delivered["left"]:
             terminal.say(f"{name}: left as it is: {delivered.get('why', {}).get(name, 'look at it')}")
     files = sum(scanned["files"].values())
@@ -209,7 +212,7 @@ def _show(receipt: Mapping[str, Any]) -> None:
         terminal.say(f"{name}: a trace is left in it")
     clean = "no trace but what others wrote" if removed.get("foreign") else "no trace"
     traces = "traces left" if not receipt["clean"] else clean if receipt["known"] else "nobody of them known"
-    terminal.line(f"searched {files:,} files, {scanned['bytes']:,} bytes: {traces}")
+    terminal.line(f"searched {many(files, 'file')}, {many(scanned['bytes'], 'byte')}: {traces}")
     from stedi.privacy.receipts import OUT_OF_REACH
 
     days = receipt.get("not_reached_days", {})
@@ -231,7 +234,8 @@ def _replay(lake: Lake, journal: str, *, as_json: bool) -> int:
         terminal.document({**counts, "receipts": ids, "complete": done.complete})
         return 0 if done.complete else 1
     terminal.line(
-        f"{done.entries:,} entries, {done.new:,} of them new to this lake: {done.withdrawals:,} withdrawals landed, "
+        f"{done.entries:,} entries, {done.new:,} of them new to this lake: "
+        f"{many(done.withdrawals, 'withdrawal')} landed, "
         f"{done.waiting:,} wait for a record of their customer, {done.people:,} people erased again"
     )
     for id_ in ids:

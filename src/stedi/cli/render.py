@@ -83,7 +83,9 @@ def explained_rows(found: ExplainedRows) -> str:
             for s in row.sources
         ]
     count = len(found.rows)
-    lines.append(f"the first {count:,} rows; there are more" if found.more else f"{count} row{'s' * (count != 1)}")
+    lines.append(
+        f"the first {many(count, 'row')}; there are more" if found.more else f"{count} row{'s' * (count != 1)}"
+    )
     return "\n".join(lines)
 
 
@@ -120,9 +122,9 @@ def maintenance(done: Maintenance) -> str:
         for table in done.tables
     ]
     headers = ("table", "small files", "bytes", "into", "manifests merged", "expired", *kinds, "freed")
-    freed = f"{'freed' if done.run else 'to free'}: {done.freed:,} bytes"
-    left = f"temporary files: {done.temporary.files:,}, {done.temporary.bytes:,} bytes"
-    gone = f"\nlog of accesses: {done.accesses:,} lines older than it is kept" if done.accesses else ""
+    freed = f"{'freed' if done.run else 'to free'}: {many(done.freed, 'byte')}"
+    left = f"temporary files: {done.temporary.files:,}, {many(done.temporary.bytes, 'byte')}"
+    gone = f"\nlog of accesses: {many(done.accesses, 'line')} older than it is kept" if done.accesses else ""
     table = terminal.tabled(headers, rows, ("manifests merged", "metadata", "partial", "manifests", "bytes"))
     return f"{table}\n\n{freed} ({left}){gone}"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
 from stedi.cli.pipeline import opened, say_stale, wants_json
+from stedi.cli.render import many
 from stedi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,15 +40,15 @@ def withdraw(options: argparse.Namespace) -> int:
         terminal.document({**kept, **counts, "stale": list(done.stale), "build": render.plain(built)})
         return 0
     terminal.line(
-        f"{done.customers:,} customers: {done.landed:,} withdrawals landed, {done.unknown:,} of them of customers that "
-        f"the lake does not know yet; {done.already:,} had just withdrawn"
+        f"{many(done.customers, 'customer')}: {many(done.landed, 'withdrawal')} landed, {done.unknown:,} of them of "
+        f"customers that the lake does not know yet; {done.already:,} had just withdrawn"
         + (f"; {done.erased:,} were erased, and are not taken in again" if done.erased else "")
     )
     if built is None:
         terminal.line("the next `stedi build` removes them from every table below landing")
     else:
         removed = {table.name: table.rows_removed - table.rows_added for table in built.tables}
-        terminal.line("built: " + ", ".join(f"{count:,} rows fewer in {name}" for name, count in removed.items()))
+        terminal.line("built: " + ", ".join(f"{many(count, 'row')} fewer in {name}" for name, count in removed.items()))
     if done.strangers:
         terminal.say(
             f"not known to the lake: {_places(wanted, done.strangers)}; look at the spelling. Such a withdrawal is "
@@ -105,7 +106,7 @@ def consent(options: argparse.Namespace) -> int:
     shown = [row for row in rows[:-1] if any(row[3:])] + rows[-1:]
     terminal.table(headers, shown)
     if len(shown) < len(rows):
-        terminal.say(f"{len(rows) - len(shown):,} periods in which nothing changed are left out; --format csv has them")
+        terminal.say(f"{many(len(rows) - len(shown), 'period')} without a change left out; --format csv has all")
     return 0
 
 
