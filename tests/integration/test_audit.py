@@ -342,17 +342,13 @@ def test_the_command_decides_by_exit_code_and_says_what_was_found(
 ) -> None:
     words = ["--lake", str(damaged.lake.root), "audit", "--files"]
     assert cli.main(words) == 0
-    out, err = capsys.readouterr()
-    assert re.search(r"(?m)^(\d+) of \1 checks hold; 0 violations$", out)
-    assert "prove machine_learning_curated" in err
+    assert re.search(r"(?m)^(\d+) of \1 checks hold; 0 violations$", capsys.readouterr().out)
     [path] = {p for t, k, p in damaged.used() if (t, k) == ("customers_curated", "metadata")}
     os.truncate(path, 0)
     assert cli.main(words) == 3
-    out, err = capsys.readouterr()
+    out = capsys.readouterr().out
     name = shown(damaged.lake, path)
     assert f"metadata: customers_curated: {name}: expected SHA-256 " in out
-    assert "check customers_curated" in err
-    assert "prove" not in err
     assert "the rules of consent were not proved, since files are damaged" in out
     assert cli.main([*words, "--json"]) == 3
     document = json.loads(capsys.readouterr().out)

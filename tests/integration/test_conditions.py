@@ -80,6 +80,7 @@ WORDS: dict[str, list[list[str]]] = {
     "explain": [["explain", "ann@x.example"], ["explain", "-"], ["explain", "--table", "customers_landing",
                 "--where", "true"]],
     "maintain": [["maintain"], ["maintain", "--dry-run"]],
+    "migrate": [["migrate"], ["migrate", "--dry-run"], ["--json", "migrate", "--back"]],
     "erase": [
         ["erase", "ann@x.example"], ["erase", "--yes", "ann@x.example", "--inbox", "IN"], ["erase", "--resume"],
         ["erase", "--dry-run", "ann@x.example"], ["erase", "--list"], ["erase", "--verify", "nothing"],
