@@ -148,12 +148,14 @@ $(VENV)/.run: requirements/run.txt pyproject.toml $(SCANNER) | $(BIN)/python
 	@echo "Installing the project and what it needs, about 100 MB the first time" >&2
 	@$(PIP) --require-hashes --only-binary :all: -r requirements/run.txt
 	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q src/stedi  # pip compiles what it copies alone, not what it finds where it lies
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml $(SCANNER) | $(BIN)/python
 	@echo "Installing the project, what it needs and what tests it, about 400 MB the first time" >&2
 	@$(PIP) --no-compile --require-hashes --only-binary :all: -r requirements/dev.txt  # Python compiles what it imports
 	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q src/stedi  # pip compiles what it copies alone, not what it finds where it lies
 	@touch $@ $(VENV)/.run
 
 # PySpark comes as source that is built here; its jars of Iceberg come from where Maven gets them.
