@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,12 @@ from lakes import (
 )
 from stedi import transform as building
 from stedi.catalog import Catalog
+from stedi.engines import row_order
+from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, DamagedFile
 from stedi.lake import Lake
 from stedi.privacy import consent
+from stedi.transform import checks
 from stedi.transform.incremental import IncrementalBuild
 
 NOW = 1_000
@@ -301,6 +305,32 @@ def test_history_says_what_each_build_did(lake: Lake, land: Callable[..., None])
     newest, *_ = lake.history("accelerometer_trusted")
     assert (newest.summary["stedi.run"], newest.summary["stedi.action"]) == (made.run, "append")
     assert json.loads(newest.summary["stedi.inputs"]).keys() == {"accelerometer_landing", "customers_trusted"}
+
+
+def test_a_large_table_is_distinct_by_its_order_or_by_a_statement_and_never_by_both(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, told, rows_of = list[str](), list[bool](), DuckDB.rows
+
+    def watched(engine: DuckDB, sql: str) -> list[tuple[Any, ...]]:
+        asked.append(sql)
+        return rows_of(engine, sql)
+
+    def looked(files: Any) -> bool:
+        told.append(distinct(files))
+        return told[-1]
+
+    distinct = row_order.distinct
+    monkeypatch.setattr(DuckDB, "rows", watched)
+    monkeypatch.setattr(row_order, "distinct", looked)
+    for large, ordered in ((10**9, None), (1, True), (1, False)):
+        monkeypatch.setattr(checks, "_LARGE", large)
+        if ordered is False:
+            monkeypatch.setattr(row_order, "distinct", lambda files: False)
+        asked.clear()
+        build(lake, NOW, full=True)
+        assert any("accelerometer_readings_are_distinct" in sql for sql in asked) is not (ordered is True)
+    assert told == [True]
 
 
 def _interrupted(lake: Lake, monkeypatch: pytest.MonkeyPatch, publications: int) -> list[str]:

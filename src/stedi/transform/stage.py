@@ -263,7 +263,9 @@ class StagedBuild:
             f"where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}",
         )
         checks.check_nulls({name: change.new for name, change in self.staged.items()})
-        checks.check_assertions(engine, rebuilt, self.staged.keys() - rebuilt)
+        checks.check_assertions(
+            engine, rebuilt, self.staged.keys() - rebuilt, {name: change.files for name, change in self.staged.items()}
+        )
 
 
 def count(files: Sequence[DataFile]) -> int:

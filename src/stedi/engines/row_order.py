@@ -1,0 +1,108 @@
+"""Whether rows of readings are distinct, told from the order in which they lie: equal rows are neighbours then.
+
+A build writes each customer's readings together and by moment, and no file reaches into another. So the rows of one
+customer and moment are compared with each other and with no others, across the ends of files too. Nothing is sorted or
+hashed. Where rows lie otherwise it says so, and another has to look.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from stedi.schema.tables import DataFile
+from stedi.storage import s3
+
+_MOST = 16
+"""Rows of one customer and moment; where there are more, another has to look."""
+
+
+class _Ends(NamedTuple):
+    """The first and the last customer and moment of a file, and the rows of each."""
+
+    first: tuple[str, int]
+    last: tuple[str, int]
+    opening: frozenset[tuple[Any, ...]]
+    closing: frozenset[tuple[Any, ...]]
+    whole: bool
+    """Whether the file has no other."""
+
+
+def distinct(files: Iterable[DataFile]) -> bool:
+    """Says whether the order of rows shows that none stands twice; False says nothing.
+
+    Args:
+        files: The files of a table of readings: a column of customers, then one of moments, then others.
+    """
+    paths = [file.path for file in files]
+    if any(map(s3.is_remote, paths)):
+        return False
+    # what was sorted in parts lies in order in parts alone: one file tells
+    first = _ends(paths[0]) if paths else None
+    if first is None:
+        return not paths
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = [first, *pool.map(_ends, paths[1:])]
+    ends = sorted(end for end in found if end)
+    if len(ends) < len(paths):
+        return False
+    for before, after in pairwise(ends):
+        if before.last > after.first:
+            return False
+        if before.last == after.first and (before.whole or after.whole or before.closing & after.opening):
+            return False
+    return True
+
+
+def _ends(path: str) -> _Ends | None:
+    """Returns where a file begins and ends, if its rows lie in order and no two are equal."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path, memory_map=True)
+    texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
+    # a text is compared by its place in the file's dictionary
+    table = pq.ParquetFile(path, memory_map=True, read_dictionary=texts).read(use_threads=False).unify_dictionaries()
+    if not len(table) or any(column.null_count for column in table.columns):
+        return None
+    read = [column.combine_chunks() for column in table.columns]
+    columns = [column.indices if pa.types.is_dictionary(column.type) else column for column in read]
+    customers, moments, *rest = columns
+    # the dictionary may be in any order: customers are in order by their places in that of the texts
+    customers = pc.rank(read[0].dictionary, tiebreaker="dense").cast(pa.int32()).take(customers)
+
+    def apart(column: Any, by: int) -> tuple[Any, Any]:
+        return column.slice(0, len(column) - by), column.slice(by)
+
+    same = pc.equal(*apart(customers, 1))
+    rising = pc.or_(pc.less(*apart(customers, 1)), pc.and_(same, pc.less_equal(*apart(moments, 1))))
+    if not pc.all(rising, min_count=0).as_py():
+        return None
+    for by in range(1, _MOST + 1):
+        equal = pc.and_(pc.equal(*apart(customers, by)), pc.equal(*apart(moments, by)))
+        if not pc.any(equal, min_count=0).as_py():
+            break
+        for column in rest:
+            equal = pc.and_(equal, pc.equal(*apart(column, by)))
+        if pc.any(equal).as_py():
+            return None
+    else:
+        return None
+    opening, closing = (_run(read, range(len(table))[::step]) for step in (1, -1))
+    first, last = (tuple(next(iter(rows))[:2]) for rows in (opening, closing))
+    return _Ends(first, last, frozenset(opening), frozenset(closing), len(opening) == len(table))
+
+
+def _run(columns: list[Any], places: range) -> list[tuple[Any, ...]]:
+    """Returns the rows of one customer and moment that a file begins or, from its end, ends with."""
+    rows: list[tuple[Any, ...]] = []
+    for place in places:
+        row = tuple(column[place].as_py() for column in columns)
+        if rows and row[:2] != rows[0][:2]:
+            break
+        rows.append(row)
+    return rows
