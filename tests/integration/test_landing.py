@@ -221,7 +221,12 @@ def test_a_file_that_grows_while_it_is_looked_at_is_refused(
     conserved(lake)
 
 
-@pytest.mark.parametrize("step_of", ["prepare_all", "scan"])
+compiled = pytest.mark.skipif(
+    scanner.library() is None, reason="the scanner is not compiled (`make`, with a C compiler)"
+)
+
+
+@pytest.mark.parametrize("step_of", ["prepare_all", pytest.param("scan", marks=compiled)])
 def test_a_file_that_grows_before_it_is_read_is_refused(
     lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch, step_of: str
 ) -> None:
@@ -247,7 +252,7 @@ def test_a_file_that_grows_before_it_is_read_is_refused(
     [grows, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(texts(step(at=7))[0] + b"\n")],
     ids=["grows", "emptied", "replaced in place"],
 )
-@pytest.mark.parametrize("read_by", ["typed reader", "scanner"])
+@pytest.mark.parametrize("read_by", ["typed reader", pytest.param("scanner", marks=compiled)])
 def test_a_clean_file_that_changes_before_it_is_written_costs_its_batch_and_nothing_stays(
     lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object], read_by: str
 ) -> None:
