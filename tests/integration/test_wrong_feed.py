@@ -17,6 +17,7 @@ from stedi import reader
 from stedi.catalog import Catalog
 from stedi.lake import Lake
 from stedi.landing.crawl import crawl
+from stedi.landing.quarantine import Relanded
 from stedi.schema.feeds import CONTRACTS
 
 RECORDS: dict[str, list[dict[str, object]]] = {
@@ -189,7 +190,7 @@ def test_a_file_of_which_anything_landed_is_not_landed_as_another_feed(lake: Lak
     lake.land(path)
     before = heads(lake)
     assert lake.land(path, feed="accelerometer").files[0].already_landed
-    assert lake.quarantine().replay() == (0, 3)
+    assert lake.quarantine().replay() == Relanded(0, 3)
     assert heads(lake) == before
 
 
