@@ -24,6 +24,7 @@ from stedi.erasure.locate import PLAIN
 from stedi.errors import IGNORED
 from stedi.lake import Lake
 from stedi.landing import quarantine
+from stedi.landing.quarantine import Relanded
 from stedi.privacy import tokens, tombstones
 from stedi.schema.contracts import has_unseen
 
@@ -240,7 +241,7 @@ def test_replay_lands_nothing_of_the_erased(stage: Stage, monkeypatch: pytest.Mo
             lake.land(deliver(folder, feed, values, "old.json"))
     real = quarantine._record
     monkeypatch.setattr(quarantine, "_record", lambda raw: real(raw.replace(b'"7"', b"%d" % instant(7))))
-    assert lake.quarantine().replay() == (2, len(before))
+    assert lake.quarantine().replay() == Relanded(2, len(before))
     assert {row[6] for row in rows(lake, "quarantine")} == before
     assert not [row for row in records(lake, "accelerometer_landing") if str(row[0]).lower() == ANA]
     assert {row[0] for row in rows(lake, "customers_landing")} >= {f"friend of {tokens.ERASED}"}
