@@ -25,6 +25,7 @@ from lakes import contents, heads, rows, tree
 from stedi import __version__, cli, sample
 from stedi.cli.commands import named
 from stedi.lake import Lake
+from stedi.privacy import key_change, tombstones
 from stedi.schema.contracts import Reason
 from stedi.schema.tables import ZONES
 
@@ -624,7 +625,41 @@ class TestErrors:
             time.sleep(5)
 
         monkeypatch.setattr(Lake, "tables", interrupted)
-        failed(run("--lake", built, "tables"), 130, "interrupted")
+        failed(run("--lake", built, "tables"), 130, "interrupted: nothing in the lake was changed")
+
+    @pytest.mark.parametrize(
+        ("left", "words"),
+        [
+            (None, "what was committed stays"),
+            (tombstones.PENDING, "`stedi erase --resume` finishes it"),
+            (key_change.NAME, "`stedi build` finishes it"),
+        ],
+    )
+    def test_what_is_true_after_an_interruption_is_said(
+        self, left: str | None, words: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = Lake.create(tmp_path / "lake").root
+
+        def interrupted(self: Lake, **_: object) -> None:
+            if left:
+                (root / left).write_text("{}")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Lake, "maintain", interrupted)
+        failed(run("--lake", root, "maintain"), 130, "interrupted: ", words)
+
+    @pytest.mark.parametrize(
+        "words", ["aws status", "--lake s3://bucket/lake tables", "land s3://bucket/inbox/", "--lake s3://b/l status"]
+    )
+    def test_a_missing_extra_is_one_line_that_names_it(
+        self, words: str, run: Run, built: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("STEDI_LAKE", str(built))
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("boto3", "botocore", "s3transfer")]:
+            monkeypatch.delitem(sys.modules, name)
+        for name in ("boto3", "botocore", "s3transfer"):
+            monkeypatch.setitem(sys.modules, name, None)
+        failed(run(*words.split()), 1, "boto3, found none: pip install 'stedi[aws]'")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ LOOKS = (
     *("dataset create gait --dry-run", "dataset show gait", "dataset list --stale", "dataset diff gait@1 gait@2"),
     *("dataset verify {root}/lake/releases/gait/1", "verify {root}/lake/releases/gait/1", "tag", "land nowhere"),
     *("describe machine_learning_curated", "contract machine_learning_curated", "status", "runs", "doctor"),
+    "migrate --dry-run",
     *("query select", "query drop~table~quarantine", "history none", "dataset show none", "explain nobody@x.example"),
 )
 """Commands that change nothing, at the end of the others; `~` stands for a blank within a word."""
