@@ -621,6 +621,7 @@ class TestRemoval:
 
 
 class TestKilled:
+    @pytest.mark.thorough
     def test_orphans_of_killed_commands_go(self, grown: Lake, slate: Slate) -> None:
         before = every(grown)
         inbox = slate.inbox()
@@ -665,6 +666,7 @@ class TestKilled:
         conserved(lake)
 
     @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.thorough
     def test_a_failure_at_any_step_leaves_whole_tables_and_the_next_run_finishes(
         self, grown: Lake, slate: Slate, when: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -294,6 +294,7 @@ class TestACopy:
             Lake.open(tmp_path / "copy").query("select email from customers_landing")
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a death closes nothing
+    @pytest.mark.thorough
     def test_whose_adoption_is_cut_off_anywhere_is_adopted_by_the_next(self, lake: Path, tmp_path: Path) -> None:
         before, copy, number, ended = state(lake), tmp_path / "copy", 0, False
         while not ended:
@@ -563,6 +564,7 @@ def bounded(lake: Path, words: list[str], key: str | None = KEY) -> str:
 
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.sample(full=5)
+@pytest.mark.thorough
 def test_settings_of_a_stranger_are_refused_soon(kind: str, lake: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     deliver(tmp_path / "in")
