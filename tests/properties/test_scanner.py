@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import struct
 from collections import Counter
@@ -14,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_reader_properties import contracts, records
 
+from effort import tries
 from reader_files import SHAPES, Reading
 from stedi import reader
 from stedi.reader import Counts, Limits, Reject, scanner
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
     scanner.library() is None, reason="the scanner is not compiled (`make`, with a C compiler)"
 )
 
-FILES = 100_000 if os.environ.get("STEDI_NIGHTLY") == "1" else 1_000
+FILES = tries(300, 1_000, 100_000)
 
 
 @cache

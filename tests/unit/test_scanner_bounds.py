@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
@@ -11,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import stedi
+from effort import tries
 
 TESTS = Path(__file__).parent.parent
 SCANNER = Path(stedi.__file__).parent / "reader/scanner.c"
 CORPUS = sorted((TESTS / "data/scanner").iterdir())
-TEXTS = 50_000_000 if os.environ.get("STEDI_NIGHTLY") == "1" else 100_000
+TEXTS = tries(100_000, 100_000, 50_000_000)
 FLAGS = ("-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
