@@ -126,9 +126,10 @@ def test_metrics_take_their_name_when_they_are_whole(
     assert "could not be written: No space left on device; the command goes on" in capsys.readouterr().err
 
 
-def test_no_metrics_are_written_into_a_lake(lake: Lake) -> None:
-    assert run(lake, "build", "--metrics-file", lake.root / "landing" / "m.prom") == 2
-    assert not (lake.root / "landing" / "m.prom").exists()
+@pytest.mark.parametrize("option", ["--metrics-file", "--openlineage"])
+def test_nothing_is_written_into_a_lake_beside_the_lake_itself(lake: Lake, option: str) -> None:
+    assert run(lake, "build", option, lake.root / "landing" / "told") == 2
+    assert not (lake.root / "landing" / "told").exists()
 
 
 def test_a_log_is_an_object_a_line_with_the_run(lake: Lake, inbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +147,18 @@ def test_a_log_is_an_object_a_line_with_the_run(lake: Lake, inbox: Path, capsys:
     assert ran == [("done", 3), ("failed", 0)]
     assert [line["exit"] for line in lines if line.get("event") == "end"] == [0, 1]
     assert any("level" in line and line["message"] for line in lines)
+
+
+def test_the_last_message_of_a_command_that_fails_is_an_object_too(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STEDI_PSEUDONYM_KEY", "00" * 32)
+    real = sys.stderr
+    assert run(lake, "build", "--log-json") == 1
+    assert sys.stderr is real
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert lines[-1]["level"] == "error"
+    assert "pseudonym key" in lines[-1]["message"]
 
 
 def test_pings_tell_of_start_success_and_failure(lake: Lake, inbox: Path, pinged: tuple[str, list[str]]) -> None:

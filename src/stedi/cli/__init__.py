@@ -87,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         return _fail(options, f"unforeseen {type(error).__name__} at {place}; set STEDI_DEBUG=1 to see all of it", 1)
+    finally:
+        hooks.close()
 
 
 def script() -> int:

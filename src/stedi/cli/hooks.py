@@ -68,8 +68,13 @@ def run(options: argparse.Namespace) -> int:
         hooks.end(code, "done" if not code else "failed", "", None)
     finally:
         observers.remove(hooks)
-        hooks.close()
     return code
+
+
+def close() -> None:
+    """Gives stderr back, once the last message of a command is written."""
+    if isinstance(sys.stderr, JsonLines):
+        sys.stderr = sys.stderr.stream
 
 
 class _Hooks:
@@ -88,16 +93,20 @@ class _Hooks:
         self._context: Context | None = None
         self._rows: int | None = None
         self._seen = False
-        self._log: JsonLines | None = None
-        if options.log_json:
-            self._log = JsonLines(sys.stderr, self._command)
-            sys.stderr = cast(TextIO, self._log)
         self._emitter: lineage.Emitter | None = None
         if options.openlineage:
+            if not options.openlineage.startswith(("http://", "https://")):
+                from stedi.context import places
+
+                places.refuse_into_lake(Path(options.openlineage))
             send = lineage.sender(options.openlineage)
             sources = getattr(options, "paths", None) or [getattr(options, "inbox", None)]
             named = [path for path in sources if isinstance(path, str | os.PathLike)]
             self._emitter = lineage.Emitter(lambda event: self._safely("OpenLineage", lambda: send(event)), named)
+        self._log: JsonLines | None = None
+        if options.log_json:
+            self._log = JsonLines(sys.stderr, self._command)
+            sys.stderr = cast(TextIO, self._log)
 
     def begin(self) -> None:
         """Tells that the command begins."""
@@ -138,11 +147,6 @@ class _Hooks:
         self._write(code, seconds)
         self._pinged("/fail" if code else "")
         self._told("end", outcome=outcome, exit=code, seconds=round(seconds, 3), error=error or None)
-
-    def close(self) -> None:
-        """Gives stderr back."""
-        if self._log:
-            sys.stderr = self._log.stream
 
     def _write(self, code: int, seconds: float) -> None:
         if self._metrics is None:
