@@ -197,7 +197,7 @@ def signal(
     title: str,
     about: str,
     motion: Sequence[tuple[float, float]],
-    steps: Sequence[tuple[float, float]],
+    distances: Sequence[tuple[float, float]],
 ) -> Markup:
     """Returns a person's motion as a line above, and the step trainer's distances as marks below, over one time axis.
 
@@ -206,18 +206,18 @@ def signal(
         title: Whose it is.
         about: What it says.
         motion: Seconds and values.
-        steps: Seconds and distances.
+        distances: Seconds, and distances that the step trainer read.
     """
-    end = max((at for at, _ in (*motion, *steps)), default=0.0) or 1.0
+    end = max((at for at, _ in (*motion, *distances)), default=0.0) or 1.0
     parts = []
-    for place, (label, values) in enumerate((("motion", motion), ("distance", steps))):
+    for place, (label, values) in enumerate((("motion", motion), ("distance", distances))):
         top = place * 84
         parts.append(f'<text x="0" y="{top + 14}">{label}</text>')
         parts.append(f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{top + 80}" y2="{top + 80}"/>')
         low, high = _bounds(value for _, value in values)
         points = [(_WIDTH * at / end, top + 78 - 56 * (value - low) / (high - low)) for at, value in values]
-        steps_apart = sorted(later[0] - earlier[0] for earlier, later in pairwise(points))
-        usual = steps_apart[len(steps_apart) // 2] if steps_apart else 0.0
+        intervals = sorted(later[0] - earlier[0] for earlier, later in pairwise(points))
+        usual = intervals[len(intervals) // 2] if intervals else 0.0
         parts += [
             f'<polyline class="line s{place}" points="{" ".join(f"{_short(x)},{_short(y)}" for x, y in stretch)}"/>'
             for stretch in _unbroken(points, 4 * usual)

@@ -34,7 +34,7 @@ from stedi.report import disclosure, measurements
 from stedi.report.disclosure import NOT_SHOWN, Disclosure, Figure, difference, few
 from stedi.report.earlier import Change, Changes, Earlier
 from stedi.report.measurements import Measurements
-from stedi.schema import classification, tables
+from stedi.schema import classification, roles, tables
 from stedi.schema.descriptions import describe
 from stedi.schema.tables import ALL_ZONES, ZONES, graph
 
@@ -297,14 +297,31 @@ class ReceiptEntry:
     Attributes:
         id: Its id.
         ended: When the erasure ended, UTC.
+        follows: The receipt before it, in words.
         clean: Whether nothing was found any more.
         not_reached: What it could not reach, in words.
     """
 
     id: str
     ended: str
+    follows: str
     clean: bool | None
     not_reached: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleLine:
+    """What a role sees.
+
+    Attributes:
+        role: The role.
+        tables: The tables that it sees, `all` for every one.
+        masked: Columns that are null for it.
+    """
+
+    role: str
+    tables: tuple[str, ...]
+    masked: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +386,7 @@ class Report:
         releases_total: How many there are.
         receipts: The newest receipts.
         receipts_total: How many there are.
+        roles: Who sees what.
         risk: What the training table gives away, if that was measured.
         figures: The figures that a later report is compared with.
     """
@@ -398,6 +416,7 @@ class Report:
     releases_total: int
     receipts: tuple[ReceiptEntry, ...]
     receipts_total: int
+    roles: tuple[RoleLine, ...]
     risk: RiskEntry | None
     figures: Mapping[str, Figure]
 
@@ -449,6 +468,7 @@ def gather(context: Context, key: Key, earlier: Earlier | None = None) -> Report
             releases_total,
             told,
             told_total,
+            _roles(),
             _risk(last, pool),
             {},
         )
@@ -665,16 +685,35 @@ def _releases(
 
 def _receipts(context: Context) -> tuple[tuple[ReceiptEntry, ...], int]:
     found = receipts.listed(context.root)
+    known = {digest: str(each["id"]) for each in found for digest in receipts.digests(each)}
     lines = tuple(
         ReceiptEntry(
             text(str(each["id"])),
             text(str(each.get("ended", ""))),
+            _follows(each, known),
             each["clean"] if isinstance(each.get("clean"), bool) else None,
             tuple(receipts.OUT_OF_REACH.get(word, text(str(word))) for word in each.get("not_reached", ())),
         )
         for each in reversed(found[-_MOST_RECEIPTS:])
     )
     return lines, len(found)
+
+
+def _follows(receipt: receipts.Receipt, known: Mapping[str, str]) -> str:
+    """Returns which receipts one follows, in words."""
+    links = receipts.links(receipt)
+    return ", ".join(text(known.get(link, f"one that is gone, of SHA-256 {link[:16]}")) for link in links) or "none"
+
+
+def _roles() -> tuple[RoleLine, ...]:
+    return tuple(
+        RoleLine(
+            role,
+            ("all",) if len(shown) == len(ALL_ZONES) else tuple(table.name for table in shown),
+            tuple(sorted({column for table in shown for column in table.masked})),
+        )
+        for role, shown in roles.visible().items()
+    )
 
 
 def _risk(last: AuditRecord | None, pool: Disclosure) -> RiskEntry | None:

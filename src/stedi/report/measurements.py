@@ -81,13 +81,13 @@ class Signal:
         person: The letter.
         rate: Accelerometer readings a second, by the median interval.
         motion: Seconds since the start of the stretch, and the length of the acceleration vector then.
-        steps: Seconds since the start of the stretch, and the step trainer's distance then.
+        step_trainer: Seconds since the start of the stretch, and the distance that the step trainer read then.
     """
 
     person: str
     rate: float
     motion: tuple[tuple[float, float], ...]
-    steps: tuple[tuple[float, int], ...]
+    step_trainer: tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True, slots=True)

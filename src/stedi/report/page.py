@@ -27,6 +27,7 @@ from stedi.report.content import (
     ReleaseEntry,
     Report,
     RiskLine,
+    RoleLine,
     SnapshotLine,
     Stage,
     TableEntry,
@@ -174,9 +175,9 @@ def _pictures(found: Report) -> Mapping[str, Any]:
             charts.signal(
                 f"signal-{each.person}",
                 f"Person {each.person}",
-                f"Motion of {len(each.motion):,} moments and {len(each.steps):,} step trainer readings",
+                f"Motion of {len(each.motion):,} moments and {len(each.step_trainer):,} step trainer readings",
                 each.motion,
-                each.steps,
+                each.step_trainer,
             )
             for each in measured.signals
         ],
@@ -250,7 +251,9 @@ def _row(found: object) -> tuple[object, ...]:
             models = (*found.models, f"and {more:,} before") if more else found.models
             return *about, found.subjects, found.rows, found.stale, found.recalls, models
         case ReceiptEntry():
-            return found.id, found.ended, found.clean, found.not_reached
+            return found.id, found.ended, found.follows, found.clean, found.not_reached
+        case RoleLine():
+            return found.role, found.tables, found.masked or "none"
         case CheckLine():
             return found.name, found.tables, found.held, found.violations
         case Exposure():
