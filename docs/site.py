@@ -187,10 +187,8 @@ def _documented(found: object) -> Iterator[str]:
 
 def configuration() -> str:
     """Returns the configuration of the site's builder."""
-    navigation = [{"Start": "index.md"}, *({title: pages} for title, pages in NAVIGATION.items())]
-    entries = ",\n  ".join(
-        f"{{ {json.dumps(title)} = {json.dumps(pages)} }}" for entry in navigation for title, pages in entry.items()
-    )
+    navigation: dict[str, str | list[str]] = {"Start": "index.md", **NAVIGATION}
+    entries = ",\n  ".join(f"{{ {json.dumps(title)} = {json.dumps(pages)} }}" for title, pages in navigation.items())
     return textwrap.dedent(
         """\
         [project]
