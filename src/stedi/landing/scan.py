@@ -137,15 +137,12 @@ class _Output:
             for place, (column, kind) in enumerate(zip(columns, kinds, strict=True), start=1)
         )
         table = pa.Table.from_arrays([arrays[column.name] for column in columns], schema=schema)
-        if table.column(0).num_chunks > 1:
-            # the writer gives up on a column's dictionary if there are several
-            table = table.unify_dictionaries().combine_chunks()
         if self._sieve:
             table, dropped = self._sieve.rows(self._table, table)
             self.dropped += dropped
         if table.num_rows:
             with _writing():
-                (self._writer or self._begin(schema)).write_table(table, row_group_size=2 * ROWS)
+                (self._writer or self._begin(schema)).write_table(table, row_group_size=ROWS)
         self.columns.clear()
         self.flushed += 1
         if self.flushed % self._groups == 0:

@@ -22,6 +22,9 @@ BETWEEN = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")
 """What may lie between records, but for the brackets of arrays."""
 
 _PIECE = 1 << 14
+_NEAR = 4 * _PIECE
+_ALONE = b" \t\r\n,]"
+"""What means the same whatever follows it."""
 _AFTER_SCALAR = re.compile(rb"(?=[ \t\r\n,\[\]{]|\xef\xbb\xbf|\Z)[ \t\r\n]{0,32}+(?!:)")
 
 
@@ -101,9 +104,10 @@ class Framer:
         while True:
             found = None
             if not window.ended and len(window.data) - window.at < reach:
-                # an object that ends within what is there needs no more to follow, and most do
+                # neither what lies between records nor an object that ends soon needs as much, and most do
+                window.ensure(min(reach, _NEAR))
                 found = self._near(window.at)
-                if found is None:
+                if found is None and window.data[window.at : window.at + 1] not in _ALONE:
                     window.ensure(reach)
             data, at = window.data, window.at
             byte = data[at] if at < len(data) else 0

@@ -139,9 +139,9 @@ def scan(
                 reject(framer.reject(start, start + len(raw), fitted))
             else:
                 accepted += 1
-                columns.add(fitted)
-                if columns.full:
+                if not columns.add(fitted):
                     full()
+                    columns.add(fitted)
         accepted += clean()
     return Counts(accepted + quarantined, accepted, quarantined, dict(fitting.drift), units=dict(fitting.units))
 

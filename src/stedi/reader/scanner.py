@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from array import array
 from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from enum import IntEnum
 from functools import cache
@@ -121,13 +121,14 @@ class Columns:
         self.contract = contract
         self._pa = pa
         self._table = _Table(
-            fields=len(contract.fields), room=ROWS, begin=INSTANT_BEGIN,
-            end=INSTANT_END, seed=secrets.randbits(64), locale=_locale(),
+            fields=len(contract.fields), room=ROWS, begin=INSTANT_BEGIN, end=INSTANT_END,
+            seed=secrets.randbits(64), locale=_locale(),
         )  # fmt: skip
         self._files = pa.allocate_buffer(4 * ROWS)
         self._table.files = self._files.address
         self._columns: list[dict[str, pa.Buffer]] = []
-        self._added: list[tuple[Fitted, int]] = []
+        self._extras: dict[int, str] = {}
+        self._extra_size = 0
         self._sources: list[str] = []
         self._ended = c_int32()
         for place, field in enumerate(contract.fields):
@@ -152,19 +153,15 @@ class Columns:
         self.clear()
 
     def __len__(self) -> int:
-        return int(self._table.rows) + len(self._added)
-
-    @property
-    def full(self) -> bool:
-        """Whether there are as many rows as a row group has, or more."""
-        return len(self) >= ROWS
+        return int(self._table.rows)
 
     def clear(self) -> None:
         """Forgets all records; arrays that were made of them are void, and the file that was begun goes on."""
         self._table.rows = 0
         self._sources = self._sources[-1:]
         self._table.file = 0
-        self._added.clear()
+        self._extras.clear()
+        self._extra_size = 0
         for column, buffers in zip(self._table.columns, self._columns, strict=False):
             ctypes.memset(column.valid, 0, buffers["valid"].size)
             if "slots" in buffers:
@@ -192,15 +189,18 @@ class Columns:
         behind = library().stedi_scan(byref(self._table), block, len(block), at, byref(self._ended))
         return behind, Ended(self._ended.value)
 
-    def add(self, record: Fitted) -> None:
-        """Adds a record that the careful parser has taken; its texts need not be judged again in those that follow."""
-        if record.extra is not None or self._add(record.values) == Ended.FULL:
-            self._added.append((record, self._table.file))
+    def add(self, record: Fitted) -> bool:
+        """Adds a record that the careful parser has taken; its texts need not be judged again in those that follow.
 
-    def _add(self, values: Sequence[str | int | float | None]) -> int:
+        Returns:
+            Whether there was room for it.
+        """
+        extra = len(record.extra or "")
+        if self._extra_size and self._extra_size + extra > _TEXT_BYTES:
+            return False
         given = (_Value * _FIELDS)()
         there = 0
-        for place, value in enumerate(values):
+        for place, value in enumerate(record.values):
             if isinstance(value, str):
                 given[place].text = text = value.encode()
                 given[place].size = len(text)
@@ -209,17 +209,18 @@ class Columns:
             elif value is not None:
                 given[place].whole = value
             there |= (value is not None) << place
-        ended: int = library().stedi_add(byref(self._table), given, there)
-        return ended
+        if library().stedi_add(byref(self._table), given, there) == Ended.FULL:
+            return False
+        if record.extra is not None:
+            self._extras[len(self) - 1] = record.extra
+            self._extra_size += extra
+        return True
 
-    def arrays(self) -> dict[str, pa.ChunkedArray]:
-        """Returns the records by field, and `_extra` and `_file`; good until `clear`. Texts are dictionaries."""
-        found: list[dict[str, Any]] = [self._scanned()] if self._table.rows else []
-        if self._added:
-            found.append(self._careful())
-        return {name: self._pa.chunked_array([part[name] for part in found]) for name in found[0]}
+    def arrays(self) -> dict[str, Any]:
+        """Returns the records by field, and `_extra` and `_file`: Arrow's arrays, good until `clear`.
 
-    def _scanned(self) -> dict[str, Any]:
+        Texts are dictionaries; those of fields have no text that is in no record.
+        """
         pa, rows = self._pa, self._table.rows
         made: dict[str, Any] = {}
         for place, field in enumerate(self.contract.fields):
@@ -232,19 +233,22 @@ class Columns:
             else:
                 kind = pa.float64() if field.kind is Kind.NUMBER else pa.int64()
                 made[field.name] = pa.Array.from_buffers(kind, rows, [valid, buffers["values"]])
-        made["_extra"] = pa.nulls(rows, pa.dictionary(pa.int32(), pa.string()))
+        made["_extra"] = self._extra()
         places = pa.Array.from_buffers(pa.int32(), rows, [None, self._files])
         made["_file"] = pa.DictionaryArray.from_arrays(places, pa.array(self._sources, pa.string()), safe=False)
         return made
 
-    def _careful(self) -> dict[str, Any]:
-        pa = self._pa
-        columns = zip(*(record.values for record, _ in self._added), strict=True)
-        kinds = {Kind.TEXT: pa.string(), Kind.NUMBER: pa.float64()}
-        made = {
-            field.name: pa.array(column, kinds.get(field.kind, pa.int64()))
-            for field, column in zip(self.contract.fields, columns, strict=True)
-        }
-        made["_extra"] = pa.array([record.extra for record, _ in self._added], pa.string())
-        made["_file"] = pa.array([self._sources[file] for _, file in self._added], pa.string())
-        return {n: found.dictionary_encode() if found.type == pa.string() else found for n, found in made.items()}
+    def _extra(self) -> Any:
+        """Returns what was set aside of each record; few have anything."""
+        pa, rows = self._pa, len(self)
+        if not self._extras:
+            return pa.nulls(rows, pa.dictionary(pa.int32(), pa.string()))
+        texts = {text: place for place, text in enumerate(dict.fromkeys(self._extras.values()))}
+        places, valid = array("i", bytes(4 * rows)), bytearray((rows + 7) // 8)
+        for row, text in self._extras.items():
+            places[row] = texts[text]
+            valid[row >> 3] |= 1 << (row & 7)
+        buffers = [pa.py_buffer(valid), pa.py_buffer(places)]
+        return pa.DictionaryArray.from_arrays(
+            pa.Array.from_buffers(pa.int32(), rows, buffers), pa.array(list(texts), pa.string()), safe=False
+        )
