@@ -1,0 +1,90 @@
+"""A landing by the scanner and one without it are the same landing: every row, reject and count, and nobody erased."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from lakes import LANDING, conserved, customer, deliver, motion, rows, step
+from stedi import sample
+from stedi.lake import Lake
+from stedi.landing import Landing
+from stedi.reader import scanner
+from stedi.schema.tables import COLUMNS
+
+pytestmark = pytest.mark.skipif(
+    scanner.library() is None, reason="the scanner is not compiled (`make`, with a C compiler)"
+)
+
+ANN, BOB = "ann@x.example", "Böb@x.example"
+
+
+@pytest.fixture(scope="module")
+def lands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Lake, list[Landing]]]:
+    """Two lakes in which the same was landed and the same customer erased, by the scanner and without it."""
+    folder = tmp_path_factory.mktemp("scanned")
+    sample.write(folder / "sample", customers=30, readings=2000, seed=11, dirty=True)
+    deliver(folder / "first", "customer", [customer(ANN), customer(BOB, serialNumber="s2")])
+    deliver(folder / "again", "customer", [customer(ANN, customerName="Ann A"), customer(BOB, phone=f"not {ANN}")])
+    deliver(folder / "again", "accelerometer", [motion(ANN), motion(BOB), {**motion(BOB, 101), "of": ANN}])
+    deliver(folder / "again", "step_trainer", [step(), step(serial="s2"), step(at=0)])
+    found = {}
+    for name in ("scanner", "typed reader"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STEDI_PSEUDONYM_KEY", "5d" * 32)
+            if name != "scanner":
+                patch.setattr(scanner, "library", lambda: None)
+            lake = Lake.create(folder / name)
+            landed = [lake.land(folder / "sample"), lake.land(folder / "first")]
+            lake.erase(ANN)
+            landed.append(lake.land(folder / "again"))
+            found[name] = lake, landed
+    return found
+
+
+def test_both_ways_land_the_same(lands: dict[str, tuple[Lake, list[Landing]]]) -> None:
+    (scanned, by_scanner), (read, by_reader) = lands.values()
+    conserved(scanned)
+    for table in LANDING:
+        assert rows(scanned, table) == rows(read, table), table
+    for table in ("quarantine", "landed_files"):  # but for the batch, and when it landed
+        one, other = (sorted(repr(row[:-2]) for row in rows(lake, table).elements()) for lake in (scanned, read))
+        assert one == other, table
+    for one, other in zip(by_scanner, by_reader, strict=True):
+        assert one.files == other.files
+        assert (one.drift, one.odd, one.skipped) == (other.drift, other.odd, other.skipped)
+    assert by_scanner[0].quarantined > 0
+    assert by_scanner[2].erased == 3
+
+
+def test_no_page_of_a_file_holds_a_text_of_an_erased_customer(
+    lands: dict[str, tuple[Lake, list[Landing]]],
+) -> None:
+    lake, _ = lands["scanner"]
+    for table in LANDING:
+        texts = [column.name for column in COLUMNS[table] if column.type == "string"]
+        for file in lake.catalog.files(lake.catalog.table(table)):
+            read = pq.read_table(file.path, read_dictionary=texts)
+            for name in texts:
+                held = {text for chunk in read.column(name).chunks for text in chunk.dictionary.to_pylist()}
+                assert not {text for text in held if text and ANN in text}
+
+
+def test_files_say_of_themselves_what_those_of_the_engine_say(
+    lands: dict[str, tuple[Lake, list[Landing]]],
+) -> None:
+    for table in LANDING:
+        scanned, read = (
+            [file for file in lake.catalog.files(lake.catalog.table(table)) if Path(file.path).exists()]
+            for lake, _ in lands.values()
+        )
+        assert sum(file.rows for file in scanned) == sum(file.rows for file in read)
+        for column in ("timestamp", "x", "sensorReadingTime", "distanceFromObject", "lastUpdateDate"):
+            bounds = [
+                {value for file in files if column in file.bounds for value in map(float, file.bounds[column])}
+                for files in (scanned, read)
+            ]
+            assert min(bounds[0], default=0) == min(bounds[1], default=0)
+            assert max(bounds[0], default=0) == max(bounds[1], default=0)
