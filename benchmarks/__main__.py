@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import datasets, engines, erasure, increments, measure, objects, spark
+from benchmarks import datasets, engines, erasure, increments, measure, objects, phases, spark
 from benchmarks.maintained import maintained
 from benchmarks.measure import Cost
 
@@ -242,6 +242,10 @@ def main() -> None:
     )
     parser.add_argument("--only", action="append", help="one contender, by its name in the table; may be repeated")
     parser.add_argument("--no-docs", action="store_true", help="print only")
+    parser.add_argument("--phases", action="store_true", help="print what each phase of land, build and audit takes")
+    parser.add_argument(
+        "--against", metavar="PYTHON", type=Path, help="phases: the Python of another version's environment, beside it"
+    )
     options = parser.parse_args()
     sizes = [("1.3M", 2_000, 1_300_000), ("13M", 20_000, 13_000_000)][: 1 if options.quick else 2]
     if options.large:
@@ -250,6 +254,14 @@ def main() -> None:
         sizes, options.no_docs = [(f"{options.readings:,}", options.customers, options.readings)], True
     os.environ.update(KEY)  # lakes are read in this process, too
     WORK.mkdir(parents=True, exist_ok=True)
+    if options.phases:
+        data, out = made(*(sizes[0] if options.quick or options.readings else sizes[1])), WORK / "phases"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        pythons = {**({"before": options.against} if options.against else {}), "now": Path(sys.executable)}
+        print(phases.run(pythons, data.path, out, KEY, options.repeats))
+        shutil.rmtree(out)
+        return
     runners = contenders() if options.part in ("all", "peers") else {}
     if options.only:
         runners = {name: run for name, run in runners.items() if name in options.only}

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from benchmarks import __main__ as bench
-from benchmarks import measure, objects
+from benchmarks import measure, objects, phases
 
 from stedi import sample
 
@@ -27,6 +27,24 @@ def test_a_peer_writes_every_table(script: str, tmp_path: Path) -> None:
     for table in TABLES:
         [(rows,)] = duckdb.sql(f"select count(*) from '{tmp_path}/out/{table}.parquet'").fetchall()
         assert rows > 0, table
+
+
+def test_phases_add_up_to_what_each_command_takes(tmp_path: Path) -> None:
+    assert phases.taken([("read", 0.5), ("write", 1.5), ("read", 2.0), ("end", 2.25)]) == {
+        "start": 0.5,
+        "read": 1.25,
+        "write": 0.5,
+    }
+    sample.write(tmp_path / "inbox", customers=30, readings=1_000, seed=3, dirty=False)
+    lines = phases.run({"now": Path(sys.executable)}, tmp_path / "inbox", tmp_path / "out", bench.KEY, 1).splitlines()
+    assert lines[0] == "| command | phase | now, CPU s |"
+    cells = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines[2:]]
+    told = {(command, phase): float(seconds) for command, phase, seconds in cells}
+    assert {("land", "commit"), ("build", "audit"), ("build", "rebuild machine_learning_curated")} <= told.keys()
+    for command in phases.COMMANDS:
+        parts = sum(seconds for (of, phase), seconds in told.items() if of == command and phase != "**all**")
+        assert told[command, "**all**"] == pytest.approx(parts, abs=0.1)
+        assert parts > 0.1
 
 
 def test_a_process_is_measured_with_its_children() -> None:
