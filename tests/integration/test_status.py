@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -114,6 +115,16 @@ def test_a_line_that_a_full_disk_has_cut_costs_that_line_alone(lake: Lake) -> No
     assert told(lake) == [("land", "done", 9)]
     lake.build()
     assert told(lake, 2) == [("build", "done", 0), ("land", "done", 9)]
+
+
+def test_a_disk_that_is_full_when_a_run_begins_leaves_no_run_that_looks_killed(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        with runs.recorded(lake.context, "tag"):
+            assert told(lake) == [("", "running", None)]
+    assert told(lake, 2) == [("tag", "done", None), ("build", "done", 15)]
 
 
 def test_a_history_that_cannot_be_written_keeps_nobody_from_working(lake: Lake) -> None:

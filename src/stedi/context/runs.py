@@ -172,6 +172,7 @@ class _Note:
                 durable.folder(path.parent)
                 # not on disk at once: it tells of a killed process, and the system outlives that
                 self._held = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+                self._path = path  # what a full disk leaves empty goes at the end, too
                 fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.write(self._held, _line(run))
             self._path = path
