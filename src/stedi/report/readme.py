@@ -79,7 +79,7 @@ def page(told: Mapping[str, Any], releases: Sequence[Mapping[str, Any]], *, sour
     title = "What the data lake has of you"
     parts = [
         f"<h1>{title}</h1>",
-        f"<p>For {_shown(told['address'])}, as of {_shown(told['as_of'])}. Lake {_shown(told['lake'])}.</p>",
+        f"<p>For {_shown(told['address'])}, as of {_shown(_second(told['as_of']))}. Lake {_shown(told['lake'])}.</p>",
         *_what(told, sources),
         *_why(told),
         *_with_whom(releases),
@@ -211,6 +211,11 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterable
     for row in rows:
         yield f"<tr>{''.join(f'<td>{_shown(cell)}</td>' for cell in row)}</tr>"
     yield "</tbody></table></div>"
+
+
+def _second(instant: str) -> str:
+    """Returns an instant of ISO 8601 without what is less than a second."""
+    return f"{instant.partition('.')[0].removesuffix('Z')}Z"
 
 
 def _shown(value: object) -> str:
