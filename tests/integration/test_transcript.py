@@ -20,7 +20,7 @@ from stedi.cli import tables, terminal
 LOOKS = (
     *("tables", "history machine_learning_curated", "history customers_trusted --verbose", "roles", "log", "key show"),
     *("crawl inbox", "consent", "ddl", "aws cost", "build --dry-run --full", "maintain --dry-run", "erase --list"),
-    *("quarantine", "quarantine --fields", "quarantine --records", "quarantine --withheld", "audit", "audit --risk"),
+    *("quarantine", "quarantine --fields", "quarantine --records", "quarantine --withheld", "audit --risk"),
     *("explain {ana}", "explain --table step_trainer_trusted --where true --role officer", "withdraw --dry-run {ana}"),
     *("query select~*~from~machine_learning_curated", "query select~*~from~customers_landing --time-zone Asia/Tokyo"),
     *("query select~*~from~quarantine --format vertical --role officer", "erase --dry-run {ana}", "dataset list"),
