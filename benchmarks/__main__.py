@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import datasets, engines, erasure, increments, measure, objects, phases, spark
+from benchmarks import datasets, engines, erasure, increments, measure, objects, phases, shapes, spark
 from benchmarks.maintained import maintained
 from benchmarks.measure import Cost
 
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
     parser.add_argument(
         "--part",
-        choices=("all", "peers", "spark", "increments", "maintained", "erasure", "datasets", "objects"),
+        choices=("all", "peers", "spark", "increments", "maintained", "erasure", "datasets", "objects", "shapes"),
         default="all",
         help="measure one part (all)",
     )
@@ -307,6 +307,12 @@ def main() -> None:
             bench = increments.Bench(STEDI, data.path, out, KEY)
             sections[f"bench datasets {name}"] = datasets.run(bench, PEERS / "bare_windows.py", out, options.repeats)
             shutil.rmtree(out)
+    if options.part in ("all", "shapes") and not options.only:
+        out = WORK / "shapes"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        sections["bench shapes"] = shapes.run(STEDI, made(*sizes[0]).path, out, KEY, options.repeats)
+        shutil.rmtree(out)
     if options.part in ("all", "objects") and not options.only:
         out = WORK / "objects"
         shutil.rmtree(out, ignore_errors=True)
