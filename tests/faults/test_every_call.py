@@ -64,7 +64,6 @@ def struck(stage: Stage, scene: Scene, fault: Fault, unharmed: Counter[str]) -> 
 
 
 @pytest.mark.parametrize("name", SCENES)
-@pytest.mark.sample(quick=2)
 def test_a_fault_at_any_call_leaves_whole_tables_and_the_next_run_completes(stage: Stage, name: str) -> None:
     scene = stage.scenes[name]
     failures, unharmed, tried = [], Counter[str](), 0

@@ -126,6 +126,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("version", ["3.11", "3.13"])
 @pytest.mark.sample(full=1)
+@pytest.mark.thorough
 def test_the_wheel_installs_and_answers(version: str, wheel: Path, tmp_path: Path) -> None:
     python = shutil.which(f"python{version}")
     chosen = os.environ | {"PYENV_VERSION": version}  # where pyenv stands before several, it asks which
