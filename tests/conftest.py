@@ -61,7 +61,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Gives each file to one process of those that share the tests, and to one all files that start Spark."""
+    """Gives each file to one process of those that share the tests; those of Spark to one, those of the stage, too."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Files(LoadScopeScheduling):
@@ -71,9 +71,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Files(config, log)
 
 
+_ON_STAGE = {f"tests/faults/test_{name}.py" for name in ("every_call", "power_loss", "key_change", "releases")}
+"""Those whose stage takes ten seconds to make."""
+
+
 def _shared(nodeid: str) -> str:
     spark = nodeid.startswith("tests/spark/") or "[spark-" in nodeid
-    return "tests/spark" if spark else nodeid.split("::", 1)[0]
+    file = nodeid.split("::", 1)[0]
+    return "tests/spark" if spark else "tests/faults/stage" if file in _ON_STAGE else file
 
 
 @pytest.hookimpl(tryfirst=True)
