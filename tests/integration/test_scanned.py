@@ -52,9 +52,9 @@ def test_both_ways_land_the_same(lands: dict[str, tuple[Lake, list[Landing]]]) -
     for table in ("quarantine", "landed_files"):  # but for the batch, and when it landed
         one, other = (sorted(repr(row[:-2]) for row in rows(lake, table).elements()) for lake in (scanned, read))
         assert one == other, table
-    for one, other in zip(by_scanner, by_reader, strict=True):
-        assert one.files == other.files
-        assert (one.drift, one.odd, one.skipped) == (other.drift, other.odd, other.skipped)
+    for made, expected in zip(by_scanner, by_reader, strict=True):
+        assert made.files == expected.files
+        assert (made.drift, made.odd, made.skipped) == (expected.drift, expected.odd, expected.skipped)
     assert by_scanner[0].quarantined > 0
     assert by_scanner[2].erased == 4  # two of them readings of a device that nobody else claimed
 
