@@ -35,7 +35,8 @@ _STAY = {
 _STYLE = (
     ":root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:42rem;margin:2rem auto;"
     "padding:0 1rem;overflow-wrap:anywhere}table{border-collapse:collapse}th,td{text-align:left;padding:.2rem 1rem "
-    ".2rem 0;border-bottom:1px solid #8886;font-weight:400}td{text-align:right;font-variant-numeric:tabular-nums}"
+    ".2rem 0;border-bottom:1px solid #8886;font-weight:400}td{text-align:right;white-space:nowrap;"
+    "font-variant-numeric:tabular-nums}"
 )
 
 
