@@ -138,7 +138,8 @@ def test_every_statement_of_the_proof_has_constructs_that_both_engines_know(
 
         monkeypatch.setattr(DuckDB, name, translating)
 
-    monkeypatch.delattr(DuckDB, "hashes")  # Spark, whose sums have 64 bits, has each row compared
+    # Spark, whose sums have 64 bits, has each row compared
+    monkeypatch.setattr("stedi.audit.proof.agreement.Summing", type("Nobody", (), {}))
     for name in ("materialize", "view", "map_rows"):
         watched(name, 1)
     watched("rows", 0)
