@@ -205,7 +205,7 @@ def test_no_statement_shows_an_address_a_setting_or_a_file_to_who_may_not_see_it
         if not reads <= frozenset(COLUMNS):
             refused += 1  # by name, as it is none of the lake's tables
             continue
-        if NIGHTLY or chosen.randrange(12) == 0:
+        if NIGHTLY or run < 12:
             for role in ("engineer", "scientist"):
                 run += 1
                 try:
