@@ -61,6 +61,55 @@ class Prepared:
     rewritten: bool = False
 
 
+class Rejects:
+    """The rejected records of one file, a line of JSON each, for `rows.quarantined`; a context that closes them.
+
+    Args:
+        name: The delivered file's name.
+        path: Where they go; there is no such file if there are none.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.path = path
+        self._name = name
+        self._out: BinaryIO | None = None
+        self._legible = reader.Legibility()
+
+    def __enter__(self) -> Rejects:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._out is not None:
+                self._out.close()
+        except OSError as error:
+            raise _unwritten(self._name, error) from error
+
+    def add(self, record: reader.Reject) -> None:
+        """Keeps a record.
+
+        Raises:
+            UnreadableFile: It is no text: nobody could find a customer in it, neither to show nor to erase.
+            LandingError: It cannot be written.
+        """
+        self._legible.add(record.raw)
+        if not (reader.is_legible(record.raw) and self._legible.holds):
+            raise reader.refused(self._name, f"bytes that are no text (at byte {record.offset:,} of the text)")
+        row = {
+            "offset": record.offset,
+            "line": record.line,
+            "reason": record.reason,
+            "raw": base64.b64encode(record.raw).decode("ascii"),
+            "raw_size": record.raw_size,
+        }
+        try:
+            if self._out is None:
+                self._out = open(self.path, "wb")  # noqa: SIM115  closed by this context
+            self._out.write(json.dumps(row).encode() + b"\n")
+        except OSError as error:
+            raise _unwritten(self._name, error) from error
+
+
 def as_it_lies(file: Inspected, records: int, held: Held) -> Prepared:
     """Returns a clean file for the typed reader, untouched, and held until that has read it.
 
@@ -90,37 +139,25 @@ def prepare(file: Inspected, folder: Path) -> Prepared:
         with (
             local.open_regular(file.delivered.path, file.delivered.name) as raw,
             open(lines, "wb") as out,
-            open(rejects, "wb") as rejected,
+            Rejects(name, rejects) as rejected,
         ):
             hashing = _Hashing(raw, name)
-            quarantined = reader.Legibility()
-
-            def reject(record: reader.Reject) -> None:
-                quarantined.add(record.raw)
-                if not (reader.is_legible(record.raw) and quarantined.holds):
-                    # nobody could find a customer in it, neither to show nor to erase
-                    raise reader.refused(name, f"bytes that are no text (at byte {record.offset:,} of the text)")
-                row = {
-                    "offset": record.offset,
-                    "line": record.line,
-                    "reason": record.reason,
-                    "raw": base64.b64encode(record.raw).decode("ascii"),
-                    "raw_size": record.raw_size,
-                }
-                rejected.write(json.dumps(row).encode() + b"\n")
-
             stream = reader.decompressed(cast(BinaryIO, io.BufferedReader(hashing, 1 << 18)), name)
-            counts, spelling = reader.read(stream, file.contract, out, reject)
+            counts, spelling = reader.read(stream, file.contract, out, rejected.add)
             hashing.finish()
     except OSError as error:
         # not the file's fault: reading it raises otherwise
-        raise LandingError(
-            f"{name}: its records cannot be written to the lake's tmp/ ({error.strerror}); nothing of its batch was "
-            "landed: land again when there is room"
-        ) from error
+        raise _unwritten(name, error) from error
     if hashing.hexdigest() != file.sha256:
         raise UnreadableFile(f"{name}: it changed while it was read; land it again when it is complete")
     return Prepared(file, lines, spelling, rejects if counts.quarantined else None, counts, rewritten=True)
+
+
+def _unwritten(name: str, error: OSError) -> LandingError:
+    return LandingError(
+        f"{name}: its records cannot be written to the lake's tmp/ ({error.strerror}); nothing of its batch was "
+        "landed: land again when there is room"
+    )
 
 
 def prepare_all(

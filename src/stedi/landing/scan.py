@@ -7,8 +7,6 @@ goes, and the other files are scanned again.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -25,7 +23,7 @@ from stedi.engines import duckdb
 from stedi.errors import LandingError, UnreadableFile
 from stedi.landing.deliveries import local
 from stedi.landing.inspect import Inspected
-from stedi.landing.prepare import Prepared
+from stedi.landing.prepare import Prepared, Rejects
 from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.reader.scanner import ROWS, Columns
 from stedi.schema.contracts import Contract
@@ -302,7 +300,7 @@ class _Run:
         file, name = self._files[place], self._files[place].delivered.name
         before = output.flushed, len(output.columns)
         output.columns.begin(file.sha256)
-        rejects = _Rejects(name, self._scratch / f"{place}.rejects")
+        rejects = Rejects(name, self._scratch / f"{place}.rejects")
         try:
             with local.open_regular(file.delivered.path, name) as raw, rejects:
                 if not local.fingerprint(raw.fileno()).like(file.fingerprint):
@@ -319,55 +317,6 @@ class _Run:
             self.spoilt |= (output.flushed, len(output.columns)) != before
         else:
             self.prepared[place] = Prepared(file, None, {}, rejects.path if counts.quarantined else None, counts)
-
-
-class _Rejects:
-    """The rejected records of one file, a line of JSON each, for `rows.quarantined`; a context that closes them.
-
-    Args:
-        name: The delivered file's name.
-        path: Where they go; there is no such file if there are none.
-    """
-
-    def __init__(self, name: str, path: Path) -> None:
-        self.path = path
-        self._name = name
-        self._out: BinaryIO | None = None
-        self._legible = reader.Legibility()
-
-    def __enter__(self) -> _Rejects:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._out is not None:
-            self._out.close()
-
-    def add(self, record: reader.Reject) -> None:
-        """Keeps a record.
-
-        Raises:
-            UnreadableFile: It is no text: nobody could find a customer in it, neither to show nor to erase.
-            LandingError: It cannot be written.
-        """
-        self._legible.add(record.raw)
-        if not (reader.is_legible(record.raw) and self._legible.holds):
-            raise reader.refused(self._name, f"bytes that are no text (at byte {record.offset:,} of the text)")
-        row = {
-            "offset": record.offset,
-            "line": record.line,
-            "reason": record.reason,
-            "raw": base64.b64encode(record.raw).decode("ascii"),
-            "raw_size": record.raw_size,
-        }
-        try:
-            if self._out is None:
-                self._out = open(self.path, "wb")  # noqa: SIM115  closed by this context
-            self._out.write(json.dumps(row).encode() + b"\n")
-        except OSError as error:
-            raise LandingError(
-                f"{self._name}: its records cannot be written to the lake's tmp/ ({error.strerror}); nothing of its "
-                "batch was landed: land again when there is room"
-            ) from error
 
 
 class _Source:
