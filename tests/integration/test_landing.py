@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -449,6 +450,7 @@ def test_a_worker_that_dies_costs_the_batch_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(preparing, "_SPAWN_BYTES", 0)
     monkeypatch.setattr(scanner, "library", lambda: None)
+    lake.context.config = replace(lake.config, engine_threads=2)
     for n in range(2):
         put(inbox / "step_trainer" / f"{n}.json", b"".join(texts(step(at=n + 1))) + b"?")
     before = heads(lake)

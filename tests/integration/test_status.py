@@ -127,6 +127,20 @@ def test_a_disk_that_is_full_when_a_run_begins_leaves_no_run_that_looks_killed(
     assert told(lake, 2) == [("tag", "done", None), ("build", "done", 15)]
 
 
+def test_a_run_that_begins_just_now_is_not_taken_for_killed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen, hold = told(lake), [], runs.fcntl.flock
+
+    def late(descriptor: int, how: int) -> None:
+        if not seen:
+            seen.append(())
+            seen[0] = told(lake)  # as another run does that ends before this one holds its note
+        hold(descriptor, how)
+
+    monkeypatch.setattr(runs.fcntl, "flock", late)
+    with runs.recorded(lake.context, "tag"):
+        assert seen == [before]
+
+
 def test_a_history_that_cannot_be_written_keeps_nobody_from_working(lake: Lake) -> None:
     folder = lake.root / "runs"
     for path in folder.iterdir():

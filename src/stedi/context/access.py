@@ -124,7 +124,7 @@ class Note:
                 # not on disk at once: it is for a process that is killed, and the system outlives that
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
                 self._held, self._path = descriptor, path
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # whoever asks just now whether it is held, asks in no time
                 os.write(descriptor, raw)
             self._path = path
         except (OSError, StediError) as error:

@@ -170,10 +170,13 @@ class _Note:
                 s3.create(path, _line(run))
             else:
                 durable.folder(path.parent)
-                # not on disk at once: it tells of a killed process, and the system outlives that
-                self._held = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-                self._path = path  # what a full disk leaves empty goes at the end, too
+                # not on disk at once: it tells of a killed process, and the system outlives that;
+                # held before it has its name, so that another run that ends just now takes nobody for killed
+                fresh = path.with_suffix(".new")
+                self._held = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
                 fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fresh.rename(path)
+                self._path = path  # what a full disk leaves empty goes at the end, too
                 os.write(self._held, _line(run))
             self._path = path
 
