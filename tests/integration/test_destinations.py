@@ -192,13 +192,16 @@ def test_a_table_that_goes_to_a_file_is_not_cut_either(full: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["rows.csv.gz", "rows.json.gz", "rows.jsonl.zst", "ROWS.CSV.ZSTD"])
-def test_a_file_is_compressed_by_the_end_of_its_name(name: str, full: Path, tmp_path: Path) -> None:
+def test_a_file_is_compressed_by_the_end_of_its_name(
+    name: str, full: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["--lake", str(full), "query", "select x, y from accelerometer_landing", "--output", str(tmp_path / name)]
     assert cli.main(words) == 0
     content = (tmp_path / name).read_bytes()
     raw = (
         gzip.decompress(content) if name.endswith("gz") else zstandard.ZstdDecompressor().stream_reader(content).read()
     )
+    assert f"{name}: 2,500 rows, compressed" in capsys.readouterr().err
     assert raw.count(b"\n") == {"jsonl": 2500, "json": 2502, "csv": 2501}[name.lower().split(".")[1]]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import hooks, render, terminal
 from stedi.cli.render import many
-from stedi.errors import LandingError, UsageError
+from stedi.errors import LandingError, UsageError, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -388,13 +388,14 @@ def _shown_first(reader: pa.RecordBatchReader, progress: terminal.Progress) -> p
 def write_rows(reader: pa.RecordBatchReader, form: Format | str, options: argparse.Namespace) -> None:
     """Writes the rows of a query as its options say: which columns, in which time zone, to where."""
     from stedi.cli import columns, formats
+    from stedi.storage import destinations
 
     if options.columns:
         reader = formats.chosen(reader, options.columns)
     if options.time_zone:
         reader = columns.in_zone(reader, options.time_zone, text=form not in formats.BINARY)
     to, limit, width = options.output or terminal.binary(), terminal.shown_rows(), terminal.width()
-    formats.write(
+    written = formats.write(
         reader,
         form,
         to,
@@ -403,6 +404,10 @@ def write_rows(reader: pa.RecordBatchReader, form: Format | str, options: argpar
         spreadsheet=options.safe_for_spreadsheets,
         coloured=terminal.coloured(sys.stdout),
     )
+    if options.output and Path(options.output).suffix.lower() in destinations.PACKED:
+        # nobody sees how many lines it has without unpacking it
+        first = "; the first line names the columns" if form == "csv" else ""
+        terminal.say(f"{printable(str(options.output))}: {many(written.rows, 'row')}, compressed{first}")
     sys.stdout.flush()  # a reader that has gone is known here, before the exit code is
 
 

@@ -137,7 +137,7 @@ def landed(landing: Landing) -> str:
         return f"nothing new: {before} landed before" if landing.files else "nothing new: no file was read"
     seen, accepted = sum(file.seen for file in new), sum(file.accepted for file in new)
     refused, erased = sum(file.quarantined for file in new), sum(file.erased for file in new)
-    lines = [f"{many(len(new), 'new file')}: {accepted:,} of {many(seen, 'record')} landed"]
+    lines = [f"{many(len(new), 'new file')}: {accepted:,} accepted of {many(seen, 'record')}"]
     lines[0] += f", {refused:,} quarantined" if refused else ""
     lines[0] += f", {erased:,} of erased customers left out" if erased else ""
     lines += [f"{before} landed before"] if len(new) < len(landing.files) else []
