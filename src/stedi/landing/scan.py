@@ -149,7 +149,6 @@ class _Output:
     def _begin(self, schema: Any) -> Any:
         import pyarrow.parquet as pq
 
-        longs = [column.name for column in COLUMNS[self._table] if column.type == "long"]
         self._path = self._folder / f"{self._name}-{len(self.files)}.parquet"
         self._path.touch(exist_ok=False)
         self._metadata = []
@@ -160,7 +159,6 @@ class _Output:
             compression_level=1,
             store_schema=False,
             use_dictionary=[column.name for column in COLUMNS[self._table] if column.type != "long"],
-            column_encoding=dict.fromkeys(longs, "DELTA_BINARY_PACKED"),
             metadata_collector=self._metadata,
         )
         return self._writer
