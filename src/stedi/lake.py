@@ -1240,12 +1240,12 @@ class Lake:
         Raises:
             UsageError: That file is no report.
         """
-        from stedi.report import content, earlier
+        from stedi.report import earlier, gathering
 
         key_change.refuse_unfinished(self.root)
         before = earlier.read(destinations.expanded(since)) if since is not None else None
         with access.noted(self.context, "report", must=False):  # which draws the readings of a few people
-            return content.gather(self.context, self.key(), before)
+            return gathering.gather(self.context, self.key(), before)
 
     @_recorded("key rotate")
     def rotate_key(

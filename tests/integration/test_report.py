@@ -22,7 +22,7 @@ from stedi.cli.render import plain
 from stedi.errors import LakeError, UsageError
 from stedi.lake import Lake
 from stedi.privacy import signatures
-from stedi.report import content, evidence, page
+from stedi.report import content, evidence, gathering, page
 
 READINGS = ("accelerometer_trusted", "step_trainer_trusted", "machine_learning_curated")
 HOSTILE = '<script>alert("1")</script>'
@@ -89,9 +89,9 @@ def test_text_of_others_stays_text_short_and_without_addresses(html: str) -> Non
     assert "<script" not in found
     assert "&lt;script&gt;" in found
     assert "x.example" not in found
-    assert not re.search("[\u202a-\u202e\u2066-\u2069]", content.text(LONG))
-    assert content.text(LONG).endswith(f"({len(LONG):,} characters)")
-    assert len(content.text(LONG)) < 160
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", gathering.text(LONG))
+    assert gathering.text(LONG).endswith(f"({len(LONG):,} characters)")
+    assert len(gathering.text(LONG)) < 160
 
 
 def test_no_pseudonym_serial_number_or_address_is_on_the_page(lake: Lake, html: str) -> None:
@@ -318,7 +318,7 @@ def test_no_two_counts_of_people_differ_by_a_few(lake: Lake) -> None:
 
 def test_the_longest_page_is_at_most_400_kb(lake: Lake) -> None:
     found = lake.report()
-    bad = content.text("<&\"'" * 1000)
+    bad = gathering.text("<&\"'" * 1000)
     moment, day = found.as_of, date(2026, 1, 1)
     assert moment is not None
     release = replace(found.releases[0], recipient=bad, models=(bad,) * 5, models_total=900, recalls=(moment,) * 5)
@@ -328,8 +328,8 @@ def test_the_longest_page_is_at_most_400_kb(lake: Lake) -> None:
     days = [day + timedelta(31 * n) for n in range(60)]
     longest = replace(
         found,
-        releases=(release,) * content._MOST_RELEASES,
-        receipts=(receipt,) * content._MOST_RECEIPTS,
+        releases=(release,) * gathering._MOST_RELEASES,
+        receipts=(receipt,) * gathering._MOST_RECEIPTS,
         days=tuple(replace(found.days[0], day=each) for each in days),
         consent=tuple(replace(found.consent[0], last=each) for each in days),
         quarantine=replace(found.quarantine, by_file=(replace(found.quarantine.by_file[0], file=bad),) * 20),

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from stedi.cli import pipeline, terminal
+from stedi.cli import pipeline, queries, terminal
 from stedi.cli.pipeline import wants_json
 from stedi.errors import UsageError
 
@@ -104,7 +104,7 @@ def cost(options: argparse.Namespace) -> int:
 def query(options: argparse.Namespace) -> int:
     """Runs one SELECT, here or on Athena."""
     if options.engine != "athena":
-        return pipeline.query(options)
+        return queries.query(options)
     if options.parameter:
         raise UsageError("--parameter: expected --engine duckdb, found athena, which is sent the statement alone")
     from stedi.aws import athena
@@ -131,7 +131,7 @@ def query(options: argparse.Namespace) -> int:
         return 0
     as_json = wants_json(options) and not options.output
     form = options.format or ("json" if as_json else formats.format_of(options.output))
-    pipeline.write_rows(result.reader(), form, options)
+    queries.write_rows(result.reader(), form, options)
     return 0
 
 

@@ -401,7 +401,7 @@ def _aws(action: AddCommand) -> None:
 class _Parser(argparse.ArgumentParser):
     """A parser whose help says what commands are good for, and whose messages suggest what was meant."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override] # typeshed's overloads
         """Returns what the words mean; a word that is none ends the command with the help of the command at hand."""
         found, rest = self.parse_known_args(args, namespace)
         if rest:

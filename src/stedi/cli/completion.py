@@ -38,4 +38,4 @@ def _tell_paths(parser: argparse.ArgumentParser, files: object, folders: object)
             for sub in action.choices.values():
                 _tell_paths(sub, files, folders)
         elif action.metavar in _FILES + _FOLDERS:
-            action.complete = folders if action.metavar in _FOLDERS else files  # type: ignore[attr-defined]
+            action.complete = folders if action.metavar in _FOLDERS else files  # type: ignore[attr-defined] # shtab's
