@@ -501,11 +501,22 @@ def _look_in_tables(
     zone, table = (*folder.relative_to(root).parts, "", "")[:2]
     own = table if len(files) and folder not in files and ALL_ZONES.get(table) == zone else None
     try:
-        found = _in_parquet(files, own, traces, engine, clean)
-    except Exception:  # one is damaged, or has other columns
-        found = {""}
-    if not found:
-        return
+        groups = _alike(files, engine)
+    except Exception:  # one is damaged
+        groups = [[path] for path in files]
+    for group in groups:
+        try:
+            found = _in_parquet(group, own, traces, engine, clean)
+        except Exception:
+            found = {""}
+        if found:
+            _look_at_each(root, group, own, traces, engine, done)
+
+
+def _look_at_each(
+    root: Path, files: list[Path], own: str | None, traces: Identifiers, engine: DuckDB, done: Search
+) -> None:
+    """Tells in which of some Parquet files the traces are; one that is damaged is searched as bytes."""
     for path in files:
         try:
             columns = _in_parquet([path], own, traces, engine, set())
@@ -519,22 +530,33 @@ def _look_in_tables(
         done.found += [f"{told} ({column})" if column else told for column in sorted(columns)]
 
 
+def _alike(files: list[Path], engine: DuckDB) -> list[list[Path]]:
+    """Returns Parquet files in groups of which each is of the same columns: DuckDB and Arrow tell them in other words.
+
+    Raises:
+        LakeError: One cannot be read.
+    """
+    named = {str(path): path for path in files}
+    listed = ", ".join(map(path_literal, named))
+    groups: dict[str, list[Path]] = {}
+    for name, schema in engine.rows(
+        "select file_name, list({'name': name, 'type': type, 'logical': logical_type::varchar, 'in': num_children}) "
+        f"from parquet_schema([{listed}]) group by file_name order by file_name"
+    ):
+        groups.setdefault(repr(sorted(map(repr, schema))), []).append(named[name])
+    return list(groups.values())
+
+
 def _in_parquet(files: list[Path], own: str | None, traces: Identifiers, engine: DuckDB, clean: set[str]) -> set[str]:
-    """Returns the columns of some Parquet files of one table in which there are traces; no name for what is no column.
+    """Returns in which columns of Parquet files that are alike there are traces; no name for what is no column.
 
     Raises:
         LakeError: One cannot be read.
     """
     listed = ", ".join(path_literal(str(path)) for path in files)
     source = f"read_parquet([{listed}], hive_partitioning = false)"
-    schemas = engine.rows(
-        "select list({'name': name, 'type': type, 'logical': logical_type::varchar, 'in': num_children}) "
-        f"from parquet_schema([{listed}]) group by file_name"
-    )
-    if len(files) > 1 and len({repr(sorted(map(repr, schema))) for (schema,) in schemas}) > 1:
-        return {""}  # each is looked at by itself
     found: set[str] = set()
-    names = "\n".join(str(part["name"]) for (schema,) in schemas[:1] for part in schema)
+    names = "\n".join(str(name) for (name,) in engine.rows(f"select distinct name from parquet_schema([{listed}])"))
     pairs = engine.rows(f"select distinct key, value from parquet_kv_metadata([{listed}])")
     told = {bytes(part or b"") for pair in pairs for part in pair}
     if traces.found(names, data=False) or any(traces.found(as_text(part), data=False) for part in told):
