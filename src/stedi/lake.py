@@ -926,7 +926,7 @@ class Lake:
         return runs.history(self.root)
 
     def log(self, since: datetime | None = None) -> tuple[Access, ...]:
-        """Returns the log of accesses: each time that rows of people were shown or handed out, oldest first.
+        """Returns the access log: each time that rows of people were shown or handed out, oldest first.
 
         Args:
             since: Those that began at this instant or later; UTC unless it says otherwise.
@@ -1230,7 +1230,7 @@ class Lake:
         return record.FullAudit(checks, proof, kept)
 
     def report(self, *, since: str | os.PathLike[str] | None = None) -> Report:
-        """Returns the report on the lake: what its page says; changes nothing but the log of accesses.
+        """Returns the report on the lake: what its page says; changes nothing but the access log.
 
         The same state of the lake gives the same report: its instants are the lake's.
 

@@ -1,4 +1,4 @@
-"""The log of accesses of a lake in a bucket: an object a line, one chain."""
+"""The access log of a lake in a bucket: an object a line, one chain."""
 
 from __future__ import annotations
 

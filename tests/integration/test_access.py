@@ -1,4 +1,4 @@
-"""The log of accesses: who was shown rows of people leaves one line, which tells nobody's, and which nobody edits."""
+"""The access log: who was shown rows of people leaves one line, which tells nobody's, and which nobody edits."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def newest(older: tuple[str, str, str] | None) -> Check:
 
 
 def logged(root: Path, key: Key, lake_id: str, mark: tuple[int, str]) -> Check:
-    """Returns the check that the log of accesses is whole; arguments as of `access.wrong`."""
+    """Returns the check that the access log is whole; arguments as of `access.wrong`."""
     found = access.wrong(root, key, lake_id, mark)
     return Check("access log", access.FOLDER, tuple(Violation(*each) for each in found))
 

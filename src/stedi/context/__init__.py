@@ -148,7 +148,7 @@ class Context:
         return found
 
     def seen_access(self) -> tuple[int, str]:
-        """Returns how far the log of accesses was when it was last seen: number and seal of a line."""
+        """Returns how far the access log was when it was last seen: number and seal of a line."""
         from stedi.context import seen
 
         try:

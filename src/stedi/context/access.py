@@ -1,4 +1,4 @@
-"""The log of accesses: one line for each time that rows of people were shown or handed out.
+"""The access log: one line for each time that rows of people were shown or handed out.
 
     begin  -> a note of the access alone, held for as long as its process lives, before anybody sees a row
     end    -> the line, with the rows and how it ended, on disk; then the note goes

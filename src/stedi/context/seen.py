@@ -39,7 +39,7 @@ class Seen:
         number: The number of the journal's last entry.
         digest: The SHA-256 of that entry.
         barred: How much the tombstones bar: each erasure makes it greater.
-        access: Number and seal of the last line of the log of accesses; a log that was cut short since is noticed by
+        access: Number and seal of the last line of the access log; a log that was cut short since is noticed by
             `audit`, and keeps nobody from writing.
         receipts: How many receipts of erasures there are; one that is gone is said, and keeps nobody from writing.
     """

@@ -55,7 +55,7 @@ class Maintenance:
         run: The run's id; empty for a dry run.
         tables: What was done to each table, in the order in which data flow.
         temporary: What killed commands have left in `tmp/` and beside the settings.
-        accesses: Lines of the log of accesses that went since they are older than it is kept.
+        accesses: Lines of the access log that went since they are older than it is kept.
     """
 
     run: str

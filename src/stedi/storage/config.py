@@ -55,7 +55,7 @@ class Config:
         report_min_count: The least count of people that the report shows; `report.min_count`.
         history_days: How long a snapshot that holds people who have withdrawn stays, from the build on that took them
             out; `consent.history_days`.
-        access_days: How long the log of accesses keeps a line; `access.keep_days`.
+        access_days: How long the access log keeps a line; `access.keep_days`.
         format: The version of the folder; what brings an older one to this is `stedi migrate`.
     """
 
