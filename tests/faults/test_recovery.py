@@ -19,11 +19,11 @@ from stedi.errors import DamagedFile, LakeError
 from stedi.lake import Lake
 
 BELOW = "A table below landing is damaged"
-CATALOG = "The catalog is damaged, gone, or older than its tables"
+CATALOG = "The catalog is damaged, missing, or older than its tables"
 BACKUP = "A landing table is damaged, and there is a backup"
 NO_BACKUP = "A landing table is damaged, and there is no backup"
-SET_BACK = "The lake was set back on purpose"
-CHECKSUMS = "Checksums are damaged or gone"
+SET_BACK = "The lake was rolled back on purpose"
+CHECKSUMS = "Checksums are damaged or missing"
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
 
 

@@ -75,7 +75,7 @@ def test_every_option_is_named_in_operations(name: str, action: argparse.Action)
     if action.dest in ("lake", "json", "color"):
         return
     if action.dest in ("metrics_file", "log_json", "ping", "openlineage"):
-        assert action.option_strings[-1] in text("docs/operations.md").partition("### Telling other programs")[2]
+        assert action.option_strings[-1] in text("docs/operations.md").partition("### Monitoring")[2]
         return
     page = text("docs/operations.md")
     [line] = [line for line in page.splitlines() if line.startswith(f"| `stedi {name}")]
