@@ -76,6 +76,10 @@ def _unread(landing: Landing) -> str:
     return f"delivered files that could not be read: {failed:,}" if failed else ""
 
 
+def _exported(done: Export) -> int:
+    return sum(each.records + each.accelerometer + each.step_trainer + each.quarantined for each in done.customers)
+
+
 def _violated(audit: FullAudit) -> str:
     broken = sorted({check.name for check in audit.checks if check.violations})
     return f"checks that do not hold: {', '.join(broken)}" if broken else ""
@@ -222,8 +226,11 @@ class Lake:
         """
         from stedi.context import creation
 
+        began = datetime.now(UTC)
         creation.make(path, readings, key_file)
-        return cls.open(path)
+        lake = cls.open(path)
+        with runs.recorded(lake.context, "init", began=began):
+            return lake
 
     @classmethod
     def open_or_create(cls, path: str | os.PathLike[str], *, made: Callable[[Self], None] = lambda lake: None) -> Self:
@@ -266,8 +273,12 @@ class Lake:
         """
         from stedi.maintenance import adoption
 
+        began = datetime.now(UTC)
         root, config = found(path)
-        return adoption.adopt(root, config, Context(root, config).key(), new_id=new_id, progress=progress)
+        done = adoption.adopt(root, config, Context(root, config).key(), new_id=new_id, progress=progress)
+        # until then it could keep no history: it was another lake's copy
+        with runs.recorded(Context.open(root), "adopt", began=began):
+            return done
 
     @_recorded("land", lambda done: sum(f.accepted for f in done.files if not f.already_landed), _unread)
     def land(
@@ -1101,6 +1112,7 @@ class Lake:
             note.rows = sum(found.rows.values())
         return found
 
+    @_recorded("export", _exported)
     def export(
         self,
         *addresses: str | Iterable[str],
@@ -1134,9 +1146,7 @@ class Lake:
         at = milliseconds(now or datetime.now(UTC))
         with access.noted(self.context, "export", people=len(asked)) as note:
             done = export.export(self.context, key, asked, output, now=at, archive=archive, progress=progress)
-            note.rows = sum(
-                each.records + each.accelerometer + each.step_trainer + each.quarantined for each in done.customers
-            )
+            note.rows = _exported(done)
         return done
 
     def withheld(self) -> tuple[Withheld, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,24 +16,30 @@ from stedi.context import runs
 from stedi.lake import Lake
 from stedi.operations import doctor
 from stedi.storage import s3
+from stedi.storage.s3 import leases
 
 
-def test_a_bucket_keeps_runs_and_one_that_was_killed_shows_a_day_later(
-    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_bucket_keeps_runs_and_one_that_was_killed_shows_when_its_heart_no_longer_beats(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(leases, "_LEASE", 1.5)
+    monkeypatch.setattr(leases, "_BEAT", 0.2)
     place = f"s3://{bucket}/lake"
     lake = Lake.create(place)
     deliver(tmp_path, "customer", [customer()])
     lake.land(tmp_path)
-    killed = datetime.now(UTC) - timedelta(days=2)
-    run = runs.Run(runs.run_id(round(killed.timestamp() * 1000)), "build", killed)
-    s3.create(lake.root / runs.FOLDER / "begun" / f"{run.id}.json", runs._line(run))
+    run = runs.Run(runs.run_id(), "build", datetime.now(UTC))
+    note = s3.Heartbeat(lake.root / runs.FOLDER / "begun" / f"{run.id}.json", runs._line(run))
     with runs.recorded(lake.context, "maintain"):
-        assert [found.outcome for found in lake.runs()] == ["running", "done", "killed"]
+        assert [found.outcome for found in lake.runs()] == ["running", "running", "done", "done"]
+        note.end()  # as its process does that is killed
+        time.sleep(2.6)  # S3 tells whole seconds
+        assert [found.outcome for found in lake.runs()] == ["running", "killed", "done", "done"]
     assert [(found.command, found.outcome, found.rows) for found in lake.runs()] == [
         ("maintain", "done", None),
-        ("land", "done", 1),
         ("build", "killed", None),
+        ("land", "done", 1),
+        ("init", "done", None),
     ]
     assert cli.main(["--lake", place, "--json", "status"]) == 3
     told = json.loads(capsys.readouterr().out)

@@ -70,6 +70,33 @@ def test_each_run_is_kept_with_its_rows_newest_first(lake: Lake, capsys: pytest.
     assert found[0]["seconds"] > 0
 
 
+def test_what_makes_a_lake_and_what_hands_rows_out_are_runs_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Lake.create(tmp_path / "lake")
+    world(made, tmp_path / "inbox")
+    made.export(ANA, output=tmp_path / "out")
+    assert told(made, 5) == [
+        *(("export", "done", 3), ("build", "done", 15)),
+        *(("land", "done", 9), ("init", "done", None)),
+    ]
+    shutil.copytree(made.root, tmp_path / "copy")
+    Lake.adopt(tmp_path / "copy")
+    copy = Lake.open(tmp_path / "copy")
+    assert told(copy) == [("adopt", "done", None)]
+    assert copy.runs().__next__().seconds < 60
+
+
+def test_no_id_in_json_is_a_number(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reader of JSON may round whole numbers beyond 2^53; those that are no ids are counts, and smaller."""
+    lake.query("select count(*) from customers_trusted").fetchall()
+    lake.tag("now")
+    for words in (["tables"], ["history", "customers_trusted"], ["log"], ["tag"], ["runs"], ["status"]):
+        raw = json.dumps(document(capsys, lake, *words)).replace("\\", "")
+        assert not re.search(r"[: ]\d{16,}\b", raw), words
+        assert words[0] in ("runs", "status") or re.search(r'"\d{16,}"', raw), words
+
+
 def test_a_run_that_fails_is_kept_without_a_value(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StediError):
         lake.withdraw(ANA, "no address")
@@ -270,7 +297,7 @@ def test_two_at_once_keep_both_runs(lake: Lake) -> None:
     started = [subprocess.Popen([*command, name], stderr=subprocess.DEVNULL) for name in ("one", "two")]
     assert [process.wait(60) for process in started] == [0, 0]
     assert told(lake, 2) == [("tag", "done", None)] * 2
-    assert len({run.id for run in lake.runs()}) == 4
+    assert len({run.id for run in lake.runs()}) == 5
 
 
 def test_the_recipe_of_a_backup_brings_back_a_lake_without_who_was_erased_since(lake: Lake) -> None:

@@ -182,8 +182,8 @@ SIZES = (Workload(10_000), Workload(1_000_000, files=10_000, runs=8), Workload(1
 """The three sizes that docs/aws.md tells of."""
 
 
-def table(workloads: Iterable[Workload] = SIZES) -> str:
-    """Returns the costs of workloads as a table in Markdown."""
+def lines(workloads: Iterable[Workload] = SIZES) -> tuple[tuple[str, ...], ...]:
+    """Returns the costs of workloads, line by line: what it is, and its value for each of them; heads come first."""
     listed = list(workloads)
     found = [cost(workload) for workload in listed]
 
@@ -203,12 +203,11 @@ def table(workloads: Iterable[Workload] = SIZES) -> str:
         ("S3 and KMS, requests", [dollars(c.requests) for c in found]),
         ("Athena", [dollars(c.athena) for c in found]),
         ("keys, alarms, crawler, logs", [dollars(c.other) for c in found]),
-        ("**together, $ a month**", [f"**{dollars(c.total)}**" for c in found]),
+        ("together, $ a month", [dollars(c.total) for c in found]),
         (
             "$ a year for a thousand customers",
             [dollars(c.total * 12_000 / w.customers) for w, c in zip(listed, found, strict=True)],
         ),
     ]
-    head = ["", *(f"{workload.customers:,} customers" for workload in listed)]
-    lines = [f"| {' | '.join(head)} |", f"| --- |{' --: |' * len(listed)}"]
-    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows)])
+    head = ("", *(f"{workload.customers:,} customers" for workload in listed))
+    return (head, *((name, *cells) for name, cells in rows))

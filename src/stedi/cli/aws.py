@@ -96,7 +96,8 @@ def cost(options: argparse.Namespace) -> int:
     if wants_json(options):
         terminal.document({"workload": asdict(workload), "cost": asdict(found) | {"total": found.total}})
     else:
-        terminal.line(cost.table([workload]))
+        head, *lines = cost.lines([workload])
+        terminal.table(("each month", *head[1:]), lines)
         terminal.say("a model, from measured times and list prices of us-east-1: see docs/aws.md")
     return 0
 

@@ -56,7 +56,11 @@ def log(options: argparse.Namespace) -> int:
     """Lists who was shown rows of people."""
     found = opened(options).log(options.since)
     if wants_json(options):
-        terminal.document({"accesses": render.plain(found)})
+        listed = [
+            {**render.plain(each), "tables": {name: render.identified(id_) for name, id_ in each.tables.items()}}
+            for each in found
+        ]
+        terminal.document({"accesses": listed})
         return 0
     terminal.table(
         ("time", "user", "role", "what", "tables", "people", "rows", "ended"),

@@ -306,7 +306,7 @@ def history(options: argparse.Namespace) -> int:
                 "at": render.instant(s.at),
                 "operation": s.operation,
                 "inputs": {table: str(id_) for table, id_ in _inputs(s).items()},
-                "summary": dict(s.summary),
+                "summary": _summary(s),
             }
             for s in snapshots
         ]
@@ -327,6 +327,12 @@ def _inputs(snapshot: Snapshot) -> dict[str, int]:
     """Returns which snapshots of which tables a snapshot was built from."""
     found: dict[str, int] = json.loads(snapshot.summary.get("stedi.inputs", "{}"))
     return found
+
+
+def _summary(snapshot: Snapshot) -> dict[str, str]:
+    """Returns a snapshot's summary; ids in it are texts, as everywhere in JSON: a program may round a long number."""
+    ids = {"stedi.inputs": json.dumps({table: str(id_) for table, id_ in _inputs(snapshot).items()})}
+    return {name: ids.get(name, value) for name, value in snapshot.summary.items()}
 
 
 def _sources(snapshot: Snapshot, moments: Mapping[int, datetime], *, verbose: bool) -> list[str]:

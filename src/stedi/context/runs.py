@@ -1,6 +1,6 @@
 """The history of runs: one line for each command that writes, however it ended.
 
-    begin  -> a note of the run, held for as long as its process lives
+    begin  -> a note of the run, held for as long as its process lives; in a bucket it is written anew so long
     end    -> the line: what, when, how long, rows, outcome, error; then the note goes
 
 A note that nobody holds is of a run that was killed: it is shown as such, and the next run makes a line of it. A folder
@@ -38,8 +38,6 @@ _MONTHS = 13
 """Files of lines that are kept."""
 _RECENT = 50
 """Lines among which a run is looked for whose note is still there."""
-_ALIVE = timedelta(days=1)
-"""After this a run in a bucket, where nothing tells whether its process lives, counts as killed."""
 
 Outcome = Literal["done", "failed", "busy", "interrupted", "killed", "running"]
 """How a run ended: `busy` if another held the lake; `running` if it has not."""
@@ -86,12 +84,15 @@ class Observer(Protocol):
 
 
 @contextmanager
-def recorded(context: Context, command: str) -> Iterator[Callable[[object, int | None, str], None]]:
+def recorded(
+    context: Context, command: str, *, began: datetime | None = None
+) -> Iterator[Callable[[object, int | None, str], None]]:
     """Keeps a run in the lake's history; one inside another is a part of that one.
 
     Args:
         context: The lake.
         command: What runs.
+        began: When it began, where that was before there was a lake that could keep it; now by default.
 
     Yields:
         What the block calls at its end with its result, its rows, and what is wrong with the result, if anything is.
@@ -99,8 +100,9 @@ def recorded(context: Context, command: str) -> Iterator[Callable[[object, int |
     if context.run is not None:
         yield lambda result, rows, wrong: None
         return
-    run = Run(run_id(), command, datetime.now(UTC))
-    clock, note, result = time.monotonic(), _Note(context.root, run), None
+    now = datetime.now(UTC)
+    run = Run(run_id(), command, began or now)
+    clock, note, result = time.monotonic() - (now - run.started).total_seconds(), _Note(context.root, run), None
     context.run = run
 
     def told(done: object, rows: int | None, wrong: str) -> None:
@@ -163,11 +165,12 @@ class _Note:
         self._root = root
         self._path: Path | None = None
         self._held: int | None = None
+        self._beats: s3.Heartbeat | None = None
         with suppress(OSError, StediError):
             copies.refuse(root)
             path = root / FOLDER / _NOTES / f"{run.id}.json"
             if s3.is_remote(root):
-                s3.create(path, _line(run))
+                self._beats = s3.Heartbeat(path, _line(run))
             else:
                 durable.folder(path.parent)
                 # not on disk at once: it tells of a killed process, and the system outlives that;
@@ -182,6 +185,8 @@ class _Note:
 
     def end(self, run: Run) -> None:
         """Writes the line of the run, and those of runs that were killed."""
+        if self._beats is not None:
+            self._beats.end()
         try:
             if self._path is None:
                 copies.refuse(self._root)
@@ -275,7 +280,7 @@ def _objects(root: Path) -> Iterator[Run]:
             named[name] = entry.path
     for _, path in sorted(named.items(), reverse=True):
         run = _run(path.read_bytes()) or _nameless(path)
-        if run.outcome == "running" and datetime.now(UTC) - run.started > _ALIVE:
+        if run.outcome == "running" and not s3.is_held(path):
             run = replace(run, outcome="killed")
         yield run
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from stedi.storage.s3.connection import client, error_code, steady
 from stedi.storage.s3.engine import engine_settings, engine_statements, extension
-from stedi.storage.s3.leases import Lease, discard, is_held, lock, prove, replace
+from stedi.storage.s3.leases import Heartbeat, Lease, discard, is_held, lock, prove, replace
 from stedi.storage.s3.objects import (
     SUM,
     Object,
@@ -36,6 +36,7 @@ from stedi.storage.s3.paths import SCHEME, S3Path, at, is_outage, is_remote
 __all__ = [
     "SCHEME",
     "SUM",
+    "Heartbeat",
     "Lease",
     "Object",
     "S3Path",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from stedi.errors import LakeBusy
 from stedi.storage.s3.connection import answers, client
-from stedi.storage.s3.objects import head, read, remove, write
+from stedi.storage.s3.objects import create, head, read, remove, write
 from stedi.storage.s3.paths import S3Path
 
 if TYPE_CHECKING:
@@ -125,6 +125,37 @@ class Lease:
                         return str(about["ETag"])
                 raise
         return str(done["ETag"])
+
+
+class Heartbeat:
+    """An object by which others see that a process lives: written at first, and anew until it ends.
+
+    `is_held` says of it what it says of a lock. It keeps nobody from anything, and where it cannot be written anew
+    nothing else happens.
+
+    Args:
+        path: The object, not there yet.
+        body: What it says.
+    """
+
+    def __init__(self, path: Path, body: bytes) -> None:
+        import threading
+
+        self._path, self._body = cast(S3Path, path), body
+        self._ended = threading.Event()
+        create(self._path, body)
+        self._beats = threading.Thread(target=self._beat, daemon=True)
+        self._beats.start()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_BEAT):
+            with suppress(OSError):
+                write(self._path, self._body)
+
+    def end(self) -> None:
+        """Lets it grow old."""
+        self._ended.set()
+        self._beats.join()
 
 
 _HELD: set[Lease] = set()
