@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from stedi.catalog import Snapshot
     from stedi.context.access import Access
     from stedi.context.runs import Run
-    from stedi.datasets import Options, Preview, Release, Split
     from stedi.datasets.comparison import Diff
+    from stedi.datasets.creation import Preview
     from stedi.datasets.dataset import Arrays, Dataset
+    from stedi.datasets.manifest import Release, Split
+    from stedi.datasets.options import Options
     from stedi.datasets.recall import Applied
     from stedi.datasets.recalls import Recall
     from stedi.datasets.verify import Problem, Verification
@@ -192,10 +194,10 @@ _HOMES = {
     "Maintenance": "stedi.maintenance",
     "Migration": "stedi.operations.migration",
     "OddInstants": "stedi.landing",
-    "Options": "stedi.datasets",
+    "Options": "stedi.datasets.options",
     "Period": "stedi.audit.consent_history",
     "Plan": "stedi.transform.previewing",
-    "Preview": "stedi.datasets",
+    "Preview": "stedi.datasets.creation",
     "Problem": "stedi.datasets.verify",
     "Proof": "stedi.audit.proof",
     "Quarantine": "stedi.landing.quarantine",
@@ -207,7 +209,7 @@ _HOMES = {
     "ReceiptCheck": "stedi.erasure.report",
     "Reconciliation": "stedi.audit.proof",
     "Relanded": "stedi.landing.quarantine",
-    "Release": "stedi.datasets",
+    "Release": "stedi.datasets.manifest",
     "Removed": "stedi.maintenance.report",
     "Repair": "stedi.maintenance.repair",
     "Replay": "stedi.erasure.replay",
@@ -220,7 +222,7 @@ _HOMES = {
     "Skipped": "stedi.landing.deliveries.local",
     "Snapshot": "stedi.catalog",
     "Source": "stedi.audit.explain",
-    "Split": "stedi.datasets",
+    "Split": "stedi.datasets.manifest",
     "Status": "stedi.operations.status",
     "StediError": "stedi.errors",
     "Step": "stedi.transform",

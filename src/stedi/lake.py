@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from stedi.audit.risk import Risk
     from stedi.context.access import Access, Note
     from stedi.context.runs import Run
-    from stedi.datasets import Options, Preview, Release
     from stedi.datasets.comparison import Diff
+    from stedi.datasets.creation import Preview
     from stedi.datasets.dataset import Dataset
+    from stedi.datasets.manifest import Release
+    from stedi.datasets.options import Options
     from stedi.datasets.recalls import Recall
     from stedi.datasets.registry import Entry
     from stedi.engines.workers import Workers
@@ -391,14 +393,16 @@ class Lake:
             UsageError: An option is off, or something stands where the release is to lie; nothing was done.
             AuditFailed: Somebody would be in it who may not be, or in two splits; nothing was written.
         """
-        from stedi import datasets, transform
+        from stedi import transform
+        from stedi.datasets import creation
+        from stedi.datasets.options import Options, refuse_name
 
-        chosen = datasets.Options.parse(**words) if options is None else options
-        datasets.refuse_name(name)
+        chosen = Options.parse(**words) if options is None else options
+        refuse_name(name)
         with self._building(wait=True, progress=lambda line: progress(line, None)) as key:
             transform.build(self.context, key, progress=lambda line: progress(line, None))
             with access.noted(self.context, "dataset", must=False) as note:  # which the lake knows anyway
-                made = datasets.create(self.context, name, chosen, output=output, progress=progress)
+                made = creation.create(self.context, name, chosen, output=output, progress=progress)
                 note.rows = made.rows
         return made
 
@@ -413,10 +417,11 @@ class Lake:
         Raises:
             UsageError: An option is off.
         """
-        from stedi import datasets
+        from stedi.datasets import creation
+        from stedi.datasets.options import Options
 
-        chosen = datasets.Options.parse(**words) if options is None else options
-        return datasets.preview(self.context, name, chosen)
+        chosen = Options.parse(**words) if options is None else options
+        return creation.preview(self.context, name, chosen)
 
     @_recorded("dataset refresh", lambda made: made.rows)
     def refresh_dataset(
@@ -440,9 +445,9 @@ class Lake:
         Raises:
             UsageError: There is no release of that name, or its file of labels is not there any more.
         """
-        from stedi import datasets
+        from stedi.datasets import creation
 
-        options = datasets.again(self.context, self._release(name, deleted=True), labels)
+        options = creation.again(self.context, self._release(name, deleted=True), labels)
         return self.create_dataset(name, options, output=output, progress=progress)
 
     def datasets(self, *, stale: bool = False) -> tuple[Release, ...]:

@@ -20,7 +20,8 @@ import quick
 from lakes import REPOSITORY
 from releases import changed
 from stedi import cli, datasets, sample
-from stedi.datasets import Release, describe, drop, quality
+from stedi.datasets import describe, drop, quality
+from stedi.datasets.manifest import Release
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, UsageError
 from stedi.lake import Lake

@@ -20,8 +20,7 @@ import pytest
 import lakes
 from lakes import Slate
 from releases import changed
-from stedi import datasets
-from stedi.datasets import matching, splits
+from stedi.datasets import creation, matching, splits
 from stedi.datasets.manifest import Release
 from stedi.datasets.options import SPLITS, Options
 from stedi.datasets.subjects import identifier
@@ -173,7 +172,7 @@ def test_a_withdrawal_that_no_build_has_seen_stops_a_release(slate: Slate, inbox
     lake.build()
     lake.withdraw("p1@x.example")
     with pytest.raises(AuditFailed, match="found 1 who do not"):
-        datasets.create(lake.context, "steps", Options.parse(window=window))
+        creation.create(lake.context, "steps", Options.parse(window=window))
     assert not list((lake.root / "releases").glob("*/*"))
     assert lake.create_dataset("steps", window=window).subjects == 2
 
@@ -188,7 +187,7 @@ def test_readings_from_before_consent_stop_a_release(
     lakes.deliver(inbox, "customer", [lakes.customer("a@x.example", 7000, 7000)], "later.json")
     lake.land(inbox)
     with pytest.raises(AuditFailed, match="from before"):
-        datasets.create(lake.context, "steps", Options())
+        creation.create(lake.context, "steps", Options())
 
 
 @pytest.mark.parametrize("window", [None, "10s"])
@@ -220,7 +219,7 @@ def test_a_shared_device_in_two_splits_stops_a_release(
     lake.land(inbox)
     assert lake.create_dataset("steps").subjects == 2
     monkeypatch.setattr(splits, "groups", lambda devices: {})
-    monkeypatch.setattr(datasets.registry, "splits_before", lambda *_: lambda mark: None)
+    monkeypatch.setattr(creation.registry, "splits_before", lambda *_: lambda mark: None)
     with pytest.raises(AuditFailed, match="share a serial number"):
         lake.create_dataset("others")
 
@@ -264,11 +263,11 @@ def test_one_changed_value_of_what_was_written_stops_a_release(
     more = [lakes.motion(email, 1000 * n + rng.choice((0, 70)), rng.random()) for email, _ in who for n in range(1, 13)]
     lakes.deliver(inbox, "accelerometer", more, "more.json")
     lake.land(inbox)
-    prove = datasets.proof.prove
+    prove = creation.proof.prove
     caught = []
 
     def proved(
-        engine: DuckDB, allowed: datasets.proof.Allowed, folder: Path, files: Any, *rest: Any, **more: Any
+        engine: DuckDB, allowed: creation.proof.Allowed, folder: Path, files: Any, *rest: Any, **more: Any
     ) -> None:
         for column in columns.split():
             copy = Path(shutil.copytree(folder, tmp_path / column))
@@ -278,7 +277,7 @@ def test_one_changed_value_of_what_was_written_stops_a_release(
             caught.append(column)
         prove(engine, allowed, folder, files, *rest, **more)
 
-    monkeypatch.setattr(datasets.proof, "prove", proved)
+    monkeypatch.setattr(creation.proof, "prove", proved)
     assert lake.create_dataset("steps", **words).subjects == 3
     assert caught == columns.split()
 

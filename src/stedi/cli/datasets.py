@@ -15,7 +15,8 @@ from stedi.errors import AuditFailed
 
 if TYPE_CHECKING:
     from stedi.cli.commands import AddCommand
-    from stedi.datasets import Preview, Release
+    from stedi.datasets.creation import Preview
+    from stedi.datasets.manifest import Release
 
 _OPTIONS = {
     "match": "which accelerometer reading a step reading is paired with: exact (default), nearest or backward",
@@ -274,7 +275,7 @@ def _told(options: argparse.Namespace, release: Release, what: str) -> int:
 
 def create(options: argparse.Namespace) -> int:
     """Writes the next version of a training set."""
-    from stedi.datasets import Options
+    from stedi.datasets.options import Options
     from stedi.datasets.quality import verdict_of as verdict
 
     words: dict[str, Any] = {

@@ -135,16 +135,21 @@ def releases(context: Context) -> tuple[Entry, ...]:
     if not exists(context):
         return ()
     with session(context) as engine:
-        rows = engine.rows(
-            "select name, version, path, purpose, recipient, subjects, rows, manifest, manifest_sha256, "
-            "epoch_ms(released_at) from releases order by name, version"
-        )
-        events = defaultdict(list)
-        for release, what, subject, text, at in engine.rows(
-            "select release, what, subject, text, epoch_ms(noted_at) from release_events "
-            "order by noted_at, what, subject, text"
-        ):
-            events[release].append(Event(release, what, subject, text, _at(at)))
+        return read(context, engine)
+
+
+def read(context: Context, engine: DuckDB) -> tuple[Entry, ...]:
+    """Returns every release that the lake knows, as `releases` does, by a session over the registry's tables."""
+    rows = engine.rows(
+        "select name, version, path, purpose, recipient, subjects, rows, manifest, manifest_sha256, "
+        "epoch_ms(released_at) from releases order by name, version"
+    )
+    events = defaultdict(list)
+    for release, what, subject, text, at in engine.rows(
+        "select release, what, subject, text, epoch_ms(noted_at) from release_events "
+        "order by noted_at, what, subject, text"
+    ):
+        events[release].append(Event(release, what, subject, text, _at(at)))
     return tuple(_entry(context.root, row, events[f"{row[0]}@{row[1]}"]) for row in rows)
 
 

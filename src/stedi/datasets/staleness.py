@@ -9,8 +9,7 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -51,28 +50,29 @@ def left(context: Context, key: Key, now: int) -> Left:
         key: The lake's key.
         now: The instant, epoch milliseconds: consent that begins later is none yet (rule 3).
     """
-    config, catalog = context.config, context.catalog
+    with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
+        return _left(context, key, now, engine)
+
+
+def _left(context: Context, key: Key, now: int, engine: DuckDB) -> Left:
     erased = tombstones.read(context.root, key).people
-    with (
-        context.temporary() as folder,
-        DuckDB.of(config, folder) as engine,
+    catalog = context.catalog
+    engine.bind_files("customers_landing", catalog.files(catalog.table("customers_landing")))
+    latest: dict[str, int] = {}
+    research: list[tuple[str, int, int | None]] = []
+    public: list[tuple[str, int, int | None]] = []
+    once_research, once_public = set(), set()
+    for email, updated, share, shared in engine.stream(
+        "select email, lastUpdateDate, shareWithResearchAsOfDate, shareWithPublicAsOfDate from customers_landing"
     ):
-        engine.bind_files("customers_landing", catalog.files(catalog.table("customers_landing")))
-        latest: dict[str, int] = {}
-        research: list[tuple[str, int, int | None]] = []
-        public: list[tuple[str, int, int | None]] = []
-        once_research, once_public = set(), set()
-        for email, updated, share, shared in engine.stream(
-            "select email, lastUpdateDate, shareWithResearchAsOfDate, shareWithPublicAsOfDate from customers_landing"
-        ):
-            customer = normalise(email)
-            latest[customer] = max(updated, latest.get(customer, 0))
-            research.append((customer, updated, share))
-            public.append((customer, updated, shared))
-            if share is not None:
-                once_research.add(customer)
-                if shared is not None:
-                    once_public.add(customer)
+        customer = normalise(email)
+        latest[customer] = max(updated, latest.get(customer, 0))
+        research.append((customer, updated, share))
+        public.append((customer, updated, shared))
+        if share is not None:
+            once_research.add(customer)
+            if shared is not None:
+                once_public.add(customer)
     agree = consent.agreeing(research, now).keys()
     both = agree & consent.agreeing(public, now).keys()
     back = set(tombstones.persons(key, agree)) if erased else set()  # who came back as a new customer, and agrees
@@ -92,12 +92,15 @@ def stale(context: Context, key: Key, now: int, releases: Iterable[Entry] | None
         now: The instant, epoch milliseconds.
         releases: The releases that are looked at, by default all that the lake knows and has not deleted.
     """
-    wanted = _wanted(context, releases)
-    if not wanted:
+    if not registry.exists(context):
         return {}
-    found = {entry.release: dict(entry.erased) for entry in wanted if entry.erased}
-    for release, people in _found(context, key, wanted, left(context, key, now)).items():
-        found[release] = {**people, **found.get(release, {})}
+    with registry.session(context) as engine:  # one for all of it: to start another takes as long as to look
+        every = registry.read(context, engine) if releases is None else releases
+        wanted = [entry for entry in every if not entry.deleted]
+        found = {entry.release: dict(entry.erased) for entry in wanted if entry.erased}
+        if wanted:
+            for release, people in _found(key, wanted, _left(context, key, now, engine), engine).items():
+                found[release] = {**people, **found.get(release, {})}
     return {release: dict(sorted(people.items())) for release, people in sorted(found.items())}
 
 
@@ -112,7 +115,10 @@ def holding(context: Context, key: Key, marks: Mapping[str, int]) -> Stale:
         marks: The people, by mark, and since when they may not be used, epoch milliseconds.
     """
     every = registry.releases(context)
-    return _found(context, key, every, Left(marks, marks)) if every and marks else {}
+    if not every or not marks:
+        return {}
+    with registry.session(context) as engine:
+        return _found(key, every, Left(marks, marks), engine)
 
 
 def naming(context: Context, key: Key, marks: Mapping[str, int]) -> tuple[str, ...]:
@@ -132,7 +138,8 @@ def members(context: Context, key: Key, addresses: Iterable[str], releases: Coll
     marks = dict.fromkeys(tombstones.persons(key, addresses), 0)
     if not marks or not releases:
         return 0
-    with _looked_up(context, key, releases, Left(marks, marks)) as (engine, _):
+    with registry.session(context) as engine:
+        _look_up(key, releases, Left(marks, marks), engine)
         [(count,)] = engine.rows("select count(distinct place) from theirs")
     return int(count)
 
@@ -171,14 +178,13 @@ def _wanted(context: Context, releases: Iterable[Entry] | None) -> list[Entry]:
     return [release for release in every if not release.deleted]
 
 
-def _found(context: Context, key: Key, releases: Collection[Entry], gone: Left) -> Stale:
+def _found(key: Key, releases: Collection[Entry], gone: Left, engine: DuckDB) -> Stale:
     """Returns the subjects of releases that are among some people."""
     found: dict[str, dict[str, datetime]] = {}
-    if releases:
-        with _looked_up(context, key, releases, gone) as (engine, people):
-            for release, subject, place in engine.rows("select release, subject, place from theirs"):
-                at = gone.of(people[release][0])[people[release][1][place]]
-                found.setdefault(release, {})[subject] = datetime.fromtimestamp(at / 1000, UTC)
+    people = _look_up(key, releases, gone, engine)
+    for release, subject, place in engine.rows("select release, subject, place from theirs"):
+        at = gone.of(people[release][0])[people[release][1][place]]
+        found.setdefault(release, {})[subject] = datetime.fromtimestamp(at / 1000, UTC)
     return {name: dict(sorted(of.items())) for name, of in sorted(found.items())}
 
 
@@ -186,30 +192,27 @@ def _names(context: Context, key: Key, releases: Collection[Entry], gone: Left) 
     """Returns the releases that hold one of some people, of them nothing else: of many that is much."""
     if not releases or not gone.public:
         return ()
-    with _looked_up(context, key, releases, gone) as (engine, _):
+    with registry.session(context) as engine:
+        _look_up(key, releases, gone, engine)
         return tuple(name for (name,) in engine.rows("select distinct release from theirs order by release"))
 
 
-@contextmanager
-def _looked_up(
-    context: Context, key: Key, releases: Collection[Entry], gone: Left
-) -> Iterator[tuple[DuckDB, Mapping[str, tuple[str, list[str]]]]]:
-    """Gives a session with `theirs`: release, subject, and the place of the person in the list that comes with it."""
+def _look_up(key: Key, releases: Collection[Entry], gone: Left, engine: DuckDB) -> Mapping[str, tuple[str, list[str]]]:
+    """Makes `theirs` in a session: release, subject, and the place of the person in the list that is returned of it."""
     listed = {purpose: list(gone.of(purpose)) for purpose in ("research", "public")}
     ids = []
     for entry in releases:
         # one text a release: as many rows as there are people and releases take ten times as long on their way
         identifier = subjects.identifier(key, entry.lake, entry.release)
         ids.append((entry.release, " ".join(map(identifier, listed[entry.purpose]))))
-    with registry.session(context) as engine:
-        engine.insert_rows("asked", {"release": "varchar", "ids": "varchar"}, ids)
-        engine.view(
-            "theirs",
-            "select s.release, s.subject, a.place from release_subjects as s inner join (select release, "
-            "unnest(string_split(ids, ' ')) as subject, unnest(range(len(string_split(ids, ' ')))) as place from asked "
-            ") as a on s.release = a.release and s.subject = a.subject",
-        )
-        yield engine, {entry.release: (entry.purpose, listed[entry.purpose]) for entry in releases}
+    engine.insert_rows("asked", {"release": "varchar", "ids": "varchar"}, ids)
+    engine.view(
+        "theirs",
+        "select s.release, s.subject, a.place from release_subjects as s inner join (select release, "
+        "unnest(string_split(ids, ' ')) as subject, unnest(range(len(string_split(ids, ' ')))) as place from asked "
+        ") as a on s.release = a.release and s.subject = a.subject",
+    )
+    return {entry.release: (entry.purpose, listed[entry.purpose]) for entry in releases}
 
 
 def _marked(key: Key, customers: Collection[str], latest: Mapping[str, int]) -> dict[str, int]:

@@ -1,0 +1,345 @@
+"""A new release: who may be in it, their readings, and the folder that proves itself; or what it would be."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from stedi._version import __version__
+from stedi.catalog import TableState
+from stedi.context import Context, milliseconds
+from stedi.context.progress import Progress
+from stedi.datasets import (
+    data,
+    describe,
+    due,
+    folder,
+    labels,
+    manifest,
+    matching,
+    proof,
+    quality,
+    registry,
+    seal,
+    splits,
+    subjects,
+)
+from stedi.datasets.data import Member, Rows
+from stedi.datasets.labels import LabelFile
+from stedi.datasets.manifest import File, Input, Origin, Release, Split
+from stedi.datasets.options import SPLITS, Options, refuse_name
+from stedi.engines.duckdb import DuckDB
+from stedi.errors import LakeError, UsageError
+from stedi.privacy import addresses, signatures, tombstones
+from stedi.privacy.pseudonyms import Key
+
+_INPUTS = ("customers_landing", "customers_trusted", "accelerometer_trusted", "step_trainer_trusted")
+
+
+def create(
+    context: Context,
+    name: str,
+    options: Options,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    progress: Progress = lambda what, share: None,
+) -> Release:
+    """Writes the next version of a training set, of the tables as they are; the caller has built what is due.
+
+    Args:
+        context: The lake; no other command may build or write releases meanwhile.
+        name: The training set.
+        options: How it is made.
+        output: A folder that is not there yet; by default `releases/NAME/VERSION` in the lake.
+        progress: Told what is being done and the share of it that is done.
+
+    Returns:
+        The release, as it lies in its folder.
+
+    Raises:
+        UsageError: The name is none, or something stands where the release is to lie.
+        AuditFailed: Somebody would be in it who may not be, or in two splits; nothing was written.
+    """
+    refuse_name(name)
+    registry.refuse_address("for", options.recipient)
+    spoken = labels.read(options.labels) if options.labels else None
+    key, config, tables = context.key(), context.config, context.catalog.tables()
+    version = registry.next_version(context, name)
+    place = folder.chosen(context.root, name, version, output)
+    public_key = signatures.publish(context.root, key)
+    origin = _origin(config.lake_id, public_key, config.readings, {name: tables[name] for name in _INPUTS})
+    identifier = subjects.identifier(key, config.lake_id, f"{name}@{version}")
+    with (
+        context.temporary() as temporary,
+        DuckDB.of(config, temporary) as engine,
+        engine.beside() as second,
+        folder.staged(place, partial(registry.publish, context, key, target=place)) as staged,
+        ThreadPoolExecutor(1) as beside,  # while rows are matched or written one core or the other has nothing to do
+    ):
+        progress("find who is in it", 0.0)
+        readings = data.bind(engine, context.catalog, tables)
+        exact = beside.submit(matching.exact, second)
+        members = _members(context, engine, key, f"{name}@{version}", options, spoken)
+        rows = Rows(engine, options, members, readings=readings, exact=exact.result())
+        allowed = beside.submit(
+            due.Allowed,
+            second,
+            context.catalog,
+            key,
+            identifier,
+            now=milliseconds(datetime.now(UTC)),
+            since_consent=config.readings == "since-consent",
+        )
+        warm = beside.submit(context.catalog.warm)
+        beside.submit(data.warm)
+        about_labels = rows.label(spoken, key.customer_id).to_json(spoken.sha256) if spoken is not None else None
+        progress("match readings", 0.05)
+        rows.match()
+        quality_ = beside.submit(quality.measure, second, options)
+        progress("write rows", 0.5)
+        files, of_subject = rows.write(staged)
+        present = [member for member in rows.members if member.subject in of_subject]
+        engine.insert_rows(
+            "subjects",
+            {"subject": "varchar", "split": "varchar", "rows": "bigint"},
+            ((m.subject, SPLITS[m.split], of_subject[m.subject]) for m in present),
+        )
+        path = staged / "subjects.parquet"
+        engine.copy("select * from subjects order by subject", path)
+        files.append(File(path.name, path.stat().st_size, len(present), manifest.sha256(path)))
+        progress("prove", 0.9)
+        proof.prove(engine, allowed.result(), staged, files, options, spoken, release=f"{name}@{version}")
+        account = tuple(rows.account())
+        measured = quality.of_release(quality_.result(), of_subject, rows.within(), options)
+        warm.result()
+        people, found = Counter(SPLITS[m.split] for m in present), Counter[str]()
+        for member in present:
+            found[SPLITS[member.split]] += of_subject[member.subject]
+        empty = [split for split, share in zip(SPLITS, options.split, strict=True) if share and not people[split]]
+        if present and empty:
+            context.say(
+                f"{name}@{version}: nobody is in {' and '.join(empty)}: people are split, not rows, and there are "
+                f"{len(present):,} in all"
+            )
+        release = Release(
+            name,
+            version,
+            str(place),
+            len(present),
+            found.total(),
+            {split: Split(people[split], found[split]) for split in SPLITS},
+            account,
+            options,
+        )
+        document = manifest.document(release, origin, files, labels=about_labels, columns=rows.columns)
+        describe.write(staged, document, measured)
+        (staged / manifest.NAME).write_bytes(manifest.text(document))
+        about = {"lake": config.lake_id, "at": origin.created, "release": release.release}
+        seal.sign(staged, key, about)
+        digest = manifest.sha256(staged / manifest.NAME)
+    where = str(Path(options.labels).absolute())
+    if options.labels and not addresses.mentions(where):
+        registry.append(context, [registry.Event(release.release, registry.LABELS, None, where, datetime.now(UTC))])
+    return Release(
+        name, version, str(place), release.subjects, release.rows, release.splits, release.account, options,
+        manifest_sha256=digest, public_key=origin.public_key,
+    )  # fmt: skip
+
+
+def again(context: Context, last: registry.Entry, labels_: str | os.PathLike[str] | None = None) -> Options:
+    """Returns the options under which a release is made once more; says so if its labels are others by now.
+
+    Args:
+        context: The lake.
+        last: The release.
+        labels_: Its file of labels, if that is not where it was.
+
+    Raises:
+        UsageError: Its file of labels is not known any more; or there is one, and it was made without.
+    """
+    options, about = registry.shown(last).options, last.manifest["labels"]
+    if about is None:
+        if labels_ is not None:
+            raise UsageError(
+                f"labels: expected none, since {last.release} was made without, found a file; create the next version "
+                "with it"
+            )
+        return options
+    file = Path(labels_ if labels_ is not None else last.labels)
+    if labels_ is None and not file.is_file():
+        where = f" at {file}" if last.labels else ""
+        raise UsageError(
+            f"labels: expected the file of labels of {last.release}{where}, found none; name it: --labels FILE "
+            f"(SHA-256 {about['sha256'][:16]}...)"
+        )
+    if labels.read(file).sha256 != about["sha256"]:
+        context.say(f"{last.name}: the labels are others than those of {last.release}: the file has another content")
+    return replace(options, labels=str(file))
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What `create` would make of the tables as they are.
+
+    Attributes:
+        release: `NAME@VERSION`.
+        subjects: People who have moments.
+        splits: Of each split the people, and their moments as rows; windows are cut from these.
+        account: What becomes of the readings, `(what, rows)`, up to the moments.
+        verdict: What their sampling rate allows, in one sentence.
+    """
+
+    release: str
+    subjects: int
+    splits: Mapping[str, Split]
+    account: tuple[tuple[str, int], ...]
+    verdict: str
+
+
+def preview(context: Context, name: str, options: Options) -> Preview:
+    """Returns what `create` would make of the tables as they are; changes nothing.
+
+    Args:
+        context: The lake.
+        name: The training set.
+        options: How it would be made; labels are only read.
+
+    Raises:
+        UsageError: The name is none, or the file of labels is off.
+    """
+    refuse_name(name)
+    registry.refuse_address("for", options.recipient)
+    spoken = labels.read(options.labels) if options.labels else None
+    key, config, tables = context.key(), context.config, context.catalog.tables()
+    release = f"{name}@{registry.next_version(context, name)}"
+    _origin(config.lake_id, "", config.readings, {table: tables[table] for table in _INPUTS})
+    with context.temporary() as temporary, DuckDB.of(config, temporary) as engine:
+        readings = data.bind(engine, context.catalog, tables)
+        members = _members(context, engine, key, release, options, spoken)
+        rows = Rows(engine, options, members, readings=readings, exact=matching.exact(engine))
+        rows.match()
+        found = {
+            SPLITS[place]: Split(people, moments)
+            for place, people, moments in engine.rows(
+                "select m.split, count(*), sum(p.moments)::bigint from present as p join members as m using (person) "
+                "group by m.split"
+            )
+        }
+        measured = quality.measure(engine, options)
+        return Preview(
+            release,
+            len(measured.by_subject),
+            {split: found.get(split, Split(0, 0)) for split in SPLITS},
+            tuple(rows.account()),
+            measured.verdict,
+        )
+
+
+def _origin(lake_id: str, public_key: str, readings: str, tables: Mapping[str, TableState]) -> Origin:
+    """Returns what a release is made from.
+
+    Raises:
+        LakeError: A table was never built.
+    """
+    inputs, newest = [], 0
+    for name, state in tables.items():
+        if state.current is None:
+            raise LakeError(f"{name}: expected rows, found none that were ever built; land deliveries first")
+        inputs.append(Input(name, state.current.id, state.current.summary.get("stedi.sql")))
+        newest = max(newest, state.current.at_ms)
+    built = tables["customers_trusted"].current
+    assert built is not None
+    return Origin(
+        lake_id,
+        public_key,
+        _iso(newest),
+        _iso(int(built.summary["stedi.started"])),
+        readings,
+        tuple(inputs),
+        __version__,
+    )
+
+
+def _iso(at: int) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _members(
+    context: Context,
+    engine: DuckDB,
+    key: Key,
+    release: str,
+    options: Options,
+    spoken: LabelFile | None,
+) -> list[Member]:
+    """Returns everybody who may be in a release, with their id and their split; `data.bind` has bound the tables."""
+    built = context.catalog.table("customers_trusted").current
+    assert built is not None, "`_origin` has refused a lake that was never built"
+    started = int(built.summary["stedi.started"])
+    where = "true"
+    if options.purpose == "public":  # rule 3, of the other consent
+        where = f"shareWithPublicAsOfDate between '2000-01-01'::timestamptz and instant({started})"
+    since = context.config.readings == "since-consent" and options.purpose == "public"
+    people = engine.rows(
+        "select customer_id, email, epoch_ms(shareWithPublicAsOfDate) from customers_trusted "
+        f"where {where} order by customer_id"
+    )
+    marks = dict(zip((row[0] for row in people), tombstones.persons(key, (row[1] for row in people)), strict=True))
+    tied = _tied(context, engine, key)
+    amounts = None
+    if options.stratify and spoken is not None:
+        of_customer = labels.amounts(spoken, key.customer_id, _wearers(engine))
+        amounts = {marks[customer]: found for customer, found in of_customer.items() if customer in marks}
+    before = registry.splits_before(context, key, release.partition("@")[0], options.split)
+    decided, moved = splits.decided(marks.values(), tied, splits.hasher(key), options.split, before, amounts)
+    if moved:
+        context.say(
+            f"{release}: subjects who are in another split than in an earlier release: {len(moved):,}: they share a "
+            "serial number with somebody who was in a release before them"
+        )
+    identifier = subjects.identifier(key, context.config.lake_id, release)
+    members = [
+        Member(customer_id, identifier(marks[customer_id]), decided[marks[customer_id]], public if since else 0)
+        for customer_id, _, public in people
+    ]
+    subjects.refuse_collision(member.subject for member in members)
+    return members
+
+
+def _wearers(engine: DuckDB) -> dict[str, str]:
+    """Returns whose each serial number is, of those that one customer alone has used."""
+    return dict(
+        engine.rows(
+            "select serialNumber, min(customer_id) from step_trainer_trusted group by serialNumber "
+            "having count(distinct customer_id) = 1"
+        )
+    )
+
+
+def _tied(context: Context, engine: DuckDB, key: Key) -> dict[str, str]:
+    """Returns who shares a device with whom, over everybody whom the lake knows or has erased."""
+    rows = engine.rows(
+        "select serialNumber, list(distinct email) from customers_landing where serialNumber is not null "
+        "group by serialNumber having count(distinct email) > 1 order by serialNumber"
+    )
+    found: list[list[str]] = []
+    for _, emails in rows:
+        found.append(sorted(set(tombstones.persons(key, emails))))
+    erased = tombstones.read(context.root, key)
+    if erased.claims:
+        of_serial = {mark: list(people) for mark, people in erased.claims.items()}
+        for serial, emails in engine.stream(
+            "select serialNumber, list(distinct email) from customers_landing where serialNumber is not null "
+            "group by serialNumber"
+        ):
+            claimed = of_serial.get(tombstones.serial(key, serial))
+            if claimed is not None:
+                claimed += sorted(set(tombstones.persons(key, emails)))
+        found += of_serial.values()
+    return splits.groups(group for group in found if len(group) > 1)
