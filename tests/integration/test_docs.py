@@ -138,6 +138,15 @@ def test_every_module_is_in_the_architecture() -> None:
     assert names - {"__init__", "__main__", "_version"} <= named
 
 
+def test_every_file_that_the_architecture_sends_a_reader_to_exists() -> None:
+    table = text("docs/architecture.md").partition("### Where to look")[2].partition("Four paths")[0]
+    named = re.findall(r"`([\w/]+\.(?:py|sql))`", table)
+    assert len(named) > 30
+    for path in named:
+        folder = ROOT if path.startswith("tests/") else Path(stedi.__file__).parent
+        assert (folder / path).is_file() or any(folder.rglob(f"views/{path}")), f"docs/architecture.md names {path}"
+
+
 def test_every_test_that_the_security_page_names_exists() -> None:
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", text("docs/security.md"))
     assert len(named) > 30
