@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import fastavro
 import pyarrow as pa
@@ -440,8 +441,8 @@ def test_decoding_does_not_depend_on_how_the_bytes_come(encoding: str, size: int
             super().__init__()
             self._data = io.BytesIO(data)
 
-        def read(self, wanted: int = -1) -> bytes:
-            return self._data.read(min(size, wanted) if wanted > 0 else size)
+        def readinto(self, buffer: Any) -> int:
+            return self._data.readinto(memoryview(buffer)[:size])
 
     text = '{"user":"😀é李\U0010ffff"}\n' * (20 if size < 9 else 9000)
     stream = decompressed(Trickle(text.encode(encoding)), "a.json")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -81,6 +82,8 @@ def test_files_say_of_themselves_what_those_of_the_engine_say(
             for lake, _ in lands.values()
         )
         assert sum(file.rows for file in scanned) == sum(file.rows for file in read)
+        nulls = [sum((Counter(file.nulls) for file in files), Counter()) for files in (scanned, read)]
+        assert nulls[0] == nulls[1]
         for column in ("timestamp", "x", "sensorReadingTime", "distanceFromObject", "lastUpdateDate"):
             bounds = [
                 {value for file in files if column in file.bounds for value in map(float, file.bounds[column])}

@@ -59,6 +59,9 @@ static Table *table(int feed) {
     t->room = ROOM; t->longest = LONGEST; t->begin = 946684800000; t->end = 253402300800000; t->seed = 7;
     t->files = sized(ROOM * 4);
     t->locale = stedi_locale();
+    u8 *seen = sized(LETTERS / 8);
+    for (u32 c = ' '; c < LETTERS; c++) if (c < 0x7F || c % 3 == 2) seen[c >> 3] |= (u8)(1 << (c & 7));
+    t->seen = seen;
     return t;
 }
 
@@ -90,7 +93,7 @@ static size_t made(char *to, int feed) {
             if (at && to[at - 1] != '{') at = put(to, at, dice(4) ? "," : ", ");
             at = put(to, put(to, put(to, at, "\""), NAMES[feed][k]), "\":");
             switch (KINDS[feed][k]) {
-            case '0': case 'a': snprintf(value, sizeof value, "\"%0*u@x.org\"", (int)(dice(9) ? 1 : dice(100)), dice(90)); break;
+            case '0': case 'a': snprintf(value, sizeof value, "\"%0*u@x.org\"", (int)(dice(9) ? 1 : dice(100)), dice(dice(2) ? 90 : 2)); break;
             case '2': snprintf(value, sizeof value, "%s%u.%u%s", dice(2) ? "-" : "", dice(30), dice(100000), dice(9) ? "" : "e-3"); break;
             case '3': snprintf(value, sizeof value, "%u", dice(400)); break;
             default: snprintf(value, sizeof value, "16555644%05u", dice(100000));

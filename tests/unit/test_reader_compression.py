@@ -6,6 +6,7 @@ import gzip
 import io
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import zstandard
@@ -31,8 +32,8 @@ class Trickle(io.RawIOBase):
         super().__init__()
         self._data = io.BytesIO(data)
 
-    def read(self, size: int = -1) -> bytes:
-        return self._data.read(min(size, 3) if size > 0 else 3)
+    def readinto(self, buffer: Any) -> int:
+        return self._data.readinto(memoryview(buffer)[:3])
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd])
@@ -99,10 +100,10 @@ def test_damage_makes_the_file_unreadable(pack: object) -> None:
 
 def test_errors_of_the_stream_itself_pass() -> None:
     class Broken(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
+        def readinto(self, buffer: Any) -> int:
             if self.tell() > 10:
                 raise OSError("gone")
-            return super().read(size)
+            return super().readinto(buffer)
 
     with pytest.raises(OSError, match="gone"):
         decompressed(Broken(gzip.compress(TEXT)[:11]), "a.json").read()

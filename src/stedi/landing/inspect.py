@@ -7,12 +7,13 @@ every core: hashing and matching both leave the interpreter. A file that passes 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from threading import Event
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from stedi import reader
 from stedi.errors import UnreadableFile
@@ -111,11 +112,16 @@ def _contract(delivered: Delivered, text: Callable[[], BinaryIO]) -> Contract:
 def _read(
     stream: BinaryIO, layout: reader.RecordPattern | None, digest: hashlib._Hash, verifiers: Executor, stop: Event
 ) -> int | None:
-    records, clean = 0, layout is not None
+    if layout is None:
+        held = memoryview(bytearray(_BLOCK // 4))
+        while not stop.is_set() and (size := cast(io.BufferedReader, stream).readinto(held)):
+            digest.update(held[:size])
+        return None
+    records, clean = 0, True
     pending: deque[Future[int | None]] = deque()
     while not stop.is_set() and (block := stream.read(_BLOCK)):
         digest.update(block)
-        if clean and layout is not None:
+        if clean:
             # up to the end of the line in which the block ends: blocks of whole lines need no copying about
             tail = stream.readline(_BLOCK)
             digest.update(tail)

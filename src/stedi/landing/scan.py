@@ -7,6 +7,7 @@ goes, and the other files are scanned again.
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -117,9 +118,12 @@ class _Output:
         self.dropped: Counter[str] = Counter()
         self._sieve = sieve
         self._table, self._folder, self._name, self._groups = contract.table, folder, name, groups
+        self._names = [column.name for column in COLUMNS[contract.table]]
+        self._optional = {"_extra", *(field.name for field in contract.fields if not field.required)}
         self._writer: Any = None
         self._path = folder
         self._metadata: list[Any] = []
+        self._nulls: Counter[str] = Counter()
 
     def flush(self) -> None:
         """Writes what the columns hold as a row group, and clears them."""
@@ -127,18 +131,17 @@ class _Output:
             return
         import pyarrow as pa
 
-        columns = COLUMNS[self._table]
         arrays = self.columns.arrays()
-        kinds = [arrays[column.name].type for column in columns]
         schema = pa.schema(
-            pa.field(column.name, kind, metadata={"PARQUET:field_id": str(place)})
-            for place, (column, kind) in enumerate(zip(columns, kinds, strict=True), start=1)
+            pa.field(name, arrays[name].type, name in self._optional, {"PARQUET:field_id": str(place)})
+            for place, name in enumerate(self._names, start=1)
         )
-        table = pa.Table.from_arrays([arrays[column.name] for column in columns], schema=schema)
+        table = pa.Table.from_arrays([arrays[name] for name in self._names], schema=schema)
         if self._sieve:
             table, dropped = self._sieve.rows(self._table, table)
             self.dropped += dropped
         if table.num_rows:
+            self._nulls.update({name: table.column(name).null_count for name in self._optional})
             with _writing():
                 (self._writer or self._begin(schema)).write_table(table, row_group_size=ROWS)
         self.columns.clear()
@@ -151,7 +154,9 @@ class _Output:
 
         self._path = self._folder / f"{self._name}-{len(self.files)}.parquet"
         self._path.touch(exist_ok=False)
-        self._metadata = []
+        self._metadata, self._nulls = [], Counter(dict.fromkeys(self._names, 0))
+        # a text that every record has is looked for in files, never in their row groups: its bounds would be dear
+        texts = {column.name for column in COLUMNS[self._table] if column.type == "string"}
         self._writer = pq.ParquetWriter(
             self._path,
             schema,
@@ -159,6 +164,7 @@ class _Output:
             compression_level=1,
             store_schema=False,
             use_dictionary=[column.name for column in COLUMNS[self._table] if column.type != "long"],
+            write_statistics=[name for name in self._names if name in self._optional or name not in texts],
             metadata_collector=self._metadata,
         )
         return self._writer
@@ -172,7 +178,7 @@ class _Output:
             durable.settle([self._path])
             durable.sync(self._path)
         self._writer = None
-        self.files.append(_data_file(self._path, self._metadata[0], COLUMNS[self._table]))
+        self.files.append(_data_file(self._path, self._metadata[0], COLUMNS[self._table], self._nulls))
 
     def abandon(self) -> None:
         """Closes the file that is being written; nobody wants it."""
@@ -317,7 +323,7 @@ class _Run:
             self.prepared[place] = Prepared(file, None, {}, rejects.path if counts.quarantined else None, counts)
 
 
-class _Source:
+class _Source(io.RawIOBase):
     """A delivered file as `decompressed` reads it.
 
     Args:
@@ -327,10 +333,16 @@ class _Source:
     """
 
     def __init__(self, raw: BinaryIO, name: str, stop: Event) -> None:
-        self._raw, self._name, self._stop = raw, name, stop
+        super().__init__()
+        self._raw: Any = raw
+        self._name, self._stop = name, stop
 
-    def read(self, size: int) -> bytes:
-        """Returns the next bytes.
+    def readable(self) -> bool:
+        """Says that it is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads the next bytes.
 
         Raises:
             UnreadableFile: They cannot be read, or nobody wants them any more.
@@ -338,26 +350,24 @@ class _Source:
         try:
             if self._stop.is_set():
                 raise UnreadableFile(f"{self._name}: it was not read to its end")
-            return self._raw.read(size)
+            return int(self._raw.readinto(buffer))
         except OSError as error:
             raise UnreadableFile(
                 f"{self._name}: cannot be read ({error.strerror}); land it again when it can"
             ) from error
 
 
-def _data_file(path: Path, metadata: Any, columns: Sequence[Column]) -> DataFile:
+def _data_file(path: Path, metadata: Any, columns: Sequence[Column], nulls: Mapping[str, int]) -> DataFile:
     """Returns a file as its own metadata describe it."""
-    nulls: dict[str, int] = {}
     bounds: dict[str, tuple[Any, Any]] = {}
     for group in range(metadata.num_row_groups):
         for place, column in enumerate(columns):
             found = metadata.row_group(group).column(place).statistics
-            nulls[column.name] = nulls.get(column.name, 0) + found.null_count
             if column.type in ("long", "double") and found.has_min_max:
                 low, high = bounds.get(column.name, (found.min, found.max))
                 bounds[column.name] = min(low, found.min), max(high, found.max)
     texts = {name: (str(low), str(high)) for name, (low, high) in bounds.items()}
-    return DataFile(str(path), metadata.num_rows, path.stat().st_size, nulls, texts)
+    return DataFile(str(path), metadata.num_rows, path.stat().st_size, dict(nulls), texts)
 
 
 @contextmanager

@@ -84,17 +84,16 @@ class _Joined(io.RawIOBase):
     def __init__(self, head: bytes, raw: BinaryIO) -> None:
         super().__init__()
         self._head = head
-        self._raw = raw
+        self._raw: Any = raw  # every stream of bytes reads into a place; the type does not say so
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         piece = self._head[: len(buffer)]
-        if piece:
-            self._head = self._head[len(piece) :]
-        else:
-            piece = self._raw.read(len(buffer))
+        if not piece:
+            return int(self._raw.readinto(buffer))
+        self._head = self._head[len(piece) :]
         buffer[: len(piece)] = piece
         return len(piece)
 

@@ -2,7 +2,7 @@
 
    Takes flat JSON objects whose members are the contract's fields, each at most once, in any order and case, with white
    space and commas between the records. Whatever it is not sure of (escapes, unknown or doubled names, null, values
-   that may not meet the contract, addresses beyond plain ASCII, any damage) it leaves where it stands: the caller's
+   that may not meet the contract, letters of addresses that it was not told, any damage) it leaves where it stands: the caller's
    careful parser takes that one record. What it takes, the careful parser takes with the same values.
 
    Bounds: a member is looked at only where SLACK bytes follow its first, and no name, number or sign of one is longer;
@@ -32,6 +32,8 @@ typedef int64_t i64;
 enum { TEXT, INSTANT, NUMBER, INTEGER };               /* kinds of fields */
 enum { MORE, UNSURE, FULL };                            /* why a scan ended; MORE also: this record is good so far */
 enum { SLACK = 64, FIELDS = 16, WORDS = 4, DIGITS = 25 };
+enum { LETTERS = 0x800 };                               /* code points below it are told one by one */
+static const u32 NONE = 0xFFFFFFFFu;
 
 typedef struct {                                        /* one field: what it must be, and its values so far */
     i32 kind, required, address, length;                /* length of its name in bytes, at most 8 * WORDS */
@@ -40,7 +42,8 @@ typedef struct {                                        /* one field: what it mu
     u8 *valid;                                          /* by row, a bit: whether there is a value; unset at first */
     u32 *slots, *ends;                                  /* texts: hash table of places + 1; where each begins, and ends */
     u8 *bytes;
-    u32 mask_of_slots, texts, most_texts, used, room, last;
+    u32 mask_of_slots, texts, most_texts, used, room;
+    u32 last;                                           /* the place of the row before's text, if JSON has it as it is */
 } Column;
 
 typedef struct {
@@ -50,10 +53,12 @@ typedef struct {
     u64 seed;                                           /* of hashes: unknown to whoever delivers */
     i32 *files;
     void *locale;
+    const u8 *seen;                                     /* of code points below LETTERS, a bit: an address may have it */
     Column columns[FIELDS];
 } Table;
 
-typedef struct { const u8 *text; i64 whole; double real; u32 size; } Value;
+typedef struct { const u8 *text; i64 whole; double real; u32 size; } Value; /* whole: also a text's place, or UNKNOWN */
+enum { UNKNOWN = -1 };
 
 static u64 word(const u8 *p) { u64 v; memcpy(&v, p, 8); return v; }
 static int is_space(u8 c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
@@ -102,26 +107,38 @@ static int string(const u8 **at, const u8 *end, Value *value) {
 static const double POWERS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
+/* The eight digits at p as a number, or -1 if they are not all digits (Lemire, 2018). */
+static i64 eight(const u8 *p) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    u64 v = word(p);
+    if (((v & 0xF0F0F0F0F0F0F0F0ULL) | (((v + 0x0606060606060606ULL) & 0xF0F0F0F0F0F0F0F0ULL) >> 4)) != 0x3333333333333333ULL)
+        return -1;
+    v = (v & 0x0F0F0F0F0F0F0F0FULL) * 2561 >> 8;
+    v = (v & 0x00FF00FF00FF00FFULL) * 6553601 >> 16;
+    return (i64)((v & 0x0000FFFF0000FFFFULL) * 42949672960001ULL >> 32);
+#else
+    (void)p;
+    return -1;
+#endif
+}
+
 /* Reads a JSON number as the double next to it. SLACK bytes are there; none of its parts is longer than DIGITS. */
 static int number(const u8 **at, void *locale, double *result) {
     const u8 *p = *at;
     int minus = *p == '-';
     const u8 *digits = p += minus;
-    u64 value = 0;
-    i32 significant = 0, exponent = 0;
-    for (; is_digit(*p) && p - digits < DIGITS; p++) {
-        if (significant || *p != '0') significant++;
-        if (significant < 20) value = value * 10 + (u8)(*p - '0');
-    }
-    if (p == digits || is_digit(*p) || (*digits == '0' && p - digits > 1)) return UNSURE;
+    u64 value = 0;                                      /* right if there are no more than 19 digits */
+    i32 exponent = 0;
+    for (; is_digit(*p) && p - digits < DIGITS; p++) value = value * 10 + (u8)(*p - '0');
+    i64 count = p - digits;
+    if (!count || is_digit(*p) || (*digits == '0' && count > 1)) return UNSURE;
     int whole = 1;
     if (*p == '.') {
         const u8 *point = ++p;
-        for (; is_digit(*p) && p - point < DIGITS; p++) {
-            if (significant || *p != '0') significant++;
-            if (significant < 20) { value = value * 10 + (u8)(*p - '0'); exponent--; }
-        }
+        for (; is_digit(*p) && p - point < DIGITS; p++) value = value * 10 + (u8)(*p - '0');
         if (p == point || is_digit(*p)) return UNSURE;
+        exponent = -(i32)(p - point);
+        count += p - point;
         whole = 0;
     }
     if (*p == 'e' || *p == 'E') {
@@ -135,7 +152,7 @@ static int number(const u8 **at, void *locale, double *result) {
         whole = 0;
     }
     double real;
-    if (FLT_EVAL_METHOD == 0 && significant < 20 && value <= 1ULL << 53 && exponent >= -22 && exponent <= 22) {
+    if (FLT_EVAL_METHOD == 0 && count < 20 && value <= 1ULL << 53 && exponent >= -22 && exponent <= 22) {
         /* both are exact, so the result is rounded once: it is the nearest (Clinger, 1990) */
         real = exponent < 0 ? (double)value / POWERS[-exponent] : (double)value * POWERS[exponent];
     } else {
@@ -145,7 +162,11 @@ static int number(const u8 **at, void *locale, double *result) {
         real = strtod_l(copy, NULL, (locale_t)locale);
         if (!isfinite(real)) return UNSURE;
     }
-    *result = minus && !(whole && real == 0) ? -real : real; /* -0 is an integer, and 0 */
+    u64 sign = (u64)(minus & !(whole & (real == 0))) << 63; /* -0 is an integer, and 0; no branch, as signs are random */
+    u64 bits;
+    memcpy(&bits, &real, 8);
+    bits |= sign;
+    memcpy(result, &bits, 8);
     *at = p;
     return -1;
 }
@@ -155,10 +176,11 @@ static int integer(const u8 **at, i64 *result) {
     const u8 *p = *at;
     int minus = *p == '-';
     const u8 *digits = p += minus;
-    u64 value = 0;
-    for (; is_digit(*p) && p - digits < 18; p++) value = value * 10 + (u8)(*p - '0');
+    i64 value = eight(p);
+    if (value < 0) value = 0; else p += 8;
+    for (; is_digit(*p) && p - digits < 18; p++) value = value * 10 + (*p - '0');
     if (p == digits || is_digit(*p) || (*digits == '0' && p - digits > 1)) return UNSURE;
-    *result = minus ? -(i64)value : (i64)value;
+    *result = minus ? -value : value;
     *at = p;
     return -1;
 }
@@ -169,6 +191,22 @@ static int is_called(const Column *column, const u8 *p) {
         if (((word(p + 8 * n) | 0x2020202020202020ULL) & column->mask[n]) != column->name[n]) return 0;
     }
     return p[column->length] == '"';
+}
+
+static int is_text(const Column *column, u32 place, const u8 *text, u32 size) {
+    u32 begin = column->ends[place];
+    return column->ends[place + 1] - begin == size && !memcmp(column->bytes + begin, text, size);
+}
+
+/* The place of the string that begins behind the quote before p, if it is the row before's; else UNKNOWN. */
+static i64 repeated(const Column *column, const u8 *p, const u8 *end, Value *value) {
+    u32 last = column->last;
+    if (last == NONE) return UNKNOWN;
+    u32 size = column->ends[last + 1] - column->ends[last];
+    if (end - p <= size || p[size] != '"' || !is_text(column, last, p, size)) return UNKNOWN;
+    value->text = p;
+    value->size = size;
+    return last;
 }
 
 /* Reads the members of an object from behind its brace; `given` is told which fields have a value. */
@@ -199,7 +237,9 @@ static int members(const Table *table, const u8 **at, const u8 *end, Value *valu
         int ended = -1;
         if (column->kind == TEXT) {
             if (*p++ != '"') return UNSURE;
-            ended = string(&p, end, value);
+            value->whole = repeated(column, p, end, value);
+            if (value->whole >= 0) p += value->size + 1;
+            else ended = string(&p, end, value);
         } else if (column->kind == NUMBER) {
             ended = number(&p, table->locale, &value->real);
         } else {
@@ -230,16 +270,9 @@ static u64 hash(const u8 *text, u32 size, u64 seed) {
     return mixed(h ^ rest, 0xD6E8FEB86659FD93ULL ^ seed);
 }
 
-static int is_text(const Column *column, u32 place, const u8 *text, u32 size) {
-    u32 begin = column->ends[place];
-    return column->ends[place + 1] - begin == size && !memcmp(column->bytes + begin, text, size);
-}
-
 /* The place of a text among those of its column; where it is new, -1 - slot of where it would be. */
 static i64 known(Column *column, const u8 *text, u32 size, u64 seed) {
-    /* files repeat a customer, or go through them in turn: these two are tried first */
-    u32 last = column->last, next = last + 1;
-    if (last < column->texts && is_text(column, last, text, size)) return last;
+    u32 next = column->last + 1;                        /* files go through customers in turn, too */
     if (next < column->texts && is_text(column, next, text, size)) return next;
     u32 slot = (u32)hash(text, size, seed) & column->mask_of_slots;
     for (u32 place; (place = column->slots[slot]); slot = (slot + 1) & column->mask_of_slots) {
@@ -248,14 +281,17 @@ static i64 known(Column *column, const u8 *text, u32 size, u64 seed) {
     return -1 - (i64)slot;
 }
 
-/* Whether a text that is not yet known is certainly one that its field takes. */
-static int is_good(const Column *column, const u8 *text, u32 size) {
-    int seen = 0, plain = 1;
+/* Whether a text that is not yet known is certainly one that its field takes; it is UTF-8. */
+static int is_good(const Column *column, const u8 *text, u32 size, const u8 *seen) {
+    int visible = 0, known = 1;
     for (u32 i = 0; i < size; i++) {
-        seen |= text[i] > ' ' && text[i] < 0x7F;
-        plain &= text[i] < 0x7F;
+        u32 c = text[i];
+        if (c >= 0xC0 && c < 0xE0) c = (c & 0x1F) << 6 | (text[++i] & 0x3F);
+        else if (c >= 0xE0) { known = 0; continue; }
+        visible |= c > ' ' && c < 0x7F;
+        known &= seen[c >> 3] >> (c & 7) & 1;
     }
-    return (seen || !column->required) && (plain || !column->address);
+    return (visible || !column->required) && (known || !column->address);
 }
 
 /* Adds a row of values that are known to be good, but for what their texts say unless they were judged. */
@@ -268,9 +304,9 @@ static int add(Table *table, Value *values, u32 given, int judged) {
             if (column->required) return UNSURE;
         } else if (column->kind == TEXT) {
             Value *value = values + k;
-            value->whole = known(column, value->text, value->size, table->seed);
+            if (value->whole < 0) value->whole = known(column, value->text, value->size, table->seed);
             if (value->whole >= 0) continue;
-            if (!judged && !is_good(column, value->text, value->size)) return UNSURE;
+            if (!judged && !is_good(column, value->text, value->size, table->seen)) return UNSURE;
             if (column->texts == column->most_texts || column->room - column->used < value->size) return FULL;
         }
     }
@@ -289,7 +325,7 @@ static int add(Table *table, Value *values, u32 given, int judged) {
                 value->whole = column->texts - 1;
             }
             ((i32 *)column->values)[row] = there ? (i32)value->whole : 0;
-            if (there) column->last = (u32)value->whole;
+            if (there) column->last = judged ? NONE : (u32)value->whole;
         } else {
             ((i64 *)column->values)[row] = there ? value->whole : 0;
         }
@@ -321,11 +357,24 @@ i64 stedi_scan(Table *table, const u8 *bytes, i64 size, i64 at, i32 *why) {
 }
 
 /* Adds a row that the careful parser has taken; returns FULL or -1. Its texts are good from then on, whatever they say. */
-i32 stedi_add(Table *table, Value *values, u32 given) { return add(table, values, given, 1); }
+i32 stedi_add(Table *table, Value *values, u32 given) {
+    for (i32 k = 0; k < table->fields; k++) {
+        if (table->columns[k].kind == TEXT) values[k].whole = UNKNOWN;
+    }
+    return add(table, values, given, 1);
+}
 
 /* How many line breaks stand in a piece of a block. */
 i64 stedi_lines(const u8 *bytes, i64 at, i64 end) {
+    enum { LANES = 64 };
     i64 lines = 0;
+    while (end - at >= LANES) {
+        u8 found[LANES] = {0};                          /* a byte counts to 255, and many are counted at once */
+        for (int n = 0; n < 255 && end - at >= LANES; n++, at += LANES) {
+            for (int lane = 0; lane < LANES; lane++) found[lane] += bytes[at + lane] == '\n';
+        }
+        for (int lane = 0; lane < LANES; lane++) lines += found[lane];
+    }
     for (; at < end; at++) lines += bytes[at] == '\n';
     return lines;
 }

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi.reader.model import RECORD_BYTES, Fitted
-from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END, Contract, Kind
+from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END, Contract, Kind, has_unseen
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +36,8 @@ _TEXTS = 1 << 17
 _TEXT_BYTES = 8 << 20
 _SLOTS = 4 * _TEXTS
 _NONE = 2**32 - 1
+_LETTERS = 0x800
+"""Code points below it, two bytes of UTF-8 at most: those of them that an address may have are told to the scanner."""
 
 
 class Ended(IntEnum):
@@ -69,6 +71,7 @@ class _Table(Structure):
         ("seed", c_uint64),
         ("files", c_void_p),
         ("locale", c_void_p),
+        ("seen", c_void_p),
         ("columns", _Column * _FIELDS),
     ]
 
@@ -108,6 +111,13 @@ def _locale() -> int | None:
     return place
 
 
+@cache
+def _seen() -> Any:
+    """Returns which of the first code points nobody has to look at twice in an address: a bit each."""
+    bits = sum(1 << point for point in range(_LETTERS) if not has_unseen(f"a{chr(point)}a"))
+    return ctypes.create_string_buffer(bits.to_bytes(_LETTERS // 8, "little"), _LETTERS // 8)
+
+
 class Columns:
     """Accepted records of one contract.
 
@@ -123,6 +133,7 @@ class Columns:
         self._table = _Table(
             fields=len(contract.fields), room=ROWS, begin=INSTANT_BEGIN, end=INSTANT_END,
             seed=secrets.randbits(64), locale=_locale(),
+            seen=ctypes.addressof(_seen()),
         )  # fmt: skip
         self._files = pa.allocate_buffer(4 * ROWS)
         self._table.files = self._files.address
