@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +56,33 @@ def test_files_carry_the_field_ids_of_the_table_and_zstd(engine: DuckDB, tmp_pat
     assert ids == {column.name: place for place, column in enumerate(COLUMNS[TABLE], start=1)}
     assert str(schema.field("timestamp").type) == "timestamp[us, tz=UTC]"
     assert pq.ParquetFile(file.path).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+@pytest.mark.parametrize("count", [1, 99, 100, 300])
+def test_inserted_texts_are_those_that_were_given(engine: DuckDB, count: int) -> None:
+    """Whatever is in them: as literals, split again, or by Arrow."""
+    for odd in ("it's", "\0", "$1", "\n", "\x1f", "\x1e\x1f", "", "é\U0010ffff"):
+        given = [(f"{odd}{place}", -place) for place in range(count)]
+        engine.insert_rows("given", {"text": "varchar", "number": "bigint"}, given)
+        assert sorted(engine.rows("select * from given")) == sorted(given)
+    blobs = [(None, b"\0\xff' "), ("", b"")] * count
+    engine.insert_rows("given", {"text": "varchar", "raw": "blob"}, blobs)
+    assert sorted(engine.rows("select * from given"), key=repr) == sorted(blobs, key=repr)
+
+
+def test_no_rows_of_texts_and_numbers_have_pandas_or_arrow_imported(tmp_path: Path) -> None:
+    """DuckDB imports both to bind one parameter, which takes longer than most commands."""
+    code = """
+import sys, pathlib
+from stedi.engines.duckdb import DuckDB
+with DuckDB(memory="100MB", threads=1, temporary=pathlib.Path(sys.argv[1])) as engine:
+    for count in (1, 1000):
+        engine.insert_rows("given", {"a": "varchar", "n": "bigint"}, [("ann@x.example", n) for n in range(count)])
+        engine.pseudonymise("people", f"select i::varchar as address from range({count}) as t(i)", str)
+print(sorted({"pandas", "pyarrow"} & sys.modules.keys()))
+"""
+    ran = subprocess.run([sys.executable, "-c", code, tmp_path / "spill"], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
 def test_no_rows_are_no_files(engine: DuckDB, tmp_path: Path) -> None:

@@ -45,7 +45,11 @@ _FILES = 64
 _KEYS = 600.0
 """Seconds for which a session uses the same keys to S3; those of a role are good for a quarter of an hour at least."""
 _FEW = 100
-"""Rows that are inserted one by one."""
+"""Rows that are written out one by one."""
+_WRITTEN = (str, int, bytes, type(None))
+"""Types of values that are written out; `float` and others are not: they would have to be written without loss."""
+_BETWEEN = "\x1f"
+"""The unit separator of ASCII, which stands between values and in hardly any."""
 _SETTINGS = (
     "set TimeZone = 'UTC'",
     # a table's files never change: their footers are read once a session, not once a statement
@@ -166,14 +170,13 @@ class DuckDB:
             if not new:
                 self._execute("create or replace temp table strangers (address varchar, customer_id varchar)")
                 new = True
-            # as text, split again there: lists of parameters take a hundred times as long, Arrow an import
+            # as text, split again there: any parameter has DuckDB import pandas and Arrow, which takes half a second
             places = " ".join(str(place) for place, _ in batch)
             ids = " ".join(customer_id(address) for _, address in batch)
             self._execute(
                 f"insert into strangers select v.address, i.id from {name} as v inner join (select "
-                "unnest(string_split($1, ' '))::bigint as place, unnest(string_split($2, ' ')) as id) as i "
-                "on v.rowid = i.place",
-                [places, ids],
+                f"unnest(string_split({literal(places)}, ' '))::bigint as place, "
+                f"unnest(string_split({literal(ids)}, ' ')) as id) as i on v.rowid = i.place"
             )
         if new:
             self._execute(
@@ -193,14 +196,7 @@ class DuckDB:
         """
         empty = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in columns.items())
         self.materialize(name, f"select {empty} where false")
-        listed = list(rows)
-        if len(listed) >= _FEW and all(_is_word(value) for row in listed for value in row):
-            texts = [" ".join(map(str, values)) for values in zip(*listed, strict=True)]
-            split = ", ".join(
-                f"unnest(string_split(${place}, ' '))::{kind}" for place, kind in enumerate(columns.values(), start=1)
-            )
-            self._execute(f"insert into {quoted(name)} select {split}", texts)  # Arrow would take an import
-        elif listed:
+        if listed := list(rows):
             self._insert(name, listed)
 
     def map_rows(
@@ -220,12 +216,17 @@ class DuckDB:
             self._insert(view, [(*row, *function(*row)) for row in batch])
 
     def _insert(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Inserts rows of Python values into a relation; few without Arrow, whose import takes longer than they do."""
-        if len(rows) < _FEW:
-            places = ", ".join("?" * len(rows[0]))
-            with _failures():
-                self.connection.executemany(f"insert into {quoted(name)} values ({places})", rows)
+        """Inserts rows of Python values into a relation, without Arrow where it can: its import takes half a second."""
+        if len(rows) < _FEW and all(isinstance(value, _WRITTEN) for row in rows for value in row):
+            values = ", ".join(f"({', '.join(map(_written, row))})" for row in rows)
+            self._execute(f"insert into {quoted(name)} values {values}")
             return
+        if all(type(value) in (int, str) for row in rows for value in row):
+            texts = [_BETWEEN.join(map(str, values)) for values in zip(*rows, strict=True)]
+            if all(text.count(_BETWEEN) == len(rows) - 1 for text in texts):
+                parts = ", ".join(f"unnest(string_split({literal(text)}, {literal(_BETWEEN)}))" for text in texts)
+                self._execute(f"insert into {quoted(name)} select {parts}")
+                return
         import pyarrow as pa
         import pyarrow.dataset  # else DuckDB does, and loses an interrupt that comes meanwhile
 
@@ -374,12 +375,12 @@ class DuckDB:
         found = {name: "VARCHAR" if kind.startswith("ENUM(") else kind for name, kind in found.items()}
         refuse_other_columns(table, found, DUCKDB_TYPES)
 
-    def _execute(self, sql: str, parameters: Sequence[str] = ()) -> DuckDBPyConnection:
+    def _execute(self, sql: str) -> DuckDBPyConnection:
         # as a list of files begins; in a text of somebody's the quote would be doubled
         if _OBJECTS in sql if self._keys_until is None else time.monotonic() > self._keys_until:
             self._reach()
         with _failures():
-            return self.connection.execute(sql, parameters)
+            return self.connection.execute(sql)
 
     def _reach(self) -> None:
         """Has the session read objects of S3, with keys as they are now: those of a role pass while a build runs."""
@@ -401,9 +402,11 @@ class DuckDB:
             return self.connection.cursor().execute(f"use {self._database}").execute(sql)
 
 
-def _is_word(value: object) -> bool:
-    """Returns whether a value is a whole number or a text without spaces or anything else that needs care."""
-    return type(value) is int or (type(value) is str and value.isascii() and value.isalnum())
+def _written(value: object) -> str:
+    """Returns one of the `_WRITTEN` values as it stands in SQL."""
+    if isinstance(value, bytes):
+        return f"unhex('{value.hex()}')"
+    return "null" if value is None else literal(value) if isinstance(value, str) else str(value)
 
 
 @contextmanager
