@@ -15,6 +15,7 @@ from stedi.aws import account
 from stedi.context import runs
 from stedi.lake import Lake
 from stedi.operations import doctor
+from stedi.schema import descriptions
 from stedi.storage import s3
 from stedi.storage.s3 import leases
 
@@ -46,6 +47,14 @@ def test_a_bucket_keeps_runs_and_one_that_was_killed_shows_when_its_heart_no_lon
     assert told["due"]["agreed"] == 1
     assert told["disk"]["free"] is None
     assert any("was killed" in line for line in told["late"])
+    assert lake.catalog.undescribed() == ()
+    with monkeypatch.context() as patch:
+        patch.setattr(descriptions, "comments", lambda table: {"reason": "why not"})
+        lake.catalog.describe("quarantine")
+        assert lake.catalog.undescribed() == ()
+    assert lake.catalog.undescribed() == ("quarantine",)
+    lake.catalog.describe("quarantine")
+    assert lake.catalog.undescribed() == ()
     account.client.cache_clear()
     findings = {found.name: found for found in [*doctor.examine(place), *_cloud(place)]}
     assert findings["catalog"].state == findings[f"bucket {bucket}"].state == "ok"

@@ -25,6 +25,7 @@ from stedi.lake import Lake
 from stedi.operations import migration
 from stedi.privacy.pseudonyms import parsed
 from stedi.privacy.state import StateRefused
+from stedi.schema import descriptions
 
 ARCHIVES = REPOSITORY / "tests" / "data" / "lakes"
 PLACE = Path("/tmp/stedi-kept-lake")
@@ -121,7 +122,7 @@ def test_a_lake_of_the_first_format_is_migrated_and_back_as_it_was(
     assert (lake.config.format, lake.migrate(dry_run=True).now) == (1, 2)
     assert kept(older) == before
     done = lake.migrate()
-    assert (done.was, done.now, len(done.steps)) == (1, 2, 3)
+    assert (done.was, done.now, len(done.steps)) == (1, 2, 4)
     assert lake.config.format == 2
     assert lake.migrate().steps == ()
     assert times_landed(lake, people()["erased"]) == 0
@@ -135,6 +136,31 @@ def test_a_lake_of_the_first_format_is_migrated_and_back_as_it_was(
     assert not {"lake.toml", "tombstones"} & changed
     assert not (older / "keys" / "sign.pub").exists()
     assert_audited(Lake.open(older))
+
+
+@pytest.mark.parametrize("older", ["landing"], indirect=True)
+def test_a_migration_has_older_tables_say_what_columns_mean(older: Path) -> None:
+    from pyiceberg.catalog import load_catalog
+
+    lake = Lake.open(older)
+    lake.build()
+    before = {name: lake.catalog.table(name).snapshots for name in descriptions.TABLES if name in lake.catalog.listed()}
+    rows = {table.name: table.rows for table in lake.tables()}
+    assert set(lake.catalog.undescribed()) == set(before), "made before columns were described"
+    lake.migrate()
+    assert lake.catalog.undescribed() == lake.migrate().steps == ()
+    catalog = load_catalog("stedi", type="sql", uri=f"sqlite:///{older}/catalog.db")
+    for name, snapshots in before.items():
+        table = catalog.load_table(f"stedi.{name}")
+        told = {field.name: field.doc for field in table.schema().fields}
+        comments = descriptions.comments(name)
+        assert told == {column: comments[column] for column in told}
+        assert lake.catalog.table(name).snapshots == snapshots, "no snapshot is made or changed"
+        assert sum(task.file.record_count for task in table.scan().plan_files()) == rows[name]
+        (first, *_), field = snapshots, table.schema().fields[0]
+        assert table.scan(snapshot_id=first.id).projection().find_field(field.field_id).name == field.name
+    lake.land(PLACE / "inbox")
+    assert_audited(lake)
 
 
 @pytest.mark.parametrize("older", ["landing"], indirect=True)

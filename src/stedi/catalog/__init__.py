@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stedi.catalog import checksums, configuration, manifests, new_table, snapshots
+from stedi.catalog import checksums, configuration, manifests, metadata, new_table, snapshots
 from stedi.catalog.changes import Change
 from stedi.catalog.committer import Commit, Committer
 from stedi.catalog.local import Local
 from stedi.catalog.remote import Remote
-from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, uri
+from stedi.catalog.snapshots import Snapshot, TableState, data_files, read_catalog, read_metadata, uri
 from stedi.catalog.sqlite import Pointers
 from stedi.errors import CommitConflict, LakeError
 from stedi.schema.tables import ALL_ZONES, COLUMNS, NAMESPACE, DataFile
@@ -376,6 +376,19 @@ class Catalog:
         commit = Commit({name: snapshot}, refs={name: None})
         conflict = f"Cannot untag {table}: another program came first. Run the command again."
         self._queue.commit(table, lambda state: commit, lambda state: conflict)
+
+    def undescribed(self) -> tuple[str, ...]:
+        """Returns the tables whose schema does not say what columns mean, or says it as an earlier version did."""
+        from stedi.schema.descriptions import comments
+
+        states = self._states().values()
+        return tuple(s.name for s in states if metadata.describing(read_metadata(s.metadata[-1]), comments(s.name)))
+
+    def describe(self, table: str) -> None:
+        """Has a table's schema say what columns mean, in the words of this version; no row and no snapshot changes."""
+        from stedi.schema.descriptions import comments
+
+        self._queue.commit(table, lambda state: Commit({}, comments=comments(table)), lambda state: "")
 
     def vouch(self, state: TableState) -> None:
         """Notes the checksum of metadata in which another program has changed tags and branches of its own alone.

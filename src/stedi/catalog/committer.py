@@ -41,6 +41,7 @@ class Commit:
         refs: The snapshot that each of these tags and branches is to name; None for one that is dropped.
         kind: What a new one of these is.
         dropped: Live snapshots that are dropped, with what names them.
+        comments: What the schema is to say that columns mean, by name.
     """
 
     expected: Mapping[str, int | None]
@@ -48,6 +49,7 @@ class Commit:
     refs: Mapping[str, int | None] = field(default_factory=dict)
     kind: Literal["branch", "tag"] = "branch"
     dropped: tuple[int, ...] = ()
+    comments: Mapping[str, str] = field(default_factory=dict)
 
 
 class Committer:
@@ -158,8 +160,8 @@ class Committer:
         """Writes the files of a commit's snapshots; returns it in Iceberg's words, and the files."""
         base = read_metadata(state.metadata[-1])
         at = max(int(time.time() * 1000), metadata.after(base))
-        schema = next(known for known in base["schemas"] if known["schema-id"] == base["current-schema-id"])
-        updates = list[Mapping[str, Any]]()
+        schema = metadata.current_schema(base)
+        updates = list[Mapping[str, Any]](metadata.describing(base, asked.comments))
         written = list[Path]()
         added = {file.path: file for change in asked.changes for file in change.added}
         with _beside(len(added)) as each:

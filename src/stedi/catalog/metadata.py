@@ -52,6 +52,32 @@ def dropping(snapshots: Iterable[int]) -> Mapping[str, Any]:
     return {"action": "remove-snapshots", "snapshot-ids": list(snapshots)}
 
 
+def describing(base: Mapping[str, Any], comments: Mapping[str, str]) -> Updates:
+    """Has the current schema say what columns mean; nothing where it says so already.
+
+    Args:
+        base: The metadata.
+        comments: What columns mean, by name.
+    """
+    current = current_schema(base)
+    fields = [
+        {**field, "doc": comments[field["name"]]} if field["name"] in comments else field for field in current["fields"]
+    ]
+    if fields == current["fields"]:
+        return ()
+    number = 1 + max(schema["schema-id"] for schema in base["schemas"])
+    return (
+        {"action": "add-schema", "schema": {**current, "schema-id": number, "fields": fields}},
+        {"action": "set-current-schema", "schema-id": number},
+    )
+
+
+def current_schema(base: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the schema that metadata call the current one."""
+    found: Mapping[str, Any] = next(s for s in base["schemas"] if s["schema-id"] == base["current-schema-id"])
+    return found
+
+
 def expecting(base: Mapping[str, Any], heads: Mapping[str, int | None]) -> Requirements:
     """Returns the requirements that the table is this one, and that tags and branches name these snapshots, or none."""
     of_refs = [{"type": "assert-ref-snapshot-id", "ref": name, "snapshot-id": head} for name, head in heads.items()]
@@ -127,7 +153,17 @@ def _drop(made: dict[str, Any], update: Mapping[str, Any], at: int) -> None:
     ]
 
 
+def _add_schema(made: dict[str, Any], update: Mapping[str, Any], at: int) -> None:
+    made["schemas"] = [*made["schemas"], update["schema"]]
+
+
+def _set_schema(made: dict[str, Any], update: Mapping[str, Any], at: int) -> None:
+    made["current-schema-id"] = update["schema-id"]
+
+
 _ACTIONS = {
+    "add-schema": _add_schema,
+    "set-current-schema": _set_schema,
     "add-snapshot": _add,
     "set-snapshot-ref": _name,
     "remove-snapshot-ref": _unname,

@@ -322,6 +322,8 @@ def _made(updates: metadata.Updates, state: TableState) -> bool:
                 shown = known.isdisjoint(update["snapshot-ids"])
             case "remove-snapshot-ref":
                 shown = update["ref-name"] not in refs
+            case "add-schema" | "set-current-schema":
+                return False  # which is tried again: then there is nothing left to do
             case _:  # others may have moved `main` since
                 name, head = update["ref-name"], update["snapshot-id"]
                 shown = refs.get(name) == head or (name == "main" and head in published)

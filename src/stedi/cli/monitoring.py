@@ -176,7 +176,8 @@ def migrate(options: argparse.Namespace) -> int:
         terminal.line(f"nothing to do: the lake has format {done.now}, which is this version's")
         return 0
     would = "would become" if options.dry_run else "is now"
-    terminal.line(f"format {done.was} {would} format {done.now}")
+    same = f"format {done.now}, as before" + (": this would be done" if options.dry_run else "")
+    terminal.line(same if done.was == done.now else f"format {done.was} {would} format {done.now}")
     for step in done.steps:
         terminal.line(f"  {step}")
     if done.backup and not options.back:

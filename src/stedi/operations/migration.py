@@ -3,8 +3,10 @@
     1  as of November 2026: tombstones under the key, without the lake's id; the public key from the first signature on
     2  tombstones sealed for their lake; `keys/sign.pub` and its fingerprint in the settings; every setting written
 
-Tables, their files and the catalog are the same in both. The settings are written last and decide: killed before, a
-lake is of the earlier format, which this version reads and writes as well, and a migration goes on from its backup.
+Tables, their files and the catalog are the same in both, but that the schemas of older tables do not say what columns
+mean: a migration adds that, and the way back leaves it, since every version reads it. The settings are written last
+and decide: killed before, a lake is of the earlier format, which this version reads and writes as well, and a
+migration goes on from its backup.
 """
 
 from __future__ import annotations
@@ -52,10 +54,11 @@ class Migration:
 
 def plan(context: Context) -> Migration:
     """Returns what a migration would do; changes nothing."""
-    was = context.config.format
+    was, undescribed = context.config.format, len(context.catalog.undescribed())
+    described = [f"write into the schemas of {undescribed} tables what columns mean"] if undescribed else []
     if was == FORMAT:
-        return Migration(was, was, ())
-    steps = ["write every setting into lake.toml"]
+        return Migration(was, was, tuple(described))
+    steps = [*described, "write every setting into lake.toml"]
     if not context.config.signs_as:
         steps.insert(0, "publish keys/sign.pub and name it in lake.toml")
     if (context.root / tombstones.NAME).exists() and not tombstones.is_bound(context.root):
@@ -72,6 +75,10 @@ def migrate(context: Context, key: Key) -> Migration:
     """
     planned = plan(context)
     if not planned.steps:
+        return planned
+    for table in context.catalog.undescribed():  # which every version reads, so nothing has to be put back
+        context.catalog.describe(table)
+    if planned.was == FORMAT:
         return planned
     root, lake_id = context.root, context.config.lake_id
     backup = _kept(root) or _keep(root, planned.was)
