@@ -278,9 +278,10 @@ class Lake:
         began = datetime.now(UTC)
         root, config = found(path)
         done = adoption.adopt(root, config, Context(root, config).key(), new_id=new_id, progress=progress)
-        # until then it could keep no history: it was another lake's copy
-        with runs.recorded(Context.open(root), "adopt", began=began):
-            return done
+        if done.home != done.root:  # until then it could keep no history: it was another lake's copy
+            with runs.recorded(Context.open(root), "adopt", began=began):
+                pass
+        return done
 
     @_recorded("land", lambda done: sum(f.accepted for f in done.files if not f.already_landed), _unread)
     def land(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -21,12 +22,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import kills
+from effort import NIGHTLY, tries
+from lakes import Slate, customer, deliver, motion
 from stedi.catalog import Catalog, snapshots
 from stedi.catalog import manifests as entries
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import CommitConflict, LakeError
 from stedi.lake import Lake
-from stedi.schema.tables import COLUMNS, NAMESPACE, ZONES, DataFile
+from stedi.schema.tables import ALL_ZONES, COLUMNS, NAMESPACE, ZONES, DataFile
 
 TABLE = "accelerometer_trusted"
 
@@ -592,3 +596,62 @@ def test_a_lake_is_refused_where_no_location_can_name_it(
         new_lake(f"{name}/lake")
     assert str(refused.value).isprintable()
     assert not list(tmp_path.iterdir())
+
+
+def hinted(root: Path) -> dict[str, str | None]:
+    """What each table's hint names, None where there is none."""
+    hints = {name: root / zone / name / "metadata" / "version-hint.text" for name, zone in ALL_ZONES.items()}
+    return {name: path.read_text() if path.exists() else None for name, path in hints.items() if path.parent.exists()}
+
+
+def current(root: Path) -> dict[str, str]:
+    return {name: Path(at).name.removesuffix(".metadata.json") for name, at in Catalog(root).listed().items()}
+
+
+def withdrawn(lake: Lake, inbox: Path) -> None:
+    people = ["ann@x.example", "bo@x.example"]
+    deliver(inbox, "customer", [customer(p, serialNumber=f"s{n}") for n, p in enumerate(people)])
+    deliver(inbox, "accelerometer", [motion(p, 100) for p in people])
+    lake.land(inbox)
+    lake.build()
+    lake.withdraw("bo@x.example")
+
+
+def test_a_hint_names_the_current_metadata_or_is_not_there_wherever_a_build_is_killed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Else a reader who opens a table by its folder would see rows of who has withdrawn."""
+    slate = Slate(tmp_path_factory.mktemp("hints"))
+    lake = slate.made(withdrawn)
+    assert hinted(lake.root) == current(lake.root)
+    lake.build()
+    calls, chance = 90, random.Random(5)
+    lost = 0
+    for place in sorted(chance.sample(range(1, calls), tries(1, 3, calls - 1))):
+        print(f"killed at {place}")
+        lake = slate.made(withdrawn)
+        if not kills.at(place, Lake.open(lake.root).build):
+            break
+        now = current(lake.root)
+        found = hinted(lake.root)
+        lost += sum(hint is None for hint in found.values())
+        assert {name: hint for name, hint in found.items() if hint is not None}.items() <= now.items()
+        Lake.open(lake.root).build(full=True)
+        assert hinted(lake.root) == current(lake.root) or not found["customers_trusted"]
+    assert lost or not NIGHTLY
+
+
+def test_a_hint_in_a_copy_by_hard_links_stays_what_it_is(lake: Lake, tmp_path: Path) -> None:
+    shutil.copytree(lake.root, tmp_path / "copy", copy_function=os.link)
+    before = hinted(lake.root)
+    Lake.adopt(tmp_path / "copy")
+    deliver(tmp_path / "in", "customer", [customer()])
+    assert hinted(lake.root) == before == current(lake.root)
+    assert before != hinted(tmp_path / "copy") == current(tmp_path / "copy")
+    adopted = hinted(tmp_path / "copy")
+    lake.land(tmp_path / "in")
+    assert hinted(tmp_path / "copy") == adopted
+    assert before != hinted(lake.root) == current(lake.root)
+    Lake.open(tmp_path / "copy").land(tmp_path / "in")
+    Lake.open(tmp_path / "copy").erase("ann@x.example")
+    assert hinted(tmp_path / "copy") == current(tmp_path / "copy")

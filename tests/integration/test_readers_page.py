@@ -17,12 +17,12 @@ from stedi import Lake
 PAGE = (lakes.REPOSITORY / "docs" / "readers.md").read_text("utf-8")
 
 
-def block(title: str, language: str = "python") -> str:
-    """Returns the first block of a language under a title of the page."""
+def block(title: str, language: str = "python", number: int = 0) -> str:
+    """Returns a block of a language under a title of the page, by default the first."""
     section = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
-    found = re.search(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     assert found, title
-    return found[1]
+    return str(found[number])
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +75,26 @@ def extended(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
 
 
 def test_duckdbs_extension_finds_the_current_rows(capsys: pytest.CaptureFixture[str]) -> None:
-    source, count = re.subn(r'con\.sql\("(install|load) iceberg"\)\n', "", block("DuckDB"))
-    assert count == 2
-    run(source.replace("con = duckdb.connect()", "con = extended(duckdb.connect())"), extended=extended)
-    assert re.search(r"\b3 ", capsys.readouterr().out)
+    for number in (0, 1):  # by the folder, and by the catalog
+        source, count = re.subn(r'con\.sql\("(install|load) iceberg"\)\n', "", block("DuckDB", number=number))
+        assert count == 2
+        run(source.replace("con = duckdb.connect()", "con = extended(duckdb.connect())"), extended=extended)
+        assert re.search(r"\b3 ", capsys.readouterr().out)
 
 
-def test_duckdb_without_the_catalog_refuses_rather_than_guess() -> None:
+def test_duckdb_opens_a_folder_and_refuses_one_whose_commit_was_cut_off_rather_than_guess() -> None:
     con = extended(duckdb.connect())
-    with pytest.raises(duckdb.Error, match="version-hint"):
-        con.sql("select count(*) from iceberg_scan('lake/curated/machine_learning_curated')").fetchall()
+    sql = "select count(*) from iceberg_scan('lake/curated/machine_learning_curated')"
+    assert con.sql(sql).fetchall() == [(3,)]
+    hint = Path("lake/curated/machine_learning_curated/metadata/version-hint.text")
+    kept = hint.read_bytes()
+    for left in (None, b""):  # as a kill, and as a power cut leaves it
+        hint.unlink(missing_ok=True)
+        if left is not None:
+            hint.write_bytes(left)
+        with pytest.raises(duckdb.Error):
+            con.sql(sql).fetchall()
+    hint.write_bytes(kept)
 
 
 def test_the_spark_recipe_has_the_settings_of_the_lakes_own_engine() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stedi.catalog import checksums, configuration, manifests, metadata, new_table, snapshots
+from stedi.catalog import checksums, configuration, hint, manifests, metadata, new_table, snapshots
 from stedi.catalog.changes import Change
 from stedi.catalog.committer import Commit, Committer
 from stedi.catalog.local import Local
@@ -100,6 +100,7 @@ class Catalog:
             self._pointers.enter({name: uri(path) for name, path in made.items()})
         for name, path in made.items():
             checksums.publish(self.folder(name), f"{path.parent.name}/{path.name}")
+            hint.write(path)
         self.path.chmod(durable.readable(self.root))
 
     def folder(self, table: str) -> Path:
@@ -466,6 +467,7 @@ class Catalog:
                     if name in found:
                         self._pointers.drop(name)
                     self._pointers.enter({name: uri(self.folder(name) / newest)})
+                    hint.write(self.folder(name) / newest)
                     behind.append(name)
         return tuple(behind)
 

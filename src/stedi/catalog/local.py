@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from stedi.catalog import checksums, metadata
+from stedi.catalog import checksums, hint, metadata
 from stedi.catalog.changes import TableChange
 from stedi.catalog.checksums import Output
 from stedi.catalog.metadata import Outrun
@@ -68,6 +68,7 @@ class Local:
         for path in paths:
             with suppress(OSError):  # the commit is made; the note only helps to see later that a catalog is old
                 checksums.publish(path.parent.parent, f"{path.parent.name}/{path.name}")
+            hint.write(path)
 
     def warm(self) -> None:
         """Imports what a commit needs."""
@@ -87,6 +88,7 @@ def _written(change: TableChange) -> Path | None:
     path = Path(local_path(before)).with_name(
         f"{int(numbered[1]) + 1 if numbered else 0:05d}-{uuid.uuid4()}.metadata.json"
     )
+    hint.withdraw(path.parent)
     with Output(path) as stream:
         # half a character, which only an escape can write, stays one
         stream.write(json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace"))

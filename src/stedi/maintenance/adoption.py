@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stedi.catalog import Catalog, checksums, snapshots
+from stedi.catalog import Catalog, checksums, hint, snapshots
 from stedi.catalog.checksums import Output
 from stedi.catalog.sqlite import Pointers
 from stedi.context import access, runs
@@ -116,6 +116,7 @@ def adopt(
         _replace(root, made)
         for table, path in made.items():
             checksums.publish(root / ALL_ZONES[table] / table, f"metadata/{path.name}")
+            hint.write(path)
         _clear(root, {table: snapshots.uri(path) for table, path in made.items()})
     now = settings.read(root / "lake.toml")
     return Adoption(root, home, now.lake_id, config.lake_id, _place(now))
@@ -281,6 +282,7 @@ class _Table:
         numbered = _METADATA.fullmatch(self._metadata.name)
         version = int(numbered[1]) + 1 if numbered else 0
         path = self._folder / "metadata" / f"{version:05d}-{uuid.uuid4()}.metadata.json"
+        hint.withdraw(path.parent)
         with Output(path) as out:
             out.write(json.dumps(described).encode())
         state_now = snapshots.read_table(self._table, snapshots.uri(path))
