@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -58,6 +60,36 @@ def test_both_ways_land_the_same(lands: dict[str, tuple[Lake, list[Landing]]]) -
         assert (made.drift, made.odd, made.skipped) == (expected.drift, expected.odd, expected.skipped)
     assert by_scanner[0].quarantined > 0
     assert by_scanner[2].erased == 4  # two of them readings of a device that nobody else claimed
+
+
+@pytest.mark.parametrize("astray", [False, True])
+def test_a_file_in_pieces_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astray: bool) -> None:
+    scan = importlib.import_module("stedi.landing.scan")
+    monkeypatch.setenv("STEDI_PSEUDONYM_KEY", "5d" * 32)
+    lines = [json.dumps(motion(ANN, at)) for at in range(100)]
+    lines[7:90:9] = ['{"user": "cut'] * 10
+    if astray:  # records in a record: a piece that began there would begin within it
+        lines[50] = json.dumps({**motion(ANN, 50), "of": [motion(BOB, 50)] * 60})
+    folder = tmp_path / "accelerometer"
+    folder.mkdir()
+    (folder / "a.json").write_text(("" if astray else "\n").join(lines))
+    begun, discarded, found = [], [], []
+    monkeypatch.setattr(scan, "_pieces", lambda file, pieces=scan._pieces: begun.append(pieces(file)) or begun[-1])
+    monkeypatch.setattr(scan._Run, "discard", lambda run, discard=scan._Run.discard: discarded.append(discard(run)))
+    for size in (1 << 30, 1000):
+        monkeypatch.setattr(scan, "_PIECE", size)
+        monkeypatch.setattr(scan, "_SHARE", 1000)
+        lake = Lake.create(tmp_path / str(size))
+        lake.land(folder)
+        landed = (
+            rows(lake, "accelerometer_landing"),
+            *(sorted(repr(row[:-2]) for row in rows(lake, name).elements()) for name in ("quarantine", "landed_files")),
+        )
+        found.append(landed)
+    assert found[0] == found[1]
+    assert [len(pieces) > 3 for pieces in begun] == [False, True]
+    assert len(found[0][1]) >= 10
+    assert len(discarded) == astray
 
 
 def test_no_page_of_a_file_holds_a_text_of_an_erased_customer(

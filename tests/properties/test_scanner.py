@@ -6,6 +6,8 @@ import io
 import random
 import struct
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -17,7 +19,7 @@ from test_reader_properties import contracts, records
 from effort import tries
 from reader_files import SHAPES, Reading
 from stedi import reader
-from stedi.reader import Counts, Limits, Reject, scanner
+from stedi.reader import Astray, Counts, Limits, Piece, Reject, scanner
 from stedi.schema.contracts import Contract
 from stedi.schema.feeds import ACCELEROMETER, CONTRACTS, CUSTOMER
 
@@ -36,13 +38,20 @@ def columns(contract: Contract) -> scanner.Columns:
 class Scan:
     """What the scanner, and the careful parser for what it leaves, make of one file."""
 
-    def __init__(self, text: bytes, contract: Contract, limits: Limits) -> None:
+    def __init__(
+        self, text: bytes, contract: Contract, limits: Limits, pieces: Sequence[Piece] = (reader.WHOLE,)
+    ) -> None:
         self.rejects: list[Reject] = []
         self.rows: Counter[tuple[object, ...]] = Counter()
         self._into = columns(contract)
         self._into.clear()
         self._into.begin("a")
-        self.counts: Counts = reader.scan(io.BytesIO(text), self._into, self._full, self.rejects.append, limits)
+        self.counts = Counts(0, 0, 0)
+        for piece in pieces:
+            stream, found = io.BytesIO(text[piece.begin :]), list[Reject]()
+            self.counts += reader.scan(stream, self._into, self._full, found.append, limits, piece)
+            lines = text.count(b"\n", 0, piece.begin)
+            self.rejects += [replace(reject, line=reject.line + lines) for reject in found]
         self.texts = set[str]()
         self._full()
 
@@ -64,10 +73,10 @@ def bits(row: tuple[object, ...]) -> tuple[object, ...]:
     return tuple(struct.pack("<d", value) if isinstance(value, float) else value for value in row)
 
 
-def agree(text: bytes, contract: Contract, limits: Limits) -> Scan:
+def agree(text: bytes, contract: Contract, limits: Limits, pieces: Sequence[Piece] = (reader.WHOLE,)) -> Scan:
     """Asserts that both paths find the same in a text."""
     careful = Reading(text, contract, Limits(record_bytes=limits.record_bytes), careful=True)
-    scan = Scan(text, contract, limits)
+    scan = Scan(text, contract, limits, pieces)
     names = [*(field.name for field in contract.fields), "_extra"]
     assert scan.rejects == careful.rejects, text
     assert scan.counts == careful.counts, text
@@ -180,6 +189,36 @@ def test_both_paths_find_the_same_in_files_that_are_damaged_anywhere() -> None:
         )
         taken, seen = taken + scan.counts.accepted, seen + scan.counts.seen
     assert 0.2 < taken / seen < 0.95, "files neither good nor bad enough to tell anything"
+
+
+def test_pieces_of_a_file_hold_what_the_file_holds_unless_they_go_astray() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    right = Counter[str]()
+    for _ in range(FILES):
+        contract = dice.choice(list(CONTRACTS.values()))
+        shape = dice.choice(SHAPES)
+        text = shape([record(dice, contract) for _ in range(dice.randrange(4, 15))])
+        text = mutated(dice, text) if dice.random() < 0.5 else text
+        how = dice.choice(("cut", "cut", "anywhere", "brace"))
+        if how == "cut":
+            pieces = reader.cut(io.BytesIO(text), len(text), dice.randrange(2, 5))
+        else:  # wherever: what does not go astray is right all the same
+            places = [at for at in range(1, len(text)) if how == "anywhere" or text[at - 1] == 0x7D]
+            ends = sorted(dice.sample(places, min(len(places), 2)))
+            in_array = dice.random() < 0.5
+            pieces = [Piece(*part, in_array) for part in zip([0, *ends], [*ends, None], strict=True)]
+        block = dice.choice((64, 500, 1 << 18))
+        try:
+            agree(text, contract, Limits(record_bytes=dice.choice((300, 1 << 20)), block_bytes=block), pieces)
+        except Astray:
+            right[f"{how} astray"] += 1
+        else:
+            right[how if len(pieces) > 1 else "whole"] += 1
+    print(right)
+    assert right["cut"] > 2 * right["cut astray"]
+    assert right["brace"] > FILES / 20
 
 
 def test_of_a_record_that_is_refused_nothing_stays_in_a_column() -> None:

@@ -29,6 +29,7 @@ from stedi.errors import LandingError, UnreadableFile
 from stedi.landing.deliveries import local
 from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected
+from stedi.schema.contracts import Reason
 
 _Result = tuple[Inspected, "Prepared | LandingError"] | None
 """What a worker sends: a file with what became of it, or None when it has done its share."""
@@ -67,11 +68,12 @@ class Rejects:
     Args:
         name: The delivered file's name.
         path: Where they go; there is no such file if there are none.
+        part: Whether they are some of the file's: how much of all of them is text, `join` will tell.
     """
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, path: Path, *, part: bool = False) -> None:
         self.path = path
-        self._name = name
+        self._name, self._part = name, part
         self._out: BinaryIO | None = None
         self._legible = reader.Legibility()
 
@@ -93,7 +95,7 @@ class Rejects:
             LandingError: It cannot be written.
         """
         self._legible.add(record.raw)
-        if not (reader.is_legible(record.raw) and self._legible.holds):
+        if not (reader.is_legible(record.raw) and (self._part or self._legible.holds)):
             raise reader.refused(self._name, f"bytes that are no text (at byte {record.offset:,} of the text)")
         row = {
             "offset": record.offset,
@@ -108,6 +110,17 @@ class Rejects:
             self._out.write(json.dumps(row).encode() + b"\n")
         except OSError as error:
             raise _unwritten(self._name, error) from error
+
+    def join(self, path: Path, lines: int) -> None:
+        """Adds the records of a part of the file, before which there are so many line breaks.
+
+        Raises:
+            UnreadableFile: As `add`.
+        """
+        with open(path, "rb") as part:
+            for row in map(json.loads, part):
+                raw = base64.b64decode(row["raw"])
+                self.add(reader.Reject(row["offset"], row["line"] + lines, Reason(row["reason"]), raw, row["raw_size"]))
 
 
 def as_it_lies(file: Inspected, records: int, held: Held) -> Prepared:

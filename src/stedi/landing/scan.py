@@ -1,18 +1,22 @@
 """Delivered files straight to Parquet files of their landing tables, in one pass over their text.
 
-Each thread takes the next file, scans it into columns and writes them, a row group at a time; a Parquet file has rows
-of many. A file that cannot be read to its end is refused whole: where rows of it were taken by then, what was written
-goes, and the other files are scanned again.
+Each thread takes the next file, or the next piece of a large one, scans it into columns and writes them, a row group at
+a time; a Parquet file has rows of many. A file that cannot be read to its end is refused whole: where rows of it were
+taken by then, what was written goes, and the other files are scanned again. So it is, with no file cut, where a piece
+turns out not to begin between two records.
 """
 
 from __future__ import annotations
 
 import io
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import reduce
+from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Lock
@@ -33,6 +37,9 @@ from stedi.storage import durable, s3
 
 _SHARE = 4 << 20
 """Bytes that are worth a thread, and Parquet files, of their own."""
+
+_PIECE = 24 << 20
+"""Bytes of a piece, more or less, of a file that is scanned by several threads."""
 
 _LIMITS = reader.Limits(block_bytes=1 << 18)
 """Blocks that stay in a core's cache while they are scanned."""
@@ -80,9 +87,15 @@ def scan(
     """
     unreadable: list[tuple[str, UnreadableFile]] = []
     folders = {table: folder(table) for table in sorted({file.contract.table for file in files})}
-    while True:
-        run = _Run(files, folders, scratch / f"scan-{len(unreadable)}", sieve, progress)
-        run.work(max(1, min(threads, sum(file.size for file in files) // _SHARE)))
+    threads = max(1, min(threads, sum(file.size for file in files) // _SHARE))
+    cut = threads > 1
+    for number in count():
+        run = _Run(files, folders, scratch / f"scan-{number}", sieve, progress, cut=cut)
+        run.work(threads)
+        if run.astray:
+            run.discard()
+            cut = False
+            continue
         unreadable += [(files[place].delivered.name, error) for place, error in sorted(run.unreadable.items())]
         if not run.spoilt:
             break
@@ -187,6 +200,21 @@ class _Output:
                 self._writer.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a thread scans at once.
+
+    Attributes:
+        place: Of the file among the files.
+        number: Which of the file's pieces it is, or 0.
+        piece: The piece; one that is neither the first nor all of it is of an uncompressed file in UTF-8.
+    """
+
+    place: int
+    number: int
+    piece: reader.Piece
+
+
 class _Run:
     """One pass over some files.
 
@@ -196,12 +224,14 @@ class _Run:
         scratch: A new folder for what is needed on the way.
         sieve: What keeps erased customers out, if there are any.
         progress: Told how far the work is.
+        cut: Whether large files are cut.
 
     Attributes:
         prepared: What was read to its end, by the file's place.
         unreadable: What was not, and why.
         dropped: How many records of erased customers there were, by the SHA-256 of their file.
         spoilt: Whether rows of such a file were taken.
+        astray: Whether a file was cut where it may not be.
     """
 
     def __init__(
@@ -211,21 +241,28 @@ class _Run:
         scratch: Path,
         sieve: TombstoneFilter | None,
         progress: Progress,
+        *,
+        cut: bool,
     ) -> None:
         self.prepared: dict[int, Prepared] = {}
         self.unreadable: dict[int, UnreadableFile] = {}
         self.dropped: Counter[str] = Counter()
-        self.spoilt = False
+        self.spoilt = self.astray = False
         self._files, self._folders, self._scratch = files, folders, scratch
         self._sieve, self._progress = sieve, progress
         # what goes to a bucket is written on this machine first
         self._here = {table: scratch / table if s3.is_remote(place) else place for table, place in folders.items()}
         self._written: dict[str, list[DataFile]] = {table: [] for table in folders}
         self._stop, self._lock = Event(), Lock()
-        self._waiting: SimpleQueue[int] = SimpleQueue()
+        self._waiting: SimpleQueue[_Part] = SimpleQueue()
+        self._parts: dict[int, list[reader.Piece]] = {}
+        self._counts: dict[int, dict[int, reader.Counts]] = {}
         # one feed after the other, so that a thread writes few files of each; the largest first
         for place in sorted(range(len(files)), key=lambda n: (files[n].contract.feed, -files[n].size)):
-            self._waiting.put(place)
+            self._parts[place] = pieces = _pieces(files[place]) if cut else [reader.WHOLE]
+            self._counts[place] = {}
+            for number, piece in enumerate(pieces):
+                self._waiting.put(_Part(place, number, piece))
         durable.private(scratch)
         for made in self._here.values():
             durable.folder(made)
@@ -241,6 +278,9 @@ class _Run:
             except BaseException:
                 self._stop.set()  # the threads are waited for
                 raise
+        if not self.astray:
+            for place in self._parts.keys() - self.unreadable.keys():
+                self._join(place)
 
     def written(self) -> dict[str, tuple[DataFile, ...]]:
         """Has every file where it belongs, and known to the disk; returns those of each table that has any."""
@@ -266,15 +306,15 @@ class _Run:
         try:
             while not self._stop.is_set():
                 try:
-                    place = self._waiting.get_nowait()
+                    part = self._waiting.get_nowait()
                 except Empty:
                     break
-                contract = self._files[place].contract
+                contract = self._files[part.place].contract
                 if output is None or contract != of:
                     self._end(output, of)
                     here, groups = self._here[contract.table], self._groups(contract)
                     output, of = _Output(contract, here, name, groups, self._sieve), contract
-                self._one(place, output)
+                self._one(part, output)
                 self._told()
             self._end(output, of)
         except BaseException:
@@ -284,8 +324,12 @@ class _Run:
             raise
 
     def _told(self) -> None:
-        done, files = len(self.prepared) + len(self.unreadable), len(self._files)
-        self._progress(f"read and write, {done:,} of {files:,} files", done / files)
+        with self._lock:
+            found = [len(self._counts[place]) for place in self._parts]
+            done = sum(count == len(pieces) for count, pieces in zip(found, self._parts.values(), strict=True))
+        done, files = done + len(self.unreadable), len(self._files)
+        share = sum(found) / sum(map(len, self._parts.values()))
+        self._progress(f"read and write, {done:,} of {files:,} files", share)
 
     def _groups(self, contract: Contract) -> int:
         size = sum(file.size for file in self._files if file.contract == contract)
@@ -299,18 +343,22 @@ class _Run:
             with self._lock:
                 self.dropped += output.dropped
 
-    def _one(self, place: int, output: _Output) -> None:
-        """Scans one file."""
+    def _one(self, part: _Part, output: _Output) -> None:
+        """Scans one file, or one piece of one."""
+        place, piece = part.place, part.piece
         file, name = self._files[place], self._files[place].delivered.name
         before = output.flushed, len(output.columns)
         output.columns.begin(file.sha256)
-        rejects = Rejects(name, self._scratch / f"{place}.rejects")
+        alone = len(self._parts[place]) == 1
+        rejects = Rejects(name, self._rejects(place, part.number), part=not alone)
         try:
             with local.open_regular(file.delivered.path, name) as raw, rejects:
                 if not local.fingerprint(raw.fileno()).like(file.fingerprint):
                     raise UnreadableFile(f"{name}: it changed while it was read; land it again when it is complete")
-                text = reader.decompressed(cast(BinaryIO, _Source(raw, name, self._stop)), name)
-                counts = reader.scan(text, output.columns, output.flush, rejects.add, _LIMITS)
+                raw.seek(piece.begin)
+                text = cast(BinaryIO, _Source(raw, name, self._stop))
+                text = text if piece.begin else reader.decompressed(text, name)
+                counts = reader.scan(text, output.columns, output.flush, rejects.add, _LIMITS, piece)
                 if not local.fingerprint(raw.fileno()).like(file.fingerprint):
                     raise LandingError(
                         f"{name}: it changed while it was landed; nothing of its batch was landed: "
@@ -318,9 +366,58 @@ class _Run:
                     )
         except UnreadableFile as error:
             self.unreadable[place] = error
-            self.spoilt |= (output.flushed, len(output.columns)) != before
+            self.spoilt |= not alone or (output.flushed, len(output.columns)) != before
+        except reader.Astray:
+            self.astray = True
+            self._stop.set()
         else:
-            self.prepared[place] = Prepared(file, None, {}, rejects.path if counts.quarantined else None, counts)
+            with self._lock:
+                self._counts[place][part.number] = counts
+
+    def _rejects(self, place: int, number: int | str) -> Path:
+        return self._scratch / f"{place}-{number}.rejects"
+
+    def _join(self, place: int) -> None:
+        """Makes one of what became of a file's pieces."""
+        file, pieces, counts = self._files[place], self._parts[place], self._counts[place]
+        total = reduce(operator.add, (counts[number] for number in range(len(pieces))))
+        path = self._rejects(place, 0)
+        if total.quarantined and len(pieces) > 1:
+            path, name = self._rejects(place, "all"), file.delivered.name
+            try:
+                with local.open_regular(file.delivered.path, name) as raw, Rejects(name, path) as rejects:
+                    lines = 0
+                    for number, piece in enumerate(pieces):
+                        if counts[number].quarantined:
+                            rejects.join(self._rejects(place, number), lines)
+                        lines += _line_breaks(raw, (piece.end or file.size) - piece.begin)
+            except UnreadableFile as error:
+                self.unreadable[place], self.spoilt = error, True
+                return
+        self.prepared[place] = Prepared(file, None, {}, path if total.quarantined else None, total)
+
+
+def _pieces(file: Inspected) -> list[reader.Piece]:
+    """Returns the pieces of a large file, or all of it if it is not large or cannot be read from any place."""
+    most = file.size // _PIECE
+    if most < 2:
+        return [reader.WHOLE]
+    name = file.delivered.name
+    try:
+        with local.open_regular(file.delivered.path, name) as raw:
+            plain = reader.form(raw, name) == ("", "utf-8")
+            return reader.cut(raw, file.size, most) if plain else [reader.WHOLE]
+    except (OSError, UnreadableFile):
+        return [reader.WHOLE]  # who scans it will tell
+
+
+def _line_breaks(raw: BinaryIO, size: int) -> int:
+    """Returns how many line breaks the next bytes of a file have."""
+    lines = 0
+    while size > 0 and (block := raw.read(min(size, 1 << 20))):
+        lines += block.count(b"\n")
+        size -= len(block)
+    return lines
 
 
 class _Source(io.RawIOBase):

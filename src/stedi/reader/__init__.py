@@ -2,7 +2,7 @@
 
 A stream is decompressed and decoded (`compression`, `forms`), framed into records (`framing`, `recovery`), parsed
 strictly (`parsing`) and fitted to its contract (`fitting`); clean blocks take the short cut through patterns (`layout`,
-`reading`). Memory is bounded whatever the file. No engine and no table is known here.
+`reading`); a long text is read in `pieces`. Memory is bounded whatever the file. No engine and no table is known here.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from stedi.reader.guessing import infer_feed
 from stedi.reader.layout import RecordPattern, detect_layout, read_clean, verify
 from stedi.reader.model import Counts, Huge, Limits, Members, ParsedRecord, Reject
 from stedi.reader.parsing import Parsed, parse_value
+from stedi.reader.pieces import WHOLE, Astray, Piece, cut
 from stedi.reader.reading import read, scan
 from stedi.reader.units import Unit, likely
 
 __all__ = [
+    "WHOLE",
+    "Astray",
     "Counts",
     "Huge",
     "Legibility",
@@ -25,9 +28,11 @@ __all__ = [
     "Members",
     "Parsed",
     "ParsedRecord",
+    "Piece",
     "RecordPattern",
     "Reject",
     "Unit",
+    "cut",
     "decompressed",
     "detect_layout",
     "form",

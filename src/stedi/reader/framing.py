@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from stedi.reader.model import Limits, Members, ParsedRecord, Reject
 from stedi.reader.parsing import MARGIN, depth, has_lone_surrogate, scan, scan_or_fail
+from stedi.reader.pieces import WHOLE, Piece
 from stedi.reader.recovery import LOOKAHEAD, Ending, Extent, Skipper, begins_records, broken_value, garbage
 from stedi.reader.scanner import line_breaks
 from stedi.schema.contracts import Reason
@@ -37,13 +38,13 @@ class Window:
         ended: Whether the stream ends where `data` ends.
     """
 
-    def __init__(self, stream: BinaryIO, block_bytes: int) -> None:
+    def __init__(self, stream: BinaryIO, block_bytes: int, begin: int = 0) -> None:
         self.data = b""
         self.at = 0
         self.ended = False
         self._stream = stream
         self._block_bytes = max(1, block_bytes)
-        self._dropped = 0
+        self._dropped = begin
         self._line = 1
         self._counted = 0
 
@@ -68,6 +69,10 @@ class Window:
         """Returns the place in the stream of a place in the window."""
         return self._dropped + at
 
+    def place(self, offset: int) -> int:
+        """Returns the place in the window of a place in the stream, which may lie before it or behind it."""
+        return offset - self._dropped
+
     def line(self, at: int) -> int:
         """Returns the line, from 1, of a place in the window; places must not go back."""
         if at > self._counted:
@@ -87,11 +92,11 @@ class Framer:
     right behind one of them, or behind white space after it.
     """
 
-    def __init__(self, stream: BinaryIO, limits: Limits) -> None:
+    def __init__(self, stream: BinaryIO, limits: Limits, piece: Piece = WHOLE) -> None:
         self.limits = limits
-        self.window = Window(stream, limits.block_bytes)
+        self.window = Window(stream, limits.block_bytes, piece.begin)
         self._reach = max(limits.record_bytes + 1, limits.raw_bytes) + LOOKAHEAD
-        self._in_array = False
+        self._in_array = piece.in_array and piece.begin > 0
         self._value_due = False
         self._torn_until = 0
         self._data = b""
@@ -138,6 +143,11 @@ class Framer:
                 else:
                     self._value_due = False
                     yield self._other(byte, found)
+
+    def is_behind(self, piece: Piece) -> bool:
+        """Tells whether it stands where a piece ends, as whoever begins there believes; it is right behind a record."""
+        at = self.window.offset(self.window.at)
+        return at == piece.end and self._in_array is piece.in_array and self._torn_until <= at
 
     def reject(self, start: int, end: int, reason: Reason) -> Reject:
         """Returns the record that lies between two places of the window as a reject."""

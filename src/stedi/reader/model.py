@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -123,3 +124,11 @@ class Counts:
     drift: Mapping[str, int] = field(default_factory=dict)
     erased: int = 0
     units: Mapping[tuple[str, Unit, bool], int] = field(default_factory=dict)
+
+    def __add__(self, other: Counts) -> Counts:
+        """Returns the counts of two pieces of one file."""
+        return Counts(
+            self.seen + other.seen, self.accepted + other.accepted, self.quarantined + other.quarantined,
+            dict(Counter(self.drift) + Counter(other.drift)), self.erased + other.erased,
+            dict(Counter(self.units) + Counter(other.units)),
+        )  # fmt: skip

@@ -15,6 +15,7 @@ from stedi.reader.fitting import Conformer
 from stedi.reader.framing import BETWEEN, Framer, Window
 from stedi.reader.layout import RecordPattern, lines_run_pattern, record_pattern, run_pattern, verify, within
 from stedi.reader.model import Counts, Limits, Members, Reject
+from stedi.reader.pieces import WHOLE, Astray, Piece
 from stedi.reader.scanner import Columns, Ended
 from stedi.schema.contracts import Contract, Reason
 
@@ -96,6 +97,7 @@ def scan(
     full: Callable[[], None],
     reject: Callable[[Reject], None],
     limits: Limits | None = None,
+    piece: Piece = WHOLE,
 ) -> Counts:
     """Reads a delivered file in any shape to columns: what the scanner leaves goes record by record, as in `read`.
 
@@ -103,11 +105,15 @@ def scan(
         stream: The decompressed text.
         columns: Take the accepted records; they know of which file.
         full: Called when the columns hold as many records as they may; must clear them.
-        reject: Called with each other record, in their order.
+        reject: Called with each other record, in their order; lines count from where the piece begins.
         limits: What is too much.
+        piece: What of the text is read; the stream begins with it and goes on behind it.
+
+    Raises:
+        Astray: The piece does not end right behind a record.
     """
     limits = limits or Limits()
-    framer = Framer(stream, limits)
+    framer = Framer(stream, limits, piece)
     window = framer.window
     fitting = Conformer(columns.contract)
     accepted = quarantined = 0
@@ -118,7 +124,12 @@ def scan(
         while True:
             window.ensure(limits.block_bytes + 1)
             before = len(columns)
-            at, ended = columns.scan(window.data, window.at, limits.record_bytes)
+            end = (
+                len(window.data)
+                if piece.end is None
+                else min(len(window.data), max(window.at, window.place(piece.end)))
+            )
+            at, ended = columns.scan(window.data, window.at, end, limits.record_bytes)
             moved, window.at = at > window.at, at
             total += len(columns) - before
             if ended is Ended.FULL and len(columns):
@@ -143,6 +154,10 @@ def scan(
                     full()
                     columns.add(fitted)
         accepted += clean()
+        if piece.end is not None and window.at >= window.place(piece.end):
+            break
+    if piece.end is not None and not framer.is_behind(piece):
+        raise Astray
     return Counts(accepted + quarantined, accepted, quarantined, dict(fitting.drift), units=dict(fitting.units))
 
 

@@ -185,19 +185,20 @@ class Columns:
         self._sources.append(file)
         self._table.file = len(self._sources) - 1
 
-    def scan(self, block: bytes, at: int, longest: int = RECORD_BYTES) -> tuple[int, Ended]:
+    def scan(self, block: bytes, at: int, end: int, longest: int = RECORD_BYTES) -> tuple[int, Ended]:
         """Adds the clean records that stand at a place of a block, one after another.
 
         Args:
             block: The text.
             at: The place: between two records.
+            end: Where the text ends, or what is to be scanned of it.
             longest: The longest record that is taken, in bytes.
 
         Returns:
             The place behind the last one that was added, and what ended it.
         """
         self._table.longest = min(longest, _TEXT_BYTES)
-        behind = library().stedi_scan(byref(self._table), block, len(block), at, byref(self._ended))
+        behind = library().stedi_scan(byref(self._table), block, end, at, byref(self._ended))
         return behind, Ended(self._ended.value)
 
     def add(self, record: Fitted) -> bool:

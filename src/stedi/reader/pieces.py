@@ -1,0 +1,62 @@
+"""A long text in pieces, so that several threads scan it.
+
+Where a piece may begin is guessed: between what looks like the end of a record and what looks like the begin of the
+next. Whoever scans the piece before finds out whether it was right (`Astray`); then the text is scanned in one piece.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import BinaryIO
+
+_LOOK = 1 << 16
+"""Bytes behind a place in which a piece may begin; a text of longer records has fewer pieces."""
+
+_ARRAY = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+\[")
+_BEHIND = (re.compile(rb'\}(?=\r?\n\{[ \t]*+")'), re.compile(rb'\}(?=[ \t\r\n,]*+\{[ \t\r\n]*+")'))
+"""What ends a record and is followed by another: surely between lines, else most likely."""
+
+
+class Astray(Exception):
+    """A piece does not end where records do; what was made of the text is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text that begins and ends right behind records.
+
+    Attributes:
+        begin: Where it begins, in bytes.
+        end: Where it ends; None if with the text.
+        in_array: Whether the text is an array: one is open between its pieces.
+    """
+
+    begin: int = 0
+    end: int | None = None
+    in_array: bool = False
+
+
+WHOLE = Piece()
+
+
+def cut(stream: BinaryIO, size: int, count: int) -> list[Piece]:
+    """Cuts a text in UTF-8.
+
+    Args:
+        stream: The text; it can be read from any place.
+        size: Its size in bytes.
+        count: How many pieces it may have.
+    """
+    stream.seek(0)
+    in_array = _ARRAY.match(stream.read(_LOOK)) is not None
+    places = [0]
+    for number in range(1, count):
+        at = number * size // count
+        stream.seek(at)
+        text = stream.read(_LOOK)
+        found = next((found for pattern in _BEHIND if (found := pattern.search(text))), None)
+        if found and at + found.end() > places[-1]:
+            places.append(at + found.end())
+    ends = [*places[1:], None]
+    return [Piece(begin, end, in_array) for begin, end in zip(places, ends, strict=True)]
