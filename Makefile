@@ -134,7 +134,7 @@ build/contracts/.made: requirements/contracts.txt | $(BIN)/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/stedi/reader/libscanner.so .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist src/stedi/*/lib*.so .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -143,15 +143,15 @@ $(BIN)/python:
 	@echo "Making $(VENV) with $$($(PYTHON) --version)" >&2
 	@$(PYTHON) -m venv --clear $(VENV)
 
-SCANNER = hatch_build.py src/stedi/reader/scanner.c
-$(VENV)/.run: requirements/run.txt pyproject.toml $(SCANNER) | $(BIN)/python
+NATIVE = hatch_build.py src/stedi/reader/scanner.c src/stedi/engines/distinct.c
+$(VENV)/.run: requirements/run.txt pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing the project and what it needs, about 100 MB the first time" >&2
 	@$(PIP) --require-hashes --only-binary :all: -r requirements/run.txt
 	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q src/stedi  # pip compiles what it copies alone, not what it finds where it lies
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt pyproject.toml $(SCANNER) | $(BIN)/python
+$(VENV)/.dev: requirements/dev.txt pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing the project, what it needs and what tests it, about 400 MB the first time" >&2
 	@$(PIP) --no-compile --require-hashes --only-binary :all: -r requirements/dev.txt  # Python compiles what it imports
 	@$(PIP) --no-index --no-deps --no-build-isolation --editable .

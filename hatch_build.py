@@ -1,4 +1,4 @@
-"""Compiles the reader's scanner where there is a C compiler; without one the package is the same, but slower."""
+"""Compiles what is in C where there is a compiler; without one the package is the same, but slower."""
 
 from __future__ import annotations
 
@@ -13,21 +13,29 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("src/stedi/reader/scanner.c")
-LIBRARY = SOURCE.with_name("libscanner.so")
+SOURCES = (Path("src/stedi/reader/scanner.c"), Path("src/stedi/engines/distinct.c"))
 FLAGS = ("-O3", "-fPIC", "-shared", "-Wall", "-Wextra")
 
 
-class Scanner(BuildHookInterface):  # type: ignore[misc] # hatchling has no types
+class Native(BuildHookInterface):  # type: ignore[misc] # hatchling has no types
     """Runs before a wheel is built or the project is installed in place; see docs/decisions/0017-scanner.md."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Adds the library to the wheel, which then is one platform's, and every Python's: ctypes calls it."""
-        source, library = Path(self.root, SOURCE), Path(self.root, LIBRARY)
-        compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or "gcc"]
+        """Adds the libraries to the wheel, which then is one platform's, and every Python's: ctypes calls them."""
         if os.environ.get("STEDI_PURE"):
-            self.app.display_info("STEDI_PURE is set: the scanner is not compiled")
+            self.app.display_info("STEDI_PURE is set: nothing is compiled")
             return
+        if not all(map(self._compiled, SOURCES)):
+            self.app.display_info("no C compiler that works: landing and large builds take longer")
+            return
+        build_data["artifacts"] += [f"/{_library(source)}" for source in SOURCES]
+        build_data["pure_python"] = False
+        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["tag"] = f"py3-none-{platform}"
+
+    def _compiled(self, name: Path) -> bool:
+        source, library = Path(self.root, name), Path(self.root, _library(name))
+        compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or "gcc"]
         mark = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
         made = library.with_suffix(f".{os.getpid()}.tmp")
         try:
@@ -36,9 +44,9 @@ class Scanner(BuildHookInterface):  # type: ignore[misc] # hatchling has no type
             os.replace(made, library)  # whole, or as it was: a process may have it open
         except (OSError, subprocess.CalledProcessError):
             made.unlink(missing_ok=True)
-            self.app.display_info("no C compiler that works: the scanner is not compiled, landing takes longer")
-            return
-        build_data["artifacts"].append(f"/{LIBRARY}")
-        build_data["pure_python"] = False
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{platform}"
+            return False
+        return True
+
+
+def _library(source: Path) -> Path:
+    return source.with_name(f"lib{source.stem}.so")

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from lakes import (
     tree,
 )
 from stedi import transform as building
+from stedi.engines import distinct, duckdb
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, LakeError
 from stedi.lake import Lake
@@ -222,6 +224,52 @@ def test_a_large_training_table_is_written_in_parts_that_have_every_row_once(
     assert contents(lake) == found
     written = lake.catalog.folder("machine_learning_curated") / "data" / made.run
     assert sum(any(part.iterdir()) for part in written.iterdir()) > 5, "of nine parts, each with some five customers"
+
+
+@pytest.mark.parametrize("readings", ["all", "since-consent"])
+def test_readings_that_are_sorted_in_buckets_are_those_that_the_engine_sorts(
+    slate: Slate, readings: Readings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = _landed(slate, readings)
+    deliver(
+        slate.inbox(),
+        "accelerometer",
+        [*MOTIONS, *MOTIONS[:3], motion("ANA@x.example ", 100), motion("zoe@x.example", 1)],
+    )
+    deliver(slate.inbox(), "step_trainer", [*STEPS[::-1], step("s1", 100, 7)])
+    lake.land(slate.inbox())
+    build(lake, NOW)
+    found, taken = contents(lake), list[str]()
+    write = distinct.write
+
+    def watched(table: str, *arguments: Any, **options: Any) -> Any:
+        taken.append(table)
+        return write(table, *arguments, **options)
+
+    monkeypatch.setattr(duckdb, "_MANY", 0)
+    monkeypatch.setattr(distinct, "write", watched)
+    build(lake, NOW, full=True)
+    assert contents(lake) == found
+    assert taken == ([] if distinct.library() is None else ["accelerometer_trusted", "step_trainer_trusted"])
+    assert not [path for path in (lake.root / "tmp").rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(distinct.library() is None, reason="needs a C compiler")
+@pytest.mark.parametrize("large", [1, 10**9])
+def test_a_sort_that_keeps_equal_rows_publishes_nothing(
+    landed: Lake, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = distinct._Buckets.sorted
+    monkeypatch.setattr(duckdb, "_MANY", 0)
+    monkeypatch.setattr(checks, "_LARGE", large)  # by the order of rows, and by a statement
+    monkeypatch.setattr(checks, "prove_consent", lambda *_, **__: None)
+
+    def doubled(buckets: Any, *arguments: Any) -> Any:
+        table = whole(buckets, *arguments)
+        return table.take([*range(len(table)), len(table) - 1]).combine_chunks()
+
+    monkeypatch.setattr(distinct._Buckets, "sorted", doubled)
+    _stopped(landed, tables.graph(), AuditFailed, "accelerometer_readings_are_distinct")
 
 
 def test_every_snapshot_says_what_it_was_built_from(landed: Lake) -> None:

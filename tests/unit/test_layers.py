@@ -16,7 +16,7 @@ import stedi
 SOURCE = Path(stedi.__file__).parent
 
 FLOORS = (
-    ("errors", "_startup", "_version"),
+    ("errors", "_native", "_startup", "_version"),
     ("schema",),
     ("storage", "sample", "reader"),
     ("privacy",),

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi.engines import refuse_other_columns
+from stedi.engines import arrow_files, refuse_other_columns
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.errors import LakeError
 from stedi.schema.tables import ALL_COLUMNS, DUCKDB_TYPES, Column, DataFile
@@ -36,7 +36,8 @@ _MEMORY = (
     "the engine needs more memory or disk than it may take: raise engine.memory in lake.toml, or free disk "
     "space; nothing was published"
 )
-_GROUP = 122_880
+_NOTHING = "nothing was published"
+_GROUP = arrow_files.GROUP
 """Rows of a row group; a file has whole ones."""
 _GROUPS = 8
 """Row groups of a file at most, a million rows."""
@@ -44,6 +45,8 @@ _FILES = 64
 """Files of a table, until its files are as large as they may be."""
 _KEYS = 600.0
 """Seconds for which a session uses the same keys to S3; those of a role are good for a quarter of an hour at least."""
+_MANY = 1_000_000
+"""Rows that are worth another way of sorting them, and the import that it takes."""
 _FEW = 100
 """Rows that are written out one by one."""
 _WRITTEN = (str, int, bytes, type(None))
@@ -67,15 +70,15 @@ class DuckDB:
         temporary: Folder for what is kept and what does not fit; made when needed.
     """
 
-    at_once: int | None = 8_000_000
-    """Rows of the largest table that are joined at once, with a third as many steps: about what 600 MB can join without
-    writing any of it to disk and reading it again, which takes three times as long."""
+    at_once: int | None = 3_000_000
+    """Rows of the largest table that are joined at once, with a third as many steps: well below what 600 MB can join
+    without writing any of it to disk and reading it again, which takes three times as long."""
 
     def __init__(self, *, memory: str, threads: int, temporary: Path) -> None:
         import duckdb
 
         durable.private(temporary)
-        self._temporary = temporary
+        self._temporary, self._threads = temporary, threads
         self._keys_until: float | None = None
         self.connection = duckdb.connect(
             config={
@@ -343,18 +346,61 @@ class DuckDB:
             LakeError: The SELECT's columns are not the table's.
         """
         self._check(table, sql)
+        durable.folder(folder.parent)
+        here = self._temporary / f"new-{os.urandom(8).hex()}" if s3.is_remote(folder) else folder
+        files = self._write_in_order(table, sql, here, of) if of >= _MANY else None
+        if files is None:
+            files = self._write_as_told(table, sql, here, of)
+        if here != folder:
+            return sent(files, here, folder)
+        durable.sync(folder)
+        durable.sync(folder.parent)
+        return files
+
+    def _write_in_order(self, table: str, sql: str, folder: Path, of: int) -> tuple[DataFile, ...] | None:
+        """Writes the rows of a SELECT of distinct readings in order; None if it, or its rows, are others."""
+        from stedi.engines import distinct
+
+        found = distinct.readings(table, sql) if distinct.library() else None
+        if found is None:
+            return None
+        numbers = f"(select distinct person, customer_id from {found.people})"
+        with _failures():
+            ids = self._execute(
+                "select coalesce(p.customer_id, '') as id from "
+                f"generate_series(0, (select max(person) from {numbers})) as n(person) "
+                f"left join {numbers} as p using (person) order by person"
+            ).to_arrow_table()
+            if not len(ids):
+                return None
+            names = ", ".join(map(quoted, ("person", *found.columns)))
+            batches = self._execute(f"select {names} from ({found.rows})").to_arrow_reader(_GROUP)
+            files = distinct.write(
+                table,
+                batches,
+                ids.column(0).combine_chunks(),
+                folder,
+                self._temporary,
+                rows=of,
+                file_rows=file_rows(of),
+                threads=self._threads,
+            )
+        if files is not None:
+            durable.settle([folder])
+        return files
+
+    def _write_as_told(self, table: str, sql: str, folder: Path, of: int) -> tuple[DataFile, ...]:
+        """Writes the rows of a SELECT by the engine itself."""
         columns = ALL_COLUMNS[table]
         names = ", ".join(quoted(column.name) for column in columns)
         ids = ", ".join(f"{quoted(column.name)}: {place}" for place, column in enumerate(columns, start=1))
-        durable.folder(folder.parent)
-        here = self._temporary / f"new-{os.urandom(8).hex()}" if s3.is_remote(folder) else folder
         written = self._execute(
-            f"copy (select {names} from ({sql})) to {literal(str(here))} (format parquet, compression zstd, "
+            f"copy (select {names} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "
             f"compression_level 1, per_thread_output true, row_groups_per_file {file_rows(of) // _GROUP}, "
             f"field_ids {{{ids}}}, return_stats true)"
         ).fetchall()
-        if here.is_dir():
-            durable.settle([here])
+        if folder.is_dir():
+            durable.settle([folder])
         files = []
         for path, rows, size, _, statistics, *_ in written:
             if rows == 0:
@@ -363,10 +409,6 @@ class DuckDB:
             durable.settle([Path(path)])
             durable.sync(Path(path))
             files.append(_data_file(path, rows, size, statistics, columns))
-        if here != folder:
-            return sent(files, here, folder)
-        durable.sync(folder)
-        durable.sync(folder.parent)
         return tuple(files)
 
     def _check(self, table: str, sql: str) -> None:
@@ -447,7 +489,17 @@ def _failures() -> Iterator[None]:
         cause = next(
             (text for text in ("No space left on device", "Permission denied") if text in str(error)), "I/O error"
         )
-        raise LakeError(f"the engine cannot read or write a file: {cause}; nothing was published") from error
+        raise LakeError(f"the engine cannot read or write a file: {cause}; {_NOTHING}") from error
+    except OSError as error:
+        # what DuckDB makes of a failure while Arrow's batches are read, and what writing them beside it may come to
+        if "INTERRUPT" in str(error):
+            raise KeyboardInterrupt from error
+        s3.prove()
+        cause = os.strerror(error.errno) if error.errno else "I/O error"
+        wrong = (
+            _MEMORY if "Out of Memory" in str(error) else f"the engine cannot read or write a file: {cause}; {_NOTHING}"
+        )
+        raise LakeError(wrong) from error
     except duckdb.Error as error:
         raise LakeError(f"the engine refused a statement ({type(error).__name__}); nothing was published") from error
 

@@ -7,8 +7,6 @@ the columns' own, and Arrow's arrays are made over it without a copy.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
 import secrets
 import sys
 from array import array
@@ -18,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stedi import _native
 from stedi.reader.model import RECORD_BYTES, Fitted
 from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END, Contract, Kind, has_unseen
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 ROWS = 122_880
 """Records that columns hold: the rows of a row group."""
 
-_LIBRARY = Path(__file__).with_name("libscanner.so")
 _SOURCE = Path(__file__).with_name("scanner.c")
 _FIELDS, _WORDS = 16, 4
 _KINDS = {Kind.TEXT: 0, Kind.INSTANT: 1, Kind.NUMBER: 2, Kind.INTEGER: 3}
@@ -79,22 +77,15 @@ class _Table(Structure):
 @cache
 def library() -> Any:
     """Returns the compiled scanner; None where there is none, or one of another source, or `STEDI_PURE` is set."""
-    if os.environ.get("STEDI_PURE"):
+    found = _native.library(_SOURCE)
+    if found is None:
         return None
-    try:
-        found = ctypes.CDLL(str(_LIBRARY))
-        found.stedi_source.restype = c_uint64
-        mark = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
-        if found.stedi_source() != int(mark, 16):
-            return None
-        found.stedi_scan.restype = c_int64
-        found.stedi_scan.argtypes = [POINTER(_Table), c_char_p, c_int64, c_int64, POINTER(c_int32)]
-        found.stedi_lines.restype = c_int64
-        found.stedi_lines.argtypes = [c_char_p, c_int64, c_int64]
-        found.stedi_add.argtypes = [POINTER(_Table), POINTER(_Value), c_uint32]
-        found.stedi_locale.restype = c_void_p
-    except (OSError, AttributeError):
-        return None
+    found.stedi_scan.restype = c_int64
+    found.stedi_scan.argtypes = [POINTER(_Table), c_char_p, c_int64, c_int64, POINTER(c_int32)]
+    found.stedi_lines.restype = c_int64
+    found.stedi_lines.argtypes = [c_char_p, c_int64, c_int64]
+    found.stedi_add.argtypes = [POINTER(_Table), POINTER(_Value), c_uint32]
+    found.stedi_locale.restype = c_void_p
     return found
 
 

@@ -276,7 +276,7 @@ class Dag:
         """
         views = {read for read in self.closure(name) if read in self.selects and self.selects[read].zone == "views"}
         canonical = "\n".join(
-            f"{n}: {' '.join(token.group() for token in _tokens(self.selects[n].sql))}" for n in sorted({name, *views})
+            f"{n}: {' '.join(token.group() for token in tokens(self.selects[n].sql))}" for n in sorted({name, *views})
         )
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -301,7 +301,7 @@ def rebind(sql: str, relations: Mapping[str, str], parameters: Mapping[str, str 
     """
     pieces: list[str] = []
     end, named = 0, False
-    for token in _tokens(sql):
+    for token in tokens(sql):
         text = token.group()
         # comments between tokens go, blanks stay one
         gap = " " if token.start() > end else ""
@@ -331,7 +331,7 @@ _READING = ("from", "join")
 """The words after which the lake's SQL names what it reads: never after a comma."""
 
 
-def _tokens(sql: str) -> Iterator[re.Match[str]]:
+def tokens(sql: str) -> Iterator[re.Match[str]]:
     """Yields the tokens of a SELECT in the lake's dialect, without blanks and comments.
 
     SQLGlot, which reads the same files in the tests, takes longer to import than a small build may take in all.
@@ -340,7 +340,7 @@ def _tokens(sql: str) -> Iterator[re.Match[str]]:
 
 
 def _reads(sql: str) -> frozenset[str]:
-    words = [token.group() for token in _tokens(sql)]
+    words = [token.group() for token in tokens(sql)]
     named = {word for before, word in pairwise(words) if before.lower() in _READING and word != "("}
     local = {word for word, *rest in zip(words, words[1:], words[2:], strict=False) if rest == ["as", "("]}
     return frozenset(named - local)

@@ -1,0 +1,75 @@
+"""Parquet files of a table from Arrow's arrays: with Iceberg's field ids, and described as the catalog wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stedi.schema.tables import Column, DataFile
+from stedi.storage import durable
+
+GROUP = 122_880
+"""Rows of a row group."""
+
+
+class Writer:
+    """One Parquet file that is being written.
+
+    Args:
+        path: A file that does not exist yet.
+        columns: The table's columns.
+        types: Arrow's type of each.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[Column], types: Sequence[Any]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._pa, self._path, self._columns = pa, path, columns
+        self._metadata: list[Any] = []
+        self._schema = pa.schema(
+            pa.field(column.name, kind, metadata={"PARQUET:field_id": str(place)})
+            for place, (column, kind) in enumerate(zip(columns, types, strict=True), start=1)
+        )
+        path.touch(exist_ok=False)
+        self._writer = pq.ParquetWriter(
+            path,
+            self._schema,
+            compression="zstd",
+            compression_level=1,
+            store_schema=False,
+            use_dictionary=[column.name for column in columns if column.type != "timestamptz"],
+            metadata_collector=self._metadata,
+        )
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, arrays: Sequence[Any]) -> None:
+        """Writes rows, a row group at a time."""
+        self._writer.write_table(self._pa.Table.from_arrays(list(arrays), schema=self._schema), row_group_size=GROUP)
+
+    def data_file(self) -> DataFile:
+        """Returns the file, once it is closed, as its own metadata describe it, on disk."""
+        durable.settle([self._path])
+        durable.sync(self._path)
+        return described(self._path, self._metadata[0], self._columns)
+
+
+def described(path: Path, metadata: Any, columns: Sequence[Column]) -> DataFile:
+    """Returns a file as its own metadata describe it."""
+    nulls: dict[str, int] = {}
+    bounds: dict[str, tuple[Any, Any]] = {}
+    for group in range(metadata.num_row_groups):
+        for place, column in enumerate(columns):
+            found = metadata.row_group(group).column(place).statistics
+            nulls[column.name] = nulls.get(column.name, 0) + found.null_count
+            if column.type in ("long", "double") and found.has_min_max:
+                low, high = bounds.get(column.name, (found.min, found.max))
+                bounds[column.name] = min(low, found.min), max(high, found.max)
+    texts = {name: (str(low), str(high)) for name, (low, high) in bounds.items()}
+    return DataFile(str(path), metadata.num_rows, path.stat().st_size, nulls, texts)

@@ -1,0 +1,107 @@
+/* Distinct rows of 64-bit values in the order of their columns, of more rows than memory holds.
+
+   Rows are divided by their first column, a small number, into buckets that the caller keeps; each bucket is then
+   sorted by itself. Equal rows come to the same bucket and lie beside each other there. Values are compared as whole
+   numbers: of doubles that gives some order, and equality of bits.
+
+   No Python and no state of its own: called through ctypes, other threads run meanwhile. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef int32_t i32;
+typedef int64_t i64;
+typedef uint32_t u32;
+typedef uint64_t u64;
+
+#ifndef STEDI_SOURCE
+#define STEDI_SOURCE 0
+#endif
+u64 stedi_source(void) { return STEDI_SOURCE; }
+
+/* Copies rows into their buckets' cells, from a row on; a bucket has room for so many. Returns how far it came: to the
+   end, or to a row whose bucket, *full, has no room, or whose bucket there is not; then *full is negative. */
+i64 stedi_divide(const i64 *const *columns, i32 width, i64 from, i64 rows, i32 shift, i64 buckets, i64 room,
+                 i64 *cells, i64 *counts, i64 *full) {
+    for (i64 row = from; row < rows; row++) {
+        u64 bucket = (u64)columns[0][row] >> shift;
+        if (bucket >= (u64)buckets) { *full = -1; return row; }
+        if (counts[bucket] >= room) { *full = (i64)bucket; return row; }
+        i64 *cell = cells + ((i64)bucket * room + counts[bucket]++) * width;
+        for (i32 column = 0; column < width; column++) cell[column] = columns[column][row];
+    }
+    return rows;
+}
+
+static int compare(const i64 *one, const i64 *other, i32 width) {
+    for (i32 column = 1; column < width; column++)
+        if (one[column] != other[column]) return one[column] < other[column] ? -1 : 1;
+    return 0;
+}
+
+/* Sorts places of rows by what is in the rows: runs that are in order already are merged. */
+static void sort(const i64 *rows, i32 width, u32 *places, u32 *spare, u32 *ends, i64 count) {
+    i64 runs = 0;
+    for (i64 at = 0; at < count; ends[runs++] = (u32)at)
+        for (at++; at < count && compare(rows + (i64)places[at - 1] * width, rows + (i64)places[at] * width, width) <= 0;)
+            at++;
+    u32 *from = places, *to = spare;
+    while (runs > 1) {
+        i64 made = 0, begin = 0;
+        for (i64 run = 0; run < runs; run += 2) {
+            i64 left = begin, middle = ends[run], end = run + 1 < runs ? ends[run + 1] : middle, right = middle;
+            for (i64 at = begin; at < end; at++)
+                to[at] = right >= end || (left < middle && compare(rows + (i64)from[left] * width,
+                                                                   rows + (i64)from[right] * width, width) <= 0)
+                             ? from[left++] : from[right++];
+            begin = end;
+            ends[made++] = (u32)end;
+        }
+        runs = made;
+        u32 *other = from; from = to; to = other;
+    }
+    if (from != places) memcpy(places, from, (size_t)count * sizeof *places);
+}
+
+/* Sorts rows and leaves out those that are equal to another. The cells of `count` rows come back as columns, each with
+   room for `count` values: the first as 32-bit numbers from `first` on, the others as they were. Returns how many rows
+   are left; -1 if there is no memory, -2 if a first column is not one of `persons` numbers from `first` on. */
+i64 stedi_distinct(i64 *cells, i64 count, i32 width, i64 first, i64 persons) {
+    i64 result = -1, least = 0;
+    i64 *rows = malloc((size_t)(count + 1) * (size_t)width * sizeof *rows);
+    u32 *starts = calloc((size_t)persons + 1, sizeof *starts);
+    for (i64 row = 0; row < count && starts; row++) {
+        u64 person = (u64)(cells[row * width] - first);
+        if (person >= (u64)persons) { result = -2; goto done; }
+        starts[person + 1]++;
+    }
+    if (!rows || !starts || count > UINT32_MAX) goto done;
+    for (i64 person = 0; person < persons; person++) {
+        if (starts[person + 1] > least) least = starts[person + 1];
+        starts[person + 1] += starts[person];
+    }
+    u32 *places = malloc((size_t)(3 * least + 1) * sizeof *places);
+    if (!places) goto done;
+    for (i64 row = 0; row < count; row++)
+        memcpy(rows + (i64)starts[cells[row * width] - first]++ * width, cells + row * width, (size_t)width * sizeof *rows);
+    result = 0;
+    for (i64 person = 0, begin = 0, end; person < persons; person++, begin = end) {
+        const i64 *theirs = rows + begin * width, *last = NULL;
+        end = starts[person];                           /* by now where the next one's rows begin */
+        for (i64 place = 0; place < end - begin; place++) places[place] = (u32)place;
+        sort(theirs, width, places, places + least, places + 2 * least, end - begin);
+        for (i64 place = 0; place < end - begin; place++) {
+            const i64 *row = theirs + (i64)places[place] * width;
+            if (last && !compare(last, row, width)) continue;
+            last = row;
+            ((i32 *)cells)[result] = (i32)person;
+            for (i32 column = 1; column < width; column++) cells[column * count + result] = row[column];
+            result++;
+        }
+    }
+    free(places);
+done:
+    free(rows);
+    free(starts);
+    return result;
+}
