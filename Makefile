@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 WHEEL = $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet --no-index --no-deps --no-build-isolation
 
-.PHONY: docs picture help demo test check nightly coverage lint format bench wheel lock clean
+.PHONY: docs picture help demo test check nightly coverage lint lint-tests lint-package lint-sql lint-layers format bench wheel lock clean
 
 help:
 	@echo "make demo      sample data, landed, built and shown (ARGS='--readings 1000000' for more)"
@@ -56,9 +56,16 @@ coverage: $(VENV)/.dev
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy & package=$$!; $(BIN)/mypy --config-file tests/mypy.ini && wait $$package
+	@$(MAKE) --no-print-directory --jobs 2 lint-tests lint-layers lint-package lint-sql  # each keeps one core busy
+
+lint-tests:
+	@$(BIN)/mypy --config-file tests/mypy.ini
+lint-package:
+	@$(BIN)/mypy
+lint-sql:
 	@$(BIN)/sqlfluff lint src/stedi/schema/sql
-	@$(BIN)/python -m pytest tests/unit/test_layers.py
+lint-layers:  # it collects every test, which rewrites their assertions once for all processes that run them later
+	@$(BIN)/python -m pytest -k test_layers
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .

@@ -9,7 +9,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Gives each file to one process of those that share the tests; those of Spark to one, those of the stage, too."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class Files(LoadScopeScheduling):
+    class Files(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
             return _shared(nodeid)
 
@@ -181,7 +181,7 @@ def spark(request: pytest.FixtureRequest, spark_events: Path) -> Iterator[Any]:
     """A running Spark, which reaches the S3 of the tests, too, where there is one."""
     if sparks.NO_SPARK:
         pytest.skip(sparks.NO_SPARK)
-    reaches = {}
+    reaches: Mapping[str, str] = {}
     if servers.VERSITYGW and sparks.JARS_OF_S3:
         store, moto = (request.getfixturevalue(name) for name in ("s3_server", "moto_server"))
         reaches = servers.environment(s3=store, aws=moto)

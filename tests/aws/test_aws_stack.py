@@ -35,7 +35,8 @@ BUCKET = f"stedi-data-123456789012-{servers.REGION}"
 def cloud_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
     """moto, its CloudFormation taught the types of the stack that it does not know."""
     port = servers.free_port()
-    command = [sys.executable, REPOSITORY / "tests" / "support" / "moto_cloud.py", "127.0.0.1", str(port)]
+    program = str(REPOSITORY / "tests" / "support" / "moto_cloud.py")
+    command = [sys.executable, program, "127.0.0.1", str(port)]
     with servers.running(command, port, tmp_path_factory.mktemp("cloud") / "log"):
         yield servers.Server(f"http://127.0.0.1:{port}", Path())
 

@@ -84,7 +84,7 @@ def elsewhere(lake: Lake, *words: str) -> None:
 
 def meanwhile(patch: pytest.MonkeyPatch, where: Any, name: str, happens: Callable[[], None]) -> None:
     """Has something happen right before a function is called for the first time."""
-    real, done = getattr(where, name), []
+    real, done = getattr(where, name), list[bool]()
 
     def late(*given: Any, **named: Any) -> Any:
         if not done:
@@ -308,7 +308,7 @@ def test_a_file_that_was_removed_can_be_written_again_where_versions_are_kept(la
 
 def late(patch: pytest.MonkeyPatch, part: str, happens: Callable[[], None]) -> None:
     """Has something happen when a file is about to be written, right after the command has looked at its lease."""
-    real, done = leases.write, []
+    real, done = leases.write, list[bool]()
 
     def write(path: Path, *given: Any, **named: Any) -> Any:
         if part in str(path) and not done:

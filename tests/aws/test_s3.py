@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pytest
@@ -24,6 +24,7 @@ from stedi.errors import LakeBusy, LakeError, MissingExtra
 from stedi.storage import durable, s3
 from stedi.storage.s3 import connection, objects
 from stedi.storage.s3 import leases as s3_leases
+from stedi.storage.s3.paths import S3Path
 
 PYENV = {name: os.environ[name] for name in ("HOME", "PYENV_ROOT") if name in os.environ}
 if shutil.which("pyenv"):  # its `python3.13` runs where that version is asked for
@@ -82,13 +83,13 @@ def store(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
 
 
 @pytest.fixture
-def root(store: servers.Server) -> Path:
+def root(store: servers.Server) -> S3Path:
     """An empty prefix of a new bucket."""
-    return s3.at(f"s3://{servers.new_bucket()}/a lake")
+    return cast(S3Path, s3.at(f"s3://{servers.new_bucket()}/a lake"))
 
 
 @pytest.fixture
-def proxy(store: servers.Server, root: Path) -> Iterator[Proxy]:
+def proxy(store: servers.Server, root: S3Path) -> Iterator[Proxy]:
     """A proxy that every call takes from now on, and a client that does not pause between its attempts."""
     with proxied(store.url) as proxy, using(AWS_ENDPOINT_URL_S3=proxy.url), unhurried():
         yield proxy
@@ -105,12 +106,12 @@ def unhurried() -> Iterator[None]:
         yield
 
 
-def versioned(root: Path) -> Path:
+def versioned(root: S3Path) -> Path:
     s3.client().put_bucket_versioning(Bucket=root.parts[1], VersioningConfiguration={"Status": "Enabled"})
     return root
 
 
-def kept(root: Path) -> list[tuple[str, str]]:
+def kept(root: S3Path) -> list[tuple[str, str]]:
     """Every version, mark of deletion and unfinished upload that a bucket has, as kind and key."""
     bucket, client = root.parts[1], s3.client()
     found = client.list_object_versions(Bucket=bucket)
@@ -183,7 +184,7 @@ def test_a_path_survives_a_journey_to_another_process() -> None:
 # reading and writing
 
 
-def test_what_is_written_is_read_with_its_sum_and_its_size(root: Path) -> None:
+def test_what_is_written_is_read_with_its_sum_and_its_size(root: S3Path) -> None:
     before = time.time()
     s3.write(root / "x" / "é ?#&%+.json", b"bytes")
     path = root / "x" / "é ?#&%+.json"
@@ -200,13 +201,13 @@ def test_what_is_written_is_read_with_its_sum_and_its_size(root: Path) -> None:
     assert (path.parent.is_file(), path.parent.is_dir(), path.parent.exists()) == (False, True, True)
 
 
-def test_writing_again_replaces_the_content(root: Path) -> None:
+def test_writing_again_replaces_the_content(root: S3Path) -> None:
     s3.write(root / "a", b"a long first text")
     s3.write(root / "a", b"")
     assert s3.content(root / "a") == (b"", hashlib.sha256(b"").hexdigest())
 
 
-def test_two_contents_of_one_size_and_second_are_told_apart_by_their_status(root: Path) -> None:
+def test_two_contents_of_one_size_and_second_are_told_apart_by_their_status(root: S3Path) -> None:
     path = root / "file"
     found = set()
     for content in (b"one", b"two", b"six"):
@@ -216,14 +217,14 @@ def test_two_contents_of_one_size_and_second_are_told_apart_by_their_status(root
     assert path.stat().st_ino == path.stat().st_ino
 
 
-def test_an_object_that_others_wrote_has_no_sum(root: Path) -> None:
+def test_an_object_that_others_wrote_has_no_sum(root: S3Path) -> None:
     s3.client().put_object(Bucket=root.parts[1], Key="x", Body=b"1")
-    path = s3.at(f"s3://{root.parts[1]}/x")
+    path = cast(S3Path, s3.at(f"s3://{root.parts[1]}/x"))
     assert s3.content(path) == (b"1", None)
     assert s3.recorded(path) is None
 
 
-def test_what_is_not_there_is_said_to_be_missing(root: Path) -> None:
+def test_what_is_not_there_is_said_to_be_missing(root: S3Path) -> None:
     missing: list[Callable[[], Any]] = [
         (root / "no").read_bytes,
         (root / "no").stat,
@@ -238,16 +239,16 @@ def test_what_is_not_there_is_said_to_be_missing(root: Path) -> None:
     assert s3.recorded(root / "no") is None
     assert not (root / "no").exists()
     assert not root.exists()
-    assert list(root.iterdir()) == list(s3.listing(root)) == []
+    assert [*root.iterdir(), *s3.listing(root)] == []
     (root / "no").unlink(missing_ok=True)
 
 
-def test_an_object_opens_for_reading_bytes_only(root: Path) -> None:
+def test_an_object_opens_for_reading_bytes_only(root: S3Path) -> None:
     with pytest.raises(LakeError, match="mode w"):
         (root / "x").open("w")
 
 
-def test_listings_show_what_is_below_a_prefix_and_no_neighbour(root: Path) -> None:
+def test_listings_show_what_is_below_a_prefix_and_no_neighbour(root: S3Path) -> None:
     names = ["a.json", "b/c.json", "b/d/e.json", "b2/f.txt"]
     for name in names:
         s3.write(root / name, name.encode())
@@ -264,7 +265,7 @@ def test_listings_show_what_is_below_a_prefix_and_no_neighbour(root: Path) -> No
 
 @ONE
 @pytest.mark.thorough
-def test_a_listing_of_more_than_a_page_is_whole(root: Path) -> None:
+def test_a_listing_of_more_than_a_page_is_whole(root: S3Path) -> None:
     s3.each(lambda number: s3.write(root / f"{number:04}", b""), range(1_005))
     assert [found.path.name for found in s3.listing(root)] == [f"{number:04}" for number in range(1_005)]
     s3.remove_tree(root)
@@ -279,7 +280,7 @@ def test_a_key_that_no_path_names_is_not_passed_over(moto_server: servers.Server
             list(s3.listing(s3.at(f"s3://{bucket}/lake")))
 
 
-def test_an_objects_start_is_read_without_the_rest(root: Path) -> None:
+def test_an_objects_start_is_read_without_the_rest(root: S3Path) -> None:
     s3.write(root / "a", bytes(range(100)))
     s3.write(root / "empty", b"")
     assert s3.start(root / "a", 4) == bytes(range(4))
@@ -287,7 +288,7 @@ def test_an_objects_start_is_read_without_the_rest(root: Path) -> None:
     assert s3.start(root / "empty", 4) == b""
 
 
-def test_folders_and_modes_need_nothing_in_a_bucket(root: Path) -> None:
+def test_folders_and_modes_need_nothing_in_a_bucket(root: S3Path) -> None:
     (root / "folder").mkdir()
     (root / "folder").chmod(0o700)
     durable.folder(root / "other" / "folder")
@@ -295,7 +296,7 @@ def test_folders_and_modes_need_nothing_in_a_bucket(root: Path) -> None:
     assert kept(root) == []
 
 
-def test_durable_files_are_objects_too(root: Path) -> None:
+def test_durable_files_are_objects_too(root: S3Path) -> None:
     durable.write(root / "a", b"1")
     with pytest.raises(ZeroDivisionError), durable.replacing(root / "b") as stream:
         stream.write(b"half written" * (1 // 0))
@@ -308,7 +309,7 @@ def test_durable_files_are_objects_too(root: Path) -> None:
 # many files, and large ones
 
 
-def test_files_go_up_and_come_down_as_they_are(root: Path, tmp_path: Path) -> None:
+def test_files_go_up_and_come_down_as_they_are(root: S3Path, tmp_path: Path) -> None:
     pairs = []
     for number in range(20):
         source = tmp_path / f"{number}"
@@ -325,7 +326,7 @@ def test_files_go_up_and_come_down_as_they_are(root: Path, tmp_path: Path) -> No
         s3.download(root / "19", tmp_path / "copy")
 
 
-def test_a_large_file_goes_up_in_parts(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_goes_up_in_parts(root: S3Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "_PART", 5 << 20)
     body = os.urandom(21 << 20)
     (tmp_path / "large").write_bytes(body)
@@ -337,7 +338,7 @@ def test_a_large_file_goes_up_in_parts(root: Path, tmp_path: Path, monkeypatch: 
     assert kept(root) == [("version", f"{root.name}/large")]
 
 
-def test_an_upload_or_a_download_that_fails_leaves_nothing(root: Path, tmp_path: Path) -> None:
+def test_an_upload_or_a_download_that_fails_leaves_nothing(root: S3Path, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     with pytest.raises(FileNotFoundError, match="no such bucket"):
         s3.upload([(tmp_path / "a", s3.at("s3://stedi-no-such-bucket/a"))])
@@ -346,7 +347,7 @@ def test_an_upload_or_a_download_that_fails_leaves_nothing(root: Path, tmp_path:
     assert not (tmp_path / "b").exists()
 
 
-def test_a_download_is_of_the_content_that_is_meant_or_none(root: Path, tmp_path: Path) -> None:
+def test_a_download_is_of_the_content_that_is_meant_or_none(root: S3Path, tmp_path: Path) -> None:
     s3.write(root / "a", b"listed")
     tag = next(s3.listing(root)).tag
     s3.download(root / "a", tmp_path / "same", tag=tag)
@@ -360,7 +361,7 @@ def test_a_download_is_of_the_content_that_is_meant_or_none(root: Path, tmp_path
 # removing
 
 
-def test_removing_takes_what_is_named_and_nothing_else(root: Path) -> None:
+def test_removing_takes_what_is_named_and_nothing_else(root: S3Path) -> None:
     for name in ("a", "b", "c/d", "c2"):
         s3.write(root / name, b"")
     s3.remove([root / "a", root / "not there"])
@@ -372,14 +373,14 @@ def test_removing_takes_what_is_named_and_nothing_else(root: Path) -> None:
     assert list(s3.listing(root)) == []
 
 
-def test_what_a_bucket_may_not_delete_is_an_error_and_the_rest_is_gone(root: Path) -> None:
+def test_what_a_bucket_may_not_delete_is_an_error_and_the_rest_is_gone(root: S3Path) -> None:
     client, bucket = s3.client(), f"{root.parts[1]}-locked"
     client.create_bucket(
         Bucket=bucket,
         ObjectLockEnabledForBucket=True,
         CreateBucketConfiguration={"LocationConstraint": servers.REGION},
     )
-    locked = s3.at(f"s3://{bucket}/lake")
+    locked = cast(S3Path, s3.at(f"s3://{bucket}/lake"))
     for name in ("a", "b", "c"):
         s3.write(locked / name, b"first")
         s3.write(locked / name, b"second")
@@ -403,7 +404,7 @@ def test_what_a_bucket_may_not_delete_is_an_error_and_the_rest_is_gone(root: Pat
     assert not [entry for entry in kept(locked) if entry[0] == "version" and entry[1] != "lake/b"]
 
 
-def test_forgetting_leaves_nothing_but_what_readers_see(root: Path) -> None:
+def test_forgetting_leaves_nothing_but_what_readers_see(root: S3Path) -> None:
     versioned(root)
     neighbour = root.with_name(f"{root.name}2") / "x"
     for path in (root / "current", root / "gone", neighbour):
@@ -419,7 +420,7 @@ def test_forgetting_leaves_nothing_but_what_readers_see(root: Path) -> None:
     assert s3.forget(root) == 0
 
 
-def test_forgetting_keeps_the_versions_it_is_told_to_keep(root: Path) -> None:
+def test_forgetting_keeps_the_versions_it_is_told_to_keep(root: S3Path) -> None:
     versioned(root)
     for name in ("a", "b"):
         s3.write(root / name, b"old")
@@ -428,14 +429,14 @@ def test_forgetting_keeps_the_versions_it_is_told_to_keep(root: Path) -> None:
     assert kept(root) == [("version", f"{root.name}/a")] * 2 + [("version", f"{root.name}/b")]
 
 
-def test_a_bucket_without_versions_forgets_nothing_that_is_current(root: Path) -> None:
+def test_a_bucket_without_versions_forgets_nothing_that_is_current(root: S3Path) -> None:
     s3.write(root / "a", b"1")
     assert s3.forget(root) == 0
     assert (root / "a").read_bytes() == b"1"
 
 
 @ONE
-def test_versions_that_are_still_there_after_all_are_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_that_are_still_there_after_all_are_an_error(root: S3Path, monkeypatch: pytest.MonkeyPatch) -> None:
     versioned(root)
     for body in (b"old", b"new"):
         s3.write(root / "a", body)
@@ -446,7 +447,7 @@ def test_versions_that_are_still_there_after_all_are_an_error(root: Path, monkey
 
 # calls that fail
 
-CALLS: dict[str, Callable[[Path, Path], object]] = {
+CALLS: dict[str, Callable[[S3Path, Path], object]] = {
     "write": lambda root, _: s3.write(root / "new", b"bytes"),
     "read": lambda root, _: s3.content(root / "a"),
     "recorded": lambda root, _: s3.recorded(root / "a"),
@@ -465,7 +466,7 @@ CALLS: dict[str, Callable[[Path, Path], object]] = {
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.sample(full=20)
 def test_what_fails_once_at_any_call_is_done_all_the_same(
-    proxy: Proxy, root: Path, tmp_path: Path, call: str, kind: Kind
+    proxy: Proxy, root: S3Path, tmp_path: Path, call: str, kind: Kind
 ) -> None:
     body = os.urandom(100_000)
     versioned(root)
@@ -488,7 +489,7 @@ def test_what_fails_once_at_any_call_is_done_all_the_same(
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.sample(full=20)
 def test_what_fails_for_good_is_one_error_that_files_raise_after_a_bounded_number_of_calls(
-    proxy: Proxy, root: Path, tmp_path: Path, call: str, kind: Kind
+    proxy: Proxy, root: S3Path, tmp_path: Path, call: str, kind: Kind
 ) -> None:
     (tmp_path / "a").write_bytes(b"bytes")
     s3.write(root / "a", b"bytes")
@@ -518,7 +519,7 @@ def test_an_answer_of_another_service_that_breaks_off_is_asked_for_anew(moto_ser
 
 @ONE
 def test_objects_that_are_refused_or_late_in_one_answer_are_told_apart(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: S3Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = s3.client()
     asked: list[list[str]] = []
@@ -556,7 +557,7 @@ def locked(path: Path, *, wait: bool | float = False) -> Any:
     return s3.lock(path, wait=wait, waiting=None, advice="try again")
 
 
-def test_a_lock_excludes_other_threads_and_ends_with_its_block(root: Path) -> None:
+def test_a_lock_excludes_other_threads_and_ends_with_its_block(root: S3Path) -> None:
     path = root / "build.lock"
     assert not s3.is_held(path)
     with locked(path):
@@ -569,7 +570,7 @@ def test_a_lock_excludes_other_threads_and_ends_with_its_block(root: Path) -> No
     assert not s3.is_held(path), "what stays is an object that says that it is nobody's"
 
 
-def test_a_lock_ends_with_a_block_that_raises(root: Path) -> None:
+def test_a_lock_ends_with_a_block_that_raises(root: S3Path) -> None:
     with pytest.raises(RuntimeError), locked(root / "x.lock"):
         raise RuntimeError
     assert not s3.is_held(root / "x.lock")
@@ -577,7 +578,7 @@ def test_a_lock_ends_with_a_block_that_raises(root: Path) -> None:
 
 @pytest.mark.thorough
 def test_a_lock_excludes_other_processes_and_outlives_a_killed_one_until_its_lease_ends(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: S3Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = root / "land.lock"
     process = held(path)
@@ -596,7 +597,7 @@ def test_a_lock_excludes_other_processes_and_outlives_a_killed_one_until_its_lea
 
 
 @ONE
-def test_of_many_who_want_a_lock_one_has_it_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_who_want_a_lock_one_has_it_at_a_time(root: S3Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_leases, "_POLL", (0.01, 0.01))
     inside, seen, failures = 0, [], []
 
@@ -619,7 +620,7 @@ def test_of_many_who_want_a_lock_one_has_it_at_a_time(root: Path, monkeypatch: p
     assert (seen, failures) == ([1] * 8, [])
 
 
-def test_of_many_who_find_a_dead_holders_lock_one_takes_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_who_find_a_dead_holders_lock_one_takes_it(root: S3Path, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.write(root / "x.lock", b"a dead holder's")
     monkeypatch.setattr(s3_leases, "_LEASE", -10.0)
     leases = [s3.Lease(root / "x.lock") for _ in range(8)]
@@ -638,7 +639,7 @@ def test_of_many_who_find_a_dead_holders_lock_one_takes_it(root: Path, monkeypat
 
 
 @ONE
-def test_waiting_is_told_once_and_ends(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_is_told_once_and_ends(root: S3Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_leases, "_POLL", (0.05, 0.05))
     told: list[int] = []
     lease = s3.Lease(root / "x.lock")
@@ -656,7 +657,7 @@ def test_waiting_is_told_once_and_ends(root: Path, monkeypatch: pytest.MonkeyPat
 
 @ONE
 @pytest.mark.thorough
-def test_a_lock_is_renewed_as_long_as_its_holder_lives(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_is_renewed_as_long_as_its_holder_lives(root: S3Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_leases, "_BEAT", 0.1)
     monkeypatch.setattr(s3_leases, "_LEASE", 2.0)
     with locked(root / "x.lock"):
@@ -670,7 +671,7 @@ def test_a_lock_is_renewed_as_long_as_its_holder_lives(root: Path, monkeypatch: 
 
 
 def test_a_holder_that_lost_its_lock_neither_renews_nor_removes_the_next_ones(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: S3Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_leases, "_BEAT", 0.05)
     path = root / "x.lock"
@@ -684,7 +685,7 @@ def test_a_holder_that_lost_its_lock_neither_renews_nor_removes_the_next_ones(
 
 @ONE
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lock_is_held_once_whatever_happens_to_its_first_call(proxy: Proxy, root: Path, kind: Kind) -> None:
+def test_a_lock_is_held_once_whatever_happens_to_its_first_call(proxy: Proxy, root: S3Path, kind: Kind) -> None:
     path = root / "x.lock"
     with proxy.failing(Fault(kind, 1, 1)):
         lease = s3.Lease(path)
@@ -698,7 +699,7 @@ def test_a_lock_is_held_once_whatever_happens_to_its_first_call(proxy: Proxy, ro
 
 @ONE
 def test_a_renewal_whose_answer_is_lost_keeps_the_lock(
-    proxy: Proxy, root: Path, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, root: S3Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_leases, "_BEAT", 0.1)
     path = root / "x.lock"
@@ -715,7 +716,7 @@ def test_a_renewal_whose_answer_is_lost_keeps_the_lock(
 # the engine
 
 
-def test_duckdb_reads_what_is_in_the_bucket(root: Path, tmp_path: Path) -> None:
+def test_duckdb_reads_what_is_in_the_bucket(root: S3Path, tmp_path: Path) -> None:
     connection = duckdb.connect()
     connection.execute(f"copy (select range as n from range(1000)) to '{tmp_path}/x.parquet'")
     s3.upload([(tmp_path / "x.parquet", root / "x.parquet")])
@@ -725,7 +726,7 @@ def test_duckdb_reads_what_is_in_the_bucket(root: Path, tmp_path: Path) -> None:
 
 
 @ONE
-def test_duckdb_repeats_what_is_throttled(proxy: Proxy, root: Path, tmp_path: Path) -> None:
+def test_duckdb_repeats_what_is_throttled(proxy: Proxy, root: S3Path, tmp_path: Path) -> None:
     connection = duckdb.connect()
     connection.execute(f"copy (select range as n from range(1000)) to '{tmp_path}/x.parquet'")
     s3.upload([(tmp_path / "x.parquet", root / "x.parquet")])

@@ -243,7 +243,7 @@ def quarantined(tmp_path_factory: pytest.TempPathFactory) -> World:
         real = prepare.prepare
 
         def older(file: Any, into: Path) -> Any:
-            ready = real(file, into)
+            ready: Any = real(file, into)
             kept = [line for line in ready.lines.read_bytes().splitlines(keepends=True) if b'"late"' not in line]
             ready.lines.write_bytes(b"".join(kept))
             raw = json.dumps(late).encode()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import pytest
@@ -89,9 +89,9 @@ def theirs(catalog: Catalog, table: str = TABLE) -> Any:
 def manifests(location: str) -> Iterator[dict[str, Any]]:
     """Every entry of every manifest of a manifest list."""
     with open(location.removeprefix("file://"), "rb") as listed:
-        for manifest in list(fastavro.reader(listed)):
+        for manifest in cast(list[dict[str, Any]], list(fastavro.reader(listed))):
             with open(manifest["manifest_path"].removeprefix("file://"), "rb") as stream:
-                yield from fastavro.reader(stream)
+                yield from cast(Iterator[dict[str, Any]], fastavro.reader(stream))
 
 
 def test_a_new_lake_has_every_table_empty_in_the_folder_of_its_zone(catalog: Catalog, lake: Lake) -> None:
@@ -382,7 +382,7 @@ def test_delete_files_of_another_engine_are_refused_with_the_way_out(catalog: Ca
     path = Path(snapshot.manifest_list.removeprefix("file://"))
     with path.open("rb") as stream:
         reader = fastavro.reader(stream)
-        schema, entries = reader.writer_schema, list(reader)
+        schema, entries = reader.writer_schema, cast(list[dict[str, Any]], list(reader))
     entries.append({**entries[0], "content": 1})
     with io.BytesIO() as stream:
         fastavro.writer(stream, schema, entries)
@@ -401,8 +401,8 @@ def test_files_in_another_format_are_refused(catalog: Catalog, write: Writer) ->
         path = Path(next(iter(fastavro.reader(stream)))["manifest_path"].removeprefix("file://"))  # type: ignore[index,call-overload]
     with path.open("rb") as stream:
         reader = fastavro.reader(stream)
-        schema, entries = reader.writer_schema, list(reader)
-    entries[0]["data_file"]["file_format"] = "ORC"  # type: ignore[index,call-overload]
+        schema, entries = reader.writer_schema, cast(list[dict[str, Any]], list(reader))
+    entries[0]["data_file"]["file_format"] = "ORC"
     with io.BytesIO() as stream:
         fastavro.writer(stream, schema, entries)
         rewritten(path, stream.getvalue())

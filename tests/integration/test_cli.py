@@ -145,7 +145,7 @@ class TestHelp:
             cli.main(["--help"])
         assert stopped.value.code == 0
         listed = capsys.readouterr().out
-        commands = cli.parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,index]
+        [commands] = [action.choices for action in cli.parser()._actions if isinstance(action.choices, dict)]
         assert {"demo", "init", "land", "build", "tables", "history", "query"} <= set(commands)
         for name in commands:
             assert re.search(rf"^    {name}\s", listed, re.MULTILINE)

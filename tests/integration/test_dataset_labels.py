@@ -27,8 +27,8 @@ from stedi.errors import AuditFailed, UsageError
 from stedi.lake import Lake
 
 CROISSANT = REPOSITORY / "build" / "releases" / "bin" / "python"
-NEAR = {"match": "nearest", "tolerance": "20ms"}
-WINDOWS = {**NEAR, "window": "10s", "stride": "5s"}
+NEAR: dict[str, Any] = {"match": "nearest", "tolerance": "20ms"}
+WINDOWS: dict[str, Any] = {**NEAR, "window": "10s", "stride": "5s"}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def windows(lake: Lake, labels: Path) -> Release:
     return lake.create_dataset("windows", **WINDOWS, labels=str(labels))
 
 
-def rows(release: Release, sql: str) -> list[tuple[object, ...]]:
+def rows(release: Release, sql: str) -> list[tuple[Any, ...]]:
     return duckdb.sql(sql.format(f"'{release.path}/data/*.parquet'")).fetchall()
 
 
@@ -87,7 +87,7 @@ def test_a_window_has_the_times_of_its_steps(windows: Release) -> None:
 
 @pytest.mark.parametrize("words", [NEAR, WINDOWS], ids=["moments", "windows"])
 def test_one_changed_label_stops_a_release(
-    lake: Lake, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, str]
+    lake: Lake, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any]
 ) -> None:
     prove, rng = datasets.proof.prove, random.Random(15)
     caught = []

@@ -64,9 +64,7 @@ def emails(split: int, count: int) -> list[str]:
     return [email for n in range(2000) if split_of(email := f"p{n}@x.example") == split][:count]
 
 
-def people(
-    inbox: Path, of: Iterable[tuple[str, str]], readings: int = 12, *, alike: bool = False, **more: object
-) -> None:
+def people(inbox: Path, of: Iterable[tuple[str, str]], readings: int = 12, *, alike: bool = False, **more: Any) -> None:
     """Delivers consenting customers by address and serial number; `alike` gives all of them the same recording."""
     known = list(of)
     lakes.deliver(inbox, "customer", [lakes.customer(email, serialNumber=serial, **more) for email, serial in known])
@@ -109,7 +107,10 @@ def test_the_same_state_and_options_give_the_same_bytes(slate: Slate, sample_inb
     lake.build()
     kept = tmp_path / "kept"
     shutil.copytree(lake.root, kept, symlinks=True)
-    for words in ({}, {"window": "10s", "stride": "5s"}, {"match": "nearest", "tolerance": "2s", "vectors": "list"}):
+    every: list[dict[str, Any]] = [
+        {}, {"window": "10s", "stride": "5s"}, {"match": "nearest", "tolerance": "2s", "vectors": "list"}
+    ]  # fmt: skip
+    for words in every:
         found = []
         for threads in (1, 4):
             shutil.rmtree(lake.root)
@@ -229,7 +230,8 @@ def test_a_recording_that_was_delivered_for_two_people_stops_a_release(slate: Sl
     [one], [other] = emails(0, 1), emails(1, 1)
     people(inbox, [(one, "s1"), (other, "s2")], 5, alike=True)
     lake.land(inbox)
-    for words, said in (({"window": "6s"}, "with equal values"), ({}, "found 1 runs of 5 equal moments")):
+    windows: dict[str, Any] = {"window": "6s"}
+    for words, said in ((windows, "with equal values"), ({}, "found 1 runs of 5 equal moments")):
         with pytest.raises(AuditFailed, match=said):
             lake.create_dataset("steps", **words)
         assert not list((lake.root / "releases").glob("*/*"))
@@ -286,8 +288,8 @@ def test_the_public_get_only_those_who_share_with_the_public(slate: Slate, inbox
     for readings, count in (("all", 12), ("since-consent", 8)):
         lake = slate.wiped(readings)  # type: ignore[arg-type]
         people(inbox, [("a@x.example", "s1")])
-        shares = {"shareWithPublicAsOfDate": lakes.instant(5000), "serialNumber": "s2"}
-        future = {"shareWithPublicAsOfDate": 250_000_000_000_000, "serialNumber": "s3"}
+        shares: dict[str, Any] = {"shareWithPublicAsOfDate": lakes.instant(5000), "serialNumber": "s2"}
+        future: dict[str, Any] = {"shareWithPublicAsOfDate": 250_000_000_000_000, "serialNumber": "s3"}
         lakes.deliver(
             inbox,
             "customer",
@@ -329,7 +331,8 @@ def test_the_manifest_tells_what_is_in_the_folder(slate: Slate, sample_inbox: Pa
         plain = json.loads((folder / "manifest.json").read_bytes())
         assert plain["release"] == release.release
         assert plain["created"] <= plain["consent_as_of"] or plain["created"]
-        sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
+        listed = (line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines())
+        sums = {name: digest for digest, name in listed}
         found = files(folder)
         assert sums == {name: found[name] for name in found if name not in ("SHA256SUMS", "manifest.sig")}
         for file in plain["files"]:

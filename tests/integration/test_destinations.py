@@ -9,7 +9,9 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -32,7 +34,7 @@ def test_a_file_is_replaced_in_one_step_and_its_owners_alone(tmp_path: Path) -> 
     path = tmp_path / "a.csv"
     path.write_text("old")
     with pytest.raises(TypeError), writing(path) as out:
-        out.write("half, and no bytes")  # type: ignore[arg-type]
+        out.write("half, and no bytes")  # type: ignore[call-overload]
     assert path.read_text() == "old"
     before = path.stat().st_ino
     write(path)
@@ -153,13 +155,13 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_holds_every_row(ending: str, full: Path, tmp_path: Path) -> None:
     file = tmp_path / f"rows.{ending}"
     assert cli.main(["--lake", str(full), "query", "select * from accelerometer_landing", "--output", str(file)]) == 0
-    rows = {
+    read: dict[str, Callable[[], list[Any]]] = {
         "csv": lambda: file.read_text().splitlines()[1:],
         "json": lambda: json.loads(file.read_text()),
         "jsonl": lambda: [json.loads(line) for line in file.read_text().splitlines()],
         "parquet": lambda: __import__("pyarrow.parquet").parquet.read_table(file).to_pylist(),
-    }[{"ndjson": "jsonl"}.get(ending, ending.lower())]()
-    assert len(rows) == 2500
+    }
+    assert len(read[{"ndjson": "jsonl"}.get(ending, ending.lower())]()) == 2500
 
 
 @pytest.mark.parametrize(

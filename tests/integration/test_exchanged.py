@@ -77,14 +77,16 @@ def path(slate: Slate) -> Path:
 
 def at(patch: pytest.MonkeyPatch, owner: object, name: str, exchange: Callable[[], None], *, after: bool) -> None:
     """Has a file exchanged once, right before a step or right after it."""
-    real, done = getattr(owner, name), []
+    real, done = getattr(owner, name), list[bool]()
 
     def step(*arguments: Any, **options: Any) -> Any:
         if not done and not after:
-            done.append(exchange())
+            done.append(True)
+            exchange()
         found = real(*arguments, **options)
         if not done:
-            done.append(exchange())
+            done.append(True)
+            exchange()
         return found
 
     patch.setattr(owner, name, step)

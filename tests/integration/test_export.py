@@ -170,7 +170,7 @@ def test_an_export_lies_where_nobody_takes_it_for_something_else(lake: Lake, sla
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "empty").mkdir()
     inbox = lake.root.parent / "inbox"
-    places = {
+    places: dict[str | Path, str] = {
         tmp_path / "full": "an empty folder, there, found something",
         tmp_path / "link": "an empty folder, there, found something",
         lake.root / "out": "outside of any lake",

@@ -187,12 +187,13 @@ def test_a_forged_erasure_stops_an_audit_and_nothing_else_once_it_is_put_away(
 @pytest.mark.parametrize("made", ["a FIFO", "a folder", "a link to nothing", "a link to a device"])
 def test_what_is_no_file_is_not_waited_for(guarded: Lake, made: str) -> None:
     path = guarded.root / PENDING
-    {
+    makes: dict[str, Callable[[], None]] = {
         "a FIFO": lambda: os.mkfifo(path),
         "a folder": path.mkdir,
         "a link to nothing": lambda: path.symlink_to("nowhere"),
         "a link to a device": lambda: path.symlink_to("/dev/zero"),
-    }[made]()
+    }
+    makes[made]()
     try:
         if made == "a link to nothing":
             assert pending.read(guarded.root, guarded.key()) is None

@@ -471,7 +471,7 @@ def test_the_form_of_a_file_can_be_written_again() -> None:
     for what, make in (*ENCODINGS.items(), *((n, READ[n]) for n in ("gzip", "zstd"))):
         data = make(text)
         out = io.BytesIO()
-        with reader.writer(out, *reader.form(io.BytesIO(data), "a")) as stream:  # type: ignore[arg-type]
+        with reader.writer(out, *reader.form(io.BytesIO(data), "a")) as stream:
             whole = decompressed(io.BytesIO(data), "a").read()
             for at in range(0, len(whole), 7):
                 stream.write(whole[at : at + 7])
@@ -487,7 +487,10 @@ def test_the_form_of_a_file_can_be_written_again() -> None:
 @pytest.mark.sample(full=10)
 def test_an_erasure_rewrites_a_delivery_in_its_own_form(encoding: str, packing: str, tmp_path: Path) -> None:
     found = records("customer", "er")
-    make = lambda text: READ[packing](ENCODINGS[encoding](text))  # noqa: E731
+
+    def make(text: bytes) -> bytes:
+        return READ[packing](ENCODINGS[encoding](text))
+
     path = tmp_path / "in" / "customer.json"
     path.parent.mkdir()
     path.write_bytes(make(b"\n".join(found)))

@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-import oracle
 import sparks
 from effort import NIGHTLY
 from lakes import BELOW_LANDING, Slate, build, contents, heads, moment
@@ -118,7 +117,7 @@ def _holds(case: Path, lake: Lake, facts: dict[str, Any], withheld: int) -> None
         assert withheld == facts["withheld"]
 
 
-def _value(text: str, kind: str, lake: Lake) -> oracle.Row | object:
+def _value(text: str, kind: str, lake: Lake) -> object:
     if text == "":
         return None
     if kind in ("long", "timestamptz"):

@@ -188,5 +188,5 @@ def test_every_command_that_writes_takes_the_hooks() -> None:
 
 
 def _commands() -> dict[str, argparse.ArgumentParser]:
-    [actions] = [a for a in cli.parser()._actions if hasattr(a, "choices") and isinstance(a.choices, dict)]
-    return dict(actions.choices)
+    [commands] = [action.choices for action in cli.parser()._actions if isinstance(action.choices, dict)]
+    return dict(commands)

@@ -107,7 +107,7 @@ def test_commits_are_made_in_the_order_of_the_journal(batch: Batch, monkeypatch:
     made: list[str] = []
     append = Catalog.append
 
-    def recorded(self: Catalog, table: str, *rest: Any, **named: Any) -> int:
+    def recorded(self: Catalog, table: str, *rest: Any, **named: Any) -> int | None:
         made.append(table)
         return append(self, table, *rest, **named)
 

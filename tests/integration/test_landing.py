@@ -205,7 +205,7 @@ def test_a_file_that_grows_while_it_is_looked_at_is_refused(
     put(inbox / "step_trainer-2.json", texts(step(at=5))[0])
     read = looking._read
 
-    def slow(stream: Any, *rest: Any) -> int | None:
+    def slow(stream: Any, *rest: Any) -> Any:
         result = read(stream, *rest)
         if os.fstat(stream.fileno()).st_ino == file.stat().st_ino:
             grows(file)
@@ -469,9 +469,9 @@ def test_a_landing_that_dies_between_its_commits_is_finished_by_the_next(
     lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch, survived: int
 ) -> None:
     put(inbox / "step_trainer.json", texts(step())[0] + b"?")
-    append, calls = Catalog.append, []
+    append, calls = Catalog.append, list[str]()
 
-    def dying(self: Catalog, table: str, *rest: Any, **named: Any) -> int:
+    def dying(self: Catalog, table: str, *rest: Any, **named: Any) -> int | None:
         calls.append(table)
         if len(calls) > survived:
             raise KeyboardInterrupt

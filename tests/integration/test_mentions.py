@@ -8,9 +8,10 @@ import random
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -192,7 +193,8 @@ def _tells_nobody(lake: Lake, erased: str) -> None:
 def test_a_number_that_somebody_else_has_is_not_looked_for(stage: Stage, field: str, value: str) -> None:
     lake, folder = stage.empty()
     people = [customer(ANA, serialNumber="8015559999" if field != "serialNumber" else "s-1", phone="(801) 555-9999")]
-    people += [customer(BO, **{"serialNumber": "s-2", field: value})]
+    named: dict[str, Any] = {"serialNumber": "s-2", field: value}
+    people += [customer(BO, **named)]
     lake.land(deliver(folder, "customer", people))
     receipt = erase(lake, ANA)
     assert receipt["clean"]
@@ -448,7 +450,7 @@ def test_what_the_engine_takes_for_plain_is_one_plain_address() -> None:
     assert plain > 100
 
 
-WRAPPED = {
+WRAPPED: dict[str, Callable[[str], str]] = {
     "alone": lambda text: text,
     "JSON": lambda text: json.dumps({"a": text}),
     "JSON in JSON": lambda text: json.dumps({"a": json.dumps({"b": text})}),

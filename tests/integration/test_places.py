@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from test_isolation import STEDI, deliver
@@ -628,7 +628,7 @@ def test_a_query_reads_no_file_that_a_manifest_names_elsewhere(target: str, lake
         for path in (lake / "landing/customers_landing/metadata").glob("*-m0.avro"):
             with path.open("rb") as stream:
                 reader = fastavro.reader(stream)
-                records, about = list(reader), reader.metadata
+                records, about = cast(list[dict[str, Any]], list(reader)), reader.metadata
             for record in records:
                 record["data_file"]["file_path"] = f"file://{secret}"
             with path.open("wb") as out:

@@ -232,7 +232,7 @@ def test_a_build_that_died_while_it_published_leaves_tables_that_hold(
     deliver(tmp_path, "customer", [customer("ada@x.example", ..., serialNumber="dev-2", update=200)])
     deliver(tmp_path, "accelerometer", [motion("fay@x.example", 100)])
     people.land(tmp_path)
-    publish, done = Catalog.publish, []
+    publish, done = Catalog.publish, list[str]()
 
     def dies(catalog: Catalog, table: str, **options: Any) -> None:
         if len(done) == published:
@@ -256,9 +256,9 @@ def test_a_landing_that_is_half_committed_is_left_out_of_account(
 ) -> None:
     deliver(tmp_path, "customer", [customer("new@x.example"), {"email": "new@x.example"}])
     deliver(tmp_path, "accelerometer", [motion("new@x.example", 100)])
-    append, done = Catalog.append, []
+    append, done = Catalog.append, list[str]()
 
-    def dies(catalog: Catalog, table: str, *rest: Any, **named: Any) -> int:
+    def dies(catalog: Catalog, table: str, *rest: Any, **named: Any) -> int | None:
         if len(done) == committed:
             raise KeyboardInterrupt
         done.append(table)

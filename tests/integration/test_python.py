@@ -312,6 +312,6 @@ def test_a_result_of_rows_that_fail_says_so_wherever_it_is_read(lake: Lake) -> N
     sql = "select cast(email as integer) from customers_landing"
     for read in (Result.arrow, Result.fetchall, Result._repr_html_, list):
         with pytest.raises(stedi.StediError, match="could not be converted"):
-            read(lake.query(sql))  # type: ignore[operator] # each takes a result
+            read(lake.query(sql))
     with pytest.raises(QueryRefused):
         lake.query("drop table customers_landing")

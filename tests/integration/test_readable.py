@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_what_a_lake_writes_is_its_owners_alone_whatever_the_mask(mask: int, tmp
 
 class TestASharedLake:
     @pytest.fixture
-    def shared(self) -> Path:
+    def shared(self) -> Iterator[Path]:
         if os.geteuid() != 0:
             pytest.skip("needs root: another user of the owner's group has to read")
         # below /tmp: every folder above must let others pass

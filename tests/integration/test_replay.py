@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def test_who_replays_the_journal_has_the_tables_of_a_lake_that_was_never_lost(
     expected = history.expected()
     memory = history.lake.context.outside()
     back = overlaid if seed % 3 == 0 else restored
-    for lost in (lambda: back(history.lake, backup), lambda: anew(history.lake)):
+    losses: list[Callable[[], Lake]] = [lambda: back(history.lake, backup), lambda: anew(history.lake)]
+    for lost in losses:
         lake = lost()
         lake.replay(memory.parent if seed % 2 else memory)
         lake.land(history.inbox)

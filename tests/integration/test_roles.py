@@ -44,7 +44,7 @@ def lake() -> Iterator[Lake]:
         with quick.quickened():
             slate = Slate(folder)
             made, inbox = slate.wiped(), slate.inbox()
-            named = {
+            named: dict[str, Any] = {
                 "customerName": "Ana Bo",
                 "phone": "+1555010",
                 "birthDay": "1990-02-28",
@@ -59,7 +59,7 @@ def lake() -> Iterator[Lake]:
 
 
 def shown(lake: Lake, role: Role, table: str) -> list[dict[str, Any]]:
-    return lake.query(f"select * from {table}", role=role).arrow().to_pylist()
+    return list(lake.query(f"select * from {table}", role=role).arrow().to_pylist())
 
 
 def test_every_role_has_its_grant_and_the_officer_sees_all() -> None:

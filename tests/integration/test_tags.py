@@ -66,9 +66,10 @@ def others(found: dict[str, Counter[Row]], lake: Lake, *gone: str) -> dict[str, 
     """Returns the rows that are not those of some people, in tables that tell whose a row is."""
     who = {*gone, *map(str.upper, gone), *map(lake.key().customer_id, gone)}
     return {
-        table: Counter({row: count for row, count in held.items() if row[_whose(table)] not in who})
+        table: Counter({row: count for row, count in held.items() if row[place] not in who})
         for table, held in found.items()
-        if _whose(table) is not None
+        for place in [_whose(table)]
+        if place is not None
     }
 
 
@@ -507,7 +508,7 @@ def _live_through_an_erasure(lake: Lake, folder: Path) -> None:
     assert remote is not None
     table = remote._catalog.load_table((NAMESPACE, "customers_landing"))
     with table.manage_snapshots() as manage:
-        manage.create_tag(table.current_snapshot().snapshot_id, "theirs")
+        manage.create_tag(table.metadata.current_snapshot_id or 0, "theirs")
     before = {name: pinned(lake, name) for name in ("early", "theirs")}
     assert [check for check in lake.audit(files=True) if check.found] == []
     lake.land(deliver(folder, "accelerometer", [motion(CY, 102)], "more.json"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +30,7 @@ def test_the_notebook_runs_to_its_end_and_the_model_beats_the_guess(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Jupyter's own
-        import nbformat
+        nbformat: Any = import_module("nbformat")
         from nbclient import NotebookClient
 
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -36,7 +38,7 @@ def test_the_notebook_runs_to_its_end_and_the_model_beats_the_guess(
         monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
         monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
         (tmp_path / "work").mkdir()
-        book = nbformat.reads(NOTEBOOK.read_text("utf-8"), 4)
+        book: Any = nbformat.reads(NOTEBOOK.read_text("utf-8"), 4)
         checks = (
             "assert first[0] < first[1] / 2 and second[0] < second[1] / 2\nassert (diff.moved, diff.only_one) == (0, 1)"
         )

@@ -54,7 +54,7 @@ def good_values(draw: Any, field: Field) -> str:
         return str(draw(st.sampled_from(INSTANTS) | st.integers(INSTANT_BEGIN, 2**41)))
     if field.kind is Kind.INTEGER:
         return str(draw(st.integers(-(2**63), 2**63 - 1) | st.sampled_from([9007199254740993, 0, 10**17, 10**18])))
-    return draw(
+    return draw(  # type: ignore[no-any-return]
         st.sampled_from(["-1.0", "0.0", "1", "-0", "-0.0", "1e3", "1E-7", "0.1", "1e-400", "12345678901234567890"])
         | st.floats(allow_nan=False, allow_infinity=False).map(repr)
         | st.integers(-(10**17), 10**17).map(str)
@@ -98,7 +98,7 @@ def records(draw: Any, contract: Contract, clean: bool = False) -> bytes:
         else:
             members[at][0] = members[at][0].swapcase()
     text = "{" + spaces[0].join(json.dumps(n) + spaces[1] + v for n, v in members) + "}"
-    return text.encode()
+    return bytes(text.encode())
 
 
 def is_json(record: bytes) -> bool:
@@ -158,6 +158,7 @@ def test_duckdb_reads_accepted_lines_exactly(data: st.DataObject, tmp_path_facto
     for row, want in zip(rows, expected, strict=True):
         for field, got, value in zip([*contract.fields, None], row, want, strict=True):
             if field is not None and field.kind is Kind.NUMBER:
+                assert value is not None
                 assert got == float(value)
                 assert not math.isinf(got)
             else:

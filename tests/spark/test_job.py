@@ -85,7 +85,7 @@ def test_the_script_of_glue_runs_under_spark_submit(tmp_path: Path, sample_inbox
     alone.land(sample_inbox)
     alone.build()
     script = Path(job.__file__).with_name("glue.py")
-    command = [
+    command: list[str | Path] = [
         submit,
         "--master",
         "local-cluster[2,1,1024]",
@@ -98,7 +98,7 @@ def test_the_script_of_glue_runs_under_spark_submit(tmp_path: Path, sample_inbox
     own = {**here, **SMALL, "spark.sql.shuffle.partitions": "2"}
     for name, value in own.items():
         command += ["--conf", f"{name}={value}"]
-    arguments = ["--lake", tmp_path / "lake", "--inbox", sample_inbox, *GLUE, "--do", "land,build"]
+    arguments: list[str | Path] = ["--lake", tmp_path / "lake", "--inbox", sample_inbox, *GLUE, "--do", "land,build"]
     done = subprocess.run(
         [*command, script, *arguments],
         capture_output=True, text=True, timeout=300, env={**os.environ, "PYSPARK_PYTHON": sys.executable},
@@ -135,8 +135,8 @@ def test_the_wheel_installs_and_answers(version: str, wheel: Path, tmp_path: Pat
         pytest.skip(f"there is no Python {version} that makes environments")
     subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True, env=chosen)
     bin_ = tmp_path / "venv" / "bin"
-    install = [bin_ / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index"]
-    subprocess.run([*install, "--no-deps", wheel], check=True)
+    pip = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([bin_ / "python", *pip, wheel], check=True)
     shown = subprocess.run([bin_ / "stedi", "--help"], capture_output=True, text=True, check=True).stdout
     assert "COMMAND" in shown
     told = subprocess.run([bin_ / "python", "-m", "stedi.aws.job", "--help"], capture_output=True, text=True)

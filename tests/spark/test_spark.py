@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -271,7 +271,7 @@ def test_files_are_as_the_lake_wants_them(spark: Any, slate: Slate) -> None:
         places = {place for place, c in enumerate(COLUMNS[table], start=1) if c.name in bounded}
         for manifest in (folder / "metadata").glob("*-m*.avro"):
             with manifest.open("rb") as stream:
-                for entry in fastavro.reader(stream):
+                for entry in cast(list[dict[str, Any]], list(fastavro.reader(stream))):
                     assert {pair["key"] for pair in entry["data_file"]["lower_bounds"] or ()} <= places
             assert b"a@x.example" not in manifest.read_bytes()
     assert not list((lake.root / "tmp").rglob("pins"))

@@ -31,7 +31,8 @@ class Fork:
     """A process that another one has forked: what is asked of `subprocess.Popen`."""
 
     def __init__(self, words: Sequence[str], status: int, stdin: int, stdout: int) -> None:
-        self.args, self.returncode = list(words), None
+        self.args = list(words)
+        self.returncode: int | None = None
         self.stdin, self.stdout = os.fdopen(stdin, "wb"), os.fdopen(stdout, "rb")
         self._status, self._lock = os.fdopen(status, "rb", buffering=0), threading.Lock()
         self.pid = int.from_bytes(self._status.read(4), "little")

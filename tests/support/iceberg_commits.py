@@ -49,7 +49,7 @@ class IcebergCommitter:
         iceberg = Table((NAMESPACE, table), base, before, io, cast(IcebergCatalog, None))
         transaction = Transaction(iceberg)
         transaction._autocommit = False
-        named = {head: name for name, head in reversed(asked.refs.items())}
+        named = {head: name for name, head in reversed([*asked.refs.items()])}
         for change in asked.changes:
             branch = named.get(change.id)
             if branch is not None and branch not in heads:
@@ -86,6 +86,7 @@ def _produce(transaction: Transaction, iceberg: Table, table: str, change: Chang
     if change.parent is None:
         producer = _Erasure(Operation.OVERWRITE, transaction, io, branch=branch)
     elif change.how in ("append", "overwrite"):
+        kind: Any
         kind, operation = {
             "append": (_FastAppendFiles, Operation.APPEND),
             "overwrite": (_Overwrite, Operation.OVERWRITE),

@@ -196,7 +196,7 @@ def contents(lake: Lake) -> dict[str, Counter[Row]]:
 
 def heads(lake: Lake) -> dict[str, int | None]:
     """Returns the snapshot that readers of each table see."""
-    return {name: state.current and state.current.id for name, state in lake.catalog.tables().items()}
+    return {name: state.current.id if state.current else None for name, state in lake.catalog.tables().items()}
 
 
 def tree(folder: Path) -> dict[str, tuple[str, int, int]]:

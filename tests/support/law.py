@@ -352,7 +352,7 @@ class RealLake:
         contents = self._contents()
         if {table.name: table.rows for table in built.tables} != {n: c.total() for n, c in contents.items()}:
             raise Broken("the build counts other rows than its tables have")
-        listed = None
+        listed: Counter[oracle.Row] | None = None
         if full:  # it takes as long as a build
             listed = Counter(
                 (round(r.time.timestamp() * 1000), r.serial_number, r.distance) for r in self.lake.withheld()
@@ -374,7 +374,7 @@ class RealLake:
 
     def maintain(self) -> None:
         before = self._contents()
-        everything = {"keep_days": 0, "keep_snapshots": 1, "grace_hours": 0}
+        everything: dict[str, Any] = {"keep_days": 0, "keep_snapshots": 1, "grace_hours": 0}
         known = {name: value for name, value in everything.items() if hasattr(self.lake.config, name)}
         self.lake.context.config = replace(self.lake.config, **known)
         self.lake.maintain()
@@ -569,7 +569,7 @@ def _whose(table: str, key: Key) -> Callable[[oracle.Row], str] | None:
     if table in lakes.BELOW_LANDING:
         return lambda row: str(row[0])
     place = {"customers_landing": 1, "accelerometer_landing": 0}.get(table)
-    return None if place is None else lambda row: key.customer_id(row[place])
+    return None if place is None else lambda row: key.customer_id(str(row[place]))
 
 
 def _state(lake: Lake) -> object:

@@ -203,7 +203,7 @@ class Machine:
     ) -> None:
         """What decides whose a step was comes in two parts, with a build in between."""
         one, other = pair[:2]
-        agreed = {"serialNumber": device, "shareWithResearchAsOfDate": BASE + 1}
+        agreed: dict[str, Any] = {"serialNumber": device, "shareWithResearchAsOfDate": BASE + 1}
         order, cut = story
         for what in order:
             if what == order[cut]:

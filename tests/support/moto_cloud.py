@@ -6,10 +6,9 @@ properties, checked by botocore against that API; what a service of moto cannot 
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 import boto3
 from moto.core.common_models import CloudFormationModel
@@ -158,13 +157,13 @@ class Made(CloudFormationModel):
 def model(kind: str) -> type[CloudFormationModel]:
     maker, service, deletes, key = MAKERS[kind]
 
-    def create(cls: Any, name: str, document: dict[str, Any], account: str, region: str, **_: Any) -> Any:
+    def create(cls: type[Any], name: str, document: dict[str, Any], account: str, region: str, **_: Any) -> Any:
         found = cls(maker(region, json.loads(json.dumps(document["Properties"]))))
         found.type = kind
         return found
 
     def update(
-        cls: Any, *, original_resource: Any, cloudformation_json: dict[str, Any], region_name: str, **_: Any
+        cls: type[Any], *, original_resource: Any, cloudformation_json: dict[str, Any], region_name: str, **_: Any
     ) -> Any:
         delete(cls, original_resource.identity, cloudformation_json, "", region_name)
         return create(cls, "", cloudformation_json, "", region_name)
@@ -182,8 +181,8 @@ def model(kind: str) -> type[CloudFormationModel]:
             "cloudformation_name_type": staticmethod(lambda: ""),
             "cloudformation_type": staticmethod(lambda: kind),
             "has_cfn_attr": classmethod(lambda cls, attribute: False),
-            "create_from_cloudformation_json": classmethod(create),
-            "update_from_cloudformation_json": classmethod(update),
+            "create_from_cloudformation_json": classmethod(cast(Any, create)),
+            "update_from_cloudformation_json": classmethod(cast(Any, update)),
             "delete_from_cloudformation_json": classmethod(delete),
         },
     )
@@ -193,8 +192,8 @@ def taught() -> None:
     """Makes moto's CloudFormation know the types, and a change set do what an update of a stack does."""
     from moto.cloudformation import models, parsing, responses
 
-    known = functools.partial(list, [*parsing.get_model_list(), *map(model, MAKERS)])
-    parsing.get_model_list = known
+    known = [*parsing.get_model_list(), *map(model, MAKERS)]
+    parsing.get_model_list = lambda: list(known)  # type: ignore[assignment]
     execute = models.CloudFormationBackend.execute_change_set
 
     def diff(self: Any) -> list[Any]:
@@ -217,9 +216,9 @@ def taught() -> None:
         done.stack.parameters = {**done.stack.parameters, **done.parameters}
 
     # AWS makes a change set that has failed, and does not refuse to make it
-    responses.CloudFormationResponse._validate_different_update = lambda *_: None
-    models.ChangeSet.diff = diff
-    models.CloudFormationBackend.execute_change_set = executed
+    responses.CloudFormationResponse._validate_different_update = lambda *_: None  # type: ignore[method-assign]
+    models.ChangeSet.diff = diff  # type: ignore[method-assign]
+    models.CloudFormationBackend.execute_change_set = executed  # type: ignore[method-assign]
     triggering()
 
 
@@ -234,7 +233,7 @@ def triggering() -> None:
         for action in self.get_trigger(name).actions:
             self.start_job_run(action.job_name, action.arguments, *[None] * 8)
 
-    GlueBackend.start_trigger = started
+    GlueBackend.start_trigger = started  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,6 @@ def update_table(self: GlueResponse) -> Any:
 
 
 if __name__ == "__main__":
-    GlueResponse.update_table = update_table
+    GlueResponse.update_table = update_table  # type: ignore[method-assign]
     WSGIRequestHandler.protocol_version = "HTTP/1.1"  # a connection serves many requests
     main()

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lakes import DAWN, KEY, build, customer, deliver, motion, step
 from stedi.audit.proof import Proof
@@ -37,11 +38,11 @@ def address(name: str) -> str:
 def deliver_people(folder: Path) -> None:
     """Writes the records: Ada, Bob, Dot, Eve and Fay agree; Cyd never did, Gus no longer does, Hal will."""
 
-    def person(name: str, serial: str, consent: object = 50, **more: object) -> dict[str, object]:
-        about = {"customerName": f"{name} of the lake", "phone": f"+49 151 {name}", "birthDay": "1990-02-03"}
-        return customer(address(name), consent, serialNumber=serial, **(about | more))
+    def person(name: str, serial: str, consent: object = 50, **more: Any) -> dict[str, object]:
+        about = {"customerName": f"{name} of the lake", "phone": f"+49 151 {name}", "birthDay": "1990-02-03", **more}
+        return customer(address(name), consent, serialNumber=serial, **about)
 
-    customers = [
+    customers: list[dict[str, object]] = [
         person("ada", "dev-1", 60),
         person("ada", "dev-1", 60, update=90, phone="+49 old"),
         person("bob", "dev-2"),

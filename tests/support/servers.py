@@ -127,7 +127,8 @@ def versitygw(folder: Path) -> Iterator[Server]:
     buckets.mkdir()
     versions.mkdir()
     told = ["--access", ACCESS, "--secret", SECRET, "--region", REGION, "--port", f"127.0.0.1:{port}"]
-    command = [VERSITYGW, "--quiet", "--keep-alive", *told]  # as S3 itself, it lets a connection serve many requests
+    # as S3 itself, it lets a connection serve many requests
+    command: list[str | Path] = [VERSITYGW, "--quiet", "--keep-alive", *told]
     with running([*command, "posix", "--versioning-dir", versions, buckets], port, folder / "log"):
         yield Server(f"http://127.0.0.1:{port}", buckets)
 
@@ -136,7 +137,8 @@ def versitygw(folder: Path) -> Iterator[Server]:
 def moto(folder: Path) -> Iterator[Server]:
     """Runs moto: S3, Glue, Athena, IAM, CloudFormation, Secrets Manager and the rest, in memory."""
     port = free_port()
-    command = [sys.executable, Path(__file__).with_name("moto_glue.py"), "-H", "127.0.0.1", "-p", str(port)]
+    program = str(Path(__file__).with_name("moto_glue.py"))
+    command = [sys.executable, program, "-H", "127.0.0.1", "-p", str(port)]
     with running(command, port, folder / "log"):
         yield Server(f"http://127.0.0.1:{port}", Path())
 
@@ -158,11 +160,12 @@ def postgres() -> Iterator[str]:
         if user:
             shutil.chown(folder, user)
         options: dict[str, Any] = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
-        made = [POSTGRES / "initdb", "-D", folder / "data", "-U", "stedi", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        subprocess.run([*made, "--locale=C"], check=True, stdout=subprocess.DEVNULL, cwd="/", **options)
+        data = str(folder / "data")
+        told = ["-D", data, "-U", "stedi", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
+        subprocess.run([str(POSTGRES / "initdb"), *told], check=True, stdout=subprocess.DEVNULL, cwd="/", **options)
         port = free_port()
         settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=100"]
-        command = [POSTGRES / "postgres", "-D", folder / "data", "-p", str(port), *(f"-c{text}" for text in settings)]
+        command = [str(POSTGRES / "postgres"), "-D", data, "-p", str(port), *(f"-c{text}" for text in settings)]
         stack.enter_context(running(command, port, folder / "log", user=user, stop=signal.SIGINT))
         yield f"postgresql+psycopg2://stedi@127.0.0.1:{port}/postgres"
 

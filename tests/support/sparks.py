@@ -89,9 +89,9 @@ class InTurn(RealLake):
 
     builds = 0
 
-    def _build(self, now: int, *, full: bool) -> Build:
+    def _build(self, now: int, **options: Any) -> Build:
         self.builds += 1
-        return super()._build(now, full=full, engine=("spark", "duckdb")[self.builds % 2])
+        return super()._build(now, **options, engine=("spark", "duckdb")[self.builds % 2])
 
 
 def program(

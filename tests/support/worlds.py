@@ -132,7 +132,7 @@ def worlds(draw: st.DrawFn, *, people: int = 8, readings: int = 14) -> dict[str,
         readings: At most so many readings of either kind.
     """
     least = draw(st.sampled_from([0, 1, 4, 8]))  # hypothesis likes lists short: some worlds are to be full
-    most = {
+    most: dict[str, tuple[st.SearchStrategy[dict[str, object]], int]] = {
         "customer": (customers(), people),
         "accelerometer": (motions(), readings),
         "step_trainer": (steps(), readings),
@@ -140,9 +140,10 @@ def worlds(draw: st.DrawFn, *, people: int = 8, readings: int = 14) -> dict[str,
     world = {
         feed: draw(st.lists(record, min_size=min(least, size), max_size=size)) for feed, (record, size) in most.items()
     }
-    for records in world.values():
-        if records and draw(st.booleans()):
-            records.extend(draw(st.lists(st.sampled_from(records), max_size=3)))
+    for delivered in world.values():
+        again = bool(delivered) and draw(st.booleans())
+        if again:
+            delivered += draw(st.lists(st.sampled_from(delivered), max_size=3))
     return world
 
 

@@ -187,7 +187,11 @@ def test_any_other_byte_of_a_receipt_is_refused() -> None:
 
 
 def without(*ids: str) -> Callable[[Path], None]:
-    return lambda folder: [(folder / f"{id_}.json").unlink() for id_ in ids] and None
+    def removed(folder: Path) -> None:
+        for id_ in ids:
+            (folder / f"{id_}.json").unlink()
+
+    return removed
 
 
 def put(folder: Path, id_: str, document: dict[str, Any]) -> None:
@@ -446,7 +450,7 @@ def test_a_stranger_needs_the_files_and_the_public_key_alone(tmp_path: Path, rel
     if not whole:
         written(tmp_path / "receipts", CHAIN)
         words = ["verify", "receipts", str(signed_report(tmp_path)), "--public-key", str(pinned(tmp_path))]
-    heavy = ("stedi.lake",)
+    heavy: tuple[str, ...] = ("stedi.lake",)
     if not whole:
         heavy += ("stedi.catalog", "duckdb", "pyarrow", "pyiceberg", "numpy", "sqlglot")
     code = (

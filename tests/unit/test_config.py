@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ id = "0123456789abcdef"
 [key]
 fingerprint = "fedcba9876543210"
 """
-OTHERS = {
+OTHERS: dict[str, tuple[str, Any]] = {
     "key_file": ("key.file", "/keys/a.key"),
     "key_version": ("key.version", 2),
     "signs_as": ("key.signs_as", "ab" * 32),
@@ -114,7 +115,7 @@ def test_any_path_and_number_survive_the_file(
     ],
 )
 def test_the_environment_overrides_the_file(
-    file: Path, variable: str, value: str, attribute: str, expected: object
+    file: Path, variable: str, value: str, attribute: str, expected: Any
 ) -> None:
     full = dataclasses.replace(LAKE, **{name: other for name, (_, other) in OTHERS.items()})
     config.write(full, file)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,8 @@ from stedi.cli import render
 from stedi.landing import crawl as crawling
 from stedi.landing.crawl import crawl, mask
 from stedi.landing.crawl.profile import OTHER
-from stedi.reader import Limits, read
+from stedi.landing.crawl.report import FeedReport, Report
+from stedi.reader import Limits, Reject, read
 from stedi.schema.contracts import Contract, Field, Kind, Reason
 from stedi.schema.feeds import CONTRACTS
 
@@ -37,20 +39,20 @@ def put(path: Path, *records: object) -> Path:
     return path
 
 
-def only(report):
+def only(report: Report) -> FeedReport:
     (feed,) = report.feeds
     return feed
 
 
-def fields(feed):
+def fields(feed: FeedReport) -> Any:
     return {field.name: field for field in feed.fields}
 
 
-def drifts(feed):
+def drifts(feed: FeedReport) -> dict[Any, Any]:
     return {(drift.field, drift.kind): (drift.records, drift.costs) for drift in feed.drift}
 
 
-def test_records_as_the_contract_says_show_no_drift(tmp_path):
+def test_records_as_the_contract_says_show_no_drift(tmp_path: Path) -> None:
     put(tmp_path / "accelerometer/1.json", READING, READING)
     put(tmp_path / "accelerometer/2.json", READING)
     feed = only(crawl([tmp_path]))
@@ -66,7 +68,7 @@ def test_records_as_the_contract_says_show_no_drift(tmp_path):
     assert fields(feed)["z"].missing == 0
 
 
-def test_every_way_to_stray_from_the_contract_is_told(tmp_path):
+def test_every_way_to_stray_from_the_contract_is_told(tmp_path: Path) -> None:
     put(
         tmp_path / "customers-1.json",
         ADA,
@@ -113,7 +115,7 @@ def test_every_way_to_stray_from_the_contract_is_told(tmp_path):
     assert "customer: 1 file, 12 records; 6 would be quarantined" in text
 
 
-VALUES = st.sampled_from(
+VALUES: st.SearchStrategy[Any] = st.sampled_from(
     [
         None,
         True,
@@ -141,12 +143,14 @@ NAMES = st.sampled_from(
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=7), max_size=4), st.booleans())
-def test_what_would_be_quarantined_is_what_landing_quarantines(tmp_path_factory, records, complete):
+def test_what_would_be_quarantined_is_what_landing_quarantines(
+    tmp_path_factory: pytest.TempPathFactory, records: Any, complete: Any
+) -> None:
     base = [("user", "u"), ("timestamp", 1), ("x", 1), ("y", 1.5), ("z", 2)] if complete else []
     folder = tmp_path_factory.mktemp("crawl")
     texts = ["{" + ",".join(f"{json.dumps(k)}:{json.dumps(v)}" for k, v in base + record) + "}" for record in records]
     path = put(folder / "accelerometer.json", *texts)
-    found = []
+    found: list[Reject] = []
     counts, _ = read(io.BytesIO(path.read_bytes()), CONTRACTS["accelerometer"], io.BytesIO(), found.append, Limits())
     feed = only(crawl([path]))
     reasons = {reason: sum(reject.reason is reason for reject in found) for reason in Reason}
@@ -154,7 +158,7 @@ def test_what_would_be_quarantined_is_what_landing_quarantines(tmp_path_factory,
     assert feed.seen == counts.seen
 
 
-def test_no_value_of_a_record_is_ever_shown(tmp_path):
+def test_no_value_of_a_record_is_ever_shown(tmp_path: Path) -> None:
     secrets = [
         "Quillfeather",
         "quillfeather",
@@ -196,18 +200,18 @@ def test_no_value_of_a_record_is_ever_shown(tmp_path):
         ("aaaaaaaa", "aaaa"),
     ],
 )
-def test_a_shape_tells_what_a_text_is_and_not_what_it_says(text, shape):
+def test_a_shape_tells_what_a_text_is_and_not_what_it_says(text: str, shape: Any) -> None:
     assert mask(text) == shape
 
 
-def test_the_share_that_is_missing_counts_absent_fields_and_nulls_are_a_type(tmp_path):
+def test_the_share_that_is_missing_counts_absent_fields_and_nulls_are_a_type(tmp_path: Path) -> None:
     put(tmp_path / "customer.json", {**ADA, "phone": "1"}, {**ADA, "phone": None}, ADA, ADA)
     phone = fields(only(crawl([tmp_path])))["phone"]
     assert (phone.present, phone.missing, phone.types) == (2, 2, {"text": 1, "null": 1})
     assert "50.0%" in render.crawl(crawl([tmp_path]))
 
 
-def test_a_field_that_no_record_has_is_told(tmp_path):
+def test_a_field_that_no_record_has_is_told(tmp_path: Path) -> None:
     put(tmp_path / "accelerometer.json", {**READING, "z": None}, {k: v for k, v in READING.items() if k not in "xz"})
     feed = only(crawl([tmp_path]))
     assert drifts(feed) == {("x", "missing_value"): (1, True), ("z", "missing_value"): (2, True)}
@@ -215,14 +219,14 @@ def test_a_field_that_no_record_has_is_told(tmp_path):
     assert drifts(only(crawl([tmp_path]))) == {("z", "missing_field"): (1, True)}
 
 
-def test_the_feed_is_told_by_the_fields_where_no_name_tells_it(tmp_path):
+def test_the_feed_is_told_by_the_fields_where_no_name_tells_it(tmp_path: Path) -> None:
     put(tmp_path / "inbox/1.json", READING)
     (tmp_path / "inbox/2.json.gz").write_bytes(gzip.compress(json.dumps(ADA).encode()))
     report = crawl([tmp_path / "inbox"])
     assert [(feed.feed, feed.seen) for feed in report.feeds] == [("customer", 1), ("accelerometer", 1)]
 
 
-def test_an_unknown_feed_gets_a_contract_that_its_records_meet(tmp_path):
+def test_an_unknown_feed_gets_a_contract_that_its_records_meet(tmp_path: Path) -> None:
     put(
         tmp_path / "inbox/Heart Rate/landing/1.json",
         {"device": "a", "at": 1655564376361, "rate": 60, "level": 1, "note": "x", "worn": True, "when?": 1, "mix": 1},
@@ -231,6 +235,7 @@ def test_an_unknown_feed_gets_a_contract_that_its_records_meet(tmp_path):
     put(tmp_path / "inbox/Heart Rate/landing/2.json", {"device": "c", "at": 1655564376363, "rate": 2, "level": 3})
     feed = only(crawl([tmp_path / "inbox"]))
     assert (feed.feed, feed.known, feed.files, feed.drift) == ("inbox/Heart Rate/landing", False, 2, ())
+    assert feed.proposal
     proposed = eval(feed.proposal, {"Contract": Contract, "Field": Field, "Kind": Kind})
     assert proposed == Contract(
         feed="heart_rate",
@@ -252,18 +257,18 @@ def test_an_unknown_feed_gets_a_contract_that_its_records_meet(tmp_path):
 @pytest.mark.parametrize(
     ("name", "group", "feed"), [("orders-0001.json", "orders", "orders"), ("77.json", "77.json", "77_json")]
 )
-def test_a_file_without_a_folder_goes_by_its_name(tmp_path, name, group, feed):
+def test_a_file_without_a_folder_goes_by_its_name(tmp_path: Path, name: str, group: Any, feed: str | None) -> None:
     found = only(crawl([put(tmp_path / name, {"a": 1})]))
     assert found.feed == group
-    assert f'feed="{feed}"' in found.proposal
+    assert f'feed="{feed}"' in (found.proposal or "")
 
 
-def test_a_folder_whose_name_says_nothing_proposes_a_plain_name(tmp_path):
+def test_a_folder_whose_name_says_nothing_proposes_a_plain_name(tmp_path: Path) -> None:
     put(tmp_path / "inbox/1.json", {"a": 1})
-    assert 'feed="feed"' in only(crawl([tmp_path / "inbox"])).proposal
+    assert 'feed="feed"' in (only(crawl([tmp_path / "inbox"])).proposal or "")
 
 
-def test_a_sample_reads_so_many_records_of_each_file(tmp_path):
+def test_a_sample_reads_so_many_records_of_each_file(tmp_path: Path) -> None:
     put(tmp_path / "accelerometer/1.json", *[READING] * 5)
     put(tmp_path / "accelerometer/2.json", *[READING] * 3)
     told = []
@@ -274,7 +279,9 @@ def test_a_sample_reads_so_many_records_of_each_file(tmp_path):
     assert not only(crawl([tmp_path / "accelerometer/2.json"], sample=3)).sampled
 
 
-def test_what_cannot_be_read_is_named_and_the_others_are_crawled(tmp_path, monkeypatch):
+def test_what_cannot_be_read_is_named_and_the_others_are_crawled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path / "in/accelerometer.json", READING)
     put(tmp_path / "in/x.json.gz", "no gzip")
     os.mkfifo(tmp_path / "in/pipe")
@@ -289,11 +296,11 @@ def test_what_cannot_be_read_is_named_and_the_others_are_crawled(tmp_path, monke
     assert "not read: in/x.json.gz: expected gzip" in render.crawl(report)
 
 
-def test_a_file_that_grows_while_it_is_read_is_named(tmp_path, monkeypatch):
+def test_a_file_that_grows_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path / "accelerometer.json", READING)
     real = crawling.iter_values
 
-    def growing(stream, limits):
+    def growing(stream: Any, limits: Any) -> Any:
         yield from real(stream, limits)
         with path.open("a") as writer:
             writer.write("{}")
@@ -302,7 +309,7 @@ def test_a_file_that_grows_while_it_is_read_is_named(tmp_path, monkeypatch):
     assert "changed while it was read" in crawl([path]).skipped[0].why
 
 
-def test_an_empty_file_and_no_field_at_all_are_told_plainly(tmp_path):
+def test_an_empty_file_and_no_field_at_all_are_told_plainly(tmp_path: Path) -> None:
     put(tmp_path / "accelerometer.json")
     put(tmp_path / "things/x.json")
     put(tmp_path / "objects/x.json", {})
@@ -314,7 +321,7 @@ def test_an_empty_file_and_no_field_at_all_are_told_plainly(tmp_path):
     assert render.crawl(crawl([])) == ""
 
 
-def test_a_feed_of_endless_fields_shapes_and_spellings_stays_bounded(tmp_path):
+def test_a_feed_of_endless_fields_shapes_and_spellings_stays_bounded(tmp_path: Path) -> None:
     names = [f"f{i}" for i in range(1200)]
     spellings = ["".join(c.upper() if i >> j & 1 else c for j, c in enumerate("field")) for i in range(32)]
     texts = ["".join("ab"[i >> j & 1] + "-"[: i >> j & 1] for j in range(12)) for i in range(2000)]
@@ -330,7 +337,7 @@ def test_a_feed_of_endless_fields_shapes_and_spellings_stays_bounded(tmp_path):
     assert len(spelled.shapes) == 3
 
 
-def test_the_json_of_a_report_holds_all_of_it(tmp_path):
+def test_the_json_of_a_report_holds_all_of_it(tmp_path: Path) -> None:
     put(tmp_path / "accelerometer.json", {**READING, "speed": 3}, "{")
     document = json.loads(json.dumps(render.plain(crawl([tmp_path / "accelerometer.json", tmp_path / "no"]))))
     (feed,) = document["feeds"]
@@ -344,7 +351,7 @@ def test_the_json_of_a_report_holds_all_of_it(tmp_path):
 
 
 @pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public data set is not beside the project")
-def test_the_public_data_is_as_the_contracts_say():
+def test_the_public_data_is_as_the_contracts_say() -> None:
     report = crawl([PUBLIC], sample=2000)
     assert [(feed.feed, feed.files, feed.rejects, feed.drift) for feed in report.feeds] == [
         ("customer", 1, {}, ()),

@@ -138,9 +138,9 @@ def test_rates_and_shares_are_read() -> None:
     for wrong in ("50", "0Hz", "2kHz", None, "nan Hz"):
         with pytest.raises(UsageError, match="resample: expected"):
             rate("resample", wrong)
-    for wrong in ("80/20", "90/10/10", "a/b/c", "nan/50/50", "-10/100/10", 5):
+    for others in ("80/20", "90/10/10", "a/b/c", "nan/50/50", "-10/100/10", 5):
         with pytest.raises(UsageError, match="split: expected"):
-            shares(wrong)
+            shares(others)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -180,9 +181,10 @@ def moved(folder: Path) -> None:
     releases.write(folder / TEST, [*rows, (FIRST, 99, 1, 1.0)])
 
 
-def other_subjects(change: Callable[[list[tuple[str, str, int]]], list[tuple[object, ...]]]) -> Attack:
+def other_subjects(change: Callable[[list[tuple[str, str, int]]], Sequence[tuple[object, ...]]]) -> Attack:
     def changed(folder: Path) -> None:
-        releases.subjects(folder, change(releases.rows(folder / "subjects.parquet")))
+        people = cast(list[tuple[str, str, int]], releases.rows(folder / "subjects.parquet"))
+        releases.subjects(folder, [*change(people)])
 
     return changed
 
@@ -192,7 +194,7 @@ def column(folder: Path) -> None:
     pq.write_table(table.append_column("email", table.column("subject")), folder / TEST, store_schema=False)
 
 
-LIES: dict[str, tuple[str, str, Attack, Callable[[dict[str, object]], object]]] = {
+LIES: dict[str, tuple[str, str, Attack, Callable[[dict[str, Any]], object]]] = {
     "somebody in two splits": ("subjects.parquet", f"subject {FIRST} has rows in", moved, lambda m: None),
     "somebody in another split than is said": (
         "subjects.parquet", f"subject {FIRST} is in train",
@@ -225,7 +227,7 @@ LIES: dict[str, tuple[str, str, Attack, Callable[[dict[str, object]], object]]] 
     ),
     "a file of data that nobody lists": (
         TEST, "the manifest does not list it", lambda f: None,
-        lambda m: m.update(files=[file for file in m["files"] if file["path"] != TEST]),  # type: ignore[attr-defined]
+        lambda m: m.update(files=[file for file in m["files"] if file["path"] != TEST]),
     ),
     "another name than the release's": (
         "manifest.json", "name and version", lambda f: None, lambda m: m.update(version=2),
@@ -241,7 +243,7 @@ LIES: dict[str, tuple[str, str, Attack, Callable[[dict[str, object]], object]]] 
     ),
     "no rows as rows of a file": (
         TEST, "expected 7 rows", lambda f: None,
-        lambda m: next(f for f in m["files"] if f["path"] == TEST).update(rows=7),  # type: ignore[attr-defined]
+        lambda m: next(f for f in m["files"] if f["path"] == TEST).update(rows=7),
     ),
 }  # fmt: skip
 """What the key's holder has signed, and is not true all the same."""

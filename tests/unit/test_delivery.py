@@ -5,6 +5,7 @@ import socket
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from stedi.landing.deliveries.local import Delivered, Skipped, feed_of, fingerpr
 
 
 @pytest.fixture
-def inbox(tmp_path, monkeypatch):
+def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "inbox"
     folder.mkdir()
@@ -27,11 +28,11 @@ def put(path: Path, text: str = "{}") -> Path:
     return path
 
 
-def taken(*paths, **options):
+def taken(*paths: str | Path, **options: Any) -> list[tuple[str, str | None]]:
     return [(item.name, item.feed) for item in walk(paths, **options) if isinstance(item, Delivered)]
 
 
-def passed(*paths, **options):
+def passed(*paths: str | Path, **options: Any) -> dict[str, Skipped]:
     return {item.name: item for item in walk(paths, **options) if isinstance(item, Skipped)}
 
 
@@ -55,14 +56,16 @@ def passed(*paths, **options):
         ("x.json", None),
     ],
 )
-def test_the_feed_is_told_by_the_file_name_then_by_the_nearest_folder(inbox, path, feed):
+def test_the_feed_is_told_by_the_file_name_then_by_the_nearest_folder(inbox: Path, path: str, feed: str | None) -> None:
     put(inbox / path)
     assert taken("inbox") == [(f"inbox/{path}", feed)]
     *folders, name = path.split("/")
     assert feed_of(name, folders) == feed
 
 
-def test_the_folders_of_a_named_file_count_but_not_those_the_call_does_not_name(inbox, monkeypatch):
+def test_the_folders_of_a_named_file_count_but_not_those_the_call_does_not_name(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(inbox / "customer/landing/x.json")
     assert taken("inbox/customer/landing/x.json") == [("x.json", "customer")]
     assert taken("inbox/customer/landing") == [("landing/x.json", "customer")]
@@ -73,14 +76,14 @@ def test_the_folders_of_a_named_file_count_but_not_those_the_call_does_not_name(
     assert taken(".") == [("customer/landing/x.json", "customer")]
 
 
-def test_a_feed_that_the_call_gives_goes_before_every_name(inbox):
+def test_a_feed_that_the_call_gives_goes_before_every_name(inbox: Path) -> None:
     put(inbox / "customer/x.json")
     assert taken("inbox", feed="accelerometer") == [("inbox/customer/x.json", "accelerometer")]
     with pytest.raises(UsageError, match="expected one of customer, accelerometer, step_trainer, found 'steps'"):
         list(walk(["inbox"], feed="steps"))
 
 
-def test_a_folder_is_walked_in_the_order_of_its_names(inbox):
+def test_a_folder_is_walked_in_the_order_of_its_names(inbox: Path) -> None:
     for name in ("b/2.json", "b/1.json", "a.json", "c.ndjson.gz", "b/d/3", "b/10.txt"):
         put(inbox / name)
     names = ["a.json", "b/1.json", "b/10.txt", "b/2.json", "b/d/3", "c.ndjson.gz"]
@@ -88,7 +91,7 @@ def test_a_folder_is_walked_in_the_order_of_its_names(inbox):
     assert not passed("inbox")
 
 
-def test_hidden_names_are_passed_over_in_silence_and_foreign_endings_by_name(inbox):
+def test_hidden_names_are_passed_over_in_silence_and_foreign_endings_by_name(inbox: Path) -> None:
     for name in (
         ".x.json",
         "_SUCCESS",
@@ -106,13 +109,13 @@ def test_hidden_names_are_passed_over_in_silence_and_foreign_endings_by_name(inb
     assert not any(item.failed for item in skipped.values())
 
 
-def test_what_the_call_names_is_taken_whatever_it_is_called(inbox):
+def test_what_the_call_names_is_taken_whatever_it_is_called(inbox: Path) -> None:
     put(inbox / ".hidden.csv")
     assert taken("inbox/.hidden.csv") == [(".hidden.csv", None)]
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.json.bz2", "x.tar.gz"])
-def test_an_archive_fails_rather_than_being_read_as_garbage(inbox, name):
+def test_an_archive_fails_rather_than_being_read_as_garbage(inbox: Path, name: str) -> None:
     put(inbox / "y.json")
     put(inbox / name)
     for path in ("inbox", f"inbox/{name}"):
@@ -121,7 +124,7 @@ def test_an_archive_fails_rather_than_being_read_as_garbage(inbox, name):
         assert "unpack it" in item.why
 
 
-def test_the_same_file_counts_once_however_it_is_named(inbox):
+def test_the_same_file_counts_once_however_it_is_named(inbox: Path) -> None:
     path = put(inbox / "customer/x.json")
     os.link(path, inbox / "customer/z.json")
     (inbox / "a-link.json").symlink_to("customer/x.json")
@@ -131,14 +134,14 @@ def test_the_same_file_counts_once_however_it_is_named(inbox):
     assert not passed("inbox", "inbox", "inbox/customer", path)
 
 
-def test_a_link_that_stays_inside_delivers_its_file_under_its_own_name(inbox):
+def test_a_link_that_stays_inside_delivers_its_file_under_its_own_name(inbox: Path) -> None:
     put(inbox / "..data/x.json")
     (inbox / "accelerometer.json").symlink_to("..data/x.json")
     (item,) = walk(["inbox"])
     assert item == Delivered(inbox / "..data/x.json", "inbox/accelerometer.json", "accelerometer")
 
 
-def test_no_link_leads_out_of_the_delivery_nor_into_a_loop(inbox):
+def test_no_link_leads_out_of_the_delivery_nor_into_a_loop(inbox: Path) -> None:
     put(inbox.parent / "inbox-other/secret.json")
     put(inbox / "x.json")
     put(inbox / "old.csv")
@@ -160,7 +163,7 @@ def test_no_link_leads_out_of_the_delivery_nor_into_a_loop(inbox):
     assert "secret" not in str(taken("inbox", "inbox/*"))
 
 
-def test_a_link_that_the_call_names_is_followed(inbox):
+def test_a_link_that_the_call_names_is_followed(inbox: Path) -> None:
     path = put(inbox / "a/x.json")
     (inbox / "customers.json").symlink_to("a/x.json")
     (inbox / "steptrainer").symlink_to("a")
@@ -170,7 +173,7 @@ def test_a_link_that_the_call_names_is_followed(inbox):
     assert item == Delivered(path, "steptrainer/x.json", "step_trainer")
 
 
-def test_pipes_sockets_and_devices_are_named_and_never_waited_for(inbox):
+def test_pipes_sockets_and_devices_are_named_and_never_waited_for(inbox: Path) -> None:
     put(inbox / "x.json")
     os.mkfifo(inbox / "pipe.json")
     (inbox / "link.json").symlink_to("pipe.json")
@@ -190,7 +193,7 @@ def test_pipes_sockets_and_devices_are_named_and_never_waited_for(inbox):
                 open_regular(inbox / name)
 
 
-def test_what_is_missing_fails_and_the_others_are_taken(inbox):
+def test_what_is_missing_fails_and_the_others_are_taken(inbox: Path) -> None:
     put(inbox / "x.json")
     (inbox / "empty").mkdir()
     (inbox / "link").symlink_to("nothing")
@@ -211,12 +214,12 @@ def test_what_is_missing_fails_and_the_others_are_taken(inbox):
     assert taken("inbox/nothing.json", "inbox/x.json") == [("x.json", None)]
 
 
-def test_a_glob_matches_what_the_shell_would(inbox):
+def test_a_glob_matches_what_the_shell_would(inbox: Path) -> None:
     for name in ("a/1.json", "a/b/2.json", "a/b/3.gz", "c/4.json", ".h/5.json", "c/_6.json", "c/.7.json"):
         put(inbox / name)
     (inbox / "link").symlink_to("a")
 
-    def names(pattern):
+    def names(pattern: str) -> list[str]:
         return [name.removeprefix("inbox/") for name, _ in taken(pattern)]
 
     assert names("inbox/*/*.json") == ["a/1.json", "c/4.json"]
@@ -233,7 +236,7 @@ def test_a_glob_matches_what_the_shell_would(inbox):
     assert names("inbox/[x].json") == ["[x].json"]
 
 
-def test_a_glob_tells_the_feed_by_the_folders_it_names(inbox, monkeypatch):
+def test_a_glob_tells_the_feed_by_the_folders_it_names(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(inbox / "customer/landing/x.json")
     assert taken("inbox/customer/landing/*.json") == [("landing/x.json", "customer")]
     assert taken("inbox/cust*/landing/*.json") == [("inbox/customer/landing/x.json", "customer")]
@@ -241,7 +244,7 @@ def test_a_glob_tells_the_feed_by_the_folders_it_names(inbox, monkeypatch):
     assert taken("*/*.json") == [("customer/landing/x.json", "customer")]
 
 
-def test_nothing_is_taken_from_the_lakes_own_folder(inbox):
+def test_nothing_is_taken_from_the_lakes_own_folder(inbox: Path) -> None:
     put(inbox / "lake/data/x.json")
     put(inbox / "y.json")
     (inbox / "link.json").symlink_to("lake/data/x.json")
@@ -253,7 +256,7 @@ def test_nothing_is_taken_from_the_lakes_own_folder(inbox):
         assert any(item.failed for item in passed(path, avoid=lake).values())
 
 
-def test_a_very_deep_folder_is_walked_to_its_bottom(inbox):
+def test_a_very_deep_folder_is_walked_to_its_bottom(inbox: Path) -> None:
     os.chdir(inbox)
     for _ in range(1200):
         os.mkdir("d")
@@ -273,12 +276,12 @@ def test_a_very_deep_folder_is_walked_to_its_bottom(inbox):
     os.chdir(inbox.parent)
 
 
-def test_a_folder_that_may_not_be_read_fails_by_name(inbox, monkeypatch):
+def test_a_folder_that_may_not_be_read_fails_by_name(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(inbox / "a/x.json")
     put(inbox / "y.json")
     real = os.listdir
 
-    def refuse(path):
+    def refuse(path: Path) -> list[str]:
         if str(path).endswith("/a"):
             raise PermissionError(13, "Permission denied", path)
         return real(path)
@@ -289,14 +292,14 @@ def test_a_folder_that_may_not_be_read_fails_by_name(inbox, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
-def test_names_are_printable_whatever_their_bytes(inbox):
+def test_names_are_printable_whatever_their_bytes(inbox: Path) -> None:
     put(inbox / os.fsdecode(b"a\xff\x1b[31m\n\xc3\xa9.json"))
     ((name, _),) = taken("inbox")
     assert name == "inbox/a\\xff\\x1b[31m\\né.json"
     name.encode("utf-8")
 
 
-def test_a_regular_file_opens_and_its_fingerprint_tells_that_it_grew(inbox):
+def test_a_regular_file_opens_and_its_fingerprint_tells_that_it_grew(inbox: Path) -> None:
     path = put(inbox / "x.json", "{}")
     with open_regular(path) as stream:
         before = fingerprint(stream.fileno())
@@ -308,7 +311,7 @@ def test_a_regular_file_opens_and_its_fingerprint_tells_that_it_grew(inbox):
         assert fingerprint(stream.fileno()).size == 4
 
 
-def test_what_cannot_be_opened_is_named_with_the_reason(inbox):
+def test_what_cannot_be_opened_is_named_with_the_reason(inbox: Path) -> None:
     with pytest.raises(UnreadableFile, match=r"gone\.json: cannot be opened: no such file"):
         open_regular(inbox / "gone.json")
     with pytest.raises(UnreadableFile, match="expected a regular file, found a folder"):
@@ -317,6 +320,6 @@ def test_what_cannot_be_opened_is_named_with_the_reason(inbox):
         open_regular(Path("a\0b"))
 
 
-def test_a_kind_of_file_that_is_not_known_has_words_too():
+def test_a_kind_of_file_that_is_not_known_has_words_too() -> None:
     assert local._kind(0) == "something unknown"
     assert local._kind(stat.S_IFBLK) == "a device"

@@ -7,7 +7,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -240,14 +240,14 @@ def test_what_is_kept_needs_no_memory_and_no_name_on_disk(tmp_path: Path) -> Non
 def test_a_failure_is_one_line_without_the_values_that_made_it(engine: DuckDB, tmp_path: Path, how: str) -> None:
     engine.materialize("secrets", "select 'ana@a.example' as email from range(5000)")
     cast = f"select * replace (email::double as x) from ({rows(5000)}), secrets"
-    work = {
+    asked: dict[str, Callable[[], object]] = {
         "rows": lambda: engine.rows("select sum(email::double) from secrets"),
         "stream": lambda: list(engine.stream("select email::double from secrets")),
         "materialize": lambda: engine.materialize("numbers", "select email::double from secrets"),
         "write": lambda: engine.write(TABLE, f"select * exclude (email) from ({cast})", tmp_path / "run"),
-    }[how]
+    }
     with pytest.raises(LakeError) as failed:
-        work()
+        asked[how]()
     assert "ana@" not in str(failed.value)
     assert "\n" not in str(failed.value)
 

@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -58,7 +59,7 @@ def put(path: Path, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_becomes_one_record_a_line(tmp_path, shape):
+def test_every_shape_becomes_one_record_a_line(tmp_path: Path, shape: Any) -> None:
     source = put(tmp_path / "in", SHAPES[shape])
     summary = rewrite(source, tmp_path / "out.json")
     found = (tmp_path / "out.json").read_bytes().split(b"\n")
@@ -68,13 +69,13 @@ def test_every_shape_becomes_one_record_a_line(tmp_path, shape):
     assert source.read_bytes() == SHAPES[shape]
 
 
-def test_clean_lines_stay_byte_for_byte(tmp_path):
+def test_clean_lines_stay_byte_for_byte(tmp_path: Path) -> None:
     source = put(tmp_path / "in", SHAPES["lines"])
     rewrite(source, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == SHAPES["lines"]
 
 
-def test_the_text_of_numbers_and_strings_stays_as_delivered(tmp_path):
+def test_the_text_of_numbers_and_strings_stays_as_delivered(tmp_path: Path) -> None:
     record = rb'{"a": 1.10, "b":1E400,"c":-0, "d" : 123456789012345678901234567890, "e":"\u00e9\/", "a": 2, "A": {}}'
     source = put(tmp_path / "in", b"[" + record + b"\n,\r\n" + record.replace(b", ", b",\n  ") + b"]")
     rewrite(source, tmp_path / "out")
@@ -83,13 +84,13 @@ def test_the_text_of_numbers_and_strings_stays_as_delivered(tmp_path):
     assert second == record.replace(b", ", b",  ")
 
 
-def test_an_empty_file_gives_an_empty_file(tmp_path):
+def test_an_empty_file_gives_an_empty_file(tmp_path: Path) -> None:
     summary = rewrite(put(tmp_path / "in", b""), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b""
     assert render.rewritten(summary) == "0 records of 1 file written"
 
 
-def test_what_is_no_record_is_counted_by_reason_and_kept_if_asked_for(tmp_path):
+def test_what_is_no_record_is_counted_by_reason_and_kept_if_asked_for(tmp_path: Path) -> None:
     text = b'{"a":1}\n{"a":}\n7\n{"a":"\xff"}\n{"a":2}\n{"a":3'
     source = put(tmp_path / "in.json", text)
     summary = rewrite(source, tmp_path / "out", rejects=tmp_path / "rejects.json")
@@ -117,19 +118,19 @@ def test_what_is_no_record_is_counted_by_reason_and_kept_if_asked_for(tmp_path):
         ("OUT.ZST", lambda data: zstandard.ZstdDecompressor().stream_reader(data).read()),
     ],
 )
-def test_the_targets_name_tells_its_compression(tmp_path, name, opened):
+def test_the_targets_name_tells_its_compression(tmp_path: Path, name: str, opened: Any) -> None:
     rewrite(put(tmp_path / "in", b"".join(LINES)), tmp_path / name)
     assert opened((tmp_path / name).read_bytes()) == SHAPES["lines"]
 
 
-def test_the_same_source_gives_the_same_bytes(tmp_path):
+def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
     source = put(tmp_path / "in", b"".join(LINES))
     for folder in ("a", "b"):
         rewrite(source, tmp_path / folder / "out.gz")
     assert (tmp_path / "a/out.gz").read_bytes() == (tmp_path / "b/out.gz").read_bytes()
 
 
-def test_a_folder_is_mirrored_and_what_cannot_be_read_is_named(tmp_path):
+def test_a_folder_is_mirrored_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     source = tmp_path / "inbox"
     put(source / "customer/x.json", LINES[0] + LINES[1])
     put(source / "steps/y.json.gz", gzip.compress(LINES[2]))
@@ -159,13 +160,13 @@ def test_a_folder_is_mirrored_and_what_cannot_be_read_is_named(tmp_path):
     assert rewrite(source, tmp_path / "out") == summary
 
 
-def test_a_file_goes_into_a_folder_that_is_there(tmp_path):
+def test_a_file_goes_into_a_folder_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     rewrite(put(tmp_path / "in.json", LINES[0]), tmp_path / "out")
     assert (tmp_path / "out/in.json").read_bytes() == LINES[0] + b"\n"
 
 
-def test_the_source_is_never_written_to(tmp_path):
+def test_the_source_is_never_written_to(tmp_path: Path) -> None:
     source = put(tmp_path / "inbox/x.json", LINES[0])
     os.link(source, tmp_path / "hard")
     (tmp_path / "soft").symlink_to(source)
@@ -197,7 +198,7 @@ def test_the_source_is_never_written_to(tmp_path):
     assert sorted(path.name for path in (tmp_path / "inbox").iterdir()) == ["sub", "x.json"]
 
 
-def test_a_target_that_is_no_file_is_refused(tmp_path):
+def test_a_target_that_is_no_file_is_refused(tmp_path: Path) -> None:
     source = put(tmp_path / "in", LINES[0])
     (tmp_path / "folder").mkdir()
     with pytest.raises(UsageError, match="a file of its own for the rejects"):
@@ -209,7 +210,7 @@ def test_a_target_that_is_no_file_is_refused(tmp_path):
         rewrite(source, tmp_path / "plain/out")
 
 
-def test_what_cannot_be_read_leaves_no_target_and_no_trace(tmp_path):
+def test_what_cannot_be_read_leaves_no_target_and_no_trace(tmp_path: Path) -> None:
     source = put(tmp_path / "cut.gz", gzip.compress(b"".join(LINES) * 100)[:-9])
     target = put(tmp_path / "out/out.json", b"earlier")
     with pytest.raises(UnreadableFile, match=r"cut\.gz: .*"):
@@ -223,11 +224,11 @@ def test_what_cannot_be_read_leaves_no_target_and_no_trace(tmp_path):
         rewrite(tmp_path / "pipe", target)
 
 
-def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, monkeypatch):
+def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = put(tmp_path / "in.json", LINES[0])
     real = ndjson.lines
 
-    def growing(stream, out, reject):
+    def growing(stream: Any, out: Any, reject: Any) -> Any:
         written = real(stream, out, reject)
         with source.open("ab") as writer:
             writer.write(LINES[1])
@@ -240,7 +241,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
-def test_names_that_print_the_same_do_not_overwrite_each_other(tmp_path):
+def test_names_that_print_the_same_do_not_overwrite_each_other(tmp_path: Path) -> None:
     put(tmp_path / "inbox/a\\xff.json", LINES[0])
     put(tmp_path / "inbox" / os.fsdecode(b"a\xff.json"), LINES[1])
     summary = rewrite(tmp_path / "inbox", tmp_path / "out")
@@ -249,7 +250,7 @@ def test_names_that_print_the_same_do_not_overwrite_each_other(tmp_path):
     assert "prints the same" in summary.skipped[0].why
 
 
-def test_what_is_written_is_its_owners_alone(tmp_path):
+def test_what_is_written_is_its_owners_alone(tmp_path: Path) -> None:
     put(tmp_path / "inbox/deep/x.json", LINES[0] + b"7")
     rewrite(tmp_path / "inbox", tmp_path / "out", rejects=tmp_path / "rejects")
     for path, mode in [("out", 0o700), ("out/deep", 0o700), ("out/deep/x.json", 0o600), ("rejects", 0o600)]:
@@ -286,14 +287,14 @@ BETWEEN = st.sampled_from(["\n", "", " ", ",", ",\n", "\r\n", "\n\n", "\r", "\uf
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(PIECES, BETWEEN, st.integers(1, 4))), st.sampled_from([16, 100, 300, 1 << 20]))
-def test_the_short_cut_gives_what_the_careful_path_gives(parts, block_bytes):
+def test_the_short_cut_gives_what_the_careful_path_gives(parts: Any, block_bytes: Any) -> None:
     text = "".join((piece + between) * times for piece, between, times in parts).encode("utf-8")
     assert rewritten(text, careful=False, block_bytes=block_bytes) == rewritten(text, careful=True)
 
 
 @pytest.mark.parametrize("between", ["\n", "", ",", ",\r\n", "\r\n", " \n", "\n\n", "\r"])
 @pytest.mark.parametrize("record", [READING, READING.replace(",", ", ").replace(":", ": ")])
-def test_the_short_cut_over_large_blocks_gives_what_the_careful_path_gives(record, between):
+def test_the_short_cut_over_large_blocks_gives_what_the_careful_path_gives(record: Any, between: Any) -> None:
     spoiled = '{"user":"a\\u0041", "timestamp":1000000000001}' + between + "{bad}" + between
     text = ((record + between) * 3000 + spoiled + (record + between) * 3000).encode("utf-8")
     assert rewritten(text, careful=False) == rewritten(text, careful=True)
@@ -315,7 +316,7 @@ objects = st.dictionaries(
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(objects, st.sampled_from(["\n", "", " ", ",", ",\n", "\r\n"]), st.booleans(), st.booleans())))
-def test_any_objects_in_any_shape_come_back_one_a_line(tmp_path_factory, parts):
+def test_any_objects_in_any_shape_come_back_one_a_line(tmp_path_factory: pytest.TempPathFactory, parts: Any) -> None:
     folder = tmp_path_factory.mktemp("ndjson")
     text = "".join(
         json.dumps(record, ensure_ascii=escaped, indent=1 if pretty else None) + between

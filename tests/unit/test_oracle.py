@@ -187,8 +187,8 @@ def test_unclaimed_devices_are_neither_trusted_nor_withheld() -> None:
 
 def test_since_consent_starts_at_the_consent_in_every_table_below() -> None:
     times = (49, 50, 51)
-    motions = [motion("ana@a.example", time) for time in times]
-    steps = [step("s1", time) for time in times]
+    motions: list[oracle.Record] = [motion("ana@a.example", time) for time in times]
+    steps: list[oracle.Record] = [step("s1", time) for time in times]
     found = tables([customer()], motions, steps, "since-consent")
     assert [row[1] for row in found.accelerometer_trusted] == [50, 51]
     assert [row[1] for row in found.step_trainer_trusted] == [50, 51]
@@ -280,7 +280,7 @@ def test_a_withdrawal_by_command_is_the_current_record_without_consent_unless_th
 ) -> None:
     found = oracle.withdrawal(landed, " Ana@A.example", instant(at), pseudonym)
     if expected is None or found is None:
-        assert found is expected is None
+        assert (found, expected) == (None, None)
     else:
         assert (moment(found["lastUpdateDate"]), "serialNumber" in found) == expected
         assert found.get("shareWithResearchAsOfDate") is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -217,10 +218,11 @@ def test_a_key_of_another_length_or_alphabet_is_refused_and_not_shown(tmp_path: 
     path = tmp_path / "a.key"
     path.write_text(text)
     path.chmod(0o600)
-    for read in (
+    reads: list[Callable[[], object]] = [
         lambda: pseudonyms.from_file(path),
         lambda: pseudonyms.from_environment({"STEDI_PSEUDONYM_KEY": text}),
-    ):
+    ]
+    for read in reads:
         with pytest.raises(KeyRefused) as refused:
             read()
         assert not text or text not in str(refused.value)

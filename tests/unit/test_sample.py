@@ -29,6 +29,10 @@ NOW = 1_750_000_000_000
 FEEDS = tuple(CONTRACTS)
 
 
+def _count(reasons: Counter[str], reject: reader.Reject) -> None:
+    reasons[str(reject.reason)] += 1
+
+
 def pseudonym(email: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email.strip()).casefold())
 
@@ -159,7 +163,7 @@ def test_the_reader_takes_and_refuses_what_the_answer_says(dirty: tuple[Path, sa
                 reader.decompressed(raw, found.path.name),
                 CONTRACTS[feed],
                 out,
-                lambda reject, reasons=reasons: reasons.update([str(reject.reason)]),
+                partial(_count, reasons),
             )
             accepted[feed] += counts.accepted
         lines = (folder.parent / "out").read_bytes().splitlines()

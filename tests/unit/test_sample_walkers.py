@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 from statistics import fmean, median, pstdev
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_the_answer_counts_the_walkers_as_a_plain_join_does(walked: tuple[Path, 
     }
     assert {feed: len(records) for feed, records in read.items()} == answer.accepted
     others = sample.write(folder.parent / "others", customers=15, readings=400, seed=5, dirty=False)
-    newest: dict[str, dict[str, object]] = {}
+    newest: dict[str, dict[str, Any]] = {}
     for line in (folder / "customer" / "customers-walkers-0001.json").read_text("utf-8").splitlines():
         record = json.loads(line)
         newest[record["email"]] = max(

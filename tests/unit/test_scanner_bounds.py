@@ -25,7 +25,8 @@ def fuzzer(folder: Path, scanner: str) -> Path:
     """Compiles the fuzzer with a scanner's source."""
     (folder / "scanner.c").write_text(scanner)
     made = folder / "fuzz"
-    command = ["cc", *FLAGS, "-DSTEDI_SOURCE=0ULL", f"-I{folder}", TESTS / "support/scanner_fuzz.c", "-o", made, "-lm"]
+    source = str(TESTS / "support/scanner_fuzz.c")
+    command = ["cc", *FLAGS, "-DSTEDI_SOURCE=0ULL", f"-I{folder}", source, "-o", str(made), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and "sanitize" in done.stderr + done.stdout:
         pytest.skip("the C compiler has no sanitizers")

@@ -141,7 +141,7 @@ def test_colours_are_for_terminals_unless_somebody_says_otherwise(
 
 
 class Hung(Screen):
-    def readline(self, size: int | None = -1, /) -> str:
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override] # as TextIOBase has it
         raise OSError(5, "Input/output error")
 
 
@@ -177,7 +177,7 @@ def test_what_a_terminal_would_act_upon_is_escaped() -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 def test_a_document_is_valid_whatever_stdout_can_encode(encoding: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stedi.cli", "--json", "--lake", b"\xff \xce\xa9", "tables"]
+    command: list[str | bytes] = [sys.executable, "-m", "stedi.cli", "--json", "--lake", b"\xff \xce\xa9", "tables"]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment)
     assert done.returncode == 1
