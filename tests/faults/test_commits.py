@@ -242,8 +242,8 @@ def quarantined(tmp_path_factory: pytest.TempPathFactory) -> World:
         # an older contract that refused this serial number
         real = prepare.prepare
 
-        def older(file: Any, into: Path) -> Any:
-            ready: Any = real(file, into)
+        def older(file: Any, into: Path, stop: Any) -> Any:
+            ready: Any = real(file, into, stop)
             kept = [line for line in ready.lines.read_bytes().splitlines(keepends=True) if b'"late"' not in line]
             ready.lines.write_bytes(b"".join(kept))
             raw = json.dumps(late).encode()

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from stedi.catalog import Catalog
 from stedi.errors import LandingError, UsageError
 from stedi.lake import Lake
 from stedi.landing import deliveries, writing
-from stedi.landing import prepare as preparing
 from stedi.landing.deliveries import local
 from stedi.reader import scanner
 
@@ -429,10 +427,9 @@ def test_a_folder_named_like_a_partition_adds_no_column(lake: Lake, inbox: Path)
     assert records(lake, "step_trainer_landing") == Counter({(100, "s1", 246, None): 1})
 
 
-def test_much_work_is_shared_among_processes_and_gives_the_same(
+def test_files_that_are_not_clean_are_rewritten_side_by_side_and_give_the_same(
     lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "_SPAWN_BYTES", 0)
     monkeypatch.setattr(scanner, "library", lambda: None)
     for n in range(4):
         put(inbox / "step_trainer" / f"{n}.json", b"".join(texts(step(at=2 * n + 1), step(at=2 * n + 2))) + b"?")
@@ -441,26 +438,6 @@ def test_much_work_is_shared_among_processes_and_gives_the_same(
     assert (landed.seen, landed.accepted, landed.quarantined) == (12, 8, 4)
     assert [skipped.failed for skipped in landed.skipped] == [True]
     assert times(lake) == list(range(1, 9))
-    conserved(lake)
-
-
-@pytest.mark.own_processes
-def test_a_worker_that_dies_costs_the_batch_and_leaves_nothing(
-    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(preparing, "_SPAWN_BYTES", 0)
-    monkeypatch.setattr(scanner, "library", lambda: None)
-    lake.context.config = replace(lake.config, engine_threads=2)
-    for n in range(2):
-        put(inbox / "step_trainer" / f"{n}.json", b"".join(texts(step(at=n + 1))) + b"?")
-    before = heads(lake)
-    with monkeypatch.context() as patch:
-        patch.setattr(preparing.sys, "executable", "/bin/false")
-        with pytest.raises(LandingError, match="a process that rewrote files died"):
-            lake.land(inbox)
-    assert heads(lake) == before
-    assert not list(lake.root.rglob("*.parquet"))
-    assert lake.land(inbox).accepted == 2
     conserved(lake)
 
 

@@ -179,8 +179,6 @@ def test_what_the_patterns_take_duckdb_and_the_careful_path_read_alike(
         return
     careful = Reading(text, contract, careful=True)
     assert reader.verify(text, form) == careful.counts.accepted == len(found)
-    assert reader.read_clean(io.BytesIO(text), form) == len(found)
-    assert reader.read_clean(io.BytesIO(text), form, limits=Limits(block_bytes=64)) == len(found)
     folder = tmp_path_factory.mktemp("lines")
     assert duckdb_rows(text, contract, form.spelling, folder) == duckdb_rows(
         careful.text, contract, careful.spelling, folder

@@ -141,7 +141,6 @@ def _serve(descriptor: int) -> None:
     import duckdb  # noqa: F401 - imported here, once, for all of them
     import pyarrow as pa  # noqa: F401
 
-    import stedi.landing.prepare
     import stedi.query.sandbox
 
     codes = {stedi.query.sandbox.__file__: _code(stedi.query.sandbox.__file__)}

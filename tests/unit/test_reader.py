@@ -616,21 +616,6 @@ def test_letters_of_europe_in_an_address_keep_the_short_way() -> None:
     assert reader.verify(good, layout) == 3
 
 
-def test_a_clean_file_is_checked_block_by_block_and_every_byte_is_shown() -> None:
-    text = lines([motion(i) for i in range(100)])
-    layout = reader.detect_layout(text, ACCELEROMETER)
-    assert layout is not None
-    for size in (10, 85, 1000, 1 << 20):
-        pieces: list[bytes] = []
-        assert reader.read_clean(io.BytesIO(text), layout, pieces.append, Limits(block_bytes=size)) == 100
-        assert b"".join(pieces) == text
-    assert reader.read_clean(io.BytesIO(b""), layout) == 0
-    assert reader.read_clean(io.BytesIO(text[:-1]), layout) == 100
-    assert reader.read_clean(io.BytesIO(text + b"{"), layout) is None
-    assert reader.read_clean(io.BytesIO(b"{" + text), layout, None, Limits(block_bytes=100)) is None
-    assert reader.read_clean(io.BytesIO(text), layout, None, Limits(block_bytes=20, record_bytes=30)) is None
-
-
 def test_runs_of_clean_records_are_copied_up_to_what_is_not_utf8() -> None:
     found = (
         [motion(i, user="ä") for i in range(20)] + [motion(20).replace(b"u20", b"\xff")] + [motion(i) for i in range(9)]

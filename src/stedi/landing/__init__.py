@@ -353,7 +353,7 @@ class _Batch:
         batch, commit, config = writing.Batch(self._commit.id, at, self._sieve), self._commit, self._config
         if self._workers is None:
             return writing.write(
-                engine, new, batch, commit.scratch, commit.folder, processes=config.threads, progress=self._progress
+                engine, new, batch, commit.scratch, commit.folder, threads=config.threads, progress=self._progress
             )
         folders = {table: commit.folder(table) for table in (*map(_table, CONTRACTS), "quarantine")}
         for folder in folders.values():

@@ -1,8 +1,4 @@
-"""From an inspected file to clean lines and rejects, on every core where there is enough to do.
-
-`prepare` is a pure function of a file and a folder, so that any process, on any machine, can run it. Workers are
-plain processes that run this module: Python's own pools would import the caller's script again.
-"""
+"""From an inspected file to clean lines and rejects, where there is no scanner; and the rejects of every landing."""
 
 from __future__ import annotations
 
@@ -10,34 +6,19 @@ import base64
 import hashlib
 import io
 import json
-import pickle
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
+from threading import Event
 from typing import Any, BinaryIO, cast
 
 from stedi import reader
-from stedi._startup import without_dataframes
-from stedi.engines import isolation
 from stedi.errors import LandingError, UnreadableFile
 from stedi.landing.deliveries import local
 from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected
 from stedi.schema.contracts import Reason
-
-_Result = tuple[Inspected, "Prepared | LandingError"] | None
-"""What a worker sends: a file with what became of it, or None when it has done its share."""
-
-# not `-m`: what it sends back must be this module's classes, not those of `__main__`
-_WORKER = f"import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {__name__} import main; main()"
-
-_SPAWN_BYTES = 8 << 20  # below it, starting processes costs more than they save
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +115,13 @@ def as_it_lies(file: Inspected, records: int, held: Held) -> Prepared:
     return Prepared(file, held.take(file), spelling, None, counts, rewritten=False)
 
 
-def prepare(file: Inspected, folder: Path) -> Prepared:
+def prepare(file: Inspected, folder: Path, stop: Event) -> Prepared:
     """Rewrites a file that is not clean as it stands.
 
     Args:
         file: What the first look found.
         folder: A folder that does not exist yet, for the lines and the rejects.
+        stop: Set when nobody wants it any more.
 
     Raises:
         UnreadableFile: It cannot be read, does not decode to its end, or is not what the first look saw.
@@ -154,7 +136,7 @@ def prepare(file: Inspected, folder: Path) -> Prepared:
             open(lines, "wb") as out,
             Rejects(name, rejects) as rejected,
         ):
-            hashing = _Hashing(raw, name)
+            hashing = _Hashing(raw, name, stop)
             stream = reader.decompressed(cast(BinaryIO, io.BufferedReader(hashing, 1 << 18)), name)
             counts, spelling = reader.read(stream, file.contract, out, rejected.add)
             hashing.finish()
@@ -174,90 +156,38 @@ def _unwritten(name: str, error: OSError) -> LandingError:
 
 
 def prepare_all(
-    jobs: Sequence[tuple[Inspected, Path]], workers: int
+    jobs: Sequence[tuple[Inspected, Path]], threads: int
 ) -> Iterator[tuple[Inspected, Prepared | UnreadableFile]]:
-    """Prepares several files and yields each with its outcome, in no order that means anything.
+    """Prepares several files and yields each with its outcome, in their order.
 
     Args:
         jobs: Files, each with a folder of its own that does not exist yet.
-        workers: How many processes may work at once; a little work is done in this one.
+        threads: How many may work at once; matching clean runs leaves the interpreter.
 
     Raises:
-        LandingError: A worker died, or cannot write.
+        LandingError: The lines cannot be written.
     """
-    if workers == 1 or len(jobs) == 1 or sum(file.size for file, _ in jobs) < _SPAWN_BYTES:
-        for file, folder in jobs:
-            outcome = _outcome(file, folder)
-            if isinstance(outcome, UnreadableFile | Prepared):
-                yield file, outcome
-            else:
-                raise outcome
-        return
-    shares: list[list[tuple[Inspected, Path]]] = [[] for _ in range(min(workers, len(jobs)))]
-    for job in sorted(jobs, key=lambda job: -job[0].size):
-        min(shares, key=lambda share: sum(file.size for file, _ in share)).append(job)
-    results: Queue[_Result] = Queue()
-    with ExitStack() as stack:
-        threads = stack.enter_context(ThreadPoolExecutor(len(shares)))
-        for share in shares:
-            process = isolation.start(["-c", _WORKER], share[0][1].parent)
-            # one that has ended already is not harmed; one that has not is wanted by nobody any more
-            stack.callback(process.kill)
-            threads.submit(_work, process, share, results)
-        ended = 0
-        while ended < len(shares):
-            match results.get():
-                case file, (Prepared() | UnreadableFile()) as outcome:
-                    yield file, outcome
-                case _, LandingError() as error:
-                    raise error
-                case None:
-                    ended += 1
-
-
-def _work(
-    process: subprocess.Popen[bytes],
-    share: Sequence[tuple[Inspected, Path]],
-    results: Queue[_Result],
-) -> None:
-    """Has a process prepare some files and passes their outcomes on as they come."""
-    with process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    stop = Event()
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [(file, pool.submit(prepare, file, folder, stop)) for file, folder in jobs]
         try:
-            pickle.dump(isolation.folders(), process.stdin)
-            pickle.dump(list(share), process.stdin)
-            process.stdin.close()
-            for file, _ in share:
-                results.put((file, pickle.load(process.stdout)))
-            results.put(None)
-        except Exception:  # whatever it was: who waits for the results must hear of it
-            died = LandingError("a process that rewrote files died, perhaps for want of memory; land again")
-            results.put((share[0][0], died))
-
-
-def _outcome(file: Inspected, folder: Path) -> Prepared | LandingError:
-    try:
-        return prepare(file, folder)
-    except LandingError as error:
-        return error
-
-
-def main() -> None:
-    """Prepares the files that stand in stdin and writes their outcomes to stdout; both are pickles of our own."""
-    without_dataframes()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the landing itself answers; without its pipe this process ends
-    for file, folder in pickle.load(sys.stdin.buffer):
-        pickle.dump(_outcome(file, folder), sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+            for file, future in futures:
+                try:
+                    yield file, future.result()
+                except UnreadableFile as error:
+                    yield file, error
+        except BaseException:
+            stop.set()  # the threads are waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 class _Hashing(io.RawIOBase):
     """A stream that hashes what is read through it: what was rewritten is what was hashed."""
 
-    def __init__(self, raw: BinaryIO, name: str) -> None:
+    def __init__(self, raw: BinaryIO, name: str, stop: Event) -> None:
         super().__init__()
-        self._raw, self._name = raw, name
+        self._raw, self._name, self._stop = raw, name, stop
         self._digest = hashlib.sha256()
 
     def readable(self) -> bool:
@@ -274,6 +204,8 @@ class _Hashing(io.RawIOBase):
             pass
 
     def _next(self, size: int) -> bytes:
+        if self._stop.is_set():
+            raise UnreadableFile(f"{self._name}: it was not read to its end")
         try:
             block = self._raw.read(size)
         except OSError as error:

@@ -61,7 +61,7 @@ def write(
     scratch: Path,
     folder: Callable[[str], Path],
     *,
-    processes: int = 1,
+    threads: int = 1,
     progress: Progress = lambda what, share: None,
 ) -> Written:
     """Lands files but for the commit.
@@ -72,14 +72,14 @@ def write(
         batch: The batch that they are of.
         scratch: A folder for what is needed on the way; it is the caller's to remove.
         folder: Gives a new folder among a table's data.
-        processes: How many processes may rewrite what is not clean.
+        threads: How many files may be read at once.
         progress: Told how far the work is.
 
     Raises:
         LandingError: A file is no longer what was looked at, or what was written cannot be.
     """
     if scanner.library() is not None:
-        done = scan(files, scratch, folder, threads=processes, sieve=batch.sieve, progress=progress)
+        done = scan(files, scratch, folder, threads=threads, sieve=batch.sieve, progress=progress)
         appends = done.appends
         for table, written in appends.items():
             counted = sum(ready.counts.accepted for ready in done.prepared if ready.file.contract.table == table)
@@ -87,7 +87,7 @@ def write(
         appends |= _quarantined(engine, done.prepared, batch, folder)
         return Written(done.prepared, appends, done.unreadable)
     with Held(scratch) as held:
-        prepared, unreadable = _prepared(files, held, scratch, processes, progress)
+        prepared, unreadable = _prepared(files, held, scratch, threads, progress)
         if batch.sieve:
             prepared = batch.sieve.sift(engine, prepared)
         appends = _write(engine, prepared, batch, folder, progress)
@@ -96,7 +96,7 @@ def write(
 
 
 def _prepared(
-    files: Iterable[Inspected], held: Held, scratch: Path, processes: int, progress: Progress
+    files: Iterable[Inspected], held: Held, scratch: Path, threads: int, progress: Progress
 ) -> tuple[list[Prepared], list[tuple[str, UnreadableFile]]]:
     """Returns every file as clean lines and rejects, as it lies or rewritten; and those that cannot be read."""
     prepared: list[Prepared] = []
@@ -110,7 +110,7 @@ def _prepared(
             prepared.append(as_it_lies(file, file.records, held))
         except UnreadableFile as error:
             unreadable.append((file.delivered.name, error))
-    for done, (file, outcome) in enumerate(prepare_all(rest, processes) if rest else (), start=1):
+    for done, (file, outcome) in enumerate(prepare_all(rest, threads) if rest else (), start=1):
         if isinstance(outcome, UnreadableFile):
             unreadable.append((file.delivered.name, outcome))
         else:

@@ -11,7 +11,7 @@ from stedi.reader.compression import decompressed, form, writer
 from stedi.reader.forms import Legibility, is_legible, refused
 from stedi.reader.framing import records as iter_values
 from stedi.reader.guessing import infer_feed
-from stedi.reader.layout import RecordPattern, detect_layout, read_clean, verify
+from stedi.reader.layout import RecordPattern, detect_layout, verify
 from stedi.reader.model import Counts, Huge, Limits, Members, ParsedRecord, Reject
 from stedi.reader.parsing import Parsed, parse_value
 from stedi.reader.pieces import WHOLE, Astray, Piece, cut
@@ -42,7 +42,6 @@ __all__ = [
     "likely",
     "parse_value",
     "read",
-    "read_clean",
     "refused",
     "scan",
     "verify",

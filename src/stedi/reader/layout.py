@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import BinaryIO
 
-from stedi.reader.model import RECORD_BYTES, Limits
+from stedi.reader.model import RECORD_BYTES
 from stedi.schema.contracts import Contract, Field, Kind
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,25})?"
@@ -122,40 +120,6 @@ def verify(block: bytes | memoryview, layout: RecordPattern, longest: int = RECO
     # twice as fast as `count`, which starts anew after every line break
     lines = len(data) - len(data.replace(b"\n", b""))
     return lines + (not data.endswith(b"\n") and bool(data))
-
-
-def read_clean(
-    stream: BinaryIO,
-    layout: RecordPattern,
-    on_bytes: Callable[[bytes], None] | None = None,
-    limits: Limits | None = None,
-) -> int | None:
-    """Checks a whole uncompressed newline-delimited file.
-
-    Args:
-        stream: The file, from its start.
-        layout: How its records must look.
-        on_bytes: Called with every piece as it was read, until the answer is known.
-        limits: Of these `block_bytes` and `record_bytes` count.
-
-    Returns:
-        The number of records; None as soon as a block is not clean.
-    """
-    limits = limits or Limits()
-    count, rest = 0, b""
-    while chunk := stream.read(limits.block_bytes):
-        if on_bytes:
-            on_bytes(chunk)
-        cut = chunk.rfind(b"\n") + 1
-        if not cut and len(rest) + len(chunk) > limits.record_bytes:
-            return None
-        block, rest = (rest + chunk[:cut], chunk[cut:]) if cut else (b"", rest + chunk)
-        records = verify(block, layout, limits.record_bytes)
-        if records is None:
-            return None
-        count += records
-    records = verify(rest, layout, limits.record_bytes)
-    return None if records is None else count + records
 
 
 @cache
