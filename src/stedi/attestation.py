@@ -79,13 +79,15 @@ def verify(path: str | os.PathLike[str], public_key: str | os.PathLike[str] | No
         try:
             pem = signatures.read_public_key(public_key)
         except (OSError, AuditFailed):
-            raise UsageError(f"{public_key}: expected a public key (PEM, Ed25519), found none") from None
+            raise UsageError(
+                f"{public_key}: expected a public key (PEM, Ed25519), found something else or no file"
+            ) from None
     if path.is_dir():
         if any((path / name).exists() for name in _RELEASE):
             return (_release(path, public_key),)
         return _folder(path, pem)
     if not path.is_file():
-        raise UsageError(f"{path}: expected a file or a folder that a lake has signed, found none")
+        raise UsageError(f"{path}: expected a signed file or folder, found nothing there")
     return (_file(path, pem),)
 
 
@@ -143,7 +145,7 @@ def _detached(path: Path, beside: Path, pem: str | None) -> Attestation:
     if statement.predicate_type != signatures.AUDIT:
         raise SignatureRefused(f"{beside.name}: expected the signature of a report, found one of something else")
     if not path.is_file():
-        raise SignatureRefused(f"{path.name}: expected the file that was signed, found none")
+        raise SignatureRefused(f"{path.name}: expected the signed file beside its signature, found none")
     if list(statement.subjects.values()) != [hashlib.sha256(_content(path)).hexdigest()]:
         raise SignatureRefused(f"{path.name}: expected the bytes that were signed, found others; do not use it")
     return _attested(path, statement, path.name, statement.predicate.get("at"))
@@ -156,7 +158,7 @@ def _document(path: Path, raw: bytes, pem: str | None) -> Attestation:
     except ValueError as error:
         raise SignatureRefused(f"{path.name}: expected what a lake has signed, found {error}") from None
     if not isinstance(found, dict):
-        raise SignatureRefused(f"{path.name}: expected what a lake has signed, found other JSON")
+        raise SignatureRefused(f"{path.name}: expected a document that a lake has signed, found other JSON")
     if "drop" in found:
         from stedi.datasets import recalls
 
@@ -165,7 +167,7 @@ def _document(path: Path, raw: bytes, pem: str | None) -> Attestation:
     receipt = receipts.parsed(raw)
     if isinstance(found.get("signature"), str):
         raise SignatureRefused(
-            f"{path.name}: expected a receipt that is signed for everybody, found one of before: whoever has the lake "
+            f"{path.name}: expected a receipt with a public signature, found one of before: whoever has the lake "
             "and its key can check it with `stedi erase --verify`"
         )
     if receipt is None or "signature" not in receipt:

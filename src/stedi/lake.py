@@ -351,7 +351,7 @@ class Lake:
 
     @contextmanager
     def _building(self, *, wait: bool, progress: Callable[[str], None]) -> Iterator[Key]:
-        """Holds off other builds for a block that begins with one, when what was cut off is finished; gives the key."""
+        """Finishes interrupted work, then keeps other builds waiting while a block runs; yields the key."""
         with self.context.writing(*_CUT_OFF, progress=lambda what, share: progress(what)):
             key = self.key()  # before a lock's file is made
             with durable.lock(
@@ -516,7 +516,7 @@ class Lake:
         from stedi.datasets import registry
 
         if "@" not in named:
-            raise UsageError("the release: expected NAME@VERSION, so that no other is deleted, found no version")
+            raise UsageError("the release: expected NAME@VERSION, found no version")
         with self._registering():
             entry = self._release(named, deleted=True)
             registry.delete(self.context, entry)
@@ -645,8 +645,8 @@ class Lake:
         below = [state.name for state in states if withdrawn.concerns(state.name)]
         if below and not as_published:
             raise UsageError(
-                f"expected tables of the landing zone, found {', '.join(below)}: Athena would show rows of people who "
-                "do not agree to research any more; ask with --engine duckdb, or as officer with --as-published",
+                f"expected tables of the landing zone, found {', '.join(below)}: Athena would show rows of people "
+                "who no longer consent; use --engine duckdb, or as officer --as-published",
                 argument="at",
             )
         found = zip(states, time_travel.pinned(states, at), strict=True)
@@ -746,8 +746,8 @@ class Lake:
         hidden = [state.name for state in states if state.name not in grant.tables]
         if hidden:
             raise QueryRefused(
-                f"The role {role} sees {', '.join(sorted(grant.tables))} and no other table, "
-                f"found {', '.join(hidden)}. Nothing was run."
+                f"The role {role} may query {', '.join(sorted(grant.tables))}, found {', '.join(hidden)}. Nothing "
+                "was run."
             )
         relations = []
         pinned = list(zip(states, time_travel.pinned(states, at), strict=True))
@@ -836,7 +836,7 @@ class Lake:
 
         Raises:
             UsageError: It is no name, or something else has it; nothing was tagged.
-            LakeError: The tables are not of one state, since a build is due or was cut off; nothing was tagged.
+            LakeError: The tables are not of one state, since a build is due or was interrupted; nothing was tagged.
         """
         from stedi.maintenance import tags
 
@@ -993,7 +993,7 @@ class Lake:
         """Sets right what an audit of all files finds damaged, and builds what was made anew.
 
         Args:
-            accept_rollback: Take a lake that was set back for the newest there is: withdrawals and erasures that are
+            accept_rollback: Take a lake that was rolled back for the newest there is: withdrawals and erasures that are
                 undone in it stay undone.
             progress: Told what is being done and the share of it that is done.
 
@@ -1001,7 +1001,7 @@ class Lake:
             What was set right, and the build that followed.
 
         Raises:
-            LakeError: A landing table is damaged, or the lake was set back; no table was changed.
+            LakeError: A landing table is damaged, or the lake was rolled back; no table was changed.
             LakeBusy: A landing or a build is running; nothing was done.
         """
         from stedi.maintenance.repair import repair
@@ -1352,7 +1352,7 @@ class Lake:
 
         Args:
             addresses: Their addresses, in any spelling of rule 1, one by one or in lists; none only finishes an erasure
-                that was cut off.
+                that was interrupted.
             exact: Take each as it was delivered, be it a plain address or not.
             inbox: Delivered files and folders to rewrite without them.
             reference: What you call the request, for the receipt: a line that tells nobody's address, name or phone.
@@ -1360,7 +1360,7 @@ class Lake:
             progress: Told what is being done and the share of it that is done.
 
         Returns:
-            The receipts: of an erasure that was cut off and is finished now, if there was one, and of this one.
+            The receipts: of an erasure that was interrupted and is finished now, if there was one, and of this one.
 
         Raises:
             UsageError: An address is none; nothing was erased.
@@ -1464,7 +1464,7 @@ class Lake:
                 if address in bare and address not in met and not tombstones.erased_at(self.root, key, address):
                     raise UsageError(
                         f"address {place}: expected the address of a customer as it was delivered, "
-                        f"{complaint(address)}; no record has it for an address; nothing was done"
+                        f"{complaint(address)}; no record has it as its address; nothing was done"
                     )
         return found
 
@@ -1486,7 +1486,7 @@ def _refuse_as_published(role: Role, at: int | str | datetime | None) -> None:
     if role != "officer":
         raise UsageError(f"expected the role officer, found {role}; nothing was run", argument="as_published")
     if at is None:
-        raise UsageError("expected a tag, snapshot or time to look back to, found none", argument="as_published")
+        raise UsageError("expected --at with a tag, snapshot or time, found none", argument="as_published")
 
 
 def _table(state: TableState) -> Table:
@@ -1498,7 +1498,7 @@ def _table(state: TableState) -> Table:
 
 
 def _finish_rotation(context: Context, progress: Progress) -> None:
-    """Finishes a change of key that was cut off; one that is alive is waited for."""
+    """Finishes a key rotation that was interrupted; one that is alive is waited for."""
     if key_change.left(context.root):
         from stedi.maintenance import key_rotation
 
@@ -1506,13 +1506,13 @@ def _finish_rotation(context: Context, progress: Progress) -> None:
         with durable.commands(context.root, durable.ALL, lambda what: progress(what, None)):
             if not key_rotation.finish(context.catalog, context.root, progress):
                 raise CommitConflict(
-                    f"{context.root}: a change of key came too late and was given up; nothing was changed: run this "
-                    "again, then change the key again"
+                    f"{context.root}: a key rotation came too late and was given up; nothing was changed: run this "
+                    "command again, then `stedi key rotate`"
                 )
 
 
 def _finish_erasure(context: Context, progress: Progress) -> None:
-    """Finishes an erasure that was cut off; one that is alive is waited for."""
+    """Finishes an erasure that was interrupted; one that is alive is waited for."""
     if (context.root / tombstones.PENDING).exists():
         from stedi import erasure
 
@@ -1520,7 +1520,7 @@ def _finish_erasure(context: Context, progress: Progress) -> None:
 
 
 def _finish_release(context: Context, progress: Progress) -> None:
-    """Finishes a release that was cut off once it was decided, and removes one that was not; none that is alive."""
+    """Finishes a release that was interrupted once it was decided, and removes one that was not; none that is alive."""
     if (context.root / "releasing.json").exists():
         from stedi.datasets import registry
 

@@ -195,7 +195,7 @@ def test_settings_that_do_not_say_a_role_are_never_passed_over(
     monkeypatch.delenv("STEDI_QUERY_ROLE")
     monkeypatch.setattr(settings, "read", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     assert cli.main(words) == 2
-    assert "say it with --role or STEDI_QUERY_ROLE" in capsys.readouterr().err
+    assert "set it with --role or STEDI_QUERY_ROLE" in capsys.readouterr().err
 
 
 SCOPES = (
@@ -284,7 +284,7 @@ def test_every_construct_that_is_sent_stands_in_sql_that_a_server_has_run() -> N
 
 @pytest.mark.parametrize(("sql", "there"), OTHER)
 def test_what_may_mean_something_else_there_is_refused(sql: str, there: str) -> None:
-    with pytest.raises(QueryRefused, match="something else to Athena"):
+    with pytest.raises(QueryRefused, match="something else in Athena"):
         athena.translated(sql, ALL)
 
 
@@ -299,7 +299,7 @@ def test_a_role_is_refused_the_tables_that_it_may_not_see_whole() -> None:
 
 
 def test_a_workgroup_that_is_not_there_is_one_line(workgroup: Callable[..., None]) -> None:
-    with pytest.raises(CloudFailed, match="workgroup stedi-nobody: AWS answers"):
+    with pytest.raises(CloudFailed, match="workgroup stedi-nobody: AWS answered"):
         athena.run("select 1 from landed_files", role="officer", workgroup="stedi-nobody")
 
 

@@ -381,7 +381,7 @@ def test_a_delete_that_is_refused_fails_the_erasure_which_then_ends_when_it_may(
 
     with monkeypatch.context() as patch:
         patch.setattr("stedi.storage.s3.objects.client", Refusing)
-        with pytest.raises(PermissionError, match=r"S3 refuses to delete \d+ objects \(AccessDenied\)"):
+        with pytest.raises(PermissionError, match=r"S3 refused to delete \d+ objects \(AccessDenied\)"):
             lake.erase(ANA)
     [receipt] = lake.erase()
     assert receipt.clean
@@ -422,7 +422,7 @@ def test_a_commit_that_was_refused_is_a_conflict_and_changes_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(lake.catalog.remote._catalog, "commit_table", failing)
-        with pytest.raises(LakeError, match="expected an answer of the catalog"):
+        with pytest.raises(LakeError, match="expected an answer from the catalog"):
             lakes.build(lake)
     assert lakes.rows(lake, "customers_trusted").total() == 0
     lakes.build(lake)
@@ -518,10 +518,10 @@ def test_a_copy_in_a_bucket_changes_nothing_and_says_what_to_do(
         for words in commands:
             assert cli.main(["--lake", copy, *words]) == 1, words
             said = capsys.readouterr().err
-            assert "of another lake: this one is a copy" in said, (words, said)
+            assert "of another lake: this is a copy" in said, (words, said)
             assert ANA not in said
     assert cli.main(["--lake", copy, "adopt"]) == 1
-    assert "Make a new lake with a catalog of its own" in capsys.readouterr().err
+    assert "Make a new lake with its own catalog" in capsys.readouterr().err
     assert (everything(bucket, below="lake/landing/"), {name: lake.history(name) for name in LANDING}) == before
     assert all(file.already_landed for file in lake.land(inbox).files)
 
@@ -623,7 +623,7 @@ def test_what_is_needed_on_the_way_lies_on_this_machine_its_owners_alone_and_goe
     assert scratch.stat().st_mode & 0o077 == 0
     assert [path for path in scratch.rglob("*") if path.is_file()] == []
     scratch.chmod(0o755)
-    with pytest.raises(LakeError, match="expected a folder that its owner alone may enter"):
+    with pytest.raises(LakeError, match="expected a private folder"):
         durable.scratch(lake.root)
 
 

@@ -85,7 +85,9 @@ def test_a_journal_brings_no_file_from_elsewhere(lake: Lake, tmp_path: Path) -> 
         ("customers_trusted", lake.catalog.folder("customers_trusted") / "data" / "0.parquet"),
     ):
         journal.write(pending, "b", {table: [DataFile(str(path), 7, 100)]}, key=lake.key())
-        with pytest.raises(LakeError, match=r"pending/b\.json: .*found a file elsewhere"):
+        with pytest.raises(
+            LakeError, match=r"pending/b\.json: .*found one that names a file outside its table's folder"
+        ):
             journal.finish(lake.catalog, pending, lake.key)
     (data / "link").unlink()
     assert heads(lake) == before

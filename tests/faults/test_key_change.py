@@ -1,4 +1,4 @@
-"""Every call by which a change of key changes the disk: struck there, the lake is the old key's or the new one's.
+"""Every call by which a key rotation changes the disk: struck there, the lake is the old key's or the new one's.
 
 By day a sample of the calls is struck, by `make nightly` each of them, killed before it or torn, and errors in turn.
 """
@@ -23,7 +23,7 @@ from stedi.privacy.pseudonyms import Key
 
 
 class Change:
-    """A change of key on the stage, undisturbed and under faults."""
+    """A key rotation on the stage, undisturbed and under faults."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage, self.start = stage, stage.folder / "before the change"

@@ -137,9 +137,9 @@ def test_a_lake_that_was_set_back_is_refused_until_that_is_accepted(world: World
     world.lose_people()
     shutil.rmtree(world.lake.root)
     shutil.copytree(world.backup, world.lake.root)
-    with pytest.raises(LakeError, match=r"was set back.*--replay"):
+    with pytest.raises(LakeError, match=r"was rolled back.*--replay"):
         Lake.open(world.lake.root).land(world.inbox)
-    with pytest.raises(LakeError, match=r"was set back.*--accept-rollback"):
+    with pytest.raises(LakeError, match=r"was rolled back.*--accept-rollback"):
         Lake.open(world.lake.root).repair()
     world.follow(SET_BACK)
     world.lake.land(world.inbox)
@@ -199,7 +199,7 @@ def test_a_landing_table_that_is_damaged_is_restored_or_landed_again(
     damage(world)
     files = [path for path in world.lake.root.rglob("*") if path.is_file() and path.parent.name != "runs"]
     before = {path: path.read_bytes() for path in files}
-    with pytest.raises(LakeError, match=r"^\w+: expected whole files.*restore the lake from its backup"):
+    with pytest.raises(LakeError, match=r"^\w+: expected intact files.*restore the lake from its backup"):
         world.lake.repair()
     assert {path: path.read_bytes() for path in before} == before, "it must not make things worse"
     if recovery:

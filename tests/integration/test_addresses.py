@@ -166,7 +166,7 @@ def test_exact_reads_json_escapes_from_the_command_line_and_no_others() -> None:
     assert exact(r"a\\b\"c\/@x") == ('a\\b"c/@x',)
     assert exact(r"\ud83d\ude00@x") == ("\U0001f600@x",)
     for word in (r"a\xb@x", "a\\", r"\u12@x"):
-        with pytest.raises(UsageError, match=r"^argument 1: expected JSON's escapes"):
+        with pytest.raises(UsageError, match=r"^argument 1: expected only JSON escapes"):
             exact(word)
     with pytest.raises(UsageError, match="not UTF-8"):
         exact(r"\ud83d@x")

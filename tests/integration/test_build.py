@@ -446,7 +446,7 @@ def test_a_failed_audit_exits_with_3() -> None:
 
 def test_sql_with_other_columns_than_the_table_publishes_nothing(built: Lake) -> None:
     graph = changed("machine_learning_curated", lambda sql: sql.replace("a.x", "a.x::varchar as x"))
-    _stopped(built, graph, LakeError, "machine_learning_curated: its SQL has other columns than the table: x")
+    _stopped(built, graph, LakeError, "machine_learning_curated: the columns of its SQL differ from the table's: x")
 
 
 def test_sql_that_cannot_run_publishes_nothing_and_repeats_no_value(built: Lake) -> None:

@@ -140,7 +140,7 @@ def test_by_way_of_a_customers_table_under_another_name_it_is_refused_all_the_sa
     "new", ["a.nothing as x", "(select u.v from unnest([1]) as u (v)) as x", "columns('.*')", "nobody.x as x"]
 )
 def test_what_cannot_be_followed_is_refused(new: str) -> None:
-    with pytest.raises(AuditFailed, match=r"^accelerometer_trusted: expected SQL of which every column"):
+    with pytest.raises(AuditFailed, match=r"^accelerometer_trusted: expected SQL in which every column"):
         classification.check(changed(A, "a.x + 0 as x", new))
 
 

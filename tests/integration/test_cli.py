@@ -659,7 +659,7 @@ class TestErrors:
             monkeypatch.delitem(sys.modules, name)
         for name in ("boto3", "botocore", "s3transfer"):
             monkeypatch.setitem(sys.modules, name, None)
-        failed(run(*words.split()), 1, "boto3, found none: pip install 'stedi[aws]'")
+        failed(run(*words.split()), 1, "boto3, which is not installed: pip install 'stedi[aws]'")
 
 
 @pytest.mark.parametrize(

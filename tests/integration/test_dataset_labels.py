@@ -169,7 +169,7 @@ def test_a_file_of_labels_that_has_moved_is_named_and_another_content_is_said(
     assert cli.main(words) == 0
     assert "moved: the labels are others than those of moved@2" in capsys.readouterr().err
     lake.create_dataset("plain", **NEAR)
-    with pytest.raises(UsageError, match="expected none, since plain@1 was made without"):
+    with pytest.raises(UsageError, match="expected no file, since plain@1 was made without labels"):
         lake.refresh_dataset("plain", labels=moved)
 
 

@@ -160,7 +160,7 @@ def test_a_zip_file_holds_the_same_files(lake: Lake, tmp_path: Path) -> None:
         assert sorted(packed.namelist()) == FILES
         assert packed.testzip() is None
     assert [path.name for path in tmp_path.iterdir()] == ["out.zip"]
-    with pytest.raises(UsageError, match="expected nothing there, found something"):
+    with pytest.raises(UsageError, match="expected a new file, found something else"):
         lake.export(ANA, output=tmp_path / "out", archive=True)
 
 
@@ -171,13 +171,13 @@ def test_an_export_lies_where_nobody_takes_it_for_something_else(lake: Lake, sla
     (tmp_path / "empty").mkdir()
     inbox = lake.root.parent / "inbox"
     places: dict[str | Path, str] = {
-        tmp_path / "full": "an empty folder, there, found something",
-        tmp_path / "link": "an empty folder, there, found something",
+        tmp_path / "full": "a new or empty folder, found something else",
+        tmp_path / "link": "a new or empty folder, found something else",
         lake.root / "out": "outside of any lake",
         inbox / "out": "outside of every inbox",
         inbox / "customer" / "out": "outside of every inbox",
-        tmp_path / "no" / "out": "a folder around it",
-        "/dev/null/a": "a folder around it",
+        tmp_path / "no" / "out": "an existing parent folder",
+        "/dev/null/a": "an existing parent folder",
         "s3://bucket/out": "on this machine",
     }
     for place, why in places.items():

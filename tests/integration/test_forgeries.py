@@ -134,13 +134,13 @@ def test_a_forged_erasure_removes_nothing_and_is_put_away(
     for words in (["land", str(path)], ["withdraw", BO, "--yes"], ["maintain"]):
         assert run(lake, *words) == 1
         said = capsys.readouterr().err
-        assert "erasing.json: expected what this lake has written" in said
+        assert "erasing.json: expected the content that this lake has written" in said
         assert "stedi erase --resume" in said
     kept = evidence.check(lake.root, lake.key(), lake.config.lake_id)
     assert kept
     assert [found.file for found in kept.found] == [PENDING]
     assert run(lake, "erase", "--resume") == 1
-    assert "it was put away" in capsys.readouterr().err
+    assert "the file was moved aside" in capsys.readouterr().err
     assert victim.read_text() == "somebody's"
     assert receipts.names(lake.root) == signed
     assert heads(lake) == before
@@ -463,6 +463,6 @@ def test_an_unsigned_erasure_of_strangers_is_no_erasure(stage: Stage) -> None:
     (lake.root / PENDING).write_text(
         json.dumps({"run": "1", "started": 1, "people": [tombstones.person(lake.key(), ANA)], "found": None})
     )
-    with pytest.raises(LakeError, match="it was put away"):
+    with pytest.raises(LakeError, match="the file was moved aside"):
         lake.erase()
     assert heads(lake) == before

@@ -363,8 +363,8 @@ def test_what_was_refused_says_what_it_is(
         "utf-8-enciphered": "found bytes that are no text",
         "utf-8-base64": "found base64 text",
         "utf-8-hexadecimal": "found hexadecimal text",
-        "utf-8-gzip-in-gzip": "packed twice, gzip and gzip",
-        "utf-8-zstd-in-gzip": "packed twice, gzip and zstd",
+        "utf-8-gzip-in-gzip": "compressed twice, gzip and gzip",
+        "utf-8-zstd-in-gzip": "compressed twice, gzip and zstd",
         "utf-8-zip-in-gzip": "found a zip archive",
         "utf-8-zstd-window": "its zstd window is 2,048 MiB, and 128 MiB are read",
         "utf-7": "found text in UTF-7",
@@ -478,7 +478,7 @@ def test_the_form_of_a_file_can_be_written_again() -> None:
         assert decompressed(io.BytesIO(out.getvalue()), "a").read() == whole
         if "utf" in what:
             assert out.getvalue() == data, what
-    with pytest.raises(UnreadableFile, match="half a character"):
+    with pytest.raises(UnreadableFile, match="an incomplete character"):
         reader.writer(io.BytesIO(), "", "utf-16-le").write(b"\xff")
 
 

@@ -160,7 +160,7 @@ def test_a_file_whose_feed_cannot_be_told_is_named_and_the_others_land(lake: Lak
     (skipped,) = landed.skipped
     assert skipped.name == "inbox/a.json"
     assert skipped.failed
-    assert "its feed cannot be told" in skipped.why
+    assert "found neither; set feed=FEED" in skipped.why
     assert "feed=FEED" in skipped.why
     assert times(lake) == [100]
 

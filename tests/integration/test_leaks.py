@@ -302,7 +302,7 @@ def test_a_table_that_breaks_a_rule(run: Run, folder: Path) -> None:
         "1.0 as x, 0.0 as y, 0.0 as z"
     )
     proof_mutants.commit(lake, proof_mutants.Mutant(table, proof_mutants.also(table, row), ()))
-    assert "identifiers: machine_learning_curated: expected no violation, found 1" in run("audit", code=3)
+    assert "identifiers: machine_learning_curated: expected no violations, found 1" in run("audit", code=3)
 
 
 def test_words_that_are_off(run: Run) -> None:

@@ -142,7 +142,7 @@ def test_a_failure_is_told_without_a_value(
     file = tmp_path / "events"
     texts = [
         AuditFailed("customers_trusted: consent proof: expected no row, found rows of 1 such customers"),
-        AuditFailed("curated_customers_are_trusted: expected no violation, found 1; nothing was published"),
+        AuditFailed("curated_customers_are_trusted: expected no violations, found 1; nothing was published"),
         LakeError(f"{ANA} is wrong"),
         ValueError(ANA),
     ]

@@ -1,4 +1,4 @@
-"""A lake that an earlier version made, and in which something was cut off, opens, is finished, and holds its audit."""
+"""A lake of an earlier version with interrupted work opens, is finished, and passes its audit."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def people() -> dict[str, str]:
-    """The addresses of who has withdrawn, who is erased, and whose erasure was cut off."""
+    """The addresses of who has withdrawn, who is erased, and whose erasure was interrupted."""
     named: dict[str, str] = json.loads((PLACE / "people.json").read_text("utf-8"))
     return named
 
@@ -117,7 +117,7 @@ def test_a_lake_of_the_first_format_is_migrated_and_back_as_it_was(
     older: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lake = Lake.open(older)
-    lake.build()  # finishes what was cut off
+    lake.build()  # finishes what was interrupted
     before = kept(older)
     assert (lake.config.format, lake.migrate(dry_run=True).now) == (1, 2)
     assert kept(older) == before
@@ -172,7 +172,7 @@ def test_there_is_no_way_back_past_an_erasure_nor_without_a_backup(older: Path) 
     lake.migrate()
     lake.erase(people()["withdrawn"])
     after = kept(older)
-    with pytest.raises(LakeError, match="an erasure came since"):
+    with pytest.raises(LakeError, match="somebody was erased since"):
         lake.migrate(back=True)
     assert kept(older) == after
 

@@ -350,7 +350,7 @@ def test_the_command_shows_accounts_and_names_what_is_broken(people: Lake, capsy
     proof_mutants.commit(people, MUTANTS["one person's step with another's motion"])
     assert cli.main(words) == 3
     out, err = capsys.readouterr()
-    assert "one person: machine_learning_curated: expected no violation, found 1" in out
+    assert "one person: machine_learning_curated: expected no violations, found 1" in out
     assert cli.main([*words, "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert (document["holds"], document["proved"]) == (False, True)

@@ -243,7 +243,7 @@ def test_receipts_that_were_kept_elsewhere_do_where_no_journal_is_left(
     done = lake.replay(elsewhere)
     assert (done.new, done.people, len(done.receipts), done.complete) == (2, 2, 1, False)
     assert not any(who in str(rows(lake, "customers_landing")) for who in PEOPLE[:2])
-    with pytest.raises(LakeError, match="was set back"):
+    with pytest.raises(LakeError, match="was rolled back"):
         lake.build()
     assert cli.main(["--lake", str(lake.root), "erase", "--replay", str(elsewhere)]) == 1
     assert "this was not all" in capsys.readouterr().err
@@ -331,7 +331,7 @@ def test_a_journal_that_is_not_whole_changes_nothing(
 
 
 def test_a_folder_without_a_journal_is_refused(lost: tuple[Lake, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="expected the copies of a journal"):
+    with pytest.raises(UsageError, match="expected a copy of a journal"):
         lost[0].replay(tmp_path)
 
 
@@ -342,7 +342,7 @@ def test_the_recipe_serves_a_lake_in_whose_journal_nothing_stands(slate: Slate, 
     backup = saved(lake, tmp_path / "backup")
     lake.land(inbox)
     lake = restored(lake, backup)
-    with pytest.raises(LakeError, match="the lake was set back"):
+    with pytest.raises(LakeError, match="the lake was rolled back"):
         lake.land(inbox)
     assert lake.replay(lake.context.outside()).entries == 0
     assert lake.land(inbox).accepted == 1

@@ -1,4 +1,4 @@
-"""A lake that was set back is noticed by who has seen it further on, and by nobody else."""
+"""A lake that was rolled back is noticed by who has seen it further on, and by nobody else."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def test_a_lake_that_was_set_back_is_refused_and_named(
     asked = (["withdraw", BO, "--yes"], ["erase", BO, "--yes"])
     for command in (["land", str(kept)], ["build"], *asked, ["maintain"], ["quarantine", "--replay"]):
         code, _, err = said(lake, *command)
-        assert (code, err.count("was set back")) == (1, 1), (command, err)
+        assert (code, err.count("was rolled back")) == (1, 1), (command, err)
     code, out, err = said(lake, "repair")
-    assert (code, "was set back" in err) == (1, True)
+    assert (code, "was rolled back" in err) == (1, True)
     code, out, _ = said(lake, "audit", "--files")
     assert (code, "newest: lake: " in out) == (3, True)
     assert said(lake, "repair", "--accept-rollback")[0] == 0
@@ -120,7 +120,7 @@ def test_a_replay_of_the_quarantine_that_was_set_back_is_noticed(
     monkeypatch.setitem(CONTRACTS, "customer", replace(contract, fields=fields))
     assert said(lake, "quarantine", "--replay")[:2] == (0, "landed 1 record; 0 stay in quarantine\n")
     code, _, err = said(put_back(lake, kept), "build")
-    assert (code, "was set back" in err) == (1, True)
+    assert (code, "was rolled back" in err) == (1, True)
 
 
 def test_older_tombstones_of_the_lakes_own_are_refused(lake: Lake, tmp_path: Path, said: Said) -> None:
@@ -164,14 +164,14 @@ def test_a_machine_accepts_what_was_accepted_on_another(
     monkeypatch.setenv("XDG_STATE_HOME", there)
     lake.maintain()
     lake = put_back(lake, kept)
-    with pytest.raises(LakeError, match="was set back"):
+    with pytest.raises(LakeError, match="was rolled back"):
         lake.build()
     lake.repair(accept_rollback=True)
     monkeypatch.setenv("XDG_STATE_HOME", here)
     lake.build()
     lake.withdraw(BO)
     lake = put_back(lake, kept)
-    with pytest.raises(LakeError, match="was set back"):
+    with pytest.raises(LakeError, match="was rolled back"):
         lake.build()
 
 
@@ -190,7 +190,7 @@ def test_where_the_mark_is_gone_the_copies_of_the_journal_tell(lake: Lake, tmp_p
     later(lake, "a withdrawal")
     (lake.context.outside() / seen.NAME).unlink()
     lake = put_back(lake, kept)
-    with pytest.raises(LakeError, match="was set back"):
+    with pytest.raises(LakeError, match="was rolled back"):
         lake.build()
 
 

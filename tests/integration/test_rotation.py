@@ -159,7 +159,7 @@ def test_a_key_of_ones_own_is_taken_if_it_remembers_the_lakes(lake: Lake, tmp_pa
     old = lake.key()
     for secrets in ([OTHER], [old.secret], [old.secret, OTHER], [OTHER, THIRD]):
         before = tree(lake.root)
-        with pytest.raises(KeyRefused, match="expected another key than the lake's, and after it") as refused:
+        with pytest.raises(KeyRefused, match="expected a new key, followed") as refused:
             lake.rotate_key(written(tmp_path / "own.key", *secrets))
         assert not [secret for secret in secrets if secret.hex() in str(refused.value)]
         assert {name: what[0] for name, what in tree(lake.root).items() if "lock" not in name and what[0]} == {
@@ -278,7 +278,7 @@ def test_cut_off_anywhere_the_lake_is_the_old_keys_or_the_new_ones(
 def test_a_damaged_note_is_refused(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     (lake.root / key_change.NAME).write_text("{}")
     assert cli.main(["--lake", str(lake.root), "tables"]) == 1
-    assert "rotation.json: expected the note of a change of key" in capsys.readouterr().err
+    assert "rotation.json: expected the note of a key rotation" in capsys.readouterr().err
 
 
 def test_an_open_lake_does_not_build_under_a_key_that_was_changed(lake: Lake) -> None:
@@ -426,7 +426,7 @@ def test_a_change_of_key_that_is_decided_too_late_is_given_up(
         with pytest.raises(Killed if dies else CommitConflict):
             lake.rotate_key()
     if dies:
-        with pytest.raises(CommitConflict, match="a change of key came too late and was given up"):
+        with pytest.raises(CommitConflict, match="a key rotation came too late and was given up"):
             Lake.open(lake.root).build()
     assert not (lake.root / key_change.NAME).exists()
     found = Lake.open(lake.root)
@@ -455,7 +455,7 @@ def test_a_forged_note_hands_the_lake_to_nobody(
             key_change.write(lake.root, sealing, decided)
         for words in (["build"], ["withdraw", "a@x.example", "--yes"], ["maintain"], ["land", str(tmp_path)]):
             assert cli.main(["--lake", str(lake.root), *words]) == 1
-            assert "rotation.json: expected what this lake has written" in capsys.readouterr().err
+            assert "rotation.json: expected the content that this lake has written" in capsys.readouterr().err
         note.unlink()
     assert {name: state.current for name, state in lake.catalog.tables().items()} == before
     assert Lake.open(lake.root).key() == own

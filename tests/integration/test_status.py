@@ -314,7 +314,7 @@ def test_the_recipe_of_a_backup_brings_back_a_lake_without_who_was_erased_since(
     lake.erase(ANA)
     shutil.rmtree(root)
     shutil.copytree(backup, root, symlinks=True)
-    assert any("set back" in line for line in Lake.open(root).status().late)
+    assert any("rolled back" in line for line in Lake.open(root).status().late)
     journal = str(Lake.open(root).context.outside())
     for line in restore.strip().splitlines():
         named = line.split()[1:]

@@ -103,7 +103,7 @@ def test_a_tag_is_of_one_state(stage: Stage, monkeypatch: pytest.MonkeyPatch) ->
     publish_each(monkeypatch)
     with dying(Catalog, "publish", 3):
         grow(lake, folder)
-    with pytest.raises(LakeError, match=r"that was built from its inputs as they are.*run `stedi build`"):
+    with pytest.raises(LakeError, match=r"that is up to date with its inputs.*run `stedi build`"):
         lake.tag("between")
     assert [tag.name for tag in lake.tags()] == ["before"]
     build(lake, NOW)
@@ -174,7 +174,7 @@ def test_the_command_tags_lists_and_deletes(stage: Stage, capsys: pytest.Capture
     assert "--at: expected a tag, a snapshot id or an ISO 8601 time, found 'v2'" in capsys.readouterr().err
     assert main([*words, "tag", "--delete", "v1"]) == 0
     assert main([*words, "tag", "--delete", "v1"]) == 2
-    assert "NAME: expected the name of a tag, found none of that name" in capsys.readouterr().err
+    assert "NAME: expected the name of an existing tag, found none of that name" in capsys.readouterr().err
     assert main([*words, "tag", "v2", "--delete", "v1"]) == 2
     assert lake.tags() == ()
 

@@ -112,10 +112,12 @@ def small(slate: Slate, *, consents: bool = True) -> Lake:
 def test_without_java_pyspark_or_jars_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pyspark", None)
-        with pytest.raises(MissingExtra, match=r"Spark needs PySpark, found none: pip install 'stedi\[spark\]'"):
+        with pytest.raises(
+            MissingExtra, match=r"Spark needs PySpark, which is not installed: pip install 'stedi\[spark\]'"
+        ):
             session()
     monkeypatch.setenv(JARS, str(tmp_path / "absent.jar"))
-    with pytest.raises(MissingExtra, match=r"STEDI_SPARK_JARS: expected the path of a jar, found no file at .*absent"):
+    with pytest.raises(MissingExtra, match=r"STEDI_SPARK_JARS: expected paths of jars, found no file at .*absent"):
         sparks.jars(sparks.ICEBERG)
 
 
@@ -123,8 +125,8 @@ def test_without_java_pyspark_or_jars_it_says_what_to_install(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"JAVA_HOME": "/nowhere"}, "Spark needs Java 17, found none"),
-        ({JARS: ""}, "Spark needs Iceberg's jar, found none"),
+        ({"JAVA_HOME": "/nowhere"}, "Spark needs Java 17, which was not found"),
+        ({JARS: ""}, "Spark needs Iceberg's jar, which was not found"),
     ],
 )
 def test_a_build_without_what_spark_needs_changes_nothing(slate: Slate, variables: dict[str, str], said: str) -> None:
@@ -349,7 +351,9 @@ def test_lineage_says_the_same_as_a_build_by_duckdb(spark: Any, slate: Slate) ->
     ],
 )
 def test_other_columns_than_the_table_s_are_refused(engine: SparkEngine, tmp_path: Path, sql: str, wrong: str) -> None:
-    with pytest.raises(LakeError, match=f"accelerometer_trusted: its SQL has other columns than the table: {wrong}: "):
+    with pytest.raises(
+        LakeError, match=f"accelerometer_trusted: the columns of its SQL differ from the table's: {wrong}: "
+    ):
         engine.write("accelerometer_trusted", sql, tmp_path / "t" / "run")
     assert not (tmp_path / "t").exists()
 
@@ -432,7 +436,7 @@ def test_an_assertion_that_fails_stops_the_build(spark: Any, slate: Slate, monke
     reads = frozenset({"customers_trusted"})
     wrong = tables.Model("no_customers", "assertions", "select 1 from customers_trusted", reads)
     monkeypatch.setattr(checks.tables, "assertions", lambda: (wrong,))
-    with pytest.raises(AuditFailed, match="no_customers: expected no violation, found 1"):
+    with pytest.raises(AuditFailed, match="no_customers: expected no violations, found 1"):
         build(lake, engine="spark")
     assert heads(lake) == before
 

@@ -393,7 +393,7 @@ class RealLake:
         if killed:
             died = kills.at(killed, lambda: erase(*addresses))
             quick.forget()
-        # whoever comes next finishes what was cut off; what had not begun in earnest is asked for again
+        # whoever comes next finishes what was interrupted; what had not begun in earnest is asked for again
         begun = (lake.root / tombstones.PENDING).exists()
         receipts = [] if killed and not died else erase(*(() if begun else addresses))
         quick.forget()
@@ -464,9 +464,9 @@ class RealLake:
             if "--replay" not in str(refused):
                 raise
         else:
-            raise Broken("restore: a lake that was set back was written to")
+            raise Broken("restore: a lake that was rolled back was written to")
         if lakes.tree(lake.root) != before:
-            raise Broken("restore: what was refused in a lake that was set back has changed a file")
+            raise Broken("restore: what was refused in a lake that was rolled back has changed a file")
 
     def copy(self, goes_on: str) -> None:
         self.untouched()

@@ -108,8 +108,8 @@ def test_chosen_tables_alone_are_printed_in_the_order_of_flow() -> None:
     ("arguments", "words"),
     [
         (("hive", "s3://b/l"), "athena or spark"),
-        (("athena", "/data/lake"), "S3 alone"),
-        (("athena", "s3://"), "S3 alone"),
+        (("athena", "/data/lake"), "only S3"),
+        (("athena", "s3://"), "only S3"),
         (("athena", "s3://b/l", "inbox"), "the inbox"),
         (("spark", " "), "the location"),
         (("spark", "/a\nb"), "printable"),

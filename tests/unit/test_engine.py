@@ -108,7 +108,7 @@ def test_no_rows_are_no_files(engine: DuckDB, tmp_path: Path) -> None:
 def test_other_columns_than_the_table_s_are_refused_before_anything_is_written(
     engine: DuckDB, tmp_path: Path, sql: str, wrong: str
 ) -> None:
-    with pytest.raises(LakeError, match=f"{TABLE}: its SQL has other columns than the table: {wrong}: expected"):
+    with pytest.raises(LakeError, match=f"{TABLE}: the columns of its SQL differ from the table's: {wrong}: expected"):
         engine.write(TABLE, sql, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -183,9 +183,9 @@ def test_the_source_is_never_written_to(tmp_path: Path) -> None:
         (tmp_path / "inbox", tmp_path),
         (tmp_path / "inbox", tmp_path / "inbox/../inbox/new"),
     ]:
-        with pytest.raises(UsageError, match="expected a place apart from the source"):
+        with pytest.raises(UsageError, match="expected a path apart from the source"):
             rewrite(src, dst)
-    with pytest.raises(UsageError, match="expected a place apart from the source"):
+    with pytest.raises(UsageError, match="expected a path apart from the source"):
         rewrite(tmp_path / "inbox", tmp_path / "out", rejects=tmp_path / "inbox/rejects")
     (tmp_path / "out").mkdir()
     (tmp_path / "inbox/sub").mkdir()
@@ -201,12 +201,12 @@ def test_the_source_is_never_written_to(tmp_path: Path) -> None:
 def test_a_target_that_is_no_file_is_refused(tmp_path: Path) -> None:
     source = put(tmp_path / "in", LINES[0])
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match="a file of its own for the rejects"):
+    with pytest.raises(UsageError, match="another file for the rejects"):
         rewrite(source, tmp_path / "out", rejects=tmp_path / "out")
     with pytest.raises(UsageError, match="found a folder"):
         rewrite(source, tmp_path / "out", rejects=tmp_path / "folder")
     put(tmp_path / "plain", b"")
-    with pytest.raises(StediError, match="could not be made: File exists"):
+    with pytest.raises(StediError, match="cannot be created: File exists"):
         rewrite(source, tmp_path / "plain/out")
 
 
@@ -247,7 +247,7 @@ def test_names_that_print_the_same_do_not_overwrite_each_other(tmp_path: Path) -
     summary = rewrite(tmp_path / "inbox", tmp_path / "out")
     assert summary.failed
     assert len(summary.files) == 1
-    assert "prints the same" in summary.skipped[0].why
+    assert "looks the same when printed" in summary.skipped[0].why
 
 
 def test_what_is_written_is_its_owners_alone(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_a_made_key_is_read_back_and_is_its_owners_alone(tmp_path: Path) -> None
 
 def test_making_a_key_never_replaces_one(tmp_path: Path) -> None:
     key = pseudonyms.make(tmp_path / "a.key")
-    with pytest.raises(KeyRefused, match="cannot be made"):
+    with pytest.raises(KeyRefused, match="cannot be created"):
         pseudonyms.make(tmp_path / "a.key")
     assert pseudonyms.from_file(tmp_path / "a.key") == key
 

@@ -85,7 +85,7 @@ UNSEALED = {
 
 @pytest.mark.parametrize("raw", UNSEALED.values(), ids=UNSEALED)
 def test_what_has_no_seal_is_refused(raw: bytes) -> None:
-    with pytest.raises(StateRefused, match="expected what this lake has written"):
+    with pytest.raises(StateRefused, match="expected the content that this lake has written"):
         opened(raw)
 
 

@@ -110,7 +110,7 @@ def check_files(
 
 
 def newest(older: tuple[str, str, str] | None) -> Check:
-    """Returns the check that a lake was not set back.
+    """Returns the check that a lake was not rolled back.
 
     Args:
         older: What of it is older than what was seen of it before: what it is, what was seen, and what is found.

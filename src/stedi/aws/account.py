@@ -23,7 +23,7 @@ def client(service: str) -> Any:
         import boto3
         from botocore.config import Config
     except ImportError:
-        raise MissingExtra("AWS needs boto3, found none: pip install 'stedi[aws]'") from None
+        raise MissingExtra("AWS needs boto3, which is not installed: pip install 'stedi[aws]'") from None
     with answering(service):
         return boto3.client(service, config=Config(retries={"mode": "standard", "max_attempts": 8}))
 
@@ -41,14 +41,14 @@ def answering(what: str) -> Iterator[None]:
     try:
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
-        raise MissingExtra("AWS needs boto3, found none: pip install 'stedi[aws]'") from None
+        raise MissingExtra("AWS needs boto3, which is not installed: pip install 'stedi[aws]'") from None
     try:
         yield
     except ClientError as error:
         said = error.response.get("Error", {})
-        raise CloudFailed(f"{what}: AWS answers {said.get('Code', 'an error')}: {said.get('Message', '')}") from error
+        raise CloudFailed(f"{what}: AWS answered {said.get('Code', 'an error')}: {said.get('Message', '')}") from error
     except BotoCoreError as error:
-        raise CloudFailed(f"{what}: expected an answer of AWS, found: {error}") from error
+        raise CloudFailed(f"{what}: expected an answer from AWS, found: {error}") from error
 
 
 def code(error: BaseException | None) -> str:

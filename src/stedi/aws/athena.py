@@ -110,13 +110,15 @@ def translated(sql: str, tables: Iterable[str], snapshots: Mapping[str, int] | N
     known = {name.lower() for name in tables}
     reads = judge(sql).tables
     for name in sorted(reads - known):
-        raise QueryRefused(f"A query is one SELECT over the lake's tables; {shown(name)} is none that this role sees.")
+        raise QueryRefused(
+            f"A query is one SELECT over the lake's tables; {shown(name)} is not a table that this role may query."
+        )
     try:
         other = next(iter(_other(sqlglot.parse_one(sql, read="duckdb"))), None)
         if other:
             raise QueryRefused(
-                f"{printable(other)}: it may mean something else to Athena, so it is not sent; write it with plain "
-                "joins, groups and functions, or run it here with --engine duckdb."
+                f"{printable(other)}: it may mean something else in Athena, so nothing was sent. Use plain joins, "
+                "groups and functions, or run it with --engine duckdb."
             )
         written = sqlglot.transpile(sql, read="duckdb", write="athena", unsupported_level=ErrorLevel.RAISE)
         trees = sqlglot.parse(written[0], read="athena") if len(written) == 1 else []
@@ -124,7 +126,9 @@ def translated(sql: str, tables: Iterable[str], snapshots: Mapping[str, int] | N
         raise QueryRefused("The statement is nested too deeply for Athena. Split it with WITH.") from None
     except SqlglotError as error:
         said = printable(_HIGHLIGHT.sub("", str(error).splitlines()[0]))[:200]
-        raise QueryRefused(f"The statement has no words in Athena's dialect: {said} Nothing was run.") from error
+        raise QueryRefused(
+            f"The statement cannot be translated to Athena's dialect: {said} Nothing was run."
+        ) from error
     tree = trees[0] if len(trees) == 1 else None
     if not isinstance(tree, exp.Query):
         raise QueryRefused(_ANOTHER)

@@ -146,7 +146,7 @@ def empty(bucket: str) -> int:
             refused = store.delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True}).get("Errors", [])
             if refused:
                 first = refused[0]
-                raise CloudFailed(f"{where}: S3 refuses to delete {len(refused):,} objects ({first.get('Code')})")
+                raise CloudFailed(f"{where}: S3 refused to delete {len(refused):,} objects ({first.get('Code')})")
             objects += sum(entry["IsLatest"] for entry in page.get("Versions", ()))
         for page in store.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
             for upload in page.get("Uploads", ()):
@@ -217,7 +217,7 @@ def _brought(
         return ()
     if not asked(proposed):
         stacks.discard(proposed)
-        raise CloudFailed(f"stack {name}: not changed, the answer was not yes; what was deployed before stays")
+        raise CloudFailed(f"stack {name}: expected yes, found another answer; nothing was changed")
     stacks.execute(proposed, say)
     return proposed.changes
 

@@ -66,7 +66,7 @@ def status(stack: str, data: str) -> Status:
     found = {name: stacks.find(name) for name in (data, stack)}
     states = {name: about["StackStatus"] for name, about in found.items() if about is not None}
     if not states:
-        raise CloudFailed(f"stack {stack}: expected it on AWS, found none; make it with `stedi aws deploy`")
+        raise CloudFailed(f"stack {stack}: expected it on AWS, found none; create it with `stedi aws deploy`")
     outputs = {**stacks.outputs(data), **stacks.outputs(stack)}
     runs: tuple[Run, ...] = ()
     if "Job" in outputs:
@@ -90,7 +90,7 @@ def run(stack: str, say: stacks.Say, *, workers: int | None = None) -> Run:
     """
     outputs = stacks.outputs(stack)
     if "Job" not in outputs:
-        raise CloudFailed(f"stack {stack}: expected its job, found no stack; make it with `stedi aws deploy`")
+        raise CloudFailed(f"stack {stack}: expected its job, found no stack; create it with `stedi aws deploy`")
     job, what = outputs["Job"], f"job {outputs['Job']}"
     if workers is None:
         name = _triggered(job, outputs["Now"])

@@ -116,9 +116,9 @@ class Catalog:
         found = self._states()
         if self.remote and not found:
             raise LakeError(
-                f"{self.root}: expected the lake's tables in the catalog's database {NAMESPACE}, found none: this is a "
-                "copy, which cannot be used, or the catalog is another than the lake was made with; use the lake that "
-                "it was copied from, or configure the catalog that has its tables"
+                f"{self.root}: expected the lake's tables in the catalog's database {NAMESPACE}, found none: this "
+                "is a copy, which cannot be used, or another catalog is configured than the lake was made with; "
+                "use the original lake, or configure the catalog with its tables"
             )
         return {name: found[name] for name in ALL_ZONES if name in found}
 

@@ -76,8 +76,9 @@ class Committer:
             yield
         except sqlite3.OperationalError as error:
             raise LakeError(
-                f"Cannot commit to {what}: catalog.db cannot be written ({error}); the table is as it was "
-                "or as it should be. Run the command again when no other program holds the file and the disk has space."
+                f"Cannot commit to {what}: catalog.db cannot be written ({error}); the table is as before or as "
+                "after the commit. Close other programs that use the file, check the disk's space, and run the "
+                "command again."
             ) from error
         # SQLite commits by removing its journal; until the folder is synced that may come back, and undo the commit
         durable.sync(self._root)

@@ -181,7 +181,7 @@ class _Search:
     def _refuse(self, elsewhere: str) -> None:
         raise LakeError(
             f"table {self._table}: expected its files in {self._folder}, found one in {elsewhere}: the lake was "
-            "copied or moved, or another engine wrote there; nothing of it was removed. See docs/operations.md on "
+            "copied or moved, or another engine wrote there; nothing was removed. See docs/operations.md on "
             "recovery"
         )
 

@@ -90,8 +90,8 @@ class Remote:
         if location.rpartition("/")[0] != f"{self._root}/{ALL_ZONES[table]}/{table}/metadata":
             raise LakeError(
                 f"{self._root}: expected the tables of this lake in the catalog's database {NAMESPACE}, found "
-                f"{table} of another lake: this one is a copy, which cannot be used, or lacks a catalog of its own; "
-                "use the lake that the tables are of, or configure a catalog for each lake"
+                f"{table} of another lake: this is a copy, which cannot be used, or it has no catalog of its own; "
+                "use the original lake, or configure a catalog for each lake"
             )
 
     def enter(self, locations: Mapping[str, str]) -> None:
@@ -221,7 +221,8 @@ class Remote:
             found = load_catalog(NAME, **properties)
         except ImportError as error:
             raise MissingExtra(
-                f"the catalog of a lake in a bucket needs {error.name}, found none: pip install 'stedi[aws]'"
+                f"the catalog of a lake in a bucket needs {error.name}, which is not installed: pip install "
+                "'stedi[aws]'"
             ) from None
         if hasattr(found, "glue"):
             s3.steady(found.glue)
@@ -274,8 +275,9 @@ class Remote:
                 raise
             code = s3.error_code(error)
             raise LakeError(
-                f"{self._root}: expected an answer of the catalog ({self}), found {code or type(error).__name__}; the "
-                "tables are as they were or as they should be: run the command again, and see that you may use it"
+                f"{self._root}: expected an answer from the catalog ({self}), found {code or type(error).__name__}; "
+                "the tables are as before or as after the commit: check your access to it, and run the command "
+                "again"
             ) from error
 
 

@@ -188,7 +188,7 @@ def listed(catalog: Path) -> dict[str, str]:
         DamagedCatalog: The catalog is missing, or is no SQLite catalog.
     """
     if not catalog.is_file():
-        raise DamagedCatalog(f"{catalog}: expected a lake's catalog, found none; make a lake with `stedi init`")
+        raise DamagedCatalog(f"{catalog}: expected a lake's catalog, found none; create a lake with `stedi init`")
     try:
         try:
             return _tables(catalog, "ro")
@@ -229,7 +229,7 @@ def vacuum(catalog: Path) -> None:
             connection.execute("pragma secure_delete = on")
             connection.execute("vacuum")
     except sqlite3.Error as error:
-        raise LakeError(f"{catalog}: expected to write it anew, found {error}; run the command again") from error
+        raise LakeError(f"{catalog}: cannot be rewritten ({error}); run the command again") from error
 
 
 def _tables(catalog: Path, mode: str) -> dict[str, str]:

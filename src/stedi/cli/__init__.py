@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if isinstance(error, ModuleNotFoundError) and (needed := _EXTRAS.get((error.name or "").partition(".")[0])):
             package = (error.name or "").partition(".")[0].replace("botocore", "boto3")
-            missing = MissingExtra(f"this needs {package}, found none: pip install 'stedi[{needed}]'")
+            missing = MissingExtra(f"this needs {package}, which is not installed: pip install 'stedi[{needed}]'")
             return _fail(options, str(missing), missing.exit_code, type(missing).__name__)
         # its text and traceback could hold a customer's data
         import traceback

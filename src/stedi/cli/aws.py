@@ -107,7 +107,7 @@ def query(options: argparse.Namespace) -> int:
     if options.engine != "athena":
         return queries.query(options)
     if options.parameter:
-        raise UsageError("--parameter: expected --engine duckdb, found athena, which is sent the statement alone")
+        raise UsageError("--parameter: expected --engine duckdb, found athena, which takes no parameters")
     from stedi.aws import athena
     from stedi.cli import formats
     from stedi.context import places

@@ -110,7 +110,7 @@ def in_zone(reader: pa.RecordBatchReader, zone: str, *, text: bool) -> pa.Record
         pa.array([0], pa.timestamp("s", zone)).cast(pa.string())
     except pa.ArrowException:
         raise UsageError(
-            f"--time-zone: expected a time zone that this machine knows, such as Europe/Berlin or UTC, found "
+            f"--time-zone: expected a time zone known to this machine, such as Europe/Berlin or UTC, found "
             f"{printable(zone)}; nothing was written"
         ) from None
     instants = [pa.types.is_timestamp(field.type) and field.type.tz is not None for field in reader.schema]
@@ -178,7 +178,9 @@ def _plain(column: pa.Array, name: str) -> pa.Array:
     import pyarrow as pa
 
     if isinstance(column.type, pa.BaseExtensionType):
-        raise QueryFailed(f"Column {printable(name)} has the type {column.type}, which has no text. Cast it.")
+        raise QueryFailed(
+            f"Column {printable(name)} has the type {column.type}, which cannot be written as text. Cast it."
+        )
     if pa.types.is_dictionary(column.type):
         return column.dictionary_decode()
     return column

@@ -135,7 +135,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument(
         "--accept-rollback",
         action="store_true",
-        help="take a lake that was set back for the newest, without what was withdrawn or erased since",
+        help="take a lake that was rolled back for the newest, without what was withdrawn or erased since",
     )
 
     sub = command("adopt", operations.adopt, "makes a lake of its own of a copy, or of a lake that was moved")
@@ -266,7 +266,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("--yes", action="store_true", help="do not ask")
     choice = sub.add_mutually_exclusive_group()
     choice.add_argument("--dry-run", action="store_true", help="only show what would be removed")
-    choice.add_argument("--resume", action="store_true", help="finish an erasure that was cut off")
+    choice.add_argument("--resume", action="store_true", help="finish an erasure that was interrupted")
     choice.add_argument(
         "--replay",
         metavar="DIR",

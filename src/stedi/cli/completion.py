@@ -18,7 +18,7 @@ def completion(options: argparse.Namespace) -> int:
     try:
         import shtab
     except ModuleNotFoundError:
-        raise MissingExtra("completion needs shtab, found none: pip install shtab") from None
+        raise MissingExtra("completion needs shtab, which is not installed: pip install shtab") from None
     from stedi.cli.commands import parser
 
     top = parser()

@@ -166,7 +166,7 @@ def write(
     try:
         form = Format(form)
     except ValueError:
-        raise UsageError(f"Format: expected one of {', '.join(Format)}, found another word.") from None
+        raise UsageError(f"--format: expected one of {', '.join(Format)}, found something else") from None
     if spreadsheet and form is not Format.CSV:
         raise UsageError(f"--safe-for-spreadsheets: expected --format csv, found {form}; nothing was written")
     if isinstance(to, Path | str):
@@ -175,7 +175,7 @@ def write(
             return _write(reader, form, out, None, None, spreadsheet=spreadsheet)
     if form in BINARY and to.isatty():
         raise UsageError(
-            f"{form.title()} is not for a terminal. Name a file with --output, or choose table, csv or json."
+            f"{form.title()} cannot be shown on a terminal. Name a file with --output, or choose table, csv or json."
         )
     if coloured and form is Format.TABLE:
         return _table(reader, to, limit, width, style=tables.styled)
@@ -427,7 +427,7 @@ def _parquet(reader: pa.RecordBatchReader, out: BinaryIO) -> Written:
                 writer.write_table(pa.Table.from_batches(held, schema))
     except pa.ArrowNotImplementedError:
         raise QueryFailed(
-            "A column has a type that Parquet does not know. Cast intervals and the like to text."
+            "A column has a type that Parquet does not have, such as an interval. Cast it to text."
         ) from None
     return Written(rows)
 

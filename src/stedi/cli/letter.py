@@ -68,7 +68,9 @@ def refuse(path: Path | None, people: int) -> None:
             "expected a name that ends in .html or .txt, found another; nothing was done", argument="letter"
         )
     if not path.parent.is_dir() or path.is_dir():
-        raise UsageError("expected a file in a folder that there is, found none; nothing was done", argument="letter")
+        raise UsageError(
+            "expected a file in an existing folder, found no such folder; nothing was done", argument="letter"
+        )
 
 
 def rendered(receipt: Mapping[str, Any], signer: str, *, html: bool) -> bytes:

@@ -87,12 +87,12 @@ def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
     for check in checks:
         if check.name == "newest" and check.found:
             terminal.line(
-                "the lake was set back: withdrawals or erasures may be undone; see docs/operations.md on recovery"
+                "the lake was rolled back: withdrawals or erasures may be undone; see docs/operations.md on recovery"
             )
         for found in check.found:
             terminal.line(f"{check.name}: {check.table}: {found.file}: expected {found.expected}, found {found.found}")
         if check.rows:
-            terminal.line(f"{check.name}: {check.table}: expected no violation, found {check.rows:,}")
+            terminal.line(f"{check.name}: {check.table}: expected no violations, found {check.rows:,}")
     if proof is None:
         terminal.line(
             "the rules of consent were not proved, since files are damaged; see docs/operations.md on recovery"
@@ -250,7 +250,7 @@ def _ask_to_rotate(lake: Lake) -> None:
 def tag(options: argparse.Namespace) -> int:
     """Names the tables below landing as they are, takes such a name away, or lists all."""
     if options.name is not None and options.delete is not None:
-        raise UsageError("tag: expected a name to give or --delete, found both; nothing was changed")
+        raise UsageError("tag: expected a new name or --delete, found both; nothing was changed")
     lake = opened(options)
     if options.name is None and options.delete is None:
         tags = lake.tags()

@@ -38,7 +38,7 @@ def demo(options: argparse.Namespace) -> int:
     base = Path("build") / "demo"
     if getattr(options, "lake", None) is not None:
         raise UsageError(
-            f"demo: expected no --lake, since it makes its lake anew each time, in {base}/lake; found {options.lake}"
+            f"demo: expected no --lake, since it makes a new lake each time, in {base}/lake; found {options.lake}"
         )
     progress = terminal.Progress()
     for name in ("inbox", "lake"):
@@ -522,9 +522,9 @@ def after_interrupt(options: argparse.Namespace) -> str:
     if not s3.is_remote(root):
         folder = destinations.expanded(root)
         if (folder / tombstones.PENDING).exists():
-            return "the erasure is not at its end: `stedi erase --resume` finishes it"
+            return "the erasure is not complete: `stedi erase --resume` finishes it"
         if (folder / key_change.NAME).exists():
-            return "the change of key is not at its end: `stedi build` finishes it"
+            return "the key rotation is not complete: `stedi build` finishes it"
     return "what was committed stays; run the same command again to go on"
 
 

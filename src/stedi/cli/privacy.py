@@ -62,7 +62,7 @@ def erase(options: argparse.Namespace) -> int:
     if wants_json(options):
         terminal.document(receipts[-1] if receipts else {"id": None})
     elif not receipts:
-        terminal.line("nothing to finish: no erasure was cut off")
+        terminal.line("nothing to finish: no erasure was interrupted")
     else:
         for receipt in receipts:
             _show(receipt)
@@ -278,7 +278,9 @@ def _verify(lake: Lake, named: str, path: Path | None, *, as_json: bool) -> int:
     if holds and path is not None:
         letter.refuse(path, len(receipt["people"]))
         if "public_key" not in receipt:
-            raise UsageError("expected a receipt that is signed for everybody, found one of before", argument="letter")
+            raise UsageError(
+                "expected a receipt with a public signature, found one of an earlier version", argument="letter"
+            )
         written = _write_letter(path, receipt)
     if as_json:
         terminal.document({"id": receipt.get("id"), "holds": holds})

@@ -82,7 +82,7 @@ def _last(target: Path | None, *, named: bool) -> Path | None:
         if named:
             return None
         raise UsageError(
-            f"expected a report to write over, found another file by the name {target}; name one with --output",
+            f"expected a report to overwrite, found another file called {target}; name one with --output",
             argument="output",
         ) from None
     return target

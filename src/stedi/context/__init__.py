@@ -1,9 +1,10 @@
-"""An open lake: where it lies, its settings, catalog and key, and what holds for every command.
+"""An open lake: its folder, settings, catalog and key, and the checks that every command makes.
 
-`Context.open` compares where a lake lies with where its tables say that they are; `Context.writing` refuses a copy
-and a lake that was set back, finishes a change of key and an erasure that were cut off, and notes afterwards how far
-the lake is. A landing that was cut off is finished by `landing.journal`.
-`creation` makes a lake, `places` says where one may lie, `seen` what was seen of it, `runs` what ran on it.
+`Context.open` compares the lake's place with those that its tables name. `Context.writing` takes the locks, refuses
+a copy and a lake that was rolled back, finishes an interrupted key rotation, release or erasure, and records afterwards
+the state that the lake has reached. An interrupted landing is finished by `landing.journal`.
+`creation` makes a lake, `places` checks where one may be, `seen` is the record of its last known state outside the
+lake, `runs` the history of commands, `access` the access log.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from stedi.context.runs import Observer, Run
 
 Recovery = Callable[["Context", Progress], None]
-"""Finishes what a command that was cut off has left, if it has."""
+"""Finishes what a command that was interrupted has left, if it has."""
 
 
 class Context:
@@ -176,17 +177,17 @@ class Context:
         if found is not None:
             what, expected, there = found
             raise LakeError(
-                f"{self.root}: expected {what} as new as what was seen before ({expected}), found {there}: the lake "
-                "was set back, and withdrawals or erasures may be undone; run `stedi erase --replay "
+                f"{self.root}: expected {what} as new as the last one seen ({expected}), found {there}: the lake "
+                "was rolled back, and withdrawals or erasures may be undone; run `stedi erase --replay "
                 f"{self.outside()}`, or `stedi repair --accept-rollback`; nothing was changed"
             )
 
     @contextmanager
     def writing(self, *recoveries: Recovery, progress: Progress = lambda what, share: None) -> Iterator[None]:
-        """Keeps a block that writes from a copy or a lake set back, and notes at its end how far the lake is.
+        """Keeps a block that writes from a copy or a lake rolled back, and notes at its end how far the lake is.
 
         Args:
-            recoveries: What finishes, before the block, what was cut off and must not stay so.
+            recoveries: What finishes, before the block, what was interrupted and must not stay so.
             progress: Told what is being finished and the share of it that is done.
 
         Raises:
@@ -204,7 +205,7 @@ class Context:
         """Notes outside the lake how far it is, and copies what is new in its journal.
 
         Args:
-            set_back: Whether the lake was set back on purpose: then the note follows it.
+            set_back: Whether the lake was rolled back on purpose: then the note follows it.
         """
         from stedi.context import access, seen
         from stedi.privacy import journal
@@ -290,7 +291,7 @@ def found(path: str | os.PathLike[str]) -> tuple[Path, Config]:
         places.refuse_links(root)
     if not (root / "lake.toml").is_file():
         raise LakeError(
-            f"{path}: expected a lake, found none; make one with `stedi --lake {path} init`, or land into it"
+            f"{path}: expected a lake, found none; create one with `stedi --lake {path} init`, or land into it"
         )
     return root, settings.read(root / "lake.toml")
 

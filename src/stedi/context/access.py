@@ -172,7 +172,7 @@ class Note:
         if self._must and not readable:
             other = ", or ask as another role than officer" if self._plain["role"] else ""
             raise LakeError(
-                f"{self._context.root}: expected an access log that this can be noted in, found none ({_why(error)}); "
+                f"{self._context.root}: expected an access log that can be written, found none ({_why(error)}); "
                 f"nothing was shown: give this user the lake's key and the right to write into the folder{other}"
             ) from None
         self._unnoted = _why(error)

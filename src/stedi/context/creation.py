@@ -35,7 +35,9 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
     odd = next((c for c in str(root) if c in "?#\\" or not c.isprintable()), None)
     if odd:
         # Iceberg's readers take a table's location for a URI
-        raise UsageError(f"{str(root)!r}: expected a path that can stand in a URI, found {odd!r}; name another folder")
+        raise UsageError(
+            f"{str(root)!r}: expected a path without {odd!r}, which a URI cannot hold; name another folder"
+        )
     if root.exists() and not (root.is_dir() and all(_half_made(entry.name) for entry in root.iterdir())):
         what = "a lake" if (root / "lake.toml").exists() else "something else"
         raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
@@ -48,7 +50,7 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
     root.chmod(0o700)
     with durable.lock(root / "init.lock", wait=True):
         if (root / "lake.toml").exists():
-            raise UsageError(f"{path}: expected an empty folder, found a lake; another command has just made it")
+            raise UsageError(f"{path}: expected an empty folder, found a lake that another command has just made")
         lake_id = secrets.token_hex(8)
         key, file = _first_key(lake_id, root, key_file)
         Catalog(root).create()
@@ -73,7 +75,7 @@ _PARTIAL_SETTINGS = ".lake.toml.*.partial"
 
 
 def _half_made(name: str) -> bool:
-    """Says whether a lake has this before it has its settings: one whose making was cut off is made again."""
+    """Says whether a lake has this before it has its settings: one whose making was interrupted is made again."""
     files = ("catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", _PARTIAL_SETTINGS)
     # a volume of its own has lost+found from the start
     parts = (*files, "landing", "trusted", "curated", "keys", "lost+found")
@@ -92,6 +94,6 @@ def _first_key(lake_id: str, root: Path, key_file: str | os.PathLike[str] | None
     if named:
         path = destinations.expanded(named).absolute()
         if path.resolve().is_relative_to(root.resolve()):
-            raise KeyRefused(f"pseudonym key {path}: expected a place outside the lake, found one in it; name another")
+            raise KeyRefused(f"pseudonym key {path}: expected a path outside the lake, found one in it; name another")
         return (pseudonyms.from_file(path) if path.exists() else pseudonyms.make(path)), str(path)
     return pseudonyms.make(pseudonyms.default_file(lake_id)), ""

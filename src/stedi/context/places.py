@@ -39,7 +39,7 @@ def named(path: str | os.PathLike[str]) -> Path:
     text = os.path.expanduser(s3.at(path))
     if str(text).startswith("~"):
         raise UsageError(
-            f"{path}: expected a folder, found a ~ that stands for no home that is known; write the path out, or ./~"
+            f"{path}: expected a folder, found a ~ without a known home folder; write the full path, or ./~"
         )
     try:
         real = os.path.realpath(text)
@@ -75,8 +75,8 @@ def refuse_links(root: Path) -> None:
 def _expect(there: bool, path: Path, what: str) -> None:
     if not there:
         raise LakeError(
-            f"{path}: expected {what} of the lake's own, found a link or something else; nothing was read or written: "
-            "put back what the lake has made"
+            f"{path}: expected {what} made by the lake, found a link or something else; nothing was read or "
+            "written: restore the original"
         )
 
 
@@ -137,8 +137,8 @@ def refuse_into_lake(path: str | os.PathLike[str] | None) -> None:
     for part in (real, *real.parents):
         if (part / "lake.toml").is_file() and (part / "catalog.db").is_file():
             raise UsageError(
-                f"{path}: expected a place outside of any lake, found one in the lake {part}, whose files are its own; "
-                "nothing was written: name another"
+                f"{path}: expected a path outside of any lake, found one in the lake {part}, nothing was written: "
+                "name another"
             )
 
 

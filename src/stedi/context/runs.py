@@ -132,7 +132,7 @@ def history(root: Path) -> Iterator[Run]:
     """Yields the runs on a lake, newest first: those under way, those that were killed, then line by line.
 
     Args:
-        root: The lake's folder; a line that was cut off with its process or its disk is passed over.
+        root: The lake's folder; a line that was interrupted with its process or its disk is passed over.
     """
     if s3.is_remote(root):
         yield from _objects(root)
@@ -286,7 +286,7 @@ def _objects(root: Path) -> Iterator[Run]:
 
 
 def _nameless(path: Path) -> Run:
-    """Returns the run of a note that was cut off before it was written."""
+    """Returns the run of a note that was interrupted before it was written."""
     at = int(path.name[:13]) if path.name[:13].isdigit() else 0
     return Run(path.stem, "", datetime.fromtimestamp(at / 1000, UTC))
 

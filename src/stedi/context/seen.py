@@ -74,8 +74,8 @@ def place(lake_id: str, path: str, key_place: str | None, environment: Mapping[s
             base = destinations.expanded(found.get("XDG_STATE_HOME") or "~/.local/state") / "stedi"
         except UsageError as error:
             raise UsageError(
-                "the mark of how far a lake is: expected a home folder for it, found none; set HOME, XDG_STATE_HOME "
-                "or journal.path in lake.toml"
+                "the record of a lake's last known state: expected a home folder for it, found none; set HOME, "
+                "XDG_STATE_HOME or journal.path in lake.toml"
             ) from error
     return base / f"{lake_id}.{journal.FOLDER}"
 
@@ -126,7 +126,7 @@ def write(folder: Path, lake_id: str, key: Key, mark: Seen) -> None:
 def older(mark: Seen, found: Seen, root: Path, key: Key) -> tuple[str, str, str] | None:
     """Returns what of a lake is older than its mark: what it is, what was seen, and what is found; None if nothing is.
 
-    An entry of the journal that says that the lake was set back on purpose counts from there on.
+    An entry of the journal that says that the lake was rolled back on purpose counts from there on.
     """
     resets = []
     if found.number > mark.number:

@@ -60,7 +60,7 @@ def signed(envelope: bytes, manifest: Manifest, pem: str | None) -> Statement:
     if statement.predicate_type != PREDICATE or said.get("release") != manifest.release:
         raise SignatureRefused(f"{SIGNATURE}: expected a signature of {manifest.release}, found one of something else")
     if said.get("lake") != manifest.plain["lake"] or manifest.plain["public_key"] != statement.public_key:
-        raise SignatureRefused(f"{SIGNATURE}: expected lake and key of the manifest, found others")
+        raise SignatureRefused(f"{SIGNATURE}: expected the lake and key that the manifest names, found others")
     if statement.subjects.keys() != {MANIFEST, SUMS}:
         raise SignatureRefused(f"{SIGNATURE}: expected a signature of manifest and checksums, found another")
     return statement
@@ -101,16 +101,18 @@ def check(folder: Path, manifest: Manifest, digests: Mapping[str, str], pem: str
         statement = signed(contents.content(folder / CHAIN / SIGNATURE), base, pem)
         found = [recalls.read(contents.content(path), base.plain["public_key"]) for path in _recalls(folder)]
     except OSError:
-        raise AuditFailed(f"{CHAIN}: expected the signatures from which the copy follows, found some missing") from None
+        raise AuditFailed(
+            f"{CHAIN}: expected the signatures of the release and of its recalls, found some missing"
+        ) from None
     for name, found_there in statement.subjects.items():
         if digests.get(f"{CHAIN}/{name}") != found_there:
-            raise AuditFailed(f"{CHAIN}/{name}: expected what was signed, found other bytes")
+            raise AuditFailed(f"{CHAIN}/{name}: expected the signed bytes, found others")
     allowed = {*_BASE, *(f"recall-{number}.json" for number in range(1, len(found) + 1))}
     odd = [
         (f"{CHAIN}/{path.name}", "a file too many") for path in (folder / CHAIN).iterdir() if path.name not in allowed
     ]
     if not found:
-        raise AuditFailed(f"{CHAIN}: expected a recall by which the copy follows from what was signed, found none")
+        raise AuditFailed(f"{CHAIN}: expected a recall that leads from the signed release to this copy, found none")
     for recall in found:
         recalls.refuse_other(recall, base)
     dropped = {subject: since for recall in found for subject, since in recall.drop.items()}

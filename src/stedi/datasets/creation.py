@@ -167,8 +167,8 @@ def again(context: Context, last: registry.Entry, labels_: str | os.PathLike[str
     if about is None:
         if labels_ is not None:
             raise UsageError(
-                f"labels: expected none, since {last.release} was made without, found a file; create the next version "
-                "with it"
+                f"labels: expected no file, since {last.release} was made without labels, found one; create a "
+                "version with labels first"
             )
         return options
     file = Path(labels_ if labels_ is not None else last.labels)
@@ -250,7 +250,7 @@ def _origin(lake_id: str, public_key: str, readings: str, tables: Mapping[str, T
     inputs, newest = [], 0
     for name, state in tables.items():
         if state.current is None:
-            raise LakeError(f"{name}: expected rows, found none that were ever built; land deliveries first")
+            raise LakeError(f"{name}: expected built rows, found none; land deliveries first")
         inputs.append(Input(name, state.current.id, state.current.summary.get("stedi.sql")))
         newest = max(newest, state.current.at_ms)
     built = tables["customers_trusted"].current

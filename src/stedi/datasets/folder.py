@@ -44,9 +44,9 @@ def chosen(root: Path, name: str, version: int, output: str | os.PathLike[str] |
         if own is None or real.parent != own / name:
             places.refuse_into_lake(path)
         if not real.parent.is_dir() and (own is None or not real.is_relative_to(own)):
-            raise UsageError(f"{path}: expected a folder around it, found none; make {path.parent}")
+            raise UsageError(f"{path}: expected an existing parent folder, found none; create {path.parent}")
     if os.path.lexists(path):
-        raise UsageError(f"{path}: expected nothing there, found something; choose another folder, or remove it")
+        raise UsageError(f"{path}: expected a new folder, found an existing one; name another, or remove it")
     return path
 
 
@@ -71,7 +71,7 @@ def staged(path: Path, publish: Callable[[Path], None]) -> Iterator[Path]:
         for entry in (*settled, beside):
             durable.sync(entry)
         if os.path.lexists(path):  # rename would take the place of an empty folder
-            raise UsageError(f"{path}: expected nothing there, found something; nothing was written")
+            raise UsageError(f"{path}: expected a new folder, found an existing one; nothing was written")
         publish(beside)
     except BaseException:
         durable.remove_tree(beside, never_named=True)

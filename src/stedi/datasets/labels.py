@@ -331,7 +331,7 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]
                     number += 1
                     yield number, row
     except pa.ArrowException:
-        raise UsageError(f"labels: {name}: expected Parquet, found what is none or is damaged") from None
+        raise UsageError(f"labels: {name}: expected a Parquet file, found something else or a damaged one") from None
 
 
 def _milliseconds(column: pa.Array) -> pa.Array:
@@ -386,13 +386,15 @@ def _label(row: Mapping[str, object], where: str) -> Label:
     if set(times) not in ({"instant"}, {"start", "end"}):
         raise UsageError(f"{where}: expected start and end, or an instant, found {' and '.join(times) or 'neither'}")
     if "end" in times and times["end"] <= times["start"]:
-        raise UsageError(f"{where}: expected an end after the start, found it not after")
+        raise UsageError(f"{where}: expected the end after the start, found it before or equal")
     label = given.get("label")
     if not isinstance(label, str):
         raise UsageError(f"{where}: label: expected text, found {'none' if label is None else type(label).__name__}")
     label = label.strip()
     if len(label) > LONGEST or not label.isprintable() or "@" in label:
-        raise UsageError(f"{where}: label: expected up to {LONGEST} printable characters, and no '@': no address")
+        raise UsageError(
+            f"{where}: label: expected up to {LONGEST} printable characters without '@', so that it is no address"
+        )
     person = given[who] if who == "email" else given[who].strip()
     return Label(who, person, times.get("start", times.get("instant", 0)), times.get("end"), label)
 

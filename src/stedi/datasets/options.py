@@ -102,20 +102,20 @@ class Options:
                 raise UsageError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
         if self.match == "exact" and self.tolerance:
             raise UsageError(
-                "tolerance: expected none with match exact, which takes equal instants; use nearest or backward"
+                "tolerance: expected no tolerance with match exact, which takes equal instants; use nearest or backward"
             )
         if self.window is None:
             beside = sorted({"stride", "max_gap", "min_samples", "resample", "pad"} & given)
             if self.pad or any(getattr(self, name) != _DEFAULTS[name] for name in beside):
-                raise UsageError(f"{beside[0]}: expected a window beside it, found none; give window, such as 10s")
+                raise UsageError(f"{beside[0]}: expected a window with it, found none; give a window, such as 10s")
         elif self.window == 0 or self.stride == 0 or self.max_gap == 0:
             raise UsageError("window, stride and max_gap: expected more than 0 ms")
         if type(self.min_samples) is not int or not 1 <= self.min_samples <= 1_000_000:
             raise UsageError("min_samples: expected a whole number from 1 to 1,000,000")
         if self.resample is not None and self.vectors == "list":
-            raise UsageError("resample: expected vectors mean beside it: lists of vectors have no value between them")
+            raise UsageError("resample: expected vectors mean, found list: lists of vectors cannot be interpolated")
         if self.stratify and not self.labels:
-            raise UsageError("stratify: expected labels beside it, found none; give the file of labels")
+            raise UsageError("stratify: expected labels, found none; give a file of labels")
         if len(self.recipient) > _LONGEST_TEXT or not self.recipient.isprintable():
             raise UsageError(f"for: expected {_LONGEST_TEXT} printable characters at most, on one line")
         tolerance = 20 if self.match != "exact" and "tolerance" not in given else self.tolerance

@@ -78,7 +78,7 @@ def apply(folder: Path, file: Path) -> Applied:
     try:
         raw = contents.content(file)
     except OSError:
-        raise UsageError(f"{file}: expected the file of a recall, found none that can be read") from None
+        raise UsageError(f"{file}: expected a recall file, found none that can be read") from None
     found = verify(folder)
     dropping.sweep(folder)
     if found.problems:

@@ -88,7 +88,7 @@ def read(raw: bytes, pem: str | None) -> Recall:
         raise RecallRefused("the recall: expected a recall that a lake has signed, found something else") from None
     statement = signatures.check_document(document, PREDICATE, pem, name="the recall")
     if statement.subjects != {MANIFEST: found.manifest_sha256}:
-        raise RecallRefused("the recall: expected what its lake has signed, found something else")
+        raise RecallRefused("the recall: expected the content that its lake has signed, found another")
     return found
 
 

@@ -171,8 +171,8 @@ def find(context: Context, named: str, *, deleted: bool = False) -> Entry:
     found = [release for release in found if deleted or not release.deleted]
     if not found:
         raise UsageError(
-            "the release: expected NAME or NAME@VERSION of one that the lake knows, found none; `stedi dataset list` "
-            "has them"
+            "the release: expected NAME or NAME@VERSION of a release of this lake, found none; `stedi dataset "
+            "list` lists them"
         )
     return found[-1]
 
@@ -256,7 +256,7 @@ def refuse_address(name: str, text: str) -> None:
         UsageError: One stands there.
     """
     if addresses.mentions(text):
-        raise UsageError(f"{name}: expected no email address, found what may be one; name people in another way")
+        raise UsageError(f"{name}: expected no email address, found what may be one; leave it out")
 
 
 def delete(context: Context, entry: Entry) -> None:
@@ -307,7 +307,7 @@ def publish(context: Context, key: Key, staged: Path, target: Path) -> None:
 
 
 def finish(context: Context, key: Key) -> None:
-    """Finishes a release that was cut off once it was decided, and removes what others have left of theirs.
+    """Finishes a release that was interrupted once it was decided, and removes what others have left of theirs.
 
     The caller holds the lock of builds.
     """
@@ -333,7 +333,7 @@ def finish(context: Context, key: Key) -> None:
 
 
 def unfinished(root: Path) -> bool:
-    """Says whether a release was cut off once it was decided."""
+    """Says whether a release was interrupted once it was decided."""
     return (root / NOTE).exists()
 
 
@@ -371,7 +371,7 @@ def session(context: Context) -> Iterator[DuckDB]:
 
 
 def recover(context: Context, progress: Progress) -> None:
-    """Finishes a release that was cut off; one that is alive is waited for."""
+    """Finishes a release that was interrupted; one that is alive is waited for."""
     if unfinished(context.root):
         with durable.commands(context.root, ["build"], lambda what: progress(what, None)):
             finish(context, context.key())
@@ -419,7 +419,7 @@ def _append(context: Context, table: str, rows: Sequence[tuple[Any, ...]], once:
         engine.insert_rows("arriving_rows", {c.name: types[c.type] for c in REGISTRY[table]}, rows)
         files: tuple[DataFile, ...] = engine.write(table, "select * from arriving_rows", place)
     if catalog.append(table, files, {"stedi.release": once}, once="stedi.release") is None:
-        durable.remove_tree(place)  # whoever was cut off had come this far
+        durable.remove_tree(place)  # whoever was interrupted had come this far
 
 
 def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:

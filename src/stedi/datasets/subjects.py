@@ -50,4 +50,4 @@ def refuse_collision(found: Iterable[str]) -> None:
     """
     listed = list(found)
     if len(set(listed)) != len(listed):
-        raise LakeError("the release: expected an id of its own for each subject, found two that are the same")
+        raise LakeError("the release: expected a different id for each subject, found two that are equal")

@@ -114,6 +114,6 @@ def refuse_other_columns(table: str, found: Mapping[str, str], types: Mapping[st
     if found != expected:
         wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         raise LakeError(
-            f"{table}: its SQL has other columns than the table: {', '.join(wrong)}: "
+            f"{table}: the columns of its SQL differ from the table's: {', '.join(wrong)}: "
             f"expected {[expected.get(name) for name in wrong]}, found {[found.get(name) for name in wrong]}"
         )

@@ -121,9 +121,9 @@ def erase(
             done.append(_Erasure(context, key, new, progress, workers, engine).finish())
     if addresses and (found := done[-1]["scanned"].get("found")):
         raise AuditFailed(
-            f"{root}: expected no trace of those who were erased, found one in {_listed(found)}; the erasure has "
-            f"ended, and receipt {done[-1]['id']} says so. Whoever wrote it there has to take it back; then run "
-            "`stedi erase` for them again"
+            f"{root}: expected no trace of the erased customers, found one in {_listed(found)}; the erasure has "
+            f"ended, and receipt {done[-1]['id']} says so. Remove what was found, then run `stedi erase` for the "
+            "same customers again"
         )
     return done
 
@@ -179,8 +179,8 @@ def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bo
         if alone:
             found = str(refused).removesuffix(f"; {pending.ADVICE}")
             raise LakeError(
-                f"{found}; it was put away. Nothing in the lake tells of an erasure that was cut off: run again those "
-                "that were asked for and are not in `stedi erase --list`"
+                f"{found}; the file was moved aside. Nothing in the lake shows an interrupted erasure: repeat "
+                "requests that are not in `stedi erase --list`"
             )
     return None
 

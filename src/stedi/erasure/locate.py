@@ -720,5 +720,5 @@ def _refuse_elsewhere(state: TableState, folder: Path) -> None:
     if location != durable.real(folder):
         raise LakeError(
             f"table {state.name}: expected its files in {folder}, found them in {location}: the lake was copied or "
-            "moved, and its original's files must stay; nothing was erased. See docs/operations.md on recovery"
+            "moved, and the original's files must stay; nothing was erased. See docs/operations.md on recovery"
         )

@@ -85,7 +85,9 @@ class Removal:
                 if self._current(name) == base:
                     raise
                 # whoever has taken over has finished this erasure meanwhile: what was there is gone with good reason
-                raise CommitConflict(f"Cannot erase from {name}: it has moved. Run `stedi erase --resume`.") from error
+                raise CommitConflict(
+                    f"Cannot erase from {name}: another program has changed it. Run `stedi erase --resume`."
+                ) from error
             state = self._catalog.table(name)
             known = mentions(state)
             if set(state.pins.values()).isdisjoint(known.of(taints)):
@@ -176,8 +178,8 @@ class Removal:
         rows = sum(file.rows for file in added)
         if rows != expected:
             raise LakeError(
-                f"{name}: expected {expected} rows of others to stay, found {rows}; the table is as it was. Run "
-                "`stedi audit --files`, then `stedi erase --resume`"
+                f"{name}: expected {expected} remaining rows of other customers, found {rows}; the table is as it "
+                "was. Run `stedi audit --files`, then `stedi erase --resume`"
             )
 
     def _remaining(self, name: str, rewritten: Sequence[Rewritten]) -> str:

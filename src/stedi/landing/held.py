@@ -86,7 +86,7 @@ class Held:
         except OSError as error:
             raise LandingError(
                 f"{file.delivered.name}: it cannot be copied to the lake's tmp/ ({error.strerror}); nothing of its "
-                "batch was landed: land again when there is room"
+                "batch was landed: free some space and land it again"
             ) from error
         if digest.hexdigest() != file.sha256:
             raise _changed(file)

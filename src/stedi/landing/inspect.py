@@ -88,7 +88,7 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
                 )
     except OSError as error:
         raise UnreadableFile(
-            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it can"
+            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it is readable"
         ) from error
     return Inspected(delivered, contract, digest.hexdigest(), size, before, records, layout)
 
@@ -97,14 +97,13 @@ def _contract(delivered: Delivered, text: Callable[[], BinaryIO]) -> Contract:
     feed = reader.infer_feed(text, delivered.feed)
     if delivered.said and feed not in (None, delivered.feed):
         raise UnreadableFile(
-            f"{delivered.name}: feed={delivered.feed}: expected the fields of that feed, found those of {feed} and "
-            f"no record that fits; nothing of it was landed: land it with feed={feed}"
+            f"{delivered.name}: feed={delivered.feed}: expected the fields of that feed, found only records with "
+            f"those of {feed}; nothing of it was landed: land it with feed={feed}"
         )
     if feed is None:
         raise UnreadableFile(
-            f"{delivered.name}: its feed cannot be told: expected {', '.join(CONTRACTS)} in the name "
-            "of its folder or file, "
-            "or the fields of one of them; name it with feed=FEED"
+            f"{delivered.name}: expected {', '.join(CONTRACTS)} in the name of its folder or file, or the fields of "
+            "one of them, found neither; set feed=FEED"
         )
     return CONTRACTS[feed]
 

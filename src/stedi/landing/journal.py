@@ -237,8 +237,8 @@ def _refuse_elsewhere(catalog: Catalog, name: str, changes: Sequence[Appends]) -
             for file in files:
                 if home is None or not durable.real(s3.at(file.path)).startswith(home):
                     raise LakeError(
-                        f"pending/{name}: expected a landing's journal, found a file elsewhere than among its table's "
-                        "data; nothing was changed: see docs/operations.md on recovery"
+                        f"pending/{name}: expected a landing's journal, found one that names a file outside its "
+                        "table's folder; nothing was changed: see docs/operations.md on recovery"
                     )
 
 

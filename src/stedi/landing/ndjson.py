@@ -100,8 +100,8 @@ def rewrite(
     folder = src.is_dir()
     if not folder and is_foreign(dst.name):
         raise UsageError(
-            f"{printable_name(str(dst))}: expected a name for JSON lines (.json, .jsonl, .ndjson, also before .gz or "
-            ".zst), found the ending of something else"
+            f"{printable_name(str(dst))}: expected a name for JSON lines (.json, .jsonl, .ndjson, also followed by "
+            ".gz or .zst), found another ending"
         )
     if not folder and dst.is_dir():
         dst = dst / src.name
@@ -109,9 +109,7 @@ def rewrite(
     if rejects is not None:
         _keep_apart(src, rejects)
         if os.path.realpath(rejects) == os.path.realpath(dst) or rejects.is_dir():
-            raise UsageError(
-                f"{printable_name(str(rejects))}: expected a file of its own for the rejects, found the target"
-            )
+            raise UsageError(f"{printable_name(str(rejects))}: expected another file for the rejects, found the target")
     done: dict[Path, Rewritten] = {}
     skipped: list[Skipped] = []
     with ExitStack() as stack:
@@ -159,7 +157,7 @@ def _mirror(
     """Rewrites one file of a delivery, or says why not."""
     try:
         if target in done:
-            raise UnreadableFile(f"{item.name}: another file's name prints the same; rename one")
+            raise UnreadableFile(f"{item.name}: another file's name looks the same when printed; rename one")
         # A folder of an earlier run may hold a link back into the source.
         _keep_apart(src, target)
         done[target] = _rewrite(item, target, refuse)
@@ -260,7 +258,7 @@ def _keep_apart(src: Path, target: Path) -> None:
     elif target.is_dir() and not src.is_dir():
         where = "a folder"
     if where is not None:
-        raise UsageError(f"{printable_name(str(target))}: expected a place apart from the source, found {where}")
+        raise UsageError(f"{printable_name(str(target))}: expected a path apart from the source, found {where}")
 
 
 @contextmanager
@@ -271,6 +269,6 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
             if not folder.is_dir():
                 folder.mkdir(mode=0o700)
     except OSError as error:
-        raise StediError(f"{printable_name(str(path))}: could not be made: {error.strerror}") from error
+        raise StediError(f"{printable_name(str(path))}: cannot be created: {error.strerror}") from error
     with destinations.writing(path) as out:
         yield out

@@ -77,7 +77,7 @@ class Rejects:
         """
         self._legible.add(record.raw)
         if not (reader.is_legible(record.raw) and (self._part or self._legible.holds)):
-            raise reader.refused(self._name, f"bytes that are no text (at byte {record.offset:,} of the text)")
+            raise reader.refused(self._name, f"bytes that are not text (at byte {record.offset:,} of the text)")
         row = {
             "offset": record.offset,
             "line": record.line,
@@ -151,7 +151,7 @@ def prepare(file: Inspected, folder: Path, stop: Event) -> Prepared:
 def _unwritten(name: str, error: OSError) -> LandingError:
     return LandingError(
         f"{name}: its records cannot be written to the lake's tmp/ ({error.strerror}); nothing of its batch was "
-        "landed: land again when there is room"
+        "landed: free some space and land it again"
     )
 
 
@@ -210,7 +210,7 @@ class _Hashing(io.RawIOBase):
             block = self._raw.read(size)
         except OSError as error:
             raise UnreadableFile(
-                f"{self._name}: cannot be read ({error.strerror}); land it again when it can"
+                f"{self._name}: cannot be read ({error.strerror}); land it again when it is readable"
             ) from error
         self._digest.update(block)
         return block

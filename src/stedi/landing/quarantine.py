@@ -174,7 +174,7 @@ class Quarantine:
 
         Raises:
             CommitConflict: Somebody outside this program keeps changing the tables.
-            LakeError: The lake was set back; nothing was changed.
+            LakeError: The lake was rolled back; nothing was changed.
         """
         with runs.recorded(self._context, "quarantine --replay") as end:
             with self._writing(), durable.lock(self._root / "land.lock", wait=True):

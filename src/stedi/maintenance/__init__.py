@@ -49,14 +49,14 @@ def maintain(
     """Compacts small files, expires old snapshots and removes what nothing uses; every table keeps its rows.
 
     Args:
-        context: The lake; its key is asked for where a landing was cut off, which only its holder may finish.
+        context: The lake; its key is asked for where a landing was interrupted, which only its holder may finish.
         dry_run: Only say what would be done; takes no lock, so a command at work can change it.
         progress: Told how far the work is.
         workers: Who rewrites files, if it is not this process.
 
     Raises:
         CommitConflict: Somebody outside this program moved a table meanwhile.
-        KeyRefused: A landing was cut off, and the lake's key is not at hand; nothing was changed.
+        KeyRefused: A landing was interrupted, and the lake's key is not at hand; nothing was changed.
         LakeError: A table's files lie outside the lake's folder or cannot be read; nothing of it was removed.
     """
     root, work = context.root, _Run(context, workers)

@@ -6,7 +6,7 @@
     old     -> what named another folder is removed
 
 Nothing outside of the folder is written, and nothing in it changes that the other folder could share by hard links.
-What was cut off is begun anew by the next adoption; data files and snapshots stay as they are, with their ids.
+What was interrupted is begun anew by the next adoption; data files and snapshots stay as they are, with their ids.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ def adopt(
         progress: Told what is being done and the share of it that is done.
 
     Raises:
-        LakeError: It is in a bucket, a command was cut off in it, or files of it are missing or lie elsewhere; nothing
-            was changed that anybody reads.
+        LakeError: It is in a bucket, a command was interrupted in it, or some of its files are missing or lie
+            elsewhere; nothing that others read was changed.
     """
     if s3.is_remote(root):
         raise LakeError(
-            f"{root}: expected a lake in a folder, found one in a bucket, whose tables stand in a catalog that is not "
-            "its own; nothing was changed. Make a new lake with a catalog of its own, land the deliveries into it, and "
+            f"{root}: expected a lake in a folder, found one in a bucket, whose tables belong to the original's "
+            "catalog; nothing was changed. Make a new lake with its own catalog, land the deliveries into it, and "
             "replay the journal there (`stedi erase --replay`)"
         )
     copies.forget(root)
@@ -91,7 +91,7 @@ def adopt(
     if len(homes) != 1 or not set(ZONES) <= set(rows):
         raise LakeError(
             f"{root}: expected a catalog of {len(ZONES)} tables of one lake, found {len(rows)} of {len(homes)}; "
-            "nothing was changed: copy it again, or run `stedi repair` where it comes from"
+            "nothing was changed: copy it again, or run `stedi repair` in the original"
         )
     home = Path(homes.pop())
     if home == root:
@@ -123,8 +123,8 @@ def adopt(
 
 
 def _refuse_unfinished(root: Path) -> None:
-    """Refuses a folder in which a command was cut off: what it has noted names files of the other folder."""
-    for name, what in ((tombstones.PENDING, "an erasure"), (key_change.NAME, "a change of key")):
+    """Refuses a folder in which a command was interrupted: what it has noted names files of the other folder."""
+    for name, what in ((tombstones.PENDING, "an erasure"), (key_change.NAME, "a key rotation")):
         if (root / name).exists():
             raise LakeError(_cut_off(root, what))
     if any((root / "pending").glob("*.json")):
@@ -149,7 +149,7 @@ def _lives(home: Path, lake_id: str) -> bool:
 
 
 def _of_its_own(root: Path, lake_id: str) -> str:
-    """Returns the id that a copy gets: the same when an adoption that was cut off is begun anew.
+    """Returns the id that a copy gets: the same when an adoption that was interrupted is begun anew.
 
     Another copy of the same lake in the same place gets another: what was seen of the first is not this one's.
     """
@@ -297,8 +297,8 @@ class _Table:
         within = path.removeprefix(f"{self._home}/{ALL_ZONES[self._table]}/{self._table}/")
         if within == path or ".." in Path(within).parts:
             raise LakeError(
-                f"table {self._table}: expected its files below {shown(str(self._home))}, found {shown(path)}; nothing "
-                "was changed: copy the lake again, or restore it where it was"
+                f"table {self._table}: expected its files below {shown(str(self._home))}, found {shown(path)}; "
+                "nothing was changed: copy the lake again, or restore it at its original path"
             )
         return self._folder / within
 

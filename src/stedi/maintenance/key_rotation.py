@@ -39,7 +39,7 @@ _BELOW = tuple(name for name, zone in ZONES.items() if zone != "landing")
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What a change of key did.
+    """What a key rotation did.
 
     Attributes:
         before: The fingerprint of the key that the lake had.
@@ -81,16 +81,16 @@ def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key,
         usual = pseudonyms.default_file(config.lake_id)
         path = to.absolute() if to else usual.with_name(f"{usual.stem}-{secrets.token_hex(4)}{usual.suffix}")
         if path.resolve().is_relative_to(root.resolve()):
-            raise KeyRefused(f"pseudonym key {path}: expected a place outside the lake, found one in it; name another")
+            raise KeyRefused(f"pseudonym key {path}: expected a path outside the lake, found one in it; name another")
         made = None if path.exists() else path
         found = pseudonyms.make(path, key.every()) if made else pseudonyms.from_file(path)
         file = str(path)
     found = found.of_version(key.version)
     if not found.follows(key):
         raise KeyRefused(
-            f"{pseudonyms.NEXT if given else file}: expected another key than the lake's, and after it, each on a "
-            "line, the lake's key and those before it, found otherwise; receipts and tombstones need them; nothing "
-            "was changed"
+            f"{pseudonyms.NEXT if given else file}: expected a new key, followed on separate lines by the lake's "
+            "key and its earlier keys, which receipts and tombstones need, found something else; nothing was "
+            "changed"
         )
     return found, file, made
 
@@ -131,13 +131,13 @@ def rotate(
         if made:
             made.unlink(missing_ok=True)
         raise CommitConflict(
-            f"{root}: cannot change the key: a table has moved meanwhile; nothing was changed: run it again"
+            f"{root}: cannot change the key: a table has changed meanwhile; nothing was changed: run it again"
         )
     return Rotation(key.fingerprint, new.fingerprint, file, work.rows, ended)
 
 
 def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share: None) -> bool:
-    """Finishes the change of key that is decided, if there is one; doing so twice changes nothing.
+    """Finishes the key rotation that is decided, if there is one; doing so twice changes nothing.
 
     Returns:
         False if it came too late: others have changed tables since they were staged, and none of it was published. Then
@@ -167,7 +167,7 @@ def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share
 
 
 def _is_overtaken(catalog: Catalog, decided: PendingRotation) -> bool:
-    """Says whether a change of key of which nothing is published can be published no more.
+    """Says whether a key rotation of which nothing is published can be published no more.
 
     So it is where its note was written by a process that was stopped right before, for longer than its lease.
     """
@@ -195,7 +195,7 @@ def _forget(catalog: Catalog, name: str) -> None:
 
 
 class _Run:
-    """One change of key until it is decided."""
+    """One key rotation until it is decided."""
 
     def __init__(self, context: Context, key: Key, new: Key) -> None:
         self.id = run_id()
@@ -303,8 +303,8 @@ class _Run:
         broken = [f"{check.name} of {check.table}" for check in proof.checks if check.violations]
         if broken:
             raise AuditFailed(
-                f"under the new key: {', '.join(broken)}: expected no violation, found some; nothing was changed: run "
-                "`stedi audit`"
+                f"under the new key: {', '.join(broken)}: expected no violations, found some; nothing was changed: "
+                "run `stedi audit`"
             )
 
 

@@ -66,9 +66,9 @@ def repair(
     lost = [name for name, damage in found.items() if damage.is_current and ALL_ZONES[name] in _UNIQUE]
     if lost:
         raise LakeError(
-            f"{', '.join(lost)}: expected whole files, since nothing in the lake can take their place, found what "
-            "`stedi audit --files` names; restore the lake from its backup, or land into a new lake: see "
-            "docs/operations.md on recovery"
+            f"{', '.join(lost)}: expected intact files, found the damage that `stedi audit --files` lists, which "
+            "cannot be repaired from the lake itself; restore the lake from its backup, or land into a new lake: "
+            "see docs/operations.md on recovery"
         )
     for name, damage in found.items():
         if not damage.is_current:

@@ -63,13 +63,13 @@ def tag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
         taken = [state.name for state in states.values() if not _is_free(state, name)]
         if taken:
             raise UsageError(
-                f"expected one that is not taken, found a tag or branch of that name on {', '.join(taken)}; choose "
+                f"expected an unused name, found a tag or branch of that name on {', '.join(taken)}; choose "
                 f"another, or delete the tag with `stedi tag --delete {name}`",
                 argument="name",
             )
         heads = _heads(states)
         for table, snapshot in heads.items():
-            if name not in states[table].tags:  # or the command was cut off before
+            if name not in states[table].tags:  # or the command was interrupted before
                 catalog.tag(table, name, snapshot)
     return next(found for found in tags(catalog) if found.name == name)
 
@@ -97,8 +97,8 @@ def _heads(states: Mapping[str, TableState]) -> dict[str, int]:
             behind |= later is None or not all(snapshot.keeps_rows for snapshot in later)
         if behind or current is None:
             raise LakeError(
-                f"{name}: expected a table that was built from its inputs as they are, found one that was not; nothing "
-                "was tagged: run `stedi build`"
+                f"{name}: expected a table that is up to date with its inputs, found one that is not; nothing was "
+                "tagged: run `stedi build`"
             )
         heads[name] = current.id
     return heads
@@ -139,7 +139,7 @@ def untag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
                 for table, snapshot in found.snapshots.items():
                     catalog.untag(table, name, snapshot)
                 return found
-    raise UsageError("expected the name of a tag, found none of that name; see `stedi tag`", argument="name")
+    raise UsageError("expected the name of an existing tag, found none of that name; see `stedi tag`", argument="name")
 
 
 def ended_by_rotation(catalog: Catalog) -> tuple[str, ...]:

@@ -107,8 +107,8 @@ def back(context: Context) -> Migration:
     after = _sha256(root / tombstones.NAME)
     if after != manifest.get("after"):
         raise LakeError(
-            f"{root}: expected the tombstones as the migration left them, found others: an erasure came since, which "
-            "would be undone; nothing was changed. Stay with this version"
+            f"{root}: expected the tombstones as the migration left them, found others: somebody was erased since, "
+            "which would be undone; nothing was changed. Keep using this version"
         )
     files: Mapping[str, str | None] = manifest["files"]
     content = {name: _content(folder / name, digest) for name, digest in files.items() if digest is not None}
@@ -133,7 +133,7 @@ def _keep(root: Path, was: int) -> Path:
 
 
 def _kept(root: Path) -> Path | None:
-    """Returns the backup of a migration that was cut off: its settings are those of the lake."""
+    """Returns the backup of a migration that was interrupted: its settings are those of the lake."""
     now = _sha256(root / "lake.toml")
     return next((each for each in _backups(root) if _manifest(each)["files"]["lake.toml"] == now), None)
 
@@ -165,7 +165,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _content(path: Path, digest: str) -> bytes:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
-        raise LakeError(f"{path}: expected what was backed up, found another content; nothing was changed")
+        raise LakeError(f"{path}: expected the content that was backed up, found another; nothing was changed")
     return content
 
 

@@ -73,7 +73,7 @@ class Status:
         late: What is late or wrong, a sentence each.
         last: The last run of each of `land`, `build`, `audit` and `maintain`; None if there was none.
         due: What waits for a build.
-        unfinished: What a command that was cut off has left, and what finishes it.
+        unfinished: What a command that was interrupted has left, and what finishes it.
         stale_releases: Releases that hold somebody who may no longer be used, `NAME@VERSION`.
         overdue: Snapshots that maintenance should have expired by now.
         disk: Room for the lake.
@@ -295,20 +295,20 @@ def _stale(context: Context, states: Mapping[str, TableState], now: datetime) ->
 
 
 def _unfinished(context: Context) -> Iterator[str]:
-    """Yields what commands that were cut off have left; of one that is at work nothing is left yet."""
+    """Yields what commands that were interrupted have left; of one that is at work nothing is left yet."""
     root = context.root
     writing = any(durable.is_held(root / f"{name}.lock") for name in durable.ALL)
     if writing:
         return
     pending = sum(1 for _ in (root / "pending").glob("*.json"))
     if pending:
-        yield f"a landing was cut off: {pending:,} of its batches wait: run `stedi build`"
+        yield f"a landing was interrupted: {pending:,} of its batches wait: run `stedi build`"
     if (root / tombstones.PENDING).exists():
-        yield "an erasure was cut off: run `stedi erase --resume`"
+        yield "an erasure was interrupted: run `stedi erase --resume`"
     if key_change.left(root):
-        yield "a change of key was cut off: run `stedi build`"
+        yield "a key rotation was interrupted: run `stedi build`"
     if (root / "releasing.json").exists():
-        yield "a release was cut off: run `stedi build`"
+        yield "a release was interrupted: run `stedi build`"
 
 
 def _disk(root: Path, states: Mapping[str, TableState]) -> Disk:

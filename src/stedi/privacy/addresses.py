@@ -230,7 +230,9 @@ def unescaped(given: Given) -> Given:
     if "\\" not in text:
         return given
     if any(match[3] is not None for match in _ESCAPE.finditer(text)):
-        raise UsageError(f"{place}: expected JSON's escapes only, found another after a backslash; nothing was done")
+        raise UsageError(
+            f"{place}: expected only JSON escapes, found another character after a backslash; nothing was done"
+        )
     found = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _PLAIN.get(m[2], m[2]), text)
     return place, found.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 

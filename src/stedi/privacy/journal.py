@@ -30,7 +30,7 @@ _NAME = re.compile(r"([0-9]{8})(?:-[0-9a-f]{16})?\.json")
 _ADVICE = "restore the journal from a copy of it: see docs/operations.md on recovery"
 
 What = Literal["withdrawal", "erasure", "reset"]
-"""What an entry is about: withdrawals by command; an erasure; or that a lake was set back on purpose."""
+"""What an entry is about: withdrawals by command; an erasure; or that a lake was rolled back on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def has(root: Path, key: Key, id_: str) -> bool:
 def entries(folder: Path, key: Key, after: int = 0) -> Iterator[Entry]:
     """Yields the entries of a journal, or of copies of it, in order.
 
-    A copy can hold several entries of one number: those that a lake wrote before it was set back, and those after.
+    A copy can hold several entries of one number: those that a lake wrote before it was rolled back, and those after.
 
     Args:
         folder: The folder.
@@ -141,7 +141,7 @@ def entries(folder: Path, key: Key, after: int = 0) -> Iterator[Entry]:
         if entry.number != number:
             raise LakeError(f"{path}: expected entry {number}, found entry {entry.number}; {_ADVICE}")
         if known and entry.previous not in known:
-            raise LakeError(f"{path}: expected the entry before it beside it, found none; {_ADVICE}")
+            raise LakeError(f"{path}: expected the preceding entry in the same folder, found none; {_ADVICE}")
         known.add(entry.digest)
         yield entry
 
@@ -156,8 +156,8 @@ def outside(folder: Path) -> list[Path]:
     found = found or [path for path in sorted(folder.glob(f"*.{FOLDER}")) if any(_files(path))]
     if not found:
         raise UsageError(
-            f"{folder}: expected the copies of a journal (00000001-....json), found none, nor a receipt; name the "
-            "folder in which a lake keeps them: see docs/operations.md on the journal"
+            f"{folder}: expected a copy of a journal (00000001-....json) or receipts, found neither; name the "
+            "folder that holds them: see docs/operations.md on the journal"
         )
     return found
 
@@ -195,7 +195,7 @@ def _entry(raw: bytes, name: str, key: Key) -> Entry:
     try:
         lake = str(state.parsed(raw.partition(b"\n")[2])["lake"])
     except (ValueError, KeyError, TypeError):
-        raise state.refused(name, "no entry of a journal", _ADVICE) from None
+        raise state.refused(name, "something that is not an entry of a journal", _ADVICE) from None
     plain = state.opened(raw, name, _KIND, lake, key, advice=_ADVICE)
     what = plain["what"]
     if what not in get_args(What):

@@ -1,4 +1,4 @@
-"""The note of a change of key: one small file in the lake, from the moment that the change is decided to its end.
+"""The note of a key rotation: one small file in the lake, from the moment that the change is decided to its end.
 
 Before it is there, the lake is the old key's. From then on it is the new one's: whatever ends the process, the next
 command publishes what was staged. `maintenance.key_rotation` does the work; what reads or writes the lake only asks
@@ -31,7 +31,7 @@ _ADVICE = "nothing was changed. Restore the lake from its backup, with the key o
 
 @dataclass(frozen=True, slots=True)
 class PendingRotation:
-    """A change of key that is decided.
+    """A key rotation that is decided.
 
     Attributes:
         run: The branch of each table on which its rows stand under the new key.
@@ -49,7 +49,7 @@ class PendingRotation:
 
 
 def pending(root: Path) -> PendingRotation | None:
-    """Returns the change of key that is not at its end, if there is one; it is not to be believed yet.
+    """Returns the key rotation that is not complete, if there is one; it is not to be believed yet.
 
     Raises:
         LakeError: The file is damaged.
@@ -65,12 +65,12 @@ def pending(root: Path) -> PendingRotation | None:
         return PendingRotation(**state.parsed(plain))
     except (ValueError, TypeError) as error:
         raise LakeError(
-            f"{NAME}: expected the note of a change of key, found {type(error).__name__}; {_ADVICE}"
+            f"{NAME}: expected the note of a key rotation, found {type(error).__name__}; {_ADVICE}"
         ) from error
 
 
 def confirm(root: Path, key: Key) -> None:
-    """Refuses a change of key that the holder of the lake's key has not decided.
+    """Refuses a key rotation that the holder of the lake's key has not decided.
 
     Args:
         root: The lake's folder.
@@ -85,13 +85,13 @@ def confirm(root: Path, key: Key) -> None:
         return
     settled = config.read(root / "lake.toml").key_fingerprint
     if settled not in {each.fingerprint for each in key.every()}:
-        raise state.refused(NAME, "one that names a key which does not follow the lake's", _ADVICE)
+        raise state.refused(NAME, "one that names a key which does not succeed the lake's key", _ADVICE)
     if state.is_sealed(raw) or key.version != 1:
         state.opened(raw, NAME, _KIND, state.lake_id(root), key, advice=_ADVICE)
 
 
 def write(root: Path, key: Key, handover: PendingRotation) -> None:
-    """Decides a change of key, durably; `key` is the new one."""
+    """Decides a key rotation, durably; `key` is the new one."""
     try:
         state.write(root / NAME, _KIND, state.lake_id(root), key, asdict(handover))
     except BaseException:
@@ -103,27 +103,27 @@ def write(root: Path, key: Key, handover: PendingRotation) -> None:
 
 
 def end(root: Path) -> None:
-    """Notes that a change of key is at its end."""
+    """Notes that a key rotation is complete."""
     durable.remove(root / NAME)
 
 
 def left(root: Path) -> bool:
-    """Says whether a change of key has left something to do: to finish it, or to remove what it had begun to write."""
+    """Says whether a key rotation has left something to do: to finish it, or to remove what it had begun to write."""
     return (root / NAME).exists() or any(root.glob(_PARTIAL))
 
 
 def remove_leftovers(root: Path) -> None:
-    """Removes what a change of key that was killed had begun to write; the caller keeps others from changing it."""
+    """Removes what a key rotation that was killed had begun to write; the caller keeps others from changing it."""
     for partial in (*root.glob(_PARTIAL), *root.glob(".lake.toml.*.partial")):
         partial.unlink()
 
 
 def refuse_unfinished(root: Path) -> None:
-    """Raises LakeBusy while a change of key is decided and not at its end: tables may be of either key."""
+    """Raises LakeBusy while a key rotation is decided and not complete: tables may be of either key."""
     if (root / NAME).exists():
         raise LakeBusy(
-            f"{root}: the key is being changed, or that was cut off; try again in a moment, or finish it with "
-            "`stedi build`"
+            f"{root}: the key is being changed, or its rotation was interrupted; try again in a moment, or finish "
+            "it with `stedi build`"
         )
 
 
@@ -135,7 +135,7 @@ def refuse_other(root: Path, fingerprint: str) -> None:
         fingerprint: The key's, as the lake's settings had it when it was read.
 
     Raises:
-        LakeBusy: A change of key is decided and not at its end.
+        LakeBusy: A key rotation is decided and not complete.
         KeyRefused: The lake has another key by now.
     """
     refuse_unfinished(root)

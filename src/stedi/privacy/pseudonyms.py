@@ -182,8 +182,8 @@ def make(path: Path, earlier: tuple[Key, ...] = ()) -> Key:
         durable.write(path, "".join(f"{each.secret.hex()}\n" for each in key.every()).encode())
     except OSError as error:
         raise KeyRefused(
-            f"pseudonym key {path}: cannot be made ({error.strerror}); set {VARIABLE} to 64 hex "
-            "digits, or STEDI_KEY_FILE"
+            f"pseudonym key {path}: cannot be created ({error.strerror}); set {VARIABLE} to 64 hex digits, or "
+            "STEDI_KEY_FILE"
         ) from error
     return key
 

@@ -268,7 +268,7 @@ def find(root: Path, named: str) -> Receipt:
         if path.is_file():
             return _read(path) or {"id": path.stem}
     raise UsageError(
-        "expected a receipt's id or file, found neither; `stedi erase --list` lists them", argument="named"
+        "expected the id or file of a receipt, found neither; `stedi erase --list` lists them", argument="named"
     )
 
 

@@ -73,13 +73,13 @@ def _client() -> Any:
         import boto3
         from botocore.config import Config
     except ImportError:
-        raise MissingExtra(f"{SCHEME} needs boto3, found none: pip install 'stedi[aws]'") from None
+        raise MissingExtra(f"{SCHEME} needs boto3, which is not installed: pip install 'stedi[aws]'") from None
     return s3.steady(boto3.client("secretsmanager", config=Config(retries={"mode": "standard", "max_attempts": 8})))
 
 
 def _refused(place: str, error: Exception) -> KeyRefused:
     code = s3.error_code(error)
     return KeyRefused(
-        f"pseudonym key {place}: expected an answer of Secrets Manager, found {code or type(error).__name__}; nothing "
-        "was read or written: see that it is there and that you may use it"
+        f"pseudonym key {place}: expected an answer from Secrets Manager, found {code or type(error).__name__}; "
+        "nothing was read or written: check that the secret exists and that you have access to it"
     )

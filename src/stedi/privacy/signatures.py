@@ -4,7 +4,7 @@
 (https://in-toto.io/Statement/v1): the SHA-256 digests of named things, and a predicate that says what they are. The
 public key travels in the predicate, so `check` needs nothing else; that it is the lake's is for the reader to compare,
 by its fingerprint or by a copy of `keys/sign.pub`. Ed25519 (RFC 8032), under a seed derived from the lake's first key:
-a change of key keeps it, and the same things under the same key have the same signature.
+a key rotation keeps it, and the same things under the same key have the same signature.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def publish(root: Path, key: Key, *, anew: bool = False) -> str:
     Args:
         root: The lake's folder.
         key: The lake's key.
-        anew: Whether the lake is just being made: what is there then is of a making that was cut off.
+        anew: Whether the lake is just being made: what is there then is of a making that was interrupted.
 
     Raises:
         LakeError: The file is there and holds another key.
@@ -104,8 +104,8 @@ def publish(root: Path, key: Key, *, anew: bool = False) -> str:
         durable.write(path, pem.encode())
     elif found != pem.encode():
         raise LakeError(
-            f"{path}: expected the public key with fingerprint {fingerprint(pem)}, found something else; nothing was "
-            "signed: find out who has changed it, then remove the file, and it is written anew"
+            f"{path}: expected the public key with fingerprint {fingerprint(pem)}, found something else; nothing "
+            "was signed: find out who has changed it, then remove the file; it will be written again"
         )
     return pem
 

@@ -122,7 +122,9 @@ def digest(kind: str, lake_id: str, key: Key, plain: bytes) -> str:
 
 def refused(name: str, found: str, advice: str) -> StateRefused:
     """Returns the error of a state file that is not what this lake has written."""
-    return StateRefused(f"{name}: expected what this lake has written under its key, found {found}; {advice}")
+    return StateRefused(
+        f"{name}: expected the content that this lake has written under its key, found {found}; {advice}"
+    )
 
 
 def parsed(raw: bytes) -> Any:
@@ -152,7 +154,7 @@ def _loaded(text: str) -> Any:
             text, object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
         )
     except json.JSONDecodeError:
-        raise ValueError("no JSON") from None
+        raise ValueError("something that is not JSON") from None
     except RecursionError:
         raise ValueError(f"JSON nested deeper than {_DEPTH} levels") from None
 
@@ -160,22 +162,22 @@ def _loaded(text: str) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("JSON in which a name is given twice")
+        raise ValueError("JSON with a duplicate name")
     return found
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError("JSON with a number that is none")
+    raise ValueError("JSON with an invalid number")
 
 
 def _integer(digits: str) -> int:
     if len(digits) > 40:
-        raise ValueError("JSON with a number beyond all bounds")
+        raise ValueError("JSON with a number out of range")
     return int(digits)
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise ValueError("JSON with a number beyond all bounds")
+        raise ValueError("JSON with a number out of range")
     return number

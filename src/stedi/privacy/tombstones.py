@@ -94,7 +94,7 @@ class Tombstones:
             was theirs or may have been, and must never become another claimant's.
         records: Quarantined records that were removed.
         erasures: Of each erasure, by its id, whom it took: all that have begun to remove anything.
-        ended: The ids of those that have ended. One whose receipt is gone is not taken for one that was cut off.
+        ended: The ids of those that have ended. One whose receipt is gone is not taken for one that was interrupted.
     """
 
     people: Mapping[str, int] = field(default_factory=dict)
@@ -401,7 +401,7 @@ def erased_at(root: Path, key: Key, address: str) -> datetime | None:
 
 
 def refuse_unfinished(root: Path) -> None:
-    """Keeps a command from changing a lake in which an erasure was cut off.
+    """Keeps a command from changing a lake in which an erasure was interrupted.
 
     The caller holds a lock that an erasure holds, too: one that is alive is not in its way.
 
@@ -409,7 +409,7 @@ def refuse_unfinished(root: Path) -> None:
         LakeError: There is one.
     """
     if (root / PENDING).exists():
-        raise LakeError(f"{root}: an erasure was cut off; run `stedi erase --resume`, then this again")
+        raise LakeError(f"{root}: an erasure was interrupted; run `stedi erase --resume`, then this again")
 
 
 def _later(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

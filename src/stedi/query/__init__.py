@@ -226,8 +226,8 @@ def _named(names: frozenset[str], given: Iterable[QueryTable]) -> dict[str, Quer
     found = {folded(relation.name): relation for relation in given}
     for name in sorted(names - found.keys()):
         raise QueryRefused(
-            f"A query is one SELECT over the lake's tables; {shown(name)} is none of them, and files are not read. "
-            "`stedi tables` lists them."
+            f"A query is one SELECT over the lake's tables; {shown(name)} is not one of them, and files are not "
+            "read. `stedi tables` lists them."
         )
     return found
 
@@ -425,8 +425,8 @@ class _Worker:
             self._tally.how = "failed"
             self.close()
             raise QueryFailed(
-                f"The query was stopped: it worked longer than it may ({self._limits.seconds:,g} s). "
-                "Read fewer rows, or raise the limit."
+                f"The query was stopped: it exceeded its time limit ({self._limits.seconds:,g} s). Read fewer rows, "
+                "or raise the limit."
             ) from None
         except _broken():
             self._finish()
@@ -441,7 +441,9 @@ class _Worker:
             code = self._process.wait(10)
         except subprocess.TimeoutExpired:
             self.close()
-            raise QueryFailed("The query was stopped: it did not end after its last row. Run it again.") from None
+            raise QueryFailed(
+                "The query was stopped: its process did not end after the last row. Run it again."
+            ) from None
         self._errors.seek(0)
         said = self._errors.read(100_000).decode("utf-8", "replace")
         error = _said(said) if code else None
@@ -453,7 +455,7 @@ class _Worker:
             raise error
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
         raise QueryFailed(
-            f"The query was stopped: its process ended with {how}, most likely for want of memory "
+            f"The query was stopped: its process ended with {how}, probably because it ran out of memory "
             f"({self._limits.memory}). Read fewer rows or columns, or raise the limit."
         )
 

@@ -60,7 +60,7 @@ class Reader:
                 os.close(writing)
             yield from pa.ipc.open_stream(source)
             if source.read(len(_WHOLE)) != _WHOLE:
-                raise OSError("a scan was cut off")
+                raise OSError("a scan was interrupted")
 
 
 class Masked:

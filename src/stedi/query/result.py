@@ -218,8 +218,8 @@ class Result:
 
 def _gone(how: str) -> UsageError:
     return UsageError(
-        f"a result: expected rows that were not read yet, or are kept since they are small, found that they were read "
-        f"{how} before; run the query again, or keep what `arrow()` gives"
+        f"a result: expected rows that are unread, or kept because they are few, found that they were read {how} "
+        "before; run the query again, or keep the table that `arrow()` returns"
     )
 
 
@@ -227,4 +227,4 @@ def _needed(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
-        raise MissingExtra(f"this needs {module}, found none: pip install 'stedi[readers]'") from None
+        raise MissingExtra(f"this needs {module}, which is not installed: pip install 'stedi[readers]'") from None

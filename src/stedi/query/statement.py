@@ -86,7 +86,7 @@ def judge_condition(sql: str) -> Judgement:
     }
     if not plain or more or [m.get("type") for m in node.get("modifiers", ())] != ["LIMIT_MODIFIER"]:
         # what was asked is not repeated: a condition names people
-        raise QueryRefused("A condition is what stands after WHERE; more than that was found. Nothing was run.")
+        raise QueryRefused("Expected a single condition, as after WHERE, found more than that. Nothing was run.")
     return _judged(tree, system)
 
 
@@ -138,9 +138,7 @@ def _parse(sql: str) -> tuple[dict[str, Any], frozenset[str]]:
     if tree["error"]:
         if tree.get("error_type") == "not implemented":
             raise QueryRefused(f"{_ALLOWED}, found another kind of statement (or PIVOT without IN). Nothing was run.")
-        raise QueryRefused(
-            f"The statement is not SQL that can be read: {_one_line(str(tree.get('error_message', '')))}"
-        )
+        raise QueryRefused(f"The statement is not valid SQL: {_one_line(str(tree.get('error_message', '')))}")
     statements = tree["statements"]
     if len(statements) != 1:
         found = "several statements" if statements else "no statement"
@@ -222,8 +220,8 @@ class _Walk:
         name = folded(name)
         if _PLAIN_NAME.fullmatch(name) is None or name in self._system:
             raise QueryRefused(
-                f"{_ALLOWED}; WITH may not name a part {shown(name)}: expected a plain name in ASCII that is none of "
-                "the engine's own. Nothing was run."
+                f"{_ALLOWED}; WITH may not use the name {shown(name)}: expected a plain ASCII name that the engine "
+                "does not use itself. Nothing was run."
             )
         self._relations.add(name)
         return name
@@ -238,7 +236,7 @@ class _Walk:
             self._columns.update(folded(str(name)) for name in node["using_columns"])
         source = node.get("from_table")
         if isinstance(source, dict) and source.get("type") not in _FROM:
-            raise QueryRefused(f"{_ALLOWED}; its FROM holds something else.")
+            raise QueryRefused(f"{_ALLOWED}; its FROM contains something else.")
 
     def _judge_part(self, node: dict[str, Any], kind: str, scope: frozenset[str]) -> None:
         if alias := node.get("alias"):
@@ -251,16 +249,17 @@ class _Walk:
                 name = str(node.get("function", {}).get("function_name", "")).lower()
                 if name not in TABLE_FUNCTIONS:
                     raise QueryRefused(
-                        f"{_ALLOWED}; the table function {shown(name)} is not run: no files, no network, no settings."
+                        f"{_ALLOWED}; the table function {shown(name)} is not allowed: no files, no network, no "
+                        "settings."
                     )
             case "SHOW_REF" if "query" not in node:
-                raise QueryRefused(f"{_ALLOWED}; SHOW is not run. `stedi tables` lists the tables.")
+                raise QueryRefused(f"{_ALLOWED}; SHOW is not allowed. `stedi tables` lists the tables.")
             case "SHOW_REF" | "PIVOT":
                 self._open = True
             case _ if kind.endswith("_NODE") and kind not in _QUERIES:
-                raise QueryRefused(f"{_ALLOWED}; a part of it writes. Nothing was run.")
+                raise QueryRefused(f"{_ALLOWED}; it contains a part that writes. Nothing was run.")
             case _ if not (kind in _QUERIES | _FROM | _MODIFIERS | _ORDERS or _TYPE_INFO.fullmatch(kind)):
-                raise QueryRefused(f"{_ALLOWED}; {kind.replace('_', ' ').lower()} is not known here. Nothing was run.")
+                raise QueryRefused(f"{_ALLOWED}; {kind.replace('_', ' ').lower()} is not supported. Nothing was run.")
 
     def _judge_expression(self, node: dict[str, Any], kind: str) -> None:
         match kind:
@@ -268,8 +267,8 @@ class _Walk:
                 name = str(node.get("function_name", "")).lower()
                 if name not in FUNCTIONS | TABLE_FUNCTIONS:
                     raise QueryRefused(
-                        f"{_ALLOWED}; the function {shown(name)} is not one that it may call: no files, no network, "
-                        "no settings, nothing of the engine's own."
+                        f"{_ALLOWED}; the function {shown(name)} is not allowed: no files, no network, no settings, "
+                        "no engine internals."
                     )
             case "COLUMN_REF":
                 names = [folded(str(name)) for name in node.get("column_names", ())]
@@ -282,16 +281,16 @@ class _Walk:
             case "PARAMETER":
                 pass  # a value takes its place when the statement is bound, never text
             case _ if kind not in _EXPRESSIONS:
-                raise QueryRefused(f"{_ALLOWED}; {kind.replace('_', ' ').lower()} is not known here. Nothing was run.")
+                raise QueryRefused(f"{_ALLOWED}; {kind.replace('_', ' ').lower()} is not supported. Nothing was run.")
 
     def _table(self, node: dict[str, Any], scope: frozenset[str]) -> None:
         catalog, schema, name = (folded(str(node.get(k, ""))) for k in ("catalog_name", "schema_name", "table_name"))
         if "at_clause" in node:
-            raise QueryRefused(f"{_ALLOWED}; AT is not run. `stedi query --at` reads the lake as it was.")
+            raise QueryRefused(f"{_ALLOWED}; AT is not allowed. Use `stedi query --at`.")
         if catalog or schema not in ("", SCHEMA, "recurring"):
-            raise QueryRefused(f"{_ALLOWED}; there is no schema beside {shown(SCHEMA)}.")
+            raise QueryRefused(f"{_ALLOWED}; the only schema is {shown(SCHEMA)}.")
         self._relations.add(name)
         if schema == "recurring" and name not in scope:
-            raise QueryRefused(f"{_ALLOWED}; recurring belongs to the parts of WITH RECURSIVE.")
+            raise QueryRefused(f"{_ALLOWED}; recurring is only allowed in WITH RECURSIVE.")
         if schema == SCHEMA or name not in scope:
             self.tables.add(name)

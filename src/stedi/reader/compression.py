@@ -53,7 +53,7 @@ def decompressed(raw: BinaryIO, name: str, limits: Limits | None = None) -> Bina
     inflated = _Inflated(_Joined(head, raw), name, found, limits or Limits())
     head = inflated.head(forms.HEAD)
     if forms.packing(head):
-        raise forms.refused(name, f"a file that was packed twice, {found} and {forms.packing(head)}")
+        raise forms.refused(name, f"a file that was compressed twice, {found} and {forms.packing(head)}")
     return _decoded(io.BufferedReader(inflated, _OUTPUT), head, name)
 
 
@@ -144,7 +144,7 @@ class _Inflated(io.RawIOBase):
             if not self._next():
                 return False
         elif not self._input and not self._refill():
-            raise self._unreadable("it ends before its compressed data end")
+            raise self._unreadable("its compressed data are truncated")
         self._decode()
         return True
 
@@ -183,20 +183,20 @@ class _Inflated(io.RawIOBase):
             self._pass_over()
         if self._form != forms.packing(self._input):
             what = f": {found}" if (found := forms.foreign(self._input)) else ""
-            raise self._unreadable(f"something follows its {self._form} data{what}")
+            raise self._unreadable(f"other data follow its {self._form} data{what}")
         self._decoder = zlib.decompressobj(wbits=31) if self._form == "gzip" else self._frame()
         return True
 
     def _pass_over(self) -> None:
         """Goes behind a frame of zstd that holds no text; `pzstd` writes one before each of its others."""
         if len(self._input) < 8:
-            raise self._unreadable("it ends before its compressed data end")
+            raise self._unreadable("its compressed data are truncated")
         left = 8 + int.from_bytes(self._input[4:8], "little")
         while left > len(self._input):
             left -= len(self._input)
             self._input = b""
             if not self._refill():
-                raise self._unreadable("it ends before its compressed data end")
+                raise self._unreadable("its compressed data are truncated")
         self._input = self._input[left:]
 
     def _frame(self) -> Any:
@@ -208,7 +208,7 @@ class _Inflated(io.RawIOBase):
             header = zstandard.get_frame_parameters(self._input)
         except zstandard.ZstdError:
             if len(self._input) < _FRAME_HEADER:
-                raise self._unreadable("it ends before its compressed data end") from None
+                raise self._unreadable("its compressed data are truncated") from None
             raise self._unreadable("its zstd data are damaged") from None
         if header.window_size > _WINDOW:
             raise self._unreadable(

@@ -273,7 +273,7 @@ class Decoded(io.RawIOBase):
             text, half = "", b"\xff"
         if len(text) >= _FEW and len(text.encode("ascii", "ignore")) * 50 < len(text):
             # JSON has an ASCII character in fifty, whatever its strings are in
-            raise refused(self._name, f"{self._encoding.upper()} that is no JSON")
+            raise refused(self._name, f"{self._encoding.upper()} text that is not JSON")
         return text.encode("utf-8", "surrogatepass") + half
 
 
@@ -299,7 +299,7 @@ class Encoder:
             decoded = self._decoder.decode(text)
         except UnicodeDecodeError:
             raise UnreadableFile(
-                f"half a character in a text in {self._encoding.upper()} cannot be written again; it stays as it is"
+                f"an incomplete character in {self._encoding.upper()} text cannot be rewritten; the file is unchanged"
             ) from None
         self._stream.write(decoded.encode(self._encoding, "surrogatepass"))
         return len(text)

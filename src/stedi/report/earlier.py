@@ -89,8 +89,8 @@ def read(path: Path) -> Earlier:
         return _earlier(state.parsed(raw))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(
-            f"{printable_name(str(path))}: expected a report that `stedi report` has written, as a page or as JSON, "
-            "found something else; nothing was written",
+            f"{printable_name(str(path))}: expected a page or JSON written by `stedi report`, found something else; "
+            "nothing was written",
             argument="since",
         ) from None
 

@@ -122,7 +122,7 @@ PROMISES = (
     (
         "Erased is erased",
         "What is kept of erasures is there as it was written: receipts, and what keeps erased people from coming back. "
-        "The lake was not set back to a state before a withdrawal or an erasure.",
+        "The lake was not rolled back to a state before a withdrawal or an erasure.",
         ("erasures", "receipts", "newest"),
     ),
     (

@@ -411,12 +411,12 @@ def _target(output: str | os.PathLike[str], *, archive: bool) -> Path:
     places.refuse_into_lake(target)
     if not target.parent.is_dir():
         raise UsageError(
-            f"{target}: expected a folder around it, found none; nothing was written: make {target.parent}",
+            f"{target}: expected an existing parent folder, found none; nothing was written: create {target.parent}",
             argument="output",
         )
     if os.path.lexists(target) and (archive or not _is_empty(target)):
         raise UsageError(
-            f"{target}: expected {'nothing' if archive else 'nothing, or an empty folder,'} there, found something; "
+            f"{target}: expected {'a new file' if archive else 'a new or empty folder'}, found something else; "
             "nothing was written: name another",
             argument="output",
         )
@@ -446,8 +446,8 @@ def _refuse_inbox(engine: DuckDB, target: Path) -> None:
             # a name begins with the folder that was landed: what lies beside that one is in no inbox
             if any(_size(above.joinpath(*parts[start:])) == size for start in range(1, len(parts))):
                 raise UsageError(
-                    f"{target}: expected a place outside of every inbox, found delivered files below {above}: a "
-                    "landing would take the export for a delivery; nothing was written: name another",
+                    f"{target}: expected a path outside of every inbox, found delivered files below {above}: a "
+                    "landing would read the export as a delivery; nothing was written: name another",
                     argument="output",
                 )
 

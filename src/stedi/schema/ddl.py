@@ -202,6 +202,6 @@ def _place(uri: str, dialect: str, what: str) -> str:
         raise UsageError(f"DDL: the {what}: expected a URI in printable characters.")
     if dialect == "athena" and not (uri.startswith("s3://") and len(uri) > len("s3://")):
         raise UsageError(
-            f"DDL: the {what}: Athena reads S3 alone: expected s3://BUCKET/PREFIX, found {printable(uri[:80])}."
+            f"DDL: the {what}: Athena reads only S3: expected s3://BUCKET/PREFIX, found {printable(uri[:80])}."
         )
     return uri.rstrip("/")

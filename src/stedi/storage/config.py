@@ -158,7 +158,7 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected TOML: {error}") from error
     except RecursionError:
-        raise ConfigError(f"{path}: expected settings, found TOML that is nested deeply") from None
+        raise ConfigError(f"{path}: expected settings, found TOML that is nested too deeply") from None
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EFBIG):
             raise
@@ -203,8 +203,8 @@ def role(path: Path, environment: Mapping[str, str] | None = None) -> Role:
         return read(path, environment).query_role if path.is_file() else Config("", "").query_role
     except OSError as error:
         raise ConfigError(
-            f"{path}: expected settings that say whose eyes a query has, found {error.strerror or 'none to be read'}; "
-            "say it with --role or STEDI_QUERY_ROLE"
+            f"{path}: expected readable settings with the role of queries, found {error.strerror or 'none'}; set it "
+            "with --role or STEDI_QUERY_ROLE"
         ) from None
 
 

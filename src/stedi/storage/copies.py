@@ -26,13 +26,13 @@ _SHOWN = 200
 
 
 def refuse_unfinished(root: Path) -> None:
-    """Refuses a lake whose adoption was cut off near its end.
+    """Refuses a lake whose adoption was interrupted near its end.
 
     Raises:
         LakeError: It was.
     """
     if (root / NOTE).exists():
-        raise LakeError(f"{root}: its adoption was cut off; run `stedi --lake {root} adopt` again to finish it")
+        raise LakeError(f"{root}: its adoption was interrupted; run `stedi --lake {root} adopt` again to finish it")
 
 
 def note(root: Path, home: str) -> None:

@@ -103,7 +103,7 @@ def _followed(path: Path) -> tuple[Path, int | None]:
         if not path.is_symlink():
             return path, None
         path = parent / os.readlink(path)
-    raise OSError(40, "links that lead in a circle")
+    raise OSError(40, "links form a loop")
 
 
 def _is_odd(place: Path) -> bool:

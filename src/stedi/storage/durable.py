@@ -286,9 +286,7 @@ def scratch(root: Path) -> Path:
         path.mkdir(mode=0o700)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise LakeError(
-            f"{path}: expected a folder that its owner alone may enter, found another; remove it, or set TMPDIR"
-        )
+        raise LakeError(f"{path}: expected a private folder (mode 0700), found another; remove it, or set TMPDIR")
     return path
 
 
@@ -396,8 +394,8 @@ def _flock(descriptor: int, path: Path, operation: int) -> None:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
             raise
         raise LakeError(
-            f"{path}: expected a file system that locks files, found none ({error.strerror}); nothing was done: start "
-            "lockd where it is NFS, or move the lake to a local disk or a bucket"
+            f"{path}: expected a file system with file locks, found none ({error.strerror}); nothing was done: on "
+            "NFS start lockd, or move the lake to a local disk or a bucket"
         ) from error
 
 
@@ -410,8 +408,9 @@ def _queue(descriptor: int, path: Path, seconds: float) -> None:
         except BlockingIOError:
             if time.monotonic() > end:
                 raise LakeBusy(
-                    f"{path}: expected it to be free in moments, found it held for {seconds:g} seconds by a process "
-                    "that may be stopped; nothing more was committed: end or resume that process, then run this again"
+                    f"{path}: expected it to be free within moments, found it held for {seconds:g} seconds by a "
+                    "process that may be stopped; nothing more was committed: end or resume that process, then run "
+                    "this again"
                 ) from None
             time.sleep(0.005)
 

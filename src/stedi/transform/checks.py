@@ -105,7 +105,7 @@ def check_assertions(
         for name, found in (
             engine.rows(f"select * from ({' union all '.join(counts)}) where found > 0") if group else ()
         ):
-            raise AuditFailed(f"{name}: expected no violation, found {found}; nothing was published")
+            raise AuditFailed(f"{name}: expected no violations, found {found}; nothing was published")
 
 
 def _in_order(files: Sequence[DataFile]) -> bool:

@@ -132,8 +132,8 @@ def _check(node: exp.Expr) -> None:
     found = type(node).__name__
     if found not in CONSTRUCTS:
         raise LakeError(
-            f"Spark engine: {found}: expected constructs that DuckDB and Spark run alike, found another; say it "
-            "otherwise, or test that both give the same rows and add it to stedi.engines.spark.dialect.CONSTRUCTS"
+            f"Spark engine: {found}: expected only constructs with the same meaning in DuckDB and Spark; rewrite "
+            "it, or test that both give the same rows and add it to stedi.engines.spark.dialect.CONSTRUCTS"
         )
     if isinstance(node, exp.Anonymous) and str(node.this).lower() not in FUNCTIONS:
         raise LakeError(f"Spark engine: function {node.this}: expected one of {', '.join(sorted(FUNCTIONS))}")

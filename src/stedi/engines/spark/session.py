@@ -78,7 +78,7 @@ def session(
         from pyspark import SparkContext
         from pyspark.sql import SparkSession
     except ImportError as error:
-        raise MissingExtra("Spark needs PySpark, found none: pip install 'stedi[spark]'") from error
+        raise MissingExtra("Spark needs PySpark, which is not installed: pip install 'stedi[spark]'") from error
     settings = {**_ALWAYS, **(options or {})}
     # these log every failed statement to stderr, values and all
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
@@ -92,7 +92,7 @@ def session(
     try:
         running = builder.getOrCreate()
     except Exception as error:
-        raise LakeError(f"Spark does not start ({type(error).__name__}); it runs on Java 17 or 21") from error
+        raise LakeError(f"Spark did not start ({type(error).__name__}); it runs on Java 17 or 21") from error
     running.sparkContext.setLogLevel("OFF")
     own = running.newSession()
     for name, value in {**_ALWAYS, **(options or {})}.items():
@@ -165,7 +165,7 @@ def jars(*artifacts: str) -> tuple[Path, ...] | None:
         paths = tuple(Path(path) for path in named.split(os.pathsep) if path)
         for path in paths:
             if not path.is_file():
-                raise MissingExtra(f"{JARS}: expected the path of a jar, found no file at {path}")
+                raise MissingExtra(f"{JARS}: expected paths of jars, found no file at {path}")
         return paths
     found = []
     for artifact in artifacts:
@@ -186,8 +186,8 @@ def _started(master: str, with_s3: bool) -> dict[str, str]:
     home = os.environ.get("JAVA_HOME")
     if not (Path(home, "bin/java").is_file() if home else shutil.which("java")):
         raise MissingExtra(
-            "Spark needs Java 17, found none: install it (Debian, Ubuntu: apt install openjdk-17-jre-headless), "
-            "or set JAVA_HOME"
+            "Spark needs Java 17, which was not found: install it (Debian, Ubuntu: apt install "
+            "openjdk-17-jre-headless), or set JAVA_HOME"
         )
     # workers run what the driver runs; an environment without a name of its own is not on PATH
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -242,7 +242,7 @@ def _check_iceberg(spark: SparkSession) -> None:
     except Exception as error:
         wanted = " and ".join((ICEBERG, SQLITE))
         raise MissingExtra(
-            f"Spark needs Iceberg's jar, found none: fetch {wanted} with `mvn dependency:get -Dartifact=...`, "
+            f"Spark needs Iceberg's jar, which was not found: fetch {wanted} with `mvn dependency:get -Dartifact=...`, "
             f"or name the jars in {JARS}"
         ) from error
     # where executors share the driver's JVM, no file gets a .crc beside it: tables have checksums of their own

@@ -109,7 +109,7 @@ def _read(item: Delivered, groups: dict[str, _Group], sample: int | None) -> int
             else:
                 group.profiles.add(value.members)
         if fingerprint(source.fileno()) != before:
-            raise UnreadableFile(f"{item.name}: changed while it was read; what was read of it is counted")
+            raise UnreadableFile(f"{item.name}: it changed while it was read; only the part that was read is counted")
     return seen
 
 

@@ -203,7 +203,7 @@ def settled(number: int, name: str) -> Fingerprint:
         if not 0 <= age < tick:
             return found
         time.sleep((tick - age) / 1e9)
-    raise UnreadableFile(f"{name}: it is being written; land it again when it is complete")
+    raise UnreadableFile(f"{name}: it is still being written; land it again when it is complete")
 
 
 @dataclass(slots=True)

@@ -207,7 +207,7 @@ def copied(delivered: Delivered, path: Path) -> Delivered:
         ) from None
     except OSError as error:
         raise UnreadableFile(
-            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it can"
+            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it is readable"
         ) from error
     return replace(delivered, path=path)
 

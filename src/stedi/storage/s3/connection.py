@@ -27,7 +27,7 @@ def client() -> Any:
         import boto3
         from botocore.config import Config
     except ImportError:
-        raise MissingExtra("s3:// needs boto3, found none: pip install 'stedi[aws]'") from None
+        raise MissingExtra("s3:// needs boto3, which is not installed: pip install 'stedi[aws]'") from None
     # an emulator on an address, not a name, cannot have a bucket in front of it
     own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return boto3.client(
@@ -82,10 +82,10 @@ def answers(path: object) -> Iterator[None]:
             what = "bucket" if code == "NoSuchBucket" else "object"
             raise FileNotFoundError(2, f"no such {what} in S3", str(path)) from error
         if status == 403:
-            raise PermissionError(13, f"S3 refuses {error.operation_name} ({code})", str(path)) from error
+            raise PermissionError(13, f"S3 refused {error.operation_name} ({code})", str(path)) from error
         if status == 412 or code in ("PreconditionFailed", "ConditionalRequestConflict"):
-            raise FileExistsError(17, "somebody else has written it", str(path)) from error
-        raise OSError(5, f"S3 fails {error.operation_name} ({code or status})", str(path)) from error
+            raise FileExistsError(17, "another program has written it", str(path)) from error
+        raise OSError(5, f"S3 failed {error.operation_name} ({code or status})", str(path)) from error
     except (BotoCoreError, Boto3Error, RetriesExceededError) as error:
         raise OSError(5, f"S3 cannot be reached ({type(error).__name__})", str(path)) from error
 

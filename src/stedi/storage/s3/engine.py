@@ -60,4 +60,4 @@ def extension() -> str:
     for place in places:
         for path in sorted(Path(place).glob("extensions/*/httpfs.duckdb_extension")):
             return str(path)
-    raise MissingExtra("s3:// needs DuckDB's httpfs extension, found none: pip install 'stedi[aws]'")
+    raise MissingExtra("s3:// needs DuckDB's httpfs extension, which is not installed: pip install 'stedi[aws]'")

@@ -108,8 +108,9 @@ class Lease:
             return
         if not self._renew():
             raise LakeBusy(
-                f"{self._path.parent}: expected to hold {self._path.name} still, found that another command has it: "
-                "this one was stopped, or cut off from S3, for too long; nothing more was committed: run it again"
+                f"{self._path.parent}: expected to still hold {self._path.name}, found that another command holds "
+                "it: this one was paused, or disconnected from S3, for too long; nothing more was committed: run "
+                "it again"
             )
 
     def _put(self, **condition: str) -> str:
@@ -196,8 +197,9 @@ def replace(path: Path, body: bytes) -> None:
         # or the first request was done and its answer lost
         if found is None or read(target)[0] != body:
             raise LakeBusy(
-                f"{target}: expected what this command has read, found that another command has written it: this one "
-                "was stopped, or cut off from S3, for too long; nothing more was committed: run it again"
+                f"{target}: expected the version that this command has read, found that another command has "
+                "replaced it: this one was paused, or disconnected from S3, for too long; nothing more was "
+                "committed: run it again"
             ) from error
 
 
@@ -226,8 +228,9 @@ def discard(path: Path) -> None:
         # or the first request was done and its answer lost
         if head(target) is not None:
             raise LakeBusy(
-                f"{target}: expected what this command has read, found that another command has written it: this one "
-                "was stopped, or cut off from S3, for too long; nothing was removed: run it again"
+                f"{target}: expected the version that this command has read, found that another command has "
+                "replaced it: this one was paused, or disconnected from S3, for too long; nothing was removed: run "
+                "it again"
             ) from error
     except OSError as error:
         if "NotImplemented" not in str(error):

@@ -56,8 +56,8 @@ def listing(folder: Path) -> Iterator[Object]:
                     path = S3Path("s3:", root.bucket, *key.split("/"))
                     if path.key != key:
                         raise LakeError(
-                            f"{SCHEME}{root.bucket}/{key}: expected a key without empty parts and without `.`, found "
-                            "this one, which no path names; rename that object"
+                            f"{SCHEME}{root.bucket}/{key}: expected a key without empty parts and without `.`, "
+                            "found this one, which no path can name; rename that object"
                         )
                     yield Object(path, entry["Size"], entry["LastModified"].timestamp(), entry["ETag"])
 
@@ -228,7 +228,7 @@ def exchange(source: Path, path: Path, tag: str, to: Path) -> None:
     if found is None:
         raise FileNotFoundError(2, "no such object in S3", str(target))
     if found["ETag"] != tag:
-        raise FileExistsError(17, "somebody else has written it", str(target))
+        raise FileExistsError(17, "another program has written it", str(target))
     upload([(source, new)])
     if new != target:
         remove([target])
@@ -285,7 +285,7 @@ def _remove(bucket: str, objects: Sequence[dict[str, str]]) -> None:
         kind = PermissionError if any(error.get("Code") == "AccessDenied" for error in refused) else OSError
         raise kind(
             13 if kind is PermissionError else 5,
-            f"S3 refuses to delete {len(refused):,} objects ({first.get('Code')})",
+            f"S3 refused to delete {len(refused):,} objects ({first.get('Code')})",
             f"{SCHEME}{bucket}/{first['Key']}",
         )
 
@@ -338,7 +338,7 @@ def forget(folder: Path, keep: Callable[[str], bool] = lambda key: False) -> int
             client().abort_multipart_upload(Bucket=root.bucket, Key=upload_["Key"], UploadId=upload_["UploadId"])
     left = sum(map(len, _stale(root, keep))) + len(_uploads(root))
     if left:
-        raise OSError(5, f"expected no older version and no unfinished upload, found {left}", str(root))
+        raise OSError(5, f"expected no older versions and no unfinished uploads, found {left}", str(root))
     return len(versions) + len(marks) + len(uploads)
 
 
