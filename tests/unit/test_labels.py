@@ -134,7 +134,7 @@ def test_a_parquet_time_without_a_zone_is_refused_and_not_guessed(tmp_path: Path
         ("labels.csv", b"email\n\xff\n", "expected UTF-8"),
         ("labels.jsonl", b"[1]\n", "row 1: expected one JSON object a line"),
         ("labels.jsonl", b'{"a":\n', "row 1: expected one JSON object a line"),
-        ("labels.parquet", b"PAR1", "expected Parquet"),
+        ("labels.parquet", b"PAR1", "expected a Parquet file"),
         ("missing.csv", None, "cannot be read: No such file"),
     ],
 )
