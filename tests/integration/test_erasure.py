@@ -417,7 +417,7 @@ def test_the_catalog_has_no_page_left_of_what_it_was(stage: Stage) -> None:
 def test_where_nobody_was_erased_nothing_is_looked_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     lake, folder = stage.empty()
     asked: list[str] = []
-    monkeypatch.setattr(tombstone_filter.TombstoneFilter, "sift", lambda *_: asked.append("landing"))
+    monkeypatch.setattr(tombstone_filter.TombstoneFilter, "rows", lambda *_: asked.append("landing"))
     monkeypatch.setattr(session.tombstones, "serial", lambda *_: asked.append("build"))
     lake.land(delivered(folder))
     build(lake, NOW)

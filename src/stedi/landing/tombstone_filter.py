@@ -1,7 +1,7 @@
 """What keeps erased customers out of a landing: records that their tombstones bar are dropped and counted.
 
-Where there are no tombstones there is no sieve, and nothing is read twice. Where there are, the addresses and serial
-numbers of a batch are told apart once each; records are looked at only if one of them is barred.
+Where there are no tombstones there is no sieve. Where there are, the addresses and serial numbers of a row group are
+told apart once each; records are looked at only if one of them is barred.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ import base64
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stedi.engines.duckdb import DuckDB
-from stedi.engines.literals import literal
-from stedi.landing import rows
 from stedi.landing.prepare import Prepared
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
@@ -33,13 +30,10 @@ _WHOSE = {
 }
 """Of each landing table the column that tells whose a record is, and the one that tells since when."""
 
-
 _FREE = {"customers_landing": ("customerName", "phone", "birthDay")}
 """Of a landing table the columns of others in which a mention of an erased customer is masked."""
 _MENTION = re.compile("[@%&=]")
 """What a text has that may be an address, written plainly or as in a URL or in HTML."""
-_BARRED = {"name": "varchar", "moment": "bigint"}
-"""What is barred, and until when."""
 
 
 class TombstoneFilter:
@@ -52,8 +46,6 @@ class TombstoneFilter:
 
     def __init__(self, key: Key, known: Tombstones) -> None:
         self._key, self._known = key, known
-        self._conditions: dict[str, str] = {}
-        self._masks: dict[str, list[str]] = {}
 
     @classmethod
     def of(cls, root: Path, key: Key) -> TombstoneFilter | None:
@@ -64,81 +56,6 @@ class TombstoneFilter:
         """
         known = tombstones.read(root, key)
         return cls(key, known) if known else None
-
-    def sift(self, engine: DuckDB, prepared: Sequence[Prepared]) -> list[Prepared]:
-        """Returns a batch's files with their counts and rejects as they are without what is barred.
-
-        `kept` then restricts the accepted records of this batch.
-        """
-        self._conditions.clear()
-        self._masks.clear()
-        dropped: dict[str, int] = {}
-        for table in sorted({ready.file.contract.table for ready in prepared if ready.counts.accepted}):
-            group = [ready for ready in prepared if ready.file.contract.table == table and ready.counts.accepted]
-            sql = rows.accepted(table, group)
-            self._bar(engine, table, sql)
-            self._mask(engine, table, sql, unknown=any(ready.rewritten for ready in group))
-            if table in self._conditions:
-                counts = (
-                    f"select _file::varchar, count(*) from ({sql}) as r where {self._conditions[table]} group by all"
-                )
-                dropped.update(engine.rows(counts))
-        return [self.without(ready, dropped.get(ready.file.sha256, 0)) for ready in prepared]
-
-    def kept(self, table: str, sql: str) -> str:
-        """Returns a SELECT of accepted records without those that are barred, and without mentions in the rest."""
-        condition, masks = self._conditions.get(table), self._masks.get(table)
-        if not condition and not masks:
-            return sql
-        columns = f"* replace ({', '.join(masks)})" if masks else "*"
-        return f"select {columns} from ({sql}) as r where not ({condition or 'false'})"
-
-    def _bar(self, engine: DuckDB, table: str, sql: str) -> None:
-        """Makes the condition under which a table's records are barred, if any can be."""
-        # named in full: a bare "user" within a subquery is who runs the engine, not the column
-        column, moment = (f'r."{name}"' for name in _WHOSE[table])
-        values = [value for (value,) in engine.rows(f"select distinct {column} from ({sql}) as r")]
-        conditions = []
-        if table == "step_trainer_landing" and (shared := self._shared(values)):
-            among = ", ".join(map(literal, sorted(shared)))
-            readings = f"select distinct {column}, {moment} from ({sql}) as r where {column} in ({among})"
-            barred = self._moved(engine.stream(readings))
-            if barred:
-                engine.insert_rows("barred_moments", _BARRED, barred)
-                conditions.append(f"({column}, {moment}) in (select name, moment from barred_moments)")
-        if until := self._until(table, values):
-            engine.insert_rows(f"barred_{table}", _BARRED, until.items())
-            conditions.append(
-                f"coalesce({moment} <= (select max(moment) from barred_{table} where name = {column}), false)"
-            )
-        if conditions:
-            self._conditions[table] = " or ".join(conditions)
-
-    def _until(self, table: str, values: Iterable[str]) -> dict[str, int]:
-        """Returns those of some addresses, or serial numbers, whose records are barred, and until when."""
-        steps = table == "step_trainer_landing"
-        mark, known = (tombstones.serial, self._known.serials) if steps else (tombstones.person, self._known.people)
-        marks = {value: mark(self._key, value) for value in values}
-        return {value: known[found] for value, found in marks.items() if found in known}
-
-    def _shared(self, numbers: Iterable[str]) -> set[str]:
-        """Returns those of some serial numbers of which single moments may be barred."""
-        claims = self._known.claims if self._known.moments else {}
-        return {number for number in numbers if tombstones.serial(self._key, number) in claims} if claims else set()
-
-    def _moved(self, readings: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Returns those of some readings, by serial number and moment, that are barred."""
-        moments = self._known.moments
-        return [found for found in readings if tombstones.moment(self._key, *found) in moments]
-
-    def _masked(self, values: Iterable[str]) -> dict[str, str]:
-        """Returns those of some texts that mention an erased customer, and what stays of each."""
-        free = {value for value in values if _MENTION.search(value)}
-        return {value: kept for value in free if (kept := self._known.masked(self._key, value)) != value}
-
-    def _mentions(self, texts: Iterable[str]) -> list[str]:
-        """Returns those of some texts of unknown fields that mention an erased customer."""
-        return [text for text in texts if self._known.mentions(self._key, text)]
 
     def rows(self, table: str, rows: pa.Table) -> tuple[pa.Table, Counter[str]]:
         """Returns accepted records without those that are barred, and without mentions in the rest.
@@ -180,35 +97,6 @@ class TombstoneFilter:
                 kept = kept.set_column(place, kept.schema.field(name), texts.dictionary_encode())
         return kept, dropped
 
-    def _mask(self, engine: DuckDB, table: str, sql: str, *, unknown: bool) -> None:
-        """Finds what a table's records say of erased customers; their identities stay, names and the like are masked.
-
-        Args:
-            engine: The session.
-            table: The table.
-            sql: The SELECT of its records.
-            unknown: Whether they can have unknown fields.
-        """
-        masks: list[str] = []
-        for column in _FREE.get(table, ()):
-            name = f'r."{column}"'
-            values = engine.rows(f"select distinct {name} from ({sql}) as r where regexp_matches({name}, '[@%&=]')")
-            if told := self._masked(value for (value,) in values):
-                relation = f"masked_{column.lower()}"
-                engine.insert_rows(relation, {"name": "varchar", "masked": "varchar"}, told.items())
-                masked = f"(select m.masked from {relation} as m where m.name = {name})"
-                masks.append(f'coalesce({masked}, {name}) as "{column}"')
-        if unknown:
-            extras = engine.stream(f"select distinct r._extra from ({sql}) as r where r._extra is not null")
-            if mentions := self._mentions(text for (text,) in extras):
-                relation = f"mentions_{table}"
-                engine.insert_rows(relation, {"name": "varchar"}, [(text,) for text in mentions])
-                masks.append(
-                    f"case when r._extra in (select name from {relation}) then null else r._extra end as _extra"
-                )
-        if masks:
-            self._masks[table] = masks
-
     def without(self, ready: Prepared, dropped: int) -> Prepared:
         """Returns a file with its counts and rejects as they are without what is barred.
 
@@ -236,6 +124,32 @@ class TombstoneFilter:
             called = tombstones.masked_name(self._key, name)
             file = replace(file, delivered=replace(file.delivered, name=called))
         return replace(ready, file=file, rejects=rejects, counts=less)
+
+    def _until(self, table: str, values: Iterable[str]) -> dict[str, int]:
+        """Returns those of some addresses, or serial numbers, whose records are barred, and until when."""
+        steps = table == "step_trainer_landing"
+        mark, known = (tombstones.serial, self._known.serials) if steps else (tombstones.person, self._known.people)
+        marks = {value: mark(self._key, value) for value in values}
+        return {value: known[found] for value, found in marks.items() if found in known}
+
+    def _shared(self, numbers: Iterable[str]) -> set[str]:
+        """Returns those of some serial numbers of which single moments may be barred."""
+        claims = self._known.claims if self._known.moments else {}
+        return {number for number in numbers if tombstones.serial(self._key, number) in claims} if claims else set()
+
+    def _moved(self, readings: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Returns those of some readings, by serial number and moment, that are barred."""
+        moments = self._known.moments
+        return [found for found in readings if tombstones.moment(self._key, *found) in moments]
+
+    def _masked(self, values: Iterable[str]) -> dict[str, str]:
+        """Returns those of some texts that mention an erased customer, and what stays of each."""
+        free = {value for value in values if _MENTION.search(value)}
+        return {value: kept for value in free if (kept := self._known.masked(self._key, value)) != value}
+
+    def _mentions(self, texts: Iterable[str]) -> list[str]:
+        """Returns those of some texts of unknown fields that mention an erased customer."""
+        return [text for text in texts if self._known.mentions(self._key, text)]
 
     def _reject(self, line: bytes) -> bytes | None:
         """Returns a rejected record's line without mentions; None if the record is barred."""

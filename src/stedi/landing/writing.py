@@ -6,13 +6,15 @@ against what was counted. The caller commits.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from stedi.context.progress import Progress
 from stedi.engines.duckdb import DuckDB
-from stedi.engines.literals import nameable
+from stedi.engines.literals import nameable, path_literal
 from stedi.errors import LandingError, UnreadableFile
 from stedi.landing import rows
 from stedi.landing.held import Held
@@ -21,7 +23,7 @@ from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
 from stedi.landing.scan import scan
 from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.reader import scanner
-from stedi.schema.tables import DataFile
+from stedi.schema.tables import COLUMNS, DataFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,10 @@ def write(
         return Written(done.prepared, appends, done.unreadable)
     with Held(scratch) as held:
         prepared, unreadable = _prepared(files, held, scratch, threads, progress)
+        appends, dropped = _write(engine, prepared, batch.sieve, scratch, folder, progress)
         if batch.sieve:
-            prepared = batch.sieve.sift(engine, prepared)
-        appends = _write(engine, prepared, batch, folder, progress)
+            prepared = [batch.sieve.without(ready, dropped[ready.file.sha256]) for ready in prepared]
+        appends |= _quarantined(engine, prepared, batch, folder)
         held.unchanged()
     return Written(tuple(prepared), appends, tuple(unreadable))
 
@@ -120,20 +123,57 @@ def _prepared(
 
 
 def _write(
-    engine: DuckDB, prepared: Sequence[Prepared], batch: Batch, folder: Callable[[str], Path], progress: Progress
-) -> dict[str, tuple[DataFile, ...]]:
-    """Writes what files bring, but for the ledger, and returns the Parquet files of each table."""
-    appends = {}
+    engine: DuckDB,
+    prepared: Sequence[Prepared],
+    sieve: TombstoneFilter | None,
+    scratch: Path,
+    folder: Callable[[str], Path],
+    progress: Progress,
+) -> tuple[dict[str, tuple[DataFile, ...]], Counter[str]]:
+    """Writes the accepted records of files.
+
+    Returns:
+        The Parquet files of each table, and how many records of erased customers were dropped, by their file's SHA-256.
+    """
+    appends: dict[str, tuple[DataFile, ...]] = {}
+    dropped: Counter[str] = Counter()
     for table in sorted({ready.file.contract.table for ready in prepared if ready.counts.accepted}):
         group = [ready for ready in prepared if ready.file.contract.table == table and ready.counts.accepted]
         progress(f"write {table}", None)
-        expected = sum(ready.counts.accepted for ready in group)
+        expected, gone = sum(ready.counts.accepted for ready in group), Counter[str]()
         sql = rows.accepted(table, group)
-        sql = batch.sieve.kept(table, sql) if batch.sieve else sql
-        files = engine.write(table, sql, folder(table), of=expected)
-        _check(table, files, expected)
-        appends[table] = files
-    return appends | _quarantined(engine, prepared, batch, folder)
+        if sieve:
+            sql, gone = _sifted(engine, table, sql, sieve, scratch / f"{table}.parquet")
+        if files := engine.write(table, sql, folder(table), of=expected):
+            appends[table] = files
+        _check(table, files, expected - gone.total())
+        dropped += gone
+    return appends, dropped
+
+
+def _sifted(engine: DuckDB, table: str, sql: str, sieve: TombstoneFilter, path: Path) -> tuple[str, Counter[str]]:
+    """Writes accepted records without those of erased customers to a file, which the SELECT returned reads.
+
+    Returns:
+        The SELECT, and how many records were dropped, by their file's SHA-256.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    dropped: Counter[str] = Counter()
+    texts = {column.name for column in COLUMNS[table] if column.type == "string"}
+    with ExitStack() as stack:
+        writer = None
+        for found in engine.arrow(sql):
+            columns = {
+                name: found.column(name).cast(pa.string()).dictionary_encode() if name in texts else found.column(name)
+                for name in found.schema.names
+            }
+            kept, gone = sieve.rows(table, pa.table(columns))
+            dropped += gone
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, kept.schema))
+            writer.write_table(kept)
+    return f"select * from read_parquet({path_literal(str(path))})", dropped
 
 
 def _quarantined(
