@@ -42,7 +42,7 @@ from lakes import (
     unseen,
 )
 from stedi import maintenance
-from stedi.catalog import Catalog, checksums
+from stedi.catalog import Catalog, checksums, hint
 from stedi.cli import render
 from stedi.engines.duckdb import DuckDB, file_rows
 from stedi.errors import CommitConflict, DamagedFile, LakeError, UsageError
@@ -149,7 +149,7 @@ def lean(lake: Lake, names: Collection[str] = ZONES) -> None:
         if name not in names:
             continue
         folder = lake.catalog.folder(name)
-        files = {path for path in folder.rglob("*") if path.is_file()} - {folder / checksums.NAME}
+        files = {path for path in folder.rglob("*") if path.is_file() and path.name not in (checksums.NAME, hint.NAME)}
         assert files >= {folder / known for known in checksums.recorded(folder)}, name
         assert all(path.name.endswith(".metadata.json") for path in files - used), name
         folders = [path for path in folder.rglob("*") if path.is_dir()]

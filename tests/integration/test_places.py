@@ -276,7 +276,8 @@ class TestACopy:
         before = state(lake)
         done = Lake.adopt(lake)
         assert (done.home, done.was) == (lake, done.lake_id)
-        assert state(lake) == before
+        changed = state(lake).items() ^ before.items()
+        assert all(name.startswith("runs/") for name, _ in changed), "that it was asked for is noted"
 
     def test_in_which_an_erasure_was_cut_off_is_not_adopted(self, lake: Path, tmp_path: Path) -> None:
         shutil.copytree(lake, tmp_path / "copy")

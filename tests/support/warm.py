@@ -28,7 +28,7 @@ import sqlglot  # noqa: F401
 
 import sweep_mutants
 from stedi import cli
-from stedi.catalog import Catalog
+from stedi.catalog import Catalog, hint
 from stedi.catalog.snapshots import manifests
 from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
@@ -87,7 +87,7 @@ def look(request: dict[str, Any]) -> int:
         strays += [f"missing {path}" for path in used if not os.path.exists(path)]
         data = catalog.folder(name) / "data"
         strays += [str(path) for path in data.rglob("*") if path.is_file() and str(path) not in used]
-        metadata = {os.path.basename(path) for path in state.metadata}
+        metadata = {os.path.basename(path) for path in state.metadata} | {hint.NAME}
         for snapshot in state.snapshots:
             metadata |= {os.path.basename(path) for path in (snapshot.manifest_list, *manifests(name, snapshot))}
         unused += [str(path) for path in (catalog.folder(name) / "metadata").iterdir() if path.name not in metadata]
@@ -102,8 +102,9 @@ def look(request: dict[str, Any]) -> int:
 def main() -> None:
     """Answers requests until stdin ends."""
     for name in _USED:
-        for module in pkgutil.iter_modules(importlib.import_module(f"stedi.{name}").__path__, f"stedi.{name}."):
-            importlib.import_module(module.name)
+        for module in pkgutil.iter_modules(importlib.import_module(f"stedi.{name}").__path__):
+            if not module.name.startswith("lib"):  # compiled C, which is loaded when it is needed
+                importlib.import_module(f"stedi.{name}.{module.name}")
     sweep_mutants.apply()
     gc.freeze()  # else each child copies what it only reads
     for line in sys.stdin:
