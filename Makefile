@@ -172,5 +172,6 @@ $(VENV)/.spark: requirements/spark.txt requirements/spark-build.txt | $(VENV)/.d
 	@echo "Installing PySpark, about 450 MB, and Iceberg's jars" >&2
 	@{ for jar in $(JARS); do mvn --quiet --batch-mode dependency:get -Dartifact=$$jar -Dtransitive=false || exit 1; done; } & \
 		$(PIP) --require-hashes --only-binary :all: -r requirements/spark-build.txt && \
+		DIST_EXTRA_CONFIG=$(CURDIR)/requirements/spark-wheel.cfg \
 		$(PIP) --no-compile --require-hashes --no-build-isolation -r requirements/spark.txt && wait $$!
 	@touch $@
