@@ -97,9 +97,7 @@ class DamagedFile(LakeError):
     """
 
     def __init__(self, table: str, file: str, expected: str, found: str) -> None:
-        super().__init__(
-            f"table {table}: {file}: expected {expected}, found {found}; see docs/operations.md on recovery"
-        )
+        super().__init__(f"table {table}: {file}: expected {expected}, found {found}; run `stedi repair`")
         self.expected = expected
         self.found = found
 

@@ -823,8 +823,14 @@ class Lake:
         )
 
     def history(self, table: str) -> tuple[Snapshot, ...]:
-        """Returns a table's snapshots, newest first, with what each was built from."""
-        return self.catalog.table(table).history()
+        """Returns a table's snapshots, newest first, with what each was built from.
+
+        Raises:
+            UsageError: There is no such table.
+        """
+        from stedi.schema import descriptions
+
+        return self.catalog.table(descriptions.named(table)).history()
 
     @_recorded("tag")
     def tag(self, name: str, *, progress: Progress = lambda what, share: None) -> Tag:

@@ -268,7 +268,7 @@ def struck(stage: Stage, proxy: Proxy, scene: Scene, fault: Fault) -> Iterator[s
     elif code != 1 or len(lines) != 1:
         yield f"expected exit 1 and one line, found {code} and {said}"
     # nothing is damaged: S3 did not answer
-    if any(word in said for word in ("@", "Traceback", "unforeseen", "on recovery")):
+    if any(word in said for word in ("@", "Traceback", "unforeseen", "on recovery", "stedi repair")):
         yield f"unclear: {said}"
     for name, found in seen.items():
         if found not in (scene.before[name], scene.built[name], scene.after[name]):

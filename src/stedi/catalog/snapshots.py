@@ -188,7 +188,9 @@ def listed(catalog: Path) -> dict[str, str]:
         DamagedCatalog: The catalog is missing, or is no SQLite catalog.
     """
     if not catalog.is_file():
-        raise DamagedCatalog(f"{catalog}: expected a lake's catalog, found none; create a lake with `stedi init`")
+        raise DamagedCatalog(
+            f"{catalog}: expected a lake's catalog, found none; run `stedi repair`, which makes one of the tables"
+        )
     try:
         try:
             return _tables(catalog, "ro")
@@ -204,7 +206,8 @@ def listed(catalog: Path) -> dict[str, str]:
             return _tables(catalog, "rw")
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise DamagedCatalog(
-            f"{catalog}: expected a SQLite catalog, found something else ({error}); see docs/operations.md on recovery"
+            f"{catalog}: expected a SQLite catalog, found something else ({error}); run `stedi repair`, "
+            "which makes one of the tables"
         ) from error
 
 
@@ -290,7 +293,13 @@ def read_table(name: str, metadata_location: str) -> TableState:
             raise
         file = f"metadata/{Path(metadata_location).name}"
         expected = f"Iceberg metadata of version {_VERSION}"
-        raise DamagedFile(name, file, expected, type(error).__name__) from error
+        raise DamagedFile(name, file, expected, _what(error)) from error
+
+
+def _what(error: BaseException) -> str:
+    """Returns what was found in a file's place, in words."""
+    words = {FileNotFoundError: "no file", PermissionError: "one that this user may not read"}
+    return words.get(type(error), "something else")
 
 
 def read_metadata(location: str) -> Any:
@@ -461,7 +470,7 @@ def avro(table: str, location: str, take: Callable[[Any], T]) -> list[T]:
         if s3.is_outage(error, location):
             raise
         file = f"metadata/{Path(location).name}"
-        raise DamagedFile(table, file, "an Avro file", type(error).__name__) from error
+        raise DamagedFile(table, file, "an Avro file", _what(error)) from error
 
 
 def _quoted(path: Path) -> str:

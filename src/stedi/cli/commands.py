@@ -80,7 +80,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     )
 
     sub = command("land", pipeline.land, "lands files, folders or globs: what is new of them")
-    sub.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a glob")
+    sub.add_argument("paths", nargs="+", metavar="PATH", type=monitoring.delivered, help="a file, a folder or a glob")
     sub.add_argument(
         "--feed",
         choices=("customer", "accelerometer", "step_trainer"),
@@ -260,7 +260,13 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="a customer's address; - reads them from stdin")
     sub.add_argument("--file", metavar="FILE", type=Path, help="read addresses from a file, one a line")
     sub.add_argument("--exact", action="store_true", help=_EXACT)
-    sub.add_argument("--inbox", metavar="PATH", action="append", help="rewrite delivered files without them, too")
+    sub.add_argument(
+        "--inbox",
+        metavar="PATH",
+        type=monitoring.delivered,
+        action="append",
+        help="rewrite delivered files without them, too",
+    )
     sub.add_argument("--reference", metavar="TEXT", help="what you call the request, for the receipt; no personal data")
     sub.add_argument("--letter", metavar="FILE", type=Path, help="write what was done in plain words (.html or .txt)")
     sub.add_argument("--yes", action="store_true", help="do not ask")
@@ -287,7 +293,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub = command(
         "crawl", pipeline.crawl, "infers each feed's schema from files and shows where it drifts from the contract"
     )
-    sub.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder or a glob")
+    sub.add_argument("paths", nargs="+", metavar="PATH", type=monitoring.delivered, help="a file, a folder or a glob")
     sub.add_argument("--sample", type=_positive, metavar="N", help="look at the first N records of each file")
 
     sub = command("describe", dictionary.describe, "says what a table's rows and columns mean, and in which units")
@@ -424,6 +430,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the command with a message that holds no address, whatever the call's words were."""
+        if message.endswith(": expected one argument"):
+            message += ", found none; write one that begins with a hyphen as --OPTION=VALUE"
         if message.endswith((": COMMAND", ": ACTION")):
             self.print_help(sys.stderr)
             message = "expected one of these, found none"
@@ -482,7 +490,7 @@ def _time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError("expected an ISO 8601 time, found something else") from None
+        raise argparse.ArgumentTypeError(f"expected an ISO 8601 time, found {text!r}") from None
 
 
 def _positive(text: str) -> int:

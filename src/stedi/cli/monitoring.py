@@ -40,7 +40,7 @@ def add(command: Add) -> None:
     sub = command("runs", runs, "lists what ran: what, when, how long, rows, outcome; newest first")
     sub.add_argument("--limit", type=_count, metavar="N", default=50, help="list at most N runs (default: 50)")
     sub = command("watch", watch, "lands files as they stop growing, and builds, until it is stopped")
-    sub.add_argument("inbox", metavar="INBOX", help="the folder to which files are delivered")
+    sub.add_argument("inbox", metavar="INBOX", type=delivered, help="the folder to which files are delivered")
     sub.add_argument(
         "--every",
         metavar="TIME",
@@ -60,13 +60,20 @@ def duration(text: str) -> timedelta:
     """Returns a length of time such as `2s`, `90m`, `26h` or `8d`."""
     found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|min|m|h|d)", text)
     if not found:
-        raise argparse.ArgumentTypeError("expected a length of time such as 2s, 90m, 26h or 8d, found something else")
+        raise argparse.ArgumentTypeError(f"expected a length of time such as 2s, 90m, 26h or 8d, found {text!r}")
     return timedelta(**{_UNITS[found[2]]: float(found[1])})
+
+
+def delivered(text: str) -> str:
+    """Returns the place of deliveries; an empty text would be the folder at hand, and is a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a file, a folder or a glob, found nothing: is a variable unset?")
+    return text
 
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 10**9):
-        raise argparse.ArgumentTypeError("expected a whole number above 0, found something else")
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
     return int(text)
 
 

@@ -187,6 +187,8 @@ def repair(options: argparse.Namespace) -> int:
 
 def key(options: argparse.Namespace) -> int:
     """Shows which key the lake has, or gives it another."""
+    if options.action == "show" and (options.to or options.yes):
+        raise UsageError("key show: expected neither --to nor --yes, which are of `stedi key rotate`, found one")
     lake = opened(options)
     if options.action == "show":
         from stedi.privacy import signatures

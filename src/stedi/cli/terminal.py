@@ -323,7 +323,10 @@ class Progress:
             parts.append(f"{_clock_text(spent * (1 - self._share) / self._share)} left")
         between = "  " if self._terminal else ", "
         figures = between.join(parts)
-        return f"{printable(self._what)[: wide - len(figures) - 2]}{between}{figures}"
+        what, room = printable(self._what), wide - len(figures) - 2
+        if len(what) > room:  # the reason goes first
+            what = what.partition(": ")[0][:room]
+        return f"{what}{between}{figures}"
 
     def _tick(self) -> None:
         while not self._ended.wait(0.5):

@@ -290,6 +290,11 @@ def found(path: str | os.PathLike[str]) -> tuple[Path, Config]:
     if not s3.is_remote(root) and root.is_dir():
         places.refuse_links(root)
     if not (root / "lake.toml").is_file():
+        if not s3.is_remote(root) and (root / "catalog.db").is_file() and (root / "landing").is_dir():
+            raise LakeError(
+                f"{path}: expected a lake's settings in lake.toml, found a catalog without them: restore lake.toml "
+                "from a backup; or, if the making of the lake was cut off, run `stedi init` again"
+            )
         raise LakeError(
             f"{path}: expected a lake, found none; create one with `stedi --lake {path} init`, or land into it"
         )

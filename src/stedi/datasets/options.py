@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
-from stedi.errors import UsageError
+from stedi.errors import UsageError, unnamed
 
 Match = Literal["exact", "nearest", "backward"]
 Vectors = Literal["mean", "list"]
@@ -99,23 +99,26 @@ class Options:
         for name, values in (("match", Match), ("vectors", Vectors), ("time", Time), ("purpose", Purpose)):
             value, allowed = getattr(self, name), get_args(values)
             if value not in allowed:
-                raise UsageError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
+                raise _refused(name, f"one of {', '.join(allowed)}", value)
         if self.match == "exact" and self.tolerance:
             raise UsageError(
-                "tolerance: expected no tolerance with match exact, which takes equal instants; use nearest or backward"
+                "expected no tolerance with match exact, which takes equal instants; use nearest or backward",
+                argument="tolerance",
             )
         if self.window is None:
             beside = sorted({"stride", "max_gap", "min_samples", "resample", "pad"} & given)
             if self.pad or any(getattr(self, name) != _DEFAULTS[name] for name in beside):
-                raise UsageError(f"{beside[0]}: expected a window with it, found none; give a window, such as 10s")
+                what = "expected a window with it, found none; give a window, such as 10s"
+                raise UsageError(what, argument=beside[0])
         elif self.window == 0 or self.stride == 0 or self.max_gap == 0:
             raise UsageError("window, stride and max_gap: expected more than 0 ms")
         if type(self.min_samples) is not int or not 1 <= self.min_samples <= 1_000_000:
-            raise UsageError("min_samples: expected a whole number from 1 to 1,000,000")
+            raise _refused("min_samples", "a whole number from 1 to 1,000,000", self.min_samples)
         if self.resample is not None and self.vectors == "list":
-            raise UsageError("resample: expected vectors mean, found list: lists of vectors cannot be interpolated")
+            what = "expected vectors mean, found list: lists of vectors cannot be interpolated"
+            raise UsageError(what, argument="resample")
         if self.stratify and not self.labels:
-            raise UsageError("stratify: expected labels, found none; give a file of labels")
+            raise UsageError("expected labels, found none; give a file of labels", argument="stratify")
         if len(self.recipient) > _LONGEST_TEXT or not self.recipient.isprintable():
             raise UsageError(f"for: expected {_LONGEST_TEXT} printable characters at most, on one line")
         tolerance = 20 if self.match != "exact" and "tolerance" not in given else self.tolerance
@@ -157,7 +160,7 @@ def duration(name: str, value: object) -> int:
         whole, rest = divmod(thousandths * _UNITS[parts[3]], 1000)
         found = None if rest else whole
     if found is None or not 0 <= found <= LONGEST:
-        raise UsageError(f"{name}: expected a duration of whole milliseconds, a day at most, such as 20ms, 10s or 1.5s")
+        raise _refused(name, "a duration of whole milliseconds, a day at most, such as 20ms, 10s or 1.5s", value)
     return found
 
 
@@ -173,7 +176,7 @@ def rate(name: str, value: object) -> float:
     elif isinstance(value, str) and (parts := _RATE.fullmatch(value.strip())):
         found = float(parts[1])
     if found is None or not 0.001 <= found <= 1000:
-        raise UsageError(f"{name}: expected a rate from 0.001Hz to 1000Hz, such as 50Hz")
+        raise _refused(name, "a rate from 0.001Hz to 1000Hz, such as 50Hz", value)
     return found
 
 
@@ -192,8 +195,13 @@ def shares(value: object) -> tuple[float, float, float]:
             except (TypeError, ValueError):
                 break
     if len(found) != len(SPLITS) or not all(0 <= part <= 100 for part in found) or abs(sum(found) - 100) > 1e-9:
-        raise UsageError("split: expected shares of train, validation and test whose sum is 100, such as 80/10/10")
+        raise _refused("split", "shares of train, validation and test whose sum is 100, such as 80/10/10", value)
     return found[0], found[1], found[2]
+
+
+def _refused(name: str, expected: str, found: object) -> UsageError:
+    """Returns what refuses an option's value, which is shown without an address."""
+    return UsageError(f"expected {expected}, found {unnamed(repr(found)[:80])}; nothing was done", argument=name)
 
 
 def refuse_name(name: str) -> None:

@@ -489,19 +489,22 @@ def _failures() -> Iterator[None]:
         cause = next(
             (text for text in ("No space left on device", "Permission denied") if text in str(error)), "I/O error"
         )
-        raise LakeError(f"the engine cannot read or write a file: {cause}; {_NOTHING}") from error
+        raise LakeError(_unreadable(cause)) from error
     except OSError as error:
         # what DuckDB makes of a failure while Arrow's batches are read, and what writing them beside it may come to
         if "INTERRUPT" in str(error):
             raise KeyboardInterrupt from error
         s3.prove()
         cause = os.strerror(error.errno) if error.errno else "I/O error"
-        wrong = (
-            _MEMORY if "Out of Memory" in str(error) else f"the engine cannot read or write a file: {cause}; {_NOTHING}"
-        )
-        raise LakeError(wrong) from error
+        raise LakeError(_MEMORY if "Out of Memory" in str(error) else _unreadable(cause)) from error
     except duckdb.Error as error:
         raise LakeError(f"the engine refused a statement ({type(error).__name__}); nothing was published") from error
+
+
+def _unreadable(cause: str) -> str:
+    """Returns what says why a file cannot be read or written, and what helps where the disk is full."""
+    full = "; free some space for the lake and for temporary files" if cause.startswith("No space") else ""
+    return f"the engine cannot read or write a file: {cause}; {_NOTHING}{full}"
 
 
 def sent(files: Sequence[DataFile], here: Path, folder: Path) -> tuple[DataFile, ...]:

@@ -121,7 +121,7 @@ def _lake(context: Context) -> Iterator[Finding]:
         context.key()
         yield Finding("key", "ok", f"{context.key_place()}, fingerprint {context.config.key_fingerprint}")
     except KeyRefused as error:
-        yield Finding("key", "wrong", str(error), "restore the key from its backup, or name it in STEDI_KEY_FILE")
+        yield Finding("key", "wrong", *_said(error))
     except (StediError, OSError) as error:
         yield Finding("key", "wrong", _text(error), "name the lake's key in STEDI_KEY_FILE")
     try:
@@ -129,13 +129,19 @@ def _lake(context: Context) -> Iterator[Finding]:
         rows = sum(state.current.total("records") for state in states.values() if state.current)
         yield Finding("catalog", "ok", f"{len(states)} tables, {rows:,} rows")
     except (StediError, OSError) as error:
-        yield Finding("catalog", "wrong", _text(error), "run `stedi repair`, or restore catalog.db from a backup")
+        yield Finding("catalog", "wrong", *_said(error))
     try:
         context.refuse_copied()
         context.refuse_older()
     except (StediError, OSError) as error:
         yield Finding("history", "wrong", _text(error))
     yield from _locks(context.root)
+
+
+def _said(error: BaseException) -> tuple[str, str]:
+    """Returns what is wrong by an error, and what its text says to do."""
+    found, _, advice = _text(error).partition("; ")
+    return found, advice
 
 
 def _text(error: BaseException) -> str:

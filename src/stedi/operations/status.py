@@ -137,7 +137,7 @@ def status(context: Context, max_age: timedelta, now: datetime | None = None) ->
             f"disk: expected {_size(disk.bytes + _ROOM)} free, what writing every table anew takes, found "
             f"{_size(disk.free)}: free some, or run `stedi maintain`"
         )
-    return Status(tuple(late), last, due, unfinished, stale, overdue, disk)
+    return Status(tuple(dict.fromkeys(late)), last, due, unfinished, stale, overdue, disk)
 
 
 def _wrong(context: Context) -> Iterator[str]:

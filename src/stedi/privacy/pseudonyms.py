@@ -155,7 +155,8 @@ def from_file(path: Path) -> Key:
         mode = path.stat().st_mode
         text = durable.content(path, _LARGEST).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
-        found = type(error).__name__ if type(error) is not OSError else "something else"
+        words = {FileNotFoundError: "none", IsADirectoryError: "a folder", PermissionError: "one of another user's"}
+        found = words.get(type(error), "something else")
         raise KeyRefused(
             f"pseudonym key {path}: expected a readable file, found {found}; restore it from its backup "
             f"or set {VARIABLE}"

@@ -225,9 +225,15 @@ def _named(names: frozenset[str], given: Iterable[QueryTable]) -> dict[str, Quer
     """
     found = {folded(relation.name): relation for relation in given}
     for name in sorted(names - found.keys()):
+        import difflib
+
+        from stedi.schema.tables import ALL_ZONES
+
+        near = difflib.get_close_matches(name, {folded(table) for table in ALL_ZONES} - {name}, n=1, cutoff=0.7)
+        meant = f"did you mean {near[0]}?" if near else "`stedi tables` lists them."
         raise QueryRefused(
-            f"A query is one SELECT over the lake's tables; {shown(name)} is not one of them, and files are not "
-            "read. `stedi tables` lists them."
+            f"A query is one SELECT over the lake's tables; {shown(name)} is not one of them, and files are not read; "
+            f"{meant}"
         )
     return found
 

@@ -70,7 +70,7 @@ def answers(path: object) -> Iterator[None]:
     """Turns what S3 refuses into the errors that files raise, in words that name the object and the reason alone."""
     client()  # says so if there is none
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
     from s3transfer.exceptions import RetriesExceededError
 
     try:
@@ -86,6 +86,8 @@ def answers(path: object) -> Iterator[None]:
         if status == 412 or code in ("PreconditionFailed", "ConditionalRequestConflict"):
             raise FileExistsError(17, "another program has written it", str(path)) from error
         raise OSError(5, f"S3 failed {error.operation_name} ({code or status})", str(path)) from error
+    except NoCredentialsError as error:
+        raise PermissionError(13, "no AWS credentials are found: set AWS_PROFILE, or sign in", str(path)) from error
     except (BotoCoreError, Boto3Error, RetriesExceededError) as error:
         raise OSError(5, f"S3 cannot be reached ({type(error).__name__})", str(path)) from error
 
