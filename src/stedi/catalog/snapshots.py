@@ -298,7 +298,10 @@ def read_table(name: str, metadata_location: str) -> TableState:
 
 def _what(error: BaseException) -> str:
     """Returns what was found in a file's place, in words."""
-    words = {FileNotFoundError: "no file", PermissionError: "one that this user may not read"}
+    words: dict[type[BaseException], str] = {
+        FileNotFoundError: "no file",
+        PermissionError: "one that this user may not read",
+    }
     return words.get(type(error), "something else")
 
 

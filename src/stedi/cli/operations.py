@@ -94,9 +94,7 @@ def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
         if check.rows:
             terminal.line(f"{check.name}: {check.table}: expected no violations, found {check.rows:,}")
     if proof is None:
-        terminal.line(
-            "the rules of consent were not proved, since files are damaged; see docs/operations.md on recovery"
-        )
+        terminal.line("the rules of consent were not proved, since files are damaged: run `stedi repair`")
     elif proof.due:
         terminal.line(f"a build is due; judged by what they were built from: {', '.join(proof.due)}")
     if proof and proof.unseen:

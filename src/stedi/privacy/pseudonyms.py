@@ -155,7 +155,11 @@ def from_file(path: Path) -> Key:
         mode = path.stat().st_mode
         text = durable.content(path, _LARGEST).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
-        words = {FileNotFoundError: "none", IsADirectoryError: "a folder", PermissionError: "one of another user's"}
+        words: dict[type[Exception], str] = {
+            FileNotFoundError: "none",
+            IsADirectoryError: "a folder",
+            PermissionError: "one that this user may not read",
+        }
         found = words.get(type(error), "something else")
         raise KeyRefused(
             f"pseudonym key {path}: expected a readable file, found {found}; restore it from its backup "
