@@ -609,7 +609,7 @@ class TestErrors:
     def test_a_build_that_breaks_a_rule_exits_3(
         self, run: Run, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("stedi.privacy.consent.violations", lambda *_, **__: 1)
+        monkeypatch.setattr("stedi.transform.consent_check.violations", lambda _, people, **__: [1] * len(people))
         before = heads(Lake.open(built))
         said = run("--lake", built, "build", "--full")
         assert (said.code, said.out) == (3, "")

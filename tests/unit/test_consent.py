@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import oracle
 import worlds
 from lakes import instant, moment
+from stedi.engines import Engine
+from stedi.engines.duckdb import DuckDB
 from stedi.privacy import consent
 from stedi.privacy.pseudonyms import Key
+from stedi.transform import consent_check
 
 KEY = Key(bytes(32))
 NOW = instant(1_000)
@@ -97,6 +101,99 @@ def test_consent_is_what_the_oracle_says(customers: list[dict[str, object]], lat
     assert found == {row[0]: row[8] for row in expected}
 
 
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDB]:
+    with DuckDB(memory="200MB", threads=1, temporary=tmp_path_factory.mktemp("engine")) as session:
+        yield session
+
+
+def hold(engine: DuckDB, name: str, found: Iterable[consent.Record]) -> None:
+    """Makes a relation of landed records."""
+    kinds = {"email": "varchar", "lastUpdateDate": "bigint", "shareWithResearchAsOfDate": "bigint"}
+    engine.insert_rows(name, kinds, found)
+
+
+def agreeing(engine: DuckDB) -> set[tuple[str, int]]:
+    return set(engine.rows("select customer_id, since from proof__agreed"))
+
+
+def followed(
+    engine: DuckDB, before: list[consent.Record], landed: list[consent.Record], then: int, now: int
+) -> set[tuple[str, int]]:
+    """Who agrees by a proof that follows the one of an earlier build."""
+    hold(engine, "customers_landing", before)
+    consent_check.agree(engine, KEY, then)
+    engine.materialize(
+        "proven",
+        "select customer_id, make_timestamptz(since * 1000) as shareWithResearchAsOfDate from proof__agreed",
+    )
+    hold(engine, "customers_landing", [*before, *landed])
+    hold(engine, "landed", landed)
+    suspects = consent_check.news(engine, "landed", min(then, now), max(then, now))
+    consent_check.agree(engine, KEY, now, "proven", suspects)
+    return agreeing(engine)
+
+
+def whole(engine: DuckDB, found: list[consent.Record], now: int) -> set[tuple[str, int]]:
+    """Who agrees by a proof of all."""
+    hold(engine, "customers_landing", found)
+    consent_check.agree(engine, KEY, now)
+    return agreeing(engine)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records, records, st.integers(NOW - 1, NOW + 2), st.integers(NOW - 1, NOW + 2))
+def test_a_proof_of_those_whom_a_change_concerns_and_the_one_before_are_the_whole_proof(
+    engine: DuckDB, before: list[consent.Record], landed: list[consent.Record], then: int, now: int
+) -> None:
+    assert followed(engine, before, landed, then, now) == whole(engine, [*before, *landed], now)
+
+
+def _deaf(engine: Engine, landed: str, low: int, high: int) -> str:
+    return "select email from customers_landing where false"
+
+
+def _without_dates(engine: Engine, landed: str, low: int, high: int) -> str:
+    return f"select email from {landed}"
+
+
+def _as_spelled(engine: DuckDB, view: str, addresses: str, wanted: str) -> None:
+    engine.materialize(view, f"select distinct address from ({addresses}) where address in (select * from ({wanted}))")
+
+
+@pytest.mark.parametrize(
+    ("at", "name", "mutant", "before", "landed", "then", "now"),
+    [
+        (consent_check, "news", _deaf, [(ANA, 1, 50)], [(ANA, 2, None)], NOW, NOW),
+        (consent_check, "news", _without_dates, [(ANA, 1, 1_001)], [], NOW, NOW + 1),
+        (consent_check, "news", _without_dates, [(ANA, 1, 1_001)], [], NOW + 1, NOW),
+        (DuckDB, "spellings", _as_spelled, [(" ANA@a.example", 2, None)], [(ANA, 1, 50)], NOW, NOW),
+        (consent_check, "_names", lambda *_: None, [(ANA, 1, 50)], [(ANA, 2, None)], NOW, NOW),
+    ],
+    ids=["who-landed-is-not-asked", "a-date-comes", "a-date-goes", "other-spellings-are-not-asked", "they-stay-proven"],
+)
+def test_a_proof_that_forgets_somebody_is_not_the_whole_proof(
+    at: Any,
+    name: str,
+    mutant: object,
+    before: list[consent.Record],
+    landed: list[consent.Record],
+    then: int,
+    now: int,
+    engine: DuckDB,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dated(found: list[consent.Record]) -> list[consent.Record]:
+        return [(email, instant(updated), share and instant(share)) for email, updated, share in found]
+
+    before, landed = dated(before), dated(landed)
+    expected = whole(engine, [*before, *landed], now)
+    assert followed(engine, before, landed, then, now) == expected
+    engine.insert_rows("proof__suspects", {"customer_id": "varchar"}, [])
+    monkeypatch.setattr(at, name, mutant)
+    assert followed(engine, before, landed, then, now) != expected
+
+
 @pytest.mark.parametrize(
     ("staged", "all_readings", "since_consent"),
     [
@@ -112,8 +209,13 @@ def test_consent_is_what_the_oracle_says(customers: list[dict[str, object]], lat
     ],
 )
 def test_rows_of_others_and_readings_from_before_are_violations(
-    staged: list[tuple[str, int | None]], all_readings: int, since_consent: int
+    staged: list[tuple[str, int | None]], all_readings: int, since_consent: int, engine: DuckDB
 ) -> None:
-    consents = {"a": 50}
-    assert consent.violations(staged, consents, since_consent=False) == all_readings
-    assert consent.violations(staged, consents, since_consent=True) == since_consent
+    engine.insert_rows("proof__agreed_then", {"customer_id": "varchar", "since": "bigint"}, [("a", 50)])
+    engine.run("drop view if exists proof__agreed")
+    engine.view("proof__agreed", "select * from proof__agreed_then")
+    engine.insert_rows("staged", {"customer_id": "varchar", "earliest": "bigint"}, staged)
+    people = ["select * from staged", "select * from staged where false"]
+    assert consent_check.violations(engine, people, since_consent=False) == [all_readings, 0]
+    assert consent_check.violations(engine, people, since_consent=True) == [since_consent, 0]
+    assert consent_check.violations(engine, [], since_consent=True) == []

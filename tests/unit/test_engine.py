@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import effort
 from stedi.engines.duckdb import DuckDB, scan
 from stedi.engines.literals import literal, nameable, path_literal, quoted
 from stedi.errors import LakeError
+from stedi.privacy.pseudonyms import normalise
 from stedi.schema.tables import COLUMNS, DataFile, graph, rebind
 
 TABLE = "accelerometer_trusted"
@@ -208,6 +210,25 @@ def test_addresses_get_the_pseudonym_of_the_key_and_a_number_a_person(engine: Du
     assert [row[:2] for row in found] == [("A@a", "a@a"), ("a@a", "a@a"), ("b@a", "b@a"), ("o'b", "o'b")]
     assert found[0][2] == found[1][2]
     assert len({row[2] for row in found}) == 3
+
+
+def test_the_spellings_of_a_customer_are_found_as_rule_1_has_them(engine: DuckDB) -> None:
+    most = 0x110000 if effort.NIGHTLY else 0x3000  # beyond it few letters fold, and none to what stands before it
+    characters = [chr(n) for n in range(1, most) if not 0xD800 <= n <= 0xDFFF]
+    spelled = sorted({form for c in characters for form in (f"{c}a@x.example", f"A{c}", f"e{c}{chr(0x301)} ")})
+    engine.insert_rows("spelled", {"address": "varchar"}, [(text,) for text in spelled])
+    wanted = spelled[:: 7 if effort.NIGHTLY else 3]
+    engine.insert_rows("wanted", {"address": "varchar"}, [(text,) for text in wanted])
+    engine.spellings("found", "select address from spelled", "select address from wanted")
+    normal = {normalise(text) for text in wanted}
+    assert {text for (text,) in engine.rows("select address from found")} == {
+        text for text in spelled if normalise(text) in normal
+    }
+
+
+def test_nobody_has_no_spellings(engine: DuckDB) -> None:
+    engine.spellings("found", "select 'ana@x.example' as address", "select null::varchar as address where false")
+    assert engine.rows("select address from found") == []
 
 
 def test_no_addresses_are_an_empty_view(engine: DuckDB) -> None:

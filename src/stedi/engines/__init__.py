@@ -38,6 +38,9 @@ class Engine(Protocol):
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
         """Keeps a SELECT of addresses with the pseudonym of each, and `person`, which stands for it in this session."""
 
+    def spellings(self, view: str, addresses: str, wanted: str) -> None:
+        """Keeps, as `address`, each address of a SELECT that means a customer whom one of another SELECT means."""
+
     def map_rows(
         self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
     ) -> None:
@@ -67,6 +70,9 @@ class Streaming(Protocol):
 
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""
+
+    def insert_rows(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
+        """Makes a relation of rows of Python values."""
 
 
 @runtime_checkable

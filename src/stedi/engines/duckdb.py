@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi.engines import arrow_files, refuse_other_columns
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.errors import LakeError
+from stedi.privacy.pseudonyms import normalise
 from stedi.schema.tables import ALL_COLUMNS, DUCKDB_TYPES, Column, DataFile
 from stedi.storage import durable, s3
 from stedi.storage.config import Config
@@ -47,6 +49,8 @@ _KEYS = 600.0
 """Seconds for which a session uses the same keys to S3; those of a role are good for a quarter of an hour at least."""
 _MANY = 1_000_000
 """Rows that are worth another way of sorting them, and the import that it takes."""
+_BATCH = 1 << 14
+"""Rows that are held as Python's values."""
 _FEW = 100
 """Rows that are written out one by one."""
 _WRITTEN = (str, int, bytes, type(None))
@@ -59,6 +63,14 @@ _SETTINGS = (
     "set parquet_metadata_cache = true",
 )
 _OBJECTS = f"['{s3.SCHEME}"
+_BLANKS = " || ".join(f"chr({ord(blank)})" for blank in " \t\n\v\f\r\x1c\x1d\x1e\x1f")
+NORMAL = (
+    "case when strlen(address) = length(address) then case when address >= '!' and address[-1] >= '!' "
+    f"then lower(address) else lower(trim(address, {_BLANKS})) end "
+    "when not regexp_matches(address, '[^!-~\u00c0-\u00ff]') then replace(lower(address), '\u00df', 'ss') end"
+)
+"""The normal form of an `address` (rule 1) that is ASCII, or of it and the letters of Latin-1 without blanks: nothing
+composes them further, and one alone folds to two. Of all others null: they are for Python to tell."""
 
 
 class DuckDB:
@@ -189,8 +201,43 @@ class DuckDB:
             )
             self.materialize(view, known.format(f"select address from {name}"))
 
+    def spellings(self, view: str, addresses: str, wanted: str) -> None:
+        """Keeps, as `address`, each address of a SELECT that means a customer whom one of another SELECT means.
+
+        What rule 1 makes of plain addresses is said in SQL (`NORMAL`); Python is asked for each of the others.
+
+        Args:
+            view: The name of the result.
+            addresses: A SELECT of one column, `address`.
+            wanted: Likewise.
+        """
+        theirs, met = f"{view}__wanted", f"{view}__met"
+        self._normalise(theirs, f"select address, {NORMAL} as normal from ({wanted})")
+        among = f"(select normal from {quoted(theirs)})"
+        if not self.rows(f"select 1 from {quoted(theirs)} limit 1"):
+            return self.materialize(view, "select null::varchar as address where false")
+        self._normalise(
+            met,
+            f"select * from (select address, {NORMAL} as normal from ({addresses})) "
+            f"where normal is null or normal in {among}",
+        )
+        return self.materialize(view, f"select address from {quoted(met)} where normal in {among}")
+
+    def _normalise(self, name: str, sql: str) -> None:
+        """Keeps a SELECT of addresses, each once, with its normal form, which may be null in the SELECT."""
+        self.materialize(f"{name}__met", f"select distinct address, normal from ({sql})")
+        self.materialize(f"{name}__told", "select null::bigint as place, null::varchar as normal where false")
+        odd = self._cursor(f"select rowid, address from {quoted(f'{name}__met')} where normal is null")
+        for batch in self._batches(odd):
+            self._insert(f"{name}__told", [(place, normalise(address)) for place, address in batch])
+        self.view(
+            name,
+            f"select m.address, coalesce(m.normal, t.normal) as normal from {quoted(f'{name}__met')} as m "
+            f"left join {quoted(f'{name}__told')} as t on m.rowid = t.place",
+        )
+
     def insert_rows(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
-        """Makes a relation of rows that are known to be few.
+        """Makes a relation of rows of Python values; only some thousand are held at a time.
 
         Args:
             name: The relation's name.
@@ -199,8 +246,9 @@ class DuckDB:
         """
         empty = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in columns.items())
         self.materialize(name, f"select {empty} where false")
-        if listed := list(rows):
-            self._insert(name, listed)
+        rest = iter(rows)
+        while some := list(islice(rest, _BATCH)):
+            self._insert(name, some)
 
     def map_rows(
         self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
@@ -434,7 +482,7 @@ class DuckDB:
     def _batches(self, result: DuckDBPyConnection) -> Iterator[list[tuple[Any, ...]]]:
         while True:
             with _failures():
-                batch = result.fetchmany(1 << 14)
+                batch = result.fetchmany(_BATCH)
             if not batch:
                 return
             yield batch

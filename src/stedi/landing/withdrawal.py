@@ -138,19 +138,13 @@ def preview(context: Context, wanted: Sequence[str], now: int) -> WithdrawalPrev
         wanted: Addresses in their normal form (rule 1), each once.
         now: The instant at which consent is asked for, epoch milliseconds.
     """
-    asked, catalog = frozenset(wanted), context.catalog
+    catalog = context.catalog
     met: list[consent.Record] = []
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
-        engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
-        spelled = [
-            (address,)
-            for (address,) in engine.stream(f"select distinct email from {CUSTOMER.table}")
-            if normalise(address) in asked
-        ]
-        engine.insert_rows("spelled", {"email": "varchar"}, spelled)
+        _bind_spelled(engine, catalog, wanted)
         met += engine.stream(
             "select email, lastUpdateDate, shareWithResearchAsOfDate "
-            f"from {CUSTOMER.table} where email in (select email from spelled)"
+            f"from {CUSTOMER.table} where email in (select address from spelled)"
         )
     there = {normalise(email) for email, *_ in met}
     strangers = tuple(address for address in wanted if address not in there)
@@ -161,9 +155,8 @@ def known(context: Context, wanted: Collection[str]) -> int:
     """Returns of how many of some customers, addresses in their normal form, there is a landed record."""
     catalog = context.catalog
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
-        engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
-        landed = engine.stream(f"select distinct email from {CUSTOMER.table}")
-        return len(set(wanted).intersection(normalise(address) for (address,) in landed))
+        _bind_spelled(engine, catalog, wanted)
+        return len({normalise(address) for (address,) in engine.stream("select address from spelled")})
 
 
 def keep(root: Path, key: Key, lake_id: str, id_: str, said: Mapping[str, Collection[int]]) -> None:
@@ -290,10 +283,9 @@ def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], era
         How many of the erased have no record: of them nothing is to be landed.
     """
     selects = tables.graph().selects
-    engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
-    engine.pseudonymise("people", selects["people"].sql, key.customer_id)
-    asked = f"select unnest([{', '.join(map(literal, wanted))}]) as address"
-    engine.pseudonymise("asked", asked, key.customer_id)
+    _bind_spelled(engine, catalog, wanted)
+    engine.pseudonymise("people", "select address from spelled", key.customer_id)
+    engine.pseudonymise("asked", "select address from named", key.customer_id)
     engine.materialize(
         "records",
         f"select c.*, p.customer_id from {CUSTOMER.table} as c join people as p on c.email = p.address "
@@ -324,6 +316,13 @@ def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], era
     )
     [(gone,)] = engine.rows("select count(*) from gone")
     return int(gone)
+
+
+def _bind_spelled(engine: DuckDB, catalog: Catalog, wanted: Collection[str]) -> None:
+    """Makes `named` of some addresses, and `spelled` of those under which records of these customers have landed."""
+    engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
+    engine.insert_rows("named", {"address": "varchar"}, ((address,) for address in wanted))
+    engine.spellings("spelled", f"select email as address from {CUSTOMER.table}", "select address from named")
 
 
 def _write(engine: DuckDB, batch: journal.Commit, count: int) -> dict[str, tuple[DataFile, ...]]:

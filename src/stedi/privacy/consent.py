@@ -1,4 +1,4 @@
-"""The consent proof: who agrees now, worked out a second time, and whether anybody else's rows are staged.
+"""The consent proof: who agrees now, worked out a second time.
 
 Independent of the SQL under test on purpose: rules 1 to 4 of consent in plain Python over the landed customer
 records, streamed; only the final set of pseudonyms is held. A record is `(email, lastUpdateDate,
@@ -7,7 +7,7 @@ shareWithResearchAsOfDate)`, instants in epoch milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.schema.contracts import INSTANT_BEGIN
@@ -45,21 +45,3 @@ def agreeing(records: Iterable[Record], now: int) -> dict[str, int]:
         elif updated == before:
             since[customer] = max(since[customer], agreed) if agreed and since[customer] else 0
     return {customer: date for customer, date in since.items() if date}
-
-
-def violations(staged: Iterable[tuple[str, int | None]], consents: Mapping[str, int], *, since_consent: bool) -> int:
-    """Counts customers who are staged and must not be.
-
-    Args:
-        staged: Each staged customer with their earliest reading, epoch milliseconds; None in a table without.
-        consents: What `consenting` returned.
-        since_consent: Whether readings before the consent date are left out (rule 4).
-
-    Returns:
-        How many staged customers do not consent, or have a reading from before they did.
-    """
-    return sum(
-        1
-        for customer, earliest in staged
-        if customer not in consents or (since_consent and earliest is not None and earliest < consents[customer])
-    )

@@ -33,7 +33,8 @@ def prove_consent(
     now: int,
     *,
     since_consent: bool,
-    staged: Mapping[str, Iterable[DataFile] | None],
+    staged: Mapping[str, Sequence[DataFile] | None],
+    proven: Iterable[DataFile] | None,
     news: str,
 ) -> None:
     """Raises AuditFailed if a staged row belongs to a customer who does not consent now.
@@ -43,28 +44,36 @@ def prove_consent(
         key: The lake's pseudonym key.
         now: The start of the build, epoch milliseconds.
         since_consent: Whether readings from before consent are left out (rule 4).
-        staged: For each staged table the files that are new in it, or None if all of it is.
-        news: A SELECT of the addresses whose customers may have changed their mind since the tables were built, so
-            that the rest of a table that is not new has to be searched for them.
+        staged: For each table the files that are new in it, or None if all of it is.
+        proven: The files of `customers_trusted` as it is published, if the proof follows that of its build.
+        news: A SELECT of `email`: the addresses whose customers may have changed their mind since the tables were
+            built, so that the rest of a table that is not new has to be searched for them.
     """
-    records = "select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing"
-    proof = consent_check.proof(engine, records, news, key, now, since_consent=since_consent)
+    suspects = ""
+    if proven is None:
+        consent_check.agree(engine, key, now)
+    else:
+        engine.bind_files("customers_trusted__proven", proven, table="customers_trusted")
+        consent_check.agree(engine, key, now, "customers_trusted__proven", news)
+        suspects = consent_check.among(engine, "proof__suspects")
     people: list[tuple[str, str]] = []
     for name, files in staged.items():
-        moment = MOMENTS.get(name)
-        earliest = f"epoch_ms(min({quoted(moment)}))" if moment else "null::bigint"
-        sql = f"select customer_id, {earliest} as earliest from {{}} group by customer_id"
+        moment = MOMENTS.get(name, "shareWithResearchAsOfDate")
+        sql = f"select customer_id, epoch_ms(min({quoted(moment)})) as earliest from {{}} group by customer_id"
         if files is None:
             people.append((name, sql.format(name)))
         else:
-            engine.bind_files(f"{name}__new", files, table=name)
-            people.append((name, sql.format(f"{name}__new")))
-            people += [(name, sql.format(f"{name} where customer_id in ({some})")) for some in proof.suspects()]
-    for (name, _), found in zip(people, proof.violations([sql for _, sql in people]), strict=True):
-        if found:
+            if files:
+                engine.bind_files(f"{name}__new", files, table=name)
+                people.append((name, sql.format(f"{name}__new")))
+            if suspects:
+                people.append((name, sql.format(f"{name} where customer_id in ({suspects})")))
+    found = consent_check.violations(engine, [sql for _, sql in people], since_consent=since_consent)
+    for (name, _), count in zip(people, found, strict=True):
+        if count:
             raise AuditFailed(
                 f"{name}: consent proof: expected no row of a customer who does not consent, "
-                f"found rows of {found} such customers; nothing was published"
+                f"found rows of {count} such customers; nothing was published"
             )
 
 
@@ -131,7 +140,7 @@ def _scoped(engine: Engine, changed: AbstractSet[str]) -> dict[str, str]:
         for name in sorted(changed & MOMENTS.keys())
     ]
     [(low, high)] = engine.rows(f"select min(low), max(high) from ({' union all '.join(spans)})") if spans else [(0, 0)]
-    among = _among(engine)
+    among = consent_check.among(engine, "audited__customers")
     relations = {}
     for name, moment in MOMENTS.items():
         within = "false" if low is None else f"{quoted(moment)} between instant({low}) and instant({high})"
@@ -140,14 +149,10 @@ def _scoped(engine: Engine, changed: AbstractSet[str]) -> dict[str, str]:
             sql += f" union all select * from {name} where not ({within}) and customer_id in ({among})"
         relations[name] = f"{name}__audited"
         engine.view(relations[name], sql)
+    owners = f"select customer_id from {relations['step_trainer_trusted']}"
+    engine.materialize("audited__owners", f"select customer_id from audited__customers union {owners}")
+    for name in ("customers_trusted", "customers_curated"):
+        relations[name] = f"{name}__audited"
+        owned = "customer_id in (select customer_id from audited__owners)"
+        engine.view(relations[name], f"select * from {name} where {owned}")
     return relations
-
-
-def _among(engine: Engine) -> str:
-    """Returns what stands in `in (...)` for the customers that are audited whole; nothing if there are none."""
-    every = "select customer_id from audited__customers"
-    if not isinstance(engine, Streaming):  # who they are is not for this machine to know
-        return every if engine.rows("select 1 from audited__customers limit 1") else ""
-    customers = [customer for (customer,) in engine.rows(f"{every} limit {consent_check.FEW + 1}")]
-    # by name, row groups that hold none of them are not read
-    return next(consent_check.some(customers), "") if len(customers) <= consent_check.FEW else every

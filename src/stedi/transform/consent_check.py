@@ -1,110 +1,128 @@
-"""The consent proof where the rows are: streamed past this process, or spread over those that hold them.
+"""The consent proof where the rows are: in this process, or spread over those that hold them.
 
 Either way it is `privacy.consent` that says who agrees; nothing here is shared with the SQL whose rows are proven.
+
+A proof is whole, from all landed records, or it follows the one before: who stands in a published `customers_trusted`
+was proven by the build that published it, and agrees still unless a record of theirs has landed, or a date of theirs
+has come or gone, since. Only the records of those, the suspects, are read again. `stedi audit` always proves all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from stedi.engines import Engine, Gathering, Streaming
 from stedi.engines.literals import literal
 from stedi.privacy import consent
 from stedi.privacy.pseudonyms import Key, normalise
+from stedi.schema.tables import CONSENT_FROM
 
 FEW = 1000
 """Customers that a statement names one by one."""
+_RECORDS = "select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing"
+_CONSENTS = {"customer_id": "varchar", "since": "bigint"}
 
 
-class Proof(Protocol):
-    """Who agrees now, to be held against rows that are staged."""
-
-    def violations(self, people: Sequence[str]) -> Iterable[int]:
-        """Counts customers who are staged and must not be.
-
-        Args:
-            people: SELECTs of `customer_id`, once each, and `earliest`, their earliest reading or null.
-
-        Returns:
-            A number for each.
-        """
-
-    def suspects(self) -> Iterator[str]:
-        """Yields, as parts that stand in `in (...)`, the customers who may have changed their mind."""
-
-
-def proof(engine: Engine, records: str, news: str, key: Key, now: int, *, since_consent: bool) -> Proof:
-    """Returns who agrees now.
+def news(engine: Engine, landed: str, low: int, high: int) -> str:
+    """Returns a SELECT of `email`: the addresses whose customers may have changed their mind between two proofs.
 
     Args:
-        engine: A session in which every table is bound as it would be published.
-        records: A SELECT of all landed customer records: address, last update, consent date.
-        news: A SELECT of the addresses whose customers may have changed their mind.
+        engine: A session in which `customers_landing` is bound.
+        landed: A relation of the records that have landed in between.
+        low: The start of the earlier build, or of the later one where the clock has gone back, epoch milliseconds.
+        high: That of the other.
+    """
+    dated = f"customers_landing where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}"
+    # addresses are read only where a date has come or gone
+    passed = engine.rows(f"select 1 from {dated} limit 1")
+    return f"select email from {landed}" + (f" union all select email from {dated}" if passed else "")
+
+
+def agree(engine: Engine, key: Key, now: int, proven: str = "", suspects: str = "") -> None:
+    """Makes `proof__agreed`: `customer_id` and `since` of whoever agrees now; `proof__suspects` are those asked anew.
+
+    Args:
+        engine: A session in which `customers_landing` is bound.
         key: The lake's pseudonym key.
         now: The start of the build, epoch milliseconds.
-        since_consent: Whether readings from before consent are left out (rule 4).
+        proven: A relation of those who were proven to agree before, columns as in `customers_trusted`; without it all
+            are suspects.
+        suspects: What `news` returned.
     """
+    if not proven:
+        _consents(engine, _RECORDS, key, now)
+        return engine.view("proof__agreed", "select customer_id, since from proof__consents")
+    everybody, spelled = "select email as address from customers_landing", "select address from proof__spellings"
+    engine.spellings("proof__spellings", everybody, f"select email as address from ({suspects})")
+    _consents(engine, f"{_RECORDS} where email in ({spelled})", key, now)
+    _names(engine, spelled, key)
+    return engine.view(
+        "proof__agreed",
+        "select customer_id, since from proof__consents union all "
+        f"select customer_id, epoch_ms(shareWithResearchAsOfDate) as since from {proven} "
+        "where customer_id not in (select customer_id from proof__suspects)",
+    )
+
+
+def violations(engine: Engine, people: Sequence[str], *, since_consent: bool) -> list[int]:
+    """Counts customers who are staged and must not be.
+
+    Args:
+        engine: A session in which `proof__agreed` was made.
+        people: SELECTs of `customer_id`, once each, and `earliest`, their earliest reading or null.
+        since_consent: Whether readings from before consent are left out (rule 4).
+
+    Returns:
+        A number for each.
+    """
+    if not people:
+        return []
+    early = "or p.earliest < c.since" if since_consent else ""
+    named = (f"select {place} as place, customer_id, earliest from ({sql})" for place, sql in enumerate(people))
+    rows = engine.rows(
+        f"select place, count(*) from ({' union all '.join(named)}) as p left join proof__agreed as c "
+        f"on p.customer_id = c.customer_id where c.customer_id is null {early} group by place"
+    )
+    found = dict(rows)
+    return [found.get(place, 0) for place in range(len(people))]
+
+
+def among(engine: Engine, customers: str) -> str:
+    """Returns what stands in `in (...)` for the customers of a relation; nothing if there are none."""
+    every = f"select customer_id from {customers}"
+    if not isinstance(engine, Streaming):  # who they are is not for this machine to know
+        return every if engine.rows(f"select 1 from {customers} limit 1") else ""
+    # by name, row groups that hold none of them are not read
+    few = [customer for (customer,) in engine.rows(f"{every} limit {FEW + 1}")]
+    return every if len(few) > FEW else ", ".join(map(literal, sorted(few)))
+
+
+def _consents(engine: Engine, records: str, key: Key, now: int) -> None:
+    """Makes `proof__consents` of some records, which are all that their customers have."""
     if isinstance(engine, Streaming):
         consents = consent.consenting(engine.stream(records), key, now)
-        suspects = {key.customer_id(address) for (address,) in engine.stream(news)}
-        return _Streamed(engine, consents, suspects, since_consent)
+        return engine.insert_rows("proof__consents", _CONSENTS, consents.items())
     assert isinstance(engine, Gathering), "an engine streams its rows or gathers them"
     engine.map_rows("proof__records", records, {"customer": "varchar"}, _normal)
     # brought together by their normal form: all records of a customer are seen by one call
-    engine.map_groups(
+    return engine.map_groups(
         "proof__consents",
         "select customer, lastUpdateDate, shareWithResearchAsOfDate from proof__records",
         "customer",
-        {"customer_id": "varchar", "since": "bigint"},
+        _CONSENTS,
         _Consenting(key, now),
     )
-    engine.map_rows("proof__news", f"select email from ({news})", {"customer_id": "varchar"}, _Named(key))
-    return _Spread(engine, since_consent)
 
 
-class _Streamed:
-    """A proof in this process."""
-
-    def __init__(self, engine: Streaming, consents: dict[str, int], suspects: set[str], since_consent: bool) -> None:
-        self._engine, self._consents = engine, consents
-        self._suspects, self._since_consent = suspects, since_consent
-
-    def violations(self, people: Sequence[str]) -> Iterable[int]:
-        for sql in people:
-            rows = ((customer, earliest) for customer, earliest in self._engine.stream(sql))
-            yield consent.violations(rows, self._consents, since_consent=self._since_consent)
-
-    def suspects(self) -> Iterator[str]:
-        return some(self._suspects)
-
-
-class _Spread:
-    """A proof on an engine's executors."""
-
-    def __init__(self, engine: Engine, since_consent: bool) -> None:
-        self._engine, self._since_consent = engine, since_consent
-
-    def violations(self, people: Sequence[str]) -> Iterable[int]:
-        early = "or p.earliest < c.since" if self._since_consent else ""
-        counts = (
-            f"select {place} as place, count(*) as found from ({sql}) as p left join proof__consents as c "
-            f"on p.customer_id = c.customer_id where c.customer_id is null {early}"
-            for place, sql in enumerate(people)
-        )
-        rows = self._engine.rows(" union all ".join(counts)) if people else ()
-        return [int(found) for _, found in sorted(rows)]
-
-    def suspects(self) -> Iterator[str]:
-        yield "select customer_id from proof__news"
-
-
-def some(values: Iterable[str]) -> Iterator[str]:
-    """Yields values as lists of literals of bounded length."""
-    ordered = sorted(values)
-    for start in range(0, len(ordered), FEW):
-        yield ", ".join(map(literal, ordered[start : start + FEW]))
+def _names(engine: Engine, addresses: str, key: Key) -> None:
+    """Makes `proof__suspects`: the `customer_id` of each address."""
+    if isinstance(engine, Streaming):
+        named = {key.customer_id(address) for (address,) in engine.stream(addresses)}
+        engine.insert_rows("proof__suspects", {"customer_id": "varchar"}, ((customer,) for customer in named))
+    else:
+        engine.map_rows("proof__suspects", addresses, {"customer_id": "varchar"}, _Named(key))
 
 
 def _normal(email: str, updated: int, share: int | None) -> tuple[str]:

@@ -24,9 +24,9 @@ MOMENTS = {
 
 _NO_SHARED = (
     "select null::bigint as sensorReadingTime, null::varchar as serialNumber, null::bigint as distanceFromObject, "
-    "null::bigint as matches, customer_id, person from people where false"
+    "null::bigint as matches, customer_id, person from wearers__added where false"
 )
-_SHARED = "serialNumber in (select serialNumber from claims where claimants > 1)"
+_SHARED = "serialNumber in (select serialNumber from claims__now where claimants > 1)"
 
 
 class IncrementalBuild:
@@ -38,6 +38,8 @@ class IncrementalBuild:
 
     def __init__(self, session: BuildSession) -> None:
         self._session, self._engine = session, session.engine
+        self.customers = 0
+        """How many customers are new, once `customers_trusted` is worked out."""
         self.withheld = 0
         """By how much the number of withheld readings has changed, once `step_trainer_trusted` is worked out."""
         self._by_table: dict[str, Callable[[int], None]] = {
@@ -60,41 +62,36 @@ class IncrementalBuild:
         self._by_table[table](started)
 
     def _customers_trusted(self, started: int) -> None:
-        low, high = sorted((started, int(self._session.parameters["build_started"])))
-        self._session.view("people")
-        self._engine.materialize(
-            "customers_trusted__scope",
-            "select distinct customer_id from people where address in (select email from customers_landing__added "
-            "union all select email from customers_landing "
-            f"where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high})",
-        )
-        self._engine.view(
-            "customers_landing__scope",
-            "select * from customers_landing where email in (select address from people where customer_id in "
-            "(select customer_id from customers_trusted__scope))",
-        )
-        current = self._session.over("current_customers", customers_landing="customers_landing__scope")
-        self._engine.materialize("current_customers__scope", current)
+        engine, low, high = self._engine, *sorted((started, int(self._session.parameters["build_started"])))
+        addresses = "select email as address from customers_landing__added"
+        dated = f"customers_landing where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}"
+        if self._any(dated):
+            addresses += f" union all select email from {dated}"
+        self._of_customers(addresses, "scope")
+        engine.materialize("customers_trusted__scope", "select distinct customer_id from people__scope")
+        among = {"customers_landing": "customers_landing__scope", "people": "people__scope"}
+        engine.materialize("current_customers__scope", self._session.over("current_customers", **among))
         self._compare(
             "customers_trusted", self._session.over("customers_trusted", current_customers="current_customers__scope")
         )
+        # new is who has no record but those that were added
+        counted = (
+            f"select p.customer_id, {n} as n from {records} as c inner join people__scope as p on c.email = p.address"
+            for records, n in (("customers_landing__scope", 1), ("customers_landing__added", -1))
+        )
+        [(self.customers,)] = engine.rows(
+            f"select count(*) from (select customer_id from ({' union all '.join(counted)}) "
+            "group by customer_id having sum(n) = 0)"
+        )
 
     def _accelerometer_trusted(self, started: int) -> None:
-        engine = self._engine
+        engine, scope = self._engine, "accelerometer_landing__added"
         self._turned("customers_trusted", "accelerometer_trusted__affected")
-        recomputed = self._any(
-            "customers_trusted where customer_id in (select customer_id from accelerometer_trusted__affected)"
-        )
-        # who agrees only now may have readings of any age under any spelling; all others bring only what is new
-        source = "accelerometer_landing" if recomputed else "accelerometer_landing__added"
-        self._wearers("wearers__scope", source)
-        scope = "accelerometer_landing__added"
-        if recomputed:
-            engine.materialize(
-                "addresses__recomputed",
-                "select address from wearers__scope where customer_id in "
-                "(select customer_id from accelerometer_trusted__affected)",
-            )
+        recomputed = "customers_trusted where customer_id in (select customer_id from accelerometer_trusted__affected)"
+        if self._any(recomputed):
+            # who agrees only now may have readings of any age under any spelling; all others bring only what is new
+            everybody = 'select distinct "user" as address from accelerometer_landing'
+            engine.spellings("addresses__recomputed", everybody, f"select email as address from {recomputed}")
             scope = "accelerometer_landing__scope"
             among = "(select address from addresses__recomputed)"
             engine.view(
@@ -102,22 +99,26 @@ class IncrementalBuild:
                 f'select * from accelerometer_landing where "user" in {among} union all '
                 f'select * from accelerometer_landing__added where "user" not in {among}',
             )
+        self._wearers("wearers__scope", scope)
         fresh = self._session.over("accelerometer_trusted", accelerometer_landing=scope, wearers="wearers__scope")
         self._add_new("accelerometer_trusted", fresh)
 
     def _customers_curated(self, started: int) -> None:
-        engine, name = self._engine, "customers_curated"
+        engine, name, motions = self._engine, "customers_curated", "accelerometer_trusted__added"
         turned = ("customers_trusted__added", "customers_trusted__gone", "accelerometer_trusted__gone")
         if any(self._any(relation) for relation in turned):
-            everybody = (
-                f"select customer_id from {relation}" for relation in (*turned, "accelerometer_trusted__added")
-            )
+            everybody = (f"select customer_id from {relation}" for relation in (*turned, motions))
             engine.materialize(f"{name}__scope", " union ".join(everybody))
-            scope, motions = f"customer_id in (select customer_id from {name}__scope)", "accelerometer_trusted"
+            scope, motions = f"customer_id in (select customer_id from {name}__scope)", "accelerometer_trusted__scope"
+            engine.view(motions, f"select customer_id from accelerometer_trusted where {scope}")
         else:
             # nobody's record has changed, and who has new readings has one among them: they can only come
             engine.view(f"{name}__scope", "select null::varchar as customer_id where false")
-            scope, motions = f"customer_id not in (select customer_id from {name})", "accelerometer_trusted__added"
+            engine.materialize(
+                f"{name}__known",
+                f"select customer_id from {name} where customer_id in (select customer_id from {motions})",
+            )
+            scope = f"customer_id not in (select customer_id from {name}__known)"
         engine.view("customers_trusted__scope_curated", f"select * from customers_trusted where {scope}")
         fresh = self._session.over(
             name, customers_trusted="customers_trusted__scope_curated", accelerometer_trusted=motions
@@ -126,24 +127,26 @@ class IncrementalBuild:
 
     def _step_trainer_trusted(self, started: int) -> None:
         engine = self._engine
-        self._session.view("claims")
         self._turned("customers_curated", "owners__turned")
-        if self._any("customers_landing__added"):
-            engine.materialize("claims__old", self._session.over("claims", customers_landing="customers_landing__old"))
-        else:
-            engine.view("claims__old", "select * from claims")
+        self._wearers("wearers__added", "accelerometer_landing__added")
+        near = self._between("sensorReadingTime", "accelerometer_landing__added", '"timestamp"')
+        self._claims(
+            "select serialNumber from customers_landing__added union "
+            "select serialNumber from step_trainer_landing__added union "
+            "select serialNumber from step_trainer_landing where sensorReadingTime in "
+            f'(select "timestamp" from accelerometer_landing__added) {near}'
+        )
         engine.materialize(
             "serials__claimed",
-            "select distinct serialNumber from (select serialNumber, customer_id from claims "
+            "select distinct serialNumber from (select serialNumber, customer_id from claims__now "
             "except select serialNumber, customer_id from claims__old)",
         )
         # new motion decides readings of the devices that its wearer shares, at that moment
-        self._wearers("wearers__added", "accelerometer_landing__added")
         engine.materialize(
             "moments__touched",
             'select c.serialNumber, a."timestamp" as moment from accelerometer_landing__added as a '
             'inner join wearers__added as w on a."user" = w.address '
-            "inner join claims as c on w.person = c.person and c.claimants > 1 union "
+            "inner join claims__now as c on w.person = c.person and c.claimants > 1 union "
             "select serialNumber, sensorReadingTime as moment from step_trainer_landing__added",
         )
         touched = self._between("sensorReadingTime", "moments__touched", "moment")
@@ -154,18 +157,25 @@ class IncrementalBuild:
         known = self._between("sensorReadingTime", "moments__touched", "moment", instants=True)
         engine.materialize(
             "step_trainer_trusted__affected",
-            "select customer_id from owners__turned union "
-            "select customer_id from claims where serialNumber in (select serialNumber from serials__claimed) union "
+            "select customer_id from owners__turned union select customer_id from claims__now "
+            "where serialNumber in (select serialNumber from serials__claimed) union "
             f"select t.customer_id from (select * from step_trainer_trusted where true {known}) as t "
             "inner join shared_readings__touched as r on t.serialNumber = r.serialNumber "
             "and t.sensorReadingTime = instant(r.sensorReadingTime) and t.distanceFromObject = r.distanceFromObject "
             "where r.matches <> 1 or r.customer_id <> t.customer_id",
         )
+        affected = "customers_curated where customer_id in (select customer_id from step_trainer_trusted__affected)"
+        if self._any(affected):
+            self._of_customers(f"select email as address from {affected}", "affected")
+            self._claims(
+                "select serialNumber from serials__concerned union "
+                "select serialNumber from customers_landing__affected",
+                "serials__reached",
+            )
         engine.materialize(
             "serials__recomputed",
-            "select serialNumber from serials__claimed union select serialNumber from claims where customer_id in "
-            "(select customer_id from step_trainer_trusted__affected) "
-            "and customer_id in (select customer_id from customers_curated)",
+            "select serialNumber from serials__claimed union select serialNumber from claims__now "
+            f"where customer_id in (select customer_id from {affected})",
         )
         among = "serialNumber in (select serialNumber from serials__recomputed)"
         recomputed = self._any("serials__recomputed")
@@ -180,6 +190,8 @@ class IncrementalBuild:
             "step_trainer_trusted",
             step_trainer_landing="step_trainer_landing__scope",
             shared_readings="shared_readings__scope",
+            claims="claims__now",
+            people="people__claiming",
         )
         self._add_new("step_trainer_trusted", fresh)
         [(now,)] = engine.rows("select count(*) from shared_readings__scope where matches <> 1")
@@ -219,6 +231,41 @@ class IncrementalBuild:
             f"{name}__insert", " union all ".join(f"({part})" for part in (*parts, f"select {names} where false"))
         )
 
+    def _of_customers(self, addresses: str, what: str) -> None:
+        """Makes all records of the customers whom some addresses mean readable, and `people` of these.
+
+        Args:
+            addresses: A SELECT of `address`.
+            what: Ends the names of both relations.
+        """
+        engine, records = self._engine, f"customers_landing__{what}"
+        engine.spellings(f"addresses__{what}", "select email as address from customers_landing", addresses)
+        engine.materialize(
+            records, f"select * from customers_landing where email in (select address from addresses__{what})"
+        )
+        self._session.materialize(f"people__{what}", self._session.over("people", customers_landing=records))
+
+    def _claims(self, serials: str, name: str = "serials__concerned") -> None:
+        """Works out who claims some devices, now and at the watermark.
+
+        Args:
+            serials: A SELECT of `serialNumber`.
+            name: What they are kept as.
+        """
+        engine, session, records = self._engine, self._session, "customers_landing__claiming"
+        engine.materialize(name, f"select distinct serialNumber from ({serials}) where serialNumber is not null")
+        among = f"where serialNumber in (select serialNumber from {name})"
+        engine.materialize(records, f"select email, serialNumber from customers_landing {among}")
+        session.materialize("people__claiming", session.over("people", customers_landing=records))
+        session.materialize("erased_claims__claiming", session.over("erased_claims", customers_landing=records))
+        views = {"people": "people__claiming", "erased_claims": "erased_claims__claiming"}
+        engine.materialize("claims__now", session.over("claims", customers_landing=records, **views))
+        if self._any("customers_landing__added"):
+            engine.view(f"{records}__old", f"select email, serialNumber from customers_landing__old {among}")
+            engine.materialize("claims__old", session.over("claims", customers_landing=f"{records}__old", **views))
+        else:
+            engine.view("claims__old", "select * from claims__now")
+
     def _any(self, relation: str) -> bool:
         return bool(self._engine.rows(f"select 1 from {relation} limit 1"))
 
@@ -243,6 +290,7 @@ class IncrementalBuild:
     def _shared(self, suffix: str, where: str, *, old: bool = False) -> None:
         """Works out who owns some readings of shared serial numbers, as now or as at the watermark."""
         engine, state = self._engine, "__old" if old else ""
+        claims = "claims__old" if old else "claims__now"
         steps, motions = f"step_trainer_landing__shared_{suffix}", f"accelerometer_landing__shared_{suffix}"
         engine.materialize(steps, f"select * from step_trainer_landing{state} where {where}")
         if not self._any(steps):
@@ -252,14 +300,16 @@ class IncrementalBuild:
         engine.view(motions, f"select * from accelerometer_landing{state} where true {near}")
         self._wearers(f"wearers__{suffix}", motions)
         read = {
-            "shared_claims": {"claims": f"claims{state}"},
+            "shared_claims": {"claims": claims},
             "shared_steps": {"step_trainer_landing": steps},
             "shared_motions": {"accelerometer_landing": motions, "wearers": f"wearers__{suffix}"},
         }
         under = {view: f"{view}__{suffix}" for view in read}
         for view, relations in read.items():
             engine.view(under[view], self._session.over(view, **under, **relations))
-        engine.materialize(f"shared_readings__{suffix}", self._session.over("shared_readings", **under))
+        engine.materialize(
+            f"shared_readings__{suffix}", self._session.over("shared_readings", **under, people="people__claiming")
+        )
 
     def _compare(self, table: str, fresh: str) -> None:
         """Takes as changed those customers in scope whose row is not what it was."""

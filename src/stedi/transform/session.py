@@ -112,23 +112,22 @@ class BuildSession:
 
     def materialize(self, view: str, sql: str) -> None:
         """Computes a view of the graph once, under its own name or another that begins with it."""
-        if view == _OF_TOMBSTONES:
-            self._keep_claims(sql)
-        elif view.partition("__")[0] in _OF_ADDRESSES:
+        of = view.partition("__")[0]
+        if of == _OF_TOMBSTONES:
+            self._keep_claims(view, sql)
+        elif of in _OF_ADDRESSES:
             self.engine.pseudonymise(view, sql, self._key.customer_id)
         else:
             self.engine.materialize(view, sql)
 
-    def _keep_claims(self, sql: str) -> None:
+    def _keep_claims(self, view: str, sql: str) -> None:
         """Computes which serial numbers erased customers claimed; where nobody was erased, none is looked at."""
         known = tombstones.read(self._root, self._key)
         if known.claims:
-            self.engine.map_rows(f"{_OF_TOMBSTONES}__told", sql, {"claimants": "bigint"}, _Claimants(known, self._key))
-            self.engine.materialize(_OF_TOMBSTONES, f"select * from {_OF_TOMBSTONES}__told where claimants > 0")
+            self.engine.map_rows(f"{view}__told", sql, {"claimants": "bigint"}, _Claimants(known, self._key))
+            self.engine.materialize(view, f"select * from {view}__told where claimants > 0")
         else:
-            self.engine.materialize(
-                _OF_TOMBSTONES, "select null::varchar as serialNumber, null::bigint as claimants where false"
-            )
+            self.engine.materialize(view, "select null::varchar as serialNumber, null::bigint as claimants where false")
 
 
 @dataclass(frozen=True, slots=True)

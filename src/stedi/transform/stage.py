@@ -16,10 +16,13 @@ from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import COLUMNS, CONSENT_FROM, Dag, DataFile
 from stedi.storage import durable
-from stedi.transform import checks
+from stedi.transform import checks, consent_check
 from stedi.transform.incremental import IncrementalBuild
 from stedi.transform.planning import Progress, Step, policy, recalled, rows
 from stedi.transform.session import BuildSession
+
+_PROVEN = "customers_trusted"
+"""The table whose rows say of whom a build has proven that they agree."""
 
 
 @dataclass(slots=True)
@@ -133,11 +136,16 @@ class StagedBuild:
         if step.action == "rebuild" or any(window.rows for window in step.windows.values()):
             return True
         above = [self.staged[read] for read in step.windows if read in self.staged]
-        return any(change.added or change.removed for change in above) or not (step.windows.keys() & self._graph_tables)
+        return any(change.added or change.removed for change in above) or step.windows.keys().isdisjoint(
+            self._graph_tables
+        )
 
     @property
-    def _graph_tables(self) -> set[str]:
-        return {table.name for table in self._graph.tables()}
+    def _graph_tables(self) -> tuple[str, ...]:
+        return tuple(table.name for table in self._graph.tables())
+
+    def _new(self, name: str) -> tuple[DataFile, ...]:
+        return self.staged[name].new if name in self.staged else ()
 
     def _rebuild(self, session: BuildSession, step: Step) -> Staged:
         name = step.table
@@ -215,16 +223,18 @@ class StagedBuild:
         """Keeps what later plans and listings need with the table that it concerns."""
         engine = session.engine
         if "customers_trusted" in self.staged:
-            session.view("people")
-            [(customers,)] = engine.rows("select count(distinct customer_id) from people")
+            change = self.staged["customers_trusted"]
+            if change.step.action == "rebuild":
+                [(customers,)] = engine.rows("select count(distinct customer_id) from people")
+            else:
+                customers = recalled(change.before, "stedi.customers") + changes.customers
             [(last, upcoming)] = engine.rows(
                 f"select max(since) filter (where since <= {self._now}), min(since) filter (where since > {self._now}) "
                 f"from (select {CONSENT_FROM} as since from customers_landing)"
             )
             dates = {"stedi.last-consent-at": last, "stedi.next-consent-at": upcoming}
-            properties = self.staged["customers_trusted"].properties
-            properties["stedi.customers"] = str(customers)
-            properties.update({name: str(date) for name, date in dates.items() if date is not None})
+            change.properties["stedi.customers"] = str(customers)
+            change.properties.update({name: str(date) for name, date in dates.items() if date is not None})
         if "step_trainer_trusted" in self.staged:
             change = self.staged["step_trainer_trusted"]
             if change.step.action == "rebuild":
@@ -258,9 +268,10 @@ class StagedBuild:
             self._key,
             self._now,
             since_consent=self._config.readings == "since-consent",
-            staged={name: None if name in rebuilt else change.new for name, change in self.staged.items()},
-            news="select email from customers_landing__news union all select email from customers_landing "
-            f"where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}",
+            # in a table that is not staged nobody may be left either who has changed their mind
+            staged={name: None if name in rebuilt else self._new(name) for name in self._graph_tables},
+            proven=None if _PROVEN in rebuilt else self._catalog.files(self._before[_PROVEN]),
+            news=consent_check.news(engine, "customers_landing__news", low, high),
         )
         checks.check_nulls({name: change.new for name, change in self.staged.items()})
         checks.check_assertions(

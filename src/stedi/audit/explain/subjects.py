@@ -47,10 +47,11 @@ def delivered(context: Context, wanted: Iterable[str]) -> frozenset[str]:
     """Returns those of some addresses, in their normal form, under which a record or a reading has landed."""
     asked, states = frozenset(wanted), context.catalog.tables()
     with session(context, states) as engine:
-        named = engine.stream(
-            'select email from every_customers_landing union select "user" from every_accelerometer_landing'
+        named = (
+            *spelled(engine, "every_customers_landing", "email", asked),
+            *spelled(engine, "every_accelerometer_landing", "user", asked),
         )
-        return asked.intersection(expected.normal(address) for (address,) in named)
+        return asked.intersection(map(expected.normal, named))
 
 
 def called(context: Context, wanted: Iterable[str]) -> list[tuple[str, str]]:
@@ -115,8 +116,9 @@ def person(engine: DuckDB, customer_id: str) -> str:
 
 def spelled(engine: DuckDB, table: str, column: str, wanted: Iterable[str]) -> list[str]:
     """Returns the spellings in a column of addresses that mean one of some normal forms."""
-    names, normals = engine.stream(f"select distinct {quoted(column)} from {table}"), frozenset(wanted)
-    return sorted(name for (name,) in names if expected.normal(name) in normals)
+    engine.insert_rows("asked", {"address": "varchar"}, ((address,) for address in wanted))
+    engine.spellings("spelled", f"select distinct {quoted(column)} as address from {table}", "select * from asked")
+    return sorted(address for (address,) in engine.stream("select address from spelled"))
 
 
 def listed(texts: Iterable[str]) -> str:

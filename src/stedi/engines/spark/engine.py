@@ -23,6 +23,7 @@ from stedi.engines.spark.dialect import in_parts, reads, to_spark
 from stedi.engines.spark.session import file_settings, session
 from stedi.engines.workers import Executors
 from stedi.errors import LakeError
+from stedi.privacy.pseudonyms import normalise
 from stedi.schema.tables import COLUMNS, SPARK_TYPES, DataFile
 from stedi.storage import durable, s3
 
@@ -119,6 +120,12 @@ class SparkEngine:
         with _failures():
             made = mapped(self._frame(sql), _Beside(_Each(customer_id)), "address string, customer_id string")
             self._keep(view, made.selectExpr("address", "customer_id", "customer_id as person"))
+
+    def spellings(self, view: str, addresses: str, wanted: str) -> None:
+        """Keeps, as `address`, each address of a SELECT that means a customer whom one of another SELECT means."""
+        for name, sql in ((f"{view}__wanted", wanted), (f"{view}__met", addresses)):
+            self.map_rows(name, f"select distinct address from ({sql})", {"normal": "varchar"}, _normal)
+        self.materialize(view, f"select address from {view}__met where normal in (select normal from {view}__wanted)")
 
     def map_rows(
         self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
@@ -278,6 +285,10 @@ class _Each:
 
     def __call__(self, address: str) -> tuple[str]:
         return (self._customer_id(address),)
+
+
+def _normal(address: str) -> tuple[str]:
+    return (normalise(address),)
 
 
 class _Beside:
