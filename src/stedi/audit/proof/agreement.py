@@ -6,7 +6,8 @@ each of them once; everything else is left to `expected` and `violations`, row b
 128: a row can be hidden only by others that have the same sums twice over.
 
 Gives `motion_sums`, `step_sums` and `odd_training`, and over them `curated`, `due_steps` and `counted_motions`: what
-counts of those who agree is read from the published tables, of all others from the landed ones.
+counts of those who agree is read from the published tables, of all others from the landed ones. `partnered` has `n`,
+how many due steps have a counted motion.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from stedi.engines import Engine
 _MOTION = ("moment", "x", "y", "z")
 _STEP = ("moment", "distance")
 _TRAINING = ("moment", "distance", "x", "y", "z")
+_PARTNERED = (
+    "select count(*) as n from due_steps where (person, moment) in (select person, moment from counted_motions)"
+)
 
 
 @runtime_checkable
@@ -71,6 +75,7 @@ def _each(engine: Engine, base: AsOf, further: Claimants | None) -> None:
         )
         engine.view("due_steps", "select owner as person, moment, distance from steps where due")
         engine.view("odd_training", "select person from known")
+        engine.view("partnered", _PARTNERED)
 
 
 def _motions(engine: Engine, sums: Summing, base: AsOf) -> None:
@@ -160,21 +165,33 @@ def _steps(engine: Engine, sums: Summing, base: AsOf) -> None:
 
 
 def _training(engine: Engine, sums: Summing, base: AsOf) -> None:
-    one, other = (f"sum({each})" for each in sums.hashes(_TRAINING))
+    one, other = sums.hashes(_TRAINING)
+    # a step without a motion stands there once: one join tells both
+    engine.materialize(
+        "training_wanted",
+        "select person, count(one) as n, sum(one) as one, sum(other) as other, count(*) - count(one) as alone from "
+        f"(select s.person, case when m.moved is not null then {one} end as one, case when m.moved is not null then "
+        f"{other} end as other from (select person, moment, distance from due_steps) as s left join (select person as "
+        "mover, moment as moved, x, y, z from counted_motions) as m on s.person = m.mover and s.moment = m.moved) "
+        "group by person",
+    )
     engine.materialize(
         "odd_training",
-        "select coalesce(w.person, f.person) as person from (select person, count(*) as n, "
-        f"{one} as one, {other} as other from (select s.person, s.moment, s.distance, m.x, m.y, m.z "
-        "from due_steps as s join counted_motions as m on s.person = m.person and s.moment = m.moment) "
-        "group by person) as w full outer join (select k.person, f.* from "
-        f"(select customer_id, count(*) as n, {one} as one, {other} as other from "
+        "select coalesce(w.person, f.person) as person from (select * from training_wanted where n > 0) as w "
+        "full outer join (select k.person, f.* from "
+        f"(select customer_id, count(*) as n, sum({one}) as one, sum({other}) as other from "
         "(select customer_id, epoch_us(sensorReadingTime) as moment, distanceFromObject as distance, x + 0 as x, "
         "y + 0 as y, z + 0 as z from machine_learning_curated) group by customer_id) as f join known as k "
         "on f.customer_id = k.customer_id and k.consents) as f on w.person = f.person "
         "where w.n is distinct from f.n or w.one is distinct from f.one or w.other is distinct from f.other",
     )
+    engine.view(
+        "partnered",
+        "select (select count(*) from due_steps) - coalesce(sum(alone), 0)::bigint as n from training_wanted",
+    )
     if not engine.rows("select 1 from odd_training limit 1"):
         return
+    engine.view("partnered", _PARTNERED)
     # what is wrong with their rows is told by all that they delivered
     for sums_of, person in (("motion_sums", "person"), ("step_sums", "owner")):
         engine.materialize(

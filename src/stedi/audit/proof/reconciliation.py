@@ -195,9 +195,7 @@ def steps(engine: Engine) -> Reconciliation:
 def training(engine: Engine) -> Reconciliation:
     """Returns the account of `machine_learning_curated`."""
     [(due,)] = engine.rows("select count(*) from due_steps")
-    [(partnered,)] = engine.rows(
-        "select count(*) from due_steps where (person, moment) in (select person, moment from counted_motions)"
-    )
+    [(partnered,)] = engine.rows("select n from partnered")
     found = _found(engine, "machine_learning_curated", "consents")
     [(wanted,)] = engine.rows(f"select {found} + coalesce(sum(wanted - found), 0) from unequal")
     return Reconciliation(
