@@ -23,6 +23,8 @@ from stedi.errors import MissingExtra, StediError, UsageError, unnamed
 
 __all__ = ["main", "parser", "script"]
 
+_OBJECTS = 50_000
+"""Objects after which Python looks for those that nobody needs: of what is imported all stay."""
 _INTERRUPTED, _UNREAD = 130, 141  # as a shell has it of who ends by SIGINT or SIGPIPE
 _EXTRAS = {
     **dict.fromkeys(("boto3", "botocore", "s3transfer", "duckdb_extension_httpfs"), "aws"),
@@ -93,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def script() -> int:
     """Runs one command as a process of its own."""
+    gc.set_threshold(_OBJECTS)
     without_dataframes()
     terminal.open_streams()
     terminal.patient_stderr()

@@ -18,6 +18,8 @@ from stedi.errors import QueryFailed, UsageError, printable
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_FEW = 100
+"""Values whose text is sooner made here than Arrow's functions are imported."""
 _PLAIN_IN_JSON = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
 
 _FOUR_DIGIT_YEARS = (-62_135_596_800_000, 253_402_300_799_999)
@@ -61,6 +63,8 @@ def as_text(column: pa.Array, name: str, binary: Callable[[bytes], str] = base64
         return pa.array([None if v is None else _duration(v) for v in column.to_pylist()], pa.large_string())
     if types.is_nested(kind):
         return pa.array([None if v is None else _dumps(v, name) for v in _values(column, name)], pa.large_string())
+    if len(column) <= _FEW and (types.is_integer(kind) or types.is_string(kind)):
+        return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.large_string())
     return column.cast(pa.large_string())
 
 

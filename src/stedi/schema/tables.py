@@ -16,12 +16,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from stedi.errors import LakeError
+from stedi.schema import statements
 from stedi.schema.contracts import Kind
 from stedi.schema.feeds import CONTRACTS
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     from sqlglot import exp
 
 NAMESPACE = "stedi"
@@ -346,29 +345,18 @@ def _reads(sql: str) -> frozenset[str]:
     return frozenset(named - local)
 
 
-def _sql() -> Traversable:
-    """Returns the folder of the SQL files; not every command that knows a table's columns reads them."""
-    from importlib import resources
-
-    return resources.files("stedi.schema") / "sql"
-
-
 @cache
 def graph() -> Dag:
     """Returns the graph of the package's own SQL files."""
-    root = _sql()
     selects = {}
     for zone in ("views", "trusted", "curated"):
-        for entry in (root / zone).iterdir():
-            if entry.name.endswith(".sql"):
-                name, sql = entry.name.removesuffix(".sql"), entry.read_text("utf-8")
-                selects[name] = Model(name, zone, sql, _reads(sql))
+        for name, sql in statements.texts(zone).items():
+            selects[name] = Model(name, zone, sql, _reads(sql))
     return Dag(selects)
 
 
 @cache
 def assertions() -> tuple[Model, ...]:
     """Returns the package's assertions: SELECTs that find a violation by each row that they return."""
-    root = _sql() / "assertions"
-    found = [(e.name.removesuffix(".sql"), e.read_text("utf-8")) for e in root.iterdir() if e.name.endswith(".sql")]
-    return tuple(Model(name, "assertions", sql, _reads(sql)) for name, sql in sorted(found))
+    found = sorted(statements.texts("assertions").items())
+    return tuple(Model(name, "assertions", sql, _reads(sql)) for name, sql in found)
