@@ -14,7 +14,7 @@ GROUP = 122_880
 
 
 class Writer:
-    """One Parquet file that is being written.
+    """One Parquet file that is being written, of columns without nulls.
 
     Args:
         path: A file that does not exist yet.
@@ -29,7 +29,7 @@ class Writer:
         self._pa, self._path, self._columns = pa, path, columns
         self._metadata: list[Any] = []
         self._schema = pa.schema(
-            pa.field(column.name, kind, metadata={"PARQUET:field_id": str(place)})
+            pa.field(column.name, kind, nullable=False, metadata={"PARQUET:field_id": str(place)})
             for place, (column, kind) in enumerate(zip(columns, types, strict=True), start=1)
         )
         path.touch(exist_ok=False)

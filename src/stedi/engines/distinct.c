@@ -14,6 +14,8 @@ typedef int64_t i64;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
+enum { FEW = 8 };                                       /* rows that are sorted one by one */
+
 #ifndef STEDI_SOURCE
 #define STEDI_SOURCE 0
 #endif
@@ -33,17 +35,27 @@ i64 stedi_divide(const i64 *const *columns, i32 width, i64 from, i64 rows, i32 s
     return rows;
 }
 
-static int compare(const i64 *one, const i64 *other, i32 width) {
-    for (i32 column = 1; column < width; column++)
+static int compare(const i64 *one, const i64 *other, i32 columns) {
+    for (i32 column = 1; column < columns; column++)
         if (one[column] != other[column]) return one[column] < other[column] ? -1 : 1;
     return 0;
 }
 
-/* Sorts places of rows by what is in the rows: runs that are in order already are merged. */
-static void sort(const i64 *rows, i32 width, u32 *places, u32 *spare, u32 *ends, i64 count) {
+/* Sorts places of rows by the columns before one: runs that are in order already are merged. */
+static void sort(const i64 *rows, i32 columns, i32 width, u32 *places, u32 *spare, u32 *ends, i64 count) {
+    if (count <= FEW) {
+        for (i64 place = 1; place < count; place++) {
+            u32 one = places[place];
+            i64 at = place;
+            for (; at && compare(rows + (i64)places[at - 1] * width, rows + (i64)one * width, columns) > 0; at--)
+                places[at] = places[at - 1];
+            places[at] = one;
+        }
+        return;
+    }
     i64 runs = 0;
     for (i64 at = 0; at < count; ends[runs++] = (u32)at)
-        for (at++; at < count && compare(rows + (i64)places[at - 1] * width, rows + (i64)places[at] * width, width) <= 0;)
+        for (at++; at < count && compare(rows + (i64)places[at - 1] * width, rows + (i64)places[at] * width, columns) <= 0;)
             at++;
     u32 *from = places, *to = spare;
     while (runs > 1) {
@@ -52,7 +64,7 @@ static void sort(const i64 *rows, i32 width, u32 *places, u32 *spare, u32 *ends,
             i64 left = begin, middle = ends[run], end = run + 1 < runs ? ends[run + 1] : middle, right = middle;
             for (i64 at = begin; at < end; at++)
                 to[at] = right >= end || (left < middle && compare(rows + (i64)from[left] * width,
-                                                                   rows + (i64)from[right] * width, width) <= 0)
+                                                                   rows + (i64)from[right] * width, columns) <= 0)
                              ? from[left++] : from[right++];
             begin = end;
             ends[made++] = (u32)end;
@@ -89,14 +101,20 @@ i64 stedi_distinct(i64 *cells, i64 count, i32 width, i64 first, i64 persons) {
         const i64 *theirs = rows + begin * width, *last = NULL;
         end = starts[person];                           /* by now where the next one's rows begin */
         for (i64 place = 0; place < end - begin; place++) places[place] = (u32)place;
-        sort(theirs, width, places, places + least, places + 2 * least, end - begin);
-        for (i64 place = 0; place < end - begin; place++) {
-            const i64 *row = theirs + (i64)places[place] * width;
-            if (last && !compare(last, row, width)) continue;
-            last = row;
-            ((i32 *)cells)[result] = (i32)person;
-            for (i32 column = 1; column < width; column++) cells[column * count + result] = row[column];
-            result++;
+        sort(theirs, 2, width, places, places + least, places + 2 * least, end - begin);
+        for (i64 place = 0, next; place < end - begin; place = next) {
+            for (next = place + 1; next < end - begin && !compare(theirs + (i64)places[place] * width,
+                                                                  theirs + (i64)places[next] * width, 2);)
+                next++;
+            if (next - place > 1) sort(theirs, width, width, places + place, places + least, places + 2 * least, next - place);
+            for (i64 at = place; at < next; at++) {
+                const i64 *row = theirs + (i64)places[at] * width;
+                if (last && !compare(last, row, width)) continue;
+                last = row;
+                ((i32 *)cells)[result] = (i32)person;
+                for (i32 column = 1; column < width; column++) cells[column * count + result] = row[column];
+                result++;
+            }
         }
     }
     free(places);
