@@ -895,15 +895,12 @@ class Lake:
         """Lands the files of a folder as they stop growing, and builds, until it is stopped.
 
         Args:
-            inbox: The folder.
+            inbox: The folder, or a prefix in S3.
             every: The time between two looks at it.
             stop: Ends it when the round that is under way is done; without one, nothing does.
 
         Yields:
             Each round that did something, or failed and will be tried again.
-
-        Raises:
-            UsageError: The inbox is in a bucket.
         """
         from threading import Event
 
@@ -922,6 +919,8 @@ class Lake:
             return any(step.action != "none" for step in steps)
 
         folder = destinations.expanded(s3.at(inbox))
+        if s3.is_remote(folder):
+            s3.client()  # a missing extra is no outage that is waited for
         self._warm()
         return watch.watch(
             watch.Inbox(folder, self.root),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 
@@ -61,6 +62,24 @@ def test_a_bucket_keeps_runs_and_one_that_was_killed_shows_when_its_heart_no_lon
     assert findings["Glue database stedi"].state == findings["credentials"].state == "ok"
     assert findings["workgroup stedi-officer"].state == "ok", "moto has every workgroup"
     account.client.cache_clear()
+
+
+def test_a_watch_of_a_bucket_lands_each_object_once_when_it_comes(bucket: str, tmp_path: Path) -> None:
+    lake = Lake.create(f"s3://{bucket}/inbox/lake")  # whose own objects are no deliveries
+    stop = Event()
+    watched = lake.watch(f"s3://{bucket}/inbox", every=timedelta(seconds=0.1), stop=stop)
+    for number in (1, 2):
+        folder = deliver(tmp_path, "customer", [customer(f"p{number}@x.example")])
+        [file] = [path for path in tmp_path.rglob("*.json") if f"p{number}@" in path.read_text()]
+        s3.write(s3.at(f"s3://{bucket}/inbox/customer/{number}.json"), file.read_bytes())
+        done = next(watched)
+        assert done.landing is not None, folder
+        assert [new.accepted for new in done.landing.files if not new.already_landed] == [1]
+        assert done.build is not None
+        assert not done.error
+    Timer(1.0, stop.set).start()
+    assert list(watched) == [], "nothing came, and nothing was done"
+    assert [run.command for run in lake.runs()] == ["build", "land", "build", "land", "init"]
 
 
 def _cloud(place: str) -> list[doctor.Finding]:

@@ -20,7 +20,6 @@ import pytest
 from effort import at_night
 from lakes import Slate, conserved, customer, deliver, motion, records, rows, step
 from stedi import Lake, Round
-from stedi.errors import UsageError
 from stedi.landing import journal
 from stedi.operations import watch
 
@@ -157,11 +156,6 @@ def test_a_file_that_cannot_be_read_costs_that_file_alone(lake: Lake, inbox: Pat
     assert done.landing is not None
     assert [skipped.failed for skipped in done.landing.skipped] == [True]
     assert trained(lake) == 1
-
-
-def test_an_inbox_in_a_bucket_is_refused(lake: Lake) -> None:
-    with pytest.raises(UsageError, match="stedi land"):
-        lake.watch("s3://somewhere/inbox")
 
 
 @at_night

@@ -40,7 +40,9 @@ def add(command: Add) -> None:
     sub = command("runs", runs, "lists what ran: what, when, how long, rows, outcome; newest first")
     sub.add_argument("--limit", type=_count, metavar="N", default=50, help="list at most N runs (default: 50)")
     sub = command("watch", watch, "lands files as they stop growing, and builds, until it is stopped")
-    sub.add_argument("inbox", metavar="INBOX", type=delivered, help="the folder to which files are delivered")
+    sub.add_argument(
+        "inbox", metavar="INBOX", type=delivered, help="the folder or s3:// prefix to which files are delivered"
+    )
     sub.add_argument(
         "--every",
         metavar="TIME",

@@ -1,7 +1,7 @@
 """Near real time on one machine: looks at an inbox, lands the files that have stopped growing, builds, and goes on.
 
     look -> files that nothing has written to for a second, and that this watch has not landed as they are
-    land -> these alone
+    land -> these alone; of a bucket, whose objects are whole as soon as they are there, what is new below the prefix
     build -> what they, a withdrawal or a consent date have made due
 
 Whatever fails is told and tried again later, at growing intervals; nothing but being stopped ends it. A file that goes
@@ -20,7 +20,6 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from stedi.context import runs
-from stedi.errors import UsageError
 from stedi.landing.deliveries import local
 from stedi.storage import s3
 
@@ -33,8 +32,8 @@ SETTLED = 1.0
 _LONGEST = 60.0
 """Seconds between two attempts, at most."""
 
-Signature = tuple[int, int, int]
-"""Size, time of the last write and inode of a file."""
+Signature = tuple[int, int, int | str]
+"""Size, time of the last write and inode of a file; an object's tag in place of the inode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Round:
 
 
 class Inbox:
-    """The files of a folder that are ready to be landed.
+    """The files of a folder, or the objects below a prefix, that are ready to be landed.
 
     Args:
         folder: The folder.
@@ -63,10 +62,8 @@ class Inbox:
     """
 
     def __init__(self, folder: Path, lake: Path) -> None:
-        if s3.is_remote(folder):
-            raise UsageError(f"{folder}: expected a folder on this machine, found one in a bucket; run `stedi land`")
-        self._folder = folder
-        self._lake = None if s3.is_remote(lake) else lake
+        self._folder, self._remote = folder, s3.is_remote(folder)
+        self._lake = lake if s3.is_remote(lake) == self._remote else None
         self._landed: dict[Path, Signature] = {}
         self._seen: dict[Path, tuple[Signature, float]] = {}
 
@@ -76,16 +73,7 @@ class Inbox:
         Raises:
             OSError: There is no such folder.
         """
-        os.listdir(self._folder)  # one that is away is no empty one
-        now, moment = time.time(), time.monotonic()
-        there: dict[Path, Signature] = {}
-        for item in local.walk([self._folder], avoid=self._lake):
-            if isinstance(item, local.Delivered):
-                try:
-                    found = os.stat(item.path)
-                except OSError:  # it has just gone
-                    continue
-                there[item.path] = (found.st_size, found.st_mtime_ns, found.st_ino)
+        there, now, moment = dict(self._objects() if self._remote else self._files()), time.time(), time.monotonic()
         new = {path: signature for path, signature in there.items() if self._landed.get(path) != signature}
         seen = {}
         for path, signature in new.items():
@@ -96,9 +84,24 @@ class Inbox:
         settled = {
             path: signature
             for path, (signature, since) in seen.items()
-            if moment - since >= SETTLED or now - signature[1] / 1e9 >= SETTLED
+            if self._remote or moment - since >= SETTLED or now - signature[1] / 1e9 >= SETTLED
         }
         return settled, len(settled) < len(new)
+
+    def _files(self) -> Iterator[tuple[Path, Signature]]:
+        os.listdir(self._folder)  # one that is away is no empty one
+        for item in local.walk([self._folder], avoid=self._lake):
+            if isinstance(item, local.Delivered):
+                try:
+                    found = os.stat(item.path)
+                except OSError:  # it has just gone
+                    continue
+                yield item.path, (found.st_size, found.st_mtime_ns, found.st_ino)
+
+    def _objects(self) -> Iterator[tuple[Path, Signature]]:
+        for found in s3.listing(self._folder):
+            if self._lake is None or not found.path.is_relative_to(self._lake):
+                yield found.path, (found.size, round(found.modified * 1e9), found.tag)
 
     def landed(self, files: dict[Path, Signature]) -> None:
         """Notes that files were landed, or refused, as they were."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from stedi.errors import UnreadableFile
+from stedi.errors import UnreadableFile, UsageError
 from stedi.landing.crawl.profile import Profiles, mask
 from stedi.landing.crawl.proposal import propose
 from stedi.landing.crawl.report import Drift, FeedReport, FieldReport, Report
@@ -19,6 +19,7 @@ from stedi.landing.deliveries.local import Delivered, Skipped, fingerprint, open
 from stedi.reader import Limits, Reject, decompressed, infer_feed, iter_values
 from stedi.schema.contracts import Contract
 from stedi.schema.feeds import CONTRACTS
+from stedi.storage import s3
 
 __all__ = ["Drift", "FeedReport", "FieldReport", "Report", "crawl", "mask"]
 
@@ -40,7 +41,12 @@ def crawl(
 
     Returns:
         The feeds with a contract in the order of the contracts, then the others by name, and what was passed over.
+
+    Raises:
+        UsageError: A path is in S3.
     """
+    for path in filter(s3.is_remote, paths):
+        raise UsageError(f"{path}: expected files on this machine, found a place in S3; copy some of them here")
     groups: dict[str, _Group] = {}
     skipped: list[Skipped] = []
     for item in walk(paths):
