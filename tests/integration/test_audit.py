@@ -349,7 +349,7 @@ def test_the_command_decides_by_exit_code_and_says_what_was_found(
     out = capsys.readouterr().out
     name = shown(damaged.lake, path)
     assert f"metadata: customers_curated: {name}: expected SHA-256 " in out
-    assert "the rules of consent were not proved, since files are damaged" in out
+    assert "the rules of consent were not proved because files are damaged" in out
     assert cli.main([*words, "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert (document["holds"], document["proved"]) == (False, False)

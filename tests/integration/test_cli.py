@@ -274,7 +274,7 @@ class TestLand:
         self, run: Run, tmp_path: Path, inbox: Path
     ) -> None:
         said = run("--lake", tmp_path / "lake", "land", inbox)
-        assert f"made a new lake, {tmp_path / 'lake'}; its key is in STEDI_PSEUDONYM_KEY: back the key up" in said.err
+        assert f"made a new lake, {tmp_path / 'lake'}; its key is in STEDI_PSEUDONYM_KEY: back up the key" in said.err
 
     @pytest.mark.parametrize(("scale", "unit"), [(1, "in seconds"), (1_000_000, "in microseconds")])
     def test_an_instant_of_another_unit_is_told_with_the_likely_one(

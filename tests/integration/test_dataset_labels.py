@@ -167,7 +167,7 @@ def test_a_file_of_labels_that_has_moved_is_named_and_another_content_is_said(
     moved.write_text(moved.read_text("utf-8").replace("walking", "strolling"), "utf-8")
     words = ["--lake", str(lake.root), "dataset", "refresh", "moved", "--labels", str(moved)]
     assert cli.main(words) == 0
-    assert "moved: the labels are others than those of moved@2" in capsys.readouterr().err
+    assert "moved: the labels differ from those of moved@2" in capsys.readouterr().err
     lake.create_dataset("plain", **NEAR)
     with pytest.raises(UsageError, match="expected no file, since plain@1 was made without labels"):
         lake.refresh_dataset("plain", labels=moved)

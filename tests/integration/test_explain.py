@@ -269,7 +269,7 @@ def test_every_row_below_landing_is_traced_to_whose_it_is_and_to_its_files(lake:
     for row in found:
         assert row.customers == (row.row["customer_id"],)
         assert row.sources
-        assert "agrees since" in row.why
+        assert "consents since" in row.why
         assert all(source.file.endswith(".json") and source.records > 0 for source in row.sources)
 
 
@@ -282,7 +282,7 @@ def test_a_row_says_from_which_records_and_by_which_rule(lake: Lake) -> None:
     assert "nobody else claims" in row.why
     [row] = rows(lake, "step_trainer_trusted", "epoch_ms(sensorReadingTime) = 1000000000110")
     assert row.customers == (KEY_OF_TESTS.customer_id(CY),)
-    assert "of 2 claimants of its serial number they alone moved at that moment (rule 6)" in row.why
+    assert "of 2 claimants of its serial number only this customer moved at that moment (rule 6)" in row.why
 
 
 def test_rows_of_the_landing_zone_are_traced_to_their_file(lake: Lake) -> None:
@@ -321,7 +321,7 @@ def test_a_row_that_nothing_landed_accounts_for_is_said_to_be_one(lake: Lake, tm
             engine, lake.root, KEY_OF_TESTS, "accelerometer_trusted", rows_made, instant(NOW), since_consent=True
         )
     assert [row.sources for row in found] == [()] * 4
-    assert all("nothing landed accounts for it" in row.why for row in found)
+    assert all("no landed record explains it" in row.why for row in found)
 
 
 def test_no_more_than_twenty_rows_are_looked_at(folder: Path) -> None:
@@ -372,7 +372,7 @@ def test_the_command_prints_text_and_json(
 ) -> None:
     code, out, _ = run(lake, capsys, CY)
     assert code == 0
-    for words in ("agrees since 2001", "withheld: its serial number is shared by 2", "people.json"):
+    for words in ("consents since 2001", "withheld: its serial number is shared by 2", "people.json"):
         assert words in out
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{ANA.upper()}\n\n"))
     code, out, _ = run(lake, capsys, "-", "--json")

@@ -421,7 +421,7 @@ def test_an_older_lakes_customer_with_such_an_address_is_somebody_else(
     build(lake, NOW)
     assert cli.main(["--lake", str(lake.root), "audit"]) == 0
     shown = capsys.readouterr().out
-    assert "customers whose address has a character that nobody can see: 1; --exact names them" in shown
+    assert "customers whose address has an invisible character: 1; name them with --exact" in shown
     assert "@" not in shown
     raw = [json.dumps(customer(other, 3, customerName=name), ensure_ascii=e) for name, e in (("x", True), ("y", False))]
     path = folder / "customer" / "later.json"

@@ -246,7 +246,7 @@ def test_receipts_that_were_kept_elsewhere_do_where_no_journal_is_left(
     with pytest.raises(LakeError, match="was rolled back"):
         lake.build()
     assert cli.main(["--lake", str(lake.root), "erase", "--replay", str(elsewhere)]) == 1
-    assert "this was not all" in capsys.readouterr().err
+    assert "this was incomplete" in capsys.readouterr().err
     shutil.rmtree(lake.context.outside())  # as on a machine that knows nothing of the lake
     assert lake.replay(elsewhere).complete
     assert names(lake) == ["cy", "di", "ed"]

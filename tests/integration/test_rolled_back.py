@@ -210,7 +210,7 @@ def test_where_nothing_can_be_noted_the_work_goes_on_and_one_line_says_so(
     blocked.write_text("a file, where a folder is needed")
     monkeypatch.setenv("XDG_STATE_HOME", str(blocked))
     code, _, err = said(lake, "withdraw", ANA, "--yes", "--build")
-    assert (code, err.count("cannot be noted")) == (0, 1)
+    assert (code, err.count("cannot be recorded")) == (0, 1)
     assert len(contents(lake)["customers_trusted"]) == 1
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "free"))
     assert said(lake, "build")[0] == 0

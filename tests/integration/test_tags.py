@@ -295,7 +295,7 @@ def test_another_key_asks_and_ends_the_tags_that_it_names(
     before = heads(lake)
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert "key rotate: expected --yes where nobody can be asked" in said
+    assert "key rotate: expected --yes or a terminal to ask" in said
     assert said.count("\n") == 1
     asked: list[str] = []
     with monkeypatch.context() as patch:

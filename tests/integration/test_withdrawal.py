@@ -356,7 +356,7 @@ def test_the_command_does_nothing_that_nobody_has_said_yes_to(said: Said, built:
 def test_the_command_says_what_it_did(said: Said) -> None:
     code, out, err = said(ANA, "new@x.example", "--yes")
     assert code == 0
-    assert "not known to the lake: argument 2; look at the spelling" in err
+    assert "not known to the lake: argument 2; check the spelling" in err
     assert "2 customers: 2 withdrawals landed, 1 of them of customers that the lake does not know yet" in out
     assert "stedi build" in out
     assert "built: " in said(ANA, "--yes", "--build")[1]
@@ -372,7 +372,7 @@ def test_a_dry_run_says_who_is_known_and_agrees_and_where_the_others_stand(
     words = ("--dry-run", ANA, "--file", str(tmp_path / "list"))
     code, out, _ = said(*words)
     assert code == 0
-    assert "customers: 2 of 3 known, 1 of them agree now" in out
+    assert "customers: 2 of 3 known, 1 of them consent now" in out
     assert "not known to the lake: --file, line 3" in out
     assert json.loads(said(*words, "--json")[1]) == {
         "customers": 3, "known": 2, "agreeing": 1, "unknown": ["--file, line 3"]

@@ -209,13 +209,13 @@ LIES: dict[str, tuple[str, str, Attack, Callable[[dict[str, Any]], object]]] = {
         other_subjects(lambda people: [*people, ("f" * 16, "train", 3)]), lambda m: None,
     ),
     "somebody said twice": (
-        "subjects.parquet", "stands there twice", other_subjects(lambda people: [*people, people[0]]), lambda m: None,
+        "subjects.parquet", "is listed twice", other_subjects(lambda people: [*people, people[0]]), lambda m: None,
     ),
     "other rows of somebody": (
         "subjects.parquet", f"subject {FIRST}: expected 7 rows",
         other_subjects(lambda people: [(s, split, 7 if s == FIRST else n) for s, split, n in people]), lambda m: None,
     ),
-    "a column more": (TEST, "other columns", column, lambda m: None),
+    "a column more": (TEST, "columns differ", column, lambda m: None),
     "fewer rows in all": ("manifest.json", "expected 29 rows", lambda f: None, lambda m: m.update(rows=29)),
     "more people in all": ("manifest.json", "expected 11 subjects", lambda f: None, lambda m: m.update(subjects=11)),
     "other counts of a split": (
@@ -226,7 +226,7 @@ LIES: dict[str, tuple[str, str, Attack, Callable[[dict[str, Any]], object]]] = {
         "manifest.json", "does not add up", lambda f: None, lambda m: m["account"][0].update(rows=1),
     ),
     "a file of data that nobody lists": (
-        TEST, "the manifest does not list it", lambda f: None,
+        TEST, "it is not in the manifest", lambda f: None,
         lambda m: m.update(files=[file for file in m["files"] if file["path"] != TEST]),
     ),
     "another name than the release's": (
@@ -271,7 +271,7 @@ def test_the_command_names_the_file_and_exits_3(copy: Path, capsys: pytest.Captu
     assert said.endswith(": steps@1; holds\n")
     flip(TRAIN, 100)(copy)
     assert cli.main(["dataset", "verify", str(copy)]) == 3
-    assert f"{TRAIN}: other bytes than SHA256SUMS says" in capsys.readouterr().out
+    assert f"{TRAIN}: its bytes differ from SHA256SUMS" in capsys.readouterr().out
     assert cli.main(["--json", "dataset", "verify", str(copy)]) == 3
     found = json.loads(capsys.readouterr().out)
     assert (found["holds"], found["release"]) == (False, "steps@1")

@@ -241,7 +241,7 @@ def test_a_table_shows_the_first_rows_and_says_that_there_are_more() -> None:
     assert (
         out.getvalue()
         .decode()
-        .endswith("(the first 1,000 rows; there are more: every other --format, and a file, has all)\n")
+        .endswith("(the first 1,000 rows; there are more: use another --format or --output for all of them)\n")
     )
     assert formats.write(reader(400, n=list(range(1000))), "table", io.BytesIO()) == formats.Written(1000)
     assert formats.write(reader(400, n=list(range(1001))), "table", io.BytesIO(), limit=None) == formats.Written(1001)

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser(named(words)).parse_args(words)
     except SystemExit as stop:
         if stop.code == 2 and "--json" in words:
-            message = "bad usage: see the message on stderr, or --help"
+            message = "wrong usage: see the message on stderr, or --help"
             terminal.document({"error": {"type": "UsageError", "message": message, "exit": 2}})
         raise
     terminal.colour(getattr(options, "color", "auto"))

@@ -65,9 +65,11 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     def engine(sub: argparse.ArgumentParser, text: str) -> None:
         sub.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help=text)
 
-    sub = command("demo", pipeline.demo, "makes sample landing data, lands it, builds, and shows the zones")
-    sub.add_argument("--customers", type=_positive, default=200, help="customers to invent (default: 200)")
-    sub.add_argument("--readings", type=_positive, default=20_000, help="readings to invent (default: 20,000)")
+    sub = command("demo", pipeline.demo, "makes sample data, lands and builds them, and shows the tables")
+    sub.add_argument("--customers", type=_positive, default=200, help="number of synthetic customers (default: 200)")
+    sub.add_argument(
+        "--readings", type=_positive, default=20_000, help="number of synthetic readings (default: 20,000)"
+    )
     sub.add_argument("--walkers", type=int, default=4, help="people who walk, with labelled steps (default: 4)")
     sub.add_argument("--seed", type=int, default=7, help="same seed, same data (default: 7)")
 
@@ -79,36 +81,40 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         help="which readings of a consenting customer are used (default: all)",
     )
 
-    sub = command("land", pipeline.land, "lands files, folders or globs: what is new of them")
+    sub = command("land", pipeline.land, "lands new files from paths, folders or globs")
     sub.add_argument("paths", nargs="+", metavar="PATH", type=monitoring.delivered, help="a file, a folder or a glob")
     sub.add_argument(
         "--feed",
         choices=("customer", "accelerometer", "step_trainer"),
-        help="the feed of all of them (default: told by folder or file name, then by the fields)",
+        help="the feed of all files (default: from the folder or file name, then from the fields)",
     )
 
-    engine(sub, "who reads and writes: this machine (default), or Spark's executors; same rows")
+    engine(sub, "where files are read and written: this machine (duckdb, default) or Spark's executors; same rows")
     sub.add_argument("--build", action="store_true", help="build at once")
 
     sub = command("build", pipeline.build, "builds what has changed")
-    sub.add_argument("--dry-run", action="store_true", help="only show what would be done, and why")
+    sub.add_argument("--dry-run", action="store_true", help="only show the plan and its reasons")
     sub.add_argument("--full", action="store_true", help="rebuild everything")
     engine(sub, "what computes the tables (default: duckdb); same rows")
-    sub.add_argument("--wait", action="store_true", help="wait for another build that is running, rather than leave")
+    sub.add_argument("--wait", action="store_true", help="wait for a running build instead of failing")
 
     sub = command(
         "audit", operations.audit, "proves the rules of consent over the tables, and that files are as written"
     )
     sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
     sub.add_argument(
-        "--report", metavar="FILE", type=Path, help="write what was found, .html or .json, and FILE.sig, its signature"
+        "--report",
+        metavar="FILE",
+        type=Path,
+        help="write the findings as .html or .json, and their signature to FILE.sig",
     )
-    sub.add_argument("--risk", action="store_true", help="measure how far the training table tells people apart")
-    engine(sub, "who proves and, with --files, reads files: this machine (default), or Spark's executors")
+    sub.add_argument("--risk", action="store_true", help="measure how well the training table identifies people")
+    engine(
+        sub,
+        "where the proof runs and, with --files, files are read: this machine (duckdb, default) or Spark's executors",
+    )
 
-    sub = command(
-        "report", reports.report, "writes one page that says how the lake is: consent, tables, releases, risk"
-    )
+    sub = command("report", reports.report, "writes one page about the lake: consent, tables, releases, risk")
     sub.add_argument(
         "--output",
         metavar="FILE",
@@ -119,42 +125,42 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         "--since",
         metavar="FILE",
         type=Path,
-        help="an earlier report, to say what has changed (default: what is written over)",
+        help="an earlier report to compare with (default: the one that is overwritten)",
     )
 
-    sub = command("key", operations.key, "shows which pseudonym key the lake has, or gives it another")
+    sub = command("key", operations.key, "shows the fingerprint of the pseudonym key, or changes the key")
     sub.add_argument(
         "action", choices=("show", "rotate"), metavar="ACTION", help="show or rotate; neither prints the key itself"
     )
-    sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, made if it is not there")
+    sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, created if needed")
     sub.add_argument("--yes", action="store_true", help="rotate: do not ask")
 
     sub = command(
-        "repair", operations.repair, "sets right what audit --files finds damaged, as far as the lake itself can"
+        "repair", operations.repair, "repairs the damage that audit --files finds, as far as the lake's own data allow"
     )
     sub.add_argument(
         "--accept-rollback",
         action="store_true",
-        help="take a lake that was rolled back for the newest, without what was withdrawn or erased since",
+        help="accept a lake that was rolled back; withdrawals and erasures since then are lost",
     )
 
-    sub = command("adopt", operations.adopt, "makes a lake of its own of a copy, or of a lake that was moved")
+    sub = command("adopt", operations.adopt, "makes a copied or moved lake writable at its new place")
     sub.add_argument(
-        "--new-id", action="store_true", help="give it an id of its own: the lake that it comes from lives elsewhere"
+        "--new-id", action="store_true", help="give it a new id, since the original still exists elsewhere"
     )
 
-    sub = command("log", operations.log, "lists who was shown rows of people: when, as whom, of which tables")
-    sub.add_argument("--since", metavar="TIME", type=_time, help="what began at this ISO 8601 time or later, UTC")
+    sub = command("log", operations.log, "lists who was shown rows of people: when, in which role, of which tables")
+    sub.add_argument("--since", metavar="TIME", type=_time, help="only entries from this ISO 8601 time on, UTC")
 
     command("tables", pipeline.tables, "lists tables with zone, rows, size and freshness")
 
     sub = command("history", pipeline.history, "lists a table's snapshots with what each was built from")
     sub.add_argument("table", metavar="TABLE")
-    sub.add_argument("--verbose", action="store_true", help="show the ids of snapshots and runs, too")
+    sub.add_argument("--verbose", action="store_true", help="also show the ids of snapshots and runs")
 
-    sub = command("tag", operations.tag, "names the tables below landing as they are, for --at, or lists such names")
-    sub.add_argument("name", nargs="?", metavar="NAME", help="the name to give; without one, tags are listed")
-    sub.add_argument("--delete", metavar="NAME", help="take a name away; what it alone held goes with maintenance")
+    sub = command("tag", operations.tag, "tags the current tables below landing, for --at, or lists the tags")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="the new tag; without one, tags are listed")
+    sub.add_argument("--delete", metavar="NAME", help="delete a tag; maintenance removes what only the tag kept")
 
     sub = command("query", aws.query, "runs one read-only SELECT over the lake's tables")
     sub.add_argument("sql", metavar="SQL", help="the SELECT, or - to read it from stdin")
@@ -167,9 +173,9 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         "--output",
         metavar="FILE",
         type=Path,
-        help="write to a file, which is whole or absent; compressed if its name ends in .gz or .zst",
+        help="write to a file, atomically; compressed if its name ends in .gz or .zst",
     )
-    sub.add_argument("--columns", metavar="NAME,...", help="write these columns alone, in this order")
+    sub.add_argument("--columns", metavar="NAME,...", help="write only these columns, in this order")
     sub.add_argument(
         "--time-zone", metavar="ZONE", help="write instants in this time zone, such as Europe/Berlin (default: UTC)"
     )
@@ -181,12 +187,12 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument(
         "--as-published",
         action="store_true",
-        help="officer, with --at: show rows of people who do not agree to research any more, too",
+        help="officer, with --at: also show rows of people who no longer consent",
     )
     sub.add_argument(
         "--role",
         choices=("scientist", "engineer", "officer"),
-        help="show what this role sees, the rest masked (default: query.role of the lake, else engineer)",
+        help="query in this role; other columns are masked (default: query.role of the lake, else engineer)",
     )
     sub.add_argument(
         "--parameter",
@@ -197,20 +203,20 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument(
         "--safe-for-spreadsheets",
         action="store_true",
-        help="csv: begin with an apostrophe what a spreadsheet would take for a formula",
+        help="csv: put an apostrophe before texts that a spreadsheet would evaluate",
     )
     sub.add_argument("--engine", choices=("duckdb", "athena"), default="duckdb", help="default: duckdb")
     sub.add_argument("--workgroup", metavar="NAME", help="Athena's workgroup (default: stedi-ROLE)")
 
     command("roles", pipeline.roles, "prints which tables and columns each role sees in a query")
 
-    sub = command("quarantine", pipeline.quarantine, "lists the records that could not be taken, by reason and file")
+    sub = command("quarantine", pipeline.quarantine, "lists refused records by reason and file")
     choice = sub.add_mutually_exclusive_group()
-    choice.add_argument("--records", action="store_true", help="list record by record")
-    choice.add_argument("--fields", action="store_true", help="count which field was wrong, of the first 1,000 records")
+    choice.add_argument("--records", action="store_true", help="list each record")
+    choice.add_argument("--fields", action="store_true", help="count the wrong fields of the first 1,000 records")
     choice.add_argument("--show", metavar="FILE:OFFSET", help="print one record's raw bytes, escaped")
-    choice.add_argument("--replay", action="store_true", help="land again what the contracts accept now")
-    choice.add_argument("--withheld", action="store_true", help="list the readings that belong to nobody for certain")
+    choice.add_argument("--replay", action="store_true", help="land the records that the contracts accept now")
+    choice.add_argument("--withheld", action="store_true", help="list the readings without a certain owner")
 
     sub = command(
         "withdraw", rights.withdraw, "lands customers' withdrawals from research; the next build removes them"
@@ -220,15 +226,17 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("--exact", action="store_true", help=_EXACT)
     sub.add_argument("--yes", action="store_true", help="do not ask")
     sub.add_argument("--build", action="store_true", help="build at once")
-    sub.add_argument("--dry-run", action="store_true", help="only say who is known and agrees, and who is not known")
+    sub.add_argument(
+        "--dry-run", action="store_true", help="only show how many are known and consent, and which are unknown"
+    )
 
-    sub = command("consent", rights.consent, "counts who was known and agreed to research, over time")
+    sub = command("consent", rights.consent, "counts known and consenting customers over time")
     sub.add_argument(
         "--by", choices=("day", "week", "month"), default="month", help="how long a period is, in UTC (default: month)"
     )
     sub.add_argument("--format", choices=("table", "csv", "json"), help="default: table; json with --json")
 
-    sub = command("export", rights.export, "writes everything that the lake has of customers, and of nobody else")
+    sub = command("export", rights.export, "writes all data of customers, and of nobody else")
     sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
     sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
     sub.add_argument("--exact", action="store_true", help=_EXACT)
@@ -237,26 +245,24 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     )
     sub.add_argument("--zip", action="store_true", help="write one zip file instead")
 
-    sub = command("explain", rights.explain, "tells why a customer's rows, or rows of a table, are where they are")
+    sub = command("explain", rights.explain, "explains why rows of a customer or table are where they are")
     sub.add_argument(
         "address", nargs="?", metavar="EMAIL", help="an address in any spelling, or - to read it from stdin"
     )
     sub.add_argument("--exact", action="store_true", help=_EXACT)
     sub.add_argument("--table", metavar="TABLE", help="explain rows of this table instead")
-    sub.add_argument("--where", metavar="SQL", help="which of them: a condition")
+    sub.add_argument("--where", metavar="SQL", help="the condition that selects them")
     sub.add_argument(
         "--role",
         choices=("scientist", "engineer", "officer"),
-        help="whose eyes the condition has (default: query.role of the lake)",
+        help="the role in which the condition is evaluated (default: query.role of the lake)",
     )
 
-    sub = command(
-        "maintain", pipeline.maintain, "compacts small files, expires old snapshots, removes what nothing uses"
-    )
+    sub = command("maintain", pipeline.maintain, "compacts small files, expires old snapshots, removes unused files")
     sub.add_argument("--dry-run", action="store_true", help="only show what would be done")
-    engine(sub, "who rewrites files: this machine (default), or Spark's executors")
+    engine(sub, "where files are rewritten: this machine (duckdb, default) or Spark's executors")
 
-    sub = command("erase", privacy.erase, "erases customers: nothing of them stays, and nothing of them comes back")
+    sub = command("erase", privacy.erase, "erases all data of customers, and keeps older data out")
     sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="a customer's address; - reads them from stdin")
     sub.add_argument("--file", metavar="FILE", type=Path, help="read addresses from a file, one a line")
     sub.add_argument("--exact", action="store_true", help=_EXACT)
@@ -265,38 +271,38 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         metavar="PATH",
         type=monitoring.delivered,
         action="append",
-        help="rewrite delivered files without them, too",
+        help="also rewrite delivered files below this path without them",
     )
-    sub.add_argument("--reference", metavar="TEXT", help="what you call the request, for the receipt; no personal data")
-    sub.add_argument("--letter", metavar="FILE", type=Path, help="write what was done in plain words (.html or .txt)")
+    sub.add_argument(
+        "--reference", metavar="TEXT", help="your name for the request, stored in the receipt; no personal data"
+    )
+    sub.add_argument(
+        "--letter", metavar="FILE", type=Path, help="write a letter to the person in plain words (.html or .txt)"
+    )
     sub.add_argument("--yes", action="store_true", help="do not ask")
     choice = sub.add_mutually_exclusive_group()
     choice.add_argument("--dry-run", action="store_true", help="only show what would be removed")
-    choice.add_argument("--resume", action="store_true", help="finish an erasure that was interrupted")
+    choice.add_argument("--resume", action="store_true", help="finish an interrupted erasure")
     choice.add_argument(
         "--replay",
         metavar="DIR",
-        help="apply a journal, or receipts, to a lake that was restored or made anew: see the copies in DIR",
+        help="apply the journal or receipts in DIR to a lake that was restored or re-created",
     )
     choice.add_argument("--list", action="store_true", help="list the receipts")
     choice.add_argument("--verify", metavar="RECEIPT", help="check a receipt's signature, by its id or file")
-    engine(sub, "who looks through files and rewrites them: this machine (default), or Spark's executors")
+    engine(sub, "where files are searched and rewritten: this machine (duckdb, default) or Spark's executors")
 
-    sub = command(
-        "verify", privacy.verify, "says what a lake has signed, and whether it holds; needs neither lake nor key"
-    )
+    sub = command("verify", privacy.verify, "checks what a lake has signed; needs neither lake nor key")
     sub.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="a receipt, report, recall or release, or a folder of them"
     )
     sub.add_argument("--public-key", metavar="FILE", type=Path, help="the key that must have signed it (PEM)")
 
-    sub = command(
-        "crawl", pipeline.crawl, "infers each feed's schema from files and shows where it drifts from the contract"
-    )
+    sub = command("crawl", pipeline.crawl, "infers the schema of files and shows where it differs from the contract")
     sub.add_argument("paths", nargs="+", metavar="PATH", type=monitoring.delivered, help="a file, a folder or a glob")
-    sub.add_argument("--sample", type=_positive, metavar="N", help="look at the first N records of each file")
+    sub.add_argument("--sample", type=_positive, metavar="N", help="read only the first N records of each file")
 
-    sub = command("describe", dictionary.describe, "says what a table's rows and columns mean, and in which units")
+    sub = command("describe", dictionary.describe, "explains a table's rows and columns, with units")
     sub.add_argument("table", metavar="TABLE")
 
     sub = command("contract", dictionary.contract, "prints data contracts in the Open Data Contract Standard (YAML)")
@@ -308,7 +314,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         "--location",
         metavar="URI",
         default="s3://BUCKET/lake",
-        help="where the lake lies (default: s3://BUCKET/lake)",
+        help="the lake's location (default: s3://BUCKET/lake)",
     )
     sub.add_argument(
         "--inbox",
@@ -319,23 +325,23 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument(
         "--views",
         choices=("scientist", "engineer", "officer"),
-        help="print views of what this role sees instead, the rest null",
+        help="print views for this role instead, other columns null",
     )
 
     sub = command("ndjson", pipeline.ndjson, "rewrites any JSON shape as newline-delimited JSON")
     sub.add_argument("source", metavar="SRC", type=Path, help="a file or a folder")
     sub.add_argument("target", metavar="DST", type=Path, help="a file, or a folder that mirrors SRC")
-    sub.add_argument("--rejects", metavar="FILE", type=Path, help="write what is no record there")
+    sub.add_argument("--rejects", metavar="FILE", type=Path, help="write the text that is not a record to this file")
 
     monitoring.add(command)
 
-    sub = command("completion", completion.completion, "prints a script by which the shell completes commands")
+    sub = command("completion", completion.completion, "prints a completion script for the shell")
     sub.add_argument("shell", choices=completion.SHELLS, metavar="SHELL", help="bash, zsh or fish")
 
-    sub = command("aws", aws.status, "puts the lake on AWS, runs it there, and takes it away")
+    sub = command("aws", aws.status, "deploys the lake on AWS, runs it there, and removes it")
     _aws(_commands(sub, common, "action"))
 
-    sub = command("dataset", datasets.create, "makes training sets and says what is in them")
+    sub = command("dataset", datasets.create, "creates and manages training sets")
     datasets.add(_commands(sub, common, "action"))
     [described] = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
     return top if only is None or described.choices else parser()
@@ -374,18 +380,18 @@ def _aws(action: AddCommand) -> None:
     def stack(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--stack", metavar="NAME", default="stedi", help="the stack's name (default: stedi)")
 
-    sub = action("deploy", aws.deploy, "makes or updates the stack: shows the changes, asks, and follows them")
+    sub = action("deploy", aws.deploy, "creates or updates the stack: shows the changes and asks first")
     stack(sub)
     sub.add_argument("--wheel", metavar="FILE", type=Path, help="the project's wheel (default: the one in dist/)")
     sub.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the templates; may be repeated"
     )
     sub.add_argument("--yes", action="store_true", help="do not ask")
-    stack(action("status", aws.status, "shows the stack, where things are, and the latest runs"))
+    stack(action("status", aws.status, "shows the stack, its resources, and the latest runs"))
     sub = action("run", aws.run, "starts the job and follows its log; fails if the job does")
     stack(sub)
     sub.add_argument("--workers", type=_positive, metavar="N", help="workers of this run (default: the stack's)")
-    sub = action("cost", aws.cost, "shows what a lake of some size would cost on AWS each month: a model")
+    sub = action("cost", aws.cost, "estimates what a lake costs on AWS each month")
     for name, default, text in (
         ("customers", 10_000, "customers"),
         ("readings", 650, "readings of each customer a day"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OPTIONS = {
     "match": "which accelerometer reading a step reading is paired with: exact (default), nearest or backward",
     "tolerance": "with nearest and backward, the greatest difference in time (default: 20ms)",
-    "vectors": "several vectors of one moment become their mean (default) or a list",
+    "vectors": "what becomes of several vectors of one moment: mean (default) or list",
     "window": "cut windows of this length, such as 10s; without it, one row a moment",
     "stride": "from the start of a window to that of the next (default: the window's length)",
     "max-gap": "no window spans a longer gap between two samples (default: 5s)",
@@ -45,7 +45,7 @@ def add(action: AddCommand) -> None:
     sub.add_argument(
         "--stratify", action="store_true", default=None, help="give each split about the same share of each label"
     )
-    sub.add_argument("--dry-run", action="store_true", help="only say what it would be, and what it is good for")
+    sub.add_argument("--dry-run", action="store_true", help="only show what it would contain, and what it is good for")
     # its own name: the lake's folder is no place for other commands' output, and is for this one's
     sub.add_argument(
         "--output", dest="folder", metavar="DIR", type=Path, help="default: releases/NAME/VERSION in the lake"
@@ -59,10 +59,10 @@ def _add_others(action: Callable[[str, Callable[[argparse.Namespace], int], str]
     place: dict[str, Any] = {"dest": "folder", "metavar": "DIR", "type": Path}
     version = "the release, NAME@VERSION; of a NAME alone the newest"
 
-    sub = action("list", listed, "lists the releases that the lake knows; with --stale it exits 3 if it lists any")
-    sub.add_argument("--stale", action="store_true", help="only those with somebody who may no longer be used")
+    sub = action("list", listed, "lists the lake's releases; with --stale exits 3 if it lists any")
+    sub.add_argument("--stale", action="store_true", help="only releases with people who may no longer be used")
 
-    sub = action("show", show, "says what is in a release, who of it may no longer be used, and what was made of it")
+    sub = action("show", show, "shows a release: content, people who may no longer be used, models")
     sub.add_argument("name", metavar="NAME[@VERSION]", help=version)
 
     sub = action("note", note, "notes that a model was trained on a release")
@@ -78,18 +78,18 @@ def _add_others(action: Callable[[str, Callable[[argparse.Namespace], int], str]
 
     sub = action("refresh", refresh, "writes the next version under the options of the last, without those who left")
     sub.add_argument("name", metavar="NAME", help="the training set")
-    sub.add_argument("--labels", metavar="FILE", help="the file of labels, if it is not where it was")
+    sub.add_argument("--labels", metavar="FILE", help="the file of labels, if it has moved")
     sub.add_argument("--output", **place, help="default: releases/NAME/VERSION in the lake")
 
-    sub = action("recall", recall, "writes the signed file that tells whoever holds a release whom to drop from it")
+    sub = action("recall", recall, "writes the signed file that tells holders of a release whom to drop")
     sub.add_argument("name", metavar="NAME@VERSION", help=version)
-    sub.add_argument("--output", dest="file", metavar="FILE", type=Path, help="default: the screen")
+    sub.add_argument("--output", dest="file", metavar="FILE", type=Path, help="default: stdout")
 
-    sub = action("apply-recall", apply_recall, "drops from a copy of a release whom a recall names; needs no lake")
+    sub = action("apply-recall", apply_recall, "drops the people of a recall from a copy of a release; needs no lake")
     sub.add_argument("folder", metavar="DIR", type=Path, help="the copy")
     sub.add_argument("file", metavar="FILE", type=Path, help="the recall")
 
-    sub = action("verify", verify, "says whether a release is what its lake has signed; needs neither lake nor key")
+    sub = action("verify", verify, "checks a release against its signature; needs neither lake nor key")
     sub.add_argument("folder", metavar="DIR", type=Path, help="the release")
     sub.add_argument("--public-key", metavar="FILE", type=Path, help="the key that must have signed it (PEM)")
 
@@ -106,7 +106,7 @@ def listed(options: argparse.Namespace) -> int:
         ]
         terminal.table(("release", "subjects", "rows", "stale", "purpose", "for", "path"), rows)
     else:
-        terminal.line("no release is stale" if options.stale else "no release; make one with `stedi dataset create`")
+        terminal.line("no release is stale" if options.stale else "no release; create one with `stedi dataset create`")
     return AuditFailed.exit_code if options.stale and found else 0
 
 
@@ -217,9 +217,7 @@ def apply_recall(options: argparse.Namespace) -> int:
         )
     else:
         what = (
-            f"{many(len(done.dropped), 'subject')} dropped"
-            if done.dropped
-            else "nobody of the recall is in it any more"
+            f"{many(len(done.dropped), 'subject')} dropped" if done.dropped else "nobody named by the recall is in it"
         )
         terminal.line(
             f"{done.release}  {done.path}: {what}; {many(done.subjects, 'subject')}, {many(done.rows, 'row')} are left"
@@ -260,7 +258,8 @@ def stale_text(stale: Mapping[str, int]) -> str:
     """Returns what to say of releases that hold people who may no longer be used, by release how many."""
     return "\n".join(
         f"{release} is stale: {count:,} of its subjects may no longer be used; `stedi dataset refresh "
-        f"{release.partition('@')[0]}` makes the next version, `stedi dataset recall {release}` tells who holds it"
+        f"{release.partition('@')[0]}` makes the next version, `stedi dataset recall {release}` writes the recall "
+        "for its holders"
         for release, count in stale.items()
     )
 

@@ -247,7 +247,7 @@ def _table(
         out.write(f"{style(laid.text)}\n".encode())
     count = f"{rows:,} row{'' if rows == 1 else 's'}"
     if cut:
-        count = f"the first {count}; there are more: every other --format, and a file, has all"
+        count = f"the first {count}; there are more: use another --format or --output for all of them"
     out.write(f"{style(f'({count})')}\n".encode())
     if left := laid.missing("`--format vertical` or `--columns` shows the rest"):
         out.write(f"{style(f'({left})')}\n".encode())

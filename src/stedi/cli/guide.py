@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 EVERY_DAY = {
     "demo": Entry(
         "makes sample data, lands and builds it",
-        "To see a whole lake in half a minute, before there are data of one's own.",
+        "To see a complete lake in half a minute, before you have your own data.",
         ("demo", "demo --readings 1000000"),
     ),
     "init": Entry(
@@ -37,13 +37,13 @@ EVERY_DAY = {
         ("init", "--lake /data/lake init --readings since-consent"),
     ),
     "land": Entry(
-        "lands what is new of files and folders",
+        "lands new files and folders",
         "Every record is checked once: good ones land, the others go to quarantine with a reason.",
         ("land inbox/", "land --feed customer 'exports/2026-11-*.json.gz'"),
     ),
     "build": Entry(
         "builds what has changed",
-        "Tables below landing follow what landed and who agrees now; all are proved, or none changes.",
+        "Updates the tables below landing for new records and current consent; all pass the proof, or none changes.",
         ("build --dry-run", "build"),
     ),
     "watch": Entry(
@@ -52,28 +52,28 @@ EVERY_DAY = {
         ("watch inbox/", "watch --every 10s inbox/"),
     ),
     "status": Entry(
-        "says what waits, and what is late or wrong",
-        "One look in the morning; a health check for a scheduler, which reads the exit code.",
+        "shows what waits, is late or is wrong",
+        "A morning check for people, and a health check for schedulers, which read the exit code.",
         ("status", "status --max-age 8d --json"),
     ),
     "tables": Entry(
         "lists tables: zone, rows, size, freshness",
-        "To see what there is to query, and how fresh it is.",
+        "To see which tables you can query, and how fresh they are.",
         ("tables", "tables --json"),
     ),
     "describe": Entry(
-        "says what a table's columns mean",
-        "To know the grain, the units and the privacy class of a column before one uses it.",
+        "explains a table's columns",
+        "To look up grain, units and privacy classes before you use a table.",
         ("describe customers_trusted", "describe machine_learning_curated --json"),
     ),
     "query": Entry(
         "runs one read-only SELECT",
-        "To look at the tables, now or as they were; identifiers are masked unless the role may see them.",
+        "To read the tables, now or as they were; identifiers are masked unless the role may see them.",
         ("query 'from customers_trusted'", "query --output steps.csv.gz 'select * from step_trainer_trusted'"),
     ),
     "quarantine": Entry(
-        "lists the records that could not be taken",
-        "To find which field was wrong, and what to ask of whoever delivers.",
+        "lists refused records",
+        "To find which field was wrong, and what to ask the sender to correct.",
         ("quarantine --fields", "quarantine --show 60ae6aa84404:87"),
     ),
     "history": Entry(
@@ -82,44 +82,44 @@ EVERY_DAY = {
         ("history customers_trusted", "history --verbose machine_learning_curated"),
     ),
     "runs": Entry(
-        "lists what ran, how long, how it ended",
+        "lists runs: duration, rows, outcome",
         "To find out what happened last night.",
         ("runs", "runs --limit 5 --json"),
     ),
     "dataset": Entry(
-        "makes training sets and looks after them",
-        "A training set is split by person, proved and signed, and tells when somebody in it has left.",
+        "creates and manages training sets",
+        "A training set is split by person, proved and signed; it becomes stale when somebody in it withdraws.",
         ("dataset create gait", "dataset list --stale"),
     ),
     "tag": Entry(
-        "names the tables as they are now",
+        "tags the current state of the tables",
         "To read the same state again later: `query --at NAME`.",
         ("tag before-audit", "tag --delete before-audit"),
     ),
 }
 RIGHTS = {
     "explain": Entry(
-        "tells why somebody's rows are where they are",
-        "To answer what the lake holds of somebody, and why a row is or is not in a table.",
+        "explains where a customer's rows are",
+        "To answer what the lake holds about a person, and why a row is or is not in a table.",
         ("explain ana@example.com", "explain --table step_trainer_trusted --where 'distanceFromObject > 290'"),
     ),
     "withdraw": Entry(
         "lands withdrawals from research",
-        "Somebody takes their consent back: the next build removes them from every table below landing.",
+        "A customer withdraws consent: the next build removes them from every table below landing.",
         ("withdraw ana@example.com", "withdraw --build --yes --file withdrawn.txt"),
     ),
     "export": Entry(
-        "writes all that the lake has of a customer",
-        "To answer a request for access: all data of theirs, and nothing of anybody else.",
+        "writes all data of a customer",
+        "To answer a request for access: all of the person's data, and nothing of anybody else.",
         ("export ana@x.org --output out/", "export --zip --output ana.zip ana@example.com"),
     ),
     "erase": Entry(
-        "erases customers, for good",
+        "erases customers for good",
         "To answer a request for erasure: every file is searched afterwards, and a receipt is signed.",
         ("erase --dry-run ana@x.org", "erase --inbox inbox/ --reference R-17 ana@example.com"),
     ),
     "consent": Entry(
-        "counts who agreed to research, over time",
+        "counts consent over time",
         "To see how many joined and withdrew, by day, week or month.",
         ("consent --by week", "consent --format csv"),
     ),
@@ -130,24 +130,24 @@ RIGHTS = {
     ),
     "log": Entry(
         "lists who was shown rows of people",
-        "To account for every look at personal data.",
+        "To account for every access to personal data.",
         ("log", "log --since 2026-11-01"),
     ),
 }
 UPKEEP = {
     "audit": Entry(
         "proves the rules of consent over all tables",
-        "An independent proof, for whoever has to answer for the lake; it exits with 3 if a rule is broken.",
+        "An independent proof for those responsible for the lake; it exits with 3 if a rule is broken.",
         ("audit", "audit --files --report audit.html"),
     ),
     "report": Entry(
-        "writes one page on how the lake is",
+        "writes one page about the lake",
         "To show consent, tables, releases and risk to somebody without a command line.",
         ("report", "report --output report.html --since last.json"),
     ),
     "verify": Entry(
-        "checks what a lake has signed",
-        "For whoever gets a release, a receipt or a report: it needs neither lake nor key.",
+        "checks a lake's signatures",
+        "For recipients of a release, receipt or report; it needs neither lake nor key.",
         ("verify audit.html", "verify --public-key sign.pub release/"),
     ),
     "doctor": Entry(
@@ -157,39 +157,39 @@ UPKEEP = {
     ),
     "maintain": Entry(
         "compacts files, expires old snapshots",
-        "Weekly: fewer files, less disk, the same rows; who has withdrawn leaves old snapshots, too.",
+        "Run it weekly: fewer files, less disk, the same rows; old snapshots with withdrawn people are removed, too.",
         ("maintain --dry-run", "maintain"),
     ),
     "repair": Entry(
-        "sets right what the audit finds damaged",
-        "After a disk has failed: what landing still has is built anew.",
+        "repairs damage that the audit finds",
+        "After a disk failure: tables are rebuilt from landing as far as possible.",
         ("repair", "repair --accept-rollback"),
     ),
     "key": Entry(
         "shows the pseudonym key, or changes it",
-        "When the key may have leaked, or is changed every year.",
+        "When the key may have leaked, or on a schedule.",
         ("key show", "key rotate --to new.key"),
     ),
     "adopt": Entry(
-        "makes a copied or moved lake one of its own",
+        "makes a copied or moved lake writable",
         "After a lake's folder was moved or restored elsewhere: table locations are absolute.",
         ("adopt", "--lake copy/ adopt --new-id"),
     ),
     "migrate": Entry(
         "brings an older lake to today's format",
-        "After an update of stedi that says so; a copy is kept, and there is a way back.",
+        "After an update of stedi that asks for it; a backup is kept, and `--back` restores it.",
         ("migrate --dry-run", "migrate"),
     ),
     "completion": Entry(
         "prints completion for bash, zsh or fish",
-        "To complete commands and options with the Tab key; the script is static and answers at once.",
+        "To complete commands and options with the Tab key; the script is static and fast.",
         ("completion bash", "completion fish"),
     ),
 }
 SCHEMAS = {
     "crawl": Entry(
         "compares files with their contracts",
-        "Before landing a new delivery: types, ranges and drift, and no value.",
+        "Before landing a new delivery: types, ranges and drift, without values.",
         ("crawl inbox/", "crawl --sample 1000 inbox/customer"),
     ),
     "contract": Entry(
@@ -204,13 +204,13 @@ SCHEMAS = {
     ),
     "ndjson": Entry(
         "rewrites any JSON as one record a line",
-        "For readers that want newline-delimited JSON, and skip or invent records of anything else.",
+        "For readers that need newline-delimited JSON and misread other shapes.",
         ("ndjson in.json out.json", "ndjson --rejects bad.json inbox/ lines/"),
     ),
 }
 AWS = {
     "aws": Entry(
-        "puts the lake on AWS and runs it there",
+        "deploys the lake on AWS and runs it there",
         "For teams whose data lie in S3: Glue runs the job, Athena reads the tables.",
         ("aws deploy", "aws cost --customers 1000000"),
     ),
@@ -218,24 +218,24 @@ AWS = {
 GROUPS: Mapping[str, Mapping[str, Entry]] = {
     "every day": EVERY_DAY,
     "people's rights": RIGHTS,
-    "looking after a lake": UPKEEP,
+    "maintenance and proofs": UPKEEP,
     "schemas and files": SCHEMAS,
     "AWS": AWS,
 }
 ACTIONS = {
     "dataset create": Entry(
         "writes the next version of a training set",
-        "What is due is built first; the split is by person, so that nobody stands in two.",
+        "Due builds run first; the split is by person, so nobody is in two splits.",
         ("dataset create gait", "dataset create gait --match nearest --window 10s --labels steps.csv"),
     ),
     "dataset list": Entry(
         "lists releases",
-        "To find releases that hold somebody who has left since; it exits with 3 if --stale lists any.",
+        "To find releases with people who have left since; it exits with 3 if --stale lists any.",
         ("dataset list", "dataset list --stale"),
     ),
     "dataset show": Entry(
-        "says what is in a release",
-        "To read its splits and where its readings came from.",
+        "shows the content of a release",
+        "To see its splits and the origin of its readings.",
         ("dataset show gait", "dataset show gait@1 --json"),
     ),
     "dataset note": Entry(
@@ -245,7 +245,7 @@ ACTIONS = {
     ),
     "dataset diff": Entry(
         "compares two releases",
-        "To see who came and went before models of the two are compared.",
+        "To see how people differ before you compare models of the two.",
         ("dataset diff gait@1 gait@2", "dataset diff gait@1 gait --json"),
     ),
     "dataset delete": Entry(
@@ -254,33 +254,33 @@ ACTIONS = {
         ("dataset delete gait@1", "dataset delete gait@1 --json"),
     ),
     "dataset refresh": Entry(
-        "writes the next version without who left",
+        "writes the next version without those who left",
         "After withdrawals: the same options, the same splits, fewer people.",
         ("dataset refresh gait", "dataset refresh gait --labels steps.csv"),
     ),
     "dataset recall": Entry(
         "tells recipients whom to drop",
-        "Copies of a release lie out of reach: this file, signed, is what their holders get.",
+        "The lake cannot change copies elsewhere: send this signed file to their holders.",
         ("dataset recall gait@1", "dataset recall gait@1 --output recall.json"),
     ),
     "dataset apply-recall": Entry(
-        "drops from a copy whom a recall names",
-        "For whoever holds a copy of a release: it needs no lake.",
+        "drops the people of a recall from a copy",
+        "For holders of a copy of a release; it needs no lake.",
         ("dataset apply-recall gait/ recall.json", "dataset apply-recall gait/ recall.json --json"),
     ),
     "dataset verify": Entry(
         "checks a release against its signature",
-        "For whoever gets a release: it needs neither lake nor key.",
+        "For recipients of a release; it needs neither lake nor key.",
         ("dataset verify gait/", "dataset verify gait/ --public-key sign.pub"),
     ),
     "aws deploy": Entry(
-        "makes or updates the stack",
+        "creates or updates the stack",
         "It shows every change and asks before it makes any.",
         ("aws deploy", "aws deploy --set Schedule=rate(6hours) --yes"),
     ),
     "aws status": Entry(
         "shows the stack and its latest runs",
-        "To see where things are on AWS, and how the last runs ended.",
+        "To see the resources on AWS, and how the last runs ended.",
         ("aws status", "aws status --stack trial --json"),
     ),
     "aws run": Entry(

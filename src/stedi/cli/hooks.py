@@ -41,9 +41,11 @@ _PING = 3.0
 def add(sub: argparse.ArgumentParser) -> None:
     """Adds the options to a command."""
     group = sub.add_argument_group("monitoring")
-    group.add_argument("--metrics-file", metavar="FILE", type=Path, help="write Prometheus metrics there at the end")
-    group.add_argument("--log-json", action="store_true", help="write messages as JSON, an object a line")
-    group.add_argument("--ping", metavar="URL", help="get URL/start, then URL, or URL/fail where it fails")
+    group.add_argument(
+        "--metrics-file", metavar="FILE", type=Path, help="write Prometheus metrics to this file at the end"
+    )
+    group.add_argument("--log-json", action="store_true", help="write messages as JSON, one object a line")
+    group.add_argument("--ping", metavar="URL", help="request URL/start, then URL, or URL/fail on failure")
     group.add_argument(
         "--openlineage", metavar="FILE_OR_URL", help="append OpenLineage events to a file, or post them to a URL"
     )

@@ -29,7 +29,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "
 
 def add(command: Add) -> None:
     """Adds the commands."""
-    sub = command("status", status, "says what ran last, what waits, and what is late or wrong; exits 3 if anything is")
+    sub = command(
+        "status", status, "shows what ran last, what waits, and what is late or wrong; exits 3 if anything is"
+    )
     sub.add_argument(
         "--max-age",
         metavar="TIME",
@@ -37,7 +39,7 @@ def add(command: Add) -> None:
         default=timedelta(hours=26),
         help="how long ago the last landing and build may be, as 90m, 26h or 8d (default: 26h)",
     )
-    sub = command("runs", runs, "lists what ran: what, when, how long, rows, outcome; newest first")
+    sub = command("runs", runs, "lists runs, newest first: command, time, duration, rows, outcome")
     sub.add_argument("--limit", type=_count, metavar="N", default=50, help="list at most N runs (default: 50)")
     sub = command("watch", watch, "lands files as they stop growing, and builds, until it is stopped")
     sub.add_argument(
@@ -48,14 +50,14 @@ def add(command: Add) -> None:
         metavar="TIME",
         type=duration,
         default=timedelta(seconds=2),
-        help="the time between two looks at it (default: 2s)",
+        help="the polling interval (default: 2s)",
     )
-    sub = command("migrate", migrate, "brings a lake of an earlier version to the format of this one, with a backup")
+    sub = command("migrate", migrate, "brings a lake of an earlier version to this version's format, with a backup")
     choice = sub.add_mutually_exclusive_group()
-    choice.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    choice.add_argument("--back", action="store_true", help="put back what the last migration has changed")
-    sub = command("doctor", doctor, "says whether this machine can run a lake, and what to do about what is wrong")
-    sub.add_argument("what", nargs="?", choices=("aws",), metavar="aws", help="look at the AWS account, too")
+    choice.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    choice.add_argument("--back", action="store_true", help="restore the files that the last migration changed")
+    sub = command("doctor", doctor, "checks whether this machine can run a lake, and says what to do if not")
+    sub.add_argument("what", nargs="?", choices=("aws",), metavar="aws", help="also check the AWS account")
 
 
 def duration(text: str) -> timedelta:
@@ -131,7 +133,7 @@ def _status_text(found: Status) -> str:
     due = found.due
     if due.tables:
         since = f" since {render.moment(due.since)}" if due.since else ""
-        customers = f"; {due.withdrawn:,} customers leave, {due.agreed:,} come" if due.withdrawn or due.agreed else ""
+        customers = f"; {due.withdrawn:,} customers leave, {due.agreed:,} enter" if due.withdrawn or due.agreed else ""
         lines.append(f"{'due':<10} a build of {len(due.tables)} tables{since}{customers}")
     else:
         lines.append(f"{'due':<10} nothing")
@@ -190,7 +192,7 @@ def migrate(options: argparse.Namespace) -> int:
     for step in done.steps:
         terminal.line(f"  {step}")
     if done.backup and not options.back:
-        terminal.line(f"what was changed lies in {done.backup}; `stedi migrate --back` puts it back")
+        terminal.line(f"the changed files are backed up in {done.backup}; `stedi migrate --back` restores them")
     return 0
 
 
@@ -242,7 +244,7 @@ def watch(options: argparse.Namespace) -> int:
             if skipped.failed:
                 terminal.say(f"{skipped.name}: {terminal.worded(skipped.why)}")
         if done.error:
-            terminal.say(f"failed, and tried again later: {done.error}")
+            terminal.say(f"failed, will be retried: {done.error}")
         else:
             records, refused = sum(file.accepted for file in new), sum(file.quarantined for file in new)
             quarantined = f", {refused:,} quarantined" if refused else ""

@@ -94,13 +94,11 @@ def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
         if check.rows:
             terminal.line(f"{check.name}: {check.table}: expected no violations, found {check.rows:,}")
     if proof is None:
-        terminal.line("the rules of consent were not proved, since files are damaged: run `stedi repair`")
+        terminal.line("the rules of consent were not proved because files are damaged: run `stedi repair`")
     elif proof.due:
-        terminal.line(f"a build is due; judged by what they were built from: {', '.join(proof.due)}")
+        terminal.line(f"a build is due; these tables are judged by their recorded inputs: {', '.join(proof.due)}")
     if proof and proof.unseen:
-        terminal.line(
-            f"customers whose address has a character that nobody can see: {proof.unseen:,}; --exact names them"
-        )
+        terminal.line(f"customers whose address has an invisible character: {proof.unseen:,}; name them with --exact")
     held, violations = sum(not check.violations for check in checks), sum(check.violations for check in checks)
     terminal.line(f"{held:,} of {len(checks):,} checks hold; {many(violations, 'violation')}")
 
@@ -153,10 +151,10 @@ def adopt(options: argparse.Namespace) -> int:
             {"lake": str(done.root), "home": str(done.home), "id": done.lake_id, "was": done.was, "key": done.key}
         )
     elif done.home == done.root:
-        terminal.line(f"{done.root} is a lake of its own already")
+        terminal.line(f"{done.root} is a separate lake already")
     else:
         same = "its id stays" if done.lake_id == done.was else f"its id is {done.lake_id}, that of the other {done.was}"
-        terminal.line(f"{done.root} is a lake of its own; its tables lay in {done.home}\n{same}\nkey  {done.key}")
+        terminal.line(f"{done.root} is now a separate lake; its tables were in {done.home}\n{same}\nkey  {done.key}")
     return 0
 
 
@@ -171,15 +169,15 @@ def repair(options: argparse.Namespace) -> int:
         terminal.document({**plain, "build": render.plain(repaired.build)})
         return 0
     for name in repaired.catalog:
-        terminal.line(f"{name}: the catalog has its last published state again")
+        terminal.line(f"{name}: restored to its last published state in the catalog")
     for name, count in repaired.forgotten.items():
-        terminal.line(f"{name}: {count:,} older snapshots are gone with their damaged files")
+        terminal.line(f"{name}: {count:,} older snapshots were removed with their damaged files")
     for name in repaired.renewed:
-        terminal.line(f"{name}: made anew; its older snapshots are gone")
+        terminal.line(f"{name}: rebuilt; its older snapshots were removed")
     if repaired.tags:
-        terminal.line(f"tags that named damaged files are gone: {', '.join(repaired.tags)}")
+        terminal.line(f"tags of damaged files were removed: {', '.join(repaired.tags)}")
     if not (repaired.catalog or repaired.forgotten or repaired.renewed):
-        terminal.line("nothing to repair: every file is what was written")
+        terminal.line("nothing to repair: every file is as it was written")
     return 0
 
 
@@ -214,13 +212,11 @@ def key(options: argparse.Namespace) -> int:
         terminal.document({**plain, "tags": list(done.tags)})
     else:
         terminal.table(("table", "rows under the new key"), list(done.rows.items()))
-        terminal.line(
-            f"\nkey {done.after} takes the place of {done.before}; it lies in {done.key_file or 'the environment'}"
-        )
+        terminal.line(f"\nkey {done.after} replaces {done.before}; it is in {done.key_file or 'the environment'}")
         if done.tags:
-            terminal.line(f"tags that ended: {', '.join(done.tags)}")
+            terminal.line(f"removed tags: {', '.join(done.tags)}")
         terminal.line(
-            "Back the new key up. Older snapshots are gone; backups and exports still have the old pseudonyms."
+            "Back up the new key. Older snapshots were removed; backups and exports still have the old pseudonyms."
         )
     stale = [variable for variable in ("STEDI_PSEUDONYM_KEY", "STEDI_KEY_FILE") if variable in os.environ]
     for variable in stale:
@@ -235,13 +231,13 @@ def _ask_to_rotate(lake: Lake) -> None:
 
     def question() -> str:
         tags = lake.ended_by_rotation()
-        end = f"These tags and branches end, too: {', '.join(tags)}." if tags else "No tag ends."
-        what = "Every customer_id becomes another, and older snapshots of the tables below landing go."
+        end = f"These tags and branches are removed, too: {', '.join(tags)}." if tags else "No tag is removed."
+        what = "Every customer_id changes, and older snapshots of the tables below landing are removed."
         return f"{what} {end} Type yes:"
 
     alone = (
-        "key rotate: expected --yes where nobody can be asked, since older snapshots and tags of the tables below "
-        "landing end; found none; nothing was changed"
+        "key rotate: expected --yes or a terminal to ask, since older snapshots and tags of the tables below "
+        "landing are removed; found neither; nothing was changed"
     )
     if not terminal.agreed(question, alone=alone, agreeing=("yes",)):
         raise UsageError("key rotate: expected yes, found another answer; nothing was changed")
@@ -271,7 +267,7 @@ def tag(options: argparse.Namespace) -> int:
     if wants_json(options):
         terminal.document(_tag_json(done))
     elif options.delete is not None:
-        terminal.line(f"{done.name} is no tag any more; what it alone held goes with the next maintenance")
+        terminal.line(f"{done.name} was deleted; the next maintenance removes what only this tag kept")
     else:
         terminal.line(f"{done.name} names {len(done.snapshots)} tables as of {render.moment(done.time)}")
     return 0

@@ -112,7 +112,7 @@ def init(options: argparse.Namespace) -> int:
             }
         )
     else:
-        terminal.line(f"made {lake.root}\nkey  {place}\nBack the key up: without it the lake cannot be built again.")
+        terminal.line(f"made {lake.root}\nkey  {place}\nBack up the key: without it the lake cannot be built again.")
     return 0
 
 
@@ -138,13 +138,13 @@ def land(options: argparse.Namespace) -> int:
     for odd in landing.odd:
         became = "quarantined" if odd.quarantined else "taken as absent"
         terminal.say(
-            f"{odd.name}: {odd.field}: expected epoch milliseconds, found {odd.records:,} of them {odd.unit}, by their "
-            f"look; {became}"
+            f"{odd.name}: {odd.field}: expected epoch milliseconds, found {odd.records:,} that look like "
+            f"{odd.unit}; {became}"
         )
     for lost in landing.unread:
         terminal.say(
             f"{lost.name}: quarantined records of customers who consent: {lost.records:,}; each may be a withdrawal "
-            f"that could not be read. Look: `stedi quarantine --show {lost.first}`; act: `stedi withdraw`"
+            f"that could not be read. See `stedi quarantine --show {lost.first}`; use `stedi withdraw` if it is one"
         )
     if wants_json(options):
         terminal.document({**_landing_json(landing), **({"build": render.plain(built)} if built else {})})
@@ -245,8 +245,8 @@ def say_stale(releases: Iterable[str]) -> None:
     """Names releases that hold people who may no longer be used."""
     for release in releases:
         terminal.say(
-            f"{release} is stale: it holds somebody who may no longer be used; see `stedi dataset show {release}`, "
-            "then `stedi dataset refresh` and `stedi dataset recall`"
+            f"{release} is stale: someone in it may no longer be used; see `stedi dataset show {release}`, then "
+            "`stedi dataset refresh` and `stedi dataset recall`"
         )
 
 
@@ -394,7 +394,7 @@ def quarantine(options: argparse.Namespace) -> int:
                 ("time", "serial number", "distance", "moved"),
                 [(render.moment(r.time, exact=True), r.serial_number, r.distance, r.moved) for r in rows],
             )
-            terminal.say("moved: how many of the claimants have an accelerometer reading at that very time")
+            terminal.say("moved: how many claimants have an accelerometer reading at that time")
     elif wants_json(options):
         keys = ("feed", "file", "offset", "line", "reason")
         terminal.document(
@@ -413,7 +413,7 @@ def quarantine(options: argparse.Namespace) -> int:
         counts = quarantine.counts()
         terminal.table(("reason", "feed", "file", "records"), counts)
         if counts:
-            terminal.say("`stedi quarantine --fields` tells which field was wrong, --records lists each record")
+            terminal.say("`stedi quarantine --fields` shows which field was wrong, --records lists each record")
     return 0
 
 
@@ -494,7 +494,7 @@ def ndjson(options: argparse.Namespace) -> int:
 
 def made(lake: Lake) -> None:
     """Says that a lake was made, since nobody has asked for one in so many words."""
-    terminal.say(f"made a new lake, {lake.root}; its key is in {lake.context.key_place()}: back the key up")
+    terminal.say(f"made a new lake, {lake.root}; its key is in {lake.context.key_place()}: back up the key")
 
 
 def where(options: argparse.Namespace) -> str:
@@ -517,7 +517,7 @@ def after_interrupt(options: argparse.Namespace) -> str:
     from stedi.storage import destinations, s3
 
     if options.command in _LOOKS and not getattr(options, "replay", False):
-        return "nothing in the lake was changed; a file that was to be written is not there, or as it was"
+        return "nothing in the lake was changed; output files are missing or unchanged"
     root = where(options)
     if not s3.is_remote(root):
         folder = destinations.expanded(root)
@@ -525,7 +525,7 @@ def after_interrupt(options: argparse.Namespace) -> str:
             return "the erasure is not complete: `stedi erase --resume` finishes it"
         if (folder / key_change.NAME).exists():
             return "the key rotation is not complete: `stedi build` finishes it"
-    return "what was committed stays; run the same command again to go on"
+    return "what was committed stays; run the same command again to continue"
 
 
 def opened(options: argparse.Namespace) -> Lake:

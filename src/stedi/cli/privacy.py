@@ -110,7 +110,7 @@ def verify(options: argparse.Namespace) -> int:
         name += f" for request {each.reference}" if each.reference else ""
         terminal.line(f"{signer}: {name}; {'holds' if each.holds else 'does not hold'}")
     if options.public_key is None and any(each.public_key for each in found):
-        terminal.say("whose key it is was not checked: compare the fingerprint, or give the lake's --public-key")
+        terminal.say("the signer was not checked: compare the fingerprint, or pass the lake's key with --public-key")
     return 0 if holds else AuditFailed.exit_code
 
 
@@ -135,8 +135,8 @@ def _say_unknown(lake: Lake, places: Mapping[str, str], receipt: Mapping[str, An
     where = [place for address, place in places.items() if tombstones.person(key, address) in missing]
     shown = ", ".join(where[:5]) + (f" and {len(where) - 5:,} more" if len(where) > 5 else "")
     terminal.say(
-        f"not known to the lake: {shown}; look at the spelling. Of such an address nothing was erased; what is "
-        "delivered later from before now stays out"
+        f"not known to the lake: {shown}; check the spelling. Nothing was erased for these addresses; older data "
+        "that are delivered later will stay out"
     )
 
 
@@ -148,7 +148,7 @@ def _ask(lake: Lake, addresses: Sequence[str]) -> None:
         who = "1 customer" if count == 1 else f"{count:,} customers"
         return f"Erase everything of {who} ({known:,} of {count:,} known)? This cannot be undone. Type yes:"
 
-    alone = "erase: expected --yes where nobody can be asked, since it cannot be undone; found none"
+    alone = "erase: expected --yes or a terminal to ask, since it cannot be undone; found neither"
     if not terminal.agreed(question, alone=alone, agreeing=("yes",)):
         raise UsageError("erase: expected yes, found another answer; nothing was erased")
 
@@ -169,7 +169,7 @@ def _say_foreign(places: Mapping[str, int]) -> None:
     """Names the places in the catalog in which other programs mention customers."""
     for place, count in places.items():
         texts = "1 mention" if count == 1 else f"{count:,} mentions"
-        terminal.say(f"{place}: {texts} of them stay: another program wrote them, and has to take them back")
+        terminal.say(f"{place}: {texts} of them stay: another program wrote them and has to remove them")
 
 
 def _show(receipt: Mapping[str, Any]) -> None:
@@ -180,13 +180,13 @@ def _show(receipt: Mapping[str, Any]) -> None:
         [(name, gone["rows"], gone["files"], gone["snapshots"]) for name, gone in removed["tables"].items()],
     )
     for release in removed.get("releases", {}).get("rewritten", ()):
-        terminal.line(f"{release}: made anew without them; whoever has a copy needs `stedi dataset recall {release}`")
+        terminal.line(f"{release}: written again without them; holders of a copy need `stedi dataset recall {release}`")
     for release in removed.get("releases", {}).get("out_of_reach", ()):
-        terminal.line(f"{release}: lies outside of the lake, out of reach; `stedi dataset recall {release}` is for it")
-    if remade := sum(gone.get("remade", 0) for gone in removed["tables"].values()):
         terminal.line(
-            f"tags and branches of others: {many(remade, 'snapshot')} that they name were made anew without them"
+            f"{release}: outside the lake and out of reach; send its holders `stedi dataset recall {release}`"
         )
+    if remade := sum(gone.get("remade", 0) for gone in removed["tables"].values()):
+        terminal.line(f"tags and branches of others: {many(remade, 'snapshot')} were rewritten without them")
     delivered = removed.get("delivered")
     if delivered:
         terminal.line(f"delivered: {many(delivered['records'], 'record')} gone from {many(delivered['files'], 'file')}")
@@ -202,21 +202,21 @@ def _show(receipt: Mapping[str, Any]) -> None:
         for column, count in counts.items():
             values = "1 value" if count == 1 else f"{count:,} values"
             terminal.say(
-                f"{table}: {values} of others in {column} mention them and stay: they are others' own identity"
+                f"{table}: {values} of other people in {column} mention them and stay: they are those people's identity"
             )
     _say_foreign(removed.get("foreign", {}))
     for what in ("not_decoded", "not_opened"):
         for name in scanned.get(what, ()):
             terminal.say(f"{name}: {what.replace('_', ' ')}: its name was searched" + _BYTES[what])
     for name in scanned.get("found", ()):
-        terminal.say(f"{name}: a trace is left in it")
-    clean = "no trace but what others wrote" if removed.get("foreign") else "no trace"
-    traces = "traces left" if not receipt["clean"] else clean if receipt["known"] else "nobody of them known"
+        terminal.say(f"{name}: a trace is left in this file")
+    clean = "no trace except in other programs' entries" if removed.get("foreign") else "no trace"
+    traces = "traces left" if not receipt["clean"] else clean if receipt["known"] else "none of them known"
     terminal.line(f"searched {many(files, 'file')}, {many(scanned['bytes'], 'byte')}: {traces}")
     from stedi.privacy.receipts import OUT_OF_REACH
 
     days = receipt.get("not_reached_days", {})
-    stay = {word: f" ({count} days where our stack is deployed)" for word, count in days.items()}
+    stay = {word: f" ({count} days in our AWS stack)" for word, count in days.items()}
     terminal.line("not reached: " + ", ".join(OUT_OF_REACH[w] + stay.get(w, "") for w in receipt["not_reached"]))
     terminal.line(f"receipt {receipt['id']}")
 
@@ -242,11 +242,12 @@ def _replay(lake: Lake, journal: str, *, as_json: bool) -> int:
         terminal.line(f"receipt {id_}")
     if not done.complete:
         terminal.say(
-            "this was not all: the lake's journal was seen to go further, so withdrawals or erasures may still be "
-            "undone, and it stays refused; replay a newer copy, or run `stedi repair --accept-rollback`"
+            "this was incomplete: the lake's journal is known to be longer, so withdrawals or erasures may still "
+            "be undone, and the lake still refuses writes; replay a newer copy, or run `stedi repair "
+            "--accept-rollback`"
         )
         return 1
-    terminal.line("now land what was delivered since, and build")
+    terminal.line("now land the deliveries since then, and build")
     return 0
 
 
@@ -285,6 +286,6 @@ def _verify(lake: Lake, named: str, path: Path | None, *, as_json: bool) -> int:
     if as_json:
         terminal.document({"id": receipt.get("id"), "holds": holds})
     else:
-        word = "holds" if holds else "does not hold: it is not what this lake has signed"
+        word = "holds" if holds else "does not hold: this lake has not signed it"
         terminal.line(f"receipt {Path(str(receipt.get('id'))).name}: {word}")
     return (0 if written else 1) if holds else AuditFailed.exit_code

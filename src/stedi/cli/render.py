@@ -55,17 +55,17 @@ def explanation(found: Explanation) -> str:
         lines += ["", terminal.tabled(("updated", "consent", "file", "landed"), history, ("landed",))]
     left = [(o.table, _reason(o.reason.value, o.shared_by), o.rows) for o in found.left_out]
     rows = [(table, count, found.expected.get(table, "")) for table, count in found.rows.items()]
-    lines += ["", terminal.tabled(("table", "rows", "by what is landed"), rows)]
+    lines += ["", terminal.tabled(("table", "rows", "by the landed records"), rows)]
     if left:
         lines += ["", terminal.tabled(("not in", "reason", "landed rows"), left)]
     if found.quarantined:
         quarantined = [(q.record, q.feed, q.reason) for q in found.quarantined]
         lines += ["", terminal.tabled(("quarantined", "feed", "reason"), quarantined)]
     if found.differs:
-        what = "a build is due" if found.build_due else "no build is due: `stedi build --full` makes them anew"
-        lines += ["", f"{', '.join(found.differs)}: not what the landed records say; {what}"]
+        what = "a build is due" if found.build_due else "no build is due: `stedi build --full` rebuilds them"
+        lines += ["", f"{', '.join(found.differs)}: differ from the landed records; {what}"]
     elif found.build_due:
-        lines += ["", "a build is due; of this customer nothing will change in number"]
+        lines += ["", "a build is due; this customer's row counts will not change"]
     return "\n".join(lines)
 
 
@@ -124,7 +124,7 @@ def maintenance(done: Maintenance) -> str:
     headers = ("table", "small files", "bytes", "into", "manifests merged", "expired", *kinds, "freed")
     freed = f"{'freed' if done.run else 'to free'}: {many(done.freed, 'byte')}"
     left = f"temporary files: {done.temporary.files:,}, {many(done.temporary.bytes, 'byte')}"
-    gone = f"\naccess log: {many(done.accesses, 'line')} older than it is kept" if done.accesses else ""
+    gone = f"\naccess log: {many(done.accesses, 'line')} removed as expired" if done.accesses else ""
     table = terminal.tabled(headers, rows, ("manifests merged", "metadata", "partial", "manifests", "bytes"))
     return f"{table}\n\n{freed} ({left}){gone}"
 
@@ -142,7 +142,7 @@ def landed(landing: Landing) -> str:
     lines[0] += f", {erased:,} of erased customers left out" if erased else ""
     lines += [f"{before} landed before"] if len(new) < len(landing.files) else []
     if refused:
-        lines.append("look: `stedi quarantine --fields` tells what was wrong, `stedi crawl PATH` how files stray")
+        lines.append("see `stedi quarantine --fields` for what was wrong, `stedi crawl PATH` for how files differ")
     return "\n".join(lines)
 
 

@@ -40,9 +40,9 @@ def withdraw(options: argparse.Namespace) -> int:
         terminal.document({**kept, **counts, "stale": list(done.stale), "build": render.plain(built)})
         return 0
     terminal.line(
-        f"{many(done.customers, 'customer')}: {many(done.landed, 'withdrawal')} landed, {done.unknown:,} of them of "
-        f"customers that the lake does not know yet; {done.already:,} had just withdrawn"
-        + (f"; {done.erased:,} were erased, and are not taken in again" if done.erased else "")
+        f"{many(done.customers, 'customer')}: {many(done.landed, 'withdrawal')} landed, {done.unknown:,} of them "
+        f"for customers that the lake does not know yet; {done.already:,} had just withdrawn"
+        + (f"; {done.erased:,} were erased, and nothing was landed for them" if done.erased else "")
     )
     if built is None:
         terminal.line("the next `stedi build` removes them from every table below landing")
@@ -51,14 +51,14 @@ def withdraw(options: argparse.Namespace) -> int:
         terminal.line("built: " + ", ".join(f"{many(count, 'row')} fewer in {name}" for name, count in removed.items()))
     if done.strangers:
         terminal.say(
-            f"not known to the lake: {_places(wanted, done.strangers)}; look at the spelling. Such a withdrawal is "
-            "kept, and holds against older records that arrive later"
+            f"not known to the lake: {_places(wanted, done.strangers)}; check the spelling. These withdrawals are "
+            "kept, and override older records that arrive later"
         )
     after = "after that build" if built is None else "from now on"
     terminal.line(
-        "what was published of them before is shown to nobody but an officer who asks --as-published; "
-        f"`stedi maintain` removes it {done.history_days:g} days {after}"
-        + (f", but from the tags {', '.join(done.tags)}: see `stedi tag --delete`" if done.tags else "")
+        "what was published of them before is hidden, except from an officer with --as-published; `stedi maintain` "
+        f"removes it {done.history_days:g} days {after}"
+        + (f", except from the tags {', '.join(done.tags)}: see `stedi tag --delete`" if done.tags else "")
     )
     say_stale(done.stale)
     return 0
@@ -106,7 +106,7 @@ def consent(options: argparse.Namespace) -> int:
     shown = [row for row in rows[:-1] if any(row[3:])] + rows[-1:]
     terminal.table(headers, shown)
     if len(shown) < len(rows):
-        terminal.say(f"{many(len(rows) - len(shown), 'period')} without a change left out; --format csv has all")
+        terminal.say(f"{many(len(rows) - len(shown), 'period')} without changes left out; --format csv shows all")
     return 0
 
 
@@ -129,7 +129,10 @@ def export(options: argparse.Namespace) -> int:
     unknown = [address for address, c in zip(wanted, done.customers, strict=True) if not c.known]
     if unknown:
         shown = _places(wanted, unknown)
-        terminal.say(f"not known to the lake: {shown}; look at the spelling. The files of such an address say so")
+        terminal.say(
+            f"not known to the lake: {shown}; check the spelling. The files for these addresses say that there is "
+            "nothing"
+        )
     return 1 if len(unknown) == len(wanted) else 0
 
 
@@ -149,9 +152,9 @@ def _preview(lake: Lake, wanted: Mapping[str, str], *, as_json: bool) -> int:
         counts = {name: getattr(found, name) for name in ("customers", "known", "agreeing")}
         terminal.document({**counts, "unknown": [wanted[address] for address in found.strangers]})
         return 0
-    terminal.line(f"customers: {found.known:,} of {found.customers:,} known, {found.agreeing:,} of them agree now")
+    terminal.line(f"customers: {found.known:,} of {found.customers:,} known, {found.agreeing:,} of them consent now")
     if found.strangers:
-        terminal.line(f"not known to the lake: {_places(wanted, found.strangers)}; look at the spelling")
+        terminal.line(f"not known to the lake: {_places(wanted, found.strangers)}; check the spelling")
     return 0
 
 
@@ -176,5 +179,5 @@ def _confirm(lake: Lake, wanted: Mapping[str, str]) -> None:
             known += f"; not known: {_places(wanted, found.strangers)}"
         return f"withdraw {who} from research ({known})? [y/N]"
 
-    if not terminal.agreed(question, alone="expected --yes where nobody can be asked; nothing was done"):
+    if not terminal.agreed(question, alone="expected --yes or a terminal to ask, found neither; nothing was done"):
         raise UsageError("nothing was done")

@@ -219,8 +219,8 @@ class Context:
                 found = replace(found, access=before.access)  # what was cut short stays to be noticed
             if before is not None and found.receipts < before.receipts:
                 self.say(
-                    f"receipts: expected {before.receipts:,} of erasures, found {found.receipts:,}: put back what is "
-                    "gone, from a copy; `stedi audit` names the receipts that followed it"
+                    f"receipts: expected {before.receipts:,} of erasures, found {found.receipts:,}: restore the "
+                    "missing ones from a copy; `stedi audit` names the receipts that follow them"
                 )
                 found = replace(found, receipts=before.receipts)
             # another command may have gone further meanwhile, and have noted it
@@ -234,8 +234,8 @@ class Context:
             if told:
                 return
             self.say(
-                f"{folder}: what was seen of the lake cannot be noted there ({error.strerror}), so a lake that is set "
-                "back would not be noticed; the work is done. Set journal.path to a folder that can be written"
+                f"{folder}: the lake's state cannot be recorded there ({error.strerror}), so a later rollback would "
+                "not be detected; the command's work is done. Set journal.path to a writable folder"
             )
 
     def accept(self) -> None:

@@ -216,13 +216,13 @@ def described(error: BaseException) -> tuple[Outcome, str]:
         case LakeBusy():
             return "busy", unnamed(str(error))
         case UsageError():  # its text may quote the call
-            return "failed", "the call's words were off; the message was on stderr"
+            return "failed", "wrong usage; the message was on stderr"
         case LandingError():  # its text names delivered files
             return "failed", "a delivered file could not be landed; the message was on stderr"
         case StediError():
             return "failed", unnamed(str(error))
         case OSError():
-            return "failed", os.strerror(error.errno) if error.errno else "the system refused"
+            return "failed", os.strerror(error.errno) if error.errno else "the operating system refused"
     return "failed", "unforeseen; set STEDI_DEBUG=1 and run the command again"
 
 

@@ -125,7 +125,7 @@ def create(
         if present and empty:
             context.say(
                 f"{name}@{version}: nobody is in {' and '.join(empty)}: people are split, not rows, and there are "
-                f"{len(present):,} in all"
+                f"only {len(present):,}"
             )
         release = Release(
             name,
@@ -179,7 +179,7 @@ def again(context: Context, last: registry.Entry, labels_: str | os.PathLike[str
             f"(SHA-256 {about['sha256'][:16]}...)"
         )
     if labels.read(file).sha256 != about["sha256"]:
-        context.say(f"{last.name}: the labels are others than those of {last.release}: the file has another content")
+        context.say(f"{last.name}: the labels differ from those of {last.release}: the file has changed")
     return replace(options, labels=str(file))
 
 

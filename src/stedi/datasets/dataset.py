@@ -268,6 +268,5 @@ def _texts(table: pa.Table, name: str) -> Any:
 
 def _missing(package: str, extra: str) -> MissingExtra:
     return MissingExtra(
-        f"{package} is not installed, and the dataset is to be read with it; install it with "
-        f"`pip install 'stedi[{extra}]'`"
+        f"{package} is not installed, and reading the dataset needs it; install it with `pip install 'stedi[{extra}]'`"
     )

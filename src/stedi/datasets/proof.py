@@ -32,10 +32,10 @@ _LINEAR = 1e-9
 _MEANINGS = {
     "consent": "subjects who consent now, found {} who do not: records were landed meanwhile; run this again",
     "public": "subjects who share with the public, found {} who do not",
-    "early": "readings from after consent alone, found those of {} subjects from before",
-    "owner": "each subject's own step trainer readings and what is paired with them, found {} samples that are not",
+    "early": "only readings from after consent, found earlier ones of {} subjects",
+    "owner": "each subject's own step trainer readings and the readings paired with them, found {} other samples",
     "label": "each subject's own labels, found {} rows with others",
-    "filled": "nothing where a window was filled up, found {} samples there",
+    "filled": "no samples where a window was padded, found {}",
     "person": "each subject in one split, found {} in several",
     "device": "customers who share a serial number in one split, found {} serial numbers in several",
     "window": "no window in two splits, found {} with equal values: the same recording seems to have been delivered "

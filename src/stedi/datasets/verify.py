@@ -121,7 +121,7 @@ class _Work:
             self._digests = dict(zip(good, digests, strict=True))
         for name, found in self._digests.items():
             if listed.get(name, found) != found:
-                self._say(name, "other bytes than SHA256SUMS says")
+                self._say(name, "its bytes differ from SHA256SUMS")
         if manifest is not None:
             signer, dropped = self._signed(manifest)
             self._files(manifest)
@@ -159,9 +159,9 @@ class _Work:
             if stat.S_ISDIR(status.st_mode):
                 empty.setdefault(name, True)
             elif stat.S_ISLNK(status.st_mode):
-                self._say(name, "a link: a release has files alone")
+                self._say(name, "a link: a release has only files")
             elif not stat.S_ISREG(status.st_mode):
-                self._say(name, "no regular file: a release has files alone")
+                self._say(name, "not a regular file: a release has only files")
             else:
                 self._sizes[name] = status.st_size
         for name, is_empty in empty.items():
@@ -187,11 +187,11 @@ class _Work:
         if lines[-1]:
             self._say(SUMS, "expected a line end at its end")
         if list(found) != sorted(found):
-            self._say(SUMS, "expected its lines in order of their files")
+            self._say(SUMS, "expected its lines ordered by file name")
         for name in found.keys() - self._sizes.keys():
             self._say(name, "missing")
         for name in self._sizes.keys() - found.keys() - {SUMS, SIGNATURE}:
-            self._say(name, "a file too many: SHA256SUMS does not have it")
+            self._say(name, "an extra file: it is not in SHA256SUMS")
         return found
 
     def _is_read(self, name: str) -> bool:
@@ -227,7 +227,7 @@ class _Work:
         try:
             envelope = contents.content(self._folder / SIGNATURE)
         except OSError:
-            self._say(SIGNATURE, "missing: nothing says whose release this is")
+            self._say(SIGNATURE, "missing: nothing shows who has signed this release")
             return ""
         try:
             statement = chain.signed(envelope, manifest, self._pem)
@@ -236,7 +236,7 @@ class _Work:
             return ""
         for name, signed in statement.subjects.items():
             if self._digests.get(name) != signed:
-                self._say(name, "other bytes than were signed")
+                self._say(name, "its bytes differ from the signed ones")
         return statement.fingerprint
 
     def _files(self, manifest: Manifest) -> None:
@@ -247,7 +247,7 @@ class _Work:
         listed = {file.path: file for file in manifest.files}
         there = {name for name in self._sizes if contents.is_data(name) or name == contents.SUBJECTS}
         for name in there - listed.keys():
-            self._say(name, "a file too many: the manifest does not list it")
+            self._say(name, "an extra file: it is not in the manifest")
         for name in self._sizes:
             if name.startswith("data/") and not contents.is_data(name):
                 self._say(name, "a file too many: not named as a file of data")
@@ -258,7 +258,7 @@ class _Work:
             if self._sizes[name] != file.bytes:
                 self._say(name, f"expected {file.bytes:,} bytes as the manifest says, found {self._sizes[name]:,}")
             if self._digests.get(name) != file.sha256:
-                self._say(name, "other bytes than the manifest says")
+                self._say(name, "its bytes differ from the manifest")
 
     def _people(self, manifest: Manifest) -> None:
         """Compares people, rows and columns in the data with `subjects.parquet` and the manifest."""
@@ -289,10 +289,10 @@ class _Work:
         try:
             columns = contents.columns(self._folder / name)
             if columns != expected:
-                self._say(name, "other columns than the manifest says")
+                self._say(name, "its columns differ from the manifest")
             found = contents.counts(self._folder / name)
         except Exception:  # PyArrow raises what it likes over a damaged file
-            self._say(name, "no Parquet file of a release")
+            self._say(name, "not a Parquet file of a release")
             return
         if any(not isinstance(subject, str) for subject in found):
             self._say(name, "a row without a subject")
@@ -307,14 +307,14 @@ class _Work:
                 self._say(name, "expected the columns subject, split and rows")
             return contents.subjects(self._folder / name)
         except Exception:  # as above
-            self._say(name, "no Parquet file of a release")
+            self._say(name, "not a Parquet file of a release")
             return None
 
     def _compare(self, found: Mapping[str, Mapping[str, int]], known: Iterable[tuple[str, str, int]]) -> None:
         name, told = contents.SUBJECTS, set[str]()
         for subject, split, rows in known:
             if subject in told:
-                self._say(name, f"subject {subject} stands there twice")
+                self._say(name, f"subject {subject} is listed twice")
             told.add(subject)
             there = found.get(subject, {})
             if split not in there and there:
@@ -322,7 +322,7 @@ class _Work:
             elif there.get(split, 0) != rows or not there:
                 self._say(name, f"subject {subject}: expected {rows} rows in the data, found {there.get(split, 0)}")
         for subject in found.keys() - told:
-            self._say(name, f"subject {subject} has rows in the data and does not stand there")
+            self._say(name, f"subject {subject} has rows in the data and is not listed")
 
     def _counts(self, manifest: Manifest, people: Mapping[str, int], rows: Mapping[str, int], everybody: int) -> None:
         plain = manifest.plain

@@ -155,7 +155,7 @@ def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: P
     except LakeBusy:
         raise
     except StediError as error:
-        context.say(f"what is due could not be built, and is due still: {error}. Run `stedi build` afterwards")
+        context.say(f"the build that was due failed: {error}. Run `stedi build` afterwards")
 
 
 def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bool) -> Pending | None:
@@ -403,7 +403,9 @@ class _Erasure:
             gone["releases"] = in_releases
         if self._pending.recovered:
             kept.append(
-                deliveries.Left("the inbox", "which one was to be rewritten is not known any more: name it again")
+                deliveries.Left(
+                    "the inbox", "it is no longer known which file was to be rewritten: name the inbox again"
+                )
             )
         if self._pending.inbox or kept:
             why = {file.name: file.why for file in (*more, *kept)}

@@ -145,20 +145,20 @@ def explain(
 
 
 Why = tuple[tuple[str, ...], str, Sequence[Source]]
-_NOTHING = "nothing landed accounts for it: a build is due, or it is not the lake's own; see `stedi build --dry-run`"
+_NOTHING = "no landed record explains it: a build is due, or another program wrote it; see `stedi build --dry-run`"
 
 
 def _landed(engine: DuckDB, key: Key, table: str, row: Row) -> Why:
     """Explains a row of the landing zone: it came in a file."""
     if table == "landed_files":
-        return (), "one row a landed file; a replay of quarantined records adds one", ()
+        return (), "one row for each landed file; a replay of quarantined records adds one", ()
     if table == "quarantine":
-        return (), f"its contract refused it: {row['reason']}", [Source(table, str(row["file"]), 1)]
+        return (), f"it does not meet its contract: {row['reason']}", [Source(table, str(row["file"]), 1)]
     files = engine.rows(f"select arg_min(name, landed_at) from landed_files where sha256 = {literal(row['_file'])}")
     sources = [Source(table, name, 1) for (name,) in files if name is not None]
     whose = row.get("email", row.get("user"))
     if whose is not None:
-        return (key.customer_id(str(whose)),), "every good record lands, of whomever it is", sources
+        return (key.customer_id(str(whose)),), "every good record lands, whoever it belongs to", sources
     claims = engine.stream(
         f"select distinct email from every_customers_landing where serialNumber = {literal(row['serialNumber'])}"
     )
@@ -180,7 +180,7 @@ def _below(
         why, sources = _TRACES[table](engine, who, row) if since else ("", [])
         if sources:
             policy = ", and readings from then on count (rule 4)" if since_consent else ""
-            agrees = f"the customer's current record agrees since {_shown(since[0][0])} (rules 2 and 3)"
+            agrees = f"the customer's current record consents since {_shown(since[0][0])} (rules 2 and 3)"
             yield (row["customer_id"],), f"{agrees}{policy}; {why}", sources
         else:
             yield (row["customer_id"],), _NOTHING, ()
@@ -218,7 +218,7 @@ def _training(engine: DuckDB, who: str, row: Row) -> tuple[str, list[Source]]:
     motions = _motions(engine, who, row["sensorReadingTime"], row)
     if not serials or not motions:
         return "", []
-    why = f"both readings are theirs, of the same timestamp; the step: {why}"
+    why = f"both readings belong to the customer and have the same timestamp; the step trainer reading: {why}"
     return why, _steps(engine, row, serials) + motions
 
 
@@ -233,7 +233,7 @@ def _owned(engine: DuckDB, who: str, row: Row, which: str) -> tuple[str, list[st
     if claimants == 1:
         why = "nobody else claims its serial number (rule 6)"
     else:
-        why = f"of {claimants} claimants of its serial number they alone moved at that moment (rule 6)"
+        why = f"of {claimants} claimants of its serial number only this customer moved at that moment (rule 6)"
     return why, [serial for serial, _ in found]
 
 

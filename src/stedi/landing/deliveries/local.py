@@ -32,7 +32,7 @@ FOREIGN = (
 ARCHIVES = (".7z", ".br", ".bz2", ".lz4", ".rar", ".tar", ".tar.gz", ".tar.zst", ".tgz", ".xz", ".zip")
 """Endings of files that may hold records but are not unpacked; passing one over is a failure."""
 
-ARCHIVED = "an archive or a compression that is not read: unpack it, or use gzip or zstd"
+ARCHIVED = "an archive or an unsupported compression: unpack it, or use gzip or zstd"
 
 HIDDEN = (".", "_")
 """What a name begins with that no folder delivers and no wildcard matches."""
@@ -243,7 +243,7 @@ class _Journey:
         else:
             real = os.path.realpath(argument)
             if self._avoided(real):
-                why = "inside the lake's own folder, which is no delivery"
+                why = "inside the lake's own folder, which is not a delivery"
             elif stat.S_ISREG(found.st_mode):
                 root = _Root(os.path.dirname(real), "", tuple(typed[:-1]))
                 yield from self._file(root, real, name, found)
@@ -251,7 +251,7 @@ class _Journey:
                 root = _Root(real, name, tuple(typed))
                 yield from self._below(root, real)
                 yield from self._linked(root)
-                why = None if root.found else "a folder without a file to land"
+                why = None if root.found else "a folder without files to land"
             else:
                 why = f"expected a file or a folder, found {_kind(found.st_mode)}"
         if why is not None:
@@ -283,7 +283,7 @@ class _Journey:
                 yield Skipped(self._name(root, path), f"cannot be read: {_why(error)}", failed=True)
                 continue
             if self._avoided(path):
-                yield Skipped(self._name(root, path), "the lake's own folder, which is no delivery", failed=False)
+                yield Skipped(self._name(root, path), "the lake's own folder, which is not a delivery", failed=False)
             elif stat.S_ISDIR(found.st_mode):
                 root.found += not new
                 self.seen.add(_key(found))
@@ -295,7 +295,7 @@ class _Journey:
                 if stat.S_ISLNK(found.st_mode):
                     root.links.append(path)
                     continue
-                why = "a file whose ending is not one of JSON's"
+                why = "a file whose name has no ending of JSON"
                 if not stat.S_ISREG(found.st_mode):
                     why = f"expected a file or a folder, found {_kind(found.st_mode)}"
                 yield Skipped(self._name(root, path), why, failed=False)
@@ -312,9 +312,9 @@ class _Journey:
                 why = f"a link that cannot be followed: {_why(error)}" if loop else "a link to nothing"
             else:
                 if not _within(real, root.path):
-                    why = "a link that leads out of what was named"
+                    why = "a link that leads out of the named folder"
                 elif self._avoided(real):
-                    why = "a link into the lake's own folder, which is no delivery"
+                    why = "a link into the lake's own folder, which is not a delivery"
                 elif stat.S_ISDIR(found.st_mode):
                     why = "a link to a folder, which is not followed"
                 elif not stat.S_ISREG(found.st_mode):

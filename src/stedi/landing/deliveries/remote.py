@@ -77,7 +77,7 @@ def walk(paths: Iterable[Path], feed: str | None = None, avoid: Path | None = No
                 if where is None:
                     yield arrival
                 elif avoid is not None and where.is_relative_to(avoid):
-                    yield Skipped(arrival.name, "inside the lake's own prefix, which is no delivery", failed=False)
+                    yield Skipped(arrival.name, "inside the lake's own prefix, which is not a delivery", failed=False)
                 elif where not in seen:
                     seen.add(where)
                     yield arrival
@@ -85,7 +85,7 @@ def walk(paths: Iterable[Path], feed: str | None = None, avoid: Path | None = No
             yield Skipped(printable_name(str(place)), f"cannot be listed: {error.strerror}", failed=True)
             continue
         if not found:
-            yield Skipped(printable_name(str(place)), "there is no such object, and none below it", failed=True)
+            yield Skipped(printable_name(str(place)), "no such object, and none below it", failed=True)
 
 
 def _named(place: S3Path, feed: str | None) -> Iterator[Arrival | Skipped]:
@@ -107,7 +107,7 @@ def _named(place: S3Path, feed: str | None) -> Iterator[Arrival | Skipped]:
         if base.lower().endswith(ARCHIVES):
             yield Skipped(name, ARCHIVED, failed=True)
         elif not exact and is_foreign(base):
-            yield Skipped(name, "an object whose ending is not one of JSON's", failed=False)
+            yield Skipped(name, "an object whose name has no ending of JSON", failed=False)
         else:
             above = parts[: plain - 1] if exact else parts[:plain]
             yield Arrival(found, name, feed or feed_of(base, (*above, *folders)), feed is not None)
