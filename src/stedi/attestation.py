@@ -35,17 +35,17 @@ _RELEASE = ("manifest.json", "manifest.sig")
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """What was signed, and whether it holds.
+    """A signed document and the result of checking it.
 
     Attributes:
         path: The file or folder.
-        what: `erasure receipt`, `audit report`, `release` or `recall`; empty if nothing says so that can be read.
+        what: `erasure receipt`, `audit report`, `release` or `recall`; empty if that cannot be read.
         name: Which one: a receipt's id, `NAME@VERSION`, a report's file.
-        lake: The id of the lake that signed it; empty if nobody did.
+        lake: The id of the lake that signed it; empty if it is not signed.
         public_key: Fingerprint of the key that signed it: SHA-256, hex, of the raw public key; empty likewise.
-        at: When, ISO 8601, as it says itself.
-        reference: What whoever asked for an erasure calls the request.
-        problems: What is wrong, in words; nothing if it holds.
+        at: When it was signed, ISO 8601, by its own statement.
+        reference: The operator's name for the request, of an erasure's receipt.
+        problems: What is wrong, in words; empty if it holds.
     """
 
     path: Path

@@ -1,20 +1,20 @@
-"""Every error the lake raises on purpose, one tree.
+"""The exceptions of the lake, in one tree, with their exit codes.
 
     StediError                 exit 1
-    ├── UsageError             exit 2   the call's words are off
+    ├── UsageError             exit 2   wrong usage or arguments
     │   ├── ConfigError                 lake.toml, environment or flags
     │   └── QueryRefused                SQL that the sandbox does not run
     ├── LakeError                       the lake's folder, catalog or tables
     │   ├── CopiedLake                  the lake was copied or moved, and not adopted
-    │   ├── DamagedCatalog              the catalog's file is gone, or is none
+    │   ├── DamagedCatalog              the catalog's file is missing or is not one
     │   ├── DamagedFile                 a table's file is not what was written
-    │   ├── KeyRefused                  no pseudonym key, or another one
-    │   ├── CommitConflict              somebody else has moved the table
+    │   ├── KeyRefused                  the pseudonym key is missing or wrong
+    │   ├── CommitConflict              another program has changed the table
     │   └── LakeBusy        exit 75     another command holds the lake
     ├── LandingError                    a delivery
     │   └── UnreadableFile              one file of it, refused whole
     ├── QueryFailed                     a query that ran and failed
-    ├── CloudFailed                     AWS refused, or a stack, job or query there did not end well
+    ├── CloudFailed                     AWS refused, or a stack, job or query there failed
     ├── MissingExtra                    an optional dependency that is not installed
     └── AuditFailed            exit 3   a proof failed: a table breaks a rule, a signature does not hold
 
@@ -28,17 +28,17 @@ import re
 
 
 class StediError(Exception):
-    """Anything that goes wrong in a way the lake foresees."""
+    """The base class of all exceptions that the lake raises."""
 
     exit_code = 1
 
 
 class UsageError(StediError):
-    """The call's words are off; nothing was done.
+    """The command line or an argument is wrong; nothing was done.
 
     Args:
-        message: What is off.
-        argument: The argument that is, by its name in Python; the message begins with it.
+        message: What is wrong.
+        argument: The wrong argument, by its name in Python; the message begins with it.
     """
 
     exit_code = 2
@@ -48,7 +48,7 @@ class UsageError(StediError):
         self.argument = argument
 
     def on_command_line(self, option: str) -> str:
-        """Returns the message with the argument's name on the command line in the place of Python's."""
+        """Returns the message with the command line's name of the argument instead of Python's."""
         return option + str(self).removeprefix(self.argument) if self.argument else str(self)
 
 

@@ -1,6 +1,6 @@
-"""A lake, from Python: one folder, opened, and the verbs that the command line has.
+"""`Lake`, the Python API: an opened lake with one method for each command.
 
-Each verb is one call into the module that does the work; the lake only knows where things lie.
+Each method opens the locks that it needs and calls the one module that does the work.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ def _violated(audit: FullAudit) -> str:
 def _recorded(
     command: str, rows: Callable[[Any], int | None] = lambda done: None, wrong: Callable[[Any], str] = lambda done: ""
 ) -> Callable[[Verb], Verb]:
-    """Has a verb keep its runs in the lake's history, but those that only say what they would do.
+    """Decorates a method so that its runs are kept in the lake's history, except dry runs.
 
     Args:
-        command: What the history calls it.
-        rows: How many rows its result counts.
-        wrong: What is wrong with its result, in words; nothing if it is as it should be.
+        command: Its name in the history.
+        rows: Returns the number of rows that its result counts.
+        wrong: Returns what is wrong with its result, in words; an empty text if nothing is.
     """
 
     def kept(verb: Verb) -> Verb:
@@ -122,8 +122,8 @@ class Table:
         zone: Its zone.
         rows: Rows.
         bytes: Size of its current data files.
-        snapshot: Id of the snapshot that readers see.
-        updated: When that became current, UTC.
+        snapshot: Id of the published snapshot.
+        updated: When that snapshot became current, UTC.
     """
 
     name: str
@@ -135,9 +135,9 @@ class Table:
 
 
 class Lake:
-    """A lake folder that exists; `Lake.open` and `Lake.create` give one.
+    """An opened lake; `Lake.open` and `Lake.create` return one.
 
-    A lake holds nothing open between two verbs. As a context manager it ends, with the block, queries that still run.
+    A lake holds nothing open between two calls. As a context manager it stops running queries at the end of the block.
 
     Example:
         >>> lake = stedi.Lake.open("lake")
@@ -148,7 +148,7 @@ class Lake:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        """Where it lies, its settings, catalog and key, and what every verb that writes does first."""
+        """Its folder, settings, catalog and key, and the checks that every method that writes makes first."""
         self._results: WeakSet[Result] = WeakSet()
 
     def __enter__(self) -> Self:
@@ -162,7 +162,7 @@ class Lake:
         return f"<stedi.Lake {str(self.root)!r}: id {self.config.lake_id}, readings {self.config.readings}>"
 
     def _repr_html_(self) -> str:
-        """Returns the lake's tables as HTML, for a notebook; what is wrong with it, if they cannot be read."""
+        """Returns the lake's tables as HTML for a notebook, or the error if they cannot be read."""
         from stedi.query import notebook
 
         try:
@@ -173,17 +173,17 @@ class Lake:
 
     @property
     def root(self) -> Path:
-        """The folder, or prefix in S3."""
+        """The lake's folder, or prefix in S3."""
         return self.context.root
 
     @property
     def config(self) -> Config:
-        """Its settings."""
+        """The lake's settings."""
         return self.context.config
 
     @property
     def catalog(self) -> Catalog:
-        """Its tables."""
+        """The lake's catalog of tables."""
         return self.context.catalog
 
     def key(self) -> Key:
@@ -196,14 +196,14 @@ class Lake:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Opens a lake; one that was copied or moved, and not adopted, only for reading: verbs that write refuse it.
+        """Opens a lake. One that was copied or moved, and not adopted, is read-only: methods that write refuse it.
 
         Args:
             path: The lake's folder.
 
         Raises:
-            LakeError: There is no lake, or something of it leads elsewhere.
-            ConfigError: Its settings are not what is known.
+            LakeError: There is no lake, or part of it leads to another folder.
+            ConfigError: A setting is unknown or has a bad value.
         """
         return cls(Context.open(path))
 
@@ -215,16 +215,16 @@ class Lake:
         readings: Readings = "all",
         key_file: str | os.PathLike[str] | None = None,
     ) -> Self:
-        """Makes a lake: settings, catalog and, unless the environment has one, a pseudonym key outside of it.
+        """Creates a lake: settings, catalog and, unless the environment has one, a pseudonym key outside the lake.
 
         Args:
-            path: A folder that is empty or not there yet.
+            path: A new or empty folder.
             readings: Which readings of a consenting customer are used (rule 4 of consent).
-            key_file: Where the key is, or is to be made; by default in the user's configuration folder.
+            key_file: The key's file, created if needed; by default in the user's configuration folder.
 
         Raises:
-            UsageError: The folder holds something else, or a lake, or its path cannot be a table's location.
-            KeyRefused: No key can be made or read.
+            UsageError: The folder is not empty or holds a lake, or its path cannot be a table's location.
+            KeyRefused: The key cannot be created or read.
         """
         from stedi.context import creation
 
@@ -236,11 +236,11 @@ class Lake:
 
     @classmethod
     def open_or_create(cls, path: str | os.PathLike[str], *, made: Callable[[Self], None] = lambda lake: None) -> Self:
-        """Opens a lake, or makes one with the defaults where there is none yet.
+        """Opens a lake, or creates one with the defaults if there is none.
 
         Args:
             path: The lake's folder.
-            made: Called with the lake if it is new.
+            made: Called with the lake if it was created.
         """
         settings_file = places.named(path) / "lake.toml"
         if not settings_file.is_file():
@@ -264,7 +264,7 @@ class Lake:
             path: The folder.
             new_id: Give it an id of its own, although the folder that it comes from is gone here: the lake lives on
                 elsewhere.
-            progress: Told what is being done and the share of it that is done.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Returns:
             What the folder is now.
@@ -291,17 +291,17 @@ class Lake:
         engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
     ) -> Landing:
-        """Lands what is new among the files of these paths; landing them again adds nothing.
+        """Lands the new files among these paths; landing a file again adds nothing.
 
         Args:
             paths: Files, folders or globs.
-            feed: The feed of all of them: `customer`, `accelerometer` or `step_trainer`; told by names, then by
-                fields, if it is not given.
-            engine: With `spark` its executors read the files and write what lands; they must reach both by their paths.
-            progress: Told what is being done and the share of it that is done.
+            feed: The feed of all of them: `customer`, `accelerometer` or `step_trainer`; by default from the
+                names, then from the fields.
+            engine: With `spark` executors read the files and write the rows; they must reach both by the same paths.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Returns:
-            What became of each file.
+            The outcome of each file.
         """
         from stedi import landing
 
@@ -311,7 +311,7 @@ class Lake:
 
     @_recorded("land", lambda done: sum(f.accepted for f in done.files if not f.already_landed), _unread)
     def _land_among(self, inbox: Path, among: Callable[[Path], bool]) -> Landing:
-        """Lands those files of a folder of which something says that they are ready."""
+        """Lands those files of a folder that are ready."""
         from stedi import landing
 
         with self.context.writing(*_CUT_OFF):
@@ -326,14 +326,14 @@ class Lake:
         engine: Name = "duckdb",
         progress: Callable[[str], None] = lambda line: None,
     ) -> Build:
-        """Brings every table below landing up to date.
+        """Updates every table below landing; all checks must pass before any table is published.
 
         Args:
-            full: Rebuild everything, whatever has changed.
-            wait: Wait for another build that is running, rather than leave; for maintenance, which holds a table
-                for moments, it waits in any case.
-            engine: What computes the tables: DuckDB on this machine, or Spark; builds by both may follow each other.
-            progress: Told each stage of the work.
+            full: Rebuild everything.
+            wait: Wait for a running build instead of raising `LakeBusy`. It always waits for maintenance, which
+                holds a table only for moments.
+            engine: What computes the tables: DuckDB on this machine, or Spark; it may change from build to build.
+            progress: Called with each stage of the work.
 
         Returns:
             What was done to each table.
@@ -383,16 +383,16 @@ class Lake:
         Args:
             name: The training set, a folder's name.
             options: How it is made.
-            output: A folder that is not there yet; by default `releases/NAME/VERSION` in the lake.
-            progress: Told what is being done and the share of it that is done.
-            words: In place of `options`, each of them by name, as `window="10s"`.
+            output: A new folder; by default `releases/NAME/VERSION` in the lake.
+            progress: Called with the current step and its completed share, 0 to 1.
+            words: The options by name instead of `options`, such as `window="10s"`.
 
         Returns:
-            The release, as it lies in its folder.
+            The release, as written.
 
         Raises:
-            UsageError: An option is off, or something stands where the release is to lie; nothing was done.
-            AuditFailed: Somebody would be in it who may not be, or in two splits; nothing was written.
+            UsageError: An option is wrong, or the output folder exists; nothing was done.
+            AuditFailed: The release breaks a rule, such as a person in two splits; nothing was written.
         """
         from stedi import transform
         from stedi.datasets import creation
@@ -408,15 +408,15 @@ class Lake:
         return made
 
     def preview_dataset(self, name: str, options: Options | None = None, **words: Any) -> Preview:
-        """Returns what `create_dataset` would make of the tables as they are, and its use; changes nothing.
+        """Returns what `create_dataset` would give with the current tables, and what it is good for; read-only.
 
         Args:
             name: The training set.
             options: How it would be made.
-            words: In place of `options`, each of them by name, as `window="10s"`.
+            words: The options by name instead of `options`, such as `window="10s"`.
 
         Raises:
-            UsageError: An option is off.
+            UsageError: An option is wrong.
         """
         from stedi.datasets import creation
         from stedi.datasets.options import Options
@@ -433,18 +433,18 @@ class Lake:
         output: str | os.PathLike[str] | None = None,
         progress: Progress = lambda what, share: None,
     ) -> Release:
-        """Writes the next version of a training set under the options of the last one, without those who have left.
+        """Writes the next version of a training set with the options of the last one, without those who have left.
 
         Everybody else stays in their split.
 
         Args:
             name: The training set.
-            labels: The file of labels, if it is not where it was.
+            labels: The file of labels, if it has moved.
             output: As for `create_dataset`.
-            progress: Told what is being done and the share of it that is done.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Raises:
-            UsageError: There is no release of that name, or its file of labels is not there any more.
+            UsageError: There is no release of that name, or its file of labels is missing.
         """
         from stedi.datasets import creation
 
@@ -452,10 +452,10 @@ class Lake:
         return self.create_dataset(name, options, output=output, progress=progress)
 
     def datasets(self, *, stale: bool = False) -> tuple[Release, ...]:
-        """Returns the releases of the lake, with the subjects of each who may no longer be used.
+        """Returns the lake's releases, each with the subjects who may no longer be used.
 
         Args:
-            stale: Only those that have some.
+            stale: Only releases that have such subjects.
         """
         from stedi.datasets import registry, staleness
 
@@ -467,10 +467,10 @@ class Lake:
         return tuple(release for release in shown if release.stale or not stale)
 
     def release(self, named: str) -> Release:
-        """Returns a release by `NAME@VERSION`, or the newest of a name, with its subjects who may no longer be used.
+        """Returns a release by `NAME@VERSION`, or the newest of a name, with the subjects who may no longer be used.
 
         Raises:
-            UsageError: There is none.
+            UsageError: There is no such release.
         """
         from stedi.datasets import registry, staleness
 
@@ -479,10 +479,10 @@ class Lake:
         return registry.shown(entry, found.get(entry.release, ()))
 
     def dataset(self, named: str) -> Dataset:
-        """Opens a release by `NAME@VERSION`, or the newest of a name, to be read.
+        """Opens a release for reading, by `NAME@VERSION` or the newest of a name.
 
         Raises:
-            UsageError: There is none, or its folder is not where it was written.
+            UsageError: There is no such release, or its folder has moved.
         """
         from stedi.datasets.dataset import Dataset
 
@@ -490,10 +490,10 @@ class Lake:
 
     @_recorded("dataset note")
     def note_dataset(self, named: str, *, model: str) -> None:
-        """Notes that a model was trained on a release, in one line of text.
+        """Records that a model was trained on a release, in one line of text.
 
         Raises:
-            UsageError: There is no such release, or the text is none.
+            UsageError: There is no such release, or the text is empty or too long.
         """
         from stedi.datasets import registry
 
@@ -502,13 +502,13 @@ class Lake:
 
     @_recorded("dataset delete")
     def delete_dataset(self, named: str) -> Release:
-        """Removes a release's folder from the lake; who was in it stays known, so that it can still be recalled.
+        """Removes a release's folder from the lake; its subjects stay registered, so that it can still be recalled.
 
         Args:
             named: `NAME@VERSION`.
 
         Returns:
-            The release as it was; where it lay outside of the lake, its folder is still there.
+            The release as it was. A folder outside the lake is not removed.
 
         Raises:
             UsageError: There is no such release.
@@ -524,10 +524,10 @@ class Lake:
 
     @_recorded("dataset recall")
     def recall_dataset(self, named: str) -> Recall:
-        """Returns the signed recall of a release: whom whoever holds a copy of it has to drop, and nothing else.
+        """Returns the signed recall of a release: the subjects that holders of a copy must drop.
 
         Args:
-            named: `NAME@VERSION`; of a deleted one, too.
+            named: `NAME@VERSION`; also of a deleted release.
 
         Raises:
             UsageError: There is no such release.
@@ -539,7 +539,7 @@ class Lake:
             return recall.write(self.context, key, entry, milliseconds(datetime.now(UTC)))
 
     def diff_datasets(self, one: str, other: str) -> Diff:
-        """Returns how two releases differ: people, splits, rows, options.
+        """Compares two releases: people, splits, rows, options.
 
         Raises:
             UsageError: There is no such release.
@@ -550,23 +550,23 @@ class Lake:
         return comparison.diff(self.context, self.key(), first, second)
 
     def _release(self, named: str, *, deleted: bool = False) -> Entry:
-        """Returns what the lake knows of a release."""
+        """Returns a release's entry in the registry."""
         from stedi.datasets import registry
 
         return registry.find(self.context, named, deleted=deleted)
 
     def _has_releases(self) -> bool:
-        """Says whether the lake has ever made a release."""
+        """Returns whether the lake has ever created a release."""
         return _REGISTRY in self.catalog.listed()
 
     def _left_by(self, key: Key, before: TableState) -> tuple[str, ...]:
-        """Returns the releases that hold somebody who is no longer in `customers_trusted`."""
+        """Returns the releases with a subject who is no longer in `customers_trusted`."""
         from stedi.datasets import staleness
 
         return staleness.left_by(self.context, key, before, self.catalog.table(before.name))
 
     def _holding(self, key: Key, addresses: Iterable[str]) -> tuple[str, ...]:
-        """Returns the releases that hold one of some customers."""
+        """Returns the releases that contain one of these customers."""
         if not self._has_releases():
             return ()
         from stedi.datasets import staleness
@@ -575,7 +575,7 @@ class Lake:
 
     @contextmanager
     def _registering(self) -> Iterator[Key]:
-        """Holds off builds for a block that writes what the lake knows of its releases; gives the key."""
+        """Keeps builds waiting for a block that writes the registry of releases; yields the key."""
         with self.context.writing(*_CUT_OFF):
             key = self.key()
             with durable.commands(self.root, ["build"], lambda what: None):
@@ -584,7 +584,7 @@ class Lake:
                 yield key
 
     def plan(self, *, full: bool = False) -> Plan:
-        """Returns what `build` would do to each table, why, and which customers would come and go; changes nothing.
+        """Returns what `build` would do to each table, why, and which customers would enter and leave; read-only.
 
         Args:
             full: As for `build`.
@@ -603,12 +603,12 @@ class Lake:
         engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
     ) -> Maintenance:
-        """Compacts small files, expires old snapshots and removes what nothing uses; no row changes.
+        """Compacts small files, expires old snapshots and removes unused files; no row changes.
 
         Args:
-            dry_run: Only say what would be done.
-            engine: With `spark` its executors rewrite the small files.
-            progress: Told what is being done and the share of it that is done.
+            dry_run: Only return what would be done.
+            engine: With `spark` executors rewrite the small files.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Returns:
             What was done, or would be, to each table.
@@ -622,18 +622,19 @@ class Lake:
     def snapshots(
         self, sql: str, at: int | str | datetime, *, role: Role | None = None, as_published: bool = False
     ) -> dict[str, int]:
-        """Returns the snapshot that a SELECT is to read of each table that it names, by the table, as of a time.
+        """Returns, for each table that a SELECT names, the snapshot that it must read as of a time.
 
-        It is for engines that read the tables by themselves, and leave nobody's rows out.
+        For engines that read the tables themselves and cannot leave out people's rows, such as Athena.
 
         Args:
             sql: The SELECT, in DuckDB's dialect.
             at: A tag, a snapshot's id, or a time (ISO 8601; UTC unless it says otherwise).
-            role: Whose eyes it has; by default the settings' `query.role`.
-            as_published: With the role officer: tables below landing, too.
+            role: The role of the query; by default the setting `query.role`.
+            as_published: With the role officer: also tables below landing.
 
         Raises:
-            UsageError: A table has no live snapshot of that time, or rows of who does not consent now would be shown.
+            UsageError: A table has no live snapshot of that time, or rows of people who do not consent now would be
+                shown.
         """
         from stedi import query
         from stedi.query import withdrawn
@@ -661,26 +662,26 @@ class Lake:
         as_published: bool = False,
         role: Role | None = None,
     ) -> Result:
-        """Runs one SELECT over the lake's tables, read-only and out of reach of anything else.
+        """Runs one read-only SELECT over the lake's tables, in a process that can reach nothing else.
 
         Args:
             sql: The SELECT, in DuckDB's dialect.
             parameters: Values of its parameters, a list for `?` or a mapping for `$name`: None, bool, numbers, texts,
-                instants and dates. They are bound as values, and are never a part of the statement.
+                instants and dates. They are bound as values and never executed as SQL.
             at: A tag, a snapshot's id, or a time (ISO 8601; UTC unless it says otherwise): the tables as they were
-                then, those below landing without the rows of who does not consent now.
-            as_published: With `at` and the role officer: their rows, too.
-            role: Whose eyes it has: other tables are not there for it, and columns that it must not see are null;
-                by default the settings' `query.role`.
+                then, those below landing without the rows of people who do not consent now.
+            as_published: With `at` and the role officer: also their rows.
+            role: The role of the query: other tables do not exist for it, and columns that it may not see are null;
+                by default the setting `query.role`.
 
         Returns:
-            A result that gives all rows by `.arrow()`, `.df()` (pandas), `.pl()` (Polars) or `.fetchall()`, or batch by
-            batch by `.reader()` or in a loop; `.masked` and `.left_out` say what the answer lacks.
+            A result: all rows with `.arrow()`, `.df()` (pandas), `.pl()` (Polars) or `.fetchall()`, or batches with
+            `.reader()` or in a loop; `.masked` and `.left_out` say what is missing from it.
 
         Raises:
-            KeyRefused: Who consents now cannot be told without the lake's key.
+            KeyRefused: The lake's key is needed to know who consents now.
             QueryRefused: It is not one SELECT over the lake's tables.
-            QueryFailed: It ran out of time or memory, or a value in it failed.
+            QueryFailed: It ran out of time or memory, or an expression failed.
         """
         eyes = role or self.config.query_role
         if as_published:
@@ -726,15 +727,15 @@ class Lake:
         note: Note | None = None,
         as_published: bool = False,
     ) -> list[QueryTable]:
-        """Returns the tables of these names as a role sees them, and notes that they are looked at.
+        """Returns the named tables as a role sees them, and logs the access.
 
-        As they were, they are without the rows of who does not consent now, but `as_published`.
+        With `at`, rows of people who do not consent now are left out, unless `as_published`.
 
         Raises:
-            KeyRefused: Who consents now cannot be told without the lake's key.
+            KeyRefused: The lake's key is needed to know who consents now.
             UsageError: There is no such role, or a table has no live snapshot of that time.
-            QueryRefused: The role does not see a table.
-            LakeError: It cannot be noted, and must be.
+            QueryRefused: The role may not query a table.
+            LakeError: The access must be logged and cannot be.
         """
         from stedi import query
         from stedi.schema import classification, roles
@@ -770,17 +771,17 @@ class Lake:
         return relations
 
     def explain_rows(self, table: str, where: str, *, role: Role | None = None) -> ExplainedRows:
-        """Explains the first rows of a table that meet a condition: whose they are, why they are there, and from where.
+        """Explains the first rows of a table that meet a condition: their customers, the reason, and the source files.
 
         Args:
             table: The table.
-            where: What stands after WHERE; it runs in the same closed process as a query.
-            role: Whose eyes the condition has: columns that it must not see are null there; by default the settings'
-                `query.role`.
+            where: The condition, as after WHERE; it runs in the same closed process as a query.
+            role: The role in which the condition is evaluated: columns that it may not see are null there; by default
+                the setting `query.role`.
 
         Raises:
             UsageError: There is no such table.
-            QueryRefused: The condition is not one, or reads a table that the role does not see.
+            QueryRefused: It is not a single condition, or it reads a table that the role may not query.
             QueryFailed: It failed.
         """
         from stedi.audit import explain
@@ -800,7 +801,7 @@ class Lake:
         return explain.ExplainedRows(table, found, more)
 
     def tables(self) -> tuple[Table, ...]:
-        """Returns every table with its zone, rows, size and freshness, in the order in which data flow."""
+        """Returns every table with its zone, rows, size and freshness, in the order of the data flow."""
         return tuple(_table(state) for state in self.catalog.tables().values())
 
     def contract(self, table: str | None = None) -> dict[str, Any]:
@@ -834,14 +835,14 @@ class Lake:
 
     @_recorded("tag")
     def tag(self, name: str, *, progress: Progress = lambda what, share: None) -> Tag:
-        """Names the tables below landing as they are now, so that `at` reads them for as long as the tag is there.
+        """Tags the current state of the tables below landing; `at` reads it until the tag is deleted.
 
         Args:
-            name: The name: a letter, then up to 63 letters, digits, dots, underscores and hyphens.
-            progress: Told what is waited for.
+            name: The tag: a letter, then up to 63 letters, digits, dots, underscores and hyphens.
+            progress: Called with what it waits for.
 
         Raises:
-            UsageError: It is no name, or something else has it; nothing was tagged.
+            UsageError: The name is invalid or in use; nothing was tagged.
             LakeError: The tables are not of one state, since a build is due or was interrupted; nothing was tagged.
         """
         from stedi.maintenance import tags
@@ -850,24 +851,24 @@ class Lake:
             return tags.tag(self.catalog, self.root, name, progress)
 
     def tags(self) -> tuple[Tag, ...]:
-        """Returns every tag of the lake's tables, oldest first, those that other programs have made too."""
+        """Returns every tag of the lake's tables, oldest first, including those of other programs."""
         from stedi.maintenance import tags
 
         return tags.tags(self.catalog)
 
     @_recorded("tag --delete")
     def untag(self, name: str, *, progress: Progress = lambda what, share: None) -> Tag:
-        """Takes a tag away; what it alone pinned goes with the next maintenance.
+        """Deletes a tag; the next maintenance removes what only this tag kept.
 
         Args:
-            name: Its name.
-            progress: Told what is waited for.
+            name: The tag.
+            progress: Called with what it waits for.
 
         Returns:
-            What it named.
+            The deleted tag.
 
         Raises:
-            UsageError: There is none of that name.
+            UsageError: There is no such tag.
         """
         from stedi.maintenance import tags
 
@@ -875,11 +876,11 @@ class Lake:
             return tags.untag(self.catalog, self.root, name, progress)
 
     def status(self, *, max_age: timedelta = timedelta(hours=26), now: datetime | None = None) -> Status:
-        """Returns what ran last, what waits for a build, and what is late or wrong; changes nothing.
+        """Returns what ran last, what waits for a build, and what is late or wrong; read-only.
 
         Args:
-            max_age: How long ago the last landing and the last build may have ended, and how long something may wait.
-            now: The instant; the clock's time by default.
+            max_age: Greatest age of the last landing and build, and longest time that records may wait for a build.
+            now: The instant for which to answer; by default the clock's time.
         """
         from stedi.operations import status
 
@@ -892,15 +893,15 @@ class Lake:
         every: timedelta = timedelta(seconds=2),
         stop: Event | None = None,
     ) -> Iterator[Round]:
-        """Lands the files of a folder as they stop growing, and builds, until it is stopped.
+        """Lands the files of a folder once they stop growing, and builds, until it is stopped.
 
         Args:
             inbox: The folder, or a prefix in S3.
-            every: The time between two looks at it.
-            stop: Ends it when the round that is under way is done; without one, nothing does.
+            every: The polling interval.
+            stop: Ends it after the current round; without it, it runs until the process ends.
 
         Yields:
-            Each round that did something, or failed and will be tried again.
+            Each round that landed or built something, or failed and will be retried.
         """
         from threading import Event
 
@@ -932,7 +933,7 @@ class Lake:
         )
 
     def _warm(self) -> None:
-        """Does what the first landing and build of a process would have to, so that they are as quick as the next."""
+        """Loads what the first landing and build of a process need, so that they are as fast as later ones."""
         from stedi.engines.duckdb import DuckDB
         from stedi.transform import stage  # noqa: F401 - that is the work
 
@@ -944,20 +945,20 @@ class Lake:
                     engine.rows(f"select count(*) from {state.name}")
 
     def runs(self) -> Iterator[Run]:
-        """Yields the history of runs, newest first: what, when, how long, rows, outcome and error."""
+        """Yields the history of runs, newest first: command, time, duration, rows, outcome and error."""
         return runs.history(self.root)
 
     def log(self, since: datetime | None = None) -> tuple[Access, ...]:
-        """Returns the access log: each time that rows of people were shown or handed out, oldest first.
+        """Returns the access log, oldest first: each time that rows of people were shown or handed out.
 
         Args:
-            since: Those that began at this instant or later; UTC unless it says otherwise.
+            since: Only accesses that began at this instant or later; UTC unless it has another time zone.
         """
         at = since if since is None or since.tzinfo else since.replace(tzinfo=UTC)
         return access.log(self.root, at)
 
     def quarantine(self) -> Quarantine:
-        """Returns the records that could not be taken: to list, to look at, to land again."""
+        """Returns the quarantine: refused records, to list, to read and to land again."""
         from stedi.landing.quarantine import Quarantine
 
         return Quarantine(self.context)
@@ -969,15 +970,15 @@ class Lake:
         engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
     ) -> tuple[Check, ...]:
-        """Checks that every file of the tables, and what is kept of erasures, is there and as written; changes nothing.
+        """Checks that every file of the tables, and the records of erasures, are present and as written; read-only.
 
         Args:
-            files: Read every file and compare its SHA-256, rather than look at sizes and metadata alone.
-            engine: With `spark` its executors read the files.
-            progress: Told what is looked at and the share of it that is done.
+            files: Read every file and compare its SHA-256, instead of only sizes and metadata.
+            engine: With `spark` executors read the files.
+            progress: Called with the current check and its completed share, 0 to 1.
 
         Returns:
-            What each check found of each table.
+            Each check with its violations.
         """
         from stedi.audit.integrity import check_files, logged, newest
         from stedi.erasure import evidence
@@ -995,15 +996,14 @@ class Lake:
 
     @_recorded("repair")
     def repair(self, *, accept_rollback: bool = False, progress: Progress = lambda what, share: None) -> Repair:
-        """Sets right what an audit of all files finds damaged, and builds what was made anew.
+        """Repairs the damage that an audit of all files finds, and builds the tables that were reset.
 
         Args:
-            accept_rollback: Take a lake that was rolled back for the newest there is: withdrawals and erasures that are
-                undone in it stay undone.
-            progress: Told what is being done and the share of it that is done.
+            accept_rollback: Accept a lake that was rolled back: withdrawals and erasures since then are lost.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Returns:
-            What was set right, and the build that followed.
+            What was repaired, and the build that followed.
 
         Raises:
             LakeError: A landing table is damaged, or the lake was rolled back; no table was changed.
@@ -1031,22 +1031,22 @@ class Lake:
         now: datetime | None = None,
         progress: Progress = lambda what, share: None,
     ) -> Withdrawal:
-        """Lands a withdrawal from research of each of these customers; the next build takes them out.
+        """Lands a withdrawal from research for each of these customers; the next build removes them below landing.
 
-        A record from the website that is newer and agrees again brings a customer back; an older one does not, whenever
-        it arrives, and whether the lake knew the customer or not.
+        A newer record of the website with consent brings a customer back. An older one does not, whenever it arrives
+        and whether the lake knew the customer or not.
 
         Args:
             addresses: Their addresses, in any spelling of rule 1, one by one or in lists.
-            exact: Take each as it was delivered, be it a plain address or not.
-            now: When they withdraw; the clock's time by default.
-            progress: Told what is being done and the share of it that is done.
+            exact: Take each address exactly as it was delivered, plain or not.
+            now: The time of the withdrawal; by default the clock's time.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Returns:
-            How many withdrawals were landed, and how many were there already.
+            How many withdrawals were landed, and how many existed already.
 
         Raises:
-            UsageError: An address is none; nothing was landed.
+            UsageError: An address is invalid; nothing was landed.
         """
         from stedi.landing import withdrawal
 
@@ -1059,14 +1059,14 @@ class Lake:
             return replace(done, stale=self._holding(key, asked), history_days=self.config.history_days, tags=named)
 
     def preview_withdrawal(self, *addresses: str | Iterable[str], exact: bool = False) -> WithdrawalPreview:
-        """Returns whom a withdrawal would concern, and which of the addresses the lake does not know.
+        """Returns how many customers a withdrawal would affect, and which addresses the lake does not know.
 
         Args:
             addresses: As for `withdraw`.
             exact: As for `withdraw`.
 
         Raises:
-            UsageError: An address is none.
+            UsageError: An address is invalid.
         """
         from stedi.landing import withdrawal
 
@@ -1074,28 +1074,28 @@ class Lake:
         return withdrawal.preview(self.context, asked, now)
 
     def known(self, *addresses: str | Iterable[str], exact: bool = False) -> int:
-        """Returns of how many of these customers the lake has a landed record.
+        """Returns how many of these customers have a landed record.
 
         Args:
             addresses: As for `withdraw`.
             exact: As for `withdraw`.
 
         Raises:
-            UsageError: An address is none.
+            UsageError: An address is invalid.
         """
         from stedi.landing import withdrawal
 
         return withdrawal.known(self.context, self._asked(addresses, exact=exact))
 
     def consent(self, by: By = "month", *, now: datetime | None = None) -> ConsentHistory:
-        """Returns how many customers were known and agreed over time, by rules 1 to 3 from the landed records.
+        """Returns how many customers were known and consented over time, by rules 1 to 3 on the landed records.
 
         Args:
             by: `day`, `week` (from Monday) or `month`, in UTC.
-            now: Up to when; the clock's time by default. The last period says what a build at that instant would.
+            now: The end of the last period; by default the clock's time. Its counts equal a build's at that instant.
 
         Raises:
-            UsageError: There are no such periods.
+            UsageError: `by` is none of these.
         """
         from stedi.audit import consent_history
 
@@ -1103,15 +1103,15 @@ class Lake:
             return consent_history.history(self.context, by, milliseconds(now or datetime.now(UTC)))
 
     def explain(self, address: str, *, exact: bool = False, now: datetime | None = None) -> Explanation:
-        """Explains one customer: consent and its history, rows by table, and what is left out and why.
+        """Explains one customer: consent and its history, rows by table, and which rows are left out and why.
 
         Args:
-            address: Whose, in any spelling; one that the lake does not know gets an answer of the same shape.
-            exact: Take it as it was delivered, be it a plain address or not.
-            now: The instant at which consent is asked for; the clock's time by default.
+            address: The customer's address, in any spelling; an unknown one gets an answer of the same shape.
+            exact: Take it exactly as it was delivered, plain or not.
+            now: The instant for which consent is evaluated; by default the clock's time.
 
         Raises:
-            UsageError: It is no address.
+            UsageError: The address is invalid.
         """
         from stedi.audit import explain
 
@@ -1133,22 +1133,22 @@ class Lake:
         now: datetime | None = None,
         progress: Progress = lambda what, share: None,
     ) -> Export:
-        """Writes everything that the lake has of some customers into a folder, and nothing of anybody else.
+        """Writes all data of some customers, and nothing of anybody else, into a folder.
 
         Args:
             addresses: Their addresses, in any spelling of rule 1, one by one or in lists.
-            output: A folder that is not there yet, or empty, outside of every lake and inbox. Of several customers each
-                has a folder in it, by number, in the order in which they are named.
+            output: A new or empty folder outside every lake and inbox. With several customers each gets a folder in it,
+                numbered in the order of `addresses`.
             archive: Write one zip file instead.
-            exact: Take each address as it was delivered, be it a plain address or not.
-            now: The instant at which consent is asked for; the clock's time by default.
-            progress: Told what is being done and the share of it that is done.
+            exact: Take each address exactly as it was delivered, plain or not.
+            now: The instant for which consent is evaluated; by default the clock's time.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Returns:
-            What was written of each; one that the lake does not know gets files that say so.
+            The counts of each customer; for an unknown one the files say that there is nothing.
 
         Raises:
-            UsageError: An address is none, or the files cannot lie there; nothing was written.
+            UsageError: An address is invalid, or the folder is not allowed; nothing was written.
         """
         from stedi.report import export
 
@@ -1161,7 +1161,7 @@ class Lake:
         return done
 
     def withheld(self) -> tuple[Withheld, ...]:
-        """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6 of consent)."""
+        """Returns the withheld readings: those of shared serial numbers without a certain owner (rule 6)."""
         from stedi import transform
 
         key = self.key()
@@ -1174,15 +1174,15 @@ class Lake:
     def prove(self, *, engine: Name = "duckdb", progress: Progress = lambda what, share: None) -> Proof:
         """Proves the rules of consent over the published tables, independently of how they were built.
 
-        Each table is judged by the landed records, the clock and the policy that it was built from: landings that wait
-        for a build break nothing. Changes nothing.
+        Each table is judged by the landed records, the clock and the policy that it was built from, so landings that
+        wait for a build are no violation. Read-only.
 
         Args:
-            engine: With `spark` its executors do the work; only counts come to this machine.
-            progress: Told what is looked at and the share of it that is done.
+            engine: With `spark` executors do the work; only counts come to this machine.
+            progress: Called with the current check and its completed share, 0 to 1.
 
         Returns:
-            How often each rule is broken, in each table, and where every record went.
+            The violations of each rule in each table, and the account of every record.
         """
         from stedi.audit import proof
         from stedi.engines import connect
@@ -1205,7 +1205,7 @@ class Lake:
             )
 
     def risk(self) -> Risk:
-        """Measures how many customers the training table would single out, by what somebody may know of them."""
+        """Measures how many customers the training table singles out, by what an attacker may know of them."""
         from stedi.audit import risk
         from stedi.engines.duckdb import DuckDB
 
@@ -1221,16 +1221,16 @@ class Lake:
         engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
     ) -> FullAudit:
-        """Does what `audit` and `prove` do, and keeps the outcome in the lake as its last audit.
+        """Runs `audit` and `prove`, and stores the outcome in the lake as its last audit.
 
         Args:
             files: Read every file, as in `audit`.
-            risk: Measure as well what the training table gives away.
+            risk: Also measure the risk of re-identification.
             engine: As in `audit` and `prove`.
-            progress: Told what is looked at and the share of it that is done.
+            progress: Called with the current check and its completed share, 0 to 1.
 
         Returns:
-            The checks, with those of the proof; the proof, unless files are damaged, of which nothing can be proved.
+            The checks, including those of the proof, and the proof. If files are damaged, there is no proof.
         """
         from stedi.audit import record
 
@@ -1251,15 +1251,15 @@ class Lake:
         return record.FullAudit(checks, proof, kept)
 
     def report(self, *, since: str | os.PathLike[str] | None = None) -> Report:
-        """Returns the report on the lake: what its page says; changes nothing but the access log.
+        """Returns the content of the report on the lake; writes nothing but a line of the access log.
 
-        The same state of the lake gives the same report: its instants are the lake's.
+        The same state of the lake gives the same report: its times come from the lake, not from the clock.
 
         Args:
-            since: The file of an earlier report, page or JSON, to say what has changed.
+            since: The file of an earlier report, page or JSON, to compare with.
 
         Raises:
-            UsageError: That file is no report.
+            UsageError: That file is not a report.
         """
         from stedi.report import earlier, gathering
 
@@ -1272,18 +1272,18 @@ class Lake:
     def rotate_key(
         self, to: str | os.PathLike[str] | None = None, *, progress: Progress = lambda what, share: None
     ) -> Rotation:
-        """Gives the lake another pseudonym key: what is due is built, then every `customer_id` becomes another.
+        """Changes the lake's pseudonym key: builds what is due, then replaces every `customer_id`.
 
-        Older snapshots are gone afterwards, so that nothing in the lake links old and new pseudonyms. Cut off
-        anywhere, the lake is the old key's or the new one's: the next command that writes finishes what was decided.
+        Older snapshots are removed, so that nothing in the lake links old and new pseudonyms. If it is interrupted, the
+        lake uses either the old or the new key; once the change is decided, the next command that writes finishes it.
 
         Args:
-            to: The file of the new key, outside the lake; made if it is not there. By default the key of
-                `STEDI_NEXT_PSEUDONYM_KEY`, or of a new file beside the usual place.
-            progress: Told what is being done and the share of it that is done.
+            to: The file of the new key, outside the lake; created if needed. By default the key of
+                `STEDI_NEXT_PSEUDONYM_KEY`, or of a new file beside the old one.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Raises:
-            KeyRefused: The lake's key is not at hand, or the new one cannot be had.
+            KeyRefused: The lake's key is missing, or the new one cannot be read or created.
             AuditFailed: A table would break a rule under the new key; nothing was changed.
         """
         from stedi import transform
@@ -1309,16 +1309,16 @@ class Lake:
     def migrate(
         self, *, dry_run: bool = False, back: bool = False, progress: Progress = lambda what, share: None
     ) -> Migration:
-        """Brings a lake that an earlier version made to the format of this one; what is changed is backed up first.
+        """Brings a lake of an earlier version to this version's format; changed files are backed up first.
 
         Args:
-            dry_run: Only say what would be done.
-            back: Put back what the last migration has changed instead, for an earlier version.
-            progress: Told what is waited for.
+            dry_run: Only return what would be done.
+            back: Restore the files that the last migration changed instead, for an earlier version.
+            progress: Called with what it waits for.
 
         Raises:
             KeyRefused: The lake's key is missing.
-            LakeError: There is no way back: nothing was migrated, or an erasure came since.
+            LakeError: It cannot go back: nothing was migrated, or somebody was erased since.
         """
         from stedi.landing import journal
         from stedi.operations import migration
@@ -1338,7 +1338,7 @@ class Lake:
         return done
 
     def ended_by_rotation(self) -> tuple[str, ...]:
-        """Returns the names of the tags, and of branches of others, that `rotate_key` would end."""
+        """Returns the names of the tags, and of other programs' branches, that `rotate_key` would remove."""
         from stedi.maintenance import tags
 
         return tags.ended_by_rotation(self.catalog)
@@ -1353,23 +1353,23 @@ class Lake:
         engine: Name = "duckdb",
         progress: Progress = lambda what, share: None,
     ) -> tuple[Receipt, ...]:
-        """Erases customers: everything of them leaves the lake and, if it is named, the inbox, and stays out.
+        """Erases customers: removes all their data from the lake and the named inbox, and keeps older data out.
 
         Args:
             addresses: Their addresses, in any spelling of rule 1, one by one or in lists; none only finishes an erasure
                 that was interrupted.
-            exact: Take each as it was delivered, be it a plain address or not.
+            exact: Take each address exactly as it was delivered, plain or not.
             inbox: Delivered files and folders to rewrite without them.
-            reference: What you call the request, for the receipt: a line that tells nobody's address, name or phone.
-            engine: With `spark` its executors look through the tables' files, write them anew, and search every file.
-            progress: Told what is being done and the share of it that is done.
+            reference: Your name for the request, for the receipt: one line without address, name or phone number.
+            engine: With `spark` executors read and rewrite the tables' files, and search every file.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Returns:
             The receipts: of an erasure that was interrupted and is finished now, if there was one, and of this one.
 
         Raises:
-            UsageError: An address is none; nothing was erased.
-            AuditFailed: Something in the lake still holds one of them; the message names the files.
+            UsageError: An address is invalid; nothing was erased.
+            AuditFailed: The search found data of one of them in the lake; the message names the files.
         """
         from stedi import erasure
         from stedi.erasure.report import Receipt
@@ -1401,20 +1401,20 @@ class Lake:
 
     @_recorded("erase --replay")
     def replay(self, journal: str | os.PathLike[str], *, progress: Progress = lambda what, share: None) -> Replay:
-        """Applies a journal to a lake that was restored or made anew: nobody who withdrew or was erased comes back.
+        """Applies a journal to a restored or re-created lake, so that nobody who withdrew or was erased comes back.
 
-        Tombstones and receipts of the lake's own that are gone are put back.
+        Missing tombstones and receipts of the lake are restored.
 
         Args:
-            journal: A folder, or prefix in S3, to which a lake with this key copied its journal, or one of receipts.
-            progress: Told what is being done and the share of it that is done.
+            journal: The folder, or prefix in S3, of a journal's copy made by a lake with this key, or of receipts.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Returns:
-            What of it was new, and what was done.
+            Which entries were new, and what was done.
 
         Raises:
             UsageError: There is no journal.
-            LakeError: An entry is not what a lake with this key has written; nothing was changed.
+            LakeError: An entry was not written by a lake with this key; nothing was changed.
         """
         from stedi.erasure import replay
 
@@ -1427,7 +1427,7 @@ class Lake:
         return done
 
     def preview_erasure(self, *addresses: str | Iterable[str], exact: bool = False) -> ErasurePreview:
-        """Returns what an erasure would remove; changes nothing."""
+        """Returns what an erasure would remove; read-only."""
         from stedi import erasure
 
         self.context.refuse_copied()
@@ -1444,7 +1444,7 @@ class Lake:
         """Returns a receipt, by its id or the path of its file, and whether this lake has signed it.
 
         Raises:
-            UsageError: There is none.
+            UsageError: There is no such receipt.
         """
         from stedi.erasure.report import Receipt, ReceiptCheck
 
@@ -1452,10 +1452,10 @@ class Lake:
         return ReceiptCheck(Receipt.of(found), tombstones.vouches(self.root, key, self.config.lake_id, found))
 
     def _asked(self, addresses: Sequence[str | Iterable[str]], *, exact: bool) -> tuple[str, ...]:
-        """Returns the addresses that were given, in their normal form; what has no @ only if the lake has it as one.
+        """Returns the given addresses in normal form; a text without @ only if a landed record has it as its address.
 
         Raises:
-            UsageError: One is none: that the lake does not know a name or a number says nothing of a person.
+            UsageError: One is invalid.
         """
         from stedi.privacy.addresses import complaint, of_values, taken  # its patterns take time to compile
 
@@ -1474,7 +1474,7 @@ class Lake:
         return found
 
     def _workers(self, engine: Name) -> Workers | None:
-        """Returns who works for an engine on other machines, or None where this process does."""
+        """Returns the workers of an engine on other machines, or None if this process does the work."""
         if engine not in get_args(Name):
             raise UsageError(f"expected one of {', '.join(get_args(Name))}, found {engine!r}", argument="engine")
         if engine == "duckdb":

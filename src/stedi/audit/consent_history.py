@@ -34,12 +34,12 @@ class Period:
 
     Attributes:
         start: Its first day, UTC.
-        known: Customers known at its end, or now: those of whom a record is landed.
+        known: Customers with a landed record at its end, or now for the last period.
         consenting: Those of them who agreed to research then.
-        joined: How often somebody began to agree in it.
-        rejoined: How often of those it was somebody who had agreed and withdrawn before.
-        withdrew: How often somebody who agreed ceased to.
-        erased: Customers erased in it whom the lake had known; they are in no other count any more.
+        joined: How often somebody gave consent in it.
+        rejoined: How often of those it was somebody who had withdrawn before.
+        withdrew: How often somebody withdrew.
+        erased: Known customers who were erased in it; no other count includes them any more.
     """
 
     start: date
@@ -57,9 +57,9 @@ class ConsentHistory:
 
     Attributes:
         by: How long the periods are.
-        now: Up to when, UTC.
-        periods: Every one from the first event to now, oldest first; `consenting` is that of the one before, and
-            `joined` less `withdrew`.
+        now: The end of the last period, UTC.
+        periods: Every one from the first event to now, oldest first; `consenting` equals that of the period
+            before plus `joined` minus `withdrew`.
     """
 
     by: By

@@ -35,12 +35,12 @@ _LOOKS = 8
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that is not as it should be.
+    """One finding of a check of files.
 
     Attributes:
         file: The file, relative to the lake's folder.
-        expected: What should be there.
-        found: What is.
+        expected: What the lake has recorded.
+        found: What was found.
     """
 
     file: str
@@ -50,13 +50,13 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one check found of one table.
+    """The result of one check of one table.
 
     Attributes:
         name: `catalog`, `metadata`, `manifests`, `data files`, `checksums` or `newest`; or a check of `audit.proof`.
-        table: The table; `catalog.db`, or `lake`, for what concerns all of them.
-        found: Each violation, of a check that looks at files.
-        rows: How many violations, of a check that counts rows.
+        table: The table; `catalog.db` or `lake` for checks of all tables.
+        found: The violations, of a check of files.
+        rows: The number of violations, of a check that counts rows.
     """
 
     name: str

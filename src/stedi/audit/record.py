@@ -29,12 +29,12 @@ _ADVICE = "audit the lake again"
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What one check counted in one table.
+    """The number of violations that one check counted in one table.
 
     Attributes:
         name: The check.
-        table: The table, or what else it looked at.
-        violations: How often it is violated.
+        table: The table, or the other object of the check.
+        violations: The number of violations.
     """
 
     name: str
@@ -44,20 +44,20 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One audit.
+    """The record of an audit, as the lake stores it.
 
     Attributes:
         at: When it began, UTC.
         version: The software that made it.
         lake: The lake's id.
-        snapshots: The snapshot of each table that it looked at, 0 for a table without any.
+        snapshots: The audited snapshot of each table; 0 for a table without any.
         files: Whether every file was read and compared with its SHA-256.
-        proved: Whether the rules of consent were proved; of damaged files nothing is.
-        checks: What each check counted.
-        accounts: Where every record went.
-        due: Tables that a build would look at again; they were judged by what they were built from.
-        unseen: Customers whose address has a character that nobody can see.
-        risk: What the training table gives away, where that was measured.
+        proved: Whether the rules of consent were proved; they are not if files are damaged.
+        checks: The counts of each check.
+        accounts: The account of each table.
+        due: Tables for which a build was due; they were judged by their recorded inputs.
+        unseen: Customers whose address has an invisible character.
+        risk: The risk of re-identification, if it was measured.
     """
 
     at: datetime
@@ -97,9 +97,9 @@ class FullAudit:
     """An audit of everything.
 
     Attributes:
-        checks: What each check found, of files and of the rules of consent.
-        proof: The proof; None if files are damaged, of which nothing can be proved.
-        record: What is kept of it.
+        checks: The results of all checks, of files and of the rules of consent.
+        proof: The proof; None if files are damaged.
+        record: The record that the lake keeps.
     """
 
     checks: tuple[Check, ...]

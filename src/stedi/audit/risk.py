@@ -35,14 +35,14 @@ _LEVELS: tuple[tuple[str, str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """What one kind of knowledge would give away.
+    """The risk of re-identification for one kind of prior knowledge.
 
     Attributes:
-        known: What of the rows is known.
-        resolution: How finely.
-        by_one: Customers with a row whose value no other customer has: knowing that one row is enough.
+        known: The columns that are known.
+        resolution: The precision with which they are known.
+        by_one: Customers with a row whose values no other customer has, so that one known row identifies them.
         by_all: Customers whose set of values no other customer has.
-        smallest: Customers in the smallest group that has one set of values in common; 1 where somebody is alone.
+        smallest: Customers in the smallest group with the same set of values; 1 if somebody is unique.
     """
 
     known: str
@@ -54,7 +54,7 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What the training table gives away.
+    """How many customers the training table singles out.
 
     Attributes:
         customers: Customers in it.

@@ -52,19 +52,19 @@ _LOST = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One line of the log.
+    """One line of the access log.
 
     Attributes:
-        number: Its place in the log, from 1; 0 of an access that has no line yet.
+        number: Its number in the log, from 1; 0 of an access that has no line yet.
         time: When it began, UTC.
-        user: The name of the user, of the operating system, whose process it was.
+        user: The operating system's user who ran the process.
         verb: What was done: `query`, `query as published`, `explain`, `export`, `erase`, `quarantine`, `withheld`,
-            `dataset`, `report`, `consent`; or `trim`, when the oldest days of the log went.
-        role: Whose eyes a query had; empty for what knows no roles.
+            `dataset`, `report`, `consent`; or `trim`, when the oldest days of the log were removed.
+        role: The role of a query; empty for accesses without roles.
         tables: The tables that rows came from, and the snapshot of each.
-        people: How many people were asked for; None where nobody was asked for in person.
-        rows: How many rows were given; None where that is not known.
-        ended: `done`, `stopped` by whoever read it, `failed`, `refused`, `cut off` with its process, or `under way`.
+        people: How many people were named in the request; None if none was named.
+        rows: How many rows were given; None if that is not known.
+        ended: `done`, `stopped` by its reader, `failed`, `refused`, `cut off` with its process, or `under way`.
     """
 
     number: int

@@ -51,10 +51,10 @@ class Run:
         id: The run's id, which sorts by the time of its start.
         command: The command, as `land` or `key rotate`.
         started: When it began, UTC.
-        seconds: How long it took; None while it runs, and of one that was killed.
+        seconds: Its duration; None while it runs, and if it was killed.
         outcome: How it ended.
-        rows: Rows that it wrote, or records that it took; None where it counts none.
-        error: What went wrong, without values; empty if nothing did.
+        rows: Rows that it wrote, or records that it landed; None if it counts none.
+        error: The error, without values; empty if there was none.
         kind: The type of the error.
     """
 

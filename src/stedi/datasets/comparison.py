@@ -16,19 +16,19 @@ from stedi.privacy.pseudonyms import Key, normalise
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """How two releases differ. Who is the same person only the lake can tell; here are counts.
+    """The differences of two releases, in counts: only the lake knows who is the same person.
 
     Attributes:
         one: `NAME@VERSION`.
         other: `NAME@VERSION`.
         subjects: People in each.
         both: People in both.
-        only_one: People in the first alone.
-        only_other: People in the second alone.
-        moved: People in both, in another split each.
+        only_one: People only in the first.
+        only_other: People only in the second.
+        moved: People in both whose split differs.
         rows: Rows of each.
         splits: Of each split the rows in each.
-        options: What is made otherwise: by option its value in each.
+        options: The options that differ, with the value in each.
     """
 
     one: str

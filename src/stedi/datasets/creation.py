@@ -185,14 +185,14 @@ def again(context: Context, last: registry.Entry, labels_: str | os.PathLike[str
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What `create` would make of the tables as they are.
+    """What `create` would give with the current tables.
 
     Attributes:
         release: `NAME@VERSION`.
         subjects: People who have moments.
-        splits: Of each split the people, and their moments as rows; windows are cut from these.
-        account: What becomes of the readings, `(what, rows)`, up to the moments.
-        verdict: What their sampling rate allows, in one sentence.
+        splits: The people of each split, and their moments as rows, before windows are cut.
+        account: The account of the readings, `(what, rows)`, down to the moments.
+        verdict: What the sampling rate allows, in one sentence.
     """
 
     release: str

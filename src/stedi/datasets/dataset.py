@@ -32,7 +32,7 @@ CHANNELS = ("distance", "x", "y", "z")
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """The windows of a split, as aeon and sktime take them.
+    """The windows of a split as arrays, in the layout of aeon and sktime.
 
     Attributes:
         X: float32, (windows, channels, samples); 0 where there is no sample. Channels are `CHANNELS`.
@@ -54,7 +54,7 @@ class Arrays:
 
 
 class Dataset:
-    """A release in a folder; `Dataset.open` gives one.
+    """A release in a folder; `Dataset.open` returns one.
 
     Example:
         >>> steps = stedi.Dataset.open("releases/steps/1")
@@ -70,13 +70,13 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Dataset:
-        """Opens a release; no lake and no key is needed. What lies there is not verified: `verify` does that.
+        """Opens a release; it needs neither lake nor key. The content is not verified: call `verify`.
 
         Args:
             path: The release's folder.
 
         Raises:
-            UsageError: There is no release.
+            UsageError: The folder holds no release.
         """
         folder = Path(path).expanduser()
         if not (folder / MANIFEST).is_file():
@@ -114,14 +114,14 @@ class Dataset:
         return verify.verify(self.path, public_key=None if public_key is None else Path(public_key))
 
     def apply_recall(self, file: str | os.PathLike[str]) -> Applied:
-        """Drops from this copy whom a recall names, whole or not at all, and reads it anew.
+        """Drops the people of a recall from this copy, atomically, and reads it again.
 
         Args:
-            file: The recall, as its lake has written it.
+            file: The recall's file.
 
         Raises:
             UsageError: There is no such file.
-            RecallRefused: It is no recall of this release, or this is not what was signed; nothing was changed.
+            RecallRefused: It is not a recall of this release, or the copy was changed; nothing was changed.
         """
         from stedi.datasets import recall
 
@@ -167,12 +167,12 @@ class Dataset:
         return found
 
     def numpy(self, split: SplitName = "train") -> Arrays:
-        """Returns the windows of a split as arrays of one shape; windows of fewer samples are filled up with 0.
+        """Returns the windows of a split as arrays of one shape; shorter windows are padded with 0.
 
         A release without windows gives each moment as a window of one sample.
 
         Raises:
-            UsageError: Its vectors are lists: they have no one value a sample.
+            UsageError: The release has lists of vectors, so there is no single value a sample.
             MissingExtra: NumPy is not installed.
         """
         try:
@@ -203,7 +203,7 @@ class Dataset:
     def torch(self, split: SplitName = "train") -> Any:
         """Returns the windows of a split as a `torch.utils.data.Dataset` of `(X, mask, y)`.
 
-        `y` is the place of the label among those of the split, sorted, or -1 where there is none.
+        `y` is the index of the label among the split's sorted labels, or -1 without a label.
 
         Raises:
             MissingExtra: PyTorch is not installed.

@@ -55,19 +55,19 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A training set's version, as it lies in its folder.
+    """One version of a training set, as written.
 
     Attributes:
         name: The training set.
         version: Counts from 1.
-        path: The folder; empty where it is not known any more.
+        path: The folder; empty if it is no longer known.
         subjects: People in it.
         rows: Rows: moments, or windows.
         splits: By name.
-        account: What became of the readings: `(what, rows)`; the first are the trusted readings, the last what is in
-            the release, and between them, negative, what was left out and why.
-        stale: Subject ids of those who may no longer be used.
-        options: How it was made.
+        account: The account of the readings, `(what, rows)`: first the trusted readings, then those left out by reason
+            (negative), last the moments of the release.
+        stale: Ids of the subjects who may no longer be used.
+        options: The options of its creation.
         models: Models that were trained on it.
         manifest_sha256: Of `manifest.json`, hex.
         public_key: The key that signed it, PEM.

@@ -31,24 +31,24 @@ _LONGEST_TEXT = 500
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a release is made.
+    """The options of a release.
 
     Attributes:
-        match: Which accelerometer reading a step trainer's reading is paired with, of the same customer: of the very
-            same moment (`exact`), the `nearest` within the tolerance, or the last one before (`backward`).
-        tolerance: The greatest difference of the two clocks, milliseconds; 0 with `exact`.
-        vectors: What becomes of several vectors of one moment: their `mean`, or a `list` of them.
+        match: The accelerometer reading of the same customer with which a step trainer reading is paired: of exactly
+            the same moment (`exact`), the `nearest` within the tolerance, or the last one before (`backward`).
+        tolerance: The greatest difference of the two times, milliseconds; 0 with `exact`.
+        vectors: Several vectors of one moment become their `mean`, or a `list` of them.
         window: The length of a window, milliseconds; None for one row a moment.
         stride: From the start of a window to that of the next, milliseconds.
         max_gap: The longest time between two samples of a window, milliseconds.
-        min_samples: The fewest samples of a window.
+        min_samples: The least number of samples of a window.
         resample: Samples a second, interpolated; None leaves the samples as they were measured.
-        pad: Fill every window up to the longest, with a mask of what is filled.
+        pad: Pad every window to the length of the longest, with a mask of the samples.
         split: Shares of train, validation and test, percent.
-        stratify: Give each split about its share of each label; who was in an earlier release stays where they were.
+        stratify: Give each split about its share of each label; people of earlier releases stay in their split.
         labels: The file of labels, or empty.
-        time: Instants counted from the subject's first reading (`relative`), or as they were (`absolute`).
-        purpose: For `research`, or for the `public`: then only of customers who share with the public, too.
+        time: Instants relative to the subject's first reading (`relative`), or unchanged (`absolute`).
+        purpose: `research`, or `public`: then only customers who also share with the public.
         recipient: For whom the release is made; `for` in JSON.
     """
 
@@ -70,14 +70,14 @@ class Options:
 
     @classmethod
     def parse(cls, **words: Any) -> Self:
-        """Returns the options that a call gives in words: `window="10s"`, `resample="50Hz"`, `split="80/10/10"`.
+        """Returns options given by name: `window="10s"`, `resample="50Hz"`, `split="80/10/10"`.
 
         Args:
-            words: By attribute; a duration, a rate or the shares as text or as the attribute has them. What is None is
-                left at its default.
+            words: Values by attribute; durations, rates and shares as text or in the attribute's unit. None means the
+                default.
 
         Raises:
-            UsageError: One is not what it may be, or does not go with another.
+            UsageError: A value is invalid, or two options contradict each other.
         """
         known = {field.name for field in fields(cls)}
         given = {name: value for name, value in words.items() if value is not None}
@@ -137,7 +137,7 @@ class Options:
         """Returns the options that `to_json` gave.
 
         Raises:
-            UsageError: They are none that this version knows.
+            UsageError: This version does not know them.
         """
         named = {("recipient" if name == "for" else name): value for name, value in plain.items()}
         return cls.parse(**named)

@@ -24,12 +24,12 @@ from stedi.privacy.pseudonyms import Key
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What `apply` has done to a copy.
+    """The result of applying a recall to a copy.
 
     Attributes:
         path: The copy.
         release: `NAME@VERSION`.
-        dropped: Subjects who were in it and are no longer; nobody if the recall had been applied before.
+        dropped: Subjects that were dropped; empty if the recall had been applied before.
         subjects: People in it now.
         rows: Rows in it now.
         manifest_sha256: Of its manifest now, hex.

@@ -33,14 +33,14 @@ class RecallRefused(AuditFailed):
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Whom to drop from a release.
+    """The signed list of subjects to drop from a release.
 
     Attributes:
         release: `NAME@VERSION`.
         manifest_sha256: Of its manifest as it was made, hex.
-        drop: The subjects, and since when they may not be used, ISO 8601, UTC.
-        files: The data files that hold one of them.
-        contents: Of those files, and of `quality.json`, the digest of what stays, as far as the lake could read them.
+        drop: The subjects, each with the time since when they may not be used, ISO 8601, UTC.
+        files: The data files that contain one of them.
+        contents: For those files and `quality.json`, a digest of the values that stay, if the lake could read them.
         lake: The lake's id.
         at: When it was written, ISO 8601, UTC.
         raw: Its file's bytes.

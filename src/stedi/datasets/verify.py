@@ -27,7 +27,7 @@ _REQUIRED = (MANIFEST, SUMS, contents.SUBJECTS)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it was signed.
+    """A difference from what was signed.
 
     Attributes:
         file: The file, relative to the release's folder.
@@ -40,18 +40,18 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What `verify` has found.
+    """The result of verifying a release.
 
     Attributes:
         path: The folder.
-        release: `NAME@VERSION`; empty if nothing says so that can be read.
+        release: `NAME@VERSION`; empty if that cannot be read.
         lake: The id of the lake that signed it; empty likewise.
         public_key: Fingerprint of the key that signed it: SHA-256, hex, of the raw public key; empty likewise.
         created: When the newest table that it was made from was published, ISO 8601, as the manifest says.
-        dropped: The subjects that recalls have taken out of this copy.
+        dropped: The subjects that recalls have removed from this copy.
         files: Files that were read.
         bytes: Their size.
-        problems: What is wrong; nothing if the release is what was signed.
+        problems: The differences; empty if the release is what was signed.
     """
 
     path: Path

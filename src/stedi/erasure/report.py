@@ -10,18 +10,18 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The receipt of one erasure, read; whether the lake has signed it `Lake.verify_receipt` says.
+    """The receipt of one erasure; `Lake.verify_receipt` checks its signature.
 
     Attributes:
-        id: Names it: the erasure's run.
-        began: When the erasure began, UTC; None where the receipt does not say.
-        ended: When it had ended, UTC; None likewise.
-        people: The marks of those who were erased: keyed hashes, as tombstones have them.
-        asked: How many were asked for.
-        known: Of how many of them the lake held anything.
+        id: The id of the erasure's run.
+        began: When the erasure began, UTC; None if the receipt does not say.
+        ended: When it ended, UTC; None likewise.
+        people: The marks of the erased people: keyed hashes, as in tombstones.
+        asked: How many addresses were given.
+        known: How many of them the lake knew.
         unknown: The marks of the others.
         clean: Whether the search over every file found no trace of them.
-        not_reached: What no erasure reaches, such as `backups`, by the words of `docs/privacy.md`.
+        not_reached: Copies that no erasure reaches, such as `backups`, by the words of `docs/privacy.md`.
         removed: What was removed, by `tables`, `delivered`, `releases` and more.
         scanned: What was searched, by `files`, `bytes` and more.
         document: The JSON document, as it was signed.

@@ -49,12 +49,12 @@ _BATCH_BYTES = 8 << 30
 
 @dataclass(frozen=True, slots=True)
 class OddInstants:
-    """Instants of one field of one file that look as if they were given otherwise than in epoch milliseconds.
+    """Instants of one field of one file that do not look like epoch milliseconds.
 
     Attributes:
         name: The file's name.
         field: The field's name.
-        unit: How they look.
+        unit: The likely unit.
         records: How many records have one.
         quarantined: Whether those records were quarantined, or the field taken as absent.
     """
@@ -74,8 +74,8 @@ class Landing:
         files: Every file that was read to its end.
         skipped: Every path that was not, and why.
         drift: By feed, how often records differed from the contract in a way that did not cost the record.
-        odd: Instants that look as if they were given otherwise than in epoch milliseconds, by file and field.
-        unread: Records of customers who agree that were quarantined now: each may be a withdrawal.
+        odd: Instants that do not look like epoch milliseconds, by file and field.
+        unread: Newly quarantined records of customers who consent: each may be a withdrawal.
     """
 
     files: tuple[LandedFile, ...]

@@ -31,12 +31,12 @@ from stedi.storage import durable
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """One record that could not be taken, without its bytes.
+    """One quarantined record, without its bytes.
 
     Attributes:
         feed: Its feed.
         file: The delivered file's name.
-        sha256: The delivered file's content.
+        sha256: SHA-256 of the delivered file, hex.
         offset: First byte in the file, decompressed.
         line: Line in the file, from 1.
         reason: A code of `contracts.Reason`.
@@ -59,15 +59,15 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What was wrong with records in quarantine.
+    """A count of quarantined records with the same fault.
 
     Attributes:
         reason: A code of `contracts.Reason`.
         feed: Their feed.
-        field: The field that refused them, by the contract's name; empty if the record is none, or is too long.
+        field: The wrong field, by the contract's name; empty if the text is not a record or is too long.
         records: How many.
-        expected: What the field must be, in words; empty without a field.
-        found: Of which kinds its values were, the most frequent first, in words; never a value.
+        expected: The required type, in words; empty without a field.
+        found: The kinds of the found values, the most frequent first, in words; never a value.
     """
 
     reason: str
@@ -93,7 +93,7 @@ class RawRecord:
 
 @dataclass(frozen=True, slots=True)
 class Relanded:
-    """What landing the records of the quarantine again came to.
+    """The result of replaying the quarantine.
 
     Attributes:
         landed: Records that were landed.
@@ -112,7 +112,7 @@ class Quarantine:
     """The quarantine of one lake.
 
     Args:
-        context: The lake; its key, by which data of erased customers are told, is asked for where something is landed.
+        context: The lake; its key is needed when something is landed, to recognise data of erased customers.
     """
 
     def __init__(self, context: Context) -> None:
@@ -170,10 +170,10 @@ class Quarantine:
         return RawRecord(bytes(found[0][0]), int(found[0][1]))
 
     def replay(self) -> Relanded:
-        """Lands again what the contracts accept now; a record that tombstones bar leaves quarantine and lands nowhere.
+        """Lands the records that the contracts accept now; records of erased customers are only removed.
 
         Raises:
-            CommitConflict: Somebody outside this program keeps changing the tables.
+            CommitConflict: Another program keeps changing the tables.
             LakeError: The lake was rolled back; nothing was changed.
         """
         with runs.recorded(self._context, "quarantine --replay") as end:

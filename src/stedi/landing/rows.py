@@ -17,12 +17,12 @@ LINE = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class LandedFile:
-    """What became of one delivered file.
+    """The outcome of landing one file.
 
     Attributes:
-        name: The file as it was named.
+        name: The file's name, as given.
         feed: Its feed.
-        sha256: Of its bytes, hex: what it is known by.
+        sha256: SHA-256 of its bytes, hex, which identifies it.
         size: Bytes as delivered.
         seen: Records in it: accepted + quarantined + erased.
         accepted: Records in the landing table.
@@ -43,7 +43,7 @@ class LandedFile:
 
     @property
     def fruitless(self) -> bool:
-        """Whether nothing of it could be taken: as another feed it may be landed again."""
+        """Whether no record was accepted: then it may be landed again as another feed."""
         return self.accepted == 0 and self.quarantined > 0
 
 

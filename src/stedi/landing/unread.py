@@ -24,13 +24,13 @@ _BETWEEN = re.compile(r"""[\s"'<>,;:()\[\]{}\\]""")
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Quarantined records of one file that name customers who agree.
+    """Quarantined records of one file that name customers who consent.
 
     Attributes:
         name: The file's name.
         sha256: Its content.
         records: How many there are.
-        first: What `quarantine --show` takes, of the first of them.
+        first: The handle of the first one, for `quarantine --show`.
     """
 
     name: str

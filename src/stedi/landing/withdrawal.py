@@ -44,14 +44,14 @@ class Withdrawal:
     Attributes:
         customers: Customers asked for, each once under however many spellings: landed + already + erased.
         landed: Records landed, one a customer.
-        unknown: Those of them of whom nothing else is known; they hold against older records that arrive later.
-        already: Customers whose last word, as landed, was the same and not a minute old.
-        erased: Customers who were erased and did not come back: nothing of them is taken in again.
-        stale: Releases that hold one of them, `NAME@VERSION`.
-        strangers: The addresses of those unknown, in their normal form.
-        history_days: For so many days after the build that takes them out, what was published of them before stays on
-            disk, where `as_published` shows it to an officer and nothing shows it to others.
-        tags: Tags of tables that may hold them, which keep that until they are deleted.
+        unknown: Those of them whom the lake does not know; they override older records that arrive later.
+        already: Customers who had withdrawn within the last minute.
+        erased: Customers who were erased and did not come back: nothing is landed for them.
+        stale: Releases that contain one of them, `NAME@VERSION`.
+        strangers: The unknown addresses, in normal form.
+        history_days: For so many days after the build that removes them, earlier published rows stay on disk, visible
+            only to an officer with `as_published`.
+        tags: Tags of tables that may contain them, which keep those rows until they are deleted.
     """
 
     customers: int
@@ -67,13 +67,13 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalPreview:
-    """Whom a withdrawal would concern.
+    """The customers whom a withdrawal would affect.
 
     Attributes:
         customers: Customers asked for, each once under however many spellings.
-        known: Those of whom there is a landed record.
-        agreeing: Those of them who agree to research now.
-        strangers: The addresses of the others, in their normal form.
+        known: Those with a landed record.
+        agreeing: Those of them who consent to research now.
+        strangers: The addresses of the others, in normal form.
     """
 
     customers: int

@@ -44,14 +44,14 @@ _LISTED = re.compile(r"[0-9A-Za-z._-]+\.avro")
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What an adoption has made of a folder.
+    """The result of adopting a copy or a moved lake.
 
     Attributes:
         root: The folder.
         home: The folder that its tables named before; the same if there was nothing to do.
         lake_id: The lake's id now.
-        was: Its id before: another one if the lake there goes on with it.
-        key: Where its key lies: the name of a variable, a file or a secret.
+        was: Its id before; it differs if the original keeps that id.
+        key: The place of its key: a variable, a file or a secret.
     """
 
     root: Path

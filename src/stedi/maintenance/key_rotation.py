@@ -39,14 +39,14 @@ _BELOW = tuple(name for name, zone in ZONES.items() if zone != "landing")
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What a key rotation did.
+    """The result of a key rotation.
 
     Attributes:
-        before: The fingerprint of the key that the lake had.
-        after: The fingerprint of the key that it has.
-        key_file: Where that lies; empty for the environment or the usual place.
-        rows: Rows of each table that have another `customer_id` now.
-        tags: Tags and branches that named tables with the old pseudonyms, and have ended.
+        before: The fingerprint of the old key.
+        after: The fingerprint of the new key.
+        key_file: The new key's file; empty for the environment or the usual place.
+        rows: Rows of each table whose `customer_id` was replaced.
+        tags: Removed tags and branches, which named tables with the old pseudonyms.
     """
 
     before: str

@@ -26,13 +26,13 @@ _UNIQUE = ("landing", "released")
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What one `repair` did.
+    """The result of a repair.
 
     Attributes:
-        catalog: Tables whose entry in the catalog was set right.
-        forgotten: Tables that have lost snapshots which used damaged files, and how many.
-        renewed: Tables below landing that were made anew; what whole tags name of them stays.
-        tags: Tags, and branches of others, that named damaged files and are gone.
+        catalog: Tables whose catalog entry was repaired.
+        forgotten: Tables that lost snapshots with damaged files, and how many.
+        renewed: Tables below landing that were rebuilt; snapshots of intact tags stay.
+        tags: Removed tags, and other programs' branches, which named damaged files.
         build: The build that followed.
     """
 

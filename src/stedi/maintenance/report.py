@@ -21,14 +21,14 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Maintained:
-    """What maintenance did to one table, or would do.
+    """What maintenance did, or would do, to one table.
 
     Attributes:
         name: The table.
         files: Small data files that were rewritten.
         bytes: Their size.
-        into: How many files they became.
-        manifests: Manifests that became one; 0 if they stay.
+        into: The number of files written from them.
+        manifests: Manifests that were merged into one; 0 if none were.
         expired: Ids of the snapshots that expired, and of those that a killed command had staged.
         removed: What was removed of each kind: `data`, `manifests`, `metadata`, `partial`.
     """
@@ -53,9 +53,9 @@ class Maintenance:
 
     Attributes:
         run: The run's id; empty for a dry run.
-        tables: What was done to each table, in the order in which data flow.
-        temporary: What killed commands have left in `tmp/` and beside the settings.
-        accesses: Lines of the access log that went since they are older than it is kept.
+        tables: What was done to each table, in the order of the data flow.
+        temporary: Files that killed commands have left in `tmp/` and beside the settings.
+        accesses: Lines of the access log that were removed because of their age.
     """
 
     run: str

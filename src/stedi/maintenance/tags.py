@@ -26,12 +26,12 @@ _TAGGED = tuple(name for name, zone in ZONES.items() if zone != "landing")
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A name for tables as they were.
+    """A tag: a name for one state of the tables below landing.
 
     Attributes:
         name: Its name.
-        time: When the newest of what it names became what readers see, UTC.
-        snapshots: The snapshot of each table that it names; a tag of another program may name one table alone.
+        time: When the newest of its snapshots was published, UTC.
+        snapshots: The snapshot of each table; a tag of another program may be on one table only.
     """
 
     name: str

@@ -37,13 +37,13 @@ _CHANGED = ("tombstones", "keys/sign.pub", "lake.toml")
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """What a migration did, or would do.
+    """The result of a migration, or of its dry run.
 
     Attributes:
         was: The format that the lake had.
         now: The format that it has.
-        steps: What was changed; empty where nothing was to do.
-        backup: The folder with what was changed, as it was; empty where nothing was, and of a dry run.
+        steps: What was changed; empty if nothing was to do.
+        backup: The folder with the original files; empty if nothing was changed, and of a dry run.
     """
 
     was: int

@@ -41,9 +41,9 @@ class Due:
 
     Attributes:
         tables: The tables that a build would change, by name, and why.
-        since: When the first of what waits was landed, UTC; None if that is not known or nothing waits.
-        withdrawn: Customers whose rows a build would remove, since they do not agree any more.
-        agreed: Customers whose rows a build would bring.
+        since: When the oldest waiting record landed, UTC; None if that is unknown or nothing waits.
+        withdrawn: Customers whose rows a build would remove, since they no longer consent.
+        agreed: Customers whose rows a build would add.
     """
 
     tables: Mapping[str, str]
@@ -54,11 +54,11 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Room for a lake.
+    """The disk space of a lake.
 
     Attributes:
         bytes: Size of the tables' current files.
-        free: Bytes that are free where the lake lies; None in a bucket.
+        free: Free bytes on the lake's disk; None in a bucket.
     """
 
     bytes: int
@@ -67,16 +67,16 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a lake is.
+    """The state of a lake in daily operation.
 
     Attributes:
         late: What is late or wrong, a sentence each.
         last: The last run of each of `land`, `build`, `audit` and `maintain`; None if there was none.
         due: What waits for a build.
-        unfinished: What a command that was interrupted has left, and what finishes it.
-        stale_releases: Releases that hold somebody who may no longer be used, `NAME@VERSION`.
+        unfinished: Unfinished work of interrupted commands, and the command that finishes it.
+        stale_releases: Releases with people who may no longer be used, `NAME@VERSION`.
         overdue: Snapshots that maintenance should have expired by now.
-        disk: Room for the lake.
+        disk: The disk space.
     """
 
     late: tuple[str, ...]

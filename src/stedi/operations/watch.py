@@ -38,13 +38,13 @@ Signature = tuple[int, int, int | str]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round of a watch did; one that found nothing to do is not told.
+    """The result of one round of a watch that did something.
 
     Attributes:
         landing: What was landed; None if no file was ready, or landing failed.
         build: What was built; None if nothing was due, or the build failed.
         seconds: How long it took.
-        error: What went wrong, without values; empty if nothing did. It is tried again.
+        error: The error, without values; empty if there was none. It will be retried.
     """
 
     landing: Landing | None

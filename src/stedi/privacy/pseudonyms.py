@@ -44,11 +44,11 @@ class Key:
 
     Attributes:
         secret: 32 bytes.
-        earlier: The keys that it has followed, newest first. They make no pseudonym any more: they only check what was
-            signed or hashed under them and cannot be made anew from hashes, such as receipts and tombstones.
-        version: How the lake uses it, `key.version` of its settings. 2: pseudonyms are made with the key itself,
-            everything else with subkeys, so that no address can be the text of another use. 1, lakes made before: all
-            of it with the key itself.
+        earlier: The lake's earlier keys, newest first. They make no pseudonyms any more; they only check what was
+            signed or hashed under them and cannot be computed again, such as receipts and tombstones.
+        version: `key.version` of the lake's settings. 2: pseudonyms use the key itself, everything else uses subkeys,
+            so that no address can collide with another use. 1 (lakes of earlier versions): everything uses the key
+            itself.
     """
 
     secret: bytes = field(repr=False)
@@ -61,7 +61,7 @@ class Key:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that tell this key from others and nothing else about it."""
+        """Sixteen hex digits that identify the key and reveal nothing else about it."""
         if self.version == 1:
             return hmac.digest(self.secret, b"stedi: fingerprint of the pseudonym key", "sha256")[:8].hex()
         return self.digest("fingerprint", b"")[:8].hex()

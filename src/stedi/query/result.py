@@ -38,11 +38,11 @@ class Worker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What tables as they were lack of what was published, since those people do not consent now.
+    """Rows that a query with `at` leaves out, since their people do not consent now.
 
     Attributes:
         rows: Rows of the tables that the statement names.
-        people: People whose they are.
+        people: The number of people.
     """
 
     rows: int

@@ -48,7 +48,7 @@ _MANY = 200
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was handed out of one person: rows of each file.
+    """The export of one person: the row count of each file.
 
     Attributes:
         known: Whether the lake has anything of them.
@@ -56,10 +56,10 @@ class Exported:
         accelerometer: Accelerometer readings.
         step_trainer: Step trainer readings.
         quarantined: Quarantined records that are theirs.
-        withheld_shared: Step trainer readings of devices that they share, as landed, that belong to nobody for certain
-            (rule 6): counted, never shown.
+        withheld_shared: Step trainer readings of shared devices without a certain owner (rule 6): counted, never
+            shown.
         releases: Releases that they are in.
-        quarantined_mixed: Quarantined records in which they stand and cannot be told from others: counted, never shown.
+        quarantined_mixed: Quarantined records that mix them with others and cannot be separated: counted, never shown.
     """
 
     known: bool
@@ -74,11 +74,11 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What one export has written.
+    """The result of an export.
 
     Attributes:
         path: The folder, or the zip file.
-        customers: Of each person, in the order in which they were asked for.
+        customers: The counts of each person, in the order of the request.
     """
 
     path: Path

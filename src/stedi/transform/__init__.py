@@ -49,13 +49,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """A reading of a shared serial number that belongs to nobody for certain (rule 6 of consent).
+    """A withheld reading: its serial number is shared, and its owner is uncertain (rule 6 of consent).
 
     Attributes:
         time: When it was taken, UTC.
         serial_number: The step trainer's.
         distance: As delivered.
-        moved: How many claimants have an accelerometer reading of that moment; never one.
+        moved: How many claimants have an accelerometer reading at that moment; never one.
     """
 
     time: datetime
@@ -72,9 +72,9 @@ class Built:
         name: The table.
         action: What was done.
         reason: Why.
-        rows_added: Rows that came.
-        rows_removed: Rows removed; a customer's rows that are written anew count as both.
-        rows: Rows now.
+        rows_added: Added rows.
+        rows_removed: Removed rows; a customer's rows that are rewritten count as both.
+        rows: Rows afterwards.
         seconds: Time taken to stage it.
     """
 
@@ -94,10 +94,10 @@ class Build:
     Attributes:
         run: The run's id, empty if there was nothing to do.
         tables: What was done to each table, in the order of the build.
-        withheld: Readings of shared serial numbers that belong to nobody for certain (rule 6), now.
+        withheld: Readings of shared serial numbers without a certain owner (rule 6), now.
         customers: Customers with landed records, now.
         consenting: Those of them who agree to research, now.
-        stale: Releases that hold somebody who left by this build, `NAME@VERSION`.
+        stale: Releases with people whom this build removed, `NAME@VERSION`.
     """
 
     run: str

@@ -26,7 +26,7 @@ _RECORDS_OF_PEOPLE = "customers_landing"
 
 @dataclass(frozen=True, slots=True)
 class Increment:
-    """What has happened to one input since a table was built from it.
+    """The change of one input since a table was built from it.
 
     Attributes:
         since: The snapshot that the table was built from.
@@ -53,10 +53,10 @@ class Step:
 
     Attributes:
         table: The table.
-        action: `none`, `append`, `by-customer` (some customers' rows are removed and written anew) or `rebuild`.
-            Of a plan, what the inputs suggest; a build that finds no row to remove appends.
+        action: `none`, `append`, `by-customer` (some customers' rows are removed and rewritten) or `rebuild`.
+            A plan says what the inputs suggest; a build that finds no row to remove appends.
         reason: Why.
-        windows: For each input what has happened to it, unless the table is rebuilt.
+        windows: The change of each input, unless the table is rebuilt.
     """
 
     table: str

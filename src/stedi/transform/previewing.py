@@ -24,7 +24,7 @@ _WHO = "customers_trusted"
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a step would cost.
+    """The estimated cost of a step.
 
     Attributes:
         step: The step.
@@ -46,10 +46,10 @@ class Plan:
     """What a build would do.
 
     Attributes:
-        steps: Each table's step with what it would cost, in build order.
-        entering: Pseudonyms of the customers who would come into the tables below landing.
-        leaving: Of those who would leave them.
-        changing: Of those who would stay with another record.
+        steps: Each table's step with its estimated cost, in build order.
+        entering: Pseudonyms of the customers who would enter the tables below landing.
+        leaving: Pseudonyms of those who would leave them.
+        changing: Pseudonyms of those who would stay with another record.
     """
 
     steps: tuple[Estimate, ...]

@@ -31,13 +31,13 @@ Consent = Literal["agrees", "agrees later", "does not agree", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """One landed record, as far as consent goes.
+    """One landed record of a customer: its consent and its file.
 
     Attributes:
         updated: When the customer or the website changed it.
         consent: Since when it agrees to research, or None.
         file: The file that it came in; `withdrawal` of one by command.
-        landed_at: When.
+        landed_at: When it landed, UTC.
     """
 
     updated: datetime
@@ -53,8 +53,8 @@ class LeftOut:
     Attributes:
         table: The table that they are not in.
         reason: Why.
-        rows: How many; of `erased`, 0: nothing is known of them any more.
-        shared_by: Of readings of a shared serial number, how many customers claim it; else 0.
+        rows: How many; 0 for `erased`, whose rows can no longer be counted.
+        shared_by: For readings of a shared serial number, how many customers claim it; else 0.
     """
 
     table: str
@@ -80,21 +80,21 @@ class InQuarantine:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All that the lake has and does with one customer; of the same shape for an address that it does not know.
+    """One customer: consent, rows, and the reasons for rows left out; an unknown address gets the same shape.
 
     Attributes:
         customer_id: The pseudonym.
-        consent: Of the current record.
-        since: Of a consent its date; of a record without one when it was updated; None for an unknown address.
-        erased: When the customer was erased, if so.
+        consent: The consent of the current record.
+        since: The date of the consent, or of the update that withdrew it; None for an unknown address.
+        erased: When the customer was erased; None if they were not.
         history: Their landed records in the order of rule 2, the current one first.
         rows: Rows of theirs in each table, now; of `step_trainer_landing` those of devices that they claim, of
             `landed_files` those of files that hold any.
-        expected: Rows in each table below landing as the landed records have it.
-        left_out: Why the others are not there.
+        expected: Rows in each table below landing, computed from the landed records.
+        left_out: Landed rows that are not in a table, by reason.
         quarantined: Records in quarantine that hold the address.
-        build_due: Whether the next build has anything to do.
-        differs: Tables that are not what the landed records say: until a build that is due, or a fault if none is.
+        build_due: Whether a build is due.
+        differs: Tables that differ from `expected`: because a build is due, or by a fault if none is.
     """
 
     customer_id: str

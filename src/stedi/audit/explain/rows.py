@@ -34,7 +34,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Landed records that a row comes from.
+    """Landed records from which a row was built.
 
     Attributes:
         table: Their landing table.
@@ -52,10 +52,10 @@ class ExplainedRow:
     """One row, and why it is there.
 
     Attributes:
-        row: Its values but for direct identifiers.
-        customers: Whose it is, by pseudonym; several where several claim a device, none where nobody is known.
-        why: The rules that let it in.
-        sources: What it comes from; none if nothing landed accounts for it.
+        row: Its values without direct identifiers.
+        customers: Pseudonyms of its customers; several if several claim a device, none if nobody is known.
+        why: The rules by which it is in the table.
+        sources: The landed records that it comes from; empty if there are none.
     """
 
     row: Row

@@ -35,13 +35,13 @@ _READINGS = tuple(name for name in BELOW if name not in violations.CUSTOMERS)
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the proof found.
+    """The result of the proof of consent.
 
     Attributes:
-        checks: Each check of each table, with how often it is violated.
-        accounts: Where every record went; empty for tables that no build has written.
-        due: Tables that a build would look at again; they were judged by what they were built from.
-        unseen: Customers whose address has a character that nobody can see, so that only `--exact` names them.
+        checks: Each check of each table with its number of violations.
+        accounts: The account of each table; none for tables that no build has written.
+        due: Tables for which a build is due; they were judged by their recorded inputs.
+        unseen: Customers whose address has an invisible character, so that only `--exact` can name them.
     """
 
     checks: tuple[Check, ...]

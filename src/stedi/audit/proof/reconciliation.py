@@ -47,12 +47,12 @@ TRAINED = "(owner, moment) in (select person, moment from motions where in_time 
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """Where the rows of one table come from.
+    """The account of one table: input rows, rows left out by reason, resulting rows.
 
     Attributes:
         table: The table.
-        lines: What, and how many rows of it: those that came first, what was left out (below 0) or added, and last
-            those that the table has.
+        lines: `(what, rows)`: the input rows, then rows left out (negative) or added, and last the rows of the
+            table.
     """
 
     table: str

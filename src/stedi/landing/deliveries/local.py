@@ -80,12 +80,12 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that was passed over.
+    """A path that was skipped.
 
     Attributes:
         name: As in `Delivered`.
-        why: What is the matter with it, one line.
-        failed: Whether a file that was meant cannot be had (the work failed), or it is merely noted.
+        why: The reason, one line.
+        failed: Whether this is a failure (a named file cannot be read), or only a note.
     """
 
     name: str
