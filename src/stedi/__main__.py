@@ -1,4 +1,4 @@
-"""`python -m stedi` is `stedi`, without the current folder on the path."""
+"""`python -m stedi` is the same as `stedi`, without the current folder on the path."""
 
 import sys
 

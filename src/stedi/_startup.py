@@ -1,4 +1,4 @@
-"""What a process of the lake's own does before anything else."""
+"""Start-up of the lake's own child processes: what each does before anything else."""
 
 from __future__ import annotations
 

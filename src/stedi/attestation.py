@@ -1,4 +1,4 @@
-"""Attestations: what a lake has signed, judged by whoever holds it, without the lake and without its key.
+"""Attestations: checks what a lake has signed, without the lake and without its key.
 
     a receipt, a recall      a document that carries its signature
     FILE beside FILE.sig     an audit's report, or whatever else was signed as it lies there

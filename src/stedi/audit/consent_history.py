@@ -1,4 +1,4 @@
-"""Consent over time: how many customers were known and agreed at the end of each day, week or month.
+"""Consent over time: how many customers were known and consented at the end of each day, week or month.
 
 Rules 1 to 3, asked of every moment up to now, from the landed records alone; the order of arrival does not matter, and
 withdrawals by command are records like any other. A record counts from its `lastUpdateDate` on; one that agrees says

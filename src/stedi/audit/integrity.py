@@ -1,4 +1,4 @@
-"""Whether a lake's files are those that were written: catalog -> metadata -> manifests -> data files -> checksums.
+"""Integrity checks of a lake's files: catalog -> metadata -> manifests -> data files -> checksums.
 
 Each check looks at one table and gives what it found, never a customer's data. Nothing here changes a lake, and a
 lake that moves meanwhile is looked at again, so that only damage is reported.

@@ -1,4 +1,4 @@
-"""The last audit, kept in the lake: when it was, what it looked at, and what it found. Counts alone, nobody's data.
+"""The record of the last audit, stored in the lake: when it ran, what it read, what it found. Counts only, no data.
 
 Whoever asks later whether the lake holds reads this, not the clock: an audit tells of the snapshots that it read. The
 file is sealed as the lake's other state files are, so that nobody who can write into the folder makes one up.

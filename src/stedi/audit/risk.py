@@ -1,4 +1,4 @@
-"""How far the training table still tells people apart: whom one known row, or all of a person's rows, would single out.
+"""Re-identification risk: how many people one known row, or all rows of a person, would single out.
 
 Pseudonyms hide who somebody is from whoever has nothing but the table. Whoever knows something besides, such as when
 a person walked, compares it with the table. Each exposure supposes such a knowledge, at some coarseness, and counts.

@@ -1,4 +1,4 @@
-"""Puts the lake's stacks and code on AWS, and takes them away again.
+"""Deploys the lake's stacks and code on AWS, and removes them.
 
 The data stack comes first, then the code into its bucket under a name made of its content, then the stack that runs it:
 a run that is under way keeps the code that it began with.

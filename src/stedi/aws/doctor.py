@@ -1,4 +1,4 @@
-"""Whether this process may do on AWS what a lake needs there: credentials, bucket, Glue database, workgroups."""
+"""Checks of the AWS permissions that a lake needs: credentials, bucket, Glue database, workgroups."""
 
 from __future__ import annotations
 

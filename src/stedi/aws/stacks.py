@@ -1,4 +1,4 @@
-"""Stacks of CloudFormation: a change set is made and shown before it is executed, and followed to its end."""
+"""CloudFormation stacks: a change set is created and shown before it is executed, and followed to its end."""
 
 from __future__ import annotations
 

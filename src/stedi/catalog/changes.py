@@ -1,4 +1,4 @@
-"""A snapshot that is to be committed: what comes, what leaves, and which manifests it has.
+"""The snapshot that a commit adds: files added, files removed, and its manifests.
 
 Manifests that lose no file are handed on as they are where that is asked for; none is in which no file is left, so that
 a table does not gather one for every file that ever left. What each way of committing makes:

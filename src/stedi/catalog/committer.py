@@ -1,4 +1,4 @@
-"""This program's commits, one after the other: each loads its table, changes it and is on disk before the next begins.
+"""Commits of this program, one at a time: each loads its table, changes it and is on disk before the next begins.
 
 How a commit is made is here; which commits there are, `Catalog` says, in one form for a lake anywhere (`Commit`). The
 files of its snapshots are written here; what then becomes of the table's metadata, `Local` or `Remote` does.

@@ -1,4 +1,4 @@
-"""A lake's files for PyIceberg: written whole, on disk before they are named, and read as they were written.
+"""PyIceberg's file access for a lake: files are written atomically, synced before they are named, and verified on read.
 
 PyIceberg's own local files are not synced, so that a power cut could leave a catalog that points at nothing,
 and importing them costs more than a small command may take.

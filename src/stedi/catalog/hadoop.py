@@ -1,4 +1,4 @@
-"""Iceberg tables that no catalog of the lake knows: exactly some files, for an engine that reads and writes Iceberg.
+"""Iceberg tables outside the catalog that list exactly some files, for engines that read and write Iceberg.
 
 A pin lists files where they lie and holds none itself: so an engine reads a snapshot, what some snapshots have added,
 or what a build has staged, in one way, and cannot commit to any table by mistake. What an engine has written to such a

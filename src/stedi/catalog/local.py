@@ -1,4 +1,4 @@
-"""The tables of a lake in a folder, to be changed: a commit writes the next metadata file, and SQLite points to it.
+"""Commits to the tables of a lake in a folder: the next metadata file, then SQLite points to it.
 
 Written without PyIceberg: importing it takes longer than a small command may.
 """

@@ -1,4 +1,4 @@
-"""Manifests and manifest lists, written: the Avro files that say which data files a snapshot has.
+"""Writes manifests and manifest lists: the Avro files that list a snapshot's data files.
 
 Follows the Iceberg table specification, version 2 (sections "Manifests" and "Manifest Lists"): readers know a field by
 its id, and take a manifest's schema and partition spec from the header of the file. Written without PyIceberg, whose

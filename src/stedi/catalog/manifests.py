@@ -1,4 +1,4 @@
-"""Data files as manifests have them: an entry to write, and what the entries of live snapshots mention."""
+"""Manifest entries of data files: to write, and as found in live snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a commit makes of a table's metadata: Iceberg's updates and requirements, on the JSON of its metadata file.
+"""A commit's changes to a table's metadata: Iceberg's updates and requirements, applied to its JSON.
 
 Both have the form in which Iceberg's REST protocol has them, as plain values: a catalog elsewhere is handed the same
 ones. Follows the Iceberg table specification, version 2 (section "Table Metadata"). What other programs have written

@@ -1,4 +1,4 @@
-"""Which files of a table's folder nothing uses: all of them, less what the snapshots of its metadata files name.
+"""Orphan files: files of a table's folder that no snapshot of its metadata names.
 
 A landing and a build each write a folder of their own beside a table's data before they commit: what a killed one has
 left, the next command of its kind removes. The caller holds their lock: a branch or a folder that no snapshot knows

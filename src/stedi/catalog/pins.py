@@ -1,4 +1,4 @@
-"""What other programs may do to a table's metadata beside `main`: name snapshots, and make branches of their own.
+"""Changes that other programs may make to a table's metadata: tags, and branches of their own.
 
 Neither changes what the lake publishes, so neither is damage.
 """

@@ -1,4 +1,4 @@
-"""The tables of a lake in a bucket: in the Glue Data Catalog, or in any other that PyIceberg reaches.
+"""Commits to the tables of a lake in a bucket: in the Glue Data Catalog, or any other that PyIceberg reaches.
 
 PyIceberg's own configuration of a catalog named `stedi` says which (`PYICEBERG_CATALOG__STEDI__TYPE`, or
 `.pyiceberg.yaml`); without one it is Glue, region, keys and endpoint as every AWS tool finds them. Glue is asked

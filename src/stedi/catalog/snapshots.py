@@ -1,4 +1,4 @@
-"""Reads tables straight from Iceberg's files: catalog row -> metadata JSON -> manifests -> data files.
+"""Reads tables directly from Iceberg's files: catalog row -> metadata JSON -> manifests -> data files.
 
 A command that only needs a table's current files must answer at once; importing PyIceberg alone takes longer
 than the whole answer may. Follows the Iceberg table specification, version 2, and refuses what it does not know

@@ -1,4 +1,4 @@
-"""Tables as they were: from a snapshot's id or a time to the snapshot of each table that a query is to read."""
+"""Time travel: from a snapshot's id, a tag or a time to the snapshot that a query reads of each table."""
 
 from __future__ import annotations
 

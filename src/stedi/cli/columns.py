@@ -1,4 +1,4 @@
-"""A column of Arrow becomes a column of text, or of JSON, with no loop over rows where Arrow has none.
+"""Converts a column of Arrow to text or JSON, without a loop over rows where Arrow has a function.
 
 One set of rules for every form that text takes: ISO 8601 in UTC with at least milliseconds, numbers with every digit,
 base64 for bytes, JSON for what is nested. Nulls stay nulls in text and are `null` in JSON.

@@ -1,4 +1,4 @@
-"""The words of the command line: every command, its options and what they mean, in one place.
+"""The parser: every command of the command line with its options.
 
 A command is registered by one call of `command` in `parser`: its name, the function that runs it, and what it does in
 a few words. The actions of `stedi dataset` are in `datasets`.

@@ -1,4 +1,4 @@
-"""Completion of commands and options by the Tab key: a script for a shell, which asks nobody when it completes."""
+"""Completion of commands and options by the Tab key: prints a static script for a shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tables and columns mean: `describe` for people, `contract` for other tools."""
+"""The commands `describe` and `contract`: the meaning of tables and columns, for people and for other tools."""
 
 from __future__ import annotations
 

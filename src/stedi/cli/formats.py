@@ -1,4 +1,4 @@
-"""Rows out: a stream of Arrow batches becomes a table, a list of fields, Markdown, CSV, JSON, Parquet or Arrow IPC.
+"""Output formats: a stream of Arrow batches as a table, a list of fields, Markdown, CSV, JSON, Parquet or Arrow IPC.
 
 Batches are turned into text a column at a time and written as they come, so memory follows a batch and not the
 result; a table takes its widths from its first rows. Only a table for a terminal shows less than all, and says so. A

@@ -1,4 +1,4 @@
-"""What a newcomer reads: the commands in groups, and of each why one would use it, and examples.
+"""Help for newcomers: the commands in groups, each with its purpose and examples.
 
 The parser (`commands`) says what a command's words are; this says what they are good for. Whatever has no entry here
 is listed with its own help alone, under the last group.

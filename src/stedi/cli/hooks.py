@@ -1,4 +1,4 @@
-"""What tells other programs of a command that writes: metrics, a log, pings, lineage; none of it ever fails the run.
+"""Hooks of commands that write: metrics, JSON log, pings, lineage; none of them ever fails the run.
 
 begin -> a ping, a line of the log
 runs  -> each run on the lake is told to the log and as OpenLineage events

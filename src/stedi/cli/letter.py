@@ -1,4 +1,4 @@
-"""A letter to whoever asked to be erased: what a receipt says, in plain words, as a page or as text.
+"""The letter to an erased person: a receipt in plain words, as a page or as text.
 
 It names nobody: the lake does not know them any more. A page is one file that needs no network and runs nothing.
 """

@@ -1,4 +1,4 @@
-"""The commands of every day: how the lake is, and what ran on it.
+"""The commands of daily operation: `status`, `runs`, `watch`, `doctor`, `migrate`.
 
 As in `pipeline`, each calls one function, prints what it returned, and returns the exit code.
 """

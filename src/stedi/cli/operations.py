@@ -1,4 +1,4 @@
-"""The commands that look after a lake: whether its files are what was written, and what can be set right.
+"""The commands of maintenance and proofs: `audit`, `repair`, `adopt`, `key`, `tag`, `log`.
 
 As in `pipeline`, each calls one function, prints what it returned, and returns the exit code.
 """

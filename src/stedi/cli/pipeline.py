@@ -1,4 +1,4 @@
-"""Each command of the command line: call one function, print what it returned, return the exit code.
+"""The commands of the data flow: `demo`, `init`, `land`, `build`, `tables`, `quarantine`, `maintain` and more.
 
 Modules are imported by the command that needs them, so that `--help` answers at once.
 """
@@ -138,8 +138,7 @@ def land(options: argparse.Namespace) -> int:
     for odd in landing.odd:
         became = "quarantined" if odd.quarantined else "taken as absent"
         terminal.say(
-            f"{odd.name}: {odd.field}: expected epoch milliseconds, found {odd.records:,} that look like "
-            f"{odd.unit}; {became}"
+            f"{odd.name}: {odd.field}: expected epoch milliseconds, found {odd.records:,} probably {odd.unit}; {became}"
         )
     for lost in landing.unread:
         terminal.say(

@@ -1,4 +1,4 @@
-"""The command that erases customers: asks, erases, and shows receipts.
+"""The commands `erase` and `verify`: asks, erases, shows and checks receipts.
 
 As in `pipeline`, it calls one function, prints what it returned, and returns the exit code.
 """

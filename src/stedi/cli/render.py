@@ -1,4 +1,4 @@
-"""What verbs return, as text for people and as JSON documents for scripts."""
+"""Renders results that several commands share, as text for people and as JSON documents for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages that people keep: `stedi report`, and the report of an audit, which is signed.
+"""The command `report`, and the signed report of `audit`.
 
 A page is written over the last one, whole or not at all; what the last one said is what the new one is compared with.
 """

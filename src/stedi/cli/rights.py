@@ -1,4 +1,4 @@
-"""The commands by which a customer's rights are kept: withdrawal from research, and an account of what is there.
+"""The commands for a customer's rights: `withdraw`, `explain`, `export`, `consent`.
 
 As in `pipeline`, each calls one function, prints what it returned, and returns the exit code. Addresses come as
 arguments, from a file or from stdin; no message repeats one.

@@ -1,4 +1,4 @@
-"""Text for people: cells become aligned columns in which nothing steers the terminal.
+"""Text tables for a terminal: aligned columns that fit, with control characters escaped.
 
 `table` lays out the listings of the commands, `lay_out` the rows of a query that are text already. Where a width is
 given, no line is wider: long texts are cut first, then whole columns are left out, and a last line says how many.

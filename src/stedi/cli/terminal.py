@@ -1,4 +1,4 @@
-"""What people and scripts see: results on stdout, messages and progress on stderr."""
+"""Output: results on stdout, messages and progress on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new lake: its folder, its key outside of it, its catalog, and last its settings."""
+"""Creates a lake: its folder, its key outside of it, its catalog, and last its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who runs a command: the user of the operating system, as receipts and logs name them."""
+"""The operator: the user of the operating system who runs a command, as named in receipts and logs."""
 
 from __future__ import annotations
 

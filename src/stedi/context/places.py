@@ -1,4 +1,4 @@
-"""Where a lake lies, and whether what it names lies there too.
+"""Checks where a lake is, and that everything it names is there, too.
 
 Tables name their files by absolute paths. A folder that was copied names the files of its original, and a link in it
 leads out: neither may be followed, since a command writes and removes where it is led. Paths are compared as they

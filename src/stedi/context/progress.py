@@ -1,4 +1,4 @@
-"""How commands tell how far they are, and how their runs are called."""
+"""Progress callbacks, and ids of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the owner of a lake's key has seen of it: a mark outside the lake that only ever moves forward.
+"""The record of a lake's last known state: a file outside the lake that only ever moves forward.
 
 A lake whose files are all in order can still be yesterday's: restored, or put back by somebody, with a withdrawal or an
 erasure undone. That cannot be told from the lake. So each command that writes notes, in a folder beside the key, how

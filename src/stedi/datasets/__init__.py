@@ -1,4 +1,4 @@
-"""Training sets: from the trusted tables to a folder that proves itself.
+"""Training sets: from the trusted tables to a folder that can be verified by itself.
 
 `options` says how a release is made. `creation` asks who may be in it (`consent`), gives each person an id of the
 release's own (`subjects`) and a split (`splits`), pairs the readings (`matching`), cuts them (`windows`), writes them

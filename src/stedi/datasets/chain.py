@@ -1,4 +1,4 @@
-"""What a copy keeps after a recall: what was signed, and the signed recalls by which the copy follows from it.
+"""The chain of a recalled copy: the original signatures, and the signed recalls that lead from them to the copy.
 
     chain/manifest.json, chain/SHA256SUMS, chain/manifest.sig    the release as its lake signed it
     chain/recall-1.json, chain/recall-2.json ...                 what was taken out of it since

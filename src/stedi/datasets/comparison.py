@@ -1,4 +1,4 @@
-"""Two releases beside each other: who is in which, and what is made otherwise."""
+"""Compares two releases: people, splits, rows, options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in a release's folder, read without a lake and believed nothing of: whoever handed it over may be anybody.
+"""Reads a release's folder without a lake, and trusts nothing in it.
 
 `open_manifest` reads `manifest.json` strictly; `Found` is what one data file has by its own account.
 """

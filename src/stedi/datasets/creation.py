@@ -1,4 +1,4 @@
-"""A new release: who may be in it, their readings, and the folder that proves itself; or what it would be."""
+"""Creates a release: who may be in it, their readings, and its folder; or previews it."""
 
 from __future__ import annotations
 

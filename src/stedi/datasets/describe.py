@@ -1,4 +1,4 @@
-"""What describes a release: `quality.json`, card and Croissant; made with it, and anew after people have left it."""
+"""The files that describe a release: `quality.json`, card and Croissant; written with it, and again after a recall."""
 
 from __future__ import annotations
 

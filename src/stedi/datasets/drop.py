@@ -1,4 +1,4 @@
-"""People leave a release: its folder is made anew beside it without them, and takes its place in one step.
+"""Drops people from a release: its folder is written again beside it without them, and replaces it in one step.
 
 Whatever ends the process, the folder is the one from before or the one from after. Files that hold none of them stay
 as they are, to the byte. Needs neither lake nor key, but where the new folder is signed.

@@ -1,4 +1,4 @@
-"""What a release must hold, worked out a second time for its proof: people, moments and labels.
+"""The expected content of a release, computed a second time for its proof: people, moments and labels.
 
 People by the relations of the audit's proof, from addresses straight to subject ids; moments from the trusted
 readings; labels from the rows of their file. Nothing here is shared with what chose the people, made the rows or

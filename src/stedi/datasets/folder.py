@@ -1,4 +1,4 @@
-"""Where releases lie: `releases/NAME/VERSION` in the lake, or a folder that the caller names; whole, or absent.
+"""The place of a release: `releases/NAME/VERSION` in the lake, or a folder that the caller names; whole, or absent.
 
 A release is written under a hidden name beside its place, synced, and renamed when it is whole. What a killed command
 has left under such a name is removed by the next one that writes there.

@@ -1,4 +1,4 @@
-"""What people did and when, from a file: read and checked row by row, tied to customers, given to moments and windows.
+"""Labels from a file: read and checked row by row, joined to customers, and given to moments and windows.
 
 A row names a person (`email` or `user`, `customer_id`, or `serialNumber`), a time (`start` and `end`, or one `instant`)
 and a `label`. Spans become the column `label`; instants, such as steps, become a count (rows) or a list of times

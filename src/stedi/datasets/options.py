@@ -1,4 +1,4 @@
-"""The options of a training set: parsed from a command line's words, checked together, kept in the manifest.
+"""The options of a training set: parsed, checked together, and kept in the manifest.
 
 Durations are whole milliseconds, rates samples a second. A release is made again from what `to_json` gives.
 """

@@ -1,4 +1,4 @@
-"""The proof of a release: its files, as they were written, against the landed records as they are now.
+"""The proof of a release: its written files against the landed records of now.
 
 Who may be in it, their moments and their labels are worked out a second time (`due`), and every value that was written
 is compared with them (`_Values`). Nothing here is shared with what chose the people or made the rows. Records that no

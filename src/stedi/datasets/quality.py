@@ -1,4 +1,4 @@
-"""What the readings of a release are like, by person and over all: `quality.json`, and a plain verdict.
+"""Measurements of a release's readings, by person and overall: `quality.json`, and a plain verdict.
 
 Measured over the moments, before they are cut into windows: rate, intervals, gaps, span, how many found a partner and
 how far apart the two clocks' readings are, channels that never change. Words that actipy's `info` or the headers of

@@ -1,4 +1,4 @@
-"""Recalls written and applied: whoever holds a copy of a release learns whom to drop, and drops them.
+"""Writes recalls, and applies them to copies of a release.
 
 `write` needs the lake. `apply` needs neither lake nor key: what proves the recall travels with the copy.
 """

@@ -1,4 +1,4 @@
-"""A recall: the signed file that tells whoever holds a copy of a release whom to drop from it, and no more.
+"""The recall file: the signed list of subjects that holders of a copy must drop.
 
 JSON, `{"release", "manifest_sha256", "drop": [{"subject", "since"}], "files", ...}`, the lake's signature of all of it
 last. Subjects are ids of that release alone, with no reason and no address. `contents` has of each file that holds one

@@ -1,4 +1,4 @@
-"""What the lake knows of its releases: three tables of the zone `released`, made with the first release.
+"""The registry of releases: three tables of the zone `released`, created with the first release.
 
 `releases` has a row a release, `release_subjects` a row a subject of each, `release_events` a row for whatever happened
 to one later: a model that was trained on it, a recall, an erasure, its deletion. No table says who a subject is: that

@@ -1,4 +1,4 @@
-"""What proves a release: `SHA256SUMS` of every file in it, and `manifest.sig`, the lake's signature.
+"""The seal of a release: `SHA256SUMS` of every file in it, and `manifest.sig`, the lake's signature.
 
 The signature is of manifest and checksums; the checksums are of all else. Nothing here needs a lake but `sign`.
 """

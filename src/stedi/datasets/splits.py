@@ -1,4 +1,4 @@
-"""Which split a person is in: decided by a keyed hash, alone for people and together for those who share a device.
+"""Splits of people by a keyed hash; people who share a device are in the same split.
 
 Groups are everybody whom shared serial numbers tie, consenting or not, erased ones included: their claims stand. The
 least hash of a group, as a fraction of 2^64, falls into a split by the cumulated shares, so that nobody moves when

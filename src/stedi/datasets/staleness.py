@@ -1,4 +1,4 @@
-"""Who may no longer be used, and which releases hold them.
+"""Stale releases: who may no longer be used, and which releases contain them.
 
 Nobody has to be told that a release has gone stale: it is worked out from the landed records, whether a build has seen
 them or not, and from what erasures have left. Who was in a release had once agreed, so those are looked at who agreed

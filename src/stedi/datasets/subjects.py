@@ -1,4 +1,4 @@
-"""Who is in a release: people by their marks, and the ids under which a release knows them.
+"""Subjects: the people of a release by their marks, and their ids in it.
 
 A person's mark is that of the tombstones: a keyed hash of the address under the lake's first key. A subject's id is
 made from the mark and the release, so that no two releases can be joined, no table has to say who is who, and an

@@ -1,4 +1,4 @@
-"""Whether a release is what its lake has signed: needs the folder alone, neither lake nor key.
+"""Verifies a release against its signature: needs only the folder, neither lake nor key.
 
 Nothing of the folder is believed. Its files must be those of `SHA256SUMS`, to the byte; checksums and manifest those of
 the signature; splits, people, rows and columns those of the manifest, by what stands in the data. After a recall the

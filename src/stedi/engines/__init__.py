@@ -1,4 +1,4 @@
-"""Engines run SELECTs over pinned inputs: one small protocol, so that a build does not know which one it has.
+"""Engines run SELECTs over pinned inputs: one small protocol, so that a build works with any of them.
 
 An engine writes Parquet files and answers questions; it never commits. `duckdb` is the embedded one; `spark` is for
 data that outgrow one machine. SELECTs are in the lake's dialect, DuckDB's.

@@ -1,4 +1,4 @@
-"""How another Python process is started: without the caller's environment, folder and path, but for what it needs.
+"""Starts child processes of Python without the caller's environment, folder and path.
 
 A program that is started as `python -m` or `python -c` has the folder that it is started in first on its path, and
 what lies in an inbox or a lake can be called `json.py`. So a child runs isolated (`-I`: no `PYTHON*` variables, no

@@ -1,4 +1,4 @@
-"""Names, texts and paths as they stand in SQL."""
+"""Quotes names, texts and paths for SQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of a table written anew by many workers, each with a part of them; the caller commits.
+"""Rewrites files of a table with many workers, each with a part of them; the caller commits.
 
 What runs on a worker is what `erase` and `maintain` run on one machine: the same SELECT, the same engine. A part may
 be done more than once, so each attempt writes into a folder of its own, and only what it returns counts.

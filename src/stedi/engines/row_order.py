@@ -1,4 +1,4 @@
-"""Whether rows of readings are distinct, told from the order in which they lie: equal rows are neighbours then.
+"""Detects from the order of rows whether readings are distinct: equal rows are neighbours then.
 
 A build writes each customer's readings together and by moment, and no file reaches into another. So the rows of one
 customer and moment are compared with each other and with no others, across the ends of files too. Nothing is sorted or

@@ -1,4 +1,4 @@
-"""Who does many tasks side by side: threads here, or Spark's executors, to whom function and values are sent.
+"""Workers that run many tasks side by side: threads here, or Spark's executors.
 
 A task that is cut off with its executor is run again, so whatever a task writes goes by a name of that attempt alone,
 and only what it returns counts. What returns is small: counts, descriptions of files, never rows.

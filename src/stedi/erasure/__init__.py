@@ -1,4 +1,4 @@
-"""Erase: everything of some customers leaves the lake, their tombstones stay, a search proves it, a receipt says so.
+"""Erasure: removes all data of some customers, keeps their tombstones, proves it by a search, and writes a receipt.
 
 What is due is built first, where tables were built before: then every table below landing was built from what landing
 holds, and loses the customers together with it. Two phases follow, *find*, then *forget*. What the first has found is

@@ -1,4 +1,4 @@
-"""Whether tombstones, receipts and the file of an erasure under way are this lake's own, and agree. Changes nothing."""
+"""Checks that tombstones, receipts and the file of an unfinished erasure are this lake's own and agree. Read-only."""
 
 from __future__ import annotations
 

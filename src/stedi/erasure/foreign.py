@@ -1,4 +1,4 @@
-"""What other Iceberg clients have written into a lake's catalog, and an erasure leaves as it is.
+"""Mentions of erased customers in what other Iceberg clients wrote into the catalog; these stay.
 
 Properties of tables, snapshots and namespaces, and whole tables of others, are not the lake's to change: a mention in
 them is counted, and told by place. They are judged before anything goes, and once more at the search, so that what the

@@ -1,4 +1,4 @@
-"""What identifies customers, in every spelling: addresses, names, phones, serial numbers; and where a text has one.
+"""Identifiers of customers in every spelling (addresses, names, phones, serial numbers), and where a text has one.
 
 Spelling does not hide anybody (`privacy.tokens`), and a text counts where it stands alone: `ann@x.example` is not in
 `joann@x.example`.

@@ -1,4 +1,4 @@
-"""Find: which rows, files and texts of a lake are some customers'. Reads, and writes nothing.
+"""Locates the rows, files and texts of some customers in a lake. Read-only.
 
 `SubjectRows` makes relations in an engine session that tell the customers' rows from others': from the landed
 records at first, and by the marks of the tombstones where an erasure is resumed and its records have gone already.

@@ -1,4 +1,4 @@
-"""What an erasure under way keeps in the lake until it has ended, so that it can be finished after any interruption.
+"""The state file of an unfinished erasure, from which it can be finished after any interruption.
 
 It names nobody: people, serial numbers, moments and records stand in it by mark, files by path. What else is needed,
 such as names to look for, is read again from the customers' records, whose old files are the very last to go.

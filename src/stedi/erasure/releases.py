@@ -1,4 +1,4 @@
-"""Forget, in training sets: releases that lie in the lake lose the erased customers, those handed out are named.
+"""Erasure in training sets: releases in the lake lose the erased customers, those handed out are named.
 
 The registry keeps the bare ids that the erased had in each release, so that its recall names them; a release's folder
 is made anew without them (`datasets.drop`) and signed again. Each step can be done again: who was in a release is noted

@@ -1,4 +1,4 @@
-"""Forget: files that hold the customers are written anew without them, and whatever knew those files goes.
+"""Removal: files that hold the customers are rewritten without them, and snapshots of the old files expire.
 
 Each step can be done again: a table whose current snapshot carries the erasure's id is done. The old files of the
 customers' records go last of all, since a resumed erasure reads from them whom to look for.

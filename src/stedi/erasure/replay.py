@@ -1,4 +1,4 @@
-"""Replay: what a journal knows and a lake does not, after the lake was restored from a backup or made anew.
+"""Replay: applies a journal to a lake that was restored from a backup or re-created.
 
 Erasures come first, so that nobody who was erased is taken for a customer; then withdrawals. Both are known by mark,
 and find their customers among the lake's own. Tables that were built before are built at the end. Applying a journal

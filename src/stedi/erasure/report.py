@@ -1,4 +1,4 @@
-"""What erasures return: what one would remove, receipts, and whether a receipt holds."""
+"""Results of erasures: previews, receipts, and checks of receipts."""
 
 from __future__ import annotations
 

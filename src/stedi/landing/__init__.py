@@ -1,4 +1,4 @@
-"""Files -> records -> landing tables | quarantine.
+"""Landing: files -> records -> landing tables | quarantine.
 
 Every file is hashed (`inspect`): one that was landed before is done, any other is scanned into rows and rejects
 (`scan`). Where there is no scanner, one that is clean goes to DuckDB's typed reader as it lies, any other is first

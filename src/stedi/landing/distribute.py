@@ -1,4 +1,4 @@
-"""A batch over many workers: each looks at files, and takes shares of them all the way to Parquet files.
+"""Lands a batch with many workers: each inspects files, and turns shares of them into Parquet files.
 
 What runs there is what runs on one machine. A share may be done more than once, so each attempt writes into folders
 of its own, and only those that it returns are committed; `maintain` removes what the others have left.

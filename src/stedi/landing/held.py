@@ -1,4 +1,4 @@
-"""Clean files that the engine reads as they lie: what it reads is what was hashed, whoever writes to their folders.
+"""Clean files that the engine reads directly: makes sure that it reads the bytes that were hashed.
 
 Each is kept open from the moment at which it is known to be the file of the first look, and the engine opens that
 descriptor: a file that is moved into its place is never read. Its content cannot be exchanged unseen either, since the

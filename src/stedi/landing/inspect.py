@@ -1,4 +1,4 @@
-"""A first look at a delivered file: which content it is, which feed, and whether it is clean as it stands.
+"""Inspects a delivered file: its hash, its feed, and whether it is clean.
 
 The whole file is hashed, and an uncompressed one verified against its contract's pattern, block by block and on
 every core: hashing and matching both leave the interpreter. A file that passes goes to the typed reader untouched.

@@ -1,4 +1,4 @@
-"""The journal of a batch: what its commits will be, on disk before the first of them.
+"""The journal of a batch: the commits to come, on disk before the first of them.
 
 One landing changes several tables, which no Iceberg catalog promises to do in one step. The journal is written and
 synced first and applied after; applying it twice changes nothing, so a command that finds one finishes it. It says

@@ -1,4 +1,4 @@
-"""Any JSON shape in, newline-delimited JSON out: what Spark's and Athena's readers can take.
+"""Rewrites any JSON shape as newline-delimited JSON, for readers such as Spark's and Athena's.
 
 A delivered file's records flow through the lake's own reader, each to one line, their text as it was but for
 its line breaks: fields nobody knows stay, and so does every digit of a number. What is no

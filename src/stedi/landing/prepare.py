@@ -1,4 +1,4 @@
-"""From an inspected file to clean lines and rejects, where there is no scanner; and the rejects of every landing."""
+"""Rewrites an inspected file as clean lines and rejects where there is no scanner; keeps rejects."""
 
 from __future__ import annotations
 

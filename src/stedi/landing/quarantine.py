@@ -1,4 +1,4 @@
-"""The records that could not be taken: to list, to look at one by one, and to land again.
+"""The quarantine: refused records, to list, to read and to land again.
 
 A newer contract may accept what an older one refused. `replay` runs every quarantined record through the record
 reader once more; what it accepts moves to its landing table, and the ledger's counts of its file move with it. Records

@@ -1,4 +1,4 @@
-"""The SELECTs by which a batch's files become rows of the landing tables, of quarantine, and of the ledger."""
+"""The SELECTs that turn a batch's files into rows of the landing tables, of quarantine, and of the ledger."""
 
 from __future__ import annotations
 

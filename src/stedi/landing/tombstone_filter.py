@@ -1,4 +1,4 @@
-"""What keeps erased customers out of a landing: records that their tombstones bar are dropped and counted.
+"""The tombstone filter: drops and counts records of erased customers in a landing.
 
 Where there are no tombstones there is no sieve. Where there are, the addresses and serial numbers of a row group are
 told apart once each; records are looked at only if one of them is barred.

@@ -1,4 +1,4 @@
-"""Quarantined records of customers who agree: any of them may be a withdrawal that could not be read.
+"""Quarantined records of customers who consent: any of them may be a withdrawal that could not be read.
 
 Looked for after a landing that has quarantined customer records, and only then. An address is found in a record's
 bytes by its field or by its look, and held against the customers who agree by the lake as it is now. No address is

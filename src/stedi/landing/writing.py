@@ -1,4 +1,4 @@
-"""From looked-at files to Parquet files of the landing tables, here and on every worker alike.
+"""Writes inspected files to Parquet files of the landing tables, here and on every worker alike.
 
 Files become clean lines and rejects, erased customers leave them, and each table's rows are written and checked
 against what was counted. The caller commits.

@@ -1,4 +1,4 @@
-"""Fewer files, fewer snapshots, less disk, the same rows: compact, expire, remove, table by table.
+"""Maintenance, table by table: compacts small files, expires snapshots, removes unused files; no row changes.
 
 Each table is worked on under the locks of the commands that write it. Its small files are rewritten into larger ones
 and committed as one snapshot; then old snapshots expire; then files that no snapshot uses are unlinked. Commits

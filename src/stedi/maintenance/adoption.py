@@ -1,4 +1,4 @@
-"""A folder that is a copy of a lake, or was moved, becomes a lake of its own: its tables name files where they are.
+"""Adoption: makes a copied or moved folder a lake at its new place.
 
     files   -> every metadata file, manifest list and manifest is written anew beside the old, with this folder's paths
     records -> tombstones and receipts are sealed for the lake's new id, the key's place is written down

@@ -1,4 +1,4 @@
-"""Which of a table's small files are worth rewriting, and into which larger ones."""
+"""Compaction plan: which small files of a table to rewrite, and into which larger ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another pseudonym key for the whole lake: every `customer_id` below landing becomes another, and no row else.
+"""Key rotation: replaces the pseudonym key, and with it every `customer_id` below landing.
 
 Stage, prove, decide, publish, forget. All tables are staged under the new key and the independent proof is run over
 what is staged; then a note (`privacy.key_change`) decides the change, and publishing, settings and the removal of every

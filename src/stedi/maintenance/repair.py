@@ -1,4 +1,4 @@
-"""What an audit finds damaged is set right from what is whole, as far as the lake itself holds it.
+"""Repair: restores what an audit finds damaged, as far as the lake's own data allow.
 
 The catalog's entries come from the notes beside the tables' files. Damage that only older snapshots use goes with
 them. A damaged table below landing is made anew, empty, for the next build to fill, and keeps what whole tags name.

@@ -1,4 +1,4 @@
-"""What maintenance did to the tables, or would do: as values."""
+"""Results of maintenance, per table."""
 
 from __future__ import annotations
 

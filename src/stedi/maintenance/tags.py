@@ -1,4 +1,4 @@
-"""Tags: a name for the tables below landing as they are, in one state, for as long as the name is there.
+"""Tags: names for one state of the tables below landing, which keep it from expiring.
 
 A tag is Iceberg's: one of that name on each table. Maintenance keeps what it pins, an erasure makes it anew without
 whom it erases, another key ends it.

@@ -1,4 +1,4 @@
-"""A lake in daily operation, seen from outside: nothing here changes a row.
+"""Daily operation of a lake, seen from outside: nothing here changes a row.
 
 `status` says what is late or wrong, `doctor` whether this machine can run a lake, `watch` lands and builds what comes,
 `migration` brings a lake of an earlier format to this one. `metrics` and `lineage` tell other programs of the runs that

@@ -1,4 +1,4 @@
-"""Whether this machine can run a lake: each finding says what was found and, where something is wrong, what to do.
+"""The doctor: checks whether this machine can run a lake, and says what to do about each problem.
 
 Nothing is opened that a broken lake would keep from opening: each question is asked by itself, so that one that fails
 hides no other. Nothing is changed.

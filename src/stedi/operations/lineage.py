@@ -1,4 +1,4 @@
-"""OpenLineage: events that tell other programs what a run read, what it wrote, and whether checks hold.
+"""OpenLineage events: what a run read, what it wrote, and whether its checks passed.
 
 Each run that `context.runs` keeps gives START, then COMPLETE, FAIL or ABORT. Datasets are named as the specification's
 naming page has it, by where they lie, so that other programs' events meet them; the name in the catalog is a symlink.

@@ -1,4 +1,4 @@
-"""What a run and its lake come to, as Prometheus' text format has it, for node_exporter's textfile collector.
+"""Metrics of a run and its lake in Prometheus' text format, for node_exporter's textfile collector.
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/. Counts and times alone.
 """

@@ -1,4 +1,4 @@
-"""From an earlier format of a lake's folder to this one, with a backup first, and a way back.
+"""Migration of a lake's folder from an earlier format to this one, with a backup and a way back.
 
     1  as of November 2026: tombstones under the key, without the lake's id; the public key from the first signature on
     2  tombstones sealed for their lake; `keys/sign.pub` and its fingerprint in the settings; every setting written

@@ -1,4 +1,4 @@
-"""How a lake is: what ran last, what waits, what is late or wrong.
+"""The status of a lake: what ran last, what waits, what is late or wrong.
 
 Read from the catalog, the history of runs and the state files. An engine starts only where customers' records wait for
 a build, or the lake has releases: otherwise the answer takes no longer than a list of the tables.

@@ -1,4 +1,4 @@
-"""Near real time on one machine: looks at an inbox, lands the files that have stopped growing, builds, and goes on.
+"""Watch: polls an inbox, lands the files that have stopped growing, and builds, in near real time on one machine.
 
     look -> files that nothing has written to for a second, and that this watch has not landed as they are
     land -> these alone; of a bucket, whose objects are whole as soon as they are there, what is new below the prefix

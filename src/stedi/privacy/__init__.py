@@ -1,4 +1,4 @@
-"""What keeps customers private: who they are, who agrees, who is erased, and what vouches for it.
+"""Privacy: keys, pseudonyms, consent, tombstones, and signed and sealed files.
 
 `pseudonyms` holds the key and what stands for an address; `consent` says who agrees; `addresses` reads whom a command
 means. `tokens` and `decoding` find a person in texts and in bytes, whatever the spelling, encoding or packing.

@@ -1,4 +1,4 @@
-"""Whom a command means: one reader of address lists, and one validation, for every command and every channel.
+"""Addresses of customers: one reader of lists and one validation for all commands.
 
 `of_call` and `of_values` give each text its place, from arguments, files, stdin or Python's values; `taken` takes what
 is one plain address. Everything else is refused before anything happens, by its place alone: no message repeats an

@@ -1,4 +1,4 @@
-"""The consent proof: who agrees now, worked out a second time.
+"""The consent proof: computes a second time who consents now.
 
 Independent of the SQL under test on purpose: rules 1 to 4 of consent in plain Python over the landed customer
 records, streamed; only the final set of pseudonyms is held. A record is `(email, lastUpdateDate,

@@ -1,4 +1,4 @@
-"""Bytes as the texts that they may be: UTF-8, UTF-16 and UTF-32 wherever they begin, and what is packed unpacked.
+"""Decodes bytes to all texts that they may be: UTF-8, UTF-16 and UTF-32 at any offset, and unpacked data.
 
 Everything that the standard library unpacks is unpacked, within bounds, and what comes out is looked at again. What
 does not unpack is still searched as bytes. Used for values of tables and for whole files alike.

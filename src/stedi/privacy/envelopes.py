@@ -1,4 +1,4 @@
-"""Envelopes: one JSON value around the records of several people, of which some people's records are cut out.
+"""Envelopes: a JSON value that holds records of several people, from which some people's records are cut out.
 
 An interface answers `{"data": [...]}`, a queue wraps what it carries, a table is exported as `{"Items": [...]}`: for
 landing that is one object, and no record. Whoever erases one person must not take the others out with it. So the

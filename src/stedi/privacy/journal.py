@@ -1,4 +1,4 @@
-"""The journal of a lake: what no delivery can bring back, kept so that it survives the lake.
+"""The journal of a lake: withdrawals by command and erasures, which no delivery contains, copied outside the lake.
 
 Withdrawals by command stand in no delivered file, and an old backup has neither them nor the tombstones of later
 erasures. So each is one more entry of the journal: a small state file in the lake's folder `journal`, sealed under the

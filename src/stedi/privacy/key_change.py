@@ -1,4 +1,4 @@
-"""The note of a key rotation: one small file in the lake, from the moment that the change is decided to its end.
+"""The state file of a key rotation: present from the moment that the change is decided until it is complete.
 
 Before it is there, the lake is the old key's. From then on it is the new one's: whatever ends the process, the next
 command publishes what was staged. `maintenance.key_rotation` does the work; what reads or writes the lake only asks

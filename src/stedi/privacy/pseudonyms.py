@@ -1,4 +1,4 @@
-"""From an email address to a pseudonym, and the key between them.
+"""Pseudonyms of email addresses, and the key that they depend on.
 
 `normalise` says which addresses are one customer (rule 1 of consent); `Key.customer_id` is what stands in their
 place below landing (rule 7). The key lies outside the lake, in the environment or in a file of its owner alone.

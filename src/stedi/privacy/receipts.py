@@ -1,4 +1,4 @@
-"""Receipts of erasures: what was removed and what was looked at, signed by the lake, for whoever asks.
+"""Receipts of erasures: what was removed and what was searched, signed by the lake.
 
 A receipt is a JSON document in the lake's folder `receipts` that carries its signature (`signatures.document`), so
 that nobody needs the lake or its key to check it. It knows whom it is about by their mark, as tombstones do, and which

@@ -1,4 +1,4 @@
-"""The pseudonym key in AWS Secrets Manager: `secretsmanager:NAME`, or `secretsmanager:ARN`, where a file would stand.
+"""The pseudonym key in AWS Secrets Manager: `secretsmanager:NAME` or `secretsmanager:ARN` instead of a file.
 
 The secret's text is that of a key's file: hex digits, and after the key, each on a line, those that it has followed.
 """

@@ -1,4 +1,4 @@
-"""Signatures: what a lake vouches for to whoever has neither the lake nor its key.
+"""Signatures that can be checked without the lake and without its key.
 
 `sign` makes one DSSE envelope (https://github.com/secure-systems-lab/dsse) whose payload is an in-toto Statement v1
 (https://in-toto.io/Statement/v1): the SHA-256 digests of named things, and a predicate that says what they are. The

@@ -1,4 +1,4 @@
-"""State files of a lake: JSON that only this lake can have written, or it is refused.
+"""State files of a lake: JSON sealed under its key; anything else is refused.
 
 A state file decides something by itself: whom an erasure takes, which files go, who stays out. Whoever can write
 into the lake's folder must not be able to decide that. So the first line is an HMAC-SHA-256 under a subkey of the

@@ -1,4 +1,4 @@
-"""Tombstones: what keeps an erased customer's old data out, and tells nothing about them without the key.
+"""Tombstones: keep an erased customer's old data out, and reveal nothing about them without the key.
 
 One state file in the lake, `tombstones`, absent while nobody was erased. It holds marks only: keyed hashes under
 labels of their own, so that a mark is no `customer_id` and cannot be linked to one without the key. Small enough to be

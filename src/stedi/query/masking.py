@@ -1,4 +1,4 @@
-"""Tables with masked columns or rows, read by a process that hands over the rest and nothing else.
+"""Masking: a second process reads tables with masked columns or rows and passes on only the rest.
 
 The process of a query that may not see a column, or somebody's rows, must not have the file that holds them: an engine
 that may open a file can be asked for all of it. So it forks before its engine exists. The fork opens the files, and for

@@ -1,4 +1,4 @@
-"""HTML for a notebook: small tables, in which nothing is markup but what is written here."""
+"""HTML tables for a notebook, with every value escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a query gives: its rows as they come, or all of them in the form that the reader works with.
+"""The result of a query: its rows as a stream, or all of them as Arrow, pandas, Polars or tuples.
 
 A result is read once. Rows that were read whole are kept while they are small; what is not there any more is said to be
 gone, and never given as no rows.

@@ -1,4 +1,4 @@
-"""How the closed process of a query reads tables: a relation's files as SQL, and what is said when that fails.
+"""Scans: how the closed process of a query reads a table's files, and what it says when that fails.
 
 A relation is a dictionary, as it came through a pipe: `name`, `files`, `columns` (name and type of each), `masked`
 (names of columns that the query must not see), `wanted` (lower-case names of columns beside which it reads none, or

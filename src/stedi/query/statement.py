@@ -1,4 +1,4 @@
-"""A statement is judged before it runs: one SELECT over the lake's tables, with functions that reach nothing else.
+"""Validates a statement before it runs: one SELECT over the lake's tables, with functions that reach nothing else.
 
 DuckDB's own parser reads it, so what is judged is what will run; the tree that it writes as JSON is walked against
 lists of what is allowed, with the names that WITH defines known where SQL has them known and nowhere else. Nothing is

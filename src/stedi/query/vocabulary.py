@@ -1,4 +1,4 @@
-"""The words of a query: the functions that a statement may call, and no other.
+"""The functions that a statement may call.
 
 A list of what is allowed, so that a function which a later version of the engine brings is not run before somebody has
 looked at it. On the list are functions of their arguments, clock and dice included. What tells of the engine, its

@@ -1,4 +1,4 @@
-"""Whose rows a look at tables as they were leaves out: of everybody who does not consent now.
+"""Time travel without people who do not consent now: which rows a query with `at` leaves out.
 
 What was published is kept for a while, and what somebody has taken back since is in it. Who consents now is worked out
 from the landed records (rules 1 to 3 of consent), those that no build has seen included, so that a withdrawal counts

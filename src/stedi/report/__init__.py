@@ -1,4 +1,4 @@
-"""What people see and hold: the report, and the export of one person's data.
+"""Reports for people: the page about the lake, and the export of one person's data.
 
 The report is one page that a board understands and an engineer uses, and the same as JSON. `gathering.gather` asks the
 catalog, the registry, the last audit's record and aggregates of few columns (`measurements`), passes counts of people

@@ -1,4 +1,4 @@
-"""What of a text is one person's: where others stand in it, and what of a quarantined record may be handed to them.
+"""Attribution of texts for an export: mentions of other people, and quarantined records that may be handed out.
 
 An address is somebody's where it stands alone (`privacy.tokens`), in any spelling, encoded or not. A record of somebody
 else is left out, a mention of them is masked, and what cannot be told apart is kept back.

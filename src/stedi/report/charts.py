@@ -1,4 +1,4 @@
-"""Pictures as inline SVG: bars, days, lines, the graph of the tables, signals. No script, no colour of their own.
+"""Charts as inline SVG: bars, days, lines, the graph of the tables, signals. No script, no colours of their own.
 
 Each has a `<title>` and a `<desc>` for those who do not see it, and the page has a table with the same numbers beside
 it. Colours are the page's classes, so that one picture serves light, dark and print. Numbers are written with few

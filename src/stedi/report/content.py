@@ -1,4 +1,4 @@
-"""What the report says: frozen dataclasses, which are its JSON too.
+"""The content of the report: frozen dataclasses, which are also its JSON.
 
 `gathering` fills them from a lake. Instants are the lake's, never the clock's. Counts of people have passed
 `disclosure`.

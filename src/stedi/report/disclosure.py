@@ -1,4 +1,4 @@
-"""Counts of people that may be shown: none below a least count, and none that subtracting others would give.
+"""Disclosure control: no small count of people is shown, and none can be computed by subtraction.
 
 Counts come in the order of their weight. One is published if it is 0 or at least the least count, and differs from
 every count that is published already by 0 or by at least that much; so no difference of two published counts is small.

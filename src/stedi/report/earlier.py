@@ -1,4 +1,4 @@
-"""An earlier report, page or JSON: what a new one is compared with. It is a file that anybody may have changed.
+"""Reads an earlier report, page or JSON, to compare a new one with; the file may have been changed by anybody.
 
 So it is read strictly and nothing of it but counts and fixed words is taken; a report of the very state that it is of
 hands on its own comparison, so that making it again gives the same bytes.

@@ -1,4 +1,4 @@
-"""The report of one audit, which a regulator can keep: each promise in plain words with the checks that hold it.
+"""The signed report of one audit, for a regulator: each promise in plain words with its checks.
 
 Exactly what the audit counted, as `stedi audit --json` has it. The file is signed as it is; whoever has it and the
 lake's public key can check it without the lake.

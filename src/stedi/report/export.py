@@ -1,4 +1,4 @@
-"""Access: everything that a lake has of some people, each in a folder, and nothing of anybody else.
+"""Exports: all data of some people, each in a folder, and nothing of anybody else.
 
 Whose a row is the proof's relations say (`audit.explain.subjects`), whose a text is `attribution`, and `readme` puts
 it into plain words. Readings of a shared device are in it if rule 6 gives them to the person; the withheld ones are

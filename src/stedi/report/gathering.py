@@ -1,4 +1,4 @@
-"""How the content of the report is gathered from a lake.
+"""Gathers the content of the report from a lake.
 
 Everything comes from the catalog's metadata, from verbs, or from aggregates of few columns; what would cost a scan of
 all readings is measured over a part of the people (`measurements`). Instants are the lake's, never the clock's, so the

@@ -1,4 +1,4 @@
-"""What the readings are like, over a part of the people: sampling rates, gaps, differences in time, days, and signals.
+"""Measurements of the readings of a sample of people: sampling rates, gaps, differences in time, days, and signals.
 
 A part, since all readings would cost a scan of them. Pseudonyms are evenly spread and files in their order: the people
 whose pseudonym is below a bound are a fair sample, and their rows lie together. In a lake of some hundred thousand

@@ -1,4 +1,4 @@
-"""The report as one page of HTML that needs nothing else: no script, no network, no other file.
+"""The report as one self-contained page of HTML: no script, no network, no other file.
 
 Jinja2 escapes whatever is put into the template. The page's policy lets in the one style sheet that is in it, by its
 digest, and nothing else whatever somebody's text might say.

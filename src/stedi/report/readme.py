@@ -1,4 +1,4 @@
-"""The page beside an export: in plain words what is there, why, since when, who got it, and what one can do about it.
+"""The page of an export, in plain words: what it holds, why, since when, who got it, and what the person can do.
 
 One HTML file that asks for nothing: no script, no network, its style allowed by its hash. Every value is escaped and
 set apart from the direction of the text around it, so a name is text whatever it holds.

@@ -1,4 +1,4 @@
-"""What each column tells about a person: the contracts' classes, followed through the SQL to every table.
+"""Privacy classes of columns: the contracts' classes, followed through the SQL to every table.
 
 A column of a table below landing is as telling as the most telling column that its value was made from, in whatever
 expression; what only filters, joins or orders rows is not in the value. Between an address and `customer_id` stands

@@ -1,4 +1,4 @@
-"""What a record must be: kinds, fields, contracts, and the reasons for which a record is refused.
+"""Contracts of records: kinds, fields, and the reasons for which a record is refused.
 
 Pure facts and checks on single values; no clock, no disk, no network. `feeds` states the three
 contracts, `reader` applies them to bytes, `catalog` and `ddl` turn them into columns.

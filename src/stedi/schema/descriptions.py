@@ -1,4 +1,4 @@
-"""What each table and column means: one place, from which every other takes it.
+"""Descriptions of tables and columns: the one source of their meanings.
 
 Iceberg's column docs, the comments of DDL, the report's page, `stedi describe`, data contracts and the manifests of
 training sets read it here; `tests/integration/test_descriptions.py` keeps them in step.

@@ -1,4 +1,4 @@
-"""Who sees what: for each role the tables that it sees and the classes of column that are masked in them.
+"""Roles: for each the tables that it may query and the classes of columns that are masked.
 
 One small table, from which `query --role` makes its views and other engines' grants can be made. A masked column is
 null in its own type: a query keeps its shape and its types whoever runs it, nothing that looks like a value stands

@@ -1,4 +1,4 @@
-"""The lake's tables: zones, columns, and the graph that the SQL files draw.
+"""The lake's tables: zones, columns, and the graph of the SQL files.
 
 A table below landing is one SQL file whose path gives its zone and name; what it reads is parsed from the SQL.
 `sql/views` holds SELECTs that several tables share and nobody stores. Only the package's own files are read.

@@ -1,4 +1,4 @@
-"""Folders that are copies of a lake and were not adopted: they are read as they lie, and nothing is written into them.
+"""Copies of a lake that were not adopted: read in place, never written.
 
     named  -> what metadata name by the path of the folder that the copy was made of
     here   -> is read where it lies in the copy, and nowhere else

@@ -1,4 +1,4 @@
-"""Files that a command writes for its caller: whole or absent where a file can be, in place where it cannot.
+"""Output files of commands: written atomically where a file can be replaced, in place otherwise.
 
 A device, a pipe and a descriptor of this process (`/dev/stdout`, `/dev/fd/3`) are written to as they are; a link is
 followed, and what it leads to is replaced in its own folder. Nothing but a regular file is ever replaced.

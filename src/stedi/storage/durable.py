@@ -1,4 +1,4 @@
-"""Files that are whole or absent, on disk before anything names them, and locks that end with their process.
+"""Durable storage: atomic files, synced before anything names them, and locks that end with their process.
 
 Everything the lake writes outside a table goes through here; nothing in here knows what it writes. A lake's folder
 may be a prefix of a bucket (`s3`): what follows then is true of its objects.

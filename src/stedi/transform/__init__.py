@@ -1,4 +1,4 @@
-"""Plan, stage, audit, publish: the tables below landing from the landed records.
+"""Builds of the tables below landing: plan, stage, audit, publish.
 
 `plan` compares what each table says it was built from with what there is now. `build` works out what has changed
 (`incremental`), or the whole table where it must, stages every planned table beside what is published, has `checks`

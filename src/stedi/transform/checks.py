@@ -1,4 +1,4 @@
-"""Whether what is staged may be seen: the consent proof, no nulls, and the package's assertions.
+"""The checks of staged rows before they are published: consent proof, no nulls, and the package's assertions.
 
 A rebuilt table is audited whole. Of a table that was changed in part, what is audited is what the change could have
 broken: all rows of the customers concerned, and all rows of the span of time in which it brought others new ones.

@@ -1,4 +1,4 @@
-"""The consent proof where the rows are: in this process, or spread over those that hold them.
+"""Runs the consent proof where the rows are: in this process, or on the executors that hold them.
 
 Either way it is `privacy.consent` that says who agrees; nothing here is shared with the SQL whose rows are proven.
 

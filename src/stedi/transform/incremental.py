@@ -1,4 +1,4 @@
-"""What changed inputs change in each table, computed by the table's own SQL over restricted inputs.
+"""Incremental builds: the table's own SQL over restricted inputs computes the change.
 
 Windows of added rows -> who and what is affected -> the very same SELECT, reading only that -> rows to add, and
 customers whose rows are removed and computed again. For rows of readings this is the algebra of a join: the rows that

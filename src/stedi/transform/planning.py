@@ -1,4 +1,4 @@
-"""What a build has to do to each table, told from what each says it was built from; no engine, no row is read.
+"""The build plan: what to do to each table, from its recorded lineage; reads no rows.
 
 Lineage in a table's published snapshot -> a window of snapshots on each input since then -> a step with its reason.
 A window of appends is followed at the price of what they brought; anything else that happened to an input, and

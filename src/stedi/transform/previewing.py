@@ -1,4 +1,4 @@
-"""What a build would do, without doing it: steps with what they would read and write, and who would come and go.
+"""Previews a build: steps with the rows they would read and write, and which customers would enter and leave.
 
 The privacy difference is exact: the customers are worked out by the same SELECT as in a build. Rows and bytes are
 estimates from the sizes that the snapshots tell.

@@ -1,4 +1,4 @@
-"""One engine session over pinned tables: views of the graph over whole tables, and inputs as they were.
+"""The engine session of a build over pinned tables: views over whole tables, and inputs in earlier states.
 
 What `incremental`, `previewing` and the build itself share. It reads; files are written by the build alone.
 """

@@ -1,4 +1,4 @@
-"""One build under way: each table's change written beside what is published, audited, and published with the others."""
+"""A build in progress: each table's change is written beside the published state, audited, and published."""
 
 from __future__ import annotations
 

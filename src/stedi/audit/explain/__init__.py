@@ -1,4 +1,4 @@
-"""Why rows are where they are, or are not: for one customer, and for rows of a table.
+"""Explanations: why rows of a customer, or of a table, are where they are or are left out.
 
 Explanations come from landed records, by code that the build does not share, and are compared with what is published.
 Only here does an answer hold a customer's own data: it is asked for by who knows the address, or by `--where`.

@@ -1,4 +1,4 @@
-"""Why one customer's rows are where they are: consent and its history, rows by table, and what is left out and why.
+"""Explains one customer: consent and its history, rows by table, and rows left out with the reason.
 
 What should be below landing is worked out from the landed records alone, and compared with what is published. Of each
 table of readings, the landed rows are the published ones and those left out, every one of them with one reason.

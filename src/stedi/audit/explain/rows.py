@@ -1,4 +1,4 @@
-"""Why rows of a table are there: whose each is, which rule let it in, and the landed files that it comes from.
+"""Explains rows of a table: whose each is, by which rule it is there, and the landed files that it comes from.
 
 The rows come from the same closed process as any query's; what they were made from is looked for in the landing
 zone, by the relations of the proof. A row that nothing landed accounts for is said to be one.

@@ -1,4 +1,4 @@
-"""The proof's relations for some customers: what they and whoever shares their devices delivered, and nothing else.
+"""The proof's relations for some customers only: their deliveries and those of people who share their devices.
 
 Explanations and the proof work the rules out by the same queries, so that they cannot tell different stories; neither
 shares any with the build. Of those who share a device only what they claim and when they moved is there: nothing here

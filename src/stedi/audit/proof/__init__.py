@@ -1,4 +1,4 @@
-"""The proof: every rule of consent, over the published lake, worked out a second time.
+"""The proof: every rule of consent computed a second time, over the published tables.
 
 Nothing here is shared with the code and the SQL that built the tables: landed records go in, counts of violations
 come out. Either engine runs it; on one machine it stays within the memory of the settings, on many the rows stay

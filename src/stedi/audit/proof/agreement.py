@@ -1,4 +1,4 @@
-"""Whose published rows are the landed ones by count and sums alone, so that nobody has to compare them row by row.
+"""Fast path of the proof: customers and devices whose published rows equal the expected ones by count and hash sums.
 
 For each customer, and each device of one claimant, the distinct rows that the rules want and all that are published
 are counted, and two independent hashes of each whole row are summed. Where all three are equal the rows are the same,

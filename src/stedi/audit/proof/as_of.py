@@ -1,4 +1,4 @@
-"""What each table says it was built from, followed down to landing: the moment at which its rows must be right.
+"""The recorded inputs of each table, followed down to landing: the state by which its rows are judged.
 
 A table is judged by the landing snapshots, the clock and the policy that its own snapshot records. So a lake in which
 landings wait for a build holds, and so does one whose build died while it was publishing.

@@ -1,4 +1,4 @@
-"""What the landed records say: who is one customer, who agrees, who owns which reading. Rules 1 to 6, read anew.
+"""The expected rows: rules 1 to 6 computed from the landed records. Customers, consent, owners of readings.
 
 Everything is worked out from the three landing tables by queries of this module's own. Moments are microseconds of
 the epoch, so that a row which is off by less than a millisecond is seen; a person is what stands for them in this

@@ -1,4 +1,4 @@
-"""Where every record went: from the delivered files to landing, and from landing to each table, by reason.
+"""The accounts: where every record went, from delivered files to landing and to each table, by reason.
 
 An account begins with the rows that there were and ends with those that there are; the lines between add up exactly,
 for they come from the landed records and the end from the table itself. What they leave unexplained is a violation.

@@ -1,4 +1,4 @@
-"""What is wrong with the rows below landing: each bad row counted once, under the first rule that it breaks.
+"""The violations: bad rows below landing, each counted once, under the first rule that it breaks.
 
 Every function counts the violations of one table over the relations of `expected`.
 """

@@ -1,4 +1,4 @@
-"""From the lake's SQL, which is DuckDB's, to Spark's: SQLGlot, under a list of constructs that both run alike.
+"""Translates the lake's SQL, DuckDB's dialect, to Spark's: SQLGlot, under a list of allowed constructs.
 
 What is not on the list is refused before Spark sees it. A construct gets on the list when a test has shown that both
 engines give the same rows for it; where SQLGlot's own translation does not, it is set right here.

@@ -1,4 +1,4 @@
-"""What delivered files really hold, beside what their contract says: crawl(paths) -> Report.
+"""Crawl: infers the schema of delivered files and compares it with their contract.
 
 Files flow through the lake's own reader, record by record, into one profile a field (`profile`), and those into a
 report (`report`) with, for files that no contract is for, a contract that fits (`proposal`). Nothing is landed or

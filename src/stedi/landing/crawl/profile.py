@@ -1,4 +1,4 @@
-"""Profiles: what the values of a field are like, and never a value.
+"""Profiles of fields: types, ranges and counts of their values, never a value.
 
 Records flow in, each field's values into its profile: types, gaps, lengths and masked shapes. Only what tells nobody
 apart has a range: a contract's numbers, and the years of instants.

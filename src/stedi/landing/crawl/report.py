@@ -1,4 +1,4 @@
-"""What a crawl found, as values, as one JSON document, and as text for people."""
+"""The result of a crawl, as values, as a JSON document, and as text for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call names, in folders (`local`) and in buckets (`remote`): files to land, none led to out of place."""
+"""Deliveries: the files that a call names, in folders (`local`) and in buckets (`remote`), without leaving these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the paths of a call to the files of a delivery, safely.
+"""Walks the paths of a call to the regular files of a delivery.
 
 `walk` takes files, folders and globs and gives each regular file once, with its name and the feed that its
 name or folder tells, and a `Skipped` for whatever it passes over and somebody may miss. It opens nothing, so

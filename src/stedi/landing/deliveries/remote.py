@@ -1,4 +1,4 @@
-"""Delivered objects of S3: which a call names, which of them have landed, and copies of the others on this machine.
+"""Lists delivered objects of S3, skips those that have landed, and copies the others to this machine.
 
 The rules of `local` hold: one object that is named is taken whatever it is called, a prefix delivers what is below
 it as a folder does, and a glob what it matches (`**` means any folders). What has been looked at is remembered by

@@ -1,4 +1,4 @@
-"""Objects of S3 that read like files: a `Path` whose bytes lie in a bucket, and what only a bucket has.
+"""Objects of S3 as paths: they read like files; leases take the place of locks.
 
 A lake in a bucket has the layout of one in a folder, so the rest of the program works with paths and need not know
 which it has; `durable` knows. An object is whole or absent, and on disk when its write returns, so a write needs no

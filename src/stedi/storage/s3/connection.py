@@ -1,4 +1,4 @@
-"""One client for each process, patient with a busy network, whose errors speak as those of files do."""
+"""The S3 client: one for each process, with retries, and errors like those of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What DuckDB needs to read objects itself."""
+"""Access to S3 for DuckDB."""
 
 from __future__ import annotations
 

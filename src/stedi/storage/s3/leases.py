@@ -1,4 +1,4 @@
-"""Locks that are objects: what a bucket has instead of a lock's file."""
+"""Leases: objects of S3 that serve as locks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done to objects: they are listed, read, written and removed, many at a time, and forgotten."""
+"""Operations on objects: list, read, write and remove, many at a time, with their older versions."""
 
 from __future__ import annotations
 
