@@ -1,7 +1,7 @@
 """The job: lands what is new and builds every zone, on Spark, in one run; on AWS Glue or under plain `spark-submit`.
 
 Starting costs minutes on Glue, so landing and all tables are one job. Its arguments are those that Glue gives, among
-them some of Glue's own, which are passed over. Its log says what is being done and how many, never whose; the last
+them some of Glue's own, which are skipped. Its log says what is being done and how many, never whose; the last
 line on stdout is one JSON document.
 """
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(words: Sequence[str]) -> argparse.Namespace:
-    """Returns the job's own arguments; those of Glue, and what nobody knows, are named in the log and passed over."""
+    """Returns the job's own arguments; those of Glue, and what nobody knows, are named in the log and skipped."""
     parser = argparse.ArgumentParser(prog="stedi.aws.job", allow_abbrev=False, description="Lands and builds on Spark.")
     parser.add_argument("--lake", required=True, metavar="URI", help="the lake: s3://bucket/prefix, or a folder")
     parser.add_argument("--inbox", metavar="URI", action="append", help="what to land; more, divided by commas")
@@ -71,7 +71,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     # names alone: what stands behind one may be secret
     names = sorted({word.partition("=")[0] for word in others if word.startswith("--")})
     if names:
-        _say(f"passed over: {' '.join(names)}")
+        _say(f"skipped: {' '.join(names)}")
     options.do = [verb for verb in options.do.split(",") if verb]
     unknown = [verb for verb in options.do if verb not in VERBS]
     if unknown or not options.do:

@@ -198,7 +198,7 @@ class Catalog:
             return None
 
     def fence(self, run: str) -> None:
-        """Has every landing that was planned before now fail, and be planned anew, in a lake whose locks can be lost.
+        """Has every landing that was planned before now fail, and be planned again, in a lake whose locks can be lost.
 
         Whoever removes files that no snapshot uses does so first: a landing that was stopped may have written them, and
         commit them when it goes on. A build needs no fence: it stages first, and its branches are dropped with its
@@ -406,7 +406,7 @@ class Catalog:
             checksums.publish(folder, checksums.name_in(folder, path))
 
     def vacuum(self) -> None:
-        """Writes the catalog's file anew, so that no page of it holds what was deleted; commits wait meanwhile."""
+        """Rewrites the catalog's file, so that no page of it holds what was deleted; commits wait meanwhile."""
         if self.remote:
             return
         with self._queue.alone():
@@ -472,7 +472,7 @@ class Catalog:
         return tuple(behind)
 
     def clear(self, table: str, *, keeping: Iterable[int]) -> None:
-        """Makes a table anew, empty, but for some snapshots that tags and branches of others name.
+        """Recreates a table, empty except for some snapshots that tags and branches of others name.
 
         Args:
             table: The table's name.
@@ -489,7 +489,7 @@ class Catalog:
         self.expire(table, [snapshot.id for snapshot in state.snapshots if snapshot.id not in stay])
 
     def renew(self, tables: Iterable[str]) -> None:
-        """Makes tables anew, empty; their files and snapshots are gone."""
+        """Recreates tables, empty; their files and snapshots are gone."""
         found = self.listed()
         for table in tables:
             if table in found:

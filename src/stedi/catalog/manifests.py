@@ -170,7 +170,7 @@ class Mentions:
 
         Args:
             paths: Files that go, and with them every snapshot that mentions one.
-            staying: Snapshots that stay, made anew without them.
+            staying: Snapshots that stay, rewritten without them.
 
         Returns:
             These files, and those that are gone or will be.

@@ -222,7 +222,7 @@ def whole(catalog: Path) -> bool:
 
 
 def vacuum(catalog: Path) -> None:
-    """Has SQLite overwrite what was deleted from a catalog, and write the file anew.
+    """Has SQLite overwrite what was deleted from a catalog, and rewrite the file.
 
     Raises:
         LakeError: It is held by another program, or cannot be written.

@@ -1,6 +1,6 @@
 """The history of runs: one line for each command that writes, however it ended.
 
-    begin  -> a note of the run, held for as long as its process lives; in a bucket it is written anew so long
+    begin  -> a note of the run, held for as long as its process lives; in a bucket it is rewritten so long
     end    -> the line: what, when, how long, rows, outcome, error; then the note goes
 
 A note that nobody holds is of a run that was killed: it is shown as such, and the next run makes a line of it. A folder
@@ -132,7 +132,7 @@ def history(root: Path) -> Iterator[Run]:
     """Yields the runs on a lake, newest first: those under way, those that were killed, then line by line.
 
     Args:
-        root: The lake's folder; a line that was interrupted with its process or its disk is passed over.
+        root: The lake's folder; a line that was interrupted with its process or its disk is skipped.
     """
     if s3.is_remote(root):
         yield from _objects(root)

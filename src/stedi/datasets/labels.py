@@ -105,7 +105,7 @@ def read(path: str | Path) -> LabelFile:
 
     Args:
         path: CSV with a header, Parquet, or JSON lines, told by the end of its name. Instants are epoch milliseconds or
-            ISO 8601 with an offset from UTC. Columns that are not named above are passed over.
+            ISO 8601 with an offset from UTC. Columns that are not named above are skipped.
 
     Raises:
         UsageError: The file cannot be read, or a row is no label; the row is named by its number, never by its values.

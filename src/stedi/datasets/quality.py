@@ -45,7 +45,7 @@ class Quality:
 
     Attributes:
         verdict: One sentence: what the sampling rate allows.
-        overall: Over everybody; made of `by_subject` alone, so that it can be made anew when somebody leaves.
+        overall: Over everybody; made of `by_subject` alone, so that it can be rewritten when somebody leaves.
         by_subject: By person, in the order of their ids.
     """
 

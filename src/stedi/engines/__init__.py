@@ -30,7 +30,7 @@ class Engine(Protocol):
         """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
 
     def view(self, name: str, sql: str) -> None:
-        """Gives a SELECT a name for this session; it is computed anew wherever it is read."""
+        """Gives a SELECT a name for this session; it is recomputed wherever it is read."""
 
     def materialize(self, view: str, sql: str) -> None:
         """Computes a SELECT once and gives the result a name for this session."""

@@ -157,7 +157,7 @@ class DuckDB:
         self.view(name, scan(files, ALL_COLUMNS[table or name]))
 
     def view(self, name: str, sql: str) -> None:
-        """Gives a SELECT a name for this session; it is computed anew wherever it is read."""
+        """Gives a SELECT a name for this session; it is recomputed wherever it is read."""
         self._execute(f"create or replace view {quoted(name)} as {sql}")
 
     def materialize(self, view: str, sql: str) -> None:

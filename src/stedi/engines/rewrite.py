@@ -45,7 +45,7 @@ class InlineRelation:
 
 @dataclass(frozen=True, slots=True)
 class RewriteTask:
-    """Files that one worker writes anew.
+    """Files that one worker rewrites.
 
     Attributes:
         table: Their table.
@@ -73,7 +73,7 @@ class RewriteTask:
 def rewrite(
     workers: Workers, parts: Sequence[RewriteTask], done: Share = lambda share: None
 ) -> list[tuple[DataFile, ...]]:
-    """Has workers write parts anew and returns the new files of each, on disk.
+    """Has workers rewrite parts and returns the new files of each, on disk.
 
     Raises:
         DamagedFile: A file is not what was written.
@@ -91,8 +91,8 @@ def rewrite(
 
 
 def write(part: RewriteTask) -> tuple[DataFile, ...]:
-    """Writes a part anew and returns the new files. Runs on a worker."""
-    # a flipped bit must not be written anew, under a checksum that says that all is well
+    """Rewrites a part and returns the new files. Runs on a worker."""
+    # a flipped bit must not be rewritten, under a checksum that says that all is well
     checksums.check(part.home, [file.path for file in part.files])
     with task_session(part.memory, part.scratch) as engine:
         for name, relation in part.relations.items():

@@ -94,7 +94,7 @@ def erase(
             can be believed.
         now: When it begins, epoch milliseconds; the clock's by default.
         progress: Told how far the work is.
-        workers: Who looks through files and writes them anew, if it is not this process.
+        workers: Who looks through files and rewrites them, if it is not this process.
         engine: What builds.
 
     Returns:
@@ -213,7 +213,7 @@ def again(
     people: Collection[str],
     progress: Progress = lambda what, share: None,
 ) -> list[dict[str, Any]]:
-    """Erases once more, in a lake that was restored or made anew, whom entries of a journal say were erased.
+    """Erases once more, in a lake that was restored or re-created, whom entries of a journal say were erased.
 
     Nobody's address need be known: the lake's own customers are found by mark. The receipts of then are kept beside the
     new one. The caller holds the locks of all commands that write.
@@ -499,7 +499,7 @@ class _Erasure:
         return dict(there) if receipts.holds(there, self._key, self._config.lake_id) else None
 
     def _previous(self) -> str:
-        """Returns the digest of the receipt that this one follows, empty for the first; others' are passed over."""
+        """Returns the digest of the receipt that this one follows, empty for the first; others' are skipped."""
         every = [receipt for receipt in receipts.listed(self._root) if receipt["id"] != self._pending.run]
         while (last := receipts.newest(every)) is not None:
             if tombstones.vouches(self._root, self._key, self._config.lake_id, last):

@@ -61,7 +61,7 @@ MOVED = "it was changed while it was rewritten"
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """A delivered file that was written anew.
+    """A delivered file that was rewritten.
 
     Attributes:
         path: The file.
@@ -160,14 +160,14 @@ def rewrite(
     temporary: Path,
     engine: DuckDB | None = None,
 ) -> tuple[list[Rewritten], list[Left]]:
-    """Writes files anew beside those that hold records of the customers; `replace` puts them in their place.
+    """Rewrites files beside those that hold records of the customers; `replace` puts them in their place.
 
     Args:
         paths: Files, folders and globs.
         traces: What identifies the customers.
         moments: Serial number and instant of readings that go though others claim the device.
         root: The lake's folder, from which nothing is taken.
-        temporary: A folder of this machine for copies of objects of S3; what was written anew stays there.
+        temporary: A folder of this machine for copies of objects of S3; what was rewritten stays there.
         engine: A session, for Parquet; without it a Parquet file is named.
 
     Returns:
@@ -211,7 +211,7 @@ class _Inbox:
             self.leave(name, NAMED)
 
     def take(self, file: _File) -> None:
-        """Writes a file anew if it has to be, and names it if it tells of the customers afterwards."""
+        """Rewrites a file if it has to be, and names it if it tells of the customers afterwards."""
         try:
             found = self._look(file.path, self._wide)
             if found is None and _is_closed(file.path):
@@ -407,7 +407,7 @@ def discard(files: Iterable[Rewritten]) -> None:
 
 
 def _rewritten(file: Delivered, place: Path, judge: Judge, tag: str) -> Rewritten | None:
-    """Writes a file anew if it has to be, beside it; `place` is where it was delivered to."""
+    """Rewrites a file if it has to be, beside it; `place` is where it was delivered to."""
     name = _unnamed(place, judge.traces)
     with local.open_regular(file.path, file.name) as raw:
         seen = local.fingerprint(raw.fileno())

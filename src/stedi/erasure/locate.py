@@ -135,7 +135,7 @@ class SubjectRows:
         """Returns what the first phase finds.
 
         Raises:
-            DamagedFile: A file that would be written anew is not what was written.
+            DamagedFile: A file that would be rewritten is not what was written.
         """
         rows: dict[str, int] = {}
         tainted: dict[str, tuple[str, ...]] = {}
@@ -157,7 +157,7 @@ class SubjectRows:
             tainted[name] = tuple(sorted(holding))
             if name == "customers_landing":
                 tainted[name] = tuple(sorted(holding.union(self._evidence)))
-            # a flipped bit must not be written anew, under a checksum that says that all is well
+            # a flipped bit must not be rewritten, under a checksum that says that all is well
             checksums.check(self._catalog.folder(name), holding & (current | self._pinned(state, holding)))
         if self._recovered:
             for content, accepted, quarantined in self._gone():

@@ -1,7 +1,7 @@
 """Erasure in training sets: releases in the lake lose the erased customers, those handed out are named.
 
 The registry keeps the bare ids that the erased had in each release, so that its recall names them; a release's folder
-is made anew without them (`datasets.drop`) and signed again. Each step can be done again: who was in a release is noted
+is rewritten without them (`datasets.drop`) and signed again. Each step can be done again: who was in a release is noted
 before its folder changes, and the registry's own rows of them go last, with the other tables'.
 """
 

@@ -47,7 +47,7 @@ class Removal:
         whereabouts: What tells the customers' rows.
         pending: The erasure, its first phase ended.
         found: What that has found.
-        workers: Who writes files anew, if it is not this process.
+        workers: Who rewrites files, if it is not this process.
         memory: What the engine of a worker may take.
     """
 
@@ -70,11 +70,11 @@ class Removal:
 
         Args:
             name: The table; those that data flow from have been done.
-            rewritten: Delivered files that were written anew, for the ledger to know.
+            rewritten: Delivered files that were rewritten, for the ledger to know.
 
         Returns:
             Counts of `rows`, `files` and `snapshots` that went; and `remade`, how many snapshots that tags and branches
-            of others name were made anew without the customers, if there were any.
+            of others name were rewritten without the customers, if there were any.
         """
         taints, remade = self._found.taints(name), 0
         while True:

@@ -124,7 +124,7 @@ def land(
         feed: The feed of all of them; by default told by names, then by fields.
         progress: Told how far the work is.
         workers: Who reads and writes, if it is not this process: they must reach the files and the lake by their paths.
-        among: Says of a file in a folder whether it is landed now; the others are passed over without a word.
+        among: Says of a file in a folder whether it is landed now; the others are skipped silently.
 
     Raises:
         CommitConflict: Somebody outside this program keeps changing the landing tables.

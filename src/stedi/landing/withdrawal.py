@@ -174,7 +174,7 @@ def keep(root: Path, key: Key, lake_id: str, id_: str, said: Mapping[str, Collec
 
 
 def again(context: Context, key: Key, said: Mapping[str, Collection[int]] | None = None) -> tuple[int, int]:
-    """Lands withdrawals once more that are known by mark, in a lake that was restored or made anew.
+    """Lands withdrawals once more that are known by mark, in a lake that was restored or re-created.
 
     A customer whom the lake does not know yet cannot be told from a mark: such a withdrawal waits in the file
     `withdrawn`, and is landed as soon as one of the customer's records is. The caller holds the landing lock.

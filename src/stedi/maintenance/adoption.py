@@ -1,12 +1,12 @@
 """Adoption: makes a copied or moved folder a lake at its new place.
 
-    files   -> every metadata file, manifest list and manifest is written anew beside the old, with this folder's paths
+    files   -> every metadata file, manifest list and manifest is rewritten beside the old, with this folder's paths
     records -> tombstones and receipts are sealed for the lake's new id, the key's place is written down
     catalog -> a new one takes the old one's place, in one step: until then the folder is a copy, from then on a lake
     old     -> what named another folder is removed
 
 Nothing outside of the folder is written, and nothing in it changes that the other folder could share by hard links.
-What was interrupted is begun anew by the next adoption; data files and snapshots stay as they are, with their ids.
+What was interrupted starts again by the next adoption; data files and snapshots stay as they are, with their ids.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _lives(home: Path, lake_id: str) -> bool:
 
 
 def _of_its_own(root: Path, lake_id: str) -> str:
-    """Returns the id that a copy gets: the same when an adoption that was interrupted is begun anew.
+    """Returns the id that a copy gets: the same when an adoption that was interrupted starts again.
 
     Another copy of the same lake in the same place gets another: what was seen of the first is not this one's.
     """
@@ -264,7 +264,7 @@ class _Table:
         self._manifests: dict[str, tuple[str, int]] = {}
 
     def adopt(self) -> Path:
-        """Writes the table's metadata anew, for this folder, and returns the file; no catalog names it yet."""
+        """Rewrites the table's metadata, for this folder, and returns the file; no catalog names it yet."""
         known = checksums.recorded(self._folder)
         described = json.loads(checksums.read(self._metadata))
         # never added to in place: a hard link would be the other lake's file
@@ -311,7 +311,7 @@ class _Table:
         return snapshots.uri(self._write(name, self._anew(location, listed)))
 
     def _manifest(self, location: str) -> tuple[str, int]:
-        """Writes a manifest anew, once, and returns its new location and its size."""
+        """Rewrites a manifest, once, and returns its new location and its size."""
 
         def named(entry: dict[str, Any]) -> dict[str, Any]:
             file = entry["data_file"]

@@ -12,7 +12,7 @@ _SMALL = 0.5
 """A file is small below this share of the target size, and of the rows that a file has at most."""
 _WORTH = 4
 """A small file is rewritten together with smaller ones that amount to at least the fourth part of it: otherwise each
-night would write the table anew, and keep what it replaces, for the sake of a few rows."""
+night would rewrite the table, and keep what it replaces, for the sake of a few rows."""
 MANIFESTS = 10
 """Manifests that a table may have before they are merged for their own sake."""
 

@@ -205,7 +205,7 @@ class _Run:
         self._key, self._new = key, new
 
     def stage(self, file: str, progress: Progress) -> PendingRotation:
-        """Writes every table anew to its branch, and proves the rules over what is staged.
+        """Rewrites every table to its branch, and proves the rules over what is staged.
 
         Raises:
             AuditFailed: A table would break a rule, or lose a row.

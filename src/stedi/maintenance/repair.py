@@ -1,7 +1,7 @@
 """Repair: restores what an audit finds damaged, as far as the lake's own data allow.
 
 The catalog's entries come from the notes beside the tables' files. Damage that only older snapshots use goes with
-them. A damaged table below landing is made anew, empty, for the next build to fill, and keeps what whole tags name.
+them. A damaged table below landing is recreated empty, for the next build to fill, and keeps what whole tags name.
 Landing tables, and those that know releases, have nothing else in the lake that they could be made from.
 """
 
@@ -46,7 +46,7 @@ class Repair:
 def repair(
     catalog: Catalog, *, threads: int, progress: Progress, restored: Callable[[], None] = lambda: None
 ) -> Repair:
-    """Sets right what the lake itself can set right; tables that are made anew are empty afterwards.
+    """Sets right what the lake itself can set right; tables that are recreated are empty afterwards.
 
     The caller keeps landings and builds away.
 
@@ -106,7 +106,7 @@ class _Damage:
         damaged: Its damaged files, and what each is.
 
     Attributes:
-        is_current: Whether readers of the table need one of them, so that it has to be made anew.
+        is_current: Whether readers of the table need one of them, so that it has to be rebuilt.
         spoilt: The snapshots that use one.
         whole: Snapshots that do not, and that tags or branches of others name.
         pins: Names of those tags and branches whose snapshots are spoilt.

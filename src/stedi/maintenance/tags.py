@@ -1,6 +1,6 @@
 """Tags: names for one state of the tables below landing, which keep it from expiring.
 
-A tag is Iceberg's: one of that name on each table. Maintenance keeps what it pins, an erasure makes it anew without
+A tag is Iceberg's: one of that name on each table. Maintenance keeps what it pins, an erasure rewrites it without
 whom it erases, another key ends it.
 """
 

@@ -30,7 +30,7 @@ COMMANDS = ("land", "build", "audit", "maintain")
 _CUSTOMERS = "customers_landing"
 _DAY = 86_400_000
 _ROOM = 100 << 20
-"""Bytes that a lake needs beside what its tables take: for sorting, and to write one table anew."""
+"""Bytes that a lake needs beside what its tables take: for sorting, and to rewrite one table."""
 _SKEW = timedelta(minutes=5)
 """How far the clocks of two machines may be apart."""
 
@@ -134,7 +134,7 @@ def status(context: Context, max_age: timedelta, now: datetime | None = None) ->
     disk = _disk(context.root, states)
     if disk.free is not None and disk.free < disk.bytes + _ROOM:
         late.append(
-            f"disk: expected {_size(disk.bytes + _ROOM)} free, what writing every table anew takes, found "
+            f"disk: expected {_size(disk.bytes + _ROOM)} free, what rewriting every table takes, found "
             f"{_size(disk.free)}: free some, or run `stedi maintain`"
         )
     return Status(tuple(dict.fromkeys(late)), last, due, unfinished, stale, overdue, disk)

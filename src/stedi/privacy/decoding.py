@@ -167,7 +167,7 @@ def _inflate(raw: bytes, most: int) -> Iterator[bytes]:
 
 
 def _unzip(raw: bytes, most: int) -> Iterator[bytes]:
-    """Yields the members of an archive, each after its name; one that cannot be read is passed over."""
+    """Yields the members of an archive, each after its name; one that cannot be read is skipped."""
     import zipfile
 
     try:

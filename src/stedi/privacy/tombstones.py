@@ -2,7 +2,7 @@
 
 One state file in the lake, `tombstones`, absent while nobody was erased. It holds marks only: keyed hashes under
 labels of their own, so that a mark is no `customer_id` and cannot be linked to one without the key. Small enough to be
-written anew with each erasure, in one step, rather than a table that every landing would have to open. It names every
+rewritten with each erasure, in one step, rather than a table that every landing would have to open. It names every
 erasure of the lake: that is how an older file, rightly sealed in its time, is told from the newest.
 """
 

@@ -36,7 +36,7 @@ def left_out(
 
     Args:
         context: The lake.
-        pinned: Tables, each with the snapshot that is read; those of the landing zone are passed over.
+        pinned: Tables, each with the snapshot that is read; those of the landing zone are skipped.
         now: The instant at which consent is asked for, epoch milliseconds.
 
     Raises:

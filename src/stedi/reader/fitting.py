@@ -100,7 +100,7 @@ class Conformer:
         self.spell(())
 
     def spell(self, members: Members) -> None:
-        """Makes `line` spell fields as these members do, others as the contract does; what was accepted counts anew."""
+        """Makes `line` spell fields as these members do, others as the contract does; counts start again."""
         self.drift.clear()
         self.units = Counter({what: count for what, count in self.units.items() if what[2]})
         fields = self.contract.fields

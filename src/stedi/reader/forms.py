@@ -227,7 +227,7 @@ class Legibility:
 
 
 class Decoded(io.RawIOBase):
-    """A text in UTF-16 or UTF-32 as UTF-8; its mark stays, as a mark of UTF-8 is passed over, too.
+    """A text in UTF-16 or UTF-32 as UTF-8; its mark stays, as a mark of UTF-8 is skipped, too.
 
     Half a pair of surrogates, or half a character at the end, becomes what is not UTF-8 either: it costs its record.
 

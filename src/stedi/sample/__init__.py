@@ -25,7 +25,7 @@ from stedi.sample.readings import Feed
 __all__ = ["LABELS", "Answer", "write"]
 
 LABELS = "_labels.csv"
-"""The file, beside the answer, that says what each walker did when; landing passes over it."""
+"""The file, beside the answer, that says what each walker did when; landing skips it."""
 FILE_BYTES = 64_000_000
 """No bulk file holds more text than this."""
 

@@ -1,6 +1,6 @@
 """The lake's settings: one frozen Config, defaults < lake.toml < environment < flags.
 
-A key that is not known, or has a value of the wrong type or out of range, is an error and never passed over:
+A key that is not known, or has a value of the wrong type or out of range, is an error and never skipped:
 a misspelled consent policy must not become the default one. The pseudonym key's place is decided here, too;
 the key itself is `privacy.pseudonyms`' business.
 """

@@ -242,7 +242,7 @@ def entries(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
 
     Args:
         folder: The folder; one that is not there has none.
-        without: Folders in it that are passed over.
+        without: Folders in it that are skipped.
     """
     if s3.is_remote(folder):
         for found in s3.listing(folder):

@@ -4,7 +4,7 @@ Windows of added rows -> who and what is affected -> the very same SELECT, readi
 customers whose rows are removed and computed again. For rows of readings this is the algebra of a join: the rows that
 one input gained against the others as they are now, and those that the other gained against the first as it was.
 Nothing here writes a file. A relation `T__old` is table T as it was at the watermark, `T__added` what it has gained
-since, `T__gone` the customers who have lost rows since, `T__fresh` and `T__insert` rows worked out anew.
+since, `T__gone` the customers who have lost rows since, `T__fresh` and `T__insert` rows recomputed.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ class StagedBuild:
         added = engine.write(name, f"select {names} from {name}__insert", self._folder(name))
         kept: tuple[DataFile, ...] = ()
         if leaving:
-            # a flipped bit must not be written anew, under a checksum that says that all is well
+            # a flipped bit must not be rewritten, under a checksum that says that all is well
             checksums.check(self._catalog.folder(name), [file.path for file in leaving])
             engine.bind_files(f"{name}__leaving", leaving, table=name)
             keep = f"select {names} from {name}__leaving where customer_id not in ({affected})"

@@ -211,7 +211,7 @@ class SparkEngine:
         """
         names = [column.name for column in COLUMNS[table]]
         near = names[:2] if names[0] == "customer_id" else names[:1]
-        # what a customer has lies together, so that few files have to be written anew when they change their mind
+        # what a customer has lies together, so that few files have to be rewritten when they change their mind
         count = min(_FILES, of // _LEAST) if of < _FILES * _ROWS else of // _ROWS
         parted = in_parts(sql, count) if count > 1 else None
         frame = self._checked(table, sql, parted or to_spark(sql))

@@ -40,7 +40,7 @@ def crawl(
         progress: Called after each file with its name and the number of records read.
 
     Returns:
-        The feeds with a contract in the order of the contracts, then the others by name, and what was passed over.
+        The feeds with a contract in the order of the contracts, then the others by name, and what was skipped.
 
     Raises:
         UsageError: A path is in S3.

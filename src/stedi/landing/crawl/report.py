@@ -95,7 +95,7 @@ class FeedReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a crawl found: the feeds, and what was passed over."""
+    """What a crawl found: the feeds, and what was skipped."""
 
     feeds: tuple[FeedReport, ...]
     skipped: tuple[Skipped, ...]

@@ -1,7 +1,7 @@
 """Walks the paths of a call to the regular files of a delivery.
 
 `walk` takes files, folders and globs and gives each regular file once, with its name and the feed that its
-name or folder tells, and a `Skipped` for whatever it passes over and somebody may miss. It opens nothing, so
+name or folder tells, and a `Skipped` for whatever it skips and somebody may miss. It opens nothing, so
 nothing can make it wait, and no link leads it out of what the call named. `open_regular` opens what it gave.
 """
 

@@ -43,7 +43,7 @@ def client() -> Any:
 
 
 def steady(other: Any) -> Any:
-    """Has the client of a service that speaks JSON ask anew for an answer that broke off, and returns it.
+    """Has the client of a service that speaks JSON request again an answer that broke off, and returns it.
 
     botocore takes the half of such a text for an answer that says nothing.
     """

@@ -131,7 +131,7 @@ class Lease:
 class Heartbeat:
     """An object by which others see that a process lives: written at first, and anew until it ends.
 
-    `is_held` says of it what it says of a lock. It keeps nobody from anything, and where it cannot be written anew
+    `is_held` says of it what it says of a lock. It keeps nobody from anything, and where it cannot be rewritten
     nothing else happens.
 
     Args:

@@ -74,7 +74,7 @@ def head(path: S3Path) -> dict[str, Any] | None:
 
 
 def _taken(path: S3Path, take: Callable[[dict[str, Any]], T], **part: str) -> T:
-    """Returns what is made of S3's answer to the request for an object; a body that breaks off is asked for anew."""
+    """Returns what is made of S3's answer to the request for an object; a body that breaks off is requested again."""
     attempt = 0
     while True:
         with answers(path):
@@ -190,7 +190,7 @@ def upload(pairs: Iterable[tuple[Path, Path]]) -> None:
         with open(source, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         with answers(target), open(source, "rb") as stream:
-            # parts carry checksums that S3 compares; a broken one is sent anew or fails
+            # parts carry checksums that S3 compares; a broken one is sent again or fails
             client().upload_fileobj(
                 stream, target.bucket, target.key, ExtraArgs={"Metadata": {SUM: digest}}, Config=transfer()
             )
