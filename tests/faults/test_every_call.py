@@ -26,7 +26,7 @@ FATES = (Fault("kill"), Fault("killed"), Fault("tear"), *ONCE, *LASTING)
 
 
 def faults(scene: Scene) -> Iterator[Fault]:
-    """Yields faults of every call; by day one for each kind of call, and of the commits the first and the last."""
+    """Yields faults of every call; by day one for each second kind of call, in turns, and the first and last commit."""
     made = scene.calls
     if NIGHTLY:
         turns = [(place, (ONCE[place % len(ONCE)], LASTING[place % len(LASTING)])) for place in range(1, len(made) + 1)]
@@ -35,7 +35,8 @@ def faults(scene: Scene) -> Iterator[Fault]:
     else:
         chance = random.Random(len(made))
         kinds = {name: [n for n, call in enumerate(made, start=1) if call.name == name] for name in NAMES}
-        places = {chance.choice(found) for found in kinds.values() if found}
+        these = list(kinds.values())[SCENES.index(scene.name) % 2 :: 2]
+        places = {chance.choice(found) for found in these if found}
         if scene.name != "init":
             places |= {scene.commits[0], scene.commits[-1]}
         chosen = [(place, FATES[(turn + len(made)) % len(FATES)]) for turn, place in enumerate(sorted(places))]

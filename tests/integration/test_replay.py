@@ -104,7 +104,7 @@ class History:
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.sample(full=6)
+@pytest.mark.sample(full=4)
 @pytest.mark.thorough
 def test_who_replays_the_journal_has_the_tables_of_a_lake_that_was_never_lost(
     seed: int, slate: Slate, tmp_path: Path

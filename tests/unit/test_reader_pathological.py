@@ -138,6 +138,7 @@ def seconds(text: bytes, contract: Contract) -> float:
 
 
 @pytest.mark.parametrize("what", PATHOLOGICAL)
+@pytest.mark.sample(full=24)
 def test_twice_as_much_of_it_takes_about_twice_as_long(what: str) -> None:
     contract = CUSTOMER if "name" in what else ACCELEROMETER
     # of brackets, as many as fill a block, so that both texts go over its end
