@@ -196,7 +196,7 @@ class _Output:
     def abandon(self) -> None:
         """Closes the file that is being written; nobody wants it."""
         if self._writer is not None:
-            with suppress(OSError):
+            with suppress(OSError, RuntimeError):  # PyArrow asks a file that did not end for its metadata
                 self._writer.close()
 
 
