@@ -35,6 +35,8 @@ from stedi.schema.tables import COLUMNS, ZONES, DataFile
 from stedi.storage import durable, s3
 
 _LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
+_TOLD_BY = ("user", "timestamp", "serialNumber", "sensorReadingTime", "distanceFromObject", "_file")
+"""Columns of readings by which it is told whose they are, and of which delivered file."""
 
 SUBJECT_PREDICATES: dict[str, str] = {
     "customers_landing": "email in (select address from erased_addresses)",
@@ -118,8 +120,10 @@ class SubjectRows:
         self._recovered = found is None and pending.recovered
         if self._recovered and before is not None:
             self._moments_known(before)
+        self._near = {"accelerometer_landing": "near_motions", "step_trainer_landing": "near_steps"}
         if then is not None:
             self._readings_barred(then)
+            del self._near["step_trainer_landing"]  # they knew devices that nobody here claims
             self.tombstones = self.tombstones | then
         self._ids()
         self._subjects()
@@ -213,12 +217,6 @@ class SubjectRows:
         self.keep("who", ("address", "person"), zip(known, tombstones.persons(self._key, known), strict=True))
         people = ", ".join(map(literal, sorted(self._people)))
         self.engine.materialize("erased_addresses", f"select address, person from who where person in ({people})")
-        # read once: a landing table is large, and one customer's readings are few
-        self.engine.materialize(
-            "erased_motions",
-            'select e.person, a."timestamp" as moment from accelerometer_landing as a '
-            'inner join erased_addresses as e on a."user" = e.address',
-        )
 
     def _devices(self, started: int) -> Tombstones:
         """Makes `erased_serials` and `erased_moments` from the landed records, and returns their tombstones."""
@@ -228,6 +226,7 @@ class SubjectRows:
             "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
             "from records as r inner join who as w on r.email = w.address where r.serialNumber is not null",
         )
+        self._near_readings()
         engine.materialize(
             "erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)"
         )
@@ -252,7 +251,7 @@ class SubjectRows:
             claims.setdefault(tombstones.serial(key, number), set()).add(person)
         last_read = engine.rows(
             "select e.serialNumber, max(s.sensorReadingTime) from erased_serials as e "
-            "left join step_trainer_landing as s on e.serialNumber = s.serialNumber group by all"
+            "left join near_steps as s on e.serialNumber = s.serialNumber and s.now group by all"
         )
         moments = engine.stream("select serialNumber, moment from erased_moments")
         return Tombstones(
@@ -261,6 +260,39 @@ class SubjectRows:
             {tombstones.serial(key, number): max(started, last or 0) for number, last in last_read},
             frozenset(tombstones.moment(key, number, at) for number, at in moments),
         )
+
+    def _near_readings(self) -> None:
+        """Makes `near_motions` and `near_steps`: the landed readings that may go, or that tell whose others are.
+
+        A landing table is large, and these are few: it is read once. They are those of the customers and of whoever
+        claims a device of theirs, and those of these devices; `now` tells them from rows of older snapshots.
+        """
+        claims = "select serialNumber from claimed where erased"
+        near = (
+            "select address from erased_addresses union select address from who "
+            f"where person in (select person from claimed where serialNumber in ({claims}))"
+        )
+        self._keep_near("near_motions", "accelerometer_landing", f'"user" in ({near})')
+        self._keep_near("near_steps", "step_trainer_landing", f"serialNumber in ({claims})")
+        self.engine.materialize(
+            "erased_motions",
+            'select e.person, m.moment from (select "user", "timestamp" as moment from near_motions where now) as m '
+            'inner join erased_addresses as e on m."user" = e.address',
+        )
+
+    def _keep_near(self, relation: str, name: str, where: str) -> None:
+        columns = ", ".join(quoted(column.name) for column in COLUMNS[name] if column.name in _TOLD_BY)
+        current = {file.path for file in self._catalog.files(self.states[name])}
+        older = {path for path in self._live(name) if path not in current}
+        parts = [f"select {columns}, null::varchar as filename, true as now from {name} where false"]
+        for files, now in ((current, True), (older, False)):
+            if files:
+                parts.append(f"select {columns}, filename, {now} as now from {_named(sorted(files))} where {where}")
+        self.engine.materialize(relation, " union all ".join(parts))
+
+    def _live(self, name: str) -> list[str]:
+        """Returns the files of a table's snapshots that are there."""
+        return [path for path, size in sizes(self.mentions[name].live).items() if size is not None]
 
     def _devices_known(self, known: Tombstones) -> Tombstones:
         """Makes the same relations by the marks of tombstones."""
@@ -284,9 +316,8 @@ class SubjectRows:
     def _moments_known(self, known: Tombstones) -> None:
         """Adds to `erased_moments` those that are tombstones already: the motions that told them may have gone."""
         readings = self.engine.stream(
-            "select distinct serialNumber, sensorReadingTime from step_trainer_landing where serialNumber in "
-            "(select serialNumber from claimed where erased) "
-            "and serialNumber not in (select serialNumber from erased_serials)"
+            "select distinct serialNumber, sensorReadingTime from near_steps "
+            "where now and serialNumber not in (select serialNumber from erased_serials)"
         )
         rows = {(n, at) for n, at in readings if tombstones.moment(self._key, n, at) in known.moments}
         rows.update(self.engine.rows("select serialNumber, moment from erased_moments"))
@@ -594,7 +625,7 @@ class SubjectRows:
             Of each that holds something, by delivered file in landing tables: path, SHA-256 of the delivered file, rows
             of theirs, and rows of others that mention them.
         """
-        files = [path for path, size in sizes(self.mentions[name].live).items() if size is not None]
+        files = self._live(name)
         if not files:
             return []
         theirs = SUBJECT_PREDICATES.get(name, "false")
@@ -605,6 +636,8 @@ class SubjectRows:
             f"count(*) filter (where not ({theirs}) and ({mentioned})) "
             f"from {{files}} where {theirs} or {mentioned} group by all"
         )
+        if mentioned == "false" and name in self._near:
+            return self.engine.rows(sql.format(files=self._near[name]))
         if self._workers is None:  # a task's session would have to be given the relations that are here already
             return self.engine.rows(sql.format(files=_named(files)))
         relations = {read: InlineRelation.of(self.engine, read) for read in RELATIONS if read in sql}
@@ -632,7 +665,7 @@ class SubjectRows:
         self.keep("erased_shared", ("serialNumber",), shared)
         [(count,)] = self.engine.rows(
             "select count(*) from (select distinct serialNumber, sensorReadingTime, distanceFromObject "
-            "from step_trainer_landing where serialNumber in (select serialNumber from erased_shared)) as s "
+            "from near_steps where now and serialNumber in (select serialNumber from erased_shared)) as s "
             "left join (select c.serialNumber, m.moment, count(distinct c.person) as movers from claimed as c "
             "inner join erased_motions as m on c.person = m.person group by all) as m "
             "on s.serialNumber = m.serialNumber and s.sensorReadingTime = m.moment where coalesce(m.movers, 0) <> 1"
@@ -645,10 +678,11 @@ class SubjectRows:
             return 0
         [(count,)] = self.engine.rows(
             "select count(*) from (select distinct s.serialNumber, s.sensorReadingTime, s.distanceFromObject "
-            "from step_trainer_landing as s inner join (select m.serialNumber, m.moment from erased_moments as m "
+            "from (select * from near_steps where now) as s "
+            "inner join (select m.serialNumber, m.moment from erased_moments as m "
             "inner join claimed as c on m.serialNumber = c.serialNumber "
             "inner join who as w on c.person = w.person "
-            'inner join accelerometer_landing as a on w.address = a."user" and m.moment = a."timestamp" '
+            'inner join near_motions as a on a.now and w.address = a."user" and m.moment = a."timestamp" '
             "group by m.serialNumber, m.moment having count(distinct c.person) > 1) as several "
             "on s.serialNumber = several.serialNumber and s.sensorReadingTime = several.moment)"
         )
