@@ -93,6 +93,29 @@ def test_who_withdraws_is_in_no_table_below_landing_and_nobody_else_leaves(built
     assert contents(built) == after
 
 
+def test_a_withdrawal_right_after_the_first_build_rewrites_the_files_of_whom_it_concerns_alone(built: Lake) -> None:
+    """Nothing is rebuilt: who stays keeps the files that hold nobody who goes, and gets no new row."""
+    before = {table: built.catalog.files(built.catalog.table(table)) for table in BELOW_LANDING}
+    gone = built.key().customer_id(ANA)
+    holding = {t: {f.path for f in files if gone in held(f.path)} for t, files in before.items()}
+    withdraw(built, ANA)
+    made = {table.name: table for table in build(built, NOW).tables}
+    assert {table: (made[table].action, made[table].rows_added) for table in BELOW_LANDING} == dict.fromkeys(
+        BELOW_LANDING, ("by-customer", 0)
+    )
+    for table, files in before.items():
+        assert made[table].rows_removed > 0
+        left = {file.path for file in built.catalog.files(built.catalog.table(table))}
+        assert {file.path for file in files} - left == holding[table], table
+
+
+def held(path: str) -> set[str]:
+    """Returns the customers of whom a file holds rows."""
+    import pyarrow.parquet as pq
+
+    return set(pq.read_table(path, columns=["customer_id"]).column(0).to_pylist())
+
+
 def test_the_record_is_landed_again_without_consent_and_with_all_else(built: Lake) -> None:
     before = records(built, "customers_landing")
     withdraw(built, ANA)

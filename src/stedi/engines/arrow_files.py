@@ -39,6 +39,7 @@ class Writer:
             compression="zstd",
             compression_level=1,
             store_schema=False,
+            write_batch_size=GROUP,  # a thousand at a time, as by default, take a fifth longer
             use_dictionary=[column.name for column in columns if column.type != "timestamptz"],
             metadata_collector=self._metadata,
         )

@@ -176,6 +176,7 @@ class _Output:
             compression="zstd",
             compression_level=1,
             store_schema=False,
+            write_batch_size=ROWS,
             use_dictionary=[column.name for column in COLUMNS[self._table] if column.type != "long"],
             write_statistics=[name for name in self._names if name in self._optional or name not in texts],
             metadata_collector=self._metadata,
