@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -117,19 +118,38 @@ def test_a_select_of_another_form_is_the_engine_s(old: str, new: str) -> None:
     assert distinct.readings("accelerometer_trusted", f"{sql} union all ({sql})") is None
 
 
-def test_a_failure_on_the_way_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+FORM = (
+    "select w.customer_id, instant(r.sensorReadingTime) as sensorReadingTime, r.serialNumber, r.distanceFromObject "
+    "from (select distinct 1::bigint as person, i as sensorReadingTime, {} as serialNumber, "
+    "0::bigint as distanceFromObject from range({}) as t(i) order by person, sensorReadingTime) as r "
+    "inner join (select distinct person, customer_id from people) as w on r.person = w.person"
+)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DuckDB]:
+    """A session that sorts all readings by the package's own C."""
     monkeypatch.setattr(duckdb, "_MANY", 0)
-    form = (
-        "select w.customer_id, instant(r.sensorReadingTime) as sensorReadingTime, r.serialNumber, r.distanceFromObject "
-        "from (select distinct 1::bigint as person, i as sensorReadingTime, {} as serialNumber, "
-        "0::bigint as distanceFromObject from range(3000000) as t(i) order by person, sensorReadingTime) as r "
-        "inner join (select distinct person, customer_id from people) as w on r.person = w.person"
-    )
-    with DuckDB(memory="100MB", threads=2, temporary=tmp_path / "spill") as engine:
-        engine.materialize("people", "select 1::bigint as person, 'c' as customer_id")
-        assert distinct.readings(TABLE, form.format("'s'"))
-        with pytest.raises(LakeError, match="nothing was published") as failed:
-            engine.write(
-                TABLE, form.format("case when i = 2999999 then error('ana@x.example') else 's' end"), tmp_path / "t"
-            )
-        assert "ana" not in str(failed.value)
+    with DuckDB(memory="100MB", threads=2, temporary=tmp_path / "spill") as session:
+        session.materialize("people", "select 1::bigint as person, 'c' as customer_id")
+        assert distinct.readings(TABLE, FORM.format("'s'", 1))
+        yield session
+
+
+def test_a_failure_on_the_way_is_one_line_that_holds_no_value(engine: DuckDB, tmp_path: Path) -> None:
+    sql = FORM.format("case when i = 2999999 then error('ana@x.example') else 's' end", 3_000_000)
+    with pytest.raises(LakeError, match="nothing was published") as failed:
+        engine.write(TABLE, sql, tmp_path / "t")
+    assert "ana" not in str(failed.value)
+
+
+@pytest.mark.parametrize(("rows", "room"), [(100, 100), (50_000, 1_000)])
+def test_a_file_that_has_no_room_is_one_line(engine: DuckDB, tmp_path: Path, rows: int, room: int) -> None:
+    """The Parquet file, or the one of what is on the way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(LakeError, match=r"cannot read or write a file: .*; nothing was published"):
+            engine.write(TABLE, FORM.format("'s'", rows), tmp_path / "t")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

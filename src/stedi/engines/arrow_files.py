@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,10 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # PyArrow asks a file that did not end for its metadata: what went wrong before is what to say
+        with suppress(OSError, RuntimeError) if kind else nullcontext():
+            self._writer.close()
 
     def write(self, arrays: Sequence[Any]) -> None:
         """Writes rows, a row group at a time."""
