@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from stedi.cli import pipeline, queries, terminal
+from stedi.cli import pipeline, queries, render, terminal
 from stedi.cli.pipeline import wants_json
 from stedi.errors import UsageError
 
@@ -29,7 +28,7 @@ def deploy(options: argparse.Namespace) -> int:
         parameters=_parameters(options.set),
     )
     if wants_json(options):
-        terminal.document(asdict(done))
+        terminal.document(render.plain(done))
     else:
         terminal.table(("output", "value"), sorted(done.outputs.items()))
     return 0
@@ -41,7 +40,7 @@ def status(options: argparse.Namespace) -> int:
 
     found = runs.status(options.stack, deploy.data_stack(options.stack))
     if wants_json(options):
-        terminal.document(asdict(found))
+        terminal.document(render.plain(found))
         return 0
     terminal.table(("stack", "state"), sorted(found.stacks.items()))
     terminal.line("")
@@ -59,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
     done = runs.run(options.stack, terminal.say, workers=options.workers)
     if wants_json(options):
-        terminal.document(asdict(done))
+        terminal.document(render.plain(done))
     else:
         terminal.line(f"{done.state.lower()} after {done.seconds:,} s" + (f": {done.error}" if done.error else ""))
     return 0 if done.state == "SUCCEEDED" else 1
@@ -94,7 +93,7 @@ def cost(options: argparse.Namespace) -> int:
     workload = cost.Workload(**given, retention_days=options.retention_days, inbox_days=options.inbox_days)
     found = cost.cost(workload)
     if wants_json(options):
-        terminal.document({"workload": asdict(workload), "cost": asdict(found) | {"total": found.total}})
+        terminal.document({"workload": render.plain(workload), "cost": {**render.plain(found), "total": found.total}})
     else:
         head, *lines = cost.lines([workload])
         terminal.table(("each month", *head[1:]), lines)
@@ -124,7 +123,7 @@ def query(options: argparse.Namespace) -> int:
     terminal.say(f"scanned {bill.bytes_scanned:,} bytes, ${bill.dollars:,.6f} at list price (query {bill.query})")
     if wants_json(options) and not options.format and not options.output:
         # one document: what it took, and the rows as `--format json` writes them
-        head = json.dumps(asdict(bill))[:-1]
+        head = json.dumps(render.plain(bill))[:-1]
         sys.stdout.write(f'{head}, "rows": ')
         sys.stdout.flush()
         formats.write(result.reader(), "json", terminal.binary())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 def demo(options: argparse.Namespace) -> int:
     """Makes sample landing data, lands it, builds, and shows the zones."""
+    import shutil
     import textwrap
 
     from stedi import sample
@@ -90,6 +90,8 @@ def demo(options: argparse.Namespace) -> int:
 
 def _program() -> str:
     """Returns what to type for this program: its name, or the way to it as it was called."""
+    import shutil
+
     called = Path(sys.argv[0])
     return str(called) if called.name == "stedi" and not shutil.which("stedi") else "stedi"
 

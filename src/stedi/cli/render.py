@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +31,9 @@ def plain(value: Any) -> Any:
             return {name: plain(item) for name, item in value.items()}
         case tuple() | list():
             return [plain(item) for item in value]
-    if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    described = getattr(value, "__dataclass_fields__", None)  # importing `dataclasses` takes longer than `--help` may
+    if described is not None:
+        return {name: plain(getattr(value, name)) for name in described}
     return value
 
 

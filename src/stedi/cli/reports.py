@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from stedi.cli import render, terminal
 from stedi.cli.pipeline import opened, wants_json
 from stedi.errors import UsageError, json_text, printable_name
-from stedi.storage import destinations
 
 if TYPE_CHECKING:
     from stedi.audit.record import FullAudit
@@ -26,6 +25,8 @@ _ENDINGS = (".html", ".htm", ".json")
 
 def report(options: argparse.Namespace) -> int:
     """Writes the report's page or content, and says where it is and what the verdict is."""
+    from stedi.storage import destinations
+
     target = options.output or (None if wants_json(options) else _PAGE)
     refuse_name(target, "output")
     found = opened(options).report(since=options.since or _last(target, named=options.output is not None))
@@ -54,7 +55,7 @@ def write_audit(lake: Lake, done: FullAudit, target: Path) -> None:
     """Writes the report of an audit, and beside it its signature."""
     from stedi.privacy import signatures
     from stedi.report import evidence, page
-    from stedi.storage import s3
+    from stedi.storage import destinations, s3
 
     key = lake.key()
     found = evidence.of(done.record, key, remote=s3.is_remote(lake.root))
