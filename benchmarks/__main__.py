@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import datasets, engines, erasure, increments, measure, objects, phases, shapes, spark
+from benchmarks import datasets, engines, erasure, increments, measure, objects, people, phases, shapes, spark
 from benchmarks.maintained import maintained
 from benchmarks.measure import Cost
 
@@ -239,7 +239,18 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
     parser.add_argument(
         "--part",
-        choices=("all", "peers", "spark", "increments", "maintained", "erasure", "datasets", "objects", "shapes"),
+        choices=(
+            "all",
+            "peers",
+            "spark",
+            "increments",
+            "maintained",
+            "erasure",
+            "datasets",
+            "objects",
+            "people",
+            "shapes",
+        ),
         default="all",
         help="measure one part (all)",
     )
@@ -325,6 +336,13 @@ def main() -> None:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
         sections["bench objects"] = objects.run(STEDI, made(*sizes[0]).path, out, KEY, options.repeats)
+        shutil.rmtree(out)
+    if options.part in ("all", "people") and not options.only:
+        customers, out = 200_000 if options.quick else 2_000_000, WORK / "people"
+        data = made(f"{customers:,} customers", customers, 4 * customers)
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        sections["bench people"] = people.run(increments.Bench(STEDI, data.path, out, KEY), data.path, out)
         shutil.rmtree(out)
     if points:
         sections["bench growth"] = increments.growth(points)
