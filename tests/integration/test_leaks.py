@@ -309,7 +309,7 @@ def test_words_that_are_off(run: Run) -> None:
     run("build", MAIL, code=2)
     run("history", "--to", MAIL, code=2)
     run("land", "good", "--feed", MAIL, code=2)
-    run("history", MAIL, code=1)
+    run("history", MAIL, code=2)
 
 
 def test_a_full_disk(folder: Path) -> None:
