@@ -6,6 +6,7 @@ No test touches the home of whoever runs it: home, configuration folder and pseu
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import secrets
 import shutil
@@ -53,6 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: order.get(_shared(item.nodeid).split("/")[1], len(order)))
 
 
+def pytest_collection_finish() -> None:
+    """Spares the collector of garbage what stays as long as the process does: modules, and thousands of tests."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Shares the tests among one process more than there are cores: some wait, for leases, servers, executors."""
@@ -83,8 +90,22 @@ def _shared(nodeid: str) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Says whether the lake's processes are to be such as everybody's are."""
+    """Says whether the lake's processes and engines are to be such as everybody's are."""
     forks.OWN = item.get_closest_marker("own_processes") is not None
+    quick.OWN = item.get_closest_marker("own_engine") is not None or item.nodeid.startswith(_OWN_ENGINE)
+    os.environ[_THREADS] = "1"  # every core runs tests already
+    if effort.NIGHTLY or quick.OWN or (item.nodeid.startswith("tests/properties/") and not effort.QUICK):
+        del os.environ[_THREADS]
+
+
+_THREADS = "STEDI_ENGINE_THREADS"
+_OWN_ENGINE = ("tests/unit/", "tests/spark/")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_engine() -> Iterator[None]:
+    with quick.one_engine():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,15 +118,13 @@ def _forks(_own_home: None) -> Iterator[None]:
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        for variable in [name for name in os.environ if name.startswith("STEDI_")]:
+        for variable in [name for name in os.environ if name.startswith("STEDI_") and name != _THREADS]:
             patch.delenv(variable)
         patch.delenv("COLUMNS", raising=False)  # processes that share the tests have one, as terminals do
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
         patch.setenv("XDG_STATE_HOME", str(home / ".local" / "state"))
         patch.setenv("STEDI_PSEUDONYM_KEY", KEY)
-        if effort.QUICK:
-            patch.setenv("STEDI_ENGINE_THREADS", "1")  # every core runs tests already
         sweep_mutants.apply()
         patch.setenv("STEDI_QUERY_ROLE", "officer")  # tests look at everything; those of roles say whose eyes they have
         yield

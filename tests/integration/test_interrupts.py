@@ -27,6 +27,8 @@ from stedi.landing.inspect import Inspected
 from stedi.reader import scanner
 from stedi.schema.feeds import CONTRACTS
 
+pytestmark = pytest.mark.own_engine
+
 
 @pytest.fixture(scope="module")
 def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:

@@ -16,6 +16,8 @@ import reader_files as shapes
 from lakes import LANDING, Row, Slate, conserved, contents, records
 from stedi.schema.roles import Readings
 
+pytestmark = pytest.mark.own_engine
+
 ROWS = {
     "customers_trusted": 482,
     "accelerometer_trusted": 40_981,

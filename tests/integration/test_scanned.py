@@ -64,6 +64,7 @@ def test_both_ways_land_the_same(lands: dict[str, tuple[Lake, list[Landing]]]) -
 
 @pytest.mark.parametrize("astray", [False, True])
 def test_a_file_in_pieces_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astray: bool) -> None:
+    monkeypatch.setenv("STEDI_ENGINE_THREADS", "2")
     scan = importlib.import_module("stedi.landing.scan")
     monkeypatch.setenv("STEDI_PSEUDONYM_KEY", "5d" * 32)
     lines = [json.dumps(motion(ANN, at)) for at in range(100)]

@@ -57,11 +57,20 @@ def one_engine() -> Iterator[None]:
     """Gives every session of this process a database of its own in one engine, for the length of a block.
 
     Starting one takes longer than a small build, and an engine that reads objects checks its extension first: 0.15 s.
+    Tests whose claim is about an engine have one started as it is for everybody (`pytest.mark.own_engine`).
     """
+    if isinstance(duckdb.connect, partial):  # within another such block
+        yield
+        return
+    attach = DuckDB._attach
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DuckDB, "_attach", lambda engine: engine.connection.name)
+        patch.setattr(DuckDB, "_attach", lambda self: getattr(self.connection, "name", "") or attach(self))
         patch.setattr(duckdb, "connect", partial(_session, duckdb.connect))
         yield
+
+
+OWN = False
+"""Whether engines are started as they are for everybody, as the claim of the test that runs is about them."""
 
 
 def forget() -> None:
@@ -119,17 +128,22 @@ class _Session:
 
 
 _names = itertools.count()
-_engines: list[duckdb.DuckDBPyConnection] = []
+_engines: dict[int, duckdb.DuckDBPyConnection] = {}
+"""By how many threads they have."""
 
 
 def _session(
     connect: Callable[..., duckdb.DuckDBPyConnection], *place: str, config: dict[str, Any] | None = None
 ) -> Any:
-    if place or config is None:
+    if OWN or place or config is None or "temp_directory" not in config:
         return connect(*place, config=config or {})
-    if not _engines:
-        _engines.append(connect(config={key: value for key, value in config.items() if key != "temp_directory"}))
-    connection, name = _engines[0].cursor(), f"session_{next(_names)}"
+    if config["memory_limit"].endswith("KB"):  # it is to run out of it
+        return connect(config=config)
+    threads = config["threads"]
+    if threads not in _engines:
+        kept = {key: value for key, value in config.items() if key != "temp_directory"}
+        _engines[threads] = connect(config=kept | {"memory_limit": "1GB"})  # whoever comes first
+    connection, name = _engines[threads].cursor(), f"session_{next(_names)}"
     connection.execute(f"attach ':memory:' as {name}")
     connection.execute(f"use {name}")
     return _Session(connection, name)
