@@ -305,7 +305,7 @@ class Lake:
         """
         from stedi import landing
 
-        with self.context.writing(*_CUT_OFF, progress=progress):
+        with self.context.writing(*_RECOVERIES, progress=progress):
             key, places, workers = self.key(), [s3.at(path) for path in paths], self._workers(engine)
             return landing.land(self.context, key, places, feed=feed, progress=progress, workers=workers)
 
@@ -314,7 +314,7 @@ class Lake:
         """Lands those files of a folder that are ready."""
         from stedi import landing
 
-        with self.context.writing(*_CUT_OFF):
+        with self.context.writing(*_RECOVERIES):
             return landing.land(self.context, self.key(), [inbox], among=among)
 
     @_recorded("build", lambda done: sum(table.rows_added for table in done.tables))
@@ -347,12 +347,12 @@ class Lake:
         with self._building(wait=wait, progress=progress) as key:
             before = self.catalog.table("customers_trusted") if self._has_releases() else None
             done = transform.build(self.context, key, full=full, progress=progress, engine=engine)
-            return replace(done, stale=self._left_by(key, before)) if before and done.run else done
+            return replace(done, stale=self._stale_after_build(key, before)) if before and done.run else done
 
     @contextmanager
     def _building(self, *, wait: bool, progress: Callable[[str], None]) -> Iterator[Key]:
         """Finishes interrupted work, then keeps other builds waiting while a block runs; yields the key."""
-        with self.context.writing(*_CUT_OFF, progress=lambda what, share: progress(what)):
+        with self.context.writing(*_RECOVERIES, progress=lambda what, share: progress(what)):
             key = self.key()  # before a lock's file is made
             with durable.lock(
                 self.root / "build.lock",
@@ -363,7 +363,7 @@ class Lake:
                 key_change.refuse_other(self.root, self.config.key_fingerprint)
                 tombstones.refuse_unfinished(self.root)
                 _finish_landings(self.context)
-                _land_what_waits(self.context, key)
+                _land_waiting_withdrawals(self.context, key)
                 grace = self.config.grace_hours * 3600
                 orphans.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
                 yield key
@@ -559,13 +559,13 @@ class Lake:
         """Returns whether the lake has ever created a release."""
         return _REGISTRY in self.catalog.listed()
 
-    def _left_by(self, key: Key, before: TableState) -> tuple[str, ...]:
+    def _stale_after_build(self, key: Key, before: TableState) -> tuple[str, ...]:
         """Returns the releases with a subject who is no longer in `customers_trusted`."""
         from stedi.datasets import staleness
 
         return staleness.left_by(self.context, key, before, self.catalog.table(before.name))
 
-    def _holding(self, key: Key, addresses: Iterable[str]) -> tuple[str, ...]:
+    def _releases_with(self, key: Key, addresses: Iterable[str]) -> tuple[str, ...]:
         """Returns the releases that contain one of these customers."""
         if not self._has_releases():
             return ()
@@ -576,7 +576,7 @@ class Lake:
     @contextmanager
     def _registering(self) -> Iterator[Key]:
         """Keeps builds waiting for a block that writes the registry of releases; yields the key."""
-        with self.context.writing(*_CUT_OFF):
+        with self.context.writing(*_RECOVERIES):
             key = self.key()
             with durable.commands(self.root, ["build"], lambda what: None):
                 key_change.refuse_other(self.root, self.config.key_fingerprint)
@@ -615,7 +615,7 @@ class Lake:
         """
         from stedi import maintenance
 
-        with self.context.writing(*(() if dry_run else _CUT_OFF), progress=progress):
+        with self.context.writing(*(() if dry_run else _RECOVERIES), progress=progress):
             workers = None if dry_run else self._workers(engine)
             return maintenance.maintain(self.context, dry_run=dry_run, progress=progress, workers=workers)
 
@@ -847,7 +847,7 @@ class Lake:
         """
         from stedi.maintenance import tags
 
-        with self.context.writing(*_CUT_OFF, progress=progress):
+        with self.context.writing(*_RECOVERIES, progress=progress):
             return tags.tag(self.catalog, self.root, name, progress)
 
     def tags(self) -> tuple[Tag, ...]:
@@ -872,7 +872,7 @@ class Lake:
         """
         from stedi.maintenance import tags
 
-        with self.context.writing(*_CUT_OFF, progress=progress):
+        with self.context.writing(*_RECOVERIES, progress=progress):
             return tags.untag(self.catalog, self.root, name, progress)
 
     def status(self, *, max_age: timedelta = timedelta(hours=26), now: datetime | None = None) -> Status:
@@ -1052,11 +1052,13 @@ class Lake:
 
         at = None if now is None else milliseconds(now)
         asked = self._asked(addresses, exact=exact)
-        with self.context.writing(*_CUT_OFF, progress=progress):
+        with self.context.writing(*_RECOVERIES, progress=progress):
             key = self.key()
             done = withdrawal.withdraw(self.context, key, asked, now=at, progress=progress)
             named = tuple(tag.name for tag in self.tags())
-            return replace(done, stale=self._holding(key, asked), history_days=self.config.history_days, tags=named)
+            return replace(
+                done, stale=self._releases_with(key, asked), history_days=self.config.history_days, tags=named
+            )
 
     def preview_withdrawal(self, *addresses: str | Iterable[str], exact: bool = False) -> WithdrawalPreview:
         """Returns how many customers a withdrawal would affect, and which addresses the lake does not know.
@@ -1290,7 +1292,7 @@ class Lake:
         from stedi.landing import journal
         from stedi.maintenance import key_rotation
 
-        with self.context.writing(*_CUT_OFF, progress=progress):
+        with self.context.writing(*_RECOVERIES, progress=progress):
             key = self.key()  # before a lock's file is made
             with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
                 key_change.refuse_other(self.root, self.config.key_fingerprint)
@@ -1325,7 +1327,7 @@ class Lake:
 
         if dry_run:
             return migration.plan(self.context)
-        with self.context.writing(*_CUT_OFF, progress=progress):
+        with self.context.writing(*_RECOVERIES, progress=progress):
             key = self.key()
             with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
                 key_change.refuse_other(self.root, self.config.key_fingerprint)
@@ -1536,7 +1538,7 @@ def _finish_release(context: Context, progress: Progress) -> None:
         registry.sweep(context.root)
 
 
-_CUT_OFF = (_finish_rotation, _finish_release, _finish_erasure)
+_RECOVERIES = (_finish_rotation, _finish_release, _finish_erasure)
 """What must not stay cut off, in the order in which it is finished."""
 
 
@@ -1552,7 +1554,7 @@ def _finish_landings(context: Context) -> None:
             return
 
 
-def _land_what_waits(context: Context, key: Key) -> None:
+def _land_waiting_withdrawals(context: Context, key: Key) -> None:
     """Lands replayed withdrawals whose customers the lake has come to know by another way than a landing."""
     from stedi.privacy.journal import WAITING
 

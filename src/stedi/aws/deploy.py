@@ -84,7 +84,7 @@ def deploy(
     data, given = data_stack(stack), dict(parameters or {})
     _known(given)
     code = found_wheel(wheel)
-    changes = {data: _brought(data, stacks.template("data"), given, asked, say)}
+    changes = {data: _update_stack(data, stacks.template("data"), given, asked, say)}
     made = stacks.outputs(data)
     folder = f"code/{_digest(code)}"
     script = resources.files("stedi.aws") / "glue.py"
@@ -100,7 +100,7 @@ def deploy(
         "Script": f"{folder}/glue.py",
         "Modules": ",".join([f"s3://{made['Bucket']}/{folder}/{code.name}", *extras(code)]),
     }
-    changes[stack] = _brought(stack, stacks.template("lake"), given, asked, say)
+    changes[stack] = _update_stack(stack, stacks.template("lake"), given, asked, say)
     return Deployed(stack, changes, f"{folder}/{code.name}", {**made, **stacks.outputs(stack)})
 
 
@@ -207,10 +207,10 @@ def _known(parameters: Mapping[str, str]) -> None:
             raise UsageError(f"--set: expected one of {', '.join(sorted(known))}, found {name!r}")
 
 
-def _brought(
+def _update_stack(
     name: str, body: str, parameters: Mapping[str, str], asked: Asked, say: stacks.Say
 ) -> tuple[stacks.Change, ...]:
-    """Brings a stack to a template, if that is agreed to."""
+    """Updates a stack to a template, if that is confirmed."""
     proposed = stacks.propose(name, body, parameters)
     if not proposed.changes:
         say(f"stack {name}: nothing to change")

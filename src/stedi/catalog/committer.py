@@ -165,7 +165,7 @@ class Committer:
         updates = list[Mapping[str, Any]](metadata.describing(base, asked.comments))
         written = list[Path]()
         added = {file.path: file for change in asked.changes for file in change.added}
-        with _beside(len(added)) as each:
+        with _in_background(len(added)) as each:
             # hashing leaves the interpreter free, and what was just written is still in memory
             lines = each(partial(manifests.line, state.name, s3.at(state.location)), added.values())
             for number, change in enumerate(asked.changes, start=base["last-sequence-number"] + 1):
@@ -189,7 +189,7 @@ class Committer:
 
 
 @contextmanager
-def _beside(count: int) -> Iterator[Callable[..., Any]]:
+def _in_background(count: int) -> Iterator[Callable[..., Any]]:
     """Gives what maps a function over some things, beside what the block does."""
     if count < 2:
         yield map

@@ -72,7 +72,7 @@ def destroy(options: argparse.Namespace) -> int:
     what = f"stack {options.stack}"
     if options.data:
         what += f" and stack {kept}: the lake, the inbox, every version of every object, and the keys, for good"
-    if not options.yes and not _yes(f"delete {what}?"):
+    if not options.yes and not _confirmed(f"delete {what}?"):
         terminal.say("nothing was deleted")
         return 1
     done = deploy.destroy(terminal.say, stack=options.stack, data=options.data)
@@ -140,10 +140,10 @@ def _agreed(proposed: ChangeSet, options: argparse.Namespace) -> bool:
     terminal.say(f"stack {proposed.stack}: {'new' if proposed.new else 'changed'}, {len(proposed.changes)} changes")
     for change in proposed.changes:
         terminal.say(f"  {change}")
-    return bool(options.yes) or _yes("go on?")
+    return bool(options.yes) or _confirmed("go on?")
 
 
-def _yes(question: str) -> bool:
+def _confirmed(question: str) -> bool:
     alone = f"{question} Expected --yes, or a terminal to ask; nothing was done"
     return terminal.agreed(lambda: f"{question} [y/N]", alone=alone)
 

@@ -347,10 +347,10 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     return top if only is None or described.choices else parser()
 
 
-class _Unasked:
+class _SkippedParser:
     """Takes the description of a command that the call does not name."""
 
-    def __getattr__(self, name: str) -> Callable[..., _Unasked]:
+    def __getattr__(self, name: str) -> Callable[..., _SkippedParser]:
         return lambda *_, **__: self
 
 
@@ -362,7 +362,7 @@ def _commands(
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         if only not in (None, name):
-            return cast(argparse.ArgumentParser, _Unasked())
+            return cast(argparse.ArgumentParser, _SkippedParser())
         sub = subparsers.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
         )

@@ -22,7 +22,7 @@ def completion(options: argparse.Namespace) -> int:
     from stedi.cli.commands import parser
 
     top = parser()
-    _tell_paths(top, shtab.FILE, shtab.DIRECTORY)
+    _mark_paths(top, shtab.FILE, shtab.DIRECTORY)
     script = shtab.complete(top, options.shell)
     if wants_json(options):
         terminal.document({"shell": options.shell, "script": script})
@@ -31,11 +31,11 @@ def completion(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_paths(parser: argparse.ArgumentParser, files: object, folders: object) -> None:
+def _mark_paths(parser: argparse.ArgumentParser, files: object, folders: object) -> None:
     """Has every argument that is a path completed as one."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():
-                _tell_paths(sub, files, folders)
+                _mark_paths(sub, files, folders)
         elif action.metavar in _FILES + _FOLDERS:
             action.complete = folders if action.metavar in _FOLDERS else files  # type: ignore[attr-defined] # shtab's

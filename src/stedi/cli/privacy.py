@@ -72,7 +72,7 @@ def erase(options: argparse.Namespace) -> int:
         return AuditFailed.exit_code
     if addresses and not receipts[-1]["known"]:
         return 1
-    return 1 if not written or any(map(_needs_somebody, receipts)) else 0
+    return 1 if not written or any(map(_needs_attention, receipts)) else 0
 
 
 def _write_letter(path: Path, receipt: Mapping[str, Any]) -> bool:
@@ -120,7 +120,7 @@ def _attestation_json(found: Attestation) -> dict[str, object]:
     return {"file": str(found.path), **plain, "problems": list(found.problems)}
 
 
-def _needs_somebody(receipt: Mapping[str, Any]) -> bool:
+def _needs_attention(receipt: Mapping[str, Any]) -> bool:
     """Says whether an erasure has left something, or taken something of others, that somebody has to look at."""
     removed = receipt["removed"]
     left = removed.get("delivered", {}).get("left")

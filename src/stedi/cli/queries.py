@@ -39,7 +39,7 @@ def query(options: argparse.Namespace) -> int:
     progress = terminal.Progress()
     progress("query", None)
     with lake.query(sql, parameters=parameters, at=options.at, role=role, as_published=options.as_published) as result:
-        _say_lacking(result, role)
+        _report_left_out(result, role)
         write_rows(_shown_first(result.reader(), progress), form, options)
     return 0
 
@@ -83,7 +83,7 @@ def write_rows(reader: pa.RecordBatchReader, form: Format | str, options: argpar
     sys.stdout.flush()  # a reader that has gone is known here, before the exit code is
 
 
-def _say_lacking(result: Result, role: Role) -> None:
+def _report_left_out(result: Result, role: Role) -> None:
     """Says what an answer lacks: columns that are masked for a role, rows of who does not consent now."""
     if result.masked:
         columns: dict[str, list[str]] = {}

@@ -241,10 +241,10 @@ class Context:
     def accept(self) -> None:
         """Takes the lake as it is for the newest, if it is older than what was seen of it: this was meant."""
         if self.older() is not None:
-            self._begin_anew()
+            self._accept_rollback()
         self.note_seen()
 
-    def _begin_anew(self) -> None:
+    def _accept_rollback(self) -> None:
         """Says in the journal that the lake is meant to be as it is, for all who have seen it further on."""
         from stedi.context import seen
         from stedi.privacy import journal

@@ -38,7 +38,7 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
         raise UsageError(
             f"{str(root)!r}: expected a path without {odd!r}, which a URI cannot hold; name another folder"
         )
-    if root.exists() and not (root.is_dir() and all(_half_made(entry.name) for entry in root.iterdir())):
+    if root.exists() and not (root.is_dir() and all(_is_part_of_new_lake(entry.name) for entry in root.iterdir())):
         what = "a lake" if (root / "lake.toml").exists() else "something else"
         raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
     above = next((part for part in root.parents if s3.is_remote(root) and _is_lake(part)), None)
@@ -74,7 +74,7 @@ def _is_lake(prefix: Path) -> bool:
 _PARTIAL_SETTINGS = ".lake.toml.*.partial"
 
 
-def _half_made(name: str) -> bool:
+def _is_part_of_new_lake(name: str) -> bool:
     """Says whether a lake has this before it has its settings: one whose making was interrupted is made again."""
     files = ("catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", _PARTIAL_SETTINGS)
     # a volume of its own has lost+found from the start

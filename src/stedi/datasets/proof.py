@@ -20,7 +20,7 @@ from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal
 from stedi.errors import AuditFailed
 
-_TELLING = 5
+_ENOUGH = 5
 """Samples from which on two windows, or successive moments of one instant each, are hardly equal by chance."""
 _AT_ONCE = 2_000_000
 """Rows, or samples of windows, whose values are compared at once."""
@@ -40,7 +40,7 @@ _MEANINGS = {
     "device": "customers who share a serial number in one split, found {} serial numbers in several",
     "window": "no window in two splits, found {} with equal values: the same recording seems to have been delivered "
     "for several customers",
-    "moments": f"no recording in two splits, found {{}} runs of {_TELLING} equal moments: the same recording seems to "
+    "moments": f"no recording in two splits, found {{}} runs of {_ENOUGH} equal moments: the same recording seems to "
     "have been delivered for several customers",
     "subjects": "subjects.parquet to say who is in which split with how many rows, found {} differences",
 }
@@ -104,7 +104,7 @@ def prove(
     [counted] = engine.rows("select " + ", ".join(f"({counts[name]}) as {name}" for name in order))
     found = dict(zip(order, counted, strict=True))
     if found.get("window"):
-        found["window"] = engine.rows(_equal_and_telling(folder, files, options))[0][0]
+        found["window"] = engine.rows(_equal_by_more_than_chance(folder, files, options))[0][0]
     if not any(found.values()):
         values = _Values(engine, allowed, folder, files, options, spoken)
         found |= {"owner": values.off(), "filled": values.filled(), "label": values.mislabelled()}
@@ -164,13 +164,13 @@ def _by_split(folder: Path, files: Iterable[File]) -> Iterator[tuple[str, str]]:
             yield split, _read(folder, paths)
 
 
-def _equal_and_telling(folder: Path, files: Iterable[File], options: Options) -> str:
+def _equal_by_more_than_chance(folder: Path, files: Iterable[File], options: Options) -> str:
     """Returns the SELECT of how many of the equal windows that `_equal` counts are equal by more than chance.
 
     Those of few samples, or of such as never change, count only if they begin at the same instant.
     """
     varies = " or ".join(f"list_min(w.{name}) <> list_max(w.{name})" for name in ("distance", "x", "y", "z"))
-    telling = f"len(w.t_ms) >= {_TELLING} and ({varies})"
+    telling = f"len(w.t_ms) >= {_ENOUGH} and ({varies})"
     parts = [
         f"select '{split}' as split, {_WINDOW} as value, "
         f"case when {telling} then 0 else {_instant(options)} end as began from {read} as w "
@@ -186,14 +186,14 @@ def _equal(options: Options) -> str:
     if options.window is not None:
         return f"select count(*) from ({_TWICE})"
     often = (
-        f"select subject from values_written where value in ({_TWICE}) group by subject having count(*) >= {_TELLING}"
+        f"select subject from values_written where value in ({_TWICE}) group by subject having count(*) >= {_ENOUGH}"
     )
-    before = ", ".join(f"lag(value, {rows}) over w" for rows in range(1, _TELLING - 1))
+    before = ", ".join(f"lag(value, {rows}) over w" for rows in range(1, _ENOUGH - 1))
     runs = (
-        f"select split, hash(value, {before}) as run, lag(value, {_TELLING - 1}) over w as first, "
+        f"select split, hash(value, {before}) as run, lag(value, {_ENOUGH - 1}) over w as first, "
         "min(level) over w <> max(level) over w as varies from values_written "
         f"where subject in ({often}) window w as (partition by subject order by ms, value "
-        f"rows between {_TELLING - 1} preceding and current row)"
+        f"rows between {_ENOUGH - 1} preceding and current row)"
     )
     return (
         f"select count(*) from (select hash(run, first) as whole from ({runs}) where first is not null and varies "

@@ -141,7 +141,7 @@ def _write(columns: Sequence[Column], table: pa.Table, name: Path, file_rows: in
     for part in range(count):
         start, end = (table.num_rows * place // count for place in (part, part + 1))
         some = table.slice(start, end - start)
-        arrays = [_narrow(column.chunk(0)) for column in some.columns]
+        arrays = [_compact_dictionary(column.chunk(0)) for column in some.columns]
         path = name.with_name(f"{name.name}-{part}.parquet")
         with arrow_files.Writer(path, columns, [array.type for array in arrays]) as file:
             file.write(arrays)
@@ -149,7 +149,7 @@ def _write(columns: Sequence[Column], table: pa.Table, name: Path, file_rows: in
     return files
 
 
-def _narrow(array: Any) -> Any:
+def _compact_dictionary(array: Any) -> Any:
     """Returns an array whose dictionary, if it has one, holds what is in the array and nothing else."""
     if not hasattr(array, "dictionary"):
         return array

@@ -398,7 +398,7 @@ class DuckDB:
         here = self._temporary / f"new-{os.urandom(8).hex()}" if s3.is_remote(folder) else folder
         files = self._write_in_order(table, sql, here, of) if of >= _MANY else None
         if files is None:
-            files = self._write_as_told(table, sql, here, of)
+            files = self._copy_select(table, sql, here, of)
         if here != folder:
             return sent(files, here, folder)
         durable.sync(folder)
@@ -437,7 +437,7 @@ class DuckDB:
             durable.settle([folder])
         return files
 
-    def _write_as_told(self, table: str, sql: str, folder: Path, of: int) -> tuple[DataFile, ...]:
+    def _copy_select(self, table: str, sql: str, folder: Path, of: int) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT by the engine itself."""
         columns = ALL_COLUMNS[table]
         names = ", ".join(quoted(column.name) for column in columns)

@@ -249,7 +249,7 @@ def again(
     theirs = reduce(or_, then.values())
     done.append(_Erasure(context, key, new, progress, None, then=theirs).finish())
     for entry in erased:
-        _keep_of_then(root, key, context.config.lake_id, entry)
+        _keep_entry_and_receipt(root, key, context.config.lake_id, entry)
     return done
 
 
@@ -271,7 +271,7 @@ def keep_receipt(root: Path, key: Key, lake_id: str, receipt: receipts.Receipt) 
     return True
 
 
-def _keep_of_then(root: Path, key: Key, lake_id: str, entry: Entry) -> None:
+def _keep_entry_and_receipt(root: Path, key: Key, lake_id: str, entry: Entry) -> None:
     """Keeps the entry of an erasure that was done again, and its receipt if it is this lake's."""
     receipt = entry.content["receipt"]
     if _is_own(receipt, key, lake_id):
@@ -310,7 +310,7 @@ class _Erasure:
         remove.remove(self._catalog, found.taints("customers_landing") - current)
         self._forget_versions()
         receipt = self._signed()
-        self._outlast(receipt)
+        self._append_to_journal(receipt)
         known = tombstones.read(self._root, self._key)
         tombstones.write(self._root, self._key, known | Tombstones(ended=frozenset({receipt["id"]})))
         pending.remove(self._root)
@@ -328,7 +328,7 @@ class _Erasure:
         begun = any(head.summary.get(remove.ERASURE) == self._pending.run for head in heads.values())
         return not begun and any(heads[name].id != head for name, head in self._pending.heads.items())
 
-    def _outlast(self, receipt: dict[str, Any]) -> None:
+    def _append_to_journal(self, receipt: dict[str, Any]) -> None:
         """Keeps in the journal what must be known of the erasure even if the lake is lost."""
         if not lasting.has(self._root, self._key, receipt["id"]):  # or it was cut off right here
             content = {"receipt": receipt, "tombstones": tombstones.to_json(self._found.tombstones)}

@@ -198,7 +198,7 @@ class _Inbox:
     def name(self, path: str) -> str:
         """Returns what a file is called where it is told of, without a part that tells of a customer."""
         parts = path.split("/")
-        folders = [tombstones.masked_name(self._traces.key, p) if self._telling(p) else p for p in parts[:-1]]
+        folders = [tombstones.masked_name(self._traces.key, p) if self._identifying(p) else p for p in parts[:-1]]
         return "/".join([*folders, _unnamed(Path(parts[-1]), self._traces)])
 
     def leave(self, name: str, why: str) -> None:
@@ -207,7 +207,7 @@ class _Inbox:
 
     def passed(self, name: str) -> None:
         """Looks at the name of what is not opened."""
-        if any(map(self._telling, name.split("/"))):
+        if any(map(self._identifying, name.split("/"))):
             self.leave(name, NAMED)
 
     def take(self, file: _File) -> None:
@@ -217,7 +217,7 @@ class _Inbox:
             if found is None and _is_closed(file.path):
                 found = PACKED
             written = None
-            if file.delivered is not None and (found == ELSEWHERE or self._telling(file.place.name)):
+            if file.delivered is not None and (found == ELSEWHERE or self._identifying(file.place.name)):
                 written = _rewritten(file.delivered, file.place, self._judge, file.tag)
         except (OSError, StediError, EOFError) as error:
             self.leave(file.name, _why(error, file))
@@ -229,7 +229,7 @@ class _Inbox:
             found = self._look(file.path, self._traces)
         if found is not None:
             self.leave(file.name, MENTIONED if found == ELSEWHERE and file.delivered is not None else found)
-        elif any(map(self._telling, file.name.split("/")[: -1 if written is not None else None])):
+        elif any(map(self._identifying, file.name.split("/")[: -1 if written is not None else None])):
             self.leave(file.name, NAMED)
 
     def _look(self, path: Path, traces: Identifiers) -> str | None:
@@ -241,7 +241,7 @@ class _Inbox:
             return ELSEWHERE
         return PACKED if looked.undecoded else None
 
-    def _telling(self, name: str) -> bool:
+    def _identifying(self, name: str) -> bool:
         return self._traces.names_file(name)
 
 
@@ -414,7 +414,7 @@ def _rewritten(file: Delivered, place: Path, judge: Judge, tag: str) -> Rewritte
     before = _digest(file.path)
     cuts: list[_Cut | _Edit] = []
     if any(judge.suspects(text) for text in _texts(file)):
-        cuts = list(_cuts(file, judge))
+        cuts = list(_removed_ranges(file, judge))
     if not cuts and name == place.name:
         return None
     new = file.path.with_name(f".{file.path.name[:100]}.{before[:16]}.erasing")
@@ -472,14 +472,14 @@ def _texts(file: Delivered) -> Iterator[str]:
             kept = piece[-_OVERLAP:]
 
 
-def _cuts(file: Delivered, judge: Judge) -> Iterator[_Cut | _Edit]:
+def _removed_ranges(file: Delivered, judge: Judge) -> Iterator[_Cut | _Edit]:
     """Yields where records go, and parts of records, from front to back."""
     with local.open_regular(file.path, file.name) as raw:
         before, closing, going = 0, b"}", list[tuple[int, int]]()
         for record in reader.iter_values(reader.decompressed(raw, file.name), Limits()):
             size = record.raw_size if isinstance(record, Reject) else len(record.raw)
             start, end = record.offset, record.offset + size
-            found = _goes(file, record, judge)
+            found = _removal(file, record, judge)
             if found is True:
                 going.append((start, end))
                 continue
@@ -494,7 +494,7 @@ def _cuts(file: Delivered, judge: Judge) -> Iterator[_Cut | _Edit]:
             yield _Cut(before, None, tuple(going))
 
 
-def _goes(file: Delivered, record: ParsedRecord | Reject, judge: Judge) -> bool | Cut:
+def _removal(file: Delivered, record: ParsedRecord | Reject, judge: Judge) -> bool | Cut:
     """Says whether a record is one of the customers', or returns what of it goes."""
     if isinstance(record, ParsedRecord):
         whose = judge.whose(record.members)

@@ -149,7 +149,7 @@ class SubjectRows:
         for name, state in self.states.items():
             current = {file.path for file in self._catalog.files(state)}
             holding: set[str] = set()
-            for path, content, count, others in self._holding(name):
+            for path, content, count, others in self._found_in_files(name):
                 holding.add(path)
                 held[path] = held.get(path, 0) + count
                 if path in current:
@@ -187,7 +187,7 @@ class SubjectRows:
             self.others,
             tuple(sorted(self.traces.left)),
             self.shared,
-            tuple(sorted(self._met())),
+            tuple(sorted(self._known_marks())),
             tuple(sorted(self._whole)),
             held=held,
         )
@@ -205,7 +205,7 @@ class SubjectRows:
         ]
         return {file.path for snapshot in tainted for file in self._catalog.files(state, snapshot)}
 
-    def _met(self) -> frozenset[str]:
+    def _known_marks(self) -> frozenset[str]:
         """Returns the marks of those of whom the lake holds anything now, were it a mention alone."""
         landed = frozenset(who for (who,) in self.engine.rows("select distinct person from erased_addresses"))
         return landed | self.traces.met()
@@ -618,7 +618,7 @@ class SubjectRows:
         """Returns a relation of all rows of a table, those of older snapshots too."""
         return f"({scan(self.mentions[name].live.values(), COLUMNS[name])})"
 
-    def _holding(self, name: str) -> list[tuple[str, str | None, int, int]]:
+    def _found_in_files(self, name: str) -> list[tuple[str, str | None, int, int]]:
         """Returns what the files of a table's snapshots hold of the customers.
 
         Returns:

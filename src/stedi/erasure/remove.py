@@ -143,7 +143,7 @@ class Removal:
         refs = {head: pins if head in pinned else () for head, pins in refs.items()}
         changes = []
         for head in heads:
-            properties = {**(lineage if head.id == current.id else _of_then(head)), ERASURE: self._run}
+            properties = {**(lineage if head.id == current.id else _pinned_summary(head)), ERASURE: self._run}
             if head.id in pinned:
                 properties[AS_OF] = head.summary.get(AS_OF, str(head.at_ms))
             removed = tuple(file.path for file in leaving[head.id])
@@ -359,7 +359,7 @@ def _shared(leaving: Mapping[int, Sequence[DataFile]], *, apart: int) -> list[tu
     return list(shared.items())
 
 
-def _of_then(snapshot: Snapshot) -> dict[str, str]:
+def _pinned_summary(snapshot: Snapshot) -> dict[str, str]:
     """Returns what a snapshot that others pin says when it is made anew: nothing that counts or dates all customers."""
     return {name: value for name, value in _properties(snapshot).items() if name not in _OF_ALL}
 

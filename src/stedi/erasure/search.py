@@ -510,10 +510,10 @@ def _look_in_tables(
         except Exception:
             found = {""}
         if found:
-            _look_at_each(root, group, own, traces, engine, done)
+            _search_each_file(root, group, own, traces, engine, done)
 
 
-def _look_at_each(
+def _search_each_file(
     root: Path, files: list[Path], own: str | None, traces: Identifiers, engine: DuckDB, done: Search
 ) -> None:
     """Tells in which of some Parquet files the traces are; one that is damaged is searched as bytes."""

@@ -188,18 +188,18 @@ class _Walk:
             return theirs or self._tells(said)
         before = len(self.spans), self.objects
         if self._cut(text, node, level):
-            return self._taken_back(before)
+            return self._discard_notes(before)
         if not others and any(
             self._own(text, value, level) and self._tells(text.of(value)) for *_, value in node.items
         ):
-            return self._taken_back(before)  # one person's record, with lists in it
+            return self._discard_notes(before)  # one person's record, with lists in it
         return False
 
     def _own(self, text: _Text, value: _Node, level: int) -> bool:
         """Says whether a member's value holds no others."""
         return value.kind not in "{[" and _json_in(text, value, level) is None
 
-    def _taken_back(self, before: tuple[int, int]) -> bool:
+    def _discard_notes(self, before: tuple[int, int]) -> bool:
         """Forgets what was noted of a value, since all of it goes."""
         del self.spans[before[0] :]
         self.objects = before[1]

@@ -76,13 +76,13 @@ class Person:
 
     def shown_name(self, name: str) -> str:
         """Returns a file's name without the addresses of others in it."""
-        found = self._others_naming(name)
+        found = self._mentions_of_others(name)
         if not found:
             return name
         kept = tokens.masked(name, found, by=ANOTHER)
-        return ANOTHER if self._others_naming(kept) else kept
+        return ANOTHER if self._mentions_of_others(kept) else kept
 
-    def _others_naming(self, name: str) -> set[str]:
+    def _mentions_of_others(self, name: str) -> set[str]:
         # of `a_b@x.example` either may be the address: a name that ends in theirs is called after them
         readings = map(tokens.folded, tokens.readings(name))
         found = {address for reading in readings for address in tokens.addresses(reading, name=True)}

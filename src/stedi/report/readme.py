@@ -82,8 +82,8 @@ def page(told: Mapping[str, Any], releases: Sequence[Mapping[str, Any]], *, sour
         f"<p>For {_shown(told['address'])}, as of {_shown(_second(told['as_of']))}. Lake {_shown(told['lake'])}.</p>",
         *_what(told, sources),
         *_why(told),
-        *_with_whom(releases),
-        *_not_in_it(told["rows"]),
+        *_recipients(releases),
+        *_left_out_data(told["rows"]),
         *_rights(),
         *_files(),
     ]
@@ -145,7 +145,7 @@ def _why(told: Mapping[str, Any]) -> Iterable[str]:
         yield "That holds only while you agree to research, too.</p>"
 
 
-def _with_whom(releases: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def _recipients(releases: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     yield "<h2>Shared with whom</h2>"
     if not releases:
         yield "<p>You are in no training set that was released from this lake.</p>"
@@ -168,7 +168,7 @@ def _with_whom(releases: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     )
 
 
-def _not_in_it(rows: Mapping[str, int]) -> Iterable[str]:
+def _left_out_data(rows: Mapping[str, int]) -> Iterable[str]:
     if not (rows["withheld_shared"] or rows["quarantined_mixed"]):
         return
     yield "<h2>What is not in it, and why</h2>"

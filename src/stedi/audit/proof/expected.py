@@ -62,7 +62,7 @@ def customers(engine: Engine, key: Key, base: AsOf) -> None:
         "addresses",
         'select email as address from customers_landing union select "user" from accelerometer_landing',
         {"normal": "varchar", "customer_id": "varchar", "unseen": "boolean"},
-        _Meant(key),
+        _Identity(key),
     )
     engine.materialize("persons", "select address, customer_id, unseen, number(normal) as person from addresses")
     engine.map_rows(
@@ -214,7 +214,7 @@ def steps(engine: Engine, base: AsOf, *, among: str = "devices") -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Meant:
+class _Identity:
     """Whom an address means: its normal form, its pseudonym, and whether it has a character that nobody can see."""
 
     key: Key
