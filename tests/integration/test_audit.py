@@ -170,7 +170,7 @@ def test_a_cut_or_missing_file_is_named_and_never_read_as_less(damaged: Damaged,
         os.truncate(path, path.stat().st_size - 1 if how == "cut" else 0)
     assert (table, shown(lake, path)) in accused(lake)["checksums"]
     assert {name for names in accused(lake, files=False).values() for name, _ in names} == {table}
-    with pytest.raises(LakeError, match=f"table {table}: .*expected .* found .*see docs/operations.md") as refused:
+    with pytest.raises(LakeError, match=f"table {table}: .*expected .* found .*run `stedi repair`") as refused:
         every_state(lake)
     assert "\n" not in str(refused.value)
 
