@@ -20,7 +20,6 @@ from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import UsageError
 from stedi.privacy import receipts
-from stedi.privacy.pseudonyms import normalise
 from stedi.schema.contracts import INSTANT_BEGIN
 from stedi.schema.feeds import CUSTOMER
 
@@ -102,18 +101,13 @@ def _agreements(engine: DuckDB, now: int) -> None:
 
     An agreement is an unbroken time in which a customer agrees; `turn` counts those of one customer.
     """
-    engine.map_rows(
-        "addresses",
-        f"select distinct email as address from {CUSTOMER.table}",
-        {"customer": "varchar"},
-        lambda address: (normalise(address),),
-    )
+    engine.normal_forms("addresses", f"select email as address from {CUSTOMER.table}")
     # of equal updates one without consent wins, and else the latest date (rule 2); what is dated later than now refuses
     agrees = f"c.lastUpdateDate <= {now} and c.shareWithResearchAsOfDate >= {INSTANT_BEGIN}"
     engine.materialize(
         "said",
-        f"select a.customer, least(c.lastUpdateDate, {now}) as moment, case when bool_and(coalesce({agrees}, false)) "
-        "then max(c.shareWithResearchAsOfDate) end as since, "
+        f"select a.normal as customer, least(c.lastUpdateDate, {now}) as moment, "
+        f"case when bool_and(coalesce({agrees}, false)) then max(c.shareWithResearchAsOfDate) end as since, "
         f"least(min(c.registrationDate), min(c.lastUpdateDate), {now}) as registered "
         f"from {CUSTOMER.table} as c inner join addresses as a on c.email = a.address group by all",
     )

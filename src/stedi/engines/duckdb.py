@@ -212,7 +212,7 @@ class DuckDB:
             wanted: Likewise.
         """
         theirs, met = f"{view}__wanted", f"{view}__met"
-        self._normalise(theirs, f"select address, {NORMAL} as normal from ({wanted})")
+        self.normal_forms(theirs, wanted)
         among = f"(select normal from {quoted(theirs)})"
         if not self.rows(f"select 1 from {quoted(theirs)} limit 1"):
             return self.materialize(view, "select null::varchar as address where false")
@@ -222,6 +222,10 @@ class DuckDB:
             f"where normal is null or normal in {among}",
         )
         return self.materialize(view, f"select address from {quoted(met)} where normal in {among}")
+
+    def normal_forms(self, view: str, addresses: str) -> None:
+        """Keeps the addresses of a SELECT, each once as `address`, with its normal form as `normal` (rule 1)."""
+        self._normalise(view, f"select address, {NORMAL} as normal from ({addresses})")
 
     def _normalise(self, name: str, sql: str) -> None:
         """Keeps a SELECT of addresses, each once, with its normal form, which may be null in the SELECT."""

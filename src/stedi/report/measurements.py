@@ -308,7 +308,8 @@ def _consenting(
     listed = ", ".join(f"'{who}'" for who in people)
     named = engine.rows(f"select customer_id, email from customers_trusted where customer_id in ({listed})")
     now = round(as_of.timestamp() * 1000) if as_of else 0
-    agree = consent.agreeing(
-        engine.stream("select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing"), now
-    )
+    engine.insert_rows("measured", {"address": "varchar"}, ((email,) for _, email in named))
+    engine.spellings("spelled", "select email as address from customers_landing", "select address from measured")
+    records = "select email, lastUpdateDate, shareWithResearchAsOfDate from customers_landing"
+    agree = consent.agreeing(engine.stream(f"{records} where email in (select address from spelled)"), now)
     return {who for who, email in named if normalise(email) in agree}
