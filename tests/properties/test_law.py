@@ -34,6 +34,8 @@ from stedi import erasure
 from stedi.catalog import Catalog, TableState
 from stedi.context import Context, places
 from stedi.errors import StediError
+from stedi.landing import withdrawal
+from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.maintenance import adoption
 from stedi.privacy.pseudonyms import Key
 from stedi.transform import Build
@@ -208,7 +210,21 @@ def _erases_without_building_what_is_due(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(erasure, "build_due", lambda *arguments, **options: None)
 
 
-@pytest.mark.parametrize("wrong", [_publishes_all_but_one, _counts_wrong, _erases_without_building_what_is_due])
+def _lands_whom_it_has_erased(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TombstoneFilter, "of", lambda root, key: None)
+
+
+def _takes_no_withdrawal_by_command(patch: pytest.MonkeyPatch) -> None:
+    withdraw = withdrawal.withdraw
+    patch.setattr(withdrawal, "withdraw", lambda context, key, asked, **more: withdraw(context, key, (), **more))
+
+
+NOTICED = [_publishes_all_but_one, _counts_wrong, _erases_without_building_what_is_due]
+if NIGHTLY:
+    NOTICED += [_lands_whom_it_has_erased, _takes_no_withdrawal_by_command]
+
+
+@pytest.mark.parametrize("wrong", NOTICED)
 @pytest.mark.thorough
 def test_the_law_notices_a_real_lake_that(wrong: Callable[[pytest.MonkeyPatch], None]) -> None:
     with quick.folder() as folder, quick.quickened(), pytest.MonkeyPatch.context() as patch:

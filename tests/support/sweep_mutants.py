@@ -68,6 +68,34 @@ def _asks_once() -> None:
     standard.MaxAttemptsChecker.is_retryable = lambda *_: False
 
 
+def _leaves_what_nothing_uses() -> None:
+    """Files that a killed command has left, and that no snapshot uses, stay."""
+    from stedi import maintenance
+    from stedi.catalog import orphans
+
+    maintenance.unused = orphans.unused = lambda *_, **__: ()
+
+
+def _trusts_its_lease() -> None:
+    """A command does not look whether it has its lease still."""
+    from stedi.storage import s3
+    from stedi.storage.s3 import leases
+
+    s3.prove = leases.prove = lambda: None
+
+
+def _writes_over_what_others_wrote() -> None:
+    """What is written under a lock is written whatever has become of it meanwhile."""
+    from stedi.storage import s3
+    from stedi.storage.s3 import leases
+
+    def replace(path: Path, body: bytes) -> None:
+        leases.prove()
+        leases.write(path, body)
+
+    s3.replace = leases.replace = replace
+
+
 def _opens_no_streams() -> None:
     """Standard streams that are closed stay closed."""
     from stedi.cli import terminal
@@ -107,6 +135,14 @@ SWEEPS: dict[str, tuple[tuple[str, ...], tuple[Callable[[], None], ...]]] = {
     "faults of buckets": (
         ("tests/aws/test_bucket_faults.py", "-k", "a_fault_at_any"),
         (_asks_once,),
+    ),
+    "kills in buckets": (
+        ("tests/aws/test_bucket_faults.py", "-k", "that_is_killed"),
+        (_leaves_what_nothing_uses,),
+    ),
+    "lost leases": (
+        ("tests/aws/test_lost_lease.py",),
+        (_trusts_its_lease, _writes_over_what_others_wrote),
     ),
     "conditions": (
         ("tests/integration/test_conditions.py",),
