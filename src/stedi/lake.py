@@ -747,7 +747,7 @@ class Lake:
         hidden = [state.name for state in states if state.name not in grant.tables]
         if hidden:
             raise QueryRefused(
-                f"The role {role} may query {', '.join(sorted(grant.tables))}, found {', '.join(hidden)}. Nothing "
+                f"The role {role} may query {', '.join(sorted(grant.tables))}; found {', '.join(hidden)}. Nothing "
                 "was run."
             )
         relations = []

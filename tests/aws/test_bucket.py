@@ -333,7 +333,7 @@ def test_an_inbox_in_a_bucket_is_rewritten_by_command_and_what_cannot_be_is_name
     receipt = json.loads(capsys.readouterr().out)
     left = receipt["removed"]["delivered"]["why"]
     assert {name.rpartition("/")[2] for name in left} == {"kept.json", "moved.json"}
-    assert "refuses" in left["inbox/customer/kept.json"]
+    assert "refused" in left["inbox/customer/kept.json"]
     assert s3.at(f"{inbox}/customer/moved.json").read_bytes() == b"newer", "nobody's delivery is written over"
     told = everything(bucket)
     assert told.count(ANA.encode()) == written["kept.json"].count(ANA.encode())

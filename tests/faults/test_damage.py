@@ -14,8 +14,8 @@ from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, DamagedFile, LakeError
 from stedi.lake import Lake
 from stedi.landing import journal
-from stedi.privacy import consent
 from stedi.schema.tables import DataFile
+from stedi.transform import consent_check
 
 
 def delivery(folder: Path, email: str = "a@x.example", at: int = 100) -> Path:
@@ -108,7 +108,7 @@ def test_a_build_that_breaks_a_rule_changes_no_file(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake.land(delivery(tmp_path / "inbox"))
-    monkeypatch.setattr(consent, "violations", lambda *_, **__: 1)
+    monkeypatch.setattr(consent_check, "violations", lambda _, people, **__: [1] * len(people))
     files = {path for path in lake.root.rglob("*") if path.is_file()} | {lake.root / "build.lock"}
     with pytest.raises(AuditFailed, match="consent proof"):
         lake.build()

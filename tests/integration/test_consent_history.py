@@ -108,4 +108,4 @@ def test_csv_and_json_say_the_same_and_the_table_what_changed(
     assert rows[1:] == [[str(value) for value in period.values()] for period in periods]
     table, note = said("consent")
     assert [line.split()[0] for line in table.splitlines()[2:]][:1] == ["2024-03-01"]
-    assert "periods without a change left out" in note
+    assert "without changes left out" in note

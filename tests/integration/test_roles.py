@@ -112,7 +112,7 @@ def test_a_scientist_sees_the_training_table_whole(lake: Lake) -> None:
 @pytest.mark.parametrize("table", [name for name in COLUMNS if name != "machine_learning_curated"])
 def test_a_scientist_sees_no_other_table(lake: Lake, table: str) -> None:
     for sql in (f"select 1 from {table}", f"select 1 from machine_learning_curated, stedi.{table.upper()}"):
-        with pytest.raises(QueryRefused, match=rf"^The role scientist sees machine_learning_curated.* found {table}\."):
+        with pytest.raises(QueryRefused, match=rf"^The role scientist may query machine_learning_curated.* found {table}\."):
             lake.query(sql, role="scientist")
 
 
@@ -257,9 +257,9 @@ def test_a_condition_of_explain_has_the_eyes_of_its_role(lake: Lake) -> None:
         assert len(lake.explain_rows("customers_landing", where, role="officer").rows) == 1
         assert not lake.explain_rows("customers_landing", where, role="engineer").rows
     assert len(lake.explain_rows("customers_landing", "serialNumber is not null", role="engineer").rows) == 1
-    with pytest.raises(QueryRefused, match="The role scientist sees machine_learning_curated"):
+    with pytest.raises(QueryRefused, match="The role scientist may query machine_learning_curated"):
         lake.explain_rows("customers_landing", "true", role="scientist")
-    with pytest.raises(QueryRefused, match="The role scientist sees machine_learning_curated"):
+    with pytest.raises(QueryRefused, match="The role scientist may query machine_learning_curated"):
         lake.explain_rows("machine_learning_curated", "x in (select 1 from customers_landing)", role="scientist")
 
 

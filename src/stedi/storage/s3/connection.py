@@ -85,7 +85,7 @@ def answers(path: object) -> Iterator[None]:
             raise PermissionError(13, f"S3 refused {error.operation_name} ({code})", str(path)) from error
         if status == 412 or code in ("PreconditionFailed", "ConditionalRequestConflict"):
             raise FileExistsError(17, "another program has written it", str(path)) from error
-        raise OSError(5, f"S3 failed {error.operation_name} ({code or status})", str(path)) from error
+        raise OSError(5, f"S3 failed at {error.operation_name} ({code or status})", str(path)) from error
     except NoCredentialsError as error:
         raise PermissionError(13, "no AWS credentials are found: set AWS_PROFILE, or sign in", str(path)) from error
     except (BotoCoreError, Boto3Error, RetriesExceededError) as error:
