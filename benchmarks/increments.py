@@ -20,7 +20,7 @@ from benchmarks import measure
 from benchmarks.measure import Cost
 from stedi.privacy.pseudonyms import Key
 
-_ONE = "one new reading of each device"
+_ONE = "one new reading of each feed"
 TICK = 3_000
 DAY = 86_400_000
 
@@ -103,15 +103,14 @@ class Bench:
         self.stedi("land", folder / "accelerometer", folder / "step_trainer")
 
     def land_one(self, number: int) -> None:
-        """Lands one reading of each device, long before all others."""
+        """Lands one reading of each feed, of people who have others, long before all of these."""
         at = 946_684_800_000 + number  # the first instants that landing takes
-        for feed, record in (
-            ("accelerometer", {"user": "nobody@test.example", "timestamp": at, "x": 0.0, "y": 0.0, "z": 0.0}),
-            ("step_trainer", {"sensorReadingTime": at, "serialNumber": "none", "distanceFromObject": 1}),
-        ):
+        for feed, moment in (("accelerometer", "timestamp"), ("step_trainer", "sensorReadingTime")):
+            with min((self._landing / feed).glob("*.json")).open(encoding="utf-8") as lines:
+                record = json.loads(next(lines))
             path = self._out / f"one-{number}" / feed / f"{feed}-{number}.json"
             path.parent.mkdir(parents=True)
-            path.write_text(json.dumps(record) + "\n", "utf-8")
+            path.write_text(json.dumps({**record, moment: at}) + "\n", "utf-8")
             self.stedi("land", path)
 
     def withdraw(self, share: float) -> int:
