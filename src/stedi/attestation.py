@@ -167,8 +167,8 @@ def _document(path: Path, raw: bytes, pem: str | None) -> Attestation:
     receipt = receipts.parsed(raw)
     if isinstance(found.get("signature"), str):
         raise SignatureRefused(
-            f"{path.name}: expected a receipt with a public signature, found one of before: whoever has the lake "
-            "and its key can check it with `stedi erase --verify`"
+            f"{path.name}: expected a receipt with a public signature, found one of an earlier version: whoever has "
+            "the lake and its key can check it with `stedi erase --verify`"
         )
     if receipt is None or "signature" not in receipt:
         raise SignatureRefused(

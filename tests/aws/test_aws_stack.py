@@ -146,7 +146,7 @@ def test_a_second_deployment_of_the_same_changes_nothing(stedi: Call, wheel: Pat
 
 
 def test_what_is_not_agreed_to_is_not_done(cloud: servers.Server, wheel: Path) -> None:
-    with pytest.raises(CloudFailed, match="stedi-data: .*nothing was changed"):
+    with pytest.raises(CloudFailed, match=r"stedi-data: .*nothing was changed"):
         deploy.deploy(lambda _: False, lambda _: None, wheel=wheel)
     assert stacks.find("stedi-data") is None
     assert s3.client().list_buckets()["Buckets"] == []

@@ -112,7 +112,8 @@ def test_a_scientist_sees_the_training_table_whole(lake: Lake) -> None:
 @pytest.mark.parametrize("table", [name for name in COLUMNS if name != "machine_learning_curated"])
 def test_a_scientist_sees_no_other_table(lake: Lake, table: str) -> None:
     for sql in (f"select 1 from {table}", f"select 1 from machine_learning_curated, stedi.{table.upper()}"):
-        with pytest.raises(QueryRefused, match=rf"^The role scientist may query machine_learning_curated.* found {table}\."):
+        expected = rf"^The role scientist may query machine_learning_curated.* found {table}\."
+        with pytest.raises(QueryRefused, match=expected):
             lake.query(sql, role="scientist")
 
 

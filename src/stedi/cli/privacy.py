@@ -186,7 +186,8 @@ def _show(receipt: Mapping[str, Any]) -> None:
             f"{release}: outside the lake and out of reach; send its holders `stedi dataset recall {release}`"
         )
     if remade := sum(gone.get("remade", 0) for gone in removed["tables"].values()):
-        terminal.line(f"tags and branches of others: {many(remade, 'snapshot')} were rewritten without them")
+        told = f"{many(remade, 'snapshot')} were rewritten without the erased customers"
+        terminal.line(f"tags and branches of others: {told}")
     delivered = removed.get("delivered")
     if delivered:
         terminal.line(f"delivered: {many(delivered['records'], 'record')} gone from {many(delivered['files'], 'file')}")
@@ -216,7 +217,7 @@ def _show(receipt: Mapping[str, Any]) -> None:
     from stedi.privacy.receipts import OUT_OF_REACH
 
     days = receipt.get("not_reached_days", {})
-    stay = {word: f" ({count} days in our AWS stack)" for word, count in days.items()}
+    stay = {word: f" ({count} days where the AWS stack is deployed)" for word, count in days.items()}
     terminal.line("not reached: " + ", ".join(OUT_OF_REACH[w] + stay.get(w, "") for w in receipt["not_reached"]))
     terminal.line(f"receipt {receipt['id']}")
 
@@ -286,6 +287,6 @@ def _verify(lake: Lake, named: str, path: Path | None, *, as_json: bool) -> int:
     if as_json:
         terminal.document({"id": receipt.get("id"), "holds": holds})
     else:
-        word = "holds" if holds else "does not hold: this lake has not signed it"
+        word = "holds" if holds else "does not hold: it is not what this lake has signed"
         terminal.line(f"receipt {Path(str(receipt.get('id'))).name}: {word}")
     return (0 if written else 1) if holds else AuditFailed.exit_code

@@ -124,7 +124,7 @@ def maintenance(done: Maintenance) -> str:
     headers = ("table", "small files", "bytes", "into", "manifests merged", "expired", *kinds, "freed")
     freed = f"{'freed' if done.run else 'to free'}: {many(done.freed, 'byte')}"
     left = f"temporary files: {done.temporary.files:,}, {many(done.temporary.bytes, 'byte')}"
-    gone = f"\naccess log: {many(done.accesses, 'line')} removed as expired" if done.accesses else ""
+    gone = f"\naccess log: {many(done.accesses, 'line')} past access.keep_days" if done.accesses else ""
     table = terminal.tabled(headers, rows, ("manifests merged", "metadata", "partial", "manifests", "bytes"))
     return f"{table}\n\n{freed} ({left}){gone}"
 

@@ -101,7 +101,7 @@ def finished(code: int) -> int:
     except (OSError, ValueError) as error:
         nowhere(sys.stdout)
         why = getattr(error, "strerror", None) or "it is closed"
-        say(f"stedi: stdout: cannot be written: {why}; the command's work is done")
+        say(f"stedi: stdout: cannot be written: {why}; what the command has done stays")
         return code or 1
     return code
 

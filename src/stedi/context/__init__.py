@@ -235,7 +235,7 @@ class Context:
                 return
             self.say(
                 f"{folder}: the lake's state cannot be recorded there ({error.strerror}), so a later rollback would "
-                "not be detected; the command's work is done. Set journal.path to a writable folder"
+                "not be detected; what the command has done stays. Set journal.path to a writable folder"
             )
 
     def accept(self) -> None:
@@ -293,7 +293,7 @@ def found(path: str | os.PathLike[str]) -> tuple[Path, Config]:
         if not s3.is_remote(root) and (root / "catalog.db").is_file() and (root / "landing").is_dir():
             raise LakeError(
                 f"{path}: expected a lake's settings in lake.toml, found a catalog without them: restore lake.toml "
-                "from a backup; or, if the making of the lake was cut off, run `stedi init` again"
+                "from a backup; or, if `stedi init` was interrupted, run `stedi init` again"
             )
         raise LakeError(
             f"{path}: expected a lake, found none; create one with `stedi --lake {path} init`, or land into it"

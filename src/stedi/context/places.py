@@ -137,7 +137,7 @@ def refuse_into_lake(path: str | os.PathLike[str] | None) -> None:
     for part in (real, *real.parents):
         if (part / "lake.toml").is_file() and (part / "catalog.db").is_file():
             raise UsageError(
-                f"{path}: expected a path outside of any lake, found one in the lake {part}, nothing was written: "
+                f"{path}: expected a path outside of any lake, found one in the lake {part}; nothing was written: "
                 "name another"
             )
 

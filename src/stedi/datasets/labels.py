@@ -386,7 +386,7 @@ def _label(row: Mapping[str, object], where: str) -> Label:
     if set(times) not in ({"instant"}, {"start", "end"}):
         raise UsageError(f"{where}: expected start and end, or an instant, found {' and '.join(times) or 'neither'}")
     if "end" in times and times["end"] <= times["start"]:
-        raise UsageError(f"{where}: expected the end after the start, found it before or equal")
+        raise UsageError(f"{where}: expected the end after the start, found it at or before the start")
     label = given.get("label")
     if not isinstance(label, str):
         raise UsageError(f"{where}: label: expected text, found {'none' if label is None else type(label).__name__}")

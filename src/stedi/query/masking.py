@@ -60,7 +60,7 @@ class Reader:
                 os.close(writing)
             yield from pa.ipc.open_stream(source)
             if source.read(len(_WHOLE)) != _WHOLE:
-                raise OSError("a scan was interrupted")
+                raise OSError("a scan ended early")
 
 
 class Masked:

@@ -116,7 +116,7 @@ class ColumnLineage:
             return {name: frozenset(self._of_output(scope, place)) for place, name in enumerate(_names(scope))}
         except (SqlglotError, KeyError, ValueError) as error:
             raise AuditFailed(
-                f"{table}: expected SQL in which every column can be traced to its source, found other SQL "
+                f"{table}: expected SQL in which every column can be traced to its source, found one that cannot "
                 f"({type(error).__name__}); name each column by its table; nothing was published"
             ) from error
 

@@ -295,7 +295,7 @@ class _Journey:
                 if stat.S_ISLNK(found.st_mode):
                     root.links.append(path)
                     continue
-                why = "a file whose name has no ending of JSON"
+                why = "a file whose name does not end like JSON"
                 if not stat.S_ISREG(found.st_mode):
                     why = f"expected a file or a folder, found {_kind(found.st_mode)}"
                 yield Skipped(self._name(root, path), why, failed=False)

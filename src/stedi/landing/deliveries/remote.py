@@ -107,7 +107,7 @@ def _named(place: S3Path, feed: str | None) -> Iterator[Arrival | Skipped]:
         if base.lower().endswith(ARCHIVES):
             yield Skipped(name, ARCHIVED, failed=True)
         elif not exact and is_foreign(base):
-            yield Skipped(name, "an object whose name has no ending of JSON", failed=False)
+            yield Skipped(name, "an object whose name does not end like JSON", failed=False)
         else:
             above = parts[: plain - 1] if exact else parts[:plain]
             yield Arrival(found, name, feed or feed_of(base, (*above, *folders)), feed is not None)
