@@ -221,6 +221,21 @@ def test_pieces_of_a_file_hold_what_the_file_holds_unless_they_go_astray() -> No
     assert right["brace"] > FILES / 20
 
 
+@pytest.mark.parametrize("end", [b'"user":"' + b"a" * 64 + b'@x.org"}', b'"user":"a@x.org"' + b" " * 70 + b"}"])
+def test_pieces_whose_last_records_are_clean_to_their_ends_are_not_astray(end: bytes) -> None:
+    text = b"\n".join([b'{"timestamp":1655564444103,"x":1.0,"y":0.0,"z":1.0,' + end] * 500)
+    pieces = reader.cut(io.BytesIO(text), len(text), 3)
+    assert len(pieces) == 3
+    assert agree(text, ACCELEROMETER, Limits(), pieces).counts.accepted == 500
+
+
+def test_counts_of_pieces_name_no_more_unknown_fields_than_those_of_a_file() -> None:
+    pieces = [Counts(200, 200, 0, {f"unknown field f{n}": 1 for n in range(200 * i, 200 * i + 200)}) for i in range(3)]
+    total = pieces[0] + pieces[1] + pieces[2]
+    assert len(total.drift) == 201
+    assert total.drift["unknown field"] == 400
+
+
 def test_of_a_record_that_is_refused_nothing_stays_in_a_column() -> None:
     good = b'{"user":"a@x.org","timestamp":1655564444103,"x":1.0,"y":0.0,"z":1.0}\n'
     bad = good.replace(b"a@x", b"secret@x").replace(b'"z":1.0', b'"z":"1.0"')

@@ -360,14 +360,11 @@ class _Run:
                 text = cast(BinaryIO, _Source(raw, name, self._stop))
                 text = text if piece.begin else reader.decompressed(text, name)
                 counts = reader.scan(text, output.columns, output.flush, rejects.add, _LIMITS, piece)
-                if not local.fingerprint(raw.fileno()).like(file.fingerprint):
-                    raise LandingError(
-                        f"{name}: it changed while it was landed; nothing of its batch was landed: "
-                        "land again when it is complete"
-                    )
+                _refuse_changed(file, raw)
         except UnreadableFile as error:
             self.unreadable[place] = error
-            self.spoilt |= not alone or (output.flushed, len(output.columns)) != before
+            if not alone or (output.flushed, len(output.columns)) != before:
+                self.spoilt = True  # not by `|=`: another thread's True could be lost
         except reader.Astray:
             self.astray = True
             self._stop.set()
@@ -392,6 +389,7 @@ class _Run:
                         if counts[number].quarantined:
                             rejects.join(self._rejects(place, number), lines)
                         lines += _line_breaks(raw, (piece.end or file.size) - piece.begin)
+                    _refuse_changed(file, raw)
             except UnreadableFile as error:
                 self.unreadable[place], self.spoilt = error, True
                 return
@@ -410,6 +408,14 @@ def _pieces(file: Inspected) -> list[reader.Piece]:
             return reader.cut(raw, file.size, most) if plain else [reader.WHOLE]
     except (OSError, UnreadableFile):
         return [reader.WHOLE]  # who scans it will tell
+
+
+def _refuse_changed(file: Inspected, raw: BinaryIO) -> None:
+    if not local.fingerprint(raw.fileno()).like(file.fingerprint):
+        raise LandingError(
+            f"{file.delivered.name}: it changed while it was landed; nothing of its batch was landed: "
+            "land again when it is complete"
+        )
 
 
 def _line_breaks(raw: BinaryIO, size: int) -> int:

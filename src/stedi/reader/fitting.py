@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any
 
-from stedi.reader.model import Fitted, Huge, Members
+from stedi.reader.model import UNKNOWN, Fitted, Huge, Members, add_drift
 from stedi.reader.parsing import member_texts
 from stedi.reader.units import Unit, likely
 from stedi.schema.contracts import (
@@ -36,10 +36,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _MOST_SHAPES = 1000
 _MOST_NAMES = 200
 _WORTHWHILE = 4
-_MOST_DRIFTS = 200
 _MOST_UNKNOWN = 20
 _EXACT = 2**53
-_UNKNOWN = "unknown field"
 _REASONS = (
     Reason.DUPLICATE_KEY,
     Reason.MISSING_REQUIRED,
@@ -245,8 +243,7 @@ class Conformer:
 
     def _count(self, members: Members, aside: Mapping[int, str]) -> None:
         for what in {what or _unknown(members[place][0]) for place, what in aside.items()}:
-            known = what in self.drift or len(self.drift) < _MOST_DRIFTS or not what.startswith(_UNKNOWN)
-            self.drift[what if known else _UNKNOWN] += 1
+            add_drift(self.drift, what, 1)
 
 
 _LOOKS = {type(None): "null", bool: "boolean", int: "integer", float: "fraction", Huge: "huge integer"}
@@ -353,7 +350,7 @@ def _scalars(names: tuple[str, ...], unknown: tuple[int, ...]) -> re.Pattern[str
 
 
 def _unknown(name: str) -> str:
-    return f"{_UNKNOWN} {name}" if _IDENTIFIER.fullmatch(name) else _UNKNOWN
+    return f"{UNKNOWN} {name}" if _IDENTIFIER.fullmatch(name) else UNKNOWN
 
 
 def feeds_of(members: Members, contracts: Mapping[str, Contract]) -> set[str]:

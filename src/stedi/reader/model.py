@@ -29,6 +29,11 @@ class Huge:
         return "Huge()"
 
 
+UNKNOWN = "unknown field"
+"""What drift by a field that no contract knows is called; its name follows where it looks like an identifier."""
+_MOST_DRIFTS = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What the reader takes before it calls a record or a file too much.
@@ -127,8 +132,16 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         """Returns the counts of two pieces of one file."""
+        drift = Counter(self.drift)
+        for what, count in other.drift.items():
+            add_drift(drift, what, count)
         return Counts(
             self.seen + other.seen, self.accepted + other.accepted, self.quarantined + other.quarantined,
-            dict(Counter(self.drift) + Counter(other.drift)), self.erased + other.erased,
-            dict(Counter(self.units) + Counter(other.units)),
+            dict(drift), self.erased + other.erased, dict(Counter(self.units) + Counter(other.units)),
         )  # fmt: skip
+
+
+def add_drift(drift: Counter[str], what: str, count: int) -> None:
+    """Counts a kind of drift; of unknown fields only some are counted by name, since a delivery may have any number."""
+    known = what in drift or len(drift) < _MOST_DRIFTS or not what.startswith(UNKNOWN)
+    drift[what if known else UNKNOWN] += count

@@ -138,7 +138,9 @@ def scan(
                 return total
 
     accepted += clean()
-    for found in framer:
+    # where the last record is clean to its end, the framer would read one beyond the piece
+    done = piece.end is not None and window.at >= window.place(piece.end)
+    for found in () if done else framer:
         if isinstance(found, Reject):
             quarantined += 1
             reject(found)

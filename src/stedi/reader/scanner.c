@@ -7,7 +7,7 @@
 
    Bounds: a member is looked at only where SLACK bytes follow its first, and no name, number or sign of one is longer;
    strings and white space are followed with the block's end in sight. So no byte beyond the block is read, and the last
-   record of a text is always the careful parser's. Nothing is kept of a record until all of it is known to be good.
+   record of a text is nearly always the careful parser's. Nothing is kept of a record until all of it is known to be good.
 
    No Python and no state of its own: called through ctypes, other threads run meanwhile. */
 #ifndef _GNU_SOURCE
