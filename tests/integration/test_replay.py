@@ -214,6 +214,25 @@ def test_readings_of_the_erased_go_from_a_backup_that_did_not_know_whose_they_we
     assert contents(lake) == expected
 
 
+def test_tables_of_a_backup_follow_a_claim_that_was_erased_after_it(slate: Slate, tmp_path: Path) -> None:
+    lake, inbox = slate.wiped(), slate.inbox()
+    ana, bo = PEOPLE[:2]
+    deliver(inbox, "customer", [record(bo, NOW, serialNumber="shared")])
+    deliver(inbox, "accelerometer", [motion(bo, NOW + 1)])
+    deliver(inbox, "step_trainer", [step("shared", NOW + 1), step("shared", NOW + 2)])
+    lake.land(inbox)
+    build(lake, LATER)
+    backup = saved(lake, tmp_path / "backup")
+    lake.land(deliver(inbox / "more", "customer", [record(ana, NOW, serialNumber="shared")]))
+    lake.erase(ana)
+    build(lake, LATER)
+    expected, memory = contents(lake), lake.context.outside()
+    lake = restored(lake, backup)
+    assert contents(lake) != expected, "the device was bo's alone"
+    lake.replay(memory)
+    assert contents(lake) == expected
+
+
 def test_a_restored_lake_has_the_receipts_of_then_beside_the_new_one(slate: Slate, tmp_path: Path) -> None:
     lake, inbox = slate.wiped(), slate.inbox()
     lake.land(deliver(inbox, "customer", [record(who, NOW) for who in PEOPLE]))

@@ -72,6 +72,11 @@ def test_inserted_texts_are_those_that_were_given(engine: DuckDB, count: int) ->
     assert sorted(engine.rows("select * from given"), key=repr) == sorted(blobs, key=repr)
 
 
+def test_a_text_of_nuls_is_a_literal_that_any_number_of_them_costs_little(engine: DuckDB) -> None:
+    for text in ("\0", "\0" * 5_000, "a\0" * 5_000 + "b", "\0'\0"):
+        assert engine.rows(f"select {literal(text)}") == [(text,)]
+
+
 def test_no_rows_of_texts_and_numbers_have_pandas_or_arrow_imported(tmp_path: Path) -> None:
     """DuckDB imports both to bind one parameter, which takes longer than most commands."""
     code = """

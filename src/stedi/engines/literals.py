@@ -15,7 +15,8 @@ def quoted(name: str) -> str:
 def literal(text: str) -> str:
     """Returns a text as a SQL literal; NUL, at which DuckDB's parser ends, as a call."""
     if "\0" in text:
-        return "(" + " || chr(0) || ".join(map(literal, text.split("\0"))) + ")"
+        # `||` between so many parts takes the cube of their number
+        return f"concat_ws(chr(0), {', '.join(map(literal, text.split(chr(0))))})"
     return "'" + text.replace("'", "''") + "'"
 
 

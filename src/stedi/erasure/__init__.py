@@ -128,7 +128,7 @@ def erase(
     return done
 
 
-def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: Progress) -> None:
+def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: Progress, full: bool = False) -> None:
     """Builds what is due where tables were built before; what cannot be built is said, and due still.
 
     A table that was built from less than landing holds now could not be answered for once landing has lost somebody:
@@ -140,6 +140,7 @@ def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: P
         engine: What builds.
         now: The start of the build, epoch milliseconds.
         progress: Told what is being done.
+        full: Rebuild every table, whatever is due.
 
     Raises:
         LakeBusy: A lock was lost: nothing may be written any more.
@@ -151,7 +152,7 @@ def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: P
     try:
         if withdrawal.waits(context.root):
             withdrawal.again(context, key)
-        transform.build(context, key, now=now, progress=lambda line: progress(line, None), engine=engine)
+        transform.build(context, key, now=now, full=full, progress=lambda line: progress(line, None), engine=engine)
     except LakeBusy:
         raise
     except StediError as error:

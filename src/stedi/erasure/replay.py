@@ -115,8 +115,11 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
         landed, waiting = withdrawal.again(context, key, said)
         for entry in withdrawn:
             withdrawal.keep(root, key, config.lake_id, entry.id, entry.content["people"])
-        if done:  # of what the tables were built from, some is gone
-            erasure.build_due(context, key, "duckdb", now=milliseconds(datetime.now(UTC)), progress=progress)
+        # no table knows of which claims of erased customers it was built: all are rebuilt, by each replay
+        claims = bool(tombstones.read(root, key).claims)
+        if done or claims:  # of what the tables were built from, some is gone
+            now = milliseconds(datetime.now(UTC))
+            erasure.build_due(context, key, "duckdb", now=now, progress=progress, full=claims)
     last = context.last_seen()
     complete = not last or last in digests or last in {entry.digest for entry in known}
     return Replay(len(found), len(new), landed, waiting, len(people | back), tuple(map(Receipt.of, done)), complete)
