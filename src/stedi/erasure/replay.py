@@ -92,6 +92,7 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
         signed = (r for r in receipts.listed(root) if receipts.holds(r, key, config.lake_id))
         own = {receipt["id"]: _entry(receipt, key) for receipt in signed}
         own |= {entry.id: entry for entry in known if entry.what == "erasure"}
+        claims = tombstones.sealed(root, key).claims
         _mend(context, key, own.values())
         was_older = context.older() is not None
         mine = {*own, *(entry.id for entry in known)}
@@ -115,11 +116,11 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
         landed, waiting = withdrawal.again(context, key, said)
         for entry in withdrawn:
             withdrawal.keep(root, key, config.lake_id, entry.id, entry.content["people"])
-        # no table knows of which claims of erased customers it was built: all are rebuilt, by each replay
-        claims = bool(tombstones.read(root, key).claims)
-        if done or claims:  # of what the tables were built from, some is gone
+        # no table knows of which claims of erased customers it was built; after a killed replay the audit finds it
+        more = tombstones.read(root, key).claims != claims
+        if done or more:  # of what the tables were built from, some is gone
             now = milliseconds(datetime.now(UTC))
-            erasure.build_due(context, key, "duckdb", now=now, progress=progress, full=claims)
+            erasure.build_due(context, key, "duckdb", now=now, progress=progress, full=more)
     last = context.last_seen()
     complete = not last or last in digests or last in {entry.digest for entry in known}
     return Replay(len(found), len(new), landed, waiting, len(people | back), tuple(map(Receipt.of, done)), complete)
