@@ -1,4 +1,4 @@
-"""The package's libraries in C: found beside their sources, and used only if they were compiled from just these."""
+"""Loads the package's libraries in C, which are beside their sources; a library of another source is not used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def library(source: Path) -> ctypes.CDLL | None:
-    """Returns a source's library; None where there is none, or one of another source, or `STEDI_PURE` is set."""
+    """Returns the library of a C source; None if it is missing or of another source, or if `STEDI_PURE` is set."""
     if os.environ.get("STEDI_PURE"):
         return None
     try:

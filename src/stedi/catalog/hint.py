@@ -1,9 +1,9 @@
 """The name of a table's current metadata file beside that file, for readers that open a table by its folder.
 
-The catalog alone decides which file is current. So the hint is taken away before a commit, and the sync of the new
-metadata file makes that last; it is written again when the commit is made. A command that is killed in between leaves
-a table without a hint, which such a reader refuses, rather than one that leads to rows of people who have left. The
-next commit to the table writes it again.
+The catalog alone decides which file is current. So a commit removes the hint before it writes the new metadata file,
+whose sync makes the removal durable, and writes it again at its end. If the command is killed in between, the table has
+no hint, and such a reader refuses it. With an outdated hint it would read rows of people who have left. The next commit
+to the table writes the hint again.
 
 A bucket has none: its catalog is a service that readers attach.
 """
@@ -20,7 +20,7 @@ _ENDING = ".metadata.json"
 
 
 def withdraw(metadata: Path) -> None:
-    """Takes a table's hint away; who then writes a file beside it, and syncs the folder, has that last.
+    """Removes a table's hint; the removal is durable once the caller has synced the folder.
 
     Args:
         metadata: The folder of the table's metadata.
@@ -29,7 +29,7 @@ def withdraw(metadata: Path) -> None:
 
 
 def write(current: Path) -> None:
-    """Says which metadata file is current, if the disk lets it: a reader who finds no hint asks the catalog.
+    """Writes which metadata file is current; does nothing if the disk refuses, since the catalog knows it.
 
     Args:
         current: The metadata file that the catalog names.

@@ -39,7 +39,7 @@ class Engine(Protocol):
         """Keeps a SELECT of addresses with the pseudonym of each, and `person`, which stands for it in this session."""
 
     def spellings(self, view: str, addresses: str, wanted: str) -> None:
-        """Keeps, as `address`, each address of a SELECT that means a customer whom one of another SELECT means."""
+        """Keeps, as `address`, the addresses of a SELECT whose normal form equals that of an address in another."""
 
     def map_rows(
         self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]

@@ -1,9 +1,9 @@
-"""Distinct readings in the order of persons and moments, of a SELECT that asks for them, by `distinct.c`.
+"""Runs a SELECT of distinct readings, ordered by person and moment, with `distinct.c`.
 
-A SELECT of this form -> the rows of its inner SELECT, divided by their person into buckets of a file without a name ->
-each bucket's rows sorted, equal ones once, with pseudonyms in place of numbers -> Parquet files. An engine hashes all
-rows and then sorts all rows, which takes twice as long, and is slow where they do not fit into memory. Any other
-SELECT, and any column that does not consist of 64-bit values or texts, is the engine's own.
+A SELECT of this form -> the rows of its inner SELECT, divided by person into buckets in an unlinked file -> each
+bucket sorted, duplicates removed, numbers of persons replaced by pseudonyms -> Parquet files. An engine hashes all rows
+and then sorts all rows, which takes twice as long, and is slow when they do not fit into memory. The engine itself runs
+any other SELECT, and any with columns of other types than 64-bit values and texts.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ NORMAL = (
     "when not regexp_matches(address, '[^!-~\u00c0-\u00ff]') then replace(lower(address), '\u00df', 'ss') end"
 )
 """The normal form of an `address` (rule 1) that is ASCII, or of it and the letters of Latin-1 without blanks: nothing
-composes them further, and one alone folds to two. Of all others null: they are for Python to tell."""
+composes them further, and only one folds to two letters. Null for all others: Python normalises them."""
 
 
 class DuckDB:
@@ -202,9 +202,9 @@ class DuckDB:
             self.materialize(view, known.format(f"select address from {name}"))
 
     def spellings(self, view: str, addresses: str, wanted: str) -> None:
-        """Keeps, as `address`, each address of a SELECT that means a customer whom one of another SELECT means.
+        """Keeps, as `address`, the addresses of a SELECT whose normal form equals that of an address in another.
 
-        What rule 1 makes of plain addresses is said in SQL (`NORMAL`); Python is asked for each of the others.
+        SQL normalises plain addresses (`NORMAL`); Python normalises each of the others.
 
         Args:
             view: The name of the result.

@@ -36,7 +36,7 @@ from stedi.storage import durable, s3
 
 _LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
 _TOLD_BY = ("user", "timestamp", "serialNumber", "sensorReadingTime", "distanceFromObject", "_file")
-"""Columns of readings by which it is told whose they are, and of which delivered file."""
+"""Columns of readings that decide whose they are and which delivered file they come from."""
 
 SUBJECT_PREDICATES: dict[str, str] = {
     "customers_landing": "email in (select address from erased_addresses)",
@@ -262,10 +262,10 @@ class SubjectRows:
         )
 
     def _near_readings(self) -> None:
-        """Makes `near_motions` and `near_steps`: the landed readings that may go, or that tell whose others are.
+        """Makes `near_motions` and `near_steps`: the landed readings that may go, or that decide whose others are.
 
-        A landing table is large, and these are few: it is read once. They are those of the customers and of whoever
-        claims a device of theirs, and those of these devices; `now` tells them from rows of older snapshots.
+        Each large landing table is read once for these few rows: readings of the customers, of everybody who claims one
+        of their devices, and of these devices. `now` is false for rows of older snapshots.
         """
         claims = "select serialNumber from claimed where erased"
         near = (

@@ -116,7 +116,7 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
         landed, waiting = withdrawal.again(context, key, said)
         for entry in withdrawn:
             withdrawal.keep(root, key, config.lake_id, entry.id, entry.content["people"])
-        # no table knows of which claims of erased customers it was built; after a killed replay the audit finds it
+        # lineage does not record claims of erased customers; if a replay is killed here, the audit finds the difference
         more = tombstones.read(root, key).claims != claims
         if done or more:  # of what the tables were built from, some is gone
             now = milliseconds(datetime.now(UTC))

@@ -516,7 +516,7 @@ def _look_in_tables(
 def _search_each_file(
     root: Path, files: list[Path], own: str | None, traces: Identifiers, engine: DuckDB, done: Search
 ) -> None:
-    """Tells in which of some Parquet files the traces are; one that is damaged is searched as bytes."""
+    """Finds which of some Parquet files have traces; a damaged file is searched as bytes."""
     for path in files:
         try:
             columns = _in_parquet([path], own, traces, engine, set())
@@ -531,7 +531,7 @@ def _search_each_file(
 
 
 def _alike(files: list[Path], engine: DuckDB) -> list[list[Path]]:
-    """Returns Parquet files in groups of which each is of the same columns: DuckDB and Arrow tell them in other words.
+    """Groups Parquet files by schema: DuckDB and Arrow describe the same columns differently.
 
     Raises:
         LakeError: One cannot be read.
@@ -548,7 +548,7 @@ def _alike(files: list[Path], engine: DuckDB) -> list[list[Path]]:
 
 
 def _in_parquet(files: list[Path], own: str | None, traces: Identifiers, engine: DuckDB, clean: set[str]) -> set[str]:
-    """Returns in which columns of Parquet files that are alike there are traces; no name for what is no column.
+    """Returns the columns with traces in Parquet files of one schema; an empty name for traces outside of columns.
 
     Raises:
         LakeError: One cannot be read.

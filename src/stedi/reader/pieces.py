@@ -1,7 +1,7 @@
 """A long text in pieces, so that several threads scan it.
 
-Where a piece may begin is guessed: between what looks like the end of a record and what looks like the begin of the
-next. Whoever scans the piece before finds out whether it was right (`Astray`); then the text is scanned in one piece.
+The start of a piece is a guess: a place between what looks like the end of one record and the start of the next. The
+scan of the piece before checks the guess; if it was wrong (`Astray`), the text is scanned in one piece.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _LOOK = 1 << 16
-"""Bytes behind a place in which a piece may begin; a text of longer records has fewer pieces."""
+"""How many bytes to search for the start of a piece; a text of longer records has fewer pieces."""
 
 _ARRAY = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+\[")
 _BEHIND = (re.compile(rb'\}(?=\r?\n\{[ \t]*+")'), re.compile(rb'\}(?=[ \t\r\n,]*+\{[ \t\r\n]*+")'))
-"""What ends a record and is followed by another: surely between lines, else most likely."""
+"""The end of a record that another follows: the first pattern is certain for lines, the second likely for others."""
 
 
 class Astray(Exception):
-    """A piece does not end where records do; what was made of the text is void."""
+    """A piece does not end between two records: discard what was read from the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a text that begins and ends right behind records.
+    """A part of a text that begins and ends between records.
 
     Attributes:
         begin: Where it begins, in bytes.
         end: Where it ends; None if with the text.
-        in_array: Whether the text is an array: one is open between its pieces.
+        in_array: Whether the text is an array, so that one is open at each cut.
     """
 
     begin: int = 0

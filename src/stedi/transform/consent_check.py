@@ -2,9 +2,9 @@
 
 Either way it is `privacy.consent` that says who agrees; nothing here is shared with the SQL whose rows are proven.
 
-A proof is whole, from all landed records, or it follows the one before: who stands in a published `customers_trusted`
-was proven by the build that published it, and agrees still unless a record of theirs has landed, or a date of theirs
-has come or gone, since. Only the records of those, the suspects, are read again. `stedi audit` always proves all.
+A proof is whole, from all landed records, or it builds on the one before: the build that published `customers_trusted`
+proved the consent of everybody in it. That still holds unless a record of theirs has landed since, or a date in one has
+passed. Only the records of these customers, the suspects, are read again. `stedi audit` always proves all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CONSENTS = {"customer_id": "varchar", "since": "bigint"}
 
 
 def news(engine: Engine, landed: str, low: int, high: int) -> str:
-    """Returns a SELECT of `email`: the addresses whose customers may have changed their mind between two proofs.
+    """Returns a SELECT of `email`: the addresses of customers whose consent may have changed between two proofs.
 
     Args:
         engine: A session in which `customers_landing` is bound.
@@ -41,13 +41,13 @@ def news(engine: Engine, landed: str, low: int, high: int) -> str:
 
 
 def agree(engine: Engine, key: Key, now: int, proven: str = "", suspects: str = "") -> None:
-    """Makes `proof__agreed`: `customer_id` and `since` of whoever agrees now; `proof__suspects` are those asked anew.
+    """Makes `proof__agreed`: `customer_id` and `since` of everybody who consents now; and `proof__suspects`.
 
     Args:
         engine: A session in which `customers_landing` is bound.
         key: The lake's pseudonym key.
         now: The start of the build, epoch milliseconds.
-        proven: A relation of those who were proven to agree before, columns as in `customers_trusted`; without it all
+        proven: A relation of customers whose consent was proved before, as in `customers_trusted`; without it all
             are suspects.
         suspects: What `news` returned.
     """

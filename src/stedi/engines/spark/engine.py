@@ -122,7 +122,7 @@ class SparkEngine:
             self._keep(view, made.selectExpr("address", "customer_id", "customer_id as person"))
 
     def spellings(self, view: str, addresses: str, wanted: str) -> None:
-        """Keeps, as `address`, each address of a SELECT that means a customer whom one of another SELECT means."""
+        """Keeps, as `address`, the addresses of a SELECT whose normal form equals that of an address in another."""
         for name, sql in ((f"{view}__wanted", wanted), (f"{view}__met", addresses)):
             self.map_rows(name, f"select distinct address from ({sql})", {"normal": "varchar"}, _normal)
         self.materialize(view, f"select address from {view}__met where normal in (select normal from {view}__wanted)")

@@ -129,10 +129,9 @@ class Lease:
 
 
 class Heartbeat:
-    """An object by which others see that a process lives: written at first, and anew until it ends.
+    """An object that shows others that a process is alive: the process rewrites it until it ends.
 
-    `is_held` says of it what it says of a lock. It keeps nobody from anything, and where it cannot be rewritten
-    nothing else happens.
+    `is_held` works on it as on a lock. It blocks nobody, and a failure to rewrite it has no effect.
 
     Args:
         path: The object, not there yet.
