@@ -24,7 +24,7 @@ from stedi.errors import MissingExtra, StediError, UsageError, unnamed
 __all__ = ["main", "parser", "script"]
 
 _OBJECTS = 50_000
-"""Objects after which Python looks for those that nobody needs: of what is imported all stay."""
+"""How many new objects start a garbage collection: it finds nothing among imported modules."""
 _INTERRUPTED, _UNREAD = 130, 141  # as a shell has it of who ends by SIGINT or SIGPIPE
 _EXTRAS = {
     **dict.fromkeys(("boto3", "botocore", "s3transfer", "duckdb_extension_httpfs"), "aws"),

@@ -2,8 +2,8 @@
 
 Each thread takes the next file, or the next piece of a large one, scans it into columns and writes them, a row group at
 a time; a Parquet file has rows of many. A file that cannot be read to its end is refused whole: where rows of it were
-taken by then, what was written goes, and the other files are scanned again. So it is, with no file cut, where a piece
-turns out not to begin between two records.
+taken by then, the output is discarded and the other files are scanned again. If a piece turns out not to begin between
+two records, the output is discarded, too, and all files are scanned again uncut.
 """
 
 from __future__ import annotations
