@@ -18,10 +18,11 @@ from stedi.catalog.manifests import Mentions, mentions, sizes
 from stedi.catalog.snapshots import local_path
 from stedi.datasets import subjects
 from stedi.engines.duckdb import DuckDB, scan, task_session
-from stedi.engines.literals import literal, path_literal, quoted
+from stedi.engines.literals import literal, quoted
 from stedi.engines.rewrite import InlineRelation, divided
 from stedi.engines.workers import Workers
-from stedi.erasure import identifiers
+from stedi.erasure import devices, identifiers
+from stedi.erasure.devices import Devices, read_files
 from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.judge import Judge
 from stedi.erasure.pending import Found, Pending
@@ -35,14 +36,11 @@ from stedi.schema.tables import COLUMNS, ZONES, DataFile
 from stedi.storage import durable, s3
 
 _LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
-_TOLD_BY = ("user", "timestamp", "serialNumber", "sensorReadingTime", "distanceFromObject", "_file")
-"""Columns of readings that decide whose they are and which delivered file they come from."""
 
 SUBJECT_PREDICATES: dict[str, str] = {
     "customers_landing": "email in (select address from erased_addresses)",
     "accelerometer_landing": '"user" in (select address from erased_addresses)',
-    "step_trainer_landing": "(serialNumber in (select serialNumber from erased_serials) or "
-    "(serialNumber, sensorReadingTime) in (select serialNumber, moment from erased_moments))",
+    "step_trainer_landing": devices.THEIRS,
     "quarantine": '(sha256, "offset") in (select sha256, "offset" from erased_records)',
     **{
         name: "customer_id in (select customer_id from erased_ids)" for name, zone in ZONES.items() if zone != "landing"
@@ -116,15 +114,14 @@ class SubjectRows:
         self._evidence = () if found else tuple(file.path for file in evidence)
         engine.bind_files("records", [*current.values(), *evidence], table="customers_landing")
         self._addresses()
-        self.tombstones = self._devices_known(found.tombstones) if found else self._devices(pending.started)
         self._recovered = found is None and pending.recovered
-        if self._recovered and before is not None:
-            self._moments_known(before)
-        self._near = {"accelerometer_landing": "near_motions", "step_trainer_landing": "near_steps"}
-        if then is not None:
-            self._readings_barred(then)
-            del self._near["step_trainer_landing"]  # they knew devices that nobody here claims
-            self.tombstones = self.tombstones | then
+        self._devices = Devices(engine, key, {name: self._live(name) for name in devices.OWN})
+        if found:
+            self.tombstones = found.tombstones
+            self._devices.of_tombstones(found.tombstones)
+        else:
+            known = before if self._recovered else None
+            self.tombstones = self._devices.of_records(pending.people, pending.started, known=known, then=then)
         self._ids()
         self._subjects()
         self.shared = 0
@@ -180,7 +177,7 @@ class SubjectRows:
             tainted,
             {sha256: (accepted, quarantined) for sha256, (accepted, quarantined) in counts.items()},
             {name: tuple(self._follows(name)) for name in tables.graph().selects if name in ZONES},
-            self._withheld(),
+            self._devices.withheld(self._before or Tombstones()),
             customers,
             mentioned,
             self.tombstones,
@@ -218,129 +215,10 @@ class SubjectRows:
         people = ", ".join(map(literal, sorted(self._people)))
         self.engine.materialize("erased_addresses", f"select address, person from who where person in ({people})")
 
-    def _devices(self, started: int) -> Tombstones:
-        """Makes `erased_serials` and `erased_moments` from the landed records, and returns their tombstones."""
-        engine, key = self.engine, self._key
-        engine.materialize(
-            "claimed",
-            "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
-            "from records as r inner join who as w on r.email = w.address where r.serialNumber is not null",
-        )
-        self._near_readings()
-        engine.materialize(
-            "erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)"
-        )
-        engine.materialize(
-            "erased_moments",
-            "select distinct c.serialNumber, m.moment from erased_motions as m "
-            "inner join claimed as c on m.person = c.person "
-            "where c.serialNumber not in (select serialNumber from erased_serials)",
-        )
-        # a clock that runs ahead dates data after the erasure: they must not come back either
-        people = dict.fromkeys(self._people, started)
-        for person, last in engine.rows(
-            "select person, max(moment) from ("
-            "select e.person, c.registrationDate as moment from customers_landing as c "
-            "inner join erased_addresses as e on c.email = e.address union all "
-            "select person, moment from erased_motions) group by person"
-        ):
-            # who only ever withdrew has no instant of their own
-            people[person] = max(started, last or 0)
-        claims: dict[str, set[str]] = {}
-        for number, person in engine.rows("select serialNumber, person from claimed where erased"):
-            claims.setdefault(tombstones.serial(key, number), set()).add(person)
-        last_read = engine.rows(
-            "select e.serialNumber, max(s.sensorReadingTime) from erased_serials as e "
-            "left join near_steps as s on e.serialNumber = s.serialNumber and s.now group by all"
-        )
-        moments = engine.stream("select serialNumber, moment from erased_moments")
-        return Tombstones(
-            people,
-            {number: tuple(sorted(who)) for number, who in claims.items()},
-            {tombstones.serial(key, number): max(started, last or 0) for number, last in last_read},
-            frozenset(tombstones.moment(key, number, at) for number, at in moments),
-        )
-
-    def _near_readings(self) -> None:
-        """Makes `near_motions` and `near_steps`: the landed readings that may go, or that decide whose others are.
-
-        Each large landing table is read once for these few rows: readings of the customers, of everybody who claims one
-        of their devices, and of these devices. `now` is false for rows of older snapshots.
-        """
-        claims = "select serialNumber from claimed where erased"
-        near = (
-            "select address from erased_addresses union select address from who "
-            f"where person in (select person from claimed where serialNumber in ({claims}))"
-        )
-        self._keep_near("near_motions", "accelerometer_landing", f'"user" in ({near})')
-        self._keep_near("near_steps", "step_trainer_landing", f"serialNumber in ({claims})")
-        self.engine.materialize(
-            "erased_motions",
-            'select e.person, m.moment from (select "user", "timestamp" as moment from near_motions where now) as m '
-            'inner join erased_addresses as e on m."user" = e.address',
-        )
-
-    def _keep_near(self, relation: str, name: str, where: str) -> None:
-        columns = ", ".join(quoted(column.name) for column in COLUMNS[name] if column.name in _TOLD_BY)
+    def _live(self, name: str) -> dict[str, bool]:
+        """Returns the files of a table's snapshots that are there, and of each whether it is current."""
         current = {file.path for file in self._catalog.files(self.states[name])}
-        older = {path for path in self._live(name) if path not in current}
-        parts = [f"select {columns}, null::varchar as filename, true as now from {name} where false"]
-        for files, now in ((current, True), (older, False)):
-            if files:
-                parts.append(f"select {columns}, filename, {now} as now from {_named(sorted(files))} where {where}")
-        self.engine.materialize(relation, " union all ".join(parts))
-
-    def _live(self, name: str) -> list[str]:
-        """Returns the files of a table's snapshots that are there."""
-        return [path for path, size in sizes(self.mentions[name].live).items() if size is not None]
-
-    def _devices_known(self, known: Tombstones) -> Tombstones:
-        """Makes the same relations by the marks of tombstones."""
-        engine, key = self.engine, self._key
-        numbers = engine.rows(
-            "select serialNumber from records where serialNumber is not null union "
-            "select serialNumber from step_trainer_landing"
-        )
-        marks = {number: tombstones.serial(key, number) for (number,) in numbers}
-        self.keep("erased_serials", ("serialNumber",), [(n,) for n, m in marks.items() if m in known.serials])
-        shared = [(n,) for n, m in marks.items() if m in known.claims and m not in known.serials]
-        self.keep("shared_serials", ("serialNumber",), shared)
-        readings = engine.stream(
-            "select distinct serialNumber, sensorReadingTime from step_trainer_landing "
-            "where serialNumber in (select serialNumber from shared_serials)"
-        )
-        rows = [(n, at) for n, at in readings if tombstones.moment(key, n, at) in known.moments]
-        engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, rows)
-        return known
-
-    def _moments_known(self, known: Tombstones) -> None:
-        """Adds to `erased_moments` those that are tombstones already: the motions that told them may have gone."""
-        readings = self.engine.stream(
-            "select distinct serialNumber, sensorReadingTime from near_steps "
-            "where now and serialNumber not in (select serialNumber from erased_serials)"
-        )
-        rows = {(n, at) for n, at in readings if tombstones.moment(self._key, n, at) in known.moments}
-        rows.update(self.engine.rows("select serialNumber, moment from erased_moments"))
-        self.engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
-
-    def _readings_barred(self, then: Tombstones) -> None:
-        """Adds to `erased_moments` the readings that tombstones bar: nothing else here may tell whose they were."""
-        engine, key = self.engine, self._key
-        numbers = engine.rows("select distinct serialNumber from step_trainer_landing")
-        marks = {number: tombstones.serial(key, number) for (number,) in numbers}
-        claimed = {number: mark for number, mark in marks.items() if mark in then.claims}
-        self.keep("claimed_then", ("serialNumber",), [(number,) for number in claimed])
-        readings = engine.stream(
-            "select distinct serialNumber, sensorReadingTime from step_trainer_landing "
-            "where serialNumber in (select serialNumber from claimed_then)"
-        )
-        rows = {
-            (number, at)
-            for number, at in readings
-            if at <= then.serials.get(claimed[number], -1) or tombstones.moment(key, number, at) in then.moments
-        }
-        rows.update(engine.rows("select serialNumber, moment from erased_moments"))
-        engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(rows))
+        return {path: path in current for path, size in sizes(self.mentions[name].live).items() if size is not None}
 
     def _gone(self) -> list[tuple[str, int, int]]:
         """Returns of each delivered file how many accepted and quarantined records have gone and the ledger counts."""
@@ -636,10 +514,10 @@ class SubjectRows:
             f"count(*) filter (where not ({theirs}) and ({mentioned})) "
             f"from {{files}} where {theirs} or {mentioned} group by all"
         )
-        if mentioned == "false" and name in self._near:
-            return self.engine.rows(sql.format(files=self._near[name]))
+        if mentioned == "false" and name in devices.OWN:
+            return self.engine.rows(sql.format(files=devices.OWN[name]))
         if self._workers is None:  # a task's session would have to be given the relations that are here already
-            return self.engine.rows(sql.format(files=_named(files)))
+            return self.engine.rows(sql.format(files=read_files(files)))
         relations = {read: InlineRelation.of(self.engine, read) for read in RELATIONS if read in sql}
         live = self.mentions[name].live
         parts = [
@@ -647,46 +525,6 @@ class SubjectRows:
             for part in divided([live[path] for path in files], self._workers.slots)
         ]
         return [row for rows in self._workers.map(_looked, parts) for row in rows]
-
-    def _withheld(self) -> int:
-        """Returns how many withheld readings go: of devices whose claimants all go, and of moments of several."""
-        return self._withheld_of_all() + self._withheld_of_some()
-
-    def _withheld_of_all(self) -> int:
-        """Returns how many readings go that are withheld, of serial numbers that nobody else claims."""
-        claimed = self.engine.rows(
-            "select c.serialNumber, count(*) from claimed as c inner join erased_serials as e "
-            "on c.serialNumber = e.serialNumber group by all"
-        )
-        before = self._before or Tombstones()  # whoever was erased before claims still, and never moves
-        shared = [(number,) for number, count in claimed if count + before.claimants(self._key, number) > 1]
-        if not shared:
-            return 0
-        self.keep("erased_shared", ("serialNumber",), shared)
-        [(count,)] = self.engine.rows(
-            "select count(*) from (select distinct serialNumber, sensorReadingTime, distanceFromObject "
-            "from near_steps where now and serialNumber in (select serialNumber from erased_shared)) as s "
-            "left join (select c.serialNumber, m.moment, count(distinct c.person) as movers from claimed as c "
-            "inner join erased_motions as m on c.person = m.person group by all) as m "
-            "on s.serialNumber = m.serialNumber and s.sensorReadingTime = m.moment where coalesce(m.movers, 0) <> 1"
-        )
-        return int(count)
-
-    def _withheld_of_some(self) -> int:
-        """Returns how many readings go that are withheld, of serial numbers that others claim, too."""
-        if not self.engine.rows("select 1 from erased_moments limit 1"):
-            return 0
-        [(count,)] = self.engine.rows(
-            "select count(*) from (select distinct s.serialNumber, s.sensorReadingTime, s.distanceFromObject "
-            "from (select * from near_steps where now) as s "
-            "inner join (select m.serialNumber, m.moment from erased_moments as m "
-            "inner join claimed as c on m.serialNumber = c.serialNumber "
-            "inner join who as w on c.person = w.person "
-            'inner join near_motions as a on a.now and w.address = a."user" and m.moment = a."timestamp" '
-            "group by m.serialNumber, m.moment having count(distinct c.person) > 1) as several "
-            "on s.serialNumber = several.serialNumber and s.sensorReadingTime = several.moment)"
-        )
-        return int(count)
 
     def _follows(self, name: str) -> Iterator[str]:
         """Yields the inputs of a table that have not changed since it was built from them."""
@@ -720,12 +558,7 @@ def _looked(part: _Part) -> list[tuple[Any, ...]]:
     with task_session() as engine:
         for name, relation in part.relations.items():
             engine.insert_rows(name, relation.columns, relation.rows)
-        return engine.rows(part.sql.format(files=_named(part.paths)))
-
-
-def _named(paths: Iterable[str]) -> str:
-    listed = ", ".join(map(path_literal, paths))
-    return f"read_parquet([{listed}], filename = true, hive_partitioning = false)"
+        return engine.rows(part.sql.format(files=read_files(part.paths)))
 
 
 def _suspected(batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:

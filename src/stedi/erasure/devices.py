@@ -1,0 +1,238 @@
+"""The devices of some customers, and the readings that go with them: their own, and what several may have taken.
+
+Each large landing table is read once for the few rows that go; everything after that asks these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import path_literal, quoted
+from stedi.privacy import tombstones
+from stedi.privacy.pseudonyms import Key
+from stedi.privacy.tombstones import Tombstones
+from stedi.schema.tables import COLUMNS
+
+OWN = {"accelerometer_landing": "own_motions", "step_trainer_landing": "own_steps"}
+"""For each landing table of readings, the relation of the rows in it that are the customers'."""
+THEIRS = (
+    "(serialNumber in (select serialNumber from erased_serials) or "
+    "(serialNumber, sensorReadingTime) in (select serialNumber, moment from erased_moments))"
+)
+"""The condition under which a step reading is a customer's."""
+_TOLD_BY = ("user", "timestamp", "serialNumber", "sensorReadingTime", "distanceFromObject", "_file")
+"""Columns of readings that decide whose they are and which delivered file they come from."""
+
+
+class Devices:
+    """Makes the relations that tell the customers' devices and readings, in an engine session.
+
+    `erased_serials` are the serial numbers that only they claim, `erased_moments` the moments of shared devices at
+    which one of them moved. The relations of `OWN` hold rows of all live files; `now` is false for those of older
+    snapshots, and they are there only if the devices come from the landed records.
+
+    Args:
+        engine: The session, in which landing, `records`, `who` and `erased_addresses` are readable.
+        key: The lake's key.
+        live: Of each table of `OWN` the files that are there, and whether they are current.
+    """
+
+    def __init__(self, engine: DuckDB, key: Key, live: Mapping[str, Mapping[str, bool]]) -> None:
+        self._engine, self._key, self._live = engine, key, live
+
+    def of_records(
+        self,
+        people: Collection[str],
+        started: int,
+        *,
+        known: Tombstones | None = None,
+        then: Tombstones | None = None,
+    ) -> Tombstones:
+        """Finds the devices by the landed records, and returns the tombstones of the customers.
+
+        Args:
+            people: The customers' marks.
+            started: When the erasure began, epoch milliseconds.
+            known: Tombstones of the same customers, of whom some rows may have gone already.
+            then: Tombstones of erasures that are done again; they are part of what is returned.
+        """
+        engine, key = self._engine, self._key
+        engine.materialize(
+            "claimed",
+            "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
+            "from records as r inner join who as w on r.email = w.address where r.serialNumber is not null",
+        )
+        self._keep("accelerometer_landing", '"user" in (select address from erased_addresses)')
+        engine.materialize(
+            "erased_motions",
+            'select e.person, m."timestamp" as moment from own_motions as m '
+            'inner join erased_addresses as e on m."user" = e.address where m.now',
+        )
+        engine.materialize(
+            "erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)"
+        )
+        engine.materialize(
+            "erased_moments",
+            "select distinct c.serialNumber, m.moment from erased_motions as m "
+            "inner join claimed as c on m.person = c.person "
+            "where c.serialNumber not in (select serialNumber from erased_serials)",
+        )
+        moments = engine.stream("select serialNumber, moment from erased_moments")
+        marks = frozenset(tombstones.moment(key, number, at) for number, at in moments)
+        if known is not None:
+            self._moments_known(known)
+        if then is not None:
+            self._moments_barred(then)
+        among = "(select serialNumber from erased_serials union select serialNumber from erased_moments)"
+        self._keep("step_trainer_landing", f"serialNumber in {among}", THEIRS)
+        return Tombstones(self._until(people, started), self._claims(), self._last_read(started), marks) | (
+            then or Tombstones()
+        )
+
+    def of_tombstones(self, known: Tombstones) -> None:
+        """Finds the devices by the marks of tombstones: the landed records may have gone."""
+        engine, key = self._engine, self._key
+        numbers = engine.rows(
+            "select serialNumber from records where serialNumber is not null union "
+            "select serialNumber from step_trainer_landing"
+        )
+        marks = {number: tombstones.serial(key, number) for (number,) in numbers}
+        alone = [(n,) for n, mark in marks.items() if mark in known.serials]
+        engine.insert_rows("erased_serials", {"serialNumber": "varchar"}, alone)
+        shared = [(n,) for n, mark in marks.items() if mark in known.claims and mark not in known.serials]
+        engine.insert_rows("shared_serials", {"serialNumber": "varchar"}, shared)
+        readings = engine.stream(
+            "select distinct serialNumber, sensorReadingTime from step_trainer_landing "
+            "where serialNumber in (select serialNumber from shared_serials)"
+        )
+        rows = [(n, at) for n, at in readings if tombstones.moment(key, n, at) in known.moments]
+        engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, rows)
+
+    def withheld(self, before: Tombstones) -> int:
+        """Returns how many withheld readings go: of devices whose claimants all go, and of moments of several.
+
+        Args:
+            before: The lake's tombstones: whoever was erased before claims still, and never moves.
+        """
+        return self._withheld_of_all(before) + self._withheld_of_some()
+
+    def _until(self, people: Collection[str], started: int) -> dict[str, int]:
+        """Returns until when each customer's data stay out.
+
+        A clock that runs ahead dates data after the erasure: they must not come back either.
+        """
+        until = dict.fromkeys(people, started)
+        for person, last in self._engine.rows(
+            "select person, max(moment) from ("
+            "select e.person, c.registrationDate as moment from customers_landing as c "
+            "inner join erased_addresses as e on c.email = e.address union all "
+            "select person, moment from erased_motions) group by person"
+        ):
+            # who only ever withdrew has no instant of their own
+            until[person] = max(started, last or 0)
+        return until
+
+    def _claims(self) -> dict[str, tuple[str, ...]]:
+        claims: dict[str, set[str]] = {}
+        for number, person in self._engine.rows("select serialNumber, person from claimed where erased"):
+            claims.setdefault(tombstones.serial(self._key, number), set()).add(person)
+        return {number: tuple(sorted(who)) for number, who in claims.items()}
+
+    def _last_read(self, started: int) -> dict[str, int]:
+        last_read = self._engine.rows(
+            "select e.serialNumber, max(s.sensorReadingTime) from erased_serials as e "
+            "left join own_steps as s on e.serialNumber = s.serialNumber and s.now group by all"
+        )
+        return {tombstones.serial(self._key, number): max(started, last or 0) for number, last in last_read}
+
+    def _keep(self, name: str, *conditions: str) -> None:
+        """Makes the relation of a table's rows that are the customers', the condition that takes most out first."""
+        columns = ", ".join(quoted(column.name) for column in COLUMNS[name] if column.name in _TOLD_BY)
+        parts = [f"select {columns}, null::varchar as filename, true as now from {name} where false"]
+        for now in (True, False):
+            files = sorted(path for path, current in self._live[name].items() if current is now)
+            rows = f"select {columns}, filename, {now} as now from {read_files(files)}"
+            for condition in conditions:
+                rows = f"select * from ({rows}) where {condition}"
+            if files:
+                parts.append(rows)
+        self._engine.materialize(OWN[name], " union all ".join(parts))
+
+    def _moments_known(self, known: Tombstones) -> None:
+        """Adds to `erased_moments` those that are tombstones already: the motions that told them may have gone."""
+        readings = self._engine.stream(
+            "select distinct serialNumber, sensorReadingTime from step_trainer_landing "
+            "where serialNumber in (select serialNumber from claimed where erased) "
+            "and serialNumber not in (select serialNumber from erased_serials)"
+        )
+        self._add_moments({(n, at) for n, at in readings if tombstones.moment(self._key, n, at) in known.moments})
+
+    def _moments_barred(self, then: Tombstones) -> None:
+        """Adds to `erased_moments` the readings that tombstones bar: nothing else here may tell whose they were."""
+        engine, key = self._engine, self._key
+        numbers = engine.rows("select distinct serialNumber from step_trainer_landing")
+        marks = {number: tombstones.serial(key, number) for (number,) in numbers}
+        claimed = {number: mark for number, mark in marks.items() if mark in then.claims}
+        engine.insert_rows("claimed_then", {"serialNumber": "varchar"}, [(number,) for number in claimed])
+        readings = engine.stream(
+            "select distinct serialNumber, sensorReadingTime from step_trainer_landing "
+            "where serialNumber in (select serialNumber from claimed_then)"
+        )
+        self._add_moments(
+            {
+                (number, at)
+                for number, at in readings
+                if at <= then.serials.get(claimed[number], -1) or tombstones.moment(key, number, at) in then.moments
+            }
+        )
+
+    def _add_moments(self, more: set[tuple[str, int]]) -> None:
+        more.update(self._engine.rows("select serialNumber, moment from erased_moments"))
+        self._engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(more))
+
+    def _withheld_of_all(self, before: Tombstones) -> int:
+        """Returns how many readings go that are withheld, of serial numbers that nobody else claims."""
+        claimed = self._engine.rows(
+            "select c.serialNumber, count(*) from claimed as c inner join erased_serials as e "
+            "on c.serialNumber = e.serialNumber group by all"
+        )
+        shared = [(number,) for number, count in claimed if count + before.claimants(self._key, number) > 1]
+        if not shared:
+            return 0
+        self._engine.insert_rows("erased_shared", {"serialNumber": "varchar"}, shared)
+        [(count,)] = self._engine.rows(
+            "select count(*) from (select distinct serialNumber, sensorReadingTime, distanceFromObject "
+            "from own_steps where now and serialNumber in (select serialNumber from erased_shared)) as s "
+            "left join (select c.serialNumber, m.moment, count(distinct c.person) as movers from claimed as c "
+            "inner join erased_motions as m on c.person = m.person group by all) as m "
+            "on s.serialNumber = m.serialNumber and s.sensorReadingTime = m.moment where coalesce(m.movers, 0) <> 1"
+        )
+        return int(count)
+
+    def _withheld_of_some(self) -> int:
+        """Returns how many readings go that are withheld, of serial numbers that others claim, too."""
+        if not self._engine.rows("select 1 from erased_moments limit 1"):
+            return 0
+        # others' motions are read at these moments alone: a device that everybody claims must not have all of them kept
+        self._engine.materialize(
+            "motions_then",
+            'select distinct w.person, a."timestamp" as moment from (select "user", "timestamp" from '
+            'accelerometer_landing where "timestamp" in (select moment from erased_moments)) as a '
+            'inner join who as w on a."user" = w.address',
+        )
+        [(count,)] = self._engine.rows(
+            "select count(*) from (select distinct s.serialNumber, s.sensorReadingTime, s.distanceFromObject "
+            "from (select * from own_steps where now) as s inner join (select m.serialNumber, m.moment "
+            "from erased_moments as m inner join motions_then as a on m.moment = a.moment "
+            "inner join claimed as c on m.serialNumber = c.serialNumber and a.person = c.person "
+            "group by m.serialNumber, m.moment having count(distinct c.person) > 1) as several "
+            "on s.serialNumber = several.serialNumber and s.sensorReadingTime = several.moment)"
+        )
+        return int(count)
+
+
+def read_files(paths: Iterable[str]) -> str:
+    """Returns the relation of some Parquet files, each row with the file that it is in."""
+    listed = ", ".join(map(path_literal, paths))
+    return f"read_parquet([{listed}], filename = true, hive_partitioning = false)"
