@@ -156,7 +156,9 @@ def _document(path: Path, raw: bytes, pem: str | None) -> Attestation:
     try:
         found = state.parsed(raw)
     except ValueError as error:
-        raise SignatureRefused(f"{path.name}: expected what a lake has signed, found {error}") from None
+        if path.suffix == ".json":
+            raise SignatureRefused(f"{path.name}: expected a document that a lake has signed, found {error}") from None
+        found = {}
     if not isinstance(found, dict):
         raise SignatureRefused(f"{path.name}: expected a document that a lake has signed, found other JSON")
     if "drop" in found:

@@ -153,6 +153,36 @@ class TestHelp:
                 cli.main([name, "--help"])
             assert capsys.readouterr().out.startswith(f"usage: stedi {name}")
 
+    @pytest.mark.parametrize(
+        ("words", "same"),
+        [("help", "--help"), ("help help", "--help"), ("help build", "build --help"),
+         ("--lake x help dataset create", "dataset create --help")],
+    )  # fmt: skip
+    def test_help_with_a_command_is_the_help_of_that_command(
+        self, words: str, same: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        said = []
+        for call in (words, same):
+            with pytest.raises(SystemExit) as stopped:
+                cli.main(call.split())
+            said.append((stopped.value.code, capsys.readouterr()))
+        assert said[0] == said[1]
+        assert said[0][0] == 0
+
+    @pytest.mark.parametrize(
+        ("words", "meant"),
+        [("biuld", "build"), ("hlep", "help"), ("--versoin", "--version"), ("build --dryrun", "--dry-run"),
+         ("help biuld", "build"), ("dataset crate", "create"), ("dataset --hlep", "--help")],
+    )  # fmt: skip
+    def test_a_typo_is_answered_with_what_was_meant(
+        self, words: str, meant: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            cli.main(words.split())
+        said = capsys.readouterr().err
+        assert said.endswith(f"did you mean `{meant}`?\n")
+        assert said.count("\n") == 2
+
     def test_the_version_is_the_packages(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             cli.main(["--version"])

@@ -372,7 +372,7 @@ def test_the_command_prints_text_and_json(
 ) -> None:
     code, out, _ = run(lake, capsys, CY)
     assert code == 0
-    for words in ("agrees since 2001", "withheld: its serial number is shared by 2", "people.json"):
+    for words in ("given since 2001", "withheld: its serial number is shared by 2", "people.json"):
         assert words in out
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{ANA.upper()}\n\n"))
     code, out, _ = run(lake, capsys, "-", "--json")

@@ -380,7 +380,7 @@ def test_the_command_says_what_it_did(said: Said) -> None:
     code, out, err = said(ANA, "new@x.example", "--yes")
     assert code == 0
     assert "not known to the lake: argument 2; check the spelling" in err
-    assert "2 customers: 2 withdrawals landed, 1 of them for customers that the lake does not know yet" in out
+    assert "2 customers: 2 withdrawals landed; 1 of them for customers unknown to the lake" in out
     assert "stedi build" in out
     assert "built: " in said(ANA, "--yes", "--build")[1]
     assert err

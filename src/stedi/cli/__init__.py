@@ -18,7 +18,7 @@ from types import FrameType
 
 from stedi._startup import without_dataframes
 from stedi.cli import hooks, pipeline, terminal
-from stedi.cli.commands import named, parser
+from stedi.cli.commands import asked_for_help, named, parser
 from stedi.errors import MissingExtra, StediError, UsageError, unnamed
 
 __all__ = ["main", "parser", "script"]
@@ -38,7 +38,7 @@ _OPTIONS = {"name": "NAME", "handle": "--show", "named": "--verify"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    words = asked_for_help(sys.argv[1:] if arguments is None else arguments)
     try:
         options = parser(named(words)).parse_args(words)
     except SystemExit as stop:

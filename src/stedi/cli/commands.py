@@ -413,8 +413,16 @@ def _aws(action: AddCommand) -> None:
 class _Parser(argparse.ArgumentParser):
     """A parser whose help says what commands are good for, and whose messages suggest what was meant."""
 
+    _words: Sequence[str] = ()
+    """The words that it was given to parse."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override] # typeshed's overloads
+        """Returns the options that the words set, and the words that it does not know."""
+        self._words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(args, namespace)
+
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override] # typeshed's overloads
-        """Returns what the words mean; a word that is none ends the command with the help of the command at hand."""
+        """Returns the options that the words set; an unknown word ends the process with a message and the usage."""
         found, rest = self.parse_known_args(args, namespace)
         if rest:
             at_hand: _Parser = getattr(found, "parser", self)
@@ -429,6 +437,7 @@ class _Parser(argparse.ArgumentParser):
             return
         known = [str(choice) for choice in action.choices]
         if isinstance(action, argparse._SubParsersAction):
+            known += ["help"] if self.prog == "stedi" else []
             meant = _meant(str(value), known) or f"; `{self.prog} --help` lists them"
             raise argparse.ArgumentError(None, f"no {str(action.metavar).lower()} {value!r}{meant}")
         listed = ", ".join(known)
@@ -438,11 +447,15 @@ class _Parser(argparse.ArgumentParser):
         """Ends the command with a message that holds no address, whatever the call's words were."""
         if message.endswith(": expected one argument"):
             message += ", found none; write one that begins with a hyphen as --OPTION=VALUE"
+        show = self.print_usage
         if message.endswith((": COMMAND", ": ACTION")):
-            self.print_help(sys.stderr)
-            message = "expected one of these, found none"
-        else:
-            self.print_usage(sys.stderr)
+            unknown = [word for word in self._words if word[:1] == "-" and word not in self._option_string_actions]
+            if unknown:
+                message = f"no option {unknown[0]}{_meant(unknown[0], self._option_string_actions)}"
+            else:
+                show, message = self.print_help, f"expected {'a command' if self.prog == 'stedi' else 'an action'}"
+        message = message.replace("the following arguments are required: ", "expected ")
+        show(sys.stderr)
         terminal.say(f"{self.prog}: {unnamed(message)}")
         sys.exit(2)
 
@@ -467,7 +480,7 @@ class _Parser(argparse.ArgumentParser):
         options.start_section("options")
         options.add_arguments([action for action in self._actions if action not in listed])
         options.end_section()
-        ending = "`stedi COMMAND --help` has a command's options and examples.\n"
+        ending = "`stedi help COMMAND` shows a command's options and examples.\n"
         return f"{formatter.format_help()}\n{guide.overview(helps)}\n{options.format_help()}\n{ending}"
 
 
@@ -507,11 +520,26 @@ def _positive(text: str) -> int:
 
 
 def named(words: Sequence[str]) -> str | None:
-    """Returns the command that a call's words name, if nothing but the lake and `--json` stands before it."""
-    rest = iter(words)
-    for word in rest:
+    """Returns the command that a call's words name, if only global options stand before it."""
+    place = _place_of_command(words)
+    return None if place is None else words[place]
+
+
+def asked_for_help(words: Sequence[str]) -> list[str]:
+    """Returns a call's words, with `help COMMAND` as `COMMAND --help`."""
+    place = _place_of_command(words)
+    if place is None or words[place] != "help":
+        return list(words)
+    return [*words[:place], *(word for word in words[place + 1 :] if word != "help"), "--help"]
+
+
+def _place_of_command(words: Sequence[str]) -> int | None:
+    place = 0
+    while place < len(words):
+        word = words[place]
         if word in ("--lake", "--color"):
-            next(rest, None)
+            place += 1
         elif word != "--json" and not word.startswith(("--lake=", "--color=")):
-            return None if word.startswith("-") else word
+            return None if word.startswith("-") else place
+        place += 1
     return None

@@ -168,13 +168,13 @@ def diff(options: argparse.Namespace) -> int:
         return 0
     rows = [
         ("subjects", *found.subjects),
-        ("of them in this one alone", found.only_one, found.only_other),
+        ("only in this release", found.only_one, found.only_other),
         ("rows", *found.rows),
         *((f"rows of {name}", *rows) for name, rows in found.splits.items()),
         *((f"option {name.replace('_', '-')}", str(one), str(other)) for name, (one, other) in found.options.items()),
     ]
     terminal.table(("", found.one, found.other), rows)
-    terminal.line(f"\n{found.both:,} people are in both, {found.moved:,} of them in another split each")
+    terminal.line(f"\n{found.both:,} people are in both, {found.moved:,} of them in different splits")
     return 0
 
 

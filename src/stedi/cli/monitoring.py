@@ -87,7 +87,7 @@ def status(options: argparse.Namespace) -> int:
     if wants_json(options):
         terminal.document(status_json(found))
     else:
-        terminal.line(_status_text(found))
+        terminal.line(_status_text(found), 11)
     return 0 if found.ok else AuditFailed.exit_code
 
 
@@ -133,8 +133,8 @@ def _status_text(found: Status) -> str:
     due = found.due
     if due.tables:
         since = f" since {render.moment(due.since)}" if due.since else ""
-        customers = f"; {due.withdrawn:,} customers leave, {due.agreed:,} enter" if due.withdrawn or due.agreed else ""
-        lines.append(f"{'due':<10} a build of {len(due.tables)} tables{since}{customers}")
+        customers = f"; customers: {due.withdrawn:,} leave, {due.agreed:,} enter" if due.withdrawn or due.agreed else ""
+        lines.append(f"{'due':<10} a build of {many(len(due.tables), 'table')}{since}{customers}")
     else:
         lines.append(f"{'due':<10} nothing")
     free = "" if found.disk.free is None else f"; {found.disk.free / 1e9:,.1f} GB free"
@@ -210,7 +210,7 @@ def doctor(options: argparse.Namespace) -> int:
     else:
         for found in findings:
             mark = {"ok": "ok", "wrong": "WRONG", "absent": "-"}[found.state]
-            terminal.line(f"{mark:<6} {found.name:<16} {found.found}{f': {found.advice}' if found.advice else ''}")
+            terminal.line(f"{mark:<6} {found.name:<16} {found.found}{f': {found.advice}' if found.advice else ''}", 24)
     return 1 if any(found.state == "wrong" for found in findings) else 0
 
 

@@ -73,7 +73,7 @@ def log(options: argparse.Namespace) -> int:
             )
             for each in found
         ],
-        ("people", "what"),
+        ("ended", "people"),
     )
     return 0
 
@@ -198,7 +198,8 @@ def key(options: argparse.Namespace) -> int:
         if wants_json(options):
             terminal.document(found)
         else:
-            terminal.line("\n".join(f"{name:<12} {value}" for name, value in found.items()))
+            labels = {"earlier": "earlier keys", "signs_as": "signs as"}
+            terminal.line("\n".join(f"{labels.get(name, name):<12} {value}" for name, value in found.items()))
         return 0
     lake.key()  # refused before anybody is asked
     if not options.yes:

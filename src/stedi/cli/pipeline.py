@@ -75,8 +75,8 @@ def demo(options: argparse.Namespace) -> int:
         f"\nlanded      {landing.accepted:,} of {many(landing.seen, 'record')}; {landing.quarantined:,} in quarantine"
     )
     left_out = built.customers - built.consenting
-    agree = f"{built.consenting:,} of {built.customers:,} customers agree to research"
-    terminal.line(f"consent     {agree}; {left_out:,} are left out")
+    share = f"{built.consenting:,} of {built.customers:,} customers consent to research"
+    terminal.line(f"consent     {share}; {left_out:,} are left out")
     terminal.line(f"withheld    {many(built.withheld, 'reading')} of shared serial numbers")
     said, wide = f"sampling    {sampling}", min(terminal.width() or 80, 100)
     terminal.line("\n".join(textwrap.wrap(said, wide, subsequent_indent=" " * 12, break_on_hyphens=False)))
@@ -230,9 +230,9 @@ def _show_build(built: Build) -> None:
         terminal.line("nothing to do: every table is up to date")
         return
     terminal.table(
-        ("table", "action", "reason", "added", "removed", "rows", "seconds"),
+        ("table", "action", "why", "added", "removed", "rows", "seconds"),
         [(t.name, t.action, t.reason, t.rows_added, t.rows_removed, t.rows, round(t.seconds, 2)) for t in built.tables],
-        ("seconds",),
+        ("seconds", "why"),
     )
     if built.withheld:
         terminal.line(
@@ -268,9 +268,9 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
         terminal.document({"tables": listed, "customers": customers})
         return
     terminal.table(
-        ("table", "action", "reason", *(size.replace("_", " ") for size in sizes)),
+        ("table", "action", "why", *(size.replace("_", " ") for size in sizes)),
         [(e.step.table, e.step.action, e.step.reason, *(getattr(e, size) for size in sizes)) for e in plan.steps],
-        ("bytes written", "bytes read"),
+        ("bytes written", "bytes read", "rows read"),
     )
     counts = ", ".join(f"{len(who):,} {what}" for what, who in customers.items())
     terminal.line(f"customers: {counts}")

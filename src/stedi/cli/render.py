@@ -46,7 +46,8 @@ def explanation(found: Explanation) -> str:
     """Returns a customer's explanation as lines of text."""
     since = f" since {moment(found.since)}" if found.since else ""
     unknown = "unknown: no record of this customer" if found.known else "the lake does not know this address"
-    known = unknown if found.consent == "unknown" else f"{found.consent}{since}"
+    consent = {"agrees": "given", "agrees later": "will be given", "does not agree": "not given", "unknown": unknown}
+    known = consent[found.consent] + since
     lines = [f"customer  {found.customer_id}", f"consent   {known}"]
     if found.erased:
         lines.append(f"erased    {moment(found.erased)}")

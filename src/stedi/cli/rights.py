@@ -39,11 +39,11 @@ def withdraw(options: argparse.Namespace) -> int:
         kept = {"history_days": done.history_days, "tags": list(done.tags)}
         terminal.document({**kept, **counts, "stale": list(done.stale), "build": render.plain(built)})
         return 0
-    terminal.line(
-        f"{many(done.customers, 'customer')}: {many(done.landed, 'withdrawal')} landed, {done.unknown:,} of them "
-        f"for customers that the lake does not know yet; {done.already:,} had just withdrawn"
-        + (f"; {done.erased:,} were erased, and nothing was landed for them" if done.erased else "")
-    )
+    said = [f"{many(done.customers, 'customer')}: {many(done.landed, 'withdrawal')} landed"]
+    said += [f"{done.unknown:,} of them for customers unknown to the lake"] if done.unknown else []
+    said += [f"{done.already:,} withdrawn within the last minute already"] if done.already else []
+    said += [f"{done.erased:,} erased, for whom nothing was landed"] if done.erased else []
+    terminal.line("; ".join(said))
     if built is None:
         terminal.line("the next `stedi build` removes them from every table below landing")
     else:
@@ -56,9 +56,9 @@ def withdraw(options: argparse.Namespace) -> int:
         )
     after = "after that build" if built is None else "from now on"
     terminal.line(
-        "what was published of them before is hidden, except from an officer with --as-published; `stedi maintain` "
-        f"removes it {done.history_days:g} days {after}"
-        + (f", except from the tags {', '.join(done.tags)}: see `stedi tag --delete`" if done.tags else "")
+        "earlier snapshots hide their rows, except from an officer with --as-published; `stedi maintain` "
+        f"removes these snapshots {done.history_days:g} days {after}"
+        + (f", except those with the tags {', '.join(done.tags)}: see `stedi tag --delete`" if done.tags else "")
     )
     say_stale(done.stale)
     return 0
@@ -102,7 +102,7 @@ def consent(options: argparse.Namespace) -> int:
         lines = [headers, *rows]
         terminal.binary().write("".join(",".join(map(str, line)) + "\r\n" for line in lines).encode())
         return 0
-    # people look for what has changed; of a quiet period the one before says everything
+    # people look for changes: a period without any equals the one before it
     shown = [row for row in rows[:-1] if any(row[3:])] + rows[-1:]
     terminal.table(headers, shown)
     if len(shown) < len(rows):

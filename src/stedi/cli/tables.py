@@ -16,7 +16,7 @@ from stedi.errors import printable
 
 _LEAST = 12
 """To what width a column of texts may be cut before a column is left out."""
-_LEAST_OF = dict.fromkeys(("file", "path", "tables"), 24)
+_LEAST_OF = {**dict.fromkeys(("file", "path", "tables"), 24), "why": 20}
 _WHOLE = frozenset(("field", "if known", "reason", "receipt", "record", "release", "snapshot", "table", "tag"))
 """Columns of names, which people type again."""
 _BETWEEN = 2

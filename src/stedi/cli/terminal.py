@@ -164,8 +164,8 @@ def width(stream: TextIO | None = None) -> int | None:
     return None
 
 
-def _folded(text: str, stream: TextIO) -> str:
-    """Returns a text whose lines have room on the terminal: those that are too long go on below, further in."""
+def _folded(text: str, stream: TextIO, column: int | None = None) -> str:
+    """Returns a text whose lines fit the terminal: longer ones continue below, indented to a column or by two more."""
     wide = width(stream)
     if wide is None or all(len(part) <= wide for part in text.split("\n")):
         return text
@@ -173,7 +173,7 @@ def _folded(text: str, stream: TextIO) -> str:
 
     lines = []
     for part in text.split("\n"):
-        inset = " " * (len(part) - len(part.lstrip()) + 2)
+        inset = " " * (len(part) - len(part.lstrip()) + 2 if column is None else column)
         options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
         if len(part) <= wide:
             lines.append(part)
@@ -183,9 +183,9 @@ def _folded(text: str, stream: TextIO) -> str:
     return "\n".join(lines)
 
 
-def line(text: str) -> None:
-    """Writes a result; that its reader has gone changes nothing of what was done."""
-    raw(_folded(printable(text, keep="\n\t"), sys.stdout))
+def line(text: str, column: int | None = None) -> None:
+    """Writes a result, even if its reader has gone; lines that do not fit the terminal continue at a column."""
+    raw(_folded(printable(text, keep="\n\t"), sys.stdout, column))
 
 
 def raw(text: str) -> None:

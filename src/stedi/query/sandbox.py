@@ -75,8 +75,23 @@ def connect(job: dict[str, Any], reader: Reader | None = None) -> duckdb.DuckDBP
     return con
 
 
-def bind_failure(error: Exception) -> str:
-    """Returns one line for an error found before any row was read, in DuckDB's own words."""
+_NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
+
+
+def bind_failure(error: Exception, job: dict[str, Any]) -> str:
+    """Returns one line for an error found before any row was read, in DuckDB's own words unless a column is unknown.
+
+    DuckDB knows only the columns that the statement names: it could not say which one was meant.
+    """
+    if unknown := _NO_COLUMN.search(str(error)):
+        import difflib
+
+        name = unknown[1] or unknown[2]
+        tables = ", ".join(relation["name"] for relation in job["relations"])
+        columns = {column.lower(): column for relation in job["relations"] for column, _ in relation["columns"]}
+        near = difflib.get_close_matches(name.lower(), columns, n=1)
+        meant = f": did you mean {columns[near[0]]}?" if near else "; `stedi describe TABLE` lists a table's columns"
+        return printable(f"The query cannot run: no column {name}{f' in {tables}' if tables else ''}{meant}")
     words = re.split(r"\n\s*LINE \d+:|\n\s*Candidate functions:", str(error))[0]
     words = printable(re.sub(r"\s+", " ", words)).strip()
     return "The query cannot run: " + (words if len(words) <= 400 else words[:399] + "…")
@@ -102,7 +117,7 @@ def execute(job: dict[str, Any], out: BinaryIO) -> None:
             else:  # a relation with values would hold every row in memory
                 con.execute(f"explain {job['sql']}", values)
         except duckdb.Error as error:
-            raise scans.Failure(bind_failure(error)) from None
+            raise scans.Failure(bind_failure(error, job)) from None
         try:
             if values is not None:
                 found = con.execute(job["sql"], values)

@@ -138,7 +138,11 @@ def _parse(sql: str) -> tuple[dict[str, Any], frozenset[str]]:
     if tree["error"]:
         if tree.get("error_type") == "not implemented":
             raise QueryRefused(f"{_ALLOWED}, found another kind of statement (or PIVOT without IN). Nothing was run.")
-        raise QueryRefused(f"The statement is not valid SQL: {_one_line(str(tree.get('error_message', '')))}")
+        where = ""
+        if str(tree.get("position", "")).isdigit():
+            *above, line = sql[: int(tree["position"])].split("\n")
+            where = f" (line {len(above) + 1:,}, column {len(line) + 1:,})"
+        raise QueryRefused(f"The statement is not valid SQL: {_one_line(str(tree.get('error_message', '')))}{where}")
     statements = tree["statements"]
     if len(statements) != 1:
         found = "several statements" if statements else "no statement"
