@@ -44,7 +44,8 @@ check: $(VENV)/.spark
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test LEVEL=full
 
-nightly:
+nightly: build/contracts/.made
+	@$(MAKE) --no-print-directory build/trino/.made || echo "make nightly: no Trino; its tests are skipped" >&2
 	@$(MAKE) --no-print-directory test LEVEL=nightly
 
 coverage: $(VENV)/.dev
@@ -139,6 +140,20 @@ build/contracts/.made: requirements/contracts.txt | $(VENV)/.dev
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo build/contracts/lib/python*/site-packages)/tests.pth
 	@build/contracts/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
 		--no-compile --require-hashes --only-binary :all: -r requirements/contracts.txt
+	@touch $@
+
+# What reads lakes as Athena does. Its tests need Java 24 or later, too (tests/support/trino_server.py).
+TRINO = 476
+MAVEN = mvn --quiet --batch-mode
+build/trino/.made:
+	@echo "Fetching Trino, about 540 MB" >&2
+	@rm -rf build/trino && mkdir -p build/trino/plugin
+	@$(MAVEN) dependency:unpack -Dartifact=io.trino:trino-server-core:$(TRINO):tar.gz -DoutputDirectory=$(CURDIR)/build/trino
+	@mv build/trino/trino-server-core-$(TRINO)/lib build/trino/lib
+	@$(MAVEN) dependency:unpack -Dartifact=io.trino:trino-iceberg:$(TRINO):zip -DoutputDirectory=$(CURDIR)/build/trino
+	@mv build/trino/trino-iceberg-$(TRINO) build/trino/plugin/iceberg
+	@$(MAVEN) dependency:copy -Dartifact=org.xerial:sqlite-jdbc:3.50.3.0 -DoutputDirectory=$(CURDIR)/build/trino/plugin/iceberg
+	@rm -rf build/trino/trino-server-core-$(TRINO)
 	@touch $@
 
 clean:

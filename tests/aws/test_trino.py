@@ -1,19 +1,13 @@
 """A Trino server, which is what Athena is made of, reads a lake in S3 by its Glue catalog and gives the rows that the
 lake gives. S3 and Glue are the tests' servers; the rest is real.
-
-Trino is half a gigabyte and wants Java 24: it runs where STEDI_TRINO names a folder of `trino-server-core` with the
-Iceberg plugin in `plugin/iceberg`, and STEDI_TRINO_JAVA a Java.
 """
 
 from __future__ import annotations
 
 import base64
 import datetime as dt
-import json
 import os
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,90 +16,37 @@ import pytest
 from test_aws_roles import template
 
 import servers
+import trino_server
 from athena_sql import SAME
 from stedi import sample
 from stedi.aws import athena
 from stedi.lake import Lake
+from trino_server import Ask
 
-TRINO, JAVA = os.environ.get("STEDI_TRINO"), os.environ.get("STEDI_TRINO_JAVA", "java")
-pytestmark = pytest.mark.skipif(TRINO is None, reason="no Trino: STEDI_TRINO names no server, see this file")
-
-Ask = Callable[[str], list[list[Any]]]
-
-OPTIONS = (
-    *("-Xmx1500M", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Djdk.attach.allowAttachSelf=true"),
-    *("--enable-native-access=ALL-UNNAMED", "--add-modules=jdk.incubator.vector"),
-)
-
-
-def configured(folder: Path, port: int, aws: servers.Server) -> list[str]:
-    """Writes a server's settings, and returns the command that starts it."""
-    home, where = Path(str(TRINO)), f"http://127.0.0.1:{port}"
-    (folder / "catalog").mkdir()
-    settings = {
-        "coordinator": "true",
-        "node-scheduler.include-coordinator": "true",
-        "http-server.http.port": str(port),
-        "node.internal-address": "127.0.0.1",
-        "discovery.uri": where,
-        "catalog.config-dir": str(folder / "catalog"),
-        "plugin.dir": str(home / "plugin"),
-        "query.max-memory": "500MB",
-    }
-    keys = (servers.ACCESS, servers.SECRET)
-    catalog = {
-        "connector.name": "iceberg",
-        "iceberg.catalog.type": "glue",
-        "hive.metastore.glue.region": servers.REGION,
-        "hive.metastore.glue.endpoint-url": aws.url,
-        **dict(zip(("hive.metastore.glue.aws-access-key", "hive.metastore.glue.aws-secret-key"), keys, strict=True)),
-        "fs.native-s3.enabled": "true",
-        "s3.endpoint": os.environ["AWS_ENDPOINT_URL_S3"],
-        "s3.region": servers.REGION,
-        "s3.path-style-access": "true",
-        **dict(zip(("s3.aws-access-key", "s3.aws-secret-key"), keys, strict=True)),
-    }
-    for path, entries in ((folder / "config.properties", settings), (folder / "catalog" / "lake.properties", catalog)):
-        path.write_text("".join(f"{name}={value}\n" for name, value in entries.items()))
-    node = ("-Dnode.environment=test", f"-Dnode.id={port}", f"-Dnode.data-dir={folder / 'data'}")
-    paths = (f"-Dconfig={folder / 'config.properties'}", "-cp", str(home / "lib" / "*"))
-    return [JAVA, *OPTIONS, *node, *paths, "io.trino.server.TrinoServer"]
+pytestmark = trino_server.needs_trino
 
 
 @pytest.fixture
 def ask(aws: servers.Server, tmp_path: Path) -> Iterator[Ask]:
     """A function that asks Trino, and returns its rows."""
-    port = servers.free_port()
-    headers = {
-        "X-Trino-User": "tests",
-        "X-Trino-Catalog": "lake",
-        "X-Trino-Schema": "stedi",
-        "X-Trino-Time-Zone": "UTC",
-        "X-Trino-Client-Capabilities": "PARAMETRIC_DATETIME",
+    catalog = {
+        "connector.name": "iceberg",
+        "iceberg.catalog.type": "glue",
+        "hive.metastore.glue.region": servers.REGION,
+        "hive.metastore.glue.endpoint-url": aws.url,
+        "hive.metastore.glue.aws-access-key": servers.ACCESS,
+        "hive.metastore.glue.aws-secret-key": servers.SECRET,
+        "fs.native-s3.enabled": "true",
+        "s3.endpoint": os.environ["AWS_ENDPOINT_URL_S3"],
+        "s3.region": servers.REGION,
+        "s3.path-style-access": "true",
+        "s3.aws-access-key": servers.ACCESS,
+        "s3.aws-secret-key": servers.SECRET,
     }
-
-    def asked(sql: str) -> list[list[Any]]:
-        where = f"http://127.0.0.1:{port}/v1/statement"
-        page = json.load(urllib.request.urlopen(urllib.request.Request(where, sql.encode(), headers)))
-        rows: list[list[Any]] = []
-        while True:
-            rows += page.get("data", [])
-            assert "error" not in page, f"{sql}\n{page['error']['message']}"
-            if "nextUri" not in page:
-                return rows
-            page = json.load(urllib.request.urlopen(page["nextUri"]))
-
-    def ready() -> bool:
-        try:
-            return bool(asked("select 1") == [[1]])
-        except (OSError, AssertionError):
-            return False
-
-    with servers.running(configured(tmp_path, port, aws), port, tmp_path / "trino.log"):
-        end = time.monotonic() + 120
-        while not ready():
-            assert time.monotonic() < end, (tmp_path / "trino.log").read_text("utf-8", "replace")[-2000:]
-            time.sleep(0.5)
+    (tmp_path / "trino").mkdir()
+    with trino_server.serving(
+        tmp_path / "trino", "lake", "".join(f"{key}={value}\n" for key, value in catalog.items())
+    ) as asked:
         yield asked
 
 

@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 import lakes
+import trino_server
 from stedi import Lake
 
 PAGE = (lakes.REPOSITORY / "docs" / "readers.md").read_text("utf-8")
@@ -97,10 +98,24 @@ def test_duckdb_opens_a_folder_and_refuses_one_whose_commit_was_cut_off_rather_t
     hint.write_bytes(kept)
 
 
-def test_the_spark_recipe_has_the_settings_of_the_lakes_own_engine() -> None:
-    from stedi.engines.spark.session import catalog_settings
+def test_spark_is_started_with_the_jars_and_settings_of_the_lakes_own_engine() -> None:
+    from stedi.engines.spark.session import ICEBERG, SQLITE, catalog_settings
 
-    shown = dict(re.findall(r"--conf spark\.sql\.catalog\.stedi\.?([\w.-]*)=(\S+)", block("Spark", "sh")))
+    command = block("Spark", "sh")
+    assert f"--packages {ICEBERG},{SQLITE} " in command
+    shown = dict(re.findall(r"--conf spark\.sql\.catalog\.stedi\.?([\w.-]*)=(\S+)", command))
     wanted = catalog_settings("/data/lake")
     assert shown.pop("uri") == wanted["uri"].partition("?")[0]
     assert shown.items() <= wanted.items()
+
+
+@trino_server.needs_trino
+def test_trino_reads_a_folder_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    settings = block("Trino", "properties").replace("/data/lake", str(folder / "lake"))
+    [statement] = re.findall(r"`(select .*?)`", PAGE.split("\n## Trino\n")[1])
+    with trino_server.serving(tmp_path, "stedi", settings) as ask:
+        assert ask(statement) == [[3]]
+        told = {name: comment for name, _, _, comment in ask("describe stedi.stedi.machine_learning_curated")}
+        assert "pseudonym of the customer" in told["customer_id"]
+        with pytest.raises(AssertionError, match="Access Denied"):
+            ask("delete from stedi.stedi.machine_learning_curated")
