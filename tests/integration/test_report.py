@@ -63,7 +63,7 @@ def test_the_funnel_goes_from_known_to_released(lake: Lake) -> None:
     funnel = [(stage.name, stage.people, stage.left_out) for stage in lake.report().funnel]
     assert funnel == [
         ("known", 30, None),
-        ("agree to research", 21, 9),
+        ("consent to research", 21, 9),
         ("with readings", "not shown", "not shown"),
         ("in training data", 15, "not shown"),
         ("in releases", 15, 0),
@@ -407,14 +407,14 @@ def test_an_earlier_report_tells_what_changed_and_hides_how_few(lake: Lake, tmp_
     before = lake.report()
     plainly = json.loads(json.dumps(plain(before)))
     plainly["state"] = "0" * 64
-    plainly["figures"] |= {"people: known": 28, "people: agree to research": 11, "rows: quarantine": 0}
+    plainly["figures"] |= {"people: known": 28, "people: consent to research": 11, "rows: quarantine": 0}
     file = tmp_path / "earlier.json"
     file.write_text(json.dumps(plainly))
     changes = lake.report(since=file).changes
     assert changes is not None
     told = {line.what: line.change for line in changes.lines}
     assert told["people: known"] == "fewer than 5"
-    assert told["people: agree to research"] == 10
+    assert told["people: consent to research"] == 10
     assert told["rows: quarantine"] == 1
     assert told["rows: landed_files"] == 0
     assert told["releases"] == 0
@@ -457,7 +457,7 @@ def test_the_report_of_an_audit_says_which_promise_is_broken(lake: Lake) -> None
     checks = tuple(replace(c, violations=3) if c.name == "one person" else c for c in done.checks)
     found = evidence.of(replace(done, checks=checks), lake.key(), remote=True)
     assert not found.holds
-    assert [p.title for p in found.promises if not p.holds] == ["Never two people in one row"]
+    assert [p.title for p in found.promises if not p.holds] == ["No row mixes two people"]
     assert "broken" in page.audit_html(found)
     assert any("log" in each for each in found.not_reached)
 

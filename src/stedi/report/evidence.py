@@ -95,51 +95,51 @@ class AuditReport:
 
 PROMISES = (
     (
-        "Only people who agree",
-        "No row of a trusted or curated table belongs to somebody who has not agreed to research, or has taken that "
-        "back; where the lake is set so, none is from before they agreed. Each customer stands there once, as the "
-        "last record says.",
+        "Only people who consent",
+        "No row of a trusted or curated table belongs to somebody who does not consent to research. If the lake uses "
+        "readings since consent only, none is older than its customer's consent. Each customer is in the customers "
+        "tables once, with the current record.",
         ("consent", "before consent", "current record", "one row", "curated"),
     ),
     (
-        "Never two people in one row",
-        "Each reading is of the person whose phone or device took it. A shared device's reading is used only if it is "
-        "certain whose it is, and no training row pairs one person's step with another's motion.",
+        "No row mixes two people",
+        "Each reading belongs to the person whose phone or device took it. A reading of a shared device is used only "
+        "if its owner is certain, and no training row pairs one person's step with another's motion.",
         ("one person", "owner", "withheld", "landed"),
     ),
     (
-        "No names where models learn",
-        "Tables of readings know people by a pseudonym alone, made with the lake's secret key. No address, name, "
-        "telephone or serial number stands in the training table.",
+        "No direct identifiers in training data",
+        "Tables of readings identify people by pseudonyms only, made with the lake's secret key. The training table "
+        "contains no address, name, telephone number or serial number.",
         ("identifiers", "pseudonyms"),
     ),
     (
         "Every record is accounted for",
-        "Whatever was delivered is landed, in quarantine, or of somebody who was erased; whatever should be in a table "
-        "is there, once. Each table says what it was built from.",
+        "Every delivered record is landed, in quarantine, or belongs to somebody who was erased. Every row that should "
+        "be in a table is there exactly once. Each table records what it was built from.",
         ("conservation", "distinct", "nulls", "watermarks"),
     ),
     (
-        "Erased is erased",
-        "What is kept of erasures is there as it was written: receipts, and what keeps erased people from coming back. "
+        "Erased people stay erased",
+        "The records of erasures are present and unchanged: receipts, and the tombstones that keep erased people out. "
         "The lake was not rolled back to a state before a withdrawal or an erasure.",
         ("erasures", "receipts", "newest"),
     ),
     (
-        "Whoever looked is written down",
-        "Each time that somebody was shown or given rows of people, a sealed line says who, when, as whom and of which "
-        "tables; none was changed or taken away.",
+        "Every access is logged",
+        "Each time somebody was shown or given rows of people, a sealed line records who, when, in which role and of "
+        "which tables. No line was changed or removed.",
         ("access log",),
     ),
     (
-        "Files are what was written",
-        "Every file that the tables use is there, with the size and the counts that were recorded; if every file was "
-        "read, with the same bytes.",
+        "File integrity",
+        "Every file of the tables is present, with its recorded size and counts; if every file was read, with the same "
+        "bytes.",
         ("catalog", "metadata", "manifests", "data files", "checksums"),
     ),
 )
-"""The promises: title, plain words, and the names of the checks that hold each."""
-_OTHERS = ("Other checks", "What else was checked.")
+"""The promises: title, explanation, and the names of the checks that prove each."""
+_OTHERS = ("Other checks", "Checks that belong to no promise.")
 
 
 def of(record: AuditRecord, key: Key, *, remote: bool) -> AuditReport:
@@ -198,7 +198,7 @@ def _promise(title: str, text: str, checks: Iterable[Counted]) -> Promise:
 
 def _not_reached(record: AuditRecord, *, remote: bool) -> Iterable[str]:
     if not record.proved:
-        yield "the rules of consent: files are damaged, and of damaged files nothing can be proved"
+        yield "the rules of consent: files are damaged, and nothing can be proved about damaged files"
     if not record.files:
         yield "the bytes of the files: sizes and counts were compared, not every file's SHA-256"
     yield "delivered files outside the lake"

@@ -159,7 +159,7 @@ def _funnel(
     [(trained,)] = engine.rows("select count(*) from (select distinct customer_id from machine_learning_curated)")
     counts = (
         ("known", _summary(states, "customers_trusted", "stedi.customers"), ""),
-        ("agree to research", _rows(states, "customers_trusted"), "no consent"),
+        ("consent to research", _rows(states, "customers_trusted"), "no consent"),
         ("with readings", _rows(states, "customers_curated"), "no accelerometer reading that counts"),
         ("in training data", int(trained), "no step trainer reading together with an accelerometer reading"),
         ("in releases", _released(engine, context, key), "in no release"),
@@ -212,7 +212,7 @@ def _released(engine: DuckDB, context: Context, key: Key) -> int:
 
 def _tables(states: Mapping[str, TableState], funnel: Iterable[Stage]) -> tuple[TableEntry, ...]:
     lineage = classification.ColumnLineage(graph())
-    people = {"customers_trusted": "agree to research", "customers_curated": "with readings"}
+    people = {"customers_trusted": "consent to research", "customers_curated": "with readings"}
     shown = {stage.name: stage.people for stage in funnel}
     found = []
     for name, state in states.items():

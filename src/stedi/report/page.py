@@ -128,12 +128,12 @@ def _pictures(found: Report) -> Mapping[str, Any]:
         "consent": charts.lines(
             "consent-lines",
             "Consent over time",
-            f"Customers known and customers who agree, at the end of each of {len(found.consent):,} periods",
+            f"Customers known and customers who consent, at the end of each of {len(found.consent):,} periods",
             [f"{each.last:%Y-%m}" for each in found.consent],
             [each.last.toordinal() for each in found.consent],
             [
                 ("known", [each.known for each in found.consent]),
-                ("agree", [each.consenting for each in found.consent]),
+                ("consent", [each.consenting for each in found.consent]),
             ],
         ),
         "lineage": charts.graph(
