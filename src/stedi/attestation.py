@@ -4,6 +4,7 @@
     FILE beside FILE.sig     an audit's report, or whatever else was signed as it lies there
     a release's folder       judged by `datasets.verify`, to the last row
     a folder of these        each of them, and of receipts the chain that they form
+    a lake's folder          the receipts and releases in it
 
 Nothing is believed but the signature. Whose it is, its fingerprint tells: compare it, or name the public key.
 """
@@ -67,7 +68,8 @@ def verify(path: str | os.PathLike[str], public_key: str | os.PathLike[str] | No
     """Returns what was signed of a file or a folder, and whether it holds: one, or each of a folder.
 
     Args:
-        path: A receipt, a recall, a file beside its signature, a release's folder, or a folder of such files.
+        path: A receipt, a recall, a file beside its signature, a release's folder, or a folder of such files; or a
+            lake's, for the receipts and releases in it.
         public_key: A file with the public key that must have signed it; without it, the one that travels with it.
 
     Raises:
@@ -85,10 +87,22 @@ def verify(path: str | os.PathLike[str], public_key: str | os.PathLike[str] | No
     if path.is_dir():
         if any((path / name).exists() for name in _RELEASE):
             return (_release(path, public_key),)
-        return _folder(path, pem)
+        return _lake(path, public_key, pem) if (path / "lake.toml").is_file() else _folder(path, pem)
     if not path.is_file():
         raise UsageError(f"{path}: expected a signed file or folder, found nothing there")
     return (_file(path, pem),)
+
+
+def _lake(folder: Path, public_key: Path | None, pem: str | None) -> tuple[Attestation, ...]:
+    """Returns what a lake has signed and keeps in its own folder: receipts, and releases."""
+    from stedi.datasets.folder import RELEASES
+
+    own = folder / receipts.RECEIPTS
+    found = _folder(own, pem) if own.is_dir() and any(own.iterdir()) else ()
+    made = sorted(manifest.parent for manifest in (folder / RELEASES).glob(f"*/*/{_RELEASE[0]}"))
+    if not found and not made:
+        raise UsageError(f"{folder}: expected a lake that has signed something, found one without receipts or releases")
+    return (*found, *(_release(release, public_key) for release in made))
 
 
 def _release(folder: Path, public_key: Path | None) -> Attestation:

@@ -916,7 +916,8 @@ class Lake:
 
         def due() -> bool:
             lake = anew()
-            steps = transform.plan(lake.catalog.tables(), lake.config, milliseconds(datetime.now(UTC)))
+            now, claims = milliseconds(datetime.now(UTC)), lake.context.erased_claims()
+            steps = transform.plan(lake.catalog.tables(), lake.config, now, claims=claims)
             return any(step.action != "none" for step in steps)
 
         folder = destinations.expanded(s3.at(inbox))

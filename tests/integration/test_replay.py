@@ -6,19 +6,38 @@ import json
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+import kills
 import quick
-from lakes import BELOW_LANDING, Slate, build, conserved, contents, customer, deliver, motion, records, rows, step
-from stedi import attestation, cli
+from effort import tries
+from erasing import dying
+from lakes import (
+    BELOW_LANDING,
+    Slate,
+    build,
+    conserved,
+    contents,
+    customer,
+    deliver,
+    heads,
+    motion,
+    records,
+    rows,
+    step,
+)
+from stedi import attestation, cli, erasure
 from stedi.errors import LakeError, UsageError
 from stedi.lake import Lake
 from stedi.privacy import journal
 from stedi.privacy.state import StateRefused
+from stedi.privacy.tombstones import Tombstones
 
 DAY = 86_400_000
 NOW = 1_700_000_000_000
@@ -214,23 +233,124 @@ def test_readings_of_the_erased_go_from_a_backup_that_did_not_know_whose_they_we
     assert contents(lake) == expected
 
 
-def test_tables_of_a_backup_follow_a_claim_that_was_erased_after_it(slate: Slate, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def kept(slate: Slate, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copies of a lake whose shared device somebody had claimed who was erased, of its journal, and of a backup.
+
+    The backup was made before the claim.
+    """
+    folder = tmp_path_factory.mktemp("claims")
     lake, inbox = slate.wiped(), slate.inbox()
     ana, bo = PEOPLE[:2]
     deliver(inbox, "customer", [record(bo, NOW, serialNumber="shared")])
     deliver(inbox, "accelerometer", [motion(bo, NOW + 1)])
     deliver(inbox, "step_trainer", [step("shared", NOW + 1), step("shared", NOW + 2)])
     lake.land(inbox)
-    build(lake, LATER)
-    backup = saved(lake, tmp_path / "backup")
+    lake.build()
+    saved(lake, folder / "backup")
     lake.land(deliver(inbox / "more", "customer", [record(ana, NOW, serialNumber="shared")]))
     lake.erase(ana)
-    build(lake, LATER)
-    expected, memory = contents(lake), lake.context.outside()
-    lake = restored(lake, backup)
+    shutil.copytree(lake.context.outside(), folder / "memory")
+    saved(lake, folder / "lake")
+    return folder
+
+
+@pytest.fixture
+def claimed(slate: Slate, kept: Path) -> Lake:
+    """That lake."""
+    return again(slate, kept, "lake")
+
+
+def again(slate: Slate, kept: Path, which: str) -> Lake:
+    """Puts the lake or its backup in its place, and the journal as it was then."""
+    lake = restored(slate.wiped(), kept / which)
+    shutil.rmtree(lake.context.outside(), ignore_errors=True)
+    shutil.copytree(kept / "memory", lake.context.outside())
+    return lake
+
+
+def reasons(lake: Lake) -> dict[str, str]:
+    """What the plan says of the tables that a build would do anything to."""
+    return {found.step.table: found.step.reason for found in lake.plan().steps if found.step.action != "none"}
+
+
+def claims_of(lake: Lake) -> str | None:
+    """What the table that depends on claims says about those that it was built with."""
+    current = lake.catalog.table("step_trainer_trusted").current
+    assert current is not None
+    return current.summary.get("stedi.claims")
+
+
+def test_tables_of_a_backup_follow_a_claim_that_was_erased_after_it(slate: Slate, claimed: Lake, kept: Path) -> None:
+    expected, known = contents(claimed), claims_of(claimed)
+    assert known
+    assert known == claimed.context.erased_claims()
+    assert reasons(claimed) == {}, "the erasure left nothing to build"
+    lake = again(slate, kept, "backup")
+    assert claims_of(lake) is None
     assert contents(lake) != expected, "the device was bo's alone"
-    lake.replay(memory)
+    lake.replay(lake.context.outside())
     assert contents(lake) == expected
+    assert claims_of(lake) == known
+    assert reasons(lake) == {}
+
+
+def test_a_table_that_does_not_say_which_claims_it_knew_is_rebuilt_once(
+    claimed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Tombstones, "claims_digest", lambda self, key: "")
+        claimed.build(full=True)
+        assert claims_of(claimed) is None
+    assert reasons(claimed).keys() == {"step_trainer_trusted", "machine_learning_curated"}
+    claimed.build()
+    assert claims_of(claimed) == claimed.context.erased_claims()
+    assert reasons(claimed) == {}
+
+
+@pytest.mark.parametrize("ends", ["a second replay", "a build"])
+def test_what_a_replay_has_not_rebuilt_when_it_dies_the_next_command_does(
+    slate: Slate, claimed: Lake, kept: Path, ends: str
+) -> None:
+    expected, lake = contents(claimed), again(slate, kept, "backup")
+    with dying(erasure, "build_due", 1):
+        lake.replay(lake.context.outside())
+    quick.forget()
+    lake = Lake.open(lake.root)
+    assert lake.status().due.tables.keys() == {"step_trainer_trusted", "machine_learning_curated"}
+    if ends == "a build":
+        lake.context.accept()
+        lake.build()
+    else:
+        lake.replay(lake.context.outside())
+    assert contents(lake) == expected
+    before = heads(lake)
+    lake.replay(lake.context.outside())
+    assert heads(lake) == before
+
+
+def test_a_replay_that_is_killed_anywhere_is_ended_by_the_next_command(slate: Slate, claimed: Lake, kept: Path) -> None:
+    """By day at some files that it makes, moves or removes; where the lake is older still, a second replay ends it."""
+    expected = contents(claimed)
+    ended, number = Counter[str](), 0
+    while True:
+        number += tries(150, 70, 1)
+        lake = again(slate, kept, "backup")
+        lake.context.config = replace(lake.config, engine_threads=1)  # else a fork lacks threads of its engine
+        if not kills.at(number, lambda lake=lake: lake.replay(lake.context.outside())):  # type: ignore[misc]
+            break
+        quick.forget()
+        lake = Lake.open(lake.root)
+        if lake.context.older() is None:
+            lake.build()
+            ended["build"] += 1
+        else:
+            lake.replay(lake.context.outside())
+            ended["replay"] += 1
+        assert contents(lake) == expected, number
+        assert reasons(lake) == {}, number
+    print(number, ended)
+    assert ended.total()
 
 
 def test_a_restored_lake_has_the_receipts_of_then_beside_the_new_one(slate: Slate, tmp_path: Path) -> None:

@@ -111,6 +111,21 @@ def test_nothing_in_the_lake_links_old_and_new_pseudonyms(lake: Lake) -> None:
     assert not [found for found in (*before, old.secret.hex(), lake.key().secret.hex()) if found.encode() in everything]
 
 
+def test_tables_say_which_claims_of_the_erased_they_know_under_the_new_key(lake: Lake) -> None:
+    def recorded(lake: Lake) -> str | None:
+        current = lake.catalog.table("step_trainer_trusted").current
+        assert current is not None
+        return current.summary.get("stedi.claims")
+
+    lake.erase("bob@x.example")
+    before = recorded(lake)
+    lake.rotate_key()
+    again = Lake.open(lake.root)
+    assert before
+    assert recorded(again) == again.context.erased_claims() != before
+    assert again.build().run == ""
+
+
 def test_builds_follow_a_lake_with_another_key(lake: Lake, tmp_path: Path) -> None:
     lake.rotate_key()
     deliver(tmp_path, "customer", [customer("gus@x.example", 60, serialNumber="dev-6", update=300)])

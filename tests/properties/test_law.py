@@ -38,6 +38,7 @@ from stedi.landing import withdrawal
 from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.maintenance import adoption
 from stedi.privacy.pseudonyms import Key
+from stedi.privacy.tombstones import Tombstones
 from stedi.transform import Build
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
@@ -270,6 +271,28 @@ def _keeps_what_somebody_has_tagged(patch: pytest.MonkeyPatch) -> None:
         expire(catalog, table, {snapshot for snapshot in snapshots if snapshot not in tagged}, branches, **options)
 
     patch.setattr(Catalog, "expire", kept)
+
+
+def _forgets_the_claims_of_whom_it_has_erased(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Tombstones, "claimants", lambda self, key, number: 0)
+
+
+def _forgets_which_claims_a_table_was_built_with(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Tombstones, "claims_digest", lambda self, key: "")
+
+
+@pytest.mark.parametrize(
+    "wrong", [_forgets_the_claims_of_whom_it_has_erased, _forgets_which_claims_a_table_was_built_with]
+)
+@pytest.mark.thorough
+def test_the_law_notices_a_lake_that(wrong: Callable[[pytest.MonkeyPatch], None]) -> None:
+    steps = law.read_case(Path(__file__).parent / "cases" / "claims-of-the-erased-come-back.jsonl")
+    with quick.folder() as folder, quick.quickened(), pytest.MonkeyPatch.context() as patch:
+        subject = RealLake(Slate(folder))
+        wrong(patch)
+        with pytest.raises(law.Broken) as noticed:
+            law.replay(steps, subject, KEY_OF_TESTS, law_machine.NOW).end()
+    print(noticed.value)
 
 
 def _lets_a_lake_that_was_set_back_be_written_to(patch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -395,6 +396,16 @@ def test_a_release_and_its_recall_hold_by_the_public_key_alone(release: Path, tm
     assert len({(each.name, each.lake, each.public_key) for each in found}) == 1
     other = pinned(tmp_path, OTHER)
     assert not any(each.holds for path in (release, recall) for each in attestation.verify(path, other))
+
+
+def test_of_a_lake_its_receipts_and_its_releases_are_checked(release: Path, tmp_path: Path) -> None:
+    (tmp_path / "lake.toml").touch()
+    with pytest.raises(UsageError, match="one without receipts or releases"):
+        attestation.verify(tmp_path)
+    written(tmp_path / "receipts", CHAIN)
+    shutil.copytree(release, tmp_path / "releases" / "steps" / "1")
+    found = attestation.verify(tmp_path)
+    assert [(each.what, each.holds) for each in found] == [("erasure receipt", True)] * 3 + [("release", True)]
 
 
 @pytest.mark.parametrize("forged", RECALLED)

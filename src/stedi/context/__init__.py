@@ -268,6 +268,17 @@ class Context:
         """Returns what tells how many claim a serial number besides the customers of landing, and never move."""
         return partial(tombstones.read(self.root, key).claimants, key)
 
+    def erased_claims(self) -> str | None:
+        """Returns by what tables tell which claims of erased customers they know; None without the key.
+
+        Raises:
+            LakeError: The tombstones are not what this lake has written.
+        """
+        try:
+            return tombstones.read(self.root, self.key()).claims_digest(self.key())
+        except KeyRefused:
+            return None
+
     def pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
         """Returns the tables at one moment, and the landings that had committed to some of their tables alone."""
         while True:

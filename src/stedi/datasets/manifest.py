@@ -225,7 +225,11 @@ def document(
         "for": release.options.recipient,
         "options": {**release.options.to_json(), "labels": shown_name(release.options.labels)},
         "labels": None if labels is None else dict(labels),
-        "inputs": [{"table": i.table, "snapshot": i.snapshot, "sql": i.sql} for i in origin.inputs],
+        # programs that read numbers as doubles round an id
+        "inputs": [
+            {"table": i.table, "snapshot": i.snapshot, "snapshot_id": str(i.snapshot), "sql": i.sql}
+            for i in origin.inputs
+        ],
         "subjects": release.subjects,
         "rows": release.rows,
         "splits": splits_json(release.splits),

@@ -128,7 +128,7 @@ def erase(
     return done
 
 
-def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: Progress, full: bool = False) -> None:
+def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: Progress) -> None:
     """Builds what is due where tables were built before; what cannot be built is said, and due still.
 
     A table that was built from less than landing holds now could not be answered for once landing has lost somebody:
@@ -140,7 +140,6 @@ def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: P
         engine: What builds.
         now: The start of the build, epoch milliseconds.
         progress: Told what is being done.
-        full: Rebuild every table, whatever is due.
 
     Raises:
         LakeBusy: A lock was lost: nothing may be written any more.
@@ -152,7 +151,7 @@ def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: P
     try:
         if withdrawal.waits(context.root):
             withdrawal.again(context, key)
-        transform.build(context, key, now=now, full=full, progress=lambda line: progress(line, None), engine=engine)
+        transform.build(context, key, now=now, progress=lambda line: progress(line, None), engine=engine)
     except LakeBusy:
         raise
     except StediError as error:
@@ -363,7 +362,8 @@ class _Erasure:
             found = replace(found, known=_known(root, before, self._pending.people, found))
             heads = {name: state.current.id for name, state in whereabouts.states.items() if state.current}
             self._keep(found=found, heads=heads)  # from here on it will happen
-        tombstones.write(root, key, before | found.tombstones)
+        known = before | found.tombstones
+        tombstones.write(root, key, known)
         moments = (
             frozenset(engine.rows("select serialNumber, moment from erased_moments")) if self._pending.inbox else ()
         )
@@ -380,7 +380,8 @@ class _Erasure:
         context = Context(root, self._config)
         in_releases = releases.forget(context, key, self._pending.run, self._pending.people, self._pending.started)
         memory = self._config.engine_memory
-        work = Removal(engine, catalog, whereabouts, self._pending, found, self._workers, memory)
+        claims = known.claims_digest(key)
+        work = Removal(engine, catalog, whereabouts, self._pending, found, self._workers, memory, claims)
         removed = {}
         names = list(catalog.tables())
         for number, name in enumerate(names):

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from stedi.privacy.tombstones import Tombstones
 from stedi.schema import tables
 from stedi.schema.tables import COLUMNS, ZONES, DataFile
 from stedi.storage import durable, s3
+from stedi.transform import planning
 
 _LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
 
@@ -172,12 +174,13 @@ class SubjectRows:
             "select count(distinct e.person) from customers_landing as c "
             "inner join erased_addresses as e on c.email = e.address"
         )
+        before = self._before or Tombstones()
         return Found(
             rows,
             tainted,
             {sha256: (accepted, quarantined) for sha256, (accepted, quarantined) in counts.items()},
             {name: tuple(self._follows(name)) for name in tables.graph().selects if name in ZONES},
-            self._devices.withheld(self._before or Tombstones()),
+            self._devices.withheld(before),
             customers,
             mentioned,
             self.tombstones,
@@ -187,6 +190,7 @@ class SubjectRows:
             tuple(sorted(self._known_marks())),
             tuple(sorted(self._whole)),
             held=held,
+            claims=planning.built_with(self.states, before.claims_digest(self._key), tables.graph()),
         )
 
     def _pinned(self, state: TableState, holding: set[str]) -> set[str]:
@@ -210,8 +214,10 @@ class SubjectRows:
     def _addresses(self) -> None:
         """Makes `who`, the mark of every address, and `erased_addresses`."""
         sql = 'select email as address from records union select "user" from accelerometer_landing'
-        known = [address for rows in self.engine.batches(sql) for (address,) in rows]
-        self.keep("who", ("address", "person"), zip(known, tombstones.persons(self._key, known), strict=True))
+        with self.engine.beside() as reading:  # there may be millions: some thousand are held at a time
+            batches = ([address for (address,) in rows] for rows in reading.batches(sql))
+            told = (zip(batch, tombstones.persons(self._key, batch), strict=True) for batch in batches)
+            self.keep("who", ("address", "person"), chain.from_iterable(told))
         people = ", ".join(map(literal, sorted(self._people)))
         self.engine.materialize("erased_addresses", f"select address, person from who where person in ({people})")
 
@@ -258,11 +264,10 @@ class SubjectRows:
         among = "in (select address from erased_addresses)"
         mine = engine.rows(f"select distinct email, customerName, phone from records where email {among}")
         spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
-        free = {column: "\n".join(self._others_have(column)) for column in FREE["customers_landing"]}
-        devices = "\n".join(self._others_have("serialNumber"))
-        addresses = self._others_have("address")
-        spoken = Heard(folded("\n".join(addresses)))
-        heard = Heard(tokens.smoothed(folded("\n".join((*free.values(), *addresses)))))
+        free = {column: self._text_of_others(column) for column in FREE["customers_landing"]}
+        devices, addresses = self._text_of_others("serialNumber"), self._text_of_others("address")
+        spoken = Heard(folded(addresses))
+        heard = Heard(tokens.smoothed(folded("\n".join((*free.values(), addresses)))))
         theirs, claimed = Heard(folded(devices)), Heard(devices)
 
         def others(text: str) -> bool:
@@ -297,22 +302,25 @@ class SubjectRows:
             (value, known.masked(value) or tokens.ERASED)
             for column, text in free.items()
             if known.found(text)
-            for value in self._others_have(column)
+            for batch in self._others_have(column)
+            for value in batch
             if known.found(value)
         ]
         self.keep("masked_texts", ("text", "masked"), sorted(set(masks)))
         self._others_masked = bool(masks)
         if left is None:
             odd = self._others_have("address", odd=True)
-            stay = [value for value in identifiers.mentioning(odd, known) if not tokens.is_plain(value)]
+            mentioning = [value for batch in odd for value in identifiers.mentioning(batch, known)]
+            stay = [value for value in mentioning if not tokens.is_plain(value)]
             if identifiers.mentions(devices, known):
-                stay += identifiers.mentioning(self._others_have("serialNumber"), known)
+                for batch in self._others_have("serialNumber"):
+                    stay += identifiers.mentioning(batch, known)
             self._count(stay)
             left = [identifiers.left(self._key, value) for value in stay]
         return replace(known, left=frozenset(left))
 
-    def _others_have(self, column: str, *, odd: bool = False) -> list[str]:
-        """Returns the different values that others have in a column of their records, or as `address`.
+    def _others_have(self, column: str, *, odd: bool = False) -> Iterator[list[str]]:
+        """Yields the different values that others have in a column of their records, or as `address`, in batches.
 
         Args:
             column: The column.
@@ -325,7 +333,11 @@ class SubjectRows:
         )
         if odd:
             sql += f" and not regexp_full_match({quoted(column)}, {literal(PLAIN)})"
-        return [value for rows in self.engine.batches(sql) for (value,) in rows]
+        return ([value for (value,) in rows] for rows in self.engine.batches(sql))
+
+    def _text_of_others(self, column: str) -> str:
+        """Returns the same values, one a line: a text takes a tenth of the memory of its lines as objects."""
+        return "\n".join("\n".join(batch) for batch in self._others_have(column))
 
     def _count(self, stay: Collection[str]) -> None:
         """Counts values of others that stay, by table and column."""
@@ -351,7 +363,7 @@ class SubjectRows:
         judge = Judge(self.traces, frozenset(moments))
         staying: dict[tuple[str, int], str] = {}
         for batch in _batched(self._quarantined(), 4 << 20):
-            for sha256, at, raw in batch if self._known_records else _suspected(batch, judge):
+            for sha256, at, raw in batch if self.tombstones.records else _suspected(batch, judge):
                 kept = self._kept(raw, judge)
                 if kept is None:
                     records.append((sha256, at))
@@ -475,10 +487,6 @@ class SubjectRows:
         if name == "landed_files":
             conditions.append("name in (select name from masks)")
         return " or ".join(conditions) or "false"
-
-    @property
-    def _known_records(self) -> bool:
-        return bool(self.tombstones.records)
 
     def _quarantined(self) -> Iterator[tuple[str, int, bytes]]:
         for sha256, offset, raw in self.engine.stream(

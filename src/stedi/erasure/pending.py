@@ -45,6 +45,8 @@ class Found:
             file and offset, without what tells of a customer.
         foreign: Of what other programs have written into the catalog and mentions one of them, how many texts there
             are in each place.
+        held: Rows of the customers in each file; of an erasure that an earlier version began, none.
+        claims: Of the tables that record claims of erased customers, those that were built with all of them.
     """
 
     rows: Mapping[str, int]
@@ -62,6 +64,7 @@ class Found:
     whole: tuple[str, ...] = ()
     foreign: Mapping[str, int] = field(default_factory=dict)
     held: Mapping[str, int] | None = None
+    claims: tuple[str, ...] = ()
 
     def taints(self, table: str) -> frozenset[str]:
         """Returns the tainted files of a table."""
@@ -128,6 +131,7 @@ def read(root: Path, key: Key) -> Pending | None:
             found["tainted"] = {table: tuple(paths) for table, paths in found["tainted"].items()}
             found["counts"] = {sha256: tuple(counts) for sha256, counts in found["counts"].items()}
             found["follows"] = {table: tuple(inputs) for table, inputs in found["follows"].items()}
+            found["claims"] = tuple(found.get("claims", ()))
             found["left"] = tuple(found.get("left", ()))
             found["whole"] = tuple(found.get("whole", ()))
             found["known"] = tuple(found["known"]) if found.get("known") is not None else None

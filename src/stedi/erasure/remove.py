@@ -29,6 +29,7 @@ from stedi.errors import CommitConflict, DamagedFile, LakeError
 from stedi.privacy.receipts import RECEIPTS
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, CONSENT_FROM, DataFile
 from stedi.storage import durable, s3
+from stedi.transform.planning import CLAIMS
 
 ERASURE = "stedi.erasure"
 """The property of a snapshot that tells which erasure wrote it."""
@@ -49,6 +50,7 @@ class Removal:
         found: What that has found.
         workers: Who rewrites files, if it is not this process.
         memory: What the engine of a worker may take.
+        claims: The digest of the claims of all who are erased, these customers among them.
     """
 
     def __init__(
@@ -60,10 +62,11 @@ class Removal:
         found: Found,
         workers: Workers | None,
         memory: str,
+        claims: str,
     ) -> None:
         self._engine, self._catalog, self._whereabouts = engine, catalog, whereabouts
         self._run, self._started, self._found = pending.run, pending.started, found
-        self._workers, self._memory = workers, memory
+        self._workers, self._memory, self._claims = workers, memory, claims
 
     def table(self, name: str, rewritten: Sequence[Rewritten] = ()) -> dict[str, int]:
         """Takes the customers out of one table, and has the snapshots expire that knew the files they were in.
@@ -228,6 +231,9 @@ class Removal:
             inputs[read] = self._current(read).id
         if inputs:
             properties["stedi.inputs"] = json.dumps(inputs, sort_keys=True)
+        if name in self._found.claims:
+            properties.pop(CLAIMS, None)
+            properties |= {CLAIMS: self._claims} if self._claims else {}
         if "stedi.customers" in properties:
             properties |= self._customers(properties)
         if "stedi.withheld" in properties:

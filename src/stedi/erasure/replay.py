@@ -92,7 +92,6 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
         signed = (r for r in receipts.listed(root) if receipts.holds(r, key, config.lake_id))
         own = {receipt["id"]: _entry(receipt, key) for receipt in signed}
         own |= {entry.id: entry for entry in known if entry.what == "erasure"}
-        claims = tombstones.sealed(root, key).claims
         _mend(context, key, own.values())
         was_older = context.older() is not None
         mine = {*own, *(entry.id for entry in known)}
@@ -116,11 +115,7 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
         landed, waiting = withdrawal.again(context, key, said)
         for entry in withdrawn:
             withdrawal.keep(root, key, config.lake_id, entry.id, entry.content["people"])
-        # lineage does not record claims of erased customers; if a replay is killed here, the audit finds the difference
-        more = tombstones.read(root, key).claims != claims
-        if done or more:  # of what the tables were built from, some is gone
-            now = milliseconds(datetime.now(UTC))
-            erasure.build_due(context, key, "duckdb", now=now, progress=progress, full=more)
+        erasure.build_due(context, key, "duckdb", now=milliseconds(datetime.now(UTC)), progress=progress)
     last = context.last_seen()
     complete = not last or last in digests or last in {entry.digest for entry in known}
     return Replay(len(found), len(new), landed, waiting, len(people | back), tuple(map(Receipt.of, done)), complete)
@@ -155,11 +150,11 @@ def _returned(context: Context, key: Key) -> set[str]:
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
         for table, whose, since in _WHOSE:
             engine.bind_files(table, catalog.files(catalog.table(table)))
-            landed = engine.rows(f'select "{whose}", min("{since}") from {table} group by all')
-            marks = tombstones.persons(key, (address for address, _ in landed))
-            for mark, (_, first) in zip(marks, landed, strict=True):
-                if first is not None and first <= known.people.get(mark, 0):
-                    found.add(mark)
+            for batch in engine.batches(f'select "{whose}", min("{since}") from {table} group by all'):
+                marks = tombstones.persons(key, (address for address, _ in batch))
+                for mark, (_, first) in zip(marks, batch, strict=True):
+                    if first is not None and first <= known.people.get(mark, 0):
+                        found.add(mark)
     return found
 
 

@@ -25,7 +25,7 @@ from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused
 from stedi.maintenance.tags import ended_by_rotation
-from stedi.privacy import key_change, pseudonyms, secrets_manager
+from stedi.privacy import key_change, pseudonyms, secrets_manager, tombstones
 from stedi.privacy.key_change import PendingRotation
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import ZONES, DataFile
@@ -33,6 +33,7 @@ from stedi.storage import config as settings
 from stedi.storage import durable
 from stedi.storage.config import Config
 from stedi.transform import policy
+from stedi.transform.planning import CLAIMS
 
 _BELOW = tuple(name for name, zone in ZONES.items() if zone != "landing")
 
@@ -201,6 +202,8 @@ class _Run:
         self.id = run_id()
         self.rows: dict[str, int] = {}
         self._further_claimants = context.further_claimants(key)
+        known = tombstones.read(context.root, key)
+        self._claims = known.claims_digest(key), known.claims_digest(new)
         self._catalog, self._config, self._root = context.catalog, context.config, context.root
         self._key, self._new = key, new
 
@@ -276,6 +279,9 @@ class _Run:
         lineage.pop("stedi.maintained", None)
         inputs = {**json.loads(lineage["stedi.inputs"])}
         inputs.update({name: staged[name] for name in inputs if name in staged})
+        was, now = self._claims
+        if lineage.pop(CLAIMS, "") == was and now:  # any other is rebuilt
+            lineage[CLAIMS] = now
         lineage |= {
             "stedi.run": self.id,
             "stedi.action": "rotate",

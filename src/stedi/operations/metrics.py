@@ -96,7 +96,8 @@ def _of_run(ended: Ended) -> Iterator[Sample]:
 def _of_lake(context: Context) -> Iterator[Sample]:
     try:
         states = context.catalog.tables()
-        steps = planning.plan(states, context.config, milliseconds(datetime.now(UTC)), full=False, graph=tables.graph())
+        now, claims = milliseconds(datetime.now(UTC)), context.erased_claims()
+        steps = planning.plan(states, context.config, now, full=False, graph=tables.graph(), claims=claims)
         due = sum(step.action != "none" for step in steps)
         last: dict[str, float] = {}
         for run in runs.history(context.root):

@@ -218,7 +218,8 @@ _ENDED = {"failed": "failed", "killed": "was killed", "interrupted": "was interr
 def _due(context: Context, states: Mapping[str, TableState], now: datetime) -> Due:
     """Returns what waits for a build."""
     at = milliseconds(now)
-    steps = planning.plan(states, context.config, at, full=False, graph=tables.graph())
+    claims = context.erased_claims()
+    steps = planning.plan(states, context.config, at, full=False, graph=tables.graph(), claims=claims)
     waiting = [step for step in steps if step.action != "none"]
     if not waiting:
         return Due({}, None, 0, 0)

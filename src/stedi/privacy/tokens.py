@@ -162,8 +162,7 @@ class Heard:
     """
 
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._framed = f"\n{text}\n"
+        self._text = f"\n{text}\n"
         self._asked = 0
         self._words: frozenset[str] | None = None
         self._pairs: frozenset[tuple[str, str]] = frozenset()
@@ -174,9 +173,9 @@ class Heard:
         """Says whether a text is one of the values."""
         self._asked += 1
         if self._asked <= FEW:
-            return f"\n{part}\n" in self._framed
+            return f"\n{part}\n" in self._text
         if self._lines is None:
-            self._lines = frozenset(self._text.split("\n"))
+            self._lines = frozenset(self._text[1:-1].split("\n"))
         return part in self._lines
 
     def stands(self, part: str) -> bool:

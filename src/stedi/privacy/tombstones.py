@@ -127,6 +127,16 @@ class Tombstones:
         """Returns how many erased customers claimed a serial number: their claims stand, and they never move."""
         return len(self.claims.get(serial(key, number), ())) if self.claims else 0
 
+    def claims_digest(self, key: Key) -> str:
+        """Returns by what a table tells which claims it was built with: a keyed hash of all of them, empty if none.
+
+        It is made under the key of now, as pseudonyms are, since it stands in the tables' snapshots beside them.
+        """
+        if not self.claims:
+            return ""
+        text = "\n".join(f"{number} {' '.join(sorted(who))}" for number, who in sorted(self.claims.items()))
+        return key.digest("claims", text.encode())[:16].hex()
+
     def bars(self, key: Key, raw: bytes) -> bool:
         """Says whether a record that no contract accepts is an erased customer's, as far as that can be told.
 

@@ -20,6 +20,7 @@ from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.context.progress import run_id
 from stedi.engines import Name, connect
+from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
 from stedi.schema.tables import Dag
@@ -120,7 +121,7 @@ def preview(context: Context, key: Key, now: int, *, full: bool = False) -> Plan
     from stedi.transform import previewing
 
     states, graph = context.catalog.tables(), tables.graph()
-    steps = plan(states, context.config, now, full=full, graph=graph)
+    steps = plan(states, context.config, now, full=full, graph=graph, claims=context.erased_claims())
     return previewing.preview(context, key, graph, states, steps, now)
 
 
@@ -131,6 +132,7 @@ def plan(
     *,
     full: bool = False,
     graph: Dag | None = None,
+    claims: str | None = None,
 ) -> tuple[Step, ...]:
     """Returns what a build would do to each table, in build order.
 
@@ -140,8 +142,9 @@ def plan(
         now: The start of the build, epoch milliseconds.
         full: Rebuild whatever the watermarks say.
         graph: The SQL tables, by default the package's own.
+        claims: The lake's `Context.erased_claims`; None compares no table's with them.
     """
-    return planning.plan(states, config, now, full=full, graph=graph or tables.graph())
+    return planning.plan(states, config, now, full=full, graph=graph or tables.graph(), claims=claims)
 
 
 def build(
@@ -173,7 +176,8 @@ def build(
     now = int(time.time() * 1000) if now is None else now
     catalog, config = context.catalog, context.config
     before = catalog.tables()
-    steps = plan(before, config, now, full=full, graph=graph)
+    claims = tombstones.read(context.root, key).claims_digest(key)
+    steps = plan(before, config, now, full=full, graph=graph, claims=claims)
     if all(step.action == "none" for step in steps):
         return _result("", steps, {}, before)
     from concurrent.futures import ThreadPoolExecutor
@@ -184,7 +188,7 @@ def build(
     run = run_id(now)
     temporary = durable.scratch(context.root) / run
     opened = partial(connect, engine, config, context.root, temporary)
-    work = StagedBuild(context, key, graph, before, run, now, opened)
+    work = StagedBuild(context, key, graph, before, run, now, claims, opened)
     try:
         # for a bucket PyIceberg is imported; DuckDB, and Spark's start, leave the interpreter free meanwhile
         with ThreadPoolExecutor(1) as beside:

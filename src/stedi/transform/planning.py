@@ -24,6 +24,12 @@ _RECORDS_OF_PEOPLE = "customers_landing"
 """The input whose every new record may change whose rows stand anywhere below."""
 
 
+CLAIMS = "stedi.claims"
+"""The property of a snapshot that tells with which claims of erased customers it was built; absent if with none."""
+ERASED_CLAIMS = "erased_claims"
+"""The view of the serial numbers that erased customers claimed, of which no landed record tells."""
+
+
 @dataclass(frozen=True, slots=True)
 class Increment:
     """The change of one input since a table was built from it.
@@ -70,7 +76,24 @@ def policy(config: Config) -> str:
     return f"readings={config.readings} key={config.key_fingerprint}"
 
 
-def plan(states: Mapping[str, TableState], config: Config, now: int, *, full: bool, graph: Dag) -> tuple[Step, ...]:
+def knows_claims(table: str, graph: Dag) -> bool:
+    """Says whether the claims of erased customers decide rows of a table."""
+    return ERASED_CLAIMS in graph.closure(table)
+
+
+def built_with(states: Mapping[str, TableState], claims: str, graph: Dag) -> tuple[str, ...]:
+    """Returns the tables that such claims decide, and that were built with exactly these."""
+    built = {table.name: current.summary for table in graph.tables() if (current := states[table.name].current)}
+    return tuple(
+        name
+        for name, summary in built.items()
+        if "stedi.run" in summary and knows_claims(name, graph) and summary.get(CLAIMS, "") == claims
+    )
+
+
+def plan(
+    states: Mapping[str, TableState], config: Config, now: int, *, full: bool, graph: Dag, claims: str | None
+) -> tuple[Step, ...]:
     """Returns what a build would do to each table, in build order.
 
     Args:
@@ -79,11 +102,14 @@ def plan(states: Mapping[str, TableState], config: Config, now: int, *, full: bo
         now: The start of the build, epoch milliseconds.
         full: Rebuild whatever the watermarks say.
         graph: The SQL tables.
+        claims: The lake's `Context.erased_claims`; None compares no table's with them.
     """
     steps: dict[str, Step] = {}
     for table in graph.tables():
         steps[table.name] = (
-            Step(table.name, "rebuild", "asked for") if full else _step(table.name, states, steps, config, now, graph)
+            Step(table.name, "rebuild", "asked for")
+            if full
+            else _step(table.name, states, steps, config, now, graph, claims)
         )
     return tuple(steps.values())
 
@@ -95,6 +121,7 @@ def _step(
     config: Config,
     now: int,
     graph: Dag,
+    claims: str | None,
 ) -> Step:
     current = states[name].current
     built = current.summary if current else {}
@@ -105,6 +132,9 @@ def _step(
         return Step(name, "rebuild", "its SQL has changed")
     if built["stedi.policy"] != policy(config):
         return Step(name, "rebuild", "the consent policy or the key has changed")
+    # one that was built before this was recorded knew of none, if the lake has none; of others nobody can tell
+    if claims is not None and knows_claims(name, graph) and built.get(CLAIMS, "") != claims:
+        return Step(name, "rebuild", "it was built with other claims of erased customers to devices")
     watermarks = json.loads(built["stedi.inputs"])
     windows: dict[str, Increment] = {}
     news: list[str] = []

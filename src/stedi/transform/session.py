@@ -15,14 +15,12 @@ from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
 from stedi.schema.tables import Dag, DataFile, rebind
-from stedi.transform.planning import Increment
+from stedi.transform.planning import ERASED_CLAIMS, Increment
 
 _WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
 """Tables in which a customer's rows come from that customer's rows of these tables, and of no others."""
 _OF_ADDRESSES = ("people", "wearers")
 """Views to which the engine adds whom each address means."""
-_OF_TOMBSTONES = "erased_claims"
-"""The view of the serial numbers that erased customers claimed."""
 
 
 class BuildSession:
@@ -113,7 +111,7 @@ class BuildSession:
     def materialize(self, view: str, sql: str) -> None:
         """Computes a view of the graph once, under its own name or another that begins with it."""
         of = view.partition("__")[0]
-        if of == _OF_TOMBSTONES:
+        if of == ERASED_CLAIMS:
             self._keep_claims(view, sql)
         elif of in _OF_ADDRESSES:
             self.engine.pseudonymise(view, sql, self._key.customer_id)

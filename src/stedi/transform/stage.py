@@ -18,7 +18,7 @@ from stedi.schema.tables import COLUMNS, CONSENT_FROM, Dag, DataFile
 from stedi.storage import durable
 from stedi.transform import checks, consent_check
 from stedi.transform.incremental import IncrementalBuild
-from stedi.transform.planning import Progress, Step, policy, recalled, rows
+from stedi.transform.planning import CLAIMS, Progress, Step, knows_claims, policy, recalled, rows
 from stedi.transform.session import BuildSession
 
 _PROVEN = "customers_trusted"
@@ -73,6 +73,7 @@ class StagedBuild:
         before: Mapping[str, TableState],
         run: str,
         now: int,
+        claims: str,
         engine: Callable[[], AbstractContextManager[Engine]],
     ) -> None:
         self.staged: dict[str, Staged] = {}
@@ -81,6 +82,7 @@ class StagedBuild:
         self._context, self._key, self._graph = context, key, graph
         self._catalog, self._config = context.catalog, context.config
         self._before, self._run, self._now, self._opened = before, run, now, engine
+        self._claims = claims
 
     def stage(self, steps: Sequence[Step], progress: Progress) -> None:
         """Writes each table's new files and audits them all; nothing is committed yet."""
@@ -216,6 +218,7 @@ class StagedBuild:
             "stedi.sql": self._graph.fingerprint(name),
             "stedi.policy": policy(self._config),
             "stedi.inputs": json.dumps(inputs, sort_keys=True),
+            **({CLAIMS: self._claims} if self._claims and knows_claims(name, self._graph) else {}),
             **self.staged[name].properties,
         }
 
