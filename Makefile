@@ -144,7 +144,7 @@ build/contracts/.made: requirements/contracts.txt | $(VENV)/.dev
 
 # What reads lakes as Athena does. Its tests need Java 24 or later, too (tests/support/trino_server.py).
 TRINO = 476
-MAVEN = mvn --quiet --batch-mode
+MAVEN = mvn --quiet --batch-mode -DmarkersDirectory=$(CURDIR)/build/trino/markers
 build/trino/.made:
 	@echo "Fetching Trino, about 540 MB" >&2
 	@rm -rf build/trino && mkdir -p build/trino/plugin
