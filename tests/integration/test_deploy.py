@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
+import lakes
 from lakes import REPOSITORY
 from stedi import cli
 
 DEPLOY = REPOSITORY / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+
+def recipes() -> list[str]:
+    """The Python blocks of the page's part on schedulers: Airflow's and Dagster's."""
+    page = (REPOSITORY / "docs" / "operations.md").read_text("utf-8")
+    part = page.partition("### Schedulers")[2].partition("\n## ")[0]
+    return re.findall(r"^```python\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
 
 
 def calls() -> Iterator[str]:
@@ -24,9 +36,7 @@ def calls() -> Iterator[str]:
         yield from re.findall(r"^ExecStart=-?/opt/stedi/bin/stedi (.*)$", unit.read_text(), re.MULTILINE)
     cron = (DEPLOY / "stedi.cron").read_text().rpartition(" stedi stedi ")[2]
     yield from (part.strip().removeprefix("stedi ") for part in re.split(r";|&&", cron))
-    page = (
-        (REPOSITORY / "docs" / "operations.md").read_text("utf-8").partition("### Schedulers")[2].partition("\n## ")[0]
-    )
+    page = "\n".join(recipes())
     yield from re.findall(r'bash_command="stedi (.*)"', page)
     yield from (" ".join(re.findall(r'"([^"]+)"', words)) for words in re.findall(r'\["stedi", (.*?)\]', page))
 
@@ -38,6 +48,36 @@ def test_every_call_is_one_that_the_command_line_takes(words: str) -> None:
 
 def test_there_are_calls_of_every_kind() -> None:
     assert {words.split()[0] for words in calls()} >= {"land", "build", "maintain", "audit", "status", "watch"}
+
+
+def test_the_recipe_for_dagster_lands_builds_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster itself is not installed: a stand-in calls the functions as it does."""
+    stand_in = ModuleType("dagster")
+    vars(stand_in).update(
+        asset=lambda function: function,
+        asset_check=lambda asset: lambda function: function,
+        MaterializeResult=SimpleNamespace,
+        AssetCheckResult=SimpleNamespace,
+    )
+    monkeypatch.setitem(sys.modules, "dagster", stand_in)
+    monkeypatch.setenv("STEDI_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    lakes.deliver(tmp_path / "inbox", "customer", [lakes.customer()])
+    names: dict[str, Any] = {}
+    [source] = [block for block in recipes() if "import dagster" in block]
+    exec(compile(source.replace("/srv/stedi/inbox", str(tmp_path / "inbox")), "docs/operations.md", "exec"), names)
+    made = names["machine_learning_curated"]().metadata["build"]["tables"]
+    assert {table["name"]: table["rows"] for table in made}["customers_trusted"] == 1
+    found = names["healthy"]()
+    assert found.passed
+    assert found.metadata["late"] == []
+
+
+def test_the_recipe_for_airflow_is_python_with_a_task_for_each_command() -> None:
+    [source] = [block for block in recipes() if "airflow" in block]
+    tree = ast.parse(source)
+    tasks = [node.targets[0].id for node in ast.walk(tree) if isinstance(node, ast.Assign)]  # type: ignore[attr-defined]
+    assert tasks == ["land", "build", "maintain", "check"]
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
