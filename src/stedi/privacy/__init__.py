@@ -1,7 +1,7 @@
 """Privacy: keys, pseudonyms, consent, tombstones, and signed and sealed files.
 
-`pseudonyms` holds the key and what stands for an address; `consent` says who agrees; `addresses` reads whom a command
-means. `tokens` and `decoding` find a person in texts and in bytes, whatever the spelling, encoding or packing.
-`tombstones`, `erased`, `receipts` and `journal` keep what must outlive an erasure; `state` seals every such file,
-`signatures` signs for third parties. `key_change` is the note of another key on its way.
+`pseudonyms` has the key and makes pseudonyms of addresses; `consent` decides who consents; `addresses` reads the
+addresses that a command names. `tokens` and `decoding` find a person in texts and bytes, in any spelling, encoding or
+compression. `tombstones`, `erased`, `receipts` and `journal` keep what must survive an erasure; `state` seals these
+files, `signatures` signs for third parties. `key_change` is the state file of a key rotation.
 """

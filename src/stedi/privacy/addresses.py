@@ -1,9 +1,8 @@
 """Addresses of customers: one reader of lists and one validation for all commands.
 
-`of_call` and `of_values` give each text its place, from arguments, files, stdin or Python's values; `taken` takes what
-is one plain address. Everything else is refused before anything happens, by its place alone: no message repeats an
-address. Nothing is guessed: an address in quotes, or two in a line, may be meant for what it looks like; who asks
-says it anew.
+`of_call` and `of_values` read texts with their places from arguments, files, stdin or Python values; `taken` accepts
+those that are one plain address. Anything else is refused before any work starts. The message names its place but never
+repeats an address. Nothing is guessed: an address in quotes, or two in a line, must be corrected by the user.
 """
 
 from __future__ import annotations
@@ -65,16 +64,16 @@ def taken(given: Iterable[Given], *, exact: bool = False) -> tuple[str, ...]:
 
 
 def reference(text: str, wanted: Iterable[str] = (), called: Iterable[tuple[str, str]] = ()) -> str:
-    """Returns what a request is called, which receipts say in clear: a line that tells nobody.
+    """Returns the name of a request, which receipts show in clear text: one line that identifies nobody.
 
     Args:
-        text: What it is called; empty for nothing.
+        text: The name; may be empty.
         wanted: The normal forms of the addresses that the request is about.
         called: Names and phone numbers of those people, empty where there is none.
 
     Raises:
-        UsageError: It holds an address, or the name or phone number of one of them, or is no line of 200 characters at
-            most; no message repeats it.
+        UsageError: It contains an address, or the name or phone number of one of them, or is not one line of at most
+            200 characters; the message does not repeat it.
     """
     from stedi.privacy import tokens
 
@@ -93,7 +92,7 @@ def reference(text: str, wanted: Iterable[str] = (), called: Iterable[tuple[str,
 
 
 def _calls(text: str, name: str, phone: str) -> bool:
-    """Returns whether a text has somebody's name or phone number, in whatever spelling."""
+    """Returns whether a text contains somebody's name or phone number, in any spelling."""
     from stedi.privacy import tokens
 
     named = tokens.folded(name).strip()
@@ -107,10 +106,10 @@ def placed(given: Iterable[Given], *, exact: bool = False) -> dict[str, str]:
 
     Args:
         given: Places and texts.
-        exact: Take each as it was delivered, be it plain or not.
+        exact: Take each as it was delivered, plain or not.
 
     Raises:
-        UsageError: One is not a plain address; it is told by its place alone.
+        UsageError: One is not a plain address; the message names only its place.
     """
     found: dict[str, str] = {}
     for place, text in given:
@@ -124,7 +123,7 @@ def placed(given: Iterable[Given], *, exact: bool = False) -> dict[str, str]:
 def of_call(
     words: Iterable[str], file: Path | None = None, *, exact: bool = False, stdin: BinaryIO | None = None
 ) -> Iterator[Given]:
-    """Yields what a call from the command line gives: its words, what stdin holds for `-`, and a file's lines.
+    """Yields the texts of a command line: its words, the lines of stdin for `-`, and the lines of a file.
 
     Args:
         words: The words.
@@ -133,7 +132,7 @@ def of_call(
         stdin: Its bytes, whatever the locale; by default the process's.
 
     Raises:
-        UsageError: A list cannot be read, or is no text.
+        UsageError: A list cannot be read, or is not text.
     """
     for given in _of_call(words, file, stdin):
         yield unescaped(given) if exact else given
@@ -191,10 +190,10 @@ def lines_of(raw: bytes, where: str) -> Iterator[Given]:
 
     Args:
         raw: The list's bytes.
-        where: What it is, for the place of each line.
+        where: The list's name, for the place of each line.
 
     Raises:
-        UsageError: It is no such text; the message names the line.
+        UsageError: It is not such text; the message names the line.
     """
     if len(raw) > _MOST_BYTES:
         raise UsageError(f"{where}: expected at most {_MOST_BYTES >> 20} MiB, found more; nothing was done")
@@ -219,12 +218,12 @@ def lines_of(raw: bytes, where: str) -> Iterator[Given]:
 
 
 def unescaped(given: Given) -> Given:
-    r"""Returns an address in which JSON's escapes are resolved, as it stands between the quotes of a delivered record.
+    r"""Returns an address with JSON's escapes resolved, as between the quotes of a delivered record.
 
-    So a terminal can name what it cannot show: `\u200b`, `\u0000`. A backslash itself is `\\`.
+    So a user can type characters that a terminal cannot show: `\u200b`, `\u0000`. A backslash itself is `\\`.
 
     Raises:
-        UsageError: A backslash begins no escape of JSON.
+        UsageError: A backslash does not begin a JSON escape.
     """
     place, text = given
     if "\\" not in text:
@@ -238,7 +237,7 @@ def unescaped(given: Given) -> Given:
 
 
 def mentions(text: str) -> bool:
-    """Says whether a text, such as a note or a file's path, holds what may be somebody's address.
+    """Returns whether a text, such as a note or a file's path, contains what may be somebody's address.
 
     `NAME@3` and `net@v1.2` are versions. Percent-encoding and full-width forms are read, too.
     """
@@ -249,16 +248,16 @@ def mentions(text: str) -> bool:
 def complaint(text: str) -> str | None:
     """Returns why a text is not one plain address, or None if it is one.
 
-    A plain address is what one person types: `local@domain`, white space around it aside. Letters, marks and digits of
-    any script may stand on both sides, apostrophes and the like before the `@`.
+    A plain address is what a person types: `local@domain`, with or without white space around it. Both sides may
+    contain letters, marks and digits of any script; the part before the `@` also apostrophes and the like.
 
     Returns:
-        `found ...` or `looks like ...`; nothing of the text.
+        `found ...` or `looks like ...`, without any of the text.
     """
     wrong = _unreadable(text)
     if wrong:
         return wrong
-    # what rule 1 trims, control characters but for the tab aside
+    # what rule 1 trims, except control characters other than the tab
     text = text.strip("\t" + "".join(c for c in text if unicodedata.category(c) == "Zs"))
     if any(unicodedata.category(c) == "Cc" and c != "\t" for c in text):
         return "found a control character in it"

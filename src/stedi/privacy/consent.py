@@ -1,7 +1,7 @@
 """The consent proof: computes a second time who consents now.
 
-Independent of the SQL under test on purpose: rules 1 to 4 of consent in plain Python over the landed customer
-records, streamed; only the final set of pseudonyms is held. A record is `(email, lastUpdateDate,
+Independent of the SQL under test on purpose: rules 1 to 4 of consent in plain Python over a stream of the landed
+customer records; only the final set of pseudonyms is kept. A record is `(email, lastUpdateDate,
 shareWithResearchAsOfDate)`, instants in epoch milliseconds.
 """
 
@@ -16,26 +16,25 @@ Record = tuple[str, int, int | None]
 
 
 def consenting(records: Iterable[Record], key: Key, now: int) -> dict[str, int]:
-    """Returns since when each consenting customer agrees, by `customer_id`; see `agreeing`."""
+    """Returns the consent date in force of each consenting customer, by `customer_id`; see `agreeing`."""
     return {key.customer_id(customer): date for customer, date in agreeing(records, now).items()}
 
 
 def agreeing(records: Iterable[Record], now: int) -> dict[str, int]:
     """Returns since when each consenting customer agrees.
 
-    A customer consents exactly if, among the records with the greatest `lastUpdateDate`, there is none without
-    consent: that is rule 2 as far as consent goes, said without sorting. A record from the future is without, whatever
-    it says (rule 3).
+    A customer consents exactly if no record with the greatest `lastUpdateDate` is without consent: this is rule 2 for
+    consent, without sorting. A record from the future counts as one without consent (rule 3).
 
     Args:
         records: Landed customer records, in any order.
-        now: The start of the build, epoch milliseconds: what is dated later, date or record, is no consent yet.
+        now: The start of the build, epoch milliseconds: later consent dates and later records give no consent.
 
     Returns:
-        From an address in normal form (rule 1) to the consent date in force, epoch milliseconds.
+        By address in normal form (rule 1), the consent date in force, epoch milliseconds.
     """
     latest: dict[str, int] = {}
-    since: dict[str, int] = {}  # 0 for a customer whose latest records do not all agree
+    since: dict[str, int] = {}  # 0 for a customer whose latest records do not all give consent
     for email, updated, share in records:
         customer = normalise(email)
         agreed = share if share is not None and updated <= now and INSTANT_BEGIN <= share <= now else 0

@@ -1,7 +1,8 @@
 """Decodes bytes to all texts that they may be: UTF-8, UTF-16 and UTF-32 at any offset, and unpacked data.
 
-Everything that the standard library unpacks is unpacked, within bounds, and what comes out is looked at again. What
-does not unpack is still searched as bytes. Used for values of tables and for whole files alike.
+Everything that the standard library can decompress is decompressed, within bounds, and its output is decoded again.
+Data that cannot be decompressed are still searched as bytes. Values of tables and whole files are decoded in the same
+way.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import BinaryIO, cast
 MOST = 64 << 20
 """Bytes that one packed thing is unpacked to, at most."""
 ENCODINGS = ("UTF-8", "UTF-16", "UTF-32")
-"""What bytes are read as."""
+"""The encodings in which bytes are read."""
 PACKINGS = ("gzip", "zlib", "bzip2", "xz", "lzma", "zstd", "zip")
-"""What is unpacked, also within one another."""
+"""The compressed formats, also nested."""
 READINGS = (
     "JSON escapes",
     "percent-encoding",
@@ -26,25 +27,25 @@ READINGS = (
     "base64",
     "invisible characters",
 )
-"""What a text is read as besides what it is."""
+"""The encodings in which a text is read in addition."""
 LEVELS = 4
 """How many layers of packing are unpacked."""
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _SKIPPABLE = bytes(range(0x50, 0x60))
 _MEMBERS = 10_000
 _SIGN = re.compile(rb"@\0|\0@|[%=&\\]\0+[0-9A-Za-z#\\]")
-"""What an address shows in UTF-16 wherever it stands: its `@`, as it is or encoded."""
+"""What every address in UTF-16 contains: its `@`, plain or encoded."""
 _FIRST = frozenset(bytes([n]) for n in range(256) if n in b"\x1f\x28B\xfd\xfe\xff" or n in _SKIPPABLE or n & 15 == 8)
 """How bytes begin that may be packed, or have a byte order mark."""
 _WIDE = (re.compile("(?:[\t\n\r -\xff]\0){4,}"), re.compile("(?:\0[\t\n\r -\xff]){4,}"))
 
 
 def texts(raw: bytes, *, most: int = MOST) -> list[str]:
-    """Returns bytes as text: first as UTF-8, then as whatever else they may be, and unpacked.
+    """Returns bytes as text: first as UTF-8, then in other encodings, and decompressed.
 
     Args:
         raw: The bytes.
-        most: Bytes that a packed thing is unpacked to, at most.
+        most: Bytes to decompress from one stream, at most.
     """
     if raw[:1] not in _FIRST and b"\0" not in raw:  # most are plain
         return [raw.decode("utf-8", "replace")]
@@ -93,8 +94,8 @@ def plain(raw: bytes, *, latin: bool = False) -> Iterator[str]:
 
 
 def opener(head: bytes) -> Callable[[BinaryIO], BinaryIO] | None:
-    """Returns what makes a stream of a packed one that begins like this, if one stream is packed in it."""
-    # imported by whoever opens a lake, most of whom unpack nothing
+    """Returns what opens a compressed stream that begins like this, if it contains one stream."""
+    # every open lake imports this module, and few decompress anything
     import bz2
     import gzip
     import lzma
@@ -125,7 +126,7 @@ def packing(head: bytes) -> Callable[[bytes, int], Iterator[bytes]] | None:
 
 
 def pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
-    """Yields what a stream gives, some bytes at a time; what comes before damage is given before that is raised."""
+    """Yields a stream in pieces; everything before damage is yielded before the error is raised."""
     read = getattr(stream, "read1", stream.read)
     held = b""
     try:

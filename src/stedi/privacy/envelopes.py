@@ -1,10 +1,10 @@
-"""Envelopes: a JSON value that holds records of several people, from which some people's records are cut out.
+"""Envelopes: a JSON value with records of several people, from which the records of some are cut out.
 
-An interface answers `{"data": [...]}`, a queue wraps what it carries, a table is exported as `{"Items": [...]}`: for
-landing that is one object, and no record. Whoever erases one person must not take the others out with it. So the
-value is walked: what is theirs by its own word goes, what is somebody else's stays, and what says nothing of its owner
-goes if it tells of them and of nobody else. All other bytes stay. JSON within a JSON string is walked, too, and so is
-a value whose end was cut off.
+An interface answers `{"data": [...]}`, a queue wraps its messages, a table is exported as `{"Items": [...]}`. For
+landing this is one object that is not a record. An erasure must not remove the other people in it, so the value is
+traversed. Objects that name an erased person as their owner are removed, objects of others stay, and an object without
+an owner is removed if it mentions erased people and nobody else. All other bytes stay. JSON inside a JSON string is
+traversed, too, and so is a value with a missing end.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 Member = tuple[str, object]
-"""Name and value of an object's member; a value that is no text and no number stands as None."""
+"""Name and value of an object's member; the value is None unless it is a text or a number."""
 Verdict = Callable[[Sequence[Member]], bool | None]
-"""Says of an object, by its members, whether it is theirs or somebody else's; None if it does not tell."""
+"""Decides by an object's members whether it belongs to an erased person or to somebody else; None if unknown."""
 Tells = Callable[[str], bool]
 """Says something of a text."""
 
@@ -26,19 +26,19 @@ _TOKEN = re.compile(r'([ \t\r\n]*+)("(?:[^"\\]|\\.)*+"|[{}\[\]:,]|[^ \t\r\n{}\[\
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _DEEPEST = 200
-"""Nesting beyond which nothing is told apart."""
+"""The greatest depth at which objects are told apart."""
 _NESTED = 4
 """How often JSON within a string is looked into."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What goes of an envelope.
+    """What to cut from an envelope.
 
     Attributes:
-        spans: Start and end of each stretch of bytes that goes, from front to back; none overlap.
-        objects: How many objects and values go.
-        clean: Whether what stays tells of them no more.
+        spans: Start and end of each range of bytes to remove, in order, without overlap.
+        objects: How many objects and values are removed.
+        clean: Whether the rest no longer mentions the erased people.
     """
 
     spans: tuple[tuple[int, int], ...]
@@ -55,18 +55,18 @@ class Cut:
 
 
 def cut(raw: bytes, verdict: Verdict, may: Tells, tells: Tells, strangers: Tells) -> Cut | None:
-    """Returns what of a JSON value goes, so that the records of others in it stay.
+    """Returns what to cut from a JSON value so that the records of others in it stay.
 
     Args:
         raw: The value, UTF-8; its end may be missing.
-        verdict: Whose an object is.
-        may: Whether a text may hold something of theirs, and is looked into.
-        tells: Whether a text tells of them.
-        strangers: Whether a text names anybody else by address.
+        verdict: Decides who owns an object.
+        may: Whether a text may contain something of an erased person and must be examined.
+        tells: Whether a text mentions an erased person.
+        strangers: Whether a text contains the address of anybody else.
 
     Returns:
-        Nothing to cut where all of it is somebody else's, or cannot be told apart. None if it is no object or array of
-        JSON, or tells of nobody but them: then it goes as a whole.
+        An empty cut if all of it belongs to others or cannot be told apart. None if it is not a JSON object or array,
+        or mentions only erased people: then it is removed as a whole.
     """
     text = raw.decode("latin-1")
     root = _parsed(text)
@@ -87,10 +87,10 @@ class _Node:
     """A value in a text.
 
     Attributes:
-        kind: `{`, `[`, `"`, or `0` for what is neither.
+        kind: `{`, `[`, `"`, or `0` for any other value.
         start: Where it starts.
         end: Where it ends.
-        items: Of an object its members, of an array its elements: name, place of the name or element, value.
+        items: The members of an object or the elements of an array: name, place of the name or element, value.
     """
 
     kind: str
@@ -100,7 +100,7 @@ class _Node:
 
 
 class _Text:
-    """A text, one character a byte, and where its bytes stand in the outermost one."""
+    """A text with one character for each byte, and the position of its bytes in the outermost text."""
 
     def __init__(self, text: str, places: tuple[list[int], list[int], list[bool]] | None = None) -> None:
         self.text = text
@@ -119,7 +119,7 @@ class _Text:
         return _characters(self.text[node.start : node.end])
 
     def inside(self, node: _Node) -> _Text:
-        """Returns what a string says, as a text of its own."""
+        """Returns the content of a string as a text."""
         inner, outer, plain, parts = list[int](), list[int](), list[bool](), list[str]()
         size, at = 0, node.start + 1
         end = node.end - 1 if self.text[node.end - 1] == '"' and node.end - node.start > 1 else node.end
@@ -165,7 +165,7 @@ class _Walk:
         self.objects = 0
 
     def goes(self, text: _Text, node: _Node, level: int = 0) -> bool:
-        """Says whether a value goes as a whole; of one that does not, notes what goes."""
+        """Returns whether a value is removed as a whole; if not, notes which parts are."""
         said = text.of(node)
         if not self._may(said):
             return False
@@ -181,7 +181,7 @@ class _Walk:
         return self._tells(said) and not self._strangers(said)
 
     def _object_goes(self, text: _Text, node: _Node, level: int, said: str) -> bool:
-        """Says so of an object that does not tell whose it is."""
+        """Does the same for an object without a known owner."""
         theirs, others, records = self._inside(text, node, level)
         others = others or self._strangers(said)
         if not (others or records):
@@ -196,17 +196,17 @@ class _Walk:
         return False
 
     def _own(self, text: _Text, value: _Node, level: int) -> bool:
-        """Says whether a member's value holds no others."""
+        """Returns whether a member's value contains no other values."""
         return value.kind not in "{[" and _json_in(text, value, level) is None
 
     def _discard_notes(self, before: tuple[int, int]) -> bool:
-        """Forgets what was noted of a value, since all of it goes."""
+        """Discards the notes on a value, since all of it is removed."""
         del self.spans[before[0] :]
         self.objects = before[1]
         return True
 
     def _inside(self, text: _Text, node: _Node, level: int) -> tuple[bool, bool, bool]:
-        """Says what is in an object: one of theirs, one of somebody else's, an array with an object of either."""
+        """Returns what an object contains: objects of erased people, objects of others, arrays with either."""
         theirs = others = records = False
         pending = [(text, node, level)]
         while pending:
@@ -225,10 +225,10 @@ class _Walk:
         return theirs, others, records
 
     def _cut(self, text: _Text, node: _Node, level: int) -> bool:
-        """Notes which items of an object or an array go, and says whether all of them do."""
+        """Notes which items of an object or an array are removed, and returns whether all are."""
         gone = []
         for name, _, value in node.items:
-            # a scalar beside records is the envelope's own word, and is left to whoever looks at what is left
+            # a scalar beside records belongs to the envelope; the check of the rest decides about it
             own = node.kind == "{" and self._own(text, value, level)
             named = node.kind == "{" and not own and self._tells(json.dumps(name, ensure_ascii=False))
             gone.append(not own and (named or self.goes(text, value, level)))
@@ -249,7 +249,7 @@ class _Walk:
 
 
 def _parsed(text: str) -> _Node | None:
-    """Returns the value of a text as far as it goes, or None for what is no JSON."""
+    """Returns the value of a text as far as it can be parsed, or None if it is not JSON."""
     root: _Node | None = None
     open_: list[_Node] = []
     name: tuple[str, int] | None = None

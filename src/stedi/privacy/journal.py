@@ -1,9 +1,9 @@
 """The journal of a lake: withdrawals by command and erasures, which no delivery contains, copied outside the lake.
 
-Withdrawals by command stand in no delivered file, and an old backup has neither them nor the tombstones of later
-erasures. So each is one more entry of the journal: a small state file in the lake's folder `journal`, sealed under the
-lake's key and chained to the entry before it. Every command that writes copies new entries to a folder outside the lake
-(`context.seen`), from where `replay` can apply them to a restored or a new lake. An entry knows people by their
+No delivered file contains withdrawals by command, and an old backup lacks them and the tombstones of later erasures. So
+each is an entry of the journal: a small state file in the lake's folder `journal`, sealed under the lake's key and
+chained to the entry before it. Every command that writes copies new entries to a folder outside the lake
+(`context.seen`), from where `replay` can apply them to a restored or a new lake. Entries identify people by their
 marks, as tombstones do.
 """
 
@@ -30,7 +30,7 @@ _NAME = re.compile(r"([0-9]{8})(?:-[0-9a-f]{16})?\.json")
 _ADVICE = "restore the journal from a copy of it: see docs/operations.md on recovery"
 
 What = Literal["withdrawal", "erasure", "reset"]
-"""What an entry is about: withdrawals by command; an erasure; or that a lake was rolled back on purpose."""
+"""The kinds of entries: withdrawals by command, an erasure, or a deliberate rollback of the lake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Entry:
 
     Attributes:
         number: Its place, from 1.
-        id: Names what it is about: a batch of withdrawals, a receipt; a replayed entry keeps it.
+        id: Id of the batch of withdrawals or of the receipt; a replayed entry keeps it.
         what: What it is about.
         content: Of a `withdrawal` the mark of each customer and the `lastUpdateDate` of the withdrawal, epoch
             milliseconds; of an `erasure` its `receipt` and the `tombstones` that it made; of a `reset` the state of
@@ -61,7 +61,7 @@ class Entry:
 
 
 def head(root: Path) -> tuple[int, str]:
-    """Returns number and SHA-256 of the last entry of a lake's journal; 0 and nothing while there is none."""
+    """Returns number and SHA-256 of the last entry of a lake's journal; 0 and an empty text if there is none."""
     numbers = [number for number, _ in _files(root / FOLDER)]
     return (max(numbers), digest(root, max(numbers))) if numbers else (0, "")
 
@@ -86,10 +86,10 @@ def append(
         what: What it is about.
         id_: Names that.
         content: As in `Entry`.
-        beyond: The number is greater than this one, too.
+        beyond: The entry's number must also be greater than this.
 
     Raises:
-        CommitConflict: Another process, which has taken the lock over, came first.
+        CommitConflict: Another process took over the lock and wrote first.
     """
     last_one, previous = head(root)
     number = max(last_one, beyond) + 1
@@ -135,7 +135,7 @@ def entries(folder: Path, key: Key, after: int = 0) -> Iterator[Entry]:
     known = {""}
     for number, path in sorted(_files(folder)):
         if number <= after:
-            known.clear()  # what came before is not looked at
+            known.clear()  # earlier entries are not read
             continue
         entry = _entry(path.read_bytes(), path.name, key)
         if entry.number != number:
@@ -147,7 +147,7 @@ def entries(folder: Path, key: Key, after: int = 0) -> Iterator[Entry]:
 
 
 def outside(folder: Path) -> list[Path]:
-    """Returns the folders of copies that a folder is or holds, one a lake.
+    """Returns the folders of journal copies at or in a folder, one for each lake.
 
     Raises:
         UsageError: There is none.
@@ -191,7 +191,7 @@ def _files(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _entry(raw: bytes, name: str, key: Key) -> Entry:
-    # whose it is stands inside the seal as well: read first, believed only if the seal holds for it
+    # the lake's id is inside the seal, too: read here first, trusted only if the seal is valid for it
     try:
         lake = str(state.parsed(raw.partition(b"\n")[2])["lake"])
     except (ValueError, KeyError, TypeError):

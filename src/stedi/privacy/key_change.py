@@ -1,11 +1,11 @@
 """The state file of a key rotation: present from the moment that the change is decided until it is complete.
 
-Before it is there, the lake is the old key's. From then on it is the new one's: whatever ends the process, the next
-command publishes what was staged. `maintenance.key_rotation` does the work; what reads or writes the lake only asks
-whether it is done.
+Before the file exists, the lake uses the old key. From then on it uses the new one: if the process dies, the next
+command publishes what was staged. `maintenance.key_rotation` does the work; everything else only checks whether it is
+done.
 
-The note says where the new key lies, so it is read before there is a key. Nothing is done for it until that key has
-confirmed it: it must have sealed the note, and follow the key of the lake's settings.
+The file names the place of the new key, so it is read before the key is known. It is acted on only if that key confirms
+it: the key must have sealed the file and must succeed the key of the lake's settings.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class PendingRotation:
     """A key rotation that is decided.
 
     Attributes:
-        run: The branch of each table on which its rows stand under the new key.
+        run: The branch of each table that has its rows under the new key.
         fingerprint: The new key's.
-        key_file: Where the new key lies; empty for the usual place.
+        key_file: Place of the new key; empty for the usual place.
         base: The snapshot of each table that was published when its rows were staged.
-        staged: The snapshot of each table that takes its place.
+        staged: The snapshot of each table that replaces it.
     """
 
     run: str
@@ -49,7 +49,7 @@ class PendingRotation:
 
 
 def pending(root: Path) -> PendingRotation | None:
-    """Returns the key rotation that is not complete, if there is one; it is not to be believed yet.
+    """Returns the incomplete key rotation, if there is one; it is not yet to be trusted.
 
     Raises:
         LakeError: The file is damaged.
@@ -95,8 +95,8 @@ def write(root: Path, key: Key, handover: PendingRotation) -> None:
     try:
         state.write(root / NAME, _KIND, state.lake_id(root), key, asdict(handover))
     except BaseException:
-        # what is not on disk for certain must not be finished later
-        with suppress(LakeBusy):  # then whoever has the locks by now decides
+        # a note that may not be on disk must not be finished later
+        with suppress(LakeBusy):  # then the command that has the locks by now decides
             s3.prove()
             (root / NAME).unlink(missing_ok=True)
         raise
@@ -108,7 +108,7 @@ def end(root: Path) -> None:
 
 
 def left(root: Path) -> bool:
-    """Says whether a key rotation has left something to do: to finish it, or to remove what it had begun to write."""
+    """Returns whether a key rotation must be finished, or its partial output removed."""
     return (root / NAME).exists() or any(root.glob(_PARTIAL))
 
 
@@ -119,7 +119,7 @@ def remove_leftovers(root: Path) -> None:
 
 
 def refuse_unfinished(root: Path) -> None:
-    """Raises LakeBusy while a key rotation is decided and not complete: tables may be of either key."""
+    """Raises LakeBusy while a key rotation is decided but incomplete: tables may use either key."""
     if (root / NAME).exists():
         raise LakeBusy(
             f"{root}: the key is being changed, or its rotation was interrupted; try again in a moment, or finish "

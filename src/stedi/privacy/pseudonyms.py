@@ -1,7 +1,7 @@
 """Pseudonyms of email addresses, and the key that they depend on.
 
-`normalise` says which addresses are one customer (rule 1 of consent); `Key.customer_id` is what stands in their
-place below landing (rule 7). The key lies outside the lake, in the environment or in a file of its owner alone.
+`normalise` decides which addresses are one customer (rule 1 of consent); `Key.customer_id` replaces them below landing
+(rule 7). The key is outside the lake, in the environment or in a file that only its owner can read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LARGEST = 1 << 16
 
 
 def normalise(address: str) -> str:
-    """Returns what is the same for every spelling of one customer's address.
+    """Returns the normal form of an address: the same for every spelling of one customer's address.
 
     Trimmed, NFC, case-folded, NFC again: folding can decompose, and a composed and a decomposed spelling are one.
     """
@@ -80,8 +80,8 @@ class Key:
         """Returns a content's HMAC-SHA-256 for one use: under a subkey of this key, in lakes of version 1 under itself.
 
         Args:
-            use: Names the use; no two share one.
-            content: What is hashed.
+            use: The name of the use; each use has its own.
+            content: The bytes to hash.
         """
         return self.digester(use)(content)
 
@@ -98,7 +98,7 @@ class Key:
         return Key(self.secret, tuple(key.of_version(version) for key in self.earlier), version)
 
     def every(self) -> tuple[Key, ...]:
-        """Returns this key, then those that it has followed."""
+        """Returns this key, then the earlier ones."""
         return (self, *self.earlier)
 
     def follows(self, key: Key) -> bool:
@@ -119,10 +119,10 @@ def _subkey(secret: bytes, label: str) -> bytes:
 
 
 def default_file(lake_id: str, environment: Mapping[str, str] | None = None) -> Path:
-    """Returns where a lake's key lies if nobody says otherwise: in the user's configuration folder.
+    """Returns the default place of a lake's key, in the user's configuration folder.
 
     Raises:
-        KeyRefused: Nobody's home folder is known.
+        KeyRefused: The home folder is unknown.
     """
     found = os.environ if environment is None else environment
     base = found.get("XDG_CONFIG_HOME") or "~/.config"
@@ -183,7 +183,7 @@ def make(path: Path, earlier: tuple[Key, ...] = ()) -> Key:
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         durable.folder(path.parent, 0o700)
-        # whole or absent: half a key would be refused for ever
+        # complete or absent: half a key would always be refused
         durable.write(path, "".join(f"{each.secret.hex()}\n" for each in key.every()).encode())
     except OSError as error:
         raise KeyRefused(
@@ -194,10 +194,10 @@ def make(path: Path, earlier: tuple[Key, ...] = ()) -> Key:
 
 
 def parsed(text: str, where: str) -> Key:
-    """Returns the key that a text holds, and those that it follows.
+    """Returns the key in a text, with its earlier keys.
 
     Raises:
-        KeyRefused: It is no key; the message says where it stood.
+        KeyRefused: It is not a key; the message names its place.
     """
     try:
         every = [bytes.fromhex(word) for word in text.split()]

@@ -1,8 +1,8 @@
 """Receipts of erasures: what was removed and what was searched, signed by the lake.
 
 A receipt is a JSON document in the lake's folder `receipts` that carries its signature (`signatures.document`), so
-that nobody needs the lake or its key to check it. It knows whom it is about by their mark, as tombstones do, and which
-lake it is of: another lake's receipt holds in none but that one, whatever key both have.
+checking it needs neither the lake nor its key. It identifies people by their marks, as tombstones do, and names its
+lake: it is valid in no other lake, even one with the same key.
 
 Receipts form a chain: each names the SHA-256 of the one before it (`previous`) and, where a lake was restored, of those
 whose erasures it repeats (`replays`). Receipts of before have an HMAC under the lake's key for a signature and name
@@ -81,12 +81,12 @@ def not_reached(*, lake: bool, inbox: bool) -> list[str]:
 
 
 def days(words: Iterable[str]) -> dict[str, int]:
-    """Returns of some words of `not_reached` after how many days what they tell of is gone, where the stack says so."""
+    """Returns, for some words of `not_reached`, after how many days their data are gone, if the stack defines it."""
     return {word: STACK_DAYS[word] for word in words if word in STACK_DAYS}
 
 
 def holds(receipt: Receipt, key: Key, lake_id: str) -> bool:
-    """Says whether a receipt is what this lake has signed."""
+    """Returns whether this lake has signed a receipt."""
     if receipt.get("lake") != lake_id:
         return False
     if not is_public(receipt):
@@ -99,20 +99,20 @@ def holds(receipt: Receipt, key: Key, lake_id: str) -> bool:
 
 
 def is_public(receipt: Receipt) -> bool:
-    """Says whether a receipt is signed for everybody, as none of before is, whatever the signature is worth."""
+    """Returns whether a receipt has a public signature, valid or not; receipts of earlier versions have none."""
     return isinstance(receipt.get("signature"), dict)
 
 
 def check(receipt: Receipt, pem: str | None = None, *, name: str = "the receipt") -> signatures.Statement:
-    """Returns what a receipt signs; needs neither lake nor key.
+    """Returns the signed statement of a receipt; needs neither lake nor key.
 
     Args:
         receipt: The receipt, read strictly.
-        pem: The public key that must have signed it; without it, the one that it names.
-        name: What it is called in messages, such as its file.
+        pem: The public key that must have signed it; by default the one in the receipt.
+        name: Its name in messages, such as its file.
 
     Raises:
-        SignatureRefused: It does not hold.
+        SignatureRefused: It is not valid.
     """
     statement = signatures.check_document(receipt, signatures.ERASURE, pem, name=name)
     bound = {part: value for part, value in _unsigned(receipt).items() if part != "public_key"}
@@ -122,9 +122,9 @@ def check(receipt: Receipt, pem: str | None = None, *, name: str = "the receipt"
 
 
 def held_before(receipt: Receipt, key: Key) -> bool:
-    """Says whether a receipt is what some lake with this key has signed before receipts were bound to a lake.
+    """Returns whether a lake with this key signed a receipt before receipts were bound to a lake.
 
-    A lake whose key is used with subkeys (`key.version` 2) has none of those.
+    Lakes that use subkeys (`key.version` 2) have no such receipts.
     """
     if key.version != 1 or "lake" in receipt or not isinstance(receipt.get("people"), list):
         return False
@@ -148,7 +148,7 @@ def newest(receipts: Iterable[Receipt]) -> Receipt | None:
     """Returns the receipt that the next one follows: the last that no other names; None if there is none.
 
     Args:
-        receipts: A lake's receipts, each of them such as holds.
+        receipts: A lake's receipts, all valid.
     """
     every = list(receipts)
     named = {link for receipt in every for link in links(receipt)}
@@ -172,12 +172,12 @@ def digests(receipt: Receipt) -> tuple[str, ...]:
 def breaks(receipts: Sequence[Receipt], now: datetime | None = None) -> Iterator[tuple[str, str, str]]:
     """Yields where the chain of a lake's receipts is broken: a receipt's id, what was expected, and what was found.
 
-    One that is gone or has another in its place, one that nothing follows though there are newer, and a time that is
-    before that of the receipt before, or has not come yet. A clock that ran back was set right once a receipt that
-    follows has a later time than both: which came first the chain says anyway.
+    Breaks are: a missing or replaced receipt, one without a successor although newer ones exist, and a time before that
+    of the previous receipt or in the future. A clock that ran back counts as corrected once a later receipt has a later
+    time than both, since the chain itself gives the order.
 
     Args:
-        receipts: Receipts such as hold, in any order.
+        receipts: Valid receipts, in any order.
         now: The clock's time; without it, no time is compared with it.
     """
     known = {name: receipt for receipt in receipts for name in digests(receipt)}
@@ -231,7 +231,7 @@ def names(root: Path) -> set[str]:
 
 
 def listed(root: Path) -> list[Receipt]:
-    """Returns a lake's receipts, oldest first; one that is none has nothing but its file's name for an id."""
+    """Returns a lake's receipts, oldest first; a file that is not a receipt has only an id, its name."""
     return [listed_as(root, name) for name in sorted(names(root))]
 
 
@@ -259,7 +259,7 @@ def elsewhere(folder: Path, key: Key) -> list[Receipt]:
 
 
 def find(root: Path, named: str) -> Receipt:
-    """Returns a receipt by its id, or by the path of a file; what is no receipt has nothing that could hold.
+    """Returns a receipt by its id, or by the path of a file; one that cannot be parsed is never valid.
 
     Raises:
         UsageError: There is none.
@@ -273,7 +273,7 @@ def find(root: Path, named: str) -> Receipt:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Returns a receipt as far as its shape goes, or None for anything else."""
+    """Returns what has the shape of a receipt, or None."""
     try:
         return parsed(state.bytes_of(path))
     except OSError:
@@ -283,7 +283,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def parsed(raw: bytes) -> dict[str, Any] | None:
     """Returns a receipt's bytes as a receipt, as far as its shape goes, or None for anything else.
 
-    What is signed for everybody is read to the byte: what means the same and is written otherwise is none.
+    A publicly signed receipt must have exactly the expected bytes: the same content in another form is refused.
     """
     try:
         found = state.parsed(raw)

@@ -22,10 +22,10 @@ def names(place: str) -> bool:
 
 
 def read(place: str) -> Key:
-    """Returns the key that a secret holds.
+    """Returns the key in a secret.
 
     Raises:
-        KeyRefused: There is none, it may not be read, or it holds no key.
+        KeyRefused: There is no such secret, it may not be read, or it does not contain a key.
     """
     client, name = _client(), place.removeprefix(SCHEME)
     try:
@@ -52,10 +52,10 @@ def make(place: str, earlier: tuple[Key, ...] = ()) -> Key:
 
 
 def exists(place: str) -> bool:
-    """Says whether there is such a secret.
+    """Returns whether there is such a secret.
 
     Raises:
-        KeyRefused: That cannot be told.
+        KeyRefused: It cannot be determined.
     """
     client = _client()
     try:

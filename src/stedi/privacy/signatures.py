@@ -1,10 +1,10 @@
 """Signatures that can be checked without the lake and without its key.
 
 `sign` makes one DSSE envelope (https://github.com/secure-systems-lab/dsse) whose payload is an in-toto Statement v1
-(https://in-toto.io/Statement/v1): the SHA-256 digests of named things, and a predicate that says what they are. The
-public key travels in the predicate, so `check` needs nothing else; that it is the lake's is for the reader to compare,
-by its fingerprint or by a copy of `keys/sign.pub`. Ed25519 (RFC 8032), under a seed derived from the lake's first key:
-a key rotation keeps it, and the same things under the same key have the same signature.
+(https://in-toto.io/Statement/v1): the SHA-256 digests of named things, and a predicate that describes them. The public
+key is in the predicate, so `check` needs nothing else; readers compare it with the lake's by its fingerprint or a copy
+of `keys/sign.pub`. Ed25519 (RFC 8032), under a seed derived from the lake's first key: a key rotation does not change
+it, and the same content under the same key has the same signature.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LABEL = "stedi/sign/1"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/]{59}=)\n-----END PUBLIC KEY-----\n")
 _SPKI = bytes.fromhex("302a300506032b6570032100")
-"""What stands before the 32 bytes of an Ed25519 public key in its DER form (RFC 8410, section 4)."""
+"""The prefix of the 32 bytes of an Ed25519 public key in DER form (RFC 8410, section 4)."""
 _LARGEST = 1 << 12
 """The largest file of a public key, bytes."""
 
@@ -54,7 +54,7 @@ class Statement:
     Attributes:
         subjects: SHA-256, hex, of each thing, by its name.
         predicate_type: A URI that says what the predicate is.
-        predicate: What is said of the things; `public_key` is the key that it was signed with.
+        predicate: The statement about them; `public_key` is the signing key.
         public_key: That key, PEM.
     """
 
@@ -89,10 +89,10 @@ def publish(root: Path, key: Key, *, anew: bool = False) -> str:
     Args:
         root: The lake's folder.
         key: The lake's key.
-        anew: Whether the lake is just being made: what is there then is of a making that was interrupted.
+        anew: Whether the lake is being created: an existing file is then left over from an interrupted creation.
 
     Raises:
-        LakeError: The file is there and holds another key.
+        LakeError: The file exists and contains another key.
     """
     pem, path = public_key(key), root / PUBLIC_KEY
     try:
@@ -160,7 +160,7 @@ def document(key: Key, subjects: Mapping[str, str], predicate_type: str, content
 def check_document(
     document: Mapping[str, Any], predicate_type: str, pem: str | None = None, *, name: str = "the document"
 ) -> Statement:
-    """Returns what a document that carries its signature signs, if it says that and nothing else.
+    """Returns the statement of a document that contains its signature, if the document equals what was signed.
 
     Args:
         document: As `document` gave it, read with `state.parsed`.
@@ -185,15 +185,15 @@ def check_document(
 
 
 def check(envelope: bytes, pem: str | None = None, *, name: str = "the signature") -> Statement:
-    """Returns what an envelope signs, if its signature holds.
+    """Returns the statement of an envelope, if its signature is valid.
 
-    The envelope is read to the byte: what means the same and is written otherwise is refused, so that no byte of a
-    signed thing can be another.
+    The envelope must have exactly the expected bytes: the same content in another form is refused, so no byte of a
+    signed file can change.
 
     Args:
-        envelope: What `sign` gave.
-        pem: The public key that it must be of; without it, the one that the statement names.
-        name: What it is called in messages, such as its file.
+        envelope: As returned by `sign`.
+        pem: The public key that must have signed it; by default the one in the statement.
+        name: Its name in messages, such as its file.
 
     Raises:
         SignatureRefused: It does not hold.
@@ -234,7 +234,7 @@ def _raw(pem: str) -> bytes:
 
 
 def _authenticated(payload: bytes) -> bytes:
-    """Returns what is signed: DSSE's pre-authentication encoding of type and payload."""
+    """Returns the signed bytes: DSSE's pre-authentication encoding of type and payload."""
     kind = PAYLOAD_TYPE.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 

@@ -1,10 +1,10 @@
 """State files of a lake: JSON sealed under its key; anything else is refused.
 
-A state file decides something by itself: whom an erasure takes, which files go, who stays out. Whoever can write
-into the lake's folder must not be able to decide that. So the first line is an HMAC-SHA-256 under a subkey of the
-lake's first key, over the kind of file, the lake's id and every byte that follows. A forged file, one of another lake
-under the same key, one kind in the place of another, and one with a byte more or less are refused. That a file is an
-*older* one of this lake's own cannot be told from the file: whoever reads it compares it with what else the lake knows.
+State files control what happens: whom an erasure removes, which files are deleted, who is kept out. Write access to the
+lake's folder must not be enough to control that. So the first line is an HMAC-SHA-256 under a subkey of the lake's
+first key, over the kind of file, the lake's id and every byte that follows. A forged file, one of another lake under
+the same key, one kind in the place of another, and one with a byte more or less are refused. A file cannot show that it
+is an *older* one of the same lake: its reader compares it with other state of the lake.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class StateRefused(LakeError):
-    """A state file is not what this lake has written."""
+    """A state file was not written by this lake."""
 
 
 def lake_id(root: Path) -> str:
-    """Returns the id of the lake in a folder, as its settings have it."""
+    """Returns the id of the lake in a folder, from its settings."""
     return config.read(root / "lake.toml").lake_id
 
 
 def write(path: Path, kind: str, lake_id: str, key: Key, content: Mapping[str, Any]) -> None:
-    """Writes a state file in the place of the one that is there, on disk when it returns.
+    """Writes or replaces a state file; it is on disk when this returns.
 
     Args:
         path: The file.
-        kind: What it is for; it is read as that only.
+        kind: Its purpose; it can be read for this purpose only.
         lake_id: The lake's id.
         key: The lake's key.
         content: Plain values.
@@ -66,20 +66,20 @@ def read(path: Path, kind: str, lake_id: str, key: Key, *, advice: str) -> dict[
 
     Args:
         path: The file.
-        kind: What it must be for.
+        kind: The purpose that it must have.
         lake_id: The lake's id.
         key: The lake's key.
-        advice: What to do where it is refused, for the message: a sentence without its full stop.
+        advice: What to do if it is refused, for the message: a sentence without a full stop.
 
     Raises:
         FileNotFoundError: There is none.
-        StateRefused: It is not what this lake has written.
+        StateRefused: This lake has not written it.
     """
     return opened(bytes_of(path), path.name, kind, lake_id, key, advice=advice)
 
 
 def bytes_of(path: Path) -> bytes:
-    """Returns a file's bytes; nothing for what is no regular file, which is never waited for, or is too large.
+    """Returns a file's bytes; empty if it is not a regular file (without waiting for it) or is too large.
 
     Raises:
         FileNotFoundError: There is none.
@@ -110,7 +110,7 @@ def opened(raw: bytes, name: str, kind: str, lake_id: str, key: Key, *, advice: 
 
 
 def is_sealed(raw: bytes) -> bool:
-    """Says whether bytes begin as a state file of this form does, whatever they are worth."""
+    """Returns whether bytes begin like a sealed state file, valid or not."""
     return raw.startswith(_HEAD) and raw[len(_HEAD) + _DIGITS : len(_HEAD) + _DIGITS + 1] == b"\n"
 
 
@@ -121,7 +121,7 @@ def digest(kind: str, lake_id: str, key: Key, plain: bytes) -> str:
 
 
 def refused(name: str, found: str, advice: str) -> StateRefused:
-    """Returns the error of a state file that is not what this lake has written."""
+    """Returns the error for a state file that this lake has not written."""
     return StateRefused(
         f"{name}: expected the content that this lake has written under its key, found {found}; {advice}"
     )
@@ -130,11 +130,11 @@ def refused(name: str, found: str, advice: str) -> StateRefused:
 def parsed(raw: bytes) -> Any:
     """Returns the value of a JSON text, read strictly.
 
-    UTF-8 alone; one value and nothing behind it; no name twice in an object; no NaN, no number beyond a double; nested
-    no deeper than `_DEPTH`.
+    UTF-8 only; one value with nothing after it; no repeated name in an object; no NaN, no number beyond a double;
+    nested no deeper than `_DEPTH`.
 
     Raises:
-        ValueError: It is something else; the message says what and quotes nothing of it.
+        ValueError: It is something else; the message says what, without quoting it.
     """
     try:
         text = raw.decode("utf-8")

@@ -1,7 +1,7 @@
 """Tokens: where an address, a name or a number stands in a text by itself, and what a text says once it is decoded.
 
-One rule for every reader: landing, erasure and the search that proves it. `o'brien@x.example` and `brien@x.example.au`
-only contain `brien@x.example`; `Otto <brien@x.example>` mentions it. Nothing here knows anybody, a key or a file.
+Landing, erasure and the search that proves an erasure all use these rules. `o'brien@x.example` and `brien@x.example.au`
+only contain `brien@x.example`; `Otto <brien@x.example>` mentions it. Nothing here knows a person, a key or a file.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from stedi.privacy.addresses import complaint
 from stedi.schema.contracts import unseen
 
 ERASED = "[erased]"
-"""What stands where a mention stood."""
+"""What replaces a mention."""
 SHORT = 6
-"""Below so many characters a text counts only as a whole value or a whole quoted string: `s1` is everywhere."""
+"""Shorter texts count only as a whole value or a whole quoted string: `s1` is everywhere."""
 
 _WHOLE = '"\n'
 _GLUE = ".+%-'\u2019"
-"""Characters that tie what is before them to an address, if that is a letter or a digit: `o'brien`, not `'brien'`."""
+"""Characters that join a letter or digit before them to an address: `o'brien`, not `'brien'`."""
 _SOFT = re.compile(r"[&!#$*^~`|=/?{}]|[.+%'\u2019-]{2,}")
-"""Characters that an address may have, but that are more often what stands beside one; and points of omission."""
+"""Characters that an address may contain but that more often stand beside one; and ellipses."""
 _ENDINGS = "jsonl?|ndjson|csv|gz|zst|bz2|xz|zip|txt|log|bak|tmp|partial|avro|parquet"
 _ENDING = re.compile(rf"\.(?:{_ENDINGS})\b")
 _LAST_ENDINGS = re.compile(rf"(?:\.(?:{_ENDINGS}))+$")
@@ -37,7 +37,7 @@ _OTHER = (
     r"\xa1-\xac\xae-\u034e\u0350-\u167f\u1681-\u17b3\u17b6-\u180a\u1810-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\u2fff"
     r"\u3001-\ufdff\ufe10-\ufefe\uff00-\uffef\U00010000-\U000dffff\U000e1000-\U0010ffff"
 )
-"""All beyond ASCII but white space and what nobody can see, which make no other address: marks belong to letters."""
+"""All characters beyond ASCII except white space and invisible ones; marks belong to letters."""
 _SYMBOL = re.compile(r"[^\x00-\x7f\w]")
 _TIED = re.compile(r"[.-]*+([^\x00-\x7f])")
 _TIED_IN_NAME = re.compile(r"\.?([^\x00-\x7f])")
@@ -69,9 +69,9 @@ FEW = 16
 _SMALL = 256
 """Characters of a text in which so many are, too."""
 _LEVELS = 3
-"""How often what is decoded is decoded again."""
+"""How often decoded text is decoded again."""
 _UNPACKED = 4 << 20
-"""Bytes to which what is packed within base64 is unpacked, at most."""
+"""Bytes to decompress from base64, at most."""
 
 _SEPARATORS = str.maketrans("", "", " ().-/_")
 _SEPARATOR = r"[ ().\-/_]{0,4}"
@@ -82,10 +82,10 @@ _LIKE = {
     **dict.fromkeys("\u2044\u2215\uff0f", "/"),
     "\uff08": "(", "\uff09": ")", "\uff0b": "+", "\u2212": "-",
 }  # fmt: skip
-"""What is written for a sign of ASCII in names and phone numbers."""
+"""What people write in place of ASCII characters in names and phone numbers."""
 _MANY_DIGITS = re.compile(r"[0-9]{7,}")
 _DIGITS = 7
-"""Digits that a phone number has at least to be looked for whatever stands between them."""
+"""The least number of digits of a phone number that is found with any characters between them."""
 _NORTH_AMERICAN = 10
 """Digits of a number that is dialled with a 1 before it, or without."""
 
@@ -98,12 +98,12 @@ def folded(text: str) -> str:
 
 
 def places(text: str, part: str, *, name: bool = False) -> Iterator[int]:
-    """Yields where a part of a text stands alone there.
+    """Yields where a part of a text stands alone in it.
 
     Args:
         text: The text.
-        part: What is looked for.
-        name: Whether the text is a file's name, in which `-`, `_` and a number after a dot set words apart.
+        part: The part to find.
+        name: Whether the text is a file name, in which `-`, `_` and a number after a dot separate words.
     """
     at = text.find(part)
     while at >= 0:
@@ -113,7 +113,7 @@ def places(text: str, part: str, *, name: bool = False) -> Iterator[int]:
 
 
 def stands(text: str, part: str, *, name: bool = False) -> bool:
-    """Says whether a part of a text stands alone there; the arguments are those of `places`."""
+    """Returns whether a part of a text stands alone in it; arguments as for `places`."""
     return next(places(text, part, name=name), None) is not None
 
 
@@ -136,7 +136,7 @@ def _alone(text: str, at: int, end: int, *, short: bool, name: bool) -> bool:
 
 
 class Sought:
-    """Texts that are looked for, many of them in many texts."""
+    """A set of texts to find in many texts."""
 
     def __init__(self, texts: Collection[str]) -> None:
         self._texts = texts
@@ -144,10 +144,10 @@ class Sought:
         self._others = tuple(text for text in texts if text not in self._words)
 
     def among(self, text: str) -> Iterable[str]:
-        """Returns those that may stand alone in a text: all but such as surely do not.
+        """Returns those that may stand alone in a text, without those that certainly do not.
 
-        Many are looked up among the words of the text. A word stands between other characters than letters, digits and
-        `_`, and a hyphen ties two; what is one, and stands alone, is among them.
+        Large sets are looked up among the words of the text. Words consist of letters, digits and `_`; a hyphen joins
+        two. So a text that is a word and stands alone is found.
         """
         if len(self._texts) <= FEW or len(text) < _SMALL:
             return self._texts
@@ -155,7 +155,7 @@ class Sought:
 
 
 class Heard:
-    """What others have in a column, one value a line, folded; for many questions about it.
+    """The values of other people in a column, one a line, case-folded; for many lookups.
 
     Args:
         text: The values.
@@ -179,20 +179,20 @@ class Heard:
         return part in self._lines
 
     def stands(self, part: str) -> bool:
-        """Says whether a text stands alone among them."""
+        """Returns whether a text stands alone among them."""
         self._asked += 1
         if self._words is None and self._asked > FEW:
             every = _WORD.findall(self._text)
             self._words, self._pairs = frozenset(every), frozenset(pairwise(every))
         if self._words is not None:
-            # words of what stands somewhere stand there, one after the other
+            # a text that stands somewhere has its words there, one after the other
             words = _WORD.findall(part)
             if not (self._words.issuperset(words) and self._pairs.issuperset(pairwise(words))):
                 return False
         return stands(self._text, part)
 
     def dials(self, number: str) -> bool:
-        """Says whether a phone number, told by its digits, is among them."""
+        """Returns whether a phone number, given by its digits, is among them."""
         if not self._digits:
             self._digits = "\n" + "\n".join(_MANY_DIGITS.findall(closed(self._text)))
         return number in self._digits and dials(self._text, number)
@@ -208,13 +208,13 @@ def _mark(character: str) -> bool:
 
 
 def _symbols(run: str) -> Iterator[int]:
-    """Yields where signs beyond ASCII stand that are neither letters nor marks: quotes, full stops, pictures."""
+    """Yields the positions of characters beyond ASCII that are neither letters nor marks: quotes, full stops, emoji."""
     if not run.isascii():
         yield from (match.start() for match in _SYMBOL.finditer(run) if not _mark(match[0]))
 
 
 def addresses(text: str, *, name: bool = False) -> set[str]:
-    """Returns what can be an address that stands alone in a text; the arguments are those of `places`."""
+    """Returns everything in a text that may be an address and stands alone; arguments as for `places`."""
     found: set[str] = set()
     simple: dict[str, bool] = {}  # many addresses have few domains
     for run, domain in set(_ADDRESS.findall(text)) if "@" in text else ():
@@ -258,7 +258,7 @@ def _domains(run: str, *, name: bool) -> set[str]:
 
 
 def unescaped(text: str) -> str:
-    """Returns JSON's text with its escapes resolved, wherever they stand; no valid JSON is needed."""
+    """Returns a text with all JSON escapes resolved; it need not be valid JSON."""
     if "\\" not in text:
         return text
     found = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _PLAIN.get(m[2], m[2]), text)
@@ -266,15 +266,15 @@ def unescaped(text: str) -> str:
 
 
 def readings(text: str, levels: int = _LEVELS, *, controls: bool = True) -> Iterator[str]:
-    """Yields a text as it is and as it reads decoded: nothing is decoded of which the text shows no sign.
+    """Yields a text as it is, and in each decoding of which it shows a sign.
 
-    Resolved are JSON's escapes (of JSON within JSON, too), percent-encoding, character references, quoted-printable,
-    base64, and characters that nobody sees.
+    Decodings are JSON escapes (also of JSON within JSON), percent-encoding, character references, quoted-printable and
+    base64; invisible characters are removed.
 
     Args:
         text: The text.
-        levels: How often what was decoded is decoded again.
-        controls: Whether control characters count as such. In files of machines they are lengths, between two values.
+        levels: How often decoded text is decoded again.
+        controls: Whether control characters are invisible. In binary files they are lengths between two values.
     """
     yield text
     if "\\" in text and "@" in text:
@@ -307,12 +307,12 @@ def readings(text: str, levels: int = _LEVELS, *, controls: bool = True) -> Iter
 
 
 def visible(text: str, *, but: str = "", controls: bool = True) -> str:
-    """Returns a text without the characters that nobody can see, the text itself if it has none.
+    """Returns a text without invisible characters, the same object if it has none.
 
     Args:
         text: The text.
-        but: Characters that stay all the same.
-        controls: Whether control characters go, too.
+        but: Characters that stay.
+        controls: Whether control characters are removed, too.
     """
     if text.isascii():
         if not controls or text.isprintable():
@@ -347,7 +347,7 @@ def _dereferenced(text: str) -> str:
 
 
 def _packed(text: str) -> Iterator[str]:
-    """Yields what stands in base64 in a text and is text itself, or is once it is unpacked."""
+    """Yields base64 in a text that decodes to text, directly or after decompression."""
     for run in set(_BASE64.findall(text)):
         if _HEX.fullmatch(run):
             continue
@@ -371,17 +371,17 @@ def _from_base64(run: str) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        inner = islice(decoding.layers(raw, most=_UNPACKED), 1, None)  # nothing, unless it begins like what is packed
+        inner = islice(decoding.layers(raw, most=_UNPACKED), 1, None)  # nothing, unless it begins like compressed data
         return "\n".join(found for part in inner for found in decoding.plain(part))
     return text if all(c.isprintable() or c.isspace() or unicodedata.category(c) == "Cf" for c in text[:64]) else ""
 
 
 def restrung(text: str, change: Callable[[str], str | None]) -> str | None:
-    """Returns JSON with its strings changed, and everything between them as it is.
+    """Returns JSON with its strings changed and everything else unchanged.
 
     Args:
         text: The JSON.
-        change: Returns what takes a string's place, the string itself if it stays; None if nothing can.
+        change: Returns the replacement of a string, or the string itself; None if there can be none.
 
     Returns:
         None if one of the strings cannot be changed.
@@ -399,7 +399,7 @@ def restrung(text: str, change: Callable[[str], str | None]) -> str | None:
 
 
 def but(text: str, owner: str, change: Callable[[str], str | None]) -> str | None:
-    """Returns a text changed everywhere but where an owner's address stands in it; None if a part cannot be."""
+    """Returns a text changed everywhere except in its owner's address; None if a part cannot be changed."""
     parts = [change(part) for part in text.split(owner)]
     kept = [part for part in parts if part is not None]
     return owner.join(kept) if len(kept) == len(parts) else None
@@ -408,7 +408,7 @@ def but(text: str, owner: str, change: Callable[[str], str | None]) -> str | Non
 def smoothed(text: str) -> str:
     """Returns a text with its names and phone numbers as they are typed: plain digits, spaces, dashes, apostrophes.
 
-    Lines stay apart. Addresses are not to be looked for in it: of two that differ in an apostrophe each is somebody's.
+    Line breaks stay. Do not search addresses in it: two that differ in an apostrophe may belong to two people.
     """
     if not text.isascii():
         for character in set(text):
@@ -419,7 +419,7 @@ def smoothed(text: str) -> str:
 
 @lru_cache(1 << 12)
 def _typed(character: str) -> str:
-    """Returns the sign of ASCII that a character stands for in a name or a phone number, or nothing."""
+    """Returns the ASCII character that a character stands for in a name or phone number, or an empty text."""
     kind = unicodedata.category(character)
     if kind == "Nd":
         return str(unicodedata.decimal(character))
@@ -427,7 +427,7 @@ def _typed(character: str) -> str:
 
 
 def spellings(name: str) -> set[str]:
-    """Returns how a person's name, folded, is written: as it is, and with the last word first."""
+    """Returns the spellings of a case-folded name: as it is, and with the last word first."""
     words = name.split()
     found = {name, " ".join(words)}
     if len(words) > 1:
@@ -447,7 +447,7 @@ def digits(phone: str) -> str:
 def numbers(phone: str) -> frozenset[str]:
     """Returns the digits of a phone number as it is dialled at home and from abroad; none if they are too few.
 
-    Which digits are the country's nobody need know: at most three, each in turn.
+    The country code is not known: one, two and three digits are tried.
     """
     typed = smoothed(phone).strip()
     found = {digits(typed), digits(typed.replace("(0)", ""))}
@@ -464,7 +464,7 @@ def numbers(phone: str) -> frozenset[str]:
 
 
 def calls(text: str, numbers: Iterable[str]) -> bool:
-    """Says whether a text holds one of some phone numbers, whatever stands between its digits.
+    """Returns whether a text contains one of some phone numbers, with any characters between its digits.
 
     Args:
         text: The text, smoothed.
@@ -480,16 +480,16 @@ def calls(text: str, numbers: Iterable[str]) -> bool:
 
 
 def closed(text: str) -> str:
-    """Returns a smoothed text without what can stand between the digits of a phone number."""
+    """Returns a smoothed text without the characters that may separate the digits of a phone number."""
     if text.isascii():
         return text.translate(_SEPARATORS)
-    for separator in " ().-/_":  # faster than to translate what is not ASCII
+    for separator in " ().-/_":  # faster than translating non-ASCII text
         text = text.replace(separator, "")
     return text
 
 
 def dials(text: str, number: str) -> bool:
-    """Says whether a text holds a phone number, told by its digits; slower than to look into `closed` first."""
+    """Returns whether a text contains a phone number, given by its digits; check `closed` first, which is faster."""
     return _phone(number).search(text) is not None
 
 
@@ -500,13 +500,12 @@ def _phone(number: str) -> re.Pattern[str]:
 
 
 def owner(text: str) -> str | None:
-    """Returns whose a record is by its own word: the one address in its `email` or `user`; None if none tells.
+    """Returns the owner that a record names: the only address in its `email` or `user`, as delivered; None without one.
 
-    It is returned as it was delivered. One that is not plain, such as `Otto <brien@x.example>`, is a customer's of its
-    own, as it is where it lands.
+    An address that is not plain, such as `Otto <brien@x.example>`, is a separate customer, as in landing.
 
     Args:
-        text: One JSON object, or something else, of which nobody is the owner.
+        text: One JSON object; anything else has no owner.
     """
     try:
         pairs = json.loads(text, object_pairs_hook=lambda members: members)
@@ -519,7 +518,7 @@ def owner(text: str) -> str | None:
 
 
 def beside(text: str, owner: str) -> str:
-    """Returns JSON without its owner's address, wherever that stands in it."""
+    """Returns JSON without its owner's address, wherever it occurs."""
     return restrung(text, lambda value: value.replace(owner, ERASED)) or ""
 
 
@@ -529,9 +528,9 @@ def is_plain(address: str) -> bool:
 
 
 def masked(text: str, parts: Iterable[str], by: str = ERASED) -> str:
-    """Returns a text with a word wherever one of some parts, folded, stands alone in it.
+    """Returns a text with each stand-alone occurrence of some case-folded parts replaced by a word.
 
-    A text that has another length when it is folded, in which a place is none, goes as a whole.
+    A text whose length changes by case-folding has no usable positions and is replaced as a whole.
     """
     plain = folded(text)
     spans = sorted({(at, at + len(part)) for part in parts for at in places(plain, part)})

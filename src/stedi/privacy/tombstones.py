@@ -1,9 +1,9 @@
 """Tombstones: keep an erased customer's old data out, and reveal nothing about them without the key.
 
-One state file in the lake, `tombstones`, absent while nobody was erased. It holds marks only: keyed hashes under
-labels of their own, so that a mark is no `customer_id` and cannot be linked to one without the key. Small enough to be
-rewritten with each erasure, in one step, rather than a table that every landing would have to open. It names every
-erasure of the lake: that is how an older file, rightly sealed in its time, is told from the newest.
+They are one state file in the lake, `tombstones`, absent until somebody is erased. It contains only marks: keyed hashes
+with labels of their own, so a mark differs from the `customer_id` and cannot be linked to it without the key. It is
+small, so each erasure rewrites it in one step; a table would have to be opened by every landing. It names every erasure
+of the lake, so an older file with a valid seal can be told from the newest.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _INSTANT = re.compile(r'"(?:registrationDate|timestamp|sensorReadingTime)"\s*:\s
 
 
 def mark(key: Key, what: str, *parts: object) -> str:
-    """Returns the keyed hash by which tombstones and receipts know a thing: HMAC-SHA-256, first 16 bytes, hex.
+    """Returns the mark of a thing in tombstones and receipts: HMAC-SHA-256, first 16 bytes, hex.
 
     Args:
         key: The lake's key.
-        what: The kind of thing, which keeps marks of different kinds apart.
-        parts: What tells it from others of its kind.
+        what: The kind of thing; marks of different kinds differ.
+        parts: What identifies it among others of its kind.
     """
     text = "\0".join((what, *map(str, parts)))
     return _first(key).digest("tombstone", text.encode("utf-8", "surrogatepass"))[:16].hex()
 
 
 def _first(key: Key) -> Key:
-    """Returns the key under which marks are made: the lake's first, since marks cannot be made anew from marks."""
+    """Returns the key of all marks: the lake's first, since new marks cannot be computed from old ones."""
     return key.every()[-1]
 
 
@@ -83,7 +83,7 @@ def record(key: Key, raw: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tombstones:
-    """What stays out, by mark.
+    """What is kept out, by mark.
 
     Attributes:
         people: Of each erased customer the last instant, epoch milliseconds, whose data stay out: the erasure's, or a
@@ -138,11 +138,11 @@ class Tombstones:
         return key.digest("claims", text.encode())[:16].hex()
 
     def bars(self, key: Key, raw: bytes) -> bool:
-        """Says whether a record that no contract accepts is an erased customer's, as far as that can be told.
+        """Returns whether a record that no contract accepts belongs to an erased customer, as far as is known.
 
-        It is if its very bytes were removed before, if it is a reading of a moment that went, or if it names an erased
-        address, or a serial number that only erased customers claimed, and tells no instant after the erasure. Where it
-        says whose it is, by one address, that decides, whomever it mentions besides.
+        It does if the same bytes were removed before, if it is a reading of an erased moment, or if it names an erased
+        address, or a serial number that only erased customers claimed, and has no instant after the erasure. If it
+        names one owner by address, that decides, whoever else it mentions.
         """
         # their patterns take time to compile, and most commands judge no record
         from stedi.privacy import decoding, tokens
@@ -166,10 +166,10 @@ class Tombstones:
         return last > 0 and not (instants and min(instants) > last)
 
     def sifted(self, key: Key, raw: bytes) -> bytes | None:
-        """Returns a record that no contract accepts as it may stay: without mentions of erased customers.
+        """Returns a record that no contract accepts without mentions of erased customers.
 
         Returns:
-            None if it is barred, or mentions one of them in a way that cannot be taken out.
+            None if it is barred, or a mention cannot be removed.
         """
         from stedi.privacy import decoding, tokens
 
@@ -178,12 +178,12 @@ class Tombstones:
         text = decoding.texts(raw)[0]
         owner = tokens.owner(text)
         if owner is None or person(key, owner) in self.people:
-            return raw  # nobody's, or that of somebody who has come back
+            return raw  # of nobody, or of somebody who has come back
         kept = tokens.restrung(text, lambda value: tokens.but(value, owner, lambda part: self.masked(key, part)))
         return raw if kept == text else kept.encode("utf-8") if kept and tokens.owner(kept) == owner else None
 
     def masked(self, key: Key, text: str) -> str:
-        """Returns a text without mentions of erased customers' addresses; as it is if it has none."""
+        """Returns a text without mentions of erased customers' addresses, unchanged if it has none."""
         from stedi.privacy import tokens
 
         found = {address for reading in tokens.readings(text) for address in self._named(key, reading)}
@@ -225,7 +225,7 @@ class Tombstones:
 
 
 def moments_of(text: str, among: Collection[str]) -> set[tuple[str, int]]:
-    """Returns each of some serial numbers with every instant that a record tells, be it valid or not."""
+    """Returns each of some serial numbers with every instant in a record, valid or not."""
     if not any(number in text for number in among):
         return set()
     instants = {int(digits) for digits in _INSTANT.findall(text)}
@@ -233,20 +233,20 @@ def moments_of(text: str, among: Collection[str]) -> set[tuple[str, int]]:
 
 
 def masked_name(key: Key, name: str) -> str:
-    """Returns what a delivered file is called once its own name may not be told: its endings stay."""
+    """Returns a replacement for a delivered file's name that must not be shown; its endings stay."""
     endings = "".join(part for part in Path(name).suffixes[-2:] if part in (".json", ".gz", ".zst", ".ndjson", ".txt"))
     return f"erased-{mark(key, 'file', name)[:12]}{endings}"
 
 
 def _strings(text: str) -> list[str]:
-    """Returns what stands between quotes in a text."""
+    """Returns the quoted strings in a text."""
     from stedi.privacy.tokens import unescaped
 
     return [unescaped(name) for name in _STRING.findall(text)]
 
 
 def any_of(root: Path) -> bool:
-    """Says whether a lake has tombstones, or should have: without the key nobody can tell more."""
+    """Returns whether a lake has tombstones, or should have; more cannot be known without the key."""
     return (root / NAME).exists() or bool(receipts.names(root))
 
 
@@ -254,8 +254,8 @@ def read(root: Path, key: Key) -> Tombstones:
     """Returns a lake's tombstones, none if nobody was erased.
 
     Raises:
-        LakeError: They are gone although there are receipts, are older than one, or are not what this lake has
-            written.
+        LakeError: They are missing although there are receipts, are older than a receipt, or were not written by this
+            lake.
     """
     path = root / NAME
     try:
@@ -264,7 +264,7 @@ def read(root: Path, key: Key) -> Tombstones:
         if receipts.names(root):
             raise _damaged("the tombstones of the receipts", "no file") from None
         return Tombstones()
-    # a receipt that comes or goes changes its folder's time, in a bucket nothing
+    # a new or removed receipt changes its folder's time; a bucket has no such time
     told = 0 if s3.is_remote(root) else _changed(root / RECEIPTS)
     return _read_once(path, key, found.st_ino, found.st_size, found.st_mtime_ns, told)
 
@@ -284,10 +284,10 @@ def _read_once(path: Path, key: Key, inode: int, size: int, mtime_ns: int, told:
 
 
 def _of_before(root: Path, key: Key, lake_id: str, raw: bytes) -> Tombstones:
-    """Reads tombstones as they were written before they were bound to a lake, with the erasures of the receipts.
+    """Reads tombstones from before they were bound to a lake, with the erasures of the receipts.
 
     Raises:
-        LakeError: They are not right, are older than a receipt, or the lake has written newer ones.
+        LakeError: They are not valid, are older than a receipt, or the lake has written newer ones.
     """
     signature, _, content = raw.partition(b"\n")
     if not hmac.compare_digest(signature, _signature(key, content)):
@@ -411,9 +411,9 @@ def erased_at(root: Path, key: Key, address: str) -> datetime | None:
 
 
 def refuse_unfinished(root: Path) -> None:
-    """Keeps a command from changing a lake in which an erasure was interrupted.
+    """Prevents changes to a lake in which an erasure was interrupted.
 
-    The caller holds a lock that an erasure holds, too: one that is alive is not in its way.
+    The caller holds a lock that an erasure also needs, so no erasure is running.
 
     Raises:
         LakeError: There is one.

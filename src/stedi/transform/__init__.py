@@ -1,9 +1,9 @@
 """Builds of the tables below landing: plan, stage, audit, publish.
 
-`plan` compares what each table says it was built from with what there is now. `build` works out what has changed
-(`incremental`), or the whole table where it must, stages every planned table beside what is published, has `checks`
-look at all of them, and only then publishes, all in one step; a failure before that changes no table. What a table was
-built from stands in its published snapshot's properties and nowhere else.
+`plan` compares what each table was built from with the current state. `build` computes the changes (`incremental`), or
+the whole table if necessary, stages every planned table beside the published one, runs `checks` on all of them, and
+only then publishes them in one step; a failure before that changes no table. Only the properties of a table's published
+snapshot record what it was built from.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Build:
         tables: What was done to each table, in the order of the build.
         withheld: Readings of shared serial numbers without a certain owner (rule 6), now.
         customers: Customers with landed records, now.
-        consenting: Those of them who agree to research, now.
+        consenting: Those of them who consent to research, now.
         stale: Releases with people whom this build removed, `NAME@VERSION`.
     """
 
@@ -170,7 +170,7 @@ def build(
 
     Raises:
         AuditFailed: A staged table breaks a rule; no table has changed.
-        CommitConflict: Somebody else moved a table meanwhile.
+        CommitConflict: Another program changed a table during the build.
     """
     graph = graph or tables.graph()
     now = int(time.time() * 1000) if now is None else now
@@ -190,7 +190,7 @@ def build(
     opened = partial(connect, engine, config, context.root, temporary)
     work = StagedBuild(context, key, graph, before, run, now, claims, opened)
     try:
-        # for a bucket PyIceberg is imported; DuckDB, and Spark's start, leave the interpreter free meanwhile
+        # a bucket needs PyIceberg, which is imported while DuckDB or Spark starts
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
             work.stage(steps, progress)
@@ -207,9 +207,9 @@ def build(
 
 
 def _check_sql(graph: Dag, before: Mapping[str, TableState]) -> None:
-    """Raises AuditFailed if SQL that no table was built by yet carries identifiers where none may stand (rule 7).
+    """Raises AuditFailed if SQL that has built no table yet carries identifiers where they are forbidden (rule 7).
 
-    SQL that a published table says it was built by has passed already.
+    SQL that built a published table has passed this check already.
     """
     for table in graph.tables():
         current = before[table.name].current
@@ -225,7 +225,7 @@ def _untouched(step: Step) -> Step:
 
 
 def withheld(context: Context, key: Key) -> tuple[Withheld, ...]:
-    """Returns the readings of shared serial numbers that belong to nobody for certain (rule 6), as landed now."""
+    """Returns the landed readings of shared serial numbers without a certain owner (rule 6)."""
     from stedi.engines.duckdb import DuckDB
     from stedi.transform.session import BuildSession
 

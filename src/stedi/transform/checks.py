@@ -1,8 +1,8 @@
 """The checks of staged rows before they are published: consent proof, no nulls, and the package's assertions.
 
-A rebuilt table is audited whole. Of a table that was changed in part, what is audited is what the change could have
-broken: all rows of the customers concerned, and all rows of the span of time in which it brought others new ones.
-The consent proof shares no code and no SQL with what it checks.
+A rebuilt table is checked as a whole. In a table that was changed in part, the checks cover what the change could have
+broken: all rows of the affected customers, and all rows in the time span of rows added for others. The consent proof
+shares no code and no SQL with what it checks.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def prove_consent(
         key: The lake's pseudonym key.
         now: The start of the build, epoch milliseconds.
         since_consent: Whether readings from before consent are left out (rule 4).
-        staged: For each table the files that are new in it, or None if all of it is.
-        proven: The files of `customers_trusted` as it is published, if the proof follows that of its build.
+        staged: For each table its new files, or None if the whole table is new.
+        proven: The files of the published `customers_trusted`, if the proof builds on the proof of its build.
         news: A SELECT of `email`: the addresses whose customers may have changed their mind since the tables were
             built, so that the rest of a table that is not new has to be searched for them.
     """
@@ -106,7 +106,7 @@ def check_assertions(
     if parts:
         relations = _scoped(engine, changed)
         parts = {name: tables.rebind(sql, relations) for name, sql in parts.items()}
-    # what is small at once, what is large one after the other: each may need the memory that there is
+    # small tables at once, large ones one after the other: each may need all the memory
     alone = [{name: sql} for name, sql in whole.items()]
     # an engine of many machines has room for all, and asks them once
     for group in (parts, *alone) if isinstance(engine, Streaming) else ({**parts, **whole},):
@@ -127,7 +127,7 @@ def _in_order(files: Sequence[DataFile]) -> bool:
 
 
 def _scoped(engine: Engine, changed: AbstractSet[str]) -> dict[str, str]:
-    """Makes what a change could have broken readable, and returns the relation to read for each table of readings."""
+    """Makes the rows that a change could have broken readable; returns the relation for each table of readings."""
     concerned = [
         f"select customer_id from {name}__{what}"
         for name in sorted(changed)

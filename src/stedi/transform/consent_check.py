@@ -1,10 +1,10 @@
 """Runs the consent proof where the rows are: in this process, or on the executors that hold them.
 
-Either way it is `privacy.consent` that says who agrees; nothing here is shared with the SQL whose rows are proven.
+In both cases `privacy.consent` decides who consents; nothing here is shared with the SQL whose rows are proved.
 
-A proof is whole, from all landed records, or it builds on the one before: the build that published `customers_trusted`
-proved the consent of everybody in it. That still holds unless a record of theirs has landed since, or a date in one has
-passed. Only the records of these customers, the suspects, are read again. `stedi audit` always proves all.
+A proof either reads all landed records or builds on the previous one: the build that published `customers_trusted`
+proved the consent of everybody in it. That still holds unless one of their records has landed since, or a date in one
+has passed. Only the records of these customers, the suspects, are read again. `stedi audit` always proves everything.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def news(engine: Engine, landed: str, low: int, high: int) -> str:
 
     Args:
         engine: A session in which `customers_landing` is bound.
-        landed: A relation of the records that have landed in between.
-        low: The start of the earlier build, or of the later one where the clock has gone back, epoch milliseconds.
-        high: That of the other.
+        landed: A relation of the records landed in between.
+        low: The earlier start of the two builds, epoch milliseconds; the clock may have gone back.
+        high: The later start.
     """
     dated = f"customers_landing where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}"
     # addresses are read only where a date has come or gone
@@ -47,9 +47,9 @@ def agree(engine: Engine, key: Key, now: int, proven: str = "", suspects: str = 
         engine: A session in which `customers_landing` is bound.
         key: The lake's pseudonym key.
         now: The start of the build, epoch milliseconds.
-        proven: A relation of customers whose consent was proved before, as in `customers_trusted`; without it all
-            are suspects.
-        suspects: What `news` returned.
+        proven: A relation of customers whose consent was proved before, as in `customers_trusted`; without it everybody
+            is a suspect.
+        suspects: As returned by `news`.
     """
     if not proven:
         _consents(engine, _RECORDS, key, now)
@@ -67,7 +67,7 @@ def agree(engine: Engine, key: Key, now: int, proven: str = "", suspects: str = 
 
 
 def violations(engine: Engine, people: Sequence[str], *, since_consent: bool) -> list[int]:
-    """Counts customers who are staged and must not be.
+    """Counts staged customers who must not be in a table.
 
     Args:
         engine: A session in which `proof__agreed` was made.
@@ -90,11 +90,11 @@ def violations(engine: Engine, people: Sequence[str], *, since_consent: bool) ->
 
 
 def among(engine: Engine, customers: str) -> str:
-    """Returns what stands in `in (...)` for the customers of a relation; nothing if there are none."""
+    """Returns the list for `in (...)` of a relation's customers; empty if there are none."""
     every = f"select customer_id from {customers}"
-    if not isinstance(engine, Streaming):  # who they are is not for this machine to know
+    if not isinstance(engine, Streaming):  # this machine must not learn who they are
         return every if engine.rows(f"select 1 from {customers} limit 1") else ""
-    # by name, row groups that hold none of them are not read
+    # listed by name, so that row groups without them are skipped
     few = [customer for (customer,) in engine.rows(f"{every} limit {FEW + 1}")]
     return every if len(few) > FEW else ", ".join(map(literal, sorted(few)))
 
@@ -131,7 +131,7 @@ def _normal(email: str, updated: int, share: int | None) -> tuple[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Consenting:
-    """Who agrees, of the customers whose records come to one call."""
+    """The consenting customers among those whose records one call receives."""
 
     key: Key
     now: int
@@ -142,7 +142,7 @@ class _Consenting:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """Who an address is."""
+    """The customer of an address."""
 
     key: Key
 

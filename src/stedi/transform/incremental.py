@@ -1,10 +1,10 @@
 """Incremental builds: the table's own SQL over restricted inputs computes the change.
 
 Windows of added rows -> who and what is affected -> the very same SELECT, reading only that -> rows to add, and
-customers whose rows are removed and computed again. For rows of readings this is the algebra of a join: the rows that
-one input gained against the others as they are now, and those that the other gained against the first as it was.
-Nothing here writes a file. A relation `T__old` is table T as it was at the watermark, `T__added` what it has gained
-since, `T__gone` the customers who have lost rows since, `T__fresh` and `T__insert` rows recomputed.
+customers whose rows are removed and computed again. For rows of readings this is the algebra of a join: the added rows
+of one input with the others as they are now, and the added rows of the other with the first as it was. Nothing here
+writes a file. A relation `T__old` is table T as it was at the watermark, `T__added` what it has gained since, `T__gone`
+the customers who have lost rows since, `T__fresh` and `T__insert` rows recomputed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOMENTS = {
     "step_trainer_trusted": "sensorReadingTime",
     "machine_learning_curated": "sensorReadingTime",
 }
-"""The column that tells when a reading was taken, of each table of readings below landing."""
+"""The column with the time of a reading, for each table of readings below landing."""
 
 _NO_SHARED = (
     "select null::bigint as sensorReadingTime, null::varchar as serialNumber, null::bigint as distanceFromObject, "
@@ -33,7 +33,7 @@ class IncrementalBuild:
     """The changes of one build, table after table.
 
     Args:
-        session: A session in which every stored table is readable, those that this build has changed as they will be.
+        session: A session in which every stored table is readable, tables changed by this build in their new state.
     """
 
     def __init__(self, session: BuildSession) -> None:
@@ -53,11 +53,11 @@ class IncrementalBuild:
     def work_out(self, table: str, started: int) -> None:
         """Makes `<table>__insert`, the rows to add, and `<table>__affected`, the customers whose rows are removed.
 
-        The relations `__old`, `__added` and `__gone` of its inputs are there.
+        The relations `__old`, `__added` and `__gone` of its inputs must exist.
 
         Args:
             table: The table.
-            started: The start of the build that it was last built by, epoch milliseconds.
+            started: The start of its last build, epoch milliseconds.
         """
         self._by_table[table](started)
 
@@ -74,7 +74,7 @@ class IncrementalBuild:
         self._compare(
             "customers_trusted", self._session.over("customers_trusted", current_customers="current_customers__scope")
         )
-        # new is who has no record but those that were added
+        # new customers have only added records
         counted = (
             f"select p.customer_id, {n} as n from {records} as c inner join people__scope as p on c.email = p.address"
             for records, n in (("customers_landing__scope", 1), ("customers_landing__added", -1))
@@ -89,7 +89,7 @@ class IncrementalBuild:
         self._turned("customers_trusted", "accelerometer_trusted__affected")
         recomputed = "customers_trusted where customer_id in (select customer_id from accelerometer_trusted__affected)"
         if self._any(recomputed):
-            # who agrees only now may have readings of any age under any spelling; all others bring only what is new
+            # new consent may admit readings of any age under any spelling; for all others only new readings matter
             everybody = 'select distinct "user" as address from accelerometer_landing'
             engine.spellings("addresses__recomputed", everybody, f"select email as address from {recomputed}")
             scope = "accelerometer_landing__scope"
@@ -112,7 +112,7 @@ class IncrementalBuild:
             scope, motions = f"customer_id in (select customer_id from {name}__scope)", "accelerometer_trusted__scope"
             engine.view(motions, f"select customer_id from accelerometer_trusted where {scope}")
         else:
-            # nobody's record has changed, and who has new readings has one among them: they can only come
+            # no record has changed, and customers with new readings only gain rows
             engine.view(f"{name}__scope", "select null::varchar as customer_id where false")
             engine.materialize(
                 f"{name}__known",
@@ -212,7 +212,7 @@ class IncrementalBuild:
         at_motions = self._between("sensorReadingTime", f"{motions}__gained", 'epoch_ms("timestamp")', instants=True)
         engine.view(f"{motions}__now", f"select * from {motions} where customer_id not in {among} {at_steps}")
         engine.view(f"{steps}__before", f"select * from {steps}__old where customer_id not in {among} {at_motions}")
-        # what is empty makes no row, and is not joined with what is large
+        # an empty relation yields no row: do not join it with a large one
         pairs = [
             pair
             for pair, little in (
@@ -232,11 +232,11 @@ class IncrementalBuild:
         )
 
     def _of_customers(self, addresses: str, what: str) -> None:
-        """Makes all records of the customers whom some addresses mean readable, and `people` of these.
+        """Makes all records of the customers of some addresses readable, and their `people`.
 
         Args:
             addresses: A SELECT of `address`.
-            what: Ends the names of both relations.
+            what: The suffix of both relations' names.
         """
         engine, records = self._engine, f"customers_landing__{what}"
         engine.spellings(f"addresses__{what}", "select email as address from customers_landing", addresses)
@@ -246,11 +246,11 @@ class IncrementalBuild:
         self._session.materialize(f"people__{what}", self._session.over("people", customers_landing=records))
 
     def _claims(self, serials: str, name: str = "serials__concerned") -> None:
-        """Works out who claims some devices, now and at the watermark.
+        """Computes who claims some devices, now and at the watermark.
 
         Args:
             serials: A SELECT of `serialNumber`.
-            name: What they are kept as.
+            name: The name of the stored result.
         """
         engine, session, records = self._engine, self._session, "customers_landing__claiming"
         engine.materialize(name, f"select distinct serialNumber from ({serials}) where serialNumber is not null")
@@ -273,7 +273,7 @@ class IncrementalBuild:
         self._session.materialize(view, self._session.over("wearers", accelerometer_landing=source))
 
     def _turned(self, customers: str, relation: str) -> None:
-        """Finds whose readings another state of a customers table puts in, takes out, or (rule 4) cuts elsewhere."""
+        """Finds customers whose readings a changed customers table adds, removes, or (rule 4) cuts at another time."""
         changed = f"(select customer_id from {customers}__added union select customer_id from {customers}__gone)"
         since = "shareWithResearchAsOfDate" if self._session.parameters["readings"] != "all" else "true"
         was, now = (
@@ -288,7 +288,7 @@ class IncrementalBuild:
         )
 
     def _shared(self, suffix: str, where: str, *, old: bool = False) -> None:
-        """Works out who owns some readings of shared serial numbers, as now or as at the watermark."""
+        """Computes who owns some readings of shared serial numbers, now or at the watermark."""
         engine, state = self._engine, "__old" if old else ""
         claims = "claims__old" if old else "claims__now"
         steps, motions = f"step_trainer_landing__shared_{suffix}", f"accelerometer_landing__shared_{suffix}"
@@ -312,7 +312,7 @@ class IncrementalBuild:
         )
 
     def _compare(self, table: str, fresh: str) -> None:
-        """Takes as changed those customers in scope whose row is not what it was."""
+        """Marks the customers in scope whose row differs as changed."""
         engine = self._engine
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
         engine.materialize(f"{table}__fresh", f"select {names} from ({fresh})")
@@ -327,7 +327,7 @@ class IncrementalBuild:
         engine.view(f"{table}__insert", f"select * from {table}__fresh except select * from {table}__stale")
 
     def _add_new(self, table: str, fresh: str) -> None:
-        """Takes as new what is there of the affected, and of all others what the table does not have yet."""
+        """Marks as new all rows of affected customers, and rows of others that the table does not have yet."""
         engine, moment = self._engine, MOMENTS[table]
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
         engine.materialize(f"{table}__fresh", f"select {names} from ({fresh})")
@@ -346,12 +346,12 @@ class IncrementalBuild:
         )
 
     def _between(self, column: str, relation: str, moment: str, *, instants: bool = False) -> str:
-        """Returns a condition on `column`: within the span of another relation's, so that files outside are not read.
+        """Returns a condition that limits `column` to the range of another relation, so files outside it are skipped.
 
         Args:
-            column: A column of the relation that is to be read.
-            relation: The relation that it will be matched with.
-            moment: What it is matched with there, epoch milliseconds.
+            column: A column of the relation to read.
+            relation: The relation to match it with.
+            moment: The matching column there, epoch milliseconds.
             instants: Whether `column` holds timestamps, not epoch milliseconds.
         """
         [(low, high)] = self._engine.rows(f"select min({moment}), max({moment}) from {relation}")

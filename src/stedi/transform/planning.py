@@ -18,10 +18,10 @@ from stedi.storage.config import Config
 
 Action = Literal["none", "append", "by-customer", "rebuild"]
 Progress = Callable[[str], None]
-"""Told each stage of the work."""
+"""Called with each stage of the work."""
 
 _RECORDS_OF_PEOPLE = "customers_landing"
-"""The input whose every new record may change whose rows stand anywhere below."""
+"""The input of which every new record may change rows in all tables below."""
 
 
 CLAIMS = "stedi.claims"
@@ -72,7 +72,7 @@ class Step:
 
 
 def policy(config: Config) -> str:
-    """Returns what, besides SQL and inputs, decides the rows of every table: consent policy and key."""
+    """Returns what determines every table's rows besides SQL and inputs: consent policy and key."""
     return f"readings={config.readings} key={config.key_fingerprint}"
 
 
@@ -176,7 +176,7 @@ def _window(state: TableState, watermark: int | None) -> Increment | str:
 
 
 def _consent_passed(built: Mapping[str, str], now: int) -> str:
-    """Returns which consent date lies between the start of the last build and of this one, in words, or nothing."""
+    """Returns the consent date between the start of the last build and of this one, in words, or an empty text."""
     if int(built.get("stedi.next-consent-at", now + 1)) <= now:
         return "a consent date has come"
     if int(built.get("stedi.last-consent-at", now)) > now:

@@ -18,20 +18,20 @@ from stedi.schema.tables import Dag, DataFile, rebind
 from stedi.transform.planning import ERASED_CLAIMS, Increment
 
 _WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
-"""Tables in which a customer's rows come from that customer's rows of these tables, and of no others."""
+"""Tables in which a customer's rows depend only on that customer's rows of these tables."""
 _OF_ADDRESSES = ("people", "wearers")
-"""Views to which the engine adds whom each address means."""
+"""Views to which the engine adds the customer of each address."""
 
 
 class BuildSession:
-    """What one build, or the preview of one, reads.
+    """What one build, or its preview, reads.
 
     Args:
         engine: The engine, without any table yet.
         context: The lake.
         key: The lake's pseudonym key.
         graph: The SQL tables.
-        states: The tables as they are pinned.
+        states: The tables' pinned states.
         now: The start of the build, epoch milliseconds.
     """
 
@@ -54,13 +54,13 @@ class BuildSession:
         return int(current.summary["stedi.started"])
 
     def look_back(self, read: str, window: Increment, gained: Sequence[DataFile] = (), *, staged: bool = False) -> None:
-        """Makes an input as it was at a watermark readable as `__old`, and what it has gained since as `__added`.
+        """Makes the state of an input at a watermark readable as `__old`, and rows added since as `__added`.
 
         Args:
             read: The input.
-            window: What has happened to it since.
+            window: Its changes since then.
             gained: Files that this build has added to it.
-            staged: Whether this build has worked it out; else nobody has lost rows, and `__gone` is empty.
+            staged: Whether this build has computed it; otherwise nobody has lost rows, and `__gone` is empty.
         """
         state = self._states[read]
         self.engine.bind_files(f"{read}__old", self._catalog.files(state, window.since), table=read)
@@ -119,7 +119,7 @@ class BuildSession:
             self.engine.materialize(view, sql)
 
     def _keep_claims(self, view: str, sql: str) -> None:
-        """Computes which serial numbers erased customers claimed; where nobody was erased, none is looked at."""
+        """Computes which serial numbers erased customers claimed; reads nothing if nobody was erased."""
         known = tombstones.read(self._root, self._key)
         if known.claims:
             self.engine.map_rows(f"{view}__told", sql, {"claimants": "bigint"}, _Claimants(known, self._key))

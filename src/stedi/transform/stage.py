@@ -22,7 +22,7 @@ from stedi.transform.planning import CLAIMS, Progress, Step, knows_claims, polic
 from stedi.transform.session import BuildSession
 
 _PROVEN = "customers_trusted"
-"""The table whose rows say of whom a build has proven that they agree."""
+"""The table with the customers whose consent a build has proved."""
 
 
 @dataclass(slots=True)
@@ -33,13 +33,13 @@ class Staged:
         step: What was done.
         before: The table as it was.
         files: All files of the new state.
-        new: Those of them that were written now.
-        gained: Those of these that hold rows to be added, and none that only moved.
-        leaving: Files of `before` that are no longer there.
-        added: Rows that came.
-        removed: Rows that left.
+        new: Those of them that this build wrote.
+        gained: Those of the new files with added rows only, without rewritten ones.
+        leaving: Files of `before` that are not in the new state.
+        added: Added rows.
+        removed: Removed rows.
         seconds: Time taken to stage it.
-        properties: What its snapshot will say besides lineage.
+        properties: Further properties of its snapshot, besides lineage.
         snapshot: The id of the snapshot that it becomes.
     """
 
@@ -63,7 +63,7 @@ class Staged:
 
 
 class StagedBuild:
-    """One build under way: what it pinned, and what it has staged so far."""
+    """A running build: what it pinned, and what it has staged so far."""
 
     def __init__(
         self,
@@ -121,9 +121,9 @@ class StagedBuild:
     def discard(self) -> None:
         """Removes what a failed run has staged; what it has published stays."""
         for table in self._graph.tables():
-            # a failed clean-up must not hide why the run failed; what it leaves is an orphan
+            # a failed clean-up must not hide why the run failed; its leftovers are orphans
             with suppress(Exception):
-                # the catalog knows what is published; this process may have died of the answer
+                # the catalog knows what is published, even if its answer was lost
                 history = self._catalog.table(table.name).history()
                 if not any(snapshot.summary.get("stedi.run") == self._run for snapshot in history):
                     self._catalog.discard(table.name, self._run)
@@ -152,7 +152,7 @@ class StagedBuild:
     def _rebuild(self, session: BuildSession, step: Step) -> Staged:
         name = step.table
         before = self._before[name]
-        # what it reads bounds what it has, and decides as well as its own rows would
+        # the rows of its inputs bound its own: good enough to choose the parts
         of = max(
             count(self.staged[read].files) if read in self.staged else rows(self._before[read])
             for read in self._graph.inputs(name)
@@ -176,11 +176,11 @@ class StagedBuild:
         anybody = bool(engine.rows(f"select 1 from {name}__affected limit 1"))
         leaving = engine.files_containing(files, "customer_id", affected, table=name) if anybody else ()
         names = ", ".join(f'"{column.name}"' for column in COLUMNS[name])
-        # before the table is bound anew: what is worked out reads it as it was
+        # before the table is bound again: the computation reads its old state
         added = engine.write(name, f"select {names} from {name}__insert", self._folder(name))
         kept: tuple[DataFile, ...] = ()
         if leaving:
-            # a flipped bit must not be rewritten, under a checksum that says that all is well
+            # a flipped bit must not be rewritten under a valid checksum
             checksums.check(self._catalog.folder(name), [file.path for file in leaving])
             engine.bind_files(f"{name}__leaving", leaving, table=name)
             keep = f"select {names} from {name}__leaving where customer_id not in ({affected})"
@@ -271,7 +271,7 @@ class StagedBuild:
             self._key,
             self._now,
             since_consent=self._config.readings == "since-consent",
-            # in a table that is not staged nobody may be left either who has changed their mind
+            # tables that are not staged must not keep anybody who has withdrawn, either
             staged={name: None if name in rebuilt else self._new(name) for name in self._graph_tables},
             proven=None if _PROVEN in rebuilt else self._catalog.files(self._before[_PROVEN]),
             news=consent_check.news(engine, "customers_landing__news", low, high),
