@@ -82,16 +82,16 @@ def erase(
     workers: Workers | None = None,
     engine: Name = "duckdb",
 ) -> list[dict[str, Any]]:
-    """Erases customers; first finishes an erasure that was cut off, and builds what is due.
+    """Erases customers; first finishes an interrupted erasure, and builds what is due.
 
     Args:
         context: The lake.
         key: The lake's key.
         addresses: The customers' addresses, in any spelling; none only finishes.
         delivered: Delivered files and folders to rewrite without them.
-        reference: What whoever asks calls the request, for the receipt.
-        recover: Whether to work out from tombstones and receipts what was cut off, where its file tells nothing that
-            can be believed.
+        reference: The operator's name for the request, for the receipt.
+        recover: Whether to reconstruct an interrupted erasure from tombstones and receipts if its file cannot be
+            trusted.
         now: When it begins, epoch milliseconds; the clock's by default.
         progress: Told how far the work is.
         workers: Who looks through files and rewrites them, if it is not this process.
@@ -115,7 +115,7 @@ def erase(
             done.append(_Erasure(context, key, left, progress, workers, engine).finish())
         if addresses:
             places = tuple(str(s3.at(path).absolute()) for path in delivered)
-            signatures.publish(root, key)  # refused before anything goes
+            signatures.publish(root, key)  # refused before anything is removed
             new = Pending(run_id(_now(None)), _now(now), _marks(key, addresses), places)
             new = replace(new, reference=reference, operator=operator.name())
             done.append(_Erasure(context, key, new, progress, workers, engine).finish())
@@ -129,10 +129,10 @@ def erase(
 
 
 def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: Progress) -> None:
-    """Builds what is due where tables were built before; what cannot be built is said, and due still.
+    """Builds what is due if tables were built before; a failed build is reported and remains due.
 
-    A table that was built from less than landing holds now could not be answered for once landing has lost somebody:
-    the snapshots that it says it was built from go with them.
+    A table that was built from fewer landed rows could not be verified after landing loses somebody: the snapshots that
+    it was built from are removed with them.
 
     Args:
         context: The lake; the caller holds the locks of all commands that write.
@@ -159,7 +159,7 @@ def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: P
 
 
 def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bool) -> Pending | None:
-    """Returns the erasure that was cut off, if there is one; `alone` if nothing but to finish it was asked for."""
+    """Returns the interrupted erasure, if there is one; `alone` if the command is only to finish it."""
     known = tombstones.read(root, key)
     refused: StateRefused | None = None
     try:
@@ -195,7 +195,7 @@ def _evidence(catalog: Catalog) -> tuple[str, ...]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Says whether a Parquet file has its end; one that was being written when its command died has none."""
+    """Returns whether a Parquet file is complete; one whose command died while writing is not."""
     if s3.is_remote(path):
         return True
     if path.is_symlink() or not path.is_file():
@@ -213,16 +213,16 @@ def again(
     people: Collection[str],
     progress: Progress = lambda what, share: None,
 ) -> list[dict[str, Any]]:
-    """Erases once more, in a lake that was restored or re-created, whom entries of a journal say were erased.
+    """Repeats the erasures in a journal's entries in a restored or re-created lake.
 
-    Nobody's address need be known: the lake's own customers are found by mark. The receipts of then are kept beside the
-    new one. The caller holds the locks of all commands that write.
+    No addresses are needed: the lake's customers are found by mark. The original receipts are kept beside the new one.
+    The caller holds the locks of all commands that write.
 
     Args:
         context: The lake.
         key: The lake's key.
-        erased: Entries of erasures that were undone or never done here; an erasure that was cut off is finished anyway.
-        people: The marks of those of them who are erased again.
+        erased: Entries of erasures that were undone or never done here; an interrupted erasure is finished in any case.
+        people: The marks of the people to erase again.
         progress: Told how far the work is.
 
     Returns:
@@ -335,7 +335,7 @@ class _Erasure:
             lasting.append(self._root, self._key, self._config.lake_id, "erasure", receipt["id"], content)
 
     def _settle(self) -> None:
-        """Has the lake be as whole as it can be before anything is looked for."""
+        """Repairs the lake as far as possible before the search."""
         self._catalog.fence(self._pending.run)
         if s3.is_remote(self._root):  # one of the last moment, if there is any
             journal.finish(self._catalog, self._root / "pending", lambda: self._key)
@@ -347,7 +347,7 @@ class _Erasure:
     def _forget(self, engine: DuckDB) -> None:
         catalog, root, key = self._catalog, self._root, self._key
         self._progress("find", None)
-        # for a bucket PyIceberg is imported; DuckDB leaves the interpreter free meanwhile
+        # a bucket needs PyIceberg, which is imported while DuckDB works
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
             before = tombstones.read(root, key)
@@ -373,7 +373,7 @@ class _Erasure:
             self._pending.inbox, whereabouts.traces, frozenset(moments), root, temporary, engine
         )
         if self._pending.inbox and found.known is not None:
-            # somebody of whom there is nothing but what was delivered, and not landed yet
+            # somebody with data in delivered files only, not landed yet
             found = replace(found, known=tuple(sorted({*found.known, *whereabouts.traces.met()})))
             self._keep(found=found)
         self._progress("rewrite releases", None)
@@ -416,7 +416,7 @@ class _Erasure:
         self._progress("search every file", None)
         mine = {*held, durable.scratch(root) / self._pending.run}
         left = {s3.at(path) for path in evidence}
-        # what others wrote is kept nowhere: who resumes an erasure has the counts alone
+        # texts of other programs are not stored: a resumed erasure has only their counts
         judged = judged or Foreign(frozenset(), found.foreign, ())
         others = foreign.reread(catalog, whereabouts.traces, judged)
         looked = search_lake(
@@ -447,7 +447,7 @@ class _Erasure:
         )
 
     def _forget_versions(self) -> None:
-        """Has the buckets forget what is gone: older versions, and uploads that never ended."""
+        """Removes older versions and unfinished uploads from buckets."""
         places = [s3.at(place) for place in (str(self._root), *self._pending.inbox) if s3.is_remote(place)]
         if places:
             self._progress("forget older versions", None)
@@ -460,7 +460,7 @@ class _Erasure:
             self._keep(scanned={**(self._pending.scanned or {}), "versions": count})
 
     def _leave(self, name: str, why: str) -> None:
-        """Adds to what is left of the inbox."""
+        """Adds to the files that are left in the inbox."""
         removed = dict(self._pending.removed)
         delivered = dict(removed.get("delivered") or {"files": 0, "records": 0, "left": [], "why": {}})
         delivered["left"] = sorted({*delivered["left"], name})
@@ -477,14 +477,14 @@ class _Erasure:
         pending.write(self._root, self._key, self._pending)
 
     def _signed(self) -> dict[str, Any]:
-        """Returns the receipt, on disk. There is one for good: whoever ends what another has begun finds it there."""
+        """Returns the receipt, on disk. There is only one: a command that finishes another's erasure finds it."""
         there = self._already()
         if there is not None:
             return there
         made = self._receipt()
         try:
             receipts.keep(self._root, made, new=True)
-        except FileExistsError:  # of another machine, which has ended this erasure meanwhile; or of nobody
+        except FileExistsError:  # of another machine that has finished this erasure in the meantime, or of nobody
             there = self._already()
             if there is not None:
                 return there
@@ -497,7 +497,7 @@ class _Erasure:
         return dict(there) if receipts.holds(there, self._key, self._config.lake_id) else None
 
     def _previous(self) -> str:
-        """Returns the digest of the receipt that this one follows, empty for the first; others' are skipped."""
+        """Returns the digest of the previous receipt, empty for the first; receipts of other lakes are skipped."""
         every = [receipt for receipt in receipts.listed(self._root) if receipt["id"] != self._pending.run]
         while (last := receipts.newest(every)) is not None:
             if tombstones.vouches(self._root, self._key, self._config.lake_id, last):
@@ -539,7 +539,7 @@ class _Erasure:
 
 
 def _judged(whereabouts: SubjectRows, catalog: Catalog) -> tuple[Found, Foreign]:
-    """Returns what the first phase finds, and what others have written into the catalog: all is judged first."""
+    """Returns the result of the first phase, and texts of other programs in the catalog."""
     found = whereabouts.found()
     others = foreign.read(catalog, whereabouts.traces)
     return replace(found, foreign=others.places), others
@@ -556,9 +556,9 @@ def _engine(context: Context, run: str) -> Iterator[DuckDB]:
 
 
 def _known(root: Path, before: Tombstones, people: Collection[str], found: Found) -> tuple[str, ...]:
-    """Returns the marks of those whom the lake knows: it holds something of theirs, or has erased something before.
+    """Returns the marks of the people known to the lake: it has data of them, or has erased such data before.
 
-    That somebody has a tombstone does not tell: an address that nobody had when it was asked for has one, too.
+    A tombstone alone does not show this: unknown addresses of requests have one, too.
     """
     erased, never = set(before.people), set()
     met = set(found.known or ())

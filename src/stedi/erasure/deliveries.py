@@ -1,9 +1,9 @@
 """Delivered files without some customers' records, in their own shape and compression; all other bytes stay.
 
-Every file of the inbox is looked at, whatever it is called and however it is packed; only regular files are opened.
-One that tells of the customers is read twice more: once to find where the records stand that go, once to copy the
-rest. The new file is written beside the old one and takes its place, in one step, when the lake's ledger knows it.
-Nothing that an inbox does stops an erasure: what is left is named.
+Every file of the inbox is examined, whatever its name or compression; only regular files are opened. A file that
+mentions the customers is read twice more: once to locate the records to remove, once to copy the rest. The new file is
+written beside the old one and replaces it in one step, once the lake's ledger has recorded it. Problems in an inbox
+never stop an erasure: files that are left are named.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _PIECE = 1 << 20
 _OVERLAP = 1 << 14
 _BRACKETS = b"[]"
 _MOST = 64 << 20
-"""The longest record that is looked into, bytes; one that is longer is left, and named."""
+"""The longest record that is examined, bytes; a longer one is left and named."""
 _OURS = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.erasing")
-"""Names of new files that did not come to take their place."""
+"""Names of new files that never replaced the old ones."""
 _CLOSED = (
     b"7z\xbc\xaf\x27\x1c",
     b"Rar!\x1a\x07",
@@ -65,16 +65,16 @@ class Rewritten:
 
     Attributes:
         path: The file.
-        new: What takes its place.
-        to: Where that goes: the file's own path, unless its name tells of a customer.
-        known_as: What the ledger calls it.
+        new: The replacement.
+        to: The path of the replacement: the file's own, unless its name mentions a customer.
+        known_as: Its name in the ledger.
         feed: Its feed.
         before: SHA-256 of the file.
-        sha256: Of what takes its place.
-        size: Size of that, in bytes.
-        records: How many records went.
-        seen: What tells that the file is still the one that was read; None for an object of S3.
-        tag: S3's mark of the object's content that was read.
+        sha256: SHA-256 of the replacement.
+        size: Size of the replacement, bytes.
+        records: How many records were removed.
+        seen: Fingerprint that shows whether the file has changed since; None for an object of S3.
+        tag: S3's ETag of the content that was read.
     """
 
     path: Path
@@ -95,8 +95,8 @@ class Left:
     """A file of the inbox that somebody has to look at.
 
     Attributes:
-        name: What it is called, without what tells of a customer.
-        why: What is the matter with it, one line.
+        name: Its name, without mentions of customers.
+        why: The problem, in one line.
     """
 
     name: str
@@ -105,13 +105,13 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A stretch of a text in which records go: from behind the one before to the one after.
+    """A range of a text in which records are removed: from the end of the record before it to the start of the next.
 
     Attributes:
         start: Where it starts, in bytes.
         end: Where it ends; None if no record follows.
         records: Start and end of each record in it.
-        separate: Whether something must stand between the two around it: `7` and `7` would be `77`.
+        separate: Whether its neighbours need a separator: `7` and `7` would become `77`.
     """
 
     start: int
@@ -125,8 +125,8 @@ class _Edit:
     """A record of several people, without some of them.
 
     Attributes:
-        spans: Start and end of each stretch that goes, in bytes of the text.
-        objects: How many of their records those are.
+        spans: Start and end of each range to remove, in bytes of the text.
+        objects: How many of their records these are.
     """
 
     spans: tuple[tuple[int, int], ...]
@@ -138,11 +138,11 @@ class _File:
     """One file of the inbox.
 
     Attributes:
-        path: Where it lies on this machine.
-        place: Where it was delivered to; of an object of S3 `path` is a copy.
-        delivered: As a landing would take it; None for what no landing takes.
+        path: Its path on this machine.
+        place: Where it was delivered; for an object of S3 `path` is a copy.
+        delivered: The file as a landing would see it; None if no landing would take it.
         name: Its path from the parent of the argument that led to it.
-        tag: S3's mark of its content.
+        tag: S3's ETag of its content.
     """
 
     path: Path
@@ -160,14 +160,14 @@ def rewrite(
     temporary: Path,
     engine: DuckDB | None = None,
 ) -> tuple[list[Rewritten], list[Left]]:
-    """Rewrites files beside those that hold records of the customers; `replace` puts them in their place.
+    """Writes replacements beside files with records of the customers; `replace` puts them in place.
 
     Args:
         paths: Files, folders and globs.
         traces: What identifies the customers.
-        moments: Serial number and instant of readings that go though others claim the device.
+        moments: Serial number and instant of readings to remove although others claim the device.
         root: The lake's folder, from which nothing is taken.
-        temporary: A folder of this machine for copies of objects of S3; what was rewritten stays there.
+        temporary: A folder on this machine for copies of objects of S3; rewritten files stay there.
         engine: A session, for Parquet; without it a Parquet file is named.
 
     Returns:
@@ -192,26 +192,26 @@ class _Inbox:
         self.done: list[Rewritten] = []
         self.left: list[Left] = []
         self._judge, self._traces, self._engine = Judge(traces, moments), traces, engine
-        # a reading of a shared device tells of nobody by itself: each is looked at
+        # a reading of a shared device identifies nobody by itself: examine each
         self._wide = changed(traces, numbers=traces.numbers | {number for number, _ in moments}, _known={})
 
     def name(self, path: str) -> str:
-        """Returns what a file is called where it is told of, without a part that tells of a customer."""
+        """Returns a file's name for messages, without parts that mention a customer."""
         parts = path.split("/")
         folders = [tombstones.masked_name(self._traces.key, p) if self._identifying(p) else p for p in parts[:-1]]
         return "/".join([*folders, _unnamed(Path(parts[-1]), self._traces)])
 
     def leave(self, name: str, why: str) -> None:
-        """Names a file that somebody has to look at."""
+        """Records a file that somebody has to look at."""
         self.left.append(Left(self.name(name), why))
 
     def passed(self, name: str) -> None:
-        """Looks at the name of what is not opened."""
+        """Examines the name of something that is not opened."""
         if any(map(self._identifying, name.split("/"))):
             self.leave(name, NAMED)
 
     def take(self, file: _File) -> None:
-        """Rewrites a file if it has to be, and names it if it tells of the customers afterwards."""
+        """Rewrites a file if necessary, and records it if it still mentions the customers."""
         try:
             found = self._look(file.path, self._wide)
             if found is None and _is_closed(file.path):
@@ -233,7 +233,7 @@ class _Inbox:
             self.leave(file.name, NAMED)
 
     def _look(self, path: Path, traces: Identifiers) -> str | None:
-        """Returns what is the matter with a file, if anything is."""
+        """Returns the problem with a file, if there is one."""
         looked = look(path, traces, self._engine)
         if looked.unopened:
             return "it cannot be read"
@@ -291,7 +291,7 @@ def _objects(places: Sequence[Path], avoid: Path | None, temporary: Path, work: 
         try:
             listed = [found.path for found in s3.listing(remote.plain_part(place))]
         except (OSError, StediError):
-            continue  # told above
+            continue  # recorded above
         for path in listed:
             if path not in taken and not (avoid is not None and path.is_relative_to(avoid)):
                 taken.add(path)
@@ -326,7 +326,7 @@ def _everything(argument: str, avoid: str | None, work: _Inbox) -> Iterator[tupl
 
 
 def _stale(path: Path) -> list[Path]:
-    """Returns new files beside a file that did not come to take its place."""
+    """Returns leftover new files beside a file that never replaced it."""
     with suppress(OSError):
         head = f".{path.name[:100]}."
         return [
@@ -338,7 +338,7 @@ def _stale(path: Path) -> list[Path]:
 
 
 def _is_closed(path: Path) -> bool:
-    """Says whether a file is packed in a way that nobody here unpacks."""
+    """Returns whether a file is compressed in an unsupported way."""
     if s3.is_remote(path):
         head = s3.start(path, 8)
     else:
@@ -355,10 +355,10 @@ def _why(error: Exception, file: _File) -> str:
 
 
 def replace(files: Iterable[Rewritten]) -> tuple[list[Rewritten], list[Left]]:
-    """Puts the new files in the place of the old ones; each is there as it was or as it should be.
+    """Replaces the old files by the new ones; each file is complete, old or new, at any time.
 
     Returns:
-        The files that took their place, and those that could not.
+        The files that were replaced, and those that could not be.
     """
     done: list[Rewritten] = []
     left: list[Left] = []
@@ -377,9 +377,9 @@ def replace(files: Iterable[Rewritten]) -> tuple[list[Rewritten], list[Left]]:
 
 
 def _replaced(file: Rewritten) -> bool:
-    """Puts one new file in its place, unless the old one is another by now."""
+    """Replaces one file, unless it has changed."""
     if s3.is_remote(file.path):
-        s3.prove()  # who has the locks by now rewrites it, too
+        s3.prove()  # the command that has the locks by now rewrites it, too
         try:
             s3.exchange(file.new, file.path, file.tag, file.to)
         except (FileExistsError, FileNotFoundError):
@@ -401,7 +401,7 @@ def _replaced(file: Rewritten) -> bool:
 
 
 def discard(files: Iterable[Rewritten]) -> None:
-    """Removes new files that do not take anybody's place."""
+    """Removes new files that replace no file."""
     for file in files:
         file.new.unlink(missing_ok=True)
 
@@ -452,7 +452,7 @@ def _write(file: Delivered, new: Path, cuts: Sequence[_Cut | _Edit]) -> None:
 
 
 def _unnamed(path: Path, traces: Identifiers) -> str:
-    """Returns a file's name, or another if it tells of one of the customers."""
+    """Returns a file's name, or a substitute if it mentions one of the customers."""
     if not traces.names_file(path.name):
         return path.name
     endings = "".join(path.suffixes[-2:]) if path.suffix in (".gz", ".zst") else path.suffix
@@ -495,7 +495,7 @@ def _removed_ranges(file: Delivered, judge: Judge) -> Iterator[_Cut | _Edit]:
 
 
 def _removal(file: Delivered, record: ParsedRecord | Reject, judge: Judge) -> bool | Cut:
-    """Says whether a record is one of the customers', or returns what of it goes."""
+    """Returns whether a record belongs to the customers, or which parts of it to remove."""
     if isinstance(record, ParsedRecord):
         whose = judge.whose(record.members)
         if whose is not None:
@@ -513,12 +513,12 @@ def _removal(file: Delivered, record: ParsedRecord | Reject, judge: Judge) -> bo
     cut = judge.cut(raw)
     if cut is not None:
         return cut if cut.spans else False
-    # of what names others, too, and cannot be told apart, nothing goes
+    # a record that also names others and cannot be told apart stays whole
     return judge.tells(as_text(raw)) and not (isinstance(record, Reject) and judge.strangers(as_text(raw)))
 
 
 def _copy(stream: BinaryIO, cuts: Iterable[_Cut | _Edit], form: tuple[str, str], out: BinaryIO) -> None:
-    """Copies a text without the records of some cuts, compressed and encoded as it was."""
+    """Copies a text without the records in some cuts, with its compression and encoding."""
     with reader.writer(out, *form) as target:
         at = 0
         for cut in cuts:
@@ -545,12 +545,12 @@ def _copy(stream: BinaryIO, cuts: Iterable[_Cut | _Edit], form: tuple[str, str],
 
 
 def joined(gaps: Sequence[bytes], *, first: bool, last: bool) -> bytes:
-    """Returns what stands between two records once those between them are gone.
+    """Returns the text between two records after the records between them are removed.
 
-    Of the separators on both sides of a record one goes with it; brackets of arrays stay.
+    Of the two separators around a record, one is removed with it; brackets of arrays stay.
 
     Args:
-        gaps: What stood before, between and after the records that go.
+        gaps: The text before, between and after the removed records.
         first: Whether the file begins with the first gap.
         last: Whether it ends with the last one.
     """

@@ -1,4 +1,4 @@
-"""Checks that tombstones, receipts and the file of an unfinished erasure are this lake's own and agree. Read-only."""
+"""Checks that a lake's tombstones, receipts and unfinished erasure are its own and consistent; read-only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAME = "erasures"
 
 
 def check(root: Path, key: Key, lake_id: str) -> Check | None:
-    """Returns what is wrong with what a lake keeps of its erasures; None where there was none.
+    """Returns what is wrong with a lake's records of erasures; None if there has been no erasure.
 
     Args:
         root: The lake's folder.

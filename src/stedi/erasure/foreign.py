@@ -1,8 +1,8 @@
 """Mentions of erased customers in what other Iceberg clients wrote into the catalog; these stay.
 
-Properties of tables, snapshots and namespaces, and whole tables of others, are not the lake's to change: a mention in
-them is counted, and told by place. They are judged before anything goes, and once more at the search, so that what the
-erasure itself made to go is not told.
+The lake does not change properties of tables, snapshots and namespaces, or whole tables, that other programs wrote:
+mentions in them are counted and reported by place. They are counted before anything is removed and again at the search,
+so that mentions which the erasure itself removed are not reported.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _NAMED = {"properties": "table properties", "snapshots": "snapshot properties"}
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """What of others mentions somebody, and stays.
+    """Mentions in other programs' data, which stay.
 
     Attributes:
-        texts: The texts themselves; they are kept nowhere.
+        texts: The texts themselves; they are never stored.
         places: How many there are in each place.
-        folders: Folders of others' tables below the lake's.
-        unseen: Places that cannot be looked at: a role may see this lake's part of a catalog alone.
+        folders: Folders of other programs' tables below the lake's.
+        unseen: Places that cannot be read: a role may see only this lake's part of a catalog.
     """
 
     texts: frozenset[str]
@@ -44,7 +44,7 @@ class Foreign:
 
 
 def reread(catalog: Catalog, traces: Identifiers, judged: Foreign) -> Foreign:
-    """Returns the same when the customers have gone; an erasure ends even if the catalog cannot be read any more.
+    """Returns the same after the removal; an erasure completes even if the catalog can no longer be read.
 
     Args:
         catalog: The lake's tables.
@@ -117,4 +117,4 @@ def _folder(root: Path, location: str) -> list[Path]:
 
 
 _OWN = frozenset({"tmp", "pending", "receipts", "journal", "workers", "access", "runs", "backups"})
-"""Folders of the lake in which nobody else keeps a table."""
+"""Folders of the lake without tables of other programs."""

@@ -1,7 +1,7 @@
 """Identifiers of customers in every spelling (addresses, names, phones, serial numbers), and where a text has one.
 
-Spelling does not hide anybody (`privacy.tokens`), and a text counts where it stands alone: `ann@x.example` is not in
-`joann@x.example`.
+Every spelling is found (`privacy.tokens`), but only where it stands alone: `joann@x.example` does not contain
+`ann@x.example`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from stedi.privacy.tokens import FEW, SHORT, Sought, addresses, folded, stands
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES
 
 _PARTS = 8
-"""Into so many parts texts are divided among which one mentions somebody."""
+"""The number of parts into which texts are divided to find those with a mention."""
 IDENTITIES = ("email", "user", "serialNumber")
-"""Columns of the lake's own tables whose values are somebody's identity: whose, the whole value tells."""
+"""Columns of the lake's own tables whose whole values identify somebody."""
 _WORDS = frozenset(
     {*ALL_ZONES, *ALL_ZONES.values(), *(c.name for columns in ALL_COLUMNS.values() for c in columns)}
 ) | {
@@ -37,12 +37,12 @@ class Identifiers:
 
     Attributes:
         key: The lake's key.
-        people: Their marks: an address is found by its mark, too, where nobody knows its text any more.
+        people: Their marks: an address is also found by its mark, when its text is no longer known.
         names: Addresses in their normal form, and names and phone numbers that nobody else has; spelling is ignored.
-        numbers: Serial numbers that nobody else claims, and pseudonyms; as they are.
+        numbers: Serial numbers that nobody else claims, and pseudonyms; unchanged.
         phones: The digits of those phone numbers.
-        left: Marks of values of others that mention one of them and stay, since they are somebody's identity.
-        foreign: Texts that other clients have written into the lake's catalog, and that stay.
+        left: Marks of other people's values that mention one of them but stay, since they identify somebody else.
+        foreign: Texts that other clients have written into the lake's catalog; they stay.
     """
 
     key: Key
@@ -60,16 +60,16 @@ class Identifiers:
     _named: list[frozenset[str] | None] = field(default_factory=list, repr=False, compare=False)
 
     def found(self, text: str, *, data: bool = True) -> bool:
-        """Says whether a text, or what it reads decoded, holds one of them.
+        """Returns whether a text, plain or decoded, contains one of them.
 
         Args:
             text: The text; of several values, one a line.
-            data: Whether it is customers' data, not the lake's own words: those may hold short or common texts.
+            data: Whether it is customers' data; the lake's own words may contain short or common texts.
         """
         return any(self.says(reading, data=data) for reading in tokens.readings(text, controls=data))
 
     def says(self, text: str, *, data: bool = True) -> bool:
-        """Says whether a text holds one of them as it is; the arguments are those of `found`."""
+        """Returns whether a text contains one of them without decoding; arguments as for `found`."""
         plain = folded(text)
         texts, words, numbers = self._texts(data=data)
         typed = tokens.smoothed(plain) if data and (texts or self.phones) else plain
@@ -88,11 +88,11 @@ class Identifiers:
         return bool(self._standing(plain))
 
     def _standing(self, plain: str, *, name: bool = False) -> Collection[str]:
-        """Returns their addresses that stand in a folded text, were it a file's name."""
+        """Returns their addresses that stand in a case-folded text, also as part of a file name."""
         named = self._addresses()
         if named is None:
             return [address for address in addresses(plain, name=name) if self.known(address)]
-        # a part of a folded text is in its normal form: no other spelling of an address need be thought of
+        # parts of a case-folded text are in normal form, so no other spelling of an address can occur
         if len(named) <= FEW and not any(address in plain for address in named):
             return ()
         found = named & addresses(plain, name=name)
@@ -102,7 +102,7 @@ class Identifiers:
     def _texts(self, *, data: bool) -> tuple[dict[str, list[str]], Sought, Sought]:
         """Returns the names that are looked for as texts, by a word that all spellings of one have; words and numbers.
 
-        A plain address is known by its mark wherever it stands.
+        Plain addresses are found by their marks.
         """
         if data not in self._sought:
             found: dict[str, list[str]] = {}
@@ -122,7 +122,7 @@ class Identifiers:
         return "".join(self.numbers).isascii()
 
     def names_file(self, name: str, *, data: bool = True) -> bool:
-        """Says whether a file's name holds one of them, be it after or before an underscore; `data` as in `found`."""
+        """Returns whether a file name contains one of them, also beside an underscore; `data` as in `found`."""
         return (
             any(number in name and _tells(number) and stands(name, number, name=True) for number in self.numbers)
             or any(self._standing(folded(reading), name=True) for reading in tokens.readings(name))
@@ -130,7 +130,7 @@ class Identifiers:
         )
 
     def known(self, address: str) -> bool:
-        """Says whether an address, in any spelling, is one of theirs."""
+        """Returns whether an address, in any spelling, belongs to one of them."""
         if address in self._known:
             return self._known[address]
         named = self._addresses()
@@ -140,9 +140,10 @@ class Identifiers:
         return found
 
     def owns(self, address: str) -> bool:
-        """Says whether a record that gives an address as its customer's is one of theirs.
+        """Returns whether a record with this customer address belongs to one of them.
 
-        Characters that nobody can see make no other address of it, unless it is a landed one, which is somebody else's.
+        Invisible characters do not change an address, unless the address with them has landed: then it is somebody
+        else's.
         """
         if self.known(address):
             return True
@@ -150,7 +151,7 @@ class Identifiers:
         return seen is not address and self.known(seen) and not self.stays(address)
 
     def _addresses(self) -> frozenset[str] | None:
-        """Returns everybody's address if all are among the names: to look one up takes less than to make its mark."""
+        """Returns all addresses if they are among the names: a lookup is faster than computing a mark."""
         if not self._named:
             marks = {name: tombstones.person(self.key, name) for name in self.names}
             named = frozenset(name for name, mark in marks.items() if mark in self.people)
@@ -158,20 +159,20 @@ class Identifiers:
         return self._named[0]
 
     def names_any(self, text: str) -> bool:
-        """Says whether one of their addresses stands in a text as it is."""
+        """Returns whether one of their addresses stands in a text without decoding."""
         return bool(self._standing(folded(text)))
 
     def who(self, text: str) -> frozenset[str]:
-        """Returns the marks of those whose address stands in a text, or in what it reads decoded."""
+        """Returns the marks of those whose address stands in a text, plain or decoded."""
         named = {address for reading in tokens.readings(text) for address in self._standing(folded(reading))}
         return frozenset(tombstones.person(self.key, address) for address in named)
 
     def met(self) -> frozenset[str]:
-        """Returns the marks of those whose address stood in any text that was looked at in this process."""
+        """Returns the marks of those whose address was in any text examined by this process."""
         return frozenset(tombstones.person(self.key, address) for address, hit in self._known.items() if hit)
 
     def masked(self, text: str) -> str | None:
-        """Returns a text of somebody else without what it says of them; None if it cannot be told apart."""
+        """Returns a text of somebody else without mentions of them; None if they cannot be separated."""
         plain = folded(text)
         parts = {part for part in self.names if part in plain and len(part) >= SHORT}
         parts |= {folded(number) for number in self.numbers if number in text and len(number) >= SHORT}
@@ -180,19 +181,19 @@ class Identifiers:
         return None if self.found(kept) else kept
 
     def without_foreign(self, text: str) -> str:
-        """Returns a text of the lake's catalog without what other clients have written there."""
+        """Returns a text of the lake's catalog without texts of other clients."""
         for part in sorted(self.foreign, key=len, reverse=True):
             for written in (part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]):
                 text = text.replace(written, "")
         return text
 
     def stays(self, value: str) -> bool:
-        """Says whether a value of somebody else was left although it mentions one of them."""
+        """Returns whether a value of somebody else was kept although it mentions one of them."""
         return bool(self.left) and left(self.key, value) in self.left
 
 
 def left(key: Key, value: str) -> str:
-    """Returns the mark of a value of somebody else that stays although it mentions a customer who goes."""
+    """Returns the mark of a value of somebody else that stays although it mentions an erased customer."""
     return tombstones.mark(key, "value of others", normalise(value))
 
 
@@ -205,7 +206,7 @@ def of(records: Iterable[tuple[str | None, ...]], others: Callable[[str], bool])
 
     Args:
         records: Address, name, phone of each record.
-        others: Says of a name, a phone, or an address that has no `@`, folded, whether anybody else has it.
+        others: Returns whether anybody else has a case-folded name, phone number, or address without `@`.
     """
     found = set()
     for address, *rest in records:
@@ -216,11 +217,11 @@ def of(records: Iterable[tuple[str | None, ...]], others: Callable[[str], bool])
 
 
 def is_trace(value: str, column: str | None, traces: Identifiers) -> bool:
-    """Says whether a value is one of the customers', or says something of them that should have gone.
+    """Returns whether a value belongs to the customers, or mentions them and should have been removed.
 
     Args:
         value: The value.
-        column: Its column, if that is an identity, or a quarantined record's `raw`.
+        column: Its column, if it identifies people or is a quarantined record's `raw`.
         traces: What identifies the customers.
     """
     if column == "serialNumber":
@@ -233,7 +234,7 @@ def is_trace(value: str, column: str | None, traces: Identifiers) -> bool:
 
 
 def names_another(address: str, traces: Identifiers) -> bool:
-    """Says whether an address of somebody else is none that is plain, and mentions one of the customers."""
+    """Returns whether somebody else's address is not plain and mentions one of the customers."""
     return not tokens.is_plain(tokens.visible(address)) and mentions(address, traces)
 
 
@@ -243,16 +244,16 @@ def mentions(value: str, traces: Identifiers) -> bool:
 
 
 def telling(texts: Sequence[str], tells: Callable[[str], bool]) -> Iterator[int]:
-    """Yields the places of those of some texts that tell something; many are looked at together, until few are left.
+    """Yields the positions of texts with a mention; many are tested together, then divided.
 
     Args:
         texts: The texts.
-        tells: Says whether a text does, of several with an empty line between them whether one of them does.
+        tells: Returns whether a text has a mention, or one of several texts with empty lines between them.
     """
     parts = [(0, len(texts))] if texts else []
     while parts:
         start, end = parts.pop()
-        # an empty line between: what is encoded in one does not run on into the next
+        # an empty line between, so that encoded text does not continue in the next
         if not tells("\n\n".join(texts[start:end])):
             continue
         if end - start == 1:

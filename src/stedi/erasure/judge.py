@@ -1,4 +1,4 @@
-"""Whose a delivered record is, and what of one that holds the records of several people goes."""
+"""Decides who owns a delivered record, and what to remove from one with the records of several people."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stedi.privacy.envelopes import Cut, Member
 
 
 class Judge:
-    """What tells the records of some customers from those of others.
+    """Tells the records of some customers from those of others.
 
     Args:
-        traces: What identifies them.
-        moments: Serial number and instant of readings that go though others claim the device.
+        traces: Their identifiers.
+        moments: Serial number and instant of readings to remove although others claim the device.
     """
 
     def __init__(self, traces: Identifiers, moments: frozenset[tuple[str, int]]) -> None:
@@ -32,24 +32,25 @@ class Judge:
         )
 
     def reads(self, text: str) -> bool:
-        """Says whether some text, or what it reads decoded, may tell anything that goes."""
+        """Returns whether a text, plain or decoded, may contain anything to remove."""
         return any(
             self.traces.says(reading) or any(number in reading for number in self._serials)
             for reading in tokens.readings(text)
         )
 
     def tells(self, text: str) -> bool:
-        """Says whether a text holds anything that goes."""
+        """Returns whether a text contains anything to remove."""
         return self.traces.found(text) or self.moved(text)
 
     def moved(self, text: str) -> bool:
-        """Says whether a text tells a moment of a shared device at which one of them moved."""
+        """Returns whether a text contains a moment of a shared device at which one of them moved."""
         return bool(self._moments) and not self._moments.isdisjoint(tombstones.moments_of(text, self._serials))
 
     def whose(self, members: Sequence[Member]) -> bool | None:
-        """Says whether an object is one of theirs, by its members: False for somebody else's, None if it does not tell.
+        """Returns whether an object belongs to one of them, by its members; None if they do not show an owner.
 
-        Whose a record is, its one address tells, whatever else is in it. With two it is theirs if both are.
+        The only address in a record names its owner, whatever else it contains. With two addresses, both must be
+        theirs.
         """
         named = [value for name, value in members if name.lower() in ("email", "user")]
         if named and all(isinstance(value, str) for value in named):
@@ -62,18 +63,18 @@ class Judge:
         return None
 
     def cut(self, raw: bytes) -> Cut | None:
-        """Returns what of a value that holds the records of several people goes; None for what is one person's."""
+        """Returns what to remove from a value with records of several people; None for a value of one person."""
         found = envelopes.cut(raw, self.whose, self.suspects, self.tells, self.strangers)
         if found is None:
             return None
         return replace(found, clean=not self.traces.found(found.of(raw).decode("utf-8", "replace")))
 
     def somebody_else(self, address: str) -> bool:
-        """Says whether an address is another person's: with what nobody sees within, it is the same person's."""
+        """Returns whether an address belongs to somebody else; invisible characters do not change the person."""
         return not (self.traces.known(address) or self.traces.known(tokens.visible(address)))
 
     def strangers(self, text: str) -> bool:
-        """Says whether a text names somebody else by address."""
+        """Returns whether a text contains somebody else's address."""
         return any(
             self.somebody_else(address)
             for reading in tokens.readings(text)

@@ -1,10 +1,10 @@
 """The state file of an unfinished erasure, from which it can be finished after any interruption.
 
-It names nobody: people, serial numbers, moments and records stand in it by mark, files by path. What else is needed,
-such as names to look for, is read again from the customers' records, whose old files are the very last to go.
+It names nobody: it contains marks of people, serial numbers, moments and records, and paths of files. Everything else,
+such as names to search for, is read again from the customers' records, whose old files are removed last of all.
 
-A file that this lake has not written is believed in nothing. What it should have said is worked out again, from the
-tombstones, which name every erasure and say which have ended, and from the receipts, which only those have.
+A file that this lake has not written is not trusted at all. Its content is then computed again from the tombstones,
+which name every erasure and whether it has ended, and from the receipts, which only ended erasures have.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from stedi.storage import durable
 
 _KIND = "erasure"
 ADVICE = "nothing was changed. Run `stedi erase --resume`: it ends what the tombstones tell of, and puts this file away"
-"""What to do where the file is not what this lake has written."""
+"""What to do if this lake has not written the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the first phase has found.
+    """The result of the first phase.
 
     Attributes:
         rows: Rows of the customers in each table now.
-        tainted: Of each table the files of live snapshots that hold something of the customers.
+        tainted: For each table, the files of live snapshots with data of the customers.
         counts: For each delivered file, by SHA-256, how many accepted and quarantined records of theirs there are.
-        follows: Of each table below landing the inputs of which it has every change.
-        withheld: Withheld readings that go.
-        customers: Of the customers, those who have landed records.
+        follows: For each table below landing, the inputs whose changes it contains completely.
+        withheld: Withheld readings to remove.
+        customers: The customers with landed records.
         mentioned: Rows of others whose unknown fields mention one of them.
-        tombstones: What will keep their data out.
+        tombstones: The tombstones that will keep their data out.
         others: Of values of others that mention one of them and stay, how many there are, by table and column.
         left: Their marks, by which the search passes them over.
         shared: How many of their names, phone and serial numbers are not looked for since somebody else has them, too.
@@ -73,7 +73,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """An erasure under way.
+    """A running erasure.
 
     Attributes:
         run: Its id.
@@ -81,8 +81,8 @@ class Pending:
         people: The customers' marks.
         inbox: Delivered files and folders to rewrite.
         found: What the first phase has found, once it has ended.
-        removed: What has gone so far, for the receipt.
-        scanned: What the search has looked at, once it has found nothing.
+        removed: What has been removed so far, for the receipt.
+        scanned: What the search has covered, once it has found nothing.
         recovered: Whether its own file was lost, and all of this was worked out again: its inbox is not known.
         evidence: Files of the customers' records that nothing uses any more, where the first phase has to be done
             again after others have been.
@@ -108,7 +108,7 @@ class Pending:
 
 
 def write(root: Path, key: Key, pending: Pending) -> None:
-    """Keeps what is known of an erasure, on disk when it returns."""
+    """Writes the state of an erasure; it is on disk when this returns."""
     plain = asdict(pending)
     if pending.found is not None:
         plain["found"]["tombstones"] = tombstones.to_json(pending.found.tombstones)
@@ -143,7 +143,7 @@ def read(root: Path, key: Key) -> Pending | None:
 
 
 def unended(root: Path, key: Key, known: Tombstones) -> tuple[str, ...]:
-    """Returns the marks of whom an erasure has taken that has neither ended nor a receipt: it was cut off.
+    """Returns the marks of the customers of an interrupted erasure: one that has neither ended nor a receipt.
 
     One that has ended is never done again, whatever became of its receipt: a customer may have come back since. For
     where its own file is not to be believed or not there. Erasures follow one another, so it is the last one. One

@@ -1,8 +1,8 @@
 """Erasure in training sets: releases in the lake lose the erased customers, those handed out are named.
 
-The registry keeps the bare ids that the erased had in each release, so that its recall names them; a release's folder
-is rewritten without them (`datasets.drop`) and signed again. Each step can be done again: who was in a release is noted
-before its folder changes, and the registry's own rows of them go last, with the other tables'.
+The registry keeps only the ids of erased customers in each release, so that recalls name them; a release's folder is
+rewritten without them (`datasets.drop`) and signed again. Each step can be repeated: the members of a release are noted
+before its folder changes, and the registry's rows about them are removed last, with those of the other tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stedi.privacy.pseudonyms import Key
 
 
 def forget(context: Context, key: Key, run: str, people: Collection[str], started: int) -> dict[str, list[str]]:
-    """Takes erased customers out of the releases of a lake; the caller holds the locks of all commands that write.
+    """Removes erased customers from the releases of a lake; the caller holds the locks of all commands that write.
 
     Args:
         context: The lake.
@@ -30,7 +30,7 @@ def forget(context: Context, key: Key, run: str, people: Collection[str], starte
         started: When it began, epoch milliseconds.
 
     Returns:
-        The releases that held one of them: those `rewritten`, and those `out_of_reach`, which lie outside of the lake.
+        The releases with one of them: those `rewritten`, and those `out_of_reach`, which are outside the lake.
     """
     found: dict[str, list[str]] = {"rewritten": [], "out_of_reach": []}
     if not registry.exists(context):
@@ -64,7 +64,7 @@ def forget(context: Context, key: Key, run: str, people: Collection[str], starte
 
 
 def recalls(context: Context, names: Collection[str]) -> list[dict[str, str]]:
-    """Returns of some releases for whom they were made, and the command that tells their holders whom to drop."""
+    """Returns the recipients of some releases, and the command that tells them which subjects to drop."""
     return [
         {
             "release": entry.release,

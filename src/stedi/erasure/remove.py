@@ -1,7 +1,7 @@
 """Removal: files that hold the customers are rewritten without them, and snapshots of the old files expire.
 
-Each step can be done again: a table whose current snapshot carries the erasure's id is done. The old files of the
-customers' records go last of all, since a resumed erasure reads from them whom to look for.
+Each step can be repeated: a table whose current snapshot has the erasure's id is done. The old files of the customers'
+records are removed last, since a resumed erasure reads from them what to search for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stedi.storage import durable, s3
 from stedi.transform.planning import CLAIMS
 
 ERASURE = "stedi.erasure"
-"""The property of a snapshot that tells which erasure wrote it."""
+"""The property of a snapshot with the id of the erasure that wrote it."""
 
 
 _OF_ALL = frozenset({"stedi.customers", "stedi.last-consent-at", "stedi.next-consent-at", "stedi.withheld"})
@@ -45,12 +45,12 @@ class Removal:
     Args:
         engine: The session in which `whereabouts` has made its relations.
         catalog: The lake's tables.
-        whereabouts: What tells the customers' rows.
-        pending: The erasure, its first phase ended.
-        found: What that has found.
+        whereabouts: Where the customers' rows are.
+        pending: The erasure, after its first phase.
+        found: The result of that phase.
         workers: Who rewrites files, if it is not this process.
-        memory: What the engine of a worker may take.
-        claims: The digest of the claims of all who are erased, these customers among them.
+        memory: The memory of a worker's engine.
+        claims: The digest of the claims of all erased customers, including these.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Removal:
             except DamagedFile as error:
                 if self._current(name) == base:
                     raise
-                # whoever has taken over has finished this erasure meanwhile: what was there is gone with good reason
+                # another command has taken over and finished this erasure: the files are gone for a good reason
                 raise CommitConflict(
                     f"Cannot erase from {name}: another program has changed it. Run `stedi erase --resume`."
                 ) from error
@@ -106,10 +106,11 @@ class Removal:
         return {**gone, "remade": remade} if remade else gone
 
     def _commit(self, name: str, rewritten: Sequence[Rewritten]) -> int:
-        """Writes what stays of the current snapshot, and of those that others pin, and commits all of it at once.
+        """Writes the remaining rows of the current snapshot and of snapshots pinned by others, and commits them at
+        once.
 
         Returns:
-            How many snapshots that others pin were made anew.
+            How many pinned snapshots were replaced.
         """
         state = self._catalog.table(name)
         current = self._current(name)
@@ -128,7 +129,7 @@ class Removal:
             heads.append(current)
         if not heads:
             return 0
-        # no two attempts share a folder: one that has lost its locks must not clear away what the other has committed
+        # each attempt has its own folder: one that has lost its locks must not remove what another has committed
         folder = self._catalog.folder(name) / "data" / f"{self._run}-{secrets.token_hex(4)}"
         added = dict[int, tuple[DataFile, ...]]()
         for number, (snapshots, files) in enumerate(
@@ -218,13 +219,14 @@ class Removal:
         return sql
 
     def _missing(self, rewritten: Sequence[Rewritten]) -> list[Rewritten]:
-        """Returns the rewritten files, each content once, that were landed as they were and not yet as they are."""
+        """Returns the rewritten files, each content once, whose old content has landed and whose new content has
+        not."""
         wanted = {file.sha256: file for file in rewritten}
         known = {sha256 for (sha256,) in self._engine.rows("select sha256 from landed_files")}
         return [file for file in wanted.values() if file.before in known and file.sha256 not in known]
 
     def _lineage(self, name: str, current: Snapshot) -> dict[str, str]:
-        """Returns what the table's next snapshot says it was made from: what it was made from, less the customers."""
+        """Returns the lineage of the table's next snapshot: that of the current one, without the customers."""
         properties = _properties(current)
         inputs = json.loads(properties.get("stedi.inputs", "{}"))
         for read in self._found.follows.get(name, ()):
@@ -241,7 +243,7 @@ class Removal:
         return properties
 
     def _customers(self, properties: dict[str, str]) -> dict[str, str]:
-        """Returns what the build remembers of all customers, without these; their consent dates are theirs, too."""
+        """Returns what a build records of all customers, without these: their consent dates are personal, too."""
         started = properties["stedi.started"]
         [(last, upcoming)] = self._engine.rows(
             f"select max(since) filter (where since <= {started}), min(since) filter (where since > {started}) "
@@ -262,10 +264,10 @@ class Removal:
 
 
 def remove_orphans(catalog: Catalog, keeping: frozenset[str]) -> int:
-    """Removes, whatever their age, all files of the tables' folders that no live snapshot uses, but for some.
+    """Removes all files of the tables' folders that no live snapshot uses, regardless of age, with exceptions.
 
     Returns:
-        How many files went.
+        How many files were removed.
     """
     count = 0
     for name, state in catalog.tables().items():
@@ -287,15 +289,15 @@ def remove_orphans(catalog: Catalog, keeping: frozenset[str]) -> int:
 
 
 def remove(catalog: Catalog, paths: Iterable[str]) -> None:
-    """Removes files of the customers' records, the last to go.
+    """Removes the files of the customers' records, as the last step.
 
     Raises:
-        LakeError: One of them is no data file of that table; nothing was removed.
+        LakeError: One of them is not a data file of that table; nothing was removed.
     """
     listed = [s3.at(path) for path in paths]
     home = durable.real(catalog.folder("customers_landing") / "data")
     for path in listed:
-        # where a link would lead is what goes
+        # the target of a link is what is removed
         if path.suffix != ".parquet" or not durable.real(path).startswith(f"{home}/"):
             raise LakeError(
                 "customers_landing: expected data files of its own to remove, found a file elsewhere; nothing was "
@@ -307,14 +309,14 @@ def remove(catalog: Catalog, paths: Iterable[str]) -> None:
 
 
 def clear(root: Path, *, keeping: str) -> frozenset[Path]:
-    """Empties what commands have left beside the tables; the caller holds off all that write.
+    """Removes leftovers of commands beside the tables; the caller holds the locks of all commands that write.
 
     Args:
         root: The lake's folder.
-        keeping: The name of the scratch folder that the caller works in.
+        keeping: The name of the caller's scratch folder.
 
     Returns:
-        Folders in which queries are at work, which go with them.
+        Folders of running queries, which remove them at their end.
     """
     held = set()
     for entry in [*durable.scratch(root).glob("*"), *root.glob(".*.partial"), *(root / RECEIPTS).glob(".*.partial")]:
@@ -345,11 +347,11 @@ def _unlink(paths: Iterable[Path]) -> None:
 
 
 def _shared(leaving: Mapping[int, Sequence[DataFile]], *, apart: int) -> list[tuple[frozenset[int], list[DataFile]]]:
-    """Divides files that leave snapshots by the snapshots that they leave: these share what is written in their place.
+    """Groups files by the snapshots that they leave: snapshots of a group share the rewritten files.
 
     Args:
-        leaving: Of each snapshot the files that leave it.
-        apart: A snapshot that shares nothing.
+        leaving: For each snapshot, the files that leave it.
+        apart: A snapshot that shares no files.
     """
     of: dict[str, set[int]] = {}
     known: dict[str, DataFile] = {}
@@ -366,7 +368,7 @@ def _shared(leaving: Mapping[int, Sequence[DataFile]], *, apart: int) -> list[tu
 
 
 def _pinned_summary(snapshot: Snapshot) -> dict[str, str]:
-    """Returns what a snapshot that others pin says when it is made anew: nothing that counts or dates all customers."""
+    """Returns the summary of a replaced pinned snapshot, without counts or dates of all customers."""
     return {name: value for name, value in _properties(snapshot).items() if name not in _OF_ALL}
 
 

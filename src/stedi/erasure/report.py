@@ -14,7 +14,7 @@ class Receipt:
 
     Attributes:
         id: The id of the erasure's run.
-        began: When the erasure began, UTC; None if the receipt does not say.
+        began: When the erasure began, UTC; None if the receipt does not contain it.
         ended: When it ended, UTC; None likewise.
         people: The marks of the erased people: keyed hashes, as in tombstones.
         asked: How many addresses were given.
@@ -42,7 +42,7 @@ class Receipt:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
-        """Returns a document's receipt; of what is none, or of another form, as much as can be read."""
+        """Returns a document's receipt; from other documents, as much as can be read."""
         return cls(
             str(document.get("id", "")),
             _instant(document.get("began")),
@@ -77,13 +77,13 @@ class ErasurePreview:
     """What an erasure would remove.
 
     Attributes:
-        asked: How many were asked for.
-        known: Of how many of them the lake holds anything.
-        customers: Of how many it has landed records.
-        rows: Rows of theirs by table.
-        files: By table the data files that hold them.
+        asked: How many addresses were given.
+        known: For how many of them the lake has any data.
+        customers: For how many it has landed records.
+        rows: Their rows, by table.
+        files: The number of data files with these rows, by table.
         mentioned: Rows of others that name one of them.
-        foreign: By place, mentions in what other programs have written into the catalog; these stay.
+        foreign: Mentions in texts of other programs in the catalog, by place; these stay.
     """
 
     asked: int

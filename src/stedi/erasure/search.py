@@ -1,9 +1,8 @@
 """Traces of customers in files: the search that proves an erasure.
 
-Everything that a lake holds is looked at: names of files and folders, their extended attributes, and what is in every
-regular file, Parquet by its values, Avro, SQLite, packed and plain files by their content. Nothing else is opened. What
-cannot be decoded (`privacy.decoding`) is named, searched as bytes, and the search goes on. `identifiers` says what a
-trace is.
+The search covers everything in a lake: names of files and folders, their extended attributes, and the content of every
+regular file: values of Parquet, Avro and SQLite, and compressed and plain files. Nothing else is opened. Files that
+cannot be decoded (`privacy.decoding`) are named and searched as bytes. `identifiers` defines what a trace is.
 """
 
 from __future__ import annotations
@@ -29,29 +28,29 @@ from stedi.storage import s3
 _PIECE = 1 << 22
 _OVERLAP = 4096
 _LOOKS = 4
-"""Tasks a worker: files differ in size, and whoever is ready takes the next."""
+"""Tasks for each worker: files differ in size, and a free worker takes the next task."""
 _MOST_KNOWN = 1 << 20
 _MOST_UNPACKED = 1 << 32
-"""Bytes that a file is unpacked to, at most; one that holds more is named."""
+"""Bytes to decompress from a file, at most; a larger one is named."""
 _NO_TEXT = re.compile(r"BOOLEAN|U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL.*|DATE|TIME.*|INTERVAL")
-"""Types in which nothing of anybody can stand in the lake's own tables."""
+"""Types that never contain personal data in the lake's own tables."""
 _NO_NUMBER = re.compile(r"BOOLEAN|FLOAT|DOUBLE|DATE|TIME.*|INTERVAL")
-"""Types in which it cannot in a table of somebody else, who may keep a phone number as a number."""
+"""Types that never do in tables of other programs, which may store a phone number as a number."""
 _OURS = frozenset({"feed", "reason", "batch", "sha256", "_file"})
-"""Columns of the lake's own tables in which its own words stand, and nobody's."""
+"""Columns of the lake's own tables that contain only the lake's own words."""
 
 
 @dataclass(slots=True)
 class Search:
-    """What a search has looked at, and where it found traces.
+    """What a search has covered, and where it found traces.
 
     Attributes:
         files: How many files of each kind were decoded.
         bytes: Their size.
-        found: Where traces are: files relative to the folder, with the column of a table.
-        foreign: Where they are in tables of others.
-        undecoded: Files that are not what they begin like: they were searched as bytes.
-        unopened: What is no regular file, or cannot be read: only its name was looked at.
+        found: Places with traces: files relative to the folder, with the column of a table.
+        foreign: Places with traces in tables of other programs.
+        undecoded: Files that could not be decoded as what they begin like: they were searched as bytes.
+        unopened: Entries that are not regular files or cannot be read: only their names were searched.
     """
 
     files: dict[str, int] = field(default_factory=dict)
@@ -72,7 +71,7 @@ def search_lake(
     foreign: Collection[Path] = (),
     workers: Workers | None = None,
 ) -> Search:
-    """Decodes every file below a folder and looks for traces in it.
+    """Decodes and searches every file below a folder.
 
     Args:
         root: The folder.
@@ -80,7 +79,7 @@ def search_lake(
         engine: A session, for Parquet.
         without: Files that are left out.
         held: Folders that are left out: other processes work in them.
-        foreign: Folders of tables of others.
+        foreign: Folders of other programs' tables.
         workers: Who decodes the files, if it is not this process.
     """
     entries, closed = _everything(root, held)
@@ -111,14 +110,14 @@ def search_lake(
 
 
 def _is_foreign(entry: _Entry, folders: Collection[Path]) -> bool:
-    """Says whether something belongs to a table of others: its folder, what is in it, and folders that lead there."""
+    """Returns whether something belongs to another program's table: its folder, its content, and parent folders."""
     if any(entry.path.is_relative_to(folder) for folder in folders):
         return True
     return entry.kind == "folder" and any(folder.is_relative_to(entry.path) for folder in folders)
 
 
 def look(path: Path, traces: Identifiers, engine: DuckDB | None) -> Search:
-    """Looks for traces in one delivered file: in what it holds, not in its name.
+    """Searches the content of one delivered file, not its name.
 
     Args:
         path: A regular file, or an object of S3.
@@ -144,7 +143,7 @@ class _Entry:
 
     Attributes:
         path: Where it is.
-        kind: `file`, `folder`, `link`, or what else it is.
+        kind: `file`, `folder`, `link`, or another kind.
         size: Its size in bytes.
     """
 
@@ -160,7 +159,7 @@ _KINDS = {
 
 
 def _everything(root: Path, held: Collection[Path]) -> tuple[list[_Entry], list[Path]]:
-    """Returns all that is below a folder, whatever it is, and the folders that cannot be read."""
+    """Returns everything below a folder, and the folders that cannot be read."""
     if s3.is_remote(root):
         there = [_Entry(found.path, "file", found.size) for found in s3.listing(root)]
         return [entry for entry in there if not any(entry.path.is_relative_to(folder) for folder in held)], []
@@ -181,7 +180,7 @@ def _everything(root: Path, held: Collection[Path]) -> tuple[list[_Entry], list[
             try:
                 status = path.lstat()
             except OSError:
-                continue  # it was removed meanwhile
+                continue  # it was removed in the meantime
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "other")
             if path in held:
                 continue
@@ -207,7 +206,7 @@ def _search(part: _Part) -> Search:
 
 
 def _told(root: Path, path: Path, traces: Identifiers) -> str:
-    """Returns what something in the lake is called where it is told of."""
+    """Returns the name of something in the lake for messages."""
     name = str(path.relative_to(root))
     return "a file named after them" if traces.names_file(name, data=False) else _shown(name)
 
@@ -349,7 +348,7 @@ class _Undecoded(Exception):
 
 
 def _contents(path: Path, kind: str, *, latin: bool = False) -> Iterator[str]:
-    """Yields what a file holds, as written and decoded; `latin` as in `decoding.plain`.
+    """Yields the content of a file, plain and decoded; `latin` as in `decoding.plain`.
 
     Raises:
         OSError: It cannot be read.
@@ -381,7 +380,8 @@ def _contents(path: Path, kind: str, *, latin: bool = False) -> Iterator[str]:
 
 
 def _unpacked_streams(base: BinaryIO, *, latin: bool) -> Iterator[str]:
-    """Yields what is packed in a file, layer by layer, as text; raises what a damaged one raises, at the end."""
+    """Yields the decompressed content of a file, layer by layer, as text; errors of a damaged one are raised at the
+    end."""
     chain: list[Callable[[BinaryIO], BinaryIO]] = []
     damage: Exception | None = None
     while len(chain) < decoding.LEVELS:
@@ -428,7 +428,7 @@ def _pieces(stream: BinaryIO, *, latin: bool) -> Iterator[str]:
 
 
 def _together(texts: Iterable[str]) -> Iterator[str]:
-    """Yields texts in fewer and longer ones; what comes before damage is given before that is raised."""
+    """Joins texts into fewer, longer ones; everything before damage is yielded before the error is raised."""
     held: list[str] = []
     size = 0
     try:
@@ -454,7 +454,7 @@ def _in_avro(stream: BinaryIO) -> Iterator[str]:
 
 
 def _in_sqlite(path: Path) -> Iterator[str]:
-    """Yields what stands in a database, one value a line."""
+    """Yields the values of a database, one a line."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         connection.text_factory = bytes
         for name, kind, sql in connection.execute("select name, type, sql from sqlite_master").fetchall():
@@ -467,7 +467,7 @@ def _in_sqlite(path: Path) -> Iterator[str]:
 
 
 def _unpacked(value: object) -> str:
-    """Returns everything in a decoded record, one value a line."""
+    """Returns all values of a decoded record, one a line."""
     match value:
         case dict():
             return "\n".join(_unpacked(part) for pair in value.items() for part in pair)
@@ -487,7 +487,7 @@ def _look_in_tables(
     clean: set[str],
     done: Search,
 ) -> None:
-    """Looks for traces in the Parquet files of one table, which may have different columns.
+    """Searches the Parquet files of one table, which may have different columns.
 
     Args:
         root: The lake's folder.
@@ -495,8 +495,8 @@ def _look_in_tables(
         files: The files.
         traces: What to look for.
         engine: A session.
-        clean: Texts that hold none, so that they are looked at once: most stand in several tables. Grows.
-        done: Told what was found.
+        clean: Texts without traces, each searched once although most are in several tables. It grows.
+        done: Called with what was found.
     """
     zone, table = (*folder.relative_to(root).parts, "", "")[:2]
     own = table if len(files) and folder not in files and ALL_ZONES.get(table) == zone else None
@@ -574,7 +574,7 @@ def _in_parquet(files: list[Path], own: str | None, traces: Identifiers, engine:
 
 
 def _among(values: list[str], column: str | None, traces: Identifiers) -> bool:
-    """Says whether a trace is among the values of a column; whose an identity is, the whole value tells."""
+    """Returns whether a column's values contain a trace; in identity columns the whole value counts."""
     text = "\n".join(values)
     if column == "serialNumber" and not traces.numbers.isdisjoint(values):
         return True
@@ -586,14 +586,14 @@ def _among(values: list[str], column: str | None, traces: Identifiers) -> bool:
 def chunks(
     engine: DuckDB, source: str, column: str, kind: str = "VARCHAR", known: set[str] | None = None
 ) -> Iterator[list[str]]:
-    """Yields the different values of a column as texts, many at a time.
+    """Yields the distinct values of a column as texts, many at a time.
 
     Args:
         engine: A session.
         source: What to read, for a FROM.
         column: The column.
-        kind: Its type, DuckDB's; what is neither text nor a blob is looked at as JSON.
-        known: Values that are left out; those that are yielded are added, as long as they are not too many.
+        kind: Its DuckDB type; values other than text and blobs are searched as JSON.
+        known: Values to skip; yielded ones are added unless they become too many.
     """
     plain = kind in ("VARCHAR", "BLOB")
     read = quoted(column) if plain else f"to_json({quoted(column)})::varchar"
