@@ -198,7 +198,7 @@ def _document(path: Path, raw: bytes, pem: str | None) -> Attestation:
 
 
 def _is_id(name: str) -> bool:
-    """Says whether a name is that of a receipt."""
+    """Returns whether a name is that of a receipt."""
     number, _, rest = name.partition("-")
     return len(number) == 13 and number.isdigit() and len(rest) == 8
 

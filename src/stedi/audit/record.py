@@ -177,7 +177,7 @@ def _record(found: Mapping[str, Any]) -> AuditRecord:
 
 
 def _moved(found: TableState, looked_at: int | None) -> bool:
-    """Says whether a table has other rows than a snapshot of it; one that was compacted since has the same."""
+    """Returns whether a table has other rows than a snapshot of it; one that was compacted since has the same."""
     if found.current is None:
         return bool(looked_at)
     later = found.since(looked_at) if looked_at else None

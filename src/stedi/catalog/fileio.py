@@ -28,7 +28,7 @@ class LakeFile(InputFile, OutputFile):
         return self.path.stat().st_size
 
     def exists(self) -> bool:
-        """Says whether the file is there."""
+        """Returns whether the file is there."""
         return self.path.is_file()
 
     def open(self, seekable: bool = True) -> InputStream:

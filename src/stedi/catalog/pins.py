@@ -19,12 +19,12 @@ _OF_PINS = ("refs", "snapshots", "last-updated-ms", "last-sequence-number", "met
 
 
 def is_of_others(summary: Mapping[str, str]) -> bool:
-    """Says whether a snapshot was made by another program: the lake's own say what made them."""
+    """Returns whether a snapshot was made by another program: the lake's own say what made them."""
     return not any(name.startswith("stedi.") for name in summary)
 
 
 def is_ours_but_for_pins(folder: Path, metadata: str) -> bool:
-    """Says whether metadata of another program are those that the lake wrote last, but for tags and branches.
+    """Returns whether metadata of another program are those that the lake wrote last, but for tags and branches.
 
     Args:
         folder: The table's folder.
@@ -48,7 +48,7 @@ def is_ours_but_for_pins(folder: Path, metadata: str) -> bool:
 
 
 def _is_same_but_for_pins(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Says whether two metadata files of a table differ in tags, and in branches of others with their snapshots, alone.
+    """Returns whether two metadata files of a table differ only in tags and in other programs' branches and snapshots.
 
     Args:
         now: The later one, as JSON.

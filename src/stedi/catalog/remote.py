@@ -305,14 +305,14 @@ def _in_glue(client: Any, database: str) -> list[dict[str, Any]]:
 
 
 def _configured() -> bool:
-    """Says whether PyIceberg's configuration may name a catalog of this name."""
+    """Returns whether PyIceberg's configuration may name a catalog of this name."""
     return any(name.upper().startswith(_VARIABLE) for name in os.environ) or any(
         (folder / configuration.FILE).is_file() for folder in configuration.folders()
     )
 
 
 def _made(updates: metadata.Updates, state: TableState) -> bool:
-    """Says whether a table shows what updates, as the lake makes them, were to change."""
+    """Returns whether a table shows what updates, as the lake makes them, were to change."""
     known = {snapshot.id for snapshot in state.snapshots}
     refs = {**state.branches, **state.tags}
     published = {snapshot_id for _, snapshot_id in state.log}

@@ -170,7 +170,7 @@ def read_catalog(catalog: Path, names: Collection[str] = tuple(ALL_ZONES)) -> di
 
 
 def behind(location: str, published: str | None) -> bool:
-    """Says whether a table's metadata is of an earlier version than the one that was published last."""
+    """Returns whether a table's metadata is of an earlier version than the one that was published last."""
     version = re.compile(r"(?:^|/)(\d+)-[^/]*$")
     current, newest = version.search(location), version.search(published or "")
     return bool(current and newest and int(current[1]) < int(newest[1]))
@@ -212,7 +212,7 @@ def listed(catalog: Path) -> dict[str, str]:
 
 
 def whole(catalog: Path) -> bool:
-    """Says whether a catalog can be read and SQLite finds no damage in it."""
+    """Returns whether a catalog can be read and SQLite finds no damage in it."""
     try:
         listed(catalog)
         with closing(sqlite3.connect(catalog, timeout=30)) as connection:

@@ -226,7 +226,7 @@ def apply_recall(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Says whether a release is what was signed."""
+    """Returns whether a release is what was signed."""
     from stedi.datasets import verify as verification
 
     found = verification.verify(options.folder, public_key=options.public_key)

@@ -197,7 +197,7 @@ def migrate(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Says whether this machine can run a lake."""
+    """Returns whether this machine can run a lake."""
     from stedi.operations import doctor
 
     findings = list(doctor.examine(where(options)))

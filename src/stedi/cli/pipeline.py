@@ -544,5 +544,5 @@ def heard(lake: Lake) -> Lake:
 
 
 def wants_json(options: argparse.Namespace) -> bool:
-    """Says whether one JSON document is wanted on stdout."""
+    """Returns whether one JSON document is wanted on stdout."""
     return bool(getattr(options, "json", False))

@@ -121,7 +121,7 @@ def _attestation_json(found: Attestation) -> dict[str, object]:
 
 
 def _needs_attention(receipt: Mapping[str, Any]) -> bool:
-    """Says whether an erasure has left something, or taken something of others, that somebody has to look at."""
+    """Returns whether an erasure has left something, or taken something of others, that somebody has to look at."""
     removed = receipt["removed"]
     left = removed.get("delivered", {}).get("left")
     return bool(left or removed.get("quarantined_whole") or removed.get("foreign"))

@@ -33,7 +33,7 @@ def colour(when: str) -> None:
 
 
 def coloured(stream: TextIO) -> bool:
-    """Says whether colours are used on a stream."""
+    """Returns whether colours are used on a stream."""
     if _colour != "auto":
         return _colour == "always"
     return bool(stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")

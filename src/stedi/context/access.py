@@ -282,7 +282,7 @@ def head(root: Path) -> tuple[int, str]:
 
 
 def goes_on_from(root: Path, mark: tuple[int, str]) -> bool:
-    """Says whether a lake's log still has the line that it was seen with, or has trimmed it since."""
+    """Returns whether a lake's log still has the line that it was seen with, or has trimmed it since."""
     number, seal = mark
     if not number:
         return True

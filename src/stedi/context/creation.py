@@ -75,7 +75,7 @@ _PARTIAL_SETTINGS = ".lake.toml.*.partial"
 
 
 def _is_part_of_new_lake(name: str) -> bool:
-    """Says whether a lake has this before it has its settings: one whose making was interrupted is made again."""
+    """Returns whether a lake has this before it has its settings: one whose making was interrupted is made again."""
     files = ("catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", _PARTIAL_SETTINGS)
     # a volume of its own has lost+found from the start
     parts = (*files, "landing", "trusted", "curated", "keys", "lost+found")

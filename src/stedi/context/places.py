@@ -150,7 +150,7 @@ def _same(one: str, other: Path) -> bool:
 
 
 def inside(root: Path, path: str | os.PathLike[str]) -> bool:
-    """Says whether a path leads into a lake's folder, by whatever links, names or letters; it need not be there."""
+    """Returns whether a path leads into a lake's folder, by whatever links, names or letters; it need not be there."""
     if s3.is_remote(root) or s3.is_remote(path):
         return s3.is_remote(root) and s3.is_remote(path) and s3.at(path).is_relative_to(root)
     real = Path(os.path.realpath(path))

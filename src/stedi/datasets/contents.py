@@ -138,7 +138,7 @@ def parsed(raw: bytes) -> Manifest:
 
 
 def is_data(path: str) -> bool:
-    """Says whether a file of a release holds data."""
+    """Returns whether a file of a release holds data."""
     return _DATA.fullmatch(path) is not None
 
 

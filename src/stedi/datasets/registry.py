@@ -126,7 +126,7 @@ class Event:
 
 
 def exists(context: Context) -> bool:
-    """Says whether the lake has made a release, without reading a table."""
+    """Returns whether the lake has made a release, without reading a table."""
     return "releases" in context.catalog.listed()
 
 
@@ -333,7 +333,7 @@ def finish(context: Context, key: Key) -> None:
 
 
 def unfinished(root: Path) -> bool:
-    """Says whether a release was interrupted once it was decided."""
+    """Returns whether a release was interrupted once it was decided."""
     return (root / NOTE).exists()
 
 

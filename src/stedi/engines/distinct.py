@@ -111,7 +111,7 @@ def write(
         batches: Persons, moments in epoch milliseconds and the table's other columns.
         ids: By person's number, the pseudonym; of numbers of nobody an empty text.
         folder: A new folder for the files.
-        scratch: A folder for what is needed on the way.
+        scratch: A folder for temporary files.
         rows: About how many rows there are.
         file_rows: How many a file may have.
         threads: How many files are sorted at once.

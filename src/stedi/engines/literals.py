@@ -21,7 +21,7 @@ def literal(text: str) -> str:
 
 
 def nameable(path: str) -> bool:
-    """Says whether DuckDB can be told to read this file and no other.
+    """Returns whether DuckDB can be told to read this file and no other.
 
     It cannot if a wildcard meets a backslash, or if the path is not UTF-8, as all of its SQL must be.
     """

@@ -32,7 +32,7 @@ class _Ends(NamedTuple):
 
 
 def distinct(files: Iterable[DataFile]) -> bool:
-    """Says whether the order of rows shows that none stands twice; False says nothing.
+    """Returns whether the order of rows shows that none stands twice; False says nothing.
 
     Args:
         files: The files of a table of readings: a column of customers, then one of moments, then others.

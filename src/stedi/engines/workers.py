@@ -43,7 +43,7 @@ class Workers(Protocol):
         Args:
             work: A function of an importable module; it may be called more than once for a task.
             tasks: The tasks; they and the results can be pickled.
-            done: Told how far the work is.
+            done: Called with the current step and its completed share.
 
         Raises:
             StediError: What the first task that failed has raised.

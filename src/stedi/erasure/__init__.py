@@ -52,7 +52,7 @@ __all__ = ["Progress", "build_due", "erase", "preview", "unfinished"]
 
 
 def unfinished(root: Path) -> bool:
-    """Says whether an erasure of this lake is under way, or was cut off."""
+    """Returns whether an erasure of this lake is under way, or was cut off."""
     return (root / tombstones.PENDING).exists()
 
 
@@ -93,7 +93,7 @@ def erase(
         recover: Whether to reconstruct an interrupted erasure from tombstones and receipts if its file cannot be
             trusted.
         now: When it begins, epoch milliseconds; the clock's by default.
-        progress: Told how far the work is.
+        progress: Called with the current step and its completed share.
         workers: Who looks through files and rewrites them, if it is not this process.
         engine: What builds.
 
@@ -139,7 +139,7 @@ def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: P
         key: The lake's key.
         engine: What builds.
         now: The start of the build, epoch milliseconds.
-        progress: Told what is being done.
+        progress: Called with the current step.
 
     Raises:
         LakeBusy: A lock was lost: nothing may be written any more.
@@ -223,7 +223,7 @@ def again(
         key: The lake's key.
         erased: Entries of erasures that were undone or never done here; an interrupted erasure is finished in any case.
         people: The marks of the people to erase again.
-        progress: Told how far the work is.
+        progress: Called with the current step and its completed share.
 
     Returns:
         The receipts of what was done now.
@@ -254,7 +254,7 @@ def again(
 
 
 def _is_own(receipt: receipts.Receipt, key: Key, lake_id: str) -> bool:
-    """Says whether a receipt of a journal is this lake's; another lake's stays in the journal alone."""
+    """Returns whether a receipt of a journal is this lake's; another lake's stays in the journal alone."""
     return receipts.holds(receipt, key, lake_id) or receipts.held_before(receipt, key)
 
 
@@ -317,7 +317,7 @@ class _Erasure:
         return receipt
 
     def _is_overtaken(self) -> bool:
-        """Says whether others have changed tables since the first phase looked at them, and the second has not begun.
+        """Returns whether others have changed tables since the first phase, and the second has not begun.
 
         So it is where the file of an erasure was written by a process that was stopped right before, for longer than
         its lease: then the first phase is done again.

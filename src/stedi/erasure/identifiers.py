@@ -239,7 +239,7 @@ def names_another(address: str, traces: Identifiers) -> bool:
 
 
 def mentions(value: str, traces: Identifiers) -> bool:
-    """Says whether a text mentions one of the customers' addresses."""
+    """Returns whether a text mentions one of the customers' addresses."""
     return any(traces.names_any(reading) for reading in tokens.readings(value) if "@" in reading)
 
 

@@ -24,7 +24,7 @@ class Judge:
         self._serials = frozenset(number for number, _ in moments)
 
     def suspects(self, text: str) -> bool:
-        """Says whether a piece of a file may hold such a record."""
+        """Returns whether a piece of a file may hold such a record."""
         return (
             self.traces.found(text)
             or any(number in text for number in self._serials)

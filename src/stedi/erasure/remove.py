@@ -48,7 +48,7 @@ class Removal:
         whereabouts: Where the customers' rows are.
         pending: The erasure, after its first phase.
         found: The result of that phase.
-        workers: Who rewrites files, if it is not this process.
+        workers: The workers that rewrite files; by default this process.
         memory: The memory of a worker's engine.
         claims: The digest of the claims of all erased customers, including these.
     """
@@ -106,8 +106,7 @@ class Removal:
         return {**gone, "remade": remade} if remade else gone
 
     def _commit(self, name: str, rewritten: Sequence[Rewritten]) -> int:
-        """Writes the remaining rows of the current snapshot and of snapshots pinned by others, and commits them at
-        once.
+        """Writes the remaining rows of the current snapshot and of pinned ones, and commits them at once.
 
         Returns:
             How many pinned snapshots were replaced.
@@ -219,8 +218,7 @@ class Removal:
         return sql
 
     def _missing(self, rewritten: Sequence[Rewritten]) -> list[Rewritten]:
-        """Returns the rewritten files, each content once, whose old content has landed and whose new content has
-        not."""
+        """Returns rewritten files, each content once, whose old content has landed and whose new has not."""
         wanted = {file.sha256: file for file in rewritten}
         known = {sha256 for (sha256,) in self._engine.rows("select sha256 from landed_files")}
         return [file for file in wanted.values() if file.before in known and file.sha256 not in known]

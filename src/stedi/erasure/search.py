@@ -80,7 +80,7 @@ def search_lake(
         without: Files that are left out.
         held: Folders that are left out: other processes work in them.
         foreign: Folders of other programs' tables.
-        workers: Who decodes the files, if it is not this process.
+        workers: The workers that decode the files; by default this process.
     """
     entries, closed = _everything(root, held)
     entries = [entry for entry in entries if entry.path not in without]
@@ -260,7 +260,7 @@ def _look(root: Path, path: Path, kind: str, traces: Identifiers, done: Search, 
 
 
 def _is_catalogs(path: Path) -> bool:
-    """Says whether a file, relative to the lake's folder, is the catalog's or a table's metadata file."""
+    """Returns whether a file, relative to the lake's folder, is the catalog's or a table's metadata file."""
     parts = path.parts
     if len(parts) == 4 and ALL_ZONES.get(parts[1]) == parts[0]:
         return parts[2] == "metadata" and path.name.endswith(".metadata.json")
@@ -380,8 +380,7 @@ def _contents(path: Path, kind: str, *, latin: bool = False) -> Iterator[str]:
 
 
 def _unpacked_streams(base: BinaryIO, *, latin: bool) -> Iterator[str]:
-    """Yields the decompressed content of a file, layer by layer, as text; errors of a damaged one are raised at the
-    end."""
+    """Yields the decompressed layers of a file as text; errors of a damaged one are raised at the end."""
     chain: list[Callable[[BinaryIO], BinaryIO]] = []
     damage: Exception | None = None
     while len(chain) < decoding.LEVELS:

@@ -1,9 +1,9 @@
 """Landing: files -> records -> landing tables | quarantine.
 
-Every file is hashed (`inspect`): one that was landed before is done, any other is scanned into rows and rejects
-(`scan`). Where there is no scanner, one that is clean goes to DuckDB's typed reader as it lies, any other is first
-rewritten by the record reader. What a batch of files brings is committed through a journal, ledger last. With
-workers on other machines, `distribute` has them do all of it but the commit.
+Every file is hashed (`inspect`). A file that has landed before is skipped; any other is scanned into rows and rejects
+(`scan`). Without a scanner, DuckDB's typed reader reads clean files directly, and the record reader first rewrites the
+others. A batch of files is committed through a journal, the ledger last. With workers on other machines, `distribute`
+lets them do everything but the commit.
 """
 
 from __future__ import annotations
@@ -115,20 +115,20 @@ def land(
     workers: Workers | None = None,
     among: Callable[[Path], bool] = lambda path: True,
 ) -> Landing:
-    """Lands what is new among the files of these paths; afterwards landing them again adds nothing.
+    """Lands the new files among these paths; landing them again adds nothing.
 
     Args:
         context: The lake.
-        key: The lake's key, by which data of erased customers are told, and journals sealed.
+        key: The lake's key, which identifies data of erased customers and seals journals.
         paths: Files, folders or globs.
-        feed: The feed of all of them; by default told by names, then by fields.
-        progress: Told how far the work is.
-        workers: Who reads and writes, if it is not this process: they must reach the files and the lake by their paths.
-        among: Says of a file in a folder whether it is landed now; the others are skipped silently.
+        feed: The feed of all of them; by default from the names, then from the fields.
+        progress: Called with the current step and its completed share.
+        workers: Workers that read and write instead of this process; they must reach files and lake by the same paths.
+        among: Decides whether a file in a folder is landed now; others are skipped silently.
 
     Raises:
-        CommitConflict: Somebody outside this program keeps changing the landing tables.
-        LandingError: A file changed under the landing; nothing of its batch was landed.
+        CommitConflict: Another program keeps changing the landing tables.
+        LandingError: A file changed during the landing; nothing of its batch was landed.
     """
     catalog, config, root = context.catalog, context.config, context.root
     with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for another landing", None)):
@@ -158,7 +158,7 @@ def land(
         ):
             with journal.Commit(catalog) as commit:
                 if commit.planned is not None:
-                    sieve = TombstoneFilter.of(root, key)  # as it is now: another process may have erased somebody
+                    sieve = TombstoneFilter.of(root, key)  # read again: another process may have erased somebody
                 run = _Batch(context, key, commit, progress, sieve, workers)
                 done = run.land([*batch, *run.fetch(fetched)])
                 objects.note(fetched, done)
@@ -213,7 +213,7 @@ class _Batch:
         """Lands the files and returns what became of each."""
         with ExitStack() as stack:
             beside = stack.enter_context(ThreadPoolExecutor(1))
-            # for a bucket PyIceberg is imported; reading and matching leave the interpreter free meanwhile
+            # a bucket needs PyIceberg, which is imported while files are read and matched
             warm = beside.submit(self._catalog.warm)
             inspected = self._inspect(files)
             engine = stack.enter_context(DuckDB.of(self._config, self._commit.scratch / "spill"))
@@ -291,7 +291,7 @@ class _Batch:
                         self._skip(files[done - 1].name, error)
                     self._progress(f"read and check, {done:,} of {len(files):,} files", done / len(files))
             except BaseException:
-                # the threads are waited for: whoever interrupts should not be
+                # the threads are waited for; an interrupted user should not have to wait
                 stop.set()
                 readers.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -305,8 +305,8 @@ class _Batch:
     ) -> tuple[dict[tuple[str, str], LandedFile], list[Inspected], dict[str, LandedFile]]:
         """Returns what was landed before, and the rest, each content once.
 
-        Of the rest, those that were landed as another feed, so that nothing of them could be taken, are given as they
-        were landed then, by their SHA-256.
+        Those of the rest that landed as another feed without any accepted record are returned as they were landed then,
+        by SHA-256.
         """
         engine.bind_files("landed_files", self._catalog.files(self._catalog.table("landed_files")))
         known = rows.landed(engine, [file.sha256 for file in inspected])
@@ -327,9 +327,9 @@ class _Batch:
     def _without(
         self, engine: DuckDB, undone: Sequence[LandedFile], appends: dict[str, tuple[DataFile, ...]]
     ) -> dict[str, tuple[DataFile, ...]]:
-        """Returns what quarantine has when the records of some earlier landings have left it, if there are any.
+        """Returns the quarantine's files without the records of some earlier landings, if there are any.
 
-        What the batch itself puts there is part of it then, and no longer of what is appended: a table changes once.
+        They include the batch's own rejects, which are then not appended separately: a table changes once.
         """
         if not undone:
             return {}

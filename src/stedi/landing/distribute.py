@@ -1,7 +1,7 @@
 """Lands a batch with many workers: each inspects files, and turns shares of them into Parquet files.
 
-What runs there is what runs on one machine. A share may be done more than once, so each attempt writes into folders
-of its own, and only those that it returns are committed; `maintain` removes what the others have left.
+Workers run the same code as one machine does. A share may run more than once, so each attempt writes into its own
+folders, and only returned files are committed; `maintain` removes the leftovers.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from stedi.landing.inspect import Inspected, inspect
 from stedi.landing.writing import Batch, Written
 
 _SHARE_BYTES = 256 << 20
-"""Bytes of a share, so that losing one costs little; a larger file is a share of its own."""
+"""Bytes of a share, so that losing one costs little; a larger file is a share by itself."""
 _LOOKS = 8
-"""Tasks a worker, of a first look: files differ in size, and whoever is ready takes the next."""
+"""Inspection tasks for each worker: files differ in size, and a free worker takes the next task."""
 
 
 @dataclass(frozen=True, slots=True)
 class LandingTask:
-    """Files that one worker lands, and what it needs to know for it.
+    """Files for one worker to land, and what it needs for that.
 
     Attributes:
-        number: Which of the batch's shares it is.
+        number: The number of the share in the batch.
         files: The files.
         batch: The batch.
         folders: For each landing table, the folder of the batch.
-        memory: What the worker's engine may take.
+        memory: The memory of the worker's engine.
     """
 
     number: int
@@ -53,7 +53,7 @@ class LandingTask:
 
 
 def inspect_all(workers: Workers, files: Sequence[Delivered], done: Progress) -> list[Inspected | UnreadableFile]:
-    """Looks at files and returns what was found of each, in their order."""
+    """Inspects files and returns the findings in their order."""
     count = min(len(files), _LOOKS * workers.slots)
     found: list[Inspected | UnreadableFile] = [UnreadableFile("")] * len(files)
     parts = [tuple(files[number::count]) for number in range(count)]
@@ -76,16 +76,16 @@ def shares(
             size = 0
         parts[-1].append(file)
         size += file.size
-    # the largest first: whoever is ready takes the next
+    # the largest first: a free worker takes the next
     parts.sort(key=lambda part: -sum(file.size for file in part))
     return [LandingTask(n, tuple(part), batch, folders, memory) for n, part in enumerate(parts)]
 
 
 def write(share: LandingTask) -> Written:
-    """Lands a share, but for the commit. Runs on a worker.
+    """Lands a share without committing it. Runs on a worker.
 
     Raises:
-        LandingError: A file changed meanwhile, or what was written cannot be.
+        LandingError: A file changed, or the output cannot be written.
     """
     attempt = f"{share.number}-{secrets.token_hex(4)}"
     files, unreadable = [], []

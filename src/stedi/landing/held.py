@@ -1,9 +1,8 @@
 """Clean files that the engine reads directly: makes sure that it reads the bytes that were hashed.
 
-Each is kept open from the moment at which it is known to be the file of the first look, and the engine opens that
-descriptor: a file that is moved into its place is never read. Its content cannot be exchanged unseen either, since the
-system's own time of its last change is compared when all is read. Files beyond what a process may have open are copied,
-and hashed as they are.
+Each file is kept open once it is known to be the inspected one, and the engine opens that descriptor: a file that is
+moved into its place is never read. A change of content is detected, too, since the file's change time (`ctime`) is
+compared after reading. Files beyond the limit of open files are copied and hashed while they are copied.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _DESCRIPTORS = next((folder for folder in ("/proc/self/fd", "/dev/fd") if os.pat
 """Where this process's open files have paths."""
 
 _OTHERS = 256
-"""Descriptors that are left for everything else."""
+"""Descriptors that are reserved for everything else."""
 
 _BLOCK = 1 << 20
 
@@ -32,7 +31,7 @@ class Held:
     """The clean files of one batch; a context that closes them.
 
     Args:
-        scratch: Where copies lie; it is the caller's to remove.
+        scratch: The folder for copies; the caller removes it.
     """
 
     def __init__(self, scratch: Path) -> None:

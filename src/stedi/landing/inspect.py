@@ -1,7 +1,7 @@
 """Inspects a delivered file: its hash, its feed, and whether it is clean.
 
-The whole file is hashed, and an uncompressed one verified against its contract's pattern, block by block and on
-every core: hashing and matching both leave the interpreter. A file that passes goes to the typed reader untouched.
+The whole file is hashed, and an uncompressed one matched with its contract's pattern, block by block and on every core,
+since hashing and matching release the interpreter's lock. A file that passes goes to the typed reader unchanged.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _HEAD = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What the first look found.
+    """The findings of an inspection.
 
     Attributes:
         delivered: The file.
         contract: Its feed's contract; None for an empty file of unknown feed.
         sha256: Of the bytes as delivered, hex.
         size: Bytes as delivered.
-        fingerprint: To see whether the file changes afterwards.
-        records: How many records, if the file is clean newline-delimited JSON throughout, else None.
-        layout: How its clean records look.
+        fingerprint: Shows whether the file changes afterwards.
+        records: The number of records if the whole file is clean newline-delimited JSON, otherwise None.
+        layout: The layout of its clean records.
     """
 
     delivered: Delivered
@@ -54,14 +54,14 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
     """Reads a file once, from its first byte to its last.
 
     Args:
-        delivered: The file, and its feed if the call or its name told it; a name that none of its records speaks for
-            gives way to their fields.
+        delivered: The file, with its feed if the call or its name gives one; if no record fits the name, the fields
+            decide.
         verifiers: Threads that match blocks.
-        stop: Set when nobody wants to know any more.
+        stop: Set to stop the work.
 
     Raises:
-        UnreadableFile: It is not a regular file, cannot be read, its feed cannot be told, it changed meanwhile, or
-            nobody wants to know any more; or the call said another feed than its records'.
+        UnreadableFile: It is not a regular file, cannot be read, has no known feed, changed, or the work was stopped;
+            or the call named another feed than that of its records.
     """
     try:
         with local.open_regular(delivered.path, delivered.name) as stream:
@@ -74,7 +74,7 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
             head = text().read(_HEAD)
             contract = _contract(delivered, text)
             stream.seek(0)
-            # the typed reader takes a file as it lies: only one whose bytes are the lines themselves
+            # the typed reader reads files directly, so only uncompressed lines
             plain = head.startswith(stream.read(16)) and bool(head)
             scanned = scanner.library() is not None
             layout = reader.detect_layout(head, contract) if plain and not scanned else None

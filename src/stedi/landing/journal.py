@@ -1,8 +1,8 @@
 """The journal of a batch: the commits to come, on disk before the first of them.
 
-One landing changes several tables, which no Iceberg catalog promises to do in one step. The journal is written and
-synced first and applied after; applying it twice changes nothing, so a command that finds one finishes it. It says
-which files come into tables, so it is sealed as a state file: what this lake has not written is finished by nobody.
+One landing changes several tables, which no Iceberg catalog does atomically. The journal is written and synced first,
+then applied. Applying it twice changes nothing, so a command that finds one finishes it. Since it decides which files
+enter tables, it is sealed like a state file: a journal that this lake has not written is never applied.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ Appends = Mapping[str, Sequence[DataFile]]
 
 
 class Commit:
-    """One commit to the landing tables, from its first file on; a context that removes what is needed only on the way.
+    """One commit to the landing tables, from its first file on; a context that removes its temporary files.
 
-    What it has written among the tables' data goes, too, unless its journal is there: that decides from then on.
+    Data files that it has written are removed, too, unless its journal exists: from then on the journal decides.
 
     Args:
         catalog: The lake's tables.
 
     Attributes:
         id: The batch's id.
-        planned: What `base` gave.
-        scratch: A folder of this machine for what is needed on the way.
+        planned: As returned by `base`.
+        scratch: A folder on this machine for temporary files.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -76,14 +76,14 @@ class Commit:
         return folder
 
     def commit(self, key: Key, appends: Appends, replaces: Appends | None = None) -> None:
-        """Journals what is written, then commits it; see `write` and `apply`."""
+        """Writes the journal of the written files, then commits them; see `write` and `apply`."""
         self._named = True
         pending = write(self._pending, self.id, appends, replaces, key=key, base=self.planned)
         self._journalled = True  # from here on the journal decides, not this process
         apply(self._catalog, pending, key)
 
     def remove_strays(self, changes: Iterable[Sequence[DataFile]]) -> None:
-        """Removes what attempts of workers have written whose answers never came."""
+        """Removes files of workers' attempts whose results never arrived."""
         used = {s3.at(file.path).parent for files in changes for file in files}
         for folder in self._written:
             for attempt in folder.iterdir():
@@ -100,21 +100,21 @@ def write(
     key: Key,
     base: int | None = None,
 ) -> Path:
-    """Writes a batch's journal; from now on the batch will be in all its tables, whatever ends this process.
+    """Writes a batch's journal; from now on the batch will land completely, even if this process dies.
 
     Args:
-        folder: Where journals lie.
+        folder: The folder of journals.
         batch: The batch's id.
         appends: The files, in their tables' folders, synced.
-        replaces: For each table that only landings change, the files that take the place of all it has.
+        replaces: For each table that only landings change, the files that replace all of its files.
         key: The lake's key, which seals the journal.
-        base: What `base` gave when the batch was planned.
+        base: As returned by `base` when the batch was planned.
 
     Returns:
         The journal, for `apply`.
 
     Raises:
-        OSError: It cannot be written; there is none.
+        OSError: It cannot be written; there is no journal.
     """
     durable.folder(folder)
     path = place(folder, batch)
@@ -122,8 +122,8 @@ def write(
     try:
         state.write(path, _KIND, state.lake_id(folder.parent), key, changes)
     except BaseException:
-        # what is not on disk for certain must not be finished later
-        with suppress(LakeBusy):  # then whoever has the lock by now decides
+        # a journal that may not be on disk must not be finished later
+        with suppress(LakeBusy):  # then the command that has the lock by now decides
             s3.prove()
             path.unlink(missing_ok=True)
         raise
@@ -131,35 +131,36 @@ def write(
 
 
 def place(folder: Path, batch: str) -> Path:
-    """Returns where a batch's journal lies while it is not finished."""
+    """Returns the path of an unfinished batch's journal."""
     return folder / f"{batch}.json"
 
 
 def base(catalog: Catalog) -> int | None:
     """Returns the ledger's snapshot from which a batch is planned, 0 if it has none; None where no lock can be lost.
 
-    In a bucket a process can be stopped for longer than its lease, and go on when others have landed the same files or
-    erased a customer. So its plan holds only as long as the ledger is what it was: landings move it, erasures, too.
+    In a bucket a process can be suspended for longer than its lease, and continue after others have landed the same
+    files or erased a customer. So its plan is valid only while the ledger is unchanged: landings and erasures change
+    it.
     """
     if catalog.remote is None:
         return None
     current = catalog.table(_LEDGER).current
-    s3.prove()  # as of now nobody else can have begun
+    s3.prove()  # nobody else can have started by now
     return current.id if current else 0
 
 
 def finish(catalog: Catalog, folder: Path, key: Callable[[], Key]) -> int:
-    """Finishes the batches that a process which died has left, and returns how many there were.
+    """Finishes the batches of processes that died, and returns their number.
 
-    The caller holds the landing lock: a journal that is there now, whole or in part, belongs to nobody alive.
+    The caller holds the landing lock, so an existing journal, complete or not, belongs to no running process.
 
     Args:
         catalog: The lake's tables.
-        folder: Where journals lie, in the lake's folder.
-        key: Gives the lake's key; asked where there is a journal.
+        folder: The folder of journals, in the lake's folder.
+        key: Returns the lake's key; called if there is a journal.
 
     Raises:
-        LakeError: One is not what this lake has written; it and those after it were not applied.
+        LakeError: This lake has not written one of them; it and those after it were not applied.
     """
     for partial in folder.glob(".*.partial"):
         partial.unlink()
@@ -168,7 +169,7 @@ def finish(catalog: Catalog, folder: Path, key: Callable[[], Key]) -> int:
         try:
             apply(catalog, path, key())
         except Superseded:
-            continue  # of a process that was stopped; what it would have landed is landed again, or was
+            continue  # of a suspended process; its files will be landed again, or have been
     return len(journals)
 
 
@@ -179,21 +180,21 @@ def named(folder: Path) -> set[str]:
 
 
 def apply(catalog: Catalog, path: Path, key: Key) -> None:
-    """Commits what a journal says, leaving out what was committed before, and removes it.
+    """Commits a journal, except what was committed before, and removes it.
 
     Raises:
-        Superseded: What the batch was planned from is no longer so; nothing of it was committed, and journal and files
-            are gone.
-        CommitConflict: Other writers came first, more often than is retried; the journal stays, and the next
-            landing or build finishes it.
-        LakeError: It is not what this lake has written, or names files elsewhere than among their tables' data;
-            nothing was changed.
+        Superseded: The state from which the batch was planned has changed; nothing of it was committed, and journal and
+            files are removed.
+        CommitConflict: Other writers were first, more often than is retried; the journal stays, and the next landing or
+            build finishes it.
+        LakeError: This lake has not written it, or it names files outside their tables' data folders; nothing was
+            changed.
     """
     states = catalog.tables()
     try:
         batch, appends, replaces, planned = _read(path, key)
     except FileNotFoundError:
-        # whoever took the lock over has finished the batch, or has found that it came too late
+        # the command that took over the lock has finished the batch, or found that it came too late
         if any(s.summary.get(_BATCH) == path.stem for s in states[_LEDGER].history()):
             return
         raise Superseded("Cannot land: another landing or an erasure came first. Run the command again.") from None
@@ -204,13 +205,13 @@ def apply(catalog: Catalog, path: Path, key: Key) -> None:
         return any(s.summary.get(_BATCH) == batch for s in states[table].history())
 
     if planned is not None and appends.get(_LEDGER) and not committed(_LEDGER):
-        # first, since it decides: nothing of a batch that comes too late may stand in any table
+        # first, since it decides: no table may contain anything of a batch that comes too late
         try:
             if catalog.append(_LEDGER, appends[_LEDGER], {_BATCH: batch}, once=_BATCH, base=planned) is None:
-                return  # whoever took the lock over finishes the batch, or has
+                return  # the command that took over the lock finishes the batch, or has done so
         except CommitConflict as error:
             changes = [*appends.values(), *replaces.values()]
-            # whoever has lost the lock cannot tell: the batch may have been finished, and forgotten, long ago
+            # a process that has lost the lock cannot know: the batch may have been finished and expired long ago
             with suppress(LakeBusy):
                 s3.prove()
                 path.unlink(missing_ok=True)
@@ -230,7 +231,7 @@ def apply(catalog: Catalog, path: Path, key: Key) -> None:
 
 
 def _refuse_elsewhere(catalog: Catalog, name: str, changes: Sequence[Appends]) -> None:
-    """Refuses a journal by which a file would come into a table that does not lie among that table's data."""
+    """Refuses a journal that adds a file from outside a table's data folder to the table."""
     for change in changes:
         for table, files in change.items():
             home = f"{durable.real(catalog.folder(table) / 'data')}/" if ZONES.get(table) == "landing" else None
@@ -243,7 +244,7 @@ def _refuse_elsewhere(catalog: Catalog, name: str, changes: Sequence[Appends]) -
 
 
 def _read(path: Path, key: Key | None) -> tuple[str, Appends, Appends, int | None]:
-    """Returns the batch, what its tables gain, what is replaced, and its base; without a key nothing is proved."""
+    """Returns the batch, its added files, replaced files and base; without a key the seal is not checked."""
     try:
         content = _content(path, key)
         appends, replaces = (

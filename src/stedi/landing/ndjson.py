@@ -1,8 +1,8 @@
 """Rewrites any JSON shape as newline-delimited JSON, for readers such as Spark's and Athena's.
 
-A delivered file's records flow through the lake's own reader, each to one line, their text as it was but for
-its line breaks: fields nobody knows stay, and so does every digit of a number. What is no
-record is counted by file and reason, and kept only if asked for.
+The lake's own reader reads a delivered file and writes each record as one line, with its text unchanged except for line
+breaks: unknown fields stay, and so does every digit of a number. Text that is not a record is counted by file and
+reason, and kept only on request.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _MOST_PATIENCE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """What became of one file.
+    """The outcome of one file.
 
     Attributes:
         name: The source file, as its folder's parent knows it.
         path: The file that was written.
-        seen: Records and what stood in their places: `written` plus the rejects.
+        seen: Records and rejects.
         written: Lines written.
-        rejects: How many were no record, by reason.
+        rejects: How many texts were not records, by reason.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Summary:
 
     @property
     def rejected(self) -> int:
-        """What was no record, in all files."""
+        """The number of rejects in all files."""
         return sum(file.seen - file.written for file in self.files)
 
     @property
@@ -78,7 +78,7 @@ def rewrite(
     progress: Callable[[Rewritten | Skipped], None] | None = None,
     rejects: Path | None = None,
 ) -> Summary:
-    """Writes a file's, or a folder's, records as newline-delimited JSON; the source is never touched.
+    """Writes the records of a file or folder as newline-delimited JSON; the source is never changed.
 
     A folder is mirrored: each file keeps its place and name. A file whose name ends in `.gz` or `.zst` is
     written so; the source's own compression is told by its content. Every file written takes its name when it
@@ -191,14 +191,14 @@ def lines(
     *,
     careful: bool = False,
 ) -> int:
-    """Writes a stream's records one a line, their text as delivered but for line breaks.
+    """Writes a stream's records, one a line, with their text as delivered except for line breaks.
 
     Args:
         stream: The decompressed text.
         out: Takes the lines.
-        reject: Called with what is no record.
-        limits: What is too much.
-        careful: Take no short cut; the result is the same.
+        reject: Called with each text that is not a record.
+        limits: The limits of size and depth.
+        careful: Do not use the fast path; the result is the same.
 
     Returns:
         How many lines were written.

@@ -23,13 +23,13 @@ from stedi.schema.contracts import Reason
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A file whose records were read, or that the typed reader can take.
+    """A file whose records were read, or that the typed reader can read.
 
     Attributes:
         file: What the first look found.
         lines: Clean newline-delimited JSON: the delivered content itself, or a rewritten one; None of a file that was
             scanned, whose rows are written.
-        spelling: Under which name each field of the contract stands in `lines`.
+        spelling: The name of each field of the contract in `lines`.
         rejects: Newline-delimited JSON of the rejected records, raw bytes in base64; None if there are none.
         counts: Records seen, accepted, quarantined, and drift.
         rewritten: Whether `lines` is the record reader's own.
@@ -48,8 +48,8 @@ class Rejects:
 
     Args:
         name: The delivered file's name.
-        path: Where they go; there is no such file if there are none.
-        part: Whether they are some of the file's: how much of all of them is text, `join` will tell.
+        path: Their file; it does not exist if there are none.
+        part: Whether they are only some of the file's; `join` then decides how much of all of them is text.
     """
 
     def __init__(self, name: str, path: Path, *, part: bool = False) -> None:
@@ -72,7 +72,7 @@ class Rejects:
         """Keeps a record.
 
         Raises:
-            UnreadableFile: It is no text: nobody could find a customer in it, neither to show nor to erase.
+            UnreadableFile: It is not text: no customer could be found in it, neither to show nor to erase.
             LandingError: It cannot be written.
         """
         self._legible.add(record.raw)
@@ -116,15 +116,15 @@ def as_it_lies(file: Inspected, records: int, held: Held) -> Prepared:
 
 
 def prepare(file: Inspected, folder: Path, stop: Event) -> Prepared:
-    """Rewrites a file that is not clean as it stands.
+    """Rewrites a file that is not clean.
 
     Args:
         file: What the first look found.
         folder: A folder that does not exist yet, for the lines and the rejects.
-        stop: Set when nobody wants it any more.
+        stop: Set to stop the work.
 
     Raises:
-        UnreadableFile: It cannot be read, does not decode to its end, or is not what the first look saw.
+        UnreadableFile: It cannot be read, does not decode to its end, or has changed since its inspection.
         LandingError: The lines cannot be written.
     """
     lines, rejects = folder / "lines.json", folder / "rejects.json"
@@ -161,8 +161,8 @@ def prepare_all(
     """Prepares several files and yields each with its outcome, in their order.
 
     Args:
-        jobs: Files, each with a folder of its own that does not exist yet.
-        threads: How many may work at once; matching clean runs leaves the interpreter.
+        jobs: Files, each with its own folder, which does not exist yet.
+        threads: How many may work at once; matching releases the interpreter's lock.
 
     Raises:
         LandingError: The lines cannot be written.
@@ -183,7 +183,7 @@ def prepare_all(
 
 
 class _Hashing(io.RawIOBase):
-    """A stream that hashes what is read through it: what was rewritten is what was hashed."""
+    """A stream that hashes everything read through it, so that the rewritten bytes are the hashed ones."""
 
     def __init__(self, raw: BinaryIO, name: str, stop: Event) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class _Hashing(io.RawIOBase):
         return len(block)
 
     def finish(self) -> None:
-        """Reads whatever the record reader left, so that the hash covers the file."""
+        """Reads the rest that the record reader left, so that the hash covers the whole file."""
         while self._next(1 << 18):
             pass
 

@@ -1,8 +1,8 @@
 """The quarantine: refused records, to list, to read and to land again.
 
-A newer contract may accept what an older one refused. `replay` runs every quarantined record through the record
-reader once more; what it accepts moves to its landing table, and the ledger's counts of its file move with it. Records
-of a file of which nothing could be taken may have been landed as the wrong feed: their fields tell the right one.
+A newer contract may accept what an older one refused. `replay` reads every quarantined record again; accepted ones move
+to their landing table, and the ledger's counts of their file change accordingly. If no record of a file was accepted,
+it may have landed as the wrong feed: the fields then give the right one.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Relanded:
 
 
 LOOKED_AT = 1000
-"""Of how many records at most `Quarantine.faults` says what was wrong."""
+"""The most records of which `Quarantine.faults` finds the fault."""
 
 
 class Quarantine:
@@ -125,7 +125,7 @@ class Quarantine:
         return current.total("records") if current else 0
 
     def records(self) -> Iterator[Quarantined]:
-        """Yields every record, by file and offset; some thousand are held at a time."""
+        """Yields every record, by file and offset; a few thousand are in memory at a time."""
         with self._engine() as engine:
             columns = 'feed, file, sha256, "offset", line, reason, raw_size'
             sql = f'select {columns} from quarantine order by file, sha256, "offset"'
@@ -139,7 +139,7 @@ class Quarantine:
             return [(reason, feed, file, count) for reason, feed, file, count in engine.rows(sql)]
 
     def faults(self) -> tuple[tuple[Fault, ...], int]:
-        """Returns which fields were wrong in the first records, by file and offset, and of how many that was told."""
+        """Returns the wrong fields of the first records, by file and offset, and the number of these records."""
         with self._engine() as engine:
             return faults(engine)
 
@@ -211,7 +211,7 @@ class Quarantine:
                         meant = spoken_for.pop() if len(spoken_for) == 1 else feed
                         text = _accepted(fittings[meant], record)
                     if text is not None:
-                        # the file's content goes in front: rows of many files share one spool
+                        # the file's content first: rows of many files share one spool
                         streams[meant].write(b'{"_file":"' + sha256.encode() + b'",' + text[1:])
                         landed.setdefault((sha256, file, feed, meant), []).append(offset)
             finally:
@@ -233,7 +233,7 @@ class Quarantine:
             gone = f"select s, o from (values {keys}) as gone (s, o)"
             stay = f'select * from quarantine where (sha256, "offset") not in ({gone})'
             kept = _write(engine, "quarantine", stay, batch)
-            # the counts of each file's first landing stay; what moved is added to them
+            # the counts of each file's first landing stay; moved records are added to them
             moves = [
                 LandedFile(file, feed, sha256, 0, 0, 0, -len(offsets), len(offsets), already_landed=True)
                 for (sha256, file, feed), offsets in barred.items()
@@ -250,7 +250,7 @@ class Quarantine:
         return Relanded(moved, total - moved - gone_too)
 
     def _sifted(self) -> Callable[[bytes], bytes | None]:
-        """Returns what gives a record as it may land: None if it is an erased customer's."""
+        """Returns a function that returns a record as it may land, or None if it belongs to an erased customer."""
         if not tombstones.any_of(self._root):
             return lambda raw: raw
         key = self._key()

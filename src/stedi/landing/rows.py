@@ -90,7 +90,7 @@ def _accepted(table: str, spelled: dict[str, str], group: Sequence[Prepared], *,
     paths = ", ".join(path_literal(str(ready.lines)) for ready in group)
     files = ", ".join(literal(str(ready.lines)) for ready in group)
     contents = ", ".join(literal(ready.file.sha256) for ready in group)
-    # looked up once a vector and written as it is, where a join by name would look, and hash, once a row: a sixth of
+    # looked up once a vector, where a join by name would hash each row: a sixth of
     # the time of the whole read
     content = f"list_extract([{contents}], enum_code(r.filename::enum({files}))::bigint + 1)::enum({contents})"
     # only the record reader's own lines can have more than the contract's fields

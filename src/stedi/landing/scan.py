@@ -45,7 +45,7 @@ _LIMITS = reader.Limits(block_bytes=1 << 18)
 """Blocks that stay in a core's cache while they are scanned."""
 
 _RECORD = 80
-"""Bytes that a record has at least, more or less: tells how many rows a file of the table may have."""
+"""Roughly the least bytes of a record: bounds the rows of a file of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,11 @@ def scan(
 
     Args:
         files: The files.
-        scratch: A folder for what is needed on the way.
-        folder: Gives a new folder among a table's data.
+        scratch: A folder for temporary files.
+        folder: Returns a new folder in a table's data.
         threads: How many files may be scanned at once.
-        sieve: What keeps erased customers out, if there are any.
-        progress: Told how far the work is.
+        sieve: The tombstone filter, if there are erased customers.
+        progress: Called with the current step and its completed share.
 
     Raises:
         LandingError: A file changed while it was read, or rows cannot be written.
@@ -108,18 +108,18 @@ def scan(
 
 
 class _Output:
-    """The Parquet files that one thread writes of one table.
+    """The Parquet files of one table that one thread writes.
 
     Args:
-        contract: Of the records.
-        folder: Where the files lie.
-        name: What their names begin with.
+        contract: The records' contract.
+        folder: The folder of the files.
+        name: The prefix of their names.
         groups: Row groups of a file.
-        sieve: What keeps erased customers out, if there are any.
+        sieve: The tombstone filter, if there are erased customers.
 
     Attributes:
-        columns: Take the records.
-        files: The files that are whole.
+        columns: The buffers of the records.
+        files: The complete files.
         flushed: How often the columns were emptied.
         dropped: How many records of erased customers there were, by the SHA-256 of their file.
     """
@@ -168,7 +168,7 @@ class _Output:
         self._path = self._folder / f"{self._name}-{len(self.files)}.parquet"
         self._path.touch(exist_ok=False)
         self._metadata, self._nulls = [], Counter(dict.fromkeys(self._names, 0))
-        # a text that every record has is looked for in files, never in their row groups: its bounds would be dear
+        # a text of every record is searched by file, not by row group: bounds for each would cost too much
         texts = {column.name for column in COLUMNS[self._table] if column.type == "string"}
         self._writer = pq.ParquetWriter(
             self._path,
@@ -195,7 +195,7 @@ class _Output:
         self.files.append(_data_file(self._path, self._metadata[0], COLUMNS[self._table], self._nulls))
 
     def abandon(self) -> None:
-        """Closes the file that is being written; nobody wants it."""
+        """Closes and drops the current file."""
         if self._writer is not None:
             with suppress(OSError, RuntimeError):  # PyArrow asks a file that did not end for its metadata
                 self._writer.close()
@@ -203,12 +203,12 @@ class _Output:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a thread scans at once.
+    """A unit of work of a thread.
 
     Attributes:
-        place: Of the file among the files.
-        number: Which of the file's pieces it is, or 0.
-        piece: The piece; one that is neither the first nor all of it is of an uncompressed file in UTF-8.
+        place: The position of the file among the files.
+        number: The number of the piece in the file, or 0.
+        piece: The piece; only uncompressed UTF-8 files have more than one.
     """
 
     place: int
@@ -221,15 +221,15 @@ class _Run:
 
     Args:
         files: The files.
-        folders: Of each table the new folder among its data.
-        scratch: A new folder for what is needed on the way.
-        sieve: What keeps erased customers out, if there are any.
-        progress: Told how far the work is.
+        folders: For each table, the new folder in its data.
+        scratch: A new folder for temporary files.
+        sieve: The tombstone filter, if there are erased customers.
+        progress: Called with the current step and its completed share.
         cut: Whether large files are cut.
 
     Attributes:
-        prepared: What was read to its end, by the file's place.
-        unreadable: What was not, and why.
+        prepared: Files that were read to their end, by position.
+        unreadable: The other files, with the reason.
         dropped: How many records of erased customers there were, by the SHA-256 of their file.
         spoilt: Whether rows of such a file were taken.
         astray: Whether a file was cut where it may not be.
@@ -251,7 +251,7 @@ class _Run:
         self.spoilt = self.astray = False
         self._files, self._folders, self._scratch = files, folders, scratch
         self._sieve, self._progress = sieve, progress
-        # what goes to a bucket is written on this machine first
+        # files for a bucket are written on this machine first
         self._here = {table: scratch / table if s3.is_remote(place) else place for table, place in folders.items()}
         self._written: dict[str, list[DataFile]] = {table: [] for table in folders}
         self._stop, self._lock = Event(), Lock()
@@ -284,7 +284,7 @@ class _Run:
                 self._join(place)
 
     def written(self) -> dict[str, tuple[DataFile, ...]]:
-        """Has every file where it belongs, and known to the disk; returns those of each table that has any."""
+        """Moves every file to its place and syncs it; returns the files of each table."""
         for table, folder in self._folders.items():
             here, files = self._here[table], self._written[table]
             if here != folder:
@@ -298,7 +298,7 @@ class _Run:
         return {table: tuple(files) for table, files in self._written.items() if files}
 
     def discard(self) -> None:
-        """Removes what was written."""
+        """Removes the written files."""
         for folder in self._here.values():
             durable.remove_tree(folder)
 
@@ -407,7 +407,7 @@ def _pieces(file: Inspected) -> list[reader.Piece]:
             plain = reader.form(raw, name) == ("", "utf-8")
             return reader.cut(raw, file.size, most) if plain else [reader.WHOLE]
     except (OSError, UnreadableFile):
-        return [reader.WHOLE]  # who scans it will tell
+        return [reader.WHOLE]  # the scan will show
 
 
 def _refuse_changed(file: Inspected, raw: BinaryIO) -> None:
@@ -428,12 +428,12 @@ def _line_breaks(raw: BinaryIO, size: int) -> int:
 
 
 class _Source(io.RawIOBase):
-    """A delivered file as `decompressed` reads it.
+    """A delivered file as a stream for `decompressed`.
 
     Args:
         raw: The file.
         name: Its name.
-        stop: Set when nobody wants it any more.
+        stop: Set to stop the work.
     """
 
     def __init__(self, raw: BinaryIO, name: str, stop: Event) -> None:
@@ -442,14 +442,14 @@ class _Source(io.RawIOBase):
         self._name, self._stop = name, stop
 
     def readable(self) -> bool:
-        """Says that it is."""
+        """Returns True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
         """Reads the next bytes.
 
         Raises:
-            UnreadableFile: They cannot be read, or nobody wants them any more.
+            UnreadableFile: They cannot be read, or the work was stopped.
         """
         try:
             if self._stop.is_set():
@@ -462,7 +462,7 @@ class _Source(io.RawIOBase):
 
 
 def _data_file(path: Path, metadata: Any, columns: Sequence[Column], nulls: Mapping[str, int]) -> DataFile:
-    """Returns a file as its own metadata describe it."""
+    """Returns a file as described by its own metadata."""
     bounds: dict[str, tuple[Any, Any]] = {}
     for group in range(metadata.num_row_groups):
         for place, column in enumerate(columns):

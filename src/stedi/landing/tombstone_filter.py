@@ -1,7 +1,7 @@
 """The tombstone filter: drops and counts records of erased customers in a landing.
 
-Where there are no tombstones there is no sieve. Where there are, the addresses and serial numbers of a row group are
-told apart once each; records are looked at only if one of them is barred.
+Without tombstones there is no filter. With tombstones, each address and serial number of a row group is looked up once;
+records are examined only if one of them is barred.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _WHOSE = {
     "accelerometer_landing": ("user", "timestamp"),
     "step_trainer_landing": ("serialNumber", "sensorReadingTime"),
 }
-"""Of each landing table the column that tells whose a record is, and the one that tells since when."""
+"""For each landing table, the column with the owner of a record and the one with its time."""
 
 _FREE = {"customers_landing": ("customerName", "phone", "birthDay")}
 """Of a landing table the columns of others in which a mention of an erased customer is masked."""
 _MENTION = re.compile("[@%&=]")
-"""What a text has that may be an address, written plainly or as in a URL or in HTML."""
+"""What every text with an address contains, plain or as in a URL or HTML."""
 
 
 class TombstoneFilter:
@@ -49,7 +49,7 @@ class TombstoneFilter:
 
     @classmethod
     def of(cls, root: Path, key: Key) -> TombstoneFilter | None:
-        """Returns the sieve of a lake, or None where nobody was erased.
+        """Returns the filter of a lake, or None if nobody was erased.
 
         Raises:
             LakeError: The tombstones are damaged.
@@ -90,7 +90,7 @@ class TombstoneFilter:
         kept = rows.filter(pc.invert(barred))
         for place, name in enumerate(kept.column_names):
             if pa.types.is_dictionary(kept.schema.field(name).type):
-                # made anew, or the pages would hold the texts of records that do not stay
+                # copied, or the pages would contain texts of removed records
                 texts = kept.column(name).cast(pa.string()).combine_chunks()
                 if masks := changed.get(name):
                     texts = pa.array([masks.get(text, text) for text in texts.to_pylist()], pa.string())
@@ -98,7 +98,7 @@ class TombstoneFilter:
         return kept, dropped
 
     def without(self, ready: Prepared, dropped: int) -> Prepared:
-        """Returns a file with its counts and rejects as they are without what is barred.
+        """Returns a file with its counts and rejects without barred records.
 
         Args:
             ready: The file.
@@ -126,7 +126,7 @@ class TombstoneFilter:
         return replace(ready, file=file, rejects=rejects, counts=less)
 
     def _until(self, table: str, values: Iterable[str]) -> dict[str, int]:
-        """Returns those of some addresses, or serial numbers, whose records are barred, and until when."""
+        """Returns the barred ones of some addresses or serial numbers, and until when they are barred."""
         steps = table == "step_trainer_landing"
         mark, known = (tombstones.serial, self._known.serials) if steps else (tombstones.person, self._known.people)
         marks = {value: mark(self._key, value) for value in values}

@@ -1,8 +1,7 @@
 """Quarantined records of customers who consent: any of them may be a withdrawal that could not be read.
 
-Looked for after a landing that has quarantined customer records, and only then. An address is found in a record's
-bytes by its field or by its look, and held against the customers who agree by the lake as it is now. No address is
-returned or kept.
+They are searched only after a landing that has quarantined customer records. An address is found in a record's bytes by
+its field or its form, and compared with the customers who consent now. No address is returned or kept.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ class Unread:
 
 
 def unread(engine: DuckDB, catalog: Catalog, batches: list[str], now: int) -> tuple[Unread, ...]:
-    """Returns, by file, the records that some batches have quarantined of customers who agree.
+    """Returns, by file, the records of consenting customers that some batches have quarantined.
 
     Args:
         engine: A session.
         catalog: The lake's tables.
         batches: The ids of the batches.
-        now: The instant at which consent is asked for, epoch milliseconds.
+        now: The instant for which consent is evaluated, epoch milliseconds.
     """
     engine.bind_files("quarantine", catalog.files(catalog.table("quarantine")))
     engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
@@ -69,7 +68,7 @@ def unread(engine: DuckDB, catalog: Catalog, batches: list[str], now: int) -> tu
 
 
 def _customers(raw: bytes) -> Iterator[str]:
-    """Yields whom a record may be of, in the normal form of rule 1; its bytes need not be JSON."""
+    """Yields the possible customers of a record, in the normal form of rule 1; its bytes need not be JSON."""
     text = decoding.unescaped(raw)
     yield from map(normalise, _FIELD.findall(text))
     at = text.find("@")
@@ -82,7 +81,7 @@ def _customers(raw: bytes) -> Iterator[str]:
 
 
 def _agreeing(engine: DuckDB, wanted: set[str], now: int) -> set[str]:
-    """Returns those of some customers who agree."""
+    """Returns the consenting ones of some customers."""
     engine.insert_rows("unread__wanted", {"address": "varchar"}, [(address,) for address in sorted(wanted)])
     # of plain ASCII the engine's own lower case is the normal form: few are left to be looked at here
     delivered = engine.stream(

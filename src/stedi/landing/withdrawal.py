@@ -1,10 +1,10 @@
 """Withdrawals: a customer's current record landed again without consent, as if the website had delivered it.
 
-Rule 2 does the rest: the withdrawal is the newest record, or of the same update as the newest and without consent, so
-the next build takes the customer out, and whatever is delivered later counts only if it is newer. One SELECT serves
-customers that the lake knows and others: of somebody unknown there is an address and an update, and every other
-field is absent. Delivered records never lack a required field; a withdrawal alone may, since it names no device
-that could be claimed (rule 6) and can never be anybody's consenting record.
+Rule 2 does the rest: the withdrawal is the newest record, or as new as the newest but without consent. So the next
+build removes the customer, and records delivered later count only if they are newer. One SELECT serves known and
+unknown customers; for an unknown customer there are only an address and an update. Delivered records never lack a
+required field; a withdrawal alone may, since it names no device that could be claimed (rule 6) and can never be
+anybody's consenting record.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ NAME = "withdrawal"
 """What the ledger calls a batch of withdrawals in place of a file's name."""
 
 SAME = 60_000
-"""Milliseconds within which a withdrawal that is said again is the same one. Later it is a new one: a consent given in
-between may not have been delivered yet, and must not outlive the last word."""
+"""Milliseconds within which a repeated withdrawal counts as the same one. Later it is a new one: a consent given in
+between may not have been delivered yet, and must not survive the last withdrawal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Withdrawal:
     """What one `withdraw` did.
 
     Attributes:
-        customers: Customers asked for, each once under however many spellings: landed + already + erased.
-        landed: Records landed, one a customer.
+        customers: Named customers, each once whatever the spellings: landed + already + erased.
+        landed: Landed records, one for each customer.
         unknown: Those of them whom the lake does not know; they override older records that arrive later.
         already: Customers who had withdrawn within the last minute.
         erased: Customers who were erased and did not come back: nothing is landed for them.
@@ -90,14 +90,14 @@ def withdraw(
     now: int | None = None,
     progress: Callable[[str, float | None], None] = lambda what, share: None,
 ) -> Withdrawal:
-    """Lands a withdrawal of each customer who has not just withdrawn anyway; the next build takes them out.
+    """Lands a withdrawal for each customer who has not just withdrawn; the next build removes them.
 
     Args:
         context: The lake.
         key: The lake's pseudonym key.
         wanted: Addresses in their normal form (rule 1), each once.
         now: When they withdraw, epoch milliseconds; the clock's time by default.
-        progress: Told how far the work is.
+        progress: Called with the current step and its completed share.
 
     Raises:
         CommitConflict: Somebody outside this program keeps changing the landing tables.
@@ -123,7 +123,7 @@ def withdraw(
                     said.setdefault(tombstones.person(key, address), []).append(at)
                 progress("commit", None)
                 appends = _write(engine, batch, landed)
-                # first of all: what is in no delivery must outlive the lake
+                # first of all: a withdrawal that is in no delivery must survive the lake
                 keep(root, key, context.config.lake_id, batch.id, said)
                 batch.commit(key, appends)
     already = len(wanted) - landed - gone
@@ -131,12 +131,12 @@ def withdraw(
 
 
 def preview(context: Context, wanted: Sequence[str], now: int) -> WithdrawalPreview:
-    """Returns whom a withdrawal would concern; changes nothing.
+    """Returns the customers whom a withdrawal would affect; changes nothing.
 
     Args:
         context: The lake.
         wanted: Addresses in their normal form (rule 1), each once.
-        now: The instant at which consent is asked for, epoch milliseconds.
+        now: The instant for which consent is evaluated, epoch milliseconds.
     """
     catalog = context.catalog
     met: list[consent.Record] = []
@@ -166,18 +166,18 @@ def keep(root: Path, key: Key, lake_id: str, id_: str, said: Mapping[str, Collec
         root: The lake's folder.
         key: The lake's key.
         lake_id: The lake's id.
-        id_: Names them.
-        said: Of each customer, by mark, the `lastUpdateDate` of each withdrawal, epoch milliseconds.
+        id_: Their id.
+        said: For each customer, by mark, the `lastUpdateDate` of each withdrawal, epoch milliseconds.
     """
     plain = {person: sorted(set(instants)) for person, instants in sorted(said.items())}
     lasting.append(root, key, lake_id, "withdrawal", id_, {"people": plain})
 
 
 def again(context: Context, key: Key, said: Mapping[str, Collection[int]] | None = None) -> tuple[int, int]:
-    """Lands withdrawals once more that are known by mark, in a lake that was restored or re-created.
+    """Lands withdrawals again, by mark, in a lake that was restored or re-created.
 
-    A customer whom the lake does not know yet cannot be told from a mark: such a withdrawal waits in the file
-    `withdrawn`, and is landed as soon as one of the customer's records is. The caller holds the landing lock.
+    A mark does not reveal a customer whom the lake does not know yet: such a withdrawal waits in the file `withdrawn`
+    until a record of the customer lands. The caller holds the landing lock.
 
     Args:
         context: The lake.
@@ -185,7 +185,7 @@ def again(context: Context, key: Key, said: Mapping[str, Collection[int]] | None
         said: As for `keep`, besides those that wait.
 
     Returns:
-        How many were landed, and how many wait.
+        How many were landed, and how many are waiting.
     """
     root, lake_id = context.root, context.config.lake_id
     wanted = {person: set(instants) for person, instants in _waiting(root, lake_id, key).items()}
@@ -215,7 +215,7 @@ def again(context: Context, key: Key, said: Mapping[str, Collection[int]] | None
 
 
 def waits(root: Path) -> bool:
-    """Says whether withdrawals wait for a record of their customers."""
+    """Returns whether withdrawals wait for a record of their customers."""
     return (root / lasting.WAITING).exists()
 
 
@@ -230,7 +230,7 @@ def _waiting(root: Path, lake_id: str, key: Key) -> Mapping[str, Collection[int]
 
 
 def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str, Collection[int]]) -> set[str]:
-    """Makes `withdrawn` of withdrawals that are known by mark: each customer's record as it was current at that time.
+    """Makes `withdrawn` from withdrawals by mark: each customer's record that was current at that time.
 
     Returns:
         The marks of the customers whom the lake knows.
@@ -257,7 +257,7 @@ def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str,
             selects["current_customers"].sql, {CUSTOMER.table: "records"}, {"build_started": int(time.time() * 1000)}
         )
         engine.materialize(f"current_{turn}", current)
-        # what stands there already is not landed twice
+        # records that are there already are not landed twice
         engine.materialize(
             f"landed_{turn}",
             f"select distinct customer_id from {of} "
@@ -280,7 +280,7 @@ def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], era
     """Makes `withdrawn`: the records to land, in the columns of `customers_landing`, and whether each is `known`.
 
     Returns:
-        How many of the erased have no record: of them nothing is to be landed.
+        How many erased customers have no record, so that nothing is landed for them.
     """
     selects = tables.graph().selects
     _bind_spelled(engine, catalog, wanted)
@@ -293,7 +293,7 @@ def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], era
     )
     current = tables.rebind(selects["current_customers"].sql, {CUSTOMER.table: "records"}, {"build_started": now})
     engine.materialize("current_customers", current)
-    # a record without consent that nothing newer follows: the same was said already (rule 2)
+    # a record without consent and none newer: this withdrawal exists already (rule 2)
     engine.materialize(
         "settled",
         "select customer_id from records group by customer_id "
@@ -327,7 +327,7 @@ def _bind_spelled(engine: DuckDB, catalog: Catalog, wanted: Collection[str]) -> 
 
 def _write(engine: DuckDB, batch: journal.Commit, count: int) -> dict[str, tuple[DataFile, ...]]:
     """Writes the batch's Parquet files; the ledger comes last, so that it vouches for the rest."""
-    # of no file's content: a number that stands for these records, and tells nothing about them
+    # not a file's hash: a random number that stands for these records
     content = secrets.token_hex(32)
     file = LandedFile(NAME, CUSTOMER.feed, content, 0, count, count, 0, 0, already_landed=False)
     more = f"null::varchar as _extra, {literal(content)} as _file"

@@ -1,7 +1,7 @@
 """Writes inspected files to Parquet files of the landing tables, here and on every worker alike.
 
-Files become clean lines and rejects, erased customers leave them, and each table's rows are written and checked
-against what was counted. The caller commits.
+Files become clean lines and rejects, erased customers are removed, and each table's rows are written and compared with
+the counts. The caller commits.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What every file of a batch lands with.
+    """The values common to all files of a batch.
 
     Attributes:
         id: The batch's id.
         at: When it lands, epoch milliseconds.
-        sieve: What keeps erased customers out, if there are any.
+        sieve: The tombstone filter, if there are erased customers.
     """
 
     id: str
@@ -66,19 +66,19 @@ def write(
     threads: int = 1,
     progress: Progress = lambda what, share: None,
 ) -> Written:
-    """Lands files but for the commit.
+    """Lands files without committing them.
 
     Args:
         engine: A session.
         files: The files, which can be read here.
         batch: The batch that they are of.
-        scratch: A folder for what is needed on the way; it is the caller's to remove.
+        scratch: A folder for temporary files; the caller removes it.
         folder: Gives a new folder among a table's data.
         threads: How many files may be read at once.
-        progress: Told how far the work is.
+        progress: Called with the current step and its completed share.
 
     Raises:
-        LandingError: A file is no longer what was looked at, or what was written cannot be.
+        LandingError: A file has changed since its inspection, or the output cannot be written.
     """
     if scanner.library() is not None:
         done = scan(files, scratch, folder, threads=threads, sieve=batch.sieve, progress=progress)
@@ -101,7 +101,7 @@ def write(
 def _prepared(
     files: Iterable[Inspected], held: Held, scratch: Path, threads: int, progress: Progress
 ) -> tuple[list[Prepared], list[tuple[str, UnreadableFile]]]:
-    """Returns every file as clean lines and rejects, as it lies or rewritten; and those that cannot be read."""
+    """Returns every file as clean lines and rejects, original or rewritten; and the unreadable files."""
     prepared: list[Prepared] = []
     unreadable: list[tuple[str, UnreadableFile]] = []
     rest: list[tuple[Inspected, Path]] = []

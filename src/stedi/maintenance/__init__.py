@@ -51,8 +51,8 @@ def maintain(
     Args:
         context: The lake; its key is asked for where a landing was interrupted, which only its holder may finish.
         dry_run: Only say what would be done; takes no lock, so a command at work can change it.
-        progress: Told how far the work is.
-        workers: Who rewrites files, if it is not this process.
+        progress: Called with the current step and its completed share.
+        workers: The workers that rewrite files; by default this process.
 
     Raises:
         CommitConflict: Somebody outside this program moved a table meanwhile.

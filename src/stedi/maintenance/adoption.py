@@ -139,7 +139,7 @@ def _cut_off(root: Path, what: str) -> str:
 
 
 def _lives(home: Path, lake_id: str) -> bool:
-    """Says whether the lake of an id is still in the folder that a copy comes from, as far as that can be told."""
+    """Returns whether the lake of an id is still in the folder that a copy comes from, as far as that can be told."""
     if not os.path.lexists(home / "lake.toml"):
         return False
     try:

@@ -109,7 +109,7 @@ def rotate(
         context: The lake.
         key: Its key now.
         to: As for `new_key`.
-        progress: Told how far the work is.
+        progress: Called with the current step and its completed share.
 
     Raises:
         KeyRefused: The new key cannot be had.
@@ -168,7 +168,7 @@ def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share
 
 
 def _is_overtaken(catalog: Catalog, decided: PendingRotation) -> bool:
-    """Says whether a key rotation of which nothing is published can be published no more.
+    """Returns whether a key rotation of which nothing is published can be published no more.
 
     So it is where its note was written by a process that was stopped right before, for longer than its lease.
     """

@@ -53,7 +53,7 @@ def repair(
     Args:
         catalog: The lake's tables.
         threads: How many files to read at once.
-        progress: Told how far the work is.
+        progress: Called with the current step and its completed share.
         restored: Called when the catalog is right, before anything else is changed; what it raises ends the repair.
 
     Raises:

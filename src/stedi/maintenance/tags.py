@@ -75,7 +75,7 @@ def tag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
 
 
 def _is_free(state: TableState, name: str) -> bool:
-    """Says whether a table's current snapshot can be given a name, or has it already."""
+    """Returns whether a table's current snapshot can be given a name, or has it already."""
     if name not in state.pins:
         return True
     return state.name in _TAGGED and state.current is not None and state.tags.get(name) == state.current.id

@@ -272,7 +272,7 @@ def _changes(context: Context, states: Mapping[str, TableState], step: Step, now
 
 
 def _passed(built: Mapping[str, str], now: int) -> bool:
-    """Says whether a consent date has come, or has gone with the clock, since a build: then it may be anybody's."""
+    """Returns whether a consent date has come, or has gone with the clock, since a build: then it may be anybody's."""
     return int(built.get("stedi.next-consent-at", now + 1)) <= now or int(built.get("stedi.last-consent-at", now)) > now
 
 

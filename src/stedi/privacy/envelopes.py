@@ -353,7 +353,7 @@ def _merged(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 
 def is_json(raw: bytes) -> bool:
-    """Says whether bytes are one JSON value."""
+    """Returns whether bytes are one JSON value."""
     try:
         json.loads(raw)
     except (ValueError, RecursionError):

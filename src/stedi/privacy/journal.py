@@ -115,7 +115,7 @@ def append(
 
 
 def has(root: Path, key: Key, id_: str) -> bool:
-    """Says whether a lake's journal has an entry of an id."""
+    """Returns whether a lake's journal has an entry of an id."""
     return any(entry.id == id_ for entry in entries(root / FOLDER, key))
 
 

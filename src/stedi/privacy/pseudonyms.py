@@ -102,7 +102,7 @@ class Key:
         return (self, *self.earlier)
 
     def follows(self, key: Key) -> bool:
-        """Says whether this is another key, and remembers that one and all before it."""
+        """Returns whether this is another key, and remembers that one and all before it."""
         known = {each.secret for each in self.earlier}
         return self.secret not in {each.secret for each in key.every()} and known >= {k.secret for k in key.every()}
 

@@ -17,7 +17,7 @@ SCHEME = "secretsmanager:"
 
 
 def names(place: str) -> bool:
-    """Says whether a key's place is a secret."""
+    """Returns whether a key's place is a secret."""
     return place.startswith(SCHEME)
 
 

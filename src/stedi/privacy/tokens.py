@@ -170,7 +170,7 @@ class Heard:
         self._digits = ""
 
     def has(self, part: str) -> bool:
-        """Says whether a text is one of the values."""
+        """Returns whether a text is one of the values."""
         self._asked += 1
         if self._asked <= FEW:
             return f"\n{part}\n" in self._text
@@ -203,7 +203,7 @@ def _word(character: str) -> bool:
 
 
 def _mark(character: str) -> bool:
-    """Says whether a character is a part of the letter before it: an accent, a vowel's sign, a point."""
+    """Returns whether a character is a part of the letter before it: an accent, a vowel's sign, a point."""
     return not character.isascii() and unicodedata.category(character)[0] == "M" and not unseen(character)
 
 
@@ -523,7 +523,7 @@ def beside(text: str, owner: str) -> str:
 
 
 def is_plain(address: str) -> bool:
-    """Says whether a text is one address and nothing beside it: `local@domain`, as one person types it."""
+    """Returns whether a text is one address and nothing beside it: `local@domain`, as one person types it."""
     return complaint(address) is None
 
 

@@ -194,7 +194,7 @@ class Tombstones:
         return tokens.ERASED if still else kept
 
     def mentions(self, key: Key, text: str) -> bool:
-        """Says whether a text, be it JSON, names an erased address or a serial number that only they claimed."""
+        """Returns whether a text, be it JSON, names an erased address or a serial number that only they claimed."""
         from stedi.privacy import tokens
 
         for reading in tokens.readings(text):
@@ -203,7 +203,7 @@ class Tombstones:
         return False
 
     def names_file(self, key: Key, name: str) -> bool:
-        """Says whether a file's name has an erased address in it."""
+        """Returns whether a file's name has an erased address in it."""
         from stedi.privacy import tokens
 
         return any(
@@ -309,7 +309,7 @@ def _of_before(root: Path, key: Key, lake_id: str, raw: bytes) -> Tombstones:
 
 
 def vouches(root: Path, key: Key, lake_id: str, receipt: receipts.Receipt) -> bool:
-    """Says whether a receipt is this lake's; one of before receipts were bound to a lake, if it is in its folder, too.
+    """Returns whether a receipt is this lake's; one from before receipts were bound to a lake must be in its folder.
 
     Raises:
         LakeError: That needs the tombstones, and they are not to be believed.
@@ -336,7 +336,7 @@ def sealed(root: Path, key: Key) -> Tombstones:
 
 
 def is_bound(root: Path) -> bool:
-    """Says whether a lake has tombstones of the form that is bound to it; before there were others."""
+    """Returns whether a lake has tombstones of the form that is bound to it; before there were others."""
     try:
         return state.is_sealed(state.bytes_of(root / NAME))
     except FileNotFoundError:

@@ -25,7 +25,7 @@ PERSON = "customer_id"
 
 
 def concerns(table: str) -> bool:
-    """Says whether the rows of a table are of people who consented when it was built."""
+    """Returns whether the rows of a table are of people who consented when it was built."""
     return any(column.name == PERSON for column in ALL_COLUMNS[table])
 
 
@@ -37,7 +37,7 @@ def left_out(
     Args:
         context: The lake.
         pinned: Tables, each with the snapshot that is read; those of the landing zone are skipped.
-        now: The instant at which consent is asked for, epoch milliseconds.
+        now: The instant for which consent is evaluated, epoch milliseconds.
 
     Raises:
         KeyRefused: The lake's key, without which nobody can tell whose a row is, is not at hand.

@@ -185,7 +185,7 @@ def _unbase64(text: bytes) -> bytes:
 
 
 def is_legible(raw: bytes) -> bool:
-    """Says whether bytes are text for the most part, whatever its encoding above ASCII: who searches can read them."""
+    """Returns whether bytes are mostly text, in any encoding beyond ASCII, so that a search can read them."""
     text = Legibility()
     text.add(raw)
     return text.holds

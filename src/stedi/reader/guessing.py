@@ -61,7 +61,7 @@ def _spoken_for(head: BinaryIO, named: str | None, enough: int | None) -> set[st
 
 
 def _anywhere(text: Callable[[], BinaryIO], contract: Contract) -> bool:
-    """Says whether any record of a file speaks for a contract's feed."""
+    """Returns whether any record of a file speaks for a contract's feed."""
     missing = {field.name.lower().encode() for field in contract.required}
     longest = max(map(len, missing))
     escaped, before = False, b""

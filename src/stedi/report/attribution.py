@@ -38,14 +38,14 @@ class Person:
         self._others = frozenset(map(normalise, others))
 
     def owns(self, address: str) -> bool:
-        """Says whether an address is theirs; characters that nobody can see make no other of it."""
+        """Returns whether an address is theirs; characters that nobody can see make no other of it."""
         meant = normalise(address)
         return meant == self.address or (
             normalise(tokens.visible(address)) == self.address and meant not in self._others
         )
 
     def stands_in(self, text: str) -> bool:
-        """Says whether a text, or what it reads decoded, has their address or a serial number of theirs alone."""
+        """Returns whether a text, or what it reads decoded, has their address or a serial number of theirs alone."""
         return any(
             tokens.stands(tokens.folded(reading), self.address)
             or any(number in reading and tokens.stands(reading, number) for number in self._numbers)
@@ -164,7 +164,7 @@ class Person:
         return ANOTHER if anothers else self._value(value, level)
 
     def _named(self, members: Sequence[Member]) -> bool | None:
-        """Says whether an object names them as its owner, or somebody else; None if it does not tell."""
+        """Returns whether an object names them as its owner, or somebody else; None if it does not tell."""
         named = [value for name, value in members if name.lower() in _WHOSE]
         theirs = [isinstance(value, str) and self.owns(value) for value in named]
         if not named or not all(isinstance(value, str) for value in named) or len(set(theirs)) > 1:

@@ -37,7 +37,7 @@ class Disclosure:
         return few(self.least) if self.small(count) and not tells else NOT_SHOWN
 
     def small(self, count: int) -> bool:
-        """Says whether a count is of people, and of too few."""
+        """Returns whether a count is of people, and of too few."""
         return 0 < count < self.least
 
 

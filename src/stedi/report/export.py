@@ -102,7 +102,7 @@ def export(
         key: The lake's pseudonym key.
         addresses: Their addresses in normal form (rule 1), each once.
         output: A folder that is not there yet, or empty. Of several people each has a folder in it: `1`, `2`, ...
-        now: The instant at which consent is asked for, epoch milliseconds.
+        now: The instant for which consent is evaluated, epoch milliseconds.
         archive: Write one zip file in place of the folder; `.zip` is added to its name if it lacks that.
         progress: Told whose turn it is and the share that is done.
 

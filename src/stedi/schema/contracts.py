@@ -123,7 +123,7 @@ class Contract:
 
 
 def has_unseen(text: str) -> bool:
-    """Says whether a text has a character that nobody can see, or type, and so nobody can name.
+    """Returns whether a text has a character that nobody can see, or type, and so nobody can name.
 
     These are control characters, NUL among them, all of format (zero width, direction, soft hyphen, byte order
     mark), those that fonts do not draw, lone surrogates, private and unassigned ones, and white space other than a
@@ -134,7 +134,7 @@ def has_unseen(text: str) -> bool:
 
 
 def unseen(character: str) -> bool:
-    """Says whether a character is one that nobody can see, or type; of white space control characters alone."""
+    """Returns whether a character is one that nobody can see, or type; of white space control characters alone."""
     return unicodedata.category(character) in _UNSEEN or character in IGNORED
 
 

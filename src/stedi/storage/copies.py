@@ -46,7 +46,7 @@ def forget(root: Path) -> None:
 
 
 def known(root: Path) -> bool:
-    """Says whether a folder is a copy that was not adopted."""
+    """Returns whether a folder is a copy that was not adopted."""
     return str(root) in _HOMES
 
 

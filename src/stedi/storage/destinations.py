@@ -65,7 +65,7 @@ def writing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
 
 
 def is_special(path: Path) -> bool:
-    """Says whether a path leads to something that is written to in place: a device, a pipe, a descriptor."""
+    """Returns whether a path leads to something that is written to in place: a device, a pipe, a descriptor."""
     place, descriptor = _followed(expanded(path))
     return descriptor is not None or _is_odd(place)
 

@@ -427,7 +427,7 @@ def hold(folder: Path) -> int:
 
 
 def is_held(path: Path) -> bool:
-    """Says whether a process that is alive holds a folder, or a lock's file."""
+    """Returns whether a process that is alive holds a folder, or a lock's file."""
     if s3.is_remote(path):
         return s3.is_held(path)
     try:

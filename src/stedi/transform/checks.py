@@ -118,7 +118,7 @@ def check_assertions(
 
 
 def _in_order(files: Sequence[DataFile]) -> bool:
-    """Says whether readings of a large table are distinct as their order shows; for a small one it is not looked at."""
+    """Returns whether the order of a large table's readings shows that they are distinct; false for a small one."""
     if sum(file.rows for file in files) < _LARGE:
         return False
     from stedi.engines import row_order

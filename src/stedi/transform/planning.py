@@ -77,7 +77,7 @@ def policy(config: Config) -> str:
 
 
 def knows_claims(table: str, graph: Dag) -> bool:
-    """Says whether the claims of erased customers decide rows of a table."""
+    """Returns whether the claims of erased customers decide rows of a table."""
     return ERASED_CLAIMS in graph.closure(table)
 
 

@@ -134,7 +134,7 @@ class StagedBuild:
         return self._catalog.folder(table) / "data" / (f"{self._run}-kept" if kept else self._run)
 
     def _concerns(self, step: Step) -> bool:
-        """Says whether anything has happened to an input, or to the clock, now that those above are worked out."""
+        """Returns whether anything has happened to an input, or to the clock, now that those above are worked out."""
         if step.action == "rebuild" or any(window.rows for window in step.windows.values()):
             return True
         above = [self.staged[read] for read in step.windows if read in self.staged]

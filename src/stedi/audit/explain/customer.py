@@ -122,7 +122,7 @@ def explain(context: Context, key: Key, address: str, now: int) -> Explanation:
         context: The lake.
         key: The lake's pseudonym key.
         address: Whose, in any spelling.
-        now: The instant at which consent is asked for, epoch milliseconds.
+        now: The instant for which consent is evaluated, epoch milliseconds.
     """
     states, config, root = context.catalog.tables(), context.config, context.root
     customer_id, normal = key.customer_id(address), expected.normal(address)
@@ -241,7 +241,7 @@ def _published(engine: DuckDB) -> dict[str, int]:
 
 
 def _is_other(engine: DuckDB, who: str, table: str) -> bool:
-    """Says whether a customers table shows another record than the current one."""
+    """Returns whether a customers table shows another record than the current one."""
     violations.compare(engine, table)
     return engine.rows(f"select other > 0 from compared where person = {who}") == [(True,)]
 

@@ -128,7 +128,7 @@ def explain(
         key: The lake's pseudonym key.
         table: The table.
         rows: The rows, with all columns.
-        now: The instant at which consent is asked for, epoch milliseconds.
+        now: The instant for which consent is evaluated, epoch milliseconds.
         since_consent: Whether readings before consent are left out.
     """
     classes = ColumnLineage(tables.graph()).classes(table)

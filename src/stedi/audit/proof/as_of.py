@@ -33,7 +33,7 @@ class AsOf:
 
 
 def built(state: TableState) -> bool:
-    """Says whether a build has written a table."""
+    """Returns whether a build has written a table."""
     return state.current is not None and "stedi.inputs" in state.current.summary
 
 

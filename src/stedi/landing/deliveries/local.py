@@ -1,8 +1,8 @@
 """Walks the paths of a call to the regular files of a delivery.
 
-`walk` takes files, folders and globs and gives each regular file once, with its name and the feed that its
-name or folder tells, and a `Skipped` for whatever it skips and somebody may miss. It opens nothing, so
-nothing can make it wait, and no link leads it out of what the call named. `open_regular` opens what it gave.
+`walk` takes files, folders and globs and yields each regular file once, with its name and the feed from its name or
+folder, and a `Skipped` for each skipped path that somebody may miss. It opens nothing, so nothing can block it, and
+follows no link out of the named paths. `open_regular` opens its files.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _FEED_NAMES = (
 )
 
 _TICK_NS, _COARSE_NS = 12_000_000, 2_000_000_000
-"""How long the clock by which files are dated may stand still: of most file systems, and of those that keep seconds."""
+"""The resolution of file times: of most file systems, and of those with whole seconds."""
 
 _PATIENCE = 5
 """How often a file that has just changed is looked at again."""
@@ -64,11 +64,11 @@ class Delivered:
     """One regular file of a delivery.
 
     Attributes:
-        path: Where to open it; never a link itself.
-        name: How the caller knows it: its path from the parent of the argument that led to it, printable.
-        feed: The feed that the call, the file's name or the nearest folder tells, or None.
-        tag: Of an object of S3, its mark of the content that is meant.
-        said: Whether the call itself said the feed: what a name tells gives way to the file's fields, this does not.
+        path: The path to open; never a link.
+        name: Its name for the caller: the path from the parent of the argument that led to it, printable.
+        feed: The feed from the call, the file's name or the nearest folder, or None.
+        tag: For an object of S3, the ETag of its content.
+        said: Whether the call itself named the feed: then the file's fields do not overrule it.
     """
 
     path: Path
@@ -95,10 +95,9 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What tells that a file is still the one, with the same content, as when it was opened.
+    """Shows whether a file is still the same, with the same content, as when it was opened.
 
-    Whoever may write to a file can put its size and its `mtime_ns` back; `ctime_ns`, when either was last changed, only
-    the system sets.
+    A writer can restore size and `mtime_ns`; only the system sets `ctime_ns`, the time of the last change.
     """
 
     size: int
@@ -108,7 +107,7 @@ class Fingerprint:
     device: int
 
     def like(self, other: Fingerprint) -> bool:
-        """Says whether it is still the one, on whatever machine: two may number the same device differently."""
+        """Returns whether it is still the one, on whatever machine: two may number the same device differently."""
         here = self.device != other.device or self.inode == other.inode
         times = (self.mtime_ns, self.ctime_ns) == (other.mtime_ns, other.ctime_ns)
         return here and times and self.size == other.size
@@ -117,7 +116,7 @@ class Fingerprint:
 def walk(
     paths: Sequence[str | Path], feed: str | None = None, avoid: Path | None = None
 ) -> Iterator[Delivered | Skipped]:
-    """Gives every file that the paths deliver, each once, in the paths' order and by name within a folder.
+    """Yields every file of the paths once, in the order of the paths and by name within a folder.
 
     A file that is named is taken, also through a link and whatever it is called. A folder delivers the
     regular files below it, but for names that begin with a dot or an underscore, `FOREIGN` endings, and links
@@ -138,16 +137,16 @@ def walk(
     journey = _Journey(feed, None if avoid is None else os.path.realpath(avoid))
     for path in paths:
         text = os.fspath(path)
-        # all others stay as they are written: a path would take an empty one for the current folder
+        # all others stay unchanged: `Path` would take an empty one for the current folder
         yield from journey.argument(os.fspath(destinations.expanded(text)) if text.startswith("~") else text)
 
 
 def feed_of(name: str, folders: Sequence[str] = ()) -> str | None:
-    """Returns the feed that a file's name tells, else the nearest of its folders that tells one, else None.
+    """Returns the feed from a file's name, else from the nearest folder that has one, else None.
 
     Args:
         name: The file's name.
-        folders: The names of the folders that it lies in, outermost first.
+        folders: The names of its folders, outermost first.
     """
     for part in (name, *reversed(folders)):
         for pattern, feed in _FEED_NAMES:
@@ -157,14 +156,14 @@ def feed_of(name: str, folders: Sequence[str] = ()) -> str | None:
 
 
 def open_regular(path: Path, name: str | None = None) -> BinaryIO:
-    """Returns a regular file, open for reading; whatever else stands there is closed and never waited for.
+    """Returns a regular file, open for reading; anything else is closed without waiting for it.
 
     Args:
         path: The file.
         name: Its name in messages, by default its path.
 
     Raises:
-        UnreadableFile: It is missing, may not be read, or is no regular file (a link is none).
+        UnreadableFile: It is missing, may not be read, or is not a regular file (a link is not).
     """
     name = name or printable_name(os.fspath(path))
     try:
@@ -185,16 +184,16 @@ def fingerprint(number: int) -> Fingerprint:
 
 
 def settled(number: int, name: str) -> Fingerprint:
-    """Returns an open file's fingerprint once the system's time of its last change is past.
+    """Returns an open file's fingerprint once its change time is in the past.
 
-    A clock ticks every few milliseconds: of two changes within a tick the second would not be seen.
+    File times have a resolution of milliseconds: a second change within one tick would not be detected.
 
     Args:
         number: The file's descriptor.
         name: Its name in messages.
 
     Raises:
-        UnreadableFile: It goes on changing.
+        UnreadableFile: It keeps changing.
     """
     for _ in range(_PATIENCE):
         found = fingerprint(number)
@@ -218,7 +217,7 @@ class _Root:
 
 
 class _Journey:
-    """One walk: it remembers what it has seen, so that each file and folder counts once."""
+    """One walk; it remembers files and folders so that each counts once."""
 
     def __init__(self, feed: str | None, avoid: str | None) -> None:
         self.feed = feed
@@ -270,7 +269,7 @@ class _Journey:
             yield Skipped(printable_name(pattern), "matches no file to land", failed=True)
 
     def _below(self, root: _Root, top: str) -> Iterator[Delivered | Skipped]:
-        """Takes what stands at a path, and all below it; without recursion, for a folder may be very deep."""
+        """Yields a path and everything below it; without recursion, since folders may be very deep."""
         pending = [top]
         while pending:
             path = pending.pop()
@@ -301,7 +300,7 @@ class _Journey:
                 yield Skipped(self._name(root, path), why, failed=False)
 
     def _linked(self, root: _Root) -> Iterator[Delivered | Skipped]:
-        """Takes the links last, so that a file that is there both ways goes by its own name and feed."""
+        """Handles links last, so that a file that is also reached directly has its own name and feed."""
         for path in root.links:
             real = os.path.realpath(path)
             why = None
@@ -374,7 +373,7 @@ def _entries(folder: str, pattern: str) -> list[os.DirEntry[str]]:
 
 
 def is_foreign(name: str) -> bool:
-    """Says whether a name has one of the endings `FOREIGN`."""
+    """Returns whether a name has one of the endings `FOREIGN`."""
     return name.lower().removesuffix(".gz").removesuffix(".zst").endswith(FOREIGN)
 
 

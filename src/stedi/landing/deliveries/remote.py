@@ -1,8 +1,8 @@
 """Lists delivered objects of S3, skips those that have landed, and copies the others to this machine.
 
-The rules of `local` hold: one object that is named is taken whatever it is called, a prefix delivers what is below
-it as a folder does, and a glob what it matches (`**` means any folders). What has been looked at is remembered by
-key, mark of content and size, so that a prefix with many objects costs its listing and what is new.
+The rules of `local` apply: a named object is taken whatever its name, a prefix delivers the objects below it as a
+folder does, and a glob its matches (`**` means any folders). Inspected objects are remembered by key, ETag and size, so
+that a prefix with many objects costs only its listing and the new ones.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from stedi.storage import durable, s3
 from stedi.storage.s3 import Object, S3Path
 
 FOLDER = "arrivals"
-"""Where in the lake it is remembered what has been looked at."""
+"""The folder of the lake that records inspected objects."""
 
 _PARTS = 16
-"""Files in which that lies at most, before they become one."""
+"""The most such files before they are merged."""
 _BATCH_BYTES = 2 << 30
 _AT_ONCE = 4096
 _MAGIC = re.compile(r"[*?[]")
@@ -41,10 +41,10 @@ class Arrival:
     """One object of a delivery.
 
     Attributes:
-        object: Where it is, and what its listing says.
-        name: How the caller knows it: from the last part of what was named.
-        feed: The feed that the call, its name or the nearest prefix tells, or None.
-        said: Whether the call said it.
+        object: Its place and its listing.
+        name: Its name for the caller, from the last part of the argument.
+        feed: The feed from the call, its name or the nearest prefix, or None.
+        said: Whether the call named it.
     """
 
     object: Object
@@ -59,12 +59,12 @@ class Arrival:
 
 
 def walk(paths: Iterable[Path], feed: str | None = None, avoid: Path | None = None) -> Iterator[Arrival | Skipped]:
-    """Gives every object that locations in S3 deliver, each once.
+    """Yields every object of locations in S3 once.
 
     Args:
         paths: Objects, prefixes and globs.
-        feed: The feed of all of them, if the call says so.
-        avoid: A prefix that nothing is taken from: the lake's own.
+        feed: The feed of all of them, if the call names it.
+        avoid: A prefix to leave out: the lake's own.
     """
     seen = set[S3Path]()
     for path in paths:
@@ -134,7 +134,7 @@ def _pattern(parts: Sequence[str]) -> re.Pattern[str]:
 
 
 class SeenObjects:
-    """What was looked at before, of the objects that some locations deliver.
+    """The objects of some locations that were inspected before.
 
     Args:
         root: The lake's folder.
@@ -148,16 +148,16 @@ class SeenObjects:
             self._seen.update(part)
 
     def sha256(self, found: Object) -> str | None:
-        """Returns the SHA-256 of an object that is as it was when it was looked at."""
+        """Returns the SHA-256 of an object that has not changed since its inspection."""
         tag, size, sha256 = self._seen.get(str(found.path), ("", 0, ""))
         return sha256 if (tag, size) == (found.tag, found.size) else None
 
     def note(self, looked_at: Iterable[tuple[Object, str]], listed: Iterable[Object]) -> None:
-        """Remembers the SHA-256 of objects; what is not listed any more is forgotten when files become one.
+        """Records the SHA-256 of objects; objects that no longer exist are dropped when files are merged.
 
         Args:
             looked_at: Objects and their SHA-256.
-            listed: All objects that are there now.
+            listed: All objects that exist now.
         """
         new = {str(found.path): (found.tag, found.size, sha256) for found, sha256 in looked_at}
         if not new:
@@ -179,23 +179,23 @@ def _read(path: Path) -> dict[str, tuple[str, int, str]]:
     try:
         return {key: (tag, size, sha256) for key, (tag, size, sha256) in json.loads(path.read_bytes()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # what nobody remembers is only looked at again
+        return {}  # an unrecorded object is only inspected again
 
 
 def forget(root: Path) -> None:
-    """Forgets what was looked at: keys can be of a person's name, and a file may be another by now."""
+    """Drops all records: keys can contain names of people, and files may have changed."""
     durable.remove_all([entry.path for entry in durable.entries(root / FOLDER)])
 
 
 def copied(delivered: Delivered, path: Path) -> Delivered:
-    """Copies a delivered object to this machine, and returns the copy; a file of this machine is its own.
+    """Copies a delivered object to this machine and returns the copy; a local file is returned itself.
 
     Args:
         delivered: The object.
         path: A file that does not exist yet.
 
     Raises:
-        UnreadableFile: It cannot be read, or is no longer what it was when it was listed.
+        UnreadableFile: It cannot be read, or has changed since it was listed.
     """
     if not s3.is_remote(delivered.path):
         return delivered
@@ -215,12 +215,12 @@ def copied(delivered: Delivered, path: Path) -> Delivered:
 def fetch(
     arrivals: Sequence[Arrival], folder: Path, done: Callable[[float], None] = lambda share: None
 ) -> Iterator[Delivered | Skipped]:
-    """Copies objects into a folder of this machine, several at a time, and yields the copies, or why there is none.
+    """Copies objects into a local folder, several at a time, and yields each copy, or why there is none.
 
     Args:
         arrivals: The objects.
         folder: A folder that does not exist yet.
-        done: Told the share of their bytes that is there.
+        done: Called with the completed share of their bytes.
     """
     folder.mkdir(mode=0o700, parents=True)
     total, here = sum(arrival.object.size for arrival in arrivals) or 1, 0
@@ -256,7 +256,7 @@ class Objects:
         self._all = [arrival.object for arrival in self._arrivals]
 
     def known(self, catalog: Catalog, session: Callable[[], DuckDB]) -> list[LandedFile]:
-        """Returns what became of those that were landed before and are as they were; the others are left to be fetched.
+        """Returns the outcome of unchanged objects that landed before; the others must be fetched.
 
         Args:
             catalog: The lake's tables.
@@ -272,7 +272,7 @@ class Objects:
             for first in range(0, len(wanted), _AT_ONCE):
                 ledger |= rows.landed(engine, wanted[first : first + _AT_ONCE])
         # a note without an entry of the ledger is worth nothing
-        # and of what was fruitless as one feed another may be meant now
+        # and an object without accepted records may be meant as another feed now
         done = {
             arrival: file
             for arrival, sha256 in assumed.items()

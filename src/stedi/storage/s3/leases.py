@@ -260,7 +260,7 @@ def _held(path: S3Path) -> tuple[float, str] | None:
 
 
 def is_held(path: Path) -> bool:
-    """Says whether somebody alive holds a lock."""
+    """Returns whether somebody alive holds a lock."""
     found = _held(cast(S3Path, path))
     return found is not None and found[0] < _LEASE
 

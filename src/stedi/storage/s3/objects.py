@@ -365,5 +365,5 @@ def _uploads(root: S3Path) -> list[dict[str, str]]:
 
 
 def _in(root: S3Path, key: str) -> bool:
-    """Says whether a key is that of a location, or one below it."""
+    """Returns whether a key is that of a location, or one below it."""
     return key == root.key or key.startswith(root._prefix)

@@ -17,7 +17,7 @@ SCHEME = "s3://"
 
 
 def is_remote(location: str | os.PathLike[str]) -> bool:
-    """Says whether a location, or a path that was made of one, is in a bucket."""
+    """Returns whether a location, or a path that was made of one, is in a bucket."""
     return isinstance(location, S3Path) or str(location).startswith(("s3:/", "s3a:/"))
 
 
@@ -40,7 +40,7 @@ def at(location: str | os.PathLike[str]) -> Path:
 
 
 def is_outage(error: Exception, location: str | os.PathLike[str]) -> bool:
-    """Says whether an error tells of S3, of the way there or of who may use it, and nothing of the object."""
+    """Returns whether an error tells of S3, of the way there or of who may use it, and nothing of the object."""
     return is_remote(location) and isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
@@ -81,7 +81,7 @@ class S3Path(PosixPath):
         return Path(PurePosixPath(*self.parts).relative_to(PurePosixPath(*at(other[0]).parts), *other[1:], **options))
 
     def is_relative_to(self, *other: Any) -> bool:
-        """Says whether another path is this one or above it."""
+        """Returns whether another path is this one or above it."""
         parts = at(other[0]).joinpath(*other[1:]).parts
         return self.parts[: len(parts)] == parts
 
@@ -98,19 +98,19 @@ class S3Path(PosixPath):
         return self
 
     def is_file(self, *args: Any, **kwargs: Any) -> bool:
-        """Says whether there is an object of this key."""
+        """Returns whether there is an object of this key."""
         from stedi.storage.s3 import objects
 
         return objects.head(self) is not None
 
     def is_dir(self, *args: Any, **kwargs: Any) -> bool:
-        """Says whether any object lies below."""
+        """Returns whether any object lies below."""
         with answers(self):
             found = client().list_objects_v2(Bucket=self.bucket, Prefix=self._prefix, MaxKeys=1)
         return bool(found.get("KeyCount"))
 
     def exists(self, *args: Any, **kwargs: Any) -> bool:
-        """Says whether there is an object of this key, or any below."""
+        """Returns whether there is an object of this key, or any below."""
         return self.is_file() or self.is_dir()
 
     def is_symlink(self) -> bool:
