@@ -72,6 +72,8 @@ def test_the_list_of_commands_has_all_of_them_in_groups_and_room(
         ("build --ful", "did you mean `--full`?"),
         ("query x --format parket", "did you mean `parquet`?"),
         ("frobnicate", "`stedi --help` lists them"),
+        ("--full build", "expected --full after the command, found it before: `stedi build --full ...`"),
+        ("--metrics-file x build", "found --metrics-file before it: `stedi COMMAND --metrics-file ...`"),
         ("tables more", "expected no further argument"),
     ],
 )

@@ -428,8 +428,11 @@ class _Parser(argparse.ArgumentParser):
             at_hand: _Parser = getattr(found, "parser", self)
             if not rest[0].startswith("-"):
                 at_hand.error(f"expected no further argument, found {rest[0]!r}")
+            option = rest[0].partition("=")[0]
+            if option in at_hand._option_string_actions:
+                at_hand.error(f"expected {option} after the command, found it before: `{at_hand.prog} {option} ...`")
             known = [*at_hand._option_string_actions, *self._option_string_actions]
-            at_hand.error(f"no option {rest[0]}{_meant(rest[0].partition('=')[0], known)}")
+            at_hand.error(f"no option {rest[0]}{_meant(option, known)}")
         return found
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -438,6 +441,11 @@ class _Parser(argparse.ArgumentParser):
         known = [str(choice) for choice in action.choices]
         if isinstance(action, argparse._SubParsersAction):
             known += ["help"] if self.prog == "stedi" else []
+            early = [word.partition("=")[0] for word in self._words[: self._words.index(value)]]
+            early = [option for option in early if option[:2] == "--" and option not in self._option_string_actions]
+            if early:
+                found = f"found {early[0]} before it: `{self.prog} {action.metavar} {early[0]} ...`"
+                raise argparse.ArgumentError(None, f"expected options of a command after it, {found}")
             meant = _meant(str(value), known) or f"; `{self.prog} --help` lists them"
             raise argparse.ArgumentError(None, f"no {str(action.metavar).lower()} {value!r}{meant}")
         listed = ", ".join(known)
