@@ -84,3 +84,24 @@ def test_what_needs_no_lake_imports_none(words: list[str]) -> None:
     found = set(done.stderr.split())
     assert "stedi.cli" in found
     assert not {"stedi.catalog", "stedi.context"} & found, "imported by the command line itself"
+
+
+def test_duckdb_tells_its_version_without_reading_what_is_installed() -> None:
+    script = (
+        "from stedi import _startup; _startup.without_dataframes()\n"
+        "import duckdb, sys\n"
+        "assert 'importlib.metadata' not in sys.modules, 'it takes as long to import as the engine'\n"
+        "assert duckdb.version() == duckdb.__version__ == duckdb.sql('select version()').fetchone()[0].lstrip('v')\n"
+        "assert duckdb._version._dist_version('duckdb').startswith(duckdb.__version__), 'the module itself is there'\n"
+        "assert duckdb._dbapi_type_object.sqltypes.VARCHAR == duckdb.sqltypes.VARCHAR"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_process_of_a_query_does_not_import_what_starts_it() -> None:
+    script = "import sys\nfrom stedi.query import sandbox\nprint(*(n for n in sys.modules if n.startswith('stedi.')))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert "stedi.query.statement" in found
+    assert not {"stedi.query.execution", "stedi.engines", "stedi.storage", "stedi.schema.tables"} & found

@@ -17,7 +17,6 @@ import fcntl
 import hmac
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -116,7 +115,7 @@ class Note:
             self._key = self._context.key()
             folder = root / FOLDER / _NOTES
             durable.folder(folder)
-            path = folder / f"{secrets.token_hex(8)}.json"
+            path = folder / f"{os.urandom(8).hex()}.json"
             raw = json.dumps(self._entry("under way")).encode()
             if s3.is_remote(path):
                 s3.create(path, raw)

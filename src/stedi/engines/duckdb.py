@@ -188,10 +188,11 @@ class DuckDB:
             # as text, split again there: any parameter has DuckDB import pandas and Arrow, which takes half a second
             places = " ".join(str(place) for place, _ in batch)
             ids = " ".join(customer_id(address) for _, address in batch)
+            # from a row of values: constants would be split as the statement is planned, which takes twice as long
             self._execute(
                 f"insert into strangers select v.address, i.id from {name} as v inner join (select "
-                f"unnest(string_split({literal(places)}, ' '))::bigint as place, "
-                f"unnest(string_split({literal(ids)}, ' ')) as id) as i on v.rowid = i.place"
+                "unnest(string_split(t.places, ' '))::bigint as place, unnest(string_split(t.ids, ' ')) as id "
+                f"from (values ({literal(places)}, {literal(ids)})) as t(places, ids)) as i on v.rowid = i.place"
             )
         if new:
             self._execute(
@@ -279,8 +280,12 @@ class DuckDB:
         if all(type(value) in (int, str) for row in rows for value in row):
             texts = [_BETWEEN.join(map(str, values)) for values in zip(*rows, strict=True)]
             if all(text.count(_BETWEEN) == len(rows) - 1 for text in texts):
-                parts = ", ".join(f"unnest(string_split({literal(text)}, {literal(_BETWEEN)}))" for text in texts)
-                self._execute(f"insert into {quoted(name)} select {parts}")
+                names = [f"c{place}" for place in range(len(texts))]
+                parts = ", ".join(f"unnest(string_split({column}, {literal(_BETWEEN)}))" for column in names)
+                self._execute(
+                    f"insert into {quoted(name)} select {parts} "
+                    f"from (values ({', '.join(map(literal, texts))})) as t({', '.join(names)})"
+                )
                 return
         import pyarrow as pa
         import pyarrow.dataset  # else DuckDB does, and loses an interrupt that comes meanwhile

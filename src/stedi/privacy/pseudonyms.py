@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import hmac
 import os
 import stat
@@ -109,7 +110,22 @@ class Key:
 
 @lru_cache(1 << 16)  # a build asks for each address a handful of times
 def _customer_id(secret: bytes, address: str) -> str:
-    return hmac.digest(secret, normalise(address).encode("utf-8", "surrogatepass"), "sha256")[:16].hex()
+    return _mac(secret)(normalise(address).encode("utf-8", "surrogatepass"))[:16].hex()
+
+
+@lru_cache(16)
+def _mac(secret: bytes) -> Callable[[bytes], bytes]:
+    """Returns HMAC-SHA-256 (RFC 2104) under a key of at most 64 bytes, which is hashed once: that halves its cost."""
+    block = secret.ljust(hashlib.sha256().block_size, b"\0")
+    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
+
+    def mac(content: bytes) -> bytes:
+        within, around = inner.copy(), outer.copy()
+        within.update(content)
+        around.update(within.digest())
+        return around.digest()
+
+    return mac
 
 
 @lru_cache(256)

@@ -47,6 +47,9 @@ __all__ = [
     "withheld",
 ]
 
+_FEW = 250_000
+"""So many new rows one thread adds as soon as several, which look for work of each other's without pause."""
+
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
@@ -187,7 +190,8 @@ def build(
     _check_sql(graph, before)
     run = run_id(now)
     temporary = durable.scratch(context.root) / run
-    opened = partial(connect, engine, config, context.root, temporary)
+    threads = 1 if _is_small(steps) else config.engine_threads
+    opened = partial(connect, engine, replace(config, engine_threads=threads), context.root, temporary)
     work = StagedBuild(context, key, graph, before, run, now, claims, opened)
     try:
         # a bucket needs PyIceberg, which is imported while DuckDB or Spark starts
@@ -218,6 +222,14 @@ def _check_sql(graph: Dag, before: Mapping[str, TableState]) -> None:
 
             classification.check(graph)
             return
+
+
+def _is_small(steps: Sequence[Step]) -> bool:
+    """Says whether a build only adds what a few new readings make."""
+    return all(
+        step.action in ("none", "append") and all(window.rows <= _FEW for window in step.windows.values())
+        for step in steps
+    )
 
 
 def _untouched(step: Step) -> Step:

@@ -1,0 +1,498 @@
+"""A query, from the process that runs it to the rows that come back.
+
+The process judges the statement (`sandbox`, `statement`) and says which tables it reads; the caller resolves them to
+fixed files; the process runs it, and rows come back as a stream of Arrow batches through a pipe. A query that is
+dropped, stopped or done leaves no process and no file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stedi.engines import isolation
+from stedi.errors import QueryFailed, QueryRefused, UsageError
+from stedi.query.result import LeftOut, Result
+from stedi.query.statement import Judgement, folded, shown
+from stedi.storage import config, durable, s3
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTable:
+    """A table of the lake as a query sees it: fixed files, fixed columns.
+
+    Attributes:
+        name: The table's name in SQL.
+        files: Absolute paths of Parquet files; none make an empty table.
+        columns: Name and DuckDB type of each column, in order.
+        masked: Names of the columns that are null in every row.
+        places: Whether each row has, beside its columns, its file and its number there (`scans.FILE`, `scans.ROW`).
+        without: The pseudonyms of people whose rows are not there, and how many rows each has; only of a table with a
+            column `customer_id`.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    masked: frozenset[str] = frozenset()
+    places: bool = False
+    without: Mapping[str, int] = field(default_factory=dict)
+
+
+Value = None | bool | int | float | str | datetime | date
+"""What a parameter of a statement may be; an instant without a zone is UTC."""
+Parameters = Sequence[Value] | Mapping[str, Value]
+"""The values of a statement's parameters: of `?` by place, of `$name` by name."""
+Resolve = Callable[[frozenset[str]], Iterable[QueryTable]]
+"""Gives the tables of these names, lower-case, as far as there are any."""
+Ended = Callable[[str, int], None]
+"""Told once how a query ended, `done`, `stopped`, `failed` or `refused`, and how many rows it has given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one query may take.
+
+    Attributes:
+        memory: Memory of the engine, as in `512MB` or `2GiB`; beyond it, rows go to a temporary folder.
+        seconds: Wall seconds that the query may work; the time in which its reader does not ask for rows is free.
+        threads: Threads of the engine; None for one a core.
+        spill: Bytes that may be written to the temporary folder, as `memory`.
+    """
+
+    memory: str = "512MB"
+    seconds: float = 300.0
+    threads: int | None = None
+    spill: str = "10GB"
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0 or self.seconds > 1e6:
+            raise QueryRefused(f"A query's seconds: expected more than 0 and at most 1,000,000, found {self.seconds}.")
+        if self.threads is not None and not 0 < self.threads <= 1024:
+            raise QueryRefused(f"A query's threads: expected 1 to 1,024, found {self.threads}.")
+        if size(self.memory) < 16 << 20:
+            raise QueryRefused(f"A query's memory: expected at least 16 MiB, found {self.memory}.")
+        size(self.spill)
+
+
+def size(text: str) -> int:
+    """Returns a size such as `512MB` or `2 GiB` in bytes.
+
+    Raises:
+        QueryRefused: It is not a number with a unit.
+    """
+    found = config.size(text)
+    if found is None:
+        raise QueryRefused(f"A size: expected a number with a unit, as in 512MB or 2GiB, found {shown(text)}.")
+    return found
+
+
+def run(
+    sql: str,
+    relations: Iterable[QueryTable] | Resolve,
+    limits: Limits | None = None,
+    temporary: Path | None = None,
+    *,
+    condition: bool = False,
+    parameters: Parameters | None = None,
+    ended: Ended = lambda how, rows: None,
+) -> Result:
+    """Starts a query and returns its rows as they come.
+
+    Args:
+        sql: One SELECT in DuckDB's dialect; `timestamptz` is shown in UTC.
+        relations: The tables that it may read, under their names or `stedi.<name>`; or what gives them once it is
+            known which tables the statement names.
+        limits: What it may take, its judging included.
+        temporary: A folder in which a folder of this query's own is made, and removed in the end; the system's
+            temporary folder if None.
+        condition: Whether the statement must be one that `statement.condition` has made, and nothing more.
+        parameters: The values of its parameters: of `?` by place, of `$name` by name.
+        ended: Told how it ended, whether it is read, closed or dropped.
+
+    Returns:
+        The open result: close it, or use it in a `with`.
+
+    Raises:
+        QueryRefused: The statement is not one that the sandbox runs; nothing was done.
+        QueryFailed: It does not bind, or fails before its first row.
+        UsageError: A parameter is no value.
+    """
+    values = None if parameters is None else plain(parameters)
+    tally = _Tally(ended)
+    worker = _Worker({"sql": sql, "condition": condition, "parameters": values}, limits or Limits(), temporary, tally)
+    try:
+        import pyarrow.ipc  # noqa: F401 # a tenth of a second, in which the process starts and judges
+
+        judged = worker.judgement()
+        named = _named(judged.tables, relations(judged.tables) if callable(relations) else relations)
+        given = [named[name] for name in sorted(judged.tables)]
+        worker.give(given, judged.columns)
+        left_out = LeftOut(
+            sum(sum(relation.without.values()) for relation in given),
+            len({person for relation in given for person in relation.without}),
+        )
+        return Result(worker, worker.open(), _masked(given, judged.columns), left_out)
+    except BaseException as error:
+        tally.fails(error)
+        worker.close()
+        raise
+
+
+def _masked(relations: Iterable[QueryTable], columns: frozenset[str] | None) -> tuple[str, ...]:
+    """Returns the masked columns that a statement reads, as `table.column`."""
+    return tuple(
+        f"{relation.name}.{name}"
+        for relation in relations
+        for name, _ in relation.columns
+        if name in relation.masked and (columns is None or name.lower() in columns)
+    )
+
+
+def plain(parameters: Parameters) -> list[object] | dict[str, object]:
+    """Returns the values of parameters as JSON carries them to the process of the query.
+
+    Raises:
+        UsageError: One is no value; the message tells its type alone.
+    """
+    if isinstance(parameters, Mapping):
+        return {str(name): _plain(value) for name, value in parameters.items()}
+    if isinstance(parameters, Sequence) and not isinstance(parameters, str | bytes):
+        return [_plain(value) for value in parameters]
+    raise UsageError(
+        f"expected a list of values or a mapping of names to values, found {type(parameters).__name__}",
+        argument="parameters",
+    )
+
+
+def _plain(value: object) -> object:
+    match value:
+        case None | bool() | str():
+            return value
+        case Integral():  # of numpy, too
+            return int(value)
+        case Real():
+            return float(value)
+        case datetime():
+            return ["instant", (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()]
+        case date():
+            return ["date", value.isoformat()]
+    raise UsageError(
+        f"expected None, a bool, a number, a text, a datetime or a date, found {type(value).__name__}",
+        argument="parameters",
+    )
+
+
+def _named(names: frozenset[str], given: Iterable[QueryTable]) -> dict[str, QueryTable]:
+    """Returns the relations by the names that a statement calls them.
+
+    Raises:
+        QueryRefused: A name is none of theirs.
+    """
+    found = {folded(relation.name): relation for relation in given}
+    for name in sorted(names - found.keys()):
+        import difflib
+
+        from stedi.schema.tables import ALL_ZONES
+
+        near = difflib.get_close_matches(name, {folded(table) for table in ALL_ZONES} - {name}, n=1, cutoff=0.7)
+        meant = f"did you mean {near[0]}?" if near else "`stedi tables` lists them."
+        raise QueryRefused(
+            f"A query is one SELECT over the lake's tables; {shown(name)} is not one of them, and files are not read; "
+            f"{meant}"
+        )
+    return found
+
+
+def referenced_tables(sql: str, limits: Limits | None = None, temporary: Path | None = None) -> frozenset[str]:
+    """Returns the lower-case names of the tables that a statement reads, without those that it defines itself.
+
+    Raises:
+        QueryRefused: The statement is not one that the sandbox runs.
+        QueryFailed: Judging it takes more than it may.
+    """
+    worker = _Worker({"sql": sql}, limits or Limits(), temporary)
+    try:
+        return worker.judgement().tables
+    finally:
+        worker.close()
+
+
+def bounded(call: str, *arguments: object, limits: Limits | None = None) -> Any:
+    """Returns what a function of the package makes of plain values, in a process that is bounded as a query is.
+
+    Args:
+        call: The function, as `stedi.module:name`.
+        arguments: What JSON can carry.
+        limits: What it may take.
+
+    Raises:
+        QueryRefused: It refuses what it is given.
+        QueryFailed: It takes more than it may, or fails.
+    """
+    worker = _Worker({"call": call, "args": arguments}, limits or Limits(), None)
+    try:
+        return worker.answer()
+    finally:
+        worker.close()
+
+
+class _Pipe(io.RawIOBase):
+    """The worker's output, read against the query's budget of time."""
+
+    def __init__(self, descriptor: int, seconds: float) -> None:
+        self._descriptor = descriptor
+        self._left = seconds
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN | select.POLLHUP)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        start = time.monotonic()
+        # Milliseconds as a C integer: a day at a time is enough, the loop asks again.
+        while not self._poll.poll(min(max(self._left, 0.0) * 1000, 86_400_000)):
+            self._left -= time.monotonic() - start
+            start = time.monotonic()
+            if self._left <= 0:
+                raise TimeoutError
+        self._left -= time.monotonic() - start
+        return os.readv(self._descriptor, [buffer])
+
+
+class _Tally:
+    """How many rows of a query were given, and how it ended.
+
+    Args:
+        ended: Told so, once.
+    """
+
+    def __init__(self, ended: Ended = lambda how, rows: None) -> None:
+        self._ended = ended
+        self.rows = 0
+        self.how = "stopped"
+
+    def fails(self, error: BaseException) -> None:
+        """Takes down why a query has ended, if that is known now."""
+        if isinstance(error, QueryRefused | UsageError):
+            self.how = "refused"
+        elif isinstance(error, Exception):
+            self.how = "failed"
+
+    def end(self) -> None:
+        """Says so."""
+        self._ended(self.how, self.rows)
+
+
+class _Worker:
+    """The process of one query, its pipes and its temporary folder.
+
+    Args:
+        task: What the process is to do: a statement to judge and run, or a function to call.
+        limits: What it may take.
+        temporary: Where its folder is made.
+        tally: Counts its rows.
+    """
+
+    def __init__(
+        self, task: Mapping[str, object], limits: Limits, temporary: Path | None, tally: _Tally | None = None
+    ) -> None:
+        self._limits, self._tally = limits, tally or _Tally()
+        folder = _folder(temporary)
+        held = durable.hold(Path(folder))  # maintenance leaves it alone while this process lives
+        sandbox = Path(__file__).with_name("sandbox.py")
+        job = {
+            **task,
+            "memory": size(limits.memory),
+            "spill": size(limits.spill),
+            "seconds": limits.seconds,
+            "threads": limits.threads,
+            "temporary": folder,
+            "path": isolation.folders(),
+        }
+        try:
+            # The words of the engine's last breath may hold data, so stderr is a file that nobody else reads.
+            self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+            words = [str(sandbox), str(sandbox.parents[2])]
+            self._process = isolation.start(words, folder, errors=self._errors, alone=True)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
+            raise
+        self._end = weakref.finalize(self, _end, self._process, self._errors, folder, held, self._tally)
+        assert self._process.stdout is not None
+        self._pipe = io.BufferedReader(_Pipe(self._process.stdout.fileno(), limits.seconds), 1 << 20)
+        self._tell(job)
+
+    def _tell(self, what: object) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(what).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def judgement(self) -> Judgement:
+        """Returns what the process says that the statement reads."""
+        with self._translated():
+            line = self._pipe.readline()
+        if not line.endswith(b"\n"):
+            self._finish()
+            raise QueryFailed("The query was stopped before its first row. Run it again.")
+        said = json.loads(line)
+        columns = said["columns"]
+        return Judgement(frozenset(said["tables"]), None if columns is None else frozenset(columns))
+
+    def answer(self) -> Any:
+        """Returns what the function that the process was to call has returned."""
+        with self._translated():
+            said = self._pipe.read()
+        self._finish()
+        return json.loads(said)
+
+    def give(self, relations: list[QueryTable], columns: frozenset[str] | None) -> None:
+        """Hands the tables over that the statement reads, and which of their columns."""
+        remote = any(s3.is_remote(file) for relation in relations for file in relation.files)
+        given = [
+            {
+                "name": folded(relation.name),
+                "files": relation.files,
+                "columns": relation.columns,
+                "masked": sorted(relation.masked),
+                # what the engine reads from files itself, it reads by what it needs
+                "wanted": sorted(columns) if (relation.masked or relation.without) and columns is not None else None,
+                "places": relation.places,
+                "without": sorted(relation.without),
+            }
+            for relation in relations
+        ]
+        self._tell({"relations": given, "reach": s3.engine_statements() if remote else []})
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def open(self) -> pa.RecordBatchReader:
+        """Returns the process's rows once it has said which columns they have."""
+        import pyarrow as pa
+
+        with self._translated():
+            stream = pa.ipc.open_stream(pa.PythonFile(self._pipe, "r"))
+        return pa.RecordBatchReader.from_batches(stream.schema, self._batches(stream))
+
+    def _batches(self, stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        while True:
+            with self._translated():
+                try:
+                    batch = stream.read_next_batch()
+                except StopIteration:
+                    # A stream that was cut ends like one that is whole: only the exit code tells them apart.
+                    self._finish()
+                    return
+            self._tally.rows += batch.num_rows
+            yield batch
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            self._tally.how = "failed"
+            self.close()
+            raise QueryFailed(
+                f"The query was stopped: it exceeded its time limit ({self._limits.seconds:,g} s). Read fewer rows, "
+                "or raise the limit."
+            ) from None
+        except _broken():
+            self._finish()
+            raise QueryFailed("The query was stopped before its last row. Run it again.") from None
+
+    def _finish(self) -> None:
+        """Waits for the worker's end and raises what it says, if it has not written every row."""
+        if not self._end.alive:
+            raise QueryFailed("The query was closed before its last row.")
+        self._tally.how = "failed"
+        try:
+            code = self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.close()
+            raise QueryFailed(
+                "The query was stopped: its process did not end after the last row. Run it again."
+            ) from None
+        self._errors.seek(0)
+        said = self._errors.read(100_000).decode("utf-8", "replace")
+        error = _said(said) if code else None
+        self._tally.how = "done" if code == 0 else "refused" if isinstance(error, QueryRefused) else "failed"
+        self.close()
+        if code == 0:
+            return
+        if error is not None:
+            raise error
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
+        raise QueryFailed(
+            f"The query was stopped: its process ended with {how}, probably because it ran out of memory "
+            f"({self._limits.memory}). Read fewer rows or columns, or raise the limit."
+        )
+
+    def close(self) -> None:
+        self._end()
+
+
+def _said(words: str) -> QueryRefused | QueryFailed | None:
+    """Returns the error that a worker has written down; None if it came to no words of its own."""
+    for line in words.splitlines():
+        with contextlib.suppress(ValueError):
+            said_so = json.loads(line)
+            if isinstance(said_so, dict) and "refused" in said_so:
+                return QueryRefused(str(said_so["refused"]))
+            if isinstance(said_so, dict) and "failure" in said_so:
+                return QueryFailed(str(said_so["failure"]))
+    return None
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """Returns what a stream raises that is cut or is none."""
+    import pyarrow as pa
+
+    return (pa.ArrowException, OSError, ValueError, AttributeError)
+
+
+def _folder(temporary: Path | None) -> str:
+    """Makes a folder that only its owner may enter, in `temporary` or, where nothing can be written, the system's."""
+    if temporary is not None:
+        with contextlib.suppress(OSError):
+            temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return tempfile.mkdtemp(prefix="query-", dir=temporary.absolute())
+    return tempfile.mkdtemp(prefix="stedi-query-")
+
+
+def _end(process: subprocess.Popen[bytes], errors: Any, folder: str, held: int, tally: _Tally) -> None:
+    """Ends a worker, which may have ended already, and removes what it left."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    if process.stdout is not None:
+        process.stdout.close()
+    errors.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(held)
+    tally.end()
