@@ -48,7 +48,8 @@ __all__ = [
 ]
 
 _FEW = 250_000
-"""So many new rows one thread adds as soon as several, which look for work of each other's without pause."""
+"""So many rows one thread computes about as soon as several, of which one looks for work without pause while others
+have it: that takes up to twice the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ def build(
     _check_sql(graph, before)
     run = run_id(now)
     temporary = durable.scratch(context.root) / run
-    threads = 1 if _is_small(steps) else config.engine_threads
+    threads = 1 if _is_small(steps, before) else config.engine_threads
     opened = partial(connect, engine, replace(config, engine_threads=threads), context.root, temporary)
     work = StagedBuild(context, key, graph, before, run, now, claims, opened)
     try:
@@ -224,9 +225,9 @@ def _check_sql(graph: Dag, before: Mapping[str, TableState]) -> None:
             return
 
 
-def _is_small(steps: Sequence[Step]) -> bool:
-    """Says whether a build only adds what a few new readings make."""
-    return all(
+def _is_small(steps: Sequence[Step], before: Mapping[str, TableState]) -> bool:
+    """Says whether a build only adds what a few new readings make, or no table has more than a few rows."""
+    return all(rows(state) <= _FEW for state in before.values()) or all(
         step.action in ("none", "append") and all(window.rows <= _FEW for window in step.windows.values())
         for step in steps
     )
