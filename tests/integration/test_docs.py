@@ -74,7 +74,7 @@ def test_every_command_has_help_and_its_row_in_operations(name: str) -> None:
 def test_every_option_is_named_in_operations(name: str, action: argparse.Action) -> None:
     if action.dest in ("lake", "json", "color"):
         return
-    if action.dest in ("metrics_file", "log_json", "ping", "openlineage"):
+    if action.dest in ("metrics_file", "log_json", "ping", "openlineage", "otlp"):
         assert action.option_strings[-1] in text("docs/operations.md").partition("### Monitoring")[2]
         return
     page = text("docs/operations.md")

@@ -7,11 +7,13 @@ import json
 import re
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import islice
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -130,6 +132,53 @@ def test_metrics_take_their_name_when_they_are_whole(
 def test_nothing_is_written_into_a_lake_beside_the_lake_itself(lake: Lake, option: str) -> None:
     assert run(lake, "build", option, lake.root / "landing" / "told") == 2
     assert not (lake.root / "landing" / "told").exists()
+
+
+def test_a_run_is_a_span_below_the_callers_and_holds_no_value(
+    lake: Lake, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got: list[dict[str, Any]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            got.append({"path": self.path, "key": self.headers["api-key"], **body})
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k1")
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1/traces"
+        before = time.time_ns()
+        assert run(lake, "land", inbox, "--otlp", url) == 0
+        after = time.time_ns()
+        monkeypatch.setenv("TRACEPARENT", f"00-{'a' * 32}-{'b' * 16}-01")
+        assert run(Lake(lake.context), "land", tmp_path / ANA, "--otlp", url) == 1
+        assert cli.main(["--lake", str(tmp_path / "none"), "maintain", "--otlp", url]) == 1
+        server.shutdown()
+    assert {(each["path"], each["key"]) for each in got} == {("/v1/traces", "k1")}
+    assert "hills" not in json.dumps(got)
+
+    def told(attributes: list[dict[str, Any]]) -> dict[str, str]:
+        return {each["key"]: next(iter(each["value"].values())) for each in attributes}
+
+    resources = [each["resourceSpans"][0] for each in got]
+    assert told(resources[0]["resource"]["attributes"])["stedi.lake_id"] == lake.config.lake_id
+    landed, missing, nowhere = (each["scopeSpans"][0]["spans"][0] for each in resources)
+    assert [span["name"] for span in (landed, missing, nowhere)] == ["stedi land", "stedi land", "stedi maintain"]
+    assert [span["status"]["code"] for span in (landed, missing, nowhere)] == [1, 2, 2]
+    [first] = [each for each in lake.runs() if (each.command, each.outcome) == ("land", "done")]
+    attributes = told(landed["attributes"])
+    assert (attributes["stedi.run"], attributes["stedi.rows"]) == (first.id, "3")
+    assert before < int(landed["startTimeUnixNano"]) <= int(landed["endTimeUnixNano"]) < after
+    assert (missing["traceId"], missing["parentSpanId"]) == ("a" * 32, "b" * 16)
+    assert re.fullmatch(r"[0-9a-f]{32} [0-9a-f]{16}", f"{landed['traceId']} {landed['spanId']}")
+    assert run(lake, "build", "--otlp", "http://127.0.0.1:1/nobody") == 0
+    assert "the span could not be written: " in capsys.readouterr().err
 
 
 def test_a_log_is_an_object_a_line_with_the_run(lake: Lake, inbox: Path, capsys: pytest.CaptureFixture[str]) -> None:

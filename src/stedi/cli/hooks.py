@@ -1,7 +1,7 @@
-"""Hooks of commands that write: metrics, JSON log, pings, lineage; none of them ever fails the run.
+"""Hooks of commands that write: metrics, JSON log, pings, lineage, spans; none of them ever fails the run.
 
 begin -> a ping, a line of the log
-runs  -> each run on the lake is told to the log and as OpenLineage events
+runs  -> each run on the lake is told to the log, as OpenLineage events and as a span of OpenTelemetry
 end   -> metrics, a ping, a line of the log: also where the command failed before it reached the lake
 """
 
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -23,6 +24,7 @@ from stedi.errors import StediError, UsageError, printable
 if TYPE_CHECKING:
     from stedi.context import Context
     from stedi.context.runs import Observer, Run
+    from stedi.operations import lineage, tracing
 
 COMMANDS = frozenset(
     {
@@ -49,11 +51,12 @@ def add(sub: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--openlineage", metavar="FILE_OR_URL", help="append OpenLineage events to a file, or post them to a URL"
     )
+    group.add_argument("--otlp", metavar="URL", help="post an OpenTelemetry span of each run to a collector")
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs a command, and tells of it whom its options name; returns its exit code."""
-    words = [getattr(options, name, None) for name in ("metrics_file", "log_json", "ping", "openlineage")]
+    words = [getattr(options, name, None) for name in ("metrics_file", "log_json", "ping", "openlineage", "otlp")]
     if not any(words):
         return cast(int, options.run(options))
     hooks = _Hooks(options)
@@ -83,20 +86,21 @@ class _Hooks:
     """Tells of one command."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from stedi.operations import lineage
-
         self._command = " ".join(filter(None, (options.command, getattr(options, "action", None))))
         self._lake = str(getattr(options, "lake", None) or os.environ.get("STEDI_LAKE") or "lake")
         self._metrics: Path | None = options.metrics_file
         self._ping: str | None = options.ping
-        if self._ping and not self._ping.startswith(("http://", "https://")):
-            raise UsageError("--ping: expected an http or https URL, found something else; nothing was done")
+        for option, url in (("--ping", self._ping), ("--otlp", options.otlp)):
+            if url and not url.startswith(("http://", "https://")):
+                raise UsageError(f"{option}: expected an http or https URL, found something else; nothing was done")
         self._began = time.monotonic()
         self._context: Context | None = None
         self._rows: int | None = None
         self._seen = False
-        self._emitter: lineage.Emitter | None = None
+        self._tellers: dict[str, lineage.Emitter | tracing.Tracer] = {}
         if options.openlineage:
+            from stedi.operations import lineage
+
             if not options.openlineage.startswith(("http://", "https://")):
                 from stedi.context import places
 
@@ -104,7 +108,13 @@ class _Hooks:
             send = lineage.sender(options.openlineage)
             sources = getattr(options, "paths", None) or [getattr(options, "inbox", None)]
             named = [path for path in sources if isinstance(path, str | os.PathLike)]
-            self._emitter = lineage.Emitter(lambda event: self._safely("OpenLineage", lambda: send(event)), named)
+            self._tellers["OpenLineage"] = lineage.Emitter(
+                lambda event: self._safely("OpenLineage", lambda: send(event)), named
+            )
+        if options.otlp:
+            from stedi.operations import tracing
+
+            self._tellers["the span"] = tracing.Tracer(options.otlp)
         self._log: JsonLines | None = None
         if options.log_json:
             self._log = JsonLines(sys.stderr, self._command)
@@ -122,18 +132,16 @@ class _Hooks:
         if self._log:
             self._log.run = run.id
         self._told("run", of=run.command)
-        if self._emitter:
-            emitter = self._emitter
-            self._safely("OpenLineage", lambda: emitter.began(context, run))
+        for what, teller in self._tellers.items():
+            self._safely(what, partial(teller.began, context, run))
 
     def ended(self, context: Context, run: Run, result: object) -> None:
         """A run on the lake has ended."""
         self._rows = run.rows
         told = {"outcome": run.outcome, "seconds": run.seconds, "rows": run.rows, "error": run.error or None}
         self._told("ran", of=run.command, **told)
-        if self._emitter:
-            emitter = self._emitter
-            self._safely("OpenLineage", lambda: emitter.ended(context, run, result))
+        for what, teller in self._tellers.items():
+            self._safely(what, partial(teller.ended, context, run, result))
         if self._command == "watch":  # it may go on for months
             self._write(int(run.outcome != "done"), run.seconds or 0.0)
             self._pinged("" if run.outcome == "done" else "/fail")
@@ -143,9 +151,9 @@ class _Hooks:
         if isinstance(raised, StediError):
             code = raised.exit_code
         seconds = time.monotonic() - self._began
-        if self._emitter and error and not self._seen:
-            emitter = self._emitter
-            self._safely("OpenLineage", lambda: emitter.failed(self._lake, self._command, error))
+        for what, teller in self._tellers.items():
+            if error and not self._seen:
+                self._safely(what, partial(teller.failed, self._lake, self._command, error))
         self._write(code, seconds)
         self._pinged("/fail" if code else "")
         self._told("end", outcome=outcome, exit=code, seconds=round(seconds, 3), error=error or None)
