@@ -1,8 +1,8 @@
 """Delivered bytes in; verified newline-delimited JSON and rejected records out.
 
 A stream is decompressed and decoded (`compression`, `forms`), framed into records (`framing`, `recovery`), parsed
-strictly (`parsing`) and fitted to its contract (`fitting`); clean blocks take the short cut through patterns (`layout`,
-`reading`); a long text is read in `pieces`. Memory is bounded whatever the file. No engine and no table is known here.
+strictly (`parsing`) and fitted to its contract (`fitting`); clean blocks take a fast path through patterns (`layout`,
+`reading`); a long text is read in `pieces`. Memory is bounded for any file. This package knows no engine and no table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Delivered bytes to UTF-8: gzip and zstd by content, as a stream, and nothing that is not whole or not text.
+"""Delivered bytes to UTF-8 as a stream: gzip and zstd by content; incomplete files and other data are refused.
 
-What the bytes are, `forms` tells. A stream that does not decode to its end, or decodes to far more than it should,
-raises `UnreadableFile` where that shows; what was read before must then be thrown away.
+`forms` recognises the form of the bytes. A stream that does not decode to its end, or to far more than it should,
+raises `UnreadableFile` at that point; everything read before must then be discarded.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def decompressed(raw: BinaryIO, name: str, limits: Limits | None = None) -> Bina
 
     Args:
         raw: The file, from its start.
-        name: Its name, for messages; one that ends in `.gz` or `.zst` promises that format, but for an empty file.
-        limits: Of these `ratio` and `bomb_bytes` count.
+        name: Its name, for messages; `.gz` or `.zst` at its end promises that format, unless the file is empty.
+        limits: `ratio` and `bomb_bytes` apply.
 
     Returns:
         A stream. Reading it raises `UnreadableFile` if the file does not decode to its end or is a bomb.
@@ -84,7 +84,7 @@ class _Joined(io.RawIOBase):
     def __init__(self, head: bytes, raw: BinaryIO) -> None:
         super().__init__()
         self._head = head
-        self._raw: Any = raw  # every stream of bytes reads into a place; the type does not say so
+        self._raw: Any = raw  # every byte stream has `readinto`; the type does not show it
 
     def readable(self) -> bool:
         return True
@@ -188,7 +188,7 @@ class _Inflated(io.RawIOBase):
         return True
 
     def _pass_over(self) -> None:
-        """Goes behind a frame of zstd that holds no text; `pzstd` writes one before each of its others."""
+        """Skips a zstd frame without text; `pzstd` writes one before each other frame."""
         if len(self._input) < 8:
             raise self._unreadable("its compressed data are truncated")
         left = 8 + int.from_bytes(self._input[4:8], "little")
@@ -239,12 +239,12 @@ def _is_damage(error: Exception) -> bool:
 
 
 def writer(out: BinaryIO, packed: str, encoding: str) -> BinaryIO:
-    """Returns what writes UTF-8 in a form that `form` told; the same text gives the same bytes. Close it; `out` stays.
+    """Returns a writer of UTF-8 in a form from `form`; equal texts give equal bytes. Closing it leaves `out` open.
 
     Args:
         out: Takes the bytes.
         packed: `gzip`, `zstd` or nothing.
-        encoding: As `form` tells it.
+        encoding: As returned by `form`.
     """
     stream: Any = _Open(out)
     if packed == "gzip":

@@ -1,8 +1,7 @@
-"""Parsed records against a contract: each becomes one line of clean JSON, or the reason why not.
+"""Fits parsed records to a contract: each becomes one line of clean JSON, or a reason for its refusal.
 
-A line holds the contract's fields in the contract's order, as DuckDB's typed reader reads them exactly, then `_extra`:
-unknown members, and the values of optional fields that could not be used, as delivered. What was set aside is counted
-as drift.
+A line has the contract's fields in its order, in a form that DuckDB's typed reader reads exactly, then `_extra`:
+unknown members and unusable values of optional fields, as delivered. These are counted as drift.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ _REASONS = (
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a sequence of member names means to a contract.
+    """The meaning of a sequence of member names for a contract.
 
     Attributes:
         places: For each field of the contract the place of its member, or `_ABSENT`, or `_TWICE`.
-        unknown: The places of members that the contract does not know.
-        usable: Whether every required field is there and none twice.
-        spelled: Whether the names are those that the lines have.
+        unknown: The places of members that are not in the contract.
+        usable: Whether every required field is present once.
+        spelled: Whether the names are those of the lines.
         present: What each member must be, whether it is required, and whether it names a customer, in the members'
             order; None if it is unknown.
         scalars: The text of such a record whose unknown members are no objects or arrays; the groups are their values.
@@ -192,7 +191,7 @@ class Conformer:
         return found
 
     def _with_extra(self, members: Members, line: bytes, shape: Shape, values: tuple[str, ...]) -> bytes:
-        """Adds to a line that holds everything already what the contract does not know in it."""
+        """Adds the members that are not in the contract to a complete line."""
         self._count(members, dict.fromkeys(shape.unknown, ""))
         extra = ",".join([f'"{members[i][0]}":{value}' for i, value in zip(shape.unknown, values, strict=True)])
         return b'%s,"_extra":%s}' % (line[:-1], encode_basestring(f"{{{extra}}}").encode())
@@ -209,7 +208,7 @@ class Conformer:
         return ("{" + ",".join(parts) + "}").encode()
 
     def _usable(self, members: Members, raw: bytes, shape: Shape) -> tuple[list[str | None], str | None] | Reason:
-        """Returns each field's value as `write` does, None where none can be used, and what is set aside."""
+        """Returns each field's value as `write` does, or None if unusable, and what is set aside."""
         reasons = set()
         texts: list[str | None] = []
         units: dict[str, Unit] = {}
@@ -250,7 +249,7 @@ _LOOKS = {type(None): "null", bool: "boolean", int: "integer", float: "fraction"
 
 
 def _look(value: object, field: Field) -> str:
-    """Returns of what kind a value is that a field refuses, without telling the value."""
+    """Returns the kind of a refused value, without the value."""
     unit = likely(value) if field.kind is _INSTANT else None
     if unit not in (None, Unit.FRACTIONAL):
         return str(unit)
@@ -261,7 +260,7 @@ def _look(value: object, field: Field) -> str:
 
 
 def _checked(value: object, field: Field) -> str | Reason:
-    """Writes a field's value as `write` does; an address that nobody could name is refused."""
+    """Writes a field's value as `write` does; an address that cannot be typed is refused."""
     written = write(value, field.kind, field.required)
     if field.names_customer and type(value) is str and has_unseen(value) and type(written) is str:
         return Reason.INVISIBLE_CHARACTER
@@ -273,7 +272,7 @@ def write(value: object, kind: Kind, required: bool) -> str | Reason:
 
     Args:
         value: A parsed value.
-        kind: What it must be.
+        kind: The required kind.
         required: Whether the field is required; a required text must not be blank.
 
     Returns:
@@ -354,6 +353,6 @@ def _unknown(name: str) -> str:
 
 
 def feeds_of(members: Members, contracts: Mapping[str, Contract]) -> set[str]:
-    """Returns the feeds all of whose required fields a record has."""
+    """Returns the feeds whose required fields are all in a record."""
     names = {name.lower() for name, _ in members if name.isascii()}
     return {feed for feed, c in contracts.items() if all(f.name.lower() in names for f in c.required)}

@@ -1,8 +1,8 @@
-"""What delivered bytes are, told by the bytes and never by a name: text that is read, or what is refused.
+"""The forms of delivered bytes, recognised by content and never by name: text, or something that is refused.
 
-UTF-16 and UTF-32, by their mark or by where their zeros stand, become UTF-8 while they are read. Archives, packings
-that are not read, tables of other programs and enciphered files are told by how they begin. What is left is judged by
-how much of it is text: bytes that no search could read must not lie in quarantine.
+UTF-16 and UTF-32, recognised by their mark or the positions of zeros, become UTF-8 while they are read. Archives,
+unsupported compression, tables of other programs and encrypted files are recognised by their first bytes. The rest is
+judged by its share of text: bytes that no search could read must not enter quarantine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from stedi.errors import UnreadableFile
 
 HEAD = 4096
-"""How many bytes of a file are enough to tell what it is."""
+"""Bytes of a file that are enough to recognise its form."""
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -66,7 +66,7 @@ _STARTS: dict[str, tuple[bytes, ...]] = {
         *(b"\x0e\xfe\xff", b"\xfb\xee\x28", b"\x84\x31\x95\x33", b"\xdd\x73\x66\x73", b"\xf7\x64\x4c"),
     ),
 }
-"""How files begin that are no JSON, by what they are."""
+"""The first bytes of files that are not JSON, by form."""
 _MARKS = (
     ("utf-32-le", codecs.BOM_UTF32_LE),  # before that of UTF-16, with which it begins
     ("utf-32-be", codecs.BOM_UTF32_BE),
@@ -77,7 +77,7 @@ _UNITS = (("utf-32-le", 4, 0), ("utf-32-be", 4, 3), ("utf-16-le", 2, 0), ("utf-1
 """Of each encoding the bytes of a unit, and the place of its low byte."""
 _FIRST = b'{["\t\r\n ,'
 _PADDING = re.compile(rb"\0{8,}")
-# as `file` has it: what a terminal has a use for, and the separators of text sequences, are text
+# as in `file`: controls that terminals use, and separators of text sequences, are text
 _CONTROLS = bytes(byte for byte in (*range(32), 127) if byte not in (*range(7, 14), 27, *range(28, 32)))
 _FEW = 8
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}")
@@ -94,9 +94,9 @@ def packing(head: bytes) -> str:
 
 
 def encoding(head: bytes) -> str:
-    """Returns the encoding of a text that begins so: `utf-8`, or UTF-16 or UTF-32 in either order of bytes.
+    """Returns the encoding of a text by its first bytes: `utf-8`, or UTF-16 or UTF-32 in either byte order.
 
-    A text that begins with JSON, which is ASCII, shows by its zeros what it is without a mark (RFC 4627, section 3).
+    Without a mark, the zeros in a text that begins with ASCII, as JSON does, show its encoding (RFC 4627, section 3).
     """
     for name, mark in _MARKS:
         if head.startswith(mark):
@@ -110,10 +110,10 @@ def encoding(head: bytes) -> str:
 
 
 def foreign(head: bytes) -> str | None:
-    """Returns what a file is that begins so, if it is certainly no JSON text; None if it may be.
+    """Returns a file's form by its first bytes if it is certainly not JSON; None if it may be.
 
     Args:
-        head: Its first `HEAD` bytes, or all of it.
+        head: Its first `HEAD` bytes, or the whole file.
     """
     head = head.removeprefix(codecs.BOM_UTF8)
     for name, starts in _STARTS.items():
@@ -129,7 +129,7 @@ def foreign(head: bytes) -> str | None:
         return "an lzma file"
     start = head.lstrip(_SPACE + b"\0")[:1]
     if start in (b"", b"{", b"[", b'"'):
-        return None  # if it goes on as something else, that shows where it does
+        return None  # if it continues as something else, the reader detects it there
     if (inner := _armoured(head)) is not None:
         return inner
     if is_legible(head):
@@ -151,7 +151,7 @@ def _is_zlib(head: bytes) -> bool:
 
 
 def _is_lzma(head: bytes) -> bool:
-    """Tells an `.lzma` file, which has no magic number, by the fields of its header as `xz` does."""
+    """Recognises an `.lzma` file, which has no magic number, by the fields of its header, as `xz` does."""
     if len(head) < 14 or head[0] >= 225:
         return False
     dictionary, size = int.from_bytes(head[1:5], "little"), int.from_bytes(head[5:13], "little")
@@ -161,7 +161,7 @@ def _is_lzma(head: bytes) -> bool:
 
 
 def _armoured(head: bytes) -> str | None:
-    """Returns what a text is that only writes other bytes as letters, if those are JSON or packed."""
+    """Returns the form of a text that encodes other bytes as letters, if these are JSON or compressed."""
     first, *lines = head.split() or [b""]
     if any(len(line) != len(first) for line in lines[:-1]):
         return None
@@ -193,14 +193,14 @@ def is_legible(raw: bytes) -> bool:
 
 @dataclass(slots=True)
 class Legibility:
-    """How much of the bytes that were seen is text.
+    """Measures how much of some bytes is text.
 
-    A run of zeros is what is left of a file that was made longer than it was written, and hides nothing.
+    Runs of zeros are left in files that were extended but not written; they hide nothing.
 
     Attributes:
-        size: Bytes seen, without such runs.
-        controls: How many of them no text has.
-        broken: How many sequences of them are not UTF-8.
+        size: Bytes, without such runs.
+        controls: How many of them never occur in text.
+        broken: How many sequences are not UTF-8.
     """
 
     size: int = 0
@@ -208,7 +208,7 @@ class Legibility:
     broken: int = 0
 
     def add(self, raw: bytes) -> None:
-        """Looks at more bytes; what is controls and white space alone holds nothing to be read."""
+        """Adds more bytes; controls and white space alone are not text."""
         text = _PADDING.sub(b"", raw)
         visible = text.translate(None, _CONTROLS)
         if not visible.strip():
@@ -227,9 +227,9 @@ class Legibility:
 
 
 class Decoded(io.RawIOBase):
-    """A text in UTF-16 or UTF-32 as UTF-8; its mark stays, as a mark of UTF-8 is skipped, too.
+    """A text in UTF-16 or UTF-32 as UTF-8; its mark stays, since readers skip it.
 
-    Half a pair of surrogates, or half a character at the end, becomes what is not UTF-8 either: it costs its record.
+    Half a surrogate pair, or half a character at the end, becomes invalid UTF-8, so its record is refused.
 
     Args:
         stream: The text, from its start.
@@ -246,7 +246,7 @@ class Decoded(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """Says that it is."""
+        """Returns True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -272,7 +272,7 @@ class Decoded(io.RawIOBase):
                 raise refused(self._name, f"{self._encoding.upper()} that is damaged") from None
             text, half = "", b"\xff"
         if len(text) >= _FEW and len(text.encode("ascii", "ignore")) * 50 < len(text):
-            # JSON has an ASCII character in fifty, whatever its strings are in
+            # JSON has at least one ASCII character in fifty, in any language
             raise refused(self._name, f"{self._encoding.upper()} text that is not JSON")
         return text.encode("utf-8", "surrogatepass") + half
 
@@ -293,7 +293,7 @@ class Encoder:
         """Writes some text.
 
         Raises:
-            UnreadableFile: It is no text: half a character stood in its place.
+            UnreadableFile: It is not text: it contains half a character.
         """
         try:
             decoded = self._decoder.decode(text)

@@ -1,8 +1,8 @@
-"""Records out of a stream of bytes, whatever lies between them.
+"""Finds records in a stream of bytes, with anything between them.
 
-The stream passes through a window that always holds one longest record. Between records white space, commas, byte
-order marks and the brackets of arrays are skipped; what starts there is parsed, or delimited by `recovery`. The same
-records come out however the stream is cut into blocks.
+The stream passes through a window that is as long as the longest record. White space, commas, byte order marks and
+brackets of arrays between records are skipped; a record is then parsed, or delimited by `recovery`. The division of the
+stream into blocks does not affect the records.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from stedi.reader.scanner import line_breaks
 from stedi.schema.contracts import Reason
 
 BETWEEN = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")
-"""What may lie between records, but for the brackets of arrays."""
+"""What may be between records, besides brackets of arrays."""
 
 _PIECE = 1 << 14
 _NEAR = 4 * _PIECE
 _ALONE = b" \t\r\n,]"
-"""What means the same whatever follows it."""
+"""Bytes whose meaning does not depend on what follows."""
 _AFTER_SCALAR = re.compile(rb"(?=[ \t\r\n,\[\]{]|\xef\xbb\xbf|\Z)[ \t\r\n]{0,32}+(?!:)")
 
 
@@ -70,7 +70,7 @@ class Window:
         return self._dropped + at
 
     def place(self, offset: int) -> int:
-        """Returns the place in the window of a place in the stream, which may lie before it or behind it."""
+        """Returns the place in the window of a place in the stream, which may be before or after the window."""
         return offset - self._dropped
 
     def line(self, at: int) -> int:
@@ -88,8 +88,8 @@ Found = tuple[int, bytes, Members]
 class Framer:
     """Finds the records of a stream, one after another.
 
-    Between two records the caller may move `window.at` over further records that it took itself; it must leave it
-    right behind one of them, or behind white space after it.
+    Between two records the caller may move `window.at` over further records that it has handled itself, to the end of
+    one of them or of white space after it.
     """
 
     def __init__(self, stream: BinaryIO, limits: Limits, piece: Piece = WHOLE) -> None:
@@ -109,7 +109,7 @@ class Framer:
         while True:
             found = None
             if not window.ended and len(window.data) - window.at < reach:
-                # neither what lies between records nor an object that ends soon needs as much, and most do
+                # separators and short objects, which most are, need less
                 window.ensure(min(reach, _NEAR))
                 found = self._near(window.at)
                 if found is None and window.data[window.at : window.at + 1] not in _ALONE:
@@ -145,12 +145,12 @@ class Framer:
                     yield self._other(byte, found)
 
     def is_behind(self, piece: Piece) -> bool:
-        """Tells whether it stands where a piece ends, as whoever begins there believes; it is right behind a record."""
+        """Returns whether it has reached the end of a piece as guessed by the next one; it is right behind a record."""
         at = self.window.offset(self.window.at)
         return at == piece.end and self._in_array is piece.in_array and self._torn_until <= at
 
     def reject(self, start: int, end: int, reason: Reason) -> Reject:
-        """Returns the record that lies between two places of the window as a reject."""
+        """Returns the record between two places of the window as a reject."""
         raw = self.window.data[start : min(end, start + self.limits.raw_bytes)]
         return Reject(self.window.offset(start), self.window.line(start), reason, raw, end - start)
 
@@ -201,8 +201,8 @@ class Framer:
     def _whole_array(self, at: int) -> tuple[Any, int] | None:
         """Reads an array within an array; None if its bracket may be stray.
 
-        One that is a value is within the limit, and the array around it goes on. What lies within one that is none is
-        not read again for arrays, so that no text is read more than twice.
+        An inner array that is a value is within the limit, and the outer array continues. The content of one that is
+        not a value is not searched for arrays again, so no text is read more than twice.
         """
         window = self.window
         if window.offset(at) < self._torn_until:
@@ -211,7 +211,7 @@ class Framer:
         if found is None:
             text = window.data[at : at + self._reach].decode("latin-1")
             place = scan_or_fail(text, 0)
-            # one that is nested too deeply for the scanner has no such place
+            # an array nested too deeply for the scanner has no such place
             size = place if type(place) is int and place else len(text)
         elif found[1] - at <= self.limits.record_bytes and self._goes_on(found[1]):
             return found
@@ -221,13 +221,13 @@ class Framer:
         return None
 
     def _goes_on(self, end: int) -> bool:
-        """Tells whether an array goes on behind a value of it; where too much white space follows, it does."""
+        """Returns whether an array continues after one of its values; after too much white space it does."""
         following = self.window.data[end : end + LOOKAHEAD]
         rest = following.lstrip(b" \t\r\n")
         return rest[:1] in (b",", b"]") if rest else len(following) == LOOKAHEAD
 
     def _other(self, byte: int, found: tuple[Any, int] | None) -> Reject:
-        """Takes what is no object; `found` is its value and where it ends, if it has been read."""
+        """Handles something that is not an object; `found` is its value and end, if it has been read."""
         window = self.window
         start = window.at
         if found is None or found[1] - start > self.limits.record_bytes:
@@ -254,7 +254,7 @@ class Framer:
         raw = window.data[start : extent.end]
         reason = _reason(raw, len(raw), extent, cut, limits)
         if byte == 0x5B and reason is Reason.MALFORMED and (again := scan(raw.decode("latin-1"), 0)):
-            # an array of values, within or behind one that is broken
+            # an array of values, inside or after a broken one
             reason = Reason.NOT_AN_OBJECT if again[1] == len(raw) else reason
         return self.reject(start, extent.end, reason)
 
@@ -296,10 +296,10 @@ def records(stream: BinaryIO, limits: Limits) -> Iterator[ParsedRecord | Reject]
 
     Args:
         stream: Decompressed text.
-        limits: What is too much.
+        limits: The limits of size and depth.
 
     Yields:
-        Objects that obey RFC 8259 and the limits, and what stands in their places otherwise.
+        Objects that conform to RFC 8259 and the limits, and rejects.
     """
     framer = Framer(stream, limits)
     window = framer.window

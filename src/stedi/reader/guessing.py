@@ -1,7 +1,7 @@
-"""The feed of a file, from the fields of its records: where no name tells it, and where a name tells it wrongly.
+"""Infers the feed of a file from the fields of its records, if its name gives none or a wrong one.
 
-A record speaks for a feed if it has all of the feed's required fields, whatever their values. A name stands as long as
-one record of the file speaks for it; a file of which none does is of the feed that its first records speak for.
+A record fits a feed if it has all of the feed's required fields, with any values. The feed of the name is right if at
+least one record of the file fits it; otherwise the first records decide.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stedi.schema.contracts import Contract
 from stedi.schema.feeds import CONTRACTS
 
 _HEAD, _MORE = 1 << 16, 16 << 20
-"""Bytes of a file whose records tell its feed, and bytes that are looked at if the first have no record that does."""
+"""Bytes of a file whose records decide its feed, and bytes to read if those decide nothing."""
 
 _ENOUGH = 100
 """Records that are looked at, of the first bytes."""
@@ -26,12 +26,12 @@ _BLOCK = 1 << 20
 
 
 def infer_feed(text: Callable[[], BinaryIO], named: str | None = None) -> str | None:
-    """Returns the feed that a file's records speak for.
+    """Returns the feed that a file's records fit.
 
     Args:
-        text: Gives the file's text from its start, decompressed. A file whose first records speak for the feed that is
-            named is read no further than those; only one that was named wrongly is read to its end.
-        named: The feed that the file's name tells, if it tells one.
+        text: Returns the file's decompressed text from its start. If the first records fit the named feed, only those
+            are read; only a wrongly named file is read to its end.
+        named: The feed from the file's name, if there is one.
 
     Returns:
         `named`, if a record of the file speaks for it or if it is not certain for which else they speak; otherwise the
@@ -66,7 +66,7 @@ def _anywhere(text: Callable[[], BinaryIO], contract: Contract) -> bool:
     longest = max(map(len, missing))
     escaped, before = False, b""
     stream = text()
-    # names that stand nowhere in the text are no record's, and that is soon known
+    # names that do not occur in the text are in no record, and that is quickly checked
     while missing and not escaped and (block := stream.read(_BLOCK)):
         block = before + block
         lower, before = block.lower(), block[-longest:]

@@ -1,9 +1,8 @@
-"""How the clean records of one file look, as patterns that whole blocks are checked against.
+"""The layout of one file's clean records, as patterns for whole blocks.
 
-The first record gives the spelling and the order of the fields. From them come two patterns of the same records:
-one for RE2, which takes a block of lines in one go and leaves the other threads alone, one for `re`, which tells
-how far a block is clean whatever lies between its records. What either takes, the careful path accepts with the same
-values.
+The first record gives the spelling and the order of the fields. They give two patterns of the same records: one for
+RE2, which matches a block of lines at once while other threads run, and one for `re`, which shows how far a block is
+clean, with any separators. The careful path accepts everything that they match, with the same values.
 """
 
 from __future__ import annotations
@@ -55,8 +54,8 @@ class RecordPattern:
     def of(cls, contract: Contract, names: tuple[str, ...]) -> RecordPattern | None:
         """Returns the layout of records with these names in this order.
 
-        A field that is not there is put where the contract has it. None if a required field is not there, or there is
-        a name that the contract does not know or has already.
+        Missing fields are placed as in the contract. None if a required field is missing, or a name is unknown or
+        repeated.
         """
         spelled: dict[str, str] = {}
         for name in names:
@@ -79,10 +78,10 @@ def detect_layout(head: bytes, contract: Contract) -> RecordPattern | None:
 
     Args:
         head: The start of the file: at least one record.
-        contract: What the records must be.
+        contract: The records' contract.
 
     Returns:
-        The layout of the first record; None if the file does not start with a clean record on a line of its own.
+        The layout of the first record; None if the file does not start with a clean record on its own line.
     """
     from stedi.reader.parsing import is_object, scan
 
@@ -97,12 +96,12 @@ def detect_layout(head: bytes, contract: Contract) -> RecordPattern | None:
 def verify(block: bytes | memoryview, layout: RecordPattern, longest: int = RECORD_BYTES) -> int | None:
     """Counts the records of a block if all of it is clean lines of the layout.
 
-    Lets other threads run meanwhile. Blocks of about a MiB are best.
+    Other threads run at the same time. Blocks of about a MiB are best.
 
     Args:
         block: Whole lines; the last may lack its line break.
-        layout: How they must look.
-        longest: The longest line, its line break left out, in bytes.
+        layout: Their layout.
+        longest: The longest line without its line break, in bytes.
 
     Returns:
         The number of records; None if anything in the block is not a clean record.
@@ -117,7 +116,7 @@ def verify(block: bytes | memoryview, layout: RecordPattern, longest: int = RECO
     text = pa.Array.from_buffers(pa.utf8(), 1, [None, offsets, pa.py_buffer(data)])
     if not pc.match_substring_regex(text, _lines_pattern(layout))[0].as_py():
         return None
-    # twice as fast as `count`, which starts anew after every line break
+    # twice as fast as `count`, which restarts after every line break
     lines = len(data) - len(data.replace(b"\n", b""))
     return lines + (not data.endswith(b"\n") and bool(data))
 
@@ -166,10 +165,10 @@ def _pattern(layout: RecordPattern, text: dict[bool, str], address: str, after: 
 
     Args:
         layout: The fields.
-        text: The pattern of a text that is required, and of one that is not.
-        address: The pattern of one that names a customer.
+        text: The patterns of a required and of an optional text.
+        address: The pattern of a text that names a customer.
         after: What may follow colons and commas.
-        around: What may stand inside of the braces and before colons and commas.
+        around: What may follow braces and precede colons and commas.
 
     Returns:
         A pattern without groups to capture.
@@ -200,7 +199,7 @@ def _value(field: Field, text: dict[bool, str], address: str) -> str:
 
 
 def within(data: bytes, longest: int) -> bool:
-    """Tells whether no line is longer than `longest`; looks once in every `longest` bytes."""
+    """Returns whether no line is longer than `longest`; searches once in every `longest` bytes."""
     at = 0
     while len(data) - at > longest:
         newline = data.rfind(b"\n", at, at + longest + 1)

@@ -1,7 +1,7 @@
 """The words of the reader: limits, parsed records, rejects and counts.
 
-`framing` makes parsed records and rejects out of bytes, `fitting` turns parsed records into lines or reasons,
-`reading` counts. Everything here is a plain value.
+`framing` turns bytes into parsed records and rejects, `fitting` turns parsed records into lines or reasons, `reading`
+counts. Everything here is a plain value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RECORD_BYTES = 1 << 20
 
 
 class Huge:
-    """Stands for an integer of more than 400 digits: beyond 64 bits and beyond a double, whatever they are."""
+    """An integer of more than 400 digits: beyond 64 bits and beyond a double, whatever its digits."""
 
     __slots__ = ()
 
@@ -97,10 +97,10 @@ class ParsedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """One record as its contract has it.
+    """One record in the form of its contract.
 
     Attributes:
-        values: Of each field of the contract, in its order: text, integer, float, or None where there is none.
+        values: For each field of the contract, in its order: text, integer, float, or None.
         extra: JSON of what was set aside, as delivered; None if nothing was.
     """
 
@@ -110,7 +110,7 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of a file's records: seen = accepted + quarantined + erased, always.
+    """The outcome of a file's records: seen = accepted + quarantined + erased, always.
 
     Attributes:
         seen: Records found.

@@ -64,11 +64,10 @@ def scan(text: str, start: int) -> tuple[Any, int] | None:
 
 
 def scan_or_fail(text: str, start: int) -> tuple[Any, int] | int:
-    """Reads one value that starts at `start`, or tells how far the text is JSON.
+    """Reads one value that starts at `start`, or returns how far the text is JSON.
 
     Returns:
-        The value and where it ends; or a place such that the failure is the same whatever follows the `MARGIN`
-        characters behind it.
+        The value and its end; or a place after which, beyond `MARGIN` characters, nothing affects the failure.
     """
     try:
         return _quick(text, start)
@@ -108,7 +107,7 @@ def depth(raw: bytes, enough: int) -> int:
 
 
 def has_lone_surrogate(text: str, value: object) -> bool:
-    """Tells whether a string of `value` is no sequence of Unicode scalar values; `text` is the JSON it came from."""
+    """Returns whether a string of `value` contains a lone surrogate; `text` is its JSON."""
     if not _LONE_SURROGATE.search(text):
         return False
     try:
@@ -172,7 +171,7 @@ def member_texts(text: str) -> list[tuple[str, str]]:
 
 
 def is_object(value: object) -> bool:
-    """Tells whether a parsed value is an object."""
+    """Returns whether a parsed value is an object."""
     return type(value) is tuple
 
 

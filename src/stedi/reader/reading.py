@@ -1,8 +1,7 @@
 """One delivered text in, clean lines and rejects out.
 
-Blocks that are wholly clean are copied, after line breaks were put between their records where they are missing;
-of other blocks the clean runs; what is left goes record by record through `framing` and `fitting`. All of these accept
-the same records.
+Clean blocks are copied, with missing line breaks inserted between records. From other blocks the clean runs are copied;
+the rest passes record by record through `framing` and `fitting`. All of these accept the same records.
 """
 
 from __future__ import annotations
@@ -119,7 +118,7 @@ def scan(
     accepted = quarantined = 0
 
     def clean() -> int:
-        """Scans on from a place between two records, and moves the window behind the last one that was taken."""
+        """Scans from a place between two records, and moves the window behind the last accepted one."""
         total = 0
         while True:
             window.ensure(limits.block_bytes + 1)
@@ -164,10 +163,10 @@ def scan(
 
 
 class Copier:
-    """Copies records that need no second look.
+    """Copies clean records.
 
     Attributes:
-        layout: How they look.
+        layout: Their layout.
     """
 
     def __init__(self, layout: RecordPattern, limits: Limits) -> None:
@@ -186,7 +185,7 @@ class Copier:
         return cls(layout, limits) if layout and layout.spelling == fitting.spelling else None
 
     def copy(self, window: Window, out: BinaryIO) -> int:
-        """Copies what is clean at the window's place and moves the window over it.
+        """Copies clean records at the window's place and moves the window over them.
 
         Args:
             window: Stands right behind a record.
@@ -210,7 +209,7 @@ class Copier:
             total += copied
 
     def _copy_block(self, window: Window, at: int, end: int, out: BinaryIO) -> int:
-        """Copies all records up to near `end`, if all are clean and what lies between them is always the same."""
+        """Copies all records up to near `end`, if all are clean and all separators are equal."""
         if end - at < SMALL or window.offset(at) < self._dirty_until:
             return 0
         for joined in (self._joined, not self._joined):
@@ -236,9 +235,9 @@ class Copier:
         return cut, data[at:cut]
 
     def _joined_block(self, window: Window, at: int, end: int) -> tuple[int, bytes]:
-        """Returns records with line breaks for what is between them.
+        """Returns records with line breaks as separators.
 
-        If the same text stands in a string, the line break there makes the block unclean.
+        If the separator also occurs in a string, the line break there makes the block unclean.
         """
         data = window.data
         first = self._record.match(data, at, end)
@@ -271,7 +270,7 @@ class Copier:
 
 
 def _run(pattern: re.Pattern[bytes], data: bytes, at: int, end: int) -> bytes:
-    """Returns what a run pattern takes, if that is UTF-8; else what it takes before the first byte that is not."""
+    """Returns the match of a run pattern, up to the first byte that is not UTF-8."""
     run = data[at : _end(pattern, data, at, end)]
     if not run.isascii():
         try:

@@ -22,7 +22,7 @@ LOOKAHEAD = 64
 """How far behind a place the text must be there to judge the place."""
 
 _STRAY = 0x78
-"""Stands for a byte that is part of a value, or of nothing."""
+"""A byte that is part of a value, or of nothing."""
 _DEEPEST = 1 << 16
 _MOST_BRACKETS = 1 << 20
 
@@ -37,14 +37,14 @@ class Ending(Enum):
 
 @dataclass(slots=True)
 class Brackets:
-    """The open brackets at some place of a record, and what stands before it.
+    """The open brackets at a place of a record, and the byte before it.
 
     Attributes:
         open: The open brackets, outermost first.
         before: The last byte that is not white space; 0 at the start.
         in_string: Whether the place is inside a string.
-        deepest: The most brackets that were open, as far as they are kept.
-        uncounted: Open brackets inside of the deepest that are kept.
+        deepest: The greatest number of stored open brackets.
+        uncounted: Open brackets inside the deepest stored one.
         objects: How many of the open brackets that are kept are braces.
         uncounted_objects: Whether any of the others may be.
     """
@@ -58,10 +58,10 @@ class Brackets:
     uncounted_objects: bool = False
 
     def is_foreign(self, first_column: bool) -> bool:
-        """Tells whether an opening bracket here cannot be the record's, as JSON has no value here.
+        """Returns whether an opening bracket here cannot belong to the record, since JSON allows no value here.
 
-        One in the first column after a colon is another record's, too: a line was cut there. So is one where nothing
-        but arrays is open: those were never closed.
+        A bracket in the first column after a colon belongs to another record, too: a line was cut there. So does one
+        inside arrays only: these were never closed.
         """
         if not self.open:
             return False
@@ -70,9 +70,9 @@ class Brackets:
         return self.before != 0x3A or first_column
 
     def is_stray(self) -> bool:
-        """Tells whether an array's opening bracket here opens nothing: it took the place of another byte of an object.
+        """Returns whether an array's opening bracket here opens nothing: it replaced another byte of an object.
 
-        Taken for an array, it would swallow the records that follow, as commas between them would be its own.
+        As an array, it would swallow the following records, since commas between them would belong to it.
         """
         return bool(self.open) and not self.uncounted and self.open[-1] == 0x7B and self.before != 0x3A
 
@@ -87,13 +87,13 @@ class Brackets:
         self.deepest = max(self.deepest, len(self.open))
 
     def close(self, byte: int) -> bool:
-        """Closes the innermost open bracket of its kind and what is open in that; tells whether none is open now."""
+        """Closes the innermost open bracket of its kind and those inside it; returns whether none is open now."""
         if self.uncounted:
             self.uncounted -= 1
             self.uncounted_objects = self.uncounted_objects and self.uncounted > 0
             return False
         braces = byte == 0x7D
-        # one that is not there is not looked for: each search would go through all that is open
+        # do not search for a missing one: each search would pass over all open brackets
         there = self.objects if braces else len(self.open) - self.objects
         place = self.open.rfind(b"{" if braces else b"[") if there else -1
         if place >= 0:
@@ -124,8 +124,8 @@ class Extent:
 def broken_value(data: bytes, start: int, stop: int) -> Extent:
     """Finds the end of a broken object or array.
 
-    A string whose closing quote is followed by something that JSON does not have there is out of phase: its opening
-    quote was a closing one, or another record begins in it; what it holds is looked at again as structure.
+    If JSON does not allow what follows a string's closing quote, the string is out of phase: its opening quote was a
+    closing one, or another record begins in it. Its content is then read again as structure.
 
     Args:
         data: The text.
@@ -164,7 +164,7 @@ def broken_value(data: bytes, start: int, stop: int) -> Extent:
 
 
 def begins_records(data: bytes, at: int) -> bool:
-    """Tells whether the bracket at `at` looks like the start of a record, or of an array of records.
+    """Returns whether the bracket at `at` looks like the start of a record, or of an array of records.
 
     Looks `LOOKAHEAD` bytes ahead.
     """
@@ -215,15 +215,15 @@ class Skipper:
     last: int = 0
 
     def skip(self, data: bytes, at: int) -> tuple[int, int, bool]:
-        """Goes on through a block.
+        """Continues through a block.
 
         Args:
             data: The block.
-            at: Where to go on.
+            at: Where to continue.
 
         Returns:
-            Where it stopped; the place after the last byte that is the record's and not white space, or -1 if there is
-            none in the block; and whether the record has ended.
+            Where it stopped; the place after the record's last byte that is not white space, or -1 if there is none in
+            the block; and whether the record has ended.
         """
         began = at
         while self.brackets is not None and at < len(data):
@@ -244,7 +244,7 @@ class Skipper:
         return at, self._significant(data, began, at), newline >= 0
 
     def _string(self, data: bytes, at: int) -> tuple[int, bool]:
-        """Goes on to behind the string's end, or to where the next block is needed; tells whether it has ended."""
+        """Continues to the end of the string or of the block; returns whether the string has ended."""
         match = _STRING_REST.match(data, at)
         end = match.end() if match else at
         if self.brackets is None or end == len(data) or (data[end] == 0x5C and end + 1 == len(data)):
@@ -254,7 +254,7 @@ class Skipper:
         return end + 1, True
 
     def _structure(self, data: bytes, at: int) -> tuple[int, bool]:
-        """Goes on to after the next bracket or into the next unfinished string; tells whether the record has ended."""
+        """Continues after the next bracket or into the next unfinished string; returns whether the record has ended."""
         brackets = self.brackets
         match = _PLAIN_RUN.match(data, at)
         if brackets is None or match is None:

@@ -1,7 +1,7 @@
-"""Clean records to typed columns by `scanner.c`, where it could be compiled; what is not clean is added one by one.
+"""Clean records to typed columns by `scanner.c`, if it is compiled; other records are added one by one.
 
-`Columns` holds the accepted records of one contract until there are as many as one row group of Parquet has. Memory is
-the columns' own, and Arrow's arrays are made over it without a copy.
+`Columns` stores accepted records of one contract, up to one row group of Parquet. Arrow's arrays use its memory without
+a copy.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _SOURCE = Path(__file__).with_name("scanner.c")
 _FIELDS, _WORDS = 16, 4
 _KINDS = {Kind.TEXT: 0, Kind.INSTANT: 1, Kind.NUMBER: 2, Kind.INTEGER: 3}
 _TEXTS = 1 << 17
-"""Texts of a column that are told apart: no fewer than rows."""
+"""Distinct texts of a column: no fewer than rows."""
 _TEXT_BYTES = 8 << 20
 _SLOTS = 4 * _TEXTS
 _NONE = 2**32 - 1
 _LETTERS = 0x800
-"""Code points below it, two bytes of UTF-8 at most: those of them that an address may have are told to the scanner."""
+"""Code points below this, at most two bytes of UTF-8: the scanner knows which of them an address may have."""
 
 
 class Ended(IntEnum):
@@ -44,7 +44,7 @@ class Ended(IntEnum):
     MORE = 0
     """The block ends; its last record may go on behind it."""
     UNSURE = 1
-    """What follows is for the careful parser."""
+    """What follows is left to the careful parser."""
     FULL = 2
     """There is no room for another row or text."""
 
@@ -76,7 +76,7 @@ class _Table(Structure):
 
 @cache
 def library() -> Any:
-    """Returns the compiled scanner; None where there is none, or one of another source, or `STEDI_PURE` is set."""
+    """Returns the compiled scanner; None if there is none for this source, or if `STEDI_PURE` is set."""
     found = _native.library(_SOURCE)
     if found is None:
         return None
@@ -90,21 +90,21 @@ def library() -> Any:
 
 
 def line_breaks(text: bytes, at: int, end: int) -> int:
-    """Returns how many line breaks stand between two places of a text."""
+    """Returns the number of line breaks between two places of a text."""
     found = library()
     return text.count(b"\n", at, end) if found is None else int(found.stedi_lines(text, at, min(end, len(text))))
 
 
 @cache
 def _locale() -> int | None:
-    """Returns the locale in which a number is the same everywhere: one a process."""
+    """Returns the C locale for parsing numbers; one for each process."""
     place: int | None = library().stedi_locale()
     return place
 
 
 @cache
 def _seen() -> Any:
-    """Returns which of the first code points nobody has to look at twice in an address: a bit each."""
+    """Returns which of the first code points need no check in an address: one bit each."""
     bits = sum(1 << point for point in range(_LETTERS) if not has_unseen(f"a{chr(point)}a"))
     return ctypes.create_string_buffer(bits.to_bytes(_LETTERS // 8, "little"), _LETTERS // 8)
 
@@ -158,7 +158,7 @@ class Columns:
         return int(self._table.rows)
 
     def clear(self) -> None:
-        """Forgets all records; arrays that were made of them are void, and the file that was begun goes on."""
+        """Removes all records; arrays over them become invalid, and the current file continues."""
         self._table.rows = 0
         self._sources = self._sources[-1:]
         self._table.file = 0
@@ -177,16 +177,16 @@ class Columns:
         self._table.file = len(self._sources) - 1
 
     def scan(self, block: bytes, at: int, end: int, longest: int = RECORD_BYTES) -> tuple[int, Ended]:
-        """Adds the clean records that stand at a place of a block, one after another.
+        """Adds consecutive clean records from a place of a block.
 
         Args:
             block: The text.
             at: The place: between two records.
-            end: Where the text ends, or what is to be scanned of it.
-            longest: The longest record that is taken, in bytes.
+            end: The end of the text or of the part to scan.
+            longest: The longest accepted record, in bytes.
 
         Returns:
-            The place behind the last one that was added, and what ended it.
+            The place behind the last added record, and why the scan ended.
         """
         self._table.longest = min(longest, _TEXT_BYTES)
         behind = library().stedi_scan(byref(self._table), block, end, at, byref(self._ended))
@@ -242,7 +242,7 @@ class Columns:
         return made
 
     def _extra(self) -> Any:
-        """Returns what was set aside of each record; few have anything."""
+        """Returns what was set aside from each record; usually nothing."""
         pa, rows = self._pa, len(self)
         if not self._extras:
             return pa.nulls(rows, pa.dictionary(pa.int32(), pa.string()))

@@ -1,6 +1,6 @@
-"""In which unit an instant was probably given that is none: seconds, say, where milliseconds belong.
+"""The probable unit of a number that is not an instant in milliseconds, such as seconds.
 
-Only said, never corrected: what a number means is for whoever delivers it to say.
+It is reported, never corrected: only the sender knows what a number means.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 from stedi.schema.contracts import INSTANT_BEGIN
 
 _PLAUSIBLE_END = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp() * 1000)
-"""The epoch millisecond from which on a moment is not what anybody meant."""
+"""The epoch millisecond from which on a time is implausible."""
 
 _ISO = re.compile(r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}.*)?", re.DOTALL)
 _NUMBER = re.compile(r"\s*[0-9]{9,20}(?:\.[0-9]{1,9})?\s*")

@@ -107,7 +107,7 @@ class Report:
 
 
 def is_identifier(name: str) -> bool:
-    """Tells whether a field's name looks like one; another may itself be somebody's data, and is not shown."""
+    """Returns whether a field's name looks like one; another may itself be somebody's data, and is not shown."""
     return _IDENTIFIER.fullmatch(name) is not None
 
 
