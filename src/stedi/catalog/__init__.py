@@ -1,7 +1,7 @@
 """Iceberg: load, scan, append, stage, publish. Nothing commits to a table but this package.
 
-Reading goes through `snapshots`, every commit through `committer`; PyIceberg is imported for a lake in a bucket alone.
-A table moves in two ways only: rows are appended to `main` (landing), or a snapshot worked out from `main` takes its
+Reading goes through `snapshots`, every commit through `committer`; PyIceberg is imported only for a lake in a bucket. A
+table moves in two ways only: rows are appended to `main` (landing), or a snapshot worked out from `main` takes its
 place if nothing else has meanwhile (builds). In a folder the tables of a build change in one step; for one in a bucket
 each is staged on a branch and then published.
 """
@@ -40,14 +40,14 @@ _PATIENCE = 30
 
 @dataclass(frozen=True, slots=True)
 class Erasing:
-    """What an erasure makes of one snapshot of a table.
+    """The change that an erasure makes to one snapshot of a table.
 
     Attributes:
         snapshot: The snapshot's id.
         added: Parquet files that lie in the table's folder, synced; snapshots may share them.
-        removed: Paths of data files of the snapshot that leave.
+        removed: Paths of data files that leave the snapshot.
         properties: Recorded in the new snapshot's summary.
-        refs: Tags and branches that name the snapshot, and are to name the new one.
+        refs: Tags and branches that move from the snapshot to the new one.
     """
 
     snapshot: int
@@ -86,7 +86,7 @@ class Catalog:
         return self.remote.listed() if self.remote else snapshots.here(self.root, snapshots.listed(self.path))
 
     def create(self, tables: Iterable[str] = tuple(COLUMNS)) -> None:
-        """Makes the catalog and those of some tables that it lacks, by default of those that every lake has."""
+        """Creates the catalog and missing tables, by default those of every lake."""
         if self.remote:
             known = self.remote.listed()
             new = [name for name in tables if name not in known]
@@ -108,7 +108,7 @@ class Catalog:
         return self.root / ALL_ZONES[table] / table
 
     def tables(self) -> dict[str, TableState]:
-        """Returns the state of every table now, in the order in which data flow.
+        """Returns the current state of every table, in the order of the data flow.
 
         Raises:
             LakeError: The catalog or a table's metadata cannot be read.
@@ -150,7 +150,7 @@ class Catalog:
         return manifests.there(state.name, data_files(state.name, snapshot or state.current))
 
     def added(self, state: TableState, snapshots: Iterable[Snapshot]) -> tuple[DataFile, ...]:
-        """Returns the data files that some snapshots of a table, appends all of them, have added to it."""
+        """Returns the data files that some append snapshots of a table have added."""
         files = tuple(file for snapshot in snapshots for file in data_files(state.name, snapshot, added=True))
         return manifests.there(state.name, files)
 
@@ -169,8 +169,8 @@ class Catalog:
             table: The table's name.
             files: Parquet files that lie in the table's folder, synced.
             properties: Recorded in the snapshot's summary.
-            once: The property by which this commit is known: one that was made is not made again.
-            base: The snapshot since which nobody may have changed the table's rows, 0 for a table without any.
+            once: The property that identifies this commit, so that it is never made twice.
+            base: The snapshot since which the table's rows must be unchanged, 0 for a table without any.
 
         Returns:
             The new snapshot's id; None if the commit was made before.
@@ -194,18 +194,17 @@ class Catalog:
         try:
             [made] = self._queue.commit(table, planned, lambda state: conflict)
             return made
-        except _Made:  # by whoever took over from this process
+        except _Made:  # by the process that took over from this one
             return None
 
     def fence(self, run: str) -> None:
-        """Has every landing that was planned before now fail, and be planned again, in a lake whose locks can be lost.
+        """Makes every landing that was planned earlier fail and start again, in a lake whose locks can be lost.
 
-        Whoever removes files that no snapshot uses does so first: a landing that was stopped may have written them, and
-        commit them when it goes on. A build needs no fence: it stages first, and its branches are dropped with its
-        files.
+        Commands call this before they remove unused files: a suspended landing may have written these, and would commit
+        them when it continues. Builds need no fence: they stage first, and their branches are dropped with their files.
 
         Args:
-            run: Tells what does so.
+            run: Id of the calling run.
         """
         if self.remote:
             self.append("landed_files", (), {"stedi.fence": run}, once="stedi.fence")
@@ -292,7 +291,7 @@ class Catalog:
 
         def planned(state: TableState) -> Commit:
             head = state.branches.get(branch)
-            # the branch goes with its snapshot; a snapshot without its files would be a trap for time travel
+            # the branch is dropped with its snapshot; time travel to a snapshot without files would fail
             return Commit({branch: head}, dropped=() if head is None else (head,))
 
         self._queue.commit(table, planned, lambda state: f"Cannot discard {branch} of {table}: it has moved.")
@@ -328,14 +327,13 @@ class Catalog:
         return change.id
 
     def erase(self, table: str, changes: Sequence[Erasing], *, base: int) -> None:
-        """Puts files in the place of others, some of whose rows leave for good; no manifest tells of those any more.
+        """Replaces files whose rows leave for good, in part; no manifest mentions the old files afterwards.
 
-        Snapshots that know the files which left are still there afterwards: `expire` drops them.
+        Snapshots with the old files still exist afterwards: `expire` drops them.
 
         Args:
             table: The table's name.
-            changes: What becomes of its snapshots, in one commit: of `base`, and of those that tags and branches of
-                others name.
+            changes: The changes to its snapshots, in one commit: to `base`, and to those of tags and foreign branches.
             base: The snapshot that is `main`.
 
         Raises:
@@ -354,10 +352,10 @@ class Catalog:
         self._queue.commit(table, lambda state: commit, lambda state: conflict)
 
     def tag(self, table: str, name: str, snapshot: int) -> None:
-        """Has a new tag pin a snapshot of a table.
+        """Creates a tag for a snapshot of a table.
 
         Raises:
-            CommitConflict: Somebody else has made a tag or branch of that name, or the snapshot is gone.
+            CommitConflict: A tag or branch of that name exists, or the snapshot has expired.
         """
         conflict = f"Cannot tag {table}: another program came first. Run the command again."
 
@@ -379,22 +377,22 @@ class Catalog:
         self._queue.commit(table, lambda state: commit, lambda state: conflict)
 
     def undescribed(self) -> tuple[str, ...]:
-        """Returns the tables whose schema does not say what columns mean, or says it as an earlier version did."""
+        """Returns the tables whose schema has no or outdated descriptions of columns."""
         from stedi.schema.descriptions import comments
 
         states = self._states().values()
         return tuple(s.name for s in states if metadata.describing(read_metadata(s.metadata[-1]), comments(s.name)))
 
     def describe(self, table: str) -> None:
-        """Has a table's schema say what columns mean, in the words of this version; no row and no snapshot changes."""
+        """Writes this version's descriptions of columns to a table's schema; rows and snapshots do not change."""
         from stedi.schema.descriptions import comments
 
         self._queue.commit(table, lambda state: Commit({}, comments=comments(table)), lambda state: "")
 
     def vouch(self, state: TableState) -> None:
-        """Notes the checksum of metadata in which another program has changed tags and branches of its own alone.
+        """Records the checksum of metadata in which another program has changed only its own tags and branches.
 
-        The earlier metadata that they can be compared with may go then.
+        The earlier metadata for comparison may be removed then.
         """
         from stedi.catalog.pins import is_ours_but_for_pins
 
@@ -406,7 +404,7 @@ class Catalog:
             checksums.publish(folder, checksums.name_in(folder, path))
 
     def vacuum(self) -> None:
-        """Rewrites the catalog's file, so that no page of it holds what was deleted; commits wait meanwhile."""
+        """Rewrites the catalog's file so that no page contains deleted data; commits wait for it."""
         if self.remote:
             return
         with self._queue.alone():
@@ -420,9 +418,9 @@ class Catalog:
 
         Args:
             table: The table's name.
-            snapshots: Ids of live snapshots; a branch or tag that one of them is the head of goes with it.
+            snapshots: Ids of live snapshots; branches and tags whose head is one of them are dropped, too.
             branches: Names of further branches.
-            base: The snapshot that is `main`, if that may not move meanwhile.
+            base: The snapshot that `main` must still be, if it matters.
 
         Raises:
             CommitConflict: `main` is no longer `base`; nothing was changed.
@@ -437,14 +435,14 @@ class Catalog:
         self._queue.commit(table, planned, lambda state: conflict)
 
     def prune(self, table: str) -> None:
-        """Removes the checksums of files that are gone; this program's commits wait meanwhile."""
+        """Removes the checksums of removed files; this program's commits wait for it."""
         folder = self.folder(table)
         with self._queue.alone():
             there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}
             checksums.prune(folder, there.__contains__)
 
     def restore(self) -> tuple[str, ...]:
-        """Points the catalog at what was published last, where it is damaged, gone or older than its tables.
+        """Points the catalog to the last published state if it is damaged, missing or older than its tables.
 
         Returns:
             The tables whose entries were set; others of a damaged catalog are missing afterwards.
@@ -472,11 +470,11 @@ class Catalog:
         return tuple(behind)
 
     def clear(self, table: str, *, keeping: Iterable[int]) -> None:
-        """Recreates a table, empty except for some snapshots that tags and branches of others name.
+        """Recreates a table, empty except for some snapshots of tags and foreign branches.
 
         Args:
             table: The table's name.
-            keeping: Ids of the snapshots that stay; every other is dropped, and what names it.
+            keeping: Ids of the snapshots that stay; all others are dropped with their tags and branches.
         """
 
         def planned(state: TableState) -> Commit:
@@ -507,7 +505,7 @@ class _Made(Exception):
 
 
 def _same_rows(state: TableState) -> Iterator[int]:
-    """Yields the ids of snapshots that have the rows of `main`, newest first: what only compactions are between."""
+    """Yields the ids of snapshots with the rows of `main`, newest first: only compactions lie between them."""
     head = state.current.id if state.current else 0
     while True:
         yield head
@@ -518,11 +516,11 @@ def _same_rows(state: TableState) -> Iterator[int]:
 
 
 def _as_is(commit: Commit, state: TableState) -> Commit:
-    """Returns a commit that does not depend on what the table has become."""
+    """Returns a commit that does not depend on the table's state."""
     return commit
 
 
 def _moved(what: str, table: str, base: int | None, state: TableState) -> str:
-    """Returns what says that a build's change is not of the table as it is any more."""
+    """Returns the error for a build's change to a table that has changed since."""
     found = state.current.id if state.current else None
     return f"Cannot {what} {table}: main has moved: expected snapshot {base}, found {found}. Run `stedi build` again."

@@ -1,7 +1,7 @@
 """The snapshot that a commit adds: files added, files removed, and its manifests.
 
-Manifests that lose no file are handed on as they are where that is asked for; none is in which no file is left, so that
-a table does not gather one for every file that ever left. What each way of committing makes:
+Manifests that lose no file are reused on request, except manifests without files, so that a table does not collect one
+for every removed file. The operations:
 
 | | operation | files that stay | files that leave |
 | --- | --- | --- | --- |
@@ -35,7 +35,7 @@ _COUNTS = (
     ("data-files", "added-data-files", "deleted-data-files"),
     ("files-size", "added-files-size", "removed-files-size"),
 )
-"""What is counted of files, and what a summary calls it of those that come and of those that leave."""
+"""Counts of files, and their names in a summary for added and removed files."""
 _DELETE_FILES = ("total-delete-files", "total-position-deletes", "total-equality-deletes")
 
 
@@ -66,12 +66,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class TableChange:
-    """What a commit makes of one table, in the words of Iceberg's protocol.
+    """The changes of one commit to one table, in the terms of Iceberg's protocol.
 
     Attributes:
         state: The table as it was loaded.
-        required: What has to be so.
-        updates: What is done; none leaves the table as it is.
+        required: The requirements.
+        updates: The updates; may be empty.
         at: The time of the commit, epoch milliseconds.
     """
 
@@ -86,12 +86,12 @@ class SnapshotFiles:
 
     Args:
         state: The table.
-        schema: Its schema, as its metadata have it.
+        schema: Its schema, from its metadata.
         change: The snapshot.
         sequence: Its sequence number.
 
     Raises:
-        CommitConflict: The snapshot that it is to be made from has expired.
+        CommitConflict: The snapshot on which it is based has expired.
     """
 
     def __init__(self, state: TableState, schema: Mapping[str, Any], change: Change, sequence: int) -> None:

@@ -1,8 +1,8 @@
-"""A SHA-256 of every file of a table, in one text file a table: `checksums`, in the form that `sha256sum -c` takes.
+"""The SHA-256 of every file of a table, in one text file for each table: `checksums`, in the format of `sha256sum -c`.
 
-Metadata files are hashed as they are written, data files when a commit registers them; their lines are on disk before
-the catalog points at what they vouch for. After a commit a comment names the metadata file that it published. A
-metadata file is compared with its line whenever it is read; a data file, which may be large, when an audit asks.
+Metadata files are hashed when they are written, data files when a commit registers them; their lines are on disk before
+the catalog points to the files. After a commit a comment names the metadata file that it published. A metadata file is
+compared with its line whenever it is read; a data file, which may be large, when an audit asks.
 
 In a bucket a file that grows would be a race, and each object has a place of its own for its SHA-256: what is said
 here of lines holds for that. Objects that another writer made, Spark, have none there; their lines are in objects of
@@ -43,7 +43,7 @@ def digest(path: str | Path) -> tuple[str, int]:
 
 
 def name_in(folder: Path, path: str | Path) -> str:
-    """Returns a file's path relative to its table's folder, by whatever links either was reached."""
+    """Returns a file's path relative to its table's folder, with links of both resolved."""
     within = str(path).removeprefix(f"{folder}/")
     return (
         within
@@ -100,11 +100,11 @@ def expected(folder: Path, paths: Iterable[str]) -> dict[str, str]:
 
 
 def check(folder: Path, paths: Iterable[str]) -> None:
-    """Compares files of a table with their checksums; one that another program has committed has none.
+    """Compares files of a table with their checksums; files of other programs have none.
 
     Raises:
         OSError: One cannot be read.
-        DamagedFile: One is not what was written.
+        DamagedFile: One differs from what was written.
     """
     listed = list(paths)
     known = expected(folder, listed)
@@ -122,11 +122,11 @@ def published(folder: Path) -> str | None:
 
 
 def prune(folder: Path, stays: Callable[[str], bool]) -> None:
-    """Removes the lines of files that are gone, durably. The caller keeps all others from committing meanwhile.
+    """Removes the lines of removed files, durably. The caller keeps others from committing.
 
     Args:
         folder: The table's folder.
-        stays: Says of a path relative to it whether its line stays.
+        stays: Returns whether the line of a path, relative to the folder, stays.
     """
     if s3.is_remote(folder):
         gone = [found.path for found in s3.listing(folder / NAME) if not any(map(stays, _lines(found.path)))]
@@ -139,7 +139,7 @@ def prune(folder: Path, stays: Callable[[str], bool]) -> None:
 
 
 def read(path: Path) -> bytes:
-    """Returns the content of a metadata file, if it is what was written.
+    """Returns the content of a metadata file, if it is unchanged.
 
     Args:
         path: A file in the folder `metadata` of its table.
@@ -159,7 +159,7 @@ def _lines(path: Path) -> dict[str, str]:
 
 @lru_cache(maxsize=64)
 def _read_object(path: Path) -> bytes:
-    """Reads a metadata file of a bucket, once: none is ever written again under its name, and each takes a journey."""
+    """Reads a metadata file of a bucket, cached: files are never rewritten, and each read is a request."""
     return _vouched(path, *s3.content(path))
 
 
@@ -221,7 +221,7 @@ def _append(folder: Path, lines: bytes, *, sync: bool) -> None:
 class Output:
     """A file under a temporary name that takes its own name, and gets its checksum, once its bytes are on disk.
 
-    An object of a bucket needs no other name: it is there, with its checksum, when all of it is.
+    An object in a bucket needs no temporary name: it appears complete, with its checksum.
     """
 
     def __init__(self, path: Path) -> None:

@@ -33,14 +33,14 @@ _PAUSES = (0.1, 0.2, 0.4, 0.8)
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What becomes of a table, all of it or nothing.
+    """An atomic change to a table.
 
     Attributes:
         expected: The snapshot that each of these tags and branches must name; None for no such tag or branch.
-        changes: Snapshots that are made.
-        refs: The snapshot that each of these tags and branches is to name; None for one that is dropped.
-        kind: What a new one of these is.
-        dropped: Live snapshots that are dropped, with what names them.
+        changes: New snapshots.
+        refs: The snapshot that each of these tags and branches will point to; None to drop one.
+        kind: The kind of new ones.
+        dropped: Live snapshots to drop, with their tags and branches.
         comments: What the schema is to say that columns mean, by name.
     """
 
@@ -71,7 +71,7 @@ class Committer:
 
     @contextmanager
     def answering(self, what: str) -> Iterator[None]:
-        """Has the disk know of a commit before the block ends; turns SQLite's refusals into one clear line."""
+        """Syncs a commit before the block ends; turns errors of SQLite into one clear line."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -86,12 +86,12 @@ class Committer:
     def commit(
         self, table: str, planned: Callable[[TableState], Commit], refusal: Callable[[TableState], str]
     ) -> tuple[int, ...]:
-        """Commits to a table. This program's commits queue: conflicts are with other programs alone.
+        """Commits to a table. This program's commits queue, so only other programs cause conflicts.
 
         Args:
             table: The table's name.
-            planned: Says what becomes of the table as it is, which may be another when other programs came first.
-            refusal: Says why not, where the table is not as expected.
+            planned: Returns the commit for the table's current state; called again after another program's commit.
+            refusal: Returns the error if the table is not as expected.
 
         Returns:
             The ids of the snapshots that were made.
@@ -166,7 +166,7 @@ class Committer:
         written = list[Path]()
         added = {file.path: file for change in asked.changes for file in change.added}
         with _in_background(len(added)) as each:
-            # hashing leaves the interpreter free, and what was just written is still in memory
+            # hashing releases the interpreter's lock, and the new files are still in memory
             lines = each(partial(manifests.line, state.name, s3.at(state.location)), added.values())
             for number, change in enumerate(asked.changes, start=base["last-sequence-number"] + 1):
                 files = SnapshotFiles(state, schema, change, number)

@@ -35,12 +35,12 @@ def keep_out() -> None:
 
 
 class _Finder:
-    """Amends one module when it is imported, whoever imports it."""
+    """Patches one module when anything imports it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Returns the module as it would be found without this, to be amended once it is there."""
+        """Returns the module's normal spec, to be patched after loading."""
         if fullname != _MODULE:
             return None
         found = PathFinder.find_spec(fullname, path, target)

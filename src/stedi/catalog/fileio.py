@@ -35,7 +35,7 @@ class LakeFile(InputFile, OutputFile):
         """Opens the file for reading.
 
         Raises:
-            LakeError: It is not what was written.
+            LakeError: It differs from what was written.
         """
         return io.BytesIO(checksums.read(self.path))
 

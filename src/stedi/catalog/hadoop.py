@@ -1,8 +1,8 @@
 """Iceberg tables outside the catalog that list exactly some files, for engines that read and write Iceberg.
 
-A pin lists files where they lie and holds none itself: so an engine reads a snapshot, what some snapshots have added,
-or what a build has staged, in one way, and cannot commit to any table by mistake. What an engine has written to such a
-table is told from its manifests, and becomes a table's by a commit of this package alone.
+A pin lists files in their places and contains none. So an engine reads a snapshot, additions of snapshots, or staged
+files in one way, and cannot commit to any table by mistake. What an engine has written to such a table is told from its
+manifests, and becomes a table's by a commit of this package alone.
 
 A pin has the layout that Iceberg calls a Hadoop table: its metadata files are numbered, and a hint names the last.
 """
@@ -33,11 +33,11 @@ def columns(table: str) -> tuple[Column, ...]:
 
 
 def properties(table: str, folder: Path) -> dict[str, str]:
-    """Returns what a writer has to know of an Iceberg table whose files are to become a table's.
+    """Returns the properties for a writer of an Iceberg table whose files will become another table's.
 
     Args:
         table: The table.
-        folder: Where the files are to lie.
+        folder: The folder for the files.
     """
     return {
         "format-version": "2",
@@ -54,8 +54,8 @@ def hadoop_table(folder: Path, table: str, files: Iterable[DataFile]) -> None:
     """Writes a pin of some files of a table.
 
     Args:
-        folder: The pin's folder, on this machine, not there yet.
-        table: The table whose files they are.
+        folder: The pin's folder on this machine, which does not exist yet.
+        table: The table of the files.
         files: The files.
     """
     listed = tuple(files)
@@ -81,11 +81,11 @@ def hadoop_table(folder: Path, table: str, files: Iterable[DataFile]) -> None:
 
 
 def written(folder: Path, table: str) -> tuple[DataFile, ...]:
-    """Returns the files that an engine has written to a table of a pin's layout, with what it says of them.
+    """Returns the files that an engine has written to a table like a pin, with their statistics.
 
     Args:
         folder: That table's folder.
-        table: The table whose columns it has.
+        table: The table with the same columns.
     """
     hint = (folder / "metadata" / "version-hint.text").read_text("utf-8").strip()
     state = read_table(table, uri(folder / "metadata" / f"v{hint}.metadata.json"))

@@ -34,7 +34,7 @@ class Local:
         self._published: list[Path] = []
 
     def load(self, table: str) -> TableState:
-        """Returns a table as it is now, of which the last of `metadata` is the file that the catalog names.
+        """Returns a table's current state; the last of `metadata` is the file that the catalog names.
 
         Raises:
             LakeError: There is none, or it cannot be read.
@@ -45,15 +45,15 @@ class Local:
         return read_table(table, location)
 
     def commit(self, changes: Iterable[TableChange]) -> None:
-        """Commits changes to different tables as `load` gave them, all or none: readers see either.
+        """Commits changes to different tables from `load`, atomically for readers.
 
-        `note` says beside the tables' files what was published.
+        `note` records beside the tables' files what was published.
 
         Args:
-            changes: The changes, whose tables meet what they require.
+            changes: The changes; their requirements hold.
 
         Raises:
-            Outrun: Another program came first.
+            Outrun: Another program committed first.
         """
         made = [(change.state, path) for change in changes if (path := _written(change)) is not None]
         if not self._pointers.move((state.name, state.metadata[-1], uri(path)) for state, path in made):
@@ -63,7 +63,7 @@ class Local:
         self._published = [path for _, path in made]
 
     def note(self) -> None:
-        """Notes the last commit, which no power cut can undo any more: a note must never be ahead of the catalog."""
+        """Records the last commit, once it is durable: a note must never be ahead of the catalog."""
         paths, self._published = self._published, []
         for path in paths:
             with suppress(OSError):  # the commit is made; the note only helps to see later that a catalog is old

@@ -1,8 +1,8 @@
 """Writes manifests and manifest lists: the Avro files that list a snapshot's data files.
 
-Follows the Iceberg table specification, version 2 (sections "Manifests" and "Manifest Lists"): readers know a field by
-its id, and take a manifest's schema and partition spec from the header of the file. Written without PyIceberg, whose
-import takes longer than the commit.
+It follows the Iceberg table specification, version 2 (sections "Manifests" and "Manifest Lists"): readers identify
+fields by id, and take a manifest's schema and partition spec from the header of the file. It does not use PyIceberg,
+whose import takes longer than the commit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stedi.catalog.checksums import Output
 from stedi.catalog.snapshots import DELETED, uri
 
 EXISTING, ADDED = 0, 1
-"""The status of an entry whose file was there before, and of one whose file has come; `DELETED` is the third."""
+"""The status of an existing and of an added file; `DELETED` is the third."""
 
 _KINDS = {ADDED: "added", EXISTING: "existing", DELETED: "deleted"}
 
@@ -31,7 +31,7 @@ def _optional(name: str, kind: Any, number: int) -> dict[str, Any]:
 
 
 def _pairs(value: str, first: int) -> dict[str, Any]:
-    """Returns the type of a map whose keys are numbers of columns, which Avro has as an array of pairs."""
+    """Returns the type of a map with column numbers as keys, which Avro stores as an array of pairs."""
     fields = [_field("key", "int", first), _field("value", value, first + 1)]
     return {
         "type": "array",
@@ -122,8 +122,8 @@ def write_manifest(
     Args:
         path: The file.
         schema: The table's schema, as its metadata have it.
-        entries: What it lists, at least one; only entries of `ADDED` files may lack a sequence number.
-        snapshot: The snapshot that it is written for.
+        entries: Its entries, at least one; only `ADDED` ones may lack a sequence number.
+        snapshot: Its snapshot.
         sequence: That snapshot's sequence number.
     """
     about = {
@@ -159,9 +159,9 @@ def write_list(
 
     Args:
         path: The file.
-        manifests: What `write_manifest` returned, or another list has.
+        manifests: Entries from `write_manifest` or another list.
         snapshot: The snapshot.
-        parent: The one that it was made from.
+        parent: Its parent.
         sequence: Its sequence number.
     """
     about = {

@@ -96,15 +96,15 @@ def holding(table: str, snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def live(table: str, snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the entries of a manifest whose files are there, each with its own snapshot and sequence numbers.
+    """Returns the live entries of a manifest, each with its own snapshot and sequence numbers.
 
     Args:
         table: The table.
         snapshot: The snapshot whose manifest list names it.
-        manifest: What that says of it.
+        manifest: Its entry in that list.
 
     Raises:
-        LakeError: It cannot be read, holds delete files, or lies elsewhere.
+        LakeError: It cannot be read, contains delete files, or is in another folder.
     """
     if manifest["content"] != 0:
         raise with_delete_files(table)
@@ -156,9 +156,9 @@ class Mentions:
     """The data files of a table's live snapshots.
 
     Attributes:
-        live: Every file that a live snapshot has, by path.
+        live: Every file of a live snapshot, by path.
         by_snapshot: For each live snapshot the paths of all files that its manifests mention.
-        held: For each live snapshot the paths of the files that it has.
+        held: For each live snapshot the paths of its files.
     """
 
     live: Mapping[str, DataFile]
@@ -166,14 +166,14 @@ class Mentions:
     held: Mapping[int, frozenset[str]]
 
     def gone(self, paths: Iterable[str] = (), staying: AbstractSet[int] = frozenset()) -> frozenset[str]:
-        """Returns files that manifests mention as deleted and no live snapshot has: their bounds are all that is left.
+        """Returns files that manifests list as deleted and no live snapshot has: only their bounds are left.
 
         Args:
-            paths: Files that go, and with them every snapshot that mentions one.
+            paths: Files to remove, with every snapshot that mentions one.
             staying: Snapshots that stay, rewritten without them.
 
         Returns:
-            These files, and those that are gone or will be.
+            These files, and those that are or will be removed.
         """
         found, before = frozenset(paths), None
         while found != before:

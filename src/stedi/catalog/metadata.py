@@ -1,8 +1,7 @@
 """A commit's changes to a table's metadata: Iceberg's updates and requirements, applied to its JSON.
 
-Both have the form in which Iceberg's REST protocol has them, as plain values: a catalog elsewhere is handed the same
-ones. Follows the Iceberg table specification, version 2 (section "Table Metadata"). What other programs have written
-into metadata, and nothing here knows, stays as it is.
+Both are plain values in the form of Iceberg's REST protocol, so other catalogs accept them, too. It follows the Iceberg
+table specification, version 2 (section "Table Metadata"). Unknown properties of other programs in metadata are kept.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Updates = Sequence[Mapping[str, Any]]
-"""Changes, in order: `action` says what is done, and the other keys to what."""
+"""Changes, in order: `action` is the operation, the other keys are its arguments."""
 Requirements = Sequence[Mapping[str, Any]]
-"""What has to be so for them to be made: `type` says what, and the other keys of what."""
+"""Their requirements: `type` is the kind, the other keys are its arguments."""
 
 
 class Outrun(Exception):
@@ -25,18 +24,18 @@ _OF_A_REF = ("type", "snapshot-id", "min-snapshots-to-keep", "max-snapshot-age-m
 
 
 def adding(snapshot: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Adds a snapshot, which no tag or branch names yet."""
+    """Adds a snapshot without a tag or branch."""
     return {"action": "add-snapshot", "snapshot": snapshot}
 
 
 def naming(base: Mapping[str, Any], name: str, snapshot: int, kind: str = "branch") -> Mapping[str, Any]:
-    """Has a tag or branch name a snapshot, one that is there with the kind and ages that it has.
+    """Points a tag or branch to a snapshot; an existing one keeps its kind and ages.
 
     Args:
         base: The metadata.
         name: Its name.
         snapshot: The snapshot's id.
-        kind: What it is if it is new: `branch` or `tag`.
+        kind: The kind of a new one: `branch` or `tag`.
     """
     known = base.get("refs", {}).get(name, {"type": kind})
     return {"action": "set-snapshot-ref", "ref-name": name, **known, "snapshot-id": snapshot}
@@ -53,11 +52,11 @@ def dropping(snapshots: Iterable[int]) -> Mapping[str, Any]:
 
 
 def describing(base: Mapping[str, Any], comments: Mapping[str, str]) -> Updates:
-    """Has the current schema say what columns mean; nothing where it says so already.
+    """Adds descriptions of columns to the current schema; no update if they are there already.
 
     Args:
         base: The metadata.
-        comments: What columns mean, by name.
+        comments: The descriptions, by column.
     """
     current = current_schema(base)
     fields = [
@@ -85,21 +84,21 @@ def expecting(base: Mapping[str, Any], heads: Mapping[str, int | None]) -> Requi
 
 
 def after(base: Mapping[str, Any]) -> int:
-    """Returns the earliest time, epoch milliseconds, that comes after all times of some metadata.
+    """Returns the earliest time, epoch milliseconds, after all times in some metadata.
 
-    Iceberg's readers refuse metadata whose times run backwards by more than a minute, and time travel by a log that
-    does would be a guess. So a commit is never older than the one before it, whatever the clock says.
+    Iceberg's readers refuse metadata whose times run backwards by more than a minute, and time travel would be
+    ambiguous. So a commit is always later than the previous one, even if the clock is not.
     """
     logged = (int(entry["timestamp-ms"]) for entry in base.get("snapshot-log", ()))
     return 1 + max(int(base["last-updated-ms"]), *logged, 0)
 
 
 def changed(base: Mapping[str, Any], updates: Updates, *, location: str, at: int) -> dict[str, Any]:
-    """Returns metadata with updates made to them; the same where these change nothing.
+    """Returns metadata with updates applied; the same object if nothing changes.
 
     Args:
-        base: The metadata, which stay as they are.
-        updates: What is done, in order.
+        base: The metadata, which are not modified.
+        updates: The updates, in order.
         location: The metadata file of `base`.
         at: The time of the commit, epoch milliseconds, not before `after(base)`.
     """

@@ -19,16 +19,16 @@ from stedi.schema.tables import ALL_COLUMNS, Column
 
 
 def empty(folder: Path, table: str, properties: Mapping[str, str]) -> Path:
-    """Writes what makes an empty table, and returns its metadata file, which no catalog names yet.
+    """Writes the files of an empty table, and returns its metadata file, which no catalog names yet.
 
     Args:
-        folder: The table's folder, made if it is not there.
-        table: The table; its columns and what they mean are the schema's.
+        folder: The table's folder, created if needed.
+        table: The table; its columns and their descriptions become the schema.
         properties: The table's properties.
     """
     import uuid
 
-    from stedi.schema.descriptions import comments  # only who makes a table needs them
+    from stedi.schema.descriptions import comments  # only needed to create a table
 
     snapshot, now = int.from_bytes(os.urandom(8)) >> 1, int(time.time() * 1000)
     listed = folder / "metadata" / f"snap-{snapshot}-0-{uuid.uuid4()}.avro"
@@ -63,11 +63,11 @@ def document(
 
     Args:
         folder: The table's folder.
-        columns: Its columns; a column's field id is its place, from 1.
+        columns: Its columns; a column's field id is its position, from 1.
         properties: The table's properties.
         snapshot: The snapshot's id.
         manifest_list: The snapshot's manifest list.
-        now: When it is made, epoch milliseconds.
+        now: The time of its creation, epoch milliseconds.
         totals: What the snapshot has of `records`, `data-files` and `files-size`, by default nothing.
         comments: What columns mean, by name.
     """

@@ -1,8 +1,8 @@
 """Orphan files: files of a table's folder that no snapshot of its metadata names.
 
-A landing and a build each write a folder of their own beside a table's data before they commit: what a killed one has
-left, the next command of its kind removes. The caller holds their lock: a branch or a folder that no snapshot knows
-belongs to nobody alive.
+Landings and builds write to their own folders beside a table's data before they commit; the next command of the same
+kind removes what a killed one has left. The caller holds their lock, so a branch or folder unknown to all snapshots
+belongs to no running command.
 
 A reader holds no lock. It works with the metadata file that was current when it began, so what such a file names
 counts as used until that file has been out of date for some time.
@@ -27,7 +27,7 @@ from stedi.storage import durable, s3
 
 _METADATA = re.compile(r"v?(\d+).*\.metadata\.json")
 _RUNS = ("run", "batch", "maintained", "erasure")
-"""The properties of a snapshot that tell which of them wrote it."""
+"""The properties of a snapshot with the id of the run that wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Unused:
 
     Attributes:
         path: Its path.
-        kind: `data`, `manifests` (lists of them, too), `metadata`, or `partial` for what was never finished.
+        kind: `data`, `manifests` (and manifest lists), `metadata`, or `partial` for unfinished files.
         bytes: Its size.
     """
 
@@ -60,7 +60,7 @@ def unused(
         state: The table now.
         folder: The table's folder.
         before: Only files that have not changed since this moment, in seconds since the epoch.
-        seen: What a metadata file names that was current at this moment or later is in use.
+        seen: Files named by metadata that were current at this time or later are in use.
         without: Live snapshots that do not count, because they are about to expire.
         below: Folders of the table to look at, by default all.
 
@@ -75,14 +75,14 @@ def unused(
     search.keep_used([snapshot for snapshot in reversed(state.snapshots) if snapshot.id not in without], committed=True)
     if search.found:
         known = {snapshot.id for snapshot in state.snapshots}
-        # what was staged and never published nobody reads
+        # nobody reads staged files that were never published
         past = {snapshot.id: snapshot for path in roots for snapshot in read_table(state.name, path).published()}
         search.keep_used([snapshot for id_, snapshot in past.items() if id_ not in known], committed=False)
     return tuple(sorted(search.found.values(), key=lambda file: file.path))
 
 
 def abandoned_branches(state: TableState) -> set[str]:
-    """Returns a table's branches that builds and landings have staged to; others are somebody's own."""
+    """Returns a table's staging branches; other branches belong to other programs."""
     return {branch for branch in state.branches if RUN.fullmatch(branch)}
 
 
@@ -93,7 +93,7 @@ def remove_abandoned(
 
     Args:
         catalog: The lake's tables.
-        tables: The tables that only commands under the caller's lock write.
+        tables: Tables that are written only under the caller's lock.
         grace: Seconds for which a file stays after the last snapshot that used it has gone.
         finish: Finishes landings that were decided in the last moment before none can be any more.
     """
@@ -113,7 +113,7 @@ def remove_abandoned(
             try:
                 found = unused(state, catalog.folder(name), before=now, seen=now - grace, below=strays)
             except LakeError:
-                continue  # damage hides what is in use: nothing goes
+                continue  # damage hides which files are in use: remove nothing
             if found and catalog.remote and ALL_ZONES[name] == "landing":
                 catalog.fence(f"{int(now * 1000):013d}-{os.urandom(4).hex()}")
                 finish()
@@ -125,7 +125,7 @@ def remove_abandoned(
 
 
 class _Search:
-    """Files of one table that nothing has been seen to use yet."""
+    """Files of one table for which no use has been found yet."""
 
     def __init__(self, state: TableState, folder: Path) -> None:
         self.found: dict[str, Unused] = {}
@@ -144,10 +144,10 @@ class _Search:
                 self.found[path] = Unused(entry.path, kind, entry.size)
 
     def keep(self, locations: Iterable[str]) -> None:
-        """Takes files out of what was found.
+        """Marks files as used.
 
         Raises:
-            LakeError: One of them lies elsewhere, so that a name does not tell which file is meant.
+            LakeError: One of them is in another folder, so its name does not identify it.
         """
         for location in locations:
             folder, name = os.path.split(local_path(location))
@@ -157,10 +157,10 @@ class _Search:
             self.found.pop(os.path.join(real, name), None)
 
     def keep_used(self, snapshots: list[Snapshot], *, committed: bool) -> None:
-        """Takes out what snapshots use; reads no more of their manifests than that needs.
+        """Marks files of snapshots as used; reads only as many manifests as needed.
 
         Args:
-            snapshots: The snapshots, those first that use most of what was found.
+            snapshots: The snapshots, those with most of the files first.
             committed: Whether all of them were; a commit that failed may have left a name without a file.
         """
         self.keep(snapshot.manifest_list for snapshot in snapshots)
@@ -195,7 +195,7 @@ def _kind(name: str, *, data: bool) -> str | None:
 
 
 def _roots(folder: Path, seen: float) -> list[str]:
-    """Returns the metadata files that were current at a moment or later, and perhaps some that never were.
+    """Returns the metadata files that were current at a time or later, and perhaps some that never were.
 
     Each commit writes a file whose name begins with the number after its predecessor's. So the predecessor of the
     oldest that is younger than the moment is what was current then.

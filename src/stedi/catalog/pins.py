@@ -19,12 +19,12 @@ _OF_PINS = ("refs", "snapshots", "last-updated-ms", "last-sequence-number", "met
 
 
 def is_of_others(summary: Mapping[str, str]) -> bool:
-    """Returns whether a snapshot was made by another program: the lake's own say what made them."""
+    """Returns whether another program made a snapshot: the lake's own snapshots name their run."""
     return not any(name.startswith("stedi.") for name in summary)
 
 
 def is_ours_but_for_pins(folder: Path, metadata: str) -> bool:
-    """Returns whether metadata of another program are those that the lake wrote last, but for tags and branches.
+    """Returns whether another program's metadata equal the lake's last ones except for tags and branches.
 
     Args:
         folder: The table's folder.
@@ -67,7 +67,7 @@ def _is_same_but_for_pins(now: Mapping[str, Any], before: Mapping[str, Any]) -> 
 
 
 def _plain(value: Any) -> Any:
-    """Returns a JSON value without what is empty: one program writes it, another leaves it out."""
+    """Returns a JSON value without empty values, which some programs write and others omit."""
     if isinstance(value, dict):
         plain = {name: _plain(part) for name, part in value.items()}
         return {name: part for name, part in plain.items() if part not in (None, [], {})} or None

@@ -1,8 +1,8 @@
-"""Commits to the tables of a lake in a bucket: in the Glue Data Catalog, or any other that PyIceberg reaches.
+"""Commits to the tables of a lake in a bucket: in the Glue Data Catalog, or another that PyIceberg supports.
 
 PyIceberg's own configuration of a catalog named `stedi` says which (`PYICEBERG_CATALOG__STEDI__TYPE`, or
-`.pyiceberg.yaml`); without one it is Glue, region, keys and endpoint as every AWS tool finds them. Glue is asked
-directly for what to read, since importing PyIceberg takes longer than the answer.
+`.pyiceberg.yaml`); without one it is Glue, region, keys and endpoint as every AWS tool finds them. Reads go directly to
+Glue, since importing PyIceberg takes longer than the answer.
 
 A commit can be made and its answer lost. So an error is not believed before the table was looked at: what a commit
 was to change tells whether it was made.
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 NAMESPACES, TABLES = "catalog: namespaces", "catalog: tables of others"
 ENTRIES = "catalog: entries of the lake's tables"
-"""Where others write in a catalog, in words."""
+"""The places of a catalog in which other programs write, in words."""
 _DEEPEST = 8
 """Levels of namespaces that are looked through."""
 _VARIABLE = f"PYICEBERG_CATALOG__{NAME.upper()}__"
@@ -43,7 +43,7 @@ _VARIABLE = f"PYICEBERG_CATALOG__{NAME.upper()}__"
 
 @dataclass(frozen=True, slots=True)
 class OfOthers:
-    """What stands in a catalog beside what the lake itself has written.
+    """The content of a catalog that the lake has not written.
 
     Attributes:
         namespaces: Of each namespace its name, and its properties each with its value.
@@ -113,7 +113,7 @@ class Remote:
             self._catalog.drop_table((NAMESPACE, table))
 
     def of_others(self) -> OfOthers:
-        """Returns what else stands in the catalog, as far as it may be seen."""
+        """Returns the catalog's other content, as far as it may be read."""
         namespaces: list[tuple[str, ...]] = []
         tables: list[tuple[str, ...]] = []
         unseen: set[str] = set()
@@ -121,7 +121,7 @@ class Remote:
         def asked(place: str, question: Callable[[], T], otherwise: T) -> T:
             try:
                 return question()
-            except Exception:  # each catalog refuses in words of its own
+            except Exception:  # each catalog has its own errors
                 unseen.add(place)
                 return otherwise
 
@@ -136,7 +136,7 @@ class Remote:
             lambda name: asked(NAMESPACES, lambda: catalog.load_namespace_properties(name), none), sorted(known)
         ):
             namespaces += [(".".join(name), ""), *((str(key), str(value)) for key, value in about.items())]
-        if unseen:  # nor can the tables of namespaces that are not told
+        if unseen:  # nor can the tables of unlisted namespaces
             unseen.add(TABLES)
         entries, nobodys = list[str](), list[dict[str, Any]]()
         glue = self._glue or getattr(catalog, "glue", None)
@@ -167,7 +167,7 @@ class Remote:
         _ = self._catalog
 
     def load(self, table: str) -> TableState:
-        """Returns a table as it is now, to change it."""
+        """Returns a table's current state, to change it."""
         with self._answering():
             found = self._catalog.load_table((NAMESPACE, table))
         self._refuse_elsewhere(table, found.metadata_location)
@@ -175,13 +175,13 @@ class Remote:
         return read_table(table, found.metadata_location)
 
     def commit(self, changes: Iterable[TableChange]) -> None:
-        """Commits a change to one table as `load` gave it.
+        """Commits a change to one table from `load`.
 
         Args:
-            changes: The change; such a catalog has no commit to several tables. It has a clock of its own.
+            changes: The change; these catalogs cannot commit several tables at once, and use their own clock.
 
         Raises:
-            Outrun: Another program came first, or what is required is not so.
+            Outrun: Another program committed first, or a requirement does not hold.
             LakeError: The catalog cannot be reached.
         """
         from pyiceberg.exceptions import CommitFailedException, ValidationException
@@ -193,7 +193,7 @@ class Remote:
         asked = CommitTableRequest.model_validate(
             {"identifier": identifier, "requirements": change.required, "updates": updates}
         )
-        s3.prove()  # a command that was stopped meanwhile must not go on where another has taken over
+        s3.prove()  # a suspended command must not continue after another has taken over
         try:
             self._catalog.commit_table(self._loaded, asked.requirements, asked.updates)
         except Exception as error:
@@ -205,7 +205,7 @@ class Remote:
                 raise
 
     def note(self) -> None:
-        """Does nothing: this catalog is nobody's file that could be put back to what it was yesterday."""
+        """Does nothing: this catalog is not a file that could be restored from yesterday."""
 
     @cached_property
     def _catalog(self) -> Catalog:
@@ -214,7 +214,7 @@ class Remote:
             if self._glue is not None:
                 from pyiceberg.catalog.glue import GlueCatalog
 
-                # a client of its own would read boto's files anew: 0.1 s
+                # a separate client would read boto's files again: 0.1 s
                 return GlueCatalog(NAME, client=self._glue, **properties)
             from pyiceberg.catalog import load_catalog
 
@@ -233,7 +233,7 @@ class Remote:
         """The Glue client, or None where PyIceberg's configuration names a catalog."""
         if _configured():
             return None
-        s3.client()  # says what is missing
+        s3.client()  # raises an error that names it
         import boto3
         from botocore.config import Config
 
@@ -271,7 +271,7 @@ class Remote:
         except StediError:
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.filename:  # of an object, in words of `s3`
+            if isinstance(error, OSError) and error.filename:  # an error about an object, from `s3`
                 raise
             code = s3.error_code(error)
             raise LakeError(
@@ -296,7 +296,7 @@ def strings(value: object) -> Iterator[str]:
 
 
 def _in_glue(client: Any, database: str) -> list[dict[str, Any]]:
-    """Returns what Glue itself says of a database's tables, be they Iceberg's, Hive's or views."""
+    """Returns Glue's description of a database's tables: Iceberg, Hive or views."""
     pages = client.get_paginator("get_tables").paginate(DatabaseName=database)
     try:
         return [table for page in pages for table in page["TableList"]]

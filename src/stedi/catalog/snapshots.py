@@ -1,8 +1,8 @@
 """Reads tables directly from Iceberg's files: catalog row -> metadata JSON -> manifests -> data files.
 
-A command that only needs a table's current files must answer at once; importing PyIceberg alone takes longer
-than the whole answer may. Follows the Iceberg table specification, version 2, and refuses what it does not know
-(delete files, other formats) rather than read it wrongly. Nothing here changes what it reads.
+A command that needs only a table's current files must answer at once; importing PyIceberg alone takes longer. This
+module follows the Iceberg table specification, version 2, and refuses unsupported features (delete files, other
+formats) rather than misread them. Nothing here changes what it reads.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ RUN = re.compile(r"\d{13}-[0-9a-f]{8}")
 """The id of a build, a landing or a maintenance: the name of the branch that it stages to, and its folders begin so."""
 
 AS_OF = "stedi.as-of"
-"""The property of a snapshot that an erasure has made anew: when the one before it was current, epoch milliseconds."""
+"""The property of a snapshot replaced by an erasure: when the original was current, epoch milliseconds."""
 
 DELETED = 2
-"""The status of a manifest's entry whose file has left (specification, section "Manifests")."""
+"""The status of a removed file in a manifest (specification, section "Manifests")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,13 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """What the catalog says of one table at one moment.
+    """The state of one table at one moment, from the catalog.
 
     Attributes:
         name: The table's name, without the namespace.
         location: The table's folder or prefix.
         columns: The current schema.
-        current: The snapshot that readers see, or None while there is none.
+        current: The snapshot that readers see, or None.
         snapshots: Every live snapshot, oldest first.
         log: (epoch milliseconds, snapshot id) of each change of `current`, oldest first.
         branches: Head of each branch.
@@ -110,7 +110,7 @@ class TableState:
 
     @property
     def pins(self) -> dict[str, int]:
-        """The snapshot that each tag, and each branch that is somebody's own, holds on to."""
+        """The snapshot of each tag and of each other program's branch."""
         theirs = {name: head for name, head in self.branches.items() if name != "main" and not RUN.fullmatch(name)}
         return {**theirs, **self.tags}
 
@@ -120,7 +120,7 @@ class TableState:
         return tuple(s for s in self.snapshots if s.id in ids)
 
     def since(self, snapshot_id: int | None) -> tuple[Snapshot, ...] | None:
-        """Returns the ancestors of `current` after one of them, oldest first, itself included; None if it is none."""
+        """Returns `current` and its ancestors after one of them, oldest first; None if that is not an ancestor."""
         found: list[Snapshot] = []
         for snapshot in self.history():
             if snapshot.id == snapshot_id:
@@ -144,12 +144,12 @@ def local_path(location: str) -> str:
 
 
 def uri(path: str | Path) -> str:
-    """Returns the location of a path: what Iceberg's files say of where another lies."""
+    """Returns the location of a path, as in Iceberg's files."""
     return str(path) if s3.is_remote(path) else f"file://{path}"
 
 
 def read_catalog(catalog: Path, names: Collection[str] = tuple(ALL_ZONES)) -> dict[str, TableState]:
-    """Returns the state of tables that a SQLite catalog lists, by default of every one.
+    """Returns the state of tables in a SQLite catalog, by default of all.
 
     Args:
         catalog: The catalog's SQLite file, in the lake's folder.
@@ -158,7 +158,7 @@ def read_catalog(catalog: Path, names: Collection[str] = tuple(ALL_ZONES)) -> di
     Raises:
         LakeError: The catalog or a metadata file cannot be read, or the catalog is older than its tables.
     """
-    # read before the catalog is: what was published by then, the catalog must know
+    # read before the catalog, which must know everything that was published by then
     wanted = {name: zone for name, zone in ALL_ZONES.items() if name in names}
     published = {name: checksums.published(catalog.parent / zone / name) for name, zone in wanted.items()}
     rows = here(catalog.parent, {name: at for name, at in listed(catalog).items() if name in wanted})
@@ -170,14 +170,14 @@ def read_catalog(catalog: Path, names: Collection[str] = tuple(ALL_ZONES)) -> di
 
 
 def behind(location: str, published: str | None) -> bool:
-    """Returns whether a table's metadata is of an earlier version than the one that was published last."""
+    """Returns whether a table's metadata are older than the last published ones."""
     version = re.compile(r"(?:^|/)(\d+)-[^/]*$")
     current, newest = version.search(location), version.search(published or "")
     return bool(current and newest and int(current[1]) < int(newest[1]))
 
 
 def here(root: Path, rows: Mapping[str, str]) -> dict[str, str]:
-    """Returns the locations of metadata files that a lake's catalog names, as they are to be read."""
+    """Returns the places at which to read the metadata files that a lake's catalog names."""
     return {name: copies.within(root, location) for name, location in rows.items()}
 
 
@@ -222,10 +222,10 @@ def whole(catalog: Path) -> bool:
 
 
 def vacuum(catalog: Path) -> None:
-    """Has SQLite overwrite what was deleted from a catalog, and rewrite the file.
+    """Lets SQLite overwrite deleted data of a catalog, and rewrite the file.
 
     Raises:
-        LakeError: It is held by another program, or cannot be written.
+        LakeError: Another program holds it, or it cannot be written.
     """
     try:
         with closing(sqlite3.connect(catalog, timeout=30, isolation_level=None)) as connection:
@@ -297,7 +297,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
 
 
 def _what(error: BaseException) -> str:
-    """Returns what was found in a file's place, in words."""
+    """Returns what was found instead of a file, in words."""
     words: dict[type[BaseException], str] = {
         FileNotFoundError: "no file",
         PermissionError: "one that this user may not read",
@@ -306,7 +306,7 @@ def _what(error: BaseException) -> str:
 
 
 def read_metadata(location: str) -> Any:
-    """Returns the content of a metadata file, read once: a command looks at a table before it works and as it does."""
+    """Returns the content of a metadata file, cached: a command reads a table's state before and during its work."""
     path = s3.at(location)
     if s3.is_remote(path):
         return json.loads(checksums.read(path))
@@ -344,7 +344,7 @@ def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) ->
 
 
 def totals(files: Sequence[DataFile]) -> dict[str, int]:
-    """Returns what a snapshot's summary says of its files, under the names of `Snapshot.total`."""
+    """Returns the totals of a snapshot's files from its summary, under the names of `Snapshot.total`."""
     return {
         "records": sum(file.rows for file in files),
         "data-files": len(files),
@@ -380,7 +380,7 @@ def with_delete_files(table: str) -> LakeError:
 
 
 def _known(table: str, location: str) -> tuple[DataFile, ...]:
-    """Returns what `manifest` does, read once: a build looks at a table as it is, as it was, and at what it gained."""
+    """Returns what `manifest` does, cached: a build reads a table's current state, its old state, and its additions."""
     if s3.is_remote(location):
         return _read_once(table, location, 0, 0, 0)
     try:
@@ -415,15 +415,15 @@ def manifest(table: str, location: str) -> tuple[DataFile, ...]:
 
 
 def own(table: str, described: str, named: Iterable[str]) -> tuple[str, ...]:
-    """Returns what a metadata file names, as it is to be read; refuses one that names something of another folder.
+    """Returns the places at which to read what a metadata file names; refuses names outside the folder.
 
     Args:
         table: The table.
         described: The metadata file, in the folder `metadata` of its table.
-        named: What it names: files, or the table's folder.
+        named: The names in it: files, or the table's folder.
 
     Raises:
-        DamagedFile: One of them lies elsewhere. Nothing of it was read.
+        DamagedFile: One of them is in another folder. Nothing of it was read.
     """
     file = _plain(described)
     home = os.path.dirname(os.path.dirname(file))
@@ -457,7 +457,7 @@ def _live(entry: Any) -> tuple[DataFile, str] | None:
 
 
 def avro(table: str, location: str, take: Callable[[Any], T]) -> list[T]:
-    """Returns what `take` makes of every record of a manifest or manifest list.
+    """Returns the result of `take` for every record of a manifest or manifest list.
 
     Raises:
         LakeError: It cannot be read.

@@ -22,7 +22,7 @@ from stedi.schema.roles import Readings, Role
 from stedi.storage import durable
 
 FORMAT = 2
-"""The version of lake folders that this code makes; `operations.migration` says what each is."""
+"""The version of lake folders that this code creates; `operations.migration` describes each."""
 _OLDEST = 1
 """The oldest that it reads and writes."""
 
@@ -32,7 +32,7 @@ class Config:
     """Every setting of one lake.
 
     Attributes:
-        lake_id: Names the lake, 16 hex digits; `lake.id` in lake.toml.
+        lake_id: The lake's id, 16 hex digits; `lake.id` in lake.toml.
         key_version: How the key is used: 2, with subkeys, or 1 in lakes made before; `key.version`.
         signs_as: Fingerprint of the public key under which the lake signs, as `key show` and `verify` tell it; empty in
             lakes made before; `key.signs_as`.
@@ -151,7 +151,7 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
         environment: Overrides, by default the process's environment.
 
     Raises:
-        ConfigError: The file is not TOML, or a key or value in it or in the environment is not what is known.
+        ConfigError: The file is not TOML, or a key or value in it or in the environment is unknown or invalid.
     """
     try:
         document = tomllib.loads(durable.content(path, _LARGEST).decode("utf-8"))
@@ -186,14 +186,14 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
 
 
 def role(path: Path, environment: Mapping[str, str] | None = None) -> Role:
-    """Returns whose eyes a query has that does not say: by the environment, a lake's settings, or the default.
+    """Returns the default role of a query: from the environment, a lake's settings, or the built-in default.
 
     Args:
-        path: A lake's `lake.toml`, which need not be there: another engine is asked without a lake at hand.
+        path: A lake's `lake.toml`, which may be missing: other engines can query without the lake's folder.
         environment: Overrides, by default the process's environment.
 
     Raises:
-        ConfigError: The settings are not what is known, or cannot be read.
+        ConfigError: The settings are invalid, or cannot be read.
     """
     said = (os.environ if environment is None else environment).get("STEDI_QUERY_ROLE")
     if said is not None:

@@ -17,12 +17,12 @@ from pathlib import Path
 from stedi.errors import CopiedLake, LakeError
 
 NOTE = "adopting.json"
-"""The file, in the lake's folder, that an adoption keeps until nothing in the folder names another any more."""
+"""The file, in the lake's folder, that an adoption keeps until nothing in the folder names another folder."""
 _HOMES: dict[str, str] = {}
 """Of each copy the folder that its metadata name."""
 
 _SHOWN = 200
-"""Characters of a path that somebody else has written."""
+"""The most characters shown of a path from somebody else."""
 
 
 def refuse_unfinished(root: Path) -> None:
@@ -36,12 +36,12 @@ def refuse_unfinished(root: Path) -> None:
 
 
 def note(root: Path, home: str) -> None:
-    """Has a folder be a copy whose metadata name another folder."""
+    """Registers a folder as a copy whose metadata name another folder."""
     _HOMES[str(root)] = home
 
 
 def forget(root: Path) -> None:
-    """Has a folder be no copy any more, if it was one."""
+    """Removes a folder from the registered copies, if it is one."""
     _HOMES.pop(str(root), None)
 
 
@@ -67,7 +67,7 @@ def refuse(root: Path) -> None:
 
 
 def refused(root: Path, home: str) -> CopiedLake:
-    """Returns what says that a folder is a copy, or was moved.
+    """Returns the error that a folder is a copy, or was moved.
 
     Args:
         root: The folder.
@@ -90,7 +90,7 @@ def here(described: str, named: Iterable[str]) -> tuple[str, ...]:
 
 
 def within(root: str | Path, location: str) -> str:
-    """Returns where a location that stands in the metadata of a folder, or in its catalog, is read: see `here`."""
+    """Returns the place at which to read a location from a folder's metadata or catalog: see `here`."""
     home = _HOMES.get(str(root))
     path = location.removeprefix("file://") if location.startswith("file://") else location.removeprefix("file:")
     if home is None or path.startswith(f"{root}/") or not path.startswith(f"{home}/"):
@@ -99,6 +99,6 @@ def within(root: str | Path, location: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Returns a text that somebody else has written as one that any terminal can show, cut where it is long."""
+    """Returns a text from somebody else in a form that any terminal can show, cut if it is long."""
     plain = ascii(text)[1:-1]
     return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]}..."

@@ -1,7 +1,7 @@
 """Output files of commands: written atomically where a file can be replaced, in place otherwise.
 
-A device, a pipe and a descriptor of this process (`/dev/stdout`, `/dev/fd/3`) are written to as they are; a link is
-followed, and what it leads to is replaced in its own folder. Nothing but a regular file is ever replaced.
+Devices, pipes and descriptors of this process (`/dev/stdout`, `/dev/fd/3`) are written in place; a link is followed,
+and its target is replaced in its own folder. Only regular files are ever replaced.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from stedi.errors import StediError, UsageError, printable
 from stedi.storage import durable, s3
 
 PACKED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-"""Endings of names whose files are compressed, and how."""
+"""Endings of names of compressed files, and their formats."""
 
 _DESCRIPTORS = re.compile(r"(?:/proc/(self|thread-self|\d+)(?:/task/\d+)?/fd|/dev/fd)")
 _MOST_LINKS = 40
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Returns a path as a shell would have it that was given `~` or `~/...`; one in a bucket as it is.
+    """Returns a path with `~` and `~/...` expanded as a shell does; one in a bucket unchanged.
 
     Raises:
-        UsageError: Nobody's home folder is known.
+        UsageError: The home folder is unknown.
     """
     if s3.is_remote(path):
         return s3.at(path)
@@ -43,15 +43,15 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def writing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
-    """Gives a file to write; what is there already is replaced, when the block succeeds, by what is whole and on disk.
+    """Yields a file to write; if the block succeeds, it replaces an existing file once complete and on disk.
 
     Args:
         path: Its name. One that ends in `.gz`, `.zst` or `.zstd` is written compressed.
-        mode: Who may read a file that is made, by default its owner alone.
+        mode: The mode of a new file, by default readable by its owner only.
 
     Raises:
-        StediError: It cannot be written: a folder is there, or none around it, or the disk refuses.
-        BrokenPipeError: Who read it has gone.
+        StediError: It cannot be written: it is a folder, its folder is missing, or the disk refuses.
+        BrokenPipeError: Its reader has closed it.
     """
     try:
         with _opened(expanded(path), mode) as stream, _packed(stream, path.name) as out:
@@ -74,7 +74,7 @@ def is_special(path: Path) -> bool:
 def _opened(path: Path, mode: int) -> Iterator[BinaryIO]:
     place, descriptor = _followed(path)
     if descriptor is not None:
-        # its own offset, and its own way of appending: who opened it has chosen
+        # it keeps the offset and append mode that its opener chose
         with os.fdopen(os.dup(descriptor), "wb") as stream:
             yield stream
         return

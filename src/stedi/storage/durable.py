@@ -1,7 +1,7 @@
 """Durable storage: atomic files, synced before anything names them, and locks that end with their process.
 
-Everything the lake writes outside a table goes through here; nothing in here knows what it writes. A lake's folder
-may be a prefix of a bucket (`s3`): what follows then is true of its objects.
+Everything that a lake writes outside of tables is written here, without knowledge of its content. A lake's folder may
+be a prefix of a bucket (`s3`): the same then holds for its objects.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def content(path: Path, most: int) -> bytes:
 
 
 def folder(path: Path, mode: int | None = None) -> None:
-    """Makes a folder, and those above it that are missing, so that the disk knows them by name.
+    """Creates a folder and its missing parents, and syncs their entries.
 
     Args:
         path: The folder.
-        mode: Who may enter those that are made, whatever the process's mask says; by default the owner, and the group
-            where it may enter the folder above.
+        mode: The mode of new folders, regardless of the umask; by default for the owner, and for the group if it may
+            enter the parent.
     """
     if s3.is_remote(path) or path.is_dir():
         return
@@ -82,7 +82,7 @@ def folder(path: Path, mode: int | None = None) -> None:
 
 
 def private(path: Path) -> None:
-    """Makes a folder, and those above it that are missing, for its owner alone; nobody needs it after a power cut."""
+    """Creates a folder and its missing parents for its owner only; it need not survive a power cut."""
     if path.is_dir():
         return
     private(path.parent)
@@ -99,14 +99,14 @@ def settle(paths: Iterable[Path]) -> None:
     for path in paths:
         if not s3.is_remote(path):
             mode = readable(path.parent)
-            # whoever may read a folder may enter it
+            # who may read a folder may enter it
             path.chmod(mode | mode >> 2 & 0o110 if path.is_dir() else mode)
 
 
 def share(root: Path) -> None:
-    """Lets the group of a lake's owner read what is in it, once; does nothing for whoever is not the owner.
+    """Makes a lake readable for its owner's group, once; does nothing unless this user is the owner.
 
-    What commands put down on their way stays the owner's alone, and so do the locks.
+    Temporary files of commands and locks stay private to the owner.
     """
     found = root.stat()
     if found.st_uid != os.geteuid() or found.st_mode & 0o050 == 0o050:
@@ -120,16 +120,16 @@ def share(root: Path) -> None:
                 path.chmod(stat.S_IMODE(mode) | 0o050)
             elif stat.S_ISREG(mode) and path.suffix != ".lock":
                 path.chmod(stat.S_IMODE(mode) | 0o040)
-    root.chmod(stat.S_IMODE(found.st_mode) | 0o050)  # the last: until then nobody sees the half of it
+    root.chmod(stat.S_IMODE(found.st_mode) | 0o050)  # last, so that nobody sees a partly shared lake
 
 
 @contextmanager
 def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
-    """Gives a file to write that takes its name, if the block succeeds, when it is whole and on disk.
+    """Yields a file to write; if the block succeeds, it gets its name once complete and on disk.
 
     Args:
-        path: The name it takes, in place of any file that has it.
-        mode: Who may read it, by default its owner alone.
+        path: Its name; an existing file is replaced.
+        mode: Its mode, by default readable by its owner only.
     """
     if s3.is_remote(path):
         content = io.BytesIO()
@@ -138,7 +138,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     beside = path.with_name(f".{path.name[:100]}.{os.urandom(8).hex()}.partial")
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as stream:
-            os.fchmod(stream.fileno(), mode)  # whatever the process's mask says
+            os.fchmod(stream.fileno(), mode)  # regardless of the umask
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -176,10 +176,10 @@ def create(path: Path, content: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, if it is there, and has its folder forget it durably.
+    """Removes a file, if it exists, and syncs its folder.
 
     Raises:
-        LakeBusy: In a bucket: this process holds a lock no more, or somebody else has written the object.
+        LakeBusy: In a bucket: this process has lost a lock, or somebody else has written the object.
     """
     if s3.is_remote(path):
         s3.discard(path)
@@ -189,10 +189,10 @@ def remove(path: Path) -> None:
 
 
 def remove_all(paths: Iterable[Path]) -> None:
-    """Removes files, those that are there.
+    """Removes those of some files that exist.
 
     Raises:
-        LakeBusy: This process holds a lock no more; what is left stays.
+        LakeBusy: This process has lost a lock; the remaining files stay.
     """
     listed = list(paths)
     there = [path for path in listed if s3.is_remote(path)]
@@ -205,26 +205,26 @@ def remove_all(paths: Iterable[Path]) -> None:
 
 
 def remove_tree(folder: Path, *, never_named: bool = False) -> None:
-    """Removes a folder and all that is in it, as far as that can be done; a failure is nobody's but `maintain`'s.
+    """Removes a folder and its content as far as possible; `maintain` removes the rest.
 
-    In a bucket nothing goes once a lock is lost: what was nobody's under it may be somebody's by now.
+    In a bucket nothing is removed after a lock is lost: unused objects may be in use by then.
 
     Args:
         folder: The folder.
-        never_named: Whether nothing but this process's memory has ever named what is in it: then it goes in any case.
+        never_named: Whether only this process has ever known its content: then it is removed in any case.
     """
     if s3.is_remote(folder):
         with suppress(OSError, LakeBusy):
             if not never_named:
                 s3.prove()
             s3.remove_tree(folder)
-    elif folder.is_dir() and not folder.is_symlink():  # `rmtree` opens what it is given, and waits for a pipe
+    elif folder.is_dir() and not folder.is_symlink():  # `rmtree` opens its argument, and would wait for a pipe
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file below a folder, as it was when it was listed.
+    """A file below a folder, at the time of its listing.
 
     Attributes:
         path: Where it is.
@@ -238,10 +238,10 @@ class Entry:
 
 
 def entries(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
-    """Yields every file below a folder, folder by folder and by name; one that is removed meanwhile is left out.
+    """Yields every file below a folder, folder by folder and by name; files removed during the walk are skipped.
 
     Args:
-        folder: The folder; one that is not there has none.
+        folder: The folder; it may be missing.
         without: Folders in it that are skipped.
     """
     if s3.is_remote(folder):
@@ -259,18 +259,18 @@ def entries(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
 
 
 def real(path: str | Path) -> str:
-    """Returns a path by which no other is the same file's, links followed."""
+    """Returns the unique path of a file, with links resolved."""
     return str(path) if s3.is_remote(path) else os.path.realpath(path)
 
 
 def scratch(root: Path) -> Path:
-    """Returns where the commands on a lake put what they need on their way: its folder `tmp`.
+    """Returns the folder for temporary files of commands on a lake: its folder `tmp`.
 
-    A lake in a bucket, one that this user may only read, or a copy has a folder of this machine's instead, the
-    user's alone, the same for every command.
+    A lake in a bucket, a read-only lake or a copy uses a private folder on this machine instead, the same for every
+    command.
 
     Raises:
-        LakeError: Somebody else has made that folder.
+        LakeError: Somebody else owns that folder.
     """
     if not s3.is_remote(root) and not copies.known(root):
         here = root / "tmp"
@@ -292,13 +292,13 @@ def scratch(root: Path) -> Path:
 
 @contextmanager
 def workspace(root: Path) -> Iterator[Path]:
-    """Gives a folder for what does not fit into memory, gone after the block; what killed commands left goes first."""
+    """Yields a folder for spilled data, removed after the block; removes leftovers of killed commands first."""
     import tempfile
 
     home = scratch(root)
     above = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(above, fcntl.LOCK_EX)  # until it is held nobody may take it for one that was left
+        fcntl.flock(above, fcntl.LOCK_EX)  # until it is locked it must not look like a leftover
         sweep(home)
         path = Path(tempfile.mkdtemp(prefix="work-", dir=home))
         held = hold(path)
@@ -363,12 +363,12 @@ def lock(
 
 @contextmanager
 def commands(root: Path, names: Iterable[str], waiting: Callable[[str], None]) -> Iterator[None]:
-    """Holds off other runs of some commands on a lake for the length of a block; waits for those that run.
+    """Keeps other runs of some commands on a lake waiting during a block; waits for running ones first.
 
     Args:
         root: The lake's folder.
-        names: The commands; whoever needs several takes them in the order `maintain`, `build`, `land`.
-        waiting: Told what is waited for, once for each command that runs.
+        names: The commands; several are locked in the order `maintain`, `build`, `land`.
+        waiting: Called with each running command that is waited for.
     """
     with ExitStack() as stack:
         for name in names:
@@ -378,7 +378,7 @@ def commands(root: Path, names: Iterable[str], waiting: Callable[[str], None]) -
 
 
 ALL = ("maintain", "build", "land")
-"""The commands that write, in the order in which whoever needs several takes their locks."""
+"""The commands that write, in the order in which their locks are taken."""
 
 
 def _flock(descriptor: int, path: Path, operation: int) -> None:
@@ -400,7 +400,7 @@ def _flock(descriptor: int, path: Path, operation: int) -> None:
 
 
 def _queue(descriptor: int, path: Path, seconds: float) -> None:
-    """Waits for a lock that everybody holds for moments; one held for long is a stopped process's."""
+    """Waits for a lock that is held only for moments; one held for long belongs to a suspended process."""
     end = time.monotonic() + seconds
     while True:
         try:

@@ -18,7 +18,7 @@ BESIDE = 8
 
 @cache
 def client() -> Any:
-    """Returns the S3 client of this process; region, keys and endpoint come from where every AWS tool finds them.
+    """Returns the S3 client of this process; region, keys and endpoint are configured as for every AWS tool.
 
     Raises:
         MissingExtra: boto3 is not installed.
@@ -43,9 +43,9 @@ def client() -> Any:
 
 
 def steady(other: Any) -> Any:
-    """Has the client of a service that speaks JSON request again an answer that broke off, and returns it.
+    """Makes the client of a JSON service repeat requests whose answer broke off, and returns it.
 
-    botocore takes the half of such a text for an answer that says nothing.
+    botocore takes half of such a text for an empty answer.
     """
 
     def again(response: tuple[Any, Any] | None, attempts: int, **_: Any) -> float | None:
@@ -67,8 +67,8 @@ def error_code(error: BaseException | None) -> str:
 
 @contextmanager
 def answers(path: object) -> Iterator[None]:
-    """Turns what S3 refuses into the errors that files raise, in words that name the object and the reason alone."""
-    client()  # says so if there is none
+    """Turns refusals of S3 into the errors that files raise; messages contain only the object and the reason."""
+    client()  # raises if there is none
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
     from s3transfer.exceptions import RetriesExceededError

@@ -30,7 +30,7 @@ def engine_settings() -> dict[str, str]:
 
 
 def engine_statements() -> list[str]:
-    """Returns the statements after which a DuckDB session reads objects of S3, and repeats what is throttled."""
+    """Returns the statements that let a DuckDB session read objects of S3 and repeat throttled requests."""
 
     def text(value: str) -> str:
         return "'" + value.replace("'", "''") + "'"
@@ -42,7 +42,7 @@ def engine_statements() -> list[str]:
         f"set http_retries = {ATTEMPTS}",
         "set http_retry_backoff = 2",  # 4 would make the last pause half an hour
         "set http_timeout = 60",
-        # an object is never written again under its name: what is known of it stays true
+        # objects are never rewritten under their name, so cached metadata stay valid
         "set enable_http_metadata_cache = true",
     ]
 

@@ -19,21 +19,20 @@ if TYPE_CHECKING:
     from threading import Thread
 
 _LEASE = 90.0
-"""Seconds after which a lock that nobody has renewed is nobody's."""
+"""Seconds after which a lock that was not renewed is free."""
 _BEAT = 15.0
 """Seconds between two renewals."""
 _POLL = (0.02, 0.5)
-"""Seconds between two looks at a lock that somebody holds, at first and at last."""
+"""Seconds between two polls of a held lock, at first and at last."""
 _FREE = "free"
 
 
 class Lease:
-    """A lock that is an object: whoever creates it has it, and renews it until it is given back, which it then says.
+    """A lock that is an object: its creator holds it, renews it, and releases it by writing that it is free.
 
-    One that has not been renewed for a minute and a half is a dead holder's and can be taken. It is never deleted: in a
-    bucket that keeps versions, not every server takes what was deleted for absent. Ages are told by S3's
-    clock alone. A holder that was stopped for longer finds its lease gone at the next renewal, or before its next
-    write, which has it proved (`prove`).
+    A lock that has not been renewed for a minute and a half can be taken. It is never deleted: with versioning, some
+    servers do not treat a deleted object as absent. Ages use only S3's clock. A holder that was stopped for longer
+    finds its lease gone at the next renewal, or before its next write, which has it proved (`prove`).
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +72,7 @@ class Lease:
         self._ended.set()
         if self._beats is not None:
             self._beats.join()
-        with suppress(OSError), answers(self._path):  # who comes next waits for its age, no longer
+        with suppress(OSError), answers(self._path):  # the next one waits for its age, no longer
             client().put_object(
                 Bucket=self._path.bucket, Key=self._path.key, Body=b"", Metadata={"state": _FREE}, IfMatch=self._tag
             )
@@ -82,7 +81,7 @@ class Lease:
         while not self._ended.wait(_BEAT):
             try:
                 if not self._renew():
-                    return  # somebody else's now
+                    return  # now held by somebody else
             except OSError:
                 continue
 
@@ -99,10 +98,10 @@ class Lease:
             return not self._lost
 
     def prove(self) -> None:
-        """Makes sure that nobody can have taken the lock over, as of now.
+        """Makes sure that nobody can have taken over the lock until now.
 
         Raises:
-            LakeBusy: Somebody may have.
+            LakeBusy: Somebody may have taken it.
         """
         if not self._lost and _clock() - self._renewed < _LEASE / 2:
             return
@@ -119,7 +118,7 @@ class Lease:
             try:
                 done = client().put_object(Bucket=self._path.bucket, Key=self._path.key, Body=body, **condition)
             except Exception:
-                # refused, or done and the answer was lost: the object says whose it is
+                # refused, or done with a lost answer: the object shows its holder
                 with suppress(OSError):
                     found, about = read(self._path)
                     if found == body:
@@ -134,8 +133,8 @@ class Heartbeat:
     `is_held` works on it as on a lock. It blocks nobody, and a failure to rewrite it has no effect.
 
     Args:
-        path: The object, not there yet.
-        body: What it says.
+        path: The object, which does not exist yet.
+        body: Its content.
     """
 
     def __init__(self, path: Path, body: bytes) -> None:
@@ -163,7 +162,7 @@ _HELD: set[Lease] = set()
 
 
 def prove() -> None:
-    """Makes sure that this process still holds every lock that it has taken: what it writes next must not be too late.
+    """Makes sure that this process still holds all its locks, so that its next write is not too late.
 
     Raises:
         LakeBusy: It has lost one.
@@ -173,13 +172,13 @@ def prove() -> None:
 
 
 def replace(path: Path, body: bytes) -> None:
-    """Writes an object, whole or not at all; while this process holds locks, only over what it was under them.
+    """Writes an object atomically; while this process holds locks, only over the state that it has seen under them.
 
-    A process can be stopped between the proof and the write. So the write is on condition that nobody has written the
+    A process can be suspended between the proof and the write. So the write is conditional: nobody may have written the
     object since before the proof.
 
     Raises:
-        LakeBusy: It holds a lock no more, or somebody else has written the object.
+        LakeBusy: It has lost a lock, or somebody else has written the object.
     """
     target = cast(S3Path, path)
     if not _HELD:
@@ -190,7 +189,7 @@ def replace(path: Path, body: bytes) -> None:
         write(target, body, **({"IfMatch": before["ETag"]} if before else {"IfNoneMatch": "*"}))
     except (FileExistsError, FileNotFoundError) as error:
         found = head(target)
-        if found is None and before is None:  # not every server takes what was deleted for absent
+        if found is None and before is None:  # some servers do not treat a deleted object as absent
             prove()
             return write(target, body)
         # or the first request was done and its answer lost
@@ -209,7 +208,7 @@ def discard(path: Path) -> None:
     names the content that is meant.
 
     Raises:
-        LakeBusy: It holds a lock no more, or somebody else has written the object.
+        LakeBusy: It has lost a lock, or somebody else has written the object.
     """
     target = cast(S3Path, path)
     if not _HELD:
@@ -234,19 +233,19 @@ def discard(path: Path) -> None:
     except OSError as error:
         if "NotImplemented" not in str(error):
             raise
-        prove()  # a server without conditions for what is removed
+        prove()  # a server without conditional removal
         remove([target])
 
 
 def _clock() -> float:
-    """Returns seconds of a clock that goes on while the machine sleeps, where there is one."""
+    """Returns seconds of a clock that also runs while the machine sleeps, if there is one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _held(path: S3Path) -> tuple[float, str] | None:
     """Returns the age of a lock in seconds, by S3's clock, and its tag; None if there is none.
 
-    One that was given back is as old as can be.
+    A released lock has the greatest age.
     """
     from email.utils import parsedate_to_datetime
 
@@ -260,14 +259,14 @@ def _held(path: S3Path) -> tuple[float, str] | None:
 
 
 def is_held(path: Path) -> bool:
-    """Returns whether somebody alive holds a lock."""
+    """Returns whether a running process holds a lock."""
     found = _held(cast(S3Path, path))
     return found is not None and found[0] < _LEASE
 
 
 @contextmanager
 def lock(path: Path, *, wait: bool | float, waiting: Callable[[], None] | None, advice: str) -> Iterator[None]:
-    """Holds a lock for the length of a block.
+    """Holds a lock during a block.
 
     Raises:
         LakeBusy: Somebody else holds it and `wait` is False, or has held it for longer than that.

@@ -18,9 +18,9 @@ from stedi.storage.s3.paths import SCHEME, S3Path
 T = TypeVar("T")
 
 SUM = "sha256"
-"""The entry of an object's own metadata that holds the SHA-256 of what was written, hex."""
+"""The entry of an object's metadata with the SHA-256 of its content, hex."""
 _PASSING = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
-"""What S3 says of an object, of many in one call, that it may do when asked again."""
+"""Errors for single objects of a bulk call that may succeed when repeated."""
 _PART = 16 << 20
 
 
@@ -42,10 +42,10 @@ class Object:
 
 
 def listing(folder: Path) -> Iterator[Object]:
-    """Yields every object below a prefix, or the one of exactly this key, by key.
+    """Yields every object below a prefix, or the object of exactly this key, sorted by key.
 
     Raises:
-        LakeError: There is one that no path names: it would be neither read nor removed.
+        LakeError: There is an object that no path can name: it could be neither read nor removed.
     """
     root = cast(S3Path, folder)
     with answers(root):
@@ -63,7 +63,7 @@ def listing(folder: Path) -> Iterator[Object]:
 
 
 def head(path: S3Path) -> dict[str, Any] | None:
-    """Returns what S3 says of an object, or None if there is none."""
+    """Returns S3's metadata of an object, or None if there is none."""
     if not path.key:
         return None
     try:
@@ -74,7 +74,7 @@ def head(path: S3Path) -> dict[str, Any] | None:
 
 
 def _taken(path: S3Path, take: Callable[[dict[str, Any]], T], **part: str) -> T:
-    """Returns what is made of S3's answer to the request for an object; a body that breaks off is requested again."""
+    """Returns what a function makes of a requested object; a body that breaks off is requested again."""
     attempt = 0
     while True:
         with answers(path):
@@ -90,7 +90,7 @@ def _taken(path: S3Path, take: Callable[[dict[str, Any]], T], **part: str) -> T:
 
 
 def read(path: S3Path, **part: str) -> tuple[bytes, dict[str, Any]]:
-    """Returns an object's bytes and what S3 says of it."""
+    """Returns an object's bytes and S3's metadata."""
     return _taken(path, lambda found: (found["Body"].read(), found), **part)
 
 
@@ -132,7 +132,7 @@ def start(path: Path, size: int) -> bytes:
 
 
 def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[tuple[Any, Any]]:
-    """Returns each item with what a function makes of it; several wait for S3 at once."""
+    """Returns each item with the result of a function; several requests run at once."""
     from concurrent.futures import ThreadPoolExecutor
 
     listed = list(items)
@@ -162,10 +162,10 @@ def write(path: Path, body: bytes, **condition: str) -> None:
 
 
 def create(path: Path, body: bytes) -> None:
-    """Writes an object that is not there yet.
+    """Writes a new object.
 
     Raises:
-        FileExistsError: It is.
+        FileExistsError: It exists.
     """
     try:
         write(path, body, IfNoneMatch="*")
@@ -206,18 +206,18 @@ def upload(pairs: Iterable[tuple[Path, Path]]) -> None:
 
 
 def exchange(source: Path, path: Path, tag: str, to: Path) -> None:
-    """Puts a local file in the place of an object that is still what was read.
+    """Replaces an object by a local file if the object has not changed since it was read.
 
-    What is too large for one request is compared right before, since no upload in parts is on condition.
+    A file too large for one request is compared right before the upload, since multipart uploads cannot be conditional.
 
     Args:
         source: The local file.
         path: The object.
-        tag: S3's mark of the content that was read.
+        tag: The ETag of the content that was read.
         to: The object's new name, or its own.
 
     Raises:
-        FileExistsError: It has another content by now; nothing was changed.
+        FileExistsError: Its content has changed; nothing was written.
         FileNotFoundError: It is gone.
     """
     target, new = cast(S3Path, path), cast(S3Path, to)
@@ -235,15 +235,15 @@ def exchange(source: Path, path: Path, tag: str, to: Path) -> None:
 
 
 def download(path: Path, target: Path, *, tag: str = "") -> None:
-    """Copies an object into a new local file that its owner alone may read; there is none if that fails.
+    """Copies an object into a new private local file; there is no file if this fails.
 
     Args:
         path: The object.
         target: The file.
-        tag: S3's mark of the content that is meant, if any other is not.
+        tag: The ETag that the object must have; by default any.
 
     Raises:
-        FileExistsError: The object has another content by now, or the file is there.
+        FileExistsError: The object's content has changed, or the file exists.
         FileNotFoundError: The object is gone.
     """
     source = cast(S3Path, path)
@@ -291,12 +291,12 @@ def _remove(bucket: str, objects: Sequence[dict[str, str]]) -> None:
 
 
 def _removed(bucket: str, objects: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """Removes up to a thousand objects, and returns what S3 says of those that it did not remove."""
+    """Removes up to a thousand objects, and returns S3's errors for those that remain."""
     refused: list[dict[str, Any]] = []
     left = list(objects)
     for attempt in range(ATTEMPTS):
         with answers(f"{SCHEME}{bucket}"):
-            # an answer of 200 lists what was refused, and what was not done in time
+            # an answer of 200 lists refused and timed-out removals
             done = client().delete_objects(Bucket=bucket, Delete={"Objects": left, "Quiet": True})
         errors = done.get("Errors", [])
         refused += [error for error in errors if error.get("Code") not in _PASSING]
@@ -315,11 +315,11 @@ def remove_tree(folder: Path) -> None:
 
 
 def forget(folder: Path, keep: Callable[[str], bool] = lambda key: False) -> int:
-    """Removes what a bucket still knows of objects that are gone: older versions, marks of deletion, broken uploads.
+    """Removes a bucket's remains of removed objects: older versions, delete markers, unfinished uploads.
 
     Args:
         folder: A prefix.
-        keep: Says of a key whether its older versions stay.
+        keep: Returns whether a key's older versions stay.
 
     Returns:
         How many versions and uploads were removed.
