@@ -1,4 +1,4 @@
-"""The dataset card, `README.md`: Hugging Face's front matter, then in plain words what a release is."""
+"""The dataset card, `README.md`: Hugging Face's front matter, then a description of the release."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def text(manifest: Mapping[str, Any], quality: Quality) -> str:
     """Returns the card of a release.
 
     Args:
-        manifest: What stands in its `manifest.json`.
-        quality: What its readings are like.
+        manifest: The content of its `manifest.json`.
+        quality: The quality of its readings.
     """
     parts = [
         _front_matter(manifest),

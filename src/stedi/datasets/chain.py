@@ -31,12 +31,12 @@ _MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the chain of a copy says.
+    """The findings about the chain of a copy.
 
     Attributes:
         public_key: Fingerprint of the key that signed all of it.
-        dropped: Who was taken out.
-        problems: Files of the copy that do not follow from it, and why.
+        dropped: The removed subjects.
+        problems: Files of the copy that do not match it, and why.
     """
 
     public_key: str
@@ -45,7 +45,7 @@ class Proof:
 
 
 def signed(envelope: bytes, manifest: Manifest, pem: str | None) -> Statement:
-    """Returns what the signature of a release says; that its files are what it says is for the caller to see.
+    """Returns the statement in the signature of a release; the caller must compare the files.
 
     Args:
         envelope: The signature's file.
@@ -53,7 +53,7 @@ def signed(envelope: bytes, manifest: Manifest, pem: str | None) -> Statement:
         pem: The public key that must have signed it, or None.
 
     Raises:
-        SignatureRefused: It is no signature of this release.
+        SignatureRefused: It is not a signature of this release.
     """
     statement = signatures.check(envelope, pem, name=SIGNATURE)
     said = statement.predicate
@@ -67,11 +67,11 @@ def signed(envelope: bytes, manifest: Manifest, pem: str | None) -> Statement:
 
 
 def keep(before: Path, after: Path, recall: Recall) -> None:
-    """Writes the chain of a copy from which a recall takes people out.
+    """Writes the chain of a copy from which a recall removes people.
 
     Args:
-        before: The copy as it is.
-        after: The copy that it becomes.
+        before: The old copy.
+        after: The new copy.
         recall: The recall.
     """
     (after / CHAIN).mkdir(0o700)
@@ -85,12 +85,12 @@ def keep(before: Path, after: Path, recall: Recall) -> None:
 
 
 def check(folder: Path, manifest: Manifest, digests: Mapping[str, str], pem: str | None) -> Proof:
-    """Returns what the chain of a copy proves of it; that the copy's files are those of its manifest is seen elsewhere.
+    """Returns what the chain of a copy proves; the copy's files are compared with its manifest elsewhere.
 
     Args:
         folder: The copy.
         manifest: Its manifest.
-        digests: SHA-256 of its files as they are.
+        digests: SHA-256 of its current files.
         pem: The public key that must have signed the chain, or None.
 
     Raises:
@@ -128,12 +128,12 @@ def check(folder: Path, manifest: Manifest, digests: Mapping[str, str], pem: str
 
 
 def parent(base: Mapping[str, Any], origin: str, drop: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what a manifest says of the release that it comes from.
+    """Returns a manifest's entry about the release that it comes from.
 
     Args:
-        base: That release's manifest, or one that comes from it.
-        origin: SHA-256 of the manifest of the release as it was made.
-        drop: Who was taken out, and since when they may not be used.
+        base: That release's manifest, or one derived from it.
+        origin: SHA-256 of the manifest of the original release.
+        drop: The removed subjects, and since when they may not be used.
     """
     known = {} if base["parent"] is None else {d["subject"]: d["since"] for d in base["parent"]["drop"]}
     every = sorted({**known, **drop}.items())
@@ -155,11 +155,11 @@ def _recalls(folder: Path) -> list[Path]:
 
 
 _COUNTED = ("subjects", "rows", "splits", "account", "files", "parent")
-"""What of a manifest a recall changes; what the data say of it is seen when the data are read."""
+"""The parts of a manifest that a recall changes; these are checked when the data are read."""
 
 
 def _differs(manifest: Manifest, base: Manifest, dropped: Mapping[str, str]) -> Iterable[str]:
-    """Yields what of a copy's manifest does not follow from the one that was signed."""
+    """Yields differences of a copy's manifest that do not follow from the signed one."""
     for name in base.plain.keys() | manifest.plain.keys():
         if name not in _COUNTED and manifest.plain.get(name) != base.plain.get(name):
             yield f"{name}: expected what was signed, found something else"
@@ -189,21 +189,21 @@ def _files(
         elif file.path in proved:
             try:
                 same = contents.digest(contents.without(folder / file.path, frozenset())) == proved[file.path]
-            except Exception:  # PyArrow raises what it likes over a damaged file
+            except Exception:  # PyArrow raises any kind of error for a damaged file
                 same = False
             if not same:
                 yield file.path, "other values than the recall leaves"
 
 
 def _quality(folder: Path, manifest: Manifest, proved: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Yields what a copy's `quality.json` says otherwise of those who stayed, or of all of them together."""
+    """Yields differences in a copy's `quality.json` for the remaining people, or overall."""
     if quality.NAME not in proved:
         return
     try:
         told = contents.content(folder / quality.NAME)
         people = quality.read(folder / quality.NAME)
         whole = quality.of_people(people, Options.from_json(manifest.plain["options"])).text()
-    except Exception:  # whatever somebody has made of it
+    except Exception:  # whatever it contains
         yield quality.NAME, "no quality of the people who stayed"
         return
     if quality.digest(people) != proved[quality.NAME]:

@@ -70,7 +70,7 @@ def diff(context: Context, key: Key, one: Entry, other: Entry) -> Diff:
 
 
 def known(context: Context, key: Key) -> list[str]:
-    """Returns the marks of everybody whom the lake knows or has erased."""
+    """Returns the marks of everybody known to the lake or erased from it."""
     config, catalog = context.config, context.catalog
     with (
         context.temporary() as temporary,

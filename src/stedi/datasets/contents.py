@@ -1,6 +1,6 @@
 """Reads a release's folder without a lake, and trusts nothing in it.
 
-`open_manifest` reads `manifest.json` strictly; `Found` is what one data file has by its own account.
+`open_manifest` reads `manifest.json` strictly; `Found` describes one data file by its own content.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ _MANIFEST: Mapping[str, type | tuple[type, ...]] = {
     "public_key": str,
     "parent": (dict, type(None)),
 }
-"""What a manifest has, whatever else there is in it."""
+"""The required keys of a manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest that has the form of one; nothing says yet that it is true.
+    """A well-formed manifest, whose content is not verified yet.
 
     Attributes:
         raw: Its bytes.
         plain: Its values.
         files: The files that it lists.
-        splits: Of each split its subjects and its rows.
+        splits: For each split, its subjects and rows.
     """
 
     raw: bytes
@@ -109,10 +109,10 @@ def open_manifest(path: Path) -> Manifest:
 
 
 def parsed(raw: bytes) -> Manifest:
-    """Returns what the bytes of a manifest say.
+    """Returns the content of a manifest's bytes.
 
     Raises:
-        ValueError: They have not the form of one; the message says what they have.
+        ValueError: They are not a well-formed manifest; the message says why.
     """
     plain = state.parsed(raw)
     if not isinstance(plain, dict):
@@ -143,7 +143,7 @@ def is_data(path: str) -> bool:
 
 
 def split_of(path: str) -> str:
-    """Returns the split whose rows a data file holds."""
+    """Returns the split of a data file."""
     return path.removeprefix("data/").split("-")[0]
 
 
@@ -188,7 +188,7 @@ def subjects(path: Path) -> list[tuple[str, str, int]]:
 
 
 def without(path: Path, dropped: frozenset[str]) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of a data file, in their order, but for those of some subjects."""
+    """Yields the rows of a data file in their order, except those of some subjects."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -206,7 +206,7 @@ def filtered(rows: Any, dropped: frozenset[str]) -> Any:
 
 
 def digest(batches: Iterator[pa.RecordBatch]) -> str:
-    """Returns the SHA-256, hex, of rows as values: the same however a file is encoded or its rows are grouped.
+    """Returns the SHA-256, hex, of rows as values, independent of the file's encoding and row groups.
 
     Of each column the digests of its values, one after the other, and of which are missing: numbers as they lie in
     memory, little-endian; of texts and lists the lengths, and by themselves what is in them.

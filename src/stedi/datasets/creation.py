@@ -1,4 +1,4 @@
-"""Creates a release: who may be in it, their readings, and its folder; or previews it."""
+"""Creates a release: its people, their readings, and its folder; or previews it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def create(
     output: str | os.PathLike[str] | None = None,
     progress: Progress = lambda what, share: None,
 ) -> Release:
-    """Writes the next version of a training set, of the tables as they are; the caller has built what is due.
+    """Writes the next version of a training set from the current tables; the caller has built what is due.
 
     Args:
         context: The lake; no other command may build or write releases meanwhile.
@@ -153,15 +153,15 @@ def create(
 
 
 def again(context: Context, last: registry.Entry, labels_: str | os.PathLike[str] | None = None) -> Options:
-    """Returns the options under which a release is made once more; says so if its labels are others by now.
+    """Returns the options for the next version of a release; reports if its labels have changed.
 
     Args:
         context: The lake.
         last: The release.
-        labels_: Its file of labels, if that is not where it was.
+        labels_: Its file of labels, if it has moved.
 
     Raises:
-        UsageError: Its file of labels is not known any more; or there is one, and it was made without.
+        UsageError: Its file of labels is missing; or one is given although the release has none.
     """
     options, about = registry.shown(last).options, last.manifest["labels"]
     if about is None:
@@ -189,7 +189,7 @@ class Preview:
 
     Attributes:
         release: `NAME@VERSION`.
-        subjects: People who have moments.
+        subjects: People with moments.
         splits: The people of each split, and their moments as rows, before windows are cut.
         account: The account of the readings, `(what, rows)`, down to the moments.
         verdict: What the sampling rate allows, in one sentence.
@@ -203,15 +203,15 @@ class Preview:
 
 
 def preview(context: Context, name: str, options: Options) -> Preview:
-    """Returns what `create` would make of the tables as they are; changes nothing.
+    """Returns what `create` would write from the current tables; changes nothing.
 
     Args:
         context: The lake.
         name: The training set.
-        options: How it would be made; labels are only read.
+        options: Its options; labels are only read.
 
     Raises:
-        UsageError: The name is none, or the file of labels is off.
+        UsageError: The name or the file of labels is invalid.
     """
     refuse_name(name)
     registry.refuse_address("for", options.recipient)
@@ -242,7 +242,7 @@ def preview(context: Context, name: str, options: Options) -> Preview:
 
 
 def _origin(lake_id: str, public_key: str, readings: str, tables: Mapping[str, TableState]) -> Origin:
-    """Returns what a release is made from.
+    """Returns the origin of a release.
 
     Raises:
         LakeError: A table was never built.
@@ -313,7 +313,7 @@ def _members(
 
 
 def _wearers(engine: DuckDB) -> dict[str, str]:
-    """Returns whose each serial number is, of those that one customer alone has used."""
+    """Returns the customer of each serial number that only one customer has used."""
     return dict(
         engine.rows(
             "select serialNumber, min(customer_id) from step_trainer_trusted group by serialNumber "
@@ -323,7 +323,7 @@ def _wearers(engine: DuckDB) -> dict[str, str]:
 
 
 def _tied(context: Context, engine: DuckDB, key: Key) -> dict[str, str]:
-    """Returns who shares a device with whom, over everybody whom the lake knows or has erased."""
+    """Returns who shares devices with whom, among everybody known to the lake or erased from it."""
     rows = engine.rows(
         "select serialNumber, list(distinct email) from customers_landing where serialNumber is not null "
         "group by serialNumber having count(distinct email) > 1 order by serialNumber"

@@ -45,11 +45,11 @@ _CONTEXT: dict[str, Any] = {
 
 
 def document(manifest: Mapping[str, Any], quality: Quality) -> dict[str, Any]:
-    """Returns what stands in `croissant.json`.
+    """Returns the content of `croissant.json`.
 
     Args:
-        manifest: What stands in the release's `manifest.json`.
-        quality: What its readings are like.
+        manifest: The content of the release's `manifest.json`.
+        quality: The quality of its readings.
     """
     release, files = manifest["release"], manifest["files"]
     data = {split: [file for file in files if file["path"].startswith(f"data/{split}-")] for split in SPLITS}

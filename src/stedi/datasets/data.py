@@ -1,8 +1,8 @@
 """The rows of a release: moments or windows of its people, in a fixed order, in files of a fixed size.
 
-`Rows` is one session over the trusted tables. People are numbers in it, in the order of the release: by split, then by
-subject id, so that the order of rows tells nothing about who is who. Moments are worked out some customers at a time,
-kept, and written a file at a time, so that memory follows neither the readings nor the people.
+`Rows` is one session over the trusted tables. It numbers people in the order of the release: by split, then by subject
+id, so that the order of rows reveals nothing about identities. Moments are worked out some customers at a time, kept,
+and written a file at a time, so that memory follows neither the readings nor the people.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Member:
     Attributes:
         customer_id: Their pseudonym in the lake's tables now.
         subject: Their id in the release.
-        split: The place of their split in `SPLITS`.
-        since: From when on their readings may be used, epoch milliseconds; 0 for all of them.
+        split: The position of their split in `SPLITS`.
+        since: Start of their usable readings, epoch milliseconds; 0 for all readings.
     """
 
     customer_id: str
@@ -50,21 +50,21 @@ class Member:
 
 
 def warm() -> None:
-    """Imports what windows are written with, which takes as long as pairing a million readings."""
+    """Imports the modules that write windows, which takes as long as pairing a million readings."""
     import pyarrow.compute
     import pyarrow.parquet  # noqa: F401
 
 
 def bind(engine: DuckDB, catalog: Catalog, tables: Mapping[str, TableState]) -> int:
-    """Makes the tables that a release is made from readable in a session.
+    """Makes the tables of a release readable in a session.
 
     Args:
         engine: A session without any table yet.
         catalog: The lake's tables.
-        tables: The state of each table that is read.
+        tables: The state of each of these tables.
 
     Returns:
-        How many readings the larger table of readings has.
+        The number of readings in the larger table of readings.
     """
     files = {name: catalog.files(state) for name, state in tables.items()}
     for name, listed in files.items():
@@ -73,14 +73,14 @@ def bind(engine: DuckDB, catalog: Catalog, tables: Mapping[str, TableState]) -> 
 
 
 class Rows:
-    """What of the trusted readings comes into a release, in one session.
+    """The trusted readings that enter a release, in one session.
 
     Args:
         engine: A session after `bind`.
         options: The release's.
-        members: Who may be in it.
-        readings: What `bind` gave.
-        exact: What `matching.exact` gave.
+        members: The people who may be in it.
+        readings: As returned by `bind`.
+        exact: As returned by `matching.exact`.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Rows:
         return columns(self._options, () if self._labels is None else self._labels.columns)
 
     def label(self, file: LabelFile, customer_id: Callable[[str], str]) -> Loaded:
-        """Takes labels for the rows that are written after this; returns what became of them.
+        """Takes labels for rows written from now on; returns their outcome.
 
         Args:
             file: The labels.
@@ -202,7 +202,7 @@ class Rows:
         return {self.members[person].subject: count for person, count in self._within.items()}
 
     def _inside(self, assembly: Assembly) -> tuple[int, int]:
-        """Returns how many moments stand in a window, and how many between two."""
+        """Returns how many moments are in a window, and how many are between windows."""
         import pyarrow as pa
 
         options = self._options
@@ -316,7 +316,7 @@ class Rows:
 
 
 def _ranges(people: Sequence[int], moments: dict[int, int]) -> list[tuple[int, int]]:
-    """Returns the first and last person of each file; of a split without anybody one file, of nobody."""
+    """Returns the first and last person of each file; an empty split has one empty file."""
     found: list[tuple[int, int]] = []
     first, held = None, 0
     for person in people:

@@ -1,6 +1,6 @@
 """A release, read from its folder without a lake: Arrow, Polars, pandas, NumPy, PyTorch.
 
-Every way gives the rows of one split, in the order in which they lie in its files.
+Each format returns the rows of one split, in the order of its files.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Dataset:
         return "t_ms" in self.columns
 
     def verify(self, *, public_key: str | os.PathLike[str] | None = None) -> Verification:
-        """Returns whether it is what its lake has signed.
+        """Returns whether it equals what its lake has signed.
 
         Args:
             public_key: A file with the key that must have signed it.

@@ -13,12 +13,12 @@ from stedi.datasets.quality import Quality
 
 
 def write(folder: Path, manifest: Mapping[str, Any], measured: Quality) -> None:
-    """Writes what describes a release.
+    """Writes the describing files of a release.
 
     Args:
         folder: The release's.
-        manifest: What stands in its `manifest.json`.
-        measured: What its readings are like.
+        manifest: The content of its `manifest.json`.
+        measured: The quality of its readings.
     """
     (folder / quality.NAME).write_bytes(measured.text())
     (folder / card.NAME).write_text(card.text(manifest, measured), "utf-8")
@@ -27,11 +27,11 @@ def write(folder: Path, manifest: Mapping[str, Any], measured: Quality) -> None:
 
 
 def describe(before: Path, folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes what describes a release after people have left it: what was said of everybody else still holds.
+    """Writes the describing files after people have left a release; everything about the others still holds.
 
     Args:
         before: The release with them.
-        folder: The release without them; its files with rows are there.
+        folder: The release without them, with its data files.
         manifest: What will stand in its `manifest.json`.
     """
     if not (before / quality.NAME).is_file():

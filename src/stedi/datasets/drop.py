@@ -1,7 +1,7 @@
 """Drops people from a release: its folder is written again beside it without them, and replaces it in one step.
 
-Whatever ends the process, the folder is the one from before or the one from after. Files that hold none of them stay
-as they are, to the byte. Needs neither lake nor key, but where the new folder is signed.
+If the process dies at any time, the folder is the old or the new one. Files without these people stay byte for byte the
+same. Only the signature of the new folder needs lake and key.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def drop(
     seal_it: Callable[[Path], None],
     describe: Callable[[Path, Path, dict[str, Any]], None],
 ) -> tuple[str, ...]:
-    """Takes subjects out of a release's folder, or leaves it as it is if it holds none of them.
+    """Removes subjects from a release's folder; without any of them it stays unchanged.
 
     Args:
         folder: The release.
@@ -69,7 +69,7 @@ def drop(
         exchange(beside, folder)
         durable.sync(folder.parent)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)  # the one from before, or what was not finished
+        shutil.rmtree(beside, ignore_errors=True)  # the old one, or an unfinished one
         os.close(held)
     return tuple(sorted(present))
 
@@ -82,17 +82,17 @@ def sweep(folder: Path) -> None:
 
 
 def text(plain: Mapping[str, Any]) -> bytes:
-    """Returns a manifest as it is written."""
+    """Returns the text of a manifest."""
     import json
 
     return (json.dumps(plain, ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Gives two folders each other's names, in one step.
+    """Exchanges the names of two folders, atomically.
 
     Raises:
-        OSError: This system cannot; nothing has changed.
+        OSError: This system cannot do so; nothing was changed.
     """
     library = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
@@ -139,7 +139,7 @@ def _rewritten(
 
 
 def _account(account: list[dict[str, Any]], gone: int) -> list[dict[str, Any]]:
-    """Returns an account from whose end some moments have gone."""
+    """Returns an account from which some final moments were removed."""
     *before, last = account
     recalled = {"what": RECALLED, "rows": -gone}
     if before and before[-1]["what"] == RECALLED:
@@ -148,7 +148,7 @@ def _account(account: list[dict[str, Any]], gone: int) -> list[dict[str, Any]]:
 
 
 RECALLED = "recalled or erased since"
-"""What the account says of what was taken out of a release after it was made."""
+"""The account's words for what was removed from a release after its creation."""
 
 
 def _made_from(told: Path, gone: frozenset[str]) -> int:
@@ -213,7 +213,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _settle(before: Path, after: Path) -> None:
-    """Gives a folder the other's rights, and puts all of it on disk."""
+    """Gives a folder the mode of another, and syncs all of it."""
     mode = before.stat().st_mode & 0o777
     paths = sorted(after.rglob("*"))
     for path in paths:

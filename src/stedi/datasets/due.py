@@ -20,7 +20,7 @@ from stedi.schema.contracts import INSTANT_BEGIN
 
 
 class Allowed:
-    """Who may be in a release: the relation `allowed` of a session, by the landed records as they are.
+    """The people who may be in a release: the relation `allowed` of a session, from the current landed records.
 
     Args:
         engine: The session.
@@ -46,7 +46,7 @@ class Allowed:
         self._judge(engine)
 
     def renew(self, engine: DuckDB) -> None:
-        """Judges anew if more was landed since."""
+        """Decides again if more records have landed since."""
         if self._heads() != self._judged:
             self._judge(engine)
 
@@ -78,7 +78,7 @@ class Allowed:
 
 
 def moments(options: Options) -> str:
-    """Returns the SELECT of the moments that there are of the people in `compared`: person, customer_id, since.
+    """Returns the SELECT of the moments of the people in `compared`: person, customer_id, since.
 
     Gives person, ms, distance, dt, n (vectors) and their mean x, y, z with the `largest` of them, or lists of all. Two
     devices may give a person two of one instant; what is paired with them is the same.

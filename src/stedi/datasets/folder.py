@@ -1,7 +1,7 @@
-"""The place of a release: `releases/NAME/VERSION` in the lake, or a folder that the caller names; whole, or absent.
+"""The place of a release: `releases/NAME/VERSION` in the lake, or a folder that the caller names; complete or absent.
 
-A release is written under a hidden name beside its place, synced, and renamed when it is whole. What a killed command
-has left under such a name is removed by the next one that writes there.
+A release is written under a hidden name beside its place, synced, and renamed when complete. The next command that
+writes there removes leftovers of killed ones.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def staged(path: Path, publish: Callable[[Path], None]) -> Iterator[Path]:
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Removes what killed commands have left in a folder, of one release or of all; what a live one writes stays."""
+    """Removes leftovers of killed commands in a folder, of one release or of all, but no running command's files."""
     for entry in folder.glob(f".{name}*.partial") if folder.is_dir() else ():
         if _STAGED.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink() and not durable.is_held(entry):
             durable.remove_tree(entry, never_named=True)

@@ -95,13 +95,13 @@ class Loaded:
     ambiguous: int
 
     def to_json(self, sha256: str) -> dict[str, Any]:
-        """Returns what the manifest says of the file."""
+        """Returns the manifest's entry about the file."""
         counts = {field.name: getattr(self, field.name) for field in fields(self) if field.type == "int"}
         return {"sha256": sha256, "columns": list(self.columns), **counts}
 
 
 def read(path: str | Path) -> LabelFile:
-    """Returns a file's labels, if every row is one.
+    """Returns a file's labels, if every row is valid.
 
     Args:
         path: CSV with a header, Parquet, or JSON lines, told by the end of its name. Instants are epoch milliseconds or
@@ -136,7 +136,7 @@ def amounts(
     Args:
         file: The labels.
         customer_id: The pseudonym of an address.
-        wearers: Whose each serial number is, of those that one customer alone has used.
+        wearers: The customer of each serial number that only one customer has used.
     """
     spans = any(label.end is not None for label in file.labels)
     found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -163,8 +163,8 @@ def load(
     """Makes the relations `SPANS` and `INSTANTS` of a session: the labels of people of the release.
 
     Args:
-        engine: Where the release is computed.
-        file: What `read` gave.
+        engine: The session that computes the release.
+        file: As returned by `read`.
         customer_id: The pseudonym of an address.
         people: The `customer_id` of everybody in the release, and the number by which the session knows them.
         devices: Of each serial number those customers whose readings it made.
@@ -365,7 +365,7 @@ def _known(column: str) -> str | None:
 
 
 def _label(row: Mapping[str, object], where: str) -> Label:
-    """Returns a row's label; says what is wrong with it without its values."""
+    """Returns a row's label, or the error in it without its values."""
     given: dict[str, Any] = {}
     for column, value in row.items():
         name = _known(column)

@@ -1,7 +1,7 @@
-"""A release and its manifest: what it was made from, what is in it, and the checksums of every file.
+"""A release and its manifest: its origin, its content, and the checksums of its files.
 
-`Release` is what verbs return; `document` is `manifest.json`. Nothing in it is a time of day or a place on a machine,
-so that the same state of a lake and the same options give the same bytes.
+`Release` is what verbs return; `document` is `manifest.json`. It contains no current time and no path of a machine, so
+that the same state of a lake and the same options give the same bytes.
 """
 
 from __future__ import annotations
@@ -109,13 +109,13 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a release was made from.
+    """The origin of a release.
 
     Attributes:
         lake_id: The lake.
         public_key: The key that signs it, PEM.
-        created: When the newest snapshot that it was made from was published, ISO 8601, UTC.
-        consent_as_of: The instant for which consent was asked, ISO 8601, UTC.
+        created: When its newest input snapshot was published, ISO 8601, UTC.
+        consent_as_of: The instant for which consent was evaluated, ISO 8601, UTC.
         readings: The policy of consent, `all` or `since-consent`.
         inputs: The tables.
         software: The version of this software.
@@ -200,7 +200,7 @@ def document(
     columns: Sequence[Mapping[str, str]],
     parent: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Returns what stands in `manifest.json`.
+    """Returns the content of `manifest.json`.
 
     Args:
         release: The release; its path, and what the lake learns of it later, do not stand there.
@@ -241,7 +241,7 @@ def document(
 
 
 def shown_name(labels: str | PurePath) -> str:
-    """Returns what may be said of the place of a file of labels: its name, unless somebody's address is in it."""
+    """Returns what may be shown of a label file's path: its name, unless it contains an address."""
     name = PurePath(labels).name
     return f"labels{PurePath(name).suffix}" if addresses.mentions(name) else name
 
@@ -257,7 +257,7 @@ def account_json(account: Iterable[tuple[str, int]]) -> list[dict[str, str | int
 
 
 def text(content: Mapping[str, Any]) -> bytes:
-    """Returns a JSON document as it is written: indented, in UTF-8, with a newline at its end."""
+    """Returns the text of a JSON document: indented, with a newline at its end."""
     return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
 
 

@@ -13,15 +13,15 @@ _AXES = ("x", "y", "z")
 _COARSE = 1.5 * 2.0**32
 """Added to a double and taken away again, it leaves the nearest multiple of 2^-20: half of a double's 53 bits."""
 _FINE = 1.5 * 2.0**-20
-"""The same for multiples of 2^-72, of what is smaller than that."""
+"""The same for smaller values, in multiples of 2^-72."""
 _LEAST, _LARGEST = 2.0**-29, 2.0**30
 """What `_sum` takes apart loses less than a part in 10^13 from the one on, and has room up to the other."""
 
 
 def exact(engine: DuckDB) -> bool:
-    """Returns whether `_sum` does for every reading of `accelerometer_trusted`: none is too small for it or too large.
+    """Returns whether `_sum` is exact for all of `accelerometer_trusted`: no value is too small or too large.
 
-    Footers tell the largest, and nothing the least.
+    Footers show the largest value, but not the smallest.
     """
     fit = " and ".join(f"({axis} = 0 or abs({axis}) between {_LEAST!r} and {_LARGEST!r})" for axis in _AXES)
     [(found,)] = engine.rows(f"select coalesce(bool_and({fit}), true) from accelerometer_trusted")
@@ -48,10 +48,10 @@ def vectors(options: Options, *, exact: bool = True) -> str:
 
 
 def _sum(value: str) -> str:
-    """Returns a sum that does not depend on the order of its terms, at the price of two plain ones.
+    """Returns a sum that does not depend on the order of its terms, at the cost of two plain sums.
 
-    Each double is taken apart into two whose sums are exact: multiples of 2^-20, and of 2^-72 below them. Values must
-    be such as `exact` asks for.
+    Each double is split into two with exact sums: multiples of 2^-20, and of 2^-72 below them. `exact` must hold for
+    the values.
     """
     coarse = f"(({value} + {_COARSE!r}::double) - {_COARSE!r}::double)"
     fine = f"((({value} - {coarse}) + {_FINE!r}::double) - {_FINE!r}::double)"

@@ -20,7 +20,7 @@ Purpose = Literal["research", "public"]
 SPLITS = ("train", "validation", "test")
 """The splits, in the order of their shares."""
 NAMES = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""What a training set may be called: a folder's name on every system, and no `@`."""
+"""Valid names of training sets: valid as a folder's name on every system, without `@`."""
 LONGEST = 86_400_000
 """The longest duration, milliseconds: a day."""
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000}
@@ -150,7 +150,7 @@ def duration(name: str, value: object) -> int:
     """Returns a duration in milliseconds: `20ms`, `10s`, `1.5s`, `2m`, `1h`, or a number of milliseconds.
 
     Raises:
-        UsageError: It is none, is shorter than a millisecond says, or longer than a day.
+        UsageError: It is not a duration, is not in whole milliseconds, or is longer than a day.
     """
     found: int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -168,7 +168,7 @@ def rate(name: str, value: object) -> float:
     """Returns samples a second: `50Hz`, `12.5Hz`, or a number.
 
     Raises:
-        UsageError: It is none, or not between 0.001 and 1,000.
+        UsageError: It is not a rate, or not between 0.001 and 1,000.
     """
     found: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -184,7 +184,7 @@ def shares(value: object) -> tuple[float, float, float]:
     """Returns the shares of train, validation and test, percent: `80/10/10`, or three numbers.
 
     Raises:
-        UsageError: They are not three numbers from 0 on whose sum is 100.
+        UsageError: They are not three numbers of at least 0 with the sum 100.
     """
     parts = value.split("/") if isinstance(value, str) else value
     found: list[float] = []
@@ -205,10 +205,10 @@ def _refused(name: str, expected: str, found: object) -> UsageError:
 
 
 def refuse_name(name: str) -> None:
-    """Refuses what is no name of a training set.
+    """Refuses an invalid name of a training set.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is invalid.
     """
     if not NAMES.fullmatch(name):
         raise UsageError(

@@ -1,7 +1,7 @@
-"""The proof of a release: its written files against the landed records of now.
+"""The proof of a release: compares its files with the current landed records.
 
-Who may be in it, their moments and their labels are worked out a second time (`due`), and every value that was written
-is compared with them (`_Values`). Nothing here is shared with what chose the people or made the rows. Records that no
+Its people, their moments and their labels are computed a second time (`due`), and every written value is compared with
+them (`_Values`). This code shares nothing with the code that chose the people or computed the rows. Records that no
 build has seen count, so that a withdrawal which was landed a moment ago stops the release. The gate keeps train,
 validation and test apart.
 """
@@ -23,11 +23,11 @@ from stedi.errors import AuditFailed
 _ENOUGH = 5
 """Samples from which on two windows, or successive moments of one instant each, are hardly equal by chance."""
 _AT_ONCE = 2_000_000
-"""Rows, or samples of windows, whose values are compared at once."""
+"""Rows, or samples of windows, to compare at once."""
 _EXACT = 1e-12
 """By how much a mean may differ, as a share of its largest term: sums in another order differ by less."""
 _LINEAR = 1e-9
-"""The same for what was interpolated."""
+"""The same for interpolated samples."""
 
 _MEANINGS = {
     "consent": "subjects who consent now, found {} who do not: records were landed meanwhile; run this again",
@@ -124,7 +124,7 @@ def _data(files: Iterable[File]) -> list[File]:
 
 
 _WINDOW = "hash(w.t_ms, w.distance, w.x, w.y, w.z)"
-"""What equal windows have in common."""
+"""The columns in which equal windows agree."""
 _TWICE = "select value from values_written group by value having min(split) <> max(split)"
 """What stands in two splits."""
 
@@ -157,7 +157,7 @@ def _written(engine: DuckDB, folder: Path, files: Iterable[File], options: Optio
 
 
 def _by_split(folder: Path, files: Iterable[File]) -> Iterator[tuple[str, str]]:
-    """Yields each split that has files, and the relation of them."""
+    """Yields each split with files, and their relation."""
     listed = [file.path for file in _data(files)]
     for split in SPLITS:
         if paths := [path for path in listed if path.startswith(f"data/{split}-")]:
@@ -182,7 +182,7 @@ def _equal_by_more_than_chance(folder: Path, files: Iterable[File], options: Opt
 
 
 def _equal(options: Options) -> str:
-    """Returns the SELECT of how many windows, or runs of moments, stand in two splits."""
+    """Returns the SELECT that counts windows, or runs of moments, in two splits."""
     if options.window is not None:
         return f"select count(*) from ({_TWICE})"
     often = (
@@ -202,7 +202,7 @@ def _equal(options: Options) -> str:
 
 
 class _Values:
-    """Compares every value that was written with the trusted readings of the same customer, some people at a time.
+    """Compares every written value with the trusted readings of the same customer, some people at a time.
 
     Args:
         engine: The session, as of `prove`.
@@ -306,7 +306,7 @@ class _Values:
         return int(found)
 
     def _samples(self, read: str) -> str:
-        """Returns the SELECT of what was written: person, ms, distance, x, y, z, dt_ms and what else there is."""
+        """Returns the SELECT of the written samples: person, ms, distance, x, y, z, dt_ms and other columns."""
         options = self._options
         whose = f"{read} as w left join compared as p on w.subject = p.subject"
         if options.window is None:

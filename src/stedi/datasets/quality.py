@@ -24,9 +24,9 @@ from stedi.engines.duckdb import DuckDB
 
 NAME = "quality.json"
 TOO_SLOW = 5.0
-"""Samples a second below which nobody can tell steps: people take up to 2.5 a second (138 a minute walking,
-doi:10.2165/11599170-000000000-00000, more when running), and of what comes that often one needs more than two samples
-each (the sampling theorem)."""
+"""Samples a second below which steps cannot be detected: people take up to 2.5 a second (138 a minute walking,
+doi:10.2165/11599170-000000000-00000, more when running), and a signal of that rate needs more than two samples each
+(the sampling theorem)."""
 _STEP = "a step takes half a second"
 _WINDOW = 2_000
 """The window that is spoken of where a release has none, milliseconds."""
@@ -41,11 +41,11 @@ _CHANNELS = ("distance", "x", "y", "z")
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What the readings of a release are like.
+    """The quality of a release's readings.
 
     Attributes:
         verdict: One sentence: what the sampling rate allows.
-        overall: Over everybody; made of `by_subject` alone, so that it can be rewritten when somebody leaves.
+        overall: Over everybody; computed from `by_subject` only, so that it can be rewritten when somebody leaves.
         by_subject: By person, in the order of their ids.
     """
 
@@ -143,10 +143,10 @@ def of_people(people: Sequence[Mapping[str, Any]], options: Options) -> Quality:
 
 
 def of_release(measured: Quality, present: Collection[str], within: Mapping[str, int], options: Options) -> Quality:
-    """Returns the quality of those who have rows in a release: nobody else is told of in it.
+    """Returns the quality for the people with rows in a release, and nobody else.
 
     Args:
-        measured: Over everybody who has moments.
+        measured: Over everybody with moments.
         present: The subjects of the release.
         within: Of a resampled release how many moments of each are in its windows, so that an account can be made
             anew when somebody leaves.
@@ -171,7 +171,7 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def digest(people: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the SHA-256, hex, of what is said of people, as values."""
+    """Returns the SHA-256, hex, of the values by person."""
     return hashlib.sha256(json.dumps(people, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -179,8 +179,8 @@ def verdict(rates: Sequence[float], window: int | None = None) -> str:
     """Returns what people's sampling rates allow, in one sentence.
 
     Args:
-        rates: Of each person, samples a second.
-        window: The length of a window, milliseconds; where there are none, two seconds are spoken of.
+        rates: Samples a second of each person.
+        window: The length of a window, milliseconds; without windows the sentence is about two seconds.
     """
     if not rates:
         return "no person has two samples: nothing can be trained on this"
@@ -198,7 +198,7 @@ def verdict(rates: Sequence[float], window: int | None = None) -> str:
 
 
 def verdict_of(folder: Path) -> str:
-    """Returns the verdict that stands in a release's folder."""
+    """Returns the verdict from a release's folder."""
     told: str = json.loads((folder / NAME).read_bytes())["verdict"]
     return told
 
@@ -208,7 +208,7 @@ def rates_sql(source: str, person: str, instant: str) -> str:
 
     Args:
         source: A relation of readings.
-        person: Its column that tells people apart.
+        person: Its column that identifies people.
         instant: Its column of timestamps.
     """
     return (

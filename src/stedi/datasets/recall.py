@@ -44,7 +44,7 @@ class Applied:
 
 
 def write(context: Context, key: Key, entry: Entry, now: int) -> Recall:
-    """Returns the recall of a release as of now: everybody of it who may no longer be used; notes that there is one.
+    """Returns the current recall of a release, with everybody who may no longer be used, and records it.
 
     The caller holds the lock of builds.
 
@@ -64,7 +64,7 @@ def write(context: Context, key: Key, entry: Entry, now: int) -> Recall:
 
 
 def apply(folder: Path, file: Path) -> Applied:
-    """Drops from a copy of a release whom a recall names; whole or untouched, whatever ends the process.
+    """Drops the people of a recall from a copy of a release, atomically.
 
     Args:
         folder: The copy.
@@ -103,9 +103,9 @@ def iso(at: datetime) -> str:
 def _held(
     entry: Entry, gone: frozenset[str], known: Mapping[str, tuple[str, int]]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Returns the data files that hold some subjects, and of each the digest of what stays.
+    """Returns the data files with some subjects, each with the digest of the remaining rows.
 
-    Where the lake cannot read the release any more, these are all files of their splits, and of none is it known.
+    If the lake can no longer read the release, these are all files of their splits, without digests.
     """
     files: set[str] = set()
     for subject in gone & entry.erased.keys():

@@ -1,7 +1,7 @@
 """The recall file: the signed list of subjects that holders of a copy must drop.
 
 JSON, `{"release", "manifest_sha256", "drop": [{"subject", "since"}], "files", ...}`, the lake's signature of all of it
-last. Subjects are ids of that release alone, with no reason and no address. `contents` has of each file that holds one
+last. Subjects are ids of that release only, without reasons and addresses. `contents` has of each file that holds one
 of them the digest of the values that stay (`contents.digest`), so that a copy can be proved after the recall.
 """
 
@@ -21,14 +21,14 @@ from stedi.privacy import signatures, state
 from stedi.privacy.pseudonyms import Key
 
 PREDICATE = signatures.RECALL
-"""What a recall's signature says that it is."""
+"""The type of a recall's signature."""
 _SUBJECT = re.compile(r"[0-9a-f]{16}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,15}Z")
 
 
 class RecallRefused(AuditFailed):
-    """A recall is not what a lake has signed, or is of another release."""
+    """A recall was not signed by a lake, or is for another release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Recall:
 
     Attributes:
         release: `NAME@VERSION`.
-        manifest_sha256: Of its manifest as it was made, hex.
+        manifest_sha256: SHA-256 of its original manifest, hex.
         drop: The subjects, each with the time since when they may not be used, ISO 8601, UTC.
         files: The data files that contain one of them.
         contents: For those files and `quality.json`, a digest of the values that stay, if the lake could read them.
@@ -72,14 +72,14 @@ def signed(key: Key, recall: Recall) -> bytes:
 
 
 def read(raw: bytes, pem: str | None) -> Recall:
-    """Returns what a recall says.
+    """Returns the content of a recall.
 
     Args:
         raw: Its file's bytes.
-        pem: The public key that must have signed it: the release's; without it, the one that the recall names.
+        pem: The public key that must have signed it, the release's; by default the one in the recall.
 
     Raises:
-        RecallRefused: It is none, or another key has signed it, or none.
+        RecallRefused: It is not a recall, or is not signed by this key.
     """
     try:
         document = state.parsed(raw)

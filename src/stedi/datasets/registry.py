@@ -1,10 +1,10 @@
 """The registry of releases: three tables of the zone `released`, created with the first release.
 
-`releases` has a row a release, `release_subjects` a row a subject of each, `release_events` a row for whatever happened
-to one later: a model that was trained on it, a recall, an erasure, its deletion. No table says who a subject is: that
-is worked out from a person's mark (`subjects`). A release comes in by `publish`, in three steps that a killed command
-cannot leave half done: a sealed note says what is to be named what, the folder gets its name, the tables their rows;
-whoever writes next finishes what the note says.
+`releases` has a row for each release, `release_subjects` one for each of its subjects, `release_events` one for each
+later event: a trained model, a recall, an erasure, its deletion. No table says who a subject is: that is worked out
+from a person's mark (`subjects`). A release comes in by `publish`, in three steps that a killed command cannot leave
+half done: a sealed note says what is to be named what, the folder gets its name, the tables their rows; whoever writes
+next finishes what the note says.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ _NAMED = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,63})(@(?P<version>[1-9][0-9
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A release that the lake knows.
+    """A registered release.
 
     Attributes:
         name: The training set's name.
         version: Its version, from 1.
-        path: Its folder; that it is still there nobody says if it lies outside of the lake.
+        path: Its folder; one outside the lake may no longer exist.
         purpose: `research` or `public`.
-        recipient: For whom it was made, in the words of whoever made it.
+        recipient: Its recipient, in the words of its creator.
         subjects: People in it.
         rows: Rows in it.
         raw: Its manifest as it is now, the bytes of it.
@@ -101,7 +101,7 @@ class Entry:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """Its manifest as it is now."""
+        """Its current manifest."""
         found: dict[str, Any] = json.loads(self.raw)
         return found
 
@@ -113,8 +113,8 @@ class Event:
     Attributes:
         release: `NAME@VERSION`.
         what: `MODEL`, `RECALL`, `ERASED`, `REWRITTEN`, `DELETED` or `LABELS`.
-        subject: Whom it concerns, or None.
-        text: What more there is to say, or None.
+        subject: The affected subject, or None.
+        text: Further text, or None.
         at: When, UTC.
     """
 
@@ -131,7 +131,7 @@ def exists(context: Context) -> bool:
 
 
 def releases(context: Context) -> tuple[Entry, ...]:
-    """Returns every release that the lake knows, deleted ones too, by name and version."""
+    """Returns every registered release, including deleted ones, by name and version."""
     if not exists(context):
         return ()
     with session(context) as engine:
@@ -139,7 +139,7 @@ def releases(context: Context) -> tuple[Entry, ...]:
 
 
 def read(context: Context, engine: DuckDB) -> tuple[Entry, ...]:
-    """Returns every release that the lake knows, as `releases` does, by a session over the registry's tables."""
+    """Returns every registered release, as `releases` does, from a session over the registry's tables."""
     rows = engine.rows(
         "select name, version, path, purpose, recipient, subjects, rows, manifest, manifest_sha256, "
         "epoch_ms(released_at) from releases order by name, version"
@@ -158,11 +158,11 @@ def find(context: Context, named: str, *, deleted: bool = False) -> Entry:
 
     Args:
         context: The lake.
-        named: What it is called.
-        deleted: Whether it may be one that was deleted.
+        named: Its name.
+        deleted: Whether it may be a deleted one.
 
     Raises:
-        UsageError: The lake knows none of that name, or it was deleted.
+        UsageError: There is none of that name, or it was deleted.
     """
     match = _NAMED.fullmatch(named)
     every = releases(context) if match else ()
@@ -178,11 +178,11 @@ def find(context: Context, named: str, *, deleted: bool = False) -> Entry:
 
 
 def shown(entry: Entry, stale: Iterable[str] = ()) -> Release:
-    """Returns a release as verbs give it.
+    """Returns a release as the verbs return it.
 
     Args:
         entry: The release.
-        stale: The subjects of it who may no longer be used.
+        stale: Its subjects who may no longer be used.
     """
     plain = entry.manifest
     return Release(
@@ -202,13 +202,13 @@ def shown(entry: Entry, stale: Iterable[str] = ()) -> Release:
 
 
 def splits_before(context: Context, key: Key, name: str, shares: Sequence[float]) -> Callable[[str], Where | None]:
-    """Returns what tells of a person, by mark, the first release of a name that they were in, and the split there.
+    """Returns a lookup by mark: the first release of a name with the person, and their split in it.
 
     Args:
         context: The lake.
         key: The lake's key.
         name: The training set.
-        shares: The shares of the splits; what was divided otherwise counts for nothing.
+        shares: The shares of the splits; releases with other shares do not count.
     """
     found: list[tuple[int, Callable[[str], str], dict[str, tuple[str, int]]]] = []
 
@@ -237,7 +237,7 @@ def note(context: Context, entry: Entry, model: str) -> None:
     """Notes that a model was trained on a release; the caller holds the lock of builds.
 
     Raises:
-        UsageError: The text is none, or holds an address: nobody's may stand here, where no erasure would look for it.
+        UsageError: The text is empty, or contains an address, which no erasure would find here.
     """
     if not model.strip() or not model.isprintable() or len(model) > _LONGEST_NOTE:
         raise UsageError(f"model: expected one line of up to {_LONGEST_NOTE} printable characters")
@@ -246,21 +246,21 @@ def note(context: Context, entry: Entry, model: str) -> None:
 
 
 def refuse_address(name: str, text: str) -> None:
-    """Refuses a text for the registry in which somebody's address stands.
+    """Refuses a text for the registry that contains an address.
 
     Args:
         name: What the text is.
         text: The text.
 
     Raises:
-        UsageError: One stands there.
+        UsageError: It contains one.
     """
     if addresses.mentions(text):
         raise UsageError(f"{name}: expected no email address, found what may be one; leave it out")
 
 
 def delete(context: Context, entry: Entry) -> None:
-    """Removes a release's folder from the lake; that it was there stays known, and who was in it.
+    """Removes a release's folder from the lake; the release and its subjects stay registered.
 
     The caller holds the lock of builds. A folder outside of the lake stays.
     """
@@ -268,7 +268,7 @@ def delete(context: Context, entry: Entry) -> None:
         append(context, [Event(entry.release, DELETED, None, None, datetime.now(UTC))])
     if entry.path.is_relative_to(context.root) and entry.path.is_dir():
         gone = entry.path.with_name(f".{entry.path.name}.{secrets.token_hex(8)}.partial")
-        entry.path.rename(gone)  # what is not whole any more must not have a release's name
+        entry.path.rename(gone)  # an incomplete folder must not have a release's name
         durable.sync(gone.parent)
         durable.remove_tree(gone, never_named=True)
 
@@ -307,7 +307,7 @@ def publish(context: Context, key: Key, staged: Path, target: Path) -> None:
 
 
 def finish(context: Context, key: Key) -> None:
-    """Finishes a release that was interrupted once it was decided, and removes what others have left of theirs.
+    """Finishes a release that was interrupted after its decision, and removes leftovers of others.
 
     The caller holds the lock of builds.
     """
@@ -326,7 +326,7 @@ def finish(context: Context, key: Key) -> None:
         raw = (target / "manifest.json").read_bytes()
     except OSError:
         raw = b""
-    if _digest(raw) == note["manifest"]:  # else somebody has removed it since
+    if _digest(raw) == note["manifest"]:  # otherwise somebody has removed it
         _register(context, target, raw)
     durable.remove(root / NOTE)
     sweep(root)
@@ -346,12 +346,12 @@ def sweep(root: Path) -> None:
 
 
 def append(context: Context, events: Sequence[Event], once: str = "") -> None:
-    """Notes what happened to releases; the caller holds the lock of builds, or of all.
+    """Records events of releases; the caller holds the lock of builds, or all locks.
 
     Args:
         context: The lake.
-        events: What happened.
-        once: What this is known by: what was noted under it is not noted again.
+        events: The events.
+        once: An id: events are recorded only once under it.
     """
     rows = [(event.release, event.what, event.subject, event.text, event.at) for event in events]
     _append(context, "release_events", rows, once or secrets.token_hex(8))
@@ -371,7 +371,7 @@ def session(context: Context) -> Iterator[DuckDB]:
 
 
 def recover(context: Context, progress: Progress) -> None:
-    """Finishes a release that was interrupted; one that is alive is waited for."""
+    """Finishes an interrupted release; waits for a running one."""
     if unfinished(context.root):
         with durable.commands(context.root, ["build"], lambda what: progress(what, None)):
             finish(context, context.key())
@@ -419,7 +419,7 @@ def _append(context: Context, table: str, rows: Sequence[tuple[Any, ...]], once:
         engine.insert_rows("arriving_rows", {c.name: types[c.type] for c in REGISTRY[table]}, rows)
         files: tuple[DataFile, ...] = engine.write(table, "select * from arriving_rows", place)
     if catalog.append(table, files, {"stedi.release": once}, once="stedi.release") is None:
-        durable.remove_tree(place)  # whoever was interrupted had come this far
+        durable.remove_tree(place)  # the interrupted command had come this far
 
 
 def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:

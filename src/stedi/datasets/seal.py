@@ -1,6 +1,6 @@
 """The seal of a release: `SHA256SUMS` of every file in it, and `manifest.sig`, the lake's signature.
 
-The signature is of manifest and checksums; the checksums are of all else. Nothing here needs a lake but `sign`.
+The signature covers manifest and checksums; the checksums cover all other files. Only `sign` needs a lake.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from stedi.privacy.pseudonyms import Key
 MANIFEST, SUMS, SIGNATURE = "manifest.json", "SHA256SUMS", "manifest.sig"
 """The files of a release that prove the others."""
 CHAIN = "chain"
-"""The folder in which a release keeps what it came from, after a recall."""
+"""The folder with a release's origin, after a recall."""
 PREDICATE = signatures.RELEASE
-"""What a release's signature says that it is."""
+"""The type of a release's signature."""
 _CHUNK = 1 << 20
 
 
@@ -50,13 +50,13 @@ def names(folder: Path) -> Iterator[str]:
 
 
 def sums(folder: Path) -> bytes:
-    """Returns the content of `SHA256SUMS`, as `sha256sum -c` reads it: every file but itself and the signature."""
+    """Returns the content of `SHA256SUMS`, as for `sha256sum -c`: every file except itself and the signature."""
     listed = sorted(set(names(folder)) - {SUMS, SIGNATURE})
     return "".join(f"{found}  {name}\n" for name, found in digests(folder, listed).items()).encode()
 
 
 def sign(folder: Path, key: Key, predicate: dict[str, Any]) -> None:
-    """Writes checksums and signature of a release that is whole otherwise.
+    """Writes checksums and signature of a release that is otherwise complete.
 
     Args:
         folder: The release.

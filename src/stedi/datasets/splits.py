@@ -1,8 +1,8 @@
 """Splits of people by a keyed hash; people who share a device are in the same split.
 
-Groups are everybody whom shared serial numbers tie, consenting or not, erased ones included: their claims stand. The
-least hash of a group, as a fraction of 2^64, falls into a split by the cumulated shares, so that nobody moves when
-others come or go, nor when the lake's key is changed.
+A group is everybody connected by shared serial numbers, consenting or not, including erased people, whose claims
+remain. The least hash of a group, as a fraction of 2^64, falls into a split by the cumulated shares, so that nobody
+moves when others come or go, nor when the lake's key is changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def hasher(key: Key) -> Callable[[str], int]:
 
 
 def place(number: int, shares: Sequence[float]) -> int:
-    """Returns the place of the split into whose share a number from 0 to 2^64 falls.
+    """Returns the position of the split for a number from 0 to 2^64.
 
     Args:
         number: What `hasher` gives.
@@ -38,10 +38,10 @@ def place(number: int, shares: Sequence[float]) -> int:
 
 
 def groups(devices: Iterable[Iterable[str]]) -> dict[str, str]:
-    """Returns who is tied to whom: from each mark that shares a device to the mark that stands for its group.
+    """Returns the groups: for each mark that shares a device, the mark that represents its group.
 
     Args:
-        devices: Of each serial number the marks of all who have claimed it.
+        devices: For each serial number, the marks of everybody who has claimed it.
     """
     above: dict[str, str] = {}
 
@@ -70,11 +70,11 @@ def decided(
     before: Callable[[str], tuple[int, int] | None] = lambda mark: None,
     amounts: Mapping[str, Mapping[str, float]] | None = None,
 ) -> tuple[dict[str, int], frozenset[str]]:
-    """Returns the split of each person, and who is in another one than in an earlier release.
+    """Returns the split of each person, and the people whose split differs from an earlier release.
 
     Args:
         marks: The people of the release.
-        tied: What `groups` gives.
+        tied: As returned by `groups`.
         number: What `hasher` gives.
         shares: Of each split its share, percent.
         before: Of a mark the first release in which that person was and the split, if there is one. A group that new
@@ -90,7 +90,7 @@ def decided(
     of_group: dict[str, int] = {}
     moved = set()
     for group, people in everybody.items():
-        # of somebody alone the hash says the same as ever
+        # for a person without a group the hash is as before
         asked = people if len(people) > 1 or amounts is not None else ()
         known = {mark: was for mark in asked if (was := before(mark))}
         if known:

@@ -1,4 +1,4 @@
-"""Stale releases: who may no longer be used, and which releases contain them.
+"""Stale releases: the people who may no longer be used, and the releases with them.
 
 Nobody has to be told that a release has gone stale: it is worked out from the landed records, whether a build has seen
 them or not, and from what erasures have left. Who was in a release had once agreed, so those are looked at who agreed
@@ -22,12 +22,12 @@ from stedi.privacy import consent, tombstones
 from stedi.privacy.pseudonyms import Key, normalise
 
 Stale = Mapping[str, Mapping[str, datetime]]
-"""Of each release, `NAME@VERSION`, the subjects who may no longer be used, and since when, UTC."""
+"""For each release, `NAME@VERSION`, the subjects who may no longer be used, and since when, UTC."""
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """People who agreed once and may not be used now, by mark, and since when, epoch milliseconds.
+    """People who once consented and may not be used now, by mark, and since when, epoch milliseconds.
 
     Attributes:
         research: For research.
@@ -38,17 +38,17 @@ class Left:
     public: Mapping[str, int]
 
     def of(self, purpose: str) -> Mapping[str, int]:
-        """Returns those who may not be used for a purpose."""
+        """Returns the people who may not be used for a purpose."""
         return self.public if purpose == "public" else self.research
 
 
 def left(context: Context, key: Key, now: int) -> Left:
-    """Returns who may not be used now, by the landed records and the tombstones.
+    """Returns the people who may not be used now, by the landed records and the tombstones.
 
     Args:
         context: The lake.
         key: The lake's key.
-        now: The instant, epoch milliseconds: consent that begins later is none yet (rule 3).
+        now: The instant, epoch milliseconds: consent that begins later does not count (rule 3).
     """
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
         return _left(context, key, now, engine)
@@ -75,7 +75,7 @@ def _left(context: Context, key: Key, now: int, engine: DuckDB) -> Left:
                 once_public.add(customer)
     agree = consent.agreeing(research, now).keys()
     both = agree & consent.agreeing(public, now).keys()
-    back = set(tombstones.persons(key, agree)) if erased else set()  # who came back as a new customer, and agrees
+    back = set(tombstones.persons(key, agree)) if erased else set()  # came back as new customers, and consent
     for_ever = {mark: at for mark, at in erased.items() if mark not in back}
     return Left(
         {**for_ever, **_marked(key, once_research - agree, latest)},
@@ -105,9 +105,9 @@ def stale(context: Context, key: Key, now: int, releases: Iterable[Entry] | None
 
 
 def holding(context: Context, key: Key, marks: Mapping[str, int]) -> Stale:
-    """Returns the releases that hold one of some people, deleted ones too, and their subjects.
+    """Returns the releases with some people, including deleted ones, and their subjects.
 
-    What it costs follows these people and the number of releases, not those who are in them.
+    The cost depends on these people and the number of releases, not on the people in them.
 
     Args:
         context: The lake.
@@ -145,13 +145,13 @@ def members(context: Context, key: Key, addresses: Iterable[str], releases: Coll
 
 
 def left_by(context: Context, key: Key, before: TableState, after: TableState) -> tuple[str, ...]:
-    """Returns the names of the releases that hold somebody who has left `customers_trusted`, or left it for the public.
+    """Returns the names of releases with somebody who has left `customers_trusted`, or has withdrawn public use.
 
     Args:
         context: The lake.
         key: The lake's key.
-        before: The table as it was.
-        after: The table as it is.
+        before: The table before.
+        after: The table now.
     """
     if not registry.exists(context) or (before.current and after.current and before.current.id == after.current.id):
         return ()
@@ -189,7 +189,7 @@ def _found(key: Key, releases: Collection[Entry], gone: Left, engine: DuckDB) ->
 
 
 def _names(context: Context, key: Key, releases: Collection[Entry], gone: Left) -> tuple[str, ...]:
-    """Returns the releases that hold one of some people, of them nothing else: of many that is much."""
+    """Returns only the names of releases with some people, since the full rows may be many."""
     if not releases or not gone.public:
         return ()
     with registry.session(context) as engine:
@@ -198,7 +198,7 @@ def _names(context: Context, key: Key, releases: Collection[Entry], gone: Left) 
 
 
 def _look_up(key: Key, releases: Collection[Entry], gone: Left, engine: DuckDB) -> Mapping[str, tuple[str, list[str]]]:
-    """Makes `theirs` in a session: release, subject, and the place of the person in the list that is returned of it."""
+    """Makes `theirs` in a session: release, subject, and the person's position in the returned list."""
     listed = {purpose: list(gone.of(purpose)) for purpose in ("research", "public")}
     ids = []
     for entry in releases:

@@ -1,8 +1,8 @@
 """Verifies a release against its signature: needs only the folder, neither lake nor key.
 
-Nothing of the folder is believed. Its files must be those of `SHA256SUMS`, to the byte; checksums and manifest those of
-the signature; splits, people, rows and columns those of the manifest, by what stands in the data. After a recall the
-folder is no longer what was signed: then it must follow from what was, by the signed recalls that it keeps (`chain`).
+Nothing in the folder is trusted. Its files must equal `SHA256SUMS`, byte for byte; checksums and manifest must equal
+the signed ones; splits, people, rows and columns in the data must equal the manifest. After a recall the folder is no
+longer what was signed: then it must follow from what was, by the signed recalls that it keeps (`chain`).
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ class Verification:
 
 
 def verify(folder: Path, *, public_key: Path | None = None) -> Verification:
-    """Returns whether a release's folder is what its lake has signed.
+    """Returns whether a release's folder equals what its lake has signed.
 
     Args:
         folder: The release.
-        public_key: A file with the public key that must have signed it; without it, the one that travels with it.
+        public_key: A file with the public key that must have signed it; by default the one in the release.
 
     Raises:
-        UsageError: There is no such folder, or the file holds no public key.
+        UsageError: There is no such folder, or the file is not a public key.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: expected the folder of a release, found none")
@@ -143,7 +143,7 @@ class _Work:
         self._problems.append(Problem(file, what))
 
     def _walk(self) -> None:
-        """Notes every file, and what is no file."""
+        """Records every file, and everything else."""
 
         def below(folder: Path, before: str) -> Iterator[tuple[str, os.stat_result]]:
             with os.scandir(folder) as entries:
@@ -169,7 +169,7 @@ class _Work:
                 self._say(f"{name}/", "an empty folder that does not belong to the release")
 
     def _sums(self) -> Mapping[str, str]:
-        """Returns what `SHA256SUMS` says of each file, and says which are missing and which are too many."""
+        """Returns the checksums in `SHA256SUMS`, and reports missing and additional files."""
         if SUMS not in self._sizes:
             self._say(SUMS, "missing")
             return {}
@@ -209,7 +209,7 @@ class _Work:
         return found
 
     def _signed(self, manifest: Manifest) -> tuple[str, tuple[str, ...]]:
-        """Checks the signature; returns the signer's fingerprint and who was dropped by recalls."""
+        """Checks the signature; returns the signer's fingerprint and the subjects dropped by recalls."""
         if SIGNATURE not in self._sizes and manifest.plain["parent"]:
             try:
                 proof = chain.check(self._folder, manifest, self._digests, self._pem)
@@ -240,7 +240,7 @@ class _Work:
         return statement.fingerprint
 
     def _files(self, manifest: Manifest) -> None:
-        """Compares the files with rows with what the manifest says of them."""
+        """Compares the data files with the manifest."""
         for name in _REQUIRED:
             if name not in self._sizes:
                 self._say(name, "missing")
@@ -291,7 +291,7 @@ class _Work:
             if columns != expected:
                 self._say(name, "its columns differ from the manifest")
             found = contents.counts(self._folder / name)
-        except Exception:  # PyArrow raises what it likes over a damaged file
+        except Exception:  # PyArrow raises any kind of error for a damaged file
             self._say(name, "not a Parquet file of a release")
             return
         if any(not isinstance(subject, str) for subject in found):

@@ -1,8 +1,8 @@
-"""Windows: the moments of a person cut into stretches of one length, none of which spans a gap.
+"""Windows: the moments of a person cut into pieces of equal length without gaps.
 
-A person's moments form *segments*, runs in which no two neighbours are further apart than `max_gap`. Windows begin with
-a segment, then every `stride`; one that would only repeat samples of the one before it is not made, so the last of a
-segment may be shorter. SELECTs over `moments` give one row a sample, in order; `Assembly` makes rows of lists of them.
+A person's moments form *segments*, in which neighbours are at most `max_gap` apart. Windows begin with a segment, then
+every `stride`; a window that would only repeat samples of the previous one is dropped, so the last of a segment may be
+shorter. SELECTs over `moments` give one row a sample, in order; `Assembly` makes rows of lists of them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def samples(options: Options, first: int, last: int) -> str:
 
 
 def _cut(options: Options, first: int, last: int) -> str:
-    """Returns the SELECT of each moment with the start of each window that it stands in."""
+    """Returns the SELECT of each moment with the start of each window that contains it."""
     assert options.window is not None
     assert options.stride is not None
     found = (
@@ -60,14 +60,14 @@ def _cut(options: Options, first: int, last: int) -> str:
 
 
 def _lowest(options: Options) -> str:
-    """Returns the number, in its segment, of the first window that a moment stands in."""
+    """Returns the number, in its segment, of the first window that contains a moment."""
     assert options.window is not None
     late = f"(since - {options.window}) // {options.stride} + 1"
     return f"case when since < {options.window} then 0 else {late} end"
 
 
 def _highest(options: Options) -> str:
-    """Returns the number of the last window that a moment stands in, and that is made."""
+    """Returns the number of the last window that contains a moment and is not dropped."""
     most = f"case when lasts < {options.window} then 0 else (lasts - {options.window}) // {options.stride} + 1 end"
     return f"least(since // {options.stride}, {most})"
 
@@ -78,7 +78,7 @@ def _resampled(options: Options, first: int, last: int) -> str:
     assert options.resample is not None
     points = int(options.window * options.resample / 1000) + 2
     within = f"person between {first} and {last}"
-    # two devices may have a moment in common: the first by its values stands for it
+    # two devices may share a moment: the first by its values represents it
     once = (
         f"select person, ms, {', '.join(f'r.{name} as {name}' for name in _MEASURED)} from (select person, ms, "
         f"min(struct_pack({', '.join(f'{name} := {name}' for name in _MEASURED)})) as r "
@@ -108,7 +108,7 @@ def _resampled(options: Options, first: int, last: int) -> str:
 
 
 def longest(options: Options, first: int, last: int) -> str:
-    """Returns the SELECT of the most samples of a window that has enough of them."""
+    """Returns the SELECT of the greatest number of samples in a window with enough of them."""
     count = "any_value(measured)" if options.resample is not None else "count(*)"
     return (
         f"select max(n) from (select count(*) as n from ({samples(options, first, last)}) "

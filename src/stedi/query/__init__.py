@@ -1,9 +1,8 @@
 """Read-only SQL over the lake's tables, in a closed sandbox.
 
-A process of its own (`sandbox`), in which the engine is closed and the system bounds memory and time, judges what is
-asked (`statement`) and runs it; `execution` starts it and hands over what it reads, and its rows are a `result`. A
-process of the sandbox imports this package, too: names are resolved when they are first used, so that it does not
-import what starts it.
+A separate process (`sandbox`), with a closed engine and system limits of memory and time, validates the statement
+(`statement`) and runs it; `execution` starts it and passes it the files to read, and its rows are a `result`. That
+process imports this package, too: names are resolved at their first use, so that it does not import `execution`.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class QueryTable:
 
     Attributes:
         name: The table's name in SQL.
-        files: Absolute paths of Parquet files; none make an empty table.
+        files: Absolute paths of Parquet files; without files the table is empty.
         columns: Name and DuckDB type of each column, in order.
         masked: Names of the columns that are null in every row.
         places: Whether each row has, beside its columns, its file and its number there (`scans.FILE`, `scans.ROW`).
@@ -64,17 +64,17 @@ Parameters = Sequence[Value] | Mapping[str, Value]
 Resolve = Callable[[frozenset[str]], Iterable[QueryTable]]
 """Gives the tables of these names, lower-case, as far as there are any."""
 Ended = Callable[[str, int], None]
-"""Told once how a query ended, `done`, `stopped`, `failed` or `refused`, and how many rows it has given."""
+"""Called once with how a query ended, `done`, `stopped`, `failed` or `refused`, and its number of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one query may take.
+    """The limits of one query.
 
     Attributes:
         memory: Memory of the engine, as in `512MB` or `2GiB`; beyond it, rows go to a temporary folder.
-        seconds: Wall seconds that the query may work; the time in which its reader does not ask for rows is free.
-        threads: Threads of the engine; None for one a core.
+        seconds: Wall seconds that the query may work, without the time in which its reader requests no rows.
+        threads: Threads of the engine; None for one for each core.
         spill: Bytes that may be written to the temporary folder, as `memory`.
     """
 
@@ -115,13 +115,13 @@ def run(
     parameters: Parameters | None = None,
     ended: Ended = lambda how, rows: None,
 ) -> Result:
-    """Starts a query and returns its rows as they come.
+    """Starts a query and returns its rows as a stream.
 
     Args:
         sql: One SELECT in DuckDB's dialect; `timestamptz` is shown in UTC.
-        relations: The tables that it may read, under their names or `stedi.<name>`; or what gives them once it is
-            known which tables the statement names.
-        limits: What it may take, its judging included.
+        relations: The tables that it may read, as their names or `stedi.<name>`; or a function that returns them for
+            the tables that the statement names.
+        limits: Its limits, including validation.
         temporary: A folder in which a folder of this query's own is made, and removed in the end; the system's
             temporary folder if None.
         condition: Whether the statement must be one that `statement.condition` has made, and nothing more.
@@ -168,10 +168,10 @@ def _masked(relations: Iterable[QueryTable], columns: frozenset[str] | None) -> 
 
 
 def plain(parameters: Parameters) -> list[object] | dict[str, object]:
-    """Returns the values of parameters as JSON carries them to the process of the query.
+    """Returns the values of parameters as JSON for the query's process.
 
     Raises:
-        UsageError: One is no value; the message tells its type alone.
+        UsageError: One is not a value; the message names only its type.
     """
     if isinstance(parameters, Mapping):
         return {str(name): _plain(value) for name, value in parameters.items()}
@@ -202,10 +202,10 @@ def _plain(value: object) -> object:
 
 
 def _named(names: frozenset[str], given: Iterable[QueryTable]) -> dict[str, QueryTable]:
-    """Returns the relations by the names that a statement calls them.
+    """Returns the relations by their names in a statement.
 
     Raises:
-        QueryRefused: A name is none of theirs.
+        QueryRefused: A name is unknown.
     """
     found = {folded(relation.name): relation for relation in given}
     for name in sorted(names - found.keys()):
@@ -227,7 +227,7 @@ def referenced_tables(sql: str, limits: Limits | None = None, temporary: Path | 
 
     Raises:
         QueryRefused: The statement is not one that the sandbox runs.
-        QueryFailed: Judging it takes more than it may.
+        QueryFailed: Validation exceeds its limits.
     """
     worker = _Worker({"sql": sql}, limits or Limits(), temporary)
     try:
@@ -237,16 +237,16 @@ def referenced_tables(sql: str, limits: Limits | None = None, temporary: Path | 
 
 
 def bounded(call: str, *arguments: object, limits: Limits | None = None) -> Any:
-    """Returns what a function of the package makes of plain values, in a process that is bounded as a query is.
+    """Returns a function's result for plain values, computed in a process with the limits of a query.
 
     Args:
         call: The function, as `stedi.module:name`.
-        arguments: What JSON can carry.
+        arguments: Values that JSON can represent.
         limits: What it may take.
 
     Raises:
-        QueryRefused: It refuses what it is given.
-        QueryFailed: It takes more than it may, or fails.
+        QueryRefused: It refuses its arguments.
+        QueryFailed: It exceeds its limits, or fails.
     """
     worker = _Worker({"call": call, "args": arguments}, limits or Limits(), None)
     try:
@@ -280,10 +280,10 @@ class _Pipe(io.RawIOBase):
 
 
 class _Tally:
-    """How many rows of a query were given, and how it ended.
+    """Counts the rows of a query, and records how it ended.
 
     Args:
-        ended: Told so, once.
+        ended: Called with both, once.
     """
 
     def __init__(self, ended: Ended = lambda how, rows: None) -> None:
@@ -292,7 +292,7 @@ class _Tally:
         self.how = "stopped"
 
     def fails(self, error: BaseException) -> None:
-        """Takes down why a query has ended, if that is known now."""
+        """Records why a query has ended, if it is known."""
         if isinstance(error, QueryRefused | UsageError):
             self.how = "refused"
         elif isinstance(error, Exception):
@@ -307,9 +307,9 @@ class _Worker:
     """The process of one query, its pipes and its temporary folder.
 
     Args:
-        task: What the process is to do: a statement to judge and run, or a function to call.
+        task: A statement to validate and run, or a function to call.
         limits: What it may take.
-        temporary: Where its folder is made.
+        temporary: The parent of its folder.
         tally: Counts its rows.
     """
 
@@ -330,7 +330,7 @@ class _Worker:
             "path": isolation.folders(),
         }
         try:
-            # The words of the engine's last breath may hold data, so stderr is a file that nobody else reads.
+            # The engine's last words may contain data, so stderr is a file that nobody else reads.
             self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
             words = [str(sandbox), str(sandbox.parents[2])]
             self._process = isolation.start(words, folder, errors=self._errors, alone=True)
@@ -350,7 +350,7 @@ class _Worker:
             self._process.stdin.flush()
 
     def judgement(self) -> Judgement:
-        """Returns what the process says that the statement reads."""
+        """Returns what the statement reads, from the process."""
         with self._translated():
             line = self._pipe.readline()
         if not line.endswith(b"\n"):
@@ -376,7 +376,7 @@ class _Worker:
                 "files": relation.files,
                 "columns": relation.columns,
                 "masked": sorted(relation.masked),
-                # what the engine reads from files itself, it reads by what it needs
+                # the engine itself reads only the columns that it needs
                 "wanted": sorted(columns) if (relation.masked or relation.without) and columns is not None else None,
                 "places": relation.places,
                 "without": sorted(relation.without),
@@ -389,7 +389,7 @@ class _Worker:
             self._process.stdin.close()
 
     def open(self) -> pa.RecordBatchReader:
-        """Returns the process's rows once it has said which columns they have."""
+        """Returns the process's rows once their columns are known."""
         import pyarrow as pa
 
         with self._translated():
@@ -402,7 +402,7 @@ class _Worker:
                 try:
                     batch = stream.read_next_batch()
                 except StopIteration:
-                    # A stream that was cut ends like one that is whole: only the exit code tells them apart.
+                    # A truncated stream ends like a complete one: only the exit code distinguishes them.
                     self._finish()
                     return
             self._tally.rows += batch.num_rows
@@ -424,7 +424,7 @@ class _Worker:
             raise QueryFailed("The query was stopped before its last row. Run it again.") from None
 
     def _finish(self) -> None:
-        """Waits for the worker's end and raises what it says, if it has not written every row."""
+        """Waits for the worker's end and raises its error, if it has not written every row."""
         if not self._end.alive:
             raise QueryFailed("The query was closed before its last row.")
         self._tally.how = "failed"
@@ -455,7 +455,7 @@ class _Worker:
 
 
 def _said(words: str) -> QueryRefused | QueryFailed | None:
-    """Returns the error that a worker has written down; None if it came to no words of its own."""
+    """Returns the error that a worker has written; None if it has written none."""
     for line in words.splitlines():
         with contextlib.suppress(ValueError):
             said_so = json.loads(line)
@@ -467,7 +467,7 @@ def _said(words: str) -> QueryRefused | QueryFailed | None:
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """Returns what a stream raises that is cut or is none."""
+    """Returns the error for a truncated or invalid stream."""
     import pyarrow as pa
 
     return (pa.ArrowException, OSError, ValueError, AttributeError)
@@ -483,7 +483,7 @@ def _folder(temporary: Path | None) -> str:
 
 
 def _end(process: subprocess.Popen[bytes], errors: Any, folder: str, held: int, tally: _Tally) -> None:
-    """Ends a worker, which may have ended already, and removes what it left."""
+    """Ends a worker, which may have ended already, and removes its files."""
     if process.poll() is None:
         process.kill()
     process.wait()

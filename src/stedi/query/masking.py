@@ -1,9 +1,9 @@
 """Masking: a second process reads tables with masked columns or rows and passes on only the rest.
 
-The process of a query that may not see a column, or somebody's rows, must not have the file that holds them: an engine
-that may open a file can be asked for all of it. So it forks before its engine exists. The fork opens the files, and for
-each scan of the query streams the columns and rows that may be seen as Arrow through a pipe of that scan's own; the
-query's process knows the streams alone. A scan costs what it reads and is not read ahead; nothing is copied to a disk.
+A query that may not see a column, or somebody's rows, must not have access to their file: an engine that may open a
+file can read all of it. So its process forks before its engine exists. The fork opens the files, and for each scan of
+the query streams the columns and rows that may be seen as Arrow through a pipe of that scan's own; the query's process
+knows the streams alone. A scan costs what it reads and is not read ahead; nothing is copied to a disk.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 _ROWS_A_BATCH = 61_440
 _WHOLE = b"whole"
-"""What follows a stream that was written to its end: one that was cut ends like one that is whole."""
+"""The mark after a complete stream: a truncated one would end like a complete one."""
 
 
 class Reader:
-    """The query's end of the line to the process that reads.
+    """The query's end of the connection to the reading process.
 
     Args:
-        line: A socket; what is asked for goes through it, with the pipe into which the rows are to come.
+        line: A socket for requests, each with the pipe for its rows.
     """
 
     def __init__(self, line: socket.socket) -> None:
@@ -40,14 +40,14 @@ class Reader:
         self._lock = threading.Lock()
 
     def relation(self, relation: dict[str, Any]) -> Masked:
-        """Returns what an engine may scan in a relation's place, as often as it likes."""
+        """Returns a substitute of a relation that an engine may scan repeatedly."""
         return Masked(self, relation["number"], _schema(relation))
 
     def rows(self, number: int) -> Iterator[pa.RecordBatch]:
         """Yields the visible columns of a relation.
 
         Raises:
-            OSError: They could not be read to their end; the process that reads has said why.
+            OSError: They could not be read to their end; the reading process has reported why.
         """
         import pyarrow as pa
 
@@ -64,10 +64,10 @@ class Reader:
 
 
 class Masked:
-    """A relation without what is masked, for an engine that asks for Arrow streams.
+    """A relation without masked data, as Arrow streams.
 
     Args:
-        reader: Who has the rows.
+        reader: The connection to the reading process.
         number: Its place among the job's relations.
         schema: Its visible columns.
     """
@@ -81,7 +81,7 @@ class Masked:
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         import pyarrow as pa
 
-        # an engine opens more streams than it reads: one that is not read asks for nothing
+        # an engine opens more streams than it reads: an unread one sends no request
         return pa.RecordBatchReader.from_batches(self._schema, self._reader.rows(self._number)).__arrow_c_stream__()
 
 
@@ -111,7 +111,7 @@ def start(job: dict[str, Any]) -> Reader:
 
 
 def _serve(line: socket.socket, job: dict[str, Any]) -> None:
-    """Opens a job's masked relations and streams them as they are asked for, until the line is closed."""
+    """Opens a job's masked relations and streams them on request, until the connection is closed."""
     import duckdb
 
     con = duckdb.connect(":memory:", config=scans.settings(job))
@@ -127,7 +127,7 @@ def _serve(line: socket.socket, job: dict[str, Any]) -> None:
 
 
 def _stream(con: duckdb.DuckDBPyConnection, relation: dict[str, Any], pipe: int, job: dict[str, Any]) -> None:
-    """Writes the visible columns of a relation into a pipe; what failed is said before the pipe is closed."""
+    """Writes the visible columns of a relation into a pipe; errors are reported before the pipe is closed."""
     import duckdb
     import pyarrow as pa
 

@@ -1,7 +1,7 @@
 """The result of a query: its rows as a stream, or all of them as Arrow, pandas, Polars or tuples.
 
-A result is read once. Rows that were read whole are kept while they are small; what is not there any more is said to be
-gone, and never given as no rows.
+A result is read once. Small results are kept after they were read completely; rows that are no longer there raise an
+error instead of looking like no rows.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Result:
         return notebook.table(self.columns, rows, f"{'the first ' if more else ''}{len(rows):,} rows")
 
     def _first(self) -> tuple[list[pa.RecordBatch], bool]:
-        """Returns batches that hold the first rows, given once more to whoever reads, and whether there are more."""
+        """Returns batches with the first rows, which readers still get, and whether there are more."""
         held = sum(batch.num_rows for batch in self._ahead)
         while held <= SHOWN:
             try:
@@ -205,10 +205,10 @@ class Result:
         yield from self._source
 
     def _known(self, *, strict: bool = True) -> pa.Table | None:
-        """Returns the rows, if they were read whole and are still there.
+        """Returns the rows, if they were read completely and are still there.
 
         Raises:
-            UsageError: They are not there any more, and `strict` is True.
+            UsageError: They are no longer there, and `strict` is True.
         """
         table = self._table if self._table is not None else self._seen() if self._seen is not None else None
         if table is None and self._seen is not None and strict:

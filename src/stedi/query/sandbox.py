@@ -1,9 +1,9 @@
 """The process in which a query runs: a job on stdin, Arrow on stdout, one line of JSON on stderr if it fails.
 
-A process of its own, because DuckDB's memory limit does not count what a single value takes (`repeat('x', 4e9)`) and
-its interrupt does not reach into one: only the system's limits and a kill bound every statement. `query` starts this
-file by its path, without the caller's environment. The job comes in two lines: the statement, which is judged here,
-under the same bounds as it will run, and answered with what it reads; then the files of just these tables.
+It is a separate process because DuckDB's memory limit does not count single values (`repeat('x', 4e9)`) and its
+interrupt does not stop their computation: only the system's limits and a kill bound every statement. `query` starts
+this file by its path, without the caller's environment. The job comes in two lines: the statement, which is judged
+here, under the same bounds as it will run, and answered with what it reads; then the files of just these tables.
 
 The engine in which it runs is closed: no settings, no network, no file but those of tables that the caller's role may
 see whole. Files of a table with masked columns or rows are read by a further process (`masking`), which hands over the
@@ -24,7 +24,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if __name__ == "__main__" and len(sys.argv) > 1:
-    sys.path.insert(0, sys.argv[1])  # isolated, it has to be told where the package is
+    sys.path.insert(0, sys.argv[1])  # an isolated process needs the package's path
 
 from stedi._startup import without_dataframes
 from stedi.errors import QueryRefused, printable
@@ -109,12 +109,12 @@ def execute(job: dict[str, Any], out: BinaryIO) -> None:
     reader = masking.start(job) if any(scans.hides(relation) for relation in job["relations"]) else None
     con = connect(job, reader)
     try:
-        # Binding reads no rows, so the words of its errors hold none; every later error is replaced by our own.
+        # Binding reads no rows, so its errors contain none; every later error is replaced by our own.
         values = given(job)
         try:
             if values is None:
                 found: duckdb.DuckDBPyRelation | duckdb.DuckDBPyConnection = con.sql(job["sql"])
-            else:  # a relation with values would hold every row in memory
+            else:  # a relation with values would keep every row in memory
                 con.execute(f"explain {job['sql']}", values)
         except duckdb.Error as error:
             raise scans.Failure(bind_failure(error, job)) from None
@@ -151,7 +151,7 @@ def _value(plain: Any) -> Any:
 
 
 def _cause(error: Exception) -> Exception:
-    """Returns the engine's error under one that Arrow has wrapped: `OSError: Conversion Error: ...`."""
+    """Returns the engine's error inside one of Arrow: `OSError: Conversion Error: ...`."""
     import duckdb
 
     words = {
@@ -171,9 +171,9 @@ _WRAPPED = re.compile(r"(?:[\w ]{1,40}: )?(Out of Memory|Conversion|Out of Range
 
 
 def limit(job: dict[str, Any]) -> None:
-    """Sets the system's own limits on this process: memory, processor seconds, no core file.
+    """Sets the system's limits for this process: memory, processor seconds, no core file.
 
-    Linux counts private memory (`RLIMIT_DATA`); macOS does not, there the engine's own limit stands alone.
+    Linux counts private memory (`RLIMIT_DATA`); macOS does not, so only the engine's limit applies there.
     """
     threads = job["threads"] or os.cpu_count() or 1
     stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
@@ -193,13 +193,13 @@ def limit(job: dict[str, Any]) -> None:
 
 
 def call(job: dict[str, Any]) -> Any:
-    """Returns what a function of the package makes of the job's arguments, within the job's bounds."""
+    """Returns a function's result for the job's arguments, within the job's limits."""
     module, _, name = job["call"].partition(":")
     return getattr(importlib.import_module(module), name)(*job["args"])
 
 
 def judge(job: dict[str, Any]) -> dict[str, Any]:
-    """Returns the names of the tables that the job's statement reads, and of their columns, or null for all of them."""
+    """Returns the names of the tables and columns that the job's statement reads, with null for all columns."""
     if job.get("condition"):
         judged = statement.judge_condition(job["sql"])
     else:
@@ -230,7 +230,7 @@ def main(source: BinaryIO, out: BinaryIO) -> int:
 if __name__ == "__main__":
     without_dataframes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Stdout belongs to the Arrow stream alone: whatever else prints goes to stderr.
+    # Stdout is for the Arrow stream only: all other output goes to stderr.
     stream = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     code = main(sys.stdin.buffer, stream)

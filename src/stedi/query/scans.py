@@ -1,4 +1,4 @@
-"""Scans: how the closed process of a query reads a table's files, and what it says when that fails.
+"""Scans: how a query's process reads a table's files, and its messages when that fails.
 
 A relation is a dictionary, as it came through a pipe: `name`, `files`, `columns` (name and type of each), `masked`
 (names of columns that the query must not see), `wanted` (lower-case names of columns beside which it reads none, or
@@ -53,7 +53,7 @@ def settings(job: dict[str, Any]) -> dict[str, str | bool | int | float | list[s
 
 
 def read(relation: dict[str, Any]) -> str:
-    """Returns the table function that reads a relation's files as they are."""
+    """Returns the table function that reads a relation's files unchanged."""
     places = f", filename = {identifier(FILE)}, file_row_number = true" if relation.get("places") else ""
     return f"read_parquet([{', '.join(map(literal, relation['files']))}], hive_partitioning = false{places})"
 
@@ -72,7 +72,7 @@ def visible(relation: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def select(relation: dict[str, Any], source: str) -> str:
-    """Returns the SELECT of a relation's view: what is masked is null in its own type, what is not wanted is absent."""
+    """Returns the SELECT of a relation's view: masked columns are null in their type, unused ones are absent."""
     shown = {name for name, _ in visible(relation)}
     wanted = relation.get("wanted")
     columns = [
@@ -88,7 +88,7 @@ def select(relation: dict[str, Any], source: str) -> str:
 
 
 def unreadable(error: Exception, relation: dict[str, Any]) -> str:
-    """Returns one line for a relation whose files are not what they should be."""
+    """Returns one line for a relation with unreadable files."""
     text = str(error)
     named = next((path for path in relation["files"] if path in text), None)
     where = f"{relation['name']}, file {named}" if named else f"{relation['name']}"
@@ -99,7 +99,7 @@ def unreadable(error: Exception, relation: dict[str, Any]) -> str:
 
 
 def kind_of(error: Exception) -> str:
-    """Returns what went wrong, in words that hold nothing of DuckDB's message."""
+    """Returns the kind of an error, without any of DuckDB's message."""
     words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__.removesuffix("Exception")).lower()
     return f"an error of kind {words}" if words != "error" else "an error"
 
@@ -115,10 +115,10 @@ _HINTS = {
 
 
 def run_time_failure(error: Exception, job: dict[str, Any]) -> str:
-    """Returns one line for an error that came while rows were read.
+    """Returns one line for an error while rows were read.
 
-    DuckDB's own words show the value that it stumbled over, in quotes that the value itself may end: nothing of them
-    is looked for but the files that the job names.
+    DuckDB's message shows the failing value, in quotes that the value itself may close. So only the job's file names
+    are searched in it.
     """
     text = str(error)
     hint = _HINTS.get(type(error).__name__)

@@ -1,9 +1,9 @@
 """Validates a statement before it runs: one SELECT over the lake's tables, with functions that reach nothing else.
 
-DuckDB's own parser reads it, so what is judged is what will run; the tree that it writes as JSON is walked against
-lists of what is allowed, with the names that WITH defines known where SQL has them known and nowhere else. Nothing is
-bound, no file is opened. The process that will run the statement judges it, under its own bounds of time and memory
-(`sandbox`), and the engine there is closed as well: these walls stand one behind the other.
+DuckDB's own parser reads it, so the validated statement is the one that will run. Its JSON tree is checked with
+allow-lists; names that WITH defines are resolved by the scoping rules of SQL. Nothing is bound and no file is opened.
+The process that will run the statement judges it, under its own bounds of time and memory (`sandbox`), and the engine
+there is closed as well: these walls stand one behind the other.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Judgement:
     """What a statement reads.
 
     Attributes:
-        tables: Names of tables, lower-case: all that the statement does not define itself.
-        columns: Names of columns, lower-case, beside which it reads none; None if that cannot be told.
+        tables: Names of tables, lower-case, except those that the statement defines itself.
+        columns: Names of all columns that it reads, lower-case; None if unknown.
     """
 
     tables: frozenset[str]
@@ -59,11 +59,11 @@ class Judgement:
 
 
 def judge(sql: str, *, parameters: bool = False) -> Judgement:
-    """Returns what a statement reads, once it is known to be one that the sandbox runs.
+    """Returns what a statement reads, if the sandbox may run it.
 
     Args:
         sql: One SELECT in DuckDB's dialect.
-        parameters: Whether it may have parameters, such as `?` and `$name`: they stand for values, and for no more.
+        parameters: Whether it may have parameters, such as `?` and `$name`, which stand for values only.
 
     Raises:
         QueryRefused: It is not one, or could reach more than tables.
@@ -85,7 +85,7 @@ def judge_condition(sql: str) -> Judgement:
         name for name, found in node.items() if found not in ({}, {"map": []}, [], None)
     }
     if not plain or more or [m.get("type") for m in node.get("modifiers", ())] != ["LIMIT_MODIFIER"]:
-        # what was asked is not repeated: a condition names people
+        # the condition is not repeated, since it may name people
         raise QueryRefused("Expected a single condition, as after WHERE, found more than that. Nothing was run.")
     return _judged(tree, system)
 
@@ -102,7 +102,7 @@ def shown(text: str) -> str:
 
 
 def folded(name: str) -> str:
-    """Returns a name as the engine compares it: ASCII letters in lower case, all others as they are."""
+    """Returns a name as the engine compares it: with ASCII letters in lower case."""
     return "".join(c.lower() if c.isascii() else c for c in name)
 
 
@@ -172,8 +172,7 @@ class _Walk:
     """One walk over a statement's tree.
 
     Args:
-        system: Names that the engine's own catalog has: WITH may not take them, so that not even a statement whose
-            scopes were misread could find them.
+        system: Names in the engine's own catalog: WITH may not define them, so that a misread scope finds nothing.
         parameters: Whether the statement may have parameters.
     """
 

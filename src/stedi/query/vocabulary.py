@@ -1,8 +1,8 @@
 """The functions that a statement may call.
 
-A list of what is allowed, so that a function which a later version of the engine brings is not run before somebody has
-looked at it. On the list are functions of their arguments, clock and dice included. What tells of the engine, its
-settings, its catalog, the session, the machine or a file is not, and neither is what parses or runs SQL from a text.
+It is an allow-list, so that functions of later engine versions are reviewed before they run. It contains functions of
+their arguments, including clocks and random numbers. It excludes functions that reveal the engine, its settings, its
+catalog, the session, the machine or a file, and functions that parse or run SQL from a text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 TABLE_FUNCTIONS = frozenset(
     {"generate_series", "json_each", "json_tree", "pg_timezone_names", "range", "repeat", "repeat_row", "unnest"}
 )
-"""Functions that may stand in FROM."""
+"""Functions that are allowed in FROM."""
 
 _OPERATORS = r"""
 !__postfix !~~ !~~* % & && * ** + - -> ->> / // <-> << <=> <@ >> @ @> ^ ^@ | || ~ ~~ ~~* ~~~
@@ -80,4 +80,4 @@ string_agg sum sumkahan var_pop var_samp variance
 """
 
 FUNCTIONS = frozenset(f"{_OPERATORS} {_SCALARS} {_AGGREGATES}".split())
-"""Functions and operators that may stand in an expression, lower-case, as DuckDB's parser names them."""
+"""Functions and operators that are allowed in expressions, lower-case, as DuckDB's parser names them."""

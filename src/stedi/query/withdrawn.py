@@ -1,8 +1,8 @@
 """Time travel without people who do not consent now: which rows a query with `at` leaves out.
 
-What was published is kept for a while, and what somebody has taken back since is in it. Who consents now is worked out
-from the landed records (rules 1 to 3 of consent), those that no build has seen included, so that a withdrawal counts
-at once. A row below landing knows its customer by the pseudonym under the lake's key, since another key leaves no older
+Published snapshots are kept for a while, with rows of people who have withdrawn since. Current consent is computed from
+the landed records (rules 1 to 3 of consent), including those that no build has seen, so that a withdrawal counts at
+once. A row below landing knows its customer by the pseudonym under the lake's key, since another key leaves no older
 snapshot; one that nobody's record gives now is somebody's who was erased.
 """
 
@@ -21,7 +21,7 @@ from stedi.schema.tables import ALL_COLUMNS, DataFile
 from stedi.storage.config import Config
 
 PERSON = "customer_id"
-"""The column that says whose a row is, in every table below landing and in no other."""
+"""The column that identifies a row's customer, in tables below landing only."""
 
 
 def concerns(table: str) -> bool:
@@ -32,7 +32,7 @@ def concerns(table: str) -> bool:
 def left_out(
     context: Context, pinned: Iterable[tuple[TableState, Snapshot | None]], now: int
 ) -> dict[str, dict[str, int]]:
-    """Returns whose rows must be left out of tables as they were, and how many each has, by table.
+    """Returns the customers whose rows must be left out of earlier states of tables, with their row counts, by table.
 
     Args:
         context: The lake.
@@ -40,7 +40,7 @@ def left_out(
         now: The instant for which consent is evaluated, epoch milliseconds.
 
     Raises:
-        KeyRefused: The lake's key, without which nobody can tell whose a row is, is not at hand.
+        KeyRefused: The lake's key, which is needed to identify a row's customer, is missing.
     """
     below = [(state, snapshot) for state, snapshot in pinned if snapshot is not None and concerns(state.name)]
     if not below:
@@ -64,13 +64,13 @@ def left_out(
 def taken_out(
     config: Config, scratch: Path, older: Iterable[DataFile], agreeing: Iterable[DataFile]
 ) -> dict[str, frozenset[str]]:
-    """Returns, by file, whose rows of a table as it was a build has taken out since.
+    """Returns, by file, the customers whose rows a build has removed since.
 
     Args:
         config: The lake's settings.
         scratch: A folder for what does not fit into memory.
-        older: Files that the table had and has no more.
-        agreeing: The files of `customers_trusted` as it is.
+        older: Files that the table no longer has.
+        agreeing: The current files of `customers_trusted`.
     """
     paths = ", ".join(path_literal(file.path) for file in older)
     if not paths:

@@ -31,8 +31,8 @@ class Lease:
     """A lock that is an object: its creator holds it, renews it, and releases it by writing that it is free.
 
     A lock that has not been renewed for a minute and a half can be taken. It is never deleted: with versioning, some
-    servers do not treat a deleted object as absent. Ages use only S3's clock. A holder that was stopped for longer
-    finds its lease gone at the next renewal, or before its next write, which has it proved (`prove`).
+    servers do not treat a deleted object as absent. Ages use only S3's clock. A holder that was suspended for longer
+    detects the loss at its next renewal, or before its next write, which calls `prove`.
     """
 
     def __init__(self, path: Path) -> None:
