@@ -29,6 +29,8 @@ _WORDS = frozenset(
 """Words of the lake's own files: a serial number may be called like one, and is not looked for among them."""
 _MOST = 1 << 22
 """Bytes that a packed value is unpacked to, at most."""
+_MOST_KNOWN = 1 << 20
+"""Addresses of others that are remembered as such, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,9 @@ class Identifiers:
         named = self._addresses()
         if named is not None and normalise(address) not in named:
             return False
-        found = self._known[address] = named is not None or tombstones.person(self.key, address) in self.people
+        found = named is not None or tombstones.person(self.key, address) in self.people
+        if found or len(self._known) < _MOST_KNOWN:
+            self._known[address] = found
         return found
 
     def owns(self, address: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -46,7 +46,12 @@ def mark(key: Key, what: str, *parts: object) -> str:
         parts: What identifies it among others of its kind.
     """
     text = "\0".join((what, *map(str, parts)))
-    return _first(key).digest("tombstone", text.encode("utf-8", "surrogatepass"))[:16].hex()
+    return _digester(key)(text.encode("utf-8", "surrogatepass"))[:16].hex()
+
+
+@lru_cache(8)  # a search asks for the mark of each address that it meets
+def _digester(key: Key) -> Callable[[bytes], bytes]:
+    return _first(key).digester("tombstone")
 
 
 def _first(key: Key) -> Key:
@@ -61,7 +66,7 @@ def person(key: Key, address: str) -> str:
 
 def persons(key: Key, addresses: Iterable[str]) -> Iterator[str]:
     """Yields the marks of many customers, as `person` makes them."""
-    digest = _first(key).digester("tombstone")
+    digest = _digester(key)
     for address in addresses:
         yield digest(b"person\0" + normalise(address).encode("utf-8", "surrogatepass"))[:16].hex()
 
