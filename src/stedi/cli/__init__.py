@@ -25,13 +25,13 @@ __all__ = ["main", "parser", "script"]
 
 _OBJECTS = 50_000
 """How many new objects start a garbage collection: it finds nothing among imported modules."""
-_INTERRUPTED, _UNREAD = 130, 141  # as a shell has it of who ends by SIGINT or SIGPIPE
+_INTERRUPTED, _UNREAD = 130, 141  # as in a shell, for processes ended by SIGINT or SIGPIPE
 _EXTRAS = {
     **dict.fromkeys(("boto3", "botocore", "s3transfer", "duckdb_extension_httpfs"), "aws"),
     **dict.fromkeys(("pyspark", "py4j"), "spark"),
     **dict.fromkeys(("psycopg2", "sqlalchemy"), "postgres"),
 }
-"""Which extra brings a module that not every installation has."""
+"""The extra with each optional module."""
 _OPTIONS = {"name": "NAME", "handle": "--show", "named": "--verify"}
 """What the command line calls those arguments that are no option of the same name."""
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             terminal.document({"error": {"type": "UsageError", "message": message, "exit": 2}})
         raise
     terminal.colour(getattr(options, "color", "auto"))
-    os.umask(0o077)  # what the lake writes is its owner's alone
+    os.umask(0o077)  # files of a lake are private to its owner
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale lacks is no failure
     try:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(options, f"interrupted: {pipeline.after_interrupt(options)}", _INTERRUPTED)
     except BrokenPipeError:
-        # whoever read our output has gone; Python must not complain again at exit
+        # the reader of our output has gone; Python must not complain again at exit
         terminal.nowhere(sys.stdout)
         return _UNREAD
     except OSError as error:
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def script() -> int:
-    """Runs one command as a process of its own."""
+    """Runs one command as the whole process."""
     gc.set_threshold(_OBJECTS)
     without_dataframes()
     terminal.open_streams()
@@ -104,16 +104,16 @@ def script() -> int:
     except SystemExit as stop:  # help, the version, or bad usage
         code = stop.code if isinstance(stop.code, int) else 0
     code = terminal.finished(code)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is done is done: the exit code says how
-    gc.freeze()  # else Python looks through everything that was imported once more before it ends: a third of a second
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: the exit code says how
+    gc.freeze()  # otherwise Python traverses all imported objects once more at its end: a third of a second
     return code
 
 
 def _interrupt(_: int, frame: FrameType | None) -> None:
-    """Raises what ends a command, but not while a module is imported: then it is asked again a moment later.
+    """Raises KeyboardInterrupt, but not while a module is imported: then the signal is repeated a moment later.
 
-    An import that is cut off can leave Python's import lock held, for which other threads then wait for ever, and what
-    called it can take the interrupt for a missing module, or lose it.
+    An interrupted import can leave Python's import lock held, so that other threads wait forever, and its caller can
+    take the interrupt for a missing module, or lose it.
     """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -124,7 +124,7 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
 
 
 def _refuse_into_lake(paths: Sequence[Path | None]) -> None:
-    """Keeps what a command writes out of every lake."""
+    """Refuses output files of a command inside a lake."""
     if any(path is not None for path in paths):
         from stedi.context import places  # reads catalogs: `--help` does without
 

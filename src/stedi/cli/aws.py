@@ -1,4 +1,4 @@
-"""The commands of `stedi aws`: the stack, its job, what it costs; and queries that run on Athena."""
+"""The commands of `stedi aws`: the stack, its job, its cost; and queries on Athena."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def destroy(options: argparse.Namespace) -> int:
-    """Takes the stack away, and its data if told so."""
+    """Deletes the stack, and its data on request."""
     from stedi.aws import deploy
 
     kept = deploy.data_stack(options.stack)
@@ -122,7 +122,7 @@ def query(options: argparse.Namespace) -> int:
     bill = result.bill
     terminal.say(f"scanned {bill.bytes_scanned:,} bytes, ${bill.dollars:,.6f} at list price (query {bill.query})")
     if wants_json(options) and not options.format and not options.output:
-        # one document: what it took, and the rows as `--format json` writes them
+        # one document: its cost, and the rows as `--format json` writes them
         head = json.dumps(render.plain(bill))[:-1]
         sys.stdout.write(f'{head}, "rows": ')
         sys.stdout.flush()

@@ -1,7 +1,7 @@
 """Converts a column of Arrow to text or JSON, without a loop over rows where Arrow has a function.
 
-One set of rules for every form that text takes: ISO 8601 in UTC with at least milliseconds, numbers with every digit,
-base64 for bytes, JSON for what is nested. Nulls stay nulls in text and are `null` in JSON.
+All text formats have the same rules: ISO 8601 in UTC with at least milliseconds, numbers with every digit, base64 for
+bytes, JSON for nested values. Nulls stay nulls in text and are `null` in JSON.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FEW = 100
-"""Values whose text is sooner made here than Arrow's functions are imported."""
+"""The number of values that Python converts faster than Arrow's functions are imported."""
 _PLAIN_IN_JSON = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
 
 _FOUR_DIGIT_YEARS = (-62_135_596_800_000, 253_402_300_799_999)
-"""Epoch milliseconds of the first and the last instant whose year has four digits."""
+"""Epoch milliseconds of the first and last instants with a four-digit year."""
 
 
 def base64_text(value: bytes) -> str:
@@ -96,9 +96,9 @@ def as_json(column: pa.Array, name: str) -> pa.Array:
 
 
 def in_zone(reader: pa.RecordBatchReader, zone: str, *, text: bool) -> pa.RecordBatchReader:
-    """Returns rows whose instants are those of a time zone: as text with the offset, or as instants of that zone.
+    """Returns rows with instants in a time zone: as text with the offset, or as instants of that zone.
 
-    Instants inside other values stay in UTC, and say so.
+    Instants inside other values stay in UTC, marked as such.
 
     Args:
         reader: The rows.
@@ -147,7 +147,7 @@ def _local(column: pa.Array, zone: str, *, text: bool) -> pa.Array:
 
 
 def join(columns: Sequence[pa.Array | str]) -> pa.Array:
-    """Returns texts row by row put together, null where one of them is; a plain `str` stands in every row."""
+    """Returns texts concatenated row by row, null if one of them is; a plain `str` is used in every row."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -198,10 +198,10 @@ def _times(column: pa.Array) -> pa.Array:
     kind = column.type
     zoned = pa.types.is_timestamp(kind) and kind.tz is not None
     if zoned:
-        # What Arrow keeps is UTC already; naming the zone would need the machine's zone files.
+        # Arrow's values are UTC already; naming the zone would need the machine's zone files.
         column = column.cast(pa.int64()).cast(pa.timestamp(kind.unit))
     if pa.types.is_timestamp(kind) and kind.unit != "s":
-        # Nearly every instant is whole milliseconds of a year with four digits: no pattern has to be looked for.
+        # Nearly every instant is in whole milliseconds of a four-digit year: no pattern is needed.
         with contextlib.suppress(pa.ArrowInvalid):
             whole = column.cast(pa.timestamp("ms"))
             span = pc.min_max(whole.cast(pa.int64())).as_py()

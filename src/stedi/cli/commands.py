@@ -30,7 +30,7 @@ from stedi.cli import (
 from stedi.errors import unnamed
 
 AddCommand = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
-"""Adds a command by its name, what runs it, and what it does in a few words; returns its parser."""
+"""Adds a command with its name, function and short description; returns its parser."""
 
 _EXACT = "take each address as it was delivered, plain or not; JSON's escapes name what cannot be typed"
 
@@ -39,8 +39,8 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     """Returns the parser of every command.
 
     Args:
-        only: The command that is asked for: the others, which would take longer to describe than some take to run, are
-            left out. Where there is none of that name, none is.
+        only: The called command: the others are left out, since describing them takes longer than some commands run. If
+            there is no such command, all are described.
     """
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
@@ -357,7 +357,7 @@ class _SkippedParser:
 def _commands(
     parser: argparse.ArgumentParser, common: argparse.ArgumentParser, dest: str, only: str | None = None
 ) -> AddCommand:
-    """Returns what adds a command, or an action of one, by its name, what runs it, and what it does in a few words."""
+    """Returns a function that adds a command, or an action, with its name, function and short description."""
     subparsers = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -411,7 +411,7 @@ def _aws(action: AddCommand) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose help says what commands are good for, and whose messages suggest what was meant."""
+    """A parser whose help explains commands, and whose messages suggest corrections."""
 
     _words: Sequence[str] = ()
     """The words that it was given to parse."""
@@ -452,7 +452,7 @@ class _Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"expected one of {listed}, found {value!r}{_meant(str(value), known)}")
 
     def error(self, message: str) -> NoReturn:
-        """Ends the command with a message that holds no address, whatever the call's words were."""
+        """Ends the command with a message without addresses, whatever the words of the call."""
         if message.endswith(": expected one argument"):
             message += ", found none; write one that begins with a hyphen as --OPTION=VALUE"
         show = self.print_usage
@@ -468,7 +468,7 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
     def format_usage(self) -> str:
-        """Returns how a call looks, in a line: the options stand in the help."""
+        """Returns the form of a call in one line; the help lists the options."""
         self.usage = " ".join(["%(prog)s [OPTION ...]", *(_place(action) for action in self._get_positional_actions())])
         return super().format_usage()
 

@@ -32,7 +32,7 @@ def completion(options: argparse.Namespace) -> int:
 
 
 def _mark_paths(parser: argparse.ArgumentParser, files: object, folders: object) -> None:
-    """Has every argument that is a path completed as one."""
+    """Marks every path argument for completion as a path."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():

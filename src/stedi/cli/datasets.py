@@ -111,7 +111,7 @@ def listed(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    """Says what is in a release."""
+    """Shows the content of a release."""
     release = opened(options).release(options.name)
     if wants_json(options):
         terminal.document(release_json(release))
@@ -226,7 +226,7 @@ def apply_recall(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Returns whether a release is what was signed."""
+    """Verifies a release."""
     from stedi.datasets import verify as verification
 
     found = verification.verify(options.folder, public_key=options.public_key)
@@ -255,7 +255,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def stale_text(stale: Mapping[str, int]) -> str:
-    """Returns what to say of releases that hold people who may no longer be used, by release how many."""
+    """Returns the message about releases with people who may no longer be used, with their numbers."""
     return "\n".join(
         f"{release} is stale: {count:,} of its subjects may no longer be used; `stedi dataset refresh "
         f"{release.partition('@')[0]}` makes the next version, `stedi dataset recall {release}` writes the recall "
@@ -299,7 +299,7 @@ def create(options: argparse.Namespace) -> int:
 
 
 def _labels_text(release: Release) -> str:
-    """Says what became of the file of labels."""
+    """Returns the outcome of the label file as text."""
     from stedi.datasets.dataset import Dataset
 
     found = Dataset.open(release.path).manifest["labels"]
@@ -315,7 +315,7 @@ def _labels_text(release: Release) -> str:
 
 
 def _preview(options: argparse.Namespace, found: Preview) -> int:
-    """Says what a release would be."""
+    """Shows the preview of a release."""
     if wants_json(options):
         terminal.document(
             {

@@ -22,7 +22,7 @@ _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 
 def describe(options: argparse.Namespace) -> int:
-    """Says what a table's rows and columns are."""
+    """Explains a table's rows and columns."""
     from stedi.schema import descriptions
 
     found = descriptions.describe_table(descriptions.named(options.table))

@@ -1,8 +1,8 @@
 """Output formats: a stream of Arrow batches as a table, a list of fields, Markdown, CSV, JSON, Parquet or Arrow IPC.
 
-Batches are turned into text a column at a time and written as they come, so memory follows a batch and not the
-result; a table takes its widths from its first rows. Only a table for a terminal shows less than all, and says so. A
-file appears whole or not at all, readable by its owner alone.
+Batches are converted to text by column and written one by one, so memory depends on a batch and not on the result; a
+table takes its widths from its first rows. Only a table for a terminal shows less than all, and says so. A file appears
+whole or not at all, readable by its owner alone.
 
 CSV and JSON are put together here, for neither DuckDB's COPY nor Arrow's writer gives the same bytes: both write times
 with a blank in place of T and end lines of CSV by LF, and DuckDB's JSON has NaN, which is none then.
@@ -51,11 +51,11 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written.
+    """The outcome of a write.
 
     Attributes:
         rows: Rows written.
-        cut: Whether there were more, which a table left out.
+        cut: Whether a table has left out further rows.
     """
 
     rows: int
@@ -77,10 +77,10 @@ BINARY = (Format.PARQUET, Format.ARROW)
 
 
 def format_of(path: Path | str | None) -> Format:
-    """Returns the form that a file's name asks for, compressed or not; a table for no file, a device or a pipe.
+    """Returns the format from a file's name, compressed or not; a table without a file, or for a device or pipe.
 
     Raises:
-        UsageError: Its ending says nothing: a table for people is of no use to who reads a file.
+        UsageError: Its ending is unknown: a table for people is of no use in a file.
     """
     if path is None or destinations.is_special(Path(path)):
         return Format.TABLE
@@ -106,7 +106,7 @@ def _refuse_packed(path: Path | str, form: Format) -> None:
 
 
 def chosen(reader: pa.RecordBatchReader, columns: str) -> pa.RecordBatchReader:
-    """Returns rows of some columns alone, in the order in which they are named, between commas.
+    """Returns rows with only some columns, in the order of a comma-separated list.
 
     Raises:
         UsageError: There is none of that name; nothing was read.
@@ -277,11 +277,11 @@ def _shown(text: str | None, most: int | None) -> str:
 
 
 NULL = "NULL"
-"""How people see that there is no value; a text of these letters stands in quotes."""
+"""How a missing value is shown; a text of these letters is quoted."""
 
 
 def _vertical(reader: pa.RecordBatchReader, out: BinaryIO, width: int | None) -> Written:
-    """Writes a line a field; what has no room on it goes on below."""
+    """Writes one line for each field; long values continue below."""
     names = [printable(name) for name in reader.schema.names]
     wide = max((tables.width_of(name) for name in names), default=0)
     room = None if width is None else max(1, width - wide - 2)
@@ -341,7 +341,7 @@ class _Fields:
     shown: bool
 
     def of(self, texts: pa.Array, kind: pa.DataType) -> pa.Array:
-        """Returns a column's texts as they are to be written; numbers and times stay numbers and times."""
+        """Returns a column's texts as written; numbers and times stay numbers and times."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -356,7 +356,7 @@ class _Fields:
 
 
 _FORMULA = "^([=+\\-@\t\r\n＝＋－＠])"
-"""How a cell begins that spreadsheets compute, or make something else of; wide forms are taken for narrow ones."""
+"""First characters of cells that spreadsheets compute or convert; wide forms count as narrow ones."""
 
 
 def _csv(reader: pa.RecordBatchReader, out: BinaryIO, fields: _Fields) -> Written:
@@ -398,7 +398,7 @@ def _json(reader: pa.RecordBatchReader, out: BinaryIO, *, lines: bool = False) -
             opening = "," if parts else between
             parts += [f"{opening}{encode_basestring_ascii(name)}:", as_json(column, name)]
         text = data(join([*parts, "}"]))
-        # Every object comes with what stands before it; the very first has no comma, and no line before it.
+        # Every object is written with its separator; the first has none.
         out.write((text[1:] if rows == 0 and text else text).replace(b"\x7f", rb"\u007f"))
         rows += batch.num_rows
     if lines:

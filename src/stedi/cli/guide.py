@@ -1,7 +1,7 @@
 """Help for newcomers: the commands in groups, each with its purpose and examples.
 
-The parser (`commands`) says what a command's words are; this says what they are good for. Whatever has no entry here
-is listed with its own help alone, under the last group.
+The parser (`commands`) defines a command's words; this module explains their purpose. Commands without an entry here
+are listed with their own help under the last group.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """What there is to say of a command.
+    """The explanation of a command.
 
     Attributes:
         brief: What it does, in at most 44 characters.
-        why: Why one would use it, in a line.
-        examples: What one types after `stedi`; the first, of at most 30 characters, stands in the list of commands.
+        why: Its purpose, in a line.
+        examples: Calls without `stedi`; the first, of at most 30 characters, is in the list of commands.
     """
 
     brief: str
@@ -303,12 +303,12 @@ _EXAMPLE, _WIDE = 30, 80
 
 
 def entry(name: str) -> Entry | None:
-    """Returns what there is to say of a command, or of an action by both its words."""
+    """Returns the explanation of a command, or of an action by both its words."""
     return next((group[name] for group in GROUPS.values() if name in group), ACTIONS.get(name))
 
 
 def ending(name: str) -> str:
-    """Returns what stands below a command's options: why one would use it, and examples."""
+    """Returns the text below a command's options: its purpose and examples."""
     found = entry(name)
     if found is None:
         return ""
@@ -318,10 +318,10 @@ def ending(name: str) -> str:
 
 
 def overview(helps: Mapping[str, str]) -> str:
-    """Returns the commands in groups, each with an example and what it does.
+    """Returns the commands in groups, each with an example and a description.
 
     Args:
-        helps: By name of the commands that there are, what each does.
+        helps: The description of each command, by name.
     """
     lines = []
     told = set[str]()

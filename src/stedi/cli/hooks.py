@@ -35,7 +35,7 @@ COMMANDS = frozenset(
 """The commands that write, and the actions of `dataset` that do."""
 
 observers: list[Observer] = []
-"""Who is told of the runs on the lakes that this process opens."""
+"""The observers of runs on the lakes that this process opens."""
 _PING = 3.0
 """Seconds for which an answer to a ping is waited for."""
 
@@ -55,7 +55,7 @@ def add(sub: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs a command, and tells of it whom its options name; returns its exit code."""
+    """Runs a command, and reports it as its options say; returns its exit code."""
     words = [getattr(options, name, None) for name in ("metrics_file", "log_json", "ping", "openlineage", "otlp")]
     if not any(words):
         return cast(int, options.run(options))
@@ -83,7 +83,7 @@ def close() -> None:
 
 
 class _Hooks:
-    """Tells of one command."""
+    """Reports one command."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._command = " ".join(filter(None, (options.command, getattr(options, "action", None))))
@@ -121,7 +121,7 @@ class _Hooks:
             sys.stderr = cast(TextIO, self._log)
 
     def begin(self) -> None:
-        """Tells that the command begins."""
+        """Reports the start of the command."""
         self._told("start")
         self._pinged("/start")
 
@@ -147,7 +147,7 @@ class _Hooks:
             self._pinged("" if run.outcome == "done" else "/fail")
 
     def end(self, code: int, outcome: str, error: str, raised: BaseException | None) -> None:
-        """Tells how the command ended."""
+        """Reports the end of the command."""
         if isinstance(raised, StediError):
             code = raised.exit_code
         seconds = time.monotonic() - self._began
@@ -167,7 +167,7 @@ class _Hooks:
         self._safely("the metrics", lambda: metrics.write(path, ended, self._context or self._opened()))
 
     def _opened(self) -> Context | None:
-        """Returns the lake of a command that has not told of a run, as far as it can be opened."""
+        """Returns the lake of a command without a recorded run, if it can be opened."""
         from stedi.context import Context
 
         try:
@@ -193,7 +193,7 @@ class _Hooks:
             self._log.object(event=event, **what)
 
     def _safely(self, what: str, do: Callable[[], None]) -> None:
-        """Does what the run does without; a URL may hold a secret, and is not said."""
+        """Does work that the run does not need; its URL may contain a secret and is not shown."""
         try:
             do()
         except Exception as error:

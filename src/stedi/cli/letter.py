@@ -1,6 +1,7 @@
 """The letter to an erased person: a receipt in plain words, as a page or as text.
 
-It names nobody: the lake does not know them any more. A page is one file that needs no network and runs nothing.
+It names nobody, since the lake no longer knows them. A page is one self-contained file without network access or
+scripts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _ROWS = {
     "step_trainer_landing": "readings of the step trainer",
     "quarantine": "records that could not be used",
 }
-"""What the rows of a table are, for whoever does not know the lake."""
+"""What the rows of a table are, for readers who do not know the lake."""
 _STAY = {
     "backups": "Backups of our data. They go when they are as old as we keep backups. If we ever restore one, the "
     "erasure is done again before anybody uses it.",
@@ -79,7 +80,7 @@ def rendered(receipt: Mapping[str, Any], signer: str, *, html: bool) -> bytes:
     Args:
         receipt: The receipt of one person's erasure.
         signer: The fingerprint of the public key that signed it.
-        html: As a page, else as text.
+        html: Whether to return a page instead of text.
     """
     title = "The erasure of your data" if receipt["known"] else "Your request to be erased"
     parts = list(_parts(receipt, signer))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def audit(options: argparse.Namespace) -> int:
-    """Checks the lake's files, then proves the rules of consent, and says what does not hold."""
+    """Checks the lake's files, then proves the rules of consent, and shows violations."""
     progress = terminal.Progress()
     lake = opened(options)
     reports.refuse_name(options.report)
@@ -140,7 +140,7 @@ def _check_json(check: Check) -> dict[str, object]:
 
 
 def adopt(options: argparse.Namespace) -> int:
-    """Makes a lake of its own of a copy, or of a lake that was moved."""
+    """Makes a copied or moved lake writable."""
     from stedi.lake import Lake
 
     progress = terminal.Progress()
@@ -201,7 +201,7 @@ def key(options: argparse.Namespace) -> int:
             labels = {"earlier": "earlier keys", "signs_as": "signs as"}
             terminal.line("\n".join(f"{labels.get(name, name):<12} {value}" for name, value in found.items()))
         return 0
-    lake.key()  # refused before anybody is asked
+    lake.key()  # refused before the question
     if not options.yes:
         _ask_to_rotate(lake)
     progress = terminal.Progress()
@@ -228,7 +228,7 @@ def key(options: argparse.Namespace) -> int:
 
 
 def _ask_to_rotate(lake: Lake) -> None:
-    """Has whoever sits at the terminal confirm another key, told which tags end; nobody else can."""
+    """Asks on the terminal to confirm the key change, and names the tags that end."""
 
     def question() -> str:
         tags = lake.ended_by_rotation()
@@ -245,7 +245,7 @@ def _ask_to_rotate(lake: Lake) -> None:
 
 
 def tag(options: argparse.Namespace) -> int:
-    """Names the tables below landing as they are, takes such a name away, or lists all."""
+    """Tags the current tables below landing, deletes a tag, or lists all."""
     if options.name is not None and options.delete is not None:
         raise UsageError("tag: expected a new name or --delete, found both; nothing was changed")
     lake = opened(options)

@@ -89,7 +89,7 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def _program() -> str:
-    """Returns what to type for this program: its name, or the way to it as it was called."""
+    """Returns what to type for this program: its name, or the path by which it was called."""
     import shutil
 
     called = Path(sys.argv[0])
@@ -119,7 +119,7 @@ def init(options: argparse.Namespace) -> int:
 
 
 def land(options: argparse.Namespace) -> int:
-    """Lands what is new, and builds at once where that is asked for."""
+    """Lands new files, and builds at once on request."""
     from stedi.lake import Lake
 
     _refuse_nothing(options)
@@ -157,10 +157,10 @@ def land(options: argparse.Namespace) -> int:
 
 
 def _refuse_nothing(options: argparse.Namespace) -> None:
-    """Refuses to make a lake for paths at which there is nothing.
+    """Refuses to create a lake for paths without files.
 
     Raises:
-        LandingError: The lake is not there yet, and none of the paths leads to anything; nothing was made.
+        LandingError: The lake does not exist, and none of the paths leads to anything; nothing was created.
     """
     import glob
 
@@ -243,7 +243,7 @@ def _show_build(built: Build) -> None:
 
 
 def say_stale(releases: Iterable[str]) -> None:
-    """Names releases that hold people who may no longer be used."""
+    """Names releases with people who may no longer be used."""
     for release in releases:
         terminal.say(
             f"{release} is stale: someone in it may no longer be used; see `stedi dataset show {release}`, then "
@@ -331,13 +331,13 @@ def _inputs(snapshot: Snapshot) -> dict[str, int]:
 
 
 def _summary(snapshot: Snapshot) -> dict[str, str]:
-    """Returns a snapshot's summary; ids in it are texts, as everywhere in JSON: a program may round a long number."""
+    """Returns a snapshot's summary with ids as texts, as everywhere in JSON: programs may round long numbers."""
     ids = {"stedi.inputs": json.dumps({table: str(id_) for table, id_ in _inputs(snapshot).items()})}
     return {name: ids.get(name, value) for name, value in snapshot.summary.items()}
 
 
 def _sources(snapshot: Snapshot, moments: Mapping[int, datetime], *, verbose: bool) -> list[str]:
-    """Returns what a snapshot was built from, a line a table; in full with the ids of everything."""
+    """Returns what a snapshot was built from, one line for each table; if verbose, with all ids."""
     found = []
     for table, id_ in _inputs(snapshot).items():
         at = moments.get(id_)
@@ -494,12 +494,12 @@ def ndjson(options: argparse.Namespace) -> int:
 
 
 def made(lake: Lake) -> None:
-    """Says that a lake was made, since nobody has asked for one in so many words."""
+    """Reports a new lake, since nobody has asked for it explicitly."""
     terminal.say(f"made a new lake, {lake.root}; its key is in {lake.context.key_place()}: back up the key")
 
 
 def where(options: argparse.Namespace) -> str:
-    """Returns where the lake of a command lies, as it was named."""
+    """Returns the place of a command's lake, as named."""
     return str(getattr(options, "lake", None) or os.environ.get("STEDI_LAKE") or "lake")
 
 

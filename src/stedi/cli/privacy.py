@@ -44,7 +44,7 @@ def erase(options: argparse.Namespace) -> int:
     if options.reference:
         from stedi.privacy.addresses import reference
 
-        reference(options.reference, addresses)  # refused before anybody is asked
+        reference(options.reference, addresses)  # refused before the question
     if addresses and not options.yes:
         _ask(lake, addresses)
     progress = terminal.Progress()
@@ -76,7 +76,7 @@ def erase(options: argparse.Namespace) -> int:
 
 
 def _write_letter(path: Path, receipt: Mapping[str, Any]) -> bool:
-    """Writes the letter that goes with a receipt; says so where it cannot, since the erasure is done all the same."""
+    """Writes the letter for a receipt; reports failures, since the erasure is done anyway."""
     from stedi.cli import letter
     from stedi.privacy import signatures
     from stedi.storage import destinations
@@ -94,7 +94,7 @@ def _write_letter(path: Path, receipt: Mapping[str, Any]) -> bool:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Says what was signed, by which lake, and whether it holds; needs neither lake nor key."""
+    """Shows what was signed by which lake, and whether it holds; needs neither lake nor key."""
     from stedi import attestation
 
     found = [each for path in options.paths for each in attestation.verify(path, options.public_key)]
@@ -121,7 +121,7 @@ def _attestation_json(found: Attestation) -> dict[str, object]:
 
 
 def _needs_attention(receipt: Mapping[str, Any]) -> bool:
-    """Returns whether an erasure has left something, or taken something of others, that somebody has to look at."""
+    """Returns whether somebody must look at what an erasure has left, or has removed from others."""
     removed = receipt["removed"]
     left = removed.get("delivered", {}).get("left")
     return bool(left or removed.get("quarantined_whole") or removed.get("foreign"))
@@ -141,7 +141,7 @@ def _say_unknown(lake: Lake, places: Mapping[str, str], receipt: Mapping[str, An
 
 
 def _ask(lake: Lake, addresses: Sequence[str]) -> None:
-    """Has whoever sits at the terminal confirm; nobody else can."""
+    """Asks on the terminal to confirm."""
 
     def question() -> str:
         count, known = len(addresses), lake.preview_erasure(*addresses, exact=True).known

@@ -45,7 +45,7 @@ def query(options: argparse.Namespace) -> int:
 
 
 def _shown_first(reader: pa.RecordBatchReader, progress: terminal.Progress) -> pa.RecordBatchReader:
-    """Returns the rows, with the end of what tells of waiting once the first are there."""
+    """Returns the rows; ends the progress line once the first are there."""
     import pyarrow as pa
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -58,7 +58,7 @@ def _shown_first(reader: pa.RecordBatchReader, progress: terminal.Progress) -> p
 
 
 def write_rows(reader: pa.RecordBatchReader, form: Format | str, options: argparse.Namespace) -> None:
-    """Writes the rows of a query as its options say: which columns, in which time zone, to where."""
+    """Writes the rows of a query with the columns, time zone and destination of its options."""
     from stedi.cli import columns, formats
     from stedi.storage import destinations
 
@@ -77,14 +77,14 @@ def write_rows(reader: pa.RecordBatchReader, form: Format | str, options: argpar
         coloured=terminal.coloured(sys.stdout),
     )
     if options.output and Path(options.output).suffix.lower() in destinations.PACKED:
-        # nobody sees how many lines it has without unpacking it
+        # its number of lines is not visible without decompression
         first = "; the first line names the columns" if form == "csv" else ""
         terminal.say(f"{printable(str(options.output))}: {many(written.rows, 'row')}, compressed{first}")
     sys.stdout.flush()  # a reader that has gone is known here, before the exit code is
 
 
 def _report_left_out(result: Result, role: Role) -> None:
-    """Says what an answer lacks: columns that are masked for a role, rows of who does not consent now."""
+    """Reports what an answer lacks: masked columns, and rows of people who do not consent now."""
     if result.masked:
         columns: dict[str, list[str]] = {}
         for name in result.masked:

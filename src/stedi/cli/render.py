@@ -75,7 +75,7 @@ def explained_rows(found: ExplainedRows) -> str:
     lines = []
     for row in found.rows:
         shown = (f"{name}={plain(value)}" for name, value in row.row.items() if value is not None)
-        lines.append(printable("  ".join(shown)))  # no end of a line in it, either
+        lines.append(printable("  ".join(shown)))  # no line breaks in it, either
         if row.customers:
             lines.append(f"  whose  {', '.join(row.customers)}")
         lines.append(f"  why    {printable(row.why)}")
@@ -112,7 +112,7 @@ def maintenance_json(done: Maintenance) -> dict[str, object]:
 
 
 def maintenance(done: Maintenance) -> str:
-    """Returns a run as a line a table, and what was freed in all."""
+    """Returns a run with one line for each table, and the total freed space."""
     kinds = ("data", "manifests", "metadata", "partial")
     rows = [
         (
@@ -131,7 +131,7 @@ def maintenance(done: Maintenance) -> str:
 
 
 def landed(landing: Landing) -> str:
-    """Returns what a landing has brought: what is new, then what was there before."""
+    """Returns the outcome of a landing: new files first, then known ones."""
     new = [file for file in landing.files if not file.already_landed]
     before = many(len(landing.files) - len(new), "file")
     if not new:

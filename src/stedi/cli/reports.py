@@ -1,6 +1,6 @@
 """The command `report`, and the signed report of `audit`.
 
-A page is written over the last one, whole or not at all; what the last one said is what the new one is compared with.
+A page replaces the last one atomically, and is compared with it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENDINGS = (".html", ".htm", ".json")
 
 
 def report(options: argparse.Namespace) -> int:
-    """Writes the report's page or content, and says where it is and what the verdict is."""
+    """Writes the report's page or content, and shows its path and verdict."""
     from stedi.storage import destinations
 
     target = options.output or (None if wants_json(options) else _PAGE)
@@ -44,7 +44,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def refuse_name(target: Path | None, argument: str = "report") -> None:
-    """Refuses a file whose name does not say what it is to be."""
+    """Refuses a file name with an unknown ending."""
     if target is not None and target.suffix.lower() not in _ENDINGS:
         raise UsageError(
             f"expected a name that ends in .html or .json, found {printable_name(target.name)}", argument=argument
@@ -68,10 +68,10 @@ def write_audit(lake: Lake, done: FullAudit, target: Path) -> None:
 
 
 def _last(target: Path | None, *, named: bool) -> Path | None:
-    """Returns the report that is written over, if there is one.
+    """Returns the report that will be replaced, if there is one.
 
     Raises:
-        UsageError: Something else is there, and nobody has said that it may be written over.
+        UsageError: The file is something else.
     """
     if target is None or not target.is_file():
         return None

@@ -91,7 +91,7 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def consent(options: argparse.Namespace) -> int:
-    """Counts who was known and agreed, over time."""
+    """Counts known and consenting customers over time."""
     found = opened(options).consent(options.by)
     if wants_json(options) or options.format == "json":
         terminal.document({"by": found.by, "now": render.instant(found.now), "periods": render.plain(found.periods)})
@@ -111,7 +111,7 @@ def consent(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Writes what the lake has of customers into a folder or a zip file."""
+    """Writes all data of customers into a folder or a zip file."""
     terminal.conceal(options.addresses)
     wanted = asked(options)
     if not wanted:
@@ -137,7 +137,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def asked(options: argparse.Namespace) -> dict[str, str]:
-    """Returns whom a call means, and where it says so: its words, `--file`, stdin; plain addresses unless `--exact`."""
+    """Returns the addresses of a call with their places: words, `--file`, stdin; plain ones unless `--exact`."""
     from stedi.privacy import addresses
 
     return addresses.placed(
@@ -146,7 +146,7 @@ def asked(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _preview(lake: Lake, wanted: Mapping[str, str], *, as_json: bool) -> int:
-    """Says whom a withdrawal would concern."""
+    """Shows the customers whom a withdrawal would affect."""
     found = lake.preview_withdrawal(wanted, exact=True)
     if as_json:
         counts = {name: getattr(found, name) for name in ("customers", "known", "agreeing")}
@@ -159,16 +159,16 @@ def _preview(lake: Lake, wanted: Mapping[str, str], *, as_json: bool) -> int:
 
 
 def _places(wanted: Mapping[str, str], some: Collection[str]) -> str:
-    """Returns where some of the addresses of a call were given, the first of many."""
+    """Returns the places of some addresses of a call, the first ones if there are many."""
     places = [place for address, place in wanted.items() if address in some]
     return ", ".join(places[:5]) + (f" and {len(places) - 5:,} more" if len(places) > 5 else "")
 
 
 def _confirm(lake: Lake, wanted: Mapping[str, str]) -> None:
-    """Asks whoever sits at the terminal, and says how many of the customers the lake knows, and where the others stand.
+    """Asks on the terminal, with the number of known customers and the places of the others.
 
     Raises:
-        UsageError: The answer is not yes, or nobody is there to give one.
+        UsageError: The answer is not yes, or nobody can answer.
     """
 
     def question() -> str:

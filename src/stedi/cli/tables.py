@@ -21,7 +21,7 @@ _WHOLE = frozenset(("field", "if known", "reason", "receipt", "record", "release
 """Columns of names, which people type again."""
 _BETWEEN = 2
 _ENDS = frozenset(("file", "path"))
-"""Columns whose cells tell most at their end."""
+"""Columns that are cut at the start, since their end matters most."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
 
 
@@ -32,7 +32,7 @@ class Laid:
     Attributes:
         text: The lines, without a newline after the last.
         columns: How many columns there are.
-        shown: How many of them are in the lines.
+        shown: How many of them are shown.
         cut: Whether a cell is cut; such a cell has an ellipsis.
         widths: How wide each column is, in columns of the terminal.
     """
@@ -44,7 +44,7 @@ class Laid:
     widths: tuple[int, ...]
 
     def missing(self, remedy: str) -> str:
-        """Returns what to say of columns that are left out and of cells that are cut; nothing if all is there."""
+        """Returns the remark about omitted columns and cut cells; empty if everything is shown."""
         left = f"{self.columns} columns, {self.shown} shown" if self.shown < self.columns else ""
         cut = "long values are cut" if self.cut else ""
         return f"{left or cut}: {remedy}" if left or cut else ""
@@ -157,7 +157,7 @@ def lay_out(
 
 
 def styled(text: str) -> str:
-    """Returns lines of text with what is around the cells of tables in other faces: headers, rules, NULL, remarks."""
+    """Returns text with the styles of tables: headers, rules, NULL, remarks."""
     lines = text.split("\n")
     for number, line in enumerate(lines):
         if _RULE.fullmatch(line) and number:

@@ -40,9 +40,9 @@ def coloured(stream: TextIO) -> bool:
 
 
 def open_streams() -> None:
-    """Gives every standard stream that is closed one that leads nowhere.
+    """Replaces closed standard streams by the null device.
 
-    Else the next file that is opened takes its number, and messages go into it.
+    Otherwise the next opened file would get its number, and messages would be written to it.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -58,7 +58,7 @@ def patient_stderr() -> None:
 
 
 class _Patient:
-    """A stream that loses what it cannot write, and says nothing of it."""
+    """A stream that silently drops what it cannot write."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -81,11 +81,11 @@ class _Patient:
             self.write(text)
 
     def flush(self) -> None:
-        """Does nothing: what is written is written at once."""
+        """Does nothing: writes are not buffered."""
 
 
 def nowhere(stream: Any) -> None:
-    """Leads a stream that cannot be written to any more nowhere, so that Python does not fail with it at the end."""
+    """Redirects a broken stream to the null device, so that Python does not fail at its end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -107,10 +107,10 @@ def finished(code: int) -> int:
 
 
 def given() -> str:
-    """Returns what stdin holds: UTF-8, whatever the locale.
+    """Returns the text on stdin, in UTF-8 whatever the locale.
 
     Raises:
-        UsageError: It is closed, or other bytes.
+        UsageError: It is closed, or not UTF-8.
     """
     if sys.stdin is None or sys.stdin.closed:
         raise UsageError("stdin: expected UTF-8 text, found it closed; nothing was done")
@@ -123,11 +123,11 @@ def given() -> str:
 
 
 def agreed(question: Callable[[], str], *, alone: str, agreeing: Container[str] = ("y", "yes")) -> bool:
-    """Asks whoever sits at the terminal, and says whether they agree; one that has gone does not.
+    """Asks a question on the terminal, and returns whether the answer agrees; a closed terminal does not.
 
     Args:
-        question: Gives the question, once it is known that somebody can be asked.
-        alone: The error's text where nobody can: stdin is closed, or no terminal.
+        question: Returns the question; called if somebody can be asked.
+        alone: The text of the error if nobody can be asked: stdin is closed, or not a terminal.
         agreeing: The answers that agree, in small letters.
 
     Raises:
@@ -144,7 +144,7 @@ def agreed(question: Callable[[], str], *, alone: str, agreeing: Container[str] 
 
 
 def binary() -> BinaryIO:
-    """Returns stdout for bytes, behind what was written as text."""
+    """Returns stdout for bytes, after flushing text."""
     sys.stdout.flush()
     return sys.stdout.buffer
 
@@ -157,7 +157,7 @@ def shown_rows() -> int | None:
 
 
 def width(stream: TextIO | None = None) -> int | None:
-    """Returns how wide the lines of stdout, or another, may be: its terminal's width; None if it is none."""
+    """Returns the width of the terminal of stdout, or of another stream; None if it is not a terminal."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if (stream or sys.stdout).isatty():
             return int(os.environ.get("COLUMNS") or os.get_terminal_size((stream or sys.stdout).fileno()).columns) or 80
@@ -190,7 +190,7 @@ def line(text: str, column: int | None = None) -> None:
 
 
 def raw(text: str) -> None:
-    """Writes a result whose lines stay as they are, however long."""
+    """Writes a result without folding its lines."""
     try:
         text = printable(text, keep="\n\t")
         if coloured(sys.stdout):
@@ -215,7 +215,7 @@ def tabled(headers: Sequence[str], rows: Iterable[Sequence[Any]], spare: Sequenc
 
 
 def document(content: object) -> None:
-    """Writes one JSON document: valid whatever stdout can encode, and escaped where a terminal would obey."""
+    """Writes one JSON document, in an encoding that stdout supports, with control characters escaped."""
     text = json_text(json.dumps(content, ensure_ascii=False))
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -246,7 +246,7 @@ def escaped(raw: bytes) -> str:
 def conceal(words: Iterable[str]) -> None:
     """Overwrites words of this process's command line in the system's list of processes, which every user may read.
 
-    Linux alone lets a process do so; elsewhere, and until this is called, they can be seen.
+    Only Linux allows this; elsewhere, and before this call, they are visible.
     """
     import ctypes
 
@@ -254,7 +254,7 @@ def conceal(words: Iterable[str]) -> None:
     if not hidden or not sys.platform.startswith("linux"):
         return
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # after the name in brackets come the fields from the third on; the 48th and 49th are where arguments lie
+        # after the name in brackets follow fields 3 and up; 48 and 49 are the addresses of the arguments
         fields = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         start, end = int(fields[45]), int(fields[46])
         if 0 < start < end:
@@ -264,11 +264,10 @@ def conceal(words: Iterable[str]) -> None:
 
 
 class Progress:
-    """What is being done, on stderr: one line that is redrawn on a terminal, a line a minute elsewhere.
+    """Progress on stderr: one line that is redrawn on a terminal, a line a minute elsewhere.
 
-    What is done within a second leaves nothing; that it waits for another command is said at once. The line says
-    what, which of how many if the words say so, the share, the time since it began and, by the share, what is left of
-    the step.
+    Work of less than a second shows nothing; waiting for another command is shown at once. The line shows the step, n
+    of m if known, the share, the elapsed time and, from the share, the remaining time of the step.
 
     Args:
         clock: Seconds that never go back.
@@ -285,7 +284,7 @@ class Progress:
         _shown.append(self)
 
     def __call__(self, what: str, share: float | None) -> None:
-        """Takes down what is being done and, if it is known, the share of it that is done, 0 to 1."""
+        """Records the current step and, if known, its completed share, 0 to 1."""
         if share is None and (counted := _OF.search(what)):
             share = (int(counted[1].replace(",", "")) - 1) / int(counted[2].replace(",", ""))
         with self._lock:
@@ -325,7 +324,7 @@ class Progress:
         between = "  " if self._terminal else ", "
         figures = between.join(parts)
         what, room = printable(self._what), wide - len(figures) - 2
-        if len(what) > room:  # the reason goes first
+        if len(what) > room:  # drop the reason first
             what = what.partition(": ")[0][:room]
         return f"{what}{between}{figures}"
 
@@ -334,7 +333,7 @@ class Progress:
             self.show()
 
     def close(self) -> None:
-        """Clears the line, so that results stand alone."""
+        """Clears the line."""
         with self._lock:
             self._closed = True
             if self._drawn:

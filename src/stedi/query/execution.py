@@ -1,7 +1,7 @@
 """A query, from the process that runs it to the rows that come back.
 
-The process judges the statement (`sandbox`, `statement`) and says which tables it reads; the caller resolves them to
-fixed files; the process runs it, and rows come back as a stream of Arrow batches through a pipe. A query that is
+The process validates the statement (`sandbox`, `statement`) and returns the names of its tables; the caller resolves
+them to fixed files; the process runs it and returns rows as a stream of Arrow batches through a pipe. A query that is
 dropped, stopped or done leaves no process and no file.
 """
 

@@ -1,7 +1,7 @@
-"""Attribution of texts for an export: mentions of other people, and quarantined records that may be handed out.
+"""Attribution of texts for an export: mentions of other people, and quarantined records that may be exported.
 
-An address is somebody's where it stands alone (`privacy.tokens`), in any spelling, encoded or not. A record of somebody
-else is left out, a mention of them is masked, and what cannot be told apart is kept back.
+An address counts where it stands alone (`privacy.tokens`), in any spelling, encoded or not. Records of other people are
+left out, mentions of them are masked, and text that cannot be separated is withheld.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from stedi.privacy.envelopes import Member
 from stedi.privacy.pseudonyms import normalise
 
 ANOTHER = "[another person]"
-"""What stands where somebody else is named."""
+"""The replacement for mentions of other people."""
 _WHOSE = ("email", "user")
-"""Fields that say whose an object is."""
+"""Fields that name an object's owner."""
 _NESTED = 4
 """How often JSON within a string is looked into."""
 
 
 class Person:
-    """What is one person's, in texts.
+    """Decides what belongs to one person in texts.
 
     Args:
         address: Their address in its normal form (rule 1).
-        numbers: Serial numbers that nobody but them has ever claimed.
-        others: Addresses of others, as delivered, that differ from theirs only by what nobody can see.
+        numbers: Serial numbers that only they have ever claimed.
+        others: Addresses of others, as delivered, that differ from theirs only by invisible characters.
     """
 
     def __init__(self, address: str, numbers: Collection[str] = (), others: Collection[str] = ()) -> None:
@@ -38,14 +38,14 @@ class Person:
         self._others = frozenset(map(normalise, others))
 
     def owns(self, address: str) -> bool:
-        """Returns whether an address is theirs; characters that nobody can see make no other of it."""
+        """Returns whether an address is theirs; invisible characters make no difference."""
         meant = normalise(address)
         return meant == self.address or (
             normalise(tokens.visible(address)) == self.address and meant not in self._others
         )
 
     def stands_in(self, text: str) -> bool:
-        """Returns whether a text, or what it reads decoded, has their address or a serial number of theirs alone."""
+        """Returns whether a text, plain or decoded, has their address or a serial number that only they claim."""
         return any(
             tokens.stands(tokens.folded(reading), self.address)
             or any(number in reading and tokens.stands(reading, number) for number in self._numbers)
@@ -53,16 +53,16 @@ class Person:
         )
 
     def others_in(self, text: str) -> set[str]:
-        """Returns the addresses in a text, folded, that are not theirs."""
+        """Returns the case-folded addresses in a text that are not theirs."""
         return {address for reading in tokens.readings(text) for address in self._strangers(reading)}
 
     def _strangers(self, reading: str) -> set[str]:
-        # what their own address ends in is no other, where it stands in it
+        # the end of their own address, inside it, is not another address
         rest = tokens.masked(tokens.folded(reading), {self.address})
         return {address for address in tokens.addresses(rest) if not self.owns(address)}
 
     def shown(self, text: str) -> str:
-        """Returns a text, which may be JSON, without anybody else: their records left out, their addresses masked."""
+        """Returns a text, which may be JSON, without other people's records and with their addresses masked."""
         if not self.others_in(text) and not any(f'"{name}"' in tokens.unescaped(text).lower() for name in _WHOSE):
             return text
         try:
@@ -83,17 +83,17 @@ class Person:
         return ANOTHER if self._mentions_of_others(kept) else kept
 
     def _mentions_of_others(self, name: str) -> set[str]:
-        # of `a_b@x.example` either may be the address: a name that ends in theirs is called after them
+        # `a_b@x.example` may mean either address: count a name that ends in theirs as theirs
         readings = map(tokens.folded, tokens.readings(name))
         found = {address for reading in readings for address in tokens.addresses(reading, name=True)}
         return {address for address in found if not (self.owns(address) or address.endswith(self.address))}
 
     def part(self, raw: bytes) -> bytes | None:
-        """Returns what of a quarantined record is theirs, and nothing of what is somebody else's.
+        """Returns the part of a quarantined record that is theirs, without anything of other people.
 
         Returns:
-            The record, or their records in an envelope, one a line, without mentions of others. Empty if nothing of it
-            is theirs; None if they are in it and cannot be told from others.
+            The record, or their records in an envelope, one a line, without mentions of others. Empty if none of it is
+            theirs; None if theirs cannot be separated from others'.
         """
         texts = decoding.texts(raw)
         if not any(map(self.stands_in, texts)):
@@ -126,13 +126,13 @@ class Person:
         return "\n".join(self.shown(_text(each)) for each in mine).encode() if mine else None
 
     def _gather(self, value: object, mine: list[_Object], level: int) -> bool:
-        """Adds the records of theirs in a value; says whether there are none of others."""
+        """Adds their records in a value; returns whether it has none of others."""
         if isinstance(value, _Object):
             whose = self._verdict(value.pairs)
             if whose is True:
                 mine.append(value)
                 return True
-            # of somebody else's record nothing is looked into
+            # records of other people are not examined
             inside = [each for _, each in value.pairs] if whose is None else []
             return all([self._gather(each, mine, level) for each in inside]) and whose is None  # noqa: C419 each of them
         if isinstance(value, list):
@@ -148,7 +148,7 @@ class Person:
         return ANOTHER if self.others_in(kept) else kept
 
     def _value(self, value: object, level: int) -> object:
-        """Returns a value of theirs without records and addresses of others."""
+        """Returns their value without records and addresses of others."""
         if isinstance(value, _Object):
             return _Object([(self._masked(name), self._inner(each, level)) for name, each in value.pairs])
         if isinstance(value, list):
@@ -164,7 +164,7 @@ class Person:
         return ANOTHER if anothers else self._value(value, level)
 
     def _named(self, members: Sequence[Member]) -> bool | None:
-        """Returns whether an object names them as its owner, or somebody else; None if it does not tell."""
+        """Returns whether an object's named owner is this person; None if it names no owner."""
         named = [value for name, value in members if name.lower() in _WHOSE]
         theirs = [isinstance(value, str) and self.owns(value) for value in named]
         if not named or not all(isinstance(value, str) for value in named) or len(set(theirs)) > 1:
@@ -172,7 +172,7 @@ class Person:
         return theirs[0]
 
     def _verdict(self, members: Sequence[Member]) -> bool | None:
-        """Says so, by the serial number of its device where it names nobody."""
+        """Does the same, by the serial number of its device if it names nobody."""
         fields = {name.lower(): value for name, value in members}
         number = fields.get("serialnumber")
         if fields.keys().isdisjoint(_WHOSE) and isinstance(number, str):
@@ -182,7 +182,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """A JSON object, its members as they stand: a name may be given twice."""
+    """A JSON object with its members as written: names may be repeated."""
 
     pairs: list[tuple[str, Any]]
 

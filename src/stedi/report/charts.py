@@ -1,8 +1,8 @@
 """Charts as inline SVG: bars, days, lines, the graph of the tables, signals. No script, no colours of their own.
 
-Each has a `<title>` and a `<desc>` for those who do not see it, and the page has a table with the same numbers beside
-it. Colours are the page's classes, so that one picture serves light, dark and print. Numbers are written with few
-digits, so that the same content gives the same bytes on every machine.
+Each has a `<title>` and a `<desc>` for screen readers, and the page has a table with the same numbers. Colours are
+classes of the page, so that one picture works in light, dark and print. Numbers are written with few digits, so that
+the same content gives the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Node:
     """A node of a graph.
 
     Attributes:
-        name: Its name, which others are joined to it by.
-        lines: What is said in it besides.
-        group: The column in which it stands.
-        reads: Names of the nodes that it is made from.
+        name: Its name, by which others refer to it.
+        lines: Its further lines of text.
+        group: Its column.
+        reads: Names of the nodes that it is built from.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Node:
 
 
 def bars(name: str, title: str, about: str, rows: Sequence[tuple[str, Figure]]) -> Markup:
-    """Returns horizontal bars, each with its label above it and its figure behind it.
+    """Returns horizontal bars, each with its label above and its figure behind.
 
     Args:
         name: Tells it from the page's other pictures.
@@ -108,9 +108,9 @@ def lines(
         name: Tells it from the page's other pictures.
         title: What it is of.
         about: What it says.
-        labels: The moments.
-        at: When they were, on any scale.
-        series: Names, and a count for each moment.
+        labels: The points in time.
+        at: Their positions, on any scale.
+        series: Names, and a count for each point.
     """
     height, right = 150, 110
     most = max((max(counts, default=0) for _, counts in series), default=0) or 1
@@ -135,7 +135,7 @@ def lines(
 
 
 def graph(name: str, title: str, about: str, groups: Sequence[str], nodes: Sequence[Node]) -> Markup:
-    """Returns a graph whose nodes stand in columns, with an arrow from each node to those that are made from it.
+    """Returns a graph with nodes in columns, with an arrow from each node to those that are built from it.
 
     Args:
         name: Tells it from the page's other pictures.
@@ -203,7 +203,7 @@ def signal(
 
     Args:
         name: Tells it from the page's other pictures.
-        title: Whose it is.
+        title: The person.
         about: What it says.
         motion: Seconds and values.
         distances: Seconds, and distances that the step trainer read.
@@ -230,7 +230,7 @@ def signal(
 
 
 def _unbroken(points: Sequence[tuple[float, float]], most: float) -> Iterator[list[tuple[float, float]]]:
-    """Yields the stretches of a line whose points lie no further apart than that."""
+    """Yields the parts of a line whose points are no further apart than that."""
     stretch: list[tuple[float, float]] = []
     for point in points:
         if stretch and point[0] - stretch[-1][0] > most:

@@ -56,7 +56,7 @@ class Stage:
     Attributes:
         name: The stage.
         people: People who reach it.
-        left_out: People of the stage before who do not.
+        left_out: People of the previous stage who do not.
         reason: Why not.
     """
 
@@ -68,16 +68,16 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ConsentPeriod:
-    """Some neighbouring months, as many as it takes for no count of people in them to be small.
+    """Consecutive months, as many as needed so that no count of people in them is small.
 
     Attributes:
         start: First day of the first month.
         last: First day of the last month.
         known: Customers known at the end.
-        consenting: Those who agreed then.
-        joined: How often somebody began to agree.
+        consenting: Those who consented then.
+        joined: How often somebody gave consent.
         rejoined: How often of those it was somebody who had withdrawn before.
-        withdrew: How often somebody ceased to agree.
+        withdrew: How often somebody withdrew.
         erased: Customers erased.
     """
 
@@ -92,19 +92,19 @@ class ConsentPeriod:
 
     @property
     def quiet(self) -> bool:
-        """Whether nobody came or went in it."""
+        """Whether nobody joined or left in it."""
         return not (self.joined or self.withdrew or self.erased)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column, and what it means.
+    """A column and its meaning.
 
     Attributes:
         name: Its name.
         type: Its type, in Iceberg's words.
-        privacy: What it tells about a person.
-        text: What it means.
+        privacy: Its privacy class.
+        text: Its meaning.
         unit: The unit of its values.
     """
 
@@ -117,12 +117,12 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotLine:
-    """A snapshot of a table; of tables whose rows are people the counts are left out.
+    """A snapshot of a table; without counts for tables of people.
 
     Attributes:
         id: Its id.
         at: When readers first saw it, UTC.
-        operation: What was done.
+        operation: The operation.
         rows: Rows of the table.
         inputs: What it was built from.
     """
@@ -184,7 +184,7 @@ class QuarantinedFile:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """What is in quarantine.
+    """The content of quarantine.
 
     Attributes:
         total: Records.
@@ -212,7 +212,7 @@ class LandedDay:
     Attributes:
         day: The day, UTC.
         files: Delivered files.
-        accepted: Readings that were landed, by feed; of customers' records, few may be one person's: they are not told.
+        accepted: Landed readings, by feed; customer records are not shown, since a few may reveal a person.
         quarantined: Records that went to quarantine.
         erased: Records of erased customers that were dropped.
     """
@@ -230,9 +230,9 @@ class ReleaseEntry:
 
     Attributes:
         release: `NAME@VERSION`.
-        released_at: When it was made, UTC.
+        released_at: When it was created, UTC.
         purpose: `research` or `public`.
-        recipient: For whom.
+        recipient: Its recipient.
         subjects: People in it.
         rows: Rows in it.
         stale: People in it who may no longer be used.
@@ -264,8 +264,8 @@ class ReceiptEntry:
     Attributes:
         id: Its id.
         ended: When the erasure ended, UTC.
-        follows: The receipt before it, in words.
-        clean: Whether nothing was found any more.
+        follows: The previous receipt, in words.
+        clean: Whether the search found nothing.
         not_reached: What it could not reach, in words.
     """
 
@@ -293,11 +293,11 @@ class RoleLine:
 
 @dataclass(frozen=True, slots=True)
 class RiskLine:
-    """How many people something known of them would single out.
+    """How many people are singled out by what is known of them.
 
     Attributes:
         known: What is known.
-        resolution: How finely.
+        resolution: With what precision.
         by_one: People whom one row singles out.
         by_all: People whom all their rows single out.
     """
@@ -310,7 +310,7 @@ class RiskLine:
 
 @dataclass(frozen=True, slots=True)
 class RiskEntry:
-    """What the training table gives away, as the last audit has measured it.
+    """What the training table reveals, as measured by the last audit.
 
     Attributes:
         at: When, UTC.
@@ -332,7 +332,7 @@ class Report:
         lake: The lake's id.
         version: The software.
         as_of: When the lake last changed, UTC.
-        state: A digest of everything below but `changes`: two reports with the same one say the same.
+        state: A digest of everything below except `changes`: equal digests mean equal reports.
         min_count: The least count of people that is shown.
         verdict: Whether the promises hold.
         changes: What changed since an earlier report.

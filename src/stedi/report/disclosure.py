@@ -1,10 +1,10 @@
 """Disclosure control: no small count of people is shown, and none can be computed by subtraction.
 
-Counts come in the order of their weight. One is published if it is 0 or at least the least count, and differs from
-every count that is published already by 0 or by at least that much; so no difference of two published counts is small.
-One that is held back reads "fewer than 5" where it is that small, and "not shown" where it is too near another one.
-Where a published count is below twice the least one, even that would tell: then all read "not shown".
-Zero is no count of people, and is published.
+Counts come in order of importance. One is published if it is 0 or at least the least count, and if it differs from
+every published count by 0 or at least that much; so no difference of two published counts is small. One that is held
+back reads "fewer than 5" where it is that small, and "not shown" where it is too near another one. Where a published
+count is below twice the least one, even that would tell: then all read "not shown". Zero is no count of people, and is
+published.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 NOT_SHOWN = "not shown"
 Figure = int | str
-"""A count, or the words that stand in its place."""
+"""A count, or the words that replace it."""
 
 
 class Disclosure:
@@ -29,7 +29,7 @@ class Disclosure:
         self._seen = {figure for figure in seen if isinstance(figure, int)}
 
     def figure(self, count: int) -> Figure:
-        """Returns a count, published from now on, or what stands in its place."""
+        """Publishes a count and returns it, or its replacement."""
         if not self.small(count) and not any(self.small(abs(count - other)) for other in self._seen):
             self._seen.add(count)
             return count
@@ -42,12 +42,12 @@ class Disclosure:
 
 
 def few(least: int) -> str:
-    """Returns what is said of a count that is not 0 and too small to be shown."""
+    """Returns the words for a count that is not 0 and too small to be shown."""
     return f"fewer than {least}"
 
 
 def difference(one: Figure, other: Figure) -> Figure:
-    """Returns what a reader may know of the difference of two published counts: as much as of the counts themselves."""
+    """Returns what a reader may know about the difference of two published counts, by the same rules."""
     return one - other if isinstance(one, int) and isinstance(other, int) else NOT_SHOWN
 
 
@@ -69,7 +69,7 @@ def merged(
     def small(count: int) -> bool:
         return 0 < abs(count) < least
 
-    found: list[tuple[int, int]] = []  # what is left at the end is not published: the present levels include it
+    found: list[tuple[int, int]] = []  # the remainder is not published: the present levels include it
     ends: list[Sequence[int | None]] = [now] if now else []
     start, sums = 0, [0] * (len(rows[0]) if rows else 0)
     for place, (flows, levels) in enumerate(zip(rows, held, strict=True)):

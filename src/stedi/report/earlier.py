@@ -1,7 +1,7 @@
 """Reads an earlier report, page or JSON, to compare a new one with; the file may have been changed by anybody.
 
-So it is read strictly and nothing of it but counts and fixed words is taken; a report of the very state that it is of
-hands on its own comparison, so that making it again gives the same bytes.
+So it is read strictly, and only counts and fixed words are used. A report of the same state passes on its own
+comparison, so that writing it again gives the same bytes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _STATE = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How a figure differs from that of an earlier report.
+    """The change of a figure since an earlier report.
 
     Attributes:
         what: What is counted.
         now: The figure now.
-        change: The difference, or what may be said of it.
+        change: The difference, or words that replace it.
     """
 
     what: str
@@ -57,14 +57,14 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What a later report needs of one.
+    """The content of a report that a later one needs.
 
     Attributes:
         lake: The lake's id.
-        state: Which state of the lake it is of.
-        as_of: When that was, UTC; None of a lake without any.
+        state: The state of the lake.
+        as_of: The time of that state, UTC; None for an empty lake.
         figures: Its figures.
-        changes: What it says of changes itself.
+        changes: Its own changes.
     """
 
     lake: str
@@ -75,11 +75,11 @@ class Earlier:
 
 
 def read(path: Path) -> Earlier:
-    """Returns what an earlier report says, page or JSON.
+    """Returns the content of an earlier report, page or JSON.
 
     Raises:
         FileNotFoundError: There is none.
-        UsageError: The file is no report.
+        UsageError: The file is not a report.
     """
     raw = durable.content(path, _LARGEST)
     try:

@@ -1,7 +1,7 @@
 """The signed report of one audit, for a regulator: each promise in plain words with its checks.
 
-Exactly what the audit counted, as `stedi audit --json` has it. The file is signed as it is; whoever has it and the
-lake's public key can check it without the lake.
+It contains exactly the counts of `stedi audit --json`. The file is signed; anybody with the file and the lake's public
+key can check it without the lake.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class CheckLine:
-    """What one check found, over all tables that it looked at.
+    """The result of one check, over all its tables.
 
     Attributes:
         name: The check.
-        tables: How many tables, or other things, it looked at.
-        held: In how many of them it holds.
+        tables: How many tables, or other things, it covers.
+        held: For how many of them it holds.
         violations: How often it is violated.
     """
 
@@ -41,13 +41,13 @@ class CheckLine:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What the lake promises, and what shows whether it keeps it.
+    """A promise of the lake, with its checks.
 
     Attributes:
-        title: In a few words.
-        text: In plain words.
-        holds: Whether it is kept; None if nothing of it was looked at.
-        checks: The checks that hold it.
+        title: A few words.
+        text: The explanation.
+        holds: Whether it is kept; None if it was not checked.
+        checks: The checks that prove it.
     """
 
     title: str
@@ -70,10 +70,10 @@ class AuditReport:
         violations: How many violations were found.
         promises: What the lake promises, with the checks.
         accounts: Where every record went.
-        risk: What the training table gives away, if that was measured.
-        due: Tables of which a build was due; they were judged by what they were built from.
-        unseen: Customers whose address has a character that nobody can see.
-        not_reached: What the audit could not look at, in words.
+        risk: What the training table reveals, if it was measured.
+        due: Tables for which a build was due; they were compared with what they were built from.
+        unseen: Customers whose address contains an invisible character.
+        not_reached: What the audit could not check, in words.
         public_key: Fingerprint of the key that signs the report.
     """
 

@@ -1,9 +1,9 @@
-"""Exports: all data of some people, each in a folder, and nothing of anybody else.
+"""Exports: all data of some people, each in a folder, without data of anybody else.
 
-Whose a row is the proof's relations say (`audit.explain.subjects`), whose a text is `attribution`, and `readme` puts
-it into plain words. Readings of a shared device are in it if rule 6 gives them to the person; the withheld ones are
-counted. The engine writes the files, rows as they come, into a folder beside the one that was asked for, which takes
-its name when all of it is there.
+The proof's relations decide who owns a row (`audit.explain.subjects`), `attribution` who owns a text, and `readme`
+describes the result in plain words. Readings of a shared device are in it if rule 6 gives them to the person; the
+withheld ones are counted. The engine writes the files, rows as they come, into a folder beside the one that was asked
+for, which takes its name when all of it is there.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Exported:
     """The export of one person: the row count of each file.
 
     Attributes:
-        known: Whether the lake has anything of them.
+        known: Whether the lake has data of them.
         records: Customer records.
         accelerometer: Accelerometer readings.
         step_trainer: Step trainer readings.
@@ -95,13 +95,13 @@ def export(
     archive: bool = False,
     progress: Progress = lambda what, share: None,
 ) -> Export:
-    """Writes what the lake has of each person; reads, and changes nothing of the lake.
+    """Writes all data of each person; does not change the lake.
 
     Args:
         context: The lake.
         key: The lake's pseudonym key.
         addresses: Their addresses in normal form (rule 1), each once.
-        output: A folder that is not there yet, or empty. Of several people each has a folder in it: `1`, `2`, ...
+        output: A new or empty folder. With several people each has a folder in it: `1`, `2`, ...
         now: The instant for which consent is evaluated, epoch milliseconds.
         archive: Write one zip file in place of the folder; `.zip` is added to its name if it lacks that.
         progress: Told whose turn it is and the share that is done.
@@ -161,7 +161,7 @@ class _Subject:
         normal = expected.normal(address)
         self.theirs = Person(normal, [number for (number,) in sole], [email for (email,) in alike])
         self.found: list[dict[str, Any]] = []
-        """What is theirs of quarantined records, as `quarantine.jsonl` has it."""
+        """Their parts of quarantined records, as in `quarantine.jsonl`."""
         self.mixed = 0
 
     def write(self, own: Path) -> Exported:
@@ -198,7 +198,7 @@ class _Subject:
         return done
 
     def _bind(self) -> None:
-        """Makes `theirs_FEED`, the landed rows of this person, and `shown_texts`, what their unknown fields show."""
+        """Makes `theirs_FEED`, the person's landed rows, and `shown_texts`, the text of their unknown fields."""
         engine, who = self._engine, self._who
         engine.view(
             "theirs_customer",
@@ -222,7 +222,7 @@ class _Subject:
         engine.insert_rows("shown_texts", {"text": "varchar", "shown": "varchar"}, changed)
 
     def _sources(self, file: Path) -> dict[str, tuple[int, str]]:
-        """Writes which files hold something of theirs, and returns number and name of each by its SHA-256."""
+        """Writes the list of files with their data, and returns number and name of each by its SHA-256."""
         feeds = ("customer", *_READINGS)
         landed = " union all ".join(
             f"select _file as sha256, count(*) as n from theirs_{f} group by all" for f in feeds
@@ -369,7 +369,7 @@ class _Subject:
 
 
 def _quarantined(engine: DuckDB, people: Sequence[_Subject]) -> None:
-    """Gives each person what is theirs of the quarantined records."""
+    """Gives each person their parts of quarantined records."""
     for sha256, feed, file, offset, line, reason, at, raw in engine.stream(
         'select sha256, feed, file, "offset", line, reason, epoch_ms(landed_at), raw from quarantine '
         'order by landed_at, file, "offset"'
@@ -396,10 +396,10 @@ def _quarantined(engine: DuckDB, people: Sequence[_Subject]) -> None:
 
 
 def _target(output: str | os.PathLike[str], *, archive: bool) -> Path:
-    """Returns where the export is to be.
+    """Returns the place of the export.
 
     Raises:
-        UsageError: Something stands there, or it lies in a bucket or a lake.
+        UsageError: It exists, or is in a bucket or a lake.
     """
     if s3.is_remote(output):
         raise UsageError(
@@ -431,10 +431,10 @@ def _is_empty(place: Path) -> bool:
 
 
 def _refuse_inbox(engine: DuckDB, target: Path) -> None:
-    """Refuses a place among delivered files: the next landing would take the export for a delivery.
+    """Refuses a place among delivered files: the next landing would land the export.
 
     Raises:
-        UsageError: A folder on the way there has a file by name and size as one that was landed.
+        UsageError: A parent folder has a file with the name and size of a landed one.
     """
     landed = engine.rows(
         "select name, max(size) from landed_files where size > 0 group by name order by max(landed_at) desc "
@@ -443,7 +443,7 @@ def _refuse_inbox(engine: DuckDB, target: Path) -> None:
     for above in target.parents:
         for name, size in landed:
             parts = Path(name.lstrip("/")).parts
-            # a name begins with the folder that was landed: what lies beside that one is in no inbox
+            # names begin with the landed folder: files beside that folder are in no inbox
             if any(_size(above.joinpath(*parts[start:])) == size for start in range(1, len(parts))):
                 raise UsageError(
                     f"{target}: expected a path outside of every inbox, found delivered files below {above}: a "
@@ -461,9 +461,9 @@ def _size(file: Path) -> int | None:
 
 @contextmanager
 def _staged(target: Path, *, archive: bool) -> Iterator[Path]:
-    """Gives an empty folder whose content is at the target when the block succeeds; else nothing is."""
+    """Yields an empty folder that becomes the target if the block succeeds."""
     try:
-        folder.sweep(target.parent, "export")  # what killed exports have left there
+        folder.sweep(target.parent, "export")  # leftovers of killed exports
         beside = target.with_name(f".export.{secrets.token_hex(8)}.partial")
         beside.mkdir(0o700)
         held = durable.hold(beside)
@@ -520,7 +520,7 @@ def _unformed(text: str) -> str:
 
 
 def _value(text: str) -> Any:
-    """Returns JSON's value, or the text if it is none."""
+    """Returns the JSON value of a text, or the text itself."""
     try:
         return json.loads(text)
     except ValueError:

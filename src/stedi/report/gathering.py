@@ -1,8 +1,8 @@
 """Gathers the content of the report from a lake.
 
-Everything comes from the catalog's metadata, from verbs, or from aggregates of few columns; what would cost a scan of
-all readings is measured over a part of the people (`measurements`). Instants are the lake's, never the clock's, so the
-same state of a lake gives the same report. Text that people or files brought is shown as text, cut, and without
+Everything comes from the catalog's metadata, from verbs, or from aggregates of few columns; what would need a scan of
+all readings is measured over a sample of people (`measurements`). Instants come from the lake, never from the clock, so
+the same state of a lake gives the same report. Text that people or files brought is shown as text, cut, and without
 addresses. Counts of people pass `disclosure`.
 """
 
@@ -55,7 +55,7 @@ from stedi.schema.descriptions import describe
 from stedi.schema.tables import ALL_ZONES, ZONES, graph
 
 _LONGEST = 120
-"""Characters of a text that somebody else has written."""
+"""The most characters shown of a text from somebody else."""
 _MOST_SNAPSHOTS, _MOST_FILES, _MOST_DAYS, _MOST_RELEASES, _MOST_RECEIPTS = 8, 20, 60, 25, 40
 _MOST_PERIODS, _MOST_MODELS = 60, 5
 _ADDRESS = re.compile(r"[^\s/\\]*(?:@|%40|\uff20)[^\s/\\]*", re.IGNORECASE)
@@ -63,7 +63,7 @@ _PSEUDONYM = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
 _OF_PEOPLE = ("customers_trusted", "customers_curated")
 """Tables of which each row is a person."""
 _OF_SUBJECTS = ("release_subjects", "release_events")
-"""Tables whose rows would tell how many people are in a release, or were erased from one."""
+"""Tables whose row counts would reveal how many people are in a release, or were erased from one."""
 _BY_PERSON = (*_OF_PEOPLE, *_OF_SUBJECTS, "customers_landing")
 """Tables of which a landing or a build may add the rows of one person: how many it added is not shown."""
 
@@ -73,7 +73,7 @@ def gather(context: Context, key: Key, earlier: Earlier | None = None) -> Report
 
     Args:
         context: The lake.
-        key: Its key: releases know people by it.
+        key: Its key, with which releases identify people.
         earlier: An earlier report, to say what has changed since; one of this very state hands on what that one was
             compared with, so that the same report is made again.
     """
@@ -125,7 +125,7 @@ def gather(context: Context, key: Key, earlier: Earlier | None = None) -> Report
 
 
 def text(found: str) -> str:
-    """Returns a text that somebody else has written as it may be shown: visible, short, without addresses."""
+    """Returns a text from somebody else in a form that may be shown: visible, short, without addresses."""
     plain = printable(_PSEUDONYM.sub("\u2026", _ADDRESS.sub("(address)", found)))
     return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}\u2026 ({len(found):,} characters)"
 
@@ -176,7 +176,7 @@ def _funnel(
 def _consent(
     context: Context, funnel: Iterable[Stage], least: int, as_of: datetime | None
 ) -> tuple[ConsentPeriod, ...]:
-    """Returns consent over time as it was at a moment, months merged until no count of people in them is small."""
+    """Returns consent over time at a moment, with months merged until no count of people is small."""
     if as_of is None:
         return ()
     months = consent_history.history(context, "month", round(as_of.timestamp() * 1000)).periods
@@ -283,7 +283,7 @@ def _quarantine(engine: DuckDB) -> QuarantineEntry:
 
 
 def _days(engine: DuckDB) -> tuple[tuple[LandedDay, ...], int]:
-    """Returns what was landed on the last days on which something was, and on how many that was."""
+    """Returns the landings of the last days with any, and the number of such days."""
     found = engine.rows(
         "select landed_at::date as day, count(*) filter (where seen > 0), "
         "sum(accepted) filter (where feed = 'accelerometer'), "
@@ -347,7 +347,7 @@ def _receipts(context: Context) -> tuple[tuple[ReceiptEntry, ...], int]:
 
 
 def _follows(receipt: receipts.Receipt, known: Mapping[str, str]) -> str:
-    """Returns which receipts one follows, in words."""
+    """Returns the previous receipts of one, in words."""
     links = receipts.links(receipt)
     return ", ".join(text(known.get(link, f"one that is gone, of SHA-256 {link[:16]}")) for link in links) or "none"
 
@@ -369,14 +369,14 @@ def _risk(last: AuditRecord | None, pool: Disclosure) -> RiskEntry | None:
     people = pool.figure(last.risk.customers)
     lines = []
     for each in last.risk.exposures:
-        own = Disclosure(pool.least, [people])  # what one kind of knowledge gives away says nothing of another's
+        own = Disclosure(pool.least, [people])  # kinds of knowledge are independent of each other
         by_all, by_one = own.figure(each.by_all), own.figure(each.by_one)
         lines.append(RiskLine(each.known, each.resolution, by_one, by_all))
     return RiskEntry(last.at, people, tuple(lines))
 
 
 def _figures(found: Report) -> dict[str, Figure]:
-    """Returns what a later report is compared with."""
+    """Returns the figures with which a later report is compared."""
     people: dict[str, Figure] = {f"people: {stage.name}": stage.people for stage in found.funnel}
     rows: dict[str, Figure] = {
         f"rows: {table.name}": table.rows
@@ -416,6 +416,6 @@ def _changes(found: Report, earlier: Earlier) -> Changes | None:
 
 
 def _digest(found: Report) -> str:
-    """Returns what tells this report from one of another state."""
+    """Returns the digest of a report's state."""
     plain = json.dumps(asdict(found), default=str, sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()

@@ -1,9 +1,9 @@
 """Measurements of the readings of a sample of people: sampling rates, gaps, differences in time, days, and signals.
 
-A part, since all readings would cost a scan of them. Pseudonyms are evenly spread and files in their order: the people
-whose pseudonym is below a bound are a fair sample, and their rows lie together. In a lake of some hundred thousand
-readings the part is everybody. Each measurement is one SELECT that `stedi query` runs as well; it stands beside it.
-All of them count readings, never people.
+A sample avoids a scan of all readings. Pseudonyms are evenly distributed and files are sorted by them: the people whose
+pseudonym is below a bound are a fair sample, and their rows are adjacent. In a lake of some hundred thousand readings
+the part is everybody. Each measurement is one SELECT that `stedi query` runs as well; it stands beside it. All of them
+count readings, never people.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Histogram:
     """A histogram of readings.
 
     Attributes:
-        name: What it is of.
+        name: Its name.
         bars: Its bars, in order.
-        sql: The SELECT that gives it: `label` and `n`.
+        sql: Its SELECT, with `label` and `n`.
     """
 
     name: str
@@ -92,13 +92,13 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What the readings are like.
+    """The measurements of a sample of readings.
 
     Attributes:
-        share: The share of all people that was looked at, by pseudonym, 1 for everybody.
-        people: How many people in `accelerometer_trusted` that were.
+        share: The share of all people in the sample, by pseudonym, 1 for everybody.
+        people: The number of these people in `accelerometer_trusted`.
         readings: How many accelerometer readings.
-        days: Readings by the day on which they were taken, the last ones.
+        days: Readings by day of measurement, the last ones.
         days_total: On how many days readings were taken.
         days_sql: The SELECT that gives them.
         histograms: Sampling rates, gaps, differences in time.
@@ -159,14 +159,14 @@ def measure(
     pool: Disclosure,
     as_of: datetime | None,
 ) -> Measurements:
-    """Measures a part of the readings.
+    """Measures a sample of the readings.
 
     Args:
         engine: A session in which the lake's tables are bound.
         context: The lake.
         states: The tables.
-        pool: What of people may be shown.
-        as_of: The moment of the lake; who consents is asked then.
+        pool: The disclosure control of counts of people.
+        as_of: The moment for which consent is evaluated.
     """
     current = states["accelerometer_trusted"].current
     rows = current.total("records") if current else 0
@@ -239,7 +239,7 @@ def _histogram(
     *,
     closed: bool,
 ) -> Histogram:
-    """Returns a histogram of milliseconds; `closed` bins hold their end, others do not. None goes to the last one."""
+    """Returns a histogram of milliseconds; `closed` bins include their end. None counts in the last bin."""
     sign = "<=" if closed else "<"
     cases = " ".join(f"when ms {sign} {end} then {place}" for place, (_, end) in enumerate(bins) if end is not None)
     unknown = "true" if closed else "ms is not null"
@@ -259,7 +259,7 @@ def _signals(
     pool: Disclosure,
     as_of: datetime | None,
 ) -> tuple[tuple[Signal, ...], str]:
-    """Returns a stretch of the readings of those people of the part who were measured most often."""
+    """Returns excerpts from the readings of the people with the most readings in the sample."""
     moments = f'select distinct customer_id, epoch_ms("timestamp") as moment from accelerometer_trusted where {within}'
     engine.view(
         "paced",
@@ -304,7 +304,7 @@ def _signal(engine: DuckDB, letter: str, who: str, rate: float, start: int) -> S
 def _consenting(
     engine: DuckDB, context: Context, states: Mapping[str, TableState], people: list[str], as_of: datetime | None
 ) -> set[str]:
-    """Returns who of some people consents by the landed records, whether a build has seen them or not."""
+    """Returns the consenting ones of some people, by all landed records."""
     listed = ", ".join(f"'{who}'" for who in people)
     named = engine.rows(f"select customer_id, email from customers_trusted where customer_id in ({listed})")
     now = round(as_of.timestamp() * 1000) if as_of else 0

@@ -1,7 +1,7 @@
 """The report as one self-contained page of HTML: no script, no network, no other file.
 
-Jinja2 escapes whatever is put into the template. The page's policy lets in the one style sheet that is in it, by its
-digest, and nothing else whatever somebody's text might say.
+Jinja2 escapes everything in the template. The page's content security policy allows only its own style sheet, by its
+digest, whatever texts contain.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def _signed(found: Figure) -> str:
 
 
 def _cell(found: object) -> str:
-    """Returns what stands in a cell of a table."""
+    """Returns the text of a table's cell."""
     match found:
         case bool():
             return "yes" if found else "no"
@@ -217,7 +217,7 @@ def _cell(found: object) -> str:
 
 
 def _row(found: object) -> tuple[object, ...]:
-    """Returns the cells of what has a row of its own in a table."""
+    """Returns the cells of an object's row in a table."""
     match found:
         case Change():
             what = found.what.removeprefix("people: ").removeprefix("rows: ")

@@ -1,7 +1,7 @@
-"""The page of an export, in plain words: what it holds, why, since when, who got it, and what the person can do.
+"""The page of an export, in plain words: its data, their purpose, dates, recipients, and the person's rights.
 
-One HTML file that asks for nothing: no script, no network, its style allowed by its hash. Every value is escaped and
-set apart from the direction of the text around it, so a name is text whatever it holds.
+It is one self-contained HTML file: no script, no network, its style allowed by its hash. Every value is escaped and
+isolated from the text direction around it, so a name is only text.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def page(told: Mapping[str, Any], releases: Sequence[Mapping[str, Any]], *, sour
     """Returns the page.
 
     Args:
-        told: What `customer.json` says.
-        releases: What `releases.json` says.
-        sources: How many delivered files hold something of theirs.
+        told: The content of `customer.json`.
+        releases: The content of `releases.json`.
+        sources: The number of delivered files with their data.
     """
     style = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     title = "What the data lake has of you"
@@ -214,7 +214,7 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterable
 
 
 def _second(instant: str) -> str:
-    """Returns an instant of ISO 8601 without what is less than a second."""
+    """Returns an ISO 8601 instant without fractions of a second."""
     return f"{instant.partition('.')[0].removesuffix('Z')}Z"
 
 
