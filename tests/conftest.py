@@ -260,28 +260,8 @@ def people(kept: tuple[Path, Path]) -> Lake:
 
 @pytest.fixture
 def collected(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every value that comes from executors to this process, by whichever way PySpark has."""
-    from pyspark import RDD
-    from pyspark.sql.classic.dataframe import DataFrame
-
-    values: list[Any] = []
-
-    def watched(owner: type, name: str) -> None:
-        method: Callable[..., Any] = getattr(owner, name)
-
-        def watching(self: Any, *given: Any, **named: Any) -> Any:
-            rows = method(self, *given, **named)
-            values.extend(value for row in rows for value in row)
-            return rows
-
-        monkeypatch.setattr(owner, name, watching)
-
-    for owner, names in {DataFrame: ("collect", "toLocalIterator"), RDD: ("collect", "toLocalIterator")}.items():
-        for name in names:
-            watched(owner, name)
-    for name in ("toArrow", "toPandas", "_collect_as_arrow"):
-        monkeypatch.setattr(DataFrame, name, None)
-    return values
+    """Every value that comes from executors to this process."""
+    return sparks.collecting(monkeypatch)
 
 
 @pytest.fixture(scope="session")

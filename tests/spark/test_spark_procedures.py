@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import duckdb
 import pytest
 
 import sparks
-from lakes import BELOW_LANDING, LANDING, contents, customer, deliver, motion, step
+from lakes import BELOW_LANDING, LANDING, Slate, contents, customer, deliver, motion, step
 from stedi.catalog import checksums, snapshots
 from stedi.catalog.orphans import unused
 from stedi.engines.literals import quoted
@@ -35,19 +34,26 @@ MOTIONS = "accelerometer_trusted"
 ANA = "ana@x.example"
 
 
+@pytest.fixture(scope="module")
+def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
+    return Slate(tmp_path_factory.mktemp("procedures"))
+
+
 @pytest.fixture
-def lake(new_lake: Callable[..., Lake], tmp_path: Path) -> Lake:
+def lake(slate: Slate) -> Lake:
     """A lake of two customers and two nights."""
-    lake = new_lake()
+    return slate.made(two_nights)
+
+
+def two_nights(lake: Lake, inbox: Path) -> None:
     for night in range(2):
         people = [customer(ANA, update=100 + night), customer("bo@x.example", update=100 + night, serialNumber="s2")]
-        inbox, at = tmp_path / f"night{night}", 1_000 * (night + 1)
-        deliver(inbox, "customer", people)
-        deliver(inbox, "accelerometer", [motion(who, at + n) for who in (ANA, "bo@x.example") for n in range(50)])
-        deliver(inbox, "step_trainer", [step(serial, at + n) for serial in ("s1", "s2") for n in range(50)])
-        lake.land(inbox)
+        folder, at = inbox / f"night{night}", 1_000 * (night + 1)
+        deliver(folder, "customer", people)
+        deliver(folder, "accelerometer", [motion(who, at + n) for who in (ANA, "bo@x.example") for n in range(50)])
+        deliver(folder, "step_trainer", [step(serial, at + n) for serial in ("s1", "s2") for n in range(50)])
+        lake.land(folder)
         lake.build()
-    return lake
 
 
 def call(lake: Lake, procedure: str, table: str, *more: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,20 @@ needs_spark = pytest.mark.skipif(bool(NO_SPARK), reason=NO_SPARK)
 ENGINES = ("duckdb", pytest.param("spark", marks=needs_spark))
 """Both engines, for a test that holds each to the same."""
 
-QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""Flags of a JVM that lives for minutes: what its best compiler costs it would not win back."""
+QUICK_JVM = (
+    "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC "
+    "-XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+)
+"""Flags of a JVM that lives for minutes: its best compiler and a check of known jars would cost more than they give.
+
+Without that compiler the room for compiled code is a fifth of the usual, and Spark needs more: it would be compiled,
+thrown away and compiled again.
+"""
 SMALL = {
     # a table of ten rows needs no second task, and compiling its plan takes longer than running it
     "spark.sql.shuffle.partitions": "1",
     "spark.default.parallelism": "1",
+    "spark.sql.adaptive.enabled": "false",  # nothing is left to choose; rows are the same whichever plan is taken
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.driver.memory": "1g",
@@ -82,6 +90,31 @@ def started(events: Path, environment: Mapping[str, str]) -> Iterator[Any]:
             running = session(master="local[2,4]", options=SMALL | watched)
         yield running
         running.sparkContext.stop()
+
+
+def collecting(patch: pytest.MonkeyPatch) -> list[Any]:
+    """Returns every value that comes from executors to this process from now on, by whichever way PySpark has."""
+    from pyspark import RDD
+    from pyspark.sql.classic.dataframe import DataFrame
+
+    values: list[Any] = []
+
+    def watched(owner: type, name: str) -> None:
+        method: Callable[..., Any] = getattr(owner, name)
+
+        def watching(self: Any, *given: Any, **named: Any) -> Any:
+            rows = method(self, *given, **named)
+            values.extend(value for row in rows for value in row)
+            return rows
+
+        patch.setattr(owner, name, watching)
+
+    for owner, names in {DataFrame: ("collect", "toLocalIterator"), RDD: ("collect", "toLocalIterator")}.items():
+        for name in names:
+            watched(owner, name)
+    for name in ("toArrow", "toPandas", "_collect_as_arrow"):
+        patch.setattr(DataFrame, name, None)
+    return values
 
 
 class InTurn(RealLake):
