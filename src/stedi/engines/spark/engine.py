@@ -267,7 +267,9 @@ class SparkEngine:
             kept = frame.localCheckpoint(eager=False)
             # what is cut from its plan is taken for large, and joining it would move all rows that it is joined with
             rows: Any = kept._jdf.queryExecution().toRdd()
-            kept = kept.hint("broadcast") if rows.count() <= _SMALL else kept
+            count = rows.count()
+            # nor does it plan what it knows to be empty: of a small change most relations are
+            kept = kept.hint("broadcast") if 0 < count <= _SMALL else kept if count else kept.where("false")
             kept.createOrReplaceTempView(view)
         self._bound.pop(view, None)
 

@@ -37,7 +37,9 @@ _ALWAYS = {
     "spark.sql.ansi.enabled": "true",
     "spark.sql.caseSensitive": "false",
     "spark.sql.requireAllClusterKeysForCoPartition": "false",  # what lies together by customer is joined as it lies
-    "spark.sql.maxPlanStringLength": "65536",  # nobody reads them, and they are made for every statement
+    # nobody reads the texts of plans, and they are made for every statement
+    "spark.sql.maxPlanStringLength": "65536",
+    "spark.sql.ui.explainMode": "simple",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
