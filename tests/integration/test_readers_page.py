@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import duckdb
 import pytest
 
 import lakes
+import rest_catalog
 import trino_server
 from stedi import Lake
 
@@ -66,9 +70,9 @@ def test_polars_finds_the_readings(capsys: pytest.CaptureFixture[str], monkeypat
     assert "shape: (1, 2)" in capsys.readouterr().out
 
 
-def extended(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+def extended(con: duckdb.DuckDBPyConnection, names: tuple[str, ...] = ("avro", "iceberg")) -> duckdb.DuckDBPyConnection:
     """Loads what reads Iceberg from its packages: a machine of tests downloads no extension."""
-    for name in ("avro", "iceberg"):
+    for name in names:
         module = pytest.importorskip(f"duckdb_extension_{name}")
         [path] = Path(str(module.__file__)).parent.glob(f"extensions/*/{name}.duckdb_extension")
         con.load_extension(str(path))
@@ -96,6 +100,17 @@ def test_duckdb_opens_a_folder_and_refuses_one_whose_commit_was_cut_off_rather_t
         with pytest.raises(duckdb.Error):
             con.sql(sql).fetchall()
     hint.write_bytes(kept)
+
+
+def test_duckdb_attaches_a_catalog_that_speaks_rest(folder: Path, tmp_path: Path) -> None:
+    con = extended(duckdb.connect(), ("httpfs", "avro", "iceberg"))
+    shutil.copy(folder / "lake" / "catalog.db", tmp_path / "rest.db")  # a REST catalog of these tables
+    with closing(sqlite3.connect(tmp_path / "rest.db")) as entries, entries:
+        entries.execute("update iceberg_tables set catalog_name = 'within'")
+    with rest_catalog.running(tmp_path) as url:
+        *_, attach, count = block("DuckDB", "sql").split(";")[:-1]
+        con.sql(attach.replace("http://catalog.example:8181", url))
+        assert con.sql(count).fetchall() == [(3,)]
 
 
 def test_spark_is_started_with_the_jars_and_settings_of_the_lakes_own_engine() -> None:
