@@ -166,7 +166,7 @@ $(BIN)/python:
 	@echo "Making $(VENV) with $$($(PYTHON) --version)" >&2
 	@$(PYTHON) -m venv --clear $(VENV)
 
-NATIVE = hatch_build.py src/stedi/reader/scanner.c src/stedi/engines/distinct.c
+NATIVE = hatch_build.py src/stedi/reader/scanner.c src/stedi/engines/distinct.c src/stedi/engines/row_sums.c
 $(VENV)/.run: requirements/run.txt pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing the project and what it needs, about 100 MB the first time" >&2
 	@$(PIP) --require-hashes --only-binary :all: -r requirements/run.txt

@@ -13,7 +13,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = (Path("src/stedi/reader/scanner.c"), Path("src/stedi/engines/distinct.c"))
+SOURCES = tuple(map(Path("src/stedi").joinpath, ("reader/scanner.c", "engines/distinct.c", "engines/row_sums.c")))
 FLAGS = ("-O3", "-fPIC", "-shared", "-Wall", "-Wextra")
 
 

@@ -21,7 +21,8 @@ from effort import NIGHTLY
 from lakes import BELOW_LANDING, Slate, build, customer, deliver, instant, motion, publish_each
 from proof_mutants import HIDING, MUTANTS, NOW, Mutant, findings
 from stedi import cli
-from stedi.audit.proof import Proof, prove, violations
+from stedi.audit.proof import Proof, expected, prove, violations
+from stedi.audit.proof.as_of import AsOf
 from stedi.catalog import Catalog
 from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
@@ -108,6 +109,16 @@ def test_a_broken_rule_is_found_and_no_other_is_accused(people: Lake, mutant: Mu
     assert findings(proof(people)) == mutant.findings
 
 
+@pytest.mark.parametrize("mutant", HIDING.values(), ids=list(HIDING))
+@pytest.mark.sample(quick=3)
+def test_what_hides_from_sums_is_found_by_those_of_large_tables(
+    people: Lake, mutant: Mutant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stedi.engines.duckdb._MANY", 0)
+    proof_mutants.commit(people, mutant)
+    assert findings(proof(people)) == mutant.findings
+
+
 def test_sums_of_hashes_lose_nothing_that_is_carried_and_tell_places_apart(tmp_path: Path) -> None:
     with DuckDB(memory="100MB", threads=1, temporary=tmp_path) as engine:
         [(wide,)] = engine.rows("select sum(18446744073709551615::ubigint) from range(3)")
@@ -188,6 +199,7 @@ def test_values_are_searched_whatever_their_column_is(
         path = tmp_path / "one.parquet"
         engine.rows(f"copy (select {value} as {column}) to '{path}' (format parquet)")
         files = [DataFile(str(path), 1, path.stat().st_size)]
+        expected.customers(engine, people.key(), AsOf({}, instant(NOW), False))
         violations.identifying(engine)
         assert violations.identifiers(engine, "machine_learning_curated", files) == rows
 

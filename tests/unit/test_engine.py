@@ -8,12 +8,14 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from random import Random
 
 import pytest
 
 import effort
+from stedi.engines import row_sums
 from stedi.engines.duckdb import DuckDB, scan
 from stedi.engines.literals import literal, nameable, path_literal, quoted
 from stedi.errors import LakeError
@@ -72,6 +74,36 @@ def test_inserted_texts_are_those_that_were_given(engine: DuckDB, count: int) ->
     assert sorted(engine.rows("select * from given"), key=repr) == sorted(blobs, key=repr)
 
 
+def test_nulls_dates_and_booleans_are_those_that_were_given(engine: DuckDB) -> None:
+    kinds = {"text": "varchar", "born": "date", "seen": "boolean"}
+    for odd in ("plain", "", "\x1e"):
+        given = [(None, None, True), (odd, date(1, 2, 3), False), ("é", date(9999, 12, 31), None)] * 50
+        engine.insert_rows("given", kinds, given)
+        assert sorted(engine.rows("select * from given"), key=repr) == sorted(given, key=repr)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sums_of_distinct_rows_are_the_same_in_sql_and_in_c(
+    engine: DuckDB, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    if row_sums.library() is None:
+        pytest.skip("no compiler")
+    random = Random(seed)
+    hashes = [0, 1, 2**64 - 1, *(random.getrandbits(64) for _ in range(200))]
+    rows = [(random.randrange(9), h, None if h is None else h ^ 5) for h in random.choices([*hashes, None], k=2000)] + [
+        (9, None, None)
+    ]
+    engine.insert_rows("given", {"who": "bigint", "one": "ubigint", "other": "ubigint"}, rows)
+    found = []
+    for many in (10_000, 0):
+        monkeypatch.setattr("stedi.engines.duckdb._MANY", many)
+        engine.sum_distinct("summed", "select * from given", rows=len(rows), groups=10)
+        names = "who, landed, timely, counted, one, other"
+        found.append(engine.rows(f"select {names} from summed order by who"))
+    assert found[0] == found[1]
+    assert len(found[0]) == 10
+
+
 def test_a_text_of_nuls_is_a_literal_that_any_number_of_them_costs_little(engine: DuckDB) -> None:
     for text in ("\0", "\0" * 5_000, "a\0" * 5_000 + "b", "\0'\0"):
         assert engine.rows(f"select {literal(text)}") == [(text,)]
@@ -81,6 +113,7 @@ def test_no_rows_of_texts_and_numbers_have_pandas_or_arrow_imported(tmp_path: Pa
     """DuckDB imports both to bind one parameter, which takes longer than most commands."""
     code = """
 import sys, pathlib
+from stedi.engines import row_sums
 from stedi.engines.duckdb import DuckDB
 with DuckDB(memory="100MB", threads=1, temporary=pathlib.Path(sys.argv[1])) as engine:
     for count in (1, 1000):

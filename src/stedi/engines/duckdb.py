@@ -13,15 +13,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi.engines import arrow_files, refuse_other_columns
+from stedi.engines import arrow_files, refuse_other_columns, row_sums
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import normalise
 from stedi.schema.tables import ALL_COLUMNS, DUCKDB_TYPES, Column, DataFile
+from stedi.storage import config as settings
 from stedi.storage import durable, s3
 from stedi.storage.config import Config
 
@@ -55,8 +57,12 @@ _FEW = 100
 """Rows that are written out one by one."""
 _WRITTEN = (str, int, bytes, type(None))
 """Types of values that are written out; `float` and others are not: they would have to be written without loss."""
+_SPLIT = {int, str, bool, date, type(None)}
+"""Types of values that are written as one text, which is split again."""
 _BETWEEN = "\x1f"
 """The unit separator of ASCII, which stands between values and in hardly any."""
+_ABSENT = "\x1e"
+"""The record separator of ASCII, which stands for a null."""
 _SETTINGS = (
     "set TimeZone = 'UTC'",
     # a table's files never change: their footers are read once a session, not once a statement
@@ -90,7 +96,7 @@ class DuckDB:
         import duckdb
 
         durable.private(temporary)
-        self._temporary, self._threads = temporary, threads
+        self._temporary, self._threads, self._memory = temporary, threads, settings.size(memory) or 0
         self._keys_until: float | None = None
         self.connection = duckdb.connect(
             config={
@@ -277,21 +283,29 @@ class DuckDB:
             values = ", ".join(f"({', '.join(map(_written, row))})" for row in rows)
             self._execute(f"insert into {quoted(name)} values {values}")
             return
-        if all(type(value) in (int, str) for row in rows for value in row):
-            texts = [_BETWEEN.join(map(str, values)) for values in zip(*rows, strict=True)]
-            if all(text.count(_BETWEEN) == len(rows) - 1 for text in texts):
+        columns = tuple(zip(*rows, strict=True))
+        if {type(value) for values in columns for value in values} <= _SPLIT:
+            texts = [_BETWEEN.join(_ABSENT if v is None else str(v) for v in values) for values in columns]
+            if all(
+                text.count(_BETWEEN) == len(rows) - 1 and text.count(_ABSENT) == values.count(None)
+                for text, values in zip(texts, columns, strict=True)
+            ):
                 names = [f"c{place}" for place in range(len(texts))]
-                parts = ", ".join(f"unnest(string_split({column}, {literal(_BETWEEN)}))" for column in names)
+                parts = [f"unnest(string_split({column}, {literal(_BETWEEN)}))" for column in names]
+                parts = [
+                    f"nullif({part}, {literal(_ABSENT)})" if None in values else part
+                    for part, values in zip(parts, columns, strict=True)
+                ]
                 self._execute(
-                    f"insert into {quoted(name)} select {parts} "
+                    f"insert into {quoted(name)} select {', '.join(parts)} "
                     f"from (values ({', '.join(map(literal, texts))})) as t({', '.join(names)})"
                 )
                 return
         import pyarrow as pa
         import pyarrow.dataset  # else DuckDB does, and loses an interrupt that comes meanwhile
 
-        columns = map(pa.array, zip(*rows, strict=True))
-        self.connection.register("arriving", pa.table(list(columns), names=[str(n) for n in range(len(rows[0]))]))
+        arrays = [pa.array(values) for values in columns]
+        self.connection.register("arriving", pa.table(arrays, names=[str(n) for n in range(len(arrays))]))
         self._execute(f"insert into {quoted(name)} select * from arriving")
         self.connection.unregister("arriving")
 
@@ -358,6 +372,28 @@ class DuckDB:
         """
         one, other = ", ".join(columns), ", ".join(reversed(columns))
         return f"hash(hash({one}))", f"hash(hash({other}, 1))"
+
+    def sum_distinct(self, view: str, sql: str, *, rows: int, groups: int) -> None:
+        """Keeps of each group its rows, those with hashes, how many of these are distinct, and the sums of the hashes.
+
+        Gives `who`, `landed`, `timely`, `counted`, `one` and `other`. Rows are distinct by their first hash.
+
+        Args:
+            view: The name of the result.
+            sql: A SELECT of `who`, the number of a group, and `one` and `other`, two hashes of a row or two nulls.
+            rows: How many rows it has.
+            groups: What every group's number is below.
+        """
+        if _MANY <= rows <= self._memory // (4 * row_sums.ROW) and row_sums.library():
+            kinds = dict.fromkeys(("who", "landed", "timely", "counted"), "bigint")
+            found = row_sums.distinct(self.arrow(f"select who, one, other from ({sql})"), rows=rows, groups=groups)
+            return self.insert_rows(view, {**kinds, "one": "hugeint", "other": "hugeint"}, found)
+        return self.materialize(
+            view,
+            "select who, sum(n) as landed, sum(n) filter (where one is not null) as timely, count(one) as counted, "
+            "sum(one) as one, sum(other) as other from (select who, one, any_value(other) as other, count(*) as n "
+            f"from ({sql}) group by who, one) group by who",
+        )
 
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""

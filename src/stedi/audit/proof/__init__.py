@@ -143,11 +143,11 @@ class _Work:
         progress("prove readings", 0.1)
         with_steps = not _OF_STEPS.isdisjoint(tables)
         further = self._further_claimants if with_steps else None
-        agreement.work_out(engine, base, further, training="machine_learning_curated" in tables)
+        tallied = agreement.work_out(engine, base, further, training="machine_learning_curated" in tables)
         counts: dict[tuple[str, str], int] = {}
         for name in tables:
             progress(f"prove {name}", 0.6 + 0.08 * BELOW.index(name))
-            of_table = violations.people(engine, name) | work[name]()
+            of_table = violations.people(engine, name, tallied=name in tallied) | work[name]()
             if name in _READINGS:
                 of_table["identifiers"] = violations.identifiers(engine, name, self._catalog.files(self._states[name]))
             if name == "customers_trusted":

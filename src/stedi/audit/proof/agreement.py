@@ -6,8 +6,8 @@ each of them once; everything else is left to `expected` and `violations`, row b
 128: a row can be hidden only by others that have the same sums twice over.
 
 Gives `motion_sums`, `step_sums` and `odd_training`, and over them `curated`, `due_steps` and `counted_motions`: what
-counts of those who agree is read from the published tables, of all others from the landed ones. `partnered` has `n`,
-how many due steps have a counted motion.
+counts of those who agree is read from the published tables, of all others from the landed ones. `due` has `n`, how many
+due steps there are, and `partnered` how many of them have a counted motion.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from stedi.audit.proof import expected
+from stedi.audit.proof import expected, violations
 from stedi.audit.proof.as_of import AsOf
 from stedi.audit.proof.expected import Claimants
 from stedi.engines import Engine
 
+_MOTIONS, _LEARNED = "accelerometer_trusted", "machine_learning_curated"
 _MOTION = ("moment", "x", "y", "z")
 _STEP = ("moment", "distance")
 _TRAINING = ("moment", "distance", "x", "y", "z")
+_DUE = (
+    "select (select count(*) from steps where due) + (select coalesce(sum(found), 0)::bigint from step_sums "
+    "where owner is not null) as n"
+)
 _PARTNERED = (
     "select count(*) as n from due_steps where (person, moment) in (select person, moment from counted_motions)"
 )
@@ -35,8 +40,11 @@ class Summing(Protocol):
     def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
         """Returns the SQL of two independent hashes of all these columns of a row."""
 
+    def sum_distinct(self, view: str, sql: str, *, rows: int, groups: int) -> None:
+        """Counts the rows of each group (`who`) of a SELECT, and sums the hashes `one` and `other` of distinct ones."""
 
-def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training: bool) -> None:
+
+def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training: bool) -> tuple[str, ...]:
     """Gives the relations of `expected` for readings, row by row of those alone who do not agree by their sums.
 
     Args:
@@ -44,17 +52,28 @@ def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training:
         base: The instant and the policy.
         further: How many further claimants a serial number has; None where the step trainer's tables are not judged.
         training: Whether the training table is judged.
+
+    Returns:
+        The tables that are tallied now (`violations.tally`).
     """
     if not isinstance(engine, Summing):
         _each(engine, base, further)
-        return
+        return ()
     _motions(engine, engine, base)
     if further is None:
-        return
+        return (_MOTIONS,)
     expected.devices(engine, further)
     _steps(engine, engine, base)
-    if training:
-        _training(engine, engine, base)
+    if not training:
+        return (_MOTIONS,)
+    _training(engine, engine, base)
+    return (_MOTIONS, _LEARNED)
+
+
+def _tally(engine: Engine, sums: Summing, name: str, columns: Sequence[str]) -> None:
+    """Has a table read once for all that is asked of each of its customers: rows, nulls, sums of these columns."""
+    one, other = sums.hashes(columns)
+    violations.tally(engine, name, f"sum({one}) as one, sum({other}) as other")
 
 
 def _each(engine: Engine, base: AsOf, further: Claimants | None) -> None:
@@ -73,6 +92,7 @@ def _each(engine: Engine, base: AsOf, further: Claimants | None) -> None:
             "select claimants, movers, owner, consents, curated, landed, landed as timely, found from steps "
             "where false",
         )
+        engine.view("due", _DUE)
         engine.view("due_steps", "select owner as person, moment, distance from steps where due")
         engine.view("odd_training", "select person from known")
         engine.view("partnered", _PARTNERED)
@@ -81,30 +101,30 @@ def _each(engine: Engine, base: AsOf, further: Claimants | None) -> None:
 def _motions(engine: Engine, sums: Summing, base: AsOf) -> None:
     one, other = sums.hashes(_MOTION)
     in_time = f"moment >= since or not {base.since_consent}"
-    engine.materialize(
+    whose = (
+        "(select p.address, k.person, k.since from persons as p join known as k on p.person = k.person and k.consents)"
+    )
+    [(rows, groups)] = engine.rows(
+        "select coalesce(sum(s.n), 0)::bigint, coalesce(max(p.person), 0) + 1 from senders as s "
+        f"join {whose} as p on s.address = p.address"
+    )
+    sums.sum_distinct(
         "motions_landed",
-        "select person, sum(n) as landed, sum(n) filter (where one is not null) as timely, count(one) as counted, "
-        "sum(one) as one, sum(other) as other from (select person, one, any_value(other) as other, count(*) as n from "
-        f"(select person, case when {in_time} then {one} end as one, case when {in_time} then {other} end as other "
+        f"select person as who, case when {in_time} then {one} end as one, case when {in_time} then {other} end "
+        "as other "
         'from (select p.person, p.since, a."timestamp" * 1000 as moment, a.x + 0 as x, a.y + 0 as y, a.z + 0 as z '
-        "from accelerometer_landing as a join (select p.address, k.person, k.since from persons as p "
-        'join known as k on p.person = k.person and k.consents) as p on a."user" = p.address)) '
-        "group by person, one) group by person",
+        f'from accelerometer_landing as a join {whose} as p on a."user" = p.address)',
+        rows=rows,
+        groups=groups,
     )
-    engine.materialize(
-        "motions_found",
-        f"select k.person, f.* from (select customer_id, count(*) as found, sum({one}) as one, sum({other}) as other "
-        'from (select customer_id, epoch_us("timestamp") as moment, x + 0 as x, y + 0 as y, z + 0 as z '
-        "from accelerometer_trusted) group by customer_id) as f join known as k on f.customer_id = k.customer_id "
-        "and k.consents",
-    )
+    _tally(engine, sums, _MOTIONS, ('epoch_us("timestamp")', "x + 0", "y + 0", "z + 0"))
     engine.materialize(
         "motions_compared",
         "select k.person, coalesce(l.landed, 0) as landed, coalesce(l.timely, 0) as timely, coalesce(l.counted, 0) as "
-        "counted, coalesce(f.found, 0) as found, coalesce(l.counted, 0) = coalesce(f.found, 0) and l.one is not "
+        "counted, coalesce(f.n, 0) as found, coalesce(l.counted, 0) = coalesce(f.n, 0) and l.one is not "
         "distinct from f.one and l.other is not distinct from f.other as agrees from known as k left join "
-        "motions_landed as l on k.person = l.person left join motions_found as f on k.person = f.person "
-        "where k.consents",
+        "motions_landed as l on k.person = l.who left join rows_of_accelerometer_trusted as f "
+        "on k.customer_id = f.customer_id where k.consents",
     )
     engine.materialize("curated", "select person from motions_compared where counted > 0")
     engine.materialize("motion_sums", "select * from motions_compared where agrees")
@@ -129,14 +149,18 @@ def _steps(engine: Engine, sums: Summing, base: AsOf) -> None:
         "left join curated as r on c.sole = r.person",
     )
     due = f"curated and claimants = 1 and (moment >= since or not {base.since_consent})"
-    engine.materialize(
+    [(rows, groups)] = engine.rows(
+        "select coalesce(sum(n), 0)::bigint, coalesce(max(serial), 0) + 1 from (select serialNumber, count(*) as n "
+        "from step_trainer_landing group by serialNumber) as s join owners as o on s.serialNumber = o.serialNumber "
+        "where o.claimants <= 1"
+    )
+    sums.sum_distinct(
         "steps_landed",
-        "select serial, sum(n) as landed, sum(n) filter (where one is not null) as timely, count(one) as counted, "
-        "sum(one) as one, sum(other) as other from (select serial, one, any_value(other) as other, count(*) as n from "
-        f"(select serial, case when {due} then {one} end as one, case when {due} then {other} end as other from "
+        f"select serial as who, case when {due} then {one} end as one, case when {due} then {other} end as other from "
         "(select o.*, s.sensorReadingTime * 1000 as moment, s.distanceFromObject as distance "
-        "from step_trainer_landing as s join owners as o on s.serialNumber = o.serialNumber "
-        "where o.claimants <= 1)) group by serial, one) group by serial",
+        "from step_trainer_landing as s join owners as o on s.serialNumber = o.serialNumber where o.claimants <= 1)",
+        rows=rows,
+        groups=groups,
     )
     engine.materialize(
         "steps_found",
@@ -151,11 +175,12 @@ def _steps(engine: Engine, sums: Summing, base: AsOf) -> None:
         "counted, coalesce(f.found, 0) as found, o.claimants <= 1 and coalesce(l.counted, 0) = coalesce(f.found, 0) "
         "and l.one is not distinct from f.one and l.other is not distinct from f.other and (f.found is null or "
         "(f.named = f.found and f.low = o.customer_id and f.high = o.customer_id)) as agrees from owners as o "
-        "left join steps_landed as l on o.serial = l.serial left join steps_found as f on o.serial = f.serial",
+        "left join steps_landed as l on o.serial = l.who left join steps_found as f on o.serial = f.serial",
     )
     engine.materialize("step_sums", "select *, 0 as movers from steps_compared where agrees")
     engine.materialize("odd_devices", "select * from devices where serial not in (select serial from step_sums)")
     expected.steps(engine, base, among="odd_devices")
+    engine.view("due", _DUE)
     engine.view(
         "due_steps",
         "select owner as person, moment, distance from steps where due union all "
@@ -166,6 +191,8 @@ def _steps(engine: Engine, sums: Summing, base: AsOf) -> None:
 
 def _training(engine: Engine, sums: Summing, base: AsOf) -> None:
     one, other = sums.hashes(_TRAINING)
+    moment = ("epoch_us(sensorReadingTime)", "distanceFromObject")
+    _tally(engine, sums, _LEARNED, (*moment, "x + 0", "y + 0", "z + 0"))
     # a step without a motion stands there once: one join tells both
     engine.materialize(
         "training_wanted",
@@ -178,16 +205,13 @@ def _training(engine: Engine, sums: Summing, base: AsOf) -> None:
     engine.materialize(
         "odd_training",
         "select coalesce(w.person, f.person) as person from (select * from training_wanted where n > 0) as w "
-        "full outer join (select k.person, f.* from "
-        f"(select customer_id, count(*) as n, sum({one}) as one, sum({other}) as other from "
-        "(select customer_id, epoch_us(sensorReadingTime) as moment, distanceFromObject as distance, x + 0 as x, "
-        "y + 0 as y, z + 0 as z from machine_learning_curated) group by customer_id) as f join known as k "
+        "full outer join (select k.person, f.* from rows_of_machine_learning_curated as f join known as k "
         "on f.customer_id = k.customer_id and k.consents) as f on w.person = f.person "
         "where w.n is distinct from f.n or w.one is distinct from f.one or w.other is distinct from f.other",
     )
     engine.view(
         "partnered",
-        "select (select count(*) from due_steps) - coalesce(sum(alone), 0)::bigint as n from training_wanted",
+        "select n - (select coalesce(sum(alone), 0)::bigint from training_wanted) as n from due",
     )
     if not engine.rows("select 1 from odd_training limit 1"):
         return

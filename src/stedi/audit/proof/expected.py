@@ -55,12 +55,14 @@ def born(text: str) -> date | None:
 def customers(engine: Engine, key: Key, base: AsOf) -> None:
     """Works out rules 1 to 3 over the bound landing tables.
 
-    Gives `persons` (address, person, customer_id, unseen), `known` (person, customer_id, consents, since: one row each
+    Gives `senders` (address, n: accelerometer readings landed under it), `addresses` (with `normal`, its normal form),
+    `persons` (address, person, customer_id, unseen), `known` (person, customer_id, consents, since: one row each
     whom an address below landing can mean) and `current` (the current record of each customer, as it must stand below).
     """
+    engine.materialize("senders", 'select "user" as address, count(*) as n from accelerometer_landing group by "user"')
     engine.map_rows(
         "addresses",
-        'select email as address from customers_landing union select "user" from accelerometer_landing',
+        "select email as address from customers_landing union select address from senders",
         {"normal": "varchar", "customer_id": "varchar", "unseen": "boolean"},
         _Identity(key),
     )

@@ -142,8 +142,7 @@ def motions(engine: Engine) -> Reconciliation:
     [(landed, strangers, refused)] = engine.rows(
         "select coalesce(sum(n), 0), coalesce(sum(n) filter (where not k.customer), 0), "
         "coalesce(sum(n) filter (where k.customer and not k.consents), 0) "
-        'from (select "user" as address, count(*) as n from accelerometer_landing group by 1) as a '
-        "join persons as p on a.address = p.address join known as k on p.person = k.person"
+        "from senders as a join persons as p on a.address = p.address join known as k on p.person = k.person"
     )
     [(early, again, found)] = engine.rows(
         "select coalesce(sum(early), 0), coalesce(sum(again), 0), coalesce(sum(found), 0) from "
@@ -194,9 +193,12 @@ def steps(engine: Engine) -> Reconciliation:
 
 def training(engine: Engine) -> Reconciliation:
     """Returns the account of `machine_learning_curated`."""
-    [(due,)] = engine.rows("select count(*) from due_steps")
+    [(due,)] = engine.rows("select n from due")
     [(partnered,)] = engine.rows("select n from partnered")
-    found = _found(engine, "machine_learning_curated", "consents")
+    [(found,)] = engine.rows(
+        "select coalesce(sum(t.n), 0)::bigint from rows_of_machine_learning_curated as t join known as k "
+        "on t.customer_id = k.customer_id where k.consents"
+    )
     [(wanted,)] = engine.rows(f"select {found} + coalesce(sum(wanted - found), 0) from unequal")
     return Reconciliation(
         "machine_learning_curated",

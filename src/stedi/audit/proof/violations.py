@@ -26,27 +26,48 @@ _INSTANTS = (
     "shareWithFriendsAsOfDate",
 )
 _TEXTS = ("customerName", "email", "phone", "birthDay", "serialNumber")
-_NAMING = ("email", "customerName", "phone", "birthDay")
+_NAMING = ("customerName", "phone", "birthDay")
+"""What names a person besides an address."""
 _ADDRESS = re.compile(r"[^\t\n\f\r @]@[^\t\n\f\r @]+\.[^\t\n\f\r @]")
 _PSEUDONYM = "[0-9a-f]{32}"
 
 
-def people(engine: Engine, name: str) -> Counts:
-    """Counts nulls, rows of nobody whom the key knows, and rows of who does not consent, of one table."""
-    columns = [column.name for column in COLUMNS[name] if column.name not in OPTIONAL]
-    engine.materialize("rows_of", f"select customer_id, count(*) as n from {name} group by customer_id")
-    counted = ", ".join(f"count({quoted(column)})" for column in columns)
-    [(rows, *filled)] = engine.rows(f"select count(*), {counted} from {name}")
-    [(strangers, others)] = engine.rows(
-        "select coalesce(sum(n) filter (where k.person is null), 0), "
-        "coalesce(sum(n) filter (where k.person is not null and not k.consents), 0) "
-        "from rows_of as r left join known as k on r.customer_id = k.customer_id where r.customer_id is not null"
+def tally(engine: Engine, name: str, sums: str = "") -> None:
+    """Counts the rows of each `customer_id` of a table, in one reading of it.
+
+    Gives `rows_of_<table>`: customer_id; n: rows; filled: their values in columns that may not be null.
+
+    Args:
+        engine: A session with the table bound.
+        name: The table.
+        sums: The SQL of further columns, aggregates of the same rows.
+    """
+    filled = " + ".join(f"count({quoted(c.name)})" for c in COLUMNS[name] if c.name not in OPTIONAL)
+    further = f", {sums}" if sums else ""
+    engine.materialize(
+        f"rows_of_{name}",
+        f"select customer_id, count(*) as n, {filled} as filled{further} from {name} group by customer_id",
     )
-    return {
-        "nulls": len(columns) * rows - sum(filled),
-        "pseudonyms": int(strangers),
-        "consent": int(others),
-    }
+
+
+def people(engine: Engine, name: str, *, tallied: bool = False) -> Counts:
+    """Counts nulls, rows of nobody whom the key knows, and rows of who does not consent, of one table.
+
+    Args:
+        engine: A session with `known`.
+        name: The table.
+        tallied: Whether `rows_of_<table>` is there already.
+    """
+    if not tallied:
+        tally(engine, name)
+    [(values, strangers, others)] = engine.rows(
+        "select coalesce(sum(n * {} - filled), 0), coalesce(sum(n) filter (where r.customer_id is not null and "
+        "k.person is null), 0), coalesce(sum(n) filter (where k.person is not null and not k.consents), 0) "
+        "from {} as r left join known as k on r.customer_id = k.customer_id".format(
+            sum(column.name not in OPTIONAL for column in COLUMNS[name]), f"rows_of_{name}"
+        )
+    )
+    return {"nulls": int(values), "pseudonyms": int(strangers), "consent": int(others)}
 
 
 def keys(engine: Engine) -> int:
@@ -200,11 +221,13 @@ def identifying(engine: Engine) -> None:
     """
     of_people = [f"select {part} as text, false as device from customers_landing" for part in _NAMING]
     of_devices = [f"select serialNumber, true from {feed}" for feed in ("customers_landing", "step_trainer_landing")]
-    every = " union all ".join([*of_people, 'select "user", false from accelerometer_landing', *of_devices])
+    every = " union all ".join([*of_people, *of_devices])
     each = f"select text, bool_or(device) as device from ({every}) where text is not null group by text"
     engine.map_rows("named", each, {"normal": "varchar"}, _named)
     engine.materialize(
-        "identifying", "select normal, bool_or(device) as device from named where normal <> '' group by normal"
+        "identifying",
+        "select normal, bool_or(device) as device from (select normal, device from named union all "
+        "select normal, false from addresses) where normal <> '' group by normal",
     )
 
 
