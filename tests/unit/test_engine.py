@@ -90,9 +90,9 @@ def test_sums_of_distinct_rows_are_the_same_in_sql_and_in_c(
         pytest.skip("no compiler")
     random = Random(seed)
     hashes = [0, 1, 2**64 - 1, *(random.getrandbits(64) for _ in range(200))]
-    rows = [(random.randrange(9), h, None if h is None else h ^ 5) for h in random.choices([*hashes, None], k=2000)] + [
-        (9, None, None)
-    ]
+    some = random.choices([*hashes, None], k=2000)
+    rows = [(random.randrange(9), one, None if one is None else one ^ 5) for one in some]
+    rows.append((9, None, None))
     engine.insert_rows("given", {"who": "bigint", "one": "ubigint", "other": "ubigint"}, rows)
     found = []
     for many in (10_000, 0):

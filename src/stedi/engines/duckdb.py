@@ -390,8 +390,9 @@ class DuckDB:
             return self.insert_rows(view, {**kinds, "one": "hugeint", "other": "hugeint"}, found)
         return self.materialize(
             view,
-            "select who, sum(n) as landed, sum(n) filter (where one is not null) as timely, count(one) as counted, "
-            "sum(one) as one, sum(other) as other from (select who, one, any_value(other) as other, count(*) as n "
+            "select who, sum(n) as landed, coalesce(sum(n) filter (where one is not null), 0) as timely, "
+            "count(one) as counted, sum(one) as one, sum(other) as other "
+            "from (select who, one, any_value(other) as other, count(*) as n "
             f"from ({sql}) group by who, one) group by who",
         )
 

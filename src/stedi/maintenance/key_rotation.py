@@ -253,13 +253,16 @@ class _Run:
                 {"old": "varchar", "new": "varchar"},
                 lambda address: (self._key.customer_id(address), self._new.customer_id(address)),
             )
-            engine.materialize("renaming", "select distinct old, new from renamed")
+            # rows are sorted by the place of their new pseudonym, since numbers are sorted sooner than texts
+            engine.materialize(
+                "renaming", "select old, new, number(new) as place from (select distinct old, new from renamed)"
+            )
             for number, name in enumerate(built):
                 progress(f"write {name} under the new key, {number + 1} of {len(built)}", number / len(built))
                 files[name] = engine.write(
                     name,
                     f"select t.* replace (r.new as customer_id) from {name} as t join renaming as r "
-                    "on t.customer_id = r.old order by 1, 2",
+                    "on t.customer_id = r.old order by r.place, 2",
                     self._folder(name),
                 )
                 self.rows[name] = sum(file.rows for file in files[name])
