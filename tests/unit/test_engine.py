@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import duckdb
 import pytest
 
 import effort
@@ -72,6 +74,27 @@ def test_inserted_texts_are_those_that_were_given(engine: DuckDB, count: int) ->
     blobs = [(None, b"\0\xff' "), ("", b"")] * count
     engine.insert_rows("given", {"text": "varchar", "raw": "blob"}, blobs)
     assert sorted(engine.rows("select * from given"), key=repr) == sorted(blobs, key=repr)
+
+
+@pytest.mark.own_engine
+def test_what_needs_too_much_memory_with_several_threads_is_tried_with_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, tried = DuckDB._execute, list[int]()
+
+    def limited(engine: DuckDB, sql: str) -> Any:
+        if sql.startswith("create or replace table"):
+            [(threads,)] = execute(engine, "select current_setting('threads')").fetchall()
+            tried.append(threads)
+            if tried[-1] > 1:
+                raise LakeError("full") from duckdb.OutOfMemoryException()
+        return execute(engine, sql)
+
+    monkeypatch.setattr(DuckDB, "_execute", limited)
+    with DuckDB(memory="100MB", threads=2, temporary=tmp_path / "spill") as engine:
+        engine.materialize("given", "select 1 as n")
+        assert engine.rows("select n, current_setting('threads') from given") == [(1, 2)]
+    assert tried == [2, 1]
 
 
 def test_nulls_dates_and_booleans_are_those_that_were_given(engine: DuckDB) -> None:

@@ -167,8 +167,23 @@ class DuckDB:
         self._execute(f"create or replace view {quoted(name)} as {sql}")
 
     def materialize(self, view: str, sql: str) -> None:
-        """Computes a view of several tables once for this session."""
-        self._execute(f"create or replace table {quoted(view)} as {sql}")
+        """Computes a view of several tables once for this session.
+
+        Every thread has buffers of its own: what does not fit into memory with several is tried again with one.
+        """
+        import duckdb
+
+        statement = f"create or replace table {quoted(view)} as {sql}"
+        try:
+            self._execute(statement)
+        except LakeError as error:
+            if self._threads == 1 or not isinstance(error.__cause__, duckdb.OutOfMemoryException):
+                raise
+            self._execute("set threads = 1")
+            try:
+                self._execute(statement)
+            finally:
+                self._execute(f"set threads = {self._threads}")
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
         """Computes a view of addresses once for this session, with whom each address means beside it.
