@@ -135,7 +135,7 @@ def test_who_was_erased_is_told_so_and_nothing_else(lake: Lake, tmp_path: Path) 
     lake.erase(ANA)
     [found] = lake.export(ANA, output=tmp_path / "out").customers
     assert not found.known
-    assert "You were erased on" in (tmp_path / "out" / "README.html").read_text()
+    assert "Your data were erased on" in (tmp_path / "out" / "README.html").read_text()
     [bo] = lake.export(BO, output=tmp_path / "bo").customers
     assert (bo.step_trainer, bo.withheld_shared) == (1, 1), (
         "an erased customer claims the device still, and does not move"

@@ -23,11 +23,11 @@ _ROWS = {
 }
 """What the rows of a table are, for readers who do not know the lake."""
 _STAY = {
-    "backups": "Backups of our data. They go when they are as old as we keep backups. If we ever restore one, the "
-    "erasure is done again before anybody uses it.",
-    "handed_out": "Results and data sets that we gave to others before. We cannot take them back; we tell those who "
-    "hold them whom to leave out.",
-    "access_logs": "Logs of accesses to our storage, with names of files.",
+    "backups": "Backups of our data, until they expire. If we ever restore one, we repeat the erasure before anybody "
+    "uses it.",
+    "handed_out": "Results and data sets that we gave to others earlier. We cannot change them; we tell their holders "
+    "which data to remove.",
+    "access_logs": "Logs of access to our storage, with names of files.",
     "athena_results": "Results of earlier queries over our data.",
     "query_history": "A list of earlier queries over our data.",
     "catalog_history": "Older versions of the list of our tables.",
@@ -58,7 +58,7 @@ def refuse(path: Path | None, people: int) -> None:
         people: How many are to be erased.
 
     Raises:
-        UsageError: It is not for one person, its name does not tell its form, or there is no folder for it.
+        UsageError: It is not for one person, its name has no known ending, or its folder is missing.
     """
     if path is None:
         return
@@ -95,40 +95,40 @@ def _parts(receipt: Mapping[str, Any], signer: str) -> Iterator[_Part]:
         yield _Part(
             "What we found",
             (
-                f"{asked}On {day} we looked for data of yours, by the address that you gave, and found none. "
-                "If you think that we have some, please tell us how you may have written your address.",
+                f"{asked}On {day} we searched for your data by the address that you gave, and found none. "
+                "If you think that we have your data, please tell us other spellings of your address.",
             ),
         )
     else:
         yield _Part(
             "What we removed",
-            (f"{asked}On {day} we erased what we held of you:",),
+            (f"{asked}On {day} we erased the data that we had about you:",),
             tuple(_counts(removed)),
         )
         yield _Part("How we know", (_searched(receipt),))
     stays = list(_stays(receipt))
-    yield _Part("What is not within our reach", tuple(stays))
+    yield _Part("What we cannot reach", tuple(stays))
     yield _Part(
         "What we keep",
         (
-            "A number that was worked out from your address with a secret key. It tells nobody who you are; it keeps "
+            "A number that is computed from your address with a secret key. It does not show who you are; it keeps "
             "old files from bringing your data back.",
-            "A signed receipt of this erasure, which names you by that number alone.",
+            "A signed receipt of this erasure, which contains this number instead of your name.",
         ),
     )
     yield _Part(
         "How you can check this",
         (
-            f"Ask us for receipt {receipt['id']}. Whoever has it can check it with the program stedi, without us: "
+            f"Ask us for receipt {receipt['id']}. Anybody can check it with the program stedi, without us: "
             f"stedi verify {receipt['id']}.json. It is signed with the key whose fingerprint is {signer}.",
         ),
     )
     name = f"request {receipt['reference']}" if receipt.get("reference") else f"receipt {receipt['id']}"
     yield _Part(
-        "Whom to ask",
+        "Questions",
         (
-            f"Please ask those whom you sent your request to, and name {name}. If you are not content with our answer, "
-            "you may complain to your data protection authority (GDPR, article 77).",
+            f"Please write to the address to which you sent your request, and mention {name}. If you do not agree with "
+            "our answer, you may complain to your data protection authority (GDPR, article 77).",
         ),
     )
 
@@ -139,9 +139,9 @@ def _searched(receipt: Mapping[str, Any]) -> str:
     if scanned.get("found"):
         return (
             f"Afterwards we searched all {files:,} files of our data lake and found a trace of you in "
-            f"{len(scanned['found']):,} of them, which we have to look at by hand."
+            f"{len(scanned['found']):,} of them, which we must check by hand."
         )
-    but = " but what is named below" if any(removed.get("others", {}).values()) or removed.get("foreign") else ""
+    but = " except the data named below" if any(removed.get("others", {}).values()) or removed.get("foreign") else ""
     unread = f" {closed:,} files could not be opened." if closed else ""
     return f"Afterwards we searched all {files:,} files of our data lake and found no trace of you{but}.{unread}"
 
@@ -154,26 +154,26 @@ def _counts(removed: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     if delivered := removed.get("delivered"):
         yield "records in the files that were delivered to us", int(delivered["records"])
     if made := removed.get("releases", {}).get("rewritten"):
-        yield "data sets for research that were made again without you", len(made)
+        yield "data sets for research that we rewrote without you", len(made)
 
 
 def _stays(receipt: Mapping[str, Any]) -> Iterator[str]:
     removed, days = receipt["removed"], receipt.get("not_reached_days", {})
     for word in receipt["not_reached"]:
-        gone = f" They are gone after {days[word]} days at most." if word in days else ""
+        gone = f" They are deleted after at most {days[word]} days." if word in days else ""
         yield _STAY.get(word, word) + gone
     recalls = receipt.get("recalls", ())
     if recalls:
         names = ", ".join(recall["release"] for recall in recalls)
-        yield f"Data sets that you are in and that others may hold: {names}. A recall names whom they must leave out."
+        yield f"Data sets with your data that others may have: {names}. A recall tells them which data to remove."
     others = sum(count for counts in removed.get("others", {}).values() for count in counts.values())
     if others:
         yield f"{others:,} places in data of other people that mention you, since they are part of their own data."
     left = len(removed.get("delivered", {}).get("left", ()))
     if left:
-        yield f"{left:,} delivered files that we have to look at by hand."
+        yield f"{left:,} delivered files that we must check by hand."
     if removed.get("foreign"):
-        yield "Notes of other programs about our data; those who wrote them have to take them back."
+        yield "Notes of other programs about our data, which only these programs can change."
 
 
 def _text(title: str, parts: Sequence[_Part]) -> str:

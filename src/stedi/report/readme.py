@@ -31,24 +31,24 @@ td:first-child { min-width: 8.5rem } thead th { background: var(--soft) } code {
 """
 
 _FILES = (
-    ("customer.json", "who you are to us, every version of it, the current one first; your consent; your pseudonym"),
-    ("accelerometer.jsonl, accelerometer.csv", "the motion that your phone recorded, the same rows in two forms"),
-    ("step_trainer.jsonl, step_trainer.csv", "the distances that your step trainer recorded, in two forms"),
-    ("quarantine.jsonl", "records of yours that could not be used, as they were delivered, and why"),
-    ("releases.json", "the training sets that you are in, and for whom they were made"),
-    ("sources.csv", "the delivered files from which all of this comes"),
+    ("customer.json", "your customer record, all versions, the current one first; your consent; your pseudonym"),
+    ("accelerometer.jsonl, accelerometer.csv", "the motion that your phone recorded, the same rows in two formats"),
+    ("step_trainer.jsonl, step_trainer.csv", "the distances that your step trainer recorded, in two formats"),
+    ("quarantine.jsonl", "your records that could not be used, as delivered, with the reason"),
+    ("releases.json", "the training sets with your data, and their recipients"),
+    ("sources.csv", "the delivered files that contained these data"),
 )
 
 _COLUMNS: Mapping[str, Sequence[tuple[str, str, str]]] = {
     "customer.json, records": (
-        ("customerName, email, phone", "how you are called and reached", "text"),
+        ("customerName, email, phone", "your name, email address and telephone number", "text"),
         ("birthDay", "your birthday", "text, YYYY-MM-DD"),
         ("serialNumber", "of your step trainer", "text"),
         ("registrationDate", "when you registered", "milliseconds since 1970-01-01, UTC"),
-        ("lastUpdateDate", "when this version was made", "milliseconds since 1970-01-01, UTC"),
-        ("shareWithResearchAsOfDate", "since when you agree to research; empty if you do not", "milliseconds, UTC"),
-        ("shareWithPublicAsOfDate", "since when you agree that the public may have it", "milliseconds, UTC"),
-        ("shareWithFriendsAsOfDate", "since when you agree that friends may have it", "milliseconds, UTC"),
+        ("lastUpdateDate", "when this version was written", "milliseconds since 1970-01-01, UTC"),
+        ("shareWithResearchAsOfDate", "start of your consent to research; empty without consent", "milliseconds, UTC"),
+        ("shareWithPublicAsOfDate", "start of your consent to publication", "milliseconds, UTC"),
+        ("shareWithFriendsAsOfDate", "start of your consent to sharing with friends", "milliseconds, UTC"),
     ),
     "accelerometer": (
         ("user", "your address, as the app sent it", "text"),
@@ -58,11 +58,15 @@ _COLUMNS: Mapping[str, Sequence[tuple[str, str, str]]] = {
     "step_trainer": (
         ("sensorReadingTime, time", "when it was read: as a number, and as a date", "milliseconds since 1970; UTC"),
         ("serialNumber", "of the step trainer", "text"),
-        ("distanceFromObject", "distance of what was before the sensor", "the device's own scale: it names no unit"),
+        (
+            "distanceFromObject",
+            "distance of the object in front of the sensor",
+            "the device's own scale: it names no unit",
+        ),
     ),
     "in all of them": (
-        ("unknown_fields", "whatever else stood in the record; others named there are masked", "JSON"),
-        ("source", "the delivered file that it came in: its number in sources.csv", "number"),
+        ("unknown_fields", "other fields of the record; mentions of other people are masked", "JSON"),
+        ("source", "the delivered file of the row: its number in sources.csv", "number"),
     ),
 }
 
@@ -76,7 +80,7 @@ def page(told: Mapping[str, Any], releases: Sequence[Mapping[str, Any]], *, sour
         sources: The number of delivered files with their data.
     """
     style = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    title = "What the data lake has of you"
+    title = "Your data in the data lake"
     parts = [
         f"<h1>{title}</h1>",
         f"<p>For {_shown(told['address'])}, as of {_shown(_second(told['as_of']))}. Lake {_shown(told['lake'])}.</p>",
@@ -99,18 +103,19 @@ def page(told: Mapping[str, Any], releases: Sequence[Mapping[str, Any]], *, sour
 
 def _what(told: Mapping[str, Any], sources: int) -> Iterable[str]:
     rows, records = told["rows"], told["records"]
-    yield "<h2>What is there</h2>"
+    yield "<h2>Your data</h2>"
     if told["erased"]:
-        yield f"<p>You were erased on {_shown(told['erased'])}. What is listed here came after that.</p>"
+        yield f"<p>Your data were erased on {_shown(told['erased'])}. The data listed here "
+        yield "arrived after that.</p>"
     if not told["known"]:
-        yield "<p>Nothing. The lake has no record, no reading and no file that is yours.</p>"
+        yield "<p>None. The lake has no record, reading or file of yours.</p>"
         return
     yield "<ul>"
-    yield f"<li>{_many(len(records), 'record')} of you as a customer, all versions counted</li>"
+    yield f"<li>{_many(len(records), 'customer record')}, counting all versions</li>"
     yield f"<li>{_many(rows['accelerometer'], 'reading')} of your phone's motion</li>"
     yield f"<li>{_many(rows['step_trainer'], 'reading')} of your step trainer</li>"
-    yield f"<li>{_many(rows['quarantined'], 'record')} that could not be used, kept as they were delivered</li>"
-    yield f"<li>{_many(sources, 'delivered file')} from which all of this comes</li>"
+    yield f"<li>{_many(rows['quarantined'], 'record')} that could not be used, kept as delivered</li>"
+    yield f"<li>{_many(sources, 'delivered file')} with these data</li>"
     yield "</ul>"
     if records:
         current = records[0]
@@ -121,44 +126,45 @@ def _what(told: Mapping[str, Any], sources: int) -> Iterable[str]:
 
 def _why(told: Mapping[str, Any]) -> Iterable[str]:
     consent, tables = told["consent"], told["tables"]
-    yield "<h2>Why, and since when</h2>"
+    yield "<h2>Why we have them</h2>"
     if not told["known"]:
-        yield "<p>There is nothing that a reason would be needed for.</p>"
+        yield "<p>We have no data about you.</p>"
         return
     since = min((record["registrationDate"] for record in told["records"] if record["registrationDate"]), default=None)
     if since is not None:
-        yield f"<p>You registered on {_shown(_day(since))}. What your app and your device send is kept since then.</p>"
+        yield f"<p>You registered on {_shown(_day(since))}. "
+        yield "We have kept the data of your app and your device since then.</p>"
     if consent["research"]:
-        yield f"<p>You agree to research since {_shown(_day(consent['research_since']))}: your readings train models "
-        yield "that detect steps. For that these rows are made, in which a pseudonym stands in place of your name:</p>"
+        yield f"<p>You have consented to research since {_shown(_day(consent['research_since']))}: your readings train "
+        yield "models that detect steps. These rows are made for it, with a pseudonym instead of your name:</p>"
         yield from _table(("table", "rows"), list(tables.items()))
     else:
-        yield "<p>You do not agree to research: no model is trained on your readings. They are kept as they were "
-        yield "delivered, so that the service works and what you decide can be followed.</p>"
+        yield "<p>You do not consent to research: no model is trained on your readings. They are kept as they were "
+        yield "delivered, so that the service works and your decisions can be followed.</p>"
         if consent["research_since"] is not None:
-            yield f"<p>Your agreement is dated {_shown(_day(consent['research_since']))}, and is not in force yet.</p>"
+            yield f"<p>Your consent is dated {_shown(_day(consent['research_since']))}, and is not in force yet.</p>"
         if any(tables.values()):
-            yield "<p>Rows of before are still in the tables below; the next build of the lake removes them.</p>"
+            yield "<p>Earlier rows are still in the following tables; the next build of the lake removes them.</p>"
             yield from _table(("table", "rows"), list(tables.items()))
     if consent["public_since"] is not None:
-        yield f"<p>You agreed that the public may have it since {_shown(_day(consent['public_since']))}. "
-        yield "That holds only while you agree to research, too.</p>"
+        yield f"<p>You have consented to publication since {_shown(_day(consent['public_since']))}. "
+        yield "This applies only while you also consent to research.</p>"
 
 
 def _recipients(releases: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    yield "<h2>Shared with whom</h2>"
+    yield "<h2>Recipients</h2>"
     if not releases:
-        yield "<p>You are in no training set that was released from this lake.</p>"
+        yield "<p>No training set released from this lake contains your data.</p>"
         return
-    yield "<p>You are in these training sets, under an id that only each of them has. "
+    yield "<p>These training sets contain your data, each under an id that only it uses. "
     yield "Copies of them may have left the lake.</p>"
     yield from _table(
-        ("training set", "purpose", "made for", "on", "your rows", "models trained on it"),
+        ("training set", "purpose", "recipient", "date", "your rows", "models trained on it"),
         [
             (
                 r["release"],
                 r["purpose"],
-                r["for"] or "not said",
+                r["for"] or "not named",
                 r["released_at"][:10],
                 r["rows"],
                 ", ".join(r["models"]),
@@ -171,33 +177,33 @@ def _recipients(releases: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 def _left_out_data(rows: Mapping[str, int]) -> Iterable[str]:
     if not (rows["withheld_shared"] or rows["quarantined_mixed"]):
         return
-    yield "<h2>What is not in it, and why</h2>"
+    yield "<h2>What is left out, and why</h2>"
     if rows["withheld_shared"]:
         yield f"<p>{_many(rows['withheld_shared'], 'reading')} of a step trainer that other customers have named as "
-        yield "theirs, too. Nobody can tell whose they are: they may be somebody else's. They are used for nothing and "
-        yield "not shown to anybody. Readings of that device that are certainly yours are in the file.</p>"
+        yield "theirs, too. They may belong to somebody else, and nobody can decide. They are never used "
+        yield "or shown to anybody. Readings of that device that are certainly yours are in the file.</p>"
     if rows["quarantined_mixed"]:
-        yield f"<p>{_many(rows['quarantined_mixed'], 'record')} that could not be used, in which you and others stand "
-        yield "so that they cannot be told apart. Showing them would show you others' data.</p>"
+        yield f"<p>{_many(rows['quarantined_mixed'], 'record')} that could not be used and mention both you and other "
+        yield "people. We cannot separate them, so they would show you other people's data.</p>"
 
 
 def _rights() -> Iterable[str]:
     yield "<h2>What you can do</h2>"
-    yield "<p>Write to whoever gave you this file.</p><ul>"
-    yield "<li><b>Withdraw</b> from research, at any time and without a reason; you can also do it where you agreed. "
-    yield "Your rows leave every training table with the next build, and whoever has a training set is to drop you. "
+    yield "<p>Write to the organisation that gave you this file.</p><ul>"
+    yield "<li><b>Withdraw</b> from research, at any time and without a reason, also where you consented. "
+    yield "The next build removes your rows from every training table, and holders of training sets must remove them. "
     yield "The operator's command: <code>stedi withdraw</code>.</li>"
-    yield "<li><b>Be erased.</b> Everything of you leaves the lake, and a search of every file proves it. You get a "
-    yield "receipt. The operator's command: <code>stedi erase</code>.</li>"
-    yield "<li><b>Correct</b> what is wrong, where you registered: the newest record counts.</li>"
-    yield "<li><b>Take it with you.</b> The files beside this page can be read by any program.</li>"
+    yield "<li><b>Be erased.</b> All your data leave the lake, and a search of every file proves it. You get "
+    yield "a receipt. The operator's command: <code>stedi erase</code>.</li>"
+    yield "<li><b>Correct</b> errors where you registered: the newest record counts.</li>"
+    yield "<li><b>Take your data with you.</b> Any program can read the files beside this page.</li>"
     yield "<li><b>Complain</b> to your data protection authority.</li></ul>"
 
 
 def _files() -> Iterable[str]:
     yield "<h2>The files</h2>"
-    yield from _table(("file", "what it holds"), _FILES)
-    yield "<p>Files ending in .jsonl have one JSON object a line. In CSV an apostrophe stands before a text that a "
+    yield from _table(("file", "content"), _FILES)
+    yield "<p>Files ending in .jsonl have one JSON object a line. In CSV an apostrophe precedes each text that a "
     yield "spreadsheet would take for a formula.</p>"
     for name, columns in _COLUMNS.items():
         yield f"<h3>{_shown(name)}</h3>"
