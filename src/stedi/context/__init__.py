@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from stedi.context.runs import Observer, Run
 
 Recovery = Callable[["Context", Progress], None]
-"""Finishes what a command that was interrupted has left, if it has."""
+"""Finishes the work of an interrupted command, if there is any."""
 
 
 class Context:
-    """A lake folder that exists, and what every verb needs of it.
+    """An existing lake, with what every verb needs of it.
 
     Attributes:
         root: The folder, or prefix in S3.
         config: Its settings.
         catalog: Its tables.
-        say: Told what does not keep a command from its work and should be known.
+        say: Called with messages that do not stop a command.
         run: The run under way, while a verb writes (`runs`).
         observers: Told of the runs as they begin and end.
     """
@@ -64,14 +64,14 @@ class Context:
         if not s3.is_remote(root):
             try:
                 root = places.spelled(root, snapshots.listed(root / "catalog.db"))
-            except DamagedCatalog:  # whoever reads it says so, and `repair` sets it right
+            except DamagedCatalog:  # its reader reports it, and `repair` fixes it
                 copies.forget(root)
-        if not copies.known(root):  # else what it is read by still stands as it was copied
+        if not copies.known(root):  # otherwise a copy's old registration would remain
             copies.refuse_unfinished(root)
         if config.shared and not copies.known(root) and not s3.is_remote(root):
             durable.share(root)
         decided = key_change.pending(root)
-        if decided is not None:  # the lake is the new key's, whatever its settings still say
+        if decided is not None:  # the lake uses the new key, even if its settings name the old one
             file = os.environ.get("STEDI_KEY_FILE") or decided.key_file
             config = replace(config, key_fingerprint=decided.fingerprint, key_file=file)
         return cls(root, config)
@@ -110,7 +110,7 @@ class Context:
         return self.config.key_file or str(pseudonyms.default_file(self.config.lake_id))
 
     def outside(self) -> Path:
-        """Returns the folder outside the lake that keeps what was seen of it and copies of its journal."""
+        """Returns the folder outside the lake with the record of its last state and copies of its journal."""
         from stedi.context import seen
         from stedi.privacy import secrets_manager
 
@@ -130,12 +130,12 @@ class Context:
         return mark.digest if mark is not None else ""
 
     def older(self) -> tuple[str, str, str] | None:
-        """Returns what of the lake is older than what was seen of it: what it is, what was seen, what is found."""
+        """Returns what in the lake is older than its recorded state: the thing, the recorded and the found value."""
         from stedi.context import seen
 
         try:
             key = self.key()
-        except KeyRefused:  # without it nothing can be compared; what needs it says so
+        except KeyRefused:  # without it nothing can be compared; commands that need it report it
             return None
         try:
             mark = seen.read(self.outside(), self.config.lake_id, key)  # before the lake, which may move on
@@ -145,7 +145,7 @@ class Context:
             return None
         found = seen.older(mark, seen.now(self.catalog, self.root, key), self.root, key)
         if found is not None:
-            self.catalog.tables()  # says so if only the catalog is older than its tables, which `repair` sets right
+            self.catalog.tables()  # raises if only the catalog is older than its tables, which `repair` fixes
         return found
 
     def seen_access(self) -> tuple[int, str]:
@@ -168,7 +168,7 @@ class Context:
             raise copies.refused(self.root, self._copied)
 
     def refuse_older(self) -> None:
-        """Refuses a lake that is older than what was seen of it: a withdrawal or an erasure may be undone in it.
+        """Refuses a lake that is older than its recorded state: a withdrawal or an erasure may be undone in it.
 
         Raises:
             LakeError: It is.
@@ -184,11 +184,11 @@ class Context:
 
     @contextmanager
     def writing(self, *recoveries: Recovery, progress: Progress = lambda what, share: None) -> Iterator[None]:
-        """Keeps a block that writes from a copy or a lake rolled back, and notes at its end how far the lake is.
+        """Refuses to write to a copy or a rolled-back lake, and records the lake's state at the end of the block.
 
         Args:
-            recoveries: What finishes, before the block, what was interrupted and must not stay so.
-            progress: Told what is being finished and the share of it that is done.
+            recoveries: Functions that finish interrupted work before the block.
+            progress: Called with what is being finished and its completed share.
 
         Raises:
             CopiedLake: The folder was copied or moved, and not adopted since it was opened.
@@ -202,10 +202,10 @@ class Context:
         self.note_seen()
 
     def note_seen(self, *, set_back: bool = False) -> None:
-        """Notes outside the lake how far it is, and copies what is new in its journal.
+        """Records the lake's state outside the lake, and copies new entries of its journal.
 
         Args:
-            set_back: Whether the lake was rolled back on purpose: then the note follows it.
+            set_back: Whether the lake was rolled back on purpose: then the record follows it.
         """
         from stedi.context import access, seen
         from stedi.privacy import journal
@@ -216,14 +216,14 @@ class Context:
             before = None if set_back else seen.read(folder, self.config.lake_id, key)
             found = seen.now(self.catalog, self.root, key)
             if before is not None and not access.goes_on_from(self.root, before.access):
-                found = replace(found, access=before.access)  # what was cut short stays to be noticed
+                found = replace(found, access=before.access)  # an incomplete state stays detectable
             if before is not None and found.receipts < before.receipts:
                 self.say(
                     f"receipts: expected {before.receipts:,} of erasures, found {found.receipts:,}: restore the "
                     "missing ones from a copy; `stedi audit` names the receipts that follow them"
                 )
                 found = replace(found, receipts=before.receipts)
-            # another command may have gone further meanwhile, and have noted it
+            # another command may have recorded a later state
             if before != found and not (before and seen.older(before, found, self.root, key)):
                 journal.copy(self.root, folder, before.number if before and before.tables else 0)
                 seen.write(folder, self.config.lake_id, key, found)
@@ -239,13 +239,13 @@ class Context:
             )
 
     def accept(self) -> None:
-        """Takes the lake as it is for the newest, if it is older than what was seen of it: this was meant."""
+        """Accepts a lake that is older than its recorded state: the rollback was deliberate."""
         if self.older() is not None:
             self._accept_rollback()
         self.note_seen()
 
     def _accept_rollback(self) -> None:
-        """Says in the journal that the lake is meant to be as it is, for all who have seen it further on."""
+        """Records the deliberate rollback in the journal, for machines with a later record."""
         from stedi.context import seen
         from stedi.privacy import journal
 
@@ -280,7 +280,7 @@ class Context:
             return None
 
     def pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
-        """Returns the tables at one moment, and the landings that had committed to some of their tables alone."""
+        """Returns the tables at one moment, and the landings that had committed to only some of their tables."""
         while True:
             states = self.catalog.tables()
             pending = {path.stem for path in (self.root / "pending").glob("*.json")}
@@ -294,8 +294,8 @@ def found(path: str | os.PathLike[str]) -> tuple[Path, Config]:
     """Returns the folder of a lake and its settings.
 
     Raises:
-        LakeError: There is no lake, or something of it leads elsewhere.
-        ConfigError: Its settings are not what is known.
+        LakeError: There is no lake, or part of it leads elsewhere.
+        ConfigError: Its settings are unknown or invalid.
     """
     root = places.named(path)
     if not s3.is_remote(root) and root.is_dir():

@@ -46,7 +46,7 @@ _LONGEST = 1 << 16
 _WAIT = 10.0
 """Seconds for which a line waits for others that are being written; each takes as long as a disk does."""
 _LOST = timedelta(days=1)
-"""After this a note in a bucket, where nothing tells whether its process lives, is of one that was killed."""
+"""Age after which a note in a bucket counts as one of a killed process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Access:
     """One line of the access log.
 
     Attributes:
-        number: Its number in the log, from 1; 0 of an access that has no line yet.
+        number: Its number in the log, from 1; 0 for an access without a line yet.
         time: When it began, UTC.
         user: The operating system's user who ran the process.
         verb: What was done: `query`, `query as published`, `explain`, `export`, `erase`, `quarantine`, `withheld`,
@@ -82,10 +82,10 @@ class Note:
 
     Args:
         context: The lake.
-        verb: What is done, as in `Access`.
-        role: Whose eyes it has.
-        people: How many people are asked for.
-        must: Whether nothing may be shown that cannot be noted; else that is said, and the work goes on.
+        verb: The operation, as in `Access`.
+        role: Its role.
+        people: How many people are requested.
+        must: Whether nothing may be shown without a note; otherwise a missing note is only reported.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Note:
                 # not on disk at once: it is for a process that is killed, and the system outlives that
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
                 self._held, self._path = descriptor, path
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # whoever asks just now whether it is held, asks in no time
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # somebody testing whether it is held takes only a moment
                 os.write(descriptor, raw)
             self._path = path
         except (OSError, StediError) as error:
@@ -131,7 +131,7 @@ class Note:
             self._cannot(error)
 
     def end(self, ended: str = "done", rows: int | None = None) -> None:
-        """Writes the line, once; what fails here is said, since rows were shown, and the note of them stays."""
+        """Writes the line, once; a failure is reported, since rows were shown, and the note stays."""
         if self._over:
             return
         self._over = True
@@ -166,7 +166,7 @@ class Note:
 
     def _cannot(self, error: Exception) -> None:
         self._key = None
-        # a copy is read as it lies, until it is a lake; who mounts a volume read-only, an auditor, could read its files
+        # copies and read-only volumes are read without a log: their reader could read the files anyway
         readable = isinstance(error, CopiedLake) or (isinstance(error, OSError) and error.errno == errno.EROFS)
         if self._must and not readable:
             other = ", or ask as another role than officer" if self._plain["role"] else ""
@@ -210,10 +210,10 @@ def append(context: Context, key: Key, plain: list[dict[str, Any]]) -> None:
     Args:
         context: The lake.
         key: Its key.
-        plain: The lines, without number and seal.
+        plain: The lines, without numbers and seals.
 
     Raises:
-        OSError: They cannot be written; whole lines of them may be there.
+        OSError: They cannot be written; some complete lines may be there.
         LakeBusy: Another process holds the log and does not go on.
     """
     root, lake_id = context.root, context.config.lake_id
@@ -246,7 +246,7 @@ def append(context: Context, key: Key, plain: list[dict[str, Any]]) -> None:
 
 
 def log(root: Path, since: datetime | None = None) -> tuple[Access, ...]:
-    """Returns the lines of a lake's log, oldest first, then the accesses that have none yet.
+    """Returns the lines of a lake's log, oldest first, then the accesses without a line yet.
 
     Args:
         root: The lake's folder.
@@ -271,7 +271,7 @@ def log(root: Path, since: datetime | None = None) -> tuple[Access, ...]:
 
 
 def head(root: Path) -> tuple[int, str]:
-    """Returns number and seal of the last line of a lake's log; 0 and nothing while there is none."""
+    """Returns number and seal of the last line of a lake's log; 0 and an empty text if there is none."""
     for day in reversed(_days(root)):
         with suppress(ValueError, KeyError, TypeError):
             if line := _last_of(day):
@@ -281,7 +281,7 @@ def head(root: Path) -> tuple[int, str]:
 
 
 def goes_on_from(root: Path, mark: tuple[int, str]) -> bool:
-    """Returns whether a lake's log still has the line that it was seen with, or has trimmed it since."""
+    """Returns whether a lake's log still has its recorded line, or has removed it by age."""
     number, seal = mark
     if not number:
         return True
@@ -299,13 +299,13 @@ def goes_on_from(root: Path, mark: tuple[int, str]) -> bool:
 
 
 def wrong(root: Path, key: Key, lake_id: str, mark: tuple[int, str] = (0, "")) -> Iterator[tuple[str, str, str]]:
-    """Yields what of a lake's log is not as it was written: where, what is expected, and what is found.
+    """Yields differences of a lake's log from what was written: place, expected and found value.
 
     Args:
         root: The lake's folder.
         key: Its key.
         lake_id: Its id.
-        mark: How far the log was when it was last seen: number and seal of a line.
+        mark: The recorded state of the log: number and seal of a line.
     """
     number, seal, first, begins = 0, "", 0, 1
     seals = {}
@@ -419,7 +419,7 @@ def _last_of(day: Path) -> bytes:
 
 
 def _last(stream: BinaryIO) -> bytes:
-    """Returns the last line of a file and leaves it open at its end; half a line, of a power cut, is nobody's."""
+    """Returns the last line of a file and leaves it open at its end; half a line after a power cut is ignored."""
     size = stream.seek(0, os.SEEK_END)
     start = stream.seek(max(0, size - _LONGEST))
     tail = stream.read()
@@ -431,7 +431,7 @@ def _last(stream: BinaryIO) -> bytes:
 
 
 def _append_object(root: Path, key: Key, lake_id: str, entry: Mapping[str, Any]) -> None:
-    """Writes a line as an object that no other line is: whoever comes second takes the next number."""
+    """Writes a line as a new object; on a conflict it takes the next number."""
     while True:
         days = _days(root)
         before = _last_of(days[-1]) if days else b""
@@ -446,7 +446,7 @@ def _notes(root: Path) -> Iterator[tuple[Path, dict[str, Any], bool]]:
     """Yields the notes of accesses that have not ended: where, what they say, and whether their process lives."""
     folder = root / FOLDER / _NOTES
     for path in sorted(folder.iterdir()) if s3.is_remote(root) or folder.is_dir() else ():
-        with suppress(OSError, ValueError):  # it ends just now, is another user's, or was killed before it said much
+        with suppress(OSError, ValueError):  # it is just ending, belongs to another user, or was killed early
             alive = durable.is_held(path)
             plain = state.parsed(path.read_bytes())
             if s3.is_remote(path):
@@ -455,7 +455,7 @@ def _notes(root: Path) -> Iterator[tuple[Path, dict[str, Any], bool]]:
 
 
 def _left(root: Path) -> dict[Path, dict[str, Any]]:
-    """Returns the notes of accesses whose process was killed, and the line of each."""
+    """Returns the notes of killed processes, with the line for each."""
     return {path: plain for path, plain, alive in _notes(root) if not alive}
 
 

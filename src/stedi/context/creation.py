@@ -22,7 +22,7 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
     """Makes a lake.
 
     Args:
-        path: A folder that is empty or not there yet.
+        path: A new or empty folder.
         readings: Which readings of a consenting customer are used (rule 4 of consent).
         key_file: Where the key is, or is to be made: a file, or `secretsmanager:NAME`; by default a file in the user's
             configuration folder.
@@ -43,7 +43,7 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
         raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
     above = next((part for part in root.parents if s3.is_remote(root) and _is_lake(part)), None)
     if above is not None:
-        # its erasures forget older versions of all that lies below it
+        # its erasures remove older versions of all objects below it
         raise UsageError(f"{path}: expected a prefix outside of any lake, found one in the lake {above}; name another")
     copies.forget(root)
     durable.folder(root, 0o700)
@@ -67,7 +67,7 @@ def _is_lake(prefix: Path) -> bool:
         return False
     try:
         return (prefix / "lake.toml").is_file()
-    except PermissionError:  # whoever may not look there has none there
+    except PermissionError:  # without read access there is no key of this user
         return False
 
 
@@ -75,9 +75,9 @@ _PARTIAL_SETTINGS = ".lake.toml.*.partial"
 
 
 def _is_part_of_new_lake(name: str) -> bool:
-    """Returns whether a lake has this before it has its settings: one whose making was interrupted is made again."""
+    """Returns whether a file may exist before a lake's settings: an interrupted creation is repeated."""
     files = ("catalog.db", "catalog.db-journal", "catalog.lock", "init.lock", _PARTIAL_SETTINGS)
-    # a volume of its own has lost+found from the start
+    # a separate volume has lost+found from the start
     parts = (*files, "landing", "trusted", "curated", "keys", "lost+found")
     return any(fnmatch(name, part) for part in parts)
 

@@ -25,14 +25,14 @@ _FOLDERS = {
 }
 """The folders that a lake makes in its own."""
 _FILES = re.compile(r"\.?(lake\.toml|catalog\.db|tombstones|[a-z_-]+\.(lock|json|jsonl|log)|damaged-catalog\.db).*")
-"""What the files are called that a lake makes in its folder, those that are not whole included."""
+"""Names of files that a lake creates in its folder, including unfinished ones."""
 
 
 def named(path: str | os.PathLike[str]) -> Path:
-    """Returns the folder that a path names, links followed and `~` resolved; of a bucket the path as it is.
+    """Returns the folder of a path, with links and `~` resolved; a path in a bucket unchanged.
 
     Raises:
-        UsageError: It begins with a `~` that stands for nobody's home, or is no path.
+        UsageError: It begins with a `~` without a known home folder, or is not a path.
     """
     if s3.is_remote(path):
         return s3.at(path).absolute()
@@ -81,11 +81,11 @@ def _expect(there: bool, path: Path, what: str) -> None:
 
 
 def spelled(root: Path, locations: Mapping[str, str]) -> Path:
-    """Returns a lake's folder as its tables write it; of a copy it notes that it is one, and of which folder.
+    """Returns a lake's folder as its tables name it; registers a copy with its original folder.
 
     Args:
         root: The folder.
-        locations: Where each table's metadata file is, as the catalog has it.
+        locations: The place of each table's metadata file, from the catalog.
 
     Raises:
         CopiedLake: The tables lie in other folders, which no copying brings about.
@@ -107,10 +107,10 @@ def spelled(root: Path, locations: Mapping[str, str]) -> Path:
 
 
 def home_of(root: Path, table: str, location: str) -> str:
-    """Returns the folder of the lake that a table's metadata file lies in.
+    """Returns the lake's folder for a table's metadata file.
 
     Raises:
-        LakeError: It does not lie where a lake puts it.
+        LakeError: It is not where a lake puts it.
     """
     path = local_path(location)
     home, found, name = path.rpartition(f"/{ALL_ZONES[table]}/{table}/metadata/")
@@ -123,13 +123,13 @@ def home_of(root: Path, table: str, location: str) -> str:
 
 
 def refuse_into_lake(path: str | os.PathLike[str] | None) -> None:
-    """Refuses to write a caller's file into the folder of a lake, by whatever path: what lies there is the lake's own.
+    """Refuses to write a caller's file into the folder of a lake, by any path.
 
     Args:
-        path: The file or folder that is to be written, None where the caller named none.
+        path: The file or folder to write, or None.
 
     Raises:
-        UsageError: It lies in a lake's folder; nothing was written.
+        UsageError: It is in a lake's folder; nothing was written.
     """
     if path is None or s3.is_remote(path):
         return
@@ -150,7 +150,7 @@ def _same(one: str, other: Path) -> bool:
 
 
 def inside(root: Path, path: str | os.PathLike[str]) -> bool:
-    """Returns whether a path leads into a lake's folder, by whatever links, names or letters; it need not be there."""
+    """Returns whether a path leads into a lake's folder, by any links or spelling; it need not exist."""
     if s3.is_remote(root) or s3.is_remote(path):
         return s3.is_remote(root) and s3.is_remote(path) and s3.at(path).is_relative_to(root)
     real = Path(os.path.realpath(path))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 Progress = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is done, 0 to 1, if that is known."""
+"""Called with the current step and its completed share, 0 to 1, or None if unknown."""
 
 
 def run_id(milliseconds: int | None = None) -> str:

@@ -37,7 +37,7 @@ _NOTES = "begun"
 _MONTHS = 13
 """Files of lines that are kept."""
 _RECENT = 50
-"""Lines among which a run is looked for whose note is still there."""
+"""Lines to search for a run whose note still exists."""
 
 Outcome = Literal["done", "failed", "busy", "interrupted", "killed", "running"]
 """How a run ended: `busy` if another held the lake; `running` if it has not."""
@@ -74,7 +74,7 @@ class Run:
 
 
 class Observer(Protocol):
-    """Who is told of the runs on a lake, as they happen."""
+    """An observer of the runs on a lake."""
 
     def began(self, context: Context, run: Run) -> None:
         """A run has begun."""
@@ -87,11 +87,11 @@ class Observer(Protocol):
 def recorded(
     context: Context, command: str, *, began: datetime | None = None
 ) -> Iterator[Callable[[object, int | None, str], None]]:
-    """Keeps a run in the lake's history; one inside another is a part of that one.
+    """Records a run in the lake's history; a nested run is part of the outer one.
 
     Args:
         context: The lake.
-        command: What runs.
+        command: The command.
         began: When it began, where that was before there was a lake that could keep it; now by default.
 
     Yields:
@@ -140,7 +140,7 @@ def history(root: Path) -> Iterator[Run]:
     lines = _lines(root)
     newest = list(islice(lines, _RECENT))
     known = {run.id for run in newest}
-    # a run that no later one has made a line of is newer than every line
+    # a run without a line is newer than every line
     notes = sorted((run for _, run in _left(root)), key=lambda run: run.id, reverse=True)
     yield from (run for run in notes if run.id not in known)
     yield from newest
@@ -173,13 +173,13 @@ class _Note:
                 self._beats = s3.Heartbeat(path, _line(run))
             else:
                 durable.folder(path.parent)
-                # not on disk at once: it tells of a killed process, and the system outlives that;
-                # held before it has its name, so that another run that ends just now takes nobody for killed
+                # not synced: it reports a killed process, which the system survives;
+                # locked before it has its name, so that a run that is just ending does not take this one for killed
                 fresh = path.with_suffix(".new")
                 self._held = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
                 fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 fresh.rename(path)
-                self._path = path  # what a full disk leaves empty goes at the end, too
+                self._path = path  # a file left empty by a full disk is removed at the end, too
                 os.write(self._held, _line(run))
             self._path = path
 
@@ -227,7 +227,7 @@ def described(error: BaseException) -> tuple[Outcome, str]:
 
 
 def _append(root: Path, runs: Iterable[Run]) -> None:
-    """Appends lines to the history, each whole; what a full disk has cut is ended first."""
+    """Appends complete lines to the history; a line cut by a full disk is ended first."""
     files = _files(root)
     # a clock that was set back makes no file before the last one
     month = max([datetime.now(UTC).strftime("%Y-%m"), *(path.stem for path in files[:1])])
@@ -261,7 +261,7 @@ def _lines(root: Path) -> Iterator[Run]:
 
 
 def _left(root: Path) -> list[tuple[Path, Run]]:
-    """Returns the notes that are there, and the run of each: under way, or killed if nobody holds the note."""
+    """Returns the notes with the run of each: running, or killed if nobody holds the note."""
     found = []
     for path in sorted((root / FOLDER / _NOTES).glob("*.json")):
         with suppress(OSError):
@@ -306,7 +306,7 @@ def _line(run: Run) -> bytes:
 
 
 def _run(line: bytes) -> Run | None:
-    """Returns the run of a line, or None if it is none."""
+    """Returns the run of a line, or None if it is invalid."""
     try:
         plain: Mapping[str, Any] = json.loads(line)
         started = datetime.fromisoformat(plain["started"])

@@ -32,13 +32,13 @@ _VERSION = re.compile(r"0*([0-9]+)-[^/]*\.metadata\.json$")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """How far a lake was.
+    """A state of a lake.
 
     Attributes:
-        tables: Of each table the version of its metadata, and the name of the metadata file.
+        tables: For each table, the version of its metadata and the name of the metadata file.
         number: The number of the journal's last entry.
         digest: The SHA-256 of that entry.
-        barred: How much the tombstones bar: each erasure makes it greater.
+        barred: The number of barred things in the tombstones, which grows with each erasure.
         access: Number and seal of the last line of the access log; a log that was cut short since is noticed by
             `audit`, and keeps nobody from writing.
         receipts: How many receipts of erasures there are; one that is gone is said, and keeps nobody from writing.
@@ -53,7 +53,7 @@ class Seen:
 
 
 def place(lake_id: str, path: str, key_place: str | None, environment: Mapping[str, str] | None = None) -> Path:
-    """Returns the folder outside a lake that keeps its mark and copies of its journal.
+    """Returns the folder outside a lake with the record of its state and copies of its journal.
 
     Args:
         lake_id: The lake's id.
@@ -91,9 +91,9 @@ def now(catalog: Catalog, root: Path, key: Key) -> Seen:
 
 
 def read(folder: Path, lake_id: str, key: Key) -> Seen | None:
-    """Returns the mark, or None where there is none; a damaged one is none, since its writer holds the key anyway.
+    """Returns the record, or None; a damaged one counts as missing, since its writer has the key anyway.
 
-    Where the mark is gone, the copies of the journal tell how far that was.
+    Without a record, the copies of the journal show the state of the journal.
     """
     try:
         plain = state.opened((folder / NAME).read_bytes(), NAME, _KIND, lake_id, key, advice="")
@@ -124,9 +124,9 @@ def write(folder: Path, lake_id: str, key: Key, mark: Seen) -> None:
 
 
 def older(mark: Seen, found: Seen, root: Path, key: Key) -> tuple[str, str, str] | None:
-    """Returns what of a lake is older than its mark: what it is, what was seen, and what is found; None if nothing is.
+    """Returns what in a lake is older than its record, with recorded and found values; None if nothing is.
 
-    An entry of the journal that says that the lake was rolled back on purpose counts from there on.
+    After a journal entry about a deliberate rollback, the state in that entry counts.
     """
     resets = []
     if found.number > mark.number:

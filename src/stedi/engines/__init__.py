@@ -1,7 +1,7 @@
-"""Engines run SELECTs over pinned inputs: one small protocol, so that a build works with any of them.
+"""Engines run SELECTs over pinned inputs behind one small protocol, so that builds work with any of them.
 
 An engine writes Parquet files and answers questions; it never commits. `duckdb` is the embedded one; `spark` is for
-data that outgrow one machine. SELECTs are in the lake's dialect, DuckDB's.
+data that are too large for one machine. SELECTs are in the lake's dialect, DuckDB's.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class Engine(Protocol):
         """Computes a SELECT once and gives the result a name for this session."""
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
-        """Keeps a SELECT of addresses with the pseudonym of each, and `person`, which stands for it in this session."""
+        """Stores a SELECT of addresses with the pseudonym of each, and `person`, its number in this session."""
 
     def spellings(self, view: str, addresses: str, wanted: str) -> None:
-        """Keeps, as `address`, the addresses of a SELECT whose normal form equals that of an address in another."""
+        """Stores, as `address`, the addresses of a SELECT whose normal form equals that of one in another SELECT."""
 
     def map_rows(
         self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
     ) -> None:
-        """Keeps a SELECT's rows with what a function makes of each beside it."""
+        """Stores a SELECT's rows, each with the result of a function."""
 
     def text_values(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
         """Gives a name to the texts in files: `field`, `value`, and `n`, how often; columns are the files' own.
@@ -55,7 +55,7 @@ class Engine(Protocol):
     def files_containing(
         self, files: Iterable[DataFile], column: str, values: str, *, table: str
     ) -> tuple[DataFile, ...]:
-        """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
+        """Returns the files of a table with a row whose column is among the values of a SELECT."""
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder and returns them, on disk."""
@@ -66,7 +66,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Streaming(Protocol):
-    """What an engine can do besides whose rows are on this machine."""
+    """Further operations of an engine whose rows are on this machine."""
 
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""
@@ -77,7 +77,7 @@ class Streaming(Protocol):
 
 @runtime_checkable
 class Gathering(Protocol):
-    """What an engine can do besides whose rows are on others, and stay there."""
+    """Further operations of an engine whose rows are on other machines and stay there."""
 
     def map_groups(
         self,
@@ -87,7 +87,7 @@ class Gathering(Protocol):
         columns: Mapping[str, str],
         function: Callable[[Iterator[tuple[Any, ...]]], Iterable[tuple[Any, ...]]],
     ) -> None:
-        """Keeps what a function makes of rows where they are; those alike in a column come to the same call."""
+        """Stores a function's results over rows, on their machines; rows equal in a column come to one call."""
 
 
 def connect(name: Name, config: Config, root: Path, temporary: Path) -> AbstractContextManager[Engine]:

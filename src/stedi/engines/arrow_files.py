@@ -15,12 +15,12 @@ GROUP = 122_880
 
 
 class Writer:
-    """One Parquet file that is being written, of columns without nulls.
+    """Writes one Parquet file with columns without nulls.
 
     Args:
-        path: A file that does not exist yet.
+        path: A new file.
         columns: The table's columns.
-        types: Arrow's type of each.
+        types: Their Arrow types.
     """
 
     def __init__(self, path: Path, columns: Sequence[Column], types: Sequence[Any]) -> None:
@@ -49,7 +49,7 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # PyArrow asks a file that did not end for its metadata: what went wrong before is what to say
+        # PyArrow reads metadata of the unfinished file: report the earlier error instead
         with suppress(OSError, RuntimeError) if kind else nullcontext():
             self._writer.close()
 
@@ -58,14 +58,14 @@ class Writer:
         self._writer.write_table(self._pa.Table.from_arrays(list(arrays), schema=self._schema), row_group_size=GROUP)
 
     def data_file(self) -> DataFile:
-        """Returns the file, once it is closed, as its own metadata describe it, on disk."""
+        """Returns the closed file as described by its own metadata, synced to disk."""
         durable.settle([self._path])
         durable.sync(self._path)
         return described(self._path, self._metadata[0], self._columns)
 
 
 def described(path: Path, metadata: Any, columns: Sequence[Column]) -> DataFile:
-    """Returns a file as its own metadata describe it."""
+    """Returns a file as described by its own metadata."""
     nulls: dict[str, int] = {}
     bounds: dict[str, tuple[Any, Any]] = {}
     for group in range(metadata.num_row_groups):

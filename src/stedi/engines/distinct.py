@@ -39,7 +39,7 @@ _CHUNK = 1 << 16
 """Bytes of a bucket that are kept in memory until they are written."""
 _BUCKETS = 1 << 10
 _MOST = 4_000_000
-"""Rows of a bucket that are sorted in memory; where one person has more, nobody is sorted here."""
+"""Rows of a bucket that are sorted in memory; if one person has more, the engine does all the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +104,12 @@ def write(
     file_rows: int,
     threads: int,
 ) -> tuple[DataFile, ...] | None:
-    """Writes distinct readings in order as the table's Parquet files; None if the rows are not for this way.
+    """Writes distinct readings in order as the table's Parquet files; None if the rows do not suit this way.
 
     Args:
         table: The table.
         batches: Persons, moments in epoch milliseconds and the table's other columns.
-        ids: By person's number, the pseudonym; of numbers of nobody an empty text.
+        ids: The pseudonym by person's number; an empty text for unused numbers.
         folder: A new folder for the files.
         scratch: A folder for temporary files.
         rows: About how many rows there are.
@@ -150,7 +150,7 @@ def _write(columns: Sequence[Column], table: pa.Table, name: Path, file_rows: in
 
 
 def _compact_dictionary(array: Any) -> Any:
-    """Returns an array whose dictionary, if it has one, holds what is in the array and nothing else."""
+    """Returns an array whose dictionary, if it has one, contains only values of the array."""
     if not hasattr(array, "dictionary"):
         return array
     own = array.indices.dictionary_encode()
@@ -162,9 +162,9 @@ class _Buckets:
 
     Args:
         columns: The table's.
-        persons: A number that every person's is below.
+        persons: A number greater than every person's number.
         count: About how many buckets there are.
-        scratch: Where the file is made.
+        scratch: The folder for the file.
 
     Attributes:
         largest: Rows of the largest bucket.
@@ -189,7 +189,7 @@ class _Buckets:
 
     def __enter__(self) -> _Buckets:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self._path.unlink()  # whatever ends the process removes it
+        self._path.unlink()  # the end of the process removes it
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -267,7 +267,7 @@ class _Buckets:
         self._counts[bucket] = 0
 
     def _values(self, place: int, column: Any) -> Any:
-        """Returns 64-bit values that stand for those of a column; None if they are not of its type."""
+        """Returns 64-bit values that represent those of a column; None if they are not of its type."""
         pa = self._pa
         if column.null_count:
             return None

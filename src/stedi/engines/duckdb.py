@@ -1,4 +1,4 @@
-"""The embedded engine: DuckDB over Parquet files, bounded in memory and threads, writing beside what is published.
+"""The embedded engine: DuckDB over Parquet files, with bounded memory and threads.
 
 Files are registered with the catalog afterwards, so they carry Iceberg field ids and are on disk when `write` returns.
 """
@@ -35,7 +35,7 @@ _BOUNDED = {"long", "double"}
 """Types whose bounds go into manifests; a text's bounds could be an address."""
 
 _PLAIN = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL|BOOLEAN|DATE|TIME|INTERVAL)(?![A-Z]*\[)")
-"""Types whose values are no text and hold none."""
+"""Types whose values contain no text."""
 _MEMORY = (
     "the engine needs more memory or disk than it may take: raise engine.memory in lake.toml, or free disk "
     "space; nothing was published"
@@ -60,7 +60,7 @@ _WRITTEN = (str, int, bytes, type(None))
 _SPLIT = {int, str, bool, date, type(None)}
 """Types of values that are written as one text, which is split again."""
 _BETWEEN = "\x1f"
-"""The unit separator of ASCII, which stands between values and in hardly any."""
+"""The unit separator of ASCII, which separates values and is in hardly any."""
 _ABSENT = "\x1e"
 """The record separator of ASCII, which stands for a null."""
 _SETTINGS = (
@@ -85,7 +85,7 @@ class DuckDB:
     Args:
         memory: DuckDB's memory limit, such as `600MB`.
         threads: Threads to use.
-        temporary: Folder for what is kept and what does not fit; made when needed.
+        temporary: Folder for stored and spilled data, created when needed.
     """
 
     at_once: int | None = 3_000_000
@@ -117,7 +117,7 @@ class DuckDB:
             self._execute(statement)
         # exact for every instant; casts and `at time zone` take ten times as long
         self._execute("create macro instant(ms) as make_timestamptz(ms * 1000)")
-        # what stands for a value in one relation: keys of eight bytes halve what joins and distinct rows cost
+        # a number for each value of a relation: eight-byte keys halve the cost of joins and distinct rows
         self._execute("create macro number(x) as dense_rank() over (order by x)")
 
     @classmethod
@@ -126,7 +126,7 @@ class DuckDB:
         return cls(memory=config.engine_memory, threads=config.threads, temporary=temporary)
 
     def close(self) -> None:
-        """Ends the session and removes what it spilled and kept."""
+        """Ends the session and removes its spilled and stored data."""
         self.connection.close()
 
     def __enter__(self) -> DuckDB:
@@ -137,7 +137,7 @@ class DuckDB:
 
     @contextmanager
     def beside(self) -> Iterator[DuckDB]:
-        """Gives the same session to another thread: what either makes both read, and both share memory and cores."""
+        """Returns the same session for another thread; both see the same relations and share memory and cores."""
         other = copy.copy(self)
         with _failures(), self.connection.cursor() as other.connection:
             for statement in (f"use {self._database}", *_SETTINGS):
@@ -145,7 +145,7 @@ class DuckDB:
             yield other
 
     def _attach(self) -> str:
-        """Makes the database of what is kept, and returns its name.
+        """Creates the database of stored relations, and returns its name.
 
         It lies in a file, compressed, and is read into memory as needed; tables in memory take six times as much of it
         and do not make room for what is sorted beside them. Nobody recovers it: it has no log, and nothing is synced.
@@ -153,7 +153,7 @@ class DuckDB:
         """
         file = self._temporary / f"kept-{os.urandom(8).hex()}.duckdb"
         self._execute(f"attach {literal(str(file))} as kept (recovery_mode no_wal_writes)")
-        # one that stays nevertheless goes with the folder
+        # if it stays nevertheless, it is removed with the folder
         with suppress(OSError):
             file.unlink()
         return "kept"
@@ -186,7 +186,7 @@ class DuckDB:
                 self._execute(f"set threads = {self._threads}")
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
-        """Computes a view of addresses once for this session, with whom each address means beside it.
+        """Computes a view of addresses once for this session, with the customer of each address.
 
         Adds `customer_id`, the pseudonym, and `person`, a number that stands for it in this session alone, in every
         view alike: keys of eight bytes halve what joins and distinct rows cost. Numbers follow the order of the
@@ -224,7 +224,7 @@ class DuckDB:
             self.materialize(view, known.format(f"select address from {name}"))
 
     def spellings(self, view: str, addresses: str, wanted: str) -> None:
-        """Keeps, as `address`, the addresses of a SELECT whose normal form equals that of an address in another.
+        """Stores, as `address`, the addresses of a SELECT whose normal form equals that of one in another SELECT.
 
         SQL normalises plain addresses (`NORMAL`); Python normalises each of the others.
 
@@ -279,7 +279,7 @@ class DuckDB:
     def map_rows(
         self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
     ) -> None:
-        """Keeps what a function makes of each row of a SELECT; only some thousand rows are held at a time.
+        """Stores a function's result for each row of a SELECT; only a few thousand rows are in memory at a time.
 
         Args:
             view: The name of the result: the SELECT's columns, then those of the function.
@@ -317,7 +317,7 @@ class DuckDB:
                 )
                 return
         import pyarrow as pa
-        import pyarrow.dataset  # else DuckDB does, and loses an interrupt that comes meanwhile
+        import pyarrow.dataset  # otherwise DuckDB does, and loses an interrupt during that time
 
         arrays = [pa.array(values) for values in columns]
         self.connection.register("arriving", pa.table(arrays, names=[str(n) for n in range(len(arrays))]))
@@ -325,7 +325,7 @@ class DuckDB:
         self.connection.unregister("arriving")
 
     def run(self, statement: str) -> None:
-        """Runs a statement for what it changes in this session."""
+        """Runs a statement for its effect on this session."""
         self._execute(statement)
 
     def copy(self, sql: str, file: Path) -> None:
@@ -368,7 +368,7 @@ class DuckDB:
     def files_containing(
         self, files: Iterable[DataFile], column: str, values: str, *, table: str
     ) -> tuple[DataFile, ...]:
-        """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
+        """Returns the files of a table with a row whose column is among the values of a SELECT."""
         given = {file.path: file for file in files}
         if not given:
             return ()
@@ -382,8 +382,7 @@ class DuckDB:
     def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
         """Returns the SQL of two independent hashes of all these columns of a row, 64 bits each; sums of them have 128.
 
-        A hash of several columns mixes the last one in by an exclusive or alone, which a sum could undo: it is hashed
-        once more.
+        A hash of several columns adds the last one only by exclusive or, which a sum could cancel: it is hashed again.
         """
         one, other = ", ".join(columns), ", ".join(reversed(columns))
         return f"hash(hash({one}))", f"hash(hash({other}, 1))"
@@ -522,19 +521,19 @@ class DuckDB:
 
     def _check(self, table: str, sql: str) -> None:
         found = {name: kind for name, kind, *_ in self._execute(f"describe {sql}").fetchall()}
-        # a closed list of texts is text to everybody who reads the file
+        # readers of the file see a closed list of texts as text
         found = {name: "VARCHAR" if kind.startswith("ENUM(") else kind for name, kind in found.items()}
         refuse_other_columns(table, found, DUCKDB_TYPES)
 
     def _execute(self, sql: str) -> DuckDBPyConnection:
-        # as a list of files begins; in a text of somebody's the quote would be doubled
+        # the start of a list of files; in a quoted text the quote would be doubled
         if _OBJECTS in sql if self._keys_until is None else time.monotonic() > self._keys_until:
             self._reach()
         with _failures():
             return self.connection.execute(sql)
 
     def _reach(self) -> None:
-        """Has the session read objects of S3, with keys as they are now: those of a role pass while a build runs."""
+        """Lets the session read objects of S3 with the current keys: those of a role expire while a build runs."""
         self._keys_until = time.monotonic() + _KEYS
         with _failures():
             for statement in s3.engine_statements():
@@ -554,7 +553,7 @@ class DuckDB:
 
 
 def _written(value: object) -> str:
-    """Returns one of the `_WRITTEN` values as it stands in SQL."""
+    """Returns one of the `_WRITTEN` values as SQL."""
     if isinstance(value, bytes):
         return f"unhex('{value.hex()}')"
     return "null" if value is None else literal(value) if isinstance(value, str) else str(value)
@@ -562,11 +561,11 @@ def _written(value: object) -> str:
 
 @contextmanager
 def task_session(memory: str = "600MB", within: Path | None = None) -> Iterator[DuckDB]:
-    """Gives a session of one thread for a task of a worker: other cores are other tasks'.
+    """Yields a session with one thread for a worker's task: other tasks use the other cores.
 
     Args:
-        memory: What it may take.
-        within: Where its folder is made; the system's temporary folder by default.
+        memory: Its memory limit.
+        within: The parent of its folder; by default the system's temporary folder.
     """
     import tempfile
 
@@ -589,18 +588,18 @@ def _failures() -> Iterator[None]:
     except duckdb.InterruptException as error:
         raise KeyboardInterrupt from error
     except RuntimeError as error:
-        # what DuckDB makes of a signal whose handler raised while a statement ran
+        # DuckDB's error after a signal handler raised during a statement
         if "interrupted" in str(error).lower():
             raise KeyboardInterrupt from error
         raise
     except duckdb.IOException as error:
-        s3.prove()  # whoever has taken this command's lock over may have removed the file: that is what to say
+        s3.prove()  # another command may have taken over the lock and removed the file: report that
         cause = next(
             (text for text in ("No space left on device", "Permission denied") if text in str(error)), "I/O error"
         )
         raise LakeError(_unreadable(cause)) from error
     except OSError as error:
-        # what DuckDB makes of a failure while Arrow's batches are read, and what writing them beside it may come to
+        # DuckDB's errors for a failure while Arrow's batches are read or written
         if "INTERRUPT" in str(error):
             raise KeyboardInterrupt from error
         s3.prove()
@@ -619,7 +618,7 @@ def _unreadable(cause: str) -> str:
 def sent(files: Sequence[DataFile], here: Path, folder: Path) -> tuple[DataFile, ...]:
     """Moves files that were written on this machine into a folder of a bucket."""
     targets = [folder / Path(file.path).name for file in files]
-    s3.prove()  # rows of somebody who was erased while this process was stopped must not be there once more
+    s3.prove()  # rows of somebody erased while this process was suspended must not return
     s3.upload((Path(file.path), target) for file, target in zip(files, targets, strict=True))
     shutil.rmtree(here, ignore_errors=True)
     return tuple(replace(file, path=str(target)) for file, target in zip(files, targets, strict=True))

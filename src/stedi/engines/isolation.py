@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import IO
 
 _PASSED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-"""What a child sees of the caller's environment: where an interpreter may need to find its libraries, and who measures
-which lines of it run."""
+"""The variables of the caller's environment that a child gets: paths of libraries, and settings of coverage."""
 
 
 def folders() -> list[str]:
@@ -34,10 +33,10 @@ def folders() -> list[str]:
 
 
 def environment(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns the whole environment of a child, in which there is no key, no setting and no home.
+    """Returns the environment of a child, without keys, settings and home folder.
 
     Args:
-        folder: What stands in for its home, and holds its temporary files.
+        folder: Its home folder, also for temporary files.
     """
     kept = {name: os.environ[name] for name in _PASSED if name in os.environ}
     return kept | {"HOME": os.fspath(folder), "TMPDIR": os.fspath(folder), "LC_ALL": "C.UTF-8"}
@@ -49,8 +48,8 @@ def start(
     """Starts Python, isolated, with pipes to its stdin and from its stdout.
 
     Args:
-        words: What stands after the interpreter's options: a file, or `-c` and statements; nothing secret, since
-            every user may read them.
+        words: The arguments after the interpreter's options: a file, or `-c` and statements; no secrets, since every
+            user can read them.
         folder: The folder it is started in.
         errors: Where its stderr goes, by default to the caller's.
         alone: Whether it is out of reach of signals that a terminal sends to the caller.

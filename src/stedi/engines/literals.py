@@ -21,7 +21,7 @@ def literal(text: str) -> str:
 
 
 def nameable(path: str) -> bool:
-    """Returns whether DuckDB can be told to read this file and no other.
+    """Returns whether DuckDB can read exactly this file.
 
     It cannot if a wildcard meets a backslash, or if the path is not UTF-8, as all of its SQL must be.
     """
@@ -33,12 +33,12 @@ def nameable(path: str) -> bool:
 
 
 def path_literal(path: str) -> str:
-    """Returns a path as a SQL literal that DuckDB's readers take for this one file, whatever is in its name.
+    """Returns a path as a SQL literal that DuckDB's readers take for exactly this file, whatever its name.
 
-    They take `a[1].json` for a pattern, and would read `a1.json` in its place.
+    They take `a[1].json` for a pattern, and would read `a1.json` instead.
 
     Raises:
-        LakeError: DuckDB has no way to name it.
+        LakeError: DuckDB cannot name it.
     """
     if not nameable(path):
         raise LakeError(
