@@ -24,7 +24,7 @@ from stedi.schema.contracts import INSTANT_BEGIN
 from stedi.schema.feeds import CUSTOMER
 
 By = Literal["day", "week", "month"]
-"""How long a period is; weeks begin on Monday (ISO 8601), everything in UTC."""
+"""The length of a period; weeks begin on Monday (ISO 8601), everything in UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Period:
     Attributes:
         start: Its first day, UTC.
         known: Customers with a landed record at its end, or now for the last period.
-        consenting: Those of them who agreed to research then.
+        consenting: Those of them who consented to research then.
         joined: How often somebody gave consent in it.
         rejoined: How often of those it was somebody who had withdrawn before.
         withdrew: How often somebody withdrew.
@@ -55,7 +55,7 @@ class ConsentHistory:
     """Consent over time.
 
     Attributes:
-        by: How long the periods are.
+        by: The length of the periods.
         now: The end of the last period, UTC.
         periods: Every one from the first event to now, oldest first; `consenting` equals that of the period
             before plus `joined` minus `withdrew`.
@@ -99,10 +99,10 @@ def history(context: Context, by: By, now: int) -> ConsentHistory:
 def _agreements(engine: DuckDB, now: int) -> None:
     """Makes `first_known` (customer, at) and `agreements` (customer, since, until, turn), epoch milliseconds.
 
-    An agreement is an unbroken time in which a customer agrees; `turn` counts those of one customer.
+    An agreement is an unbroken period of consent; `turn` counts those of one customer.
     """
     engine.normal_forms("addresses", f"select email as address from {CUSTOMER.table}")
-    # of equal updates one without consent wins, and else the latest date (rule 2); what is dated later than now refuses
+    # of equal updates one without consent wins, else the latest date (rule 2); dates after now refuse
     agrees = f"c.lastUpdateDate <= {now} and c.shareWithResearchAsOfDate >= {INSTANT_BEGIN}"
     engine.materialize(
         "said",
@@ -116,7 +116,7 @@ def _agreements(engine: DuckDB, now: int) -> None:
         "with following as (select customer, moment, since, lag(moment) over w as before, "
         f"coalesce(lead(moment) over w, {_LAST}) as until from said "
         "window w as (partition by customer order by moment)), "
-        # a date before the last refusal, or the last word whatever it was, was no news then
+        # a date before the last refusal, or before the last change, changed nothing then
         "each as (select customer, moment, until, "
         "case when before is null or since > before then since else moment end as since "
         "from following where since is not null), lasting as (select *, max(until) over w as reached "
@@ -144,11 +144,11 @@ select what, date_trunc('{by}', make_timestamp(moment * 1000))::date as start, c
 
 
 def _erasures(root: Path, now: int) -> Iterable[tuple[datetime, int]]:
-    """Yields when each erasure ended, and how many people of whom the lake had something it erased."""
+    """Yields the end of each erasure, and how many known people it erased."""
     for receipt in receipts.listed(root):
         try:
             at, count = datetime.fromisoformat(receipt["ended"]).astimezone(UTC), int(receipt["known"])
-        except (KeyError, TypeError, ValueError):  # no receipt: the audit says so
+        except (KeyError, TypeError, ValueError):  # not a receipt: the audit reports it
             continue
         if at.timestamp() * 1000 <= now:
             yield at, count

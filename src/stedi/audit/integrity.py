@@ -1,7 +1,7 @@
 """Integrity checks of a lake's files: catalog -> metadata -> manifests -> data files -> checksums.
 
-Each check looks at one table and gives what it found, never a customer's data. Nothing here changes a lake, and a
-lake that moves meanwhile is looked at again, so that only damage is reported.
+Each check covers one table and returns its findings, never a customer's data. Nothing here changes a lake, and a lake
+that moves meanwhile is looked at again, so that only damage is reported.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _ATTEMPTS = 5
 """How often a table is looked at that moves while it is looked at; a commit a second would not do it."""
 
 UNRECORDED = "no checksum"
-"""What is found of a file that another program has written: nobody can tell whether its bytes are what they were."""
+"""The finding for another program's file: nothing shows whether its bytes have changed."""
 
 _LOOKS = 8
-"""Tasks a worker: files differ in size, and whoever is ready takes the next."""
+"""Tasks for each worker: files differ in size, and a free worker takes the next task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Violation:
 
     Attributes:
         file: The file, relative to the lake's folder.
-        expected: What the lake has recorded.
-        found: What was found.
+        expected: The recorded value.
+        found: The found value.
     """
 
     file: str
@@ -78,11 +78,11 @@ def check_files(
     progress: Progress = lambda what, share: None,
     workers: Workers | None = None,
 ) -> tuple[Check, ...]:
-    """Checks that every file that a live snapshot uses is there and is what was written.
+    """Checks that every file of live snapshots is present and unchanged.
 
     Args:
         catalog: The lake's tables.
-        files: Whether to read every file and compare its SHA-256; without it, sizes and metadata alone are looked at.
+        files: Whether to read every file and compare its SHA-256, instead of only sizes and metadata.
         threads: How many files to read at once, by default one a core.
         progress: Told what is looked at and the share of it that is done.
         workers: Who reads the files, if it is not this process.
@@ -98,7 +98,7 @@ def check_files(
     known = set() if found else catalog.listed().keys() | ZONES.keys()
     for name in () if found else ALL_ZONES:
         if name not in known and not checksums.published(catalog.folder(name)):
-            continue  # no release was made yet
+            continue  # there is no release yet
         for _ in range(_ATTEMPTS):
             before = catalog.listed().get(name)
             table = _Table(root, name, before, partial(progress, f"check {name}"))
@@ -113,7 +113,7 @@ def newest(older: tuple[str, str, str] | None) -> Check:
     """Returns the check that a lake was not rolled back.
 
     Args:
-        older: What of it is older than what was seen of it before: what it is, what was seen, and what is found.
+        older: What in it is older than its recorded state: the thing, the recorded and the found value.
     """
     return Check("newest", "lake", (Violation(*older),) if older else ())
 
@@ -131,7 +131,7 @@ class _Table:
         self._root, self._name, self._location, self._progress = root, name, location, progress
         self._folder = root / ALL_ZONES[name] / name
         self._location_path = ""
-        self._used: dict[str, int | None] = {}  # path of each file in use, and its size where a manifest tells it
+        self._used: dict[str, int | None] = {}  # path of each file in use, with its size from the manifest if known
         self._theirs: set[str] = set()  # those that snapshots of others use, beside `main`, and the lake does not
 
     def checks(self, workers: Workers, *, files: bool) -> list[Check]:
@@ -199,7 +199,7 @@ class _Table:
                 )
 
     def _checksums(self, workers: Workers) -> Iterator[Violation]:
-        """Yields files in use whose bytes are not those that were written, or of which nobody can tell."""
+        """Yields files in use whose bytes have changed, or have no checksum."""
         recorded = checksums.expected(self._folder, self._used)
         paths = tuple(self._used)
         count = min(len(paths), _LOOKS * workers.slots)
@@ -215,7 +215,7 @@ class _Table:
                 yield Violation(self._shown(path), f"SHA-256 {expected}", f"SHA-256 {found}" if found else "no file")
 
     def _refused(self, location: str, error: LakeError) -> Violation:
-        """Returns what a reader's error says of a file."""
+        """Returns the text of a reader's error about a file."""
         if isinstance(error, DamagedFile):
             return Violation(self._shown(location), error.expected, error.found)
         return Violation(self._shown(location), "what the lake itself writes", str(error))
@@ -225,7 +225,7 @@ class _Table:
 
 
 def _digests(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the SHA-256 of each of some files, empty for one that is not there. Runs on a worker."""
+    """Returns the SHA-256 of some files, empty for missing ones. Runs on a worker."""
     found = []
     for path in paths:
         try:

@@ -1,7 +1,7 @@
 """The record of the last audit, stored in the lake: when it ran, what it read, what it found. Counts only, no data.
 
-Whoever asks later whether the lake holds reads this, not the clock: an audit tells of the snapshots that it read. The
-file is sealed as the lake's other state files are, so that nobody who can write into the folder makes one up.
+Later questions whether the lake holds use its snapshots, not its time: an audit is about the snapshots that it read.
+The file is sealed as the lake's other state files are, so that nobody who can write into the folder makes one up.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class AuditRecord:
         return self.proved and not self.violations
 
     def moved(self, states: Mapping[str, TableState]) -> tuple[str, ...]:
-        """Returns the tables whose rows are others than those that were looked at."""
+        """Returns the tables whose rows have changed since the audit."""
         return tuple(name for name, found in states.items() if _moved(found, self.snapshots.get(name)))
 
 
@@ -99,7 +99,7 @@ class FullAudit:
     Attributes:
         checks: The results of all checks, of files and of the rules of consent.
         proof: The proof; None if files are damaged.
-        record: The record that the lake keeps.
+        record: The stored record.
     """
 
     checks: tuple[Check, ...]
@@ -117,13 +117,13 @@ def made(
     *,
     files: bool,
 ) -> AuditRecord:
-    """Returns what is kept of an audit.
+    """Returns the record of an audit.
 
     Args:
         at: When it began, UTC.
         lake: The lake's id.
-        states: The tables when it began; empty where the catalog cannot be read.
-        checks: What was checked, those of the proof among them.
+        states: The tables when it began; empty if the catalog cannot be read.
+        checks: The checks, including those of the proof.
         proof: The proof, if there was one.
         risk: The risk, if it was measured.
         files: Whether every file was read.
@@ -135,7 +135,7 @@ def made(
 
 
 def keep(root: Path, key: Key, record: AuditRecord) -> None:
-    """Writes the record of an audit in the place of the last one; a lake that cannot be written to goes without."""
+    """Replaces the record of the last audit; a read-only lake stores none."""
     content = {**asdict(record), "at": record.at.isoformat(), "snapshots": dict(record.snapshots)}
     with suppress(OSError):
         state.write(root / NAME, _KIND, record.lake, key, content)
@@ -145,7 +145,7 @@ def last(root: Path, key: Key, lake: str) -> AuditRecord | None:
     """Returns the record of the last audit, or None if there is none.
 
     Raises:
-        LakeError: There is one that this lake has not written.
+        LakeError: It exists, and this lake has not written it.
     """
     try:
         found = state.read(root / NAME, _KIND, lake, key, advice=_ADVICE)
@@ -177,7 +177,7 @@ def _record(found: Mapping[str, Any]) -> AuditRecord:
 
 
 def _moved(found: TableState, looked_at: int | None) -> bool:
-    """Returns whether a table has other rows than a snapshot of it; one that was compacted since has the same."""
+    """Returns whether a table's rows differ from a snapshot's; compaction changes none."""
     if found.current is None:
         return bool(looked_at)
     later = found.since(looked_at) if looked_at else None

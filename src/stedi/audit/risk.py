@@ -1,7 +1,7 @@
 """Re-identification risk: how many people one known row, or all rows of a person, would single out.
 
-Pseudonyms hide who somebody is from whoever has nothing but the table. Whoever knows something besides, such as when
-a person walked, compares it with the table. Each exposure supposes such a knowledge, at some coarseness, and counts.
+Pseudonyms hide identities from anybody who has only the table. Anybody who knows more, such as when a person walked,
+compares it with the table. Each exposure supposes such a knowledge, at some coarseness, and counts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LEVELS: tuple[tuple[str, str, str], ...] = (
     ("times, distances, motions", "hour, to 10, to 1", f"hash({_MOMENT} // 3600000, {_VALUES})"),
     ("times, distances, motions", "day, to 10, to 1", f"hash({_MOMENT} // 86400000, {_VALUES})"),
 )
-"""What somebody may know of a person's rows, how finely, and its value in a row, as a number."""
+"""What may be known of a person's rows, with what precision, and its value in a row, as a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Risk:
 
 
 def measure(engine: DuckDB, catalog: Catalog) -> Risk:
-    """Measures the training table as it is published; rows are streamed, and what does not fit lies on disk.
+    """Measures the published training table; rows are streamed and spilled to disk.
 
     Args:
         engine: A session without any table yet.
@@ -99,7 +99,7 @@ def _exposure(engine: DuckDB, known: str, resolution: str, value: str) -> Exposu
 
 
 def _counts(engine: DuckDB) -> Exposure:
-    """What remains when nothing but how many rows somebody has is known."""
+    """The risk if only the number of a person's rows is known."""
     every = f"select customer_id as person, 0 as a, 0 as b, count(*) as n from {TABLE} group by customer_id"
     by_all, smallest = _groups(engine, every)
     return Exposure("number of rows", "exact", by_all, by_all, smallest)

@@ -49,7 +49,7 @@ def maintain(
     """Compacts small files, expires old snapshots and removes what nothing uses; every table keeps its rows.
 
     Args:
-        context: The lake; its key is asked for where a landing was interrupted, which only its holder may finish.
+        context: The lake; its key is needed if a landing was interrupted, to finish it.
         dry_run: Only say what would be done; takes no lock, so a command at work can change it.
         progress: Called with the current step and its completed share.
         workers: The workers that rewrite files; by default this process.
@@ -69,7 +69,7 @@ def maintain(
         progress(what, None)
 
     with durable.commands(root, ["maintain"], waiting):
-        key_change.refuse_unfinished(root)  # what it has staged must stay until it is published
+        key_change.refuse_unfinished(root)  # its staged files must stay until they are published
         tombstones.refuse_unfinished(root)
         names = _tables(context.catalog)
         for number, name in enumerate(names):
@@ -113,10 +113,10 @@ class _Run:
         self._grace = self._config.grace_hours * 3600
 
     def table(self, name: str) -> Maintained:
-        """Does all that there is to do to one table; the caller holds the locks of those who write it."""
+        """Maintains one table; the caller holds the locks of the commands that write it."""
         catalog = self._catalog
         if ALL_ZONES[name] == "landing":
-            journal.finish(catalog, self._root / "pending", self._key)  # files that a journal names are nobody's yet
+            journal.finish(catalog, self._root / "pending", self._key)  # its files are in no snapshot yet
         compaction = self._compaction(catalog.table(name))
         if compaction.manifests:
             self._compact(name, compaction)
@@ -147,7 +147,7 @@ class _Run:
         state, now = states[name], time.time()
         compaction = self._compaction(state)
         expired = self.expired(states, name, now * 1000, compacted=bool(compaction.manifests))
-        # with a time of grace, what expires now is removed when that has passed
+        # files of snapshots that expire now are removed after the grace time
         without = frozenset() if self._grace else expired
         before = now - self._grace
         removed = unused(state, self._catalog.folder(name), before=before, seen=before, without=without)
@@ -157,7 +157,7 @@ class _Run:
         return _outcome(name, compaction, expired, [file for file in removed if str(file.path) not in stay])
 
     def temporary(self) -> dict[Path, Removed]:
-        """Returns what commands have left outside of the tables and nobody alive holds."""
+        """Returns leftovers of commands outside of the tables that no running command holds."""
         before = time.time() - self._grace
         found = {}
         partial = (entry for entry in _entries(self._root) if entry.suffix == ".partial")
@@ -190,14 +190,14 @@ class _Run:
                         "nothing was changed. See docs/operations.md on recovery"
                     )
             durable.sync(folder.parent)
-            # what the table was built from still holds: its rows are the same
+            # the lineage is still valid: the rows are the same
             lineage = {key: value for key, value in current.summary.items() if key.startswith("stedi.")}
             properties = {**lineage, "stedi.maintained": self.run}
             added = [file for files in rewritten for file in files]
             leaving = [file.path for file in compaction.leaving]
             catalog.replace(name, added, leaving, properties, base=current.id)
         except BaseException:
-            # a failed clean-up must not hide why it failed; what it leaves is removed later
+            # a failed clean-up must not hide the first error; its leftovers are removed later
             with suppress(Exception):
                 if not any(s.summary.get("stedi.maintained") == self.run for s in catalog.table(name).snapshots):
                     durable.remove_tree(folder)
@@ -208,7 +208,7 @@ class _Run:
     ) -> list[tuple[DataFile, ...]]:
         """Writes a file for each group: one thread makes one file."""
         home = self._catalog.folder(name)
-        # a customer's rows lie together, as a build has written them
+        # a customer's rows stay together, as written by a build
         order = " order by 1, 2" if ALL_COLUMNS[name][0].name == "customer_id" else ""
         workers, scratch = (self._workers, None) if self._workers else (Threads(1), durable.scratch(self._root))
         task = partial(RewriteTask, name, sql=f"select * from {LEAVING}{order}", folder=folder, of=of, home=home)
@@ -218,7 +218,7 @@ class _Run:
     def expired(
         self, states: Mapping[str, TableState], name: str, now: float, *, compacted: bool = False
     ) -> frozenset[int]:
-        """Returns the snapshots that nobody needs any more, and those that a killed command has staged.
+        """Returns the snapshots that are no longer needed, and those that a killed command has staged.
 
         Args:
             states: All tables.
@@ -247,7 +247,7 @@ class _Run:
     def _over(
         self, states: Mapping[str, TableState], name: str, history: Sequence[Snapshot], now: float
     ) -> frozenset[int]:
-        """Returns the snapshots with somebody whom a build has taken out for longer than what was published is kept.
+        """Returns the snapshots with people whom a build removed before the retention time of published rows.
 
         Args:
             states: All tables.
@@ -260,7 +260,7 @@ class _Run:
             return frozenset()
         latest = now - self._config.history_days * 86_400_000
         if all(snapshot.at_ms >= latest for snapshot in history[:-1]):
-            return frozenset()  # nobody was taken out before
+            return frozenset()  # nobody was removed before
         files = {snapshot.id: self._catalog.files(states[name], snapshot) for snapshot in history}
         current = {file.path for file in files[history[0].id]}
         older = {file.path: file for each in files.values() for file in each if file.path not in current}

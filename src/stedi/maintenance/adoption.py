@@ -64,9 +64,9 @@ class Adoption:
 def adopt(
     root: Path, config: Config, key: Key, *, new_id: bool = False, progress: Progress = lambda what, share: None
 ) -> Adoption:
-    """Makes a lake of its own of a folder that is a copy of a lake, or was moved.
+    """Makes a copied or moved folder a separate lake.
 
-    Where the lake that it comes from is still there, this one gets an id of its own; where it is gone, it keeps it.
+    If the original lake still exists, this one gets a new id; otherwise it keeps its id.
 
     Args:
         root: The folder.
@@ -99,7 +99,7 @@ def adopt(
         return Adoption(root, root, config.lake_id, config.lake_id, _place(config))
     _refuse_unfinished(root)
     own_id = _of_its_own(root, config.lake_id) if new_id or _lives(home, config.lake_id) else config.lake_id
-    for name in durable.ALL:  # one that is shared with the other folder would hold up that one, too
+    for name in durable.ALL:  # a lock file shared with the other folder would block that one, too
         lock = root / f"{name}.lock"
         if lock.exists() and lock.stat().st_nlink > 1:
             lock.unlink()
@@ -123,7 +123,7 @@ def adopt(
 
 
 def _refuse_unfinished(root: Path) -> None:
-    """Refuses a folder in which a command was interrupted: what it has noted names files of the other folder."""
+    """Refuses a folder with an interrupted command, whose state names files of the other folder."""
     for name, what in ((tombstones.PENDING, "an erasure"), (key_change.NAME, "a key rotation")):
         if (root / name).exists():
             raise LakeError(_cut_off(root, what))
@@ -139,7 +139,7 @@ def _cut_off(root: Path, what: str) -> str:
 
 
 def _lives(home: Path, lake_id: str) -> bool:
-    """Returns whether the lake of an id is still in the folder that a copy comes from, as far as that can be told."""
+    """Returns whether the lake of an id is still in a copy's original folder, as far as is known."""
     if not os.path.lexists(home / "lake.toml"):
         return False
     try:
@@ -149,9 +149,10 @@ def _lives(home: Path, lake_id: str) -> bool:
 
 
 def _of_its_own(root: Path, lake_id: str) -> str:
-    """Returns the id that a copy gets: the same when an adoption that was interrupted starts again.
+    """Returns the id of a copy, which is the same if an interrupted adoption is repeated.
 
-    Another copy of the same lake in the same place gets another: what was seen of the first is not this one's.
+    Another copy of the same lake in the same place gets another id, since the recorded state of the first is not its
+    own.
     """
     copied, _ = checksums.digest(root / "catalog.db")
     made = (root / "landing").stat()  # no adoption changes this folder itself, and no copy keeps this time
@@ -160,7 +161,7 @@ def _of_its_own(root: Path, lake_id: str) -> str:
 
 
 def _part(root: Path, *, anew: bool) -> None:
-    """Keeps log and history apart from those of the other lake, which goes on with them where this one begins anew."""
+    """Separates log and history from those of the original lake: this one starts new ones."""
     for folder in (root / access.FOLDER, root / runs.FOLDER):
         if anew:
             durable.remove_tree(folder)
@@ -192,7 +193,7 @@ def _seal(root: Path, key: Key, was: str, lake_id: str) -> None:
 
 
 def _settle(root: Path, was: str, lake_id: str) -> None:
-    """Writes down a lake's new id, and where its key lies if that went by the old one."""
+    """Writes a lake's new id, and its key's place if that depended on the old one."""
     found = settings.read(root / "lake.toml", {})
     file = found.key_file
     if not file and pseudonyms.default_file(was).exists():
@@ -207,7 +208,7 @@ def _place(config: Config) -> str:
 
 
 def _replace(root: Path, made: Mapping[str, Path]) -> None:
-    """Puts a catalog of some metadata files in the place of the one that is there, in one step."""
+    """Replaces the catalog by one of some metadata files, atomically."""
     beside = root / f".catalog.db.{secrets.token_hex(8)}.partial"
     try:
         os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -286,7 +287,7 @@ class _Table:
         with Output(path) as out:
             out.write(json.dumps(described).encode())
         state_now = snapshots.read_table(self._table, snapshots.uri(path))
-        # of each snapshot that readers can ask for: a copy that lacks a file is no lake
+        # of each readable snapshot: a copy without some files cannot become a lake
         for snapshot in state_now.snapshots:
             Catalog(self._root).files(state_now, snapshot)
         return path

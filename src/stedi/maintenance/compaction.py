@@ -19,11 +19,11 @@ MANIFESTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What makes a table quick to read again.
+    """The work that makes a table fast to read again.
 
     Attributes:
-        groups: Small files, and of each group of them one file is to be made.
-        manifests: Manifests that become one; 0 if there is nothing to do.
+        groups: Groups of small files, each to be merged into one file.
+        manifests: Manifests to merge into one; 0 if there is nothing to do.
     """
 
     groups: tuple[tuple[DataFile, ...], ...]
@@ -36,12 +36,12 @@ class Compaction:
 
 
 def due(files: Iterable[DataFile], manifests: int, target: int) -> Compaction:
-    """Returns what is to be done to a table of these files.
+    """Returns the work for a table of these files.
 
     Args:
         files: Its data files.
         manifests: Its manifests.
-        target: The size that files should have, in bytes.
+        target: The wanted size of files, in bytes.
     """
     groups = grouped(files, target)
     return Compaction(groups, manifests if groups or manifests > MANIFESTS else 0)

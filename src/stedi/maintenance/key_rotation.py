@@ -58,7 +58,7 @@ class Rotation:
 
 
 def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key, str, Path | None]:
-    """Returns the key that follows, made if it is not there yet.
+    """Returns the next key, created if needed.
 
     Args:
         config: The lake's settings.
@@ -103,16 +103,16 @@ def rotate(
     *,
     progress: Progress = lambda what, share: None,
 ) -> Rotation:
-    """Gives the lake another key; every table must be up to date.
+    """Changes the lake's key; every table must be up to date.
 
     Args:
         context: The lake.
-        key: Its key now.
+        key: Its current key.
         to: As for `new_key`.
         progress: Called with the current step and its completed share.
 
     Raises:
-        KeyRefused: The new key cannot be had.
+        KeyRefused: The new key cannot be read or created.
         AuditFailed: What was staged breaks a rule; nothing was changed.
     """
     root = context.root
@@ -183,12 +183,12 @@ def _is_overtaken(catalog: Catalog, decided: PendingRotation) -> bool:
 
 
 def _forget(catalog: Catalog, name: str) -> None:
-    """Drops every snapshot of a table but the current one, and the files of the others at once."""
+    """Drops every snapshot of a table except the current one, with their files."""
     state = catalog.table(name)
     current = state.current
     old = [s.id for s in state.snapshots if current is None or s.id != current.id]
     if current is not None and old:
-        catalog.expire(name, old, base=current.id)  # branches and tags that end in one of them go with it
+        catalog.expire(name, old, base=current.id)  # branches and tags that point to one of them are dropped, too
         state = catalog.table(name)
     now = time.time()
     durable.remove_all(file.path for file in unused(state, catalog.folder(name), before=now, seen=now))
@@ -208,7 +208,7 @@ class _Run:
         self._key, self._new = key, new
 
     def stage(self, file: str, progress: Progress) -> PendingRotation:
-        """Rewrites every table to its branch, and proves the rules over what is staged.
+        """Rewrites every table to its branch, and proves the rules over the staged tables.
 
         Raises:
             AuditFailed: A table would break a rule, or lose a row.
@@ -229,7 +229,7 @@ class _Run:
         return PendingRotation(self.id, self._new.fingerprint, file, base, staged)
 
     def discard(self) -> None:
-        """Removes what was staged, unless the change is decided."""
+        """Removes the staged files, unless the change is decided."""
         if (self._root / key_change.NAME).exists():
             return
         for name in _BELOW:
@@ -275,7 +275,7 @@ class _Run:
         return files
 
     def _commit(self, state: TableState, files: tuple[DataFile, ...], staged: Mapping[str, int], policy: str) -> int:
-        """Commits a table's rows to its branch; what it says it was built from holds for the new rows as well."""
+        """Commits a table's rows to its branch; its lineage is also valid for the new rows."""
         current = state.current
         assert current is not None, "only built tables are staged"
         lineage = {name: value for name, value in current.summary.items() if name.startswith("stedi.")}

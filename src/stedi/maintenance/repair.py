@@ -1,8 +1,8 @@
 """Repair: restores what an audit finds damaged, as far as the lake's own data allow.
 
-The catalog's entries come from the notes beside the tables' files. Damage that only older snapshots use goes with
-them. A damaged table below landing is recreated empty, for the next build to fill, and keeps what whole tags name.
-Landing tables, and those that know releases, have nothing else in the lake that they could be made from.
+The catalog's entries come from the notes beside the tables' files. Older snapshots with damaged files are dropped. A
+damaged table below landing is recreated empty, for the next build to fill, and keeps what whole tags name. Landing
+tables, and those that know releases, have nothing else in the lake that they could be made from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stedi.transform import Build
 
 _UNIQUE = ("landing", "released")
-"""The zones whose tables nothing else in the lake could be made into."""
+"""The zones whose tables cannot be rebuilt from other data of the lake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class Repair:
 def repair(
     catalog: Catalog, *, threads: int, progress: Progress, restored: Callable[[], None] = lambda: None
 ) -> Repair:
-    """Sets right what the lake itself can set right; tables that are recreated are empty afterwards.
+    """Repairs what can be repaired from the lake itself; recreated tables are empty afterwards.
 
-    The caller keeps landings and builds away.
+    The caller holds the locks of landings and builds.
 
     Args:
         catalog: The lake's tables.
@@ -84,7 +84,7 @@ def repair(
 
 
 def _broken(checks: tuple[Check, ...]) -> dict[str, dict[str, str]]:
-    """Returns the damaged files of each table that has some, relative to the lake's folder, and what each is.
+    """Returns the damaged files of each table, relative to the lake's folder, with the kind of each.
 
     A file of a landing table that has no checksum is none: another program has changed the table, and there is nothing
     that it could be made anew from. The audit goes on naming it.
@@ -98,12 +98,12 @@ def _broken(checks: tuple[Check, ...]) -> dict[str, dict[str, str]]:
 
 
 class _Damage:
-    """What damaged files mean for a table.
+    """The consequences of damaged files for a table.
 
     Args:
         catalog: The lake's tables.
         name: The table.
-        damaged: Its damaged files, and what each is.
+        damaged: Its damaged files, with the kind of each.
 
     Attributes:
         is_current: Whether readers of the table need one of them, so that it has to be rebuilt.

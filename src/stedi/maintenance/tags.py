@@ -1,7 +1,7 @@
 """Tags: names for one state of the tables below landing, which keep it from expiring.
 
-A tag is Iceberg's: one of that name on each table. Maintenance keeps what it pins, an erasure rewrites it without
-whom it erases, another key ends it.
+It consists of an Iceberg tag of that name on each table. Maintenance keeps its snapshots, an erasure rewrites them
+without the erased, and a key rotation removes it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Tag:
 
 
 def tag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
-    """Names the tables below landing as they are; one that has the name already may keep it.
+    """Tags the current tables below landing; a table that has the tag already may keep it.
 
     Args:
         catalog: The lake's tables.
@@ -105,7 +105,7 @@ def _heads(states: Mapping[str, TableState]) -> dict[str, int]:
 
 
 def tags(catalog: Catalog) -> tuple[Tag, ...]:
-    """Returns every tag of a lake's tables, oldest first, those of other programs too."""
+    """Returns every tag of a lake's tables, oldest first, including those of other programs."""
     found: dict[str, dict[str, int]] = {}
     times: dict[str, int] = {}
     for table, state in catalog.tables().items():
@@ -119,7 +119,7 @@ def tags(catalog: Catalog) -> tuple[Tag, ...]:
 
 
 def untag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
-    """Takes a name away from whatever has it as a tag; what it pinned goes with the next maintenance.
+    """Deletes a tag; the next maintenance removes what only it has kept.
 
     Args:
         catalog: The lake's tables.
@@ -128,7 +128,7 @@ def untag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
         progress: Told what is waited for.
 
     Returns:
-        What it named.
+        The deleted tag.
 
     Raises:
         UsageError: There is no such tag.
