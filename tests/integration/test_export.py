@@ -127,7 +127,7 @@ def test_only_its_owner_may_read_it_and_no_name_tells_anybody(lake: Lake, tmp_pa
 def test_of_somebody_unknown_the_files_say_that_there_is_nothing(lake: Lake, tmp_path: Path) -> None:
     [found] = lake.export("nobody@x.example", output=tmp_path / "out").customers
     assert found == Exported(False, 0, 0, 0, 0, 0, 0)
-    assert "Nothing. The lake has no record" in (tmp_path / "out" / "README.html").read_text()
+    assert "None. The lake has no record" in (tmp_path / "out" / "README.html").read_text()
     assert (tmp_path / "out" / "accelerometer.csv").read_text().startswith("user,timestamp,x,y,z,time")
 
 

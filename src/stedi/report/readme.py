@@ -180,7 +180,7 @@ def _left_out_data(rows: Mapping[str, int]) -> Iterable[str]:
     yield "<h2>What is left out, and why</h2>"
     if rows["withheld_shared"]:
         yield f"<p>{_many(rows['withheld_shared'], 'reading')} of a step trainer that other customers have named as "
-        yield "theirs, too. They may belong to somebody else, and nobody can decide. They are never used "
+        yield "theirs, too. They may belong to somebody else, and nobody can tell. They are never used "
         yield "or shown to anybody. Readings of that device that are certainly yours are in the file.</p>"
     if rows["quarantined_mixed"]:
         yield f"<p>{_many(rows['quarantined_mixed'], 'record')} that could not be used and mention both you and other "
