@@ -1,7 +1,6 @@
 """The doctor: checks whether this machine can run a lake, and says what to do about each problem.
 
-Nothing is opened that a broken lake would keep from opening: each question is asked by itself, so that one that fails
-hides no other. Nothing is changed.
+Each check is independent, so that one failure hides no other, and a broken lake can be examined. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ _MEMORY = ("tmpfs", "ramfs")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one thing.
+    """The result of one check.
 
     Attributes:
-        name: The thing.
-        state: Whether it is as it must be.
+        name: The checked thing.
+        state: Whether it is in order.
         found: What was found.
-        advice: What to do; empty where nothing is to be done.
+        advice: What to do; empty if nothing is needed.
     """
 
     name: str
@@ -59,10 +58,10 @@ class Finding:
 
 
 def examine(path: str | os.PathLike[str]) -> Iterator[Finding]:
-    """Yields what is found of this machine, and of a lake on it.
+    """Yields the findings about this machine, and about a lake on it.
 
     Args:
-        path: The lake's folder, or prefix in S3; there need not be one.
+        path: The lake's folder, or prefix in S3; it need not exist.
     """
     yield from _software()
     context = None
@@ -139,7 +138,7 @@ def _lake(context: Context) -> Iterator[Finding]:
 
 
 def _said(error: BaseException) -> tuple[str, str]:
-    """Returns what is wrong by an error, and what its text says to do."""
+    """Returns the problem and the advice in an error's text."""
     found, _, advice = _text(error).partition("; ")
     return found, advice
 
@@ -149,7 +148,7 @@ def _text(error: BaseException) -> str:
 
 
 def _locks(root: Path) -> Iterator[Finding]:
-    """Yields which locks are held, and by whom; to hold one is no fault."""
+    """Yields the held locks and their holders; a held lock is no fault."""
     held = []
     for name in _LOCKS:
         path = root / f"{name}.lock"
@@ -160,7 +159,7 @@ def _locks(root: Path) -> Iterator[Finding]:
 
 
 def _holder(path: Path) -> str:
-    """Returns who holds a lock, in words, where the system tells."""
+    """Returns the holder of a lock, in words, if the system knows it."""
     if s3.is_remote(path):
         return ""
     with suppress(OSError, ValueError, IndexError):
@@ -174,7 +173,7 @@ def _holder(path: Path) -> str:
 
 
 def _above(path: str | os.PathLike[str]) -> Path:
-    """Returns the folder in which a lake would be made, as far as it is there."""
+    """Returns the existing part of the path in which a lake would be created."""
     root = places.named(path)
     while not s3.is_remote(root) and not root.exists():
         root = root.parent
@@ -203,7 +202,7 @@ def _place(root: Path) -> Iterator[Finding]:
 
 
 def _file_system(root: Path) -> str:
-    """Returns the kind of the file system, where the system tells."""
+    """Returns the kind of the file system, if the system knows it."""
     best, kind = "", "unknown kind"
     with suppress(OSError):
         for line in Path("/proc/mounts").read_text("utf-8", "replace").splitlines():

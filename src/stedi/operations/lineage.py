@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 Send = Callable[[Event], None]
-"""Takes an event to where it is kept; what fails there is its own."""
+"""Delivers an event; it handles its own failures."""
 
 PRODUCER = f"urn:stedi-lake:{__version__}"
 SCHEMA = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
@@ -60,11 +60,11 @@ _MASKED = "HMAC-SHA-256 under the secret key of the lake"
 
 
 class Emitter:
-    """Tells of runs on lakes as OpenLineage events; an observer of `context.runs`.
+    """Emits runs on lakes as OpenLineage events; an observer of `context.runs`.
 
     Args:
-        send: Takes each event.
-        sources: What a landing was called with: paths of files and folders.
+        send: Delivers each event.
+        sources: The arguments of a landing: paths of files and folders.
     """
 
     def __init__(self, send: Send, sources: Sequence[str | os.PathLike[str]] = ()) -> None:
@@ -73,12 +73,12 @@ class Emitter:
         self._before: Mapping[str, int] = {}
 
     def began(self, context: Context, run: Run) -> None:
-        """Tells that a run has begun."""
+        """Emits the start of a run."""
         self._before = {name: s.current.id for name, s in _states(context).items() if s.current}
         self._send(_event("START", run, _namespace(context), [], []))
 
     def ended(self, context: Context, run: Run, result: object) -> None:
-        """Tells how a run has ended, what it read and what it wrote."""
+        """Emits the end of a run, with its inputs and outputs."""
         states, namespace = _states(context), _namespace(context)
         written = [
             (state, state.current)
@@ -96,12 +96,12 @@ class Emitter:
                 self._send(_event(event, one, namespace, checked if event != "START" else [], [], facets))
 
     def failed(self, place: str, command: str, error: str) -> None:
-        """Tells of a command that failed before it reached a lake.
+        """Emits a command that failed before it reached a lake.
 
         Args:
-            place: Where the lake was looked for.
+            place: The place of the missing lake.
             command: The command.
-            error: What went wrong, without values.
+            error: The error, without values.
         """
         run = Run(run_id(), command, datetime.now(UTC), 0.0, "failed", None, error)
         named = f"stedi:{unnamed(place)}"
@@ -148,10 +148,10 @@ class Emitter:
 
 
 def sender(target: str) -> Send:
-    """Returns what takes events to a file, a line each, or to a URL, a POST each.
+    """Returns a function that writes events to a file, a line each, or posts them to a URL.
 
     Args:
-        target: A file's path, or an `http(s)` URL; `OPENLINEAGE_API_KEY` is the bearer token that goes with it.
+        target: A file's path, or an `http(s)` URL; `OPENLINEAGE_API_KEY` is its bearer token.
     """
     if target.startswith(("http://", "https://")):
         return lambda event: _post(target, event)
@@ -231,12 +231,12 @@ def _namespace(context: Context) -> str:
 def _states(context: Context) -> Mapping[str, TableState]:
     try:
         return context.catalog.tables()
-    except StediError:  # the run itself says what is wrong
+    except StediError:  # the run itself reports the problem
         return {}
 
 
 def _named(location: str) -> tuple[str, str]:
-    """Returns namespace and name of what lies at a place."""
+    """Returns namespace and name of a place."""
     if location.startswith(("s3://", "s3a://")):
         bucket, _, key = location.partition("://")[2].partition("/")
         return f"s3://{bucket}", key.rstrip("/") or "/"

@@ -51,7 +51,7 @@ class Ended:
 
 
 def write(path: Path, ended: Ended, context: Context | None) -> None:
-    """Writes the metrics of a run, and of its lake, in the place of those that are there: whole, or not at all.
+    """Writes the metrics of a run and of its lake, and replaces earlier ones atomically.
 
     Args:
         path: The file; everybody may read it, since another user's collector does.
@@ -69,7 +69,7 @@ def text(ended: Ended, context: Context | None) -> str:
     lines: list[str] = []
     known: set[str] = set()
     samples = [*_of_run(ended), *(_of_lake(context) if context is not None else ())]
-    for name in _HELP:  # one metric's lines stand together
+    for name in _HELP:  # the lines of one metric must be adjacent
         for found, labels, value in samples:
             if found == name:
                 if name not in known:
@@ -103,7 +103,7 @@ def _of_lake(context: Context) -> Iterator[Sample]:
         for run in runs.history(context.root):
             if run.outcome == "done" and run.command not in last and run.ended:
                 last[run.command] = run.ended.timestamp()
-    except (StediError, OSError, KeyError):  # the run's own lines say that something is wrong
+    except (StediError, OSError, KeyError):  # the run's own lines report the problem
         return
     for command, at in sorted(last.items()):
         yield "stedi_last_success_timestamp_seconds", {"command": command}, at

@@ -29,7 +29,7 @@ from stedi.storage import durable, s3
 from stedi.storage.config import FORMAT
 
 FOLDER = "backups"
-"""The folder, in the lake's, of what migrations have changed."""
+"""The folder, in the lake's, of files that migrations have changed."""
 _MANIFEST = "manifest.json"
 _CHANGED = ("tombstones", "keys/sign.pub", "lake.toml")
 """What a migration writes, in the order in which it does."""
@@ -42,7 +42,7 @@ class Migration:
     Attributes:
         was: The format that the lake had.
         now: The format that it has.
-        steps: What was changed; empty if nothing was to do.
+        steps: The changes; empty if there was nothing to do.
         backup: The folder with the original files; empty if nothing was changed, and of a dry run.
     """
 
@@ -67,7 +67,7 @@ def plan(context: Context) -> Migration:
 
 
 def migrate(context: Context, key: Key) -> Migration:
-    """Brings a lake to the format of this version; the caller holds off every command that writes.
+    """Brings a lake to the format of this version; the caller holds the locks of all commands that write.
 
     Args:
         context: The lake.
@@ -76,7 +76,7 @@ def migrate(context: Context, key: Key) -> Migration:
     planned = plan(context)
     if not planned.steps:
         return planned
-    for table in context.catalog.undescribed():  # which every version reads, so nothing has to be put back
+    for table in context.catalog.undescribed():  # every version reads it, so nothing needs to be restored
         context.catalog.describe(table)
     if planned.was == FORMAT:
         return planned
@@ -85,7 +85,7 @@ def migrate(context: Context, key: Key) -> Migration:
     if (root / tombstones.NAME).exists():
         tombstones.reseal(root, key, lake_id, lake_id)
     signs_as = signatures.fingerprint(signatures.publish(root, key))
-    # what the environment says is this process's alone
+    # settings from the environment apply only to this process
     written = settings.read(root / "lake.toml", {})
     _note_after(root, backup)
     settings.write(replace(written, format=FORMAT, signs_as=signs_as), root / "lake.toml")
@@ -93,10 +93,10 @@ def migrate(context: Context, key: Key) -> Migration:
 
 
 def back(context: Context) -> Migration:
-    """Puts back what the last migration has changed; the caller holds off every command that writes.
+    """Restores what the last migration has changed; the caller holds the locks of all commands that write.
 
     Raises:
-        LakeError: There was none, or an erasure came since, of which an earlier version would not know.
+        LakeError: There was none, or there was an erasure since, which an earlier version would not know.
     """
     root, was = context.root, context.config.format
     found = [folder for folder in _backups(root) if _manifest(folder).get("format") == was - 1]
@@ -139,7 +139,7 @@ def _kept(root: Path) -> Path | None:
 
 
 def _note_after(root: Path, folder: Path) -> None:
-    """Notes with a backup what the tombstones are afterwards, so that the way back can tell whether they are newer."""
+    """Records the new tombstones with a backup, so that going back can detect newer ones."""
     noted = {**_manifest(folder), "after": _sha256(root / tombstones.NAME)}
     durable.write(folder / _MANIFEST, json.dumps(noted).encode())
 

@@ -1,7 +1,7 @@
 """The status of a lake: what ran last, what waits, what is late or wrong.
 
-Read from the catalog, the history of runs and the state files. An engine starts only where customers' records wait for
-a build, or the lake has releases: otherwise the answer takes no longer than a list of the tables.
+It is read from the catalog, the history of runs and the state files. An engine starts only if customers' records wait
+for a build, or the lake has releases: otherwise the answer takes no longer than a list of the tables.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMMANDS = ("land", "build", "audit", "maintain")
 _CUSTOMERS = "customers_landing"
 _DAY = 86_400_000
 _ROOM = 100 << 20
-"""Bytes that a lake needs beside what its tables take: for sorting, and to rewrite one table."""
+"""Bytes that a lake needs besides its tables: for sorting, and to rewrite one table."""
 _SKEW = timedelta(minutes=5)
 """How far the clocks of two machines may be apart."""
 
@@ -70,7 +70,7 @@ class Status:
     """The state of a lake in daily operation.
 
     Attributes:
-        late: What is late or wrong, a sentence each.
+        late: What is late or wrong, one sentence each.
         last: The last run of each of `land`, `build`, `audit` and `maintain`; None if there was none.
         due: What waits for a build.
         unfinished: Unfinished work of interrupted commands, and the command that finishes it.
@@ -94,7 +94,7 @@ class Status:
 
 
 def status(context: Context, max_age: timedelta, now: datetime | None = None) -> Status:
-    """Returns how a lake is; what cannot be read is said to be wrong, and the rest is told all the same.
+    """Returns the status of a lake; unreadable parts are reported as wrong, beside the rest.
 
     Args:
         context: The lake.
@@ -119,7 +119,7 @@ def status(context: Context, max_age: timedelta, now: datetime | None = None) ->
             overdue = _overdue(context, states, now - max_age)
             stale = _stale(context, states, now)
         except (StediError, OSError) as error:
-            if not isinstance(error, KeyRefused):  # which is said already
+            if not isinstance(error, KeyRefused):  # which is reported already
                 late.append(
                     str(error) if isinstance(error, StediError) else error.strerror or "the disk cannot be read"
                 )
@@ -173,7 +173,7 @@ def _last(context: Context, states: Mapping[str, TableState]) -> dict[str, Run |
 
 
 def _by_traces(context: Context, command: str, states: Mapping[str, TableState]) -> Run | None:
-    """Returns the last run of a command by what it has left in the lake, for runs before there was a history."""
+    """Returns the last run of a command by its traces in the lake, for runs from before the history."""
     if command == "audit":
         from stedi.audit import record
 
@@ -230,7 +230,7 @@ def _due(context: Context, states: Mapping[str, TableState], now: datetime) -> D
         if ZONES.get(name) == "landing"
         for snapshot in window.appended
     ]
-    if not began:  # a table that is made for the first time, or anew
+    if not began:  # a new or rebuilt table
         began = [
             state.snapshots[0].at for name, state in states.items() if ZONES.get(name) == "landing" and state.snapshots
         ]
@@ -244,7 +244,7 @@ def _due(context: Context, states: Mapping[str, TableState], now: datetime) -> D
 
 
 def _changes(context: Context, states: Mapping[str, TableState], step: Step, now: int) -> tuple[int, int]:
-    """Returns how many customers a build would take out since they do not agree any more, and bring since they do."""
+    """Returns how many customers a build would remove and add because their consent has changed."""
     from stedi.engines.duckdb import DuckDB
 
     landed, built = states[_CUSTOMERS], states["customers_trusted"].current
@@ -272,7 +272,7 @@ def _changes(context: Context, states: Mapping[str, TableState], step: Step, now
 
 
 def _passed(built: Mapping[str, str], now: int) -> bool:
-    """Returns whether a consent date has come, or has gone with the clock, since a build: then it may be anybody's."""
+    """Returns whether a consent date has passed since a build, or the clock has gone back over one."""
     return int(built.get("stedi.next-consent-at", now + 1)) <= now or int(built.get("stedi.last-consent-at", now)) > now
 
 
@@ -296,7 +296,7 @@ def _stale(context: Context, states: Mapping[str, TableState], now: datetime) ->
 
 
 def _unfinished(context: Context) -> Iterator[str]:
-    """Yields what commands that were interrupted have left; of one that is at work nothing is left yet."""
+    """Yields unfinished work of interrupted commands; running ones do not count."""
     root = context.root
     writing = any(durable.is_held(root / f"{name}.lock") for name in durable.ALL)
     if writing:

@@ -38,7 +38,7 @@ class Tracer:
         self._trace, self._parent = caller.groups() if caller else ("", "")
 
     def began(self, context: Context, run: Run) -> None:
-        """Tells nothing: a span is posted when it is whole."""
+        """Does nothing: a span is posted when it is complete."""
 
     def ended(self, context: Context, run: Run, result: object) -> None:
         """Posts the span of a run that has ended."""

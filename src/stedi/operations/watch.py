@@ -89,7 +89,7 @@ class Inbox:
         return settled, len(settled) < len(new)
 
     def _files(self) -> Iterator[tuple[Path, Signature]]:
-        os.listdir(self._folder)  # one that is away is no empty one
+        os.listdir(self._folder)  # a missing inbox is not an empty one
         for item in local.walk([self._folder], avoid=self._lake):
             if isinstance(item, local.Delivered):
                 try:
@@ -104,7 +104,7 @@ class Inbox:
                 yield found.path, (found.size, round(found.modified * 1e9), found.tag)
 
     def landed(self, files: dict[Path, Signature]) -> None:
-        """Notes that files were landed, or refused, as they were."""
+        """Records files that were landed or refused in their current state."""
         self._landed |= files
 
 
@@ -117,13 +117,13 @@ def watch(
     every: timedelta,
     stop: Event,
 ) -> Iterator[Round]:
-    """Lands and builds what comes until it is stopped; yields each round that did something, or failed.
+    """Lands and builds new files until it is stopped; yields each round that did something or failed.
 
     Args:
-        inbox: Where files come.
-        land: Lands those files of the inbox that it is asked about.
+        inbox: The folder of new files.
+        land: Lands the given files of the inbox.
         build: Builds.
-        due: Says whether a build has something to do.
+        due: Returns whether a build has something to do.
         every: The time between two looks.
         stop: Ends it when the round that is under way is done.
     """
@@ -139,7 +139,7 @@ def watch(
                 inbox.landed(ready)
             if due():
                 built = build()
-        except Exception as caught:  # whatever it is: tomorrow's files must land
+        except Exception as caught:  # any error: tomorrow's files must land
             failures += 1
             error = runs.described(caught)[1]
         else:
