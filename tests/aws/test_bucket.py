@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from botocore.exceptions import ClientError
 from pyiceberg.utils.config import Config
 
 import buckets
+import forks
 import lakes
 import rest_catalog
 import servers
@@ -559,22 +559,17 @@ def flip(path: Path) -> None:
     s3.client().put_object(Bucket=path.bucket, Key=path.key, Body=changed, Metadata={s3.SUM: sha256})
 
 
-def _land(root: str, folder: Path) -> None:
-    s3.client.cache_clear()
-    Lake.open(root).land(folder)
-
-
 def test_landings_of_several_processes_lose_and_double_nothing(lake: Lake, tmp_path: Path) -> None:
     addresses = [f"{n}@test.example" for n in range(3)]
     folders = [people(tmp_path / address, address) for address in addresses]
-    processes = [
-        multiprocessing.get_context("spawn").Process(target=_land, args=(str(lake.root), folder)) for folder in folders
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+    with ExitStack() as stack:
+        words = ["--lake", str(lake.root), "land"]
+        landings = []
+        for folder in folders:
+            log = tmp_path / f"{folder.name}.log"
+            landings.append(stack.enter_context(forks.command([*words, str(folder)], log)))
+            stack.callback(landings[-1].kill)
+        assert [landing.wait(120) for landing in landings] == [0, 0, 0]
     lakes.conserved(lake)
     assert lakes.rows(lake, "customers_landing").total() == 3
     assert lakes.rows(lake, "accelerometer_landing").total() == 9

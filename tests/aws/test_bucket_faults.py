@@ -15,8 +15,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 from collections import Counter
@@ -28,9 +26,9 @@ from types import SimpleNamespace
 import duckdb
 import pytest
 
+import forks
 import quick
 import servers
-import sweep_mutants
 from buckets import Bucket, World
 from effort import NIGHTLY
 from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
@@ -305,17 +303,12 @@ def test_a_fault_at_any_call_to_a_bucket_or_its_catalog_loses_and_doubles_nothin
     assert not failures, "\n".join(failures)
 
 
-SUPPORT = str(Path(sweep_mutants.__file__).parent)
 DYING = """
-import sys
 from types import SimpleNamespace
-from stedi import cli
 from stedi.landing import withdrawal
-sys.path.append(sys.argv.pop(1))
 import sweep_mutants
 sweep_mutants.apply()
 withdrawal.time = SimpleNamespace(time=lambda: 1_800_000_000.0)
-sys.exit(cli.main(sys.argv[1:]))
 """
 
 pytestmark = pytest.mark.thorough
@@ -325,7 +318,7 @@ def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) ->
     """Kills a scene's process at a call, before it is done or right after; yields what is wrong then."""
     stage.set_up(scene.start)
     born = threading.Event()
-    child: list[subprocess.Popen[bytes]] = []
+    child: list[forks.Fork] = []
 
     def kill(_: Call) -> bool:
         born.wait(10)
@@ -333,10 +326,13 @@ def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) ->
         return True
 
     with proxy.failing(Fault(kind, number, number, kill)):
-        command = [sys.executable, "-c", DYING, SUPPORT, *scene.words, "--lake", str(stage.lake)]
-        child.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        child.append(forks.command([*scene.words, "--lake", str(stage.lake)], Path(os.devnull), DYING))
         born.set()
-        code = child[0].wait(60)
+        with child[0]:
+            try:
+                code = child[0].wait(60)
+            finally:
+                child[0].kill()
     if code != -signal.SIGKILL:
         yield f"it was not killed: exit {code}"
     for name, found in stage.look().items():

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -19,6 +16,7 @@ import pytest
 
 import buckets
 import draws
+import forks
 import oracle
 import servers
 import worlds
@@ -47,9 +45,7 @@ OWNER = {
 }
 """Which column tells whose a row is."""
 ANA, BO = "ana@x.example", "bo@x.example"
-_SHORT = (
-    "from stedi.storage.s3 import leases; leases._LEASE = 2.0; from stedi import cli; import sys; sys.exit(cli.main())"
-)
+_SHORT = "from stedi.storage.s3 import leases; leases._LEASE = 2.0"
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +71,13 @@ def inbox(tmp_path: Path) -> Path:
 def elsewhere(lake: Lake, *words: str) -> None:
     """Runs a command as another machine would, when the lease has gone."""
     time.sleep(2.5)
-    command = [sys.executable, "-c", _SHORT, "--lake", str(lake.root), *words]
     with tempfile.TemporaryDirectory() as scratch:
-        environment = {**os.environ, "TMPDIR": scratch}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+        log = Path(scratch) / "log"
+        with forks.command(["--lake", str(lake.root), *words], log, _SHORT, TMPDIR=scratch) as done:
+            try:
+                assert done.wait(300) == 0, log.read_text()
+            finally:
+                done.kill()
 
 
 def meanwhile(patch: pytest.MonkeyPatch, where: Any, name: str, happens: Callable[[], None]) -> None:
@@ -145,7 +143,7 @@ def command(lake: Lake, tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
     yield start
     for one in started:
-        one.kill()
+        one.close()
 
 
 @pytest.mark.parametrize("other", ["land", "erase"])

@@ -67,6 +67,7 @@ def using(**variables: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
+        patch.setattr("boto3.DEFAULT_SESSION", None)  # which has found its keys
         s3.client.cache_clear()
         try:
             yield

@@ -3,6 +3,8 @@
 They do what they would do: apart from this process, with its own limits, in the environment that the lake gives them.
 Tests whose claim is about such a process have it started as it is for everybody (`pytest.mark.own_processes`).
 
+`command` starts the lake's command line so, for tests that stop or kill it, or have it run as on another machine.
+
 Started as a program, this is the process that forks.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 import array
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -18,10 +21,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import CodeType
 from typing import IO, Any
@@ -63,20 +68,26 @@ class Fork:
         return self.returncode
 
     def kill(self) -> None:
-        """Ends it, wherever it is."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+        """Ends it, wherever it is, be it another thread that waits for it."""
+        with contextlib.suppress(ProcessLookupError, ValueError):  # it has ended meanwhile
+            if self.returncode is None and not select.select([self._status], [], [], 0)[0]:
+                os.kill(self.pid, signal.SIGKILL)
 
 
 class Forks:
-    """The process that forks; `start` stands in for `stedi.engines.isolation.start`."""
+    """The process that forks; `start` stands in for `stedi.engines.isolation.start`.
 
-    def __init__(self) -> None:
+    Args:
+        modules: What it imports, for all of them.
+    """
+
+    def __init__(self, *modules: str) -> None:
         from stedi.engines import isolation
 
         self._environment, self._lock = isolation.environment, threading.Lock()
         self._socket, theirs = socket.socketpair()
-        command = [sys.executable, "-I", "-W", "ignore", __file__, str(theirs.fileno()), *isolation.folders()]
+        told = [str(theirs.fileno()), ",".join(modules)]
+        command = [sys.executable, "-I", "-W", "ignore", __file__, *told, *isolation.folders()]
         self._process = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], env=isolation.environment("/"), start_new_session=True
         )
@@ -89,10 +100,12 @@ class Forks:
         *,
         errors: IO[bytes] | None = None,
         alone: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> Fork:
-        """Has a process forked; see there."""
+        """Has a process forked; see there. `environment` is all of its own, if it is not to be an isolated one."""
         (read, stdin), (stdout, write), (status, told) = os.pipe(), os.pipe(), os.pipe()
-        asked = {"words": list(words), "folder": os.fspath(folder), "environment": self._environment(folder)}
+        given = self._environment(folder) if environment is None else dict(environment)
+        asked = {"words": list(words), "folder": os.fspath(folder), "environment": given}
         theirs = [read, write, errors.fileno() if errors is not None else 2, told]
         with self._lock:
             body = json.dumps(asked | {"alone": alone}).encode()
@@ -125,7 +138,7 @@ def forking() -> Iterator[None]:
         if OWN:
             return within(words, folder, **options)
         if not forks:
-            forks.append(Forks())
+            forks.append(Forks("duckdb", "pyarrow", "stedi.query.sandbox"))
         return forks[0].start(words, folder, **options)
 
     isolation.start = start
@@ -135,12 +148,37 @@ def forking() -> Iterator[None]:
         isolation.start = within
         for made in forks:
             made.close()
+        if _commands.cache_info().currsize:
+            _commands().close()
+            _commands.cache_clear()
 
 
-def _serve(descriptor: int) -> None:
-    import duckdb  # noqa: F401 - imported here, once, for all of them
-    import pyarrow as pa  # noqa: F401
+def command(words: Sequence[str], log: Path, before: str = "", **variables: str) -> Fork:
+    """Starts a command of the lake's, in this process's folder and environment; whoever does ends it by `with`.
 
+    Args:
+        words: Its arguments.
+        log: The file for all that it says.
+        before: Statements that make it another than everybody's.
+        variables: What is other in its environment.
+    """
+    statements = f"import os, sys\nfrom stedi import cli\nos.dup2(2, 1)\n{before}\nsys.exit(cli.main(sys.argv[1:]))"
+    with log.open("wb") as stream:
+        given = {**os.environ, **variables}
+        return _commands().start(["-c", statements, *words], os.getcwd(), errors=stream, environment=given)
+
+
+@cache
+def _commands() -> Forks:
+    """The process that forks them; it has imported what commands on a lake in a bucket import."""
+    storage = ("boto3", "s3transfer.manager", "pyarrow.dataset", "pyiceberg.catalog.glue", "pyiceberg.table")
+    lake = [f"stedi.{name}" for name in ("cli", "landing", "transform", "erasure", "maintenance", "storage.s3")]
+    return Forks("duckdb", "sqlglot", *storage, *lake, "stedi.query.sandbox", "stedi.landing.withdrawal")
+
+
+def _serve(descriptor: int, modules: Sequence[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
     import stedi.query.sandbox
 
     codes = {stedi.query.sandbox.__file__: _code(stedi.query.sandbox.__file__)}
@@ -193,6 +231,7 @@ def _do(asked: dict[str, Any], streams: list[int], codes: dict[str, CodeType]) -
         os.chdir(asked["folder"])
         os.environ.clear()
         os.environ.update(asked["environment"])
+        tempfile.tempdir = None  # which depends on it
         first, *others = asked["words"]
         sys.argv = [first, *others]
         what: str | CodeType = codes[first] if first in codes else others[0]
@@ -216,6 +255,6 @@ def _code(path: str) -> CodeType:
 
 
 if __name__ == "__main__":
-    sys.path[:] = sys.argv[2:]
+    sys.path[:] = sys.argv[3:]
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), sys.argv[2].split(","))

@@ -1,4 +1,4 @@
-"""moto, taught that Glue updates a table only over the version that the caller has read.
+"""moto, taught that Glue updates a table only over the version that the caller has read, and to answer sooner.
 
 Run as `python moto_glue.py -H HOST -p PORT`. Without it a commit that was stopped overwrites what came meanwhile, which
 Glue refuses: https://docs.aws.amazon.com/glue/latest/webapi/API_UpdateTable.html, `VersionId`.
@@ -7,14 +7,17 @@ Glue refuses: https://docs.aws.amazon.com/glue/latest/webapi/API_UpdateTable.htm
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from moto.core.exceptions import JsonRESTError
+from moto.core.serialize import AttributePickerContext, XFormedAttributePicker
 from moto.glue.responses import GlueResponse
 from moto.server import main
 from werkzeug.serving import WSGIRequestHandler
 
 _update_table, _lock = GlueResponse.update_table, threading.Lock()
+_possible_keys = XFormedAttributePicker.get_possible_keys
 
 
 def update_table(self: GlueResponse) -> Any:
@@ -27,7 +30,23 @@ def update_table(self: GlueResponse) -> Any:
         return _update_table(self)
 
 
+_keys: dict[tuple[Any, ...], tuple[str, ...]] = {}
+
+
+def possible_keys(self: XFormedAttributePicker, context: AttributePickerContext) -> Iterable[str]:
+    """Returns the names under which moto looks for a member of an answer; those of plain dicts it works out once."""
+    shape = context.shape
+    if type(context.obj) is not dict or shape is None:
+        return _possible_keys(self, context)
+    parent = getattr(shape, "parent", None)
+    known = (type(self), context.service_model, context.key, shape.name, parent and parent.name)
+    if known not in _keys:
+        _keys[known] = tuple(_possible_keys(self, context))
+    return _keys[known]
+
+
 if __name__ == "__main__":
+    XFormedAttributePicker.get_possible_keys = possible_keys  # type: ignore[assignment]
     GlueResponse.update_table = update_table  # type: ignore[method-assign]
     WSGIRequestHandler.protocol_version = "HTTP/1.1"  # a connection serves many requests
     main()

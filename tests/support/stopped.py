@@ -1,7 +1,7 @@
 """A command with a short lease that stops itself, all its threads, at a place: as a machine that sleeps does.
 
-Run as `python stopped.py PLACE ARGUMENTS...`. PLACE is a function, `module:name`, before whose first call it stops; or
-a number: it stops before its so-many-th request that may write, whatever thread makes it; 0 for never.
+It is a fork (`forks`), which runs `prepare(PLACE)` first. PLACE is a function, `module:name`, before whose first call
+it stops; or a number: it stops before its so-many-th request that may write, whatever thread makes it; 0 for never.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import pkgutil
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import forks
 import sweep_mutants
 
 LEASE, BEAT = 2.0, 0.4
@@ -33,29 +33,30 @@ class Command:
 
     def __init__(self, place: str, words: list[str], log: Path) -> None:
         self._log = log
-        with open(log, "wb") as stream:
-            self._process = subprocess.Popen([sys.executable, __file__, place, *words], stdout=stream, stderr=stream)
+        self._process = forks.command(words, log, f"import stopped; stopped.prepare({place!r})")
 
     def rests(self) -> bool:
         """Waits until it has stopped itself or has ended, and returns whether it has stopped itself."""
-        end = time.monotonic() + 300
+        end, status = time.monotonic() + 300, Path(f"/proc/{self._process.pid}/stat")
         while time.monotonic() < end:
-            found = os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if found is not None:
-                return found.si_code == os.CLD_STOPPED
+            if self._process.poll() is not None:
+                return False
+            with suppress(OSError):  # it has ended meanwhile
+                if status.read_text().rpartition(")")[2].split()[0] == "T":
+                    return True
             time.sleep(0.02)
         raise TimeoutError(self._process.args)
 
     def ends(self) -> tuple[int, str]:
         """Lets it go on, and returns its exit code and what it has said."""
-        self._process.send_signal(signal.SIGCONT)
+        if self._process.poll() is None:
+            os.kill(self._process.pid, signal.SIGCONT)
         return self._process.wait(300), self._log.read_text()
 
-    def kill(self) -> None:
+    def close(self) -> None:
         """Ends it, wherever it is."""
-        if self._process.poll() is None:
+        with self._process:
             self._process.kill()
-            self._process.wait()
 
 
 def _before_call(place: str) -> None:
@@ -86,15 +87,13 @@ def _before_request(number: int) -> None:
     URLLib3Session.send = send
 
 
-if __name__ == "__main__":
-    from stedi import cli
+def prepare(place: str) -> None:
+    """Makes this process one with a short lease that stops at a place."""
     from stedi.storage.s3 import leases
 
     leases._LEASE, leases._BEAT = LEASE, BEAT
     sweep_mutants.apply()
-    place = sys.argv[1]
     if place.isdigit():
         _before_request(int(place))
     else:
         _before_call(place)
-    sys.exit(cli.main(sys.argv[2:]))

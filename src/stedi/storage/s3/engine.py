@@ -16,7 +16,8 @@ def engine_settings() -> dict[str, str]:
     import boto3
 
     made = client()
-    found = boto3.Session().get_credentials()
+    # the session of `client`: one of its own would read boto's files anew
+    found = (boto3.DEFAULT_SESSION or boto3.Session()).get_credentials()
     if found is None:
         raise LakeError("s3://: expected AWS credentials, found none; configure them as for any AWS tool")
     keys = found.get_frozen_credentials()
