@@ -97,6 +97,7 @@ def script() -> int:
     """Runs one command as the whole process."""
     gc.set_threshold(_OBJECTS)
     without_dataframes()
+    argparse._ = str  # type: ignore[attr-defined] # else it looks for a translation of each of its words on disk
     terminal.open_streams()
     terminal.patient_stderr()
     try:
