@@ -13,7 +13,12 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = tuple(map(Path("src/stedi").joinpath, ("reader/scanner.c", "engines/distinct.c", "engines/row_sums.c")))
+SOURCES = tuple(
+    map(
+        Path("src/stedi").joinpath,
+        ("reader/scanner.c", "engines/distinct.c", "engines/pages.c", "engines/row_sums.c"),
+    )
+)
 FLAGS = ("-O3", "-fPIC", "-shared", "-Wall", "-Wextra")
 
 

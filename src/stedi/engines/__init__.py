@@ -11,12 +11,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from stedi.engines.literals import quoted
 from stedi.errors import LakeError
 from stedi.schema.tables import ALL_COLUMNS, DataFile
 from stedi.storage.config import Config
 
 Name = Literal["duckdb", "spark"]
 """The engines by name."""
+LEAVING = "leaving"
+"""What a SELECT over files that are rewritten calls them."""
 
 
 class Engine(Protocol):
@@ -59,6 +62,11 @@ class Engine(Protocol):
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder and returns them, on disk."""
+
+    def write_without(
+        self, table: str, files: Iterable[DataFile], column: str, values: str, folder: Path, *, of: int
+    ) -> tuple[DataFile, ...]:
+        """Writes files of a table anew, without the rows whose text in a column is among the values of a SELECT."""
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
@@ -106,6 +114,17 @@ def connect(name: Name, config: Config, root: Path, temporary: Path) -> Abstract
     from stedi.engines.duckdb import DuckDB
 
     return DuckDB.of(config, temporary)
+
+
+def rest_of(folder: Path) -> Path:
+    """Returns the folder of files that a SELECT wrote, of those that were rewritten into a folder."""
+    return folder.with_name(f"{folder.name}-rest")
+
+
+def staying(table: str, column: str, values: str) -> str:
+    """Returns the SELECT of the rows of `leaving`, files of a table, that stay: without values of another SELECT."""
+    names = ", ".join(quoted(found.name) for found in ALL_COLUMNS[table])
+    return f"select {names} from {LEAVING} where {quoted(column)} not in ({values})"
 
 
 def refuse_other_columns(table: str, found: Mapping[str, str], types: Mapping[str, str]) -> None:

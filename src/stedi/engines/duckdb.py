@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi.engines import arrow_files, refuse_other_columns, row_sums
+from stedi.engines import LEAVING, arrow_files, refuse_other_columns, rest_of, row_sums, staying
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import normalise
@@ -30,6 +30,8 @@ from stedi.storage.config import Config
 if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
+
+    from stedi.engines.pages import Leaving
 
 _BOUNDED = {"long", "double"}
 """Types whose bounds go into manifests; a text's bounds could be an address."""
@@ -51,6 +53,8 @@ _KEYS = 600.0
 """Seconds for which a session uses the same keys to S3; those of a role are good for a quarter of an hour at least."""
 _MANY = 1_000_000
 """Rows that are worth another way of sorting them, and the import that it takes."""
+_MOST_LEAVING = 1 << 17
+"""Texts that tell rows which leave, and are held as Python's values."""
 _BATCH = 1 << 14
 """Rows that are held as Python's values."""
 _FEW = 100
@@ -464,6 +468,41 @@ class DuckDB:
         durable.sync(folder)
         durable.sync(folder.parent)
         return files
+
+    def write_without(
+        self, table: str, files: Iterable[DataFile], column: str, values: str, folder: Path, *, of: int
+    ) -> tuple[DataFile, ...]:
+        """Writes files of a table anew, without the rows whose text in a column is among the values of a SELECT."""
+        from stedi.engines.pages import Leaving
+
+        texts = [text for (text,) in self.rows(f"select * from ({values}) limit {_MOST_LEAVING + 1}")]
+        leaving = Leaving(column, frozenset(texts) - {None}) if len(texts) <= _MOST_LEAVING else None
+        return self.rewrite(table, tuple(files), leaving, staying(table, column, values), folder, of=of)
+
+    def rewrite(
+        self, table: str, files: Sequence[DataFile], leaving: Leaving | None, sql: str, folder: Path, *, of: int
+    ) -> tuple[DataFile, ...]:
+        """Writes files of a table anew without some rows: page by page those that can be, the others by a SELECT.
+
+        Args:
+            table: The table.
+            files: Its files, verified.
+            leaving: What tells the rows that leave, if a few texts do.
+            sql: A SELECT of the rows that stay, over `leaving`, the files.
+            folder: A folder that does not exist yet; what the SELECT writes may be in another, named `FOLDER-rest`.
+            of: About how many rows the table has in all, which says how many a file of the SELECT may have.
+        """
+        from stedi.engines import pages
+
+        made: tuple[DataFile, ...] = ()
+        rest = tuple(files)
+        if leaving is not None and not s3.is_remote(folder):
+            with _failures():
+                made, rest = pages.rewrite(table, files, leaving, folder, threads=self._threads)
+        if rest:
+            self.bind_files(LEAVING, rest, table=table)
+            made += self.write(table, sql, rest_of(folder) if made else folder, of=of)
+        return made
 
     def _write_in_order(self, table: str, sql: str, folder: Path, of: int) -> tuple[DataFile, ...] | None:
         """Writes the rows of a SELECT of distinct readings in order; None if it, or its rows, are others."""

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from stedi.catalog import checksums
+from stedi.engines import LEAVING
 from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.workers import Share, Workers
 from stedi.schema.tables import DataFile
 from stedi.storage import durable
-
-LEAVING = "leaving"
-"""What a part's SELECT calls the files that it reads."""
 
 _PART_BYTES = 256 << 20
 

@@ -20,14 +20,15 @@ from stedi.catalog.orphans import unused
 from stedi.catalog.snapshots import AS_OF
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
-from stedi.engines.rewrite import LEAVING, InlineRelation, RewriteTask, divided, rewrite
+from stedi.engines.pages import Leaving
+from stedi.engines.rewrite import InlineRelation, RewriteTask, divided, rewrite
 from stedi.engines.workers import Workers
 from stedi.erasure.deliveries import Rewritten
 from stedi.erasure.locate import RELATIONS, SUBJECT_PREDICATES, SubjectRows
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import CommitConflict, DamagedFile, LakeError
 from stedi.privacy.receipts import RECEIPTS
-from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, CONSENT_FROM, DataFile
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, CONSENT_FROM, DataFile, graph
 from stedi.storage import durable, s3
 from stedi.transform.planning import CLAIMS
 
@@ -35,6 +36,13 @@ ERASURE = "stedi.erasure"
 """The property of a snapshot with the id of the erasure that wrote it."""
 
 
+_TOLD_BY = {
+    "customers_landing": ("email", "erased_addresses"),
+    "accelerometer_landing": ("user", "erased_addresses"),
+    "step_trainer_landing": ("serialNumber", "erased_serials"),
+    **dict.fromkeys((table.name for table in graph().tables()), ("customer_id", "erased_ids")),
+}
+"""Of each table the column by whose texts `SUBJECT_PREDICATES` tells rows, and the relation of these texts."""
 _OF_ALL = frozenset({"stedi.customers", "stedi.last-consent-at", "stedi.next-consent-at", "stedi.withheld"})
 """What a build remembers of all customers for the build after it."""
 
@@ -163,8 +171,7 @@ class Removal:
     ) -> tuple[DataFile, ...]:
         """Writes what stays of files that leave, here or on the workers; the ledger is small, and written here."""
         if self._workers is None or name == "landed_files":
-            self._engine.bind_files(LEAVING, leaving, table=name)
-            return self._engine.write(name, sql, folder, of=of)
+            return self._engine.rewrite(name, leaving, self._leaving(name), sql, folder, of=of)
         relations = {read: InlineRelation.of(self._engine, read) for read in RELATIONS if read in sql}
         home = self._catalog.folder(name)
         parts = [
@@ -172,6 +179,22 @@ class Removal:
             for files in divided(leaving, self._workers.slots)
         ]
         return tuple(file for files in rewrite(self._workers, parts) for file in files)
+
+    def _leaving(self, name: str) -> Leaving | None:
+        """Returns by which texts the rows that go are told, where they are and nothing else in the table changes."""
+        if any(self._whereabouts.masked(name, column.name) for column in ALL_COLUMNS[name]):
+            return None
+        match _TOLD_BY.get(name):
+            case None:
+                return None
+            case column, relation:
+                texts = frozenset(text for (text, *_) in self._engine.rows(f"select * from {relation}"))
+        if name != "step_trainer_landing":
+            return Leaving(column, texts)
+        moments: dict[str, set[int]] = {}
+        for number, moment in self._engine.rows("select serialNumber, moment from erased_moments"):
+            moments.setdefault(number, set()).add(moment)
+        return Leaving(column, texts, "sensorReadingTime", moments)
 
     def _check(self, name: str, leaving: Sequence[DataFile], added: Sequence[DataFile], more: int) -> None:
         theirs = self._found.held

@@ -25,7 +25,8 @@ from stedi.catalog.orphans import Unused, unused
 from stedi.catalog.snapshots import manifests
 from stedi.context import Context, access, runs
 from stedi.context.progress import Progress, run_id
-from stedi.engines.rewrite import LEAVING, RewriteTask, rewrite
+from stedi.engines import LEAVING
+from stedi.engines.rewrite import RewriteTask, rewrite
 from stedi.engines.workers import Threads, Workers
 from stedi.errors import LakeError
 from stedi.landing import journal

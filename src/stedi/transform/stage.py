@@ -12,7 +12,7 @@ from pathlib import Path
 from stedi._version import __version__
 from stedi.catalog import Change, TableState, checksums
 from stedi.context import Context
-from stedi.engines import Engine
+from stedi.engines import Engine, rest_of
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import COLUMNS, CONSENT_FROM, Dag, DataFile
 from stedi.storage import durable
@@ -127,7 +127,8 @@ class StagedBuild:
                 history = self._catalog.table(table.name).history()
                 if not any(snapshot.summary.get("stedi.run") == self._run for snapshot in history):
                     self._catalog.discard(table.name, self._run)
-                    for folder in (self._folder(table.name), self._folder(table.name, kept=True)):
+                    kept = self._folder(table.name, kept=True)
+                    for folder in (self._folder(table.name), kept, rest_of(kept)):
                         durable.remove_tree(folder, never_named=not self._named)
 
     def _folder(self, table: str, *, kept: bool = False) -> Path:
@@ -183,8 +184,9 @@ class StagedBuild:
             # a flipped bit must not be rewritten under a valid checksum
             checksums.check(self._catalog.folder(name), [file.path for file in leaving])
             engine.bind_files(f"{name}__leaving", leaving, table=name)
-            keep = f"select {names} from {name}__leaving where customer_id not in ({affected})"
-            kept = engine.write(name, keep, self._folder(name, kept=True), of=rows(before))
+            kept = engine.write_without(
+                name, leaving, "customer_id", affected, self._folder(name, kept=True), of=rows(before)
+            )
             engine.materialize(
                 f"{name}__gone",
                 f"select distinct customer_id from {name}__leaving where customer_id in ({affected})",

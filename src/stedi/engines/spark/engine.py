@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedi.catalog import checksums, hadoop
 from stedi.catalog.snapshots import local_path
-from stedi.engines import refuse_other_columns
+from stedi.engines import LEAVING, refuse_other_columns, staying
 from stedi.engines.duckdb import task_session
 from stedi.engines.spark.arrow import Rows, mapped
 from stedi.engines.spark.dialect import in_parts, reads, to_spark
@@ -191,6 +191,13 @@ class SparkEngine:
         """Returns the rows of a SELECT that is known to be small."""
         with _failures():
             return [tuple(row) for row in self._frame(sql).collect()]
+
+    def write_without(
+        self, table: str, files: Iterable[DataFile], column: str, values: str, folder: Path, *, of: int
+    ) -> tuple[DataFile, ...]:
+        """Writes files of a table anew, without the rows whose text in a column is among the values of a SELECT."""
+        self.bind_files(LEAVING, files, table=table)
+        return self.write(table, staying(table, column, values), folder, of=of)
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder, by Iceberg's own writer.

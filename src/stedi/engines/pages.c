@@ -1,0 +1,291 @@
+/* Pages of Parquet files without some of their rows: what is encoded is unpacked to numbers, shortened, and packed
+   again; values themselves are copied.
+
+   Pages are of flat columns: levels of definition of one bit where a value can be missing, then values as they are
+   (PLAIN: 64 bits, or a text behind its length) or their places in a dictionary (RLE_DICTIONARY). Rows that stay are
+   given as ranges [from, to), in order, of rows of the row group. Every function returns a negative number if a page
+   is not what it has to be, and reads and writes nothing beyond what it was given.
+
+   No Python and no state of its own: called through ctypes, other threads run meanwhile. */
+#include <stdint.h>
+#include <string.h>
+
+typedef int32_t i32;
+typedef int64_t i64;
+typedef uint8_t u8;
+typedef uint32_t u32;
+typedef uint64_t u64;
+
+enum { TEXT = 0, WHOLE = 1, DOUBLE = 2 };               /* what the values of a column are */
+
+#ifndef STEDI_SOURCE
+#define STEDI_SOURCE 0
+#endif
+u64 stedi_source(void) { return STEDI_SOURCE; }
+
+typedef struct {
+    const u8 *bytes; i64 size;                          /* of a page, unpacked */
+    i64 count, first;                                   /* its rows, and which of the row group's is the first */
+    i32 optional;                                       /* whether values can be missing */
+    const i64 *ranges; i64 ranges_count;                /* the rows that stay */
+    u32 *codes, *levels;                                /* room for a number a row */
+    i64 rows, present, values;                          /* how many stay, how many of these, and of all, have a value: given back */
+} Page;
+
+typedef struct { i64 low, high; i32 some, nan; } Bounds; /* of doubles by their bits */
+
+static u64 word(const u8 *at) { u64 value; memcpy(&value, at, 8); return value; }
+
+/* Unpacks numbers of some bits in runs of equal ones or groups of eight. Returns the bytes that they take. */
+static i64 unpack(const u8 *from, i64 size, i32 width, i64 count, u32 *to) {
+    i64 at = 0, done = 0, bytes = (width + 7) / 8;
+    u64 mask = ((u64)1 << width) - 1;
+    while (done < count) {
+        u64 head = 0;
+        for (i32 shift = 0;; shift += 7) {
+            if (at >= size || shift > 28) return -1;
+            head |= (u64)(from[at] & 127) << shift;
+            if (from[at++] < 128) break;
+        }
+        if (!(head >> 1)) return -1;
+        if (head & 1) {
+            i64 groups = (i64)(head >> 1), left = groups * 8 < count - done ? groups * 8 : count - done;
+            if ((size - at) / (width ? width : 1) < (width ? groups : 0)) return -1;
+            const u8 *start = from + at, *end = from + size;
+            i64 bit = 0;
+            for (i64 n = 0; n < left; n++, bit += width) {
+                const u8 *here = start + (bit >> 3);
+                u64 value = 0;
+                if (end - here >= 8) value = word(here);
+                else if (width) memcpy(&value, here, (size_t)(end - here));
+                to[done + n] = (u32)(value >> (bit & 7) & mask);
+            }
+            at += groups * width;
+            done += left;
+        } else {
+            i64 run = (i64)(head >> 1), left = run < count - done ? run : count - done;
+            u64 value = 0;
+            if (size - at < bytes) return -1;
+            memcpy(&value, from + at, (size_t)bytes);
+            at += bytes;
+            if (value > mask) return -1;
+            for (i64 n = 0; n < left; n++) to[done + n] = (u32)value;
+            done += left;
+        }
+    }
+    return at;
+}
+
+static i64 varint(u64 value, u8 *to) {
+    i64 at = 0;
+    for (; value > 127; value >>= 7) to[at++] = (u8)(value | 128);
+    to[at++] = (u8)value;
+    return at;
+}
+
+/* Packs numbers; takes at most (count / 8 + 1) * (width + 10) bytes. */
+static i64 pack(const u32 *from, i64 count, i32 width, u8 *to) {
+    i64 out = 0, at = 0;
+    while (at < count) {
+        i64 run = at + 1;
+        while (run < count && from[run] == from[at]) run++;
+        if (run - at >= 8) {
+            out += varint((u64)(run - at) << 1, to + out);
+            for (i32 n = 0; n < width; n += 8) to[out++] = (u8)(from[at] >> n);
+            at = run;
+            continue;
+        }
+        i64 end = at;
+        for (i64 same = 0; end < count && same < 8;) {
+            end += 8;
+            for (same = 0; same < 8 && end + same < count && from[end + same] == from[end];) same++;
+        }
+        out += varint((u64)((end - at) / 8) << 1 | 1, to + out);
+        u64 held = 0;
+        for (i32 bits = 0; at < end; at++) {
+            held |= (u64)(at < count ? from[at] : 0) << bits;
+            for (bits += width; bits >= 8; bits -= 8, held >>= 8) to[out++] = (u8)held;
+        }
+    }
+    return out;
+}
+
+/* Reads a page's levels; gives how many values it has. Returns where they begin. */
+static i64 defined(Page *page, i64 *values) {
+    *values = page->values = page->count;
+    if (!page->optional) return 0;
+    if (page->size < 4) return -1;
+    u32 length;
+    memcpy(&length, page->bytes, 4);
+    if (length > page->size - 4 || unpack(page->bytes + 4, length, 1, page->count, page->levels) < 0) return -1;
+    *values = 0;
+    for (i64 row = 0; row < page->count; row++) *values += page->levels[row];
+    page->values = *values;
+    return 4 + (i64)length;
+}
+
+/* Reads a page's places in a dictionary of so many entries. Returns how many values it has. */
+static i64 places(Page *page, i64 entries) {
+    i64 values, at = defined(page, &values);
+    if (at < 0) return -1;
+    if (!values) return 0;
+    if (at >= page->size || page->bytes[at] > 31) return -1;
+    if (unpack(page->bytes + at + 1, page->size - at - 1, page->bytes[at], values, page->codes) < 0) return -1;
+    for (i64 n = 0; n < values; n++) if (page->codes[n] >= (u64)entries) return -1;
+    return values;
+}
+
+/* The next range of rows that stay in a page: its own rows [*from, *to). */
+static int next(const Page *page, i64 *range, i64 *from, i64 *to) {
+    for (; *range < page->ranges_count; ++*range) {
+        i64 begin = page->ranges[2 * *range] - page->first, end = page->ranges[2 * *range + 1] - page->first;
+        if (begin >= page->count) return 0;
+        *from = begin < 0 ? 0 : begin;
+        *to = end > page->count ? page->count : end;
+        if (*from < *to) { ++*range; return 1; }
+    }
+    return 0;
+}
+
+/* Marks each row of a page as the flags say of its value's place in the dictionary; a missing value has none. */
+i64 stedi_mark(Page *page, i64 entries, const u8 *flags, u8 *marks) {
+    if (places(page, entries) < 0) return -1;
+    for (i64 row = 0, value = 0; row < page->count; row++)
+        marks[row] = page->optional && !page->levels[row] ? 0 : flags[page->codes[value++]];
+    return 0;
+}
+
+/* Gives the ranges of rows without a mark: at most (rows + 1) / 2. Returns how many. */
+i64 stedi_ranges(const u8 *marks, i64 rows, i64 *ranges) {
+    i64 count = 0;
+    for (i64 row = 0; row < rows;) {
+        while (row < rows && marks[row]) row++;
+        if (row == rows) break;
+        ranges[2 * count] = row;
+        const u8 *end = memchr(marks + row, 1, (size_t)(rows - row));
+        row = end ? end - marks : rows;
+        ranges[2 * count++ + 1] = row;
+    }
+    return count;
+}
+
+/* Keeps the places of rows that stay, and their levels, and notes which entries are used. Returns how many values. */
+i64 stedi_codes(Page *page, i64 entries, u8 *used) {
+    i64 values = places(page, entries), kept = 0, at = 0, row = 0;
+    if (values < 0) return -1;
+    page->rows = 0;
+    for (i64 range = 0, from, to; next(page, &range, &from, &to);) {
+        if (!page->optional || values == page->count) {
+            memmove(page->codes + kept, page->codes + from, (size_t)(to - from) * sizeof *page->codes);
+            kept += to - from;
+        } else {
+            for (; row < from; row++) at += page->levels[row];
+            for (; row < to; row++) if (page->levels[row]) page->codes[kept++] = page->codes[at++];
+        }
+        if (page->optional)
+            memmove(page->levels + page->rows, page->levels + from, (size_t)(to - from) * sizeof *page->levels);
+        page->rows += to - from;
+    }
+    for (i64 n = 0; n < kept; n++) used[page->codes[n]] = 1;
+    return page->present = kept;
+}
+
+static i64 put_levels(const u32 *levels, i64 rows, u8 *to) {
+    i64 length = pack(levels, rows, 1, to + 4);
+    u32 head = (u32)length;
+    memcpy(to, &head, 4);
+    return 4 + length;
+}
+
+/* Writes a page of places in a dictionary: the new place of each. Returns its size, at most
+   4 + (rows / 8 + 1) * 11 for the levels, and 1 + (values / 8 + 1) * (width + 10). */
+i64 stedi_pack(Page *page, i64 values, const u32 *renumbered, i32 width, u8 *to) {
+    i64 at = page->optional ? put_levels(page->levels, page->rows, to) : 0;
+    for (i64 n = 0; n < values; n++) page->codes[n] = renumbered[page->codes[n]];
+    to[at++] = (u8)width;
+    return at + pack(page->codes, values, width, to + at);
+}
+
+static void bound(Bounds *bounds, const u8 *value, i32 kind) {
+    i64 bits;
+    memcpy(&bits, value, 8);
+    if (kind == DOUBLE) {
+        double number, low, high;
+        memcpy(&number, value, 8); memcpy(&low, &bounds->low, 8); memcpy(&high, &bounds->high, 8);
+        if (number != number) { bounds->nan = 1; return; }
+        if (!bounds->some || number < low) bounds->low = bits;
+        if (!bounds->some || number > high) bounds->high = bits;
+    } else {
+        if (!bounds->some || bits < bounds->low) bounds->low = bits;
+        if (!bounds->some || bits > bounds->high) bounds->high = bits;
+    }
+    bounds->some = 1;
+}
+
+/* Returns the size of the next value, which lies within; -1 if it does not. */
+static i64 size_of(const u8 *at, i64 left, i32 kind) {
+    if (kind != TEXT) return left < 8 ? -1 : 8;
+    u32 length;
+    if (left < 4) return -1;
+    memcpy(&length, at, 4);
+    return length > left - 4 ? -1 : 4 + (i64)length;
+}
+
+/* Writes a page of values as they are, with those of rows that stay. Returns its size, at most that of the page and
+   4 + (rows / 8 + 1) * 11. */
+i64 stedi_plain(Page *page, i32 kind, Bounds *bounds, u8 *to) {
+    i64 values, at = defined(page, &values), row = 0, out = 0;
+    if (at < 0) return -1;
+    const u8 *here = page->bytes + at, *end = page->bytes + page->size;
+    if (kind != TEXT && values > (page->size - at) / 8) return -1;
+    page->rows = page->present = 0;
+    u8 *body = to + (page->optional ? 4 + (page->count / 8 + 1) * 11 : 0);
+    for (i64 range = 0, from, to_row; next(page, &range, &from, &to_row);) {
+        if (kind != TEXT && values == page->count) {
+            const u8 *start = page->bytes + at + 8 * from;
+            memcpy(body + out, start, (size_t)(8 * (to_row - from)));
+            for (i64 n = 0; n < to_row - from; n++) bound(bounds, start + 8 * n, kind);
+            out += 8 * (to_row - from);
+            page->present += to_row - from;
+        } else {
+            for (; row < to_row; row++) {
+                if (page->optional && !page->levels[row]) continue;
+                i64 size = size_of(here, end - here, kind);
+                if (size < 0) return -1;
+                if (row >= from) {
+                    memcpy(body + out, here, (size_t)size);
+                    if (kind != TEXT) bound(bounds, here, kind);
+                    out += size;
+                    page->present++;
+                }
+                here += size;
+            }
+        }
+        if (page->optional)
+            memmove(page->levels + page->rows, page->levels + from, (size_t)(to_row - from) * sizeof *page->levels);
+        page->rows += to_row - from;
+    }
+    i64 before = page->optional ? put_levels(page->levels, page->rows, to) : 0;
+    memmove(to + before, body, (size_t)out);
+    return before + out;
+}
+
+/* Writes a dictionary with the entries that are used, and says which number each has then. Returns its size, at most
+   what it was; gives how many are left. */
+i64 stedi_dictionary(const u8 *bytes, i64 size, i64 entries, i32 kind, const u8 *used, u32 *renumbered,
+                     Bounds *bounds, i64 *left, u8 *to) {
+    i64 at = 0, out = 0;
+    *left = 0;
+    for (i64 entry = 0; entry < entries; entry++) {
+        i64 length = size_of(bytes + at, size - at, kind);
+        if (length < 0) return -1;
+        if (used[entry]) {
+            memcpy(to + out, bytes + at, (size_t)length);
+            if (kind != TEXT) bound(bounds, bytes + at, kind);
+            renumbered[entry] = (u32)(*left)++;
+            out += length;
+        }
+        at += length;
+    }
+    return at == size ? out : -1;
+}

@@ -1,0 +1,144 @@
+"""Thrift's compact protocol, in which the headers and the footer of a Parquet file are written.
+
+Structures are read and written as they are: fields by number, with their types, whatever they mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+TRUE, FALSE, BYTE, I16, I32, I64, FLOAT, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
+"""The types of fields."""
+_DEEPEST = 16
+
+Struct = dict[int, tuple[int, Any]]
+"""The fields of a structure: type and value by number."""
+
+
+class Unreadable(Exception):
+    """These bytes are no structure."""
+
+
+def read(data: bytes | memoryview, at: int = 0) -> tuple[Struct, int]:
+    """Returns the structure that begins at a place, and where it ends.
+
+    Raises:
+        Unreadable: There is none, or it has what this program does not know.
+    """
+    try:
+        return _struct(data, at, _DEEPEST)
+    except IndexError:
+        raise Unreadable from None
+
+
+def write(fields: Struct) -> bytes:
+    """Returns the bytes of a structure."""
+    to = bytearray()
+    _put_struct(to, fields)
+    return bytes(to)
+
+
+def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise Unreadable
+
+
+def _struct(data: bytes | memoryview, at: int, depth: int) -> tuple[Struct, int]:
+    if not depth:
+        raise Unreadable
+    fields: Struct = {}
+    number = 0
+    while True:
+        head = data[at]
+        at += 1
+        if not head:
+            return fields, at
+        kind = head & 15
+        if head >> 4:
+            number += head >> 4
+        else:
+            value, at = _varint(data, at)
+            number = (value >> 1) ^ -(value & 1)
+        if kind in (TRUE, FALSE):
+            fields[number] = kind, None
+        else:
+            found, at = _value(data, at, kind, depth)
+            fields[number] = kind, found
+
+
+def _value(data: bytes | memoryview, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    if kind in (I16, I32, I64):
+        value, at = _varint(data, at)
+        return (value >> 1) ^ -(value & 1), at
+    if kind == BINARY:
+        size, at = _varint(data, at)
+        if size > len(data) - at:
+            raise Unreadable
+        return bytes(data[at : at + size]), at + size
+    if kind == STRUCT:
+        return _struct(data, at, depth - 1)
+    if kind == LIST:
+        head = data[at]
+        at += 1
+        count, of = head >> 4, head & 15
+        if count == 15:
+            count, at = _varint(data, at)
+        if count > len(data) - at or of in (TRUE, FALSE):
+            raise Unreadable
+        values = []
+        for _ in range(count):
+            value, at = _value(data, at, of, depth)
+            values.append(value)
+        return (of, values), at
+    raise Unreadable
+
+
+def _put_varint(to: bytearray, value: int) -> None:
+    while value > 127:
+        to.append(value & 127 | 128)
+        value >>= 7
+    to.append(value)
+
+
+def _put_number(to: bytearray, value: int) -> None:
+    _put_varint(to, value << 1 if value >= 0 else (-value << 1) - 1)
+
+
+def _put_struct(to: bytearray, fields: Struct) -> None:
+    last = 0
+    for number in sorted(fields):
+        kind, value = fields[number]
+        if 0 < number - last < 16:
+            to.append((number - last) << 4 | kind)
+        else:
+            to.append(kind)
+            _put_number(to, number)
+        last = number
+        if value is not None:
+            _put(to, kind, value)
+    to.append(0)
+
+
+def _put(to: bytearray, kind: int, value: Any) -> None:
+    if kind == STRUCT:
+        _put_struct(to, value)
+    elif kind == BINARY:
+        _put_varint(to, len(value))
+        to += value
+    elif kind == LIST:
+        of, values = value
+        to.append(min(len(values), 15) << 4 | of)
+        if len(values) >= 15:
+            _put_varint(to, len(values))
+        for each in values:
+            _put(to, of, each)
+    else:
+        _put_number(to, value)

@@ -1,0 +1,352 @@
+"""Files rewritten page by page have the rows that an engine keeps, and nothing of those who left."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import Random, randrange
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from effort import tries
+from stedi.engines import arrow_files, pages
+from stedi.engines.pages import Leaving
+from stedi.schema.tables import ALL_COLUMNS, Column, DataFile
+
+KEYS = {
+    "accelerometer_landing": "user",
+    "step_trainer_landing": "serialNumber",
+    "accelerometer_trusted": "customer_id",
+    "step_trainer_trusted": "customer_id",
+    "machine_learning_curated": "customer_id",
+    "customers_landing": "email",
+}
+ARROW = {"string": pa.string(), "long": pa.int64(), "double": pa.float64(), "timestamptz": pa.timestamp("us", "UTC")}
+ZSTD = b"\x28\xb5\x2f\xfd"
+FLAGS = ("-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+pytestmark = pytest.mark.skipif(pages.library() is None, reason="needs a C compiler")
+
+
+def values(chance: Random, column: Column, rows: int, key: str) -> list[Any]:
+    """Values of a column: few or many different ones, in runs or not, and missing ones where they may be."""
+    kinds = chance.choice([1, 2, 3, 40, 5_000])
+    missing = 0.0 if column.name == key else chance.choice([0, 0, 0.1, 1.0])
+
+    def one() -> Any:
+        place = chance.randrange(kinds)
+        if column.type == "string":
+            return f"{column.name}-{place:04}-é"[: chance.choice([99, 99, len(column.name) + 6])]
+        if column.type == "double":
+            return chance.choice([0.0, -0.0, place / 7, -place / 3])
+        return place * 1_000 - 3
+
+    made: list[Any] = []
+    while len(made) < rows:
+        value = None if chance.random() < missing else one()
+        made += [value] * chance.choice([1, 1, 9, 200])
+    return made[:rows]
+
+
+def table_of(name: str, columns: Sequence[Sequence[Any]], optional: Sequence[bool]) -> pa.Table:
+    """A table of a lake's table, of values by column; instants are given as microseconds."""
+    arrays, fields = [], []
+    for place, (column, given, maybe) in enumerate(zip(ALL_COLUMNS[name], columns, optional, strict=True), start=1):
+        kind = ARROW[column.type]
+        arrays.append(pa.array(given, pa.int64() if column.type == "timestamptz" else kind).cast(kind))
+        fields.append(pa.field(column.name, kind, maybe or None in given, {"PARQUET:field_id": str(place)}))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def made_up(chance: Random, name: str, rows: int) -> pa.Table:
+    columns = [values(chance, column, rows, KEYS[name]) for column in ALL_COLUMNS[name]]
+    return table_of(name, columns, [chance.random() < 0.5 for _ in columns])
+
+
+def written(chance: Random, table: pa.Table, name: str, path: Path) -> str:
+    """Writes a file as one of the lake's writers does, and returns which."""
+    group = chance.choice([50, 700, 10_000])
+    writer = chance.choice(["arrow", "arrow", "duckdb"])
+    if writer == "duckdb":
+        ids = ", ".join(f'"{column.name}": {place}' for place, column in enumerate(ALL_COLUMNS[name], start=1))
+        with duckdb.connect(config={"threads": 1}) as connection:
+            connection.execute("set timezone = 'UTC'")
+            connection.register("given", table)
+            connection.execute(
+                f"copy given to '{path}' (format parquet, compression zstd, compression_level 1, "
+                f"row_group_size {max(2048, group)}, field_ids {{{ids}}})"
+            )
+        return writer
+    options: dict[str, Any] = {"data_page_size": chance.choice([64, 1 << 20])}
+    if chance.random() < 0.3:
+        options["dictionary_pagesize_limit"] = 200  # values after so many bytes are written as they are
+    texts = [column.name for column in ALL_COLUMNS[name] if column.type == "string"]
+    rest = [column.name for column in ALL_COLUMNS[name] if column.type != "string"]
+    some = [column for column in rest if chance.random() < 0.5]
+    pq.write_table(
+        table, path, compression="zstd", compression_level=1, store_schema=False, row_group_size=group,
+        use_dictionary=[*texts, *some], write_batch_size=chance.choice([10, 10_000]),
+        write_statistics=chance.choice([True, rest]),
+        **options,
+    )  # fmt: skip
+    return writer
+
+
+def data_file(path: Path) -> DataFile:
+    return DataFile(str(path), pq.read_metadata(path).num_rows, path.stat().st_size)
+
+
+def contents(path: Path) -> bytes:
+    """All that is in a file: its bytes, and what each frame in it holds, whatever refers to it."""
+    content = path.read_bytes()
+    parts = [content]
+    at = content.find(ZSTD)
+    while at >= 0:
+        with suppress(zstandard.ZstdError):  # bytes that only look like the start of a frame
+            parts.append(zstandard.ZstdDecompressor().decompressobj().decompress(content[at:]))
+        at = content.find(ZSTD, at + 1)
+    return b"\0\0".join(parts)
+
+
+def rewritten(name: str, path: Path, leaving: Leaving, folder: Path) -> tuple[list[DataFile], bool]:
+    """Rewrites a file and returns what was made, and whether it was taken."""
+    made, rest = pages.rewrite(name, [data_file(path)], leaving, folder, threads=1)
+    return list(made), not rest
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_what_stays_is_what_an_engine_keeps_and_nothing_else_is_in_the_file(tmp_path: Path, name: str) -> None:
+    seed = randrange(1 << 32)
+    print(f"seed {seed}")
+    taken = 0
+    count = tries(4, 12, 3_000)
+    for number in range(count):
+        chance = Random(f"{seed} {number}")
+        key = KEYS[name]
+        table = made_up(chance, name, chance.choice([1, 5, 300, 3_000]))
+        path, folder = tmp_path / f"{number}.parquet", tmp_path / f"{number}"
+        written(chance, table, name, path)
+        people = sorted(set(table[key].to_pylist()))
+        texts = frozenset(chance.sample(people, min(len(people), chance.choice([0, 1, 2, 30, 5_000]))))
+        leaving, moments = Leaving(key, texts), dict[str, set[int]]()
+        if name == "step_trainer_landing":
+            asked = chance.sample(people, min(len(people), 2))
+            rows = table.select([key, "sensorReadingTime"]).to_pylist()
+            moments = {a: {r["sensorReadingTime"] for r in rows if chance.random() < 0.3} - {None} for a in asked}
+            leaving = Leaving(key, texts, "sensorReadingTime", moments)
+        expected = [
+            row
+            for row in pq.read_table(path).to_pylist()
+            if row[key] not in texts and row.get("sensorReadingTime") not in moments.get(row[key], ())
+        ]
+        made, was = rewritten(name, path, leaving, folder)
+        taken += was
+        if not was:
+            continue
+        assert (not made) == (not expected), f"case {number}"
+        if not made:
+            assert not folder.exists()
+            continue
+        new = pq.read_table(made[0].path)
+        assert repr(new.to_pylist()) == repr(expected), f"case {number}"
+        check_engine(new, made[0])
+        check_metadata(pq.ParquetFile(made[0].path), pq.ParquetFile(path), made[0], ALL_COLUMNS[name])
+        check_traces(table, expected, Path(made[0].path), key, texts)
+    assert taken > count * 0.6, "too many files were left to the engine"
+
+
+def check_engine(new: pa.Table, made: DataFile) -> None:
+    """Another reader finds the same."""
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute("set timezone = 'UTC'")
+        assert (
+            connection.execute(f"select * from read_parquet('{made.path}')").to_arrow_table().to_pylist()
+            == new.to_pylist()
+        )
+
+
+def check_metadata(new: pq.ParquetFile, old: pq.ParquetFile, made: DataFile, columns: Sequence[Column]) -> None:
+    """Sizes, counts and bounds are those of the rows that are there."""
+    assert (made.rows, made.bytes) == (new.metadata.num_rows, Path(made.path).stat().st_size)
+    bounds: dict[str, tuple[list[Any], list[Any]]] = {}
+    for number in range(new.metadata.num_row_groups):
+        group, rows = new.metadata.row_group(number), new.read_row_group(number)
+        assert group.num_rows == len(rows)
+        for place, column in enumerate(columns):
+            chunk, found = group.column(place), rows.column(place).drop_null().to_pylist()
+            assert chunk.num_values == len(rows)
+            told = chunk.statistics
+            had = old.metadata.row_group(0).column(place).statistics
+            assert (told is None) == (had is None)
+            if told is None:
+                continue
+            assert not told.has_null_count or told.null_count == rows.column(place).null_count
+            if told.has_min_max:
+                assert (told.min, told.max) == (min(found), max(found)), column.name
+                if column.type in ("long", "double"):
+                    for some, value in zip(bounds.setdefault(column.name, ([], [])), (told.min, told.max), strict=True):
+                        some.append(value)
+            else:
+                assert not found or column.type == "string" or not had.has_min_max
+    assert made.bounds == {name: (str(min(lows)), str(max(highs))) for name, (lows, highs) in bounds.items()}
+    nulls = {column.name: new.read([column.name]).column(0).null_count for column in columns}
+    assert made.nulls.items() <= nulls.items()
+
+
+def check_traces(table: pa.Table, rows: list[dict[str, Any]], path: Path, key: str, texts: frozenset[str]) -> None:
+    """No text that only rows had which left is anywhere in the file, nor any of those who left."""
+    content = contents(path)
+    for column in table.column_names:
+        if pa.types.is_string(table.schema.field(column).type):
+            stay = {row[column] for row in rows}
+            for text in {*table[column].to_pylist()} - stay - {None}:
+                if not any(text in other for other in stay if other):
+                    assert text.encode() not in content, f"{text} in {column}"
+    assert not any(text.encode() in content for text in texts if not any(text in row[key] for row in rows))
+
+
+def test_numbers_of_those_who_left_are_in_no_dictionary_and_no_bound(tmp_path: Path) -> None:
+    name, path = "accelerometer_trusted", tmp_path / "a.parquet"
+    people = ["stays"] * 50 + ["leaves"] * 3 + ["stays"] * 50
+    x = [1.5] * 50 + [1234.5678, -77.125, 1.5] + [2.5] * 50
+    table = table_of(name, [people, [7] * 103, x, x[::-1], x], [False] * 5)
+    with arrow_files.Writer(path, ALL_COLUMNS[name], [column.type for column in table.columns]) as file:
+        file.write([column.chunk(0) for column in table.columns])
+    made, taken = rewritten(name, path, Leaving("customer_id", frozenset({"leaves"})), tmp_path / "new")
+    assert taken
+    content = contents(Path(made[0].path))
+    assert b"leaves" not in content
+    for gone in (1234.5678, -77.125):
+        assert struct.pack("<d", gone) in contents(path)
+        assert struct.pack("<d", gone) not in content
+    assert made[0].bounds == {"x": ("1.5", "2.5"), "y": ("1.5", "2.5"), "z": ("1.5", "2.5")}
+
+
+def test_a_row_group_that_holds_none_of_them_passes_on_as_it_is(tmp_path: Path) -> None:
+    name, path, rows = "accelerometer_trusted", tmp_path / "a.parquet", range(600)
+    numbers = [float(row % 17) for row in rows]
+    table = table_of(name, [[f"p{row // 100}" for row in rows], list(rows), numbers, numbers, numbers], [True] * 5)
+    pq.write_table(
+        table, path, row_group_size=100, compression="zstd", store_schema=False, use_dictionary=["customer_id", "x"]
+    )
+    made, taken = rewritten(name, path, Leaving("customer_id", frozenset({"p0", "p3"})), tmp_path / "new")
+    assert taken
+    new, old = pq.ParquetFile(made[0].path), pq.ParquetFile(path)
+    assert [new.read_row_group(n)["customer_id"][0].as_py() for n in range(4)] == ["p1", "p2", "p4", "p5"]
+    start, end = (old.metadata.row_group(n).column(0).dictionary_page_offset for n in (1, 3))
+    assert path.read_bytes()[start:end] in Path(made[0].path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change", ["snappy", "field ids", "delta", "nan", "version 2", "checksums", "more columns", "plain texts"]
+)
+def test_a_file_of_another_kind_is_left_to_the_engine(tmp_path: Path, change: str) -> None:
+    table = made_up(Random(1), "machine_learning_curated", 300)
+    path, options = tmp_path / "a.parquet", dict[str, Any](compression="zstd", store_schema=False)
+    if change == "snappy":
+        options["compression"] = "snappy"
+    elif change == "field ids":
+        table = table.replace_schema_metadata({}).cast(pa.schema([field.remove_metadata() for field in table.schema]))
+    elif change == "delta":
+        options |= {"use_dictionary": ["customer_id"], "column_encoding": {"distanceFromObject": "DELTA_BINARY_PACKED"}}
+    elif change == "nan":
+        table = table.set_column(3, table.schema.field(3), pa.array([float("nan")] * 300))
+        options["use_dictionary"] = ["customer_id"]
+    elif change == "version 2":
+        options["data_page_version"] = "2.0"
+    elif change == "checksums":
+        options["write_page_checksum"] = True
+    elif change == "more columns":
+        table = table.append_column("more", pa.array([1] * 300))
+    else:
+        options["use_dictionary"] = False
+    pq.write_table(table, path, **options)
+    texts = frozenset(table["customer_id"].to_pylist()[:1])
+    made, rest = pages.rewrite(
+        "machine_learning_curated", [data_file(path)], Leaving("customer_id", texts), tmp_path / "new", threads=1
+    )
+    assert not made
+    assert [file.path for file in rest] == [str(path)]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_damaged_file_is_left_to_the_engine_or_read_as_it_is(tmp_path: Path) -> None:
+    seed = randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = Random(seed)
+    left = 0
+    count = tries(100, 400, 200_000)
+    for number in range(count):
+        if number % 100 == 0:
+            name = chance.choice(list(KEYS))
+            table = made_up(chance, name, 300)
+            written(chance, table, name, tmp_path / "whole.parquet")
+            whole = (tmp_path / "whole.parquet").read_bytes()
+            people = sorted(set(table[KEYS[name]].to_pylist()))
+        damaged = bytearray(whole)
+        for _ in range(chance.choice([1, 1, 3])):
+            # most of a file is packed; what is not is mostly at its end
+            at = chance.choice([chance.randrange(len(whole)), len(whole) - 1 - chance.randrange(min(len(whole), 900))])
+            damaged[at] = chance.choice([0, 1, 127, 128, 255, damaged[at] ^ 1 << chance.randrange(8)])
+        if chance.random() < 0.05:
+            del damaged[chance.randrange(len(damaged)) :]
+        path = tmp_path / "damaged.parquet"
+        path.write_bytes(damaged)
+        folder = tmp_path / "new"
+        file = DataFile(str(path), 300, len(damaged))
+        _, rest = pages.rewrite(name, [file], Leaving(KEYS[name], frozenset(people[::2])), folder, threads=1)
+        left += bool(rest)
+        shutil.rmtree(folder, ignore_errors=True)
+    assert count > left > count / 4
+
+
+def fuzzer(folder: Path, source: str) -> Path:
+    (folder / "pages.c").write_text(source)
+    made = folder / "fuzz"
+    harness = str(Path(__file__).parent.parent / "support/pages_fuzz.c")
+    done = subprocess.run(["cc", *FLAGS, f"-I{folder}", harness, "-o", str(made)], capture_output=True, text=True)
+    if done.returncode and "sanitize" in done.stderr + done.stdout:
+        pytest.skip("the C compiler has no sanitizers")
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+SOURCE = Path(pages.__file__).with_suffix(".c")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_no_page_makes_the_library_leave_its_memory(tmp_path: Path) -> None:
+    seed, count = randrange(1 << 32), tries(20_000, 60_000, 50_000_000)
+    print(f"seed {seed}")
+    done = subprocess.run([fuzzer(tmp_path, SOURCE.read_text()), str(seed), str(count)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > count / 10, "pages too bad for any to be taken"
+
+
+@pytest.mark.parametrize(
+    ("bound", "looser"),
+    [
+        ("if ((size - at) / (width ? width : 1) < (width ? groups : 0)) return -1;", ""),
+        ("page->codes[n] >= (u64)entries)", "entries < 0)"),
+        ("if (kind != TEXT && values > (page->size - at) / 8) return -1;", ""),
+        ("return length > left - 4 ? -1 : 4 + (i64)length;", "return 4 + (i64)length;"),
+    ],
+)
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_library_without_one_of_its_bounds_is_noticed(tmp_path: Path, bound: str, looser: str) -> None:
+    source = SOURCE.read_text()
+    assert bound in source
+    done = subprocess.run(
+        [fuzzer(tmp_path, source.replace(bound, looser)), "1", "60000"], capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "AddressSanitizer" in done.stderr or "runtime error" in done.stderr
