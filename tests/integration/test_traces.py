@@ -19,6 +19,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import fastavro
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -52,6 +54,12 @@ def _as_sqlite(path: Path) -> None:
         connection.execute("create table t (a blob)")
         connection.execute("insert into t values (?)", (ANA,))
         connection.commit()
+
+
+def _in_dictionary(path: Path) -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 0], pa.int32()), pa.array(["x", ANA]))
+    pq.write_table(pa.table({"a": [1, 2], "b": texts}), path, compression="zstd", store_schema=False)
+    assert ANA not in str(pq.read_table(path).to_pylist()), "no row has it"
 
 
 def _as_parquet(path: Path) -> None:
@@ -91,6 +99,7 @@ PLANTED: dict[str, Callable[[Path], object]] = {
     "avro": _as_avro,
     "sqlite": _as_sqlite,
     "parquet": _as_parquet,
+    "a dictionary of Parquet": _in_dictionary,
     "utf-16 that begins late, and at an odd place": lambda path: path.write_bytes(
         b"x" * ((5 << 20) + 1) + ANA.encode("utf-16-le")
     ),

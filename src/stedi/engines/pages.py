@@ -172,12 +172,15 @@ def rewrite(
 
 def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: Path) -> DataFile | bool:
     """Writes a file anew and returns it; False if no row stays."""
+    import zstandard
+
     if file.bytes > _MOST:
         raise _Unfamiliar
     source = Path(file.path).read_bytes()
     footer = _footer(source)
     optional = _schema(footer, columns)
     groups: list[Struct] = []
+    unpacker = zstandard.ZstdDecompressor()
     made = _New()
     for group in _list(footer, _FOOTER["groups"]):
         _only(group, _GROUP)
@@ -185,7 +188,8 @@ def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: P
         if len(chunks) != len(columns):
             raise _Unfamiliar
         read = [
-            _Chunk(source, chunk, column, maybe) for chunk, column, maybe in zip(chunks, columns, optional, strict=True)
+            _Chunk(source, chunk, column, maybe, unpacker)
+            for chunk, column, maybe in zip(chunks, columns, optional, strict=True)
         ]
         written = _row_group(group, read, leaving, made)
         if written is not None:
@@ -309,6 +313,7 @@ class _Data:
         whole: Its bytes, with its header.
         body: Those behind the header.
         size: Of what they hold.
+        unpacker: What unpacks it, one of the thread's own.
     """
 
     first: int
@@ -317,25 +322,27 @@ class _Data:
     whole: memoryview
     body: memoryview
     size: int
+    unpacker: Any
     _held: bytes | None = None
 
     @property
     def unpacked(self) -> bytes:
         """What it holds."""
         if self._held is None:
-            self._held = _unpacked(self.body, self.size)
+            self._held = _unpacked(self.body, self.size, self.unpacker)
         return self._held
 
 
-def _unpacked(body: memoryview, size: int) -> bytes:
+def _unpacked(body: memoryview, size: int, unpacker: Any) -> bytes:
     import zstandard
 
     try:
         if not 0 <= size <= _MOST_PAGE or zstandard.get_frame_parameters(body).content_size != size:
             raise _Unfamiliar
-        return zstandard.ZstdDecompressor().decompress(body, allow_extra_data=False)
+        content: bytes = unpacker.decompress(body, allow_extra_data=False)
     except zstandard.ZstdError:
         raise _Unfamiliar from None
+    return content
 
 
 class _Chunk:
@@ -347,8 +354,9 @@ class _Chunk:
         raw: Its bytes.
     """
 
-    def __init__(self, source: bytes, chunk: Struct, column: Column, optional: bool) -> None:
+    def __init__(self, source: bytes, chunk: Struct, column: Column, optional: bool, unpacker: Any) -> None:
         _only(chunk, _CHUNK)
+        self._unpacker = unpacker
         self.chunk, self.column, self.optional = chunk, column, optional
         self.meta: Struct = _of(chunk, _CHUNK["meta"], STRUCT)
         _only(self.meta, _META)
@@ -395,7 +403,7 @@ class _Chunk:
             if kind == 2 and not begin:
                 told = _of(head, 7, STRUCT)
                 self.entries, self.dictionary_encoding = _of(told, 1, I32), _of(told, 2, I32)
-                self.dictionary, self.dictionary_page = _unpacked(body, size), self.raw[:at]
+                self.dictionary, self.dictionary_page = _unpacked(body, size, self._unpacker), self.raw[:at]
                 self.dictionary_size = at - packed + size
                 if self.dictionary_encoding not in (_PLAIN, _PLAIN_DICTIONARY):
                     raise _Unfamiliar
@@ -408,7 +416,7 @@ class _Chunk:
                     raise _Unfamiliar
                 if encoding != _PLAIN and (encoding not in _NUMBERED or self.dictionary_encoding is None):
                     raise _Unfamiliar
-                yield _Data(first, count, encoding, self.raw[begin:at], body, size)
+                yield _Data(first, count, encoding, self.raw[begin:at], body, size, self._unpacker)
                 first += count
             else:
                 raise _Unfamiliar

@@ -1,8 +1,8 @@
 """Traces of customers in files: the search that proves an erasure.
 
 The search covers everything in a lake: names of files and folders, their extended attributes, and the content of every
-regular file: values of Parquet, Avro and SQLite, and compressed and plain files. Nothing else is opened. Files that
-cannot be decoded (`privacy.decoding`) are named and searched as bytes. `identifiers` defines what a trace is.
+regular file: values and dictionaries of Parquet, Avro and SQLite, and compressed and plain files. Nothing else is opened.
+Files that cannot be decoded (`privacy.decoding`) are named and searched as bytes. `identifiers` defines what a trace is.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.literals import path_literal, quoted
 from stedi.engines.workers import Workers
+from stedi.erasure.dictionaries import stored
 from stedi.erasure.identifiers import IDENTITIES, Identifiers, as_text, is_trace, mentions
 from stedi.privacy import decoding
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES
@@ -561,12 +563,17 @@ def _in_parquet(files: list[Path], own: str | None, traces: Identifiers, engine:
     if traces.found(names, data=False) or any(traces.found(as_text(part), data=False) for part in told):
         found.add("")
     known = {column.name for column in ALL_COLUMNS[own]} if own else set()
+    unread = stored(path for path in files if not s3.is_remote(path))
     for column, kind in engine.rows(f"select column_name, column_type from (describe select * from {source})"):
         ours = column in known
         if (ours and column in _OURS) or (_NO_TEXT if ours else _NO_NUMBER).fullmatch(kind):
             continue
         whose = column if ours and column in (*IDENTITIES, "raw") else None
-        if any(_among(values, whose, traces) for values in chunks(engine, source, column, kind, clean)):
+        parts: Iterable[list[str]] = chunks(engine, source, column, kind, clean)
+        if kind == "VARCHAR" and column in unread:
+            # what no row has comes after what rows have, which is known then
+            parts = chain(parts, (sorted(unread[column] - clean) for _ in range(1)))
+        if any(_among(values, whose, traces) for values in parts):
             found.add("" if traces.found(column, data=False) else column)
             clean.clear()  # it is among them
     return found
