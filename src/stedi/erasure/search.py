@@ -1,8 +1,9 @@
 """Traces of customers in files: the search that proves an erasure.
 
 The search covers everything in a lake: names of files and folders, their extended attributes, and the content of every
-regular file: values and dictionaries of Parquet, Avro and SQLite, and compressed and plain files. Nothing else is opened.
-Files that cannot be decoded (`privacy.decoding`) are named and searched as bytes. `identifiers` defines what a trace is.
+regular file: values and dictionaries of Parquet, values of Avro and SQLite, and compressed and plain files. Nothing
+else is opened. Files that cannot be decoded (`privacy.decoding`) are named and searched as bytes. `identifiers` defines
+what a trace is.
 """
 
 from __future__ import annotations
