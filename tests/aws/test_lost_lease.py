@@ -328,6 +328,7 @@ def whole(lake: Lake) -> None:
         assert not found or max(found.values()) == 1, table
 
 
+@pytest.mark.sample(full=1)
 @pytest.mark.parametrize("words", [("land", "known"), ("maintain",)], ids=["land", "maintain"])
 def test_a_landing_does_not_commit_files_that_were_removed_while_it_was_stopped(
     lake: Lake, inbox: Path, words: tuple[str, ...]
