@@ -358,6 +358,10 @@ class TestBuild:
         assert {table["action"] for table in again["tables"]} == {"none"}
         assert "asked for" in run(*lake, "build", "--full").out
 
+    def test_a_dry_run_makes_no_lake(self, run: Run, tmp_path: Path) -> None:
+        failed(run("--lake", tmp_path / "none", "build", "--dry-run"), 1, "expected a lake, found none")
+        assert not list(tmp_path.iterdir())
+
     def test_a_build_makes_a_lake_that_is_not_there(self, run: Run, tmp_path: Path) -> None:
         assert run("--lake", tmp_path / "lake", "build").code == 0
         assert Lake.open(tmp_path / "lake").tables()

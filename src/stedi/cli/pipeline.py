@@ -205,10 +205,10 @@ def build(options: argparse.Namespace) -> int:
     """Builds what has changed, or shows what it would build."""
     from stedi.lake import Lake
 
-    lake = heard(Lake.open_or_create(where(options), made=made))
     if options.dry_run:
-        _show_plan(lake.plan(full=options.full), as_json=wants_json(options))
+        _show_plan(opened(options).plan(full=options.full), as_json=wants_json(options))
         return 0
+    lake = heard(Lake.open_or_create(where(options), made=made))
     progress = terminal.Progress()
     built = lake.build(
         full=options.full,
