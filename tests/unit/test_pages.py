@@ -31,6 +31,7 @@ KEYS = {
     "customers_landing": "email",
 }
 ARROW = {"string": pa.string(), "long": pa.int64(), "double": pa.float64(), "timestamptz": pa.timestamp("us", "UTC")}
+MEMORY = 1 << 30
 ZSTD = b"\x28\xb5\x2f\xfd"
 FLAGS = ("-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
@@ -92,6 +93,11 @@ def written(chance: Random, table: pa.Table, name: str, path: Path) -> str:
     texts = [column.name for column in ALL_COLUMNS[name] if column.type == "string"]
     rest = [column.name for column in ALL_COLUMNS[name] if column.type != "string"]
     some = [column for column in rest if chance.random() < 0.5]
+    if chance.random() < 0.3:
+        for place, field in enumerate(table.schema):
+            if field.name in texts:  # each row group gets the whole dictionary
+                column = table.column(place).combine_chunks().dictionary_encode()
+                table = table.set_column(place, field.with_type(column.type), column)
     pq.write_table(
         table, path, compression="zstd", compression_level=1, store_schema=False, row_group_size=group,
         use_dictionary=[*texts, *some], write_batch_size=chance.choice([10, 10_000]),
@@ -119,7 +125,7 @@ def contents(path: Path) -> bytes:
 
 def rewritten(name: str, path: Path, leaving: Leaving, folder: Path) -> tuple[list[DataFile], bool]:
     """Rewrites a file and returns what was made, and whether it was taken."""
-    made, rest = pages.rewrite(name, [data_file(path)], leaving, folder, threads=1)
+    made, rest = pages.rewrite(name, [data_file(path)], leaving, folder, threads=1, memory=MEMORY)
     return list(made), not rest
 
 
@@ -231,6 +237,67 @@ def test_numbers_of_those_who_left_are_in_no_dictionary_and_no_bound(tmp_path: P
     assert made[0].bounds == {"x": ("1.5", "2.5"), "y": ("1.5", "2.5"), "z": ("1.5", "2.5")}
 
 
+def test_a_row_group_whose_dictionary_names_somebody_who_left_loses_the_name_too(tmp_path: Path) -> None:
+    name, path, rows = "step_trainer_trusted", tmp_path / "a.parquet", arrow_files.GROUP + 10
+    people = pa.array(["stays", *["leaves"] * 3, *["stays"] * (rows - 4)]).dictionary_encode()
+    devices = pa.array(["here", *["gone"] * 3, *["here"] * (rows - 4)]).dictionary_encode()
+    numbers = pa.array(range(rows), pa.int64())
+    columns = [people, numbers.cast(pa.timestamp("us", "UTC")), devices, numbers]
+    with arrow_files.Writer(path, ALL_COLUMNS[name], [column.type for column in columns]) as file:
+        file.write(columns)
+    assert pq.read_metadata(path).num_row_groups == 2
+    made, taken = rewritten(name, path, Leaving("customer_id", frozenset({"leaves"})), tmp_path / "new")
+    assert taken
+    content = contents(Path(made[0].path))
+    assert b"leaves" not in content
+    assert b"gone" not in content
+    assert pq.read_table(made[0].path)["distanceFromObject"].to_pylist() == [0, *range(4, rows)]
+
+
+def test_a_row_group_without_bounds_leaves_its_file_without_them(tmp_path: Path) -> None:
+    name, path, rows = "accelerometer_trusted", tmp_path / "a.parquet", 2048 * 3
+    some = [1.0] * 2048 * 2 + [float("nan"), 9.0] * 1024  # DuckDB tells no bounds of a row group with this
+    people = ["leaves"] + ["stays"] * (rows - 1)
+    table = table_of(name, [people, list(range(rows)), some, [1.0] * rows, [1.0] * rows], [True] * 5)
+    ids = ", ".join(f'"{column.name}": {place}' for place, column in enumerate(ALL_COLUMNS[name], start=1))
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute("set timezone = 'UTC'")
+        connection.register("given", table)
+        connection.execute(
+            f"copy given to '{path}' (format parquet, compression zstd, row_group_size 2048, field_ids {{{ids}}})"
+        )
+    assert [pq.read_metadata(path).row_group(n).column(2).statistics.has_min_max for n in range(3)] == [1, 1, 0]
+    made, taken = rewritten(name, path, Leaving("customer_id", frozenset({"leaves"})), tmp_path / "new")
+    assert taken
+    assert made[0].bounds.keys() == {"y", "z"}
+
+
+def test_files_for_which_there_is_no_memory_are_left_to_the_engine(tmp_path: Path) -> None:
+    name, texts = "accelerometer_trusted", frozenset({"leaves"})
+    files = []
+    for place, rows in enumerate([10, 5_000]):
+        numbers = [Random(row).random() for row in range(rows)]
+        people = ["leaves", *["stays"] * (rows - 1)]
+        pq.write_table(
+            table_of(name, [people, list(range(rows)), numbers, numbers, numbers], [False] * 5),
+            tmp_path / f"{place}.parquet",
+            compression="zstd",
+            store_schema=False,
+        )
+        files.append(data_file(tmp_path / f"{place}.parquet"))
+    small, large = files
+    made, rest = pages.rewrite(
+        name, files, Leaving("customer_id", texts), tmp_path / "new", threads=2, memory=3 * large.bytes - 1
+    )
+    assert [file.rows for file in made] == [small.rows - 1]
+    assert rest == (large,)
+    assert pages.rewrite(name, [large], Leaving("customer_id", texts), tmp_path / "no", threads=2, memory=1) == (
+        (),
+        (large,),
+    )
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_row_group_that_holds_none_of_them_passes_on_as_it_is(tmp_path: Path) -> None:
     name, path, rows = "accelerometer_trusted", tmp_path / "a.parquet", range(600)
     numbers = [float(row % 17) for row in rows]
@@ -272,7 +339,12 @@ def test_a_file_of_another_kind_is_left_to_the_engine(tmp_path: Path, change: st
     pq.write_table(table, path, **options)
     texts = frozenset(table["customer_id"].to_pylist()[:1])
     made, rest = pages.rewrite(
-        "machine_learning_curated", [data_file(path)], Leaving("customer_id", texts), tmp_path / "new", threads=1
+        "machine_learning_curated",
+        [data_file(path)],
+        Leaving("customer_id", texts),
+        tmp_path / "new",
+        threads=1,
+        memory=MEMORY,
     )
     assert not made
     assert [file.path for file in rest] == [str(path)]
@@ -303,7 +375,8 @@ def test_a_damaged_file_is_left_to_the_engine_or_read_as_it_is(tmp_path: Path) -
         path.write_bytes(damaged)
         folder = tmp_path / "new"
         file = DataFile(str(path), 300, len(damaged))
-        _, rest = pages.rewrite(name, [file], Leaving(KEYS[name], frozenset(people[::2])), folder, threads=1)
+        leaving = Leaving(KEYS[name], frozenset(people[::2]))
+        _, rest = pages.rewrite(name, [file], leaving, folder, threads=1, memory=MEMORY)
         left += bool(rest)
         shutil.rmtree(folder, ignore_errors=True)
     assert count > left > count / 4

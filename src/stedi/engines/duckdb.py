@@ -498,7 +498,7 @@ class DuckDB:
         rest = tuple(files)
         if leaving is not None and not s3.is_remote(folder):
             with _failures():
-                made, rest = pages.rewrite(table, files, leaving, folder, threads=self._threads)
+                made, rest = pages.rewrite(table, files, leaving, folder, threads=self._threads, memory=self._memory)
         if rest:
             self.bind_files(LEAVING, rest, table=table)
             made += self.write(table, sql, rest_of(folder) if made else folder, of=of)

@@ -31,6 +31,8 @@ from stedi.storage import durable, s3
 _MAGIC = b"PAR1"
 _MOST = 1 << 28
 """Bytes of a file that is rewritten here: it is held in memory."""
+_TIMES = 3
+"""A file takes so many times its size: it is there, the new one is, and a row group, unpacked."""
 _MOST_PAGE = 1 << 26
 """Bytes of a page, unpacked."""
 _MOST_ROWS = 1 << 24
@@ -129,7 +131,7 @@ def library() -> Any:
 
 
 def rewrite(
-    table: str, files: Sequence[DataFile], leaving: Leaving, folder: Path, *, threads: int
+    table: str, files: Sequence[DataFile], leaving: Leaving, folder: Path, *, threads: int, memory: int
 ) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
     """Writes files of a table anew without the rows that leave.
 
@@ -138,7 +140,8 @@ def rewrite(
         files: Its files, verified.
         leaving: What tells the rows.
         folder: Where the new files go; made if needed.
-        threads: How many files are rewritten at once.
+        threads: How many files are rewritten at once, if there is memory for so many.
+        memory: Bytes that this may take.
 
     Returns:
         The new files, on disk, in the order of the old ones, without those that would be empty; and the files that
@@ -146,19 +149,25 @@ def rewrite(
     """
     if library() is None or any(s3.is_remote(file.path) for file in files):
         return (), tuple(files)
+    most = min(_MOST, memory // _TIMES)
+    largest = max((file.bytes for file in files if file.bytes <= most), default=0)
+    if not largest:
+        return (), tuple(files)
     durable.folder(folder)
     columns = ALL_COLUMNS[table]
 
     def one(numbered: tuple[int, DataFile]) -> DataFile | bool:
         number, file = numbered
         target = folder / f"kept-{number:05}.parquet"
+        if file.bytes > most:
+            return True
         try:
             return _file(file, columns, leaving, target)
         except _OTHER:
             target.unlink(missing_ok=True)
             return True
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(min(threads, most // largest)) as pool:
         done = list(pool.map(one, enumerate(files)))
     made = tuple(file for file in done if isinstance(file, DataFile))
     if made:
@@ -174,8 +183,6 @@ def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: P
     """Writes a file anew and returns it; False if no row stays."""
     import zstandard
 
-    if file.bytes > _MOST:
-        raise _Unfamiliar
     source = Path(file.path).read_bytes()
     footer = _footer(source)
     optional = _schema(footer, columns)
@@ -225,6 +232,7 @@ class _New:
         self._nulls: dict[str, int] = {}
         self._unknown: set[str] = set()
         self._bounds: dict[str, tuple[list[float], list[float]]] = {}
+        self._unbounded: set[str] = set()
 
     def add(self, part: bytes | memoryview) -> int:
         """Adds bytes, and returns where they are."""
@@ -237,8 +245,8 @@ class _New:
         """Returns what a page holds as it is written."""
         return self._packer.compress(body)
 
-    def note(self, chunk: _Chunk, statistics: Struct) -> None:
-        """Notes what a chunk's statistics say, for the catalog."""
+    def note(self, chunk: _Chunk, statistics: Struct, rows: int) -> None:
+        """Notes what the statistics of a chunk of so many rows say, for the catalog."""
         column = chunk.column
         if 3 in statistics or not chunk.optional:
             self._nulls[column.name] = self._nulls.get(column.name, 0) + (statistics[3][1] if 3 in statistics else 0)
@@ -249,10 +257,17 @@ class _New:
             lows, highs = self._bounds.setdefault(column.name, ([], []))
             lows.append(low)
             highs.append(high)
+        elif 3 not in statistics or statistics[3][1] < rows:
+            # values without bounds: those of the other row groups do not bound the file
+            self._unbounded.add(column.name)
 
     def described(self, columns: Sequence[Column]) -> tuple[dict[str, int], dict[str, tuple[str, str]]]:
         """Returns nulls and bounds by column, as the catalog has them."""
-        bounds = {name: (str(min(lows)), str(max(highs))) for name, (lows, highs) in self._bounds.items()}
+        bounds = {
+            name: (str(min(lows)), str(max(highs)))
+            for name, (lows, highs) in self._bounds.items()
+            if name not in self._unbounded
+        }
         return {name: nulls for name, nulls in self._nulls.items() if name not in self._unknown}, bounds
 
 
@@ -428,11 +443,11 @@ def _row_group(group: Struct, chunks: Sequence[_Chunk], leaving: Leaving, made: 
     if any(chunk.count != rows for chunk in chunks) or not 0 < rows <= _MOST_ROWS:
         raise _Unfamiliar
     room = _Room(rows)
-    marks = _marks({chunk.column.name: chunk for chunk in chunks}, leaving, rows, room)
+    marks, named = _marks({chunk.column.name: chunk for chunk in chunks}, leaving, rows, room)
     gone = rows - marks.count(0)
     if gone == rows:
         return None
-    if not gone:
+    if not (gone or named):
         written = [_copied(chunk, made) for chunk in chunks]
     else:
         split = _Split(marks)
@@ -519,8 +534,12 @@ def _at(data: bytearray | memoryview | None) -> Any:
     return byref(ctypes.c_char.from_buffer(data)) if data else None
 
 
-def _marks(chunks: Mapping[str, _Chunk], leaving: Leaving, rows: int, room: _Room) -> bytearray:
-    """Returns a byte a row of a row group: 0 of those that stay, 1 of the others."""
+def _marks(chunks: Mapping[str, _Chunk], leaving: Leaving, rows: int, room: _Room) -> tuple[bytearray, bool]:
+    """Returns a byte a row of a row group: 0 of those that stay, 1 of the others.
+
+    And whether its dictionary names somebody who leaves: PyArrow writes a given dictionary into each row group of a
+    file, with the texts of rows that only other row groups have.
+    """
     key, marks = chunks[leaving.column], bytearray(rows)
     pages = key.pages
     if any(page.encoding == _PLAIN for page in pages):
@@ -528,7 +547,7 @@ def _marks(chunks: Mapping[str, _Chunk], leaving: Leaving, rows: int, room: _Roo
     texts = _texts(key.dictionary, key.entries)
     flags = bytearray(1 if text in leaving.texts else 2 if text in leaving.moments else 0 for text in texts)
     if not any(flags):
-        return marks
+        return marks, False
     for data in pages:
         page = room.page(key, data)
         if library().stedi_mark(byref(page), key.entries, _at(flags), _at(memoryview(marks)[data.first :])) < 0:
@@ -543,7 +562,7 @@ def _marks(chunks: Mapping[str, _Chunk], leaving: Leaving, rows: int, room: _Roo
         for text, moment in zip(named, moments, strict=True):
             at = marks.index(2, at + 1)
             marks[at] = moment in leaving.moments[text]
-    return marks
+    return marks, 1 in flags
 
 
 def _texts(dictionary: bytes, entries: int) -> list[str]:
@@ -576,7 +595,7 @@ def _numbers(chunk: _Chunk, room: _Room, rows: _Rows) -> list[int]:
     pages = chunk.pages
     if chunk.kind != 1 or len({page.encoding == _PLAIN for page in pages}) > 1:
         raise _Unfamiliar
-    if chunk.dictionary_encoding is not None:
+    if pages[0].encoding != _PLAIN:
         if len(chunk.dictionary) != 8 * chunk.entries:
             raise _Unfamiliar
         return _chosen(chunk, struct.unpack(f"<{chunk.entries}q", chunk.dictionary), room, rows)
@@ -645,6 +664,8 @@ class _Shortened:
             meta[_META["dictionary"]] = I64, place
             if not chunk.kind and 5 in chunk.statistics and self._numbered == len(chunk.pages):
                 texts = _texts(dictionary, entries)
+        elif _META["dictionary"] in meta:
+            raise _Unfamiliar
         kept = 0
         meta.pop(_META["data"])
         for data in chunk.pages:
@@ -674,7 +695,7 @@ class _Shortened:
         if _META["statistics"] in meta:
             distinct = entries if self._numbered == len(chunk.pages) else None
             meta[_META["statistics"]] = STRUCT, self._statistics(missing, texts, distinct)
-        made.note(chunk, meta[_META["statistics"]][1] if _META["statistics"] in meta else {})
+        made.note(chunk, meta[_META["statistics"]][1] if _META["statistics"] in meta else {}, kept)
         return _chunk(chunk, meta, at)
 
     def _loses(self) -> bool:
@@ -780,7 +801,7 @@ def _copied(chunk: _Chunk, made: _New) -> Struct:
     for name in ("data", "dictionary"):
         if _META[name] in meta:
             meta[_META[name]] = I64, meta[_META[name]][1] + at - chunk.start
-    made.note(chunk, chunk.statistics)
+    made.note(chunk, chunk.statistics, chunk.count)
     return _chunk(chunk, meta, at)
 
 
