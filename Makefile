@@ -151,9 +151,9 @@ build/trino/.made:
 	@$(MAVEN) dependency:unpack -Dartifact=io.trino:trino-server-core:$(TRINO):tar.gz -DoutputDirectory=$(CURDIR)/build/trino
 	@mv build/trino/trino-server-core-$(TRINO)/lib build/trino/lib
 	@$(MAVEN) dependency:unpack -Dartifact=io.trino:trino-iceberg:$(TRINO):zip -DoutputDirectory=$(CURDIR)/build/trino
-	@mv build/trino/trino-iceberg-$(TRINO) build/trino/plugin/iceberg
-	@$(MAVEN) dependency:copy -Dartifact=org.xerial:sqlite-jdbc:3.50.3.0 -DoutputDirectory=$(CURDIR)/build/trino/plugin/iceberg
+	@$(MAVEN) dependency:copy -Dartifact=org.xerial:sqlite-jdbc:3.50.3.0 -DoutputDirectory=$(CURDIR)/build/trino/trino-iceberg-$(TRINO)
 	@rm -rf build/trino/trino-server-core-$(TRINO)
+	@mv build/trino/trino-iceberg-$(TRINO) build/trino/plugin/iceberg  # last: tests run where it is
 	@touch $@
 
 clean:

@@ -25,7 +25,7 @@ from stedi.catalog import checksums
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.spark import SparkEngine, session
 from stedi.engines.spark.dialect import in_parts, to_spark
-from stedi.engines.spark.session import JARS, catalog_settings
+from stedi.engines.spark.session import _ALWAYS, JARS, catalog_settings
 from stedi.errors import AuditFailed, LakeError, MissingExtra
 from stedi.lake import Lake
 from stedi.privacy.pseudonyms import Key
@@ -91,9 +91,11 @@ def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
 
 @pytest.fixture(scope="module")
 def built(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    """A lake that Spark has built; for reading only."""
+    """A lake that Spark has built, with plans that adapt as users' do; for reading only."""
     lake = small(Slate(tmp_path_factory.mktemp("built")))
-    build(lake, 1_000, engine="spark")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(_ALWAYS, "spark.sql.adaptive.enabled", "true")
+        build(lake, 1_000, engine="spark")
     return lake
 
 
@@ -404,6 +406,7 @@ def test_the_key_stands_in_no_plan_event_or_message(
     [log] = [path for path in spark_events.iterdir() if path.is_file() and not path.name.endswith(".crc")]
     shown += log.read_text("utf-8") + "".join(capfd.readouterr())
     assert "MapInArrow" in shown
+    assert "AdaptiveSparkPlan" in shown
     hides_the_key(shown)
 
 

@@ -63,7 +63,10 @@ class Fork:
             if self.returncode is None:
                 if not select.select([self._status], [], [], timeout)[0]:
                     raise subprocess.TimeoutExpired(self.args, timeout or 0)
-                self.returncode = os.waitstatus_to_exitcode(int.from_bytes(self._status.read(4), "little"))
+                told = self._status.read(4)
+                if len(told) < 4:
+                    raise ChildProcessError(f"nobody tells how it has ended: {self.args}")
+                self.returncode = os.waitstatus_to_exitcode(int.from_bytes(told, "little"))
                 self._status.close()
         return self.returncode
 
@@ -240,7 +243,7 @@ def _do(asked: dict[str, Any], streams: list[int], codes: dict[str, CodeType]) -
         exec(what, {"__name__": "__main__", "__file__": first, "__builtins__": __builtins__})
         code = 0
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 0
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -178,7 +178,7 @@ def _folded(text: str, stream: TextIO, column: int | None = None) -> str:
             lines.append(part)
             continue
         kept = _COMMAND.sub(lambda found: found[0].replace(" ", "\0"), part)  # a command stays on one line
-        room = wide - max(map(len, kept.split()))
+        room = wide - max(map(len, kept.split()), default=0)
         inset = " " * (len(part) - len(part.lstrip()) + 2 if column is None else max(2, min(column, room)))
         lines += [piece.replace("\0", " ") for piece in textwrap.wrap(kept, wide, subsequent_indent=inset, **options)]
     return "\n".join(lines)
