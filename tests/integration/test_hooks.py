@@ -20,6 +20,7 @@ import pytest
 from lakes import Slate, customer, deliver, motion, step
 from stedi import Lake, cli
 from stedi.cli import hooks
+from stedi.operations import tracing
 from stedi.storage import durable
 
 ANA = "ana.of.the.hills@x.example"
@@ -149,7 +150,7 @@ def test_a_run_is_a_span_below_the_callers_and_holds_no_value(
         def log_message(self, *_: object) -> None:
             """Says nothing."""
 
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team = a, api-key=k%201%3D ")
     with HTTPServer(("127.0.0.1", 0), Collector) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/v1/traces"
@@ -160,7 +161,7 @@ def test_a_run_is_a_span_below_the_callers_and_holds_no_value(
         assert run(Lake(lake.context), "land", tmp_path / ANA, "--otlp", url) == 1
         assert cli.main(["--lake", str(tmp_path / "none"), "maintain", "--otlp", url]) == 1
         server.shutdown()
-    assert {(each["path"], each["key"]) for each in got} == {("/v1/traces", "k1")}
+    assert {(each["path"], each["key"]) for each in got} == {("/v1/traces", "k 1=")}
     assert "hills" not in json.dumps(got)
 
     def told(attributes: list[dict[str, Any]]) -> dict[str, str]:
@@ -179,6 +180,50 @@ def test_a_run_is_a_span_below_the_callers_and_holds_no_value(
     assert re.fullmatch(r"[0-9a-f]{32} [0-9a-f]{16}", f"{landed['traceId']} {landed['spanId']}")
     assert run(lake, "build", "--otlp", "http://127.0.0.1:1/nobody") == 0
     assert "the span could not be written: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("zeros", [f"00-{'0' * 32}-{'b' * 16}-01", f"00-{'a' * 32}-{'0' * 16}-01"])
+def test_a_caller_whose_ids_are_zeros_is_none(zeros: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    posted = list[Any]()
+    monkeypatch.setenv("TRACEPARENT", zeros)
+    monkeypatch.setattr("stedi.operations.posting.post", lambda url, content, headers: posted.append(content))
+    tracing.Tracer("http://collector").failed("lake", "build", "unforeseen")
+    [span] = posted[0]["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert span["parentSpanId"] == ""
+    assert span["traceId"] not in ("a" * 32, "0" * 32)
+
+
+@pytest.mark.parametrize("option", ["--otlp", "--openlineage"])
+@pytest.mark.parametrize("code", [302, 307])
+def test_what_is_posted_follows_no_redirect_and_hands_its_keys_to_nobody_else(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, code: int
+) -> None:
+    asked: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            self.send_response(code)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=key")
+    monkeypatch.setenv("OPENLINEAGE_API_KEY", "key")
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        assert run(lake, "build", option, f"http://127.0.0.1:{server.server_port}/v1") == 0
+        server.shutdown()
+    assert set(asked) == {"/v1"}
+    assert "could not be written: " in capsys.readouterr().err
 
 
 def test_a_log_is_an_object_a_line_with_the_run(lake: Lake, inbox: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -218,8 +218,8 @@ def test_withdraw_says_what_can_still_be_read_and_until_when(lake: Lake, capsys:
     words = ["--lake", str(lake.root)]
     assert cli.main([*words, "withdraw", "--yes", BEN]) == 0
     said = capsys.readouterr().out
-    assert "removes it 7 days after that build" in said
-    assert "except from the tags then" in said
+    assert "removes these snapshots 7 days after that build" in said
+    assert "except those with the tags then" in said
     assert cli.main([*words, "--json", "withdraw", "--yes", "--build", ANN]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["history_days"], found["tags"]) == (7.0, ["then"])

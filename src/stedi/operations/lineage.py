@@ -159,13 +159,10 @@ def sender(target: str) -> Send:
 
 
 def _post(url: str, event: Event) -> None:
-    from urllib.request import Request, urlopen
+    from stedi.operations.posting import post
 
-    headers = {"Content-Type": "application/json"}
-    if token := os.environ.get("OPENLINEAGE_API_KEY"):
-        headers["Authorization"] = f"Bearer {token}"
-    with urlopen(Request(url, json.dumps(event).encode(), headers), timeout=5):
-        pass
+    token = os.environ.get("OPENLINEAGE_API_KEY")
+    post(url, event, {"Authorization": f"Bearer {token}"} if token else {})
 
 
 def _append(path: Path, event: Event) -> None:

@@ -6,7 +6,6 @@ hexadecimal, 64-bit numbers as texts. `TRACEPARENT` (w3.org/TR/trace-context) ma
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INTERNAL, _OK, _ERROR = 1, 1, 2
 """SPAN_KIND_INTERNAL; STATUS_CODE_OK and STATUS_CODE_ERROR."""
+_CALLER = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+"""A `traceparent`; ids of zeros are invalid, and the whole of it is ignored then."""
 
 
 class Tracer:
@@ -34,7 +35,7 @@ class Tracer:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        caller = re.fullmatch(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", os.environ.get("TRACEPARENT", ""))
+        caller = _CALLER.fullmatch(os.environ.get("TRACEPARENT", ""))
         self._trace, self._parent = caller.groups() if caller else ("", "")
 
     def began(self, context: Context, run: Run) -> None:
@@ -49,7 +50,7 @@ class Tracer:
         self._post(Run(run_id(), command, datetime.now(UTC), 0.0, "failed", None, error), {})
 
     def _post(self, run: Run, lake: dict[str, str]) -> None:
-        from urllib.request import Request, urlopen
+        from stedi.operations.posting import post
 
         told = {
             "stedi.run": run.id,
@@ -72,12 +73,15 @@ class Tracer:
         resource = {"attributes": _attributes({"service.name": "stedi", "service.version": __version__, **lake})}
         scope = {"name": "stedi", "version": __version__}
         traces = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": [span]}]}]}
-        headers = dict(
-            pair.split("=", 1) for pair in os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "").split(",") if "=" in pair
-        )
-        body = json.dumps(traces).encode()
-        with urlopen(Request(self._url, body, {**headers, "Content-Type": "application/json"}), timeout=5):
-            pass
+        post(self._url, traces, _headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")))
+
+
+def _headers(text: str) -> dict[str, str]:
+    """Returns the headers of OTEL_EXPORTER_OTLP_HEADERS: percent-encoded, with blanks around (w3.org/TR/baggage)."""
+    from urllib.parse import unquote
+
+    pairs = (pair.partition("=") for pair in text.split(",") if "=" in pair)
+    return {unquote(name.strip()): unquote(value.strip()) for name, _, value in pairs}
 
 
 def _nanoseconds(at: datetime) -> str:
