@@ -230,3 +230,20 @@ def test_no_character_that_steers_a_terminal_or_hides_leaves_by_any_way(
 def test_messages_of_verbs_are_said_in_the_words_of_the_command_line() -> None:
     said = "found another; exact=True takes it as delivered, feed=customer lands it"
     assert terminal.worded(said) == "found another; --exact takes it as delivered, --feed customer lands it"
+
+
+@pytest.mark.parametrize(
+    ("said", "column"),
+    [("word " * 20, None), ("a" * 30 + " and more " * 3, 20), (" " * 60, 4), ("first\n" + " " * 60, None)],
+    ids=["words", "a long word at a column", "blanks", "blanks below"],
+)
+def test_a_line_too_long_for_the_terminal_continues_below(
+    said: str, column: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen()
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout", screen)
+    terminal.line(said, column)
+    shown = screen.getvalue()
+    assert shown.split() == said.split()
+    assert max(map(len, shown.splitlines())) <= 40
