@@ -127,6 +127,14 @@ def test_sums_of_distinct_rows_are_the_same_in_sql_and_in_c(
     assert len(found[0]) == 10
 
 
+def test_numbers_of_more_groups_than_memory_has_room_for_are_summed_in_sql(
+    engine: DuckDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stedi.engines.duckdb._MANY", 0)
+    engine.sum_distinct("summed", "select 7 as who, 1::ubigint as one, 2::ubigint as other", rows=1, groups=1 << 40)
+    assert engine.rows("select who, landed, timely, counted, one, other from summed") == [(7, 1, 1, 1, 1, 2)]
+
+
 def test_a_text_of_nuls_is_a_literal_that_any_number_of_them_costs_little(engine: DuckDB) -> None:
     for text in ("\0", "\0" * 5_000, "a\0" * 5_000 + "b", "\0'\0"):
         assert engine.rows(f"select {literal(text)}") == [(text,)]

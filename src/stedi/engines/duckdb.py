@@ -402,7 +402,8 @@ class DuckDB:
             rows: How many rows it has.
             groups: What every group's number is below.
         """
-        if _MANY <= rows <= self._memory // (4 * row_sums.ROW) and row_sums.library():
+        fits = rows * row_sums.ROW + groups * row_sums.GROUP <= self._memory // 4
+        if rows >= _MANY and fits and row_sums.library():
             kinds = dict.fromkeys(("who", "landed", "timely", "counted"), "bigint")
             found = row_sums.distinct(self.arrow(f"select who, one, other from ({sql})"), rows=rows, groups=groups)
             return self.insert_rows(view, {**kinds, "one": "hugeint", "other": "hugeint"}, found)

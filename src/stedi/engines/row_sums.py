@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW = 24
-"""Bytes that a row takes at most."""
+"""Bytes that a row takes, besides what the rows of one group take at a time."""
+GROUP = 64
+"""Bytes that the number of a group takes, whether it has rows or not."""
 
 
 @cache
