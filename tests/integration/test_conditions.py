@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,7 @@ def ordinary(run: Run) -> Callable[[list[str]], int]:
     return code
 
 
+@cache
 def _calls() -> dict[str, list[list[str]]]:
     actions = [a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction)]
     return {name: calls for name, calls in WORDS.items() if name in actions[0].choices}
