@@ -1,8 +1,8 @@
 """Detects from the order of rows whether readings are distinct: equal rows are neighbours then.
 
 A build writes each customer's readings together and by moment, and no file reaches into another. So the rows of one
-customer and moment are compared with each other and with no others, across the ends of files too. Nothing is sorted or
-hashed. Where rows lie otherwise it says so, and another has to look.
+customer and moment are compared with each other and with no others, across the ends of row groups and files too.
+Nothing is sorted or hashed. Where rows lie otherwise it says so, and another has to look.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _MOST = 16
 
 
 class _Ends(NamedTuple):
-    """The first and the last customer and moment of a file, and the rows of each."""
+    """The first and the last customer and moment of a row group, and the rows of each."""
 
     first: tuple[str, int]
     last: tuple[str, int]
     opening: frozenset[tuple[Any, ...]]
     closing: frozenset[tuple[Any, ...]]
     whole: bool
-    """Whether the file has no other."""
+    """Whether the row group has no other."""
 
 
 def distinct(files: Iterable[DataFile]) -> bool:
@@ -46,9 +46,9 @@ def distinct(files: Iterable[DataFile]) -> bool:
         return not paths
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = [first, *pool.map(_ends, paths[1:])]
-    ends = sorted(end for end in found if end)
-    if len(ends) < len(paths):
+    if None in found:
         return False
+    ends = sorted(end for of_file in found if of_file for end in of_file)
     for before, after in pairwise(ends):
         if before.last > after.first:
             return False
@@ -57,16 +57,29 @@ def distinct(files: Iterable[DataFile]) -> bool:
     return True
 
 
-def _ends(path: str) -> _Ends | None:
-    """Returns where a file begins and ends, if its rows lie in order and no two are equal."""
+def _ends(path: str) -> list[_Ends] | None:
+    """Returns where the row groups of a file begin and end, if in each the rows lie in order and no two are equal."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(path, memory_map=True)
-    texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
-    # a text is compared by its place in the file's dictionary
-    table = pq.ParquetFile(path, memory_map=True, read_dictionary=texts).read(use_threads=False).unify_dictionaries()
+    with pq.ParquetFile(path, memory_map=True) as file:
+        texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
+    found = []
+    # a text is compared by its place in the dictionary; a file of a large table has too many rows to be read at once
+    with pq.ParquetFile(path, memory_map=True, read_dictionary=texts) as file:
+        for group in range(file.num_row_groups):
+            ends = _ends_of(file.read_row_group(group, use_threads=False).unify_dictionaries())
+            if ends is None:
+                return None
+            found.append(ends)
+    return found or None
+
+
+def _ends_of(table: Any) -> _Ends | None:
+    """Returns where the rows of a row group begin and end, if they lie in order and no two are equal."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     if not len(table) or any(column.null_count for column in table.columns):
         return None
     read = [column.combine_chunks() for column in table.columns]
@@ -98,7 +111,7 @@ def _ends(path: str) -> _Ends | None:
 
 
 def _run(columns: list[Any], places: range) -> list[tuple[Any, ...]]:
-    """Returns the rows of one customer and moment that a file begins or, from its end, ends with."""
+    """Returns the rows of one customer and moment that a row group begins or, from its end, ends with."""
     rows: list[tuple[Any, ...]] = []
     for place in places:
         row = tuple(column[place].as_py() for column in columns)
