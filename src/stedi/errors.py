@@ -6,19 +6,20 @@
     │   └── QueryRefused                SQL that the sandbox does not run
     ├── LakeError                       the lake's folder, catalog or tables
     │   ├── CopiedLake                  the lake was copied or moved, and not adopted
-    │   ├── DamagedCatalog              the catalog's file is missing or is not one
-    │   ├── DamagedFile                 a table's file is not what was written
+    │   ├── DamagedCatalog              the catalog's file is missing or is not a SQLite catalog
+    │   ├── DamagedFile                 a table's file is missing or was changed
     │   ├── KeyRefused                  the pseudonym key is missing or wrong
     │   ├── CommitConflict              another program has changed the table
     │   └── LakeBusy        exit 75     another command holds the lake
     ├── LandingError                    a delivery
-    │   └── UnreadableFile              one file of it, refused whole
+    │   └── UnreadableFile              one file of a delivery, refused as a whole
     ├── QueryFailed                     a query that ran and failed
     ├── CloudFailed                     AWS refused, or a stack, job or query there failed
     ├── MissingExtra                    an optional dependency that is not installed
     └── AuditFailed            exit 3   a proof failed: a table breaks a rule, a signature does not hold
 
-A message says what, where, expected, found and the next step, and never holds a customer's data.
+A message says what is wrong and where, what was expected, what was found, and the next step. It never holds a
+customer's data.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class UsageError(StediError):
 
     Args:
         message: What is wrong.
-        argument: The wrong argument, by its name in Python; the message begins with it.
+        argument: The wrong argument's name in Python; the message begins with it.
     """
 
     exit_code = 2
@@ -61,16 +62,16 @@ class QueryRefused(UsageError):
 
 
 class LakeError(StediError):
-    """The lake's folder, catalog or tables are not as they should be."""
+    """Something is wrong with the lake's folder, catalog or tables."""
 
 
 class CopiedLake(LakeError):
-    """The lake's tables lie in another folder: it is a copy of the lake there, or was moved from there.
+    """The lake's tables are in another folder: the lake is a copy of the lake there, or was moved from there.
 
     Args:
         root: The lake's folder.
-        home: The folder in which its tables lie.
-        gone: Whether there is nothing any more.
+        home: The folder in which its tables are.
+        gone: Whether `home` no longer exists.
     """
 
     def __init__(self, root: str, home: str, *, gone: bool = False) -> None:
@@ -83,17 +84,17 @@ class CopiedLake(LakeError):
 
 
 class DamagedCatalog(LakeError):
-    """The catalog's file is gone, or is no SQLite catalog."""
+    """The catalog's file is missing or is not a SQLite catalog."""
 
 
 class DamagedFile(LakeError):
-    """A file of a table is gone, cut, or not what was written.
+    """A file of a table is missing, truncated or changed.
 
     Args:
         table: The table.
-        file: The file, so that it can be found in the table's folder.
-        expected: What should be there.
-        found: What is.
+        file: The file, named so that it can be found in the table's folder.
+        expected: What was expected there.
+        found: What was found.
     """
 
     def __init__(self, table: str, file: str, expected: str, found: str) -> None:
@@ -107,11 +108,11 @@ class KeyRefused(LakeError):
 
 
 class CommitConflict(LakeError):
-    """A table has moved since it was read; the work can be done again."""
+    """Another program has changed a table since it was read; the operation can be repeated."""
 
 
 class LakeBusy(LakeError):
-    """Another command holds the lake: the same call succeeds later. The code is that of sysexits.h, EX_TEMPFAIL."""
+    """Another command holds the lake; try again later. The exit code is EX_TEMPFAIL of sysexits.h."""
 
     exit_code = 75
 
@@ -121,15 +122,15 @@ class LandingError(StediError):
 
 
 class UnreadableFile(LandingError):
-    """One delivered file that is refused whole; the others land."""
+    """One delivered file that is refused as a whole; the other files land."""
 
 
 class QueryFailed(StediError):
-    """A query that was run and failed: time, memory, or a value in it."""
+    """A query that ran and failed: it took too much time or memory, or a value caused an error."""
 
 
 class CloudFailed(StediError):
-    """AWS refused, or a stack, a job or a query there did not end well."""
+    """AWS refused a request, or a stack, a job or a query there failed."""
 
 
 class MissingExtra(StediError):
@@ -146,18 +147,20 @@ IGNORED = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\uffa0"
     + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000))))
 )
-"""Letters, marks and symbols that are not drawn: Unicode's Default_Ignorable_Code_Point, and the empty Braille cell."""
+"""Letters, marks and symbols that fonts do not draw: Unicode's Default_Ignorable_Code_Point and the blank Braille
+pattern."""
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Returns a text that no terminal acts upon and in which nothing is hidden: all text for people goes through here.
+    """Returns a text without terminal control sequences and hidden characters; all text for people passes through here.
 
-    Escaped is what is not printable: control characters of ASCII and of C1, those of format (direction, zero width),
-    white space but the space, lone surrogates, private and unassigned ones; and what no font draws.
+    It escapes everything that is not printable: control characters of ASCII and C1, format characters (direction, zero
+    width), white space except the plain space, lone surrogates, private and unassigned characters. It also escapes
+    characters that no font draws.
 
     Args:
         text: Any text.
-        keep: Characters that stay as they are, as the ends of lines in a text of several.
+        keep: Characters that are not escaped, such as line ends in a text of several lines.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -168,18 +171,18 @@ _ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=
 
 
 def unnamed(text: str) -> str:
-    """Returns a message without the addresses that a call's own words may have put into it: messages are kept."""
+    """Returns a message without e-mail addresses, which a caller's input may contain: messages are stored."""
     return _ADDRESS.sub("<address>", text)
 
 
 def printable_name(name: str) -> str:
-    """Returns a file's name as text that any terminal and any table takes: odd bytes and controls escaped."""
+    """Returns a file's name as text that is safe in any terminal and table: invalid bytes and controls are escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return printable(text)
 
 
 def json_text(text: str) -> str:
-    """Returns a JSON document that means the same, with what `printable` escapes as JSON's own escapes."""
+    """Returns an equivalent JSON document in which characters that `printable` escapes are written as JSON escapes."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if _drawn(c) or c == "\n" else json.dumps(c)[1:-1] if c != "\x7f" else "\\u007f" for c in text)

@@ -1,5 +1,5 @@
-"""Audits of a lake, read-only: files, rules of consent, explanations, risk.
+"""Read-only audits of a lake: files, rules of consent, explanations, risk.
 
-`integrity` reads every file as it was written, `proof` works the rules of consent out a second time, `explain` answers
-for one customer or row, `risk` measures how far the training table still tells people apart.
+`integrity` checks that the files are unchanged. `proof` computes the rules of consent a second time. `explain`
+explains one customer or some rows. `risk` measures how far the training table still tells people apart.
 """

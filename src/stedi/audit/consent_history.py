@@ -1,10 +1,10 @@
 """Consent over time: how many customers were known and consented at the end of each day, week or month.
 
-Rules 1 to 3, asked of every moment up to now, from the landed records alone; the order of arrival does not matter, and
-withdrawals by command are records like any other. A record counts from its `lastUpdateDate` on; one that agrees says
-since when, and counts from then, but not over a refusal that came later. A record from the future takes consent away
-as of now and gives none. So the last period says what a build would put into `customers_trusted` now. Erased customers
-have no records: they are in no count but `erased`.
+Rules 1 to 3 are applied to every moment up to now, from the landed records alone. The order of arrival does not
+matter, and withdrawals by command are records like any other. A record counts from its `lastUpdateDate` on. A record
+with consent counts from its consent date, but does not override a later refusal. A record from the future takes
+consent away as of now, and gives none. So the last period shows which customers a build would put into
+`customers_trusted` now. Erased customers have no records: only `erased` counts them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Period:
     Attributes:
         start: Its first day, UTC.
         known: Customers with a landed record at its end, or now for the last period.
-        consenting: Those of them who consented to research then.
-        joined: How often somebody gave consent in it.
-        rejoined: How often of those it was somebody who had withdrawn before.
-        withdrew: How often somebody withdrew.
-        erased: Known customers who were erased in it; no other count includes them any more.
+        consenting: The known customers who consented to research at that time.
+        joined: The number of consents given in it.
+        rejoined: The number of those consents that came from a customer who had withdrawn before.
+        withdrew: The number of withdrawals in it.
+        erased: Known customers who were erased in it; no other count still includes them.
     """
 
     start: date
@@ -57,8 +57,8 @@ class ConsentHistory:
     Attributes:
         by: The length of the periods.
         now: The end of the last period, UTC.
-        periods: Every one from the first event to now, oldest first; `consenting` equals that of the period
-            before plus `joined` minus `withdrew`.
+        periods: All periods from the first event to now, oldest first; `consenting` equals the value of the previous
+            period plus `joined` minus `withdrew`.
     """
 
     by: By
@@ -68,7 +68,7 @@ class ConsentHistory:
 
 _WHO = "erased", "known", "joined", "rejoined", "withdrew"
 _LAST = 9_223_372_036_854_775_807
-"""The end of a consent that holds, as an instant."""
+"""The end of a consent that has not ended, as an instant."""
 
 
 def history(context: Context, by: By, now: int) -> ConsentHistory:
@@ -76,11 +76,11 @@ def history(context: Context, by: By, now: int) -> ConsentHistory:
 
     Args:
         context: The lake.
-        by: How long a period is.
-        now: Up to when, epoch milliseconds.
+        by: The length of a period.
+        now: The end of the history, epoch milliseconds.
 
     Raises:
-        UsageError: There are no such periods.
+        UsageError: `by` is not a known length.
     """
     if by not in get_args(By):
         raise UsageError(f"expected one of {', '.join(get_args(By))}, found {by!r}", argument="by")
@@ -97,12 +97,12 @@ def history(context: Context, by: By, now: int) -> ConsentHistory:
 
 
 def _agreements(engine: DuckDB, now: int) -> None:
-    """Makes `first_known` (customer, at) and `agreements` (customer, since, until, turn), epoch milliseconds.
+    """Creates `first_known` (customer, moment) and `agreements` (customer, turn, since, until), epoch milliseconds.
 
-    An agreement is an unbroken period of consent; `turn` counts those of one customer.
+    An agreement is an unbroken period of consent; `turn` numbers the agreements of one customer.
     """
     engine.normal_forms("addresses", f"select email as address from {CUSTOMER.table}")
-    # of equal updates one without consent wins, else the latest date (rule 2); dates after now refuse
+    # among records with the same update time, a refusal wins, else the latest date (rule 2); dates after now refuse
     agrees = f"c.lastUpdateDate <= {now} and c.shareWithResearchAsOfDate >= {INSTANT_BEGIN}"
     engine.materialize(
         "said",
@@ -116,7 +116,7 @@ def _agreements(engine: DuckDB, now: int) -> None:
         "with following as (select customer, moment, since, lag(moment) over w as before, "
         f"coalesce(lead(moment) over w, {_LAST}) as until from said "
         "window w as (partition by customer order by moment)), "
-        # a date before the last refusal, or before the last change, changed nothing then
+        # a consent date before the last refusal or the last change had no effect at that time
         "each as (select customer, moment, until, "
         "case when before is null or since > before then since else moment end as since "
         "from following where since is not null), lasting as (select *, max(until) over w as reached "
@@ -144,7 +144,7 @@ select what, date_trunc('{by}', make_timestamp(moment * 1000))::date as start, c
 
 
 def _erasures(root: Path, now: int) -> Iterable[tuple[datetime, int]]:
-    """Yields the end of each erasure, and how many known people it erased."""
+    """Yields the end of each erasure, and the number of known people that it erased."""
     for receipt in receipts.listed(root):
         try:
             at, count = datetime.fromisoformat(receipt["ended"]).astimezone(UTC), int(receipt["known"])

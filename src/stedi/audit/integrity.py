@@ -1,7 +1,7 @@
 """Integrity checks of a lake's files: catalog -> metadata -> manifests -> data files -> checksums.
 
-Each check covers one table and returns its findings, never a customer's data. Nothing here changes a lake, and a lake
-that moves meanwhile is looked at again, so that only damage is reported.
+Each check covers one table and returns its findings, never a customer's data. Nothing here changes a lake. If a table
+changes during its checks, they run again, so that only damage is reported.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from stedi.schema.tables import ALL_ZONES, ZONES, DataFile
 from stedi.storage import s3
 
 _ATTEMPTS = 5
-"""How often a table is looked at that moves while it is looked at; a commit a second would not do it."""
+"""The most times that a table is checked if it changes meanwhile; one commit per second does not use up all of them."""
 
 UNRECORDED = "no checksum"
-"""The finding for another program's file: nothing shows whether its bytes have changed."""
+"""The finding for a file of another program: without a checksum, nobody can tell whether its bytes have changed."""
 
 _LOOKS = 8
-"""Tasks for each worker: files differ in size, and a free worker takes the next task."""
+"""Tasks for each worker; several, since files differ in size, and a free worker takes the next task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One finding of a check of files.
+    """One finding of a check on files.
 
     Attributes:
         file: The file, relative to the lake's folder.
         expected: The recorded value.
-        found: The found value.
+        found: The value that was found.
     """
 
     file: str
@@ -55,8 +55,8 @@ class Check:
     Attributes:
         name: `catalog`, `metadata`, `manifests`, `data files`, `checksums` or `newest`; or a check of `audit.proof`.
         table: The table; `catalog.db` or `lake` for checks of all tables.
-        found: The violations, of a check of files.
-        rows: The number of violations, of a check that counts rows.
+        found: The violations, if the check is on files.
+        rows: The number of violations, if the check counts rows.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Check:
 
     @property
     def violations(self) -> int:
-        """How many there are; 0 where the check holds."""
+        """The number of violations; 0 if the check holds."""
         return len(self.found) + self.rows
 
 
@@ -83,13 +83,13 @@ def check_files(
     Args:
         catalog: The lake's tables.
         files: Whether to read every file and compare its SHA-256, instead of only sizes and metadata.
-        threads: How many files to read at once, by default one a core.
-        progress: Told what is looked at and the share of it that is done.
-        workers: Who reads the files, if it is not this process.
+        threads: The number of files to read at once, by default one per core.
+        progress: Called with the current step and the share of it that is done.
+        workers: The workers that read the files; threads of this process by default.
 
     Returns:
-        What each check found, in the order of the tables; a table whose metadata cannot be read has no checks of
-        what it lists.
+        The results of all checks, in the order of the tables. If the metadata of a table cannot be read, the files
+        that it lists are not checked.
     """
     root = catalog.root
     whole = catalog.remote is not None or snapshots.whole(catalog.path)
@@ -98,7 +98,7 @@ def check_files(
     known = set() if found else catalog.listed().keys() | ZONES.keys()
     for name in () if found else ALL_ZONES:
         if name not in known and not checksums.published(catalog.folder(name)):
-            continue  # there is no release yet
+            continue  # the lake has no release yet
         for _ in range(_ATTEMPTS):
             before = catalog.listed().get(name)
             table = _Table(root, name, before, partial(progress, f"check {name}"))
@@ -113,29 +113,30 @@ def newest(older: tuple[str, str, str] | None) -> Check:
     """Returns the check that a lake was not rolled back.
 
     Args:
-        older: What in it is older than its recorded state: the thing, the recorded and the found value.
+        older: What is older than its recorded state: its name, the recorded value and the found value; None if nothing
+            is older.
     """
     return Check("newest", "lake", (Violation(*older),) if older else ())
 
 
 def logged(root: Path, key: Key, lake_id: str, mark: tuple[int, str]) -> Check:
-    """Returns the check that the access log is whole; arguments as of `access.wrong`."""
+    """Returns the check that the access log is complete; the arguments are those of `access.wrong`."""
     found = access.wrong(root, key, lake_id, mark)
     return Check("access log", access.FOLDER, tuple(Violation(*each) for each in found))
 
 
 class _Table:
-    """One table as the catalog had it at one moment."""
+    """One table in the state that the catalog had at one moment."""
 
     def __init__(self, root: Path, name: str, location: str | None, progress: Callable[[float | None], None]) -> None:
         self._root, self._name, self._location, self._progress = root, name, location, progress
         self._folder = root / ALL_ZONES[name] / name
         self._location_path = ""
-        self._used: dict[str, int | None] = {}  # path of each file in use, with its size from the manifest if known
-        self._theirs: set[str] = set()  # those that snapshots of others use, beside `main`, and the lake does not
+        self._used: dict[str, int | None] = {}  # path of each file in use -> its size from the manifest, if known
+        self._theirs: set[str] = set()  # files used only by other programs' snapshots that are not on `main`
 
     def checks(self, workers: Workers, *, files: bool) -> list[Check]:
-        """Returns what each check found."""
+        """Returns the result of each check."""
         name, location = self._name, self._location
         newest = checksums.published(self._folder)
         if location is None:
@@ -158,7 +159,7 @@ class _Table:
         return checks
 
     def _manifests(self, state: TableState) -> Iterator[Violation]:
-        """Yields manifests that cannot be read, and snapshots whose totals are not those of their manifests."""
+        """Yields manifests that cannot be read, and snapshots whose totals differ from those of their manifests."""
         read: dict[str, tuple[DataFile, ...]] = {}
         ours: set[str] = set()
         main = {*(snapshot_id for _, snapshot_id in state.log), *(snapshot.id for snapshot in state.history())}
@@ -199,7 +200,7 @@ class _Table:
                 )
 
     def _checksums(self, workers: Workers) -> Iterator[Violation]:
-        """Yields files in use whose bytes have changed, or have no checksum."""
+        """Yields files in use whose bytes have changed or that have no checksum."""
         recorded = checksums.expected(self._folder, self._used)
         paths = tuple(self._used)
         count = min(len(paths), _LOOKS * workers.slots)
@@ -215,7 +216,7 @@ class _Table:
                 yield Violation(self._shown(path), f"SHA-256 {expected}", f"SHA-256 {found}" if found else "no file")
 
     def _refused(self, location: str, error: LakeError) -> Violation:
-        """Returns the text of a reader's error about a file."""
+        """Returns a reader's error about a file as a violation."""
         if isinstance(error, DamagedFile):
             return Violation(self._shown(location), error.expected, error.found)
         return Violation(self._shown(location), "what the lake itself writes", str(error))
@@ -225,7 +226,7 @@ class _Table:
 
 
 def _digests(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the SHA-256 of some files, empty for missing ones. Runs on a worker."""
+    """Returns the SHA-256 of each file, or an empty text if the file is missing. Runs on a worker."""
     found = []
     for path in paths:
         try:

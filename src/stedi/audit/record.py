@@ -1,7 +1,8 @@
 """The record of the last audit, stored in the lake: when it ran, what it read, what it found. Counts only, no data.
 
-Later questions whether the lake holds use its snapshots, not its time: an audit is about the snapshots that it read.
-The file is sealed as the lake's other state files are, so that nobody who can write into the folder makes one up.
+Whether the audit is still valid depends on its snapshots, not on its time: an audit is about the snapshots that it
+read. The file is sealed like the lake's other state files, so that write access to the folder is not enough to forge
+one.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Counted:
 
     Attributes:
         name: The check.
-        table: The table, or the other object of the check.
+        table: The table or other object that was checked.
         violations: The number of violations.
     """
 
@@ -44,19 +45,19 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """The record of an audit, as the lake stores it.
+    """The stored record of an audit.
 
     Attributes:
         at: When it began, UTC.
-        version: The software that made it.
+        version: The version of the software that made it.
         lake: The lake's id.
-        snapshots: The audited snapshot of each table; 0 for a table without any.
+        snapshots: The audited snapshot of each table; 0 for a table without snapshots.
         files: Whether every file was read and compared with its SHA-256.
-        proved: Whether the rules of consent were proved; they are not if files are damaged.
+        proved: Whether the proof of consent ran; it does not run if files are damaged.
         checks: The counts of each check.
         accounts: The account of each table.
         due: Tables for which a build was due; they were judged by their recorded inputs.
-        unseen: Customers whose address has an invisible character.
+        unseen: The number of customers whose address has an invisible character.
         risk: The risk of re-identification, if it was measured.
     """
 
@@ -74,17 +75,17 @@ class AuditRecord:
 
     @property
     def held(self) -> int:
-        """How many checks hold."""
+        """The number of checks that hold."""
         return sum(not check.violations for check in self.checks)
 
     @property
     def violations(self) -> int:
-        """How many violations there are in all."""
+        """The total number of violations."""
         return sum(check.violations for check in self.checks)
 
     @property
     def holds(self) -> bool:
-        """Whether every check holds, and the rules of consent were proved."""
+        """Whether every check holds and the proof of consent ran."""
         return self.proved and not self.violations
 
     def moved(self, states: Mapping[str, TableState]) -> tuple[str, ...]:
@@ -94,10 +95,10 @@ class AuditRecord:
 
 @dataclass(frozen=True, slots=True)
 class FullAudit:
-    """An audit of everything.
+    """The result of a full audit.
 
     Attributes:
-        checks: The results of all checks, of files and of the rules of consent.
+        checks: The results of all checks on files and on the rules of consent.
         proof: The proof; None if files are damaged.
         record: The stored record.
     """
@@ -122,7 +123,7 @@ def made(
     Args:
         at: When it began, UTC.
         lake: The lake's id.
-        states: The tables when it began; empty if the catalog cannot be read.
+        states: The state of each table when it began; empty if the catalog cannot be read.
         checks: The checks, including those of the proof.
         proof: The proof, if there was one.
         risk: The risk, if it was measured.
@@ -135,7 +136,7 @@ def made(
 
 
 def keep(root: Path, key: Key, record: AuditRecord) -> None:
-    """Replaces the record of the last audit; a read-only lake stores none."""
+    """Replaces the record of the last audit; a read-only lake keeps none."""
     content = {**asdict(record), "at": record.at.isoformat(), "snapshots": dict(record.snapshots)}
     with suppress(OSError):
         state.write(root / NAME, _KIND, record.lake, key, content)
@@ -145,14 +146,14 @@ def last(root: Path, key: Key, lake: str) -> AuditRecord | None:
     """Returns the record of the last audit, or None if there is none.
 
     Raises:
-        LakeError: It exists, and this lake has not written it.
+        LakeError: It exists, but was not written by this lake.
     """
     try:
         found = state.read(root / NAME, _KIND, lake, key, advice=_ADVICE)
         return _record(found)
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, ValueError):  # of another version
+    except (KeyError, TypeError, ValueError):  # another version wrote it
         raise state.refused(NAME, "the record of another version", _ADVICE) from None
 
 
@@ -177,7 +178,7 @@ def _record(found: Mapping[str, Any]) -> AuditRecord:
 
 
 def _moved(found: TableState, looked_at: int | None) -> bool:
-    """Returns whether a table's rows differ from a snapshot's; compaction changes none."""
+    """Returns whether a table's rows differ from those of a snapshot; compaction does not change rows."""
     if found.current is None:
         return bool(looked_at)
     later = found.since(looked_at) if looked_at else None

@@ -1,7 +1,7 @@
-"""Re-identification risk: how many people one known row, or all rows of a person, would single out.
+"""Re-identification risk: how many people can be singled out by one known row, or by all rows of a person.
 
-Pseudonyms hide identities from anybody who has only the table. Anybody who knows more, such as when a person walked,
-compares it with the table. Each exposure supposes such a knowledge, at some coarseness, and counts.
+Pseudonyms hide identities from anybody who has only the table. Somebody who knows more, such as when a person walked,
+can compare that with the table. Each exposure assumes such prior knowledge, at one resolution, and counts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LEVELS: tuple[tuple[str, str, str], ...] = (
     ("times, distances, motions", "hour, to 10, to 1", f"hash({_MOMENT} // 3600000, {_VALUES})"),
     ("times, distances, motions", "day, to 10, to 1", f"hash({_MOMENT} // 86400000, {_VALUES})"),
 )
-"""What may be known of a person's rows, with what precision, and its value in a row, as a number."""
+"""The columns that may be known of a person's rows, the precision, and the SQL of a row's value, as a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Risk:
     """How many customers the training table singles out.
 
     Attributes:
-        customers: Customers in it.
-        rows: Its rows.
-        exposures: By what may be known, finest first.
+        customers: The number of customers in it.
+        rows: The number of rows in it.
+        exposures: One for each kind of prior knowledge, in the order of `_LEVELS`; the number of rows comes last.
     """
 
     customers: int
@@ -71,7 +71,7 @@ def measure(engine: DuckDB, catalog: Catalog) -> Risk:
     """Measures the published training table; rows are streamed and spilled to disk.
 
     Args:
-        engine: A session without any table yet.
+        engine: A session that has no tables yet.
         catalog: The lake's tables.
     """
     engine.bind_files(TABLE, catalog.files(catalog.table(TABLE)))
@@ -91,7 +91,7 @@ def _exposure(engine: DuckDB, known: str, resolution: str, value: str) -> Exposu
         "select count(distinct person) from (select min(person) as person from shown group by value "
         "having count(*) = 1)"
     )
-    # equal sets have equal sums; two sums of 64 bits and a count, so that others have not
+    # equal sets have equal sums; two sums of 64-bit hashes and a count keep different sets apart
     sets = (
         "select person, bit_xor(hash(value)) as a, sum(hash(value, 1)) as b, count(*) as n from shown group by person"
     )
@@ -106,7 +106,7 @@ def _counts(engine: DuckDB) -> Exposure:
 
 
 def _groups(engine: DuckDB, people: str) -> tuple[int, int]:
-    """Returns how many are alone in their group, and the size of the smallest group."""
+    """Returns how many people are alone in their group, and the size of the smallest group."""
     [(alone, smallest)] = engine.rows(
         "select count(*) filter (where size = 1), coalesce(min(size), 0) "
         f"from (select count(*) as size from ({people}) group by a, b, n)"

@@ -1,12 +1,12 @@
 """Rewrites Parquet files without the rows of some people, page by page, with `pages.c`.
 
-A file's footer -> of each row group the rows that leave, by the dictionary of one column -> pages with the rows that
-stay, dictionaries with the values that these have, new statistics -> a new footer. Nothing is decoded to rows, which
-takes most of the time when an engine reads and writes a file. A row group without such rows is copied as it is.
+A file's footer -> the removed rows of each row group, found by the dictionary of one column -> pages with the kept
+rows, dictionaries with only their values, new statistics -> a new footer. Nothing is decoded to rows, which would take
+most of the time when an engine reads and writes a file. A row group without removed rows is copied unchanged.
 
-Only what this lake's own writers emit is taken: PyArrow's and DuckDB's, flat columns of texts, 64-bit integers and
-doubles, zstd. Any other file is left to the engine. Nothing of those who left is in a new file: dictionaries lose what
-no row has that stays, bounds are those of the rows that stay, and Bloom filters are left out.
+Only files of the lake's own writers are supported: PyArrow's and DuckDB's, with flat columns of texts, 64-bit integers
+and doubles, and zstd. Any other file is left to the engine. A new file has no trace of the removed rows: dictionaries
+lose the values that no kept row has, bounds are those of the kept rows, and Bloom filters are left out.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ from stedi.storage import durable, s3
 
 _MAGIC = b"PAR1"
 _MOST = 1 << 28
-"""Bytes of a file that is rewritten here: it is held in memory."""
+"""The largest file, in bytes, that is rewritten here: it is held in memory."""
 _TIMES = 3
-"""A file takes so many times its size: it is there, the new one is, and a row group, unpacked."""
+"""Memory for a file, as a multiple of its size: the file, the new file, and an uncompressed row group."""
 _MOST_PAGE = 1 << 26
-"""Bytes of a page, unpacked."""
+"""The largest page in bytes, uncompressed."""
 _MOST_ROWS = 1 << 24
-"""Rows of a row group."""
+"""The largest number of rows in a row group."""
 _ZSTD = 6
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
 _KINDS = {"string": (6, 0), "long": (2, 1), "timestamptz": (2, 1), "double": (5, 2)}
-"""Of each type of column the physical type and what `pages.c` calls it."""
+"""The physical type of each column type, and its number in `pages.c`."""
 _FORMS = {1: "<q", 2: "<d"}
 _NUMBERED = (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
 _TURNED = bytes([1, 0]).ljust(256, b"\0")
 _ASKED = bytes([1, 1, 0]).ljust(256, b"\1")
-""" Of marks of rows those that have the others, and those that have all but 2."""
+"""Tables that translate the marks of rows: `_TURNED` swaps 0 and 1; `_ASKED` turns 2 into 0 and every other mark
+into 1."""
 
-# Parquet's own numbers of fields, https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+# Parquet's field numbers, https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 _FOOTER = {"version": 1, "schema": 2, "rows": 3, "groups": 4, "created_by": 6, "orders": 7}
 _GROUP = {"columns": 1, "bytes": 2, "rows": 3, "offset": 5, "packed": 6, "ordinal": 7}
 _CHUNK = {"offset": 2, "meta": 3}
@@ -57,13 +58,13 @@ _META = {
 }  # fmt: skip
 _HEADER = {"type": 1, "unpacked": 2, "packed": 3, "data": 5, "dictionary": 7}
 _LEFT_OUT = {_META[name] for name in ("bloom", "bloom_size", "size")}
-"""What a new file does without: Bloom filters would know who left."""
+"""Metadata that a new file does not have: Bloom filters would still contain the values of removed rows."""
 _GREATEST = {1: True, 2: False, 5: True, 6: False}
-"""The fields of statistics that are greatest values, or least."""
+"""The fields of statistics that hold a highest (True) or a lowest value (False)."""
 
 
 class _Unfamiliar(Exception):
-    """A file is not of the kind that is rewritten here."""
+    """The file is not of a kind that this module can rewrite."""
 
 
 _OTHER = (
@@ -76,18 +77,18 @@ _OTHER = (
     ValueError,
     struct.error,
 )
-"""What may come of a file that is not what it has to be: its footer can say anything, of any type."""
+"""The errors that an unexpected file may cause: its footer can hold any value of any type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """Tells the rows of a table that leave.
+    """Selects the rows of a table that are removed.
 
     Attributes:
         column: A column of texts.
-        texts: Rows that have one of these in it leave.
+        texts: Rows that have one of these texts in `column` are removed.
         moment: A column of instants or integers.
-        moments: By text, at which of these values its rows leave.
+        moments: For each of some further texts, the values of `moment` at which its rows are removed.
     """
 
     column: str
@@ -133,19 +134,19 @@ def library() -> Any:
 def rewrite(
     table: str, files: Sequence[DataFile], leaving: Leaving, folder: Path, *, threads: int, memory: int
 ) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
-    """Writes files of a table anew without the rows that leave.
+    """Rewrites files of a table without the removed rows.
 
     Args:
         table: The table.
-        files: Its files, verified.
-        leaving: What tells the rows.
-        folder: Where the new files go; made if needed.
-        threads: How many files are rewritten at once, if there is memory for so many.
-        memory: Bytes that this may take.
+        files: Its files, already verified.
+        leaving: Selects the rows to remove.
+        folder: The folder for the new files; created if needed.
+        threads: The number of files to rewrite at once; fewer if memory is short.
+        memory: The memory limit in bytes.
 
     Returns:
-        The new files, on disk, in the order of the old ones, without those that would be empty; and the files that
-        are not for this way: nothing was written for them.
+        The new files, on disk, in the order of the old ones, without files that would be empty; and the files that
+        this module cannot rewrite, for which nothing was written.
     """
     if library() is None or any(s3.is_remote(file.path) for file in files):
         return (), tuple(files)
@@ -180,7 +181,7 @@ def rewrite(
 
 
 def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: Path) -> DataFile | bool:
-    """Writes a file anew and returns it; False if no row stays."""
+    """Rewrites a file and returns the new one; False if no row is kept."""
     import zstandard
 
     source = Path(file.path).read_bytes()
@@ -216,11 +217,11 @@ def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: P
 
 
 class _New:
-    """A file that is being made.
+    """A new file that is being built in memory.
 
     Attributes:
         parts: Its bytes so far.
-        at: How many they are.
+        at: The number of bytes so far.
     """
 
     def __init__(self) -> None:
@@ -235,18 +236,18 @@ class _New:
         self._unbounded: set[str] = set()
 
     def add(self, part: bytes | memoryview) -> int:
-        """Adds bytes, and returns where they are."""
+        """Adds bytes and returns their offset."""
         at = self.at
         self.parts.append(part)
         self.at += len(part)
         return at
 
     def packed(self, body: bytes | memoryview) -> bytes:
-        """Returns what a page holds as it is written."""
+        """Returns the compressed content of a page."""
         return self._packer.compress(body)
 
     def note(self, chunk: _Chunk, statistics: Struct, rows: int) -> None:
-        """Notes what the statistics of a chunk of so many rows say, for the catalog."""
+        """Collects the statistics of a chunk with so many rows, for the catalog."""
         column = chunk.column
         if 3 in statistics or not chunk.optional:
             self._nulls[column.name] = self._nulls.get(column.name, 0) + (statistics[3][1] if 3 in statistics else 0)
@@ -258,11 +259,11 @@ class _New:
             lows.append(low)
             highs.append(high)
         elif 3 not in statistics or statistics[3][1] < rows:
-            # values without bounds: those of the other row groups do not bound the file
+            # this chunk has values but no bounds, so the bounds of the other row groups do not hold for the file
             self._unbounded.add(column.name)
 
     def described(self, columns: Sequence[Column]) -> tuple[dict[str, int], dict[str, tuple[str, str]]]:
-        """Returns nulls and bounds by column, as the catalog has them."""
+        """Returns the nulls and the bounds by column, as the catalog stores them."""
         bounds = {
             name: (str(min(lows)), str(max(highs)))
             for name, (lows, highs) in self._bounds.items()
@@ -283,7 +284,7 @@ def _footer(source: bytes) -> Struct:
 
 
 def _only(fields: Struct, known: Mapping[str, int]) -> None:
-    """Refuses fields that are not known: who knows what they tell."""
+    """Refuses unknown fields, because they could reveal something about removed rows."""
     if not fields.keys() <= set(known.values()):
         raise _Unfamiliar
 
@@ -304,7 +305,7 @@ def _list(fields: Struct, number: int, of: int = STRUCT) -> list[Any]:
 
 
 def _schema(footer: Struct, columns: Sequence[Column]) -> list[bool]:
-    """Returns of each column whether its values can be missing."""
+    """Returns for each column whether it may have nulls."""
     root, *fields = _list(footer, _FOOTER["schema"])
     if root.get(5) != (I32, len(columns)) or len(fields) != len(columns):
         raise _Unfamiliar
@@ -319,16 +320,16 @@ def _schema(footer: Struct, columns: Sequence[Column]) -> list[bool]:
 
 @dataclass(slots=True)
 class _Data:
-    """A page of values, as it lies in a file.
+    """A data page, as it is in a file.
 
     Attributes:
-        first: Which of the row group's rows is its first.
-        count: Its rows.
-        encoding: How its values are encoded.
-        whole: Its bytes, with its header.
-        body: Those behind the header.
-        size: Of what they hold.
-        unpacker: What unpacks it, one of the thread's own.
+        first: The number of its first row in the row group.
+        count: The number of its rows.
+        encoding: The encoding of its values.
+        whole: Its bytes, with the header.
+        body: Its bytes after the header.
+        size: The uncompressed size of the body, in bytes.
+        unpacker: The decompressor, used by this thread only.
     """
 
     first: int
@@ -342,7 +343,7 @@ class _Data:
 
     @property
     def unpacked(self) -> bytes:
-        """What it holds."""
+        """The uncompressed content."""
         if self._held is None:
             self._held = _unpacked(self.body, self.size, self.unpacker)
         return self._held
@@ -361,7 +362,7 @@ def _unpacked(body: memoryview, size: int, unpacker: Any) -> bytes:
 
 
 class _Chunk:
-    """A column of a row group, as it lies in a file.
+    """A column of a row group, as it is in a file.
 
     Attributes:
         column: The column.
@@ -397,7 +398,7 @@ class _Chunk:
 
     @cached_property
     def pages(self) -> list[_Data]:
-        """Its pages of values; `entries` and `dictionary` are there then."""
+        """Its data pages; reading them also sets `entries` and `dictionary`."""
         pages = list(self._read())
         if sum(page.count for page in pages) != self.count:
             raise _Unfamiliar
@@ -438,7 +439,7 @@ class _Chunk:
 
 
 def _row_group(group: Struct, chunks: Sequence[_Chunk], leaving: Leaving, made: _New) -> Struct | None:
-    """Adds what stays of a row group to a file, and returns its metadata; None if nothing stays."""
+    """Adds the kept rows of a row group to a file and returns the new metadata; None if no row is kept."""
     rows: int = _of(group, _GROUP["rows"], I64)
     if any(chunk.count != rows for chunk in chunks) or not 0 < rows <= _MOST_ROWS:
         raise _Unfamiliar
@@ -466,44 +467,43 @@ def _row_group(group: Struct, chunks: Sequence[_Chunk], leaving: Leaving, made: 
 
 
 class _Rows:
-    """Rows of a row group, as ranges in order.
+    """Rows of a row group, as ordered ranges.
 
     Attributes:
-        count: How many ranges they are.
-        ranges: Where each begins and ends.
+        count: The number of ranges.
+        ranges: The start and the end of each range.
     """
 
     def __init__(self, marks: bytearray) -> None:
-        """Takes the rows that have no mark."""
+        """Selects the rows whose mark is 0."""
         self.ranges = (c_int64 * (len(marks) + 2))()
         self.count: int = library().stedi_ranges(_at(marks), len(marks), self.ranges)
 
 
 class _Split:
-    """The rows of a row group that stay, and those that leave.
+    """The kept and the removed rows of a row group.
 
     Attributes:
-        stay: The ones.
-        leave: The others.
-        starts: The first row of each range of those.
+        stay: The kept rows.
+        leave: The removed rows.
     """
 
     def __init__(self, marks: bytearray) -> None:
         self.stay, self.leave = _Rows(marks), _Rows(marks.translate(_TURNED))
 
     def touches(self, page: _Data) -> bool:
-        """Says whether rows of a page leave."""
+        """Returns whether a page has removed rows."""
         leave = self.leave
         at = bisect_right(leave.ranges, page.first, 0, 2 * leave.count)
-        # an odd place is within a range, an even one before the next
+        # an odd position is inside a range, an even one is between two ranges
         return bool(at % 2) or (at < 2 * leave.count and leave.ranges[at] < page.first + page.count)
 
 
 class _Room:
-    """What a row group's pages are unpacked into.
+    """The buffers into which the pages of a row group are decoded.
 
     Args:
-        rows: Its rows.
+        rows: The number of rows in the row group.
     """
 
     def __init__(self, rows: int) -> None:
@@ -511,13 +511,13 @@ class _Room:
         self._out = bytearray()
 
     def out(self, size: int) -> bytearray:
-        """Returns room for so many bytes; what was in it is lost."""
+        """Returns a buffer for so many bytes; its earlier content is overwritten."""
         if len(self._out) < size:
             self._out = bytearray(size)
         return self._out
 
     def page(self, chunk: _Chunk, data: _Data, rows: _Rows | None = None) -> _Page:
-        """Returns a page as `pages.c` takes it, and these rows of it."""
+        """Returns a page as `pages.c` takes it, restricted to some rows."""
         unpacked = data.unpacked
         return _Page(
             ctypes.cast(ctypes.c_char_p(unpacked), c_void_p).value,
@@ -530,15 +530,15 @@ class _Room:
 
 
 def _at(data: bytearray | memoryview | None) -> Any:
-    """Returns where bytes are, for a call."""
+    """Returns the address of bytes, as an argument for C."""
     return byref(ctypes.c_char.from_buffer(data)) if data else None
 
 
 def _marks(chunks: Mapping[str, _Chunk], leaving: Leaving, rows: int, room: _Room) -> tuple[bytearray, bool]:
-    """Returns a byte a row of a row group: 0 of those that stay, 1 of the others.
+    """Returns one byte per row of a row group: 0 if the row is kept, 1 if it is removed.
 
-    And whether its dictionary names somebody who leaves: PyArrow writes a given dictionary into each row group of a
-    file, with the texts of rows that only other row groups have.
+    It also returns whether the dictionary has a text of `leaving.texts`. It can have one although no row does: PyArrow
+    writes a given dictionary into each row group of a file, with texts that only rows of other row groups have.
     """
     key, marks = chunks[leaving.column], bytearray(rows)
     pages = key.pages
@@ -581,7 +581,7 @@ def _texts(dictionary: bytes, entries: int) -> list[str]:
 
 
 def _chosen(chunk: _Chunk, values: Sequence[Any], room: _Room, rows: _Rows) -> list[Any]:
-    """Returns the values of a chunk with a dictionary in some rows; missing ones are left out."""
+    """Returns the values in some rows of a chunk with a dictionary, without nulls."""
     found: list[Any] = []
     for data in chunk.pages:
         page = room.page(chunk, data, rows)
@@ -591,7 +591,7 @@ def _chosen(chunk: _Chunk, values: Sequence[Any], room: _Room, rows: _Rows) -> l
 
 
 def _numbers(chunk: _Chunk, room: _Room, rows: _Rows) -> list[int]:
-    """Returns the values of a chunk of integers in some rows; missing ones are left out."""
+    """Returns the values in some rows of a chunk of integers, without nulls."""
     pages = chunk.pages
     if chunk.kind != 1 or len({page.encoding == _PLAIN for page in pages}) > 1:
         raise _Unfamiliar
@@ -608,7 +608,7 @@ def _numbers(chunk: _Chunk, room: _Room, rows: _Rows) -> list[int]:
 
 
 def _codes(chunk: _Chunk, page: _Page, used: bytearray) -> int:
-    """Has a page's places in the dictionary be those of its rows that were chosen, and returns how many they are."""
+    """Decodes the dictionary indices of a page's selected rows into the page's buffer and returns their number."""
     count: int = library().stedi_codes(byref(page), chunk.entries, _at(used))
     if count < 0:
         raise _Unfamiliar
@@ -616,7 +616,7 @@ def _codes(chunk: _Chunk, page: _Page, used: bytearray) -> int:
 
 
 def _plain(chunk: _Chunk, page: _Page, room: _Room, bounds: _Bounds) -> memoryview:
-    """Returns a page of values as they are, of its rows that were chosen."""
+    """Returns the content of a page with plain encoding, reduced to its selected rows."""
     to = room.out(page.size + 2 * _levels(page.count))
     size = library().stedi_plain(byref(page), chunk.kind, byref(bounds), _at(to))
     if size < 0 or bounds.nan:
@@ -625,14 +625,14 @@ def _plain(chunk: _Chunk, page: _Page, room: _Room, bounds: _Bounds) -> memoryvi
 
 
 def _levels(rows: int) -> int:
-    """Returns how many bytes levels take at most."""
+    """Returns the largest size of the definition levels of so many rows, in bytes."""
     return 4 + (rows // 8 + 1) * 11
 
 
 class _Shortened:
-    """A chunk without the rows that leave.
+    """A chunk without the removed rows.
 
-    Pages of which no row leaves pass on as they are, unless the dictionary loses an entry: then its places move.
+    Pages without removed rows are copied unchanged, unless the dictionary loses an entry: that changes the indices.
     """
 
     def __init__(self, chunk: _Chunk, room: _Room, split: _Split) -> None:
@@ -646,7 +646,7 @@ class _Shortened:
         self._used = bytearray(chunk.entries)
 
     def write(self, made: _New) -> Struct:
-        """Adds the chunk to a file, and returns its metadata."""
+        """Adds the chunk to a file and returns its metadata."""
         chunk, room = self._chunk, self._room
         meta = {number: value for number, value in chunk.meta.items() if number not in _LEFT_OUT}
         at, missing, texts = made.at, 0, list[str]()
@@ -699,7 +699,7 @@ class _Shortened:
         return _chunk(chunk, meta, at)
 
     def _loses(self) -> bool:
-        """Says whether the dictionary loses an entry; `_used` tells which it keeps then."""
+        """Returns whether the dictionary loses an entry; if so, `_used` marks the entries that it keeps."""
         chunk, room, used = self._chunk, self._room, self._used
         lost = bytearray(chunk.entries)
         for data in self._touched:
@@ -709,7 +709,7 @@ class _Shortened:
         wanted = int.from_bytes(lost, "little")
         for data in self._others:
             if data.encoding != _PLAIN:
-                # of a text it must be known that somebody has it: nothing else may stand in a dictionary
+                # texts have no early exit: a dictionary may hold only texts that a kept row is known to have
                 if chunk.kind and not wanted & ~int.from_bytes(used, "little"):
                     break
                 _codes(chunk, room.page(chunk, data, self._split.stay), used)
@@ -718,7 +718,7 @@ class _Shortened:
         return False
 
     def _dictionary(self, used: bytearray | None) -> tuple[bytearray, bytes, int]:
-        """Returns the new number of each entry, the dictionary of entries that are used, and how many they are."""
+        """Returns the new index of each entry, the dictionary of the used entries, and their number."""
         chunk = self._chunk
         renumbered, left, to = bytearray(4 * chunk.entries), c_int64(), self._room.out(len(chunk.dictionary))
         size = library().stedi_dictionary(
@@ -744,7 +744,7 @@ class _Shortened:
         return at
 
     def _statistics(self, missing: int, texts: Sequence[str], distinct: int | None) -> Struct:
-        """Returns the statistics of the values that are left, as far as there were any."""
+        """Returns the statistics of the kept values, with at most the fields that the old statistics had."""
         chunk, (low, high) = self._chunk, self._ends(texts)
         new: Struct = {}
         for number, (kind, value) in chunk.statistics.items():
@@ -759,7 +759,7 @@ class _Shortened:
         return new
 
     def _ends(self, texts: Sequence[str]) -> tuple[bytes | None, bytes | None]:
-        """Returns the least and the greatest value that is left, as statistics have them; None if it is not known."""
+        """Returns the lowest and the highest kept value, encoded as in statistics; None if they are not known."""
         chunk, bounds = self._chunk, self._bounds
         if not chunk.kind:
             known = [text.encode() for text in texts]
@@ -783,19 +783,19 @@ class _Shortened:
         if not bounds.some:
             return None, None
         low, high = (_number(form, value) for value in (bounds.low, bounds.high))
-        # a zero of a double may be either: the format asks for the wider bound
+        # statistics do not distinguish the signs of zero: the format requires the wider bound, -0.0 or +0.0
         wider = (low or -0.0, high or 0.0) if chunk.kind == 2 else (low, high)
         return struct.pack(form, wider[0]), struct.pack(form, wider[1])
 
 
 def _number(form: str, bits: int) -> float:
-    """Returns the number that 64 bits stand for."""
+    """Returns the number that 64 bits encode."""
     number: float = struct.unpack(form, struct.pack("<q", bits))[0]
     return number
 
 
 def _copied(chunk: _Chunk, made: _New) -> Struct:
-    """Adds a chunk to a file as it is, and returns its metadata."""
+    """Adds an unchanged chunk to a file and returns its metadata."""
     at = made.add(chunk.raw)
     meta = {number: value for number, value in chunk.meta.items() if number not in _LEFT_OUT}
     for name in ("data", "dictionary"):

@@ -1,8 +1,8 @@
-"""Detects from the order of rows whether readings are distinct: equal rows are neighbours then.
+"""Checks from the order of rows whether readings are distinct: in sorted rows, equal rows are neighbours.
 
-A build writes each customer's readings together and by moment, and no file reaches into another. So the rows of one
-customer and moment are compared with each other and with no others, across the ends of row groups and files too.
-Nothing is sorted or hashed. Where rows lie otherwise it says so, and another has to look.
+A build writes each customer's readings together, in the order of time, and the ranges of files do not overlap. So only
+the rows of one customer and moment are compared with each other, also across the boundaries of row groups and files.
+Nothing is sorted or hashed. If the rows are in another order, the result is False, and another check is needed.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from stedi.schema.tables import DataFile
 from stedi.storage import s3
 
 _MOST = 16
-"""Rows of one customer and moment; where there are more, another has to look."""
+"""The largest number of rows of one customer and moment; if there are more, another check is needed."""
 
 
 class _Ends(NamedTuple):
-    """The first and the last customer and moment of a row group, and the rows of each."""
+    """The first and the last customer and moment of a row group, and their rows."""
 
     first: tuple[str, int]
     last: tuple[str, int]
     opening: frozenset[tuple[Any, ...]]
     closing: frozenset[tuple[Any, ...]]
     whole: bool
-    """Whether the row group has no other."""
+    """Whether the row group has only one customer and moment."""
 
 
 def distinct(files: Iterable[DataFile]) -> bool:
-    """Returns whether the order of rows shows that none stands twice; False says nothing.
+    """Returns whether the order of rows shows that all are distinct; False means that it is unknown.
 
     Args:
-        files: The files of a table of readings: a column of customers, then one of moments, then others.
+        files: The files of a table of readings. The first column holds customers, the second one moments.
     """
     paths = [file.path for file in files]
     if any(map(s3.is_remote, paths)):
         return False
-    # what was sorted in parts lies in order in parts alone: one file tells
+    # if rows were sorted only in parts, the first file already shows that they are not in order
     first = _ends(paths[0]) if paths else None
     if first is None:
         return not paths
@@ -58,14 +58,14 @@ def distinct(files: Iterable[DataFile]) -> bool:
 
 
 def _ends(path: str) -> list[_Ends] | None:
-    """Returns where the row groups of a file begin and end, if in each the rows lie in order and no two are equal."""
+    """Returns the ends of a file's row groups; None if the rows of one are not in order, or two are equal."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, memory_map=True) as file:
         texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
     found = []
-    # a text is compared by its place in the dictionary; a file of a large table has too many rows to be read at once
+    # texts are compared by their dictionary indices; a large table's file has too many rows to read at once
     with pq.ParquetFile(path, memory_map=True, read_dictionary=texts) as file:
         for group in range(file.num_row_groups):
             ends = _ends_of(file.read_row_group(group, use_threads=False).unify_dictionaries())
@@ -76,7 +76,7 @@ def _ends(path: str) -> list[_Ends] | None:
 
 
 def _ends_of(table: Any) -> _Ends | None:
-    """Returns where the rows of a row group begin and end, if they lie in order and no two are equal."""
+    """Returns the ends of a row group; None if its rows are not in order, or two are equal."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -85,7 +85,7 @@ def _ends_of(table: Any) -> _Ends | None:
     read = [column.combine_chunks() for column in table.columns]
     columns = [column.indices if pa.types.is_dictionary(column.type) else column for column in read]
     customers, moments, *rest = columns
-    # the dictionary may be in any order: customers are in order by their places in that of the texts
+    # the dictionary may be in any order, so customers are compared by the rank of their texts
     customers = pc.rank(read[0].dictionary, tiebreaker="dense").cast(pa.int32()).take(customers)
 
     def apart(column: Any, by: int) -> tuple[Any, Any]:
@@ -111,7 +111,7 @@ def _ends_of(table: Any) -> _Ends | None:
 
 
 def _run(columns: list[Any], places: range) -> list[tuple[Any, ...]]:
-    """Returns the rows of one customer and moment that a row group begins or, from its end, ends with."""
+    """Returns the rows at the start of `places` that have the same customer and moment."""
     rows: list[tuple[Any, ...]] = []
     for place in places:
         row = tuple(column[place].as_py() for column in columns)

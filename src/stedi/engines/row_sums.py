@@ -1,6 +1,7 @@
-"""Counts and sums of distinct rows of each group, with `row_sums.c`: batches of groups and hashes -> a row a group.
+"""Counts and sums of distinct rows per group, with `row_sums.c`: batches of groups and hashes -> one row per group.
 
-An engine groups all rows by their hash first, which takes three times as long, for nearly every row is a group there.
+An engine would first group all rows by their hash. That takes three times as long, since nearly every row is then a
+group of its own.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW = 24
-"""Bytes that a row takes, besides what the rows of one group take at a time."""
+"""Bytes per row, without the memory that the rows of one group need while they are summed."""
 GROUP = 64
-"""Bytes that the number of a group takes, whether it has rows or not."""
+"""Bytes per group number, whether the group has rows or not."""
 
 
 @cache
@@ -37,12 +38,12 @@ def library() -> Any:
 
 
 def distinct(batches: Iterable[pa.RecordBatch], *, rows: int, groups: int) -> Iterator[tuple[int | None, ...]]:
-    """Yields of each group: its number, rows, rows with hashes, distinct ones, and the sums of these if there are any.
+    """Yields for each group its number, rows, rows with hashes, distinct rows, and the two sums of hashes, if any.
 
     Args:
-        batches: A group's number, below `groups`, and two hashes of 64 bits; both are null where a row is only counted.
-        rows: At most how many rows there are.
-        groups: What every group's number is below.
+        batches: For each row a group number and two 64-bit hashes; both are null if the row is only counted.
+        rows: The largest possible number of rows.
+        groups: The upper limit of group numbers; every number is lower.
     """
     import pyarrow as pa
 

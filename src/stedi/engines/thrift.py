@@ -1,6 +1,6 @@
-"""Thrift's compact protocol, in which the headers and the footer of a Parquet file are written.
+"""Thrift's compact protocol, the encoding of the headers and the footer of a Parquet file.
 
-Structures are read and written as they are: fields by number, with their types, whatever they mean.
+Structures are read and written without a schema: fields by number, with their types, whatever they mean.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Struct = dict[int, tuple[int, Any]]
 
 
 class Unreadable(Exception):
-    """These bytes are no structure."""
+    """These bytes are not a structure that this module can read."""
 
 
 def read(data: bytes | memoryview, at: int = 0) -> tuple[Struct, int]:
-    """Returns the structure that begins at a place, and where it ends.
+    """Returns the structure that begins at an offset, and the offset of its end.
 
     Raises:
-        Unreadable: There is none, or it has what this program does not know.
+        Unreadable: There is no structure, or it has an unsupported type.
     """
     try:
         return _struct(data, at, _DEEPEST)

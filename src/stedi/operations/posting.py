@@ -1,4 +1,4 @@
-"""One request that posts JSON to another program, as `lineage` and `tracing` do at the end of a run."""
+"""Posts JSON to another program in one request; `lineage` and `tracing` use it at the end of a run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _SECONDS = 5
 
 
 def post(url: str, content: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Posts JSON; an answer that it is elsewhere is an error.
+    """Posts JSON; a redirect is an error.
 
-    To follow it would request the other address without the content, and hand it the headers, which hold keys.
+    Following a redirect would request the other URL without the content, and send it the headers, which hold keys.
 
     Args:
         url: An `http(s)` URL.
-        content: What is posted.
+        content: The JSON object to post.
         headers: Further headers.
 
     Raises:
-        OSError: Nobody takes it there within some seconds.
+        OSError: The server did not accept the request within a few seconds.
     """
     request = Request(url, json.dumps(content).encode(), {**headers, "Content-Type": "application/json"})
     with build_opener(_Stay).open(request, timeout=_SECONDS):
@@ -30,10 +30,10 @@ def post(url: str, content: Mapping[str, Any], headers: Mapping[str, str]) -> No
 
 
 class _Stay(HTTPRedirectHandler):
-    """Follows nothing: the answer counts as an error."""
+    """Follows no redirect, so that a redirect is an error."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
-        """Makes no other request."""
+        """Returns None: no other request is made."""
         return None

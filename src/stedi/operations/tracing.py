@@ -1,7 +1,8 @@
-"""Runs as spans of OpenTelemetry, each posted to a collector when it has ended.
+"""OpenTelemetry spans of runs, each posted to a collector when the run has ended.
 
-What is posted is OTLP's JSON (opentelemetry.io/docs/specs/otlp, JSON Protobuf Encoding), which needs no package: ids in
-hexadecimal, 64-bit numbers as texts. `TRACEPARENT` (w3.org/TR/trace-context) makes the spans children of the caller's.
+The format is OTLP's JSON (opentelemetry.io/docs/specs/otlp, JSON Protobuf Encoding), which needs no package: ids are
+hexadecimal, 64-bit numbers are strings. With `TRACEPARENT` (w3.org/TR/trace-context) the spans become children of the
+caller's span.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INTERNAL, _OK, _ERROR = 1, 1, 2
 """SPAN_KIND_INTERNAL; STATUS_CODE_OK and STATUS_CODE_ERROR."""
 _CALLER = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
-"""A `traceparent`; ids of zeros are invalid, and the whole of it is ignored then."""
+"""A `traceparent`; an id of zeros is invalid, and then the whole value is ignored."""
 
 
 class Tracer:
     """Posts a span for each run on lakes; an observer of `context.runs`.
 
     Args:
-        url: Where a collector takes traces, as `http://HOST:4318/v1/traces`.
+        url: The URL at which a collector accepts traces, such as `http://HOST:4318/v1/traces`.
     """
 
     def __init__(self, url: str) -> None:
@@ -46,7 +47,7 @@ class Tracer:
         self._post(run, {"stedi.lake_id": context.config.lake_id})
 
     def failed(self, place: str, command: str, error: str) -> None:
-        """Posts the span of a command that failed before it reached a lake; `error` has no values."""
+        """Posts the span of a command that failed before it opened a lake; `error` contains no data values."""
         self._post(Run(run_id(), command, datetime.now(UTC), 0.0, "failed", None, error), {})
 
     def _post(self, run: Run, lake: dict[str, str]) -> None:
@@ -77,7 +78,7 @@ class Tracer:
 
 
 def _headers(text: str) -> dict[str, str]:
-    """Returns the headers of OTEL_EXPORTER_OTLP_HEADERS: percent-encoded, with blanks around (w3.org/TR/baggage)."""
+    """Returns the headers of OTEL_EXPORTER_OTLP_HEADERS: decodes percent signs, strips blanks (w3.org/TR/baggage)."""
     from urllib.parse import unquote
 
     pairs = (pair.partition("=") for pair in text.split(",") if "=" in pair)

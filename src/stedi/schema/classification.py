@@ -1,8 +1,9 @@
 """Privacy classes of columns: the contracts' classes, followed through the SQL to every table.
 
-A column of a table below landing is as telling as the most telling column that its value was made from, in whatever
-expression; what only filters, joins or orders rows is not in the value. Between an address and `customer_id` stands
-the key: the pseudonym is an indirect identifier, not a direct one. SQLGlot resolves the names; the walk is here.
+A column of a table below landing has the strictest class of the columns that its value is computed from, in any
+expression. Columns that only filter, join or order rows are not part of the value. `customer_id` is computed from an
+address with a secret key, so the pseudonym is an indirect identifier, not a direct one. SQLGlot resolves the names;
+this module follows them.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ _BY_THE_ENGINE = {
     **dict.fromkeys(("people", "wearers"), (PSEUDONYM, "person")),
     "erased_claims": ("claimants",),
 }
-"""Columns that the engine adds to a view: made with the key, a number of this build alone, or a count."""
+"""Columns that the engine adds to a view: a pseudonym made with the key, a number used in one build, or a count."""
 
 _OWN = {"_extra": PrivacyClass.DIRECT, "_file": PrivacyClass.OPERATIONAL}
-"""Columns of a landing table beside the contract's; what is unknown may be anything."""
+"""Columns of a landing table that are not in the contract; unknown fields may hold anything."""
 
 LANDED: Mapping[str, Mapping[str, PrivacyClass]] = {
     **{
@@ -49,21 +50,21 @@ REGISTERED: Mapping[str, Mapping[str, PrivacyClass]] = {
     }
     for table, columns in REGISTRY.items()
 }
-"""The class of each column of the tables that know releases; a subject's id tells people of one release apart."""
+"""The class of each column of the release tables; a subject's id tells the people of one release apart."""
 
 _BY_NAME = {
     **{field.name: field.privacy for contract in CONTRACTS.values() for field in contract.fields},
     "customer_id": PrivacyClass.INDIRECT,
 }
-"""The class of a column below landing in the package's own SELECTs: each carries landed fields under their names."""
+"""The class of a column below landing in the package's own SELECTs, which keep the names of landed fields."""
 
 CUSTOMERS = frozenset({"customers_trusted", "customers_curated"})
-"""The tables below landing in which direct identifiers may stand (rule 7)."""
+"""The tables below landing that may hold direct identifiers (rule 7)."""
 TRAINING = frozenset({"machine_learning_curated"})
-"""The tables that models are trained on: of what tells who somebody is, the pseudonym alone may stand there."""
+"""The tables that models are trained on: the only identifier that they may hold is the pseudonym."""
 
 Origin = tuple[str, str]
-"""Table and column, in lower case, that a value was made from; `PSEUDONYM` of a view of addresses is one, too."""
+"""Table and column, in lower case, from which a value was made; `PSEUDONYM` of a view of addresses is also one."""
 
 
 class ColumnLineage:
@@ -78,10 +79,10 @@ class ColumnLineage:
         self._known: dict[str, dict[str, frozenset[Origin]]] = {}
 
     def origins(self, table: str) -> dict[str, frozenset[Origin]]:
-        """Returns what each column of a table or view is made from in the landing zone, names in lower case.
+        """Returns for each column of a table or view the landed columns that it is made from, names in lower case.
 
         Raises:
-            AuditFailed: Its SQL has a column that cannot be followed.
+            AuditFailed: Its SQL has a column that cannot be traced to its source.
         """
         name = table.lower()
         if name not in self._known:
@@ -98,7 +99,7 @@ class ColumnLineage:
         return self._known[name]
 
     def classes(self, table: str) -> dict[str, PrivacyClass]:
-        """Returns the class of each column of a stored table, by its name as the table has it."""
+        """Returns the class of each column of a stored table, by the column's name in the table."""
         if table in LANDED or table in REGISTERED:
             return dict(LANDED.get(table) or REGISTERED[table])
         origins = self.origins(table)
@@ -121,7 +122,7 @@ class ColumnLineage:
             ) from error
 
     def _of_output(self, scope: Scope, place: int) -> Iterator[Origin]:
-        """Yields what the column at a place of a query's result is made from."""
+        """Yields the origins of the column at a position of a query's result."""
         for part in scope.set_operation_scopes:
             yield from self._of_output(part, place)
         if not scope.set_operation_scopes:
@@ -142,7 +143,7 @@ class ColumnLineage:
 
         home: Scope | None = scope
         while home is not None and table not in home.sources:
-            home = home.parent  # a subquery may name a column of the query around it
+            home = home.parent  # a subquery may name a column of its outer query
         if home is None:
             raise KeyError(table)
         source = home.sources[table]
@@ -156,7 +157,7 @@ def _query(scope: Scope) -> exp.Query:
     from sqlglot import exp
 
     if not isinstance(scope.expression, exp.Query):
-        raise KeyError(scope.expression.key)  # rows that come from a function have no columns to follow
+        raise KeyError(scope.expression.key)  # rows that come from a function have no columns to trace
     return scope.expression
 
 
@@ -165,9 +166,9 @@ def _names(scope: Scope) -> list[str]:
 
 
 CHECKED = "c370d59715195592"
-"""What `fingerprint` says of the package's own SELECTs, which `tests/integration/test_classes.py` has followed.
+"""The `fingerprint` of the package's own SELECTs, whose columns `tests/integration/test_classes.py` has traced.
 
-So no build has to: importing SQLGlot and following columns takes a fifth of a second."""
+So no build has to trace them: importing SQLGlot and tracing the columns takes a fifth of a second."""
 
 _passed = {CHECKED}
 
@@ -179,23 +180,23 @@ def fingerprint(graph: Dag) -> str:
 
 
 def classes(graph: Dag, table: str) -> dict[str, PrivacyClass]:
-    """Returns the class of each column of a stored table, by its name; of SELECTs that are known without SQLGlot."""
+    """Returns the class of each column of a stored table, by its name; the package's own SELECTs need no SQLGlot."""
     if table in COLUMNS and table not in LANDED and fingerprint(graph) == CHECKED:
         return {column.name: _BY_NAME[column.name] for column in COLUMNS[table]}
     return ColumnLineage(graph).classes(table)
 
 
 def check(graph: Dag) -> None:
-    """Refuses SQL that would carry what tells who somebody is where it must not stand (rule 7).
+    """Refuses SQL that would put an identifier into a table that must not hold it (rule 7).
 
-    All of the graph is looked at whatever has changed of it: a column of one table may come from another's.
+    The whole graph is checked, whichever part has changed: a column of one table may come from another table.
 
     Args:
         graph: The SELECTs of the tables below landing.
 
     Raises:
-        AuditFailed: A direct identifier would reach a table other than the two customers tables, or a training table
-            something that identifies beside the pseudonym; or a column cannot be followed.
+        AuditFailed: A direct identifier would reach a table other than the two customers tables, an identifier other
+            than the pseudonym would reach a training table, or a column cannot be traced to its source.
     """
     if fingerprint(graph) in _passed:
         return
@@ -234,6 +235,6 @@ def _class_of(origin: Origin) -> PrivacyClass:
 
 
 def _strictest(origins: Iterable[Origin]) -> PrivacyClass:
-    """Returns the class of a value made from these; of one made from nothing landed, operational."""
+    """Returns the class of a value made from these origins; `OPERATIONAL` if there are none."""
     found = {_class_of(origin) for origin in origins}
     return next((kind for kind in PrivacyClass if kind in found), PrivacyClass.OPERATIONAL)

@@ -1,7 +1,7 @@
 """Contracts of records: kinds, fields, and the reasons for which a record is refused.
 
-Pure facts and checks on single values; no clock, no disk, no network. `feeds` states the three
-contracts, `reader` applies them to bytes, `catalog` and `ddl` turn them into columns.
+Only definitions and checks on single values: no clock, no disk, no network. `feeds` defines the three contracts,
+`reader` applies them to bytes, `catalog` and `ddl` turn them into columns.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from enum import StrEnum
 from stedi.errors import IGNORED
 
 INSTANT_BEGIN = 946_684_800_000
-"""The first instant, the start of the year 2000: seconds in place of milliseconds, and unset clocks, are before it."""
+"""The first valid instant, the start of the year 2000: seconds instead of milliseconds, and unset clocks, give earlier
+values."""
 
 INSTANT_END = 253_402_300_800_000
-"""The first epoch millisecond after the year 9999, and after the last instant: microseconds of today are beyond it."""
+"""The first epoch millisecond after the year 9999, and the end of valid instants: microseconds instead of milliseconds
+give later values."""
 
 INTEGER_MIN = -(2**63)
 INTEGER_MAX = 2**63 - 1
@@ -48,33 +50,33 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     BAD_ENCODING = "bad_encoding"
     INVISIBLE_CHARACTER = "invisible_character"
-    """In a customer's address: nobody could name whose it is."""
+    """In a customer's address: nobody could type the address to name the customer."""
 
 
 class PrivacyClass(StrEnum):
-    """What a value tells about a person, the most telling first."""
+    """What a value reveals about a person, the strictest class first."""
 
     DIRECT = "direct identifier"
-    """Names, or reaches, somebody: rule 7 keeps it in landing and the two customers tables."""
+    """Names a person, or is a way to contact one: rule 7 keeps it in landing and the two customers tables."""
     INDIRECT = "indirect identifier"
-    """Tells people apart, and who somebody is to those who know more: a device, an exact date, a pseudonym."""
+    """Tells people apart, and identifies a person to somebody who knows more: a device, an exact date, a pseudonym."""
     SENSOR = "sensor"
-    """A reading: what was measured, and when. Its exact time can still give somebody away."""
+    """A reading: what was measured, and when. Its exact time can still identify a person."""
     OPERATIONAL = "operational"
-    """About files and landings."""
+    """Information about files and landings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a record, by the name under which it is delivered.
+    """One field of a record.
 
     Attributes:
-        name: The name.
+        name: The name under which it is delivered.
         kind: The type of its value.
         required: Whether a record without it is refused.
-        privacy: What its value tells about a person; the worst until somebody has said otherwise.
-        names_customer: Whether its value is a customer's address (rule 1 of consent), which somebody must be able to
-            name: a record whose address has a character that nobody can see is refused.
+        privacy: What its value reveals about a person; the strictest class by default.
+        names_customer: Whether its value is a customer's address (rule 1 of consent). People must be able to type it:
+            a record whose address has an invisible character is refused.
     """
 
     name: str
@@ -85,7 +87,7 @@ class Field:
 
     @property
     def expected(self) -> str:
-        """What its value must be, in words."""
+        """The expected type of its value, in words."""
         return _EXPECTED[self.kind]
 
 
@@ -99,7 +101,7 @@ _EXPECTED = {
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What the records of one feed must be.
+    """The contract that the records of one feed must meet.
 
     Attributes:
         feed: The feed's name, singular, as on the command line.
@@ -117,24 +119,24 @@ class Contract:
         return tuple(field for field in self.fields if field.required)
 
     def field(self, name: str) -> Field | None:
-        """Returns the field that `name` means, without regard to case, or None."""
+        """Returns the field with this name, ignoring case, or None."""
         folded = name.lower()
         return next((field for field in self.fields if field.name.lower() == folded), None)
 
 
 def has_unseen(text: str) -> bool:
-    """Returns whether a text has a character that nobody can see, or type, and so nobody can name.
+    """Returns whether a text has a character that nobody can see or type.
 
-    These are control characters, NUL among them, all of format (zero width, direction, soft hyphen, byte order
-    mark), those that fonts do not draw, lone surrogates, private and unassigned ones, and white space other than a
-    plain space within the text. White space around it does not count: rule 1 of consent trims it.
+    These are control characters including NUL, all format characters (zero width, direction, soft hyphen, byte order
+    mark), characters that fonts do not draw, lone surrogates, private and unassigned characters, and white space other
+    than a plain space inside the text. White space around the text does not count: rule 1 of consent trims it.
     """
-    text = text.strip()  # what Python calls printable is all of that but for what fonts do not draw
+    text = text.strip()  # `isprintable` covers all of these except characters that fonts do not draw
     return not text.isprintable() or not (text.isascii() or IGNORED.isdisjoint(text))
 
 
 def unseen(character: str) -> bool:
-    """Returns whether a character is one that nobody can see, or type; of white space control characters alone."""
+    """Returns whether nobody can see or type a character; of white space, only control characters count."""
     return unicodedata.category(character) in _UNSEEN or character in IGNORED
 
 

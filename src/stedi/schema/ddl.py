@@ -1,8 +1,8 @@
-"""The tables as DDL that Athena or Spark runs: from the contracts and the lake's columns to `CREATE TABLE`.
+"""The tables as DDL for Athena or Spark: from the contracts and the lake's columns to `CREATE TABLE`.
 
-Three kinds: external JSON tables over the folders of an inbox, one a feed, from the contracts, in a database of their
-own; Iceberg tables, one a table of the lake, from `tables`; views of what a role sees, from its grant. Text only;
-nothing is created here. Every name and every text is quoted and escaped.
+There are three kinds. External JSON tables, one per feed, read the folders of an inbox; they come from the contracts
+and have a database of their own. Iceberg tables, one per table of the lake, come from `tables`. Views show what a role
+sees, by its grant. This module returns text and creates nothing. Every name and every text is quoted and escaped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INBOX = f"{NAMESPACE}_inbox"
 _DELIVERED = {Kind.TEXT: "string", Kind.INSTANT: "long", Kind.NUMBER: "double", Kind.INTEGER: "long"}
 
 _NAMES: dict[str, dict[str, str]] = {
-    # Athena's Iceberg DDL has no timestamp with a zone; what it stores as timestamp is read as UTC.
+    # Athena's Iceberg DDL has no timestamp with a time zone; its timestamps are read as UTC.
     "athena": SPARK_TYPES,
     "spark": {kind: name.upper() for kind, name in SPARK_TYPES.items()},
 }
@@ -37,7 +37,7 @@ _IN_QUERIES = {
     },
     "spark": _NAMES["spark"],
 }
-"""Names of types in a query, where they are not those of Iceberg."""
+"""Names of types in a query, where they differ from Iceberg's."""
 
 _PREFACE = {
     "athena": """\
@@ -75,11 +75,11 @@ class _Writer:
     dialect: str
 
     def identifier(self, name: str) -> str:
-        # Every name: `timestamp`, `user` and `date` are reserved words, and Athena wants `_extra` quoted as well.
+        # Every name is quoted: `timestamp`, `user` and `date` are reserved words, and Athena requires it for `_extra`.
         return "`" + (name.lower() if self.dialect == "athena" else name).replace("`", "``") + "`"
 
     def quoted(self, name: str) -> str:
-        """Quotes a name in a query, which Athena reads with another parser than a table's DDL."""
+        """Quotes a name for a query; Athena parses queries differently from a table's DDL."""
         return '"' + name.lower().replace('"', '""') + '"' if self.dialect == "athena" else self.identifier(name)
 
     def shown(self, column: Column, masked: bool) -> str:
@@ -115,7 +115,7 @@ class _Writer:
         name, body = self.table(contract.feed, INBOX), self.columns(columns, notes)
         where = f"LOCATION {self.text(f'{inbox}/{contract.feed}/')}"
         if self.dialect == "athena":
-            # Matching keys without regard to case takes the place of one mapping for each camel-case name.
+            # Matching keys case-insensitively replaces a mapping for each camel-case name.
             serde = self.properties({"case.insensitive": "TRUE", "ignore.malformed.json": "FALSE"})
             return (
                 f"CREATE EXTERNAL TABLE IF NOT EXISTS {name} {body}\n"
@@ -136,16 +136,18 @@ class _Writer:
 
 
 def ddl(dialect: str, location: str, inbox: str | None = None, tables: Iterable[str] | None = None) -> str:
-    """Returns statements, each ended by a semicolon and a line, that create the lake's tables elsewhere.
+    """Returns statements that create the lake's tables in another engine.
+
+    Each ends with a semicolon; a blank line follows each but the last.
 
     Args:
         dialect: `athena` or `spark`.
-        location: The URI under which the lake's zones lie; for Athena one of `s3://`.
-        inbox: The URI with a folder of newline-delimited JSON for each feed; None for no tables over it.
+        location: The URI under which the lake's zones are; for Athena, it begins with `s3://`.
+        inbox: The URI that has a folder of newline-delimited JSON for each feed; None for no inbox tables.
         tables: The lake's tables to create; None for all, in the order in which data flow.
 
     Raises:
-        UsageError: A dialect, a location or a table that cannot be.
+        UsageError: The dialect, the location, the inbox or a table is not valid.
     """
     if dialect not in ("athena", "spark"):
         raise UsageError(f"DDL: expected the dialect athena or spark, found {printable(dialect[:40])}.")
@@ -168,14 +170,14 @@ def ddl(dialect: str, location: str, inbox: str | None = None, tables: Iterable[
 
 
 def views(dialect: str, role: Role) -> str:
-    """Returns statements that make a view of each table that a role sees, with null for what is masked for it.
+    """Returns statements that create a view of each table that a role sees; columns masked for the role are null.
 
     Args:
         dialect: `athena` or `spark`.
-        role: Whose views; they lie in a database of the role's name.
+        role: The role; its views are in a database named after it.
 
     Raises:
-        UsageError: A dialect that cannot be.
+        UsageError: The dialect is not valid.
     """
     from stedi.schema.classification import ColumnLineage
 
@@ -197,7 +199,7 @@ def _comment(text: str) -> str:
 
 
 def _place(uri: str, dialect: str, what: str) -> str:
-    """Returns a prefix without its last slash."""
+    """Returns a URI without trailing slashes, or refuses one that is not valid."""
     if not uri.strip() or not uri.isprintable():
         raise UsageError(f"DDL: the {what}: expected a URI in printable characters.")
     if dialect == "athena" and not (uri.startswith("s3://") and len(uri) > len("s3://")):

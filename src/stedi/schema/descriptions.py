@@ -1,7 +1,7 @@
-"""Descriptions of tables and columns: the one source of their meanings.
+"""Descriptions of tables and columns, defined only here.
 
 Iceberg's column docs, the comments of DDL, the report's page, `stedi describe`, data contracts and the manifests of
-training sets read it here; `tests/integration/test_descriptions.py` keeps them in step.
+training sets use these texts; `tests/integration/test_descriptions.py` checks that they all agree.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Description:
     """What a column means.
 
     Attributes:
-        text: In a few words.
-        unit: Of its values; empty for a text or a count.
+        text: The meaning in a few words.
+        unit: The unit of its values; empty for a text or a count.
     """
 
     text: str
@@ -28,20 +28,20 @@ class Description:
 
     @property
     def comment(self) -> str:
-        """Text and unit in one line, as catalogs keep it."""
+        """Text and unit on one line, as catalogs store them."""
         return f"{self.text} ({self.unit})" if self.unit else self.text
 
 
 @dataclass(frozen=True, slots=True)
 class DescribedColumn:
-    """A column with all that is known of it.
+    """A column with its complete description.
 
     Attributes:
         name: Its name.
         type: Its Iceberg type.
         text: What it means.
-        unit: Of its values; empty for a text or a count.
-        privacy: What it tells about a person.
+        unit: The unit of its values; empty for a text or a count.
+        privacy: What it reveals about a person.
         required: Whether every row has a value.
     """
 
@@ -55,14 +55,14 @@ class DescribedColumn:
 
 @dataclass(frozen=True, slots=True)
 class DescribedTable:
-    """A table with all that is known of it before a row is read.
+    """A table with all that the schema defines about it.
 
     Attributes:
         name: Its name.
         zone: Its zone.
         text: What its rows are.
-        key: The columns that tell its rows apart; empty where rows may be equal.
-        inputs: The tables that it is built from; empty for one that is written, not built.
+        key: The columns that identify a row; empty if rows may be equal.
+        inputs: The tables that it is built from; empty if a build does not make it.
         columns: Its columns, in order.
     """
 
@@ -157,7 +157,7 @@ TABLES: dict[str, str] = {
     "release_subjects": "the people in each release, by ids of that release alone",
     "release_events": "what has happened to releases: models, recalls, deletions",
 }
-"""What the rows of each table are."""
+"""A description of the rows of each table."""
 
 _KEYS: dict[str, tuple[str, ...]] = {
     "customers_trusted": ("customer_id",),
@@ -167,18 +167,18 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "releases": ("release",),
     "release_subjects": ("release", "subject"),
 }
-"""The keys that builds and releases hold."""
+"""The keys that builds and releases keep unique."""
 
 
 def describe(table: str, column: str) -> Description:
-    """Returns what a column of a table means; below landing instants are timestamps in UTC."""
+    """Returns the meaning of a column of a table; below landing, instants are timestamps in UTC."""
     found = _OF_TABLE.get((table, column)) or _EVERYWHERE[column]
     kinds = {known.name: known.type for known in ALL_COLUMNS[table]}
     return Description(found.text, _UTC) if found.unit == _MS and kinds[column] == "timestamptz" else found
 
 
 def describe_field(feed: str, field: str) -> Description:
-    """Returns what a field of a feed means, as it is delivered."""
+    """Returns the meaning of a field of a feed, with the unit in which it is delivered."""
     found = _EVERYWHERE[field]
     contract = CONTRACTS[feed].field(field)
     return Description(found.text, _MS) if contract is not None and contract.kind is Kind.INSTANT else found
@@ -190,7 +190,7 @@ def comments(table: str) -> dict[str, str]:
 
 
 def named(table: str) -> str:
-    """Returns a table's name as the lake has it, without regard to case.
+    """Returns the lake's spelling of a table's name, ignoring case.
 
     Raises:
         UsageError: There is no such table.
@@ -206,7 +206,7 @@ def named(table: str) -> str:
 
 
 def describe_table(table: str) -> DescribedTable:
-    """Returns all that is known of a table before a row is read.
+    """Returns all that the schema defines about a table, without reading rows.
 
     Args:
         table: One of `ALL_COLUMNS`.

@@ -1,4 +1,4 @@
-"""The contracts of the three feeds: facts only, as the website, the app and the devices deliver them."""
+"""The contracts of the three feeds, with the fields that the website, the app and the devices deliver."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Data contracts of the lake's tables, in the Open Data Contract Standard 3.2.
 
-https://bitol-io.github.io/open-data-contract-standard/. A contract says what the schema says: descriptions, units and
-privacy classes of columns, keys, the checks that every build passes, and for how long old snapshots stay. Plain values;
-`cli` writes them as YAML or JSON.
+https://bitol-io.github.io/open-data-contract-standard/. A contract holds what the schema defines: descriptions, units
+and privacy classes of columns, keys, the checks that every build passes, and how long old snapshots are kept. It is
+made of plain values; `cli` writes them as YAML or JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOGICAL: dict[str, dict[str, Any]] = {
     "double": {"logicalType": "number", "logicalTypeOptions": {"format": "f64"}},
     "timestamptz": {"logicalType": "timestamp", "logicalTypeOptions": {"timezone": True}},
     "date": {"logicalType": "date"},
-    "binary": {},  # the standard has no logical type for it
+    "binary": {},  # the standard has no logical type for binary data
 }
 _COUNTED = Model(
     "every_record_is_counted",
@@ -33,7 +33,7 @@ _COUNTED = Model(
     "select sha256 from landed_files where seen <> accepted + quarantined + erased",
     frozenset({"landed_files"}),
 )
-"""What landing holds for every file, and `stedi audit` proves."""
+"""A check that landing passes for every file, and that `stedi audit` proves."""
 _SEES = {
     "scientist": "Reads the training table and the list of releases.",
     "engineer": "Reads every table; direct identifiers are null.",
@@ -47,11 +47,11 @@ def contract(
     """Returns the contract of some tables as a document of the standard.
 
     Args:
-        tables: The tables, in the order in which they are told.
-        lake_id: The lake's id, which the contract's id is made of.
-        server: Where the tables are, as the standard's `servers` has it.
+        tables: The tables, in the order in which the contract lists them.
+        lake_id: The lake's id, which is part of the contract's id.
+        server: Where the tables are, as an entry of the standard's `servers`.
         keep_days: How long maintenance keeps a snapshot that is no longer current, days.
-        history_days: How long a snapshot that holds people who have withdrawn stays, days.
+        history_days: How long a snapshot with rows of people who have withdrawn is kept, days.
     """
     names = tuple(tables)
     one = names[0] if len(names) == 1 else ""
@@ -145,12 +145,12 @@ def _column(table: DescribedTable, column: DescribedColumn) -> dict[str, Any]:
 
 
 def _subject(check: Model) -> str:
-    """Returns the table that an assertion is about: of those that it reads, the one built last."""
+    """Returns the table that an assertion is about: the last table in build order among those that it reads."""
     return max(check.reads, key=list(ALL_ZONES).index)
 
 
 def _body(sql: str) -> str:
-    """Returns a SELECT in one line, without its comments."""
+    """Returns a SELECT on one line, without its comments."""
     return " ".join(" ".join(line for line in sql.splitlines() if not line.lstrip().startswith("--")).split())
 
 
@@ -159,11 +159,11 @@ def _sentence(text: str) -> str:
 
 
 def server(location: str, catalog: str | None) -> dict[str, Any]:
-    """Returns where a lake's tables are, as the standard's `servers` has it.
+    """Returns where a lake's tables are, as an entry of the standard's `servers`.
 
     Args:
         location: The lake's folder or prefix.
-        catalog: The path of its SQLite catalog; None for a lake whose catalog is elsewhere.
+        catalog: The path of its SQLite catalog; None if the lake has another kind of catalog.
     """
     if catalog is None:
         about = f"Iceberg tables in the catalog database {NAMESPACE}, by default of AWS Glue."

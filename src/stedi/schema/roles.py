@@ -1,9 +1,9 @@
-"""Roles: for each the tables that it may query and the classes of columns that are masked.
+"""Roles: the tables that each role may query, and the classes of columns that are masked for it.
 
-One small table, from which `query --role` makes its views and other engines' grants can be made. A masked column is
-null in its own type: a query keeps its shape and its types whoever runs it, nothing that looks like a value stands
-there, and no filter or join can find out what was there. A role says what a query shows; it is no lock: who may read
-the lake's folder may read the files.
+`query --role` makes its views from this small table; grants in other engines can be made from it, too. A masked column
+is null in its own type. So a query returns the same columns and types for every role, no replacement can be mistaken
+for a value, and no filter or join can reveal the masked values. A role limits what a query shows; it is not access
+control: anybody who can read the lake's folder can read the files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, graph
 Readings = Literal["all", "since-consent"]
 """Which readings of a consenting customer are used: rule 4 of consent."""
 Role = Literal["scientist", "engineer", "officer"]
-"""Whose eyes a query has."""
+"""The role with which a query runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Grant:
     """What one role sees.
 
     Attributes:
-        tables: The tables; any other is not there.
-        masked: The classes of column that are null in them.
+        tables: The tables that it can query; other tables do not exist for it.
+        masked: The classes of columns that are null in these tables.
     """
 
     tables: frozenset[str]
@@ -34,10 +34,11 @@ class Grant:
 
 
 GRANTS: dict[Role, Grant] = {
-    # trains on what may be trained on, and knows of what releases there are, not who is in them; builds let nothing in
-    # that would have to be masked
+    # sees the training table and the list of releases, but not the people in them; builds keep out of the training
+    # table everything that would have to be masked
     "scientist": Grant(frozenset({"machine_learning_curated", "releases"}), frozenset()),
-    # keeps the lake going: every row of every table, of nobody by name; raw bytes and unknown fields may hold names
+    # operates the lake: sees every row of every table without direct identifiers; raw bytes and unknown fields count
+    # as such because they may hold names
     "engineer": Grant(frozenset(ALL_COLUMNS), frozenset({PrivacyClass.DIRECT})),
     # answers to customers and regulators
     "officer": Grant(frozenset(ALL_COLUMNS), frozenset()),
@@ -63,7 +64,7 @@ class VisibleTable:
 
 
 def visible() -> dict[Role, tuple[VisibleTable, ...]]:
-    """Returns what each role sees, worked out from `GRANTS` and the classes of the columns."""
+    """Returns what each role sees, computed from `GRANTS` and the classes of the columns."""
     from stedi.schema import classification
 
     kinds = {name: classification.classes(graph(), name) for name in ALL_COLUMNS}

@@ -1,4 +1,4 @@
-"""The package's own SQL files, read where they lie."""
+"""Reads the package's own SQL files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def texts(folder: str) -> dict[str, str]:
-    """Returns the text of each SQL file in a folder of `sql`, by its name without the ending."""
+    """Returns the text of each SQL file in a folder of `sql`, by its name without the suffix."""
     here = Path(__file__).parent / "sql" / folder
-    if not here.is_dir():  # in a wheel that nobody unpacked; else its readers would take a tenth of a small command
+    if not here.is_dir():  # in a zipped wheel; elsewhere importing `resources` would take 10% of a small command's time
         from importlib import resources
 
         found = resources.files("stedi.schema") / "sql" / folder

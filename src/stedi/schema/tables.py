@@ -1,7 +1,7 @@
 """The lake's tables: zones, columns, and the graph of the SQL files.
 
-A table below landing is one SQL file whose path gives its zone and name; what it reads is parsed from the SQL.
-`sql/views` holds SELECTs that several tables share and nobody stores. Only the package's own files are read.
+A table below landing is one SQL file whose path gives its zone and name; its inputs are parsed from the SQL.
+`sql/views` holds SELECTs that several tables share and that are not stored. Only the package's own files are read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAMESPACE = "stedi"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column, in Iceberg's words: string, long, double, timestamptz, date or binary."""
+    """A column with its Iceberg type: string, long, double, timestamptz, date or binary."""
 
     name: str
     type: str
@@ -42,9 +42,10 @@ class DataFile:
         path: Absolute path or URI.
         rows: Rows in it.
         bytes: Size in bytes.
-        nulls: Null values, by column.
-        bounds: Least and greatest value, by column, as text; never of a column of text.
-        sha256: Of its bytes, hex, where whoever wrote it had to say so; else it is with the file, or told by reading.
+        nulls: The number of nulls, by column.
+        bounds: Lowest and highest value as text, by column; text columns never have bounds.
+        sha256: The SHA-256 of its bytes, hex, if its writer had to return it; else it is stored with the file, or found
+            by reading the file.
     """
 
     path: str
@@ -59,8 +60,8 @@ CONSENT_FROM = (
     "case when shareWithResearchAsOfDate > lastUpdateDate then shareWithResearchAsOfDate "
     "when shareWithResearchAsOfDate is not null then lastUpdateDate end"
 )
-"""From when on a landed record can be a consent, epoch milliseconds (rule 3): what builds of earlier and of later may
-take differently. Of a record that never can be, null."""
+"""The SQL of the instant from which a landed record can give consent, epoch milliseconds (rule 3). A build before it
+and a build after it may treat the record differently. Null if the record can never give consent."""
 
 _KIND_TYPES = {Kind.TEXT: "string", Kind.INSTANT: "long", Kind.NUMBER: "double", Kind.INTEGER: "long"}
 
@@ -135,7 +136,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("z", "double"),
     ),
 }
-"""Every table's columns; a column's Iceberg field id is its place, from 1."""
+"""Every table's columns; a column's Iceberg field id is its position, starting at 1."""
 
 ZONES: dict[str, str] = {
     **dict.fromkeys((*(contract.table for contract in CONTRACTS.values()), "quarantine", "landed_files"), "landing"),
@@ -175,7 +176,7 @@ REGISTRY: dict[str, tuple[Column, ...]] = {
         Column("noted_at", "timestamptz"),
     ),
 }
-"""The columns of the tables that know releases; a lake has them from its first release on, in the zone `released`."""
+"""The columns of the release tables; the first release of a lake creates them, in the zone `released`."""
 
 ALL_COLUMNS: dict[str, tuple[Column, ...]] = {**COLUMNS, **REGISTRY}
 """The columns of every table that a lake may have."""
@@ -191,7 +192,7 @@ REQUIRED: dict[str, frozenset[str]] = {
         if ZONES[table] != "landing"
     },
 }
-"""The columns that are never null: landing quarantines a record without them, a build fails."""
+"""The columns that are never null: landing quarantines a record without them; a build that makes such a row fails."""
 ALL_ZONES: dict[str, str] = {**ZONES, **dict.fromkeys(REGISTRY, "released")}
 """The zone of every table that a lake may have, in the order in which data flow."""
 
@@ -212,18 +213,18 @@ SPARK_TYPES = {
     "date": "date",
     "binary": "binary",
 }
-"""Spark's, and Hive's."""
+"""Spark's name of each Iceberg type used here; Hive's is the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One SELECT of the package, and what it reads.
+    """One SELECT of the package, and the tables and views that it reads.
 
     Attributes:
         name: The table's or view's name.
-        zone: `trusted`, `curated`, or `views` for what is not stored.
+        zone: `trusted`, `curated`, or `views` if the result is not stored.
         sql: The file's text.
-        reads: Names of the tables and views in it.
+        reads: The names of the tables and views that it reads.
     """
 
     name: str
@@ -232,7 +233,7 @@ class Model:
     reads: frozenset[str]
 
     def tree(self) -> exp.Expr:
-        """Returns the SELECT as a fresh SQLGlot tree."""
+        """Returns the SELECT as a new SQLGlot tree."""
         return parse(self.sql)
 
 
@@ -248,7 +249,7 @@ class Dag:
         return tuple(TopologicalSorter(edges).static_order())
 
     def tables(self) -> tuple[Model, ...]:
-        """Returns the stored tables in an order in which they can be built."""
+        """Returns the stored tables in build order."""
         return tuple(self.selects[name] for name in self.order() if self.selects[name].zone != "views")
 
     def closure(self, name: str) -> frozenset[str]:
@@ -288,26 +289,26 @@ def parse(sql: str) -> exp.Expr:
 
 
 def rebind(sql: str, relations: Mapping[str, str], parameters: Mapping[str, str | int] | None = None) -> str:
-    """Returns a SELECT that reads other relations in place of some tables, and is the same otherwise.
+    """Returns a SELECT in which other relations replace some tables, and which is otherwise the same.
 
     Args:
         sql: A SELECT in the lake's dialect.
-        relations: For each table to be replaced, the name of what it reads instead.
-        parameters: What `$name` stands for; without them parameters stay.
+        relations: For each table to be replaced, the name of the relation to read instead.
+        parameters: The value of each `$name`; None leaves parameters unchanged.
 
     Raises:
-        LakeError: It has a parameter that is not given.
+        LakeError: The SELECT has a parameter without a value.
     """
     pieces: list[str] = []
     end, named = 0, False
     for token in tokens(sql):
         text = token.group()
-        # comments between tokens go, blanks stay one
+        # drop comments between tokens, and reduce white space to one blank
         gap = " " if token.start() > end else ""
         end = token.end()
         if pieces and pieces[-1].strip().lower() in _READING and text in relations:
             text, named = relations[text], True
-            # columns may be named by the table: what is read instead goes by its name
+            # columns may be qualified by the table's name, so the replacement gets that name as its alias
             alias = f" as {token.group()}"
         elif named:
             if text.lower() != "as":
@@ -327,13 +328,13 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _READING = ("from", "join")
-"""The words after which the lake's SQL names what it reads: never after a comma."""
+"""The keywords before a table's name in the lake's SQL, which never lists tables with commas."""
 
 
 def tokens(sql: str) -> Iterator[re.Match[str]]:
     """Yields the tokens of a SELECT in the lake's dialect, without blanks and comments.
 
-    SQLGlot, which reads the same files in the tests, takes longer to import than a small build may take in all.
+    SQLGlot parses the same files in the tests, but its import takes longer than a small build may take in total.
     """
     return (token for token in _TOKEN.finditer(sql) if token.lastgroup != "blank")
 
@@ -357,6 +358,6 @@ def graph() -> Dag:
 
 @cache
 def assertions() -> tuple[Model, ...]:
-    """Returns the package's assertions: SELECTs that find a violation by each row that they return."""
+    """Returns the package's assertions: SELECTs whose every returned row is a violation."""
     found = sorted(statements.texts("assertions").items())
     return tuple(Model(name, "assertions", sql, _reads(sql)) for name, sql in found)

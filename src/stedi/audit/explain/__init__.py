@@ -1,7 +1,8 @@
-"""Explanations: why rows of a customer, or of a table, are where they are or are left out.
+"""Explanations: why rows of a customer or of a table are in a table, or are left out of it.
 
-Explanations come from landed records, by code that the build does not share, and are compared with what is published.
-Only here does an answer hold a customer's own data: it is asked for by who knows the address, or by `--where`.
+Explanations are computed from landed records, by code that the build does not share, and are compared with the
+published tables. Only here does a result hold a customer's own data: the caller must know the address or use
+`--where`.
 """
 
 from __future__ import annotations

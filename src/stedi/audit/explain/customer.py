@@ -1,7 +1,7 @@
 """Explains one customer: consent and its history, rows by table, and rows left out with the reason.
 
-What should be below landing is worked out from the landed records alone, and compared with what is published. Of each
-table of readings, the landed rows are the published ones and those left out, every one of them with one reason.
+The expected rows below landing are computed from the landed records alone, and compared with the published tables. For
+each table of readings, every landed row is either published or left out for exactly one reason.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Landed:
 
     Attributes:
         updated: When the customer or the website changed it.
-        consent: Since when it agrees to research, or None.
-        file: The file that it came in; `withdrawal` of one by command.
+        consent: The date of its consent to research, or None.
+        file: The file that it came in; `withdrawal` if a command made it.
         landed_at: When it landed, UTC.
     """
 
@@ -52,9 +52,9 @@ class LeftOut:
 
     Attributes:
         table: The table that they are not in.
-        reason: Why.
-        rows: How many; 0 for `erased`, whose rows can no longer be counted.
-        shared_by: For readings of a shared serial number, how many customers claim it; else 0.
+        reason: The reason.
+        rows: The number of rows; 0 for `erased`, because erased rows can no longer be counted.
+        shared_by: For readings of a shared serial number, the number of customers who claim it; else 0.
     """
 
     table: str
@@ -68,9 +68,9 @@ class InQuarantine:
     """A record in quarantine that holds the customer's address.
 
     Attributes:
-        record: What `quarantine --show` takes.
+        record: The record's name, as `quarantine --show` takes it.
         feed: Its feed.
-        reason: Why it is there.
+        reason: The reason for which it was quarantined.
     """
 
     record: str
@@ -80,21 +80,21 @@ class InQuarantine:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One customer: consent, rows, and the reasons for rows left out; an unknown address gets the same shape.
+    """One customer: consent, rows, and the reasons for rows left out; an unknown address has the same fields.
 
     Attributes:
         customer_id: The pseudonym.
         consent: The consent of the current record.
         since: The date of the consent, or of the update that withdrew it; None for an unknown address.
         erased: When the customer was erased; None if they were not.
-        history: Their landed records in the order of rule 2, the current one first.
-        rows: Rows of theirs in each table, now; of `step_trainer_landing` those of devices that they claim, of
-            `landed_files` those of files that hold any.
-        expected: Rows in each table below landing, computed from the landed records.
+        history: The customer's landed records in the order of rule 2, the current one first.
+        rows: The customer's rows in each table now. For `step_trainer_landing`, rows of devices that the customer
+            claims; for `landed_files`, rows of files that hold any of the customer's records.
+        expected: The rows that each table below landing should have, computed from the landed records.
         left_out: Landed rows that are not in a table, by reason.
         quarantined: Records in quarantine that hold the address.
         build_due: Whether a build is due.
-        differs: Tables that differ from `expected`: because a build is due, or by a fault if none is.
+        differs: Tables that differ from `expected`: because a build is due, or because of a fault if none is due.
     """
 
     customer_id: str
@@ -111,7 +111,7 @@ class Explanation:
 
     @property
     def known(self) -> bool:
-        """Whether the lake holds anything of the address, or has erased it."""
+        """Whether the lake holds anything under the address, or has erased it."""
         return bool(self.history or any(self.rows.values()) or self.quarantined or self.erased)
 
 
@@ -121,7 +121,7 @@ def explain(context: Context, key: Key, address: str, now: int) -> Explanation:
     Args:
         context: The lake.
         key: The lake's pseudonym key.
-        address: Whose, in any spelling.
+        address: The customer's address, in any spelling.
         now: The instant for which consent is evaluated, epoch milliseconds.
     """
     states, config, root = context.catalog.tables(), context.config, context.root
@@ -167,12 +167,12 @@ def _consent(history: Sequence[Landed], *, consents: bool) -> tuple[Consent, dat
     current = history[0]
     if current.consent is None or current.consent < _at(INSTANT_BEGIN):
         return "does not agree", current.updated
-    # a record from the future gives consent when it is there itself (rule 3)
+    # a record from the future gives consent only when its update time is reached (rule 3)
     return ("agrees", current.consent) if consents else ("agrees later", max(current.consent, current.updated))
 
 
 def _left_out(engine: DuckDB, who: str, records: int, *, consents: bool) -> Iterator[LeftOut]:
-    """Yields every landed row that is in no table below, by table and reason."""
+    """Yields the counts of landed rows that are in no table below landing, by table and reason."""
     [(landed, early, again, moved)] = engine.rows(
         'select (select count(*) from accelerometer_landing as a join persons as p on a."user" = p.address '
         f"where p.person = {who}), coalesce(sum(landed) filter (where not in_time), 0)::bigint, "
@@ -190,7 +190,7 @@ def _left_out(engine: DuckDB, who: str, records: int, *, consents: bool) -> Iter
         ("customers_curated", Reason.NO_READING, int(consents and not moved)),
     ]
     yield from (LeftOut(table, reason, rows) for table, reason, rows in counts if rows)
-    # whose a reading is comes first: of another's readings this customer's consent says nothing
+    # the owner is checked first: this customer's consent does not matter for readings of another customer
     for reason, shared_by, rows in engine.rows(
         f"select case when owner <> {who} then {literal(Reason.ANOTHERS)} else {STEP_REASON} end as reason, "
         f"case when owner is distinct from {who} then claimants else 0 end as shared_by, "
@@ -241,13 +241,13 @@ def _published(engine: DuckDB) -> dict[str, int]:
 
 
 def _is_other(engine: DuckDB, who: str, table: str) -> bool:
-    """Returns whether a customers table shows another record than the current one."""
+    """Returns whether a customers table has a record other than the current one."""
     violations.compare(engine, table)
     return engine.rows(f"select other > 0 from compared where person = {who}") == [(True,)]
 
 
 def _quarantined(engine: DuckDB, normal: str) -> Iterator[InQuarantine]:
-    """Yields the records in quarantine whose bytes hold an address, written plainly or with JSON's escapes."""
+    """Yields the records in quarantine whose bytes contain an address, as plain text or with JSON escapes."""
     whole = re.compile(rf"(?<![\w.+-]){re.escape(normal)}(?![\w-])(?!\.\w)")
     for sha256, offset, feed, reason, raw in engine.stream(
         'select sha256, "offset", feed, reason, raw from quarantine order by file, sha256, "offset"'

@@ -1,7 +1,7 @@
-"""Explains rows of a table: whose each is, by which rule it is there, and the landed files that it comes from.
+"""Explains rows of a table: the customer, the rule by which a row is there, and the landed files that it comes from.
 
-The rows come from the same closed process as any query's; what they were made from is looked for in the landing
-zone, by the relations of the proof. A row that nothing landed accounts for is said to be one.
+The rows are read in the same sandboxed process as any query. Their sources are searched for in the landing zone, with
+the relations of the proof. A row that no landed record explains is reported as such.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stedi.schema.contracts import PrivacyClass
 from stedi.schema.tables import ZONES
 
 LIMIT = 20
-"""Rows that one explanation looks at."""
+"""The largest number of rows in one explanation."""
 
 Row = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ class Source:
     Attributes:
         table: Their landing table.
         file: The file that they came in.
-        records: How many.
+        records: The number of records.
     """
 
     table: str
@@ -49,13 +49,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedRow:
-    """One row, and why it is there.
+    """One row, and why it is in the table.
 
     Attributes:
         row: Its values without direct identifiers.
-        customers: Pseudonyms of its customers; several if several claim a device, none if nobody is known.
+        customers: Pseudonyms of its customers; several if several claim the device, none if no customer is known.
         why: The rules by which it is in the table.
-        sources: The landed records that it comes from; empty if there are none.
+        sources: The landed records that it comes from, if there are any.
     """
 
     row: Row
@@ -70,8 +70,8 @@ class ExplainedRows:
 
     Attributes:
         table: The table.
-        rows: The rows, each with why it is there.
-        more: Whether there are more that meet it.
+        rows: The rows, each with its explanation.
+        more: Whether more rows meet the condition.
     """
 
     table: str
@@ -80,24 +80,25 @@ class ExplainedRows:
 
 
 Run = Callable[[str], list[dict[str, Any]]]
-"""Runs one SELECT of `statement.condition` as queries are run, and returns its rows."""
+"""Runs one SELECT of `statement.condition` as a query, and returns its rows."""
 
 
 def chosen(table: str, where: str, seen: Run, whole: Run) -> tuple[Sequence[Row], bool]:
     """Returns the first rows of a table that meet a condition, with all columns, and whether there are more.
 
-    The condition chooses places, files and numbers of rows in them, with the eyes of the one who asks; so it can find
-    out nothing of a column that they may not see. Only what stands in these places is read whole.
+    The condition is evaluated with the caller's role and chooses only places: files and row numbers in them. So it
+    cannot reveal anything about a column that is masked for the caller. Only the rows at these places are read with all
+    columns.
 
     Args:
         table: The table.
-        where: What stands after WHERE.
-        seen: Runs a SELECT with the eyes of the one who asks.
-        whole: Runs one with eyes that see every column.
+        where: The condition, without WHERE.
+        seen: Runs a SELECT with the caller's role.
+        whole: Runs a SELECT that sees every column.
 
     Raises:
         UsageError: There is no such table.
-        QueryRefused: The condition is not one.
+        QueryRefused: `where` is not a valid condition.
     """
     if table not in ZONES:
         raise UsageError(f"expected one of {', '.join(ZONES)}, found another; see `stedi tables`", argument="table")
@@ -149,7 +150,7 @@ _NOTHING = "no landed record explains it: a build is due, or another program wro
 
 
 def _landed(engine: DuckDB, key: Key, table: str, row: Row) -> Why:
-    """Explains a row of the landing zone: it came in a file."""
+    """Explains a row of the landing zone by the file that it came in."""
     if table == "landed_files":
         return (), "one row for each landed file; a replay of quarantined records adds one", ()
     if table == "quarantine":
@@ -187,7 +188,7 @@ def _below(
 
 
 Trace = Callable[[DuckDB, str, Row], tuple[str, list[Source]]]
-"""Says why a row of a consenting customer is there, and from what; from nothing if nothing landed accounts for it."""
+"""Returns why a row of a consenting customer is there, and its sources; none if no landed record explains it."""
 
 
 def _customer(engine: DuckDB, who: str, row: Row) -> tuple[str, list[Source]]:
@@ -223,7 +224,7 @@ def _training(engine: DuckDB, who: str, row: Row) -> tuple[str, list[Source]]:
 
 
 def _owned(engine: DuckDB, who: str, row: Row, which: str) -> tuple[str, list[str]]:
-    """Returns why a step reading is a customer's, and the serial numbers of what landed; none if it is not theirs."""
+    """Returns why a step reading belongs to a customer, and the landed serial numbers; none if it does not."""
     found = engine.rows(
         "select serialNumber, claimants from steps as s join devices as d on s.serial = d.serial "
         f"where due and owner = {who} and {which} and moment = {_ms(row['sensorReadingTime'])} * 1000 "

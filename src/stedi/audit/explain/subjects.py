@@ -1,8 +1,8 @@
-"""The proof's relations for some customers only: their deliveries and those of people who share their devices.
+"""The proof's relations, restricted to some customers and the people who share their devices.
 
-Explanations and the proof work the rules out by the same queries, so that they cannot tell different stories; neither
-shares any with the build. Of those who share a device only what they claim and when they moved is there: nothing here
-says whether they consent.
+Explanations and the proof compute the rules with the same queries, so that they cannot disagree. Neither shares a query
+with the build. For people who share a device, the relations hold only what they claim and when they moved: nothing
+here shows whether they consent.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ FILES = (
 )
 """Each landed file once, by its first name."""
 FILE_NAME = "coalesce(f.name, 'a file that the ledger does not know')"
-"""What a file `f` of these is called."""
+"""The SQL of the name of a file `f` of `FILES`."""
 
 
 @contextmanager
 def session(context: Context, states: Mapping[str, TableState]) -> Iterator[DuckDB]:
-    """Gives an engine in which every table is readable, pinned to how it is now.
+    """Yields an engine in which every table is readable, pinned to its current snapshot.
 
-    Tables of customers' rows have `every_` before their names: the names alone are for what `work_out` gives.
+    The names of tables that hold customers' rows have the prefix `every_`: the names without it are for the relations
+    that `work_out` creates.
     """
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
         for name, state in states.items():
@@ -44,7 +45,7 @@ def session(context: Context, states: Mapping[str, TableState]) -> Iterator[Duck
 
 
 def delivered(context: Context, wanted: Iterable[str]) -> frozenset[str]:
-    """Returns those of some addresses, in their normal form, under which a record or a reading has landed."""
+    """Returns the addresses among `wanted`, in normal form, under which a record or a reading has landed."""
     asked, states = frozenset(wanted), context.catalog.tables()
     with session(context, states) as engine:
         named = (
@@ -55,7 +56,7 @@ def delivered(context: Context, wanted: Iterable[str]) -> frozenset[str]:
 
 
 def called(context: Context, wanted: Iterable[str]) -> list[tuple[str, str]]:
-    """Returns the names and phone numbers, empty where there is none, on the records of some addresses."""
+    """Returns the names and phone numbers in the records of some addresses; a missing one is empty."""
     states = context.catalog.tables()
     with session(context, states) as engine:
         emails = listed(spelled(engine, "every_customers_landing", "email", wanted))
@@ -66,13 +67,13 @@ def called(context: Context, wanted: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str], base: AsOf) -> None:
-    """Gives the relations of `expected` for some customers, their rows of the tables below landing, and `history`.
+    """Creates the relations of `expected` for some customers, their rows of the tables below landing, and `history`.
 
-    Of `claims`, `motions`, `steps` and `customers_landing` itself, rows of others are there where they share a device.
-    `history` (person, updated, share, file, landed_at, place) counts from the current record, in the order of rule 2.
+    `claims`, `motions`, `steps` and `customers_landing` also have rows of other people who share a device.
+    `history` (person, updated, share, file, landed_at, place) has the current record first, in the order of rule 2.
 
     Args:
-        engine: A session of `session`.
+        engine: An engine from `session`.
         root: The lake's folder.
         key: The lake's pseudonym key.
         customers: The pseudonyms of the customers, by the normal forms of their addresses.
@@ -109,18 +110,18 @@ def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str],
 
 
 def person(engine: DuckDB, customer_id: str) -> str:
-    """Returns the SQL of who stands for a customer in the relations; null for one of whom nothing is landed."""
+    """Returns the SQL of a customer's person number in the relations; null if nothing of the customer has landed."""
     found = engine.rows(f"select person from known where customer_id = {literal(customer_id)}")
     return str(found[0][0]) if found else "null"
 
 
 def spelled(engine: DuckDB, table: str, column: str, wanted: Iterable[str]) -> list[str]:
-    """Returns the spellings in a column of addresses that mean one of some normal forms."""
+    """Returns the spellings in a column of addresses whose normal form is one of `wanted`."""
     engine.insert_rows("asked", {"address": "varchar"}, ((address,) for address in wanted))
     engine.spellings("spelled", f"select distinct {quoted(column)} as address from {table}", "select * from asked")
     return sorted(address for (address,) in engine.stream("select address from spelled"))
 
 
 def listed(texts: Iterable[str]) -> str:
-    """Returns texts as the inside of an IN, which may be none."""
+    """Returns texts as the list inside an SQL IN; there may be no texts."""
     return ", ".join(map(literal, texts)) or "null"

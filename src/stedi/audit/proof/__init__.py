@@ -1,12 +1,12 @@
-"""The proof: every rule of consent computed a second time, over the published tables.
+"""The proof: every rule of consent computed a second time and compared with the published tables.
 
-Nothing here is shared with the code and the SQL that built the tables: landed records go in, counts of violations
-come out. Either engine runs it; on one machine it stays within the memory of the settings, on many the rows stay
-where they are.
+The proof shares nothing with the code and the SQL that built the tables: landed records go in, counts of violations
+come out. Either engine runs it. On one machine it stays within the memory limit of the settings; on a cluster the
+rows stay on the workers.
 
-`as_of` says from when each table is; `expected` what the landed records say; `agreement` for whom no row need be
-looked at, since count and sums are equal; `violations` what is wrong with the
-tables; `reconciliation` where every record went.
+`as_of` finds the inputs of each table. `expected` computes the expected rows from the landed records. `agreement` finds
+the customers and devices whose rows need no comparison, because count and sums are equal. `violations` counts wrong
+rows. `reconciliation` accounts for every record.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Claimants", "Progress", "Proof", "Reconciliation", "prove"]
 
 
 _OF_STEPS = {"step_trainer_trusted", "machine_learning_curated"}
-"""Tables that are judged by the step trainer's readings, too."""
+"""Tables whose checks also need the step trainer's readings."""
 _READINGS = tuple(name for name in BELOW if name not in violations.CUSTOMERS)
 
 
@@ -39,9 +39,9 @@ class Proof:
 
     Attributes:
         checks: Each check of each table with its number of violations.
-        accounts: The account of each table; none for tables that no build has written.
+        accounts: The account of each table; a table that no build has written has none.
         due: Tables for which a build is due; they were judged by their recorded inputs.
-        unseen: Customers whose address has an invisible character, so that only `--exact` can name them.
+        unseen: The number of customers whose address has an invisible character, so that only `--exact` can name them.
     """
 
     checks: tuple[Check, ...]
@@ -62,18 +62,18 @@ def prove(
     further_claimants: Claimants = lambda serial: 0,
     progress: Progress = lambda what, share: None,
 ) -> Proof:
-    """Proves the rules of consent over the published tables, or counts what breaks them; changes nothing.
+    """Counts the violations of the rules of consent in the published tables; changes nothing.
 
     Args:
         catalog: The lake's tables.
         key: The lake's pseudonym key.
-        engine: A session without any table yet.
-        now: The clock, epoch milliseconds; it only says which tables are due.
+        engine: A session that has no tables yet.
+        now: The clock, epoch milliseconds; it only decides which tables are due.
         policy: The policy of the settings, as builds record it.
         states: The tables, by default as they are published now.
-        pending: Landings that are committed to some of their tables, perhaps, and not to all: left out of account.
-        further_claimants: Further claimants of a serial number, who never move (rule 6).
-        progress: Told what is being looked at and the share of it that is done.
+        pending: Landings that may be committed to some of their tables but not to all; they are ignored.
+        further_claimants: Returns the number of further claimants of a serial number, who never move (rule 6).
+        progress: Called with the current step and the share of the work that is done.
     """
     states = states or catalog.tables()
     work = _Work(catalog, key, states, engine, further_claimants)
@@ -88,7 +88,7 @@ def prove(
         judged, found = work.judge(last, ready, progress)
         odd = {name for (_, name), broken in judged.items() if broken}
         for name in sorted(odd, key=BELOW.index):
-            # a build that died while it was publishing leaves a table that is right by what it was built from
+            # after a build that died while publishing, a table may be correct only by its own recorded inputs
             if of_each[name] != last:
                 own, mine = work.judge(of_each[name], [name], progress)
                 judged.update(own)
@@ -103,7 +103,7 @@ def prove(
 
 
 class _Work:
-    """One proof: a session over pinned tables."""
+    """One run of the proof: a session over pinned tables."""
 
     def __init__(
         self, catalog: Catalog, key: Key, states: Mapping[str, TableState], engine: Engine, further_claimants: Claimants
@@ -113,7 +113,7 @@ class _Work:
         self.unseen = 0
 
     def ledger(self, counts: dict[tuple[str, str], int], pending: Iterable[str]) -> Reconciliation:
-        """Compares files with landed rows, as of the last landing that is whole."""
+        """Compares files with landed rows, as of the last complete landing."""
         settled = as_of.settled(self._states, pending)
         for name, zone in ZONES.items():
             if zone == "landing":
@@ -126,7 +126,7 @@ class _Work:
     def judge(
         self, base: AsOf, tables: Sequence[str], progress: Progress
     ) -> tuple[dict[tuple[str, str], int], tuple[Reconciliation, ...]]:
-        """Counts what breaks the rules in some tables, and accounts for their rows, by one base."""
+        """Counts the violations in some tables and accounts for their rows, all by the inputs of one `AsOf`."""
         engine = self._engine
         self._bind(base)
         work: dict[str, Callable[[], violations.Counts]] = {
@@ -158,7 +158,7 @@ class _Work:
         made += [reconciliation.training(engine)] if "machine_learning_curated" in tables else []
         wanted = sorted((a for a in made if a.table in tables), key=lambda a: BELOW.index(a.table))
         for account in wanted:
-            # rows that break another rule leave an account open, too, and are counted there
+            # rows that break another rule also leave an account open, and are already counted under that rule
             if not any(rows for (_, table), rows in counts.items() if table == account.table):
                 counts["conservation", account.table] = account.open
         return counts, tuple(wanted)

@@ -1,13 +1,13 @@
 """Fast path of the proof: customers and devices whose published rows equal the expected ones by count and hash sums.
 
-For each customer, and each device of one claimant, the distinct rows that the rules want and all that are published
-are counted, and two independent hashes of each whole row are summed. Where all three are equal the rows are the same,
-each of them once; everything else is left to `expected` and `violations`, row by row. A hash is 64 bits wide and a sum
-128: a row can be hidden only by others that have the same sums twice over.
+For each customer, and each device with one claimant, this counts the distinct expected rows and all published rows, and
+sums two independent hashes of each whole row. If the count and both sums are equal, the rows are the same, each of them
+once. All other customers and devices are left to `expected` and `violations`, which compare row by row. A hash has 64
+bits and a sum 128: a wrong row stays hidden only if other rows produce both sums.
 
-Gives `motion_sums`, `step_sums` and `odd_training`, and over them `curated`, `due_steps` and `counted_motions`: what
-counts of those who agree is read from the published tables, of all others from the landed ones. `due` has `n`, how many
-due steps there are, and `partnered` how many of them have a counted motion.
+Creates `motion_sums`, `step_sums` and `odd_training`, and from them `curated`, `due_steps` and `counted_motions`. These
+read the rows that count from the published tables if the sums agree, and from the landed tables otherwise. `due` has
+`n`, the number of due steps; `partnered` has the number of due steps with a counted motion.
 """
 
 from __future__ import annotations
@@ -35,26 +35,27 @@ _PARTNERED = (
 
 @runtime_checkable
 class Summing(Protocol):
-    """What an engine can do besides that hashes rows to 64 bits and sums such numbers to 128."""
+    """The methods of an engine that can also hash rows to 64 bits and sum the hashes to 128 bits."""
 
     def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
-        """Returns the SQL of two independent hashes of all these columns of a row."""
+        """Returns the SQL of two independent hashes of a row's values in these columns."""
 
     def sum_distinct(self, view: str, sql: str, *, rows: int, groups: int) -> None:
-        """Counts the rows of each group (`who`) of a SELECT, and sums the hashes `one` and `other` of distinct ones."""
+        """Counts the rows of each group (`who`) of a SELECT; sums the hashes `one` and `other` of distinct rows."""
 
 
 def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training: bool) -> tuple[str, ...]:
-    """Gives the relations of `expected` for readings, row by row of those alone who do not agree by their sums.
+    """Creates the relations of `expected` for readings, with single rows only where the sums do not agree.
 
     Args:
         engine: A session with the relations of `expected.customers`.
         base: The instant and the policy.
-        further: How many further claimants a serial number has; None where the step trainer's tables are not judged.
+        further: Returns the number of further claimants of a serial number; None if the step trainer's tables are not
+            judged.
         training: Whether the training table is judged.
 
     Returns:
-        The tables that are tallied now (`violations.tally`).
+        The tables that have been tallied (`violations.tally`).
     """
     if not isinstance(engine, Summing):
         _each(engine, base, further)
@@ -71,13 +72,13 @@ def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training:
 
 
 def _tally(engine: Engine, sums: Summing, name: str, columns: Sequence[str]) -> None:
-    """Has a table read once for all that is asked of each of its customers: rows, nulls, sums of these columns."""
+    """Reads a table once and computes for each customer the number of rows, the nulls, and the sums of the hashes."""
     one, other = sums.hashes(columns)
     violations.tally(engine, name, f"sum({one}) as one, sum({other}) as other")
 
 
 def _each(engine: Engine, base: AsOf, further: Claimants | None) -> None:
-    """Has every row compared."""
+    """Prepares the comparison of every row, for an engine that cannot sum."""
     expected.motions(engine, base)
     engine.materialize(
         "motion_sums",
@@ -193,7 +194,7 @@ def _training(engine: Engine, sums: Summing, base: AsOf) -> None:
     one, other = sums.hashes(_TRAINING)
     moment = ("epoch_us(sensorReadingTime)", "distanceFromObject")
     _tally(engine, sums, _LEARNED, (*moment, "x + 0", "y + 0", "z + 0"))
-    # a step without a motion stands there once: one join tells both
+    # a step without a motion is one row of the left join, so one join gives both counts
     engine.materialize(
         "training_wanted",
         "select person, count(one) as n, sum(one) as one, sum(other) as other, count(*) - count(one) as alone from "
@@ -216,7 +217,7 @@ def _training(engine: Engine, sums: Summing, base: AsOf) -> None:
     if not engine.rows("select 1 from odd_training limit 1"):
         return
     engine.view("partnered", _PARTNERED)
-    # what is wrong with their rows is told by all that they delivered
+    # to find what is wrong with their training rows, compare all readings that they delivered
     for sums_of, person in (("motion_sums", "person"), ("step_sums", "owner")):
         engine.materialize(
             sums_of,

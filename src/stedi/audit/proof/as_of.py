@@ -1,7 +1,7 @@
 """The recorded inputs of each table, followed down to landing: the state by which its rows are judged.
 
-A table is judged by the landing snapshots, the clock and the policy that its own snapshot records. So a lake in which
-landings wait for a build holds, and so does one whose build died while it was publishing.
+A table is judged by the landing snapshots, the clock and the policy that its own snapshot records. So the proof holds
+for a lake in which landings wait for a build, and for one whose build died while publishing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ BELOW = tuple(name for name, zone in ZONES.items() if zone != "landing")
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
-    """What rows below landing are made from.
+    """The inputs from which rows below landing are made.
 
     Attributes:
-        feeds: The snapshot of each landing table; one that is missing is taken for empty.
+        feeds: The snapshot of each landing table; a missing one counts as empty.
         started: The clock of rule 3, epoch milliseconds.
         since_consent: Whether rule 4 leaves out readings from before the consent date.
     """
@@ -38,16 +38,16 @@ def built(state: TableState) -> bool:
 
 
 def inputs(snapshot: Snapshot) -> dict[str, int]:
-    """Returns the snapshot of each table that a snapshot says it was built from."""
+    """Returns the snapshot of each table from which, by its own record, a snapshot was built."""
     found: dict[str, int] = json.loads(snapshot.summary.get("stedi.inputs", "{}"))
     return found
 
 
 def base(states: Mapping[str, TableState], name: str) -> AsOf:
-    """Returns what a table was built from, through the tables between it and landing.
+    """Returns the inputs of a table, followed through the tables between it and landing.
 
-    Where it reads a landing table in two ways that were pinned at different times, the later one counts: the other
-    table would have been built again if that had changed it.
+    If it reads a landing table by two paths that were pinned at different times, the later snapshot counts: if the
+    later snapshot had changed the table on the other path, that table would have been built again.
     """
     current = states[name].current
     assert current is not None, "asked of built tables alone"
@@ -65,10 +65,10 @@ def base(states: Mapping[str, TableState], name: str) -> AsOf:
 
 
 def newest(states: Mapping[str, TableState], bases: Mapping[str, AsOf]) -> AsOf:
-    """Returns what the last build read: clock and customers of the table that is published first, the newest readings.
+    """Returns the inputs of the last build: clock and customers of the table published first, the newest readings.
 
-    Whatever that build did not write anew it has found unchanged, so that all tables must be right by it; unless it
-    died between two publications.
+    The last build left out only tables that these inputs do not change. So all tables must be correct by these inputs,
+    unless the build died between two publications.
     """
     first = bases[BELOW[0]] if BELOW[0] in bases else next(iter(bases.values()))
     feeds = dict(first.feeds)
@@ -80,20 +80,20 @@ def newest(states: Mapping[str, TableState], bases: Mapping[str, AsOf]) -> AsOf:
 
 
 def watermarks(states: Mapping[str, TableState], name: str) -> int:
-    """Counts inputs of a table that never were, or no longer are, what it says it was built from."""
+    """Counts the recorded inputs of a table that are missing, never existed, or no longer exist."""
     state = states[name]
     if not built(state):
         return 1 if state.current is not None and state.current.total("records") else 0
     assert state.current is not None
     needed = {"stedi.run", "stedi.started", "stedi.policy", "stedi.sql"} - state.current.summary.keys()
     recorded = inputs(state.current)
-    # of one that is not there nobody can say what it had; one beside `main` readers have never seen
+    # the content of a missing snapshot is unknown; readers have never seen one that is not on `main`
     lost = [read for read, id_ in recorded.items() if read not in states or states[read].since(id_) is None]
     return len(needed) + len(lost) + (not recorded)
 
 
 def due(states: Mapping[str, TableState], now: int, policy: str) -> tuple[str, ...]:
-    """Returns the tables that a build would look at again: their inputs, a consent date or the policy have moved on.
+    """Returns the tables that a build would check again: their inputs, a consent date or the policy have changed.
 
     Args:
         states: The tables now.
@@ -116,11 +116,11 @@ def due(states: Mapping[str, TableState], now: int, policy: str) -> tuple[str, .
 
 
 def settled(states: Mapping[str, TableState], pending: Iterable[str]) -> dict[str, Snapshot]:
-    """Returns the newest snapshot of each landing table that no unfinished landing has made.
+    """Returns the newest snapshot of each landing table that does not come from an unfinished landing.
 
     Args:
         states: The tables.
-        pending: Batches that are committed to some of their tables, perhaps, and not to all.
+        pending: Batches that may be committed to some of their tables but not to all.
     """
     batches = set(pending)
     found = {}
@@ -139,7 +139,7 @@ def _policy(snapshot: Snapshot) -> tuple[int, bool]:
 
 
 def _later(state: TableState, one: int | None, other: int) -> int:
-    """Returns which of two snapshots of a table came later; one that is no longer known, earlier."""
+    """Returns the later one of two snapshots of a table; a snapshot that is no longer known counts as earlier."""
     places = {snapshot.id: -place for place, snapshot in enumerate(state.history())}
     unknown = -len(places)
     return other if one is None or places.get(other, unknown) > places.get(one, unknown) else one

@@ -1,8 +1,8 @@
 """The expected rows: rules 1 to 6 computed from the landed records. Customers, consent, owners of readings.
 
-Everything is worked out from the three landing tables by queries of this module's own. Moments are microseconds of
-the epoch, so that a row which is off by less than a millisecond is seen; a person is what stands for them in this
-session. Functions and what they hold may be called on other machines.
+Everything is computed from the three landing tables by this module's own queries. Moments are epoch microseconds, so
+that a row that is off by less than a millisecond is found. A `person` is a number that stands for a customer in this
+session. Functions given to `map_rows`, and the values that they hold, may be sent to other machines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stedi.privacy.pseudonyms import Key
 from stedi.schema.contracts import has_unseen
 
 Claimants = Callable[[str], int]
-"""How many claimants a serial number has besides the customers of landing, who own none of its readings themselves."""
+"""Returns the number of claimants of a serial number who are not customers of landing; they own no readings."""
 
 _FIRST_INSTANT = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1000
 _BIRTHDAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -35,17 +35,17 @@ _RANKED = {
     "shareWithPublicAsOfDate": "0",
     "shareWithFriendsAsOfDate": "0",
 }
-"""Rule 2, after the last update and that a refusal wins: what decides, in this order, and what stands for its absence,
-which is least. The last three settle what the rule leaves open."""
+"""Rule 2, after the last update and after "a refusal wins": the fields that decide, in this order, each with the value
+that replaces a missing one and sorts lowest. The last three decide where the rule leaves a choice."""
 
 
 def normal(address: str) -> str:
-    """Returns what all spellings of one customer's address have in common (rule 1)."""
+    """Returns the normal form of an address, the same for all spellings of one customer's address (rule 1)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", address.strip()).casefold())
 
 
 def born(text: str) -> date | None:
-    """Returns the date that a birthday names, or None if it names none."""
+    """Returns the date of a birthday, or None if the text is not a date."""
     try:
         return date.fromisoformat(text) if _BIRTHDAY.fullmatch(text) else None
     except ValueError:
@@ -53,11 +53,12 @@ def born(text: str) -> date | None:
 
 
 def customers(engine: Engine, key: Key, base: AsOf) -> None:
-    """Works out rules 1 to 3 over the bound landing tables.
+    """Computes rules 1 to 3 over the bound landing tables.
 
-    Gives `senders` (address, n: accelerometer readings landed under it), `addresses` (with `normal`, its normal form),
-    `persons` (address, person, customer_id, unseen), `known` (person, customer_id, consents, since: one row each
-    whom an address below landing can mean) and `current` (the current record of each customer, as it must stand below).
+    Creates `senders` (address, n: accelerometer readings landed under it), `addresses` (with `normal`, its normal
+    form), `persons` (address, person, customer_id, unseen), `known` (person, customer_id, consents, customer, since:
+    one row for each person with a landed address) and `current` (the current record of each customer, as the tables
+    below landing must have it).
     """
     engine.materialize("senders", 'select "user" as address, count(*) as n from accelerometer_landing group by "user"')
     engine.map_rows(
@@ -94,7 +95,7 @@ def customers(engine: Engine, key: Key, base: AsOf) -> None:
 
 
 def rank(base: AsOf) -> str:
-    """Returns the SQL of what is greatest for the current one of a customer's records `c` (rules 2 and 3)."""
+    """Returns the SQL of a value that is greatest for the current one of a customer's records `c` (rules 2 and 3)."""
     in_force = f"c.shareWithResearchAsOfDate between {_FIRST_INSTANT} and {base.started}"
     agrees = f"coalesce({in_force} and not c.lastUpdateDate > {base.started}, false)"
     fields = [
@@ -105,7 +106,7 @@ def rank(base: AsOf) -> str:
 
 
 def unseen(engine: Engine) -> int:
-    """Returns how many customers have an address that nobody can type: landings of older versions took those."""
+    """Returns the number of customers whose address nobody can type: older versions landed such addresses."""
     [(people,)] = engine.rows(
         "select count(distinct p.person) from persons as p join current as c on p.person = c.person where p.unseen"
     )
@@ -113,19 +114,19 @@ def unseen(engine: Engine) -> int:
 
 
 def motions(engine: Engine, base: AsOf, *, among: str = "") -> None:
-    """Sets the accelerometer readings of consenting customers, landed and trusted, side by side.
+    """Joins the landed and the trusted accelerometer readings of consenting customers.
 
-    Gives `motions` (person, moment, x, y, z, in_time: rule 4; landed, found: how often each is there) and, of all
-    customers, `curated`, the persons who have one that counts.
+    Creates `motions` (person, moment, x, y, z, in_time: rule 4; landed, found: how often the reading is in landing and
+    in the trusted table). Without `among` it also creates `curated`, the persons with a reading that counts.
 
     Args:
         engine: A session with the relations of `customers`.
         base: The instant and the policy.
-        among: A relation of the persons whose readings are looked at; everybody's by default.
+        among: A relation of the persons whose readings are compared; all persons by default.
     """
     who = f"k.consents and k.person in (select person from {among})" if among else "k.consents"
     in_time = f"moment >= since or not {base.since_consent}"
-    # of equal readings that differ in the sign of a zero either may stand
+    # readings that differ only in the sign of a zero are equal, and either may be published
     engine.materialize(
         "motions",
         f"select person, moment, x, y, z, {in_time} as in_time, sum(l)::integer as landed, sum(f)::integer as found "
@@ -142,10 +143,10 @@ def motions(engine: Engine, base: AsOf, *, among: str = "") -> None:
 
 
 def devices(engine: Engine, further: Claimants) -> None:
-    """Works out who claims which device (rule 6).
+    """Computes who claims which device (rule 6).
 
-    Gives `devices` (serialNumber, serial, further), `claims` (serial, person) and `claimed` (serial, claimants, sole:
-    the one claimant).
+    Creates `devices` (serialNumber, serial, further), `claims` (serial, person) and `claimed` (serial, claimants, sole:
+    the only claimant).
     """
     engine.map_rows(
         "serials",
@@ -169,16 +170,16 @@ def devices(engine: Engine, further: Claimants) -> None:
 
 
 def steps(engine: Engine, base: AsOf, *, among: str = "devices") -> None:
-    """Sets the step trainer readings, landed and trusted, side by side, and says whose each is (rule 6).
+    """Joins the landed and the trusted step trainer readings, and computes the owner of each (rule 6).
 
-    Gives `steps`: serial, moment, distance; landed, found: how often each is there; low, high: the least and greatest
-    person under whom it is found; claimants, movers, owner; consents, curated, in_time: of the owner; due: whether
-    the rules put it into the trusted table.
+    Creates `steps`: serial, moment, distance; landed, found: how often the reading is in landing and in the trusted
+    table; low, high: the lowest and the highest person under whom it is found; claimants, movers, owner; consents,
+    curated, in_time: of the owner; due: whether the rules put it into the trusted table.
 
     Args:
         engine: A session with the relations of `devices` and `curated`.
         base: The instant and the policy.
-        among: A relation of the devices whose readings are looked at, as `devices` has them.
+        among: A relation of the devices whose readings are compared, with the columns of `devices`.
     """
     engine.materialize(
         "delivered",
@@ -191,7 +192,7 @@ def steps(engine: Engine, base: AsOf, *, among: str = "devices") -> None:
         "join known as k on t.customer_id = k.customer_id and k.consents "
         "where t.sensorReadingTime is not null and t.distanceFromObject is not null) group by all",
     )
-    # whose motion it was does not depend on consent
+    # who moved does not depend on consent
     engine.materialize(
         "moved",
         "select r.serial, r.moment, count(*) as movers, min(m.person) as mover from (select distinct d.serial, "
@@ -217,7 +218,7 @@ def steps(engine: Engine, base: AsOf, *, among: str = "devices") -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """Whom an address means: its normal form, its pseudonym, and whether it has a character that nobody can see."""
+    """Maps an address to its normal form, its pseudonym, and whether it has an invisible character."""
 
     key: Key
 
@@ -227,7 +228,7 @@ class _Identity:
 
 @dataclass(frozen=True, slots=True)
 class _FurtherClaimants:
-    """How many further claimants a serial number has."""
+    """Maps a serial number to the number of its further claimants."""
 
     claimants: Claimants
 

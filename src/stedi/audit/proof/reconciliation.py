@@ -1,7 +1,8 @@
 """The accounts: where every record went, from delivered files to landing and to each table, by reason.
 
-An account begins with the rows that there were and ends with those that there are; the lines between add up exactly,
-for they come from the landed records and the end from the table itself. What they leave unexplained is a violation.
+An account begins with the input rows and ends with the rows of the table. The lines between are computed from the
+landed records and must add up exactly to the last line, which is counted in the table itself. Any difference is a
+violation.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from stedi.engines import Engine
 
 
 class Reason(StrEnum):
-    """Why something landed is not in a table: a closed list that scripts may rely on."""
+    """Why a landed row is not in a table: a closed list that scripts may rely on."""
 
     SUPERSEDED = "superseded by a later record"
     NO_RECORD = "no customer record"
     NO_CONSENT = "no consent"
     BEFORE_CONSENT = "before consent"
     DELIVERED_AGAIN = "delivered again"
-    """The same reading once more."""
+    """The same reading was delivered before."""
     WITHHELD = "withheld"
-    """Of a serial number that several claim, and it is not certain whose it is."""
+    """Several customers claim the serial number, and the owner of the reading is not certain."""
     OF_ERASED = "of an erased customer"
     NO_READING = "no accelerometer reading that counts"
     NOT_CURATED = "owner not curated"
     NOT_MOVED = "no accelerometer reading at that moment"
     ANOTHERS = "another's"
-    """Of a serial number that several claim, and another of them moved at that moment."""
+    """Several customers claim the serial number, and another of them moved at that moment."""
     QUARANTINED = "in quarantine"
     ERASED = "erased"
 
@@ -40,9 +41,9 @@ STEP_REASON = (
     f"when not curated then '{Reason.NOT_CURATED}' when not in_time then '{Reason.BEFORE_CONSENT}' "
     f"else '{Reason.DELIVERED_AGAIN}' end"
 )
-"""The SQL of why a landed row of `steps` is not in the trusted table, or is there no second time."""
+"""The SQL of the reason why a landed row of `steps` is not in the trusted table, or not a second time."""
 TRAINED = "(owner, moment) in (select person, moment from motions where in_time and landed > 0)"
-"""The SQL of whether a row of `steps` that is due makes a training row."""
+"""The SQL of whether a due row of `steps` makes a training row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,8 @@ class Reconciliation:
 
     Attributes:
         table: The table.
-        lines: `(what, rows)`: the input rows, then rows left out (negative) or added, and last the rows of the
-            table.
+        lines: Pairs `(what, rows)`: first the input rows, then rows left out (negative) or added, last the rows of
+            the table.
     """
 
     table: str
@@ -60,7 +61,7 @@ class Reconciliation:
 
     @property
     def open(self) -> int:
-        """Rows that the lines do not explain; 0 where the account comes out."""
+        """The number of rows that the lines do not explain; 0 if the account balances."""
         *parts, (_, rows) = self.lines
         return abs(sum(count for _, count in parts) - rows)
 
@@ -69,8 +70,8 @@ def files(engine: Engine) -> tuple[Reconciliation, dict[str, int]]:
     """Compares the ledger with the rows of landing and quarantine, file by file.
 
     Returns:
-        The account of all records seen, and the violations of each table: files whose sums do not come out stand
-        with the ledger, and rows too many or too few with the table that has them.
+        The account of all records seen, and the violations of each table: files whose sums do not match count for
+        the ledger; extra or missing rows count for the table that they concern.
     """
     engine.materialize(
         "ledger",
@@ -84,7 +85,7 @@ def files(engine: Engine) -> tuple[Reconciliation, dict[str, int]]:
         "coalesce(sum(quarantined), 0), coalesce(sum(erased), 0), coalesce(sum(accepted), 0) from ledger"
     )
     violations = {"landed_files": int(wrong)}
-    # a content has one feed; what no file brought has none in the ledger
+    # a file's content has one feed; rows that came from no file have no feed in the ledger
     fed = "(select sha256, max(feed) as feed from landed_files group by sha256)"
     tables = {"customer": FEEDS[0], "accelerometer": FEEDS[1], "step_trainer": FEEDS[2]}
     case = " ".join(f"when '{feed}' then '{table}'" for feed, table in tables.items())

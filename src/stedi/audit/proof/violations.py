@@ -1,6 +1,6 @@
 """The violations: bad rows below landing, each counted once, under the first rule that it breaks.
 
-Every function counts the violations of one table over the relations of `expected`.
+Each counting function counts the violations of one table, with the relations of `expected`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stedi.engines.literals import quoted
 from stedi.schema.tables import COLUMNS, DataFile
 
 Counts = dict[str, int]
-"""Violations by the name of the check."""
+"""The number of violations, by the name of the check."""
 
 CUSTOMERS = ("customers_trusted", "customers_curated")
 OPTIONAL = frozenset({"customerName", "phone", "birthDay", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate"})
@@ -27,20 +27,20 @@ _INSTANTS = (
 )
 _TEXTS = ("customerName", "email", "phone", "birthDay", "serialNumber")
 _NAMING = ("customerName", "phone", "birthDay")
-"""What names a person besides an address."""
+"""The columns besides the address that identify a person directly."""
 _ADDRESS = re.compile(r"[^\t\n\f\r @]@[^\t\n\f\r @]+\.[^\t\n\f\r @]")
 _PSEUDONYM = "[0-9a-f]{32}"
 
 
 def tally(engine: Engine, name: str, sums: str = "") -> None:
-    """Counts the rows of each `customer_id` of a table, in one reading of it.
+    """Counts the rows of each `customer_id` of a table, and reads the table only once.
 
-    Gives `rows_of_<table>`: customer_id; n: rows; filled: their values in columns that may not be null.
+    Creates `rows_of_<table>`: customer_id; n: rows; filled: the number of values in columns that may not be null.
 
     Args:
         engine: A session with the table bound.
         name: The table.
-        sums: The SQL of further columns, aggregates of the same rows.
+        sums: The SQL of further columns, which are aggregates of the same rows.
     """
     filled = " + ".join(f"count({quoted(c.name)})" for c in COLUMNS[name] if c.name not in OPTIONAL)
     further = f", {sums}" if sums else ""
@@ -51,12 +51,12 @@ def tally(engine: Engine, name: str, sums: str = "") -> None:
 
 
 def people(engine: Engine, name: str, *, tallied: bool = False) -> Counts:
-    """Counts nulls, rows of nobody whom the key knows, and rows of who does not consent, of one table.
+    """Counts the nulls, the rows with an unknown pseudonym, and the rows of customers without consent in one table.
 
     Args:
         engine: A session with `known`.
         name: The table.
-        tallied: Whether `rows_of_<table>` is there already.
+        tallied: Whether `rows_of_<table>` exists already.
     """
     if not tallied:
         tally(engine, name)
@@ -71,7 +71,7 @@ def people(engine: Engine, name: str, *, tallied: bool = False) -> Counts:
 
 
 def keys(engine: Engine) -> int:
-    """Counts persons whose addresses do not have one pseudonym of their own."""
+    """Counts persons with several pseudonyms, and pseudonyms that several persons share."""
     [(several, shared)] = engine.rows(
         "select (select count(*) from (select person from persons group by person "
         "having count(distinct customer_id) > 1)), (select count(*) from (select customer_id from persons "
@@ -81,9 +81,9 @@ def keys(engine: Engine) -> int:
 
 
 def compare(engine: Engine, name: str) -> None:
-    """Gives `compared`: of each consenting customer whether, how often, and with what record a table has them.
+    """Creates `compared`: for each consenting customer, whether a table should have a row, and the rows that it has.
 
-    Columns: person, wanted; found: rows; other: those of them that show another record than the current one.
+    Columns: person, wanted; found: the number of rows; other: the number of rows that differ from the current record.
     """
     differs = " or ".join(
         [
@@ -101,7 +101,7 @@ def compare(engine: Engine, name: str) -> None:
 
 
 def customers(engine: Engine, name: str) -> Counts:
-    """Counts customers who are there twice, with another record, without readings, or not at all."""
+    """Counts customers with several rows, with a record that is not current, without readings, or without a row."""
     compare(engine, name)
     [(twice, other, idle, missing)] = engine.rows(
         "select coalesce(sum(found - 1) filter (where wanted and found > 1), 0), "
@@ -113,7 +113,7 @@ def customers(engine: Engine, name: str) -> Counts:
 
 
 def motions(engine: Engine) -> Counts:
-    """Counts accelerometer readings that are not landed ones, too early, there twice, or missing."""
+    """Counts accelerometer readings that never landed, are too early, are duplicated, or are missing."""
     [(foreign, early, twice, missing)] = engine.rows(
         "select coalesce(sum(found) filter (where landed = 0), 0), "
         "coalesce(sum(found) filter (where landed > 0 and not in_time), 0), "
@@ -129,7 +129,7 @@ def motions(engine: Engine) -> Counts:
 
 
 def steps(engine: Engine) -> Counts:
-    """Counts step trainer readings that are not landed ones, withheld, another's, or otherwise wrong."""
+    """Counts step trainer readings that never landed, must be withheld, have another owner, or are otherwise wrong."""
     kinds = dict(
         engine.rows(
             "select kind, sum(case when kind = 'distinct' or (kind = 'owner' and owner in (low, high)) then found - 1 "
@@ -146,10 +146,10 @@ def steps(engine: Engine) -> Counts:
 
 
 def training(engine: Engine) -> Counts:
-    """Counts training rows of two people, too early, there too often, or missing.
+    """Counts training rows that mix two people, are too early, occur too often, or are missing.
 
-    A row is one person's if that customer owns a landed step reading of this distance, and has this landed motion,
-    at this very moment.
+    A row belongs to one person if the customer owns a landed step reading with this distance, and a landed
+    accelerometer reading with these values, both at exactly this moment.
     """
     engine.materialize(
         "unequal",
@@ -194,18 +194,18 @@ def training(engine: Engine) -> Counts:
 
 
 def identifiers(engine: Engine, name: str, files: Iterable[DataFile]) -> int:
-    """Counts rows of a table of readings in which a text is, or looks like, what names a person.
+    """Counts rows of a table of readings in which a text is a landed identifier or looks like an address.
 
     Args:
         engine: The session.
         name: The table.
-        files: Its files; every column of text that they have is searched, whether the schema knows it or not.
+        files: Its files; every text column in them is searched, even one that the schema does not have.
     """
     engine.text_values("texts", files, but=_PSEUDONYM)
     engine.map_rows(
         "searched", "select field, value, n from texts", {"normal": "varchar", "addresses": "boolean"}, _looked_at
     )
-    # a device's number is what this column is for, whatever else somebody may have typed the same
+    # this column holds serial numbers; a serial number there is right even if a customer typed the same text elsewhere
     spared = "field = 'serialNumber'" if name == "step_trainer_trusted" else "false"
     [(rows,)] = engine.rows(
         "select coalesce(sum(n), 0) from searched where addresses or normal in (select normal from identifying "
@@ -215,9 +215,9 @@ def identifiers(engine: Engine, name: str, files: Iterable[DataFile]) -> int:
 
 
 def identifying(engine: Engine) -> None:
-    """Gives `identifying`: the normal form of every landed address, name, telephone, birthday and serial number.
+    """Creates `identifying`: the normal form of every landed address, name, phone number, birthday and serial number.
 
-    `device` says which are serial numbers, whatever else they may be.
+    `device` is true for serial numbers, even if the same text is something else as well.
     """
     of_people = [f"select {part} as text, false as device from customers_landing" for part in _NAMING]
     of_devices = [f"select serialNumber, true from {feed}" for feed in ("customers_landing", "step_trainer_landing")]
