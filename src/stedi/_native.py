@@ -1,4 +1,4 @@
-"""Loads the package's libraries in C, which are beside their sources; a library of another source is not used."""
+"""Loads the package's C libraries, which are next to their sources; a library built from another source is not used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def library(source: Path) -> ctypes.CDLL | None:
-    """Returns the library of a C source; None if it is missing or of another source, or if `STEDI_PURE` is set."""
+    """Returns a C source's library; None if it is missing or built from another source, or if `STEDI_PURE` is set."""
     if os.environ.get("STEDI_PURE"):
         return None
     try:

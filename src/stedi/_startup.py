@@ -1,4 +1,4 @@
-"""Start-up of the lake's own processes: what each does before anything else."""
+"""Start-up of the lake's own processes: what each process does first."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _DB_API = ("BINARY", "DATETIME", "NUMBER", "ROWID", "STRING", "DBAPITypeObject")
 
 
 class _Absent:
-    """Finds nothing, and says so of what nobody here needs before anybody looks for it.
+    """An import finder that reports modules that are not needed here as missing, before other finders search for them.
 
-    None in their place in `sys.modules` would do for Python, but PyArrow's compiled import takes it for the module.
+    Setting their names to None in `sys.modules` would be enough for Python, but PyArrow's compiled import takes None
+    for the module.
     """
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
@@ -30,10 +31,10 @@ class _Absent:
 
 
 class _Light:
-    """Stands in for two modules of DuckDB that take as long to import as the engine itself.
+    """Replaces two modules of DuckDB that take as long to import as the engine itself.
 
-    For its own version, DuckDB imports `importlib.metadata`, and with it parsers of mail and ZIP; for the types of
-    Python's DB-API, which nobody here asks for, it opens a database.
+    To find its own version, DuckDB imports `importlib.metadata`, and with it parsers of e-mail and ZIP files. For the
+    types of Python's DB-API, which are not used here, it opens a database.
 
     Args:
         path: The folders of the package.
@@ -43,10 +44,10 @@ class _Light:
         self._path = path
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leaves the module to Python."""
+        """Returns None, so that Python creates the module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Gives it the engine's version, or names; what else a later DuckDB looks for is the module's own."""
+        """Sets the engine's version or the names; any other attribute is looked up in the real module."""
         if module.__name__ == "duckdb._version":
             from _duckdb import __version__ as version
 
@@ -71,15 +72,15 @@ class _Light:
 
 
 def without_dataframes() -> None:
-    """Has NumPy and pandas count as absent in this process, where they are installed and not imported yet.
+    """Hides NumPy and pandas from this process if they are installed but not imported yet.
 
-    DuckDB and PyArrow import them at the first value that is bound or made of Python objects, in case it is one of
-    theirs. That takes longer than most commands, and none of these processes has such a value. Nor does any pickle
-    functions, for which PyArrow imports cloudpickle.
+    DuckDB and PyArrow import them when the first value is bound or is made from Python objects, in case the value is
+    a NumPy or pandas object. The import takes longer than most commands, and none of these processes has such a value.
+    They do not pickle functions either, for which PyArrow imports cloudpickle.
     """
     sys.meta_path.insert(0, _Absent())
 
 
 def with_dataframes() -> None:
-    """Has them looked for again: PySpark asks whether NumPy is there, and takes no exception for an answer."""
+    """Makes them importable again: PySpark checks whether NumPy exists and does not handle the exception."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Absent)]

@@ -1,5 +1,5 @@
-"""The lake on AWS: the stack's templates, what deploys and runs it, Athena, and what it costs.
+"""The lake on AWS: the stacks' templates, deployment, runs of the job, Athena, and costs.
 
-Two stacks: `data.yaml` holds what must outlive everything else, `lake.yaml` what works on it. boto3 is the extra `aws`
-and imported when it is needed; region, keys and endpoints come from where every AWS tool finds them.
+There are two stacks: `data.yaml` holds what must outlive everything else, `lake.yaml` holds what works on it. boto3
+comes with the extra `aws` and is imported when needed. Region, credentials and endpoints are found as by any AWS tool.
 """

@@ -1,4 +1,4 @@
-"""The AWS account that this process acts for: clients, and what AWS refuses in one line."""
+"""The AWS account that this process uses: clients, and AWS errors as one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stedi.storage import s3
 
 @cache
 def client(service: str) -> Any:
-    """Returns the client of a service, which repeats what is throttled a bounded number of times.
+    """Returns the client of a service; it retries throttled requests a limited number of times.
 
     Raises:
         MissingExtra: boto3 is not installed.
@@ -30,13 +30,13 @@ def client(service: str) -> Any:
 
 @contextmanager
 def answering(what: str) -> Iterator[None]:
-    """Turns what AWS refuses, and what keeps it from answering, into one line.
+    """Turns an error from AWS, or a failure to reach it, into one line.
 
     Args:
-        what: What was asked for.
+        what: What was requested; the message begins with it.
 
     Raises:
-        CloudFailed: It was refused, or there was no answer.
+        CloudFailed: AWS refused the request or did not answer.
     """
     try:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -52,5 +52,5 @@ def answering(what: str) -> Iterator[None]:
 
 
 def code(error: BaseException | None) -> str:
-    """Returns AWS's code of an error that `answering` has raised, or nothing."""
+    """Returns the AWS error code of an error that `answering` has raised, or an empty text."""
     return s3.error_code(error and error.__cause__)

@@ -1,8 +1,8 @@
-"""A query on Athena: the same SQL as everywhere, judged, translated, and bounded by the role's workgroup.
+"""Runs a query on Athena: the same SQL as elsewhere, validated, translated, and limited by the role's workgroup.
 
-DuckDB's parser judges the statement as it does for the sandbox; SQLGlot writes it in Athena's dialect, and what it has
-written is read again and judged once more: one query over tables that the role may see whole. Both happen in a process
-of their own, bounded in time and memory. IAM decides in the end.
+DuckDB's parser validates the statement as it does for the sandbox. SQLGlot translates it to Athena's dialect, and the
+translation is parsed and validated again: it must be one query over tables that the role may read completely. Both
+steps run in a separate process with limits of time and memory. IAM has the final decision.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 POLL = 0.5
-"""Seconds between two looks at a query that runs."""
+"""Seconds between two checks of a running query."""
 _LEAST = 10 << 20
-"""Bytes that a query is billed for at least."""
+"""The fewest bytes that a query is billed for."""
 _PLAIN = frozenset(
     {
         *("AMBIGUOUS_NAME", "CATALOG_NOT_FOUND", "COLUMN_NOT_FOUND", "COLUMN_TYPE_UNKNOWN", "EXPRESSION_NOT_AGGREGATE"),
@@ -36,13 +36,13 @@ _PLAIN = frozenset(
         *("TABLE_NOT_FOUND", "TYPE_MISMATCH", "TYPE_NOT_FOUND", "EXCEEDED_TIME_LIMIT"),
     }
 )
-"""Codes of errors that are found before a row is read, so that their messages hold no value of one."""
+"""Codes of errors that occur before a row is read, so that their messages contain no value of a row."""
 
 MAX_SQL = 262_144
-"""The longest statement that Athena takes."""
+"""Characters of the longest statement that Athena accepts."""
 
 _HIGHLIGHT = re.compile(r"\x1b\[[0-9;]*m")
-"""With which SQLGlot underlines what it could not read."""
+"""The terminal codes with which SQLGlot underlines what it could not parse."""
 
 _ANOTHER = "A query is one SELECT over the lake's tables; Athena's dialect makes another of it."
 
@@ -60,18 +60,18 @@ _SAME = frozenset(
         *("Upper",),
     }
 )
-"""Constructs, by SQLGlot's names, that a Trino server was seen to take for the same. Some others it takes for something
-else without an error: an anti join for a join, an order for none."""
+"""Constructs, by SQLGlot's names, that gave the same results on a Trino server. Trino reads some others differently
+without an error: it reads an anti join as a join, and ignores an order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a query took.
+    """What a query read and cost.
 
     Attributes:
-        query: Athena's name of it.
+        query: Athena's id of the query.
         bytes_scanned: Bytes that it read.
-        dollars: What that costs at list price, the least that is billed included.
+        dollars: Its cost at list price, including the minimum charge.
     """
 
     query: str
@@ -80,9 +80,10 @@ class Bill:
 
 
 def visible(role: Role) -> frozenset[str]:
-    """Returns the tables that a role may see on Athena: those without a column that it may not see.
+    """Returns the tables that a role may read on Athena: those without a column that it may not see.
 
-    A file has no masked columns: what `query --role` masks stays closed here, and so do the tables that know releases.
+    Columns in a file cannot be masked. So tables with columns that `query --role` masks are not available here, and
+    neither are the tables about releases.
     """
     from stedi.schema.classification import ColumnLineage
 
@@ -91,15 +92,15 @@ def visible(role: Role) -> frozenset[str]:
 
 
 def translated(sql: str, tables: Iterable[str], snapshots: Mapping[str, int] | None = None) -> str:
-    """Returns a statement in Athena's dialect.
+    """Translates a statement to Athena's dialect.
 
     Args:
         sql: One SELECT in DuckDB's dialect.
         tables: The tables that it may read.
-        snapshots: The snapshot of each table that it is to read; of those that are not there the current one.
+        snapshots: The snapshot to read of each table; for tables that are not listed, the current one.
 
     Raises:
-        QueryRefused: It is not one, reads something else, or has no words in Athena's dialect.
+        QueryRefused: It is not one SELECT, reads something else, or cannot be expressed in Athena's dialect.
     """
     import sqlglot
     from sqlglot import exp
@@ -141,7 +142,7 @@ def translated(sql: str, tables: Iterable[str], snapshots: Mapping[str, int] | N
 
 
 def _tables(tree: exp.Query) -> Iterator[exp.Table]:
-    """Yields each place of a statement that reads a table, and nothing that reads a part of a WITH."""
+    """Yields each reference to a table in a statement, but not the references to parts of a WITH."""
     from sqlglot import exp
 
     for table in tree.find_all(exp.Table):
@@ -150,12 +151,12 @@ def _tables(tree: exp.Query) -> Iterator[exp.Table]:
 
 
 def _defined_for(table: exp.Table) -> Iterator[str]:
-    """Yields the names that WITH has defined where a table is read: those of parts before it, and around it."""
+    """Yields the names defined by WITH that are visible at a reference: those of earlier and of enclosing parts."""
     from sqlglot import exp
 
     child: exp.Expr = table
-    part: exp.CTE | None = None  # the part of a WITH that the way up has come through
-    union: exp.Expr | None = None  # and the right side of a union in it
+    part: exp.CTE | None = None  # the part of a WITH that contains the reference
+    union: exp.Expr | None = None  # the union in it whose right side contains the reference
     while (node := child.parent) is not None:
         if isinstance(node, exp.Union) and child is node.expression:
             union = node
@@ -174,7 +175,7 @@ def _defined_for(table: exp.Table) -> Iterator[str]:
 
 
 def _at(tree: exp.Query, found: Sequence[exp.Table], snapshots: Mapping[str, int]) -> str:
-    """Returns a statement of Athena's over tables as they were."""
+    """Returns a statement in Athena's dialect that reads the tables' given snapshots."""
     from sqlglot import exp
 
     both = {folded(cte.alias) for cte in tree.find_all(exp.CTE)} & snapshots.keys()
@@ -189,7 +190,7 @@ def _at(tree: exp.Query, found: Sequence[exp.Table], snapshots: Mapping[str, int
 
 
 def _other(tree: exp.Expr) -> Iterator[str]:
-    """Yields what of a statement is not known to mean the same on Athena."""
+    """Yields the constructs of a statement that are not known to mean the same on Athena."""
     from sqlglot import exp
 
     for node in tree.walk():
@@ -213,14 +214,14 @@ def run(sql: str, *, role: Role, workgroup: str, snapshots: Mapping[str, int] | 
 
     Args:
         sql: One SELECT in DuckDB's dialect.
-        role: Whose eyes it has; the tables that it may not see whole are refused.
-        workgroup: The workgroup, which bounds the bytes that a query may scan and keeps its results.
-        snapshots: The snapshot of each table that it is to read, by default the current ones.
+        role: The role that runs it; tables that the role may not read completely are refused.
+        workgroup: The workgroup, which limits the bytes that a query may scan and stores its results.
+        snapshots: The snapshot to read of each table; by default the current ones.
 
     Raises:
-        QueryRefused: The statement is none that is run; nothing was done.
-        QueryFailed: Athena could not run it to its end.
-        CloudFailed: AWS refuses.
+        QueryRefused: The statement is not allowed; nothing was done.
+        QueryFailed: Athena could not complete the query.
+        CloudFailed: AWS refused a request.
     """
     text = query.bounded("stedi.aws.athena:translated", sql, sorted(visible(role)), dict(snapshots or {}))
     with answering(f"workgroup {workgroup}"):
@@ -250,7 +251,7 @@ def _ended(name: str) -> Mapping[str, Any]:
 
 
 def _reason(said: str) -> str:
-    """Returns what Athena says, without what may be a row's value."""
+    """Returns Athena's reason for a failure, without text that may contain a row's value."""
     code = said.partition(":")[0]
     if code in _PLAIN:
         return said[:300]
@@ -260,7 +261,7 @@ def _reason(said: str) -> str:
 
 
 class Result:
-    """The rows of a query that has run, read once, page by page."""
+    """The rows of a completed query, which can be read once, page by page."""
 
     def __init__(self, bill: Bill) -> None:
         self.bill = bill
@@ -295,7 +296,7 @@ class Result:
 
 
 def _type(kind: str) -> pa.DataType:
-    """Returns the Arrow type of one of Athena's; text for one that has none."""
+    """Returns the Arrow type for an Athena type; text if there is none."""
     import pyarrow as pa
 
     plain = {
@@ -312,12 +313,12 @@ def _type(kind: str) -> pa.DataType:
         "timestamp with time zone": pa.timestamp("us", "UTC"),
         "varbinary": pa.binary(),
     }
-    zoned = kind.endswith("with time zone")  # timestamp(3) with time zone, too
+    zoned = kind.endswith("with time zone")  # includes timestamp(3) with time zone
     return plain.get("timestamp with time zone" if zoned else kind.partition("(")[0], pa.string())
 
 
 def _column(texts: Sequence[str | None], kind: pa.DataType) -> pa.Array:
-    """Returns a column of texts, as Athena gives every value, in its own type."""
+    """Converts a column of texts to its own type; Athena returns every value as text."""
     import pyarrow as pa
 
     if pa.types.is_binary(kind):

@@ -1,7 +1,7 @@
-"""What the lake costs on AWS: a small function from what comes in to dollars a month and to where the limits lie.
+"""Estimates what the lake costs on AWS: a function from a workload to dollars a month, and to its limits.
 
-What a reading takes is measured (docs/benchmarks.md and below); what AWS asks for it is a list price, with its date
-and region; how much there is, is the caller's to say. It is a model: it says which of them matters, not a bill.
+The resources per reading are measured (docs/benchmarks.md and below). The prices are AWS list prices, with their date
+and region. The caller gives the workload. It is a model: it shows which factors matter, and does not predict a bill.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 TERABYTE = 1 << 40
 _GIGABYTE = 1 << 30
 _DAYS = 30.4
-"""Days of a month."""
+"""Days in a month."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """List prices in US dollars, us-east-1, as assumed on 2026-11-25: inputs, to be checked against AWS's own pages.
+    """List prices in US dollars for us-east-1, as assumed on 2026-11-25; check them against AWS's own pages.
 
     Attributes:
-        glue_hour: A DPU for an hour; billed by the second.
-        s3_gigabyte: A GB in S3 Standard for a month.
+        glue_hour: One DPU for an hour; billed by the second.
+        s3_gigabyte: One GB in S3 Standard for a month.
         s3_puts: A thousand PUT and LIST requests.
         s3_gets: A thousand GET requests.
-        athena_terabyte: A TB that Athena scans.
+        athena_terabyte: One TB that Athena scans.
         kms_requests: Ten thousand requests to KMS.
-        fixed: Each month whatever comes in: one KMS key, one secret, one alarm, the weekly crawler.
-        logs_gigabyte: A GB of logs taken in.
+        fixed: Fixed costs per month: one KMS key, one secret, one alarm, the weekly crawler.
+        logs_gigabyte: One GB of ingested logs.
     """
 
     glue_hour: float = 0.44
@@ -45,18 +45,20 @@ PRICES = Prices()
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured, a reading unless it says otherwise; sizes of the public data set, times of docs/benchmarks.md.
+    """Measured values, per reading unless stated otherwise.
+
+    Sizes are of the public data set; times are from docs/benchmarks.md.
 
     Attributes:
-        json_bytes: Bytes of JSON, newline-delimited.
+        json_bytes: Bytes of newline-delimited JSON.
         lake_bytes: Bytes in all tables of the lake together, after a build.
         training_rows: Rows of the training table.
-        training_bytes: Bytes of a training row.
-        core_seconds: Seconds of a core in Spark for landing and building, by a bare script.
-        guarded: How many times that the lake may take, which checks what the script does not.
-        rewrite_core_seconds: Seconds of a core to take some customers out of a lake's tables, a reading in it.
-        start_seconds: Seconds of a run in which Spark starts and tables are committed to; assumed.
-        file_bytes: The size of the files that maintenance makes of small ones; a setting.
+        training_bytes: Bytes per training row.
+        core_seconds: Core seconds in Spark for landing and building, with a script without checks.
+        guarded: The assumed factor by which the lake takes longer, because it makes checks that the script does not.
+        rewrite_core_seconds: Core seconds to remove some customers from a lake's tables, per reading in the lake.
+        start_seconds: Seconds per run in which Spark starts and tables are committed; assumed.
+        file_bytes: The size of the files into which maintenance merges small files; a setting.
     """
 
     json_bytes: float = 94.8
@@ -75,16 +77,16 @@ MEASURED = Measured()
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What comes in and what is asked.
+    """The deliveries, runs and queries to estimate the cost of.
 
     Attributes:
-        customers: Customers.
-        readings: Readings of each a day, both feeds together.
-        files: Files that are delivered a day.
-        runs: Runs of the job a day.
+        customers: The number of customers.
+        readings: Readings per customer and day, both feeds together.
+        files: Files delivered per day.
+        runs: Runs of the job per day.
         retention_days: Days that the lake keeps readings.
-        inbox_days: Days that delivered files stay.
-        queries: Queries a day over the whole training table.
+        inbox_days: Days that delivered files are kept.
+        queries: Queries per day over the whole training table.
     """
 
     customers: int
@@ -97,27 +99,28 @@ class Workload:
 
     @property
     def readings_a_day(self) -> int:
-        """Readings of all customers a day."""
+        """Readings of all customers per day."""
         return self.customers * self.readings
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Dollars a month, once the lake is as old as its retention; and what it is then like.
+    """Dollars per month when the lake is as old as its retention, and the lake's size and runs at that age.
 
     Attributes:
-        glue: The job, for what is new.
-        rewrites: The job, for customers who withdrew: each night the files that hold them, which is every file.
-        storage: S3, the lake and the inbox.
-        requests: Calls of S3 and KMS.
+        glue: The job, for new data.
+        rewrites: The job, for customers who withdrew: each night it rewrites the files with their rows, which is every
+            file.
+        storage: S3 storage of the lake and the inbox.
+        requests: Requests to S3 and KMS.
         athena: Queries.
         other: Keys, alarms, crawler, logs.
-        workers: Workers of 4 cores, the driver's one of them, with which a run lasts no longer than an hour.
-        run_minutes: How long a run then lasts.
-        rebuild_hours: Hours of a worker that a full rebuild takes.
+        workers: Workers of 4 cores, including the driver's, with which a run takes at most about an hour.
+        run_minutes: How long a run then takes.
+        rebuild_hours: Worker hours of a full rebuild.
         lake_bytes: Bytes of the lake.
         files: Data files of the largest table.
-        commits: Commits an hour to one table, on average.
+        commits: Commits per hour to one table, on average.
     """
 
     glue: float
@@ -135,18 +138,19 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """The sum of all costs."""
         return self.glue + self.rewrites + self.storage + self.requests + self.athena + self.other
 
 
 def cost(workload: Workload, prices: Prices = PRICES, measured: Measured = MEASURED) -> Cost:
-    """Returns what a workload costs.
+    """Returns the cost of a workload.
 
-    A run takes its readings' core seconds, spread over workers of four cores (one DPU each, G.1X) beside the driver's,
-    and its start. The lake holds `retention_days` of readings, the inbox `inbox_days` of JSON. Each night the tables
-    below landing are rewritten once, for those who withdrew. Of S3's requests, a file delivered is written once and
-    read twice; a run writes some 40 objects a table and reads four times as many. A query reads the whole training
-    table, which columns or a short time make less. Times are taken to follow the cores, sizes to follow the readings.
+    A run takes its start-up time and the core seconds of its readings, divided among workers of four cores (one DPU
+    each, G.1X), not counting the driver. The lake holds `retention_days` of readings, and the inbox holds `inbox_days`
+    of JSON. Each night the tables built from landing are rewritten once, for customers who withdrew. A delivered file
+    is written once and read twice; a run writes about 40 objects per table and reads four times as many. A query reads
+    the whole training table; selecting columns or a short time range would cost less. Times are assumed to scale with
+    the cores, and sizes with the readings.
     """
     a_day = workload.readings_a_day
     core_seconds = a_day / workload.runs * measured.core_seconds * measured.guarded
@@ -179,11 +183,11 @@ def cost(workload: Workload, prices: Prices = PRICES, measured: Measured = MEASU
 
 
 SIZES = (Workload(10_000), Workload(1_000_000, files=10_000, runs=8), Workload(10_000_000, files=50_000, runs=24))
-"""The three sizes that docs/aws.md tells of."""
+"""The three workloads in docs/aws.md."""
 
 
 def lines(workloads: Iterable[Workload] = SIZES) -> tuple[tuple[str, ...], ...]:
-    """Returns the costs of workloads, line by line: what it is, and its value for each of them; heads come first."""
+    """Returns the costs of workloads as table rows: a label, then a value for each workload; the header comes first."""
     listed = list(workloads)
     found = [cost(workload) for workload in listed]
 

@@ -1,7 +1,7 @@
 """Deploys the lake's stacks and code on AWS, and removes them.
 
-The data stack comes first, then the code into its bucket under a name made of its content, then the stack that runs it:
-a run that is under way keeps the code that it began with.
+The data stack is deployed first. Then the code is uploaded to its bucket under a name made from its hash, so that a
+current run keeps the code that it started with. The stack that runs the code is deployed last.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from stedi.errors import CloudFailed, UsageError
 from stedi.storage import destinations, s3
 
 STACK = "stedi"
-"""The stack's name where none is given."""
+"""The default name of the stack."""
 _PROVIDED = ("boto3",)
-"""What an extra needs and Glue brings."""
+"""Dependencies of the extra that Glue provides."""
 
 Asked = Callable[[stacks.ChangeSet], bool]
-"""Shown what would change; says whether to go on."""
+"""Called with a change set; returns whether to execute it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """What stands on AWS after a deployment.
+    """The result of a deployment.
 
     Attributes:
         stack: The stack's name.
-        changes: What was changed, by stack.
+        changes: The changes made, by stack.
         code: The key of the wheel in the bucket.
-        outputs: What the stacks say of themselves.
+        outputs: The outputs of both stacks.
     """
 
     stack: str
@@ -51,7 +51,7 @@ def data_stack(stack: str) -> str:
     """Returns the name of the stack that holds a stack's data.
 
     Raises:
-        UsageError: The stack's name cannot begin the name of a bucket.
+        UsageError: The stack's name cannot be the beginning of a bucket's name.
     """
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,18}[a-z0-9]", stack):
         raise UsageError(
@@ -68,18 +68,18 @@ def deploy(
     wheel: Path | None = None,
     parameters: Mapping[str, str] | None = None,
 ) -> Deployed:
-    """Makes or updates the lake's stacks and uploads the code that they run.
+    """Creates or updates the lake's stacks and uploads the code that they run.
 
     Args:
-        asked: Shown each change set before it is executed.
-        say: Told what happens.
+        asked: Called with each change set before it is executed.
+        say: Called with each line of progress.
         stack: The stack's name.
         wheel: The project's wheel; by default the one in `dist/`.
         parameters: Values of the templates' parameters, by name.
 
     Raises:
         UsageError: There is no wheel, or a parameter is unknown.
-        CloudFailed: AWS refuses, or the answer was no.
+        CloudFailed: AWS refused a request, or `asked` returned False.
     """
     data, given = data_stack(stack), dict(parameters or {})
     _known(given)
@@ -105,15 +105,15 @@ def deploy(
 
 
 def destroy(say: stacks.Say, *, stack: str = STACK, data: bool = False) -> dict[str, object]:
-    """Takes away what works on the lake and, if told so, the lake.
+    """Deletes the stack that works on the lake and, on request, the lake itself.
 
     Args:
-        say: Told what happens.
+        say: Called with each line of progress.
         stack: The stack's name.
-        data: Whether the bucket, every version in it, its keys and the catalog go, too.
+        data: Whether to delete the bucket, every version in it, its keys and the catalog, too.
 
     Returns:
-        Which stacks were deleted, and how many objects.
+        The deleted stacks, the number of deleted objects, and the stacks that were kept.
     """
     kept = data_stack(stack)
     gone = [stack] if stacks.delete(stack, say) else []
@@ -130,10 +130,10 @@ def destroy(say: stacks.Say, *, stack: str = STACK, data: bool = False) -> dict[
 
 
 def empty(bucket: str) -> int:
-    """Removes every object of a bucket in every version, and broken uploads; returns how many objects there were.
+    """Deletes every version of every object in a bucket and aborts unfinished uploads; returns the number of objects.
 
     Raises:
-        CloudFailed: S3 refused one.
+        CloudFailed: S3 refused to delete an object.
     """
     store, where = s3.client(), f"s3://{bucket}"
     objects = 0
@@ -158,7 +158,7 @@ def found_wheel(wheel: Path | None) -> Path:
     """Returns the wheel to deploy.
 
     Raises:
-        UsageError: There is none, there are several, or it is of a platform that is not Glue's.
+        UsageError: There is no wheel, there are several, or it is for a platform other than Glue's.
     """
     candidates = [destinations.expanded(wheel)] if wheel is not None else sorted(Path("dist").glob("stedi-*.whl"))
     if not candidates or not candidates[0].is_file():
@@ -176,7 +176,7 @@ def found_wheel(wheel: Path | None) -> Path:
 
 
 def extras(wheel: Path) -> list[str]:
-    """Returns what a wheel's extra `aws` needs beside what Glue brings, as pip writes it."""
+    """Returns the requirements of a wheel's extra `aws` that Glue does not provide, in pip's format."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             name = next(entry for entry in archive.namelist() if entry.endswith(".dist-info/METADATA"))
@@ -189,13 +189,13 @@ def extras(wheel: Path) -> list[str]:
 
 
 def _pinned(need: str) -> str:
-    """Returns a need at the version that stands here, so that each run installs what was tried, not what is newest."""
+    """Pins a requirement to the version installed here, so that runs install the tested version, not the newest."""
     name = re.split(r"[^\w.-]", need)[0]
     named = re.match(r"[\w.-]+(?:\[[\w.-]+\])?", need)
     try:
         return f"{named[0] if named else name}=={version(name)}"
     except PackageNotFoundError:
-        # Glue takes a list with commas, so of a range nothing but its start can be said
+        # Glue's list is separated by commas, so of a range only the first part can be given
         return need.split(",")[0]
 
 
@@ -210,7 +210,7 @@ def _known(parameters: Mapping[str, str]) -> None:
 def _update_stack(
     name: str, body: str, parameters: Mapping[str, str], asked: Asked, say: stacks.Say
 ) -> tuple[stacks.Change, ...]:
-    """Updates a stack to a template, if that is confirmed."""
+    """Updates a stack to a template if `asked` confirms it."""
     proposed = stacks.propose(name, body, parameters)
     if not proposed.changes:
         say(f"stack {name}: nothing to change")

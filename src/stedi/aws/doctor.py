@@ -14,10 +14,10 @@ from stedi.storage import s3
 
 
 def examine(lake: str) -> Iterator[Finding]:
-    """Yields what is found of the account that this process acts for; nothing is changed.
+    """Checks the AWS account that this process uses and yields a finding for each check; it changes nothing.
 
     Args:
-        lake: Where the lake lies; what lies in a bucket is looked for there.
+        lake: The lake's location; if it is in a bucket, access to the bucket is checked, too.
     """
     try:
         with answering("credentials"):

@@ -1,7 +1,7 @@
-"""The script that Glue runs, and `spark-submit` alike: the job of the installed package."""
+"""The script that Glue or `spark-submit` runs; it starts the job of the installed package."""
 
 import importlib
 
-# an exit by hand, even with 0, is a failure to some versions of Glue
+# some versions of Glue treat any explicit exit as a failure, even with code 0
 if code := importlib.import_module("stedi.aws.job").main():
     raise SystemExit(code)

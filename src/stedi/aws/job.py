@@ -1,8 +1,7 @@
-"""The job: lands what is new and builds every zone, on Spark, in one run; on AWS Glue or under plain `spark-submit`.
+"""The job: lands new files and builds every zone on Spark in one run, on AWS Glue or under plain `spark-submit`.
 
-Starting costs minutes on Glue, so landing and all tables are one job. Its arguments are those that Glue gives, among
-them some of Glue's own, which are skipped. Its log says what is being done and how many, never whose; the last
-line on stdout is one JSON document.
+Start-up takes minutes on Glue, so landing and all tables are one job. Glue adds arguments of its own, which the job
+skips. Its log names steps and counts, never people; the last line on stdout is one JSON document.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ if TYPE_CHECKING:
     from stedi.lake import Lake
 
 VERBS = ("land", "build", "audit", "maintain")
-"""What a run can do, in this order."""
+"""The verbs that a run can execute, in this order."""
 _NAMED = re.compile(r"\S+@\S+")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the job and returns its exit code: 0 done, 1 the work failed, 2 bad usage, 3 an audit found a violation."""
+    """Runs the job and returns its exit code: 0 success, 1 failure, 2 wrong usage, 3 an audit found a violation."""
     began = time.monotonic()
     summary: dict[str, Any] = {}
     os.umask(0o077)
     try:
         options = _options(sys.argv[1:] if arguments is None else arguments)
         code = _run(options, summary)
-    except SystemExit as stop:  # argparse has said why
+    except SystemExit as stop:  # argparse has printed the reason
         code = stop.code if isinstance(stop.code, int) else UsageError.exit_code
         if code == 0:
             return 0
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = error.exit_code
         summary["error"] = {"type": type(error).__name__, "message": _NAMED.sub("<address>", str(error))}
     except Exception as error:
-        # its text and traceback could hold a customer's data
+        # its text and traceback could contain a customer's data
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         code = 1
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(words: Sequence[str]) -> argparse.Namespace:
-    """Returns the job's own arguments; those of Glue, and what nobody knows, are named in the log and skipped."""
+    """Returns the job's own arguments; Glue's and unknown arguments are named in the log and skipped."""
     parser = argparse.ArgumentParser(prog="stedi.aws.job", allow_abbrev=False, description="Lands and builds on Spark.")
     parser.add_argument("--lake", required=True, metavar="URI", help="the lake: s3://bucket/prefix, or a folder")
     parser.add_argument("--inbox", metavar="URI", action="append", help="what to land; more, divided by commas")
@@ -68,7 +67,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--do", default="land,build", metavar="VERBS", help=f"some of {','.join(VERBS)}")
     parser.add_argument("--engine", choices=("spark", "duckdb"), default="spark", help="default: spark")
     options, others = parser.parse_known_args(words)
-    # names alone: what stands behind one may be secret
+    # only the names: a value may be secret
     names = sorted({word.partition("=")[0] for word in others if word.startswith("--")})
     if names:
         _say(f"skipped: {' '.join(names)}")
@@ -109,7 +108,7 @@ def _run(options: argparse.Namespace, summary: dict[str, Any]) -> int:
 
 
 def _lake(options: argparse.Namespace) -> Lake:
-    """Returns the lake, made if there is none yet."""
+    """Opens the lake; creates it if there is none yet."""
     from stedi.lake import Lake
     from stedi.storage import s3
 
@@ -161,7 +160,7 @@ def _engine(options: argparse.Namespace) -> Name:
 
 
 def _progress() -> Callable[[str, float | None], None]:
-    """Returns what says each thing that is being done once."""
+    """Returns a function that logs each step once."""
     shown = ""
 
     def progress(what: str, _: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Runs of the Glue job: one is started and its log followed to its end; what the stack looks like now."""
+"""Runs of the Glue job: starts a run and follows its log to the end; reports the stacks' current status."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stedi.aws.account import answering, client
 from stedi.errors import CloudFailed
 
 POLL = 5.0
-"""Seconds between two looks at a run."""
+"""Seconds between two checks of a run."""
 _LOOKED = 25
-"""Latest runs among which a new one is looked for."""
+"""How many of the latest runs are searched for a new run."""
 _ATTEMPTS = 24
-"""How often it is looked for."""
+"""How many times a new run is searched for."""
 _SHOWN = 5
-"""Latest runs that a status tells of."""
+"""How many of the latest runs a status contains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Run:
     """One run of the job.
 
     Attributes:
-        id: Glue's name of it.
-        state: `SUCCEEDED`, `FAILED`, `RUNNING` and the like.
-        started: When, ISO 8601 in UTC.
-        seconds: How long it ran, start-up not counted.
-        dpu_seconds: What is billed for, where Glue says so already.
-        error: What Glue says of a failure.
+        id: Glue's id of the run.
+        state: `SUCCEEDED`, `FAILED`, `RUNNING` or another of Glue's states.
+        started: When it started, ISO 8601 in UTC.
+        seconds: How long it ran, without start-up.
+        dpu_seconds: The billed DPU seconds, if Glue already reports them.
+        error: Glue's message about a failure.
     """
 
     id: str
@@ -44,11 +44,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What stands on AWS.
+    """The current status of the stacks and the job.
 
     Attributes:
-        stacks: State of each stack, by name.
-        outputs: What they say of themselves.
+        stacks: The state of each stack, by name.
+        outputs: The outputs of both stacks.
         runs: The latest runs, newest first.
     """
 
@@ -58,10 +58,10 @@ class Status:
 
 
 def status(stack: str, data: str) -> Status:
-    """Returns what stands on AWS of a stack and its data stack.
+    """Returns the status of a stack and its data stack.
 
     Raises:
-        CloudFailed: Neither is there.
+        CloudFailed: Neither stack exists.
     """
     found = {name: stacks.find(name) for name in (data, stack)}
     states = {name: about["StackStatus"] for name, about in found.items() if about is not None}
@@ -77,13 +77,14 @@ def status(stack: str, data: str) -> Status:
 
 
 def run(stack: str, say: stacks.Say, *, workers: int | None = None) -> Run:
-    """Starts the job and returns when it has ended, well or not.
+    """Starts the job and returns when it has ended, with success or without.
 
     Args:
         stack: The stack's name.
-        say: Told the state and each line of the log.
-        workers: Workers of this run alone, which only who administers the stack may choose; the stack's setting by
-            default. Then the job's trigger starts it, since whoever may start the job itself chooses its arguments.
+        say: Called with the state and each line of the log.
+        workers: The number of workers for this run only; it can be chosen only by an administrator of the stack. By
+            default, the run uses the stack's setting and is started by the job's trigger, because anyone who may start
+            the job itself can choose its arguments.
 
     Raises:
         CloudFailed: The job cannot be started.
@@ -116,10 +117,10 @@ def run(stack: str, say: stacks.Say, *, workers: int | None = None) -> Run:
 
 
 def _triggered(job: str, trigger: str) -> str:
-    """Starts the job by its trigger, which takes no arguments, and returns the run's name.
+    """Starts the job by its trigger, which takes no arguments, and returns the run's id.
 
     Raises:
-        CloudFailed: The trigger may not be started, or no run has come of it.
+        CloudFailed: The trigger may not be started, or it has not started a run.
     """
     with answering(f"trigger {trigger}"):
         known = {run["Id"] for run in client("glue").get_job_runs(JobName=job, MaxResults=_LOOKED)["JobRuns"]}
@@ -135,17 +136,17 @@ def _triggered(job: str, trigger: str) -> str:
 
 
 class _Log:
-    """The driver's part of a run's log, read as it grows."""
+    """The driver's part of a run's log, read while the run writes it."""
 
     def __init__(self, group: str, run: str) -> None:
         self._group, self._run = group, run
         self._next: dict[str, str] = {}
 
     def new(self) -> list[str]:
-        """Returns the lines that have come since the last call; none while there is no log yet."""
+        """Returns the lines added since the last call; none while there is no log yet."""
         try:
             with answering(f"log {self._group}"):
-                # a stream a worker: the driver's alone says what a reader wants to know
+                # there is one stream per worker; only the driver's is of interest to a reader
                 found = client("logs").describe_log_streams(logGroupName=self._group, logStreamNamePrefix=self._run)[
                     "logStreams"
                 ]

@@ -1,4 +1,4 @@
-"""CloudFormation stacks: a change set is created and shown before it is executed, and followed to its end."""
+"""CloudFormation stacks: creates a change set, which the caller shows and then executes, and follows it to the end."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from stedi.aws.account import answering, client
 from stedi.errors import CloudFailed
 
 POLL = 3.0
-"""Seconds between two looks at a stack that changes."""
+"""Seconds between two checks of a changing stack."""
 
 Say = Callable[[str], None]
-"""Told what happens, line by line."""
+"""Called with each line of progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a change set would do to one resource.
+    """A change that a change set would make to one resource.
 
     Attributes:
-        action: `Add`, `Modify`, `Remove` and the like.
+        action: `Add`, `Modify`, `Remove` or another of CloudFormation's actions.
         name: The resource's name in the template.
-        kind: Its type.
-        replaced: Whether a new one would take its place: `True`, `False` or `Conditional`; empty for a new one.
+        kind: The resource's type.
+        replaced: Whether the resource would be replaced: `True`, `False` or `Conditional`; empty for a new resource.
     """
 
     action: str
@@ -43,13 +43,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """Changes that CloudFormation has worked out and not made.
+    """Changes that CloudFormation has computed but not made.
 
     Attributes:
         stack: The stack's name.
         name: The change set's ARN.
-        new: Whether it would make the stack.
-        changes: What it would do; nothing if the stack is as it should be.
+        new: Whether it would create the stack.
+        changes: The changes; empty if the stack already matches the template.
     """
 
     stack: str
@@ -64,13 +64,13 @@ def template(name: str) -> str:
 
 
 def parameters_of(body: str) -> frozenset[str]:
-    """Returns the names of the parameters of one of our templates."""
+    """Returns the names of the parameters of one of this package's templates."""
     section = re.search(r"^Parameters:\n((?:(?: .*)?\n)+)", body, re.MULTILINE)
     return frozenset(re.findall(r"^  (\w+):$", section[1], re.MULTILINE)) if section else frozenset()
 
 
 def find(stack: str) -> dict[str, Any] | None:
-    """Returns what CloudFormation knows of a stack, or None if there is none."""
+    """Returns CloudFormation's description of a stack, or None if there is no such stack."""
     from botocore.exceptions import ClientError
 
     with answering(f"stack {stack}"):
@@ -81,7 +81,7 @@ def find(stack: str) -> dict[str, Any] | None:
             if said.get("Code") == "ValidationError" and "does not exist" in said.get("Message", ""):
                 return None
             raise
-    # a change set of a stack that does not exist yet makes an empty one
+    # a change set for a stack that does not exist yet creates an empty stack
     return None if found["StackStatus"] == "REVIEW_IN_PROGRESS" else found
 
 
@@ -92,12 +92,12 @@ def outputs(stack: str) -> dict[str, str]:
 
 
 def propose(stack: str, body: str, parameters: Mapping[str, str]) -> ChangeSet:
-    """Makes the change set that would bring a stack to a template.
+    """Creates the change set that would update a stack to a template.
 
     Args:
         stack: The stack's name.
         body: The template.
-        parameters: Values of its parameters; one that is not given keeps its value, or the template's default.
+        parameters: Values of its parameters; a parameter that is not given keeps its value or the template's default.
 
     Raises:
         CloudFailed: The template or the stack's state does not allow it.
@@ -155,7 +155,7 @@ def _changes(name: str, stack: str) -> list[Change]:
 
 
 def discard(proposed: ChangeSet) -> None:
-    """Drops a change set, and the empty stack that it has made."""
+    """Deletes a change set, and the empty stack that it has created, if any."""
     with answering(f"stack {proposed.stack}"):
         client("cloudformation").delete_change_set(ChangeSetName=proposed.name, StackName=proposed.stack)
         if proposed.new:
@@ -163,10 +163,10 @@ def discard(proposed: ChangeSet) -> None:
 
 
 def execute(proposed: ChangeSet, say: Say) -> None:
-    """Makes the changes, and returns when the stack is as it should be.
+    """Executes a change set and returns when the stack is up to date.
 
     Raises:
-        CloudFailed: It is not; CloudFormation has rolled back, and the reason is said.
+        CloudFailed: A change failed and CloudFormation has rolled back; the message gives the reason.
     """
     with answering(f"stack {proposed.stack}"):
         seen = _seen(proposed.stack)
@@ -175,10 +175,10 @@ def execute(proposed: ChangeSet, say: Say) -> None:
 
 
 def delete(stack: str, say: Say) -> bool:
-    """Deletes a stack and returns, when it is gone, whether there was one.
+    """Deletes a stack and waits until it is deleted; returns whether there was one.
 
     Raises:
-        CloudFailed: Something of it could not be deleted.
+        CloudFailed: A part of it could not be deleted.
     """
     found = find(stack)
     if found is None:
@@ -201,7 +201,7 @@ def _events(stack: str) -> list[dict[str, Any]]:
 
 
 def _follow(stack: str, ends: tuple[str, ...], say: Say, seen: set[str]) -> None:
-    """Tells each event of a stack until it has come to rest."""
+    """Reports each event of a stack until the stack has stopped changing."""
     reason = ""
     while True:
         with answering(f"stack {stack}"):

@@ -1,4 +1,4 @@
-"""Parquet files of a table from Arrow's arrays: with Iceberg's field ids, and described as the catalog wants it."""
+"""Writes Parquet files of a table from Arrow arrays, with Iceberg's field ids, and describes them for the catalog."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stedi.schema.tables import Column, DataFile
 from stedi.storage import durable
 
 GROUP = 122_880
-"""Rows of a row group."""
+"""The number of rows in a row group."""
 
 
 class Writer:
-    """Writes one Parquet file with columns without nulls.
+    """Writes one Parquet file whose columns have no nulls.
 
     Args:
         path: A new file.
@@ -40,7 +40,7 @@ class Writer:
             compression="zstd",
             compression_level=1,
             store_schema=False,
-            write_batch_size=GROUP,  # a thousand at a time, as by default, take a fifth longer
+            write_batch_size=GROUP,  # the default of about a thousand takes a fifth longer
             use_dictionary=[column.name for column in columns if column.type != "timestamptz"],
             metadata_collector=self._metadata,
         )
@@ -49,7 +49,7 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # PyArrow reads metadata of the unfinished file: report the earlier error instead
+        # PyArrow fails to read the metadata of the unfinished file; the earlier error is reported instead
         with suppress(OSError, RuntimeError) if kind else nullcontext():
             self._writer.close()
 
@@ -58,14 +58,14 @@ class Writer:
         self._writer.write_table(self._pa.Table.from_arrays(list(arrays), schema=self._schema), row_group_size=GROUP)
 
     def data_file(self) -> DataFile:
-        """Returns the closed file as described by its own metadata, synced to disk."""
+        """Syncs the closed file to disk and returns its description from its metadata."""
         durable.settle([self._path])
         durable.sync(self._path)
         return described(self._path, self._metadata[0], self._columns)
 
 
 def described(path: Path, metadata: Any, columns: Sequence[Column]) -> DataFile:
-    """Returns a file as described by its own metadata."""
+    """Returns a file's description from its Parquet metadata."""
     nulls: dict[str, int] = {}
     bounds: dict[str, tuple[Any, Any]] = {}
     for group in range(metadata.num_row_groups):

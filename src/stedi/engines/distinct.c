@@ -1,10 +1,10 @@
-/* Distinct rows of 64-bit values in the order of their columns, of more rows than memory holds.
+/* Sorts rows of 64-bit values by their columns and removes duplicates; the rows need not fit in memory.
 
-   Rows are divided by their first column, a small number, into buckets that the caller keeps; each bucket is then
-   sorted by itself. Equal rows come to the same bucket and lie beside each other there. Values are compared as whole
-   numbers: of doubles that gives some order, and equality of bits.
+   Rows are divided by their first column, a small number, into buckets that the caller stores. Each bucket is then
+   sorted separately. Equal rows are in the same bucket, next to each other once it is sorted. Values are compared as
+   integers: doubles are thus equal if their bits are equal, and are in some fixed order.
 
-   No Python and no state of its own: called through ctypes, other threads run meanwhile. */
+   The library uses no Python and keeps no state: it is called through ctypes, so other threads run at the same time. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,15 +14,16 @@ typedef int64_t i64;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-enum { FEW = 8 };                                       /* rows that are sorted one by one */
+enum { FEW = 8 };                                       /* up to so many rows are sorted by insertion */
 
 #ifndef STEDI_SOURCE
 #define STEDI_SOURCE 0
 #endif
 u64 stedi_source(void) { return STEDI_SOURCE; }
 
-/* Copies rows into their buckets' cells, from a row on; a bucket has room for so many. Returns how far it came: to the
-   end, or to a row whose bucket, *full, has no room, or whose bucket there is not; then *full is negative. */
+/* Copies rows, beginning with row `from`, into the cells of their buckets; a bucket has room for `room` rows. Returns
+   `rows`, or the first row that was not copied: its bucket *full has no room, or, if *full is negative, its bucket does
+   not exist. */
 i64 stedi_divide(const i64 *const *columns, i32 width, i64 from, i64 rows, i32 shift, i64 buckets, i64 room,
                  i64 *cells, i64 *counts, i64 *full) {
     for (i64 row = from; row < rows; row++) {
@@ -41,7 +42,7 @@ static int compare(const i64 *one, const i64 *other, i32 columns) {
     return 0;
 }
 
-/* Sorts places of rows by the columns before one: runs that are in order already are merged. */
+/* Sorts indices of rows by the columns before `columns`, without the first: merges runs that are already in order. */
 static void sort(const i64 *rows, i32 columns, i32 width, u32 *places, u32 *spare, u32 *ends, i64 count) {
     if (count <= FEW) {
         for (i64 place = 1; place < count; place++) {
@@ -75,9 +76,9 @@ static void sort(const i64 *rows, i32 columns, i32 width, u32 *places, u32 *spar
     if (from != places) memcpy(places, from, (size_t)count * sizeof *places);
 }
 
-/* Sorts rows and leaves out those that are equal to another. The cells of `count` rows come back as columns, each with
-   room for `count` values: the first as 32-bit numbers from `first` on, the others as they were. Returns how many rows
-   are left; -1 if there is no memory, -2 if a first column is not one of `persons` numbers from `first` on. */
+/* Sorts `count` rows and removes duplicates. The result replaces the cells, column by column, each with room for
+   `count` values: the first column as 32-bit numbers relative to `first`, the others unchanged. Returns the number of
+   distinct rows; -1 if memory is exhausted; -2 if a value of the first column is not in [first, first + persons). */
 i64 stedi_distinct(i64 *cells, i64 count, i32 width, i64 first, i64 persons) {
     i64 result = -1, least = 0;
     i64 *rows = malloc((size_t)(count + 1) * (size_t)width * sizeof *rows);
@@ -99,7 +100,7 @@ i64 stedi_distinct(i64 *cells, i64 count, i32 width, i64 first, i64 persons) {
     result = 0;
     for (i64 person = 0, begin = 0, end; person < persons; person++, begin = end) {
         const i64 *theirs = rows + begin * width, *last = NULL;
-        end = starts[person];                           /* by now where the next one's rows begin */
+        end = starts[person];                           /* now the next person's first row: the loop advanced it */
         for (i64 place = 0; place < end - begin; place++) places[place] = (u32)place;
         sort(theirs, 2, width, places, places + least, places + 2 * least, end - begin);
         for (i64 place = 0, next; place < end - begin; place = next) {

@@ -1,9 +1,9 @@
-"""Runs a SELECT of distinct readings, ordered by person and moment, with `distinct.c`.
+"""Runs a SELECT of distinct readings, ordered by person and time, with `distinct.c`.
 
 A SELECT of this form -> the rows of its inner SELECT, divided by person into buckets in an unlinked file -> each
-bucket sorted, duplicates removed, numbers of persons replaced by pseudonyms -> Parquet files. An engine hashes all rows
-and then sorts all rows, which takes twice as long, and is slow when they do not fit into memory. The engine itself runs
-any other SELECT, and any with columns of other types than 64-bit values and texts.
+bucket sorted, duplicates removed, person numbers replaced by pseudonyms -> Parquet files. An engine would hash all rows
+and then sort all rows, which takes twice as long and is slow if the rows do not fit in memory. The engine itself runs
+every other SELECT, including those with columns that are neither 64-bit values nor texts.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _FORM = re.compile(
     r"inner join \( select distinct person , customer_id from (?P<people>\w+) \) as w on (?P=r) \. person = w \. person"
 )
 _OTHERWISE = {"union", "except", "intersect", "order", "limit", "offset"}
-"""Words by which what follows `distinct` is more than one SELECT of it."""
+"""Keywords that show that the text after `distinct` is more than one plain SELECT."""
 _CHUNK = 1 << 16
 """Bytes of a bucket that are kept in memory until they are written."""
 _BUCKETS = 1 << 10
 _MOST = 4_000_000
-"""Rows of a bucket that are sorted in memory; if one person has more, the engine does all the work."""
+"""The most rows of a bucket, since a bucket is sorted in memory; if one has more, the engine runs the SELECT."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """A SELECT of distinct readings in order, taken apart.
+    """The parts of a SELECT of distinct, ordered readings.
 
     Attributes:
-        rows: A SELECT of a person, a moment in epoch milliseconds and other columns; rows may be there more than once.
-        columns: The names of the moment and of the others.
+        rows: A SELECT of a person, a time in epoch milliseconds and other columns; its rows may contain duplicates.
+        columns: The names of the time column and of the other columns.
         people: A relation of `person` and `customer_id`.
     """
 
@@ -58,7 +58,7 @@ class Readings:
 
 
 def readings(table: str, sql: str) -> Readings | None:
-    """Returns a SELECT of a table taken apart, if it is of the form that is known here."""
+    """Returns the parts of a SELECT of a table, or None if it does not have the supported form."""
     found = _FORM.fullmatch(" ".join(token.group() for token in tokens(sql)))
     if found is None:
         return None
@@ -104,19 +104,19 @@ def write(
     file_rows: int,
     threads: int,
 ) -> tuple[DataFile, ...] | None:
-    """Writes distinct readings in order as the table's Parquet files; None if the rows do not suit this way.
+    """Writes distinct readings in order as the table's Parquet files; returns None if it cannot process the rows.
 
     Args:
         table: The table.
-        batches: Persons, moments in epoch milliseconds and the table's other columns.
-        ids: The pseudonym by person's number; an empty text for unused numbers.
+        batches: Person numbers, times in epoch milliseconds and the table's other columns.
+        ids: The pseudonym at the index of each person number; an empty text for unused numbers.
         folder: A new folder for the files.
         scratch: A folder for temporary files.
         rows: About how many rows there are.
-        file_rows: How many a file may have.
-        threads: How many files are sorted at once.
+        file_rows: The most rows of a file.
+        threads: How many buckets are sorted at once.
     """
-    import pyarrow.parquet  # here, where an interrupt reaches it
+    import pyarrow.parquet  # imported in this thread, where an interrupt reaches it
 
     columns = ALL_COLUMNS[table]
     with _Buckets(columns, len(ids), max(1, min(_BUCKETS, rows // (2 * file_rows))), scratch) as buckets:
@@ -150,7 +150,7 @@ def _write(columns: Sequence[Column], table: pa.Table, name: Path, file_rows: in
 
 
 def _compact_dictionary(array: Any) -> Any:
-    """Returns an array whose dictionary, if it has one, contains only values of the array."""
+    """Returns an array whose dictionary, if it has one, contains only values that the array uses."""
     if not hasattr(array, "dictionary"):
         return array
     own = array.indices.dictionary_encode()
@@ -158,16 +158,16 @@ def _compact_dictionary(array: Any) -> Any:
 
 
 class _Buckets:
-    """Rows divided by their person, in a file without a name.
+    """Rows divided into buckets by person, in an unlinked file.
 
     Args:
-        columns: The table's.
-        persons: A number greater than every person's number.
-        count: About how many buckets there are.
+        columns: The table's columns.
+        persons: A number greater than every person number.
+        count: About how many buckets to make.
         scratch: The folder for the file.
 
     Attributes:
-        largest: Rows of the largest bucket.
+        largest: The number of rows of the largest bucket.
     """
 
     def __init__(self, columns: Sequence[Column], persons: int, count: int, scratch: Path) -> None:
@@ -189,7 +189,7 @@ class _Buckets:
 
     def __enter__(self) -> _Buckets:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self._path.unlink()  # the end of the process removes it
+        self._path.unlink()  # unlinked, so it disappears when the process ends
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -200,11 +200,11 @@ class _Buckets:
         return max(map(self._rows, range(self._count)))
 
     def filled(self) -> list[int]:
-        """Returns the buckets that have rows, in the order of their persons."""
+        """Returns the buckets that have rows, in the order of their person numbers."""
         return [bucket for bucket in range(self._count) if self._rows(bucket)]
 
     def add(self, batch: pa.RecordBatch) -> bool:
-        """Takes rows; False if a column has values that are not for this way."""
+        """Adds rows; returns False if a column has values that cannot be processed here."""
         values = [self._values(place, column) for place, column in enumerate(batch.columns)]
         if any(column is None for column in values):
             return False
@@ -255,7 +255,7 @@ class _Buckets:
         return len(self._chunks[bucket]) * self._room + self._counts[bucket]
 
     def _kept(self, bucket: int) -> memoryview:
-        """Returns the rows of a bucket that are in memory."""
+        """Returns the rows of a bucket that are still in memory."""
         start = bucket * self._chunk_bytes
         return memoryview(self._cells).cast("B")[start : start + 8 * self._width * self._counts[bucket]]
 
@@ -267,7 +267,7 @@ class _Buckets:
         self._counts[bucket] = 0
 
     def _values(self, place: int, column: Any) -> Any:
-        """Returns 64-bit values that represent those of a column; None if they are not of its type."""
+        """Returns 64-bit values that represent a column's values; None if there are nulls or the type is wrong."""
         pa = self._pa
         if column.null_count:
             return None
@@ -285,4 +285,4 @@ _ARROW: dict[str, Callable[[Any], Any]] = {
     "timestamptz": lambda pa: pa.timestamp("ms", "UTC"),
     "string": lambda pa: pa.int64(),
 }
-"""The type of a column's values while they are sorted, by its own."""
+"""The Arrow type of a column's values while they are sorted, by the column's type."""

@@ -1,12 +1,12 @@
-/* Pages of Parquet files without some of their rows: what is encoded is unpacked to numbers, shortened, and packed
-   again; values themselves are copied.
+/* Removes rows from pages of Parquet files: encoded numbers are unpacked, filtered and packed again; values are copied
+   unchanged.
 
-   Pages are of flat columns: levels of definition of one bit where a value can be missing, then values as they are
-   (PLAIN: 64 bits, or a text behind its length) or their places in a dictionary (RLE_DICTIONARY). Rows that stay are
-   given as ranges [from, to), in order, of rows of the row group. Every function returns a negative number if a page
-   is not what it has to be, and reads and writes nothing beyond what it was given.
+   Pages are of flat columns: definition levels of one bit if values can be missing, then plain values (PLAIN: 64 bits,
+   or a text preceded by its length) or dictionary indices (RLE_DICTIONARY). The rows to keep are given as ordered
+   ranges [from, to) of the row group's rows. Every function returns a negative number if a page is invalid, and never
+   reads or writes outside of the memory that it was given.
 
-   No Python and no state of its own: called through ctypes, other threads run meanwhile. */
+   The library uses no Python and keeps no state: it is called through ctypes, so other threads run at the same time. */
 #include <stdint.h>
 #include <string.h>
 
@@ -16,7 +16,7 @@ typedef uint8_t u8;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-enum { TEXT = 0, WHOLE = 1, DOUBLE = 2 };               /* what the values of a column are */
+enum { TEXT = 0, WHOLE = 1, DOUBLE = 2 };               /* types of a column's values */
 
 #ifndef STEDI_SOURCE
 #define STEDI_SOURCE 0
@@ -24,19 +24,19 @@ enum { TEXT = 0, WHOLE = 1, DOUBLE = 2 };               /* what the values of a 
 u64 stedi_source(void) { return STEDI_SOURCE; }
 
 typedef struct {
-    const u8 *bytes; i64 size;                          /* of a page, unpacked */
-    i64 count, first;                                   /* its rows, and which of the row group's is the first */
+    const u8 *bytes; i64 size;                          /* the page's bytes, decompressed */
+    i64 count, first;                                   /* its number of rows; its first row in the row group */
     i32 optional;                                       /* whether values can be missing */
-    const i64 *ranges; i64 ranges_count;                /* the rows that stay */
-    u32 *codes, *levels;                                /* room for a number a row */
-    i64 rows, present, values;                          /* how many stay, how many of these, and of all, have a value: given back */
+    const i64 *ranges; i64 ranges_count;                /* the rows to keep */
+    u32 *codes, *levels;                                /* buffers for one number per row */
+    i64 rows, present, values;                          /* output: kept rows; values of kept rows; values of all rows */
 } Page;
 
-typedef struct { i64 low, high; i32 some, nan; } Bounds; /* of doubles by their bits */
+typedef struct { i64 low, high; i32 some, nan; } Bounds; /* doubles are stored by their bits */
 
 static u64 word(const u8 *at) { u64 value; memcpy(&value, at, 8); return value; }
 
-/* Unpacks numbers of some bits in runs of equal ones or groups of eight. Returns the bytes that they take. */
+/* Unpacks numbers of `width` bits, stored as runs of equal numbers or groups of eight. Returns their encoded size. */
 static i64 unpack(const u8 *from, i64 size, i32 width, i64 count, u32 *to) {
     i64 at = 0, done = 0, bytes = (width + 7) / 8;
     u64 mask = ((u64)1 << width) - 1;
@@ -83,7 +83,7 @@ static i64 varint(u64 value, u8 *to) {
     return at;
 }
 
-/* Packs numbers; takes at most (count / 8 + 1) * (width + 10) bytes. */
+/* Packs numbers; writes at most (count / 8 + 1) * (width + 10) bytes and returns how many. */
 static i64 pack(const u32 *from, i64 count, i32 width, u8 *to) {
     i64 out = 0, at = 0;
     while (at < count) {
@@ -110,7 +110,7 @@ static i64 pack(const u32 *from, i64 count, i32 width, u8 *to) {
     return out;
 }
 
-/* Reads a page's levels; gives how many values it has. Returns where they begin. */
+/* Reads a page's definition levels and sets *values to its number of values. Returns the offset of the values. */
 static i64 defined(Page *page, i64 *values) {
     *values = page->values = page->count;
     if (!page->optional) return 0;
@@ -124,7 +124,7 @@ static i64 defined(Page *page, i64 *values) {
     return 4 + (i64)length;
 }
 
-/* Reads a page's places in a dictionary of so many entries. Returns how many values it has. */
+/* Reads a page's dictionary indices, each less than `entries`. Returns the page's number of values. */
 static i64 places(Page *page, i64 entries) {
     i64 values, at = defined(page, &values);
     if (at < 0) return -1;
@@ -135,7 +135,7 @@ static i64 places(Page *page, i64 entries) {
     return values;
 }
 
-/* The next range of rows that stay in a page: its own rows [*from, *to). */
+/* Sets [*from, *to) to the next range of rows to keep, counted from the page's first row. Returns 0 if none is left. */
 static int next(const Page *page, i64 *range, i64 *from, i64 *to) {
     for (; *range < page->ranges_count; ++*range) {
         i64 begin = page->ranges[2 * *range] - page->first, end = page->ranges[2 * *range + 1] - page->first;
@@ -147,7 +147,7 @@ static int next(const Page *page, i64 *range, i64 *from, i64 *to) {
     return 0;
 }
 
-/* Marks each row of a page as the flags say of its value's place in the dictionary; a missing value has none. */
+/* Sets each row's mark to the flag of its value's dictionary entry; 0 for a missing value. */
 i64 stedi_mark(Page *page, i64 entries, const u8 *flags, u8 *marks) {
     if (places(page, entries) < 0) return -1;
     for (i64 row = 0, value = 0; row < page->count; row++)
@@ -155,7 +155,7 @@ i64 stedi_mark(Page *page, i64 entries, const u8 *flags, u8 *marks) {
     return 0;
 }
 
-/* Gives the ranges of rows without a mark: at most (rows + 1) / 2. Returns how many. */
+/* Writes the ranges of rows without a mark, at most (rows + 1) / 2. Returns the number of ranges. */
 i64 stedi_ranges(const u8 *marks, i64 rows, i64 *ranges) {
     i64 count = 0;
     for (i64 row = 0; row < rows;) {
@@ -169,7 +169,8 @@ i64 stedi_ranges(const u8 *marks, i64 rows, i64 *ranges) {
     return count;
 }
 
-/* Keeps the places of rows that stay, and their levels, and notes which entries are used. Returns how many values. */
+/* Filters dictionary indices and levels to the rows to keep, and sets `used` for entries in use. Returns the number of
+   values kept. */
 i64 stedi_codes(Page *page, i64 entries, u8 *used) {
     i64 values = places(page, entries), kept = 0, at = 0, row = 0;
     if (values < 0) return -1;
@@ -197,8 +198,8 @@ static i64 put_levels(const u32 *levels, i64 rows, u8 *to) {
     return 4 + length;
 }
 
-/* Writes a page of places in a dictionary: the new place of each. Returns its size, at most
-   4 + (rows / 8 + 1) * 11 for the levels, and 1 + (values / 8 + 1) * (width + 10). */
+/* Writes a page of dictionary indices, with the new index of each. Returns its size, at most
+   4 + (rows / 8 + 1) * 11 for the levels, plus 1 + (values / 8 + 1) * (width + 10). */
 i64 stedi_pack(Page *page, i64 values, const u32 *renumbered, i32 width, u8 *to) {
     i64 at = page->optional ? put_levels(page->levels, page->rows, to) : 0;
     for (i64 n = 0; n < values; n++) page->codes[n] = renumbered[page->codes[n]];
@@ -222,7 +223,7 @@ static void bound(Bounds *bounds, const u8 *value, i32 kind) {
     bounds->some = 1;
 }
 
-/* Returns the size of the next value, which lies within; -1 if it does not. */
+/* Returns the size of the next value; -1 if it does not fit in the `left` bytes. */
 static i64 size_of(const u8 *at, i64 left, i32 kind) {
     if (kind != TEXT) return left < 8 ? -1 : 8;
     u32 length;
@@ -231,7 +232,7 @@ static i64 size_of(const u8 *at, i64 left, i32 kind) {
     return length > left - 4 ? -1 : 4 + (i64)length;
 }
 
-/* Writes a page of values as they are, with those of rows that stay. Returns its size, at most that of the page and
+/* Writes a page of plain values with those of the rows to keep. Returns its size, at most the size of the page plus
    4 + (rows / 8 + 1) * 11. */
 i64 stedi_plain(Page *page, i32 kind, Bounds *bounds, u8 *to) {
     i64 values, at = defined(page, &values), row = 0, out = 0;
@@ -270,8 +271,8 @@ i64 stedi_plain(Page *page, i32 kind, Bounds *bounds, u8 *to) {
     return before + out;
 }
 
-/* Writes a dictionary with the entries that are used, and says which number each has then. Returns its size, at most
-   what it was; gives how many are left. */
+/* Writes a dictionary with only the used entries, sets `renumbered` to the new index of each, and sets *left to their
+   number. Returns the dictionary's size, which is at most its old size. */
 i64 stedi_dictionary(const u8 *bytes, i64 size, i64 entries, i32 kind, const u8 *used, u32 *renumbered,
                      Bounds *bounds, i64 *left, u8 *to) {
     i64 at = 0, out = 0;

@@ -1,7 +1,7 @@
-"""Rewrites files of a table with many workers, each with a part of them; the caller commits.
+"""Rewrites files of a table with many workers, each of which rewrites a part of them; the caller commits.
 
-What runs on a worker is what `erase` and `maintain` run on one machine: the same SELECT, the same engine. A part may
-be done more than once, so each attempt writes into a folder of its own, and only what it returns counts.
+A worker runs what `erase` and `maintain` run on one machine: the same SELECT and the same engine. A part may be
+rewritten more than once, so each attempt writes into its own folder, and only the files that it returns are used.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class InlineRelation:
     """A few rows that a SELECT needs besides the files.
 
     Attributes:
-        columns: Names and types, DuckDB's.
-        rows: A value for each column.
+        columns: Names and DuckDB types.
+        rows: The rows; each has a value for each column.
     """
 
     columns: Mapping[str, str]
@@ -36,7 +36,7 @@ class InlineRelation:
 
     @classmethod
     def of(cls, engine: DuckDB, name: str) -> InlineRelation:
-        """Returns what a session calls by a name; it is known to be small."""
+        """Returns the relation that a session has under a name; it must be small."""
         columns = {row[0]: row[1] for row in engine.rows(f"describe {name}")}
         return cls(columns, tuple(engine.rows(f"select * from {name}")))
 
@@ -46,15 +46,16 @@ class RewriteTask:
     """Files that one worker rewrites.
 
     Attributes:
-        table: Their table.
+        table: The table of the files.
         files: The files.
-        sql: A SELECT over `leaving`, the files, and the relations.
-        folder: Where the new ones go, into a folder of their own.
-        of: About how many rows the table has in all.
-        memory: What the worker's engine may take.
+        sql: A SELECT over the relation `leaving`, which holds the files' rows, and over `relations`.
+        folder: The parent of the new folder that each attempt writes into.
+        of: About how many rows the whole table has.
+        memory: The memory limit of the worker's engine.
         home: The table's folder, with the checksums of its files.
-        relations: What else the SELECT reads.
-        scratch: Where the worker's engine keeps what does not fit; on another machine its own temporary folder.
+        relations: The other relations that the SELECT reads, by name.
+        scratch: The folder where the worker's engine stores what does not fit in memory; None for the worker's own
+            temporary folder, as on another machine.
     """
 
     table: str
@@ -71,10 +72,10 @@ class RewriteTask:
 def rewrite(
     workers: Workers, parts: Sequence[RewriteTask], done: Share = lambda share: None
 ) -> list[tuple[DataFile, ...]]:
-    """Has workers rewrite parts and returns the new files of each, on disk.
+    """Has workers rewrite parts and returns the new files of each part, synced to disk.
 
     Raises:
-        DamagedFile: A file is not what was written.
+        DamagedFile: A file does not match its checksum.
     """
     for folder in {part.folder for part in parts}:
         durable.folder(folder)
@@ -83,14 +84,14 @@ def rewrite(
     for folder in {part.folder for part in parts}:
         for attempt in list(folder.iterdir()):
             if attempt.name not in used:
-                durable.remove_tree(attempt)  # of an attempt whose answer never came, or of no row
+                durable.remove_tree(attempt)  # the attempt never returned, or wrote no row
         durable.sync(folder)
     return written
 
 
 def write(part: RewriteTask) -> tuple[DataFile, ...]:
     """Rewrites a part and returns the new files. Runs on a worker."""
-    # a flipped bit must not be rewritten, under a checksum that says that all is well
+    # otherwise a damaged file would be rewritten and get a new, valid checksum
     checksums.check(part.home, [file.path for file in part.files])
     with task_session(part.memory, part.scratch) as engine:
         for name, relation in part.relations.items():
@@ -100,7 +101,7 @@ def write(part: RewriteTask) -> tuple[DataFile, ...]:
 
 
 def divided(files: Iterable[DataFile], slots: int) -> list[tuple[DataFile, ...]]:
-    """Divides files among workers, about as many bytes to each part, the largest part first."""
+    """Divides files into parts of about equal size for the workers; the largest files are assigned first."""
     listed = sorted(files, key=lambda file: -file.bytes)
     count = max(min(slots, len(listed)), sum(file.bytes for file in listed) // _PART_BYTES)
     parts: list[list[DataFile]] = [[] for _ in range(count)]

@@ -1,8 +1,8 @@
-/* Counts and sums of distinct rows: each row is a group's number and two hashes, of which the first tells rows apart.
+/* Counts and sums distinct rows: each row is a group's number and two hashes, of which the first identifies the row.
 
-   Rows are kept in columns until all are there, then visited group by group, so that the table of what a group has
-   shown fits into a core's cache. Shares nothing with the library that makes tables of readings distinct, since it is
-   used to prove them. Called through ctypes, other threads run meanwhile. */
+   Rows are stored in columns until all have been added, then processed group by group, so that the hash table of one
+   group fits in a core's cache. The library shares no code with the one that removes duplicate readings from tables,
+   because it is used to verify those tables. It is called through ctypes, so other threads run at the same time. */
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -16,8 +16,8 @@ typedef unsigned __int128 u128;
 #endif
 u64 stedi_source(void) { return STEDI_SOURCE; }
 
-/* Keeps rows from `at` on; of one whose bit in `counted` is not set only the group is known, and no bits are all set.
-   Returns where the next rows go; -1 if a group is not one of `groups`. */
+/* Stores rows from index `at` on. A row whose bit in `counted` is not set is counted only in `landed`; without
+   `counted`, all rows are stored. Returns the index for the next row; -1 if a group number is not below `groups`. */
 i64 stedi_keep(const i64 *group, const u64 *one, const u64 *other, const uint8_t *counted, i64 offset, i64 rows,
                i64 groups, i64 at, u32 *kept, u64 *ones, u64 *others, i64 *landed) {
     for (i64 row = 0; row < rows; row++) {
@@ -32,9 +32,9 @@ i64 stedi_keep(const i64 *group, const u64 *one, const u64 *other, const uint8_t
     return at;
 }
 
-/* Sums up. `sums` has six numbers a group: its kept rows, how many are distinct, and the sums of either hash of
-   these, low and high half. `odd` is a random odd number: without it rows could be made of which all come to one slot.
-   Returns 0; -1 if there is no memory. */
+/* Sets the six numbers of each group in `sums`: its stored rows, its distinct rows, and the sum of each hash of the
+   distinct rows, as a low and a high half. `odd` is a random odd number; without it, someone could craft rows that all
+   hash to one slot. Returns 0; -1 if memory is exhausted. */
 i64 stedi_sum(const u32 *kept, const u64 *ones, const u64 *others, i64 rows, i64 groups, u64 odd, u64 *sums) {
     i64 result = -1, most = 0;
     i64 *ends = calloc((size_t)groups + 1, sizeof *ends);
@@ -62,7 +62,7 @@ i64 stedi_sum(const u32 *kept, const u64 *ones, const u64 *others, i64 rows, i64
                 while (seen[slot] && seen[slot] != hash) slot = (slot + 1) & (slots - 1);
                 if (seen[slot]) continue;
                 seen[slot] = hash;
-            } else if (zero++) continue;                /* a free slot has this hash */
+            } else if (zero++) continue;                /* zero marks a free slot */
             distinct++;
             one += hash;
             other += others[places[place]];

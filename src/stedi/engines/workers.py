@@ -1,7 +1,7 @@
-"""Workers that run many tasks side by side: threads here, or Spark's executors.
+"""Workers that run many tasks in parallel: threads of this process, or Spark's executors.
 
-A task that is cut off with its executor is run again, so whatever a task writes goes by a name of that attempt alone,
-and only what it returns counts. What returns is small: counts, descriptions of files, never rows.
+A task whose executor fails is run again. So each attempt writes under a unique name, and only what it returns is used.
+Results are small: counts and descriptions of files, never rows.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Share = Callable[[float], None]
-"""Told the share of the tasks that are done, 0 to 1."""
+"""Called with the share of the tasks that are done, from 0 to 1."""
 
 _LOOK = 0.5
-"""Seconds between two looks at how far the executors are."""
+"""Seconds between two checks of the executors' progress."""
 
 
 class Workers(Protocol):
-    """What the verbs ask of whoever works for them."""
+    """The interface through which the verbs use workers."""
 
     @property
     def slots(self) -> int:
-        """How many tasks run side by side."""
+        """How many tasks run in parallel."""
 
     def map(self, work: Callable[[T], R], tasks: Sequence[T], done: Share = lambda share: None) -> list[R]:
-        """Returns what a function makes of each task, in their order.
+        """Returns a function's result for each task, in the order of the tasks.
 
         Args:
             work: A function of an importable module; it may be called more than once for a task.
-            tasks: The tasks; they and the results can be pickled.
-            done: Called with the current step and its completed share.
+            tasks: The tasks; tasks and results must be picklable.
+            done: Called with the share of the tasks that are done.
 
         Raises:
-            StediError: What the first task that failed has raised.
-            LakeError: Tasks failed in a way that nobody foresaw, more often than is tried.
+            StediError: The error of the first task that failed.
+            LakeError: A task failed with an unexpected error in every attempt.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """Threads of this process; one is the caller's own, which an interrupt reaches.
+    """Threads of this process. With one slot, tasks run in the caller's own thread, which an interrupt reaches.
 
     Attributes:
-        slots: How many tasks run side by side.
+        slots: How many tasks run in parallel.
     """
 
     slots: int
 
     def map(self, work: Callable[[T], R], tasks: Sequence[T], done: Share = lambda share: None) -> list[R]:
-        """Returns what a function makes of each task, in their order; see `Workers`."""
+        """Returns a function's result for each task, in the order of the tasks; see `Workers`."""
         results = []
         with ThreadPoolExecutor(self.slots) as threads:
             found = threads.map(work, tasks) if self.slots > 1 else map(work, tasks)
@@ -74,13 +74,13 @@ class Threads:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """What a task says that has failed in a way that is foreseen: running it again would change nothing."""
+    """The result of a task that failed with an expected error: running it again would change nothing."""
 
     kind: type[StediError]
     message: str
 
     def error(self) -> StediError:
-        """Returns the error anew: some are made of more than their message, which is all that is sent."""
+        """Rebuilds the error without its constructor: only the message is sent, and some errors need more."""
         made = self.kind.__new__(self.kind)
         made.args = (self.message,)
         return made
@@ -98,11 +98,11 @@ class Executors:
 
     @property
     def slots(self) -> int:
-        """How many tasks run side by side."""
+        """How many tasks run in parallel."""
         return max(1, int(self.spark.sparkContext.defaultParallelism))
 
     def map(self, work: Callable[[T], R], tasks: Sequence[T], done: Share = lambda share: None) -> list[R]:
-        """Returns what a function makes of each task, in their order; see `Workers`."""
+        """Returns a function's result for each task, in the order of the tasks; see `Workers`."""
         if not tasks:
             return []
         context = self.spark.sparkContext
@@ -110,7 +110,7 @@ class Executors:
             try:
                 answers = context.parallelize(tasks, len(tasks)).mapPartitions(partial(_answers, work)).collect()
             except Exception as error:
-                # its text is a traceback of an executor
+                # its text is an executor's traceback, which can contain data
                 raise LakeError(
                     f"Spark's executors failed ({_cause(error)}); nothing was published. Run the command again; their "
                     "logs say more"
@@ -122,7 +122,7 @@ class Executors:
 
 
 def _answers(work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R | _Failed]:
-    """Yields what becomes of each task. Runs on an executor, whose log must not show a customer's data either."""
+    """Yields the result of each task. Runs on an executor, whose log must not show a customer's data either."""
     for task in tasks:
         try:
             answer: R | _Failed = work(task)
@@ -140,7 +140,7 @@ _KNOWN = ("ExecutorLostFailure", "OutOfMemoryError", "Python worker exited unexp
 
 
 def _cause(error: Exception) -> str:
-    """Returns what executors say of a failure, as far as it holds no data: their text is a traceback."""
+    """Returns the part of an executor's error text that contains no data; the whole text is a traceback."""
     text = str(error)
     said = _SAID.search(text)
     return said[0] if said else next((word for word in _KNOWN if word in text), type(error).__name__)
@@ -148,7 +148,7 @@ def _cause(error: Exception) -> str:
 
 @contextmanager
 def _watched(context: Any, done: Share) -> Iterator[None]:
-    """Reports how many tasks have ended while a block runs a job."""
+    """Reports the share of completed tasks while a block runs a job."""
     group, ended = f"stedi-{secrets.token_hex(8)}", threading.Event()
     tracker = context.statusTracker()
 

@@ -1,8 +1,8 @@
-"""A query, from the process that runs it to the rows that come back.
+"""Runs a query in a process of its own and returns its rows.
 
-The process validates the statement (`sandbox`, `statement`) and returns the names of its tables; the caller resolves
-them to fixed files; the process runs it and returns rows as a stream of Arrow batches through a pipe. A query that is
-dropped, stopped or done leaves no process and no file.
+The process validates the statement (`sandbox`, `statement`) and returns the names of its tables. The caller resolves
+the names to fixed files. The process then runs the statement and returns its rows as a stream of Arrow batches through
+a pipe. When a query is done, stopped or dropped, no process and no file is left.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueryTable:
-    """A table of the lake as a query sees it: fixed files, fixed columns.
+    """A table of the lake as a query sees it, with fixed files and fixed columns.
 
     Attributes:
         name: The table's name in SQL.
-        files: Absolute paths of Parquet files; without files the table is empty.
+        files: Absolute paths of Parquet files; if there are none, the table is empty.
         columns: Name and DuckDB type of each column, in order.
         masked: Names of the columns that are null in every row.
-        places: Whether each row has, beside its columns, its file and its number there (`scans.FILE`, `scans.ROW`).
-        without: The pseudonyms of people whose rows are not there, and how many rows each has; only of a table with a
+        places: Whether each row also has its file and its row number in that file (`scans.FILE`, `scans.ROW`).
+        without: The pseudonyms of people whose rows are left out, and how many rows each has; only for a table with a
             column `customer_id`.
     """
 
@@ -58,13 +58,13 @@ class QueryTable:
 
 
 Value = None | bool | int | float | str | datetime | date
-"""What a parameter of a statement may be; an instant without a zone is UTC."""
+"""The value of a statement's parameter; a `datetime` without a time zone is in UTC."""
 Parameters = Sequence[Value] | Mapping[str, Value]
-"""The values of a statement's parameters: of `?` by place, of `$name` by name."""
+"""The values of a statement's parameters: a sequence for `?`, a mapping for `$name`."""
 Resolve = Callable[[frozenset[str]], Iterable[QueryTable]]
-"""Gives the tables of these names, lower-case, as far as there are any."""
+"""Returns the tables with these lower-case names; unknown names are skipped."""
 Ended = Callable[[str, int], None]
-"""Called once with how a query ended, `done`, `stopped`, `failed` or `refused`, and its number of rows."""
+"""Called once, with how a query ended (`done`, `stopped`, `failed` or `refused`) and its number of rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,10 @@ class Limits:
     """The limits of one query.
 
     Attributes:
-        memory: Memory of the engine, as in `512MB` or `2GiB`; beyond it, rows go to a temporary folder.
-        seconds: Wall seconds that the query may work, without the time in which its reader requests no rows.
-        threads: Threads of the engine; None for one for each core.
-        spill: Bytes that may be written to the temporary folder, as `memory`.
+        memory: Memory of the engine, such as `512MB` or `2GiB`; rows that do not fit go to a temporary folder.
+        seconds: Seconds of wall time that the query may run; time in which its reader requests no rows does not count.
+        threads: Threads of the engine; None for one per core.
+        spill: Bytes that may be written to the temporary folder, in the format of `memory`.
     """
 
     memory: str = "512MB"
@@ -119,28 +119,28 @@ def run(
 
     Args:
         sql: One SELECT in DuckDB's dialect; `timestamptz` is shown in UTC.
-        relations: The tables that it may read, as their names or `stedi.<name>`; or a function that returns them for
-            the tables that the statement names.
-        limits: Its limits, including validation.
-        temporary: A folder in which a folder of this query's own is made, and removed in the end; the system's
+        relations: The tables that it may read, as `<name>` or `stedi.<name>`; or a function that returns them for
+            the names in the statement.
+        limits: The query's limits; they include validation.
+        temporary: A folder in which the query makes its own folder, which is removed at the end; the system's
             temporary folder if None.
-        condition: Whether the statement must be one that `statement.condition` has made, and nothing more.
-        parameters: The values of its parameters: of `?` by place, of `$name` by name.
-        ended: Told how it ended, whether it is read, closed or dropped.
+        condition: Whether the statement must be exactly one that `statement.condition` has made.
+        parameters: The values of its parameters: a sequence for `?`, a mapping for `$name`.
+        ended: Called with how the query ended, whether its result is read, closed or dropped.
 
     Returns:
         The open result: close it, or use it in a `with`.
 
     Raises:
-        QueryRefused: The statement is not one that the sandbox runs; nothing was done.
-        QueryFailed: It does not bind, or fails before its first row.
-        UsageError: A parameter is no value.
+        QueryRefused: The sandbox does not run such a statement; nothing was done.
+        QueryFailed: The statement does not bind, or fails before its first row.
+        UsageError: A parameter is not a valid value.
     """
     values = None if parameters is None else plain(parameters)
     tally = _Tally(ended)
     worker = _Worker({"sql": sql, "condition": condition, "parameters": values}, limits or Limits(), temporary, tally)
     try:
-        import pyarrow.ipc  # noqa: F401 # a tenth of a second, in which the process starts and judges
+        import pyarrow.ipc  # noqa: F401 # takes 0.1 s, while the process starts and validates
 
         judged = worker.judgement()
         named = _named(judged.tables, relations(judged.tables) if callable(relations) else relations)
@@ -158,7 +158,7 @@ def run(
 
 
 def _masked(relations: Iterable[QueryTable], columns: frozenset[str] | None) -> tuple[str, ...]:
-    """Returns the masked columns that a statement reads, as `table.column`."""
+    """Returns the masked columns that a statement reads, each as `table.column`."""
     return tuple(
         f"{relation.name}.{name}"
         for relation in relations
@@ -168,10 +168,10 @@ def _masked(relations: Iterable[QueryTable], columns: frozenset[str] | None) -> 
 
 
 def plain(parameters: Parameters) -> list[object] | dict[str, object]:
-    """Returns the values of parameters as JSON for the query's process.
+    """Returns the values of parameters in a form that JSON can represent, for the query's process.
 
     Raises:
-        UsageError: One is not a value; the message names only its type.
+        UsageError: A parameter is not a valid value; the message names only its type.
     """
     if isinstance(parameters, Mapping):
         return {str(name): _plain(value) for name, value in parameters.items()}
@@ -187,7 +187,7 @@ def _plain(value: object) -> object:
     match value:
         case None | bool() | str():
             return value
-        case Integral():  # of numpy, too
+        case Integral():  # NumPy's integers, too
             return int(value)
         case Real():
             return float(value)
@@ -223,10 +223,10 @@ def _named(names: frozenset[str], given: Iterable[QueryTable]) -> dict[str, Quer
 
 
 def referenced_tables(sql: str, limits: Limits | None = None, temporary: Path | None = None) -> frozenset[str]:
-    """Returns the lower-case names of the tables that a statement reads, without those that it defines itself.
+    """Returns the lower-case names of the tables that a statement reads, except those that it defines itself.
 
     Raises:
-        QueryRefused: The statement is not one that the sandbox runs.
+        QueryRefused: The sandbox does not run such a statement.
         QueryFailed: Validation exceeds its limits.
     """
     worker = _Worker({"sql": sql}, limits or Limits(), temporary)
@@ -237,16 +237,16 @@ def referenced_tables(sql: str, limits: Limits | None = None, temporary: Path | 
 
 
 def bounded(call: str, *arguments: object, limits: Limits | None = None) -> Any:
-    """Returns a function's result for plain values, computed in a process with the limits of a query.
+    """Calls a function with plain values in a process with the limits of a query, and returns its result.
 
     Args:
         call: The function, as `stedi.module:name`.
         arguments: Values that JSON can represent.
-        limits: What it may take.
+        limits: The limits of the process.
 
     Raises:
-        QueryRefused: It refuses its arguments.
-        QueryFailed: It exceeds its limits, or fails.
+        QueryRefused: The function refuses its arguments.
+        QueryFailed: The function exceeds its limits, or fails.
     """
     worker = _Worker({"call": call, "args": arguments}, limits or Limits(), None)
     try:
@@ -256,7 +256,7 @@ def bounded(call: str, *arguments: object, limits: Limits | None = None) -> Any:
 
 
 class _Pipe(io.RawIOBase):
-    """The worker's output, read against the query's budget of time."""
+    """The worker's output; reading it raises TimeoutError when the query's time is used up."""
 
     def __init__(self, descriptor: int, seconds: float) -> None:
         self._descriptor = descriptor
@@ -269,7 +269,7 @@ class _Pipe(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         start = time.monotonic()
-        # Milliseconds as a C integer: a day at a time is enough, the loop asks again.
+        # poll takes milliseconds as a C integer, so it waits one day at most, and the loop polls again
         while not self._poll.poll(min(max(self._left, 0.0) * 1000, 86_400_000)):
             self._left -= time.monotonic() - start
             start = time.monotonic()
@@ -283,7 +283,7 @@ class _Tally:
     """Counts the rows of a query, and records how it ended.
 
     Args:
-        ended: Called with both, once.
+        ended: Called once, with how the query ended and its number of rows.
     """
 
     def __init__(self, ended: Ended = lambda how, rows: None) -> None:
@@ -292,14 +292,14 @@ class _Tally:
         self.how = "stopped"
 
     def fails(self, error: BaseException) -> None:
-        """Records why a query has ended, if it is known."""
+        """Records how a query ended, if the error shows it."""
         if isinstance(error, QueryRefused | UsageError):
             self.how = "refused"
         elif isinstance(error, Exception):
             self.how = "failed"
 
     def end(self) -> None:
-        """Says so."""
+        """Reports how the query ended and its number of rows."""
         self._ended(self.how, self.rows)
 
 
@@ -308,7 +308,7 @@ class _Worker:
 
     Args:
         task: A statement to validate and run, or a function to call.
-        limits: What it may take.
+        limits: The limits of the process.
         temporary: The parent of its folder.
         tally: Counts its rows.
     """
@@ -318,7 +318,7 @@ class _Worker:
     ) -> None:
         self._limits, self._tally = limits, tally or _Tally()
         folder = _folder(temporary)
-        held = durable.hold(Path(folder))  # maintenance leaves it alone while this process lives
+        held = durable.hold(Path(folder))  # maintenance does not remove it while this process runs
         sandbox = Path(__file__).with_name("sandbox.py")
         job = {
             **task,
@@ -330,7 +330,7 @@ class _Worker:
             "path": isolation.folders(),
         }
         try:
-            # The engine's last words may contain data, so stderr is a file that nobody else reads.
+            # The engine's error output may contain data, so stderr is a file that nobody else reads.
             self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
             words = [str(sandbox), str(sandbox.parents[2])]
             self._process = isolation.start(words, folder, errors=self._errors, alone=True)
@@ -350,7 +350,7 @@ class _Worker:
             self._process.stdin.flush()
 
     def judgement(self) -> Judgement:
-        """Returns what the statement reads, from the process."""
+        """Returns the tables and columns that the statement reads, as the process has found them."""
         with self._translated():
             line = self._pipe.readline()
         if not line.endswith(b"\n"):
@@ -361,14 +361,14 @@ class _Worker:
         return Judgement(frozenset(said["tables"]), None if columns is None else frozenset(columns))
 
     def answer(self) -> Any:
-        """Returns what the function that the process was to call has returned."""
+        """Returns the result of the function that the process has called."""
         with self._translated():
             said = self._pipe.read()
         self._finish()
         return json.loads(said)
 
     def give(self, relations: list[QueryTable], columns: frozenset[str] | None) -> None:
-        """Hands the tables over that the statement reads, and which of their columns."""
+        """Sends the process the tables that the statement reads, and which of their columns it reads."""
         remote = any(s3.is_remote(file) for relation in relations for file in relation.files)
         given = [
             {
@@ -376,7 +376,7 @@ class _Worker:
                 "files": relation.files,
                 "columns": relation.columns,
                 "masked": sorted(relation.masked),
-                # the engine itself reads only the columns that it needs
+                # for other tables, the engine itself reads only the columns that it needs
                 "wanted": sorted(columns) if (relation.masked or relation.without) and columns is not None else None,
                 "places": relation.places,
                 "without": sorted(relation.without),
@@ -389,7 +389,7 @@ class _Worker:
             self._process.stdin.close()
 
     def open(self) -> pa.RecordBatchReader:
-        """Returns the process's rows once their columns are known."""
+        """Returns a reader of the process's rows as soon as their columns are known."""
         import pyarrow as pa
 
         with self._translated():
@@ -402,7 +402,7 @@ class _Worker:
                 try:
                     batch = stream.read_next_batch()
                 except StopIteration:
-                    # A truncated stream ends like a complete one: only the exit code distinguishes them.
+                    # A truncated stream ends like a complete one; only the exit code tells them apart.
                     self._finish()
                     return
             self._tally.rows += batch.num_rows
@@ -424,7 +424,7 @@ class _Worker:
             raise QueryFailed("The query was stopped before its last row. Run it again.") from None
 
     def _finish(self) -> None:
-        """Waits for the worker's end and raises its error, if it has not written every row."""
+        """Waits until the worker has ended and raises its error if it has not written every row."""
         if not self._end.alive:
             raise QueryFailed("The query was closed before its last row.")
         self._tally.how = "failed"
@@ -455,7 +455,7 @@ class _Worker:
 
 
 def _said(words: str) -> QueryRefused | QueryFailed | None:
-    """Returns the error that a worker has written; None if it has written none."""
+    """Returns the error that a worker has written, or None."""
     for line in words.splitlines():
         with contextlib.suppress(ValueError):
             said_so = json.loads(line)
@@ -467,14 +467,14 @@ def _said(words: str) -> QueryRefused | QueryFailed | None:
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """Returns the error for a truncated or invalid stream."""
+    """Returns the types of error that a truncated or invalid stream raises."""
     import pyarrow as pa
 
     return (pa.ArrowException, OSError, ValueError, AttributeError)
 
 
 def _folder(temporary: Path | None) -> str:
-    """Makes a folder that only its owner may enter, in `temporary` or, where nothing can be written, the system's."""
+    """Makes a folder that only its owner may enter, in `temporary` or, if that is not writable, the system's folder."""
     if temporary is not None:
         with contextlib.suppress(OSError):
             temporary.mkdir(mode=0o700, parents=True, exist_ok=True)

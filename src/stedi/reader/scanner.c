@@ -1,15 +1,16 @@
-/* Clean records of one contract to typed columns, in one pass over a block of text.
+/* Reads clean records of one contract into typed columns, in one pass over a block of text.
 
-   Takes flat JSON objects whose members are the contract's fields, each at most once, in any order and case, with white
-   space and commas between the records. Whatever it is not sure of (escapes, unknown or doubled names, null, values
-   that may not meet the contract, letters of addresses that it was not told, any damage) it leaves where it stands: the caller's
-   careful parser takes that one record. What it takes, the careful parser takes with the same values.
+   It accepts flat JSON objects whose members are the contract's fields, each at most once, in any order and case, with
+   white space and commas between the records. If it is not sure of a record (escapes, unknown or duplicate names, null,
+   values that may violate the contract, characters in addresses that are not listed, any damage), it stops before that
+   record, and the caller's careful parser reads it. The careful parser accepts every record that is accepted here, with
+   the same values.
 
-   Bounds: a member is looked at only where SLACK bytes follow its first, and no name, number or sign of one is longer;
-   strings and white space are followed with the block's end in sight. So no byte beyond the block is read, and the last
-   record of a text is nearly always the careful parser's. Nothing is kept of a record until all of it is known to be good.
+   Bounds: a member is read only if SLACK bytes follow its first byte, and no name, number or separator is longer than
+   that; strings and white space are read with a check of the block's end. So no byte beyond the block is read, and the
+   careful parser nearly always reads the last record of a text. Nothing of a record is stored until all of it is valid.
 
-   No Python and no state of its own: called through ctypes, other threads run meanwhile. */
+   The library uses no Python and keeps no state: it is called through ctypes, so other threads run at the same time. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -32,46 +33,48 @@ typedef int64_t i64;
 enum { TEXT, INSTANT, NUMBER, INTEGER };               /* kinds of fields */
 enum { MORE, UNSURE, FULL };                            /* why a scan ended; MORE also: this record is good so far */
 enum { SLACK = 64, FIELDS = 16, WORDS = 4, DIGITS = 25 };
-enum { LETTERS = 0x800 };                               /* code points below it are told one by one */
+enum { LETTERS = 0x800 };                               /* for code points below it, each is listed separately */
 static const u32 NONE = 0xFFFFFFFFu;
 
-typedef struct {                                        /* one field: what it must be, and its values so far */
+typedef struct {                                        /* one field: its rules, and its values so far */
     i32 kind, required, address, length;                /* length of its name in bytes, at most 8 * WORDS */
-    u64 name[WORDS], mask[WORDS];                       /* the name in lower case, and which bytes of it count */
-    void *values;                                       /* by row: i64, double, or i32 place among the texts */
-    u8 *valid;                                          /* by row, a bit: whether there is a value; unset at first */
-    u32 *slots, *ends;                                  /* texts: hash table of places + 1; where each begins, and ends */
+    u64 name[WORDS], mask[WORDS];                       /* the name in lower case, and a mask of its bytes */
+    void *values;                                       /* by row: i64, double, or i32 index of a text */
+    u8 *valid;                                          /* one bit per row: whether it has a value; initially 0 */
+    u32 *slots, *ends;                                  /* texts: a hash table of index + 1; start and end offsets */
     u8 *bytes;
     u32 mask_of_slots, texts, most_texts, used, room;
-    u32 last;                                           /* the place of the row before's text, if JSON has it as it is */
+    u32 last;                                           /* the previous row's text; NONE if it may have escapes */
 } Column;
 
 typedef struct {
-    i32 fields, file;                                   /* file: the number that rows get as their file's */
-    i64 rows, room, longest;                            /* rows so far, at most; bytes a record may have */
-    i64 begin, end;                                     /* of instants: begin <= t < end */
-    u64 seed;                                           /* of hashes: unknown to whoever delivers */
+    i32 fields, file;                                   /* file: the file number of new rows */
+    i64 rows, room, longest;                            /* rows so far; most rows; most bytes of a record */
+    i64 begin, end;                                     /* valid instants: begin <= t < end */
+    u64 seed;                                           /* seed of the hashes; unknown to whoever delivers files */
     i32 *files;
     void *locale;
-    const u8 *seen;                                     /* of code points below LETTERS, a bit: an address may have it */
+    const u8 *seen;                                     /* one bit per code point below LETTERS: allowed in addresses */
     Column columns[FIELDS];
 } Table;
 
-typedef struct { const u8 *text; i64 whole; double real; u32 size; } Value; /* whole: also a text's place, or UNKNOWN */
+typedef struct { const u8 *text; i64 whole; double real; u32 size; } Value; /* whole: also a text's index, or UNKNOWN */
 enum { UNKNOWN = -1 };
 
 static u64 word(const u8 *p) { u64 v; memcpy(&v, p, 8); return v; }
 static int is_space(u8 c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
 static int is_digit(u8 c) { return (u8)(c - '0') < 10; }
 
-/* The high bit of each byte that is a quote, a backslash, a control character or beyond ASCII; right for the first. */
+/* Sets the high bit of each byte that is a quote, a backslash, a control character or not ASCII. Only the first set bit
+   is reliable. */
 static u64 special(u64 v) {
     const u64 one = 0x0101010101010101ULL, high = 0x8080808080808080ULL;
     u64 quote = v ^ (one * '"'), slash = v ^ (one * '\\');
     return (((quote - one) & ~quote) | ((slash - one) & ~slash) | ((v - one * 0x20) & ~v) | v) & high;
 }
 
-/* The length of the well-formed UTF-8 sequence beyond ASCII at p (Unicode, table 3-7), 0 if there is none. 4 bytes are there. */
+/* Returns the length of the well-formed non-ASCII UTF-8 sequence at p (Unicode, table 3-7), or 0 if there is none. At
+   least 4 bytes must be readable. */
 static int sequence(const u8 *p) {
     u8 a = p[0], b = p[1];
     int size = a < 0xC2 ? 0 : a < 0xE0 ? 2 : a < 0xF0 ? 3 : a < 0xF5 ? 4 : 0;
@@ -81,11 +84,11 @@ static int sequence(const u8 *p) {
     return size;
 }
 
-/* Follows a string from behind its opening quote to its closing one. */
+/* Reads a string from after its opening quote to its closing quote. */
 static int string(const u8 **at, const u8 *end, Value *value) {
     const u8 *p = *at;
     for (;;) {
-        if (end - p < 12) return MORE;                  /* a word, then a sequence that begins in its last byte */
+        if (end - p < 12) return MORE;                  /* a word, plus a sequence that begins in its last byte */
         u64 found = special(word(p));
         if (!found) { p += 8; continue; }
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -107,7 +110,7 @@ static int string(const u8 **at, const u8 *end, Value *value) {
 static const double POWERS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
-/* The eight digits at p as a number, or -1 if they are not all digits (Lemire, 2018). */
+/* Returns the eight digits at p as a number, or -1 if they are not all digits (Lemire, 2018). */
 static i64 eight(const u8 *p) {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     u64 v = word(p);
@@ -122,12 +125,12 @@ static i64 eight(const u8 *p) {
 #endif
 }
 
-/* Reads a JSON number as the double next to it. SLACK bytes are there; none of its parts is longer than DIGITS. */
+/* Reads a JSON number as the nearest double. SLACK bytes must be readable; no part of it is longer than DIGITS. */
 static int number(const u8 **at, void *locale, double *result) {
     const u8 *p = *at;
     int minus = *p == '-';
     const u8 *digits = p += minus;
-    u64 value = 0;                                      /* right if there are no more than 19 digits */
+    u64 value = 0;                                      /* correct for at most 19 digits */
     i32 exponent = 0;
     for (; is_digit(*p) && p - digits < DIGITS; p++) value = value * 10 + (u8)(*p - '0');
     i64 count = p - digits;
@@ -153,7 +156,7 @@ static int number(const u8 **at, void *locale, double *result) {
     }
     double real;
     if (FLT_EVAL_METHOD == 0 && count < 20 && value <= 1ULL << 53 && exponent >= -22 && exponent <= 22) {
-        /* both are exact, so the result is rounded once: it is the nearest (Clinger, 1990) */
+        /* both operands are exact, so there is one rounding and the result is the nearest double (Clinger, 1990) */
         real = exponent < 0 ? (double)value / POWERS[-exponent] : (double)value * POWERS[exponent];
     } else {
         char copy[SLACK];
@@ -162,7 +165,7 @@ static int number(const u8 **at, void *locale, double *result) {
         real = strtod_l(copy, NULL, (locale_t)locale);
         if (!isfinite(real)) return UNSURE;
     }
-    u64 sign = (u64)(minus & !(whole & (real == 0))) << 63; /* -0 is an integer, and 0; no branch, as signs are random */
+    u64 sign = (u64)(minus & !(whole & (real == 0))) << 63; /* integer -0 is 0; no branch, as signs are random */
     u64 bits;
     memcpy(&bits, &real, 8);
     bits |= sign;
@@ -171,7 +174,7 @@ static int number(const u8 **at, void *locale, double *result) {
     return -1;
 }
 
-/* Reads an integer without fraction or exponent, of at most 18 digits. SLACK bytes are there. */
+/* Reads an integer of at most 18 digits without fraction or exponent. SLACK bytes must be readable. */
 static int integer(const u8 **at, i64 *result) {
     const u8 *p = *at;
     int minus = *p == '-';
@@ -187,7 +190,7 @@ static int integer(const u8 **at, i64 *result) {
 
 static int is_called(const Column *column, const u8 *p) {
     for (i32 n = 0; 8 * n < column->length; n++) {
-        /* letters alone differ by this bit, and the names are of letters */
+        /* only letters differ by this bit, and the names consist of letters */
         if (((word(p + 8 * n) | 0x2020202020202020ULL) & column->mask[n]) != column->name[n]) return 0;
     }
     return p[column->length] == '"';
@@ -198,7 +201,7 @@ static int is_text(const Column *column, u32 place, const u8 *text, u32 size) {
     return column->ends[place + 1] - begin == size && !memcmp(column->bytes + begin, text, size);
 }
 
-/* The place of the string that begins behind the quote before p, if it is the row before's; else UNKNOWN. */
+/* Returns the index of the string at p, after its quote, if it equals the previous row's text; else UNKNOWN. */
 static i64 repeated(const Column *column, const u8 *p, const u8 *end, Value *value) {
     u32 last = column->last;
     if (last == NONE) return UNKNOWN;
@@ -209,7 +212,7 @@ static i64 repeated(const Column *column, const u8 *p, const u8 *end, Value *val
     return last;
 }
 
-/* Reads the members of an object from behind its brace; `given` is told which fields have a value. */
+/* Reads the members of an object after its opening brace; sets a bit in *given for each field that has a value. */
 static int members(const Table *table, const u8 **at, const u8 *end, Value *values, u32 *given) {
     const u8 *p = *at;
     i32 expected = 0;
@@ -270,9 +273,9 @@ static u64 hash(const u8 *text, u32 size, u64 seed) {
     return mixed(h ^ rest, 0xD6E8FEB86659FD93ULL ^ seed);
 }
 
-/* The place of a text among those of its column; where it is new, -1 - slot of where it would be. */
+/* Returns the index of a text in its column; for a new text, -1 - slot, where slot is its slot in the hash table. */
 static i64 known(Column *column, const u8 *text, u32 size, u64 seed) {
-    u32 next = column->last + 1;                        /* files go through customers in turn, too */
+    u32 next = column->last + 1;                        /* files often list customers in turn */
     if (next < column->texts && is_text(column, next, text, size)) return next;
     u32 slot = (u32)hash(text, size, seed) & column->mask_of_slots;
     for (u32 place; (place = column->slots[slot]); slot = (slot + 1) & column->mask_of_slots) {
@@ -281,7 +284,7 @@ static i64 known(Column *column, const u8 *text, u32 size, u64 seed) {
     return -1 - (i64)slot;
 }
 
-/* Whether a text that is not yet known is certainly one that its field takes; it is UTF-8. */
+/* Returns whether a new text is certainly valid for its field; the text must be UTF-8. */
 static int is_good(const Column *column, const u8 *text, u32 size, const u8 *seen) {
     int visible = 0, known = 1;
     for (u32 i = 0; i < size; i++) {
@@ -294,11 +297,11 @@ static int is_good(const Column *column, const u8 *text, u32 size, const u8 *see
     return (visible || !column->required) && (known || !column->address);
 }
 
-/* Adds a row of values that are known to be good, but for what their texts say unless they were judged. */
+/* Adds a row of valid values; new texts are still checked here, unless `judged` is set. */
 static int add(Table *table, Value *values, u32 given, int judged) {
     i64 row = table->rows;
     if (row == table->room) return FULL;
-    for (i32 k = 0; k < table->fields; k++) {           /* first what may refuse the row, */
+    for (i32 k = 0; k < table->fields; k++) {           /* first all checks that may refuse the row */
         Column *column = table->columns + k;
         if (!(given & 1u << k)) {
             if (column->required) return UNSURE;
@@ -310,7 +313,7 @@ static int add(Table *table, Value *values, u32 given, int judged) {
             if (column->texts == column->most_texts || column->room - column->used < value->size) return FULL;
         }
     }
-    for (i32 k = 0; k < table->fields; k++) {           /* then what keeps it */
+    for (i32 k = 0; k < table->fields; k++) {           /* then store its values */
         Column *column = table->columns + k;
         Value *value = values + k;
         int there = given >> k & 1;
@@ -335,10 +338,10 @@ static int add(Table *table, Value *values, u32 given, int judged) {
     return -1;
 }
 
-/* Takes records from place `at` of a block on; returns the place behind the last one taken, or `at`.
+/* Reads records of a block from offset `at` on; returns the offset after the last record that was added, or `at`.
 
-   `why` is told what ended it: MORE, the block; UNSURE, what follows is for the careful parser; FULL, no room for another
-   row or text. */
+   Sets *why to the reason for the end: MORE, the block has ended; UNSURE, the next record is for the careful parser;
+   FULL, there is no room for another row or text. */
 i64 stedi_scan(Table *table, const u8 *bytes, i64 size, i64 at, i32 *why) {
     const u8 *end = bytes + size, *p = bytes + at, *done = p;
     Value values[FIELDS];
@@ -356,7 +359,8 @@ i64 stedi_scan(Table *table, const u8 *bytes, i64 size, i64 at, i32 *why) {
     return done - bytes;
 }
 
-/* Adds a row that the careful parser has taken; returns FULL or -1. Its texts are good from then on, whatever they say. */
+/* Adds a row that the careful parser has accepted; returns FULL or -1. From then on its texts count as valid, whatever
+   they contain. */
 i32 stedi_add(Table *table, Value *values, u32 given) {
     for (i32 k = 0; k < table->fields; k++) {
         if (table->columns[k].kind == TEXT) values[k].whole = UNKNOWN;
@@ -364,12 +368,12 @@ i32 stedi_add(Table *table, Value *values, u32 given) {
     return add(table, values, given, 1);
 }
 
-/* How many line breaks stand in a piece of a block. */
+/* Returns the number of line breaks in [at, end) of a block. */
 i64 stedi_lines(const u8 *bytes, i64 at, i64 end) {
     enum { LANES = 64 };
     i64 lines = 0;
     while (end - at >= LANES) {
-        u8 found[LANES] = {0};                          /* a byte counts to 255, and many are counted at once */
+        u8 found[LANES] = {0};                          /* a byte counts up to 255; all lanes are counted at once */
         for (int n = 0; n < 255 && end - at >= LANES; n++, at += LANES) {
             for (int lane = 0; lane < LANES; lane++) found[lane] += bytes[at + lane] == '\n';
         }
@@ -379,8 +383,8 @@ i64 stedi_lines(const u8 *bytes, i64 at, i64 end) {
     return lines;
 }
 
-/* The locale in which a number is the same everywhere; one a process. */
+/* Makes the "C" locale, so that numbers are parsed alike everywhere; once per process. */
 void *stedi_locale(void) { return newlocale(LC_ALL_MASK, "C", (locale_t)0); }
 
-/* Which source this was compiled from, so that a library that was left behind is not used. */
+/* Returns a hash of the source that this was compiled from, so that an outdated library is not used. */
 u64 stedi_source(void) { return STEDI_SOURCE; }

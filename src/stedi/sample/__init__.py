@@ -1,9 +1,9 @@
 """Synthetic landing data with a known answer.
 
-A seed decides people, their stories and their readings; the files of the three feeds stream to disk while the
-answer, what the lake must make of them, is added up from what each person was made to be: nothing is joined
-afterwards. Bulk files are clean and newline-delimited, as the feeds deliver them; `dirty` adds every other
-shape and fault; `walkers` adds people from whose readings steps can be learnt, with a file of labels.
+A seed decides people, their stories and their readings. The files of the three feeds are streamed to disk. The answer,
+the counts that the lake must produce from them, is added up while each person is generated; nothing is joined
+afterwards. Bulk files are clean and newline-delimited, as the feeds deliver them; `dirty` adds every other file format
+and fault; `walkers` adds people whose readings can train a step detector, with a file of labels.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from stedi.sample.readings import Feed
 __all__ = ["LABELS", "Answer", "write"]
 
 LABELS = "_labels.csv"
-"""The file, beside the answer, that says what each walker did when; landing skips it."""
+"""The file, next to the answer, that lists what each walker did and when; landing skips it."""
 FILE_BYTES = 64_000_000
-"""No bulk file holds more text than this."""
+"""The most bytes of text in a bulk file."""
 
 _STEMS = {"customer": "customers", "accelerometer": "accelerometer", "step_trainer": "step_trainer"}
-"""How the names of each feed's files begin; the folder has the feed's name."""
+"""The beginning of the names of each feed's files; the folder has the feed's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the lake must make of the sample.
+    """The counts that the lake must produce from the sample.
 
     Attributes:
         seen: Records by feed.
         accepted: Good records by feed.
         quarantined: Refused records by feed and reason.
-        customers_trusted: Rows of the table when all readings of a consenting customer count.
+        customers_trusted: Rows of the table if all readings of a consenting customer count.
         accelerometer_trusted: Likewise.
         customers_curated: Likewise.
         step_trainer_trusted: Likewise.
         machine_learning_curated: Likewise.
-        since_consent: Rows of the same five tables when readings count from the consent on.
-        withheld: Distinct step trainer readings that belong to none or to several of a device's claimants.
-        agreed: Customers whose current record agrees to research.
-        never_agreed: Customers of whom no record ever agreed.
+        since_consent: Rows of the same five tables if only readings from the consent on count.
+        withheld: Distinct step trainer readings that belong to none, or to more than one, of a device's claimants.
+        agreed: Customers whose current record consents to research.
+        never_agreed: Customers without any record that consents.
         withdrew: The other customers.
-        files: Files written, `_answer.json` and `_labels.csv` aside.
+        files: Files written, without `_answer.json` and `_labels.csv`.
         bytes: Their size on disk.
     """
 
@@ -72,7 +72,7 @@ class Answer:
     bytes: int
 
     def rows(self, readings: Literal["all", "since-consent"] = "all") -> dict[str, int]:
-        """Returns the rows of the five tables under a policy, by table."""
+        """Returns the number of rows of each of the five tables under a policy for readings."""
         if readings == "since-consent":
             return dict(self.since_consent)
         return {table: getattr(self, table) for table in TABLES}
@@ -89,26 +89,26 @@ def write(
     compress: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Answer:
-    """Writes sample landing data, and beside it `_answer.json`.
+    """Writes sample landing data, and `_answer.json` next to it.
 
-    The same arguments give the same text, on any machine and version of Python; `dirty` and `walkers` change no
-    bulk file of the others.
+    The same arguments produce the same text on any machine and version of Python. `dirty` and `walkers` do not change
+    the other bulk files.
 
     Args:
         path: The folder to fill; it must be empty or new. It gets `customer/`, `accelerometer/` and
-            `step_trainer/`; with `dirty` also `more/` and a file that lies in none of these.
+            `step_trainer/`; with `dirty` also `more/` and one file outside of these folders.
         customers: People in the bulk files, at least 1.
-        readings: Accelerometer and step trainer records in the bulk files together, about 3 to 1.
+        readings: The total of accelerometer and step trainer records in the bulk files, about 3 to 1.
         seed: Decides everything else.
-        walkers: People beside them who walk, stand, sit, squat and handle the phone for two minutes each: 50
-            accelerometer and 20 step trainer readings a second. `_labels.csv` has every activity's span and
-            every step's instant.
-        dirty: Whether to add small files in every other shape, with faulty records and odd consents.
-        compress: Whether bulk files are gzip.
-        progress: Called now and then with the bulk readings written so far, and `readings`.
+        walkers: Additional people who walk, stand, sit, squat and handle the phone for two minutes each: 50
+            accelerometer and 20 step trainer readings per second. `_labels.csv` has every activity's start and
+            end, and every step's time.
+        dirty: Whether to add small files in every other format, with faulty records and odd consents.
+        compress: Whether bulk files are compressed with gzip.
+        progress: Called from time to time with the number of bulk readings written so far, and `readings`.
 
     Returns:
-        What the lake must make of it.
+        The counts that the lake must produce from the data.
 
     Raises:
         UsageError: A number is out of range, or the folder is not empty.
@@ -153,7 +153,7 @@ def write(
 
 
 def _walk(folder: Path, crowd: Crowd, count: int, compress: bool) -> dict[str, int]:
-    """Adds people who walk, in bulk files of their own, and the file of labels; returns the records by feed."""
+    """Adds people who walk, in separate bulk files, and the file of labels; returns the number of records by feed."""
     files = {feed: _Files(folder / feed, f"{stem}-walkers", compress) for feed, stem in _STEMS.items()}
     crowd.feeds = {feed: Feed(file.write) for feed, file in files.items()}
     with (folder / LABELS).open("w", encoding="utf-8", newline="") as labels:
@@ -168,7 +168,7 @@ def _walk(folder: Path, crowd: Crowd, count: int, compress: bool) -> dict[str, i
 
 
 class _Files:
-    """A feed's bulk files: one after the other, none too large; at least one."""
+    """Writes a feed's bulk files one after another, each up to `FILE_BYTES`; there is at least one file."""
 
     def __init__(self, folder: Path, stem: str, compress: bool) -> None:
         self._folder, self._stem, self._compress = folder, stem, compress
@@ -185,7 +185,7 @@ class _Files:
         self._written += len(text)
 
     def close(self) -> None:
-        """Ends the last file."""
+        """Closes the last file."""
         self._file.close()
 
     def _next(self) -> BinaryIO:

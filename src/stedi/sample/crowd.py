@@ -1,7 +1,7 @@
-"""The crowd: groups of people come in, their lines go to the feeds, what the lake must make of it adds up.
+"""The crowd: generates groups of people, sends their lines to the feeds and adds up the expected counts.
 
-Each person is settled alone, by the story that was written for them: the five tables' rows under both
-policies, withheld readings, and who agrees. No record is read back.
+Each person is counted separately, according to their story: the rows of the five tables under both policies, withheld
+readings, and whether the person consents. No record is read back.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TABLES = (
     "machine_learning_curated",
 )
 _COHORT = 100
-"""So many groups start within the same hour: their moments meet."""
+"""The number of groups that start within the same hour, so that some of their readings have the same time."""
 _WALKERS = (("agreed",) * 5, ("never", "late", "agreed", "agreed", "withdrew"), ("agreed",) * 5)
 _WALKERS_STORIES = tuple(story for stories in _WALKERS for story in stories)
-"""The stories of people who walk, dealt in turn: most of them agree, since a model is to learn from them."""
+"""The stories of people who walk, assigned in turn; most of them consent, so that a model can be trained on them."""
 
 
 def _no_rows() -> dict[str, int]:
@@ -35,17 +35,17 @@ def _no_rows() -> dict[str, int]:
 
 @dataclass(slots=True)
 class Crowd:
-    """People made so far, and what they add up to.
+    """Generates people and counts what the lake must produce from them.
 
     Attributes:
-        feeds: Where lines go, by feed.
+        feeds: The feeds to which lines are written, by name.
         seed: Decides names.
         rng: Decides everything else.
-        all: Rows by table when all readings count.
-        since_consent: Rows by table when readings count from the consent on.
-        withheld: Distinct step trainer readings without one owner.
-        agreed: Customers who agree.
-        never_agreed: Customers who never did.
+        all: Rows by table if all readings count.
+        since_consent: Rows by table if only readings from the consent on count.
+        withheld: Distinct step trainer readings without exactly one owner.
+        agreed: Customers who consent.
+        never_agreed: Customers who never consented.
         withdrew: The other customers.
     """
 
@@ -62,7 +62,7 @@ class Crowd:
     _groups: int = 0
 
     def add(self, customers: int, readings: int, progress: Callable[[int, int], None] | None = None) -> None:
-        """Makes so many customers with so many readings together, and hands on their lines."""
+        """Generates the given number of customers, with the given total of readings, and writes their lines."""
         for number, (plan, quota) in enumerate(_shares(customers, readings)):
             for record in self._group(plan, quota):
                 self.feeds["customer"].pool.append(json.dumps(record, ensure_ascii=False) + "\n")
@@ -74,16 +74,16 @@ class Crowd:
             progress(readings, readings)
 
     def add_one(self, story: str, quota: int) -> tuple[dict[str, object], ...]:
-        """Makes one customer of a story and hands on the readings; delivering the records is left."""
+        """Generates one customer with a story and writes the readings; the caller delivers the returned records."""
         return self._group(Plan("solo", (story,), (0,)), quota)
 
     def add_walkers(self, count: int) -> Iterator[tuple[str, walkers.Label]]:
-        """Makes people who walk, each with a step trainer of their own, and hands on their lines.
+        """Generates people who walk, each with their own step trainer, and writes their lines.
 
-        Their bits are drawn from a source of their own: whoever is made before or after stays the same.
+        They use a separate random generator, so that they do not change the people generated before or after them.
 
         Yields:
-            An address and what its person did at which time.
+            An address, and a label of what that person did and when.
         """
         rng = Random(f"walkers of {self.seed}")
         for number in range(count):
@@ -115,7 +115,7 @@ class Crowd:
             yield from ((address, label) for label in recorded.labels)
 
     def _group(self, plan: Plan, quota: int) -> tuple[dict[str, object], ...]:
-        """Makes a group; returns the customer records."""
+        """Generates a group and returns its customer records."""
         rng, motions, steps = self.rng, self.feeds["accelerometer"], self.feeds["step_trainer"]
         start = EPOCH + self._groups // _COHORT * 3_600_000 + rng.getrandbits(12) % 3600 * 1000
         self._groups += 1
@@ -146,7 +146,7 @@ class Crowd:
         return name(self._names, self.seed)
 
     def _settle(self, one: Person, before: Tally, since: Tally) -> None:
-        """Adds what a person's readings come to if the person agrees, and nothing otherwise."""
+        """Counts a person, and adds the rows of the person's readings if the person consents."""
         if one.story not in AGREEING:
             self.withdrew += one.story in WITHDREW
             self.never_agreed += one.story not in WITHDREW
@@ -163,7 +163,7 @@ class Crowd:
 
 
 def _shares(customers: int, readings: int) -> Iterator[tuple[Plan, int]]:
-    """Deals exactly so many readings to the groups by their weight."""
+    """Divides exactly the given number of readings among the groups by their weight."""
     total = sum(plan.weight for plan in plans(customers))
     weight = 0
     for plan in plans(customers):
@@ -173,7 +173,7 @@ def _shares(customers: int, readings: int) -> Iterator[tuple[Plan, int]]:
 
 
 def _agreed_from(quota: int, before: int, motion: str) -> int:
-    """The tick before which about that percentage of the readings lie."""
+    """Returns the tick before which about `before` percent of the readings are."""
     if before == 100:
         return quota + 1
     return int(quota / RECORDS_PER_TICK.get(motion, 1) * before / 100)

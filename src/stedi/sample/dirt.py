@@ -1,7 +1,7 @@
-"""The sample's small odd files: every shape that a delivery can have, every fault that a record can have.
+"""The sample's small odd files: every format that a delivery can have, and every fault that a record can have.
 
-Good lines, copies of bulk records and those of a few people who are delivered nowhere else, are dealt over
-the shapes; faulty records stand among good ones. What must be taken or refused is counted as it is written.
+Good lines are distributed over the formats: copies of bulk records, and records of a few people who are in no other
+file. Faulty records are placed among good ones. Records that must be accepted or refused are counted when written.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _NAMES = {"customer": "customers", "accelerometer": "accelerometer", "step_train
 
 @dataclass(slots=True)
 class Soiled:
-    """What the odd files hold: good records by feed, and refused ones by feed and reason."""
+    """The contents of the odd files: good records by feed, and refused records by feed and reason."""
 
     folder: Path
     accepted: Counter[str] = field(default_factory=Counter)
     rejected: dict[str, Counter[str]] = field(default_factory=lambda: {feed: Counter() for feed in _NAMES})
 
     def put(self, feed: str, name: str, data: bytes, accepted: int, rejected: Iterable[Reason] = ()) -> None:
-        """Writes one file under `folder` and counts what is in it."""
+        """Writes one file under `folder` and counts its records."""
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
@@ -43,10 +43,10 @@ def soil(folder: Path, crowd: Crowd) -> Soiled:
 
     Args:
         folder: Where the bulk files are.
-        crowd: Who is in them; gets the few people of the odd files, too.
+        crowd: The people in the bulk files; the few people of the odd files are added to it.
 
     Returns:
-        What the odd files hold.
+        The contents of the odd files.
     """
     soiled = Soiled(folder)
     copies = {feed: lines.kept for feed, lines in crowd.feeds.items()}
@@ -66,7 +66,7 @@ def soil(folder: Path, crowd: Crowd) -> Soiled:
 
 
 def _deliver(soiled: Soiled, feed: str, lines: Sequence[str]) -> None:
-    """Deals lines over all shapes, and over files that are told by name and by their fields."""
+    """Distributes lines over all formats, including files whose feed is known from their name or their fields."""
     shares = [list(lines[number :: len(_SHAPES)]) for number in range(len(_SHAPES))]
     for (shape, (suffix, encode)), share in zip(_SHAPES.items(), shares, strict=True):
         name = f"{feed}/{_NAMES[feed]}-{shape}{suffix}"
@@ -104,14 +104,14 @@ def _zstd(lines: Sequence[str]) -> bytes:
 
 
 def _mixed(lines: Sequence[str]) -> bytes:
-    """All ways of standing side by side in one file, one after the other."""
+    """Encodes lines in one file with all separators and layouts, one after another."""
     encoders = (_lines, _joined(""), _joined(", \n"), _pretty, _array, _crlf, _pretty_array, _joined("\t"))
     parts = [encoder(lines[number :: len(encoders)]) for number, encoder in enumerate(encoders)]
     return b"\n".join(part for part in parts if part)
 
 
 def _escaped(lines: Sequence[str]) -> bytes:
-    r"""Names and texts spelled with escapes: `"\u0075ser"` is `"user"`."""
+    r"""Encodes names and texts with escapes: `"\u0075ser"` is `"user"`."""
     spelled = []
     for line in lines:
         fields = (f"{_escape(name)} : {_escape(value)}" for name, value in json.loads(line).items())
@@ -126,7 +126,7 @@ def _escape(value: object) -> str:
 
 
 def _respelled(lines: Sequence[str]) -> bytes:
-    """Other case, other order, fields nobody asked for, other numerals of the same numbers."""
+    """Encodes records with names in another case, another order, extra fields and numbers in another notation."""
     spelled = []
     for line in lines:
         record = dict(reversed(json.loads(line).items()))
@@ -168,7 +168,7 @@ _SHAPES: dict[str, tuple[str, Callable[[Sequence[str]], bytes]]] = {
     "escaped": (".json", _escaped),
     "respelled": (".json", _respelled),
 }
-"""Each shape's suffix, and what makes it of lines."""
+"""The file suffix of each format, and the function that encodes lines in it."""
 
 _INSTANT = "1655564400000"
 _ODD_CONSENTS = (
@@ -179,12 +179,12 @@ _ODD_CONSENTS = (
     f'{_INSTANT}, "sharewithresearchasofdate": {_INSTANT}',
     f'{_INSTANT}, "\\u0073hareWithResearchAsOfDate": {_INSTANT}',
 )
-"""What is delivered as a consent and is none: of a wrong type, out of range, or given twice."""
+"""Values delivered as a consent that are not valid: of a wrong type, out of range, or given twice."""
 _ODD_STORIES = ("never", "late", "withdrew")
 
 
 def _odd_consents(crowd: Crowd) -> list[str]:
-    """People whose records without consent say something odd in its place; some have more odd fields."""
+    """Generates people whose records without consent have an invalid one instead; some have more odd fields."""
     lines = []
     for number, odd in enumerate(_ODD_CONSENTS):
         for record in crowd.add_one(_ODD_STORIES[number % len(_ODD_STORIES)], 8):
@@ -202,13 +202,13 @@ _GOOD = {
     "accelerometer": f'{{"user":"Re.Fused@test.example","timestamp":{_INSTANT},"x":1.0,"y":0.0,"z":-1.0}}',
     "step_trainer": f'{{"sensorReadingTime":{_INSTANT},"serialNumber":"refused-1","distanceFromObject":246}}',
 }
-"""A good record of each feed that each fault is done to; only its copies with a fault are delivered."""
+"""A good record of each feed, into which the faults are put; only its faulty copies are delivered."""
 _TEXT = {"customer": "email", "accelerometer": "user", "step_trainer": "serialNumber"}
 _TIME = {"customer": "lastUpdateDate", "accelerometer": "timestamp", "step_trainer": "sensorReadingTime"}
 
 
 def _refused(soiled: Soiled, feed: str, lines: Sequence[str]) -> None:
-    """Faulty records, each after a good one: on lines of their own, and in an array."""
+    """Writes faulty records, each next to a good one: on separate lines, and in an array."""
     faults = list(_faults(feed))[: len(lines)]
     good = [line.encode() for line in lines[: len(faults)]]
     text = b"".join(b"%b\n%b\n" % (line, fault) for line, (fault, _) in zip(good, faults, strict=True))
@@ -221,7 +221,7 @@ def _refused(soiled: Soiled, feed: str, lines: Sequence[str]) -> None:
 
 
 def _faults(feed: str) -> Iterable[tuple[bytes, Reason]]:
-    """Yields records that must be refused, and why."""
+    """Yields records that must be refused, and the reason for each."""
     good, text, time = _GOOD[feed], _TEXT[feed], _TIME[feed]
     body = good[1:-1]
 

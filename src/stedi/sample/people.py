@@ -1,7 +1,7 @@
-"""Invented people: who they are, what they agreed to when, and the records that the website delivers of it.
+"""Invented people: who they are, what they consented to and when, and the records that the website delivers.
 
-A group's plan (who shares a serial number, whose story is which) becomes persons; a person's story becomes
-customer records and, known from the start, whether the current record agrees. Only seeded bits decide.
+A group's plan (who shares a serial number, and each person's story) becomes persons. A person's story becomes customer
+records, and it determines whether the current record consents. All choices come from the seeded random generator.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from random import Random
 
 EPOCH = 1_655_564_400_000
-"""About when the samples begin, epoch milliseconds."""
+"""About when the samples begin, in epoch milliseconds."""
 FUTURE = 4_102_444_800_000
-"""The first instant of the year 2100: a consent of this date does not hold yet."""
+"""The first instant of the year 2100: a consent with this date is not valid yet."""
 DAY = 86_400_000
 
 _FIRST = ("Ba", "De", "Fi", "Go", "Ha", "Je", "Ki", "Lo", "Ma", "Ne", "Pi", "Ro", "Sa", "Te", "Vi", "Zo")
@@ -27,7 +27,7 @@ STORIES = (
     *("tie later", "never", "agreed", "never", "tie future", "agreed", "never", "tie name", "withdrew"),
     *("agreed", "never", "spelled"),
 )
-"""The stories of people with a device of their own, dealt in turn; about half of them agree."""
+"""The stories of people with their own device, assigned in turn; about half of them consent."""
 _SHARED_STORIES = ("agreed", "never", "agreed", "withdrew", "late", "never", "agreed")
 AGREEING = frozenset(
     ("agreed", "spelled", "new serial", "corrected", "again", "late", "repeated", "tie later", "tie name")
@@ -50,14 +50,14 @@ _MOTIONS = (
     "both",
 )
 _BEFORE = (0, 20, 0, 60, 0, 10, 0, 30, 0, 40, 0, 100, 0, 20, 0, 30, 0, 90, 0, 50)
-"""Percent of a person's readings that were taken before the consent, dealt in turn; 100 is all of them."""
+"""The percentage of a person's readings that were taken before the consent, assigned in turn; 100 is all of them."""
 _GROUPS = (
     *("solo",) * 6,
     *("shared 2", "solo", "solo", "shared 3", "solo", "resold", "solo", "stranger"),
     *("solo",) * 10,
     *("shared 2", *("solo",) * 63),
 )
-"""Kinds of groups, dealt in turn: of a hundred customers about nine share a serial number."""
+"""Kinds of groups, assigned in turn: about nine of a hundred customers share a serial number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class Plan:
 
     Attributes:
         kind: `solo`, `shared`, `resold` or `stranger`.
-        stories: One a person.
-        before: One a person: percent of readings before the consent.
-        motion: What is delivered: `both`, `phone` (no steps), `device` (steps alone) or `none`.
+        stories: The story of each person.
+        before: The percentage of each person's readings before the consent.
+        motion: What is delivered: `both`, `phone` (no steps), `device` (only steps) or `none`.
         weight: The group's share of all readings.
     """
 
@@ -84,11 +84,11 @@ class Person:
     """One customer.
 
     Attributes:
-        story: Which of the stories.
-        addresses: The spellings under which readings name the person.
+        story: The person's story.
+        addresses: The spellings of the person's address in readings.
         serials: The serial numbers that the person's records name.
-        records: What the website delivers, in the order in which it happened.
-        agreed_from: The first tick of the group's clock that the consent covers; None without consent.
+        records: The records that the website delivers, in the order of events.
+        agreed_from: The first tick of the group's clock that the consent covers; None if there is no consent.
     """
 
     story: str
@@ -99,7 +99,7 @@ class Person:
 
 
 def plans(customers: int) -> Iterator[Plan]:
-    """Yields the groups of so many customers, always the same ones for a number."""
+    """Yields the groups for a number of customers, always the same groups for the same number."""
     people = solos = sharers = number = 0
     while people < customers:
         kind, _, size = _GROUPS[number % len(_GROUPS)].partition(" ")
@@ -123,13 +123,13 @@ def plans(customers: int) -> Iterator[Plan]:
 
 
 def serial(rng: Random) -> str:
-    """Returns a serial number as devices have them: 36 characters, five groups of hexadecimal digits."""
+    """Returns a serial number in the devices' format: 36 characters, five groups of hexadecimal digits."""
     digits = f"{rng.getrandbits(128):032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def name(number: int, seed: int) -> tuple[str, str]:
-    """Returns first and last name; no two numbers of a seed have the same ones, whatever the case."""
+    """Returns a first and a last name; two numbers with the same seed never get the same names, ignoring case."""
     place = (number * 0x9E375 + seed * 0x3C6EF) % (1 << 20)
     first = _FIRST[place & 15] + _SECOND[place >> 4 & 15]
     last = _FIRST[place >> 8 & 15] + _SECOND[place >> 12 & 15] + _SECOND[place >> 16]
@@ -140,14 +140,14 @@ def name(number: int, seed: int) -> tuple[str, str]:
 def person(
     story: str, who: tuple[str, str], serials: tuple[str, ...], start: int, agreed_from: int, rng: Random
 ) -> Person:
-    """Returns a person whose story has been written into records.
+    """Returns a person with the records that tell the person's story.
 
     Args:
         story: One of `STORIES`.
         who: First and last name.
-        serials: The serial number that holds, last; before it those that an earlier record named.
-        start: When the group's clock starts, epoch milliseconds.
-        agreed_from: The tick of that clock at which the person agreed; 0: before the first.
+        serials: The serial numbers: first those that earlier records named, last the current one.
+        start: When the group's clock starts, in epoch milliseconds.
+        agreed_from: The tick of that clock at which the person consented; 0 means before the first tick.
         rng: Decides details that no count depends on.
     """
     first, last = (who[0] + "é", who[1]) if story == "spelled" else who
@@ -204,5 +204,5 @@ def person(
 
 
 def _spellings(address: str) -> tuple[str, ...]:
-    """The address as given, in capitals, between spaces, and with its accents apart: one person to rule 1."""
+    """Returns the address as given, in capitals, with spaces, and with decomposed accents: one person under rule 1."""
     return (address, f"  {address.upper()}", unicodedata.normalize("NFD", address), f"{address.lower()} ")

@@ -1,7 +1,7 @@
-"""Readings by the clock: every group walks its own clock, and each tick writes the lines of one moment.
+"""Generates readings: every group has its own clock, and each tick writes the lines of one point in time.
 
-What a tick adds to each table is known when its lines are made: nothing is joined or remembered afterwards.
-Lines go to a feed's pool; full pools are mixed and handed on as one text.
+What a tick adds to each table is known when its lines are generated, so nothing is joined or stored afterwards.
+Lines go to a feed's pool; full pools are mixed and passed on as one text.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from random import Random
 from stedi.sample.people import Person
 
 TICK = 3000
-"""Milliseconds from tick to tick; a tick's readings lie up to 999 later: samples are 2 to 4 s apart."""
+"""Milliseconds from tick to tick; a tick's readings are up to 999 ms later, so samples are 2 to 4 s apart."""
 _DELAYS = tuple(0 if i < 128 else i * 389 % 1000 for i in range(1024))
-"""Every eighth tick is on the whole second, where readings of different people meet."""
+"""One tick in eight has no delay: it is on the whole second, where different people's readings have the same time."""
 _POOL = 8192
 _STRIDE = 61
 _MOST = 16
-"""No tick writes more records than this, delivered again included."""
+"""The most records that a tick writes, including repeated deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """The shape of one tick: what `join` puts after each line's head, and what that counts for."""
+    """The template of one tick: the texts that `join` puts after each line's head, and how many readings they are."""
 
     motions: tuple[str, ...]
     moved: int
@@ -73,12 +73,12 @@ RECORDS_PER_TICK = {kind: sum(m.records for m in of) * 17 // 16 / len(of) for ki
 
 @dataclass(slots=True)
 class Feed:
-    """A feed's lines on their way out: pooled, mixed, counted, handed on.
+    """A feed's output: pools lines, mixes and counts them, and passes them on.
 
     Attributes:
-        sink: Takes each mixed text, encoded.
-        seen: Records handed on.
-        kept: The first mixed texts' first lines, to be delivered again elsewhere.
+        sink: Called with each mixed text, encoded.
+        seen: Records passed on.
+        kept: The first lines of the first mixed text, which are delivered again elsewhere.
     """
 
     sink: Callable[[bytes], object]
@@ -88,7 +88,7 @@ class Feed:
     again: list[str] = field(default_factory=list)
 
     def flush(self, *, last: bool = False) -> None:
-        """Hands on what is pooled; what was set aside to come again joins the next pool."""
+        """Passes on the pooled lines; lines that are to be delivered again go into the next pool."""
         if last:
             self.pool += self.again
             self.again = []
@@ -105,7 +105,7 @@ class Feed:
 
 @dataclass(slots=True)
 class Tally:
-    """What one person's readings add: distinct motions, owned distinct steps, training rows."""
+    """The counts of one person's readings: distinct motions, distinct steps that the person owns, training rows."""
 
     motions: int = 0
     steps: int = 0
@@ -132,18 +132,18 @@ def walk(
     """Writes one person's readings, exactly `quota` records.
 
     Args:
-        motions: Takes accelerometer readings.
-        steps: Takes step trainer readings.
-        addresses: Spellings of the person's address; readings use them all.
-        serials: The person's serial numbers, claimed by nobody else.
-        start: The clock's start, epoch milliseconds.
-        quota: Records to write.
+        motions: The feed for accelerometer readings.
+        steps: The feed for step trainer readings.
+        addresses: Spellings of the person's address; readings use all of them.
+        serials: The person's serial numbers, which nobody else claims.
+        start: The clock's start, in epoch milliseconds.
+        quota: The number of records to write.
         agreed_from: The first tick that the consent covers.
         kind: `both`, `phone` or `device`.
-        rng: The source of bits.
+        rng: The random generator.
 
     Returns:
-        What counts before the consent and from it on.
+        The counts before the consent, and from the consent on.
     """
     bits, moments = rng.getrandbits, _KINDS[kind]
     heads = [f'{{"user":"{addresses[i % len(addresses)]}","timestamp":' for i in range(4)]
@@ -198,20 +198,21 @@ def walk_together(
 ) -> tuple[list[tuple[Tally, Tally]], int]:
     """Writes the readings of people who claim the same serial number, exactly `quota` records.
 
-    At a tick one of them moves, or two do, or nobody: the shared device's steps belong to the one or are
-    withheld. A serial number that the first of them alone has named is theirs whoever moves.
+    At each tick, one person moves, or two, or nobody. If one person moves, the shared device's steps belong to that
+    person; otherwise they are withheld. Steps of a serial number that only the first person has named always belong to
+    the first person.
 
     Args:
-        motions: Takes accelerometer readings.
-        steps: Takes step trainer readings.
-        people: Who claims it.
+        motions: The feed for accelerometer readings.
+        steps: The feed for step trainer readings.
+        people: The people who claim the serial number.
         shared: The serial number.
-        start: The clock's start, epoch milliseconds.
-        quota: Records to write.
-        rng: The source of bits.
+        start: The clock's start, in epoch milliseconds.
+        quota: The number of records to write.
+        rng: The random generator.
 
     Returns:
-        For each person what counts before the consent and from it on, and how many steps are withheld.
+        For each person the counts before the consent and from the consent on, and the number of withheld steps.
     """
     heads = [f'{{"user":"{person.addresses[0]}","timestamp":' for person in people]
     since = [person.agreed_from or 0 for person in people]

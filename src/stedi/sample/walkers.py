@@ -1,19 +1,20 @@
-"""People who walk before their step trainer, a phone in the pocket: readings from which steps can be learnt.
+"""People who walk in front of their step trainer with a phone in the pocket: readings to train a step detector.
 
-A session is a list of activities; an activity is a motion of the trunk and of the feet in time. The phone samples the
-trunk's acceleration at about 50 Hz, the step trainer the distance of what is before it at about 20 Hz, each by a clock
-of its own. Every step's instant and every activity's span is known, by the phone's clock, and goes to the label file.
+A session is a list of activities; an activity is a motion of the trunk and the feet over time. The phone samples the
+trunk's acceleration at about 50 Hz. The step trainer samples the distance to the nearest object at about 20 Hz. Each
+device has its own clock. The time of every step and the span of every activity are known, by the phone's clock, and are
+written to the label file.
 
-Where the sizes come from:
+Sources of the parameters:
 
-- cadence, 91 to 138 steps a minute, lies within what is normal in a laboratory, 96 to 138 for women and 81 to 135 for
+- cadence, 91 to 138 steps per minute, is within the normal range in a laboratory, 96 to 138 for women and 81 to 135 for
   men: "Using Cadence to Study Free-Living Ambulatory Behaviour", Sports Medicine, doi:10.2165/11599170-000000000-00000;
-- a foot swings for 0.75 of a step, 37.5% of a stride; course books give about 40%;
-- the rest are assumptions, chosen so that a model has something to learn, not measured: from step to step time varies
-  by 1 to 3%; the trunk's acceleration is 0.09 to 0.24 g root mean square upwards, 0.05 to 0.14 forwards, 0.04 to 0.11
-  sideways; a sensor's noise is 0.015 g; a clock is off by up to 100 millionths.
+- a foot swings for 0.75 of a step, 37.5% of a stride; textbooks give about 40%;
+- the others are assumptions, not measurements, chosen so that a model has something to learn: step times vary by 1 to
+  3%; the trunk's acceleration is 0.09 to 0.24 g root mean square upwards, 0.05 to 0.14 forwards, 0.04 to 0.11 sideways;
+  a sensor's noise is 0.015 g; a clock drifts by up to 100 parts per million.
 
-The distance has no unit in the deliveries; like theirs it lies between about 200 and 300.
+The distance has no unit in the real deliveries; as in those, it is between about 200 and 300.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from math import cos, pi, sin
 from random import Random
 
 SECONDS = 120
-"""How long each session is."""
+"""The length of each session in seconds."""
 PHONE_MS, DEVICE_MS = 20, 50
-"""Milliseconds between two samples: 50 and 20 a second."""
+"""Milliseconds between two samples: 50 and 20 samples per second."""
 _CHANCE_OF_A_GAP = 1 / 1500
-"""Of each sample: the device then misses everything for up to 1.5 s."""
+"""The probability, at each sample, that the device records nothing for up to 1.5 s."""
 _WAVE = 256
-"""Entries of a table that holds one step's curve."""
+"""The number of entries in a table of one step's curve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a person did: an activity from `start` to `end`, or a step at the instant `start`; by the phone's clock."""
+    """What a person did: an activity from `start` to `end`, or a step at the time `start`, by the phone's clock."""
 
     label: str
     start: int
@@ -44,11 +45,11 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What two devices recorded.
+    """The recordings of both devices, with labels.
 
     Attributes:
-        motions: Time by the phone's clock (epoch milliseconds) and x, y, z (g); no time twice.
-        steps: Time by the step trainer's clock (epoch milliseconds) and distance; no time twice.
+        motions: Time by the phone's clock (epoch milliseconds) and x, y, z (g); each time occurs once.
+        steps: Time by the step trainer's clock (epoch milliseconds) and distance; each time occurs once.
         labels: Spans and steps in the order of their start.
     """
 
@@ -59,7 +60,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class _Stride:
-    """From one step (or other turning point) to the next; times are milliseconds from the session's start."""
+    """The interval from one step (or other turning point) to the next; times are in ms from the session's start."""
 
     start: float
     end: float
@@ -69,10 +70,10 @@ class _Stride:
 
 
 def session(start: int, rng: Random) -> Session:
-    """Returns one person's session: another person, other feet and other clocks at each call.
+    """Returns one person's session; each call generates another person, with other feet and clocks.
 
     Args:
-        start: When it starts, epoch milliseconds.
+        start: When it starts, in epoch milliseconds.
         rng: Decides everything.
     """
     strides = tuple(_strides(rng))
@@ -88,7 +89,7 @@ def session(start: int, rng: Random) -> Session:
 
 
 def _strides(rng: Random) -> Iterator[_Stride]:
-    """Yields what the feet do, without a hole from the start to the end of the session."""
+    """Yields the strides of a session, without gaps from its start to its end."""
     cadence = rng.uniform(91, 138)
     lame = rng.uniform(-0.05, 0.05)  # one foot is slower than the other
     steadiness = rng.uniform(0.01, 0.03)
@@ -114,7 +115,7 @@ def _strides(rng: Random) -> Iterator[_Stride]:
 
 
 def _phone(start: int, strides: tuple[_Stride, ...], rng: Random) -> Iterator[tuple[int, float, float, float]]:
-    """Yields the accelerometer's samples: gravity, the trunk's motion, the phone's place in the pocket, noise."""
+    """Yields the accelerometer's samples: gravity, the trunk's motion, the phone's orientation in the pocket, noise."""
     strength = rng.uniform(0.12, 0.32)
     late = rng.uniform(0.0, 0.12)
     upward = tuple(
@@ -140,8 +141,8 @@ def _phone(start: int, strides: tuple[_Stride, ...], rng: Random) -> Iterator[tu
             shake = [0.92 * of + gauss(0, 0.09) for of in shake]
             up, ahead, aside = up + shake[0], shake[1], shake[2]
         elif stride.activity == "sitting":
-            up, ahead = 0.26, 0.966  # the thigh lies level: a quarter turn, nearly
-        # the phone is turned about the upright and then tilted
+            up, ahead = 0.26, 0.966  # the thigh is level, so the phone is turned by almost 90 degrees
+        # the phone is rotated about the vertical axis and then tilted
         first, second = ct * ahead - st * aside, st * ahead + ct * aside
         yield (
             start + time,
@@ -174,7 +175,7 @@ def _device(start: int, strides: tuple[_Stride, ...], rng: Random) -> Iterator[t
 def _samples(
     strides: tuple[_Stride, ...], every: int, jitter: float, lost: float, rng: Random
 ) -> Iterator[tuple[float, int, _Stride]]:
-    """Yields when a sensor samples: the exact time, the same in whole milliseconds (each once), and the stride then."""
+    """Yields a sensor's samples: the exact time, the same in whole milliseconds (each once), and the stride then."""
     following = iter(strides)
     stride = next(following)
     deaf, last = 0.0, -1

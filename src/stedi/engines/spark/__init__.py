@@ -1,4 +1,4 @@
-"""The engine for data that outgrow one machine: Spark, with Iceberg's own readers and writers."""
+"""The engine for data that is too large for one machine: Spark, with Iceberg's own readers and writers."""
 
 from __future__ import annotations
 

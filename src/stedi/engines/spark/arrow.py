@@ -1,4 +1,4 @@
-"""Python over the rows of a DataFrame, on the executors, a batch of Arrow at a time."""
+"""Runs Python functions over the rows of a DataFrame, on the executors, one Arrow batch at a time."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 Rows = Callable[[Iterator[tuple[Any, ...]]], Iterable[tuple[Any, ...]]]
-"""Makes rows of the rows of a partition; it runs where they are, in a process of its own."""
+"""Makes new rows from the rows of a partition; it runs on the executor, in a separate process."""
 _BATCH = 1 << 14
 _ARROW = {"bigint": "int64", "int": "int32", "boolean": "bool", "date": "date32"}
-"""Arrow's names for Spark's types, where they differ."""
+"""Arrow's names for Spark's types, where the two differ."""
 
 
 def mapped(frame: DataFrame, function: Rows, schema: str) -> DataFrame:
-    """Returns what a function makes of each partition's rows.
+    """Returns the rows that a function makes from each partition's rows.
 
-    The function travels to the executors as bytes: what it holds, a key say, stands in no plan, log or event.
+    The function is sent to the executors as bytes, so what it holds, such as a key, is in no plan, log or event.
 
     Args:
         frame: The rows.
-        function: Called once a partition; it, and what it holds, can be pickled.
-        schema: Names and Spark types of what it yields, such as `a string, b bigint`.
+        function: Called once for each partition; it must be picklable, and so must everything that it holds.
+        schema: Names and Spark types of the columns that it yields, such as `a string, b bigint`.
     """
     columns = tuple((name, kind) for name, kind in (column.split() for column in schema.split(", ")))
     return _map_in_arrow(frame, _Batches(function, columns), schema)
 
 
 class _Batches:
-    """A function of rows, as one of Arrow's batches."""
+    """Turns a function of rows into a function of Arrow batches."""
 
     def __init__(self, function: Rows, columns: tuple[tuple[str, str], ...]) -> None:
         self._function, self._columns = function, columns
@@ -49,14 +49,14 @@ class _Batches:
     def _batch(self, rows: list[tuple[Any, ...]]) -> Any:
         import pyarrow as pa
 
-        # what Arrow makes of them by itself Spark does not read everywhere: an int would have eight bytes
+        # Spark cannot read every type that Arrow infers: Arrow would give an int eight bytes
         types = {name: pa.type_for_alias(_ARROW.get(kind, kind)) for name, kind in self._columns}
         values = zip(zip(*rows, strict=True), types.values(), strict=True)
         return pa.RecordBatch.from_arrays([pa.array(column, kind) for column, kind in values], list(types))
 
 
 def _map_in_arrow(frame: DataFrame, function: Callable[[Iterator[Any]], Iterator[Any]], schema: str) -> DataFrame:
-    """Calls `mapInArrow`, which asks for pandas on its way although none of it is used."""
+    """Does what `mapInArrow` does, without its check that pandas is installed: pandas is not used here."""
     from pyspark.sql.udf import _create_udf
     from pyspark.util import PythonEvalType
 

@@ -1,7 +1,7 @@
-"""Translates the lake's SQL, DuckDB's dialect, to Spark's: SQLGlot, under a list of allowed constructs.
+"""Translates the lake's SQL from DuckDB's dialect to Spark's with SQLGlot. Only listed constructs are allowed.
 
-What is not on the list is refused before Spark sees it. A construct gets on the list when a test has shown that both
-engines give the same rows for it; where SQLGlot's own translation does not, it is set right here.
+A construct that is not on the list is refused before Spark sees it. It is added to the list when a test has shown that
+both engines return the same rows for it. Where SQLGlot's own translation is wrong, this module corrects it.
 """
 
 from __future__ import annotations
@@ -26,38 +26,40 @@ CONSTRUCTS = frozenset(
         *("RegexpLike", "UnixToTime", "Anonymous"),
     }
 )
-"""Names of SQLGlot's classes."""
+"""The allowed constructs, as names of SQLGlot's classes."""
 FUNCTIONS = {"instant": "timestamp_millis", "epoch_us": "unix_micros", "hash": "named_struct", "number": ""}
-"""Functions that SQLGlot knows nothing of, and Spark's for them.
+"""Functions that SQLGlot does not know, and the Spark functions that replace them.
 
-`instant` makes a timestamp of epoch milliseconds. `hash` stands where only equality counts: of many more rows than
-one machine has, 64 bits are not enough, and the values themselves are exact. `number` gives each value of a relation,
-none of them null, a number that tells which are equal: the value itself does, and counting takes all to one machine.
+`instant` makes a timestamp from epoch milliseconds. `hash` is used only to compare for equality. Here the values
+themselves are compared, which is exact: 64 bits are not enough for many more rows than one machine holds. `number`
+gives each value of a relation without nulls a number, so that equal values have equal numbers. Here the value itself
+is used, because numbering would move all values to one machine.
 """
 _TYPES = frozenset({"BIGINT", "VARCHAR", "TEXT", "DOUBLE", "DATE", "TIMESTAMPTZ", "BOOLEAN", "INT"})
 
 
 def to_spark(sql: str) -> str:
-    """Returns a SELECT of the lake's dialect in Spark's.
+    """Translates a SELECT from the lake's dialect to Spark's.
 
     Raises:
-        LakeError: It has a construct that is not known to mean the same in both.
+        LakeError: It has a construct that is not known to mean the same in both dialects.
     """
     return _text(_parsed(sql).transform(_replaced))
 
 
 def in_parts(sql: str, parts: int) -> str | None:
-    """Returns a SELECT in Spark's dialect whose rows come in parts; None if it does not say which lie together.
+    """Returns a SELECT in Spark's dialect that repartitions its rows; None if it does not say which belong together.
 
-    It says so where it makes rows distinct and orders them: rows that are alike in the first column of the order come
-    to one part. There they are made distinct, too, so that they move once.
+    It does so if it has DISTINCT and ORDER BY: rows with the same value in the first column of the order go to the same
+    partition. DISTINCT is then applied there, so that rows move only once. It also does so if it joins two tables on
+    the first column of its result.
 
     Args:
         sql: The SELECT.
-        parts: How many parts.
+        parts: The number of partitions.
 
     Raises:
-        LakeError: It has a construct that is not known to mean the same in both.
+        LakeError: It has a construct that is not known to mean the same in both dialects.
     """
     from sqlglot import exp
 
@@ -76,7 +78,10 @@ def in_parts(sql: str, parts: int) -> str | None:
 
 
 def _joined(tree: exp.Expr, parts: int) -> bool:
-    """Brings both sides of a join of two tables together by its first column, if the result begins with that."""
+    """Repartitions both sides of a join of two tables by the join column, if that is the result's first column.
+
+    Returns whether it did.
+    """
     from sqlglot import exp
 
     joins = tree.args.get("joins") or []
@@ -103,7 +108,7 @@ def _parted(parts: int, by: str) -> exp.Hint:
 
 
 def reads(sql: str) -> frozenset[str]:
-    """Returns the names that a SELECT of the lake's dialect reads from, those that it defines itself among them."""
+    """Returns the names that a SELECT in the lake's dialect reads from, including those that it defines itself."""
     from sqlglot import exp
 
     return frozenset(table.name for table in _parsed(sql).find_all(exp.Table))
@@ -150,27 +155,27 @@ def _replaced(node: exp.Expr) -> exp.Expr:
         name, arguments = FUNCTIONS[str(node.this).lower()], [_within(argument) for argument in node.expressions]
         if not name:
             return arguments[0]
-        if name == "named_struct":  # by place: what is compared need not be called alike
+        if name == "named_struct":  # by position: the compared columns may have different names
             places = (exp.Literal.string(f"_{place}") for place in range(len(arguments)))
             arguments = [part for pair in zip(places, arguments, strict=True) for part in pair]
         return exp.Anonymous(this=name, expressions=arguments)
     if isinstance(node, exp.In) and isinstance(node.args.get("query"), exp.Subquery):
-        # so that few values move, and not one for each row: it does not see that itself
+        # with DISTINCT, few values move instead of one for each row; Spark does not add it by itself
         query = node.args["query"].this
         if isinstance(query, exp.Select) and not query.args.get("limit"):
             query.set("distinct", exp.Distinct())
     if isinstance(node, exp.UnixToTime):
-        # of a timestamp; SQLGlot takes DuckDB's `epoch_ms` for what makes one
+        # `epoch_ms` takes a timestamp here; SQLGlot reads it as the DuckDB function that makes one
         return exp.Anonymous(this="unix_millis", expressions=[_within(node.this)])
     if isinstance(node, exp.RegexpLike) and isinstance(node.expression, exp.Literal):
         pattern = str(node.expression.this)
         if pattern.endswith("$"):
-            # Java's `$` matches before a last line break, too
+            # Java's `$` also matches before a final line break
             pattern = pattern[:-1] + r"\z"
         return exp.RegexpLike(this=_within(node.this), expression=exp.Literal.string(pattern))
     return node
 
 
 def _within(node: exp.Expr) -> exp.Expr:
-    """Returns what stands in a node that is replaced: `transform` does not look into what took its place."""
+    """Translates a child of a replaced node: `transform` does not visit the children of a replacement."""
     return node.transform(_replaced)

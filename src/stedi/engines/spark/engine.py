@@ -1,8 +1,8 @@
-"""Spark behind the protocol of engines: pinned files in, new files out, Iceberg's own readers and writers for both.
+"""Spark as an engine: it reads pinned files and writes new files, both with Iceberg's own readers and writers.
 
-What is bound is a pin (`catalog.pins`): an Iceberg table, known to this session alone, of exactly the files that were
-pinned. What is written goes to such a table, too, whose files lie where the lake's table wants them; the catalog
-commits them. Rows stay on the executors: what comes here is counts, spans and names of files.
+Bound files are a pin (`catalog.pins`): an Iceberg table that only this session knows, with exactly the pinned files.
+New files are written to such a table, too, in the folder where the lake's table needs them; the catalog commits them.
+Rows stay on the executors: only counts, spans and file names come to the driver.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _PINS = "pins"
-"""The catalog, of one session, of what is pinned and of what is written."""
+"""The session's own catalog of pinned and written files."""
 _NAMES = {"varchar": "string", "bigint": "bigint", "boolean": "boolean", "date": "date"}
-"""Spark's names for types of the lake's dialect."""
+"""Spark's names for the types of the lake's dialect."""
 _ROWS = 1_000_000
-"""Rows of a file of a large table, about."""
+"""About how many rows a file of a large table has."""
 _FILES = 64
-"""Files of a table, until each has that many rows."""
+"""The most files that a table has until each has `_ROWS` rows."""
 _SMALL = 100_000
-"""Rows of what is kept that are sent to where the rows are that it is joined with."""
+"""The most rows of a kept view that is broadcast in a join."""
 _TASKS = 8
-"""Tasks a slot of executors that read files by themselves: files differ in size."""
+"""Tasks per slot when executors read files themselves; more than one, because files differ in size."""
 _LEAST = 122_880
-"""Rows of a file at least, if a table has more than one."""
+"""The fewest rows per file, if a table has more than one file."""
 
 
 class SparkEngine:
     """One session of Spark for a build or a proof.
 
     Args:
-        temporary: Folder for what lasts as long as the session; made when needed, and on this machine.
-        spark: The session to use, by default one of the running Spark or of one that is started.
-        lake: The lake's folder, or its prefix in S3, which says how Spark reaches its files.
-        memory: What a task may take that reads files by itself.
+        temporary: A folder on this machine for the session's files; it is made when needed.
+        spark: The session to use; by default a session of the running Spark, or of one that is started.
+        lake: The lake's folder, or its prefix in S3; it decides how Spark reads its files.
+        memory: The memory of a task that reads files itself.
     """
 
     at_once: int | None = None
@@ -82,7 +82,7 @@ class SparkEngine:
             self.spark.conf.set(f"spark.sql.catalog.{_PINS}{name and '.' + name}", value)
 
     def close(self) -> None:
-        """Ends the session; what it kept goes when Spark finds that nobody reads it any more."""
+        """Ends the session. Spark frees what the session kept when nothing refers to it any more."""
         shutil.rmtree(self._pins, ignore_errors=True)
 
     def __enter__(self) -> SparkEngine:
@@ -92,30 +92,31 @@ class SparkEngine:
         self.close()
 
     def bind_files(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
-        """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
-        # pinned when it is read: most of what a build binds it does not look at
+        """Makes exactly these files readable as `name`; `table` is their table, by default `name`."""
+        # pinned only when read: a build does not read most of what it binds
         self._bound[name] = (table or name, tuple(files))
 
     def view(self, name: str, sql: str) -> None:
-        """Gives a SELECT a name for this session, over what the names in it stand for now."""
+        """Gives a SELECT a name for this session; the names in it keep their current meaning."""
         with _failures():
             self._frame(sql).createOrReplaceTempView(name)
         self._bound.pop(name, None)
 
     def materialize(self, view: str, sql: str) -> None:
-        """Computes a SELECT once, when it is first read, and gives the result a name for this session."""
+        """Computes a SELECT once and gives the result a name for this session."""
         self._keep(view, self._frame(sql))
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
-        """Computes a view of addresses once for this session, with whom each address means beside it.
+        """Computes a view of addresses once for this session, with the pseudonym of each address.
 
-        Adds `customer_id`, the pseudonym, and `person`, which stands for it in this session: here it is the pseudonym
-        itself, since numbers that are the same in every view would have to be given out in one place.
+        Adds `customer_id`, the pseudonym, and `person`, which identifies the same person within this session. Here
+        `person` is the pseudonym itself, because numbers that agree in every view would have to be assigned in one
+        place.
 
         Args:
             view: The view's name.
-            sql: A SELECT of one column, `address`, each once.
-            customer_id: The pseudonym of an address; called on the executors.
+            sql: A SELECT of one column, `address`, with each address once.
+            customer_id: Returns the pseudonym of an address; called on the executors.
         """
         with _failures():
             made = mapped(self._frame(sql), _Beside(_Each(customer_id)), "address string, customer_id string")
@@ -130,7 +131,10 @@ class SparkEngine:
     def map_rows(
         self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
     ) -> None:
-        """Keeps a SELECT's rows with what a function makes of each: pickled, with what it holds, for the executors."""
+        """Keeps a SELECT's rows and appends the values that a function returns for each row.
+
+        The function, with everything that it holds, is pickled and sent to the executors.
+        """
         with _failures():
             frame = self._frame(sql)
             given = [f"{field.name} {field.dataType.simpleString()}" for field in frame.schema.fields]
@@ -139,14 +143,14 @@ class SparkEngine:
         self._keep(view, made)
 
     def map_groups(self, view: str, sql: str, by: str, columns: Mapping[str, str], function: Rows) -> None:
-        """Keeps what a function makes of rows that are brought together; it is called on the executors.
+        """Keeps the rows that a function makes from grouped rows; the function is called on the executors.
 
         Args:
             view: The name of the result.
             sql: A SELECT.
-            by: A column of it: all rows of one value come to the same call, with those of others.
-            columns: Name and type, of the lake's dialect, of each value that the function yields.
-            function: Called with rows; it, and what it holds, can be pickled.
+            by: A column of it. All rows with the same value go to the same call, which may also get other values.
+            columns: Name and type, in the lake's dialect, of each value that the function yields.
+            function: Called with rows; it must be picklable, and so must everything that it holds.
         """
         schema = ", ".join(f"{name} {_NAMES[kind]}" for name, kind in columns.items())
         with _failures():
@@ -154,18 +158,18 @@ class SparkEngine:
         self._keep(view, made)
 
     def text_values(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
-        """Gives a name to the texts in files: `field`, `value`, and `n`, how often in a file; columns are its own.
+        """Makes a view of the texts in files: `field`, `value`, and `n`, how often the value is in a file.
 
-        Executors read the files as DuckDB does, whatever columns they have; nothing of them comes here.
+        Executors read the files with DuckDB, whatever columns each file has; no row comes to the driver.
 
         Args:
-            view: The name; it is computed when it is read.
+            view: The view's name; it is computed when it is read.
             files: The files.
-            but: A pattern; values that match it as a whole are left out.
+            but: A pattern; values that match it completely are left out.
         """
         paths = [(file.path,) for file in files]
         with _failures():
-            # a session for each file would take longer than most files do
+            # starting a session for each file would take longer than reading most files
             count = min(len(paths), _TASKS * Executors(self.spark).slots)
             tasks = self.spark.sparkContext.parallelize(paths, max(1, count))
             frame = self.spark.createDataFrame(tasks, "path string")
@@ -176,7 +180,7 @@ class SparkEngine:
     def files_containing(
         self, files: Iterable[DataFile], column: str, values: str, *, table: str
     ) -> tuple[DataFile, ...]:
-        """Returns those of some files of a table that have a row whose column is among the values of a SELECT."""
+        """Returns the given files that have a row whose value in a column is among the values of a SELECT."""
         given = {file.path: file for file in files}
         if not given:
             return ()
@@ -195,30 +199,30 @@ class SparkEngine:
     def write_without(
         self, table: str, files: Iterable[DataFile], column: str, values: str, folder: Path, *, of: int
     ) -> tuple[DataFile, ...]:
-        """Writes files of a table anew, without the rows whose text in a column is among the values of a SELECT."""
+        """Rewrites files of a table without the rows whose text in a column is among the values of a SELECT."""
         self.bind_files(LEAVING, files, table=table)
         return self.write(table, staying(table, column, values), folder, of=of)
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
-        """Writes the rows of a SELECT as the table's Parquet files into a new folder, by Iceberg's own writer.
+        """Writes the rows of a SELECT as the table's Parquet files into a new folder, with Iceberg's own writer.
 
-        A customer's rows lie in one file, in the order of time.
+        A customer's rows are in one file, ordered by time.
 
         Args:
-            table: The table whose columns the SELECT has, by name, in any order.
+            table: The table. The SELECT has the table's columns, matched by name, in any order.
             sql: The SELECT, prepared.
             folder: A folder that does not exist yet.
-            of: About how many rows the table has in all, which says how many files it has.
+            of: About how many rows the whole table has; this decides the number of files.
 
         Returns:
-            The files, synced; none if there are no rows.
+            The files, synced to disk; empty if there are no rows.
 
         Raises:
-            LakeError: The SELECT's columns are not the table's.
+            LakeError: The SELECT's columns differ from the table's.
         """
         names = [column.name for column in COLUMNS[table]]
         near = names[:2] if names[0] == "customer_id" else names[:1]
-        # what a customer has lies together, so that few files have to be rewritten when they change their mind
+        # a customer's rows are in one file, so that few files are rewritten when the customer withdraws consent
         count = min(_FILES, of // _LEAST) if of < _FILES * _ROWS else of // _ROWS
         parted = in_parts(sql, count) if count > 1 else None
         frame = self._checked(table, sql, parted or to_spark(sql))
@@ -226,7 +230,7 @@ class SparkEngine:
             frame = frame.repartition(count, near[0]) if count > 1 else frame.repartition(near[0])
         self._made += 1
         target = f"new_{self._made}"
-        durable.folder(folder)  # by this program, under its own mask
+        durable.folder(folder)  # made by this process, with its own umask
         with _failures():
             columns = ", ".join(f"`{column.name}` {SPARK_TYPES[column.type]}" for column in COLUMNS[table])
             settings = ", ".join(f"'{key}' = '{value}'" for key, value in hadoop.properties(table, folder).items())
@@ -237,7 +241,7 @@ class SparkEngine:
         return self._told(files) if s3.is_remote(folder) else files
 
     def _told(self, files: tuple[DataFile, ...]) -> tuple[DataFile, ...]:
-        """Returns objects with their SHA-256, which Spark does not write beside them: its executors read them again."""
+        """Returns files with their SHA-256. Spark does not compute it, so the executors read each file again."""
         found = Executors(self.spark).map(checksums.digest, [file.path for file in files])
         return tuple(replace(file, sha256=sha256) for file, (sha256, _) in zip(files, found, strict=True))
 
@@ -255,7 +259,7 @@ class SparkEngine:
             return self.spark.sql(translated)
 
     def _look_up(self, sql: str) -> None:
-        """Makes what a SELECT reads readable, where that was bound and not read yet."""
+        """Makes a view of each bound name that a SELECT reads and that has no view yet."""
         for name in sorted(reads(sql) & self._bound.keys()):
             table, files = self._bound.pop(name)
             with _failures():
@@ -263,19 +267,19 @@ class SparkEngine:
                     columns = zip(hadoop.columns(table), COLUMNS[table], strict=True)
                     frame = self.spark.table(self._pin(table, files))
                     frame = frame.selectExpr(*(f"`{pin.name}` as `{column.name}`" for pin, column in columns))
-                else:  # Spark does not even plan what it knows to be empty
+                else:  # Spark skips the planning of a relation that it knows to be empty
                     columns_of = (f"cast(null as {SPARK_TYPES[c.type]}) as `{c.name}`" for c in COLUMNS[table])
                     frame = self.spark.sql(f"select {', '.join(columns_of)} where false")
                 frame.createOrReplaceTempView(name)
 
     def _keep(self, view: str, frame: DataFrame) -> None:
         with _failures():
-            # not merely cached: a plan over cached plans holds all of them, and a build has dozens, one on the other
+            # a checkpoint, not a cache: a plan over cached plans contains all of them, and a build nests dozens
             kept = frame.localCheckpoint(eager=False)
-            # what is cut from its plan is taken for large, and joining it would move all rows that it is joined with
+            # without its plan, Spark assumes that it is large, and a join would move all rows of the other side
             rows: Any = kept._jdf.queryExecution().toRdd()
             count = rows.count()
-            # nor does it plan what it knows to be empty: of a small change most relations are
+            # Spark skips a relation that it knows to be empty, and after a small change most are empty
             kept = kept.hint("broadcast") if 0 < count <= _SMALL else kept if count else kept.where("false")
             kept.createOrReplaceTempView(view)
         self._bound.pop(view, None)
@@ -287,7 +291,7 @@ class SparkEngine:
 
 
 class _Each:
-    """A pseudonym as the one value of a row; with its key it is sent to the executors, and shows nothing of it."""
+    """Returns a pseudonym as a row of one value; it is sent to the executors with its key, and never shows the key."""
 
     def __init__(self, customer_id: Callable[[str], str]) -> None:
         self._customer_id = customer_id
@@ -301,7 +305,7 @@ def _normal(address: str) -> tuple[str]:
 
 
 class _Beside:
-    """A function of a row's values, as one of rows: what it returns stands beside them."""
+    """Turns a function of one row's values into a function of rows that appends its result to each row."""
 
     def __init__(self, function: Callable[..., tuple[Any, ...]]) -> None:
         self._function = function
@@ -312,7 +316,7 @@ class _Beside:
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """The texts in some files."""
+    """Yields the texts in files; see `SparkEngine.text_values`."""
 
     memory: str
     but: str
@@ -324,12 +328,12 @@ class _Texts:
                     engine.text_values("texts", [DataFile(path, 0, 0)], but=self.but)
                     yield from engine.stream("select field, value, n from texts")
         except LakeError as error:
-            # its cause can hold a value, and executors log what ends a task
+            # its cause can contain a value, and executors log the error that ends a task
             raise LakeError(str(error)) from None
 
 
 def _synced(files: tuple[DataFile, ...], folder: Path) -> tuple[DataFile, ...]:
-    """Returns files that Spark has written, on disk; what attempts that were given up have left is removed."""
+    """Syncs files that Spark has written to disk, removes the files of abandoned attempts, and returns the files."""
     if s3.is_remote(folder):
         return files
     ours = {Path(file.path) for file in files}
@@ -345,7 +349,7 @@ def _synced(files: tuple[DataFile, ...], folder: Path) -> tuple[DataFile, ...]:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Turns Spark's errors into one clear line; their own texts can hold values of a customer."""
+    """Turns Spark's errors into one clear line, because their own texts can contain a customer's values."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 

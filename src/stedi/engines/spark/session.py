@@ -1,7 +1,7 @@
-"""A Spark session for a lake: found or started, quiet, in UTC, with the lake's Iceberg catalog under the name `stedi`.
+"""Finds or starts a Spark session for a lake: quiet, in UTC, with the lake's Iceberg catalog under the name `stedi`.
 
-Under `spark-submit`, and on AWS Glue, Spark runs already and has its jars; elsewhere it is started here, on this
-machine alone, with the jars that are named or that Maven has fetched.
+Under `spark-submit` and on AWS Glue, Spark is already running and has its jars. Elsewhere it is started here, on this
+machine only, with the jars that are named or that Maven has fetched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 JARS = "STEDI_SPARK_JARS"
-"""Holds the paths of the jars, divided as those of PATH are."""
+"""The environment variable with the paths of the jars, separated like those in PATH."""
 CATALOG = "stedi"
 """The name of the lake's catalog in SQL: its tables are `stedi.stedi.<table>`."""
 ICEBERG = "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0"
@@ -36,8 +36,8 @@ _ALWAYS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
     "spark.sql.caseSensitive": "false",
-    "spark.sql.requireAllClusterKeysForCoPartition": "false",  # what lies together by customer is joined as it lies
-    # nobody reads the texts of plans, and they are made for every statement
+    "spark.sql.requireAllClusterKeysForCoPartition": "false",  # joins by customer reuse the partitions by customer
+    # the texts of plans are made for every statement, and nobody reads them
     "spark.sql.maxPlanStringLength": "65536",
     "spark.sql.ui.explainMode": "simple",
     "spark.ui.enabled": "false",
@@ -49,7 +49,7 @@ _LOCAL = {
     "spark.driver.memory": "4g",
     "spark.sql.shuffle.partitions": "8",
 }
-"""For a Spark that is started here: nobody outside of this machine reaches it."""
+"""For a Spark that is started here: it is not reachable from outside this machine."""
 
 
 def session(
@@ -59,20 +59,20 @@ def session(
     options: Mapping[str, str] | None = None,
     with_s3: bool = False,
 ) -> SparkSession:
-    """Returns a session of the running Spark, or of one that is started; sessions of several lakes do not meet.
+    """Returns a new session of the running Spark, or starts Spark; sessions of several lakes are isolated.
 
-    Temporary views and settings are the session's own. `DataFrame.mapInArrow` asks for pandas, which nothing here
-    needs: see `mapped`. A landing table has a column `_file`, a name that Iceberg reserves: Spark refuses to read it
-    through a catalog, so the engine reads pinned files instead (`SparkEngine.bind`).
+    Each session has its own temporary views and settings. `DataFrame.mapInArrow` requires pandas, which is not needed
+    here: see `mapped`. A landing table has a column `_file`, a name that Iceberg reserves. Spark refuses to read such
+    a table through a catalog, so the engine reads pinned files instead (`SparkEngine.bind_files`).
 
     Args:
         lake: The lake's folder, or `s3://bucket/prefix`; its tables are then `stedi.stedi.<table>`.
         master: Where Spark runs, if it is started here.
-        options: Further settings of Spark; those that Spark reads only when it starts count only then.
-        with_s3: Whether it has to read and write objects of S3, if it is started here, whatever the lake is.
+        options: Further settings of Spark; start-up settings have an effect only if Spark is started here.
+        with_s3: Whether a Spark that is started here must read and write S3 objects, even if the lake is not in S3.
 
     Raises:
-        MissingExtra: There is no Java, no PySpark, or no jar of Iceberg.
+        MissingExtra: Java, PySpark or Iceberg's jar is missing.
         LakeError: Spark does not start.
     """
     with_dataframes()
@@ -82,7 +82,7 @@ def session(
     except ImportError as error:
         raise MissingExtra("Spark needs PySpark, which is not installed: pip install 'stedi[spark]'") from error
     settings = {**_ALWAYS, **(options or {})}
-    # these log every failed statement to stderr, values and all
+    # these loggers write every failed statement to stderr, including its values
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
         logging.getLogger(name).disabled = True
     if SparkContext._active_spark_context is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
@@ -118,9 +118,9 @@ def attach(spark: SparkSession, lake: str | Path) -> None:
 
 
 def catalog_settings(lake: str | Path) -> dict[str, str]:
-    """Returns what Iceberg's catalog of a lake is told, by the part of the setting's name after the catalog's.
+    """Returns the settings of a lake's Iceberg catalog; a key is the part of the setting's name after the catalog name.
 
-    A local lake's catalog is its own SQLite file; one on S3 is the Glue Data Catalog.
+    A local lake's catalog is its own SQLite file; the catalog of a lake on S3 is the Glue Data Catalog.
     """
     settings = {"": "org.apache.iceberg.spark.SparkCatalog", "cache-enabled": "false"}
     if not _on_s3(lake):
@@ -141,26 +141,29 @@ def catalog_settings(lake: str | Path) -> dict[str, str]:
 
 
 def file_settings() -> dict[str, str]:
-    """Returns what a catalog is told of where S3 and Glue are; the SDK for Java does not read it from all variables."""
+    """Returns a catalog's settings for the endpoints of S3 and Glue.
+
+    The AWS SDK for Java does not read all environment variables for them.
+    """
     settings = {}
     everywhere = os.environ.get("AWS_ENDPOINT_URL")
     for service, setting in (("S3", "s3.endpoint"), ("GLUE", "glue.endpoint")):
         endpoint = os.environ.get(f"AWS_ENDPOINT_URL_{service}", everywhere)
         if endpoint:
             settings[setting] = endpoint
-    if "s3.endpoint" in settings:  # emulators serve one host, not one a bucket
+    if "s3.endpoint" in settings:  # emulators serve one host, not one host per bucket
         settings["s3.path-style-access"] = "true"
     return settings
 
 
 def jars(*artifacts: str) -> tuple[Path, ...] | None:
-    """Returns the jars of Maven artifacts: those that STEDI_SPARK_JARS names, or else those that Maven has fetched.
+    """Returns the jars that STEDI_SPARK_JARS names or, if it is not set, those of artifacts that Maven has fetched.
 
     Returns:
         The paths; None if one is missing.
 
     Raises:
-        MissingExtra: A path in STEDI_SPARK_JARS is no file.
+        MissingExtra: A path in STEDI_SPARK_JARS is not a file.
     """
     named = os.environ.get(JARS)
     if named is not None:
@@ -184,25 +187,25 @@ def _on_s3(lake: str | Path | None) -> bool:
 
 
 def _started(master: str, with_s3: bool) -> dict[str, str]:
-    """Returns what a Spark is started with here."""
+    """Returns the settings with which Spark is started here."""
     home = os.environ.get("JAVA_HOME")
     if not (Path(home, "bin/java").is_file() if home else shutil.which("java")):
         raise MissingExtra(
             "Spark needs Java 17, which was not found: install it (Debian, Ubuntu: apt install "
             "openjdk-17-jre-headless), or set JAVA_HOME"
         )
-    # workers run what the driver runs; an environment without a name of its own is not on PATH
+    # workers must run the driver's Python; that of an environment that is not activated is not on PATH
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    # PySpark would look beside the current folder first, and run what it finds there
+    # PySpark would search next to the current folder first and run the Spark that it finds there
     os.environ.setdefault("SPARK_HOME", _home())
     quiet = Path(__file__).with_name("log4j2.properties")
     mask = os.umask(0o077)
     os.umask(mask)
     settings = {
         "spark.master": master,
-        "spark.hadoop.fs.permissions.umask-mode": f"{mask:03o}",  # Hadoop sets modes by a mask of its own
-        "spark.executorEnv.PYTHONSAFEPATH": "1",  # workers are `python -m`: the current folder is not on their path
+        "spark.hadoop.fs.permissions.umask-mode": f"{mask:03o}",  # Hadoop has its own umask
+        "spark.executorEnv.PYTHONSAFEPATH": "1",  # else `python -m` puts the current folder on a worker's path
         _JVM: f"-Dlog4j2.configurationFile={quiet}",
     }
     found = jars(ICEBERG, SQLITE)
@@ -216,7 +219,7 @@ def _started(master: str, with_s3: bool) -> dict[str, str]:
 
 
 def _home() -> str:
-    """Returns the Spark that PySpark brings along."""
+    """Returns the folder of the Spark that PySpark contains."""
     import pyspark
 
     found = Path(pyspark.__file__).parent
@@ -225,17 +228,17 @@ def _home() -> str:
 
 
 def _flags(given: str) -> list[str]:
-    """Returns further flags of the JVM: those that are given, and a collector unless one is chosen somewhere.
+    """Returns further flags of the JVM: the given ones, and a garbage collector unless one is chosen already.
 
-    Pauses matter to nobody here: the one that stops for all of its work saved a tenth of a build's time, and half of
-    its memory.
+    Pauses do not matter here: the parallel collector, which pauses for all of its work, saved a tenth of a build's
+    time and half of its memory.
     """
     chosen = given + " ".join(os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"))
     return [*([] if re.search(r"-XX:\+Use\w+GC\b", chosen) else ["-XX:+UseParallelGC"]), *given.split()]
 
 
 def _check_iceberg(spark: SparkSession) -> None:
-    """Raises MissingExtra if Spark's class path has no Iceberg."""
+    """Raises MissingExtra if Iceberg is not on Spark's class path."""
     jvm: Any = spark._jvm
     try:
         jvm.java.lang.Class.forName(
@@ -247,5 +250,5 @@ def _check_iceberg(spark: SparkSession) -> None:
             f"Spark needs Iceberg's jar, which was not found: fetch {wanted} with `mvn dependency:get -Dartifact=...`, "
             f"or name the jars in {JARS}"
         ) from error
-    # where executors share the driver's JVM, no file gets a .crc beside it: tables have checksums of their own
+    # if executors share the driver's JVM, this writes no .crc files: tables have their own checksums
     jvm.org.apache.hadoop.fs.FileSystem.getLocal(spark._jsc.hadoopConfiguration()).setWriteChecksum(False)
