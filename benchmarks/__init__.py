@@ -1,1 +1,1 @@
-"""Side by side with peers, as whole processes, in one run: `make bench`."""
+"""Compares the lake with its peers, as whole processes, in one run: `make bench`."""

@@ -2,7 +2,7 @@
 
     python -m benchmarks [--quick] [--repeats N] [--customers N --readings N] [--only NAME ...]
 
-Sample data -> each contender as whole processes, in turn, several times -> medians -> stdout and docs.
+Sample data -> each contender as whole processes, in turn, repeated -> medians -> stdout and docs.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ WORK = ROOT / "build/bench"
 PEERS = ROOT / "benchmarks/peers"
 STEDI = Path(sys.executable).parent / "stedi"
 KEY = {"STEDI_PSEUDONYM_KEY": "5d" * 32}
-"""For made-up people; kept out of the home folder of whoever measures."""
+"""For synthetic people; keeps the key out of the user's home folder."""
 
 Contender = Callable[[Path, Path], Cost]
-"""Does the job on a landing folder into an empty folder."""
+"""Runs the job on a landing folder and writes into an empty folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """One made landing folder.
+    """One generated landing folder.
 
     Attributes:
-        name: As the tables call it.
+        name: Its name in the tables.
         path: The folder.
         readings: Accelerometer and step trainer records.
         bytes: Size of its JSON.
@@ -62,7 +62,7 @@ class Row:
 
 
 def made(name: str, customers: int, readings: int) -> Data:
-    """Makes sample data, or takes what an earlier run made."""
+    """Generates sample data, or uses the data of an earlier run."""
     from stedi import sample
 
     path = WORK / f"data-{customers}-{readings}"
@@ -82,7 +82,7 @@ def lake(landing: Path, out: Path) -> Cost:
 
 
 def land_only(landing: Path, out: Path) -> Cost:
-    """This project's landing alone, accelerometer files only."""
+    """Only the landing of this project, and only accelerometer files."""
     return measure.run([STEDI, "--lake", out / "lake", "land", landing / "accelerometer"], KEY)
 
 
@@ -92,7 +92,7 @@ def peer(script: str, python: str | Path = sys.executable) -> Contender:
 
 
 def contenders() -> dict[str, Contender]:
-    """Returns who can run here; says who cannot, and why."""
+    """Returns the contenders that can run here; prints which cannot, and why."""
     found = {
         "STEDI lake": lake,
         "DuckDB script": peer("bare_duckdb"),
@@ -106,8 +106,8 @@ def contenders() -> dict[str, Contender]:
 
 
 def race(data: Data, runners: dict[str, Contender], repeats: int) -> list[Row]:
-    """Runs everybody in turn, as often as asked, and returns a row for each."""
-    for file in data.path.rglob("*.json"):  # into the page cache, for everybody alike
+    """Runs all contenders in turn, `repeats` times, and returns a row for each."""
+    for file in data.path.rglob("*.json"):  # into the page cache, so that all contenders start alike
         file.read_bytes()
     costs: dict[str, list[Cost]] = {name: [] for name in runners}
     rows: dict[str, str] = {}
@@ -141,7 +141,7 @@ def row(name: str, costs: list[Cost], rows: str) -> Row:
 
 
 def training_rows(out: Path) -> str:
-    """Returns how many training rows a contender ended with, read by DuckDB from what it wrote."""
+    """Returns how many training rows a contender wrote, counted by DuckDB."""
     import duckdb
 
     if (out / "lake/catalog.db").exists():
@@ -201,7 +201,7 @@ def start_up(data: Data, repeats: int) -> str:
         "git status": ["git", "-C", ROOT, "status"],
     }
     taken: dict[str, list[Cost]] = {name: [] for name in commands}
-    for _ in range(repeats):  # in turn, so that each meets the same neighbours
+    for _ in range(repeats):  # in turn, so that other load affects each alike
         for name, command in commands.items():
             taken[name].append(measure.run(command, KEY))
     lines = ["| | wall s | slowest | CPU s |", "| --- | --: | --: | --: |"]
@@ -213,7 +213,7 @@ def start_up(data: Data, repeats: int) -> str:
 
 
 def machine(names: Iterable[str]) -> str:
-    """Returns one line on where and with what these contenders were measured."""
+    """Returns one line about the machine and the versions of the measured contenders."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("stedi", "duckdb", "polars", "pyarrow", "pyiceberg"))
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
@@ -231,7 +231,7 @@ def replace(path: Path, marker: str, text: str) -> None:
 
 
 def main() -> None:
-    """Parses the words of the call, measures, prints, and writes the docs."""
+    """Parses the arguments, measures, prints, and writes the docs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1.3 million readings only")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contender (3)")
@@ -270,7 +270,7 @@ def main() -> None:
         sizes.append(("130M", 200_000, 130_000_000))
     if options.readings:
         sizes, options.no_docs = [(f"{options.readings:,}", options.customers, options.readings)], True
-    os.environ.update(KEY)  # lakes are read in this process, too
+    os.environ.update(KEY)  # this process reads lakes, too
     WORK.mkdir(parents=True, exist_ok=True)
     if options.phases:
         data, out = made(*(sizes[0] if options.quick or options.readings else sizes[1])), WORK / "phases"

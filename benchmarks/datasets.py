@@ -1,7 +1,7 @@
-"""What a training set costs beside a bare DuckDB script that writes the same windows of the same lake.
+"""Measures the cost of a training set, beside a bare DuckDB script that writes the same windows of the same lake.
 
-A built lake -> windows by `dataset create`, and by the script, in turn -> `dataset verify` of what was written. Then a
-large release, whose values are noise, is verified beside `sha256sum` of the same files: what hashing alone takes.
+A built lake -> windows by `dataset create` and by the script, in turn -> `dataset verify` of the result. Then a large
+release of random values is verified, beside `sha256sum` of the same files, which shows the cost of hashing alone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(bench: Bench, script: Path, out: Path, repeats: int) -> str:
 
 
 def _verified(bench: Bench, folder: Path, repeats: int) -> list[str]:
-    """Returns the table of what it costs to verify a release, beside hashing its files and nothing else."""
+    """Returns the table of the cost of verifying a release, beside only hashing its files."""
     files = [file for file in folder.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files) / 1e6
     costs: dict[str, list[Cost]] = {"`sha256sum`": [], "`dataset verify`": []}
@@ -64,13 +64,13 @@ def _verified(bench: Bench, folder: Path, repeats: int) -> list[str]:
 
 
 def large(made: Path, folder: Path, key: Key, *, rows: int = 1_000_000, files: int = 12) -> None:
-    """Makes a signed release of about 30 MB a file, after another one.
+    """Makes a signed release of about 30 MB per file, modelled on another one.
 
     Args:
-        made: A release, whose manifest says all but what is in the files.
+        made: A release, whose manifest is reused except for the entries about the files.
         folder: The new one.
         key: The lake's key.
-        rows: Rows of a file.
+        rows: Rows per file.
         files: Files of the split `train`; the others are empty.
     """
     import numpy as np

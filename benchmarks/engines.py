@@ -1,4 +1,4 @@
-"""The Spark engine beside a bare PySpark script, in one run, and its tables beside those of the DuckDB engine."""
+"""Measures the Spark engine beside a bare PySpark script, and compares its tables with the DuckDB engine's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEEDS = ("customer", "accelerometer", "step_trainer")
 
 
 def run(stedi: Path, script: Path, landing: Path, out: Path, key: Mapping[str, str], repeats: int) -> str:
-    """Returns a Markdown table of both, or why there is none.
+    """Returns a Markdown table of both, or the reason why there is none.
 
     Args:
         stedi: The command.
@@ -55,7 +55,7 @@ def lake(stedi: Path, landing: Path, root: Path, key: Mapping[str, str], engine:
 
 
 def compared(one: Path, other: Path) -> int:
-    """Returns how many rows two lakes' tables below landing have.
+    """Compares the tables downstream of landing of two lakes, and returns their number of rows.
 
     Raises:
         AssertionError: A table differs.

@@ -1,7 +1,7 @@
-"""What it costs to take customers out, as shares of a full build of the same lake in the same run.
+"""Measures the cost of withdrawals and erasures, as shares of a full build of the same lake in the same run.
 
-A lake of made-up readings -> a hundred customers withdraw -> one customer erased, then a hundred at once, all of them
-spread over every file -> a build, which then has nothing to do.
+A lake of synthetic readings -> a hundred customers withdraw -> one customer is erased, then a hundred at once, whose
+rows are spread over every file -> a build, which then has nothing to do.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _named(out: Path, bench: Bench, count: int) -> Path:
 
 
 def _some(bench: Bench, count: int) -> list[str]:
-    """Returns the addresses of customers who are spread evenly over all of them."""
+    """Returns the addresses of some customers, spread evenly over all customers."""
     from stedi.lake import Lake
 
     found = Lake.open(bench.lake).query(

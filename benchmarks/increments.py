@@ -1,7 +1,7 @@
-"""What it costs to follow a lake's inputs, as shares of a full build of the same lake in the same run.
+"""Measures the cost of incremental builds, as shares of a full build of the same lake in the same run.
 
-A lake of made-up readings -> a night's new readings, withdrawals, nothing at all -> builds as whole processes.
-New readings are those of one tick in a hundred, taken again at later times: every customer wears the device each night.
+A lake of synthetic readings -> a night's new readings, withdrawals, or no change -> builds as whole processes.
+The new readings copy one tick in a hundred to later times: every customer wears the device each night.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DAY = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row of the table: what was built, and what it took."""
+    """One row of the table: what was built, and its cost."""
 
     name: str
     cost: Cost
@@ -35,12 +35,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What builds of one size of lake took.
+    """The costs of the builds of a lake of one size.
 
     Attributes:
         readings: Readings landed.
         full: A full build.
-        one: A build of one new reading: what any build takes that commits.
+        one: A build of one new reading: the least cost of a build that commits.
         night: A build of 1% new readings.
     """
 
@@ -51,13 +51,13 @@ class Point:
 
 
 class Bench:
-    """One lake, landed and built, that its inputs run ahead of.
+    """One landed and built lake, to which new inputs are delivered.
 
     Args:
         stedi: The command.
-        landing: A made landing folder.
+        landing: A generated landing folder.
         out: An empty folder for the lake and for deliveries.
-        environment: For every command.
+        environment: The environment of every command.
     """
 
     def __init__(self, stedi: Path, landing: Path, out: Path, environment: Mapping[str, str]) -> None:
@@ -78,7 +78,7 @@ class Bench:
         self.stedi("land", *(self._landing / feed for feed in ("customer", "accelerometer", "step_trainer")))
 
     def land_night(self, night: int) -> None:
-        """Lands one percent of the readings again, `night` times the span of all of them later."""
+        """Lands one percent of the readings again, shifted later by `night` times their whole time span."""
         import duckdb
 
         folder = self._out / f"night-{night}"
@@ -103,8 +103,8 @@ class Bench:
         self.stedi("land", folder / "accelerometer", folder / "step_trainer")
 
     def land_one(self, number: int) -> None:
-        """Lands one reading of each feed, of people who have others, long before all of these."""
-        at = 946_684_800_000 + number  # the first instants that landing takes
+        """Lands one reading of each feed, of people who have other readings, dated long before all of them."""
+        at = 946_684_800_000 + number  # the first instants that landing accepts
         for feed, moment in (("accelerometer", "timestamp"), ("step_trainer", "sensorReadingTime")):
             with min((self._landing / feed).glob("*.json")).open(encoding="utf-8") as lines:
                 record = json.loads(next(lines))
@@ -114,7 +114,7 @@ class Bench:
             self.stedi("land", path)
 
     def withdraw(self, share: float) -> int:
-        """Lands a newer record without consent of some trusted customers, and returns of how many."""
+        """Lands a newer record without consent for some trusted customers, and returns for how many."""
         from stedi.lake import Lake
 
         found = Lake.open(self.lake).query(
@@ -133,7 +133,7 @@ class Bench:
 
 
 def run(bench: Bench, nights: int) -> tuple[list[Line], list[Cost]]:
-    """Measures a full build and what follows it; returns the lines of the table and the cost of each night."""
+    """Measures a full build and the builds after it; returns the lines of the table and the cost of each night."""
     bench.land_all()
     bench.stedi("build")
     full = bench.stedi("build", "--full")
@@ -164,7 +164,7 @@ def _median(costs: list[Cost]) -> Cost:
 
 
 def table(lines: list[Line], nights: list[Cost]) -> str:
-    """Returns a Markdown table; shares are of the full build, with and without what a build of nothing takes."""
+    """Returns a Markdown table; shares are of the full build, with and without the cost of a build without changes."""
     full, idle = lines[0].cost.wall, lines[1].cost.wall
     one = next((line.cost.wall for line in lines if line.name == _ONE), idle)
     rows = [
@@ -195,7 +195,7 @@ def table(lines: list[Line], nights: list[Cost]) -> str:
 
 
 def growth(points: list[Point]) -> str:
-    """Returns a Markdown table of how builds grow with the lake, and the exponents of time and memory fitted to it."""
+    """Returns a Markdown table of build costs by size of lake, and the fitted exponents of time and memory."""
     rows = [
         "| readings | full build, CPU s | peak MB | +1%, CPU s beyond one reading | peak MB |",
         "| --: | --: | --: | --: | --: |",
@@ -219,6 +219,6 @@ def growth(points: list[Point]) -> str:
 
 
 def exponent(points: list[tuple[int, float]]) -> float:
-    """Returns the slope of a line through the logarithms, by least squares."""
+    """Returns the slope of a least-squares line through the logarithms."""
     xs, ys = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
     return statistics.linear_regression(xs, ys).slope

@@ -1,4 +1,4 @@
-"""What small commits cost a reader, before and after `stedi maintain`, beside a table that was written at once.
+"""Measures what small commits cost a reader, before and after `stedi maintain`, beside a table written at once.
 
     python -m benchmarks.maintained [--commits N] [--readings N] [--repeats N]
 
@@ -42,16 +42,16 @@ with DuckDB(memory="600MB", threads=1, temporary=lake.root / "tmp" / "commits") 
         files = engine.write(table, rows, lake.catalog.folder(table) / "data" / f"{n:05d}")
         lake.catalog.append(table, files, {})
 """
-"""Writes a table in so many commits, without landing: what reading costs is the question."""
+"""Writes a table in a number of commits, without landing, since only reading is measured."""
 
 
 def maintained(commits: int, readings: int, repeats: int) -> str:
     """Returns a Markdown table: seconds to read a table of many small commits, and the ratio to one written at once.
 
     Args:
-        commits: Commits of the many.
+        commits: The number of small commits.
         readings: Accelerometer readings in all.
-        repeats: Reads of each, of which the median counts.
+        repeats: Reads of each table; the median is reported.
     """
     work = WORK / "maintained"
     shutil.rmtree(work, ignore_errors=True)
@@ -91,7 +91,7 @@ def _rows(lake: Path) -> bytes:
 
 
 def main() -> None:
-    """Parses the words of the call and prints the table."""
+    """Parses the arguments and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.maintained", description=__doc__.splitlines()[0])
     parser.add_argument("--commits", type=int, default=1_000, help="small commits (1,000)")
     parser.add_argument("--readings", type=int, default=1_000_000, help="readings in all (1,000,000)")

@@ -1,4 +1,4 @@
-"""Runs one command as a whole process and tells what it took: wall, CPU, peak memory of its whole tree."""
+"""Runs one command as a whole process and measures wall time, CPU time and peak memory of its process tree."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one or several processes took.
+    """The cost of one or several processes.
 
     Attributes:
-        wall: Seconds from start to end, the process's own start included.
-        cpu: Seconds of user and system time, all children included.
-        peak: Bytes resident at the worst moment, summed over the process tree; a page that two
-            processes share counts twice.
+        wall: Seconds from start to end, including the start of the process.
+        cpu: Seconds of user and system time, including all children.
+        peak: The most resident bytes, summed over the process tree; a page that two processes share counts twice.
     """
 
     wall: float
@@ -29,7 +28,7 @@ class Cost:
     peak: int
 
     def then(self, other: Cost) -> Cost:
-        """Returns the cost of this and then the other."""
+        """Returns the cost of running this, then the other."""
         return Cost(self.wall + other.wall, self.cpu + other.cpu, max(self.peak, other.peak))
 
 
@@ -62,12 +61,12 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
             tail = "\n".join(output.read().decode(errors="replace").splitlines()[-15:])
             raise Failed(f"{' '.join(map(str, command))}: exit {process.returncode}\n{tail}")
     largest = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    # PySpark leaves before its JVM does, so the system never adds the JVM to what its child took
+    # PySpark exits before its JVM, so the system never adds the JVM's time to that of the child
     return Cost(wall, max(usage.ru_utime + usage.ru_stime, sampled_cpu), max(sampled_peak, largest))
 
 
 class _Watch:
-    """Looks at memory and CPU time of a process tree fifty times a second, where /proc tells them."""
+    """Samples memory and CPU time of a process tree fifty times a second, where /proc is available."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._peak, self._over = pid, 0, threading.Event()
@@ -77,7 +76,7 @@ class _Watch:
             self._thread.start()
 
     def stop(self) -> tuple[int, float]:
-        """Returns the peak in bytes and the seconds of CPU time, as far as they were seen."""
+        """Returns the peak in bytes and the seconds of CPU time that were sampled."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -1,9 +1,9 @@
-"""What it costs to land many files from S3, beside the same files from a folder.
+"""Measures the cost of landing many files from S3, beside the same files from a folder.
 
 The same readings in a thousand files, in a folder and in a bucket -> landed by whole processes, in turn, into a lake
-in a folder and into one in a bucket -> the bucket landed once more, which then holds nothing new.
+in a folder and into one in a bucket -> the bucket is landed again, with nothing new in it.
 
-The S3 server and the catalog run on the same machine, behind no network: what S3's distance adds is not in here.
+The S3 server and the catalog run on the same machine, so network latency is not included.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER, BUCKET = "a folder", "S3"
 
 
 def run(stedi: Path, landing: Path, work: Path, key: Mapping[str, str], repeats: int) -> str:
-    """Measures landings, and returns a Markdown table; says so where there is no S3 server."""
+    """Measures landings, and returns a Markdown table, or a note if there is no S3 server."""
     if servers.VERSITYGW is None:
         return f"Not measured: {servers.NO_VERSITYGW}."
     files, readings = split(landing / "accelerometer", work / "files" / "accelerometer")
@@ -74,7 +74,7 @@ def run(stedi: Path, landing: Path, work: Path, key: Mapping[str, str], repeats:
 
 
 def split(source: Path, target: Path) -> tuple[Path, int]:
-    """Spreads the lines of a folder's files over a thousand files; returns their folder and the number of lines."""
+    """Splits the lines of a folder's files into a thousand files; returns their folder and the number of lines."""
     target.mkdir(parents=True)
     lines = [line for path in sorted(source.iterdir()) for line in path.read_bytes().splitlines(keepends=True)]
     left = iter(lines)

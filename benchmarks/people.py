@@ -1,6 +1,6 @@
-"""What one record costs where there are many customers: landing it, and the build that follows, as whole processes.
+"""Measures the cost of one record in a lake with many customers: its landing and build, as whole processes.
 
-A lake of customers with few readings each, landed and built -> one reading, one withdrawal, one customer more, each
+A lake of customers with few readings each, landed and built -> one reading, one withdrawal and one new customer, each
 landed and built by itself, three times.
 """
 
@@ -18,18 +18,18 @@ from benchmarks.measure import Cost
 
 TIMES = 3
 AT = 946_684_800_000
-"""The first instant that landing takes, epoch milliseconds: before all other readings."""
+"""The first instant that landing accepts, epoch milliseconds: before all other readings."""
 LATER = 1_740_000_000_000
-"""After all made records."""
+"""After all generated records."""
 Record = Mapping[str, object]
 
 
 def run(bench: Bench, landing: Path, out: Path) -> str:
-    """Returns a Markdown table of what each change takes, and the first build.
+    """Returns a Markdown table of the costs of each change and of the first build.
 
     Args:
         bench: An empty lake.
-        landing: The made landing folder.
+        landing: The generated landing folder.
         out: A folder for deliveries.
     """
     bench.land_all()
@@ -52,7 +52,7 @@ def run(bench: Bench, landing: Path, out: Path) -> str:
 
 
 def _changes(people: list[Record]) -> dict[str, tuple[str, Iterable[Record]]]:
-    """Returns by name the feed and the records of each kind of change, each record of another customer."""
+    """Returns by name the feed and records of each kind of change; each record is of a different customer."""
     some = [people[start::4] for start in range(4)]
     return {
         "one accelerometer reading": (

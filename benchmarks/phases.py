@@ -1,8 +1,8 @@
-"""Where the CPU seconds of landing and building go, phase by phase, of one version or of two side by side.
+"""Measures the CPU seconds of each phase of landing and building, for one version or for two side by side.
 
-Whole processes of `land`, `build` and `audit` on a made landing folder, in turn -> what each phase took, by the
-progress that commands tell -> medians. A start is all that comes before the first phase: Python, imports, the files of
-the lake.
+Whole processes of `land`, `build` and `audit` on a generated landing folder, in turn -> the CPU time of each phase, by
+the progress that commands report -> medians. The start is everything before the first phase: Python, imports, the
+lake's files.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ else:
 mark("end")
 print(json.dumps(marks))
 """
-"""Runs one command and prints when each phase began, in CPU seconds of the process and of those that it started."""
+"""Runs one command and prints when each phase began, in CPU seconds of the process and its children."""
 
 
 def run(pythons: Mapping[str, Path], landing: Path, out: Path, environment: Mapping[str, str], repeats: int) -> str:
     """Measures the phases, and returns a Markdown table of CPU seconds.
 
     Args:
-        pythons: The interpreter of each version's environment, by what the table calls it.
-        landing: A made landing folder.
+        pythons: The interpreter of each version's environment, by the version's name in the table.
+        landing: A generated landing folder.
         out: An empty folder.
-        environment: For every process.
-        repeats: Lakes that are made by each version, in turn.
+        environment: The environment of every process.
+        repeats: How many lakes each version makes, in turn.
     """
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     folders = [landing / feed for feed in ("customer", "accelerometer", "step_trainer")]
@@ -63,7 +63,7 @@ def run(pythons: Mapping[str, Path], landing: Path, out: Path, environment: Mapp
 
 
 def taken(marks: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Returns what each phase took, by when each began; the last mark is the end, and one that comes again adds up."""
+    """Returns the time of each phase, from the starts; the last mark is the end, repeated phases are summed."""
     phases = {"start": marks[0][1]}
     for (name, began), (_, ended) in pairwise(marks):
         phases[name] = phases.get(name, 0.0) + ended - began
@@ -71,7 +71,7 @@ def taken(marks: Sequence[tuple[str, float]]) -> dict[str, float]:
 
 
 def table(found: Mapping[tuple[str, str], Mapping[str, Sequence[float]]], versions: Sequence[str]) -> str:
-    """Returns a Markdown table: a line a phase, and one for all of each command."""
+    """Returns a Markdown table: one line per phase, and one for each whole command."""
     lines = [f"| command | phase | {' | '.join(f'{v}, CPU s' for v in versions)} |"]
     lines.append(f"| --- | --- |{' --: |' * len(versions)}")
     for command in COMMANDS:

@@ -1,4 +1,4 @@
-"""Landing the same records in other shapes, beside landing them as lines: CPU, since files differ in size."""
+"""Measures landing the same records in other shapes, beside lines; by CPU time, since files differ in size."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(stedi: Path, landing: Path, out: Path, key: Mapping[str, str], repeats: 
 
     Args:
         stedi: The command.
-        landing: The delivered files, as lines; those of the accelerometer are landed.
+        landing: The delivered files, as lines; only accelerometer files are landed.
         out: A folder to work in.
         key: The environment that holds the lake's key.
         repeats: Runs of each; they take turns.

@@ -1,4 +1,4 @@
-"""Finds or makes an environment with PySpark of its own; tells why there is none."""
+"""Finds or makes a separate environment with PySpark, or gives the reason why there is none."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 VERSION = "4.1.1"
-"""What AWS Glue 6.0 runs."""
+"""The version in AWS Glue 6.0."""
 
 
 def python(folder: Path) -> tuple[Path | None, str]:
-    """Returns a Python that has PySpark, or None and the reason why not."""
+    """Returns a Python interpreter with PySpark, or None and the reason."""
     java = Path(os.environ["JAVA_HOME"], "bin/java") if "JAVA_HOME" in os.environ else shutil.which("java")
     if not java or subprocess.run([java, "-version"], capture_output=True, check=False).returncode:
         return None, "there is no Java"

@@ -1,6 +1,6 @@
-"""What tests share: lakes of their own, sample deliveries, and the public data where it is at hand.
+"""Shared fixtures: separate lakes, sample deliveries, and the public data if it is available.
 
-No test touches the home of whoever runs it: home, configuration folder and pseudonym key are the session's own.
+No test uses the home folder of its user: the session has its own home, configuration folder and pseudonym key.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _MEMORY, _ROOM = Path("/dev/shm"), 6 << 30
 
 
 def pytest_configure() -> None:
-    """Puts the tests' folders into memory where there is room: on disk each commit of a lake waits for it."""
+    """Puts the tests' folders into memory if there is room: on disk each commit of a lake waits for the disk."""
     with contextlib.suppress(OSError):
         if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
 def pytest_report_header() -> str:
-    """Says how much the tests try."""
+    """Reports the level of the tests."""
     return f"STEDI_TESTS={effort.LEVEL}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what waits for CI or the night; the longest come first: sharing processes end at about one time."""
+    """Leaves out tests for CI or the night, and puts the longest first, so that all processes end about together."""
     waiting = effort.left_out(items)
     config.hook.pytest_deselected(items=[item for item in items if item in waiting])
     items[:] = [item for item in items if item not in waiting]
@@ -55,20 +55,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Spares the collector of garbage what stays as long as the process does: modules, and thousands of tests."""
+    """Exempts modules and thousands of tests from garbage collection: they live as long as the process."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Shares the tests among one process more than there are cores: some wait, for leases, servers, executors."""
+    """Uses one process more than there are cores, since some tests wait for leases, servers or executors."""
     return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Gives each file to one process of those that share the tests; those of Spark to one, those of the stage, too."""
+    """Runs each file in one process; all Spark tests share one process, and so do the tests with a stage."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Files(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
@@ -79,7 +79,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 _ON_STAGE = {f"tests/faults/test_{name}.py" for name in ("every_call", "power_loss", "key_change", "releases")}
-"""Those whose stage takes ten seconds to make."""
+"""The tests whose stage takes ten seconds to make."""
 
 
 def _shared(nodeid: str) -> str:
@@ -90,10 +90,10 @@ def _shared(nodeid: str) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Says whether the lake's processes and engines are to be such as everybody's are."""
+    """Decides whether the test starts the lake's processes and engines as in production."""
     forks.OWN = item.get_closest_marker("own_processes") is not None
     quick.OWN = item.get_closest_marker("own_engine") is not None or item.nodeid.startswith(_OWN_ENGINE)
-    os.environ[_THREADS] = "1"  # every core runs tests already
+    os.environ[_THREADS] = "1"  # every core already runs tests
     if effort.NIGHTLY or quick.OWN or (item.nodeid.startswith("tests/properties/") and not effort.QUICK):
         del os.environ[_THREADS]
 
@@ -120,19 +120,19 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for variable in [name for name in os.environ if name.startswith("STEDI_") and name != _THREADS]:
             patch.delenv(variable)
-        patch.delenv("COLUMNS", raising=False)  # processes that share the tests have one, as terminals do
+        patch.delenv("COLUMNS", raising=False)  # xdist's processes have this variable, as terminals do
         patch.setenv("HOME", str(home))
         patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
         patch.setenv("XDG_STATE_HOME", str(home / ".local" / "state"))
         patch.setenv("STEDI_PSEUDONYM_KEY", KEY)
         sweep_mutants.apply()
-        patch.setenv("STEDI_QUERY_ROLE", "officer")  # tests look at everything; those of roles say whose eyes they have
+        patch.setenv("STEDI_QUERY_ROLE", "officer")  # tests read everything; tests of roles set their own role
         yield
 
 
 @pytest.fixture(autouse=True)
 def _own_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Gives each test a memory of its own of what was seen of lakes: tests that share a lake put it back between."""
+    """Gives each test its own record of seen lake states: tests that share a lake restore it in between."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "seen" / secrets.token_hex(8)))
         yield
@@ -146,7 +146,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def public_data() -> Path:
-    """The public data set of 2023; it is not the project's to contain."""
+    """The public data set of 2023; the project may not include it."""
     if not PUBLIC_DATA.is_dir():
         pytest.skip(f"the public data set is not at {PUBLIC_DATA}: it is licensed for non-commercial use only")
     return PUBLIC_DATA
@@ -154,7 +154,7 @@ def public_data() -> Path:
 
 @pytest.fixture(scope="session")
 def sample_inbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small dirty sample, `answer.json` beside it; for reading only."""
+    """A small dirty sample, with `answer.json` beside it; read-only."""
     folder = tmp_path_factory.mktemp("sample")
     sample.write(folder, customers=20, readings=600, seed=11)
     return folder
@@ -165,7 +165,7 @@ def new_lake(tmp_path: Path) -> Callable[..., Lake]:
     """Makes lakes: `new_lake()`, `new_lake("other", readings="since-consent")`."""
 
     def make(name: str = "lake", **options: str) -> Lake:
-        return Lake.create(tmp_path / name, **options)  # type: ignore[arg-type] # tests pass wrong ones, too
+        return Lake.create(tmp_path / name, **options)  # type: ignore[arg-type] # tests also pass wrong options
 
     return make
 
@@ -178,7 +178,7 @@ def lake(new_lake: Callable[..., Lake]) -> Lake:
 
 @pytest.fixture(scope="module")
 def slate() -> Iterator[Slate]:
-    """A lake for a module's tests: wiped in milliseconds, quick, and in memory where the machine has such a place."""
+    """A lake for a module's tests: reset in milliseconds, fast, and in memory if the machine has such a place."""
     with quick.folder() as folder, quick.quickened():
         yield Slate(folder)
 
@@ -197,7 +197,7 @@ def spark_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def spark(request: pytest.FixtureRequest, spark_events: Path) -> Iterator[Any]:
-    """A running Spark, which reaches the S3 of the tests, too, where there is one."""
+    """A running Spark, which can also reach the tests' S3 server if there is one."""
     if sparks.NO_SPARK:
         pytest.skip(sparks.NO_SPARK)
     reaches: Mapping[str, str] = {}
@@ -210,7 +210,7 @@ def spark(request: pytest.FixtureRequest, spark_events: Path) -> Iterator[Any]:
 
 @pytest.fixture(params=sparks.ENGINES)
 def engine_name(request: pytest.FixtureRequest) -> str:
-    """The name of each engine in turn; Spark runs if it is Spark's."""
+    """The name of each engine in turn; for Spark, Spark is running."""
     if request.param == "spark":
         request.getfixturevalue("spark")
     return str(request.param)
@@ -234,7 +234,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Serv
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL database, for a catalog; what a test leaves there the next one finds."""
+    """The URL of a PostgreSQL database for a catalog; tests share its content."""
     if servers.POSTGRES is None:
         pytest.skip(servers.NO_POSTGRES)
     with servers.postgres() as url:
@@ -243,7 +243,7 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The lake of the people, and a copy of it as it was built."""
+    """The lake of the people, and a copy of it as built."""
     folder = tmp_path_factory.mktemp("people")
     lake = proof_mutants.make(Lake.create(folder / "lake", readings="since-consent"), folder / "inbox")
     shutil.copytree(lake.root, folder / "kept")
@@ -260,13 +260,13 @@ def people(kept: tuple[Path, Path]) -> Lake:
 
 @pytest.fixture
 def collected(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every value that comes from executors to this process."""
+    """Every value that executors send to this process."""
     return sparks.collecting(monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def s3_store(request: pytest.FixtureRequest, moto_server: servers.Server) -> servers.Server:
-    """An S3: a real server where there is one, or moto's."""
+    """An S3 server: a real one if there is one, or moto's."""
     return request.getfixturevalue("s3_server") if servers.VERSITYGW else moto_server
 
 
@@ -274,7 +274,7 @@ def s3_store(request: pytest.FixtureRequest, moto_server: servers.Server) -> ser
 def aws(
     moto_server: servers.Server, s3_store: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[servers.Server]:
-    """An AWS without anything in it: S3 is a real server where there is one, everything else is moto's."""
+    """An empty AWS: S3 is a real server if there is one, everything else is moto's."""
     servers.reset(moto_server)
     for name, value in servers.environment(s3=s3_store, aws=moto_server).items():
         monkeypatch.setenv(name, value)
@@ -292,7 +292,7 @@ def bucket(aws: servers.Server) -> str:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release that no lake has made, signed; for whoever changes nothing in it."""
+    """A signed release made without a lake; read-only."""
     import releases
 
     return releases.made(tmp_path_factory.mktemp("release") / "steps")

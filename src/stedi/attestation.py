@@ -1,12 +1,12 @@
 """Attestations: checks what a lake has signed, without the lake and without its key.
 
-    a receipt, a recall      a document that carries its signature
-    FILE beside FILE.sig     an audit's report, or whatever else was signed as it lies there
-    a release's folder       judged by `datasets.verify`, to the last row
-    a folder of these        each of them, and of receipts the chain that they form
+    a receipt, a recall      a document that contains its signature
+    FILE beside FILE.sig     an audit report, or another file signed as it is
+    a release's folder       checked by `datasets.verify`, down to every row
+    a folder of these        each of them, and the chain that its receipts form
     a lake's folder          the receipts and releases in it
 
-Nothing is believed but the signature. Whose it is, its fingerprint tells: compare it, or name the public key.
+Only the signature is trusted. The fingerprint identifies the signer: compare it, or pass the public key.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WHAT = {
     signatures.RECALL: "recall",
 }
 _LARGEST = 1 << 30
-"""The largest file that is judged in memory, bytes."""
+"""The largest file that is read into memory, in bytes."""
 _RELEASE = ("manifest.json", "manifest.sig")
 
 
@@ -40,13 +40,13 @@ class Attestation:
 
     Attributes:
         path: The file or folder.
-        what: `erasure receipt`, `audit report`, `release` or `recall`; empty if that cannot be read.
-        name: Which one: a receipt's id, `NAME@VERSION`, a report's file.
+        what: `erasure receipt`, `audit report`, `release` or `recall`; empty if it cannot be determined.
+        name: A receipt's id, a release's `NAME@VERSION`, or a report's file name.
         lake: The id of the lake that signed it; empty if it is not signed.
-        public_key: Fingerprint of the key that signed it: SHA-256, hex, of the raw public key; empty likewise.
-        at: When it was signed, ISO 8601, by its own statement.
-        reference: The operator's name for the request, of an erasure's receipt.
-        problems: What is wrong, in words; empty if it holds.
+        public_key: Fingerprint of the signing key: SHA-256, hex, of the raw public key; empty if it is not signed.
+        at: When it was signed, ISO 8601, according to the document itself.
+        reference: For an erasure receipt, the operator's name for the request.
+        problems: What is wrong, as text; empty if it is valid.
     """
 
     path: Path
@@ -60,20 +60,20 @@ class Attestation:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no problem was found."""
         return not self.problems
 
 
 def verify(path: str | os.PathLike[str], public_key: str | os.PathLike[str] | None = None) -> tuple[Attestation, ...]:
-    """Returns what was signed of a file or a folder, and whether it holds: one, or each of a folder.
+    """Checks a signed file, or each one in a folder, and returns the results.
 
     Args:
         path: A receipt, a recall, a file beside its signature, a release's folder, or a folder of such files; or a
-            lake's, for the receipts and releases in it.
-        public_key: A file with the public key that must have signed it; without it, the one that travels with it.
+            lake's folder, to check the receipts and releases in it.
+        public_key: A file with the public key of the expected signer; by default the key stored with the signature.
 
     Raises:
-        UsageError: There is nothing there that a lake signs, or no public key in its file.
+        UsageError: There is nothing there that a lake signs, or `public_key` is not a public key.
     """
     path, pem = Path(path), None
     if public_key is not None:
@@ -94,7 +94,7 @@ def verify(path: str | os.PathLike[str], public_key: str | os.PathLike[str] | No
 
 
 def _lake(folder: Path, public_key: Path | None, pem: str | None) -> tuple[Attestation, ...]:
-    """Returns what a lake has signed and keeps in its own folder: receipts, and releases."""
+    """Checks the receipts and releases in a lake's own folder."""
     from stedi.datasets.folder import RELEASES
 
     own = folder / receipts.RECEIPTS
@@ -114,7 +114,7 @@ def _release(folder: Path, public_key: Path | None) -> Attestation:
 
 
 def _folder(folder: Path, pem: str | None) -> tuple[Attestation, ...]:
-    """Returns each file of a folder that a lake may have signed; of receipts with what is wrong in their chain."""
+    """Checks each file of a folder that a lake may have signed, and the chain of its receipts."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     signed = {path.name.removesuffix(signatures.SUFFIX) for path in files if path.suffix == signatures.SUFFIX}
     wanted = {folder / name for name in signed} | {path for path in files if path.suffix == ".json"}
@@ -125,7 +125,7 @@ def _folder(folder: Path, pem: str | None) -> tuple[Attestation, ...]:
     found = {path: _file(path, pem) for path in sorted(wanted)}
     every = {path: receipt for path in found if (receipt := _receipt(path)) is not None}
     files_of = {receipt["id"]: path for path, receipt in every.items()}
-    # one of before tells a stranger nothing, but that it is there
+    # without the lake's key a receipt of an earlier version cannot be checked, but it counts in the chain
     chain = [receipt for path, receipt in every.items() if found[path].holds or not receipts.is_public(receipt)]
     for id_, expected, there in receipts.breaks(chain):
         path = files_of[id_]
@@ -134,13 +134,13 @@ def _folder(folder: Path, pem: str | None) -> tuple[Attestation, ...]:
 
 
 def _receipt(path: Path) -> dict[str, Any] | None:
-    """Returns a receipt, None for what is none."""
+    """Returns the receipt in a file; None if the file is not a signed receipt."""
     found = receipts.parsed(_content(path)) if path.is_file() else None
     return found if found is not None and "signature" in found else None
 
 
 def _file(path: Path, pem: str | None) -> Attestation:
-    """Returns what a file is, judged by its own content or by the signature beside it."""
+    """Checks a file by its own content or by the signature beside it."""
     if path.suffix == signatures.SUFFIX:
         path = path.with_name(path.name.removesuffix(signatures.SUFFIX))
     try:
@@ -166,7 +166,7 @@ def _detached(path: Path, beside: Path, pem: str | None) -> Attestation:
 
 
 def _document(path: Path, raw: bytes, pem: str | None) -> Attestation:
-    """Judges a document that carries its signature."""
+    """Checks a document that contains its signature."""
     try:
         found = state.parsed(raw)
     except ValueError as error:
@@ -198,7 +198,7 @@ def _document(path: Path, raw: bytes, pem: str | None) -> Attestation:
 
 
 def _is_id(name: str) -> bool:
-    """Returns whether a name is that of a receipt."""
+    """Returns whether a name has the form of a receipt's id."""
     number, _, rest = name.partition("-")
     return len(number) == 13 and number.isdigit() and len(rest) == 8
 

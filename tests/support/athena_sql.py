@@ -1,4 +1,4 @@
-"""SQL that means the same on Athena as here, each shown by a Trino server; and SQL that does not, or may not."""
+"""SQL with the same meaning on Athena and here, as checked on a Trino server; and SQL that may differ."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SAME = (
     f" current row) as s, customer_id, try_cast('a' as int) as c from {_T} order by 2, 1 limit 4",
     f"select * from {_T} order by 1, 2, 3, 4, 5, 6 limit 3",
 )
-"""Each gives the same rows there, in the same order."""
+"""Each returns the same rows on Athena, in the same order."""
 
 OTHER = (
     ("select customer_id, row_number() over (partition by customer_id order by x) as r"
@@ -72,4 +72,4 @@ OTHER = (
     (f"select mode(x) as m from {_T}", "an error"),
     (f"select hash(1) as h from {_T}", "an error"),
 )  # fmt: skip
-"""Each is refused: what Athena, or Trino inside it, would make of it, seen on a server."""
+"""Each is refused; the text says what Athena, or Trino inside it, does with it, as seen on a server."""

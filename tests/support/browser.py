@@ -1,4 +1,4 @@
-"""Pages as a browser shows them: headless Chromium over a pipe of its debugging protocol, no port and no package.
+"""Shows pages in headless Chromium, driven by its debugging protocol over a pipe, without a port or a package.
 
 https://chromedevtools.github.io/devtools-protocol: messages are JSON, each ended by a NUL, on descriptors 3 and 4.
 """
@@ -24,7 +24,7 @@ CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
 )
 AXE = REPOSITORY / "build" / "tools" / "axe.min.js"
-"""axe-core, which `.ci/run` puts there."""
+"""axe-core, which `.ci/run` installs there."""
 _PATIENCE = 60.0
 
 
@@ -51,7 +51,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def show(self, page: Path, *, width: int = 1000, dark: bool = False) -> Seen:
-        """Shows a page, and returns what it did meanwhile."""
+        """Shows a page, and returns what it did in the meantime."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500
@@ -71,13 +71,13 @@ class Browser:
         return seen
 
     def run(self, script: str) -> Any:
-        """Returns what a script gives, plain values."""
+        """Runs a script and returns its result as plain values."""
         found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     def picture(self, file: Path) -> None:
-        """Writes what is shown, all of it, as a PNG."""
+        """Writes the whole page as a PNG."""
         found = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
         file.write_bytes(base64.b64decode(found["data"]))
 
@@ -112,7 +112,7 @@ class Browser:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """Gives a browser with a profile of its own."""
+    """Yields a browser with its own profile."""
     theirs_in, into = os.pipe()
     out, theirs_out = os.pipe()
     words = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --remote-debugging-pipe --no-first-run"

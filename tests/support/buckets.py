@@ -1,5 +1,7 @@
-"""A bucket for tests whose lakes are made once and put back each time after: in a folder that is copied, since the
-S3 server keeps a bucket as one, what it knows of objects as their attributes, and in moto's Glue.
+"""A bucket for tests, whose lakes are made once and then restored for each use.
+
+The S3 server stores a bucket as a folder and metadata of objects as file attributes, so the folder can be copied. The
+catalog's entries are in moto's Glue.
 """
 
 from __future__ import annotations
@@ -21,18 +23,18 @@ _TOLD = ("Name", "Description", "Owner", "StorageDescriptor", "PartitionKeys", "
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A bucket and the catalog's entries, as they were at one time."""
+    """A copy of a bucket and of the catalog's entries at one time."""
 
     bucket: Path
     entries: tuple[dict[str, Any], ...]
 
 
 class Bucket:
-    """A bucket of the S3 that the environment names, and the entries of the lake in it.
+    """A bucket of the S3 server that the environment names, and the catalog entries of its lake.
 
     Args:
-        store: That S3, where buckets are folders.
-        folder: Where worlds are kept.
+        store: That S3 server, where buckets are folders.
+        folder: The folder for saved worlds.
     """
 
     def __init__(self, store: servers.Server, folder: Path) -> None:
@@ -42,11 +44,11 @@ class Bucket:
 
     @property
     def place(self) -> str:
-        """Where it is, `s3://NAME`."""
+        """Its URI, `s3://NAME`."""
         return f"s3://{self.path.name}"
 
     def kept(self, name: str) -> World:
-        """Keeps it as it is now, under a name."""
+        """Saves its current state under a name."""
         import boto3
 
         glue = boto3.client("glue")
@@ -59,7 +61,7 @@ class Bucket:
         return World(self._worlds / name, tuple(entries))
 
     def put_back(self, world: World) -> None:
-        """Makes it what it was."""
+        """Restores a saved state."""
         import boto3
 
         self.refilled(world)
@@ -78,18 +80,18 @@ class Bucket:
             glue.create_table(DatabaseName=NAMESPACE, TableInput=entry)
 
     def refilled(self, world: World) -> None:
-        """Makes its objects what they were; no older version of any is left."""
+        """Restores its objects, without older versions."""
         shutil.rmtree(self._versions, ignore_errors=True)
         shutil.rmtree(self.path)
         shutil.copytree(world.bucket, self.path)
 
 
 class Slate:
-    """One bucket whose lake is what a test wants it to be.
+    """One bucket whose lake each test can set to a chosen state.
 
     Args:
-        store: The S3 that the environment names.
-        folder: An empty folder of its own.
+        store: The S3 server that the environment names.
+        folder: An empty folder for its use.
     """
 
     def __init__(self, store: servers.Server, folder: Path) -> None:
@@ -98,7 +100,7 @@ class Slate:
         self._worlds: dict[str, World] = {}
 
     def emptied(self) -> str:
-        """Returns the name of the bucket, in which there is nothing."""
+        """Empties the bucket and returns its name."""
         if not self._store.folder.parts:  # moto's S3 has none
             return servers.new_bucket()
         if self._bucket is None:
@@ -108,7 +110,7 @@ class Slate:
         return self._bucket.path.name
 
     def made(self, bucket: str, make: Callable[[Lake], object] = lambda lake: None) -> Lake:
-        """Returns the lake of the emptied bucket as something makes it of a new one: once, then it is put back."""
+        """Returns the lake that a function makes of a new one; it runs once, then its result is restored."""
         name, root = f"{make.__module__}.{make.__qualname__}", f"s3://{bucket}/lake"
         if self._bucket is None:
             lake = Lake.create(root)

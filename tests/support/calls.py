@@ -1,6 +1,6 @@
-"""The command line with each of its calls that change the disk counted, and one of them, or all from it on, struck.
+"""Runs the command line with every call that changes the disk counted, and injects a fault into one or all later ones.
 
-`Server` keeps one warm process (`warm.py`) under the preloaded shim (`shim.c`) and has it fork a child a command.
+`Server` keeps one warm process (`warm.py`) under the preloaded shim (`shim.c`), which forks a child for each command.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RANDOM = re.compile(r"\d{13}-[0-9a-f]{8}|[0-9a-f]{8}-[0-9a-f-]{27}|\d{15,}|[0-9
 
 
 def missing() -> str:
-    """Says why faults cannot be injected here, or nothing."""
+    """Returns why faults cannot be injected here; empty if they can."""
     if sys.platform != "linux":
         return "preloading between a program and its C library is tested on Linux only"
     if shutil.which("cc") is None:
@@ -38,14 +38,14 @@ class Call:
 
     Attributes:
         name: `open`, `write`, `truncate`, `allocate`, `sync`, `rename`, `unlink`, `mkdir`, `rmdir` or `chmod`.
-        path: What it changes.
+        path: The file or folder that it changes.
         other: The new name of a rename.
         inode: The file or folder.
-        offset: Where a write begins; how long a file is cut or made.
+        offset: Where a write begins; or the new length of a truncated or allocated file.
         made: Whether the file or folder is new.
         emptied: Whether an open cut the file to nothing.
         data: What was written.
-        failed: Whether nothing came of it.
+        failed: Whether it failed and changed nothing.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Call:
 
     @property
     def kind(self) -> str:
-        """The call and its path without what differs from run to run, to tell alike calls from others."""
+        """The call and its path without the parts that differ between runs, to group similar calls."""
         return f"{self.name} {_RANDOM.sub('*', str(self.path))}"
 
 
@@ -82,11 +82,11 @@ def logged(log: Path) -> Iterator[Call]:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What becomes of one call.
+    """The fault to inject into one call.
 
     Attributes:
-        fate: `count` (nothing), `kill` before it or `killed` after it, `tear` (a write is cut in half, then killed),
-            `fail`, or `lose` (it takes effect and says that it failed).
+        fate: `count` (no fault), `kill` before it or `killed` after it, `tear` (a write is cut in half, then killed),
+            `fail`, or `lose` (it takes effect but reports failure).
         place: Which call, from 1.
         error: The errno of a failure.
         lasting: Whether every later call fails too.
@@ -123,10 +123,10 @@ class Answer:
 
 
 class Server:
-    """One warm process that runs commands, each in a child of its own.
+    """One warm process that runs commands, each in its own child process.
 
     Args:
-        folder: A folder for the shim and for what children say.
+        folder: A folder for the shim and for the children's output.
         watched: The folder below which calls are counted.
     """
 
@@ -136,7 +136,7 @@ class Server:
         subprocess.run([*build, "-lpthread"], check=True)
         self.log = folder / "calls.log"
         self._folder, self._watched = folder, watched
-        # one thread: the same calls in the same order each time
+        # one thread, so that each run makes the same calls in the same order
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("COVERAGE_", "STEDI_"))}
         environment |= {"LD_PRELOAD": str(shim), "STEDI_ENGINE_THREADS": "1"}
         environment |= {"STEDI_KEY_FILE": str(watched / "keys" / "lake.key")}
@@ -154,7 +154,7 @@ class Server:
         self._process.stdout.close()
 
     def run(self, lake: Path, *words: str | Path, fault: Fault | None = None) -> Answer:
-        """Runs one command over a lake, under a fault or out of the shim's sight."""
+        """Runs one command on a lake, with a fault or without the shim."""
         struck = None if fault is None else {
             "action": _FATES.index(fault.fate), "place": fault.place, "errno": fault.error, "lasting": fault.lasting,
         }  # fmt: skip

@@ -1,7 +1,7 @@
-"""A process that runs the command line under odd conditions, each run in a child of its own.
+"""A process that runs the command line under odd conditions, each run in its own child process.
 
-Started as a program: it imports everything once, reads jobs as JSON lines on stdin, forks for each, and answers with
-its exit code and what it said. Starting Python anew for each of hundreds of runs would take minutes.
+As a program it imports everything once, reads jobs as JSON lines from stdin, forks for each, and answers with the
+child's exit code and output. Starting a new Python for each of hundreds of runs would take minutes.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _child(job: dict[str, Any], out: Path, errors: Path) -> int:
     from stedi import cli
 
     code = cli.script()
-    # as the interpreter does at its end
+    # as the interpreter does at exit
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -111,14 +111,14 @@ _OWN = (
     *("datasets.options", "datasets.quality", "datasets.seal", "datasets.staleness", "erasure", "lake", "landing"),
     *("maintenance.compaction", "query.execution", "query.withdrawn", "schema.descriptions", "transform.planning"),
 )
-"""What most runs import; none of it imports at once what a run is to miss."""
+"""Modules that most runs import; none of them imports at load time a module that a run removes."""
 
 
 def main() -> None:
     for name in (*_KNOWN, *(f"stedi.{name}" for name in _OWN)):
         importlib.import_module(name)
     sweep_mutants.apply()
-    gc.freeze()  # else each fork copies what it only reads
+    gc.freeze()  # otherwise each fork copies memory that it only reads
     folder = Path(sys.argv[1])
     for line in sys.stdin:
         answer = run(json.loads(line), folder)

@@ -1,7 +1,7 @@
-"""What is drawn at random for the law's runs: values as functions of a generator.
+"""Random values for the runs of the law: each draw is a function of a random generator.
 
-The same seed draws the same everywhere, and as often as the weights say. Hypothesis promises neither: a run of its is
-like one before it, or as simple as can be, and what modules are imported changes what it draws.
+The same seed draws the same values everywhere, with frequencies given by the weights. Hypothesis promises neither: it
+prefers simple examples and variations of earlier ones, and imported modules change what it draws.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Draw = Callable[[Random], Any]
 
 
 def one_of(values: Sequence[Any]) -> Draw:
-    """Any of some values, the same chance each."""
+    """One of some values, each equally likely."""
     return lambda random: random.choice(values)
 
 
 def either(*draws: Draw) -> Draw:
-    """What any of some draws gives."""
+    """The result of one of some draws."""
     return lambda random: random.choice(draws)(random)
 
 
 def number(least: int, most: int, after: int = 0) -> Draw:
-    """An integer from `least` to `most`, both included, after another."""
+    """An integer from `least` to `most`, inclusive, plus `after`."""
     return lambda random: after + random.randint(least, most)
 
 
@@ -38,17 +38,17 @@ def some(draw: Draw, least: int, most: int) -> Draw:
 
 
 def few_of(values: Sequence[Any], least: int, most: int) -> Draw:
-    """A list of `least` to `most` of some values, each at most once, in any order."""
+    """A list of `least` to `most` of some values, without repetition, in any order."""
     return lambda random: random.sample(values, random.randint(least, most))
 
 
 def each(*draws: Draw) -> Draw:
-    """A tuple, one value of each draw."""
+    """A tuple with one value from each draw."""
     return lambda random: tuple(draw(random) for draw in draws)
 
 
 def chance(random: Random) -> bool:
-    """Yes or no."""
+    """A boolean."""
     return random.random() < 0.5
 
 
@@ -82,17 +82,17 @@ _STEP: dict[str, Draw] = {
 
 
 def customer(random: Random) -> dict[str, object]:
-    """A customer record as `worlds.customers` has them."""
+    """A customer record like those of `worlds.customers`."""
     return _record(_CUSTOMER, random)
 
 
 def motion(random: Random) -> dict[str, object]:
-    """An accelerometer reading as `worlds.motions` has them."""
+    """An accelerometer reading like those of `worlds.motions`."""
     return _record(_MOTION, random)
 
 
 def step(random: Random) -> dict[str, object]:
-    """A step trainer reading as `worlds.steps` has them."""
+    """A step trainer reading like those of `worlds.steps`."""
     return _record(_STEP, random)
 
 

@@ -1,4 +1,4 @@
-"""Tasks that fail or die, for executors of Spark: they import this file and nothing of the tests besides."""
+"""Tasks that fail or die, for Spark executors, which import only this file of the tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOMEBODY = "somebody@x.example"
 
 
 def dies_once(task: tuple[Path, Any]) -> Any:
-    """Writes a share, and dies with its process before it can say so; the second attempt lives."""
+    """Writes its part, then kills its process before it can report success; the second attempt succeeds."""
     mark, share = task
     done = distribute.write(share)
     try:
@@ -26,5 +26,5 @@ def dies_once(task: tuple[Path, Any]) -> Any:
 
 
 def fails(task: str) -> str:
-    """Fails in a way that is foreseen, or in one that is not and names somebody."""
+    """Fails with an expected error, or with an unexpected one that contains personal data."""
     raise {"foreseen": UnreadableFile("a.json: cannot be read")}.get(task, ValueError(f"{SOMEBODY} is no number"))

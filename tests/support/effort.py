@@ -1,8 +1,8 @@
-"""How much the tests try, in three levels that `STEDI_TESTS` names.
+"""How many cases the tests run, in three levels that `STEDI_TESTS` sets.
 
-`quick` is `make test`: of each test one case, or as many as its mark `sample(quick=...)` says, and none that is marked
-`thorough`. `full` is `make check`, what CI runs, and pytest by itself: every case, or as many as `sample(full=...)`
-says. `nightly` is `make nightly`: every case. What sweeps, or draws at random, tries less or more.
+`quick` is `make test`: one case of each test, or as many as its mark `sample(quick=...)` says, and no test marked
+`thorough`. `full` is `make check` (as in CI) and plain pytest: every case, or as many as `sample(full=...)` says.
+`nightly` is `make nightly`: every case. Sweeps and random tests scale their number of tries with the level.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import pytest
 
 LEVELS = ("quick", "full", "nightly")
 LEVEL = os.environ.get("STEDI_TESTS", "full")
-"""Read when the tests are collected: no test sees variables of this kind."""
+"""Read when the tests are collected, since no test sees variables of this kind."""
 if LEVEL not in LEVELS:
     raise pytest.UsageError(f"STEDI_TESTS: expected {', '.join(LEVELS)}, found {LEVEL}")
 QUICK, NIGHTLY = LEVEL == "quick", LEVEL == "nightly"
 at_night = pytest.mark.skipif(not NIGHTLY, reason="make nightly runs it")
-"""For a test whose claim a quicker one makes by day."""
+"""For a test whose claim a quicker test also checks by day."""
 
 
 def tries(quick: int, full: int, nightly: int) -> int:
-    """Returns how often something is tried, of the numbers for each level."""
+    """Returns the number of tries for the current level."""
     return {"quick": quick, "full": full, "nightly": nightly}[LEVEL]
 
 
 def left_out(items: Sequence[pytest.Item]) -> set[pytest.Item]:
-    """Returns the tests that wait: of those with many cases all but so many, and where it is to be quick the thorough.
+    """Returns the tests to leave out: cases beyond the sample of a test, and at level `quick` the thorough tests.
 
-    Which cases run is the same everywhere and each time: processes that share the tests have to agree.
+    The choice of cases is always the same, since processes that share the tests have to agree.
     """
     cases = defaultdict[str, list[pytest.Item]](list)
     for item in items:

@@ -1,4 +1,4 @@
-"""Erasures for tests: a lake with somebody to erase, what erases them, searches for them, or dies on the way."""
+"""Erasures for tests: a lake with customers, and helpers that erase, search for traces, or die on the way."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from stedi.privacy import tombstones
 ANA, BO, CY = "ana.bo@test.example", "bo@test.example", "cy@test.example"
 NAME, PHONE, DEVICE, SHARED = "Ana Bo Lund", "+15550100", "device-of-ana", "device-of-many"
 NOW = 1_000
-"""When these tests build and erase: after every instant that they deliver but a few."""
+"""When these tests build and erase: after all but a few of the delivered instants."""
 
 
 def delivered(folder: Path) -> Path:
-    """Three customers, one device of each and one that all claim; dirty files; a file named after one of them."""
+    """Three customers, each with a device, and one device that all claim; dirty files; a file named after one."""
     people = [
         customer(ANA, 60, serialNumber=DEVICE, customerName=NAME, phone=PHONE, birthDay="1990-02-03"),
         customer(BO, 50, serialNumber="device-of-bo", customerName="Bo Lund", phone="+15550200"),
@@ -64,7 +64,7 @@ def delivered(folder: Path) -> Path:
 
 
 class Stage:
-    """A lake of these deliveries, built once and put back for each use; the inbox lies beside it."""
+    """A lake of these deliveries, built once and restored for each use, with the inbox beside it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._slate = folder, Slate(folder)
@@ -83,7 +83,7 @@ class Stage:
         return unseen(self.root), delivered(self._slate.inbox())
 
     def empty(self) -> tuple[Lake, Path]:
-        """Returns an empty lake in its place, and an empty inbox."""
+        """Returns an empty lake at the same place, and an empty inbox."""
         quick.forget()
         return self._slate.wiped(), self._slate.inbox()
 
@@ -94,7 +94,7 @@ def erase(lake: Lake, *addresses: str, now: int = NOW, **options: Any) -> dict[s
 
 
 def looked_for(lake: Lake, address: str) -> Callable[[], Search]:
-    """Returns what searches a lake for one who is still in it, then and later."""
+    """Returns a search for a customer who is still in the lake, to be used now and later."""
     wanted = Pending("search", instant(NOW), (tombstones.person(lake.key(), address),))
     with DuckDB(memory="200MB", threads=1, temporary=lake.root.parent / "spill") as engine:
         found = SubjectRows(engine, lake.catalog, lake.key(), wanted).traces
@@ -107,15 +107,15 @@ def looked_for(lake: Lake, address: str) -> Callable[[], Search]:
 
 
 class Died(BaseException):
-    """A process that ends here: nothing may be caught of it."""
+    """Simulates the death of the process; no handler may catch it."""
 
 
 @contextmanager
 def dying(owner: object, name: str, place: int = 1, *, after: bool = False) -> Iterator[list[int]]:
-    """Has the `place`-th call of a step die, before it does anything or when it is done, and the block with it.
+    """Makes the `place`-th call of a step die, before or after its work, and ends the block.
 
     Yields:
-        How many calls there have been; with a place of 0 none dies.
+        The calls so far; with a place of 0 none dies.
     """
     real, calls = getattr(owner, name), [0]
 

@@ -1,11 +1,12 @@
-"""Python processes of the lake's as forks of one that has imported everything: starting one takes 0.3 s of a core.
+"""Runs the lake's Python processes as forks of one that has imported everything: starting one takes 0.3 s of a core.
 
-They do what they would do: apart from this process, with its own limits, in the environment that the lake gives them.
-Tests whose claim is about such a process have it started as it is for everybody (`pytest.mark.own_processes`).
+The forks behave like started processes: separate from this process, with their own limits, in the environment that the
+lake gives them. Tests whose claim is about such a process use the production way of starting it
+(`pytest.mark.own_processes`).
 
-`command` starts the lake's command line so, for tests that stop or kill it, or have it run as on another machine.
+`command` starts the lake's command line as a fork, for tests that stop or kill it, or run it as on another machine.
 
-Started as a program, this is the process that forks.
+As a program, this module is the process that forks.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from typing import IO, Any
 
 
 class Fork:
-    """A process that another one has forked: what is asked of `subprocess.Popen`."""
+    """A forked process, with the part of the interface of `subprocess.Popen` that the lake uses."""
 
     def __init__(self, words: Sequence[str], status: int, stdin: int, stdout: int) -> None:
         self.args = list(words)
@@ -52,13 +53,13 @@ class Fork:
         self.wait()
 
     def poll(self) -> int | None:
-        """Returns the exit code, if it has ended."""
+        """Returns the exit code; None while it runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.wait(0)
         return None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Returns the exit code, when it has ended."""
+        """Waits until it ends, and returns the exit code."""
         with self._lock:
             if self.returncode is None:
                 if not select.select([self._status], [], [], timeout)[0]:
@@ -71,17 +72,17 @@ class Fork:
         return self.returncode
 
     def kill(self) -> None:
-        """Ends it, wherever it is, be it another thread that waits for it."""
-        with contextlib.suppress(ProcessLookupError, ValueError):  # it has ended meanwhile
+        """Kills it, even while another thread waits for it."""
+        with contextlib.suppress(ProcessLookupError, ValueError):  # it has already ended
             if self.returncode is None and not select.select([self._status], [], [], 0)[0]:
                 os.kill(self.pid, signal.SIGKILL)
 
 
 class Forks:
-    """The process that forks; `start` stands in for `stedi.engines.isolation.start`.
+    """The process that forks; `start` replaces `stedi.engines.isolation.start`.
 
     Args:
-        modules: What it imports, for all of them.
+        modules: The modules that it imports for all forks.
     """
 
     def __init__(self, *modules: str) -> None:
@@ -105,7 +106,7 @@ class Forks:
         alone: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> Fork:
-        """Has a process forked; see there. `environment` is all of its own, if it is not to be an isolated one."""
+        """Forks a process, like `isolation.start`. `environment`, if given, replaces the isolated environment."""
         (read, stdin), (stdout, write), (status, told) = os.pipe(), os.pipe(), os.pipe()
         given = self._environment(folder) if environment is None else dict(environment)
         asked = {"words": list(words), "folder": os.fspath(folder), "environment": given}
@@ -121,18 +122,18 @@ class Forks:
         return Fork(words, status, stdin, stdout)
 
     def close(self) -> None:
-        """Ends the process that forks."""
+        """Ends the forking process."""
         self._socket.close()
         self._process.wait()
 
 
 OWN = False
-"""Whether processes are started as they are for everybody, as the claim of the test that runs is about them."""
+"""Whether the current test starts processes as in production, because its claim is about them."""
 
 
 @contextmanager
 def forking() -> Iterator[None]:
-    """Has the lake's processes be forks for the length of a block; what forks is started when it is first needed."""
+    """Runs the lake's processes as forks within a block; the forking process is started when first needed."""
     from stedi.engines import isolation
 
     within, forks = isolation.start, list[Forks]()
@@ -157,13 +158,13 @@ def forking() -> Iterator[None]:
 
 
 def command(words: Sequence[str], log: Path, before: str = "", **variables: str) -> Fork:
-    """Starts a command of the lake's, in this process's folder and environment; whoever does ends it by `with`.
+    """Starts a command of the lake in this process's folder and environment; use it in a `with` block, which ends it.
 
     Args:
         words: Its arguments.
-        log: The file for all that it says.
-        before: Statements that make it another than everybody's.
-        variables: What is other in its environment.
+        log: The file for all its output.
+        before: Statements to run before it, which change its behaviour.
+        variables: Changes to its environment.
     """
     statements = f"import os, sys\nfrom stedi import cli\nos.dup2(2, 1)\n{before}\nsys.exit(cli.main(sys.argv[1:]))"
     with log.open("wb") as stream:
@@ -173,7 +174,7 @@ def command(words: Sequence[str], log: Path, before: str = "", **variables: str)
 
 @cache
 def _commands() -> Forks:
-    """The process that forks them; it has imported what commands on a lake in a bucket import."""
+    """The process that forks commands; it has imported the modules of commands on a lake in a bucket."""
     storage = ("boto3", "s3transfer.manager", "pyarrow.dataset", "pyiceberg.catalog.glue", "pyiceberg.table")
     lake = [f"stedi.{name}" for name in ("cli", "landing", "transform", "erasure", "maintenance", "storage.s3")]
     return Forks("duckdb", "sqlglot", *storage, *lake, "stedi.query.sandbox", "stedi.landing.withdrawal")
@@ -185,7 +186,7 @@ def _serve(descriptor: int, modules: Sequence[str]) -> None:
     import stedi.query.sandbox
 
     codes = {stedi.query.sandbox.__file__: _code(stedi.query.sandbox.__file__)}
-    gc.freeze()  # else each fork copies what it only reads
+    gc.freeze()  # otherwise each fork copies memory that it only reads
     asking = socket.socket(fileno=descriptor)
     while True:
         start, ancillary, *_ = asking.recvmsg(4, socket.CMSG_SPACE(4 * 4))
@@ -205,7 +206,7 @@ def _serve(descriptor: int, modules: Sequence[str]) -> None:
 
 
 def _watched(asked: dict[str, Any], descriptors: list[int], codes: dict[str, CodeType]) -> None:
-    """Has the work done by a fork of this one, and tells how that has ended, without anybody waiting for it."""
+    """Does the work in a fork of this process, and reports its exit without blocking."""
     if os.fork():
         os._exit(0)
     *streams, told = descriptors
@@ -223,7 +224,7 @@ def _watched(asked: dict[str, Any], descriptors: list[int], codes: dict[str, Cod
 
 
 def _do(asked: dict[str, Any], streams: list[int], codes: dict[str, CodeType]) -> None:
-    """Does the work as an interpreter that is started for it would, and ends."""
+    """Does the work as a newly started interpreter would, and exits."""
     code = 1
     try:
         if asked["alone"]:
@@ -234,7 +235,7 @@ def _do(asked: dict[str, Any], streams: list[int], codes: dict[str, CodeType]) -
         os.chdir(asked["folder"])
         os.environ.clear()
         os.environ.update(asked["environment"])
-        tempfile.tempdir = None  # which depends on it
+        tempfile.tempdir = None  # the temporary folder depends on the environment
         first, *others = asked["words"]
         sys.argv = [first, *others]
         what: str | CodeType = codes[first] if first in codes else others[0]

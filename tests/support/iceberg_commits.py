@@ -1,7 +1,7 @@
 """The lake's commits as PyIceberg makes them: its producers write the manifests, its updates change the metadata.
 
-What `stedi.catalog` writes by itself is held against this. PyIceberg has no operation `replace`, and an overwrite of it
-hands on manifests in which no file is left: the producers here are its own, with what the lake asks of them.
+Tests compare the output of `stedi.catalog` with this. PyIceberg has no operation `replace`, and its overwrite keeps
+manifests without remaining files. So the producers here extend those of PyIceberg by what the lake needs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from stedi.schema.tables import ALL_COLUMNS, NAMESPACE, DataFile
 
 
 class IcebergCommitter:
-    """Takes the place of a catalog's own committer."""
+    """Replaces a catalog's own committer."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -75,7 +75,7 @@ class IcebergCommitter:
 
 
 def parsed(updates: list[Any]) -> tuple[Any, ...]:
-    """Returns updates as PyIceberg has them."""
+    """Returns updates as PyIceberg objects."""
     asked = {"identifier": {"namespace": [NAMESPACE], "name": "any"}, "requirements": [], "updates": updates}
     return CommitTableRequest.model_validate(asked).updates
 

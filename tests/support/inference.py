@@ -1,6 +1,6 @@
-"""What a reader of a report can work out: each count of people on it as bounds, tightened by all sums till none moves.
+"""What a reader of a report can infer: bounds for each count of people, tightened by all sums until none changes.
 
-It knows the page's JSON and what a count of people is a part of, and nothing of how the product chooses what to show.
+It uses the page's JSON and which count is a part of which, but not how the product chooses what to show.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ _MANY = 10**9
 
 
 class Reader:
-    """Somebody with one page.
+    """A reader of one page.
 
     Args:
         page: The report's JSON.
 
     Attributes:
-        bounds: Of each count of people, named, the least and the greatest that it can be.
+        bounds: For each named count of people, its least and greatest possible value.
     """
 
     def __init__(self, page: Mapping[str, Any]) -> None:
@@ -29,7 +29,7 @@ class Reader:
         self._solve()
 
     def told(self) -> dict[str, int]:
-        """Returns the counts of people that are known for certain, and small."""
+        """Returns the small counts of people whose exact value is known."""
         people = {name: found for name, found in self.bounds.items() if not name.endswith("records")}
         return {name: low for name, (low, high) in people.items() if low == high and 0 < low < self.least}
 
@@ -46,7 +46,7 @@ class Reader:
         return name
 
     def _part(self, part: str, whole: str, rest: str = "", shown: object = None) -> None:
-        """Takes it that one count is a part of another; the rest is a count, too."""
+        """Adds that one count is a part of another; the remainder is a count, too."""
         rest = rest or f"{whole} but {part}"
         self._sums.append((part, self._know(rest, shown), whole))
 
@@ -86,7 +86,7 @@ class Reader:
                     self._change(line)
 
     def _periods(self, page: Mapping[str, Any], stages: list[str]) -> None:
-        """Takes in consent over time; what came after the last period is a difference from the present."""
+        """Adds consent over time; the change after the last period is its difference from the present."""
         for at, period in enumerate(page["consent"]):
             known, agree = self._know(f"known {at}", period["known"]), self._know(f"agree {at}", period["consenting"])
             self._part(agree, known)
@@ -99,7 +99,7 @@ class Reader:
                     self._apart(f"{levels} {at}", other)
 
     def _apart(self, one: str, other: str) -> None:
-        """Takes in the distance of two counts, if both are known."""
+        """Adds the difference of two counts, if both are known."""
         (low, high), (least, most) = self.bounds[one], self.bounds[other]
         if low == high and least == most:
             self._know(f"between {one} and {other}", abs(low - least))
@@ -113,7 +113,7 @@ class Reader:
             self._know(f"change of {line['what']}", line["change"])
 
     def _solve(self) -> None:
-        """Tightens part + rest = whole until nothing moves."""
+        """Tightens the bounds by part + rest = whole until none changes."""
         moved = True
         while moved:
             moved = False

@@ -1,6 +1,6 @@
 """Texts that a JSON parser must accept, must refuse, or may treat either way, by topic.
 
-The cases are those of Nicolas Seriot's JSONTestSuite (MIT licence), restated: one literal a case, without names.
+The cases are those of Nicolas Seriot's JSONTestSuite (MIT licence), restated: one literal per case, without names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kills a fork of this process at the n-th file that it makes, moves or removes: nothing of it runs after that."""
+"""Kills a fork of this process at the n-th file that it creates, moves or removes; none of its code runs then."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import time
 from collections.abc import Callable
 
 PATIENCE = 30.0
-"""Seconds after which a fork that has not ended is killed where it stands: that is a kill, too."""
+"""Seconds after which a fork that has not ended is killed; this counts as a kill, too."""
 
 _MOVES = {"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate"}
 
 
 def at(number: int, work: Callable[[], object]) -> bool:
-    """Has a fork do some work and kills it on the way.
+    """Does some work in a fork and kills it on the way.
 
     Args:
-        number: At which of its calls, from 1, that make, move or remove a file.
+        number: The call to kill it at, counted from 1 over calls that create, move or remove a file.
         work: The work.
 
     Returns:
-        Whether it was killed; False if it was done before.
+        Whether it was killed; False if it finished first.
 
     Raises:
         AssertionError: The work failed.

@@ -1,7 +1,7 @@
-"""Lakes for tests: wiped clean in milliseconds, delivered to in a line, read back as plain rows.
+"""Lakes for tests: reset in milliseconds, filled by one-line calls, read back as plain rows.
 
-Rows are tuples as `oracle` gives them: instants as epoch milliseconds, dates as ISO text, the rest as it is.
-Instants can be given as small numbers, milliseconds after `DAWN`; rows then give them back as such.
+Rows are tuples as in `oracle`: instants as epoch milliseconds, dates as ISO text, other values unchanged.
+Instants can be given as small numbers, milliseconds after `DAWN`; rows then contain the same small numbers.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ LANDING = tuple(contract.table for contract in CONTRACTS.values())
 Row = tuple[Any, ...]
 
 DAWN = 1_000_000_000_000
-"""From when on tests count, epoch milliseconds: the last digits of an instant are the moment as a test says it."""
+"""The epoch milliseconds from which tests count: the last digits of an instant are the test's number for it."""
 
 _DUSK = 1_000_000_000
-"""Moments after dawn are smaller than this; greater numbers are epoch milliseconds."""
+"""Smaller numbers are milliseconds after `DAWN`; greater ones are epoch milliseconds."""
 
 
 def instant(moment: int) -> int:
-    """Returns epoch milliseconds; what is no moment after dawn is left as it is."""
+    """Converts a small number to epoch milliseconds; other values are returned unchanged."""
     return DAWN + moment if type(moment) is int and 0 < moment < _DUSK else moment
 
 
 def moment(instant: Any) -> Any:
-    """Returns what `instant` made of it; what is no instant near dawn is left as it is."""
+    """Reverses `instant`; values that are not instants near `DAWN` are returned unchanged."""
     return instant - DAWN if type(instant) is int and 0 < instant - DAWN < _DUSK else instant
 
 
 class Slate:
-    """One lake folder that is wiped clean for each use; making a lake anew would take ten times as long."""
+    """One lake folder that is reset for each use; creating a new lake would take ten times as long."""
 
     def __init__(self, folder: Path) -> None:
         self._root, self._template = folder / "lake", folder / "template"
@@ -67,7 +67,7 @@ class Slate:
         shutil.copytree(self._root, self._template)
 
     def wiped(self, readings: Readings = "all") -> Lake:
-        """Returns the lake as it was made, under a policy."""
+        """Returns the lake in its initial state, with a policy."""
         shutil.rmtree(self._root, ignore_errors=True)
         shutil.copytree(self._template, self._root)
         file = self._root / "lake.toml"
@@ -75,7 +75,7 @@ class Slate:
         return unseen(self._root)
 
     def made(self, make: Callable[[Lake, Path], object], readings: Readings = "all") -> Lake:
-        """Returns a lake as something makes it of an empty one and an inbox: once, and put back each time after."""
+        """Returns the lake that a function makes of an empty one and an inbox; it runs once, then it is restored."""
         kept = self._made / f"{make.__module__}.{make.__qualname__}-{readings}"
         if not kept.exists():
             make(self.wiped(readings), self.inbox())
@@ -100,7 +100,7 @@ class Slate:
 
 
 def unseen(root: Path) -> Lake:
-    """Returns a lake that a test has put back, forgetting that anybody has seen it further on."""
+    """Returns a lake that a test has restored; forgets that a later state of it was seen."""
     lake = Lake.open(root)
     for folder in (
         lake.context.outside(),
@@ -111,7 +111,7 @@ def unseen(root: Path) -> Lake:
 
 
 def publish_each(patch: pytest.MonkeyPatch) -> None:
-    """Has builds publish one table after the other, as they do in a bucket."""
+    """Makes builds publish one table after the other, as they do in a bucket."""
     patch.setattr(Catalog, "publish_all", lambda self, changes, branch: self._publish_each(changes, branch))
 
 
@@ -134,7 +134,7 @@ def step(serial: str = "s1", at: int = 100, distance: int = 246) -> dict[str, ob
 
 
 def deliver(folder: Path, feed: str, records: Iterable[Mapping[str, object]], name: str = "delivered.json") -> Path:
-    """Writes records, one a line, into the feed's folder below `folder`."""
+    """Writes records, one per line, into the feed's folder below `folder`."""
     path = folder / feed / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
@@ -148,7 +148,7 @@ def build(lake: Lake, now: int | None = None, **options: Any) -> Build:
 
 
 def rows(lake: Lake, table: str, state: TableState | None = None) -> Counter[Row]:
-    """Returns a table's current rows as a multiset; `state` is what the catalog says of it, if that is known."""
+    """Returns a table's current rows as a multiset; `state` is its state in the catalog, if already read."""
     columns = COLUMNS[table]
     plain = {"timestamptz": "epoch_ms({0})", "date": "cast({0} as varchar)"}
     shown = ", ".join(plain.get(column.type, "{0}").format(quoted(column.name)) for column in columns)
@@ -172,7 +172,7 @@ def _connection() -> duckdb.DuckDBPyConnection:
 
 @cache
 def _reaching(*statements: str) -> duckdb.DuckDBPyConnection:
-    """A connection that reads objects of the S3 that the statements name."""
+    """A connection that can read objects of the S3 server that the statements configure."""
     connection = duckdb.connect(config={"threads": 1})
     for statement in ("set TimeZone = 'UTC'", *statements):
         connection.execute(statement)
@@ -202,8 +202,8 @@ def heads(lake: Lake) -> dict[str, int | None]:
 def tree(folder: Path) -> dict[str, tuple[str, int, int]]:
     """Returns content, size and time of every file below a folder, and the times of the folders.
 
-    But for the time of a lake's `tmp`: commands that only read work there, too, and leave nothing in it; and for the
-    log of who has looked and the history of runs.
+    Excepted are the time of a lake's `tmp`, where read-only commands also work and leave nothing, the log of queries,
+    and the history of runs.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -216,7 +216,7 @@ def tree(folder: Path) -> dict[str, tuple[str, int, int]]:
 
 
 def conserved(lake: Lake) -> None:
-    """Holds the ledger to its promise: seen = accepted + quarantined + erased, and the tables have just those."""
+    """Asserts that in the ledger seen = accepted + quarantined + erased, and that the tables have these records."""
     accepted, refused = Counter[str](), Counter[str]()
     for table in LANDING:
         for row, count in rows(lake, table).items():

@@ -1,24 +1,24 @@
-"""The law of builds: whatever was landed, in whatever order, a build gives what a rebuild and the oracle give.
+"""The law of builds: for any landed records in any order, a build equals a full rebuild and the oracle.
 
-A *run* is a list of steps, plain JSON, so that one that broke the law can be kept as a case and played again:
+A *run* is a list of steps in plain JSON, so that a run that broke the law can be kept as a case and replayed:
 
-- `{"deliver": {feed: [record, ...]}}`: files, one a feed, wait to be landed
-- `{"land": "all" | "each" | "first" | "last"}`: those that wait, in one landing or one after the other; or one of them
+- `{"deliver": {feed: [record, ...]}}`: adds one file per feed to the files waiting to be landed
+- `{"land": "all" | "each" | "first" | "last"}`: lands the waiting files together or one by one, or only one of them
 - `{"withdraw": [address, ...], "at": instant}`: withdrawals by command
-- `{"again": n}`: lands a file that was landed before once more, under another name
+- `{"again": n}`: lands an already landed file again under another name
 - `{"now": instant}`, `{"readings": policy}`: the clock, forwards or back; the consent policy
 - `{"build": full}`, `{"maintain": true}`
-- `{"erase": [address, ...]}`: customers, known or not; where tables were built before they are up to date then, and an
-  audit finds nothing, whatever was due
-- `{"erase": [address, ...], "killed": n}`: killed at the n-th file that it makes, moves or removes, and then finished
+- `{"erase": [address, ...]}`: erases customers, known or not; tables that were built before are then up to date, and an
+  audit finds nothing, even if a build was due
+- `{"erase": [address, ...], "killed": n}`: killed at the n-th file that it creates, moves or removes, then finished
 - `{"backup": true}`: the lake's folder is copied, as a backup is
-- `{"restore": "replay" | "accept", "again": again}`: the backup is put in the lake's place; then the journal is
-  replayed, or what is undone accepted; files that landed in between wait again, or are lost
-- `{"copy": "copy" | "original"}`: the lake's folder is copied and the copy adopted; it goes on in one of them
-- `{"tag": n}`: another program puts a tag of its own on a table, and the lake one on those that are built; from then on
-  each tag answers the same, but for whoever is erased later
+- `{"restore": "replay" | "accept", "again": again}`: the backup replaces the lake; then the journal is replayed, or the
+  undone entries are accepted; files landed since the backup wait again, or are lost
+- `{"copy": "copy" | "original"}`: the lake's folder is copied and the copy adopted; the run continues in one of them
+- `{"tag": n}`: another program tags a table, and the lake tags the built tables; from then on each tag must return the
+  same rows, except those of people erased later
 
-`Law` plays steps and holds the lake to the oracle after each build. `Counts` says what the runs have met.
+`Law` plays steps and compares the lake with the oracle after each build. `Counts` records what the runs have met.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Contents = Mapping[str, Counter[oracle.Row]]
 
 
 class Broken(AssertionError):
-    """A lake is not what the law says."""
+    """A lake breaks the law."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Published:
     Attributes:
         contents: Each table's rows as a multiset.
         withheld: How many readings are withheld.
-        listed: Those readings, if they were asked for.
+        listed: The withheld readings, if requested.
     """
 
     contents: Contents
@@ -77,10 +77,10 @@ class Published:
 
 
 class Subject(Protocol):
-    """What the law is held against: a real lake, or something that only says what a lake would hold."""
+    """The subject of the law: a real lake, or a model that only computes what a lake would hold."""
 
     def land(self, files: Iterable[Records]) -> int:
-        """Lands new files, in one landing, and says how many records of erased customers were dropped."""
+        """Lands new files in one landing, and returns how many records of erased customers were dropped."""
 
     def withdraw(self, addresses: list[str], at: int) -> None:
         """Lands withdrawals by command."""
@@ -89,42 +89,42 @@ class Subject(Protocol):
         """Lands the content of an earlier file under another name."""
 
     def build(self, now: int, readings: Readings, *, full: bool) -> Published:
-        """Builds, and says what the tables are then."""
+        """Builds, and returns the tables afterwards."""
 
     def idle(self, now: int) -> None:
-        """Builds once more, and fails unless that does nothing."""
+        """Builds again, and fails unless that changes nothing."""
 
     def maintain(self) -> None:
         """Compacts, expires and removes."""
 
     def erase(self, addresses: list[str], now: int, killed: int = 0) -> bool:
-        """Erases customers, killed on the way where `killed` says so; returns whether it was."""
+        """Erases customers, killed at call `killed` if given; returns whether it was killed."""
 
     def back_up(self) -> None:
         """Keeps a backup."""
 
     def restore(self, how: str) -> None:
-        """Puts the backup in the lake's place, and replays the journal or accepts what is undone."""
+        """Replaces the lake with the backup, and replays the journal or accepts the undone entries."""
 
     def landed(self) -> Mapping[str, int]:
-        """Says how many records of each feed the landing tables hold."""
+        """Returns how many records of each feed the landing tables hold."""
 
     def copy(self, goes_on: str) -> None:
-        """Copies the lake, adopts the copy, and goes on in the copy or in the original."""
+        """Copies the lake, adopts the copy, and continues in the copy or in the original."""
 
     def untouched(self) -> None:
-        """Fails unless the lake in which nothing went on after a copy is as it was left."""
+        """Fails if the lake that was not continued after a copy has changed."""
 
     def tag(self, number: int) -> None:
-        """Has another program tag a table."""
+        """Tags a table as another program would."""
 
 
 class Law:
     """One run: plays steps against a subject, and after each build compares it with the oracle.
 
     Args:
-        subject: What is held to the law; empty.
-        key: Whose pseudonyms the subject uses.
+        subject: The empty subject to check.
+        key: The key of the subject's pseudonyms.
         now: The clock at the beginning.
     """
 
@@ -140,7 +140,7 @@ class Law:
         self._fresh: list[Records] = []
         self._built: tuple[int, Readings] | None = None
         self._policy: Readings = "all"
-        """Of the last build: the subject knows no other."""
+        """From the last build, since the subject knows no other."""
         self._tables = self._tables_backed_up = False
         """Whether any build has written tables."""
 
@@ -148,7 +148,7 @@ class Law:
         """Plays one step.
 
         Raises:
-            Broken: A build gave other tables than the oracle, or the build after it had something to do.
+            Broken: A build's tables differ from the oracle's, or the next build was not a no-op.
         """
         self.steps.append(step)
         self.met["steps"] += 1
@@ -198,7 +198,7 @@ class Law:
                 raise ValueError(step)
 
     def end(self) -> None:
-        """Ends a run: landing holds what it must, and a lake in which nothing went on is as it was left."""
+        """Ends a run: checks the landing tables, and that the lake that was not continued has not changed."""
         self._look_at_landing()
         self._subject.untouched()
 
@@ -240,7 +240,7 @@ class Law:
         self._tables = self._tables_backed_up or how == "accept"
 
     def _neighbours(self, people: set[str], known: set[str]) -> bool:
-        """Whether of people whose addresses contain one another somebody goes and somebody stays."""
+        """Whether, of people whose addresses contain each other, one is erased and another stays."""
         neighbours = {self._key.customer_id(spellings[0]) for spellings in NEIGHBOURS} & known
         return bool(neighbours & people) and bool(neighbours - people)
 
@@ -288,7 +288,7 @@ class Law:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was known and true at a build."""
+    """What was known at a build, and its correct tables."""
 
     tables: oracle.Tables
     now: int
@@ -305,7 +305,7 @@ class RealLake:
     """A lake on disk as a subject.
 
     Args:
-        slate: The folder that is wiped for it.
+        slate: The folder that is reset for it.
     """
 
     def __init__(self, slate: lakes.Slate) -> None:
@@ -320,7 +320,7 @@ class RealLake:
         self._seen: set[str] = set()
         self._rows: dict[int, Counter[oracle.Row]] = {}
         self._tagged: dict[tuple[str, str], tuple[int, Counter[oracle.Row]]] = {}
-        """For each table and tag how many erasures there had been when it was made, and the rows of then."""
+        """For each table and tag, the number of erasures before the tag was made, and the rows at that time."""
         self._erased: list[set[str]] = []
 
     def land(self, files: Iterable[Records]) -> int:
@@ -393,7 +393,7 @@ class RealLake:
         if killed:
             died = kills.at(killed, lambda: erase(*addresses))
             quick.forget()
-        # whoever comes next finishes what was interrupted; what had not begun in earnest is asked for again
+        # the next command finishes an interrupted erasure; one that had not really begun is requested again
         begun = (lake.root / tombstones.PENDING).exists()
         receipts = [] if killed and not died else erase(*(() if begun else addresses))
         quick.forget()
@@ -495,7 +495,7 @@ class RealLake:
         self._rows.clear()
 
     def untouched(self) -> None:
-        """Fails unless the copy, or the original, in which nothing went on is as it was left."""
+        """Fails if the copy or the original that was not continued has changed."""
         if self._left is not None and lakes.tree(self._left[0]) != self._left[1]:
             raise Broken("copy: what happened in one of two lakes has changed the other")
 
@@ -510,7 +510,7 @@ class RealLake:
         with theirs.manage_snapshots() as manage:
             manage.create_tag(state.current.id, name)
         theirs.catalog.close()
-        with suppress(LakeError):  # nothing is built, or not since the last erasure
+        with suppress(LakeError):  # no table is built, or none since the last erasure
             self.lake.tag(f"own-{len(self.lake.tags())}")
         for table, found in self.lake.catalog.tables().items():
             for tag, snapshot_id in found.tags.items():
@@ -537,7 +537,7 @@ class RealLake:
             gone = set[str]().union(*self._erased[erased:])
             whose = _whose(table, self.lake.key())
             if whose is None:
-                continue  # rows that tell nobody by themselves
+                continue  # these rows do not identify anybody by themselves
             wanted = Counter({row: count for row, count in known.items() if whose(row) not in gone})
             if found != wanted:
                 raise Broken(
@@ -547,14 +547,14 @@ class RealLake:
     def _written(self, feed: str, records: list[dict[str, object]]) -> Path:
         path = lakes.deliver(self._inbox, feed, records, f"{len(self._seen)}.json")
         text = path.read_text("utf-8")
-        while text in self._seen:  # equal contents are one file to a lake
+        while text in self._seen:  # a lake treats files with equal content as one file
             text += "\n"
         self._seen.add(text)
         path.write_text(text, "utf-8")
         return path
 
     def _contents(self) -> Contents:
-        # a snapshot is what it is: what was read of it once holds
+        # snapshots are immutable, so their rows are read once
         found = {}
         for name, state in self.lake.catalog.tables().items():
             if name in lakes.BELOW_LANDING and state.current is not None:
@@ -565,7 +565,7 @@ class RealLake:
 
 
 def _whose(table: str, key: Key) -> Callable[[oracle.Row], str] | None:
-    """Returns what tells whose a row of a table is, as a pseudonym."""
+    """Returns a function from a table's row to its person's pseudonym; None if rows have no person."""
     if table in lakes.BELOW_LANDING:
         return lambda row: str(row[0])
     place = {"customers_landing": 1, "accelerometer_landing": 0}.get(table)
@@ -573,12 +573,12 @@ def _whose(table: str, key: Key) -> Callable[[oracle.Row], str] | None:
 
 
 def _state(lake: Lake) -> object:
-    """Returns what tells whether anything was written to a lake."""
+    """Returns a state that changes whenever something is written to a lake."""
     return lakes.heads(lake), journal.head(lake.root)
 
 
 def _settings_of(lake: Lake) -> dict[str, Any]:
-    """Returns the settings that a run has changed without writing them down."""
+    """Returns the settings that a run has changed only in memory."""
     return {name: getattr(lake.config, name) for name in ("readings", "keep_days", "keep_snapshots", "grace_hours")}
 
 
@@ -593,7 +593,7 @@ def replay(steps: Iterable[Step], subject: Subject, key: Key, now: int) -> Law:
 def smallest(
     steps: list[Step], error: Exception, subject: Callable[[], Subject], key: Key, now: int
 ) -> tuple[list[Step], Exception]:
-    """Leaves out of a run that failed all steps without which it fails alike."""
+    """Shrinks a failed run: removes every step that the same failure does not need."""
     size = len(steps) // 2
     while size:
         start, before = 0, len(steps)
@@ -612,7 +612,7 @@ def smallest(
 
 
 def read_case(path: Path) -> list[Step]:
-    """Returns the steps of a case: a JSON document a line."""
+    """Returns the steps of a case: one JSON document per line."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
 
 
@@ -623,7 +623,7 @@ def write_case(path: Path, steps: Iterable[Step]) -> None:
 
 
 def _met(before: Known | None, after: Known, fresh: list[Records], *, full: bool, key: Key) -> Iterable[str]:
-    """Yields what has happened between two builds, of what an incremental build could get wrong."""
+    """Yields the events between two builds that an incremental build could handle wrongly."""
     yield "rebuilt in full" if full else "built"
     if before is None:
         return

@@ -1,6 +1,6 @@
-"""Draws runs for the law of builds: small worlds that change in every way that a build has to follow.
+"""Draws runs for the law of builds: small worlds that change in every way that a build has to handle.
 
-Few people share few serial numbers and few moments, so that most runs meet a shared serial number that a late
+Few people share few serial numbers and few moments, so that most runs have a shared serial number whose owner a late
 reading decides. As a program it plays runs and prints what they met: `python tests/support/law_machine.py --runs 200`.
 """
 
@@ -30,7 +30,7 @@ from stedi.privacy.pseudonyms import Key
 from worlds import BASE, FUTURE
 
 EVENTS = (5, 7)
-"""Of one run, at least and at most: with the landings and builds that follow them some 22 steps; six are builds."""
+"""The least and most events of a run; with their landings and builds a run has about 22 steps, six of them builds."""
 NOW = BASE + 4
 
 people = one_of(worlds.PEOPLE[:3])
@@ -53,7 +53,7 @@ STORIES = (
     ([0, 2, 3, 1], 3),
     ([0, 1, 3, 2], 3),
 )
-"""Of a device: decided late, undecided late, changing hands, becoming shared, seeing a step late. See the event."""
+"""For a device: decided late, undecided late, changes owner, becomes shared, gets a late step. See the event."""
 Record = dict[str, object]
 Files = Sequence[Record]
 Person = tuple[str, ...]
@@ -65,7 +65,7 @@ Method = TypeVar("Method", bound=Callable[..., None])
 
 
 def event(weight: int, **arguments: Draw) -> Callable[[Method], Method]:
-    """Makes a method something that can happen, and says how often and with what."""
+    """Registers a method as an event, with its frequency and the draws of its arguments."""
 
     def registered(method: Method) -> Method:
         _events[method.__name__] = arguments
@@ -76,12 +76,12 @@ def event(weight: int, **arguments: Draw) -> Callable[[Method], Method]:
 
 
 class Machine:
-    """Things happen to customers, devices, files and the clock; after each, perhaps a build.
+    """Plays random events on customers, devices, files and the clock; a build may follow each.
 
     Args:
-        subject: What they happen to; empty.
-        key: Whose pseudonyms it uses.
-        random: Decides.
+        subject: The empty subject of the events.
+        key: The key of its pseudonyms.
+        random: The random generator.
     """
 
     def __init__(self, subject: Subject, key: Key, random: Random) -> None:
@@ -90,10 +90,10 @@ class Machine:
         self._records: dict[Person, list[Record]] = {}
         self._readings: list[Record] = []
         self._restore: tuple[int, Step] | None = None
-        """After how many more events a backup is restored, and how."""
+        """After how many more events a backup will be restored, and how."""
 
     def run(self) -> None:
-        """Plays one run; whatever was not built at its end is built."""
+        """Plays one run; at its end a build processes all that is left."""
         self._happens(
             "it_begins", {"readings": policies, "walkers": _WALKERS, "motionless": _MOTIONLESS, "then": often_build}
         )
@@ -146,7 +146,7 @@ class Machine:
         then=then,
     )
     def withdraws_by_command(self, person: Person, spelling: int, later: int, twice: bool, then: str) -> None:
-        """Before the newest record's update or after it, known or not; what comes later is newer."""
+        """Before or after the newest record's update, by a known or unknown customer; later records are newer."""
         at = self.law.now + later
         addresses = [person[spelling % len(person)]]
         self._play({"withdraw": addresses, "at": at})
@@ -201,7 +201,7 @@ class Machine:
     def two_people_have_one_device(
         self, pair: list[Person], device: str, at: int, story: tuple[list[int], int], then: str
     ) -> None:
-        """What decides whose a step was comes in two parts, with a build in between."""
+        """The records that decide who owns a step arrive in two parts, with a build in between."""
         one, other = pair[:2]
         agreed: dict[str, Any] = {"serialNumber": device, "shareWithResearchAsOfDate": BASE + 1}
         order, cut = story
@@ -253,7 +253,7 @@ class Machine:
 
     @event(2, person=people, ahead=number(1, 3), back=chance)
     def a_date_comes(self, person: Person, ahead: int, back: bool) -> None:
-        """With nothing landed between two builds, and perhaps a clock that is put right again."""
+        """A date passes with nothing landed between two builds; the clock may then be corrected."""
         before, date = self.law.now, self.law.now + ahead
         self._deliver("land all and build", [self._record(person, shareWithResearchAsOfDate=date)])
         for now in (date, before)[: 1 + back]:
@@ -262,7 +262,7 @@ class Machine:
 
     @event(2, person=people, ahead=number(1, 3), agrees=chance, back=chance, then=then)
     def a_record_comes_from_the_future(self, person: Person, ahead: int, agrees: bool, back: bool, then: str) -> None:
-        """It takes consent away at once, and gives it when its time has come; the clock may be put right again."""
+        """It removes consent at once, and gives consent once its time has come; the clock may then be corrected."""
         before, date = self.law.now, self.law.now + ahead
         share = BASE + 1 if agrees else ...
         self._deliver(
@@ -296,7 +296,7 @@ class Machine:
     def is_erased_and_registers_anew(
         self, person: Person, later: int, serial: str, first: str, again: bool, then: str
     ) -> None:
-        """After every instant of before, so as a new customer; and is perhaps erased once more."""
+        """Registers after all earlier instants, so as a new customer; and may be erased again."""
         self._then(first)
         self._play({"erase": [person[0]]})
         at = max(self.law.now, BASE + 10) + later
@@ -335,7 +335,7 @@ class Machine:
         first=one_of(["land all and build", "land all", "wait"]),
     )
     def a_backup_is_restored(self, later: int, how: str, again: bool, first: str) -> None:
-        """After some more has happened, withdrawals and erasures above all."""
+        """Restores it after some more events, mostly withdrawals and erasures."""
         self._then(first)
         self._play({"backup": True})
         self._restore = later + 1, {"restore": how, "again": again}
@@ -367,7 +367,7 @@ class Machine:
         self._then(then)
 
     def _record(self, person: Person, update: int = 1, **changes: object) -> Record:
-        """Returns the newest record of a person with changes: a later update, or an equal or earlier one."""
+        """Returns a person's newest record with changes: its update is later, equal or earlier."""
         known = self._records.get(person, [])
         newest = max(known, key=lambda record: int(str(record["lastUpdateDate"])), default=None)
         first = {"email": person[0], "serialNumber": worlds.SERIALS[0], "registrationDate": BASE + 1}
@@ -404,18 +404,18 @@ class Machine:
 _WALKERS = some(each(number(0, 2), agreed, moments, distances), 2, 4)
 _MOTIONLESS = some(each(serials, moments, distances), 0, 2)
 _UNDONE = ["withdraws_by_command", "withdraws_by_command", "are_erased", "is_erased_and_registers_anew"]
-"""What may happen between a backup and its restore, rather than anything."""
+"""The events to choose from between a backup and its restore, instead of all events."""
 
 
 def play(subject: Callable[[], Subject], key: Key, *, runs: int, random: int, shrink: bool) -> Counter[str]:
     """Plays runs and returns what they met.
 
     Args:
-        subject: Makes a new, empty one.
-        key: Whose pseudonyms it uses.
-        runs: How many.
-        random: The seed: the same runs for the same number.
-        shrink: Whether a failing run is made small before it is raised.
+        subject: Makes a new, empty subject.
+        key: The key of its pseudonyms.
+        runs: The number of runs.
+        random: The seed: the same number gives the same runs.
+        shrink: Whether a failing run is shrunk before it is raised.
 
     Raises:
         Failed: A run broke the law.
@@ -435,14 +435,14 @@ def play(subject: Callable[[], Subject], key: Key, *, runs: int, random: int, sh
 
 
 def meeting(runs: int, least: Mapping[str, int], *, builds: int) -> int:
-    """Returns the first seed whose runs meet enough in few builds.
+    """Returns the first seed whose runs meet enough events in few builds.
 
-    What runs meet does not depend on the lake: finding out takes none.
+    The events of a run do not depend on the lake, so this needs no lake.
 
     Args:
-        runs: How many.
-        least: What they must meet, and how often at least.
-        builds: How often they may build.
+        runs: The number of runs.
+        least: The events that they must meet, and how often at least.
+        builds: The most builds that they may take.
     """
     key = Key(bytes(32))
     for random in range(10_000):
@@ -459,7 +459,7 @@ class Failed(AssertionError):
 
     Attributes:
         steps: Its steps.
-        cause: What broke.
+        cause: The failure.
     """
 
     def __init__(self, steps: list[Step], cause: Exception) -> None:
@@ -468,7 +468,7 @@ class Failed(AssertionError):
 
 
 def main() -> int:
-    """Plays runs on real lakes; prints what they met, or keeps the steps of one that failed."""
+    """Plays runs on real lakes; prints what they met, or saves the steps of a failed run."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -477,7 +477,7 @@ def main() -> int:
     key = pseudonyms.from_environment()
     assert key is not None, "set STEDI_PSEUDONYM_KEY to 64 hex digits"
     if options.seed % 2:
-        duckdb._MANY = 0  # readings are sorted as those of large tables are
+        duckdb._MANY = 0  # sort readings as in large tables
     with quick.folder() as folder, quick.quickened():
         slate = Slate(folder)
         try:

@@ -1,7 +1,7 @@
-"""Builds that are wrong in one way each, to see that the law would notice.
+"""Wrong builds with one fault each, to check that the law detects them.
 
-A wrong build is a function of what was true at the build before and what is true now, so that it takes no lake:
-`Wrong` answers as a lake would whose incremental builds have that one fault; its first build and full ones are right.
+A wrong build is a function of the state at the previous build and the state now, so it needs no lake. `Wrong` answers
+like a lake whose incremental builds have that one fault; its first build and its full builds are right.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Tables = dict[str, Counter[oracle.Row]]
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is true at a build.
+    """The state at a build.
 
     Attributes:
         world: All records landed by then.
-        new: Those of them that landed since the build before.
+        new: Records that landed since the previous build.
         now: The clock.
         readings: The policy.
-        key: Whose pseudonyms.
+        key: The key of the pseudonyms.
         erased: How many erased customers claimed each serial number.
     """
 
@@ -44,7 +44,7 @@ class Moment:
     erased: Mapping[str, int] = field(default_factory=dict)
 
     def right(self) -> oracle.Tables:
-        """What the tables must be."""
+        """The correct tables."""
         return oracle.tables(self.world, self.now, self.readings, self.key.customer_id, self.erased)
 
     def tables(self) -> Tables:
@@ -53,11 +53,11 @@ class Moment:
         return {table: Counter(getattr(right, table)) for table in oracle.TABLES}
 
     def without(self, feed: str) -> Moment:
-        """This moment as if the records of a feed that are new had not landed."""
+        """This moment as if the new records of a feed had not landed."""
         return replace(self, world={**self.world, feed: self.world[feed][: -len(self.new[feed]) or None]})
 
     def person(self, record: Mapping[str, object]) -> str:
-        """Whose customer record or accelerometer reading it is."""
+        """The person of a customer record or accelerometer reading."""
         return self.key.customer_id(str(record.get("email", record.get("user"))))
 
 
@@ -90,12 +90,12 @@ class Wrong:
         return {feed: len(records) for feed, records in self._truth.landed.items()}
 
     def copy(self, goes_on: str) -> None:
-        """One world is as good as its copy."""
+        """Does nothing: a copy would hold the same world."""
         if goes_on == "copy":
             self._truth.moves()
 
     def untouched(self) -> None:
-        """There is no other lake."""
+        """Does nothing: there is no second lake."""
 
     def tag(self, number: int) -> None:
         """Changes no row."""

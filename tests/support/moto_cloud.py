@@ -1,7 +1,8 @@
-"""moto, taught the resources of the stack that its CloudFormation does not know.
+"""Runs moto with support for those resources of the stack that its CloudFormation lacks.
 
-Run as `python moto_cloud.py HOST PORT`. Each such resource is made by the call of the service's own API that has its
-properties, checked by botocore against that API; what a service of moto cannot make either is listed in `UNKNOWN`.
+Run as `python moto_cloud.py HOST PORT`. Each such resource is created by the matching call of the service's own API,
+and botocore checks its properties against that API. Resources that moto's services cannot create either are listed in
+`UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ UNKNOWN: dict[str, str] = {
     "AWS::S3::BucketPolicy": "moto's S3 applies a policy without its conditions: refusing plain HTTP it refuses all",
     "AWS::SNS::TopicPolicy": "moto's set_topic_attributes checks no policy",
 }
-"""Types that stand in the stack's list of resources and are nothing in moto, with the reason."""
+"""Types that are listed as resources of the stack but create nothing in moto, with the reason."""
 
 
 def client(service: str, region: str) -> Any:
@@ -31,7 +32,7 @@ def client(service: str, region: str) -> Any:
 
 
 def fitted(shape: Any, value: Any) -> Any:
-    """Returns a template's value as an API takes it: numbers from text. An unknown name raises."""
+    """Converts a template's value for an API: text to numbers. An unknown name raises an error."""
     match shape.type_name:
         case "structure":
             return {name: fitted(shape.members[name], inner) for name, inner in value.items()}
@@ -124,7 +125,7 @@ def nothing(region: str, given: dict[str, Any]) -> str:
 MAKERS: dict[str, tuple[Any, str, str, str]] = {
     "AWS::SecretsManager::Secret": (secret, "secretsmanager", "delete_secret", "SecretId"),
     "AWS::Glue::Database": (database, "glue", "delete_database", "Name"),
-    "AWS::Glue::Table": (table, "glue", "", ""),  # goes with its database
+    "AWS::Glue::Table": (table, "glue", "", ""),  # is removed with its database
     "AWS::Glue::Job": (job, "glue", "delete_job", "JobName"),
     "AWS::Glue::SecurityConfiguration": (security, "glue", "delete_security_configuration", "Name"),
     "AWS::Glue::Workflow": (workflow, "glue", "delete_workflow", "Name"),
@@ -139,9 +140,9 @@ MAKERS: dict[str, tuple[Any, str, str, str]] = {
 
 
 class Made(CloudFormationModel):
-    """A resource that a maker has made."""
+    """A resource created by a maker."""
 
-    __module__ = "moto.taught.models"  # moto takes the service's name from there
+    __module__ = "moto.taught.models"  # moto derives the service's name from this
 
     def __init__(self, identity: str) -> None:
         self.identity = identity
@@ -189,7 +190,7 @@ def model(kind: str) -> type[CloudFormationModel]:
 
 
 def taught() -> None:
-    """Makes moto's CloudFormation know the types, and a change set do what an update of a stack does."""
+    """Adds the types to moto's CloudFormation, and makes a change set act like an update of the stack."""
     from moto.cloudformation import models, parsing, responses
 
     known = [*parsing.get_model_list(), *map(model, MAKERS)]
@@ -197,7 +198,7 @@ def taught() -> None:
     execute = models.CloudFormationBackend.execute_change_set
 
     def diff(self: Any) -> list[Any]:
-        """Counts a parameter with another value as a change, too."""
+        """Also counts a parameter with a different value as a change."""
         resources = self.stack.resource_map
         resources.input_parameters = dict(self.stack.stack_parameters)
         found = resources.build_resource_diff(self.template_dict, self.parameters)
@@ -215,7 +216,7 @@ def taught() -> None:
         done.stack.output_map = parsing.OutputMap(done.stack.resource_map, done.template_dict, done.stack.stack_id)
         done.stack.parameters = {**done.stack.parameters, **done.parameters}
 
-    # AWS makes a change set that has failed, and does not refuse to make it
+    # AWS creates a failed change set instead of refusing the request
     responses.CloudFormationResponse._validate_different_update = lambda *_: None  # type: ignore[method-assign]
     models.ChangeSet.diff = diff  # type: ignore[method-assign]
     models.CloudFormationBackend.execute_change_set = executed  # type: ignore[method-assign]
@@ -223,7 +224,7 @@ def taught() -> None:
 
 
 def triggering() -> None:
-    """Has a trigger that is started run its jobs, each with the arguments that stand in the trigger."""
+    """Makes a started trigger run its jobs, each with the arguments in the trigger."""
     from moto.glue.models import GlueBackend
 
     real = GlueBackend.start_trigger

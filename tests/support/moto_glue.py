@@ -1,7 +1,7 @@
-"""moto, taught that Glue updates a table only over the version that the caller has read, and to answer sooner.
+"""Runs moto with Glue's version check on table updates, and with faster answers.
 
-Run as `python moto_glue.py -H HOST -p PORT`. Without it a commit that was stopped overwrites what came meanwhile, which
-Glue refuses: https://docs.aws.amazon.com/glue/latest/webapi/API_UpdateTable.html, `VersionId`.
+Run as `python moto_glue.py -H HOST -p PORT`. Plain moto lets a paused commit overwrite a later one, which Glue
+refuses: https://docs.aws.amazon.com/glue/latest/webapi/API_UpdateTable.html, `VersionId`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _possible_keys = XFormedAttributePicker.get_possible_keys
 
 
 def update_table(self: GlueResponse) -> Any:
-    """Refuses a version that is no longer the table's."""
+    """Refuses an update based on a version that is no longer current."""
     given = self.parameters
     with _lock:
         table = self.glue_backend.get_table(given["DatabaseName"], given["TableInput"]["Name"])
@@ -34,7 +34,7 @@ _keys: dict[tuple[Any, ...], tuple[str, ...]] = {}
 
 
 def possible_keys(self: XFormedAttributePicker, context: AttributePickerContext) -> Iterable[str]:
-    """Returns the names under which moto looks for a member of an answer; those of plain dicts it works out once."""
+    """Returns the names under which moto looks up a member of an answer; caches those for plain dicts."""
     shape = context.shape
     if type(context.obj) is not dict or shape is None:
         return _possible_keys(self, context)

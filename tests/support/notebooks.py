@@ -1,4 +1,4 @@
-"""A page of Markdown as a notebook: its text and its code become cells, in order; nothing else does."""
+"""A page of Markdown as a notebook: only its text and its code become cells, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 
 
 def notebook(page: str) -> dict[str, Any]:
-    """Returns the notebook of a page; `sh` blocks are run by a shell."""
+    """Returns the notebook of a page; a shell runs `sh` blocks."""
     cells, place = [], 0
     for block in _BLOCK.finditer(page):
         cells.append(("markdown", page[place : block.start()].strip()))
@@ -30,7 +30,7 @@ def notebook(page: str) -> dict[str, Any]:
 
 
 def text(page: Path) -> str:
-    """Returns the notebook's file of a page."""
+    """Returns the content of a page's notebook file."""
     return json.dumps(notebook(page.read_text("utf-8")), indent=1, ensure_ascii=False) + "\n"
 
 

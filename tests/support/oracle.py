@@ -1,7 +1,7 @@
-"""The five tables as plain Python works them out, straight from the rules of consent (DESIGN section 2).
+"""Computes the five tables in plain Python, directly from the rules of consent (DESIGN section 2).
 
-Records as delivered come in, lists of tuples go out. Nothing here is shared with `stedi`: where the SQL
-and this page agree, the rules were read the same way twice. Slow and plain on purpose; a rule is a function.
+Delivered records -> lists of tuples. This shares no code with `stedi`: if the SQL and this module agree, two
+independent readings of the rules agree. It is slow and simple on purpose, with one function per rule.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What the lake must hold; lists sorted, instants as epoch milliseconds, birthdays as ISO text or None.
+    """The tables that the lake must hold: sorted lists, instants as epoch milliseconds, birthdays as ISO text or None.
 
     `withheld` are (sensorReadingTime, serialNumber, distanceFromObject).
     """
@@ -71,7 +71,7 @@ def tables(
     current = {person: current_record(records, now_ms) for person, records in by_person.items()}
     trusted = {person: record for person, record in current.items() if consents(record, now_ms)}
 
-    motions: dict[str, set[Row]] = defaultdict(set)  # rule 5, of everybody
+    motions: dict[str, set[Row]] = defaultdict(set)  # rule 5, for all people
     for reading in world.get("accelerometer", ()):
         row = (_integer(reading["timestamp"]), *(_number(reading[axis]) for axis in "xyz"))
         motions[pseudonym(str(reading["user"]))].add(row)
@@ -102,7 +102,7 @@ def tables(
 
 
 def consents(record: Record, now_ms: int) -> bool:
-    """Rule 3, of a record as landed: an instant, and not after the start of the build; nor is the record itself."""
+    """Rule 3, for a landed record: the consent is an instant; neither it nor the record is after the build's start."""
     research = record[CONSENTS[0]]
     if _integer(record["lastUpdateDate"]) > now_ms:
         return False
@@ -110,7 +110,7 @@ def consents(record: Record, now_ms: int) -> bool:
 
 
 def current_record(records: Sequence[Record], now_ms: int) -> Record:
-    """Rule 2: the last update; of several, the one that the rule's list prefers."""
+    """Rule 2: the last update; among equal updates, the one that the rule's list prefers."""
 
     def rank(record: Record) -> tuple[object, ...]:
         return (
@@ -130,7 +130,7 @@ def current_record(records: Sequence[Record], now_ms: int) -> Record:
 def withdrawal(
     customers: Sequence[Record], address: str, now_ms: int, pseudonym: Callable[[str], str]
 ) -> dict[str, object] | None:
-    """What a withdrawal by command lands: the current record without consent; None if that has just been said.
+    """The record that a withdrawal by command lands: the current record without consent; None for a recent repeat.
 
     Args:
         customers: All customer records landed so far.
@@ -150,7 +150,7 @@ def withdrawal(
 
 
 def withdrawal_again(theirs: Sequence[Record], at: int, now_ms: int) -> dict[str, object] | None:
-    """What the replay of a customer's withdrawal lands in a lake that knows them; None if it stands there already.
+    """The record that the replay of a known customer's withdrawal lands; None if the lake already has it.
 
     Args:
         theirs: The customer's records.
@@ -171,14 +171,14 @@ def owned_steps(
     motions: Mapping[str, set[Row]],
     erased: Mapping[str, int],
 ) -> tuple[set[Row], set[Row]]:
-    """Rule 6: the readings that belong to somebody, with the owner in front, and those withheld.
+    """Rule 6: the readings with an owner, the owner first, and the withheld readings.
 
-    An erased customer's claim stands, and they never move.
+    An erased customer still counts as a claimant, and never moves.
     """
     claimants: dict[str, set[str]] = defaultdict(set)
     for person, records in by_person.items():
         for record in records:
-            if record["serialNumber"] is not None:  # the withdrawal of somebody unknown names no device
+            if record["serialNumber"] is not None:  # the withdrawal of an unknown customer names no device
                 claimants[str(record["serialNumber"])].add(person)
     moved_at = {person: {row[0] for row in rows} for person, rows in motions.items()}
     owned: set[Row] = set()
@@ -197,7 +197,7 @@ def owned_steps(
 
 
 def read_clean(path: Path) -> dict[str, list[dict[str, object]]]:
-    """Returns the records of the folders `customer`, `accelerometer` and `step_trainer`, a record a line."""
+    """Returns the records of the folders `customer`, `accelerometer` and `step_trainer`, one record per line."""
     return {feed: list(_lines(path / feed)) for feed in ("customer", "accelerometer", "step_trainer")}
 
 
@@ -210,7 +210,7 @@ def _lines(folder: Path) -> Iterator[dict[str, object]]:
 
 
 def _as_landed(record: Record) -> dict[str, object]:
-    """A customer record whose optional fields are what the contract says, or None."""
+    """A customer record whose optional fields are valid by the contract, or None."""
     landed = {name: record.get(name) for name in ("email", "serialNumber", "registrationDate", "lastUpdateDate")}
     for name in TEXTS:
         value = record.get(name)

@@ -1,7 +1,7 @@
-"""What IAM would decide: the policies of a template's roles, resolved and evaluated.
+"""Evaluates the policies of a template's roles as IAM would.
 
-It knows what the stack's policies use: Allow and Deny, wildcards in actions and resources, and the conditions
-`StringLike` and `StringEquals`. Anything else in a policy raises, so that nothing is judged by half.
+It supports what the stack's policies use: Allow and Deny, wildcards in actions and resources, and the conditions
+`StringLike` and `StringEquals`. Anything else in a policy raises an error, so that no policy is evaluated in part.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SUB = re.compile(r"\$\{([\w:]+)(?:\.\w+)?\}")
 
 @dataclass(frozen=True)
 class Request:
-    """One call: what, on which resource, and what the conditions ask about."""
+    """One call: its action, its resource, and the values that conditions use."""
 
     action: str
     resource: str
@@ -28,7 +28,7 @@ def resolved(value: Any, names: Mapping[str, str]) -> Any:
 
     Args:
         value: The part.
-        names: What each parameter, pseudo-parameter and resource is called.
+        names: The value of each parameter, pseudo-parameter and resource name.
     """
     match value:
         case {"Ref": name}:
@@ -55,7 +55,7 @@ def statements(role: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[s
 
 
 def allowed(policy: Iterable[Mapping[str, Any]], request: Request) -> bool:
-    """Says whether IAM would allow a call: something allows it, and nothing denies it."""
+    """Returns whether IAM would allow a call: a statement allows it and none denies it."""
     effects = {statement["Effect"] for statement in policy if _applies(statement, request)}
     assert effects <= {"Allow", "Deny"}
     return effects == {"Allow"}

@@ -1,4 +1,4 @@
-"""Workers for tests that need no Spark: tasks and answers are pickled, as on their way to another machine."""
+"""Workers for tests that need no Spark: tasks and answers are pickled, as if sent to another machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Pool:
-    """Does tasks one after the other; `lost` first answers of each are thrown away, as if their executor had died."""
+    """Runs tasks one by one; discards the first `lost` answers of each, as if its executor had died."""
 
     def __init__(self, slots: int = 3, lost: int = 0) -> None:
         self.slots, self.lost = slots, lost

@@ -1,7 +1,7 @@
-"""What a disk holds after a power cut, told from the calls that changed it.
+"""Computes the content of a disk after a power cut from the calls that changed it.
 
-A file keeps the bytes that it had when it was last synced, a folder the names. What came later may be lost, kept, or
-be kept in part: `Disk.after_cut` builds the tree as one of these.
+A file keeps the bytes of its last sync, and a folder the names of its last sync. Later changes may be lost, kept, or
+kept in part: `Disk.after_cut` builds one such tree.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from calls import Call
 
 Keep = Callable[["File | Folder"], bool]
-"""Says of a file or folder whether it is as it was last seen, rather than as it was last synced."""
+"""Decides for a file or folder whether it has its last state rather than its last synced state."""
 
 
 @dataclass(slots=True, eq=False)
 class File:
-    """A file's bytes: as programs see them, and as they are on disk for certain."""
+    """A file's bytes: as programs see them, and as last synced."""
 
     seen: bytearray
     synced: bytes = b""
@@ -27,7 +27,7 @@ class File:
 
 @dataclass(slots=True, eq=False)
 class Folder:
-    """A folder's names: as programs see them, and as they are on disk for certain."""
+    """A folder's names: as programs see them, and as last synced."""
 
     seen: dict[str, File | Folder] = field(default_factory=dict)
     synced: dict[str, File | Folder] = field(default_factory=dict)
@@ -39,28 +39,28 @@ def nothing(_: File | Folder) -> bool:
 
 
 def names(node: File | Folder) -> bool:
-    """Names are on disk as soon as they are made, bytes only when they are synced: the usual loss."""
+    """Names are on disk at once, bytes only after a sync: the usual loss."""
     return isinstance(node, Folder)
 
 
 def by_chance(seed: str) -> Keep:
-    """Each file and folder may be either, as the seed has it."""
+    """Each file and folder may be in either state, as the seed decides."""
     chance, drawn = random.Random(seed), dict[int, bool]()
     return lambda node: drawn.setdefault(id(node), chance.random() < 0.5)
 
 
 class Disk:
-    """A folder's tree, to which calls are done again.
+    """A folder's tree, on which calls are replayed.
 
     Args:
-        folder: The tree as it is now, all of it on disk.
+        folder: The current tree, all of it synced.
     """
 
     def __init__(self, folder: Path) -> None:
         self._root, self._nodes = folder, dict[int, File | Folder]()
         self._top = self._load(folder)
         self.changed = True
-        """Whether what is on disk for certain has changed since this was last set."""
+        """Whether the synced state has changed since this was last reset."""
 
     def _load(self, path: Path) -> File | Folder:
         node: File | Folder
@@ -74,7 +74,7 @@ class Disk:
         return node
 
     def do(self, call: Call) -> None:
-        """Does one call again."""
+        """Replays one call."""
         if call.failed:
             return
         match call.name:
@@ -109,7 +109,7 @@ class Disk:
                     node.synced = dict(node.seen)
 
     def after_cut(self, folder: Path, keep: Keep) -> None:
-        """Writes the tree that a power cut now would leave, into a folder that is not there."""
+        """Writes the tree that a power cut now would leave into a folder that does not exist yet."""
         self._write(self._top, folder, keep)
 
     def _write(self, node: File | Folder, path: Path, keep: Keep) -> None:

@@ -1,7 +1,7 @@
-"""Tables that are wrong in one way each, written behind the lake's back, and what the proof must say of them.
+"""Tables with one fault each, written without the lake's commands, and the findings that the proof must report.
 
-`People` is a lake in which every rule decides something. A mutant is a table's new content, a SELECT over the tables
-as they are, committed as a build would: valid checksums, lineage copied.
+`People` is a lake in which every rule decides something. A mutant is a table's new content: a SELECT over the current
+tables, committed as a build would, with valid checksums and copied lineage.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class Mutant:
 
     Attributes:
         table: The table.
-        sql: Its content, over the tables as they are; `{name}` is a person's pseudonym.
-        expected: What the proof must find, no more and no less; by default in this table.
-        properties: What its snapshot says otherwise than the one before; None takes a property out.
+        sql: Its content, as a SELECT over the current tables; `{name}` is a person's pseudonym.
+        expected: Exactly what the proof must find; by default in this table.
+        properties: Properties that its snapshot changes from the previous one; None removes a property.
     """
 
     table: str
@@ -97,7 +97,7 @@ class Mutant:
 
 
 def commit(lake: Lake, mutant: Mutant) -> None:
-    """Writes the mutant's content as the table's, as a build would publish it."""
+    """Writes the mutant's content into the table, as a build would publish it."""
     table, catalog = mutant.table, lake.catalog
     states = catalog.tables()
     current = states[table].current
@@ -118,7 +118,7 @@ def commit(lake: Lake, mutant: Mutant) -> None:
 
 
 def also(table: str, row: str) -> str:
-    """The table as it is and some rows more."""
+    """The current table with some more rows."""
     names = ", ".join(f'"{column.name}"' for column in COLUMNS[table])
     return f"select {names} from {table} union all by name {row}"
 
@@ -129,7 +129,7 @@ _EVERY = {table: ", ".join(f'"{column.name}"' for column in COLUMNS[table]) for 
 
 
 def _person(table: str, name: str) -> str:
-    """A customer as the landed record would have it."""
+    """A customer with the values of the landed record."""
     instants = ("registrationDate", "lastUpdateDate", "shareWithPublicAsOfDate", "shareWithFriendsAsOfDate")
     shown = ", ".join(f"instant({instant}) as {instant}" for instant in instants)
     return also(
@@ -304,9 +304,9 @@ HIDING: dict[str, Mutant] = {
         ("distinct", "conservation"),
     ),
 }
-"""Mutants that keep the counts, and every sum over one column or of hashes that do not tell places apart."""
+"""Mutants that keep the counts, the sums over each column, and sums of hashes that ignore positions."""
 
 
 def findings(found: Proof) -> Findings:
-    """Returns the checks that are violated, and of which table."""
+    """Returns the violated checks, each with its table."""
     return {(check.name, check.table) for check in found.checks if check.violations}

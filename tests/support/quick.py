@@ -1,8 +1,7 @@
-"""Makes the lakes of one process quick, for tests that land and build thousands of times.
+"""Makes the lakes of one process fast, for tests that land and build thousands of times.
 
-What is left out is what those tests do not ask about: whether bytes reach the disk, how often a file that never changes
-is read, and where an engine keeps what it works out. Values that cannot change are kept instead of copied or read
-again; nothing else is.
+It skips what those tests do not check: whether bytes reach the disk, how often an immutable file is read, and where an
+engine stores its results. It caches only values that cannot change.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from stedi.transform import session
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """Gives a folder for lakes, in memory where the machine has such a place, and removes it afterwards."""
+    """Yields a folder for lakes, in memory if the machine has such a place, and removes it afterwards."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as made:
         yield Path(made)
@@ -37,7 +36,7 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def quickened() -> Iterator[None]:
-    """Makes lakes quick for the length of a block."""
+    """Makes lakes fast within a block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(durable, "sync", lambda path: None)
         patch.setattr(os, "fsync", lambda descriptor: None)
@@ -54,10 +53,11 @@ def quickened() -> Iterator[None]:
 
 @contextmanager
 def one_engine() -> Iterator[None]:
-    """Gives every session of this process a database of its own in one engine, for the length of a block.
+    """Gives every session of this process its own database in one shared engine, within a block.
 
-    Starting one takes longer than a small build, and an engine that reads objects checks its extension first: 0.15 s.
-    Tests whose claim is about an engine have one started as it is for everybody (`pytest.mark.own_engine`).
+    Starting an engine takes longer than a small build, and an engine that reads objects first checks its extension,
+    which takes 0.15 s. Tests whose claim is about an engine use the production way of starting it
+    (`pytest.mark.own_engine`).
     """
     if isinstance(duckdb.connect, partial):  # within another such block
         yield
@@ -70,11 +70,11 @@ def one_engine() -> Iterator[None]:
 
 
 OWN = False
-"""Whether engines are started as they are for everybody, as the claim of the test that runs is about them."""
+"""Whether the current test starts engines as in production, because its claim is about them."""
 
 
 def forget() -> None:
-    """Forgets what was kept of files that may be gone now."""
+    """Drops the cached values of files that may be removed now."""
     for kept in _KEPT:
         kept.clear()
 
@@ -83,7 +83,7 @@ _KEPT: list[dict[Any, Any]] = []
 
 
 def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that remembers its results, until `forget`; it must give the same for the same forever."""
+    """Returns a function with cached results until `forget`; equal arguments must always give equal results."""
     known: dict[Any, Any] = {}
     _KEPT.append(known)
 
@@ -108,7 +108,7 @@ def _over(sql: str, *settings: Mapping[str, Any]) -> str:
 
 
 class _Session:
-    """A database of its own in an engine that this process keeps."""
+    """A separate database in an engine that this process keeps."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
         self._connection, self.name = connection, name
@@ -129,7 +129,7 @@ class _Session:
 
 _names = itertools.count()
 _engines: dict[int, duckdb.DuckDBPyConnection] = {}
-"""By how many threads they have."""
+"""The engines by their number of threads."""
 
 
 def _session(
@@ -137,12 +137,12 @@ def _session(
 ) -> Any:
     if OWN or place or config is None or "temp_directory" not in config:
         return connect(*place, config=config or {})
-    if config["memory_limit"].endswith("KB"):  # it is to run out of it
+    if config["memory_limit"].endswith("KB"):  # the test needs it to run out of memory
         return connect(config=config)
     threads = config["threads"]
     if threads not in _engines:
         kept = {key: value for key, value in config.items() if key != "temp_directory"}
-        _engines[threads] = connect(config=kept | {"memory_limit": "1GB"})  # whoever comes first
+        _engines[threads] = connect(config=kept | {"memory_limit": "1GB"})  # the first caller starts it
     connection, name = _engines[threads].cursor(), f"session_{next(_names)}"
     connection.execute(f"attach ':memory:' as {name}")
     connection.execute(f"use {name}")

@@ -1,4 +1,4 @@
-"""Delivered files for the reader's tests: records, shapes, and what DuckDB reads of the reader's lines."""
+"""Delivered files for the reader's tests: records, shapes, and DuckDB's reading of the reader's lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TYPES = {Kind.TEXT: "VARCHAR", Kind.INSTANT: "BIGINT", Kind.NUMBER: "DOUBLE", Ki
 
 
 class Reading:
-    """What came out of one file."""
+    """The results of reading one file."""
 
     def __init__(self, data: bytes, contract: Contract, limits: Limits | None = None, *, careful: bool = False) -> None:
         out = io.BytesIO()
@@ -39,7 +39,7 @@ class Reading:
 
     @property
     def values(self) -> list[dict[str, Any]]:
-        """The accepted records by the contract's names, whatever the spelling, and `_extra`."""
+        """The accepted records by the contract's names, independent of spelling, and `_extra`."""
         names = {spelled: name for name, spelled in self.spelling.items()} | {"_extra": "_extra"}
         numbers = {field.name for field in self.contract.fields if field.kind is Kind.NUMBER}
         return [
@@ -48,7 +48,7 @@ class Reading:
         ]
 
     def check(self) -> None:
-        """Asserts what must hold of every reading."""
+        """Asserts what must hold for every reading."""
         assert self.counts.seen == self.counts.accepted + self.counts.quarantined
         assert self.counts.accepted == len(self.lines)
         assert self.counts.quarantined == len(self.rejects)
@@ -61,7 +61,7 @@ class Reading:
 
 
 def duckdb_rows(text: bytes, contract: Contract, spelling: dict[str, str], folder: Path) -> list[tuple[Any, ...]]:
-    """Returns what DuckDB's typed reader makes of lines, as the landing module has it read them."""
+    """Returns the rows that DuckDB's typed reader gives for lines, with the options of the landing module."""
     import duckdb
 
     path = folder / "lines.json"
@@ -117,7 +117,7 @@ def pretty_array(records: list[bytes]) -> bytes:
 
 
 def _pretty(record: bytes) -> bytes:
-    # Line breaks only where JSON has none in strings: behind the brackets of the record itself.
+    # Add line breaks only outside JSON strings: after the brackets of the record itself.
     return b"{\n  " + record[1:-1] + b"\n}" if record[:1] == b"{" and record[-1:] == b"}" else record
 
 

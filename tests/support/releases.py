@@ -1,4 +1,4 @@
-"""Releases made without a lake, for what needs neither lake nor key."""
+"""Releases made without a lake, for tests that need neither a lake nor its key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PEOPLE: dict[str, tuple[str, int]] = {
     **{f"{number:016x}": ("validation", 2) for number in range(6, 8)},
     **{f"{number:016x}": ("test", 4) for number in range(8, 10)},
 }
-"""Split and rows of each subject."""
+"""The split and the number of rows of each subject."""
 COLUMNS = [("subject", "string"), ("moment", "int64"), ("distance", "int64"), ("x", "double")]
 
 
@@ -77,7 +77,7 @@ def made(folder: Path, people: Mapping[str, tuple[str, int]] = PEOPLE, *, files:
 
 
 def _told(subject: str, split: str, ticks: int) -> dict[str, Any]:
-    """Returns what `quality.json` says of a person who was measured ten times a second."""
+    """Returns the entry of `quality.json` for a person measured ten times a second."""
     return {
         "subject": subject,
         "split": split,
@@ -116,7 +116,7 @@ def subjects(folder: Path, people: list[tuple[Any, ...]]) -> None:
 
 
 def resealed(folder: Path, change: Callable[[dict[str, Any]], object] = lambda plain: None, key: Key = KEY) -> None:
-    """Has the manifest list the files as they are, changes it, and signs what there is: with the lake's key, a lie."""
+    """Lists the current files in the manifest, changes it, and signs it with the lake's key: a validly signed lie."""
     plain = json.loads((folder / "manifest.json").read_bytes())
     names = [*sorted(f"data/{path.name}" for path in (folder / "data").glob("*.parquet")), contents.SUBJECTS]
     plain["files"] = [
@@ -135,7 +135,7 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], object] = lambda p
 
 
 def recall(folder: Path, drop: Mapping[str, str], key: Key = KEY, **more: Any) -> bytes:
-    """Returns a recall of a release as its lake would write it, with some of it otherwise."""
+    """Returns a recall of a release as its lake would write it, with some changes."""
     manifest = contents.open_manifest(folder / "manifest.json")
     gone = frozenset(drop)
     data = [file.path for file in manifest.files if contents.is_data(file.path)]
@@ -156,7 +156,7 @@ def recall(folder: Path, drop: Mapping[str, str], key: Key = KEY, **more: Any) -
 
 
 def changed(path: Path, column: str, rng: random.Random) -> None:
-    """Changes one value in a column of a data file, deep in its lists if it has some; of subjects two change places."""
+    """Changes one value in a column of a data file, inside its lists if any; swaps two values for subjects."""
     table = pq.read_table(path, partitioning=None)
     values = table[column].to_pylist()
     at = rng.choice([n for n, value in enumerate(values) if value not in (None, [])])

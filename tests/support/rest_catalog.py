@@ -1,4 +1,4 @@
-"""A catalog that speaks Iceberg's REST protocol, on loopback, over PyIceberg's SQL catalog: what a lake asks of one."""
+"""A catalog with the parts of Iceberg's REST protocol that a lake uses, on loopback, over PyIceberg's SQL catalog."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _STATUS = {
 
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """Runs such a catalog for the length of a block, and yields its URL."""
+    """Runs such a catalog within a block, and yields its URL."""
     within = SqlCatalog(
         "within", uri=f"sqlite:///{folder}/rest.db", **{"py-io-impl": "stedi.catalog.fileio.LakeFileIO"}
     )
@@ -65,7 +65,7 @@ def running(folder: Path) -> Iterator[str]:
         do_GET = do_POST = do_DELETE = do_HEAD = _answer  # noqa: N815 - as the library calls them
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -121,7 +121,7 @@ def _location(catalog: SqlCatalog, namespace: str, table: str) -> str:
 
 @cache
 def _metadata(location: str) -> Any:
-    """Reads a metadata file, once: none is ever written again under its name."""
+    """Reads a metadata file once and caches it, since metadata files are never rewritten."""
     return json.loads(LakeFileIO().new_input(location).open().read())
 
 

@@ -1,6 +1,6 @@
-"""A proxy on loopback before an S3 server, or before moto, that counts the calls and lets chosen ones fail.
+"""A proxy on loopback in front of an S3 server or moto that counts the calls and makes chosen ones fail.
 
-It forwards what it is given as it is, the name of the host too, so signatures hold.
+It forwards requests unchanged, including the host name, so signatures stay valid.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from urllib.parse import parse_qs, urlsplit
 
 Kind = Literal["throttle", "error", "deny", "lost", "cut upload", "cut download", "delay"]
 KINDS: tuple[Kind, ...] = ("throttle", "error", "lost", "cut upload", "cut download")
-"""What a network and a busy service do; what they do once, a client that tries again survives."""
+"""Faults of a network and a busy service; a client that retries survives each if it happens once."""
 
 _XML = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{0}</Code><Message>{0}</Message></Error>'
-_ANSWERS = {  # of S3, and of the services that speak JSON
+_ANSWERS = {  # for S3, and for the services with JSON protocols
     "throttle": ((503, "SlowDown"), (400, "ThrottlingException")),
     "error": ((500, "InternalError"), (500, "InternalServiceException")),
     "deny": ((403, "AccessDenied"), (400, "AccessDeniedException")),
@@ -36,8 +36,8 @@ class Call:
 
     Attributes:
         operation: What it does: `PUT`, `POST uploads`, `GET list-type`, or a target such as `AWSGlue.GetTables`.
-        path: What it is about.
-        copies: How often the same operation on the same path was called before.
+        path: The path of the request.
+        copies: How many earlier calls had the same operation and path.
     """
 
     operation: str
@@ -50,11 +50,11 @@ class Fault:
     """What goes wrong.
 
     Attributes:
-        kind: `throttle` and `error` answer 503 and 500, `deny` 403, nothing done; `lost` does it and breaks off without
-            an answer; the cuts break off in the middle of what is sent; `delay` answers late.
-        first: The number of the first call that is struck; the first one is number 1.
-        last: The number of the last one; None if it does not pass.
-        only: Which calls are struck among them.
+        kind: `throttle` answers 503, `error` 500 and `deny` 403, without forwarding; `lost` forwards the request, then
+            closes the connection without an answer; the cuts close it in the middle of the data; `delay` answers late.
+        first: The number of the first failing call, counted from 1.
+        last: The number of the last failing call; None if all later calls fail.
+        only: A filter for the failing calls in this range.
     """
 
     kind: Kind
@@ -67,7 +67,7 @@ class Fault:
 
 
 class Proxy:
-    """Such a proxy; `url` is where it listens."""
+    """The proxy; `url` is where it listens."""
 
     def __init__(self, server: str) -> None:
         self._server = urlsplit(server).netloc
@@ -110,7 +110,7 @@ class Proxy:
 
     @contextmanager
     def failing(self, fault: Fault | None) -> Iterator[Proxy]:
-        """Counts calls anew, and lets them fail within the block."""
+        """Restarts the count of calls, and makes calls fail within the block."""
         with self._lock:
             self.calls, self.struck, self._fault = [], [], fault
         try:
@@ -203,7 +203,7 @@ def _refuse(handler: BaseHTTPRequestHandler, kind: str) -> None:
 
 
 def _break(handler: BaseHTTPRequestHandler) -> None:
-    """Breaks the connection off as a network does."""
+    """Resets the connection as a failing network does."""
     handler.wfile.flush()
     handler.close_connection = True
     with suppress(OSError):
@@ -212,7 +212,7 @@ def _break(handler: BaseHTTPRequestHandler) -> None:
 
 @contextmanager
 def proxied(server: str) -> Iterator[Proxy]:
-    """Runs a proxy before a server for the length of a block."""
+    """Runs a proxy in front of a server within a block."""
     proxy = Proxy(server)
     try:
         yield proxy

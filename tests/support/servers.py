@@ -1,6 +1,7 @@
-"""Servers that stand in for AWS and for other catalogs, on this machine alone: each on loopback, on a free port.
+"""Local servers that replace AWS and other catalogs: each on loopback, on a free port.
 
-A server ends with the test process, however that ends: a small process beside it holds a pipe that breaks then.
+A server ends with the test process, however that ends: a small helper process ends it when the pipe from the test
+process breaks.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Server:
     """A server that answers.
 
     Attributes:
-        url: Where, `http://127.0.0.1:PORT`.
-        folder: Where it keeps what it holds; empty if in memory.
+        url: Its address, `http://127.0.0.1:PORT`.
+        folder: The folder of its data; empty if they are in memory.
     """
 
     url: str
@@ -71,7 +72,7 @@ def free_port() -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Returns this process's environment without what makes every Python process measure its coverage."""
+    """Returns this process's environment without the variables that make Python processes measure coverage."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COV")}
 
 
@@ -79,14 +80,14 @@ def _environment() -> dict[str, str]:
 def running(
     command: Sequence[str | Path], port: int, log: Path, *, user: str = "", stop: signal.Signals = signal.SIGTERM
 ) -> Iterator[None]:
-    """Runs a server for the length of a block.
+    """Runs a server within a block.
 
     Args:
         command: The program and its arguments.
-        port: Where it will listen, on 127.0.0.1.
-        log: A file for what it says.
-        user: Whose process it is, this one's by default.
-        stop: What ends it in good order.
+        port: The port where it will listen, on 127.0.0.1.
+        log: A file for its output.
+        user: The user that runs it, by default the current one.
+        stop: The signal that ends it cleanly.
 
     Raises:
         RuntimeError: It does not listen within a minute.
@@ -127,7 +128,7 @@ def versitygw(folder: Path) -> Iterator[Server]:
     buckets.mkdir()
     versions.mkdir()
     told = ["--access", ACCESS, "--secret", SECRET, "--region", REGION, "--port", f"127.0.0.1:{port}"]
-    # as S3 itself, it lets a connection serve many requests
+    # like S3 itself, it keeps connections open for many requests
     command: list[str | Path] = [VERSITYGW, "--quiet", "--keep-alive", *told]
     with running([*command, "posix", "--versioning-dir", versions, buckets], port, folder / "log"):
         yield Server(f"http://127.0.0.1:{port}", buckets)
@@ -144,18 +145,18 @@ def moto(folder: Path) -> Iterator[Server]:
 
 
 def reset(server: Server) -> None:
-    """Makes moto forget everything."""
+    """Resets all of moto's state."""
     with urllib.request.urlopen(urllib.request.Request(f"{server.url}/moto-api/reset", method="POST")) as answer:
         answer.read()
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Runs PostgreSQL, and yields the URL of an empty database of it, as SQLAlchemy wants it."""
+    """Runs PostgreSQL, and yields the URL of an empty database, in SQLAlchemy's form."""
     assert POSTGRES is not None, NO_POSTGRES
-    user = "nobody" if os.geteuid() == 0 else ""  # it refuses root
+    user = "nobody" if os.geteuid() == 0 else ""  # PostgreSQL refuses to run as root
     with ExitStack() as stack:
-        # pytest's folders are closed to others
+        # other users cannot read pytest's folders
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stedi-postgres-")))
         if user:
             shutil.chown(folder, user)
@@ -171,7 +172,7 @@ def postgres() -> Iterator[str]:
 
 
 def environment(*, s3: Server, aws: Server | None = None) -> Mapping[str, str]:
-    """Returns what points every AWS tool to such servers and away from AWS."""
+    """Returns environment variables that point every AWS tool to these servers and away from AWS."""
     return {
         "AWS_ACCESS_KEY_ID": ACCESS,
         "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -183,7 +184,7 @@ def environment(*, s3: Server, aws: Server | None = None) -> Mapping[str, str]:
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
         "AWS_ENDPOINT_URL_S3": s3.url,
-        # where a service has no server, nothing listens
+        # for a service without a server, nothing listens
         "AWS_ENDPOINT_URL": aws.url if aws else "http://127.0.0.1:1",
         **({"AWS_ENDPOINT_URL_GLUE": aws.url} if aws else {}),
     }

@@ -1,4 +1,4 @@
-"""Spark for tests: one session for all of them, small and watched; or the reason why there is none."""
+"""Spark for tests: one small session for all of them, with its events logged; or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stedi.engines.spark.session import JARS as VARIABLE
 from stedi.transform import Build
 
 JARS, JARS_OF_S3 = jars(ICEBERG, SQLITE), jars(ICEBERG, SQLITE, AWS)
-"""Found before tests have a home of their own."""
+"""Found before tests get their own home folder."""
 
 
 def _missing() -> str:
@@ -36,22 +36,22 @@ def _missing() -> str:
 NO_SPARK = _missing()
 needs_spark = pytest.mark.skipif(bool(NO_SPARK), reason=NO_SPARK)
 ENGINES = ("duckdb", pytest.param("spark", marks=needs_spark))
-"""Both engines, for a test that holds each to the same."""
+"""Both engines, for a test that expects the same from each."""
 
 QUICK_JVM = (
     "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC "
     "-XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
 )
-"""Flags of a JVM that lives for minutes: its best compiler and a check of known jars would cost more than they give.
+"""Flags for a JVM that runs for minutes: its best compiler and a check of known jars would cost more than they save.
 
-Without that compiler the room for compiled code is a fifth of the usual, and Spark needs more: it would be compiled,
-thrown away and compiled again.
+Without that compiler the JVM reserves a fifth of the usual space for compiled code. Spark needs more, or its code would
+be compiled, discarded and compiled again.
 """
 SMALL = {
-    # a table of ten rows needs no second task, and compiling its plan takes longer than running it
+    # a table of ten rows needs only one task, and compiling its plan takes longer than running it
     "spark.sql.shuffle.partitions": "1",
     "spark.default.parallelism": "1",
-    "spark.sql.adaptive.enabled": "false",  # nothing is left to choose; rows are the same whichever plan is taken
+    "spark.sql.adaptive.enabled": "false",  # there is nothing to optimize; every plan gives the same rows
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.driver.memory": "1g",
@@ -68,11 +68,11 @@ del sys.argv[1:3]
 
 @contextmanager
 def started(events: Path, environment: Mapping[str, str]) -> Iterator[Any]:
-    """Starts Spark for this process; it logs its events, plans among them, into a folder.
+    """Starts Spark for this process; it logs its events, including plans, into a folder.
 
     Args:
         events: The folder.
-        environment: What its processes find in their environment beside what this one's has.
+        environment: Variables that its processes have in addition to this process's environment.
     """
     within = JARS_OF_S3 or JARS
     assert within is not None
@@ -93,7 +93,7 @@ def started(events: Path, environment: Mapping[str, str]) -> Iterator[Any]:
 
 
 def collecting(patch: pytest.MonkeyPatch) -> list[Any]:
-    """Returns every value that comes from executors to this process from now on, by whichever way PySpark has."""
+    """Returns every value that executors send to this process from now on, through any of PySpark's ways."""
     from pyspark import RDD
     from pyspark.sql.classic.dataframe import DataFrame
 
@@ -130,7 +130,7 @@ class InTurn(RealLake):
 def program(
     source: str, *words: object, master: str = "local[2]", partitions: int = 1, jars: tuple[Path, ...] | None = JARS
 ) -> list[str]:
-    """Runs a program in a process of its own, in which `spark` runs already; returns the lines that it has printed."""
+    """Runs a program in its own process, with `spark` already started; returns the lines that it printed."""
     assert jars is not None
     options = SMALL | {"spark.sql.shuffle.partitions": str(partitions)}
     command = [sys.executable, "-c", _STARTS + source, master, json.dumps(options), *map(str, words)]
@@ -141,5 +141,5 @@ def program(
 
 
 def spark_jars() -> str | None:
-    """What `STEDI_SPARK_JARS` is to hold, or None if there are no jars."""
+    """Returns the value for `STEDI_SPARK_JARS`, or None if there are no jars."""
     return os.pathsep.join(map(str, JARS)) if JARS else None

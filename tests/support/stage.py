@@ -1,4 +1,4 @@
-"""Seven commands in the life of a lake, each with the lake before it: where every one of their calls can fail."""
+"""Seven commands in the life of a lake, each with the lake before it, so that each of their calls can fail."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from lakes import customer, deliver, motion, step
 from stedi.storage import config as settings
 
 SCENES = ("init", "land", "build", "later land", "later build", "maintain", "erase")
-"""A lake is made, landed into, built; more is landed; that is built; what is over is removed; somebody is erased."""
+"""A lake is created, landed into and built; more is landed and built; maintenance runs; a customer is erased."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One command, undisturbed.
+    """One command, run without faults.
 
     Attributes:
-        name: What it is called in messages.
+        name: Its name in messages.
         words: The command.
-        start: The lake's folder before it; it may hold nothing yet.
-        calls: What it did to the disk.
+        start: The lake's folder before it; it may be empty.
+        calls: The calls by which it changed the disk.
         before: Each table before it, as readers saw it.
         after: Each table after it.
-        again: The commands that set things right after a fault.
-        final: Each table after an undisturbed run and the build of what it left due.
+        again: The commands that repair the lake after a fault.
+        final: Each table after a run without faults and the build that it left due.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Scene:
 
     @property
     def commits(self) -> list[int]:
-        """The calls, from 1, by which the catalog commits."""
+        """The numbers, from 1, of the calls by which the catalog commits."""
         ended = ("unlink", "catalog.db-journal")
         return [place for place, call in enumerate(self.calls, start=1) if (call.name, call.path.name) == ended]
 
 
 class Stage:
-    """One lake's place, where scenes are played; Iceberg's paths are absolute, so it is always the same."""
+    """The fixed place of one lake, where scenes are played; it is fixed since Iceberg's paths are absolute."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,12 +73,12 @@ class Stage:
             (maintain, (maintain, build)),
             (erase, (erase, build)),
         ]
-        # rows of an undisturbed run, after which `again` changes none: of the scene itself, or of the build after it
+        # rows of a run without faults, of the scene or of the build after it: `again` then changes none
         ends = {"init": "build", "land": "build", "later land": "later build"}
         for name, (words, again) in zip(SCENES, commands, strict=True):
             at = self._play(name, words, at, again)
             if name == "init":
-                # nobody else reads this lake: what nothing uses may go at once
+                # nobody else reads this lake, so unused files can be removed at once
                 file = at / "lake" / "lake.toml"
                 settings.write(settings.changed(settings.read(file), grace_hours=0.0), file)
         for name, end in ends.items():
@@ -87,7 +87,7 @@ class Stage:
     def _play(
         self, name: str, words: tuple[str | Path, ...], start: Path, again: tuple[tuple[str | Path, ...], ...]
     ) -> Path:
-        """Plays a scene undisturbed, keeps what it leaves, and returns where."""
+        """Plays a scene without faults, saves the resulting lake, and returns where."""
         before = self.set_up(start)
         done = self.server.run(self.lake, *words, fault=Fault())
         assert done.code == 0, done.said
@@ -95,26 +95,26 @@ class Stage:
         kept = self.folder / name
         shutil.copytree(self.watched, kept)
         if name == "init":
-            # the next command removes what is left at once, rather than when readers may have ended
+            # the next command removes leftovers at once instead of waiting for readers
             file = kept / "lake" / "lake.toml"
             settings.write(settings.changed(settings.read(file), grace_hours=0.0), file)
         self.scenes[name] = Scene(name, words, start, made, before, after, again, after)
         return kept
 
     def set_up(self, start: Path) -> dict[str, Any]:
-        """Puts a lake in its place and returns its tables."""
+        """Puts a lake at the fixed place and returns its tables."""
         shutil.rmtree(self.watched)
         shutil.copytree(start, self.watched)
         return self.look()
 
     def strike(self, scene: Scene, fault: Fault) -> Answer:
-        """Plays a scene under a fault."""
+        """Plays a scene with a fault."""
         shutil.rmtree(self.watched)
         shutil.copytree(scene.start, self.watched)
         return self.server.run(self.lake, *scene.words, fault=fault)
 
     def set_right(self, scene: Scene) -> Iterator[str]:
-        """Yields what a reader finds wrong after a fault, and what is wrong once the commands have been run again."""
+        """Yields what a reader finds wrong after a fault, and what is wrong after the repairing commands."""
         seen = self.server.look(self.lake)
         if seen["error"]:
             yield f"readers cannot read: {seen['error']}"
@@ -144,7 +144,7 @@ class Stage:
 
 
 def _deliveries(folder: Path) -> tuple[Path, Path]:
-    """Two deliveries that change every table: all feeds, clean files and others, agreeing and withdrawing."""
+    """Two deliveries that change every table: all feeds, clean and dirty files, consents and withdrawals."""
     first, second = folder / "first", folder / "second"
     people = [f"p{n}@x.example" for n in range(4)]
     records = [customer(email, serialNumber=email[:2], birthDay="1990-02-03") for email in people]

@@ -1,6 +1,6 @@
-"""What an erasure leaves, as plain Python works it out: which records go, and which stay out ever after.
+"""Computes the result of an erasure in plain Python: which records are removed, and which stay out afterwards.
 
-Nothing here is shared with `stedi`; the tests hold the lake to it as they hold the builds to `oracle`.
+This shares no code with `stedi`; tests compare the lake with it, as they compare builds with `oracle`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _MOMENTS = {"customer": "registrationDate", "accelerometer": "timestamp", "step_
 
 @dataclass(slots=True)
 class Stones:
-    """Who and what was erased.
+    """The erased people and their data.
 
     Attributes:
         pseudonym: The customer id of an email address as delivered.
         people: Until when data of each erased customer stay out.
-        claims: Who of them claimed a serial number.
+        claims: The erased customers who claimed each serial number.
         serials: Until when readings of a serial number that only they claimed stay out.
-        moments: Readings of shared serial numbers that could have been theirs.
+        moments: Readings of shared serial numbers that could belong to an erased customer.
     """
 
     pseudonym: Callable[[str], str]
@@ -32,16 +32,16 @@ class Stones:
     moments: set[tuple[str, int]] = field(default_factory=set)
 
     def claimants(self) -> dict[str, int]:
-        """How many of them claimed each serial number."""
+        """How many erased customers claimed each serial number."""
         return {serial: len(people) for serial, people in self.claims.items()}
 
     def copy(self) -> Stones:
-        """Returns the same, to change apart from this."""
+        """Returns an independent copy."""
         claims = {serial: set(people) for serial, people in self.claims.items()}
         return Stones(self.pseudonym, dict(self.people), claims, dict(self.serials), set(self.moments))
 
     def join(self, others: Stones) -> None:
-        """Adds what was erased elsewhere."""
+        """Adds the tombstones of other erasures."""
         for mine, theirs in ((self.people, others.people), (self.serials, others.serials)):
             mine.update({name: max(until, mine.get(name, 0)) for name, until in theirs.items()})
         for serial, people in others.claims.items():
@@ -49,7 +49,7 @@ class Stones:
         self.moments |= others.moments
 
     def who(self, record: Record) -> str:
-        """Whose customer record or accelerometer reading it is."""
+        """The person of a customer record or accelerometer reading."""
         return self.pseudonym(str(record.get("email", record.get("user"))))
 
     def bars(self, feed: str, record: Record) -> bool:
@@ -61,11 +61,11 @@ class Stones:
         return at <= self.serials.get(serial, 0) or (serial, at) in self.moments
 
     def erase(self, world: Mapping[str, Sequence[Record]], people: set[str], now: int) -> World:
-        """Puts up tombstones for customers and returns the records of everybody else."""
+        """Adds tombstones for customers and returns all other people's records."""
         claimed: dict[str, set[str]] = {}
         for record in world["customer"]:
             if record.get("serialNumber") is None:
-                continue  # the withdrawal of somebody of whom nothing else is known
+                continue  # a withdrawal of a customer about whom nothing else is known
             claimed.setdefault(str(record["serialNumber"]), set()).add(self.who(record))
         theirs = {
             feed: [record for record in world[feed] if self.who(record) in people]

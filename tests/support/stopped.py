@@ -1,7 +1,7 @@
-"""A command with a short lease that stops itself, all its threads, at a place: as a machine that sleeps does.
+"""A command with a short lease that stops itself with all its threads at a place, like a machine that goes to sleep.
 
-It is a fork (`forks`), which runs `prepare(PLACE)` first. PLACE is a function, `module:name`, before whose first call
-it stops; or a number: it stops before its so-many-th request that may write, whatever thread makes it; 0 for never.
+It is a fork (`forks`), which runs `prepare(PLACE)` first. PLACE is a function, `module:name`: it stops before the first
+call of it. Or it is a number N: it stops before the Nth request, of any thread, that may write; 0 means never.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import forks
 import sweep_mutants
 
 LEASE, BEAT = 2.0, 0.4
-"""Seconds: of a lease, and between two renewals."""
+"""The length of a lease and the time between two renewals, in seconds."""
 
 
 class Command:
-    """A command in a process of its own.
+    """A command in its own process.
 
     Args:
         place: Where it stops.
         words: Its arguments.
-        log: The file for what it says.
+        log: The file for its output.
     """
 
     def __init__(self, place: str, words: list[str], log: Path) -> None:
@@ -36,25 +36,25 @@ class Command:
         self._process = forks.command(words, log, f"import stopped; stopped.prepare({place!r})")
 
     def rests(self) -> bool:
-        """Waits until it has stopped itself or has ended, and returns whether it has stopped itself."""
+        """Waits until it has stopped itself or ended, and returns whether it has stopped itself."""
         end, status = time.monotonic() + 300, Path(f"/proc/{self._process.pid}/stat")
         while time.monotonic() < end:
             if self._process.poll() is not None:
                 return False
-            with suppress(OSError):  # it has ended meanwhile
+            with suppress(OSError):  # it has already ended
                 if status.read_text().rpartition(")")[2].split()[0] == "T":
                     return True
             time.sleep(0.02)
         raise TimeoutError(self._process.args)
 
     def ends(self) -> tuple[int, str]:
-        """Lets it go on, and returns its exit code and what it has said."""
+        """Resumes it, and returns its exit code and output."""
         if self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGCONT)
         return self._process.wait(300), self._log.read_text()
 
     def close(self) -> None:
-        """Ends it, wherever it is."""
+        """Kills it, whatever its state."""
         with self._process:
             self._process.kill()
 
@@ -88,7 +88,7 @@ def _before_request(number: int) -> None:
 
 
 def prepare(place: str) -> None:
-    """Makes this process one with a short lease that stops at a place."""
+    """Gives this process a short lease, and makes it stop at a place."""
     from stedi.storage.s3 import leases
 
     leases._LEASE, leases._BEAT = LEASE, BEAT

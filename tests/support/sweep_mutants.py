@@ -1,7 +1,7 @@
-"""The product made wrong in one way each, where a fault, a power cut, a lost lease or an odd machine would tell.
+"""Mutants of the product, one fault each, visible after an I/O fault, a power cut or lost lease, or on an odd machine.
 
-By day a sweep strikes a sample. `tests/faults/test_samples.py` holds that the samples notice these: it runs each with
-`MUTANT_OF_SWEEP` naming one, which every process of the sweep applies to itself.
+By day a sweep tests only a sample. `tests/faults/test_samples.py` checks that the samples detect these mutants: it runs
+each with `MUTANT_OF_SWEEP` set to one, which every process of the sweep applies to itself.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE = "MUTANT_OF_SWEEP"
-"""Names the mutant; it is no variable of the product's, which sweeps clear away."""
+"""Names the mutant; it is not a variable of the product, since sweeps clear those."""
 
 
 def apply() -> None:
-    """Makes this process's product the mutant that the environment names, if it names one."""
+    """Applies the mutant that the environment names, if any, to this process."""
     name = os.environ.get(VARIABLE)
     if name:
         MUTANTS[name]()
 
 
 def _forgets_its_journal_first() -> None:
-    """A landing removes its journal before it has committed, in the wrong order."""
+    """A landing removes its journal before it commits, which is the wrong order."""
     from stedi.landing import journal
 
     read = journal._read
@@ -38,18 +38,18 @@ def _forgets_its_journal_first() -> None:
 
 
 def _syncs_no_folder() -> None:
-    """Names of files, and files that engines have written, are not put on disk."""
+    """File names, and files that engines have written, are not synced."""
     from stedi.storage import durable
 
     durable.sync = lambda path: None
 
 
 def _syncs_no_metadata() -> None:
-    """What is written as Iceberg's metadata is not put on disk before a commit names it."""
+    """Iceberg metadata is not synced before a commit names it."""
     from stedi.catalog import checksums
 
     class Elsewhere:
-        """The system's calls, but for the one that waits."""
+        """The `os` module, but `fsync` does nothing."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(os, name)
@@ -61,7 +61,7 @@ def _syncs_no_metadata() -> None:
 
 
 def _asks_once() -> None:
-    """A request that S3 or the catalog has not answered is not made again."""
+    """A request that S3 or the catalog did not answer is not retried."""
     from botocore.retries import standard
 
     standard.RetryQuotaChecker.acquire_retry_quota = lambda *_: None
@@ -69,7 +69,7 @@ def _asks_once() -> None:
 
 
 def _leaves_what_nothing_uses() -> None:
-    """Files that a killed command has left, and that no snapshot uses, stay."""
+    """Files left by a killed command and used by no snapshot stay."""
     from stedi import maintenance
     from stedi.catalog import orphans
 
@@ -77,7 +77,7 @@ def _leaves_what_nothing_uses() -> None:
 
 
 def _trusts_its_lease() -> None:
-    """A command does not look whether it has its lease still."""
+    """A command does not check whether it still has its lease."""
     from stedi.storage import s3
     from stedi.storage.s3 import leases
 
@@ -85,7 +85,7 @@ def _trusts_its_lease() -> None:
 
 
 def _writes_over_what_others_wrote() -> None:
-    """What is written under a lock is written whatever has become of it meanwhile."""
+    """Data written under a lock overwrite whatever was written there in the meantime."""
     from stedi.storage import s3
     from stedi.storage.s3 import leases
 
@@ -104,14 +104,14 @@ def _opens_no_streams() -> None:
 
 
 def _takes_settings_for_text() -> None:
-    """A file of settings that is no TOML is a surprise."""
+    """A settings file that is not valid TOML causes an unexpected error."""
     import tomllib
 
     tomllib.TOMLDecodeError = UnicodeDecodeError  # type: ignore[assignment, misc]
 
 
 def _finds_everybody_at_home() -> None:
-    """A user without a home is a surprise."""
+    """A user without a home folder causes an unexpected error."""
     expanded = os.path.expanduser
 
     def home(path: Any) -> Any:
@@ -149,5 +149,5 @@ SWEEPS: dict[str, tuple[tuple[str, ...], tuple[Callable[[], None], ...]]] = {
         (_opens_no_streams, _takes_settings_for_text, _finds_everybody_at_home),
     ),
 }
-"""Of each sweep its tests, as pytest is told, and the mutants that its sample must notice."""
+"""For each sweep, its tests as arguments of pytest, and the mutants that its sample must detect."""
 MUTANTS = {mutant.__name__.strip("_"): mutant for _, mutants in SWEEPS.values() for mutant in mutants}

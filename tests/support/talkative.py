@@ -1,4 +1,4 @@
-"""The command line as a process that tells of every step in a pipe, too, for tests that strike at one."""
+"""Runs the command line in a process that also reports every step through a pipe, for tests that interrupt one."""
 
 import sys
 

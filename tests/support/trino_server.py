@@ -1,6 +1,6 @@
-"""A Trino server for tests: where it is, or why there is none, and a function that asks it.
+"""A Trino server for tests: where it is, or why there is none, and a function that queries it.
 
-Trino is half a gigabyte and wants Java 24: `make build/trino/.made` fetches what these tests need of it.
+Trino is half a gigabyte and needs Java 24; `make build/trino/.made` fetches the parts that these tests need.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import servers
 from lakes import REPOSITORY
 
 HOME = Path(os.environ.get("STEDI_TRINO", REPOSITORY / "build" / "trino"))
-"""A folder of `trino-server-core` with the Iceberg plugin in `plugin/iceberg`, and SQLite's driver in that."""
+"""A folder of `trino-server-core`, with the Iceberg plugin and SQLite's driver in `plugin/iceberg`."""
 
 
 def _java() -> Path | None:
@@ -50,7 +50,7 @@ _OPTIONS = (
 
 @contextmanager
 def serving(folder: Path, name: str, catalog: str) -> Iterator[Ask]:
-    """Runs a server with one catalog for the length of a block.
+    """Runs a server with one catalog within a block.
 
     Args:
         folder: An empty folder for what the server needs.

@@ -1,7 +1,7 @@
-"""What a lake must hold, as plain Python works it out: records, tombstones, and the journal that outlives the lake.
+"""Computes in plain Python what a lake must hold: records, tombstones, and the journal that outlives the lake.
 
-Nothing here is shared with `stedi`: what a landing takes in, what a withdrawal or an erasure makes of it, and what is
-left of all that where a backup is put in the lake's place.
+This shares no code with `stedi`. It covers which records a landing accepts, the effect of withdrawals and erasures, and
+what remains after the lake is replaced by a backup.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class Entry:
     at: int = 0
     """When they were erased."""
     stones: Stones | None = None
-    """What bars them from then on."""
+    """The tombstones that bar their data from then on."""
 
 
 @dataclass(slots=True)
 class _Lake:
-    """What is in the lake, and so in a backup of it."""
+    """The content of the lake, and so of its backups."""
 
     stones: Stones
     landed: dict[str, list[dict[str, object]]] = field(default_factory=lambda: {feed: [] for feed in FEEDS})
     files: list[Records] = field(default_factory=list)
     journal: set[int] = field(default_factory=set)
     waiting: dict[str, set[int]] = field(default_factory=dict)
-    """Of whom the lake knows nothing yet: when they withdrew."""
+    """When customers withdrew, for those whom the lake does not know yet."""
 
     def copy(self) -> _Lake:
         landed = {feed: list(records) for feed, records in self.landed.items()}
@@ -80,7 +80,7 @@ class Truth:
         return self._lake.files
 
     def land(self, files: Iterable[Records]) -> tuple[list[Records], int]:
-        """Lands files; returns what was taken in, and how many records of the erased were not."""
+        """Lands files; returns the accepted records, and how many records of erased people were dropped."""
         taken: list[Records] = []
         barred = 0
         for file in files:
@@ -95,12 +95,12 @@ class Truth:
         return taken, barred
 
     def withdraw(self, addresses: Iterable[str], at: int) -> list[dict[str, object]]:
-        """Withdraws by command; returns the records that this lands."""
+        """Withdraws customers by command; returns the records that this lands."""
         landed = []
         for address in addresses:
             record = oracle.withdrawal(self.landed["customer"], address, at, self.pseudonym)
             if record and "serialNumber" not in record and self.pseudonym(address) in self.stones.people:
-                record = None  # nothing of the erased is taken in again
+                record = None  # barred records are not accepted again
             if record is not None:
                 self.landed["customer"].append(record)
                 landed.append(record)
@@ -116,19 +116,19 @@ class Truth:
         self._note(Entry(self._next(), erased=frozenset(people), at=now, stones=self.stones.copy()))
 
     def moves(self) -> None:
-        """The lake goes on as a copy of its own: with the journal that it has, and without its backups."""
+        """The lake continues as a separate copy, with its current journal and without its backups."""
         self._outside = [entry for entry in self._outside if entry.number in self._lake.journal]
         self._backup = None
 
     def back_up(self) -> None:
-        """Keeps the lake as it is."""
+        """Keeps a backup of the current lake."""
         self._backup = self._lake.copy()
 
     def restore(self, how: str) -> list[Records] | None:
-        """Puts the backup in the lake's place, and replays the journal or accepts what is undone.
+        """Replaces the lake with the backup, and replays the journal or accepts the undone entries.
 
         Returns:
-            The files that have landed since, or None if there is no backup.
+            The files that landed since the backup, or None if there is no backup.
         """
         if self._backup is None:
             return None
@@ -137,7 +137,7 @@ class Truth:
         if how == "replay":
             self._replay()
         else:
-            self._withdraw_again({})  # by the build with which a repair ends
+            self._withdraw_again({})  # done by the build at the end of a repair
         return lost
 
     def _replay(self) -> None:
@@ -162,7 +162,7 @@ class Truth:
         self._lake.journal |= {entry.number for entry in new}
 
     def _barred(self, feed: str, record: Mapping[str, object]) -> bool:
-        """Whether a device's reading is barred though the lake knows nothing of whose it was."""
+        """Whether a device's reading is barred even if the lake does not know whose it was."""
         return feed == "step_trainer" and self.stones.bars(feed, record)
 
     def _withdraw_again(self, said: Mapping[str, set[int]]) -> list[Records]:

@@ -1,7 +1,7 @@
-"""Everything imported, once; each command is run by a fork, since starting Python takes longer than the work.
+"""Imports everything once and runs each command in a fork, since starting Python takes longer than the work.
 
-Requests come as JSON, one a line, and so do the answers. `run` runs the command line in a child, whose calls the
-preloaded shim counts and strikes; `look` has a child without faults read a lake as any reader would.
+Requests and answers are JSON, one per line. `run` runs the command line in a child; the preloaded shim counts its calls
+and injects faults. `look` lets a child without faults read a lake as any reader would.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _random = os.urandom
 
 
 def _key_or_random(size: int) -> bytes:
-    """Gives the same key each time that one is made, so that the same people have the same pseudonyms."""
+    """Returns the same key each time a key is generated, so that the same people have the same pseudonyms."""
     return b"k" * 32 if size == 32 else _random(size)
 
 
@@ -51,7 +51,7 @@ os.urandom = _key_or_random
 
 
 def run(request: dict[str, Any]) -> int:
-    """Runs one command of the command line under a fault; gives its exit code."""
+    """Runs one command of the command line with a fault; returns its exit code."""
     fault = request["fault"]
     if fault is not None:
         shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
@@ -64,9 +64,9 @@ def run(request: dict[str, Any]) -> int:
 
 
 def look(request: dict[str, Any]) -> int:
-    """Prints what a reader sees: each table's rows as count and digest; and what lies about that nobody reads.
+    """Prints what a reader sees: each table's rows as count and digest; and the files that nobody reads.
 
-    `strays` no later command leaves; what else is `unused` is for `maintain` to remove.
+    Later commands remove `strays`; other `unused` files are for `maintain` to remove.
     """
     root = Path(request["lake"])
     tables, strays, unused = {}, [], []
@@ -103,10 +103,10 @@ def main() -> None:
     """Answers requests until stdin ends."""
     for name in _USED:
         for module in pkgutil.iter_modules(importlib.import_module(f"stedi.{name}").__path__):
-            if not module.name.startswith("lib"):  # compiled C, which is loaded when it is needed
+            if not module.name.startswith("lib"):  # compiled C modules, which are loaded on demand
                 importlib.import_module(f"stedi.{name}.{module.name}")
     sweep_mutants.apply()
-    gc.freeze()  # else each child copies what it only reads
+    gc.freeze()  # otherwise each child copies memory that it only reads
     for line in sys.stdin:
         request = json.loads(line)
         started = time.monotonic()

@@ -1,7 +1,7 @@
 """Small random worlds for property tests: few people, few instants, few serial numbers.
 
-Scarcity is the point: ties on the last update, shared serial numbers, shared instants and one person under
-several spellings of an address turn up in most worlds, and what a test finds shrinks to a handful of records.
+Small numbers are intended: most worlds then have ties on the last update, shared serial numbers, shared instants and
+one person under several spellings of an address; and failing examples shrink to a handful of records.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 FEEDS = ("customer", "accelerometer", "step_trainer")
 BASE = 1_655_564_400_000
 NOW = BASE + 6
-"""A start of the build that has some consents in its future: instants of a world lie at `BASE` + 1 to 8."""
+"""A start of the build with some later consents: instants of a world are `BASE` + 1 to 8."""
 FUTURE = 4_102_444_800_000
-"""In the future of every build: a test that cannot set the clock takes the clock's now instead of `NOW`."""
+"""After every build, also for tests that cannot set the clock and use the current time instead of `NOW`."""
 
 PEOPLE = (
     ("Ana.Bo@test.example", " ana.bo@TEST.example ", "ANA.BO@TEST.EXAMPLE", "Ana.Bo@test.example  "),
@@ -33,7 +33,7 @@ NEIGHBOURS = (
     ("brien@test.example.org",),
     ("x-brien@test.example", "X-Brien@test.example"),
 )
-"""People whose addresses contain one another's."""
+"""People whose addresses contain each other's."""
 STRANGERS = ("nobody@test.example", "ana.bo@other.example")
 SERIALS = ("serial-1", "serial-2", "Serial-1", "serial-é")
 
@@ -127,11 +127,11 @@ def worlds(draw: st.DrawFn, *, people: int = 8, readings: int = 14) -> dict[str,
     """Records by feed, some of them delivered twice.
 
     Args:
-        draw: Hypothesis.
-        people: At most so many customer records.
-        readings: At most so many readings of either kind.
+        draw: Hypothesis's draw function.
+        people: The most customer records.
+        readings: The most readings of each kind.
     """
-    least = draw(st.sampled_from([0, 1, 4, 8]))  # hypothesis likes lists short: some worlds are to be full
+    least = draw(st.sampled_from([0, 1, 4, 8]))  # Hypothesis prefers short lists, but some worlds should be full
     most: dict[str, tuple[st.SearchStrategy[dict[str, object]], int]] = {
         "customer": (customers(), people),
         "accelerometer": (motions(), readings),
@@ -148,9 +148,9 @@ def worlds(draw: st.DrawFn, *, people: int = 8, readings: int = 14) -> dict[str,
 
 
 def write_world(world: dict[str, list[dict[str, object]]], folder: Path, rng: Random) -> list[Path]:
-    """Writes a world as newline-delimited files, one to three a feed, in any order, in a folder a feed.
+    """Writes a world as newline-delimited files in any order: one to three per feed, in a folder per feed.
 
-    No two files have the same content, since the lake would take the second for the first.
+    No two files have the same content, since the lake would treat the second as a copy of the first.
 
     Returns:
         The files, in an order that `rng` chose.

@@ -1,11 +1,11 @@
-"""The name of a table's current metadata file beside that file, for readers that open a table by its folder.
+"""The version hint: a file that names a table's current metadata file, for readers that open a table by its folder.
 
-The catalog alone decides which file is current. So a commit removes the hint before it writes the new metadata file,
-whose sync makes the removal durable, and writes it again at its end. If the command is killed in between, the table has
-no hint, and such a reader refuses it. With an outdated hint it would read rows of people who have left. The next commit
-to the table writes the hint again.
+Only the catalog decides which file is current. So a commit removes the hint before it writes the new metadata file, and
+writes the hint again at its end; the sync of the metadata file makes the removal durable. If the command is killed in
+between, the table has no hint, and such a reader refuses it. With an outdated hint it would read rows of people who
+have left. The next commit to the table writes the hint again.
 
-A bucket has none: its catalog is a service that readers attach.
+Tables in a bucket have no hint: readers attach the catalog service instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 NAME = "version-hint.text"
-"""Its name, in the folder of the table's metadata."""
+"""The name of the hint file in the folder of the table's metadata."""
 _ENDING = ".metadata.json"
 
 
@@ -29,12 +29,12 @@ def withdraw(metadata: Path) -> None:
 
 
 def write(current: Path) -> None:
-    """Writes which metadata file is current; does nothing if the disk refuses, since the catalog knows it.
+    """Writes the name of the current metadata file; ignores disk errors, since the catalog has the name.
 
     Args:
         current: The metadata file that the catalog names.
     """
-    # never in place: a copy of the lake by hard links would read another lake's hint
+    # never write in place: a hard-linked copy of the lake would get this lake's hint
     fresh = current.with_name(f".{NAME}.partial")
     with suppress(OSError):
         fresh.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The devices of some customers, and the readings that go with them: their own, and what several may have taken.
+"""The devices of some customers, and the readings to erase with them: their own, and those of shared devices.
 
-Each large landing table is read once for the few rows that go; everything after that asks these.
+Each large landing table is read once for the few rows to erase; all later queries read these rows.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from stedi.privacy.tombstones import Tombstones
 from stedi.schema.tables import COLUMNS
 
 OWN = {"accelerometer_landing": "own_motions", "step_trainer_landing": "own_steps"}
-"""For each landing table of readings, the relation of the rows in it that are the customers'."""
+"""For each landing table of readings, the relation of its rows that belong to the customers."""
 THEIRS = (
     "(serialNumber in (select serialNumber from erased_serials) or "
     "(serialNumber, sensorReadingTime) in (select serialNumber, moment from erased_moments))"
 )
-"""The condition under which a step reading is a customer's."""
+"""The condition under which a step reading belongs to a customer."""
 _TOLD_BY = ("user", "timestamp", "serialNumber", "sensorReadingTime", "distanceFromObject", "_file")
-"""Columns of readings that decide whose they are and which delivered file they come from."""
+"""Columns of readings that determine whose they are and which delivered file they come from."""
 
 
 class Devices:
-    """Makes the relations that tell the customers' devices and readings, in an engine session.
+    """Creates the relations of the customers' devices and readings, in an engine session.
 
-    `erased_serials` are the serial numbers that only they claim, `erased_moments` the moments of shared devices at
-    which one of them moved. The relations of `OWN` hold rows of all live files; `now` is false for those of older
-    snapshots, and they are there only if the devices come from the landed records.
+    `erased_serials` holds the serial numbers that only they claim, `erased_moments` the times at which one of them
+    moved, for shared devices. The relations of `OWN` hold rows of all live files; `now` is false for rows of older
+    snapshots. These relations exist only if the devices were found by the landed records.
 
     Args:
         engine: The session, in which landing, `records`, `who` and `erased_addresses` are readable.
         key: The lake's key.
-        live: Of each table of `OWN` the files that are there, and whether they are current.
+        live: For each table of `OWN`, its existing files and whether each is current.
     """
 
     def __init__(self, engine: DuckDB, key: Key, live: Mapping[str, Mapping[str, bool]]) -> None:
@@ -54,8 +54,8 @@ class Devices:
         Args:
             people: The customers' marks.
             started: When the erasure began, epoch milliseconds.
-            known: Tombstones of the same customers, of whom some rows may have gone already.
-            then: Tombstones of erasures that are done again; they are part of what is returned.
+            known: Tombstones of the same customers, if some of their rows may already be removed.
+            then: Tombstones of erasures that are repeated; the result includes them.
         """
         engine, key = self._engine, self._key
         engine.materialize(
@@ -91,7 +91,7 @@ class Devices:
         )
 
     def of_tombstones(self, known: Tombstones) -> None:
-        """Finds the devices by the marks of tombstones: the landed records may have gone."""
+        """Finds the devices by the marks of tombstones, since the landed records may already be removed."""
         engine, key = self._engine, self._key
         numbers = engine.rows(
             "select serialNumber from records where serialNumber is not null union "
@@ -110,17 +110,17 @@ class Devices:
         engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, rows)
 
     def withheld(self, before: Tombstones) -> int:
-        """Returns how many withheld readings go: of devices whose claimants all go, and of moments of several.
+        """Returns how many withheld readings are erased, both of devices that only they claim and of shared devices.
 
         Args:
-            before: The lake's tombstones: whoever was erased before claims still, and never moves.
+            before: The lake's tombstones: people erased before still count as claimants, and as never moving.
         """
         return self._withheld_of_all(before) + self._withheld_of_some()
 
     def _until(self, people: Collection[str], started: int) -> dict[str, int]:
         """Returns until when each customer's data stay out.
 
-        A clock that runs ahead dates data after the erasure: they must not come back either.
+        A device whose clock runs ahead dates its data after the erasure; these must not come back either.
         """
         until = dict.fromkeys(people, started)
         for person, last in self._engine.rows(
@@ -129,7 +129,7 @@ class Devices:
             "inner join erased_addresses as e on c.email = e.address union all "
             "select person, moment from erased_motions) group by person"
         ):
-            # who only ever withdrew has no instant of their own
+            # a person with only withdrawals has no instant
             until[person] = max(started, last or 0)
         return until
 
@@ -147,7 +147,7 @@ class Devices:
         return {tombstones.serial(self._key, number): max(started, last or 0) for number, last in last_read}
 
     def _keep(self, name: str, *conditions: str) -> None:
-        """Makes the relation of a table's rows that are the customers', the condition that takes most out first."""
+        """Creates the relation of a table's rows that match all conditions; the most selective one comes first."""
         columns = ", ".join(quoted(column.name) for column in COLUMNS[name] if column.name in _TOLD_BY)
         parts = [f"select {columns}, null::varchar as filename, true as now from {name} where false"]
         for now in (True, False):
@@ -160,7 +160,7 @@ class Devices:
         self._engine.materialize(OWN[name], " union all ".join(parts))
 
     def _moments_known(self, known: Tombstones) -> None:
-        """Adds to `erased_moments` those that are tombstones already: the motions that told them may have gone."""
+        """Adds moments that tombstones already contain: the motions that showed them may already be removed."""
         readings = self._engine.stream(
             "select distinct serialNumber, sensorReadingTime from step_trainer_landing "
             "where serialNumber in (select serialNumber from claimed where erased) "
@@ -169,7 +169,7 @@ class Devices:
         self._add_moments({(n, at) for n, at in readings if tombstones.moment(self._key, n, at) in known.moments})
 
     def _moments_barred(self, then: Tombstones) -> None:
-        """Adds to `erased_moments` the readings that tombstones bar: nothing else here may tell whose they were."""
+        """Adds the readings that tombstones bar to `erased_moments`: nothing else may show whose they were."""
         engine, key = self._engine, self._key
         numbers = engine.rows("select distinct serialNumber from step_trainer_landing")
         marks = {number: tombstones.serial(key, number) for (number,) in numbers}
@@ -192,7 +192,7 @@ class Devices:
         self._engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(more))
 
     def _withheld_of_all(self, before: Tombstones) -> int:
-        """Returns how many readings go that are withheld, of serial numbers that nobody else claims."""
+        """Returns how many withheld readings are erased, for serial numbers that nobody else claims."""
         claimed = self._engine.rows(
             "select c.serialNumber, count(*) from claimed as c inner join erased_serials as e "
             "on c.serialNumber = e.serialNumber group by all"
@@ -211,10 +211,10 @@ class Devices:
         return int(count)
 
     def _withheld_of_some(self) -> int:
-        """Returns how many readings go that are withheld, of serial numbers that others claim, too."""
+        """Returns how many withheld readings are erased, for serial numbers that others claim too."""
         if not self._engine.rows("select 1 from erased_moments limit 1"):
             return 0
-        # others' motions are read at these moments alone: a device that everybody claims must not have all of them kept
+        # read others' motions at these moments only: for a device that everybody claims, all motions would be kept
         self._engine.materialize(
             "motions_then",
             'select distinct w.person, a."timestamp" as moment from (select "user", "timestamp" from '
@@ -233,6 +233,6 @@ class Devices:
 
 
 def read_files(paths: Iterable[str]) -> str:
-    """Returns the relation of some Parquet files, each row with the file that it is in."""
+    """Returns the relation of some Parquet files, with a column for the file that each row is in."""
     listed = ", ".join(map(path_literal, paths))
     return f"read_parquet([{listed}], filename = true, hive_partitioning = false)"

@@ -1,7 +1,8 @@
-"""What stands in the dictionaries and bounds of Parquet files, whether a row has it or not.
+"""Reads the values in the dictionaries and bounds of Parquet files, including values that no row has.
 
-An engine shows the values of rows. A dictionary can hold others, and so can the bounds in a footer; whoever drops rows
-without decoding them must drop these, too. This shares nothing with `engines.pages`, which does so, but the protocol.
+An engine returns only the values of rows. A dictionary, or the bounds in a footer, can hold other values. Code that
+removes rows without decoding them must also remove these values, as `engines.pages` does. This module shares only the
+Thrift protocol with `engines.pages`.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from stedi.engines.thrift import Struct
 _TEXT = 6
 _UNPACKED, _ZSTD = 0, 6
 _HEADER = 1 << 12
-"""Bytes in which the header of a dictionary's page ends."""
+"""Bytes to read for the header of a dictionary page."""
 _MOST = 1 << 28
 _DAMAGED = (thrift.Unreadable, ArithmeticError, LookupError, TypeError, ValueError)
-"""What may come of a footer that can say anything, of any type."""
+"""The exceptions that parsing a damaged or hostile footer can raise."""
 
 
 def stored(paths: Iterable[Path]) -> dict[str, set[str]]:
-    """Returns the texts in dictionaries and bounds of files, by column; of a file that it cannot read none.
+    """Returns the texts in dictionaries and bounds of files, by column; unreadable files are skipped.
 
     Args:
         paths: Parquet files on this machine.
     """
     found: dict[str, set[bytes]] = {}
     for path in paths:
-        # what is damaged is searched as bytes; an engine says so
+        # the engine reports damaged files, and they are searched as bytes
         with suppress(OSError, *_DAMAGED), path.open("rb") as file:
             _add_texts(file, found)
     return {column: {value.decode("utf-8", "replace") for value in values} for column, values in found.items()}
@@ -57,7 +58,7 @@ def _add_texts(stream: BinaryIO, found: dict[str, set[bytes]]) -> None:
 
 
 def _dictionary(stream: BinaryIO, at: int, codec: int) -> bytes:
-    """Returns what the page of a dictionary holds that begins at a place."""
+    """Returns the decompressed content of the dictionary page at an offset."""
     import zstandard
 
     stream.seek(at)
@@ -75,7 +76,7 @@ def _dictionary(stream: BinaryIO, at: int, codec: int) -> bytes:
 
 
 def _add_entries(page: bytes, values: set[bytes]) -> None:
-    """Adds the texts of a dictionary: all that its bytes hold, however many it says that it has."""
+    """Adds all texts in the bytes of a dictionary, whatever count its header states."""
     at = 4
     while at <= len(page):
         end = at + int.from_bytes(page[at - 4 : at], "little")

@@ -1,7 +1,7 @@
 """Locates the rows, files and texts of some customers in a lake. Read-only.
 
-`SubjectRows` makes relations in an engine session that tell the customers' rows from others': from the landed
-records at first, and by the marks of the tombstones where an erasure is resumed and its records have gone already.
+`SubjectRows` creates relations in an engine session that distinguish the customers' rows from other rows. At first it
+uses the landed records. When an erasure is resumed and these are already removed, it uses the tombstones' marks.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ SUBJECT_PREDICATES: dict[str, str] = {
     "release_subjects": "(release, subject) in (select release, subject from erased_subjects)",
     **dict.fromkeys(("releases", "release_events"), "false"),
 }
-"""For each table but the ledger, the condition under which a row is an erased customer's."""
+"""For each table except the ledger, the condition under which a row belongs to an erased customer."""
 
 _PHONE = re.compile(r"\+?[\d\s().\-/_]+")
 PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,3}"
-"""What the engine takes for a plain address: only what is one, and most that are."""
+"""The engine's pattern for plain addresses: it matches nothing else, but not every plain address."""
 _TOGETHER = 64
-"""So many records are looked at together at first; most erasures find something in few of them."""
+"""How many records are searched together at first: in most erasures few records have a match."""
 RELATIONS = (
     "erased_addresses",
     "erased_serials",
@@ -69,26 +69,26 @@ RELATIONS = (
     "masked_texts",
     "masked_raws",
 )
-"""The relations by which rows are told; they hold these customers' own, so they are small."""
+"""The relations that identify the customers' rows; they hold only these customers' data, so they are small."""
 FREE = {
     "customers_landing": ("customerName", "phone", "birthDay"),
     "customers_trusted": ("customerName", "phone"),
     "customers_curated": ("customerName", "phone"),
 }
-"""Of each table the columns of others in which a mention is masked; in identities it cannot be."""
+"""For each table, the columns in which mentions are masked in other people's rows; identities cannot be masked."""
 
 
 class SubjectRows:
-    """What tells the rows of some customers, in an engine session.
+    """The relations that identify the rows of some customers, in an engine session.
 
     Args:
         engine: The session.
         catalog: The lake's tables.
         key: The lake's key.
         pending: The erasure.
-        workers: Who looks through the tables' files, if it is not this process.
+        workers: The workers that search the tables' files; by default this process.
         before: The lake's tombstones, for an erasure whose own file was lost.
-        then: The tombstones of erasures that are done again: they knew devices of which this lake knows nothing.
+        then: The tombstones of erasures that are repeated; they include devices that this lake does not know.
     """
 
     def __init__(
@@ -135,10 +135,10 @@ class SubjectRows:
             self.tombstones = self.tombstones | Tombstones(records=marks)
 
     def found(self) -> Found:
-        """Returns what the first phase finds.
+        """Returns the result of the first phase.
 
         Raises:
-            DamagedFile: A file that would be rewritten is not what was written.
+            DamagedFile: A file that would be rewritten is not as it was written.
         """
         rows: dict[str, int] = {}
         tainted: dict[str, tuple[str, ...]] = {}
@@ -160,13 +160,13 @@ class SubjectRows:
             tainted[name] = tuple(sorted(holding))
             if name == "customers_landing":
                 tainted[name] = tuple(sorted(holding.union(self._evidence)))
-            # a flipped bit must not be rewritten, under a checksum that says that all is well
+            # a flipped bit must not be rewritten under a new, valid checksum
             checksums.check(self._catalog.folder(name), holding & (current | self._pinned(state, holding)))
         if self._recovered:
             for content, accepted, quarantined in self._gone():
                 sums = counts.setdefault(content, [0, 0])
                 sums[:] = [sums[0] + accepted, sums[1] + quarantined]
-        if any(tainted.values()):  # of what is gone already nobody can tell whose bounds it has left in a manifest
+        if any(tainted.values()):  # for removed files nobody can tell whose bounds remain in a manifest
             for name, state in self.states.items():
                 staying = {*state.pins.values(), *([state.current.id] if state.current else [])}
                 tainted[name] = tuple(sorted(self.mentions[name].gone(tainted[name], staying)))
@@ -194,11 +194,11 @@ class SubjectRows:
         )
 
     def _pinned(self, state: TableState, holding: set[str]) -> set[str]:
-        """Returns the files of the snapshots that tags and branches of others name, where one of some is among them.
+        """Returns the files of the snapshots under others' tags and branches that contain a file of `holding`.
 
         Raises:
-            DamagedFile: One of them is gone or has another size than was written.
-            LakeError: Such a snapshot has delete files, which another engine wrote.
+            DamagedFile: One of them is missing or does not have the size that was written.
+            LakeError: Such a snapshot has delete files written by another engine.
         """
         heads = set(state.pins.values())
         tainted = [
@@ -207,14 +207,14 @@ class SubjectRows:
         return {file.path for snapshot in tainted for file in self._catalog.files(state, snapshot)}
 
     def _known_marks(self) -> frozenset[str]:
-        """Returns the marks of those of whom the lake holds anything now, were it a mention alone."""
+        """Returns the marks of the customers about whom the lake now holds anything, even only a mention."""
         landed = frozenset(who for (who,) in self.engine.rows("select distinct person from erased_addresses"))
         return landed | self.traces.met()
 
     def _addresses(self) -> None:
         """Makes `who`, the mark of every address, and `erased_addresses`."""
         sql = 'select email as address from records union select "user" from accelerometer_landing'
-        with self.engine.beside() as reading:  # there may be millions: some thousand are held at a time
+        with self.engine.beside() as reading:  # there may be millions: only some thousand are in memory at a time
             batches = ([address for (address,) in rows] for rows in reading.batches(sql))
             told = (zip(batch, tombstones.persons(self._key, batch), strict=True) for batch in batches)
             self.keep("who", ("address", "person"), chain.from_iterable(told))
@@ -222,12 +222,12 @@ class SubjectRows:
         self.engine.materialize("erased_addresses", f"select address, person from who where person in ({people})")
 
     def _live(self, name: str) -> dict[str, bool]:
-        """Returns the files of a table's snapshots that are there, and of each whether it is current."""
+        """Returns the existing files of a table's snapshots, and for each whether it is current."""
         current = {file.path for file in self._catalog.files(self.states[name])}
         return {path: path in current for path, size in sizes(self.mentions[name].live).items() if size is not None}
 
     def _gone(self) -> list[tuple[str, int, int]]:
-        """Returns of each delivered file how many accepted and quarantined records have gone and the ledger counts."""
+        """Returns for each delivered file how many of its accepted and quarantined records are already removed."""
         landed = " union all ".join(f"select _file from {name}" for name in _LANDED)
         return self.engine.rows(
             "select sha256, (accepted - coalesce(a, 0))::bigint, (quarantined - coalesce(q, 0))::bigint from "
@@ -254,11 +254,12 @@ class SubjectRows:
     def _traces(self, left: Sequence[str] | None) -> Identifiers:
         """Returns what identifies the customers, and decides about values of others that mention them.
 
-        What somebody else has, too, or what stands in a name of somebody else, tells nobody and is not looked for.
-        Makes `masked_texts`, names and the like of others as they are without mentions. Identities of others stay.
+        A value that somebody else also has, or that is part of somebody else's name, identifies nobody and is not
+        searched for. Makes `masked_texts`: names and similar values of others, without the mentions. Identities of
+        others stay.
 
         Args:
-            left: The marks of the values that stay, where that has been decided.
+            left: The marks of the values that stay, if that was decided before.
         """
         engine = self.engine
         among = "in (select address from erased_addresses)"
@@ -320,11 +321,11 @@ class SubjectRows:
         return replace(known, left=frozenset(left))
 
     def _others_have(self, column: str, *, odd: bool = False) -> Iterator[list[str]]:
-        """Yields the different values that others have in a column of their records, or as `address`, in batches.
+        """Yields, in batches, the distinct values of a column in other people's records, or their addresses.
 
         Args:
-            column: The column.
-            odd: Whether only values are wanted that may be no plain address.
+            column: The column, or `address`.
+            odd: Whether to yield only values that may not be plain addresses.
         """
         source, whose = ("who", "address") if column == "address" else ("records", "email")
         sql = (
@@ -336,11 +337,11 @@ class SubjectRows:
         return ([value for (value,) in rows] for rows in self.engine.batches(sql))
 
     def _text_of_others(self, column: str) -> str:
-        """Returns the same values, one a line: a text takes a tenth of the memory of its lines as objects."""
+        """Returns the same values, one per line: one text takes a tenth of the memory of a list of its lines."""
         return "\n".join("\n".join(batch) for batch in self._others_have(column))
 
     def _count(self, stay: Collection[str]) -> None:
-        """Counts values of others that stay, by table and column."""
+        """Counts other people's values that stay, by table and column."""
         if not stay:
             return
         self.keep("staying", ("value",), [(value,) for value in sorted(set(stay))])
@@ -355,7 +356,7 @@ class SubjectRows:
                         self.others.setdefault(name, {})[column] = count
 
     def _texts(self) -> None:
-        """Makes `erased_records` and `masked_raws` of quarantine, `mentions` of unknown fields, `masks` of names."""
+        """Makes `erased_records` and `masked_raws` (quarantine), `mentions` (unknown fields), `masks` (file names)."""
         records: list[tuple[str, int]] = []
         whole: set[tuple[str, int]] = set()
         masked: list[tuple[str, int, bytes]] = []
@@ -402,7 +403,7 @@ class SubjectRows:
         self._whole = self._named(whole)
 
     def _kept(self, raw: bytes, judge: Judge) -> bytes | None:
-        """Returns a quarantined record as it stays: as it is, or masked; None if it goes."""
+        """Returns what is kept of a quarantined record: all of it, or a masked version; None if it is removed."""
         known = self.tombstones.records
         if known and tombstones.record(self._key, raw) in known:
             return None
@@ -410,7 +411,7 @@ class SubjectRows:
         moved = judge.moved(text)
         if not moved and not self.traces.found(text):
             return raw
-        self.traces.who(text)  # each of several in one record, for `met`
+        self.traces.who(text)  # finds every person in a record that names several, for `met`
         plain = raw.decode("utf-8", "replace")
         owner = tokens.owner(plain)
         if owner is None:
@@ -423,14 +424,14 @@ class SubjectRows:
         return raw if kept == plain else kept.encode()
 
     def _tells_of_others(self, raw: bytes, judge: Judge) -> bool:
-        """Says whether a quarantined record that goes is somebody else's, or nobody's and names others by address."""
+        """Returns whether a removed quarantined record has another owner, or none but addresses of others."""
         text, owner = identifiers.as_text(raw), tokens.owner(raw.decode("utf-8", "replace"))
         if owner is not None:
             return judge.somebody_else(owner) and not judge.moved(text)
         return judge.strangers(text)
 
     def _named(self, records: Collection[tuple[str, int]]) -> set[str]:
-        """Returns what quarantined records are called, FILE:OFFSET, without what tells of a customer."""
+        """Returns the names of quarantined records, FILE:OFFSET, without parts that identify a customer."""
         if not records:
             return set()
         places = ", ".join(f"({literal(sha256)}, {at})" for sha256, at in sorted(records))
@@ -441,7 +442,7 @@ class SubjectRows:
         return {f"{file}:{at}" for file, at in found}
 
     def _envelope(self, raw: bytes, judge: Judge) -> bytes | None:
-        """Returns a quarantined value of several people without these; None if they cannot be told apart."""
+        """Returns a quarantined value about several people without the customers; None if it cannot be divided."""
         cut = judge.cut(raw)
         if cut is None:
             return None
@@ -452,7 +453,7 @@ class SubjectRows:
         return None if text is None or envelopes.is_json(kept) != envelopes.is_json(text.encode()) else text.encode()
 
     def masked(self, name: str, column: str) -> str | None:
-        """Returns the SQL of a column in which a mention is masked, if it is one in which there are mentions."""
+        """Returns the SQL of a column with its mentions masked; None if the column has no mentions."""
         if column == "_extra" and name in _LANDED and self.others_mention:
             return "case when _extra in (select text from mentions) then null else _extra end as _extra"
         if column in FREE.get(name, ()) and self._others_masked:
@@ -469,13 +470,13 @@ class SubjectRows:
         if column == "raw":
             return f"coalesce({raw}, leaving.raw) as raw"
         if column == "raw_size":
-            # what is kept whole still is: only that can be landed again
+            # a record kept whole must still count as whole: only such records can be landed again
             whole = "octet_length(leaving.raw) = leaving.raw_size"
             return f"case when {whole} then coalesce(octet_length({raw}), raw_size) else raw_size end as raw_size"
         return None
 
     def mentioning(self, name: str) -> str:
-        """Returns the condition under which a row of others in a table mentions one of the customers."""
+        """Returns the condition under which another person's row mentions one of the customers."""
         conditions = []
         if name in _LANDED and self.others_mention:
             conditions.append("_extra in (select text from mentions)")
@@ -501,15 +502,15 @@ class SubjectRows:
         return frozenset(tombstones.record(self._key, bytes(raw or b"")) for (raw,) in raws)
 
     def _everywhere(self, name: str) -> str:
-        """Returns a relation of all rows of a table, those of older snapshots too."""
+        """Returns a relation of all rows of a table, including those of older snapshots."""
         return f"({scan(self.mentions[name].live.values(), COLUMNS[name])})"
 
     def _found_in_files(self, name: str) -> list[tuple[str, str | None, int, int]]:
-        """Returns what the files of a table's snapshots hold of the customers.
+        """Returns how many rows of, or about, the customers each file of a table's snapshots holds.
 
         Returns:
-            Of each that holds something, by delivered file in landing tables: path, SHA-256 of the delivered file, rows
-            of theirs, and rows of others that mention them.
+            For each file with such rows, and in landing tables for each delivered file: path, SHA-256 of the delivered
+            file, the number of the customers' rows, and of other people's rows that mention them.
         """
         files = self._live(name)
         if not files:
@@ -524,7 +525,7 @@ class SubjectRows:
         )
         if mentioned == "false" and name in devices.OWN:
             return self.engine.rows(sql.format(files=devices.OWN[name]))
-        if self._workers is None:  # a task's session would have to be given the relations that are here already
+        if self._workers is None:  # a task's session would need copies of relations that this session already has
             return self.engine.rows(sql.format(files=read_files(files)))
         relations = {read: InlineRelation.of(self.engine, read) for read in RELATIONS if read in sql}
         live = self.mentions[name].live
@@ -544,7 +545,7 @@ class SubjectRows:
                 yield read
 
     def keep(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-        """Makes a relation of texts."""
+        """Creates a relation whose columns are all text."""
         self.engine.insert_rows(name, dict.fromkeys(columns, "varchar"), rows)
 
 
@@ -554,7 +555,7 @@ def _is_phone(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Files that one worker looks through, and by what."""
+    """Files that one worker searches, with the query and its relations."""
 
     paths: tuple[str, ...]
     sql: str
@@ -562,7 +563,7 @@ class _Part:
 
 
 def _looked(part: _Part) -> list[tuple[Any, ...]]:
-    """Returns what a part's files hold. Runs on a worker."""
+    """Returns the query's result over a part's files. Runs on a worker."""
     with task_session() as engine:
         for name, relation in part.relations.items():
             engine.insert_rows(name, relation.columns, relation.rows)
@@ -570,7 +571,7 @@ def _looked(part: _Part) -> list[tuple[Any, ...]]:
 
 
 def _suspected(batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:
-    """Yields those of some quarantined records in which something may have to go."""
+    """Yields the quarantined records of a batch from which something may have to be removed."""
     texts = [identifiers.as_text(raw) for _, _, raw in batch]
     for start in range(0, len(batch), _TOGETHER):
         yield from (

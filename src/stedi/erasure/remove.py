@@ -1,4 +1,4 @@
-"""Removal: files that hold the customers are rewritten without them, and snapshots of the old files expire.
+"""Removal: rewrites files without the customers' rows, and expires the snapshots that use the old files.
 
 Each step can be repeated: a table whose current snapshot has the erasure's id is done. The old files of the customers'
 records are removed last, since a resumed erasure reads from them what to search for.
@@ -42,16 +42,16 @@ _TOLD_BY = {
     "step_trainer_landing": ("serialNumber", "erased_serials"),
     **dict.fromkeys((table.name for table in graph().tables()), ("customer_id", "erased_ids")),
 }
-"""Of each table the column by whose texts `SUBJECT_PREDICATES` tells rows, and the relation of these texts."""
+"""For each table, the column that `SUBJECT_PREDICATES` compares, and the relation of the values to match."""
 _OF_ALL = frozenset({"stedi.customers", "stedi.last-consent-at", "stedi.next-consent-at", "stedi.withheld"})
-"""What a build remembers of all customers for the build after it."""
+"""Snapshot properties about all customers that a build leaves for the next build."""
 
 
 class Removal:
     """The second phase of one erasure.
 
     Args:
-        engine: The session in which `whereabouts` has made its relations.
+        engine: The session in which `whereabouts` created its relations.
         catalog: The lake's tables.
         whereabouts: Where the customers' rows are.
         pending: The erasure, after its first phase.
@@ -77,15 +77,15 @@ class Removal:
         self._workers, self._memory, self._claims = workers, memory, claims
 
     def table(self, name: str, rewritten: Sequence[Rewritten] = ()) -> dict[str, int]:
-        """Takes the customers out of one table, and has the snapshots expire that knew the files they were in.
+        """Removes the customers from one table, and expires the snapshots that used the files they were in.
 
         Args:
-            name: The table; those that data flow from have been done.
-            rewritten: Delivered files that were rewritten, for the ledger to know.
+            name: The table; its input tables must be done already.
+            rewritten: Delivered files that were rewritten, to be recorded in the ledger.
 
         Returns:
-            Counts of `rows`, `files` and `snapshots` that went; and `remade`, how many snapshots that tags and branches
-            of others name were rewritten without the customers, if there were any.
+            Counts of the removed `rows`, `files` and `snapshots`; and, if there were any, `remade`: how many snapshots
+            with other programs' tags and branches were rewritten without the customers.
         """
         taints, remade = self._found.taints(name), 0
         while True:
@@ -95,26 +95,26 @@ class Removal:
             except DamagedFile as error:
                 if self._current(name) == base:
                     raise
-                # another command has taken over and finished this erasure: the files are gone for a good reason
+                # another command took over and finished this erasure: the files were removed on purpose
                 raise CommitConflict(
                     f"Cannot erase from {name}: another program has changed it. Run `stedi erase --resume`."
                 ) from error
             state = self._catalog.table(name)
             known = mentions(state)
             if set(state.pins.values()).isdisjoint(known.of(taints)):
-                break  # else another program has pinned something in the last moment, and would lose it
+                break  # otherwise another program has just pinned a snapshot, and would lose it
         current = self._current(name)
         expired = [snapshot for snapshot in known.of(taints) if snapshot != current.id]
         branches = orphans.abandoned_branches(state)
         staged = [state.branches[branch] for branch in branches]
         if expired or branches:
             self._catalog.expire(name, {*expired, *staged}, branches, base=current.id)
-        held = taints if self._found.held is None else taints & self._found.held.keys()  # others were gone before
+        held = taints if self._found.held is None else taints & self._found.held.keys()  # the others were missing
         gone = {"rows": self._found.rows[name], "files": len(held), "snapshots": len(expired)}
         return {**gone, "remade": remade} if remade else gone
 
     def _commit(self, name: str, rewritten: Sequence[Rewritten]) -> int:
-        """Writes the remaining rows of the current snapshot and of pinned ones, and commits them at once.
+        """Writes the remaining rows of the current and the pinned snapshots, and commits them together.
 
         Returns:
             How many pinned snapshots were replaced.
@@ -136,7 +136,7 @@ class Removal:
             heads.append(current)
         if not heads:
             return 0
-        # each attempt has its own folder: one that has lost its locks must not remove what another has committed
+        # each attempt has its own folder: an attempt that lost its locks must not remove files that another committed
         folder = self._catalog.folder(name) / "data" / f"{self._run}-{secrets.token_hex(4)}"
         added = dict[int, tuple[DataFile, ...]]()
         for number, (snapshots, files) in enumerate(
@@ -169,7 +169,7 @@ class Removal:
     def _rewritten(
         self, name: str, leaving: Sequence[DataFile], sql: str, folder: Path, of: int
     ) -> tuple[DataFile, ...]:
-        """Writes what stays of files that leave, here or on the workers; the ledger is small, and written here."""
+        """Writes the remaining rows of replaced files, here or on the workers; the small ledger is written here."""
         if self._workers is None or name == "landed_files":
             return self._engine.rewrite(name, leaving, self._leaving(name), sql, folder, of=of)
         relations = {read: InlineRelation.of(self._engine, read) for read in RELATIONS if read in sql}
@@ -181,7 +181,7 @@ class Removal:
         return tuple(file for files in rewrite(self._workers, parts) for file in files)
 
     def _leaving(self, name: str) -> Leaving | None:
-        """Returns by which texts the rows that go are told, where they are and nothing else in the table changes."""
+        """Returns the values that identify the rows to remove; None if there are none or other rows change too."""
         if any(self._whereabouts.masked(name, column.name) for column in ALL_COLUMNS[name]):
             return None
         match _TOLD_BY.get(name):
@@ -198,7 +198,7 @@ class Removal:
 
     def _check(self, name: str, leaving: Sequence[DataFile], added: Sequence[DataFile], more: int) -> None:
         theirs = self._found.held
-        if theirs is None:  # an earlier version has begun this erasure, and has not kept what each file holds
+        if theirs is None:  # an earlier version began this erasure, and did not store the counts per file
             return
         expected = sum(file.rows - theirs.get(file.path, 0) for file in leaving) + more
         rows = sum(file.rows for file in added)
@@ -209,7 +209,7 @@ class Removal:
             )
 
     def _remaining(self, name: str, rewritten: Sequence[Rewritten]) -> str:
-        """Returns the SELECT of what stays of the files that leave."""
+        """Returns the SELECT of the remaining rows of the replaced files."""
         if name == "landed_files":
             return self._ledger(rewritten)
         columns = [
@@ -219,7 +219,7 @@ class Removal:
         return f"select {', '.join(columns)} from leaving where not ({SUBJECT_PREDICATES[name]})"
 
     def _ledger(self, rewritten: Sequence[Rewritten]) -> str:
-        """Returns the SELECT of the ledger in which records that go are counted as erased."""
+        """Returns the SELECT of the ledger, with the removed records counted as erased."""
         counts = ", ".join(f"({literal(s)}, {a}, {q})" for s, (a, q) in self._found.counts.items()) or "('', 0, 0)"
         sql = (
             "select l.sha256, coalesce(m.masked, l.name) as name, l.feed, l.size, l.seen, "
@@ -232,7 +232,7 @@ class Removal:
             "left join masks as m on l.name = m.name"
         )
         for file in self._missing(rewritten):
-            # known, so that landing it adds nothing; its records are counted with the file that it was
+            # so that landing it adds nothing; its records are counted under the original file
             texts = ", ".join(map(literal, (file.sha256, file.known_as, file.feed)))
             sql += (
                 f" union all select {texts}, {file.size}::bigint, "
@@ -241,7 +241,7 @@ class Removal:
         return sql
 
     def _missing(self, rewritten: Sequence[Rewritten]) -> list[Rewritten]:
-        """Returns rewritten files, each content once, whose old content has landed and whose new has not."""
+        """Returns rewritten files whose old content has landed and whose new content has not, each content once."""
         wanted = {file.sha256: file for file in rewritten}
         known = {sha256 for (sha256,) in self._engine.rows("select sha256 from landed_files")}
         return [file for file in wanted.values() if file.before in known and file.sha256 not in known]
@@ -264,7 +264,7 @@ class Removal:
         return properties
 
     def _customers(self, properties: dict[str, str]) -> dict[str, str]:
-        """Returns what a build records of all customers, without these: their consent dates are personal, too."""
+        """Returns a build's properties about all customers, without these: their consent dates are personal data."""
         started = properties["stedi.started"]
         [(last, upcoming)] = self._engine.rows(
             f"select max(since) filter (where since <= {started}), min(since) filter (where since > {started}) "
@@ -285,7 +285,7 @@ class Removal:
 
 
 def remove_orphans(catalog: Catalog, keeping: frozenset[str]) -> int:
-    """Removes all files of the tables' folders that no live snapshot uses, regardless of age, with exceptions.
+    """Removes all files in the tables' folders that no live snapshot uses, of any age, except `keeping`.
 
     Returns:
         How many files were removed.
@@ -294,7 +294,7 @@ def remove_orphans(catalog: Catalog, keeping: frozenset[str]) -> int:
     for name, state in catalog.tables().items():
         folder = catalog.folder(name)
         catalog.vouch(state)
-        # older metadata tell of snapshots that are gone
+        # older metadata files name snapshots that are removed
         state = replace(state, metadata=state.metadata[-1:])
         stay = {durable.real(path) for path in keeping}
         gone = [
@@ -318,7 +318,7 @@ def remove(catalog: Catalog, paths: Iterable[str]) -> None:
     listed = [s3.at(path) for path in paths]
     home = durable.real(catalog.folder("customers_landing") / "data")
     for path in listed:
-        # the target of a link is what is removed
+        # resolve links, since removal deletes the target
         if path.suffix != ".parquet" or not durable.real(path).startswith(f"{home}/"):
             raise LakeError(
                 "customers_landing: expected data files of its own to remove, found a file elsewhere; nothing was "
@@ -330,14 +330,14 @@ def remove(catalog: Catalog, paths: Iterable[str]) -> None:
 
 
 def clear(root: Path, *, keeping: str) -> frozenset[Path]:
-    """Removes leftovers of commands beside the tables; the caller holds the locks of all commands that write.
+    """Removes files that commands left beside the tables; the caller holds the locks of all writing commands.
 
     Args:
         root: The lake's folder.
         keeping: The name of the caller's scratch folder.
 
     Returns:
-        Folders of running queries, which remove them at their end.
+        The folders of running queries; each query removes its own when it ends.
     """
     held = set()
     for entry in [*durable.scratch(root).glob("*"), *root.glob(".*.partial"), *(root / RECEIPTS).glob(".*.partial")]:
@@ -362,17 +362,17 @@ def _unlink(paths: Iterable[Path]) -> None:
             durable.sync(folder)
     for folder in folders:
         while folder.parent.name == "data" or folder.parent.parent.name == "data":
-            with suppress(OSError):  # it holds something
+            with suppress(OSError):  # it is not empty
                 folder.rmdir()
             folder = folder.parent
 
 
 def _shared(leaving: Mapping[int, Sequence[DataFile]], *, apart: int) -> list[tuple[frozenset[int], list[DataFile]]]:
-    """Groups files by the snapshots that they leave: snapshots of a group share the rewritten files.
+    """Groups files by the snapshots that they leave; the snapshots of a group share the rewritten files.
 
     Args:
         leaving: For each snapshot, the files that leave it.
-        apart: A snapshot that shares no files.
+        apart: A snapshot that does not share files.
     """
     of: dict[str, set[int]] = {}
     known: dict[str, DataFile] = {}

@@ -1,10 +1,11 @@
 """Replay: applies a journal to a lake that was restored from a backup or re-created.
 
-Erasures come first, so that nobody who was erased is taken for a customer; then withdrawals. Both are known by mark,
-and find their customers among the lake's own. Tables that were built before are built at the end. Applying a journal
-twice changes nothing.
+Erasures are applied first, so that an erased person does not count as a customer; then withdrawals. Both name people
+by mark, and the marks are matched with the lake's customers. Tables that were built before are built at the end.
+Applying a journal twice changes nothing.
 
-Where no journal is left, receipts of erasures that were kept elsewhere do for these: they say whom, by mark, and when.
+If no journal is left, erasures can be replayed from receipts kept elsewhere: a receipt has the people's marks and the
+time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from stedi.privacy.tombstones import Tombstones
 from stedi.storage import durable
 
 _WHOSE = (("customers_landing", "email", "registrationDate"), ("accelerometer_landing", "user", "timestamp"))
-"""Of landing tables the columns that tell whose a record is, and since when."""
+"""Landing tables, with the column that identifies a record's person and the column with its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,13 @@ class Replay:
 
     Attributes:
         entries: Entries of the journal: withdrawals and erasures.
-        new: Those of them that the lake's own journal did not have.
+        new: Entries that the lake's own journal did not have.
         withdrawals: Withdrawals that were landed.
-        waiting: Withdrawals whose customers the lake does not know yet: they are landed as soon as it does.
-        people: People of the erasures that were new.
-        receipts: The receipts of what was erased now.
-        complete: Whether the copies go as far as the journal of this lake was seen to go; if not, something may be
-            undone still, and the lake stays one that was set back.
+        waiting: Withdrawals of customers whom the lake does not know yet; they are landed once it knows them.
+        people: How many people the new erasures are about.
+        receipts: The receipts of the erasures of this replay.
+        complete: Whether the copies reach the last entry seen in this lake's journal. If not, some entries may still
+            be undone, and the lake still counts as restored from an older state.
     """
 
     entries: int
@@ -57,17 +58,17 @@ class Replay:
 
 
 def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lambda what, share: None) -> Replay:
-    """Applies the copies of a journal, of this lake or of one with the same key, to a lake.
+    """Applies copies of a journal to a lake; the journal may be from another lake with the same key.
 
     Args:
         context: The lake.
         key: The lake's key.
-        folder: Where the copies are, or receipts of erasures.
-        progress: Told how far the work is.
+        folder: The folder with the copies, or with receipts of erasures.
+        progress: Called with the current step and its share of the work.
 
     Raises:
-        UsageError: There are none, or the lake that wrote them makes other marks.
-        LakeError: An entry is not what a lake with this key has written, or one is missing; nothing was changed.
+        UsageError: There are no copies, or they are from a lake whose marks differ.
+        LakeError: An entry was not written by a lake with this key, or one is missing; nothing was changed.
     """
     root, config = context.root, context.config
     found: dict[str, Entry] = {}
@@ -122,9 +123,9 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
 
 
 def _places(context: Context, key: Key, folder: Path, *, alone: bool) -> list[Path]:
-    """Returns the folders of copies; none where the lake's own mark says that its journal never had an entry.
+    """Returns the folders of copies; none if the lake's own mark says that its journal never had an entry.
 
-    There need be none where the journal is not `alone`: receipts are there.
+    Copies are required only if the journal is `alone`, that is, without receipts.
     """
     try:
         return journal.outside(folder)
@@ -139,9 +140,9 @@ def _places(context: Context, key: Key, folder: Path, *, alone: bool) -> list[Pa
 
 
 def _returned(context: Context, key: Key) -> set[str]:
-    """Returns the marks of the erased of whom landing holds what their tombstones bar: an older table brought it back.
+    """Returns the marks of erased people for whom landing holds barred records, brought back by an older table.
 
-    Such a lake has a journal that is newer than its tables, as where a backup was copied over it.
+    Such a lake's journal is newer than its tables, for example because a backup was copied over the lake.
     """
     found, known = set[str](), tombstones.read(context.root, key)
     if not known:
@@ -159,9 +160,10 @@ def _returned(context: Context, key: Key) -> set[str]:
 
 
 def _mend(context: Context, key: Key, own: Iterable[Entry]) -> None:
-    """Puts back what the tombstones of a lake lack of the erasures in its journal and its receipts.
+    """Restores tombstones that the lake's journal and receipts contain but its tombstone file lacks.
 
-    So it is where their file is gone, or an older one is in its place: rows are gone, and could be landed again.
+    Tombstones are missing if their file was lost or replaced by an older one. Without them, erased rows could be landed
+    again.
     """
     known = tombstones.sealed(context.root, key)
     mended = known
@@ -170,7 +172,7 @@ def _mend(context: Context, key: Key, own: Iterable[Entry]) -> None:
         theirs = tombstones.from_json(entry.content["tombstones"])
         if receipts.holds(receipt, key, context.config.lake_id):
             took = Tombstones(erasures={receipt["id"]: tuple(receipt["people"])}, ended=frozenset({receipt["id"]}))
-        else:  # of a lake that was lost: its receipt is in the journal alone
+        else:  # an erasure of a lake that was lost: only the journal has its receipt
             theirs, took = replace(theirs, erasures={}, ended=frozenset()), Tombstones()
         mended = mended | theirs | took
     if mended != known:
@@ -178,7 +180,7 @@ def _mend(context: Context, key: Key, own: Iterable[Entry]) -> None:
 
 
 def _entry(receipt: receipts.Receipt, key: Key) -> Entry:
-    """Returns what a receipt tells as the entry of a journal: whom it is about, and until when their data stay out."""
+    """Returns a receipt as a journal entry: the people's marks, and until when their data stay out."""
     began = round(datetime.fromisoformat(receipt["began"]).timestamp() * 1000)
     theirs = Tombstones(people=dict.fromkeys(receipt["people"], began))
     content = {"receipt": receipt, "tombstones": tombstones.to_json(theirs)}

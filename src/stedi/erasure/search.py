@@ -34,26 +34,26 @@ _LOOKS = 4
 """Tasks for each worker: files differ in size, and a free worker takes the next task."""
 _MOST_KNOWN = 1 << 20
 _MOST_UNPACKED = 1 << 32
-"""Bytes to decompress from a file, at most; a larger one is named."""
+"""The most bytes to decompress from a file; a larger one is reported as undecoded."""
 _NO_TEXT = re.compile(r"BOOLEAN|U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL.*|DATE|TIME.*|INTERVAL")
 """Types that never contain personal data in the lake's own tables."""
 _NO_NUMBER = re.compile(r"BOOLEAN|FLOAT|DOUBLE|DATE|TIME.*|INTERVAL")
-"""Types that never do in tables of other programs, which may store a phone number as a number."""
+"""Types that never contain personal data in other programs' tables, which may store a phone number as a number."""
 _OURS = frozenset({"feed", "reason", "batch", "sha256", "_file"})
-"""Columns of the lake's own tables that contain only the lake's own words."""
+"""Columns of the lake's own tables that contain only values that the lake generates."""
 
 
 @dataclass(slots=True)
 class Search:
-    """What a search has covered, and where it found traces.
+    """What a search covered, and where it found traces.
 
     Attributes:
         files: How many files of each kind were decoded.
         bytes: Their size.
-        found: Places with traces: files relative to the folder, with the column of a table.
+        found: Places with traces: files relative to the folder, and for tables the column.
         foreign: Places with traces in tables of other programs.
-        undecoded: Files that could not be decoded as what they begin like: they were searched as bytes.
-        unopened: Entries that are not regular files or cannot be read: only their names were searched.
+        undecoded: Files that could not be decoded as the format of their first bytes; they were searched as bytes.
+        unopened: Entries that are not regular files or cannot be read; only their names were searched.
     """
 
     files: dict[str, int] = field(default_factory=dict)
@@ -81,7 +81,7 @@ def search_lake(
         traces: What to look for.
         engine: A session, for Parquet.
         without: Files that are left out.
-        held: Folders that are left out: other processes work in them.
+        held: Folders that are left out because other processes use them.
         foreign: Folders of other programs' tables.
         workers: The workers that decode the files; by default this process.
     """
@@ -113,7 +113,7 @@ def search_lake(
 
 
 def _is_foreign(entry: _Entry, folders: Collection[Path]) -> bool:
-    """Returns whether something belongs to another program's table: its folder, its content, and parent folders."""
+    """Returns whether an entry is another program's table folder, is inside one, or is a parent folder of one."""
     if any(entry.path.is_relative_to(folder) for folder in folders):
         return True
     return entry.kind == "folder" and any(folder.is_relative_to(entry.path) for folder in folders)
@@ -142,7 +142,7 @@ def look(path: Path, traces: Identifiers, engine: DuckDB | None) -> Search:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Something in a folder.
+    """One entry of a folder.
 
     Attributes:
         path: Where it is.
@@ -209,7 +209,7 @@ def _search(part: _Part) -> Search:
 
 
 def _told(root: Path, path: Path, traces: Identifiers) -> str:
-    """Returns the name of something in the lake for messages."""
+    """Returns an entry's name for messages, without personal data."""
     name = str(path.relative_to(root))
     return "a file named after them" if traces.names_file(name, data=False) else _shown(name)
 
@@ -247,7 +247,7 @@ def _searched(root: Path, entries: Iterable[_Entry], traces: Identifiers, engine
 
 
 def _look(root: Path, path: Path, kind: str, traces: Identifiers, done: Search, *, data: bool = False) -> None:
-    """Looks for traces in a file that is no Parquet."""
+    """Looks for traces in a file that is not Parquet."""
     try:
         texts = _contents(path, kind, latin=not data and traces.latin)
         if traces.foreign and _is_catalogs(path.relative_to(root)):
@@ -271,7 +271,7 @@ def _is_catalogs(path: Path) -> bool:
 
 
 def _columns(path: Path, traces: Identifiers, *, data: bool) -> list[str]:
-    """Returns the columns of a database in which there are traces, with their tables, unless these name somebody."""
+    """Returns the columns of a database that have traces, as TABLE.COLUMN, unless the name itself is a trace."""
     found: set[str] = set()
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
@@ -285,12 +285,12 @@ def _columns(path: Path, traces: Identifiers, *, data: bool) -> list[str]:
                         if column not in found and traces.found(traces.without_foreign(value), data=data):
                             found.add(column)
     except (sqlite3.Error, UnicodeDecodeError):
-        pass  # the file is named all the same
+        pass  # the file itself is still reported
     return sorted(_shown(column) for column in found if not traces.found(column))
 
 
 def _table(root: Path, path: Path) -> Path:
-    """Returns the folder whose Parquet files have the same columns as this one, as far as its place tells."""
+    """Returns the folder whose Parquet files should have the same columns as this one, judging by its path."""
     parts = path.relative_to(root).parts
     return root.joinpath(*parts[:2]) if len(parts) > 2 and parts[2] == "data" else path
 
@@ -304,11 +304,11 @@ def _attributes(path: Path) -> Iterator[str]:
             yield name
             yield from decoding.texts(os.getxattr(path, name, follow_symlinks=False))
     except OSError:
-        return  # there are none here, or nobody may read them
+        return  # the file system has none, or they may not be read
 
 
 def _kind(entry: _Entry) -> str | None:
-    """Returns what kind of file something is; None if it cannot be opened, or must not be."""
+    """Returns the kind of a file; None if it cannot or must not be opened."""
     if entry.kind == "link":
         return "link"
     if entry.kind != "file":
@@ -336,7 +336,7 @@ _MAGIC = {
 
 
 def _opened(path: Path) -> BinaryIO:
-    """Returns a regular file, open; nothing else that has taken its place meanwhile makes anybody wait."""
+    """Opens a regular file; never blocks if something else, such as a FIFO, has replaced it."""
     if s3.is_remote(path):
         return path.open("rb")
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
@@ -347,7 +347,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 class _Undecoded(Exception):
-    """A file is not what it begins like; its bytes were searched before this is raised."""
+    """A file is not in the format of its first bytes; its bytes were searched before this is raised."""
 
 
 def _contents(path: Path, kind: str, *, latin: bool = False) -> Iterator[str]:
@@ -355,7 +355,7 @@ def _contents(path: Path, kind: str, *, latin: bool = False) -> Iterator[str]:
 
     Raises:
         OSError: It cannot be read.
-        _Undecoded: It cannot be decoded to its end; what could be was yielded before.
+        _Undecoded: It cannot be decoded to its end; the decodable part was yielded before.
     """
     if kind == "link":
         yield os.readlink(path)
@@ -419,7 +419,7 @@ def _layer(base: BinaryIO, chain: Iterable[Callable[[BinaryIO], BinaryIO]]) -> B
 
 
 def _pieces(stream: BinaryIO, *, latin: bool) -> Iterator[str]:
-    """Yields a stream as text, in pieces that overlap by more than anything that is looked for is long."""
+    """Yields a stream as text, in pieces whose overlap is longer than any trace."""
     kept, size = b"", 0
     for piece in decoding.pieces(stream, _PIECE):
         size += len(piece)
@@ -456,7 +456,7 @@ def _in_avro(stream: BinaryIO) -> Iterator[str]:
 
 
 def _in_sqlite(path: Path) -> Iterator[str]:
-    """Yields the values of a database, one a line."""
+    """Yields the values of a database, one per line."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         connection.text_factory = bytes
         for name, kind, sql in connection.execute("select name, type, sql from sqlite_master").fetchall():
@@ -469,7 +469,7 @@ def _in_sqlite(path: Path) -> Iterator[str]:
 
 
 def _unpacked(value: object) -> str:
-    """Returns all values of a decoded record, one a line."""
+    """Returns all values of a decoded record, one per line."""
     match value:
         case dict():
             return "\n".join(_unpacked(part) for pair in value.items() for part in pair)
@@ -497,14 +497,14 @@ def _look_in_tables(
         files: The files.
         traces: What to look for.
         engine: A session.
-        clean: Texts without traces, each searched once although most are in several tables. It grows.
-        done: Called with what was found.
+        clean: Texts known to have no traces. Most are in several tables, but each is searched once. It is extended.
+        done: The result, to which findings are added.
     """
     zone, table = (*folder.relative_to(root).parts, "", "")[:2]
     own = table if len(files) and folder not in files and ALL_ZONES.get(table) == zone else None
     try:
         groups = _alike(files, engine)
-    except Exception:  # one is damaged
+    except Exception:  # one of the files is damaged
         groups = [[path] for path in files]
     for group in groups:
         try:
@@ -550,7 +550,7 @@ def _alike(files: list[Path], engine: DuckDB) -> list[list[Path]]:
 
 
 def _in_parquet(files: list[Path], own: str | None, traces: Identifiers, engine: DuckDB, clean: set[str]) -> set[str]:
-    """Returns the columns with traces in Parquet files of one schema; an empty name for traces outside of columns.
+    """Returns the columns with traces in Parquet files of one schema; an empty name means outside of columns.
 
     Raises:
         LakeError: One cannot be read.
@@ -572,11 +572,11 @@ def _in_parquet(files: list[Path], own: str | None, traces: Identifiers, engine:
         whose = column if ours and column in (*IDENTITIES, "raw") else None
         parts: Iterable[list[str]] = chunks(engine, source, column, kind, clean)
         if kind == "VARCHAR" and column in unread:
-            # what no row has comes after what rows have, which is known then
+            # values that no row has come last: by then the values of rows are in `clean`
             parts = chain(parts, (sorted(unread[column] - clean) for _ in range(1)))
         if any(_among(values, whose, traces) for values in parts):
             found.add("" if traces.found(column, data=False) else column)
-            clean.clear()  # it is among them
+            clean.clear()  # the trace is among these texts
     return found
 
 
@@ -609,7 +609,7 @@ def chunks(
     sql = f"select distinct {read} from {source} where {quoted(column)} is not null"
     parts: Iterable[list[str]]
     if kind == "BLOB":
-        parts = ([as_text(value)] for (value,) in engine.stream(sql))  # may be large once it is unpacked
+        parts = ([as_text(value)] for (value,) in engine.stream(sql))  # a blob may be large once decompressed
     else:
         parts = ([value for (value,) in rows] for rows in engine.batches(sql))
     for values in parts:

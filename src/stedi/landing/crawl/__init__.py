@@ -1,7 +1,7 @@
 """Crawl: infers the schema of delivered files and compares it with their contract.
 
-Files flow through the lake's own reader, record by record, into one profile a field (`profile`), and those into a
-report (`report`) with, for files that no contract is for, a contract that fits (`proposal`). Nothing is landed or
+The lake's own reader reads the files record by record into one profile per field (`profile`). The profiles become a
+report (`report`); for files without a contract, the report proposes one that fits (`proposal`). Nothing is landed or
 changed, and no value of a record is kept.
 """
 
@@ -29,18 +29,18 @@ def crawl(
     sample: int | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> Report:
-    """Reads delivered files and says what they hold.
+    """Reads delivered files and reports what they contain.
 
-    Files of one feed count together; the feed is told as landing tells it: by name, unless no record has the fields of
-    that feed, else by fields. Files whose feed cannot be told count together by folder.
+    Files of one feed are reported together. The feed is determined as in landing: by name, or by fields if no record
+    has the fields of the feed in the name. Files of an unknown feed are grouped by folder.
 
     Args:
         paths: Files, folders and globs, see `delivery.walk`.
-        sample: How many records to read of each file; by default all.
+        sample: How many records to read from each file; by default all.
         progress: Called after each file with its name and the number of records read.
 
     Returns:
-        The feeds with a contract in the order of the contracts, then the others by name, and what was skipped.
+        The feeds with a contract in the order of the contracts, then the others by name, and the skipped files.
 
     Raises:
         UsageError: A path is in S3.
@@ -66,7 +66,7 @@ def crawl(
 
 
 class _Group:
-    """The files of one feed, or of one folder whose feed is unknown."""
+    """The files of one feed, or the files of unknown feed in one folder."""
 
     def __init__(self, name: str, contract: Contract | None) -> None:
         self.name = name
@@ -120,7 +120,7 @@ def _read(item: Delivered, groups: dict[str, _Group], sample: int | None) -> int
 
 
 def _lies_in(name: str) -> str:
-    """Returns what files of an unknown feed go by: their folder, or, without one, their name but for its number."""
+    """Returns the group of a file of unknown feed: its folder or, without one, its name without the number."""
     path = PurePath(name)
     if len(path.parts) > 1:
         return str(path.parent)

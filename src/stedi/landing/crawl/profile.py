@@ -1,7 +1,7 @@
 """Profiles of fields: types, ranges and counts of their values, never a value.
 
-Records flow in, each field's values into its profile: types, gaps, lengths and masked shapes. Only what tells nobody
-apart has a range: a contract's numbers, and the years of instants.
+Each field's values are added to its profile: types, gaps, lengths and masked shapes. Ranges are kept only for values
+that identify nobody: a contract's numbers, and the years of instants.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from stedi.reader.fitting import write
 from stedi.schema.contracts import Contract, Field, Kind, Reason
 
 OTHER = "(other fields)"
-"""Stands for the fields beyond `_MOST_FIELDS`."""
+"""The name under which fields beyond `_MOST_FIELDS` are counted."""
 
 _MOST_FIELDS = 500
 _MOST_SHAPES = 500
 _MOST_SPELLINGS = 10
-"""How many fields of a feed, and shapes and spellings of a field, are told apart: hostile files have no end of them."""
+"""The most fields of a feed, and shapes and spellings of a field, to count separately: hostile files have no limit."""
 
 _LONGEST_SHAPE = 40
 _LOOKED_AT = 1000
 
 _INSTANTS = range(631_152_000_000, 4_102_444_800_000)
-"""Integers that look like epoch milliseconds: of the years 1990 to 2099."""
+"""Integers that look like epoch milliseconds, of the years 1990 to 2099."""
 
 _TYPES: dict[type, str] = {
     bool: "boolean",
@@ -53,7 +53,8 @@ Figure = TypeVar("Figure", int, float)
 def mask(text: str) -> str:
     """Returns a text's shape: letters as `a` and `A`, digits as `9`, runs longer than four cut to four.
 
-    Punctuation stays, and tells what a text is; all else is `*`. At most 40 characters, then an ellipsis.
+    Punctuation is kept, since it shows what kind of text it is; all else is `*`. At most 40 characters, then an
+    ellipsis.
     """
     if _UUID.fullmatch(text):
         return "(uuid)"
@@ -87,7 +88,7 @@ def type_of(value: object) -> str:
 
 
 class _Bounds(Generic[Figure]):
-    """The least and the greatest of what it was given."""
+    """The least and the greatest of the added values."""
 
     __slots__ = ("greatest", "least")
 
@@ -107,7 +108,7 @@ class _Bounds(Generic[Figure]):
 
 @dataclass(slots=True)
 class _Profile:
-    """What is known of one field so far; no value of it."""
+    """What is known about one field so far, without its values."""
 
     name: str
     expected: Field | None = None
@@ -125,7 +126,7 @@ class _Profile:
     instants: _Bounds[int] = field(default_factory=_Bounds)
 
     def add(self, values: Sequence[object]) -> None:
-        """Takes the values that one record gives the field: one, unless it is given twice."""
+        """Adds the field's values in one record: one value, or several if the key is repeated."""
         self.present += 1
         self.twice += len(values) > 1 and is_identifier(self.name)
         for value in values:
@@ -141,7 +142,7 @@ class _Profile:
                     self.instants.add(value)
 
     def judge(self, values: Sequence[object]) -> Reason | None:
-        """Holds what one record gives a field of the contract against it; returns a reason if that costs the record."""
+        """Checks the field's values in one record against the contract; returns a reason if the record is rejected."""
         expected = self.expected
         if expected is None:
             return None
@@ -160,7 +161,7 @@ class _Profile:
         return written if isinstance(written, Reason) and expected.required else None
 
     def report(self, records: int) -> FieldReport:
-        """Returns the field as found in so many records."""
+        """Returns the report on the field, for this number of records."""
         years = self.instants.pair()
         return FieldReport(
             name=self.name,
@@ -177,7 +178,7 @@ class _Profile:
         )
 
     def drift(self, records: int) -> Iterator[Drift]:
-        """Gives the ways in which the field differs from the contract's."""
+        """Yields the ways in which the field differs from the contract."""
         name, expected = self.name, self.expected
         if expected is None:
             yield Drift("unknown_field", name, self.present, costs=False, found=listing(self.types))
@@ -207,20 +208,20 @@ class _Profile:
             yield Drift("spelling", name, sum(others.values()), costs=False, found=found)
 
     def _looks(self, *, odd: bool) -> str:
-        """Returns how instants look that are out of range, or those that are of a wrong type."""
+        """Returns the likely units of instants that are out of range (`odd`) or of a wrong type."""
         of_numbers = (Unit.SECONDS, Unit.MICROSECONDS, Unit.NANOSECONDS)
         units = {unit: count for unit, count in self.units.items() if (unit in of_numbers) == odd}
         return f"; they look as if given {', '.join(f'{u} ({n:,})' for u, n in units.items())}" if units else ""
 
 
 class Profiles:
-    """The profiles of one feed's fields, and what its records would come to under the contract.
+    """The profiles of one feed's fields, and how many of its records the contract would reject.
 
     Attributes:
         contract: The feed's contract, if there is one.
         records: Records that could be parsed.
-        others: What could not.
-        rejects: How many of either would be quarantined, by reason.
+        others: Values that are not records.
+        rejects: How many of both would be quarantined, by reason.
     """
 
     def __init__(self, contract: Contract | None) -> None:
@@ -233,12 +234,12 @@ class Profiles:
         self._expected = list(self._profiles.items())
 
     def reject(self, reason: Reason) -> None:
-        """Takes what is no record."""
+        """Counts a value that is not a record."""
         self.others += 1
         self.rejects[reason] += 1
 
     def add(self, members: Members) -> None:
-        """Takes a record."""
+        """Adds a record."""
         self.records += 1
         values: dict[str, list[object]] = {}
         for name, value in members:
@@ -263,11 +264,11 @@ class Profiles:
         return key
 
     def fields(self) -> tuple[FieldReport, ...]:
-        """Returns the fields as found: those of the contract first, then as met."""
+        """Returns the field reports: the contract's fields first, then the others in the order found."""
         return tuple(profile.report(self.records) for profile in self._profiles.values())
 
     def drift(self) -> tuple[Drift, ...]:
-        """Returns how the records differ from the contract; nothing where there is none, or no record."""
+        """Returns how the records differ from the contract; nothing if there is no contract or no record."""
         if self.contract is None or not self.records:
             return ()
         return tuple(drift for profile in self._profiles.values() for drift in profile.drift(self.records))

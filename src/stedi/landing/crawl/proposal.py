@@ -1,4 +1,4 @@
-"""A contract for files that have none: fields as found -> Python text, ready for `schema.feeds`."""
+"""Proposes a contract for files that have none: fields as found -> Python text, ready for `schema.feeds`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stedi.landing.crawl.report import FieldReport, is_identifier, listing
 from stedi.schema.contracts import Kind
 
 _PLACES = {"data", "in", "inbox", "incoming", "landing", "raw"}
-"""Names of folders that say where files lie, not what is in them."""
+"""Folder names that describe a place, not the content of the files."""
 
 _TAKES = (
     (Kind.INSTANT, {"instant"}),
@@ -18,16 +18,16 @@ _TAKES = (
     (Kind.INTEGER, {"instant", "integer"}),
     (Kind.NUMBER, {"fraction", "instant", "integer"}),
 )
-"""The types that each kind takes, the narrowest kind first."""
+"""The types that each kind accepts, the narrowest kind first."""
 
 
 def propose(place: str, fields: Sequence[FieldReport], records: int) -> str:
-    """Returns a contract that all the records meet, and as comments the fields that no kind takes.
+    """Returns a contract that all the records meet; fields that no kind accepts are listed as comments.
 
     Args:
-        place: Where the files lie; its last part that says anything names the feed.
+        place: Where the files are; its last part that is not a generic name becomes the feed's name.
         fields: The fields as found.
-        records: In how many records.
+        records: The number of records.
     """
     words = [re.sub(r"[^a-z0-9]+", "_", part.lower()).strip("_") for part in reversed(PurePath(place).parts)]
     feed = next((word for word in words if word and word not in _PLACES), "feed")
@@ -45,6 +45,6 @@ def propose(place: str, fields: Sequence[FieldReport], records: int) -> str:
 
 
 def kind_of(found: FieldReport) -> Kind | None:
-    """Returns the narrowest kind that takes all values of a field, nulls aside; None if none does."""
+    """Returns the narrowest kind that accepts all values of a field except nulls; None if none does."""
     types = {kind for kind, count in found.types.items() if count and kind != "null"}
     return next((kind for kind, takes in _TAKES if types and types <= takes), None)

@@ -14,21 +14,21 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class FieldReport:
-    """One field of a feed as found.
+    """One field as found in a feed.
 
     Attributes:
-        name: The contract's name of it, else the spelling found most; masked if it is no identifier.
+        name: The name in the contract, or else the most frequent spelling; masked if it is not an identifier.
         spellings: How often each spelling of the name was found.
-        present: Records that have it, null or not.
+        present: Records that have the field, null or not.
         missing: Records that do not.
-        twice: Records that give it more than once, in whatever spelling.
+        twice: Records that have it more than once, in any spelling.
         types: How many values were of each type: text, integer, instant (an integer that looks like epoch
             milliseconds), fraction (or exponent), boolean, null, object, list.
-        blank: Texts of nothing but white space.
+        blank: Texts that are empty or only white space.
         lengths: Least and greatest number of characters of texts, or of digits of integers.
-        bounds: Least and greatest value, of a contract's numbers only.
+        bounds: Least and greatest value, only for numbers of a contract.
         years: First and last year of the instants.
-        shapes: The commonest masked examples of texts.
+        shapes: The most frequent shapes of its texts.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Drift:
         field: The field's name.
         records: How many records show it.
         costs: Whether those records would be quarantined for it.
-        found: In words, without values.
+        found: What was found, as text without values.
     """
 
     kind: str
@@ -69,14 +69,14 @@ class FeedReport:
     """One feed as found.
 
     Attributes:
-        feed: The feed, or, if it is unknown, where its files lie.
+        feed: The feed or, if it is unknown, where its files are.
         known: Whether there is a contract for it.
         files: How many files it was found in.
         sampled: Whether some of them were not read to their end.
-        seen: Records and what stood in their places.
+        seen: Records, and values in their place that are not records.
         records: Records that could be parsed.
-        rejects: How many of those seen would be quarantined, by reason.
-        fields: Its fields: those of the contract first, then as met.
+        rejects: How many of `seen` would be quarantined, by reason.
+        fields: Its fields: the contract's first, then the others in the order found.
         drift: How it differs from its contract; empty if it does not, or there is none.
         proposal: A contract for an unknown feed, as Python text.
     """
@@ -95,28 +95,28 @@ class FeedReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a crawl found: the feeds, and what was skipped."""
+    """The result of a crawl: the feeds, and the skipped files."""
 
     feeds: tuple[FeedReport, ...]
     skipped: tuple[Skipped, ...]
 
     @property
     def failed(self) -> bool:
-        """Whether a file that was meant could not be read."""
+        """Whether a file that should have been read could not be read."""
         return any(item.failed for item in self.skipped)
 
 
 def is_identifier(name: str) -> bool:
-    """Returns whether a field's name looks like one; another may itself be somebody's data, and is not shown."""
+    """Returns whether a field's name is an identifier; other names may be personal data and are not shown."""
     return _IDENTIFIER.fullmatch(name) is not None
 
 
 def listing(types: Mapping[str, int]) -> str:
-    """Returns types and how often each was found."""
+    """Returns types and their counts as text."""
     return ", ".join(f"{kind} {count:,}" for kind, count in types.items() if count)
 
 
 def share(part: int, whole: int) -> str:
-    """Returns a share in percent that says 0.0% for none only."""
+    """Returns a share in percent; only zero is shown as 0.0%."""
     share = 100 * part / whole if whole else 0.0
     return f"{share:.1f}%" if not part or share >= 0.05 else "<0.1%"
