@@ -2,7 +2,8 @@
 
 A file's footer -> the removed rows of each row group, found by the dictionary of one column -> pages with the kept
 rows, dictionaries with only their values, new statistics -> a new footer. Nothing is decoded to rows, which would take
-most of the time when an engine reads and writes a file. A row group without removed rows is copied unchanged.
+most of the time when an engine reads and writes a file. A row group without removed rows is copied unchanged, unless
+its dictionary names a removed person: PyArrow writes the dictionary of a whole file into each row group.
 
 Only files of the lake's own writers are supported: PyArrow's and DuckDB's, with flat columns of texts, 64-bit integers
 and doubles, and zstd. Any other file is left to the engine. A new file has no trace of the removed rows: dictionaries
