@@ -73,19 +73,24 @@ def made_up(chance: Random, name: str, rows: int) -> pa.Table:
     return table_of(name, columns, [chance.random() < 0.5 for _ in columns])
 
 
+def written_by_duckdb(table: pa.Table, name: str, path: Path, group: int) -> None:
+    """Writes a file with row groups of some rows as the engine does."""
+    ids = ", ".join(f'"{column.name}": {place}' for place, column in enumerate(ALL_COLUMNS[name], start=1))
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute("set timezone = 'UTC'")
+        connection.register("given", table)
+        connection.execute(
+            f"copy given to '{path}' (format parquet, compression zstd, compression_level 1, "
+            f"row_group_size {group}, field_ids {{{ids}}})"
+        )
+
+
 def written(chance: Random, table: pa.Table, name: str, path: Path) -> str:
     """Writes a file as one of the lake's writers does, and returns which."""
     group = chance.choice([50, 700, 10_000])
     writer = chance.choice(["arrow", "arrow", "duckdb"])
     if writer == "duckdb":
-        ids = ", ".join(f'"{column.name}": {place}' for place, column in enumerate(ALL_COLUMNS[name], start=1))
-        with duckdb.connect(config={"threads": 1}) as connection:
-            connection.execute("set timezone = 'UTC'")
-            connection.register("given", table)
-            connection.execute(
-                f"copy given to '{path}' (format parquet, compression zstd, compression_level 1, "
-                f"row_group_size {max(2048, group)}, field_ids {{{ids}}})"
-            )
+        written_by_duckdb(table, name, path, max(2048, group))
         return writer
     options: dict[str, Any] = {"data_page_size": chance.choice([64, 1 << 20])}
     if chance.random() < 0.3:
@@ -259,13 +264,7 @@ def test_a_row_group_without_bounds_leaves_its_file_without_them(tmp_path: Path)
     some = [1.0] * 2048 * 2 + [float("nan"), 9.0] * 1024  # DuckDB tells no bounds of a row group with this
     people = ["leaves"] + ["stays"] * (rows - 1)
     table = table_of(name, [people, list(range(rows)), some, [1.0] * rows, [1.0] * rows], [True] * 5)
-    ids = ", ".join(f'"{column.name}": {place}' for place, column in enumerate(ALL_COLUMNS[name], start=1))
-    with duckdb.connect(config={"threads": 1}) as connection:
-        connection.execute("set timezone = 'UTC'")
-        connection.register("given", table)
-        connection.execute(
-            f"copy given to '{path}' (format parquet, compression zstd, row_group_size 2048, field_ids {{{ids}}})"
-        )
+    written_by_duckdb(table, name, path, 2048)
     assert [pq.read_metadata(path).row_group(n).column(2).statistics.has_min_max for n in range(3)] == [1, 1, 0]
     made, taken = rewritten(name, path, Leaving("customer_id", frozenset({"leaves"})), tmp_path / "new")
     assert taken
