@@ -12,29 +12,25 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.literals import path_literal, quoted
 from stedi.engines.workers import Workers
+from stedi.erasure import contents
 from stedi.erasure.dictionaries import stored
 from stedi.erasure.identifiers import IDENTITIES, Identifiers, as_text, is_trace, mentions
 from stedi.privacy import decoding
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES
 from stedi.storage import s3
 
-_PIECE = 1 << 22
-_OVERLAP = 4096
 _LOOKS = 4
 """Tasks for each worker: files differ in size, and a free worker takes the next task."""
 _MOST_KNOWN = 1 << 20
-_MOST_UNPACKED = 1 << 32
-"""The most bytes to decompress from a file; a larger one is reported as undecoded."""
 _NO_TEXT = re.compile(r"BOOLEAN|U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL.*|DATE|TIME.*|INTERVAL")
 """Types that never contain personal data in the lake's own tables."""
 _NO_NUMBER = re.compile(r"BOOLEAN|FLOAT|DOUBLE|DATE|TIME.*|INTERVAL")
@@ -249,7 +245,7 @@ def _searched(root: Path, entries: Iterable[_Entry], traces: Identifiers, engine
 def _look(root: Path, path: Path, kind: str, traces: Identifiers, done: Search, *, data: bool = False) -> None:
     """Looks for traces in a file that is not Parquet."""
     try:
-        texts = _contents(path, kind, latin=not data and traces.latin)
+        texts = contents.texts(path, kind, latin=not data and traces.latin)
         if traces.foreign and _is_catalogs(path.relative_to(root)):
             texts = map(traces.without_foreign, texts)
         if any(traces.found(text, data=data) for text in texts):
@@ -258,7 +254,7 @@ def _look(root: Path, path: Path, kind: str, traces: Identifiers, done: Search, 
             done.found += [f"{told} ({column})" for column in columns] or [told]
     except OSError:
         done.unopened.append(_told(root, path, traces))
-    except _Undecoded:
+    except contents.Undecoded:
         done.undecoded.append(_told(root, path, traces))
 
 
@@ -281,7 +277,7 @@ def _columns(path: Path, traces: Identifiers, *, data: bool) -> list[str]:
                 cursor = connection.execute(f"select * from {quoted(table)}")
                 columns = [f"{table}.{column}" for column, *_ in cursor.description]
                 for row in cursor:
-                    for column, value in zip(columns, map(_unpacked, row), strict=True):
+                    for column, value in zip(columns, map(contents.values, row), strict=True):
                         if column not in found and traces.found(traces.without_foreign(value), data=data):
                             found.add(column)
     except (sqlite3.Error, UnicodeDecodeError):
@@ -314,170 +310,9 @@ def _kind(entry: _Entry) -> str | None:
     if entry.kind != "file":
         return None
     try:
-        if s3.is_remote(entry.path):
-            head = s3.start(entry.path, 16)
-        else:
-            with _opened(entry.path) as stream:
-                head = stream.read(16)
+        return contents.kind(entry.path)
     except OSError:
         return None
-    if head.startswith(b"SQLite format 3\0"):
-        return "sqlite"
-    for magic, kind in _MAGIC.items():
-        if head.startswith(magic):
-            return kind
-    return "other"
-
-
-_MAGIC = {
-    b"PAR1": "parquet", b"Obj\x01": "avro", b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2",
-    b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip",
-}  # fmt: skip
-
-
-def _opened(path: Path) -> BinaryIO:
-    """Opens a regular file; never blocks if something else, such as a FIFO, has replaced it."""
-    if s3.is_remote(path):
-        return path.open("rb")
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise OSError("no regular file any more")
-    return os.fdopen(number, "rb")
-
-
-class _Undecoded(Exception):
-    """A file is not in the format of its first bytes; its bytes were searched before this is raised."""
-
-
-def _contents(path: Path, kind: str, *, latin: bool = False) -> Iterator[str]:
-    """Yields the content of a file, plain and decoded; `latin` as in `decoding.plain`.
-
-    Raises:
-        OSError: It cannot be read.
-        _Undecoded: It cannot be decoded to its end; the decodable part was yielded before.
-    """
-    if kind == "link":
-        yield os.readlink(path)
-        return
-    with _opened(path) as base:
-        yield from _pieces(base, latin=latin)
-        try:
-            yield from _unpacked_streams(base, latin=latin)
-            base.seek(0)
-            head = base.read(6)
-            if decoding.packing(head) and not decoding.opener(head):
-                base.seek(0)
-                content = base.read(decoding.MOST + 1)
-                if len(content) > decoding.MOST:
-                    raise _Undecoded
-                for layer in list(decoding.layers(content))[1:]:
-                    yield from decoding.plain(layer, latin=latin)
-            if kind == "avro":
-                base.seek(0)
-                yield from _together(_in_avro(base))
-            elif kind == "sqlite":
-                yield from _together(_in_sqlite(path))
-        except Exception as error:
-            raise _Undecoded from error
-
-
-def _unpacked_streams(base: BinaryIO, *, latin: bool) -> Iterator[str]:
-    """Yields the decompressed layers of a file as text; errors of a damaged one are raised at the end."""
-    chain: list[Callable[[BinaryIO], BinaryIO]] = []
-    damage: Exception | None = None
-    while len(chain) < decoding.LEVELS:
-        opener = decoding.opener(_head(base, chain))
-        if opener is None:
-            break
-        chain.append(opener)
-        try:
-            yield from _pieces(_layer(base, chain), latin=latin)
-        except Exception as error:
-            damage = error
-    if chain:
-        content = next(decoding.start(_layer(base, chain), decoding.MOST), b"")
-        for layer in list(decoding.layers(content))[1:]:
-            yield from decoding.plain(layer, latin=latin)
-    if damage is not None:
-        raise damage
-
-
-def _head(base: BinaryIO, chain: Iterable[Callable[[BinaryIO], BinaryIO]]) -> bytes:
-    try:
-        return next(decoding.pieces(_layer(base, chain), 6), b"")[:6]
-    except Exception:
-        return b""
-
-
-def _layer(base: BinaryIO, chain: Iterable[Callable[[BinaryIO], BinaryIO]]) -> BinaryIO:
-    base.seek(0)
-    stream = base
-    for opener in chain:
-        stream = opener(stream)
-    return stream
-
-
-def _pieces(stream: BinaryIO, *, latin: bool) -> Iterator[str]:
-    """Yields a stream as text, in pieces whose overlap is longer than any trace."""
-    kept, size = b"", 0
-    for piece in decoding.pieces(stream, _PIECE):
-        size += len(piece)
-        if size > _MOST_UNPACKED:
-            raise _Undecoded
-        yield from decoding.plain(kept + piece, latin=latin)
-        kept = piece[-_OVERLAP:]
-
-
-def _together(texts: Iterable[str]) -> Iterator[str]:
-    """Joins texts into fewer, longer ones; everything before damage is yielded before the error is raised."""
-    held: list[str] = []
-    size = 0
-    try:
-        for text in texts:
-            held.append(text)
-            size += len(text)
-            if size > _PIECE:
-                yield "\n\n".join(held)
-                held, size = [], 0
-    except Exception:
-        yield "\n\n".join(held)
-        raise
-    yield "\n\n".join(held)
-
-
-def _in_avro(stream: BinaryIO) -> Iterator[str]:
-    import fastavro
-
-    reader = fastavro.reader(stream)
-    yield _unpacked(reader.metadata)
-    for record in reader:
-        yield _unpacked(record)
-
-
-def _in_sqlite(path: Path) -> Iterator[str]:
-    """Yields the values of a database, one per line."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        connection.text_factory = bytes
-        for name, kind, sql in connection.execute("select name, type, sql from sqlite_master").fetchall():
-            yield "\n".join(_unpacked(part) for part in (name, sql))
-            if kind != b"table":
-                continue
-            table = name.decode("utf-8", "replace").replace('"', '""')
-            for row in connection.execute(f'select * from "{table}"'):
-                yield "\n".join(map(_unpacked, row))
-
-
-def _unpacked(value: object) -> str:
-    """Returns all values of a decoded record, one per line."""
-    match value:
-        case dict():
-            return "\n".join(_unpacked(part) for pair in value.items() for part in pair)
-        case list() | tuple():
-            return "\n".join(map(_unpacked, value))
-        case bytes():
-            return as_text(value)
-    return str(value)
 
 
 def _look_in_tables(
@@ -619,7 +454,7 @@ def chunks(
                 known.update(values)
         held += values
         size += sum(map(len, values))
-        if size > _PIECE:
+        if size > contents.PIECE:
             yield held
             held, size = [], 0
     yield held
