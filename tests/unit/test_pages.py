@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from effort import tries
-from stedi.engines import arrow_files, pages
+from stedi.engines import arrow_files, pages, parquet
 from stedi.engines.pages import Leaving
 from stedi.schema.tables import ALL_COLUMNS, Column, DataFile
 
@@ -35,7 +35,7 @@ MEMORY = 1 << 30
 ZSTD = b"\x28\xb5\x2f\xfd"
 FLAGS = ("-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
-pytestmark = pytest.mark.skipif(pages.library() is None, reason="needs a C compiler")
+pytestmark = pytest.mark.skipif(parquet.library() is None, reason="needs a C compiler")
 
 
 def values(chance: Random, column: Column, rows: int, key: str) -> list[Any]:

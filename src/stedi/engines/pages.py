@@ -1,75 +1,75 @@
 """Rewrites Parquet files without the rows of some people, page by page, with `pages.c`.
 
-A file's footer -> the removed rows of each row group, found by the dictionary of one column -> pages with the kept
-rows, dictionaries with only their values, new statistics -> a new footer. Nothing is decoded to rows, which would take
-most of the time when an engine reads and writes a file. A row group without removed rows is copied unchanged, unless
-its dictionary names a removed person: PyArrow writes the dictionary of a whole file into each row group.
+Footer and pages, as `engines.parquet` reads them -> the removed rows of each row group, found by the dictionary of one
+column -> pages with the kept rows, dictionaries with only their values, new statistics -> a new footer. Nothing is
+decoded to rows, which would take most of the time when an engine reads and writes a file. A row group without removed
+rows is copied unchanged, unless its dictionary names a removed person: PyArrow writes the dictionary of a whole file
+into each row group.
 
-Only files of the lake's own writers are supported: PyArrow's and DuckDB's, with flat columns of texts, 64-bit integers
-and doubles, and zstd. Any other file is left to the engine. A new file has no trace of the removed rows: dictionaries
-lose the values that no kept row has, bounds are those of the kept rows, and Bloom filters are left out.
+Files that `engines.parquet` does not support are left to the engine. A new file has no trace of the removed rows:
+dictionaries lose the values that no kept row has, bounds are those of the kept rows, and Bloom filters are left out.
 """
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
+from ctypes import byref, c_int64
 from dataclasses import dataclass, field
-from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
-from stedi import _native
 from stedi.engines import thrift
-from stedi.engines.thrift import BINARY, I32, I64, LIST, STRUCT, TRUE, Struct
+from stedi.engines.parquet import (
+    CHUNK,
+    FOOTER,
+    GROUP,
+    MAGIC,
+    META,
+    PLAIN,
+    RLE,
+    Buffers,
+    Chunk,
+    DataPage,
+    NativeBounds,
+    RowRanges,
+    Unsupported,
+    address,
+    elements,
+    field_value,
+    library,
+    may_be_null,
+    most_level_bytes,
+    read_footer,
+    refuse_unknown,
+    selected_codes,
+    selected_integers,
+    selected_plain,
+    selected_values,
+    texts_of,
+)
+from stedi.engines.thrift import I32, I64, LIST, STRUCT, TRUE, Struct
 from stedi.schema.tables import ALL_COLUMNS, Column, DataFile
 from stedi.storage import durable, s3
 
-_MAGIC = b"PAR1"
 _MOST = 1 << 28
 """The largest file, in bytes, that is rewritten here: it is held in memory."""
 _TIMES = 3
 """Memory for a file, as a multiple of its size: the file, the new file, and an uncompressed row group."""
-_MOST_PAGE = 1 << 26
-"""The largest page in bytes, uncompressed."""
 _MOST_ROWS = 1 << 24
 """The largest number of rows in a row group."""
-_ZSTD = 6
-_PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
-_KINDS = {"string": (6, 0), "long": (2, 1), "timestamptz": (2, 1), "double": (5, 2)}
-"""The physical type of each column type, and its number in `pages.c`."""
 _FORMS = {1: "<q", 2: "<d"}
-_NUMBERED = (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
 _TURNED = bytes([1, 0]).ljust(256, b"\0")
 _ASKED = bytes([1, 1, 0]).ljust(256, b"\1")
 """Tables that translate the marks of rows: `_TURNED` swaps 0 and 1; `_ASKED` turns 2 into 0 and every other mark
 into 1."""
-
-# Parquet's field numbers, https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
-_FOOTER = {"version": 1, "schema": 2, "rows": 3, "groups": 4, "created_by": 6, "orders": 7}
-_GROUP = {"columns": 1, "bytes": 2, "rows": 3, "offset": 5, "packed": 6, "ordinal": 7}
-_CHUNK = {"offset": 2, "meta": 3}
-_META = {
-    "type": 1, "encodings": 2, "path": 3, "codec": 4, "values": 5, "unpacked": 6, "packed": 7, "data": 9,
-    "dictionary": 11, "statistics": 12, "encoding_stats": 13, "bloom": 14, "bloom_size": 15, "size": 16,
-}  # fmt: skip
-_HEADER = {"type": 1, "unpacked": 2, "packed": 3, "data": 5, "dictionary": 7}
-_LEFT_OUT = {_META[name] for name in ("bloom", "bloom_size", "size")}
+_LEFT_OUT = {META[name] for name in ("bloom", "bloom_size", "size")}
 """Metadata that a new file does not have: Bloom filters would still contain the values of removed rows."""
 _GREATEST = {1: True, 2: False, 5: True, 6: False}
 """The fields of statistics that hold a highest (True) or a lowest value (False)."""
-
-
-class _Unfamiliar(Exception):
-    """The file is not of a kind that this module can rewrite."""
-
-
 _OTHER = (
-    _Unfamiliar,
+    Unsupported,
     thrift.Unreadable,
     ArithmeticError,
     LookupError,
@@ -96,40 +96,6 @@ class Leaving:
     texts: frozenset[str]
     moment: str = ""
     moments: Mapping[str, Collection[int]] = field(default_factory=dict)
-
-
-class _Page(Structure):
-    _fields_ = (
-        ("bytes", c_void_p), ("size", c_int64), ("count", c_int64), ("first", c_int64), ("optional", c_int32),
-        ("ranges", c_void_p), ("ranges_count", c_int64), ("codes", c_void_p), ("levels", c_void_p), ("rows", c_int64),
-        ("present", c_int64), ("values", c_int64),
-    )  # fmt: skip
-
-
-class _Bounds(Structure):
-    _fields_ = (("low", c_int64), ("high", c_int64), ("some", c_int32), ("nan", c_int32))
-
-
-@cache
-def library() -> Any:
-    """Returns the compiled library, or None."""
-    found = _native.library(Path(__file__).with_suffix(".c"))
-    if found is None:
-        return None
-    page, bounds = POINTER(_Page), POINTER(_Bounds)
-    for name, arguments in {
-        "stedi_mark": [page, c_int64, c_void_p, c_void_p],
-        "stedi_ranges": [c_void_p, c_int64, c_void_p],
-        "stedi_codes": [page, c_int64, c_void_p],
-        "stedi_pack": [page, c_int64, c_void_p, c_int32, c_void_p],
-        "stedi_plain": [page, c_int32, bounds, c_void_p],
-        "stedi_dictionary": [
-            *(c_void_p, c_int64, c_int64, c_int32, c_void_p, c_void_p, bounds, POINTER(c_int64), c_void_p)
-        ],
-    }.items():
-        function = getattr(found, name)
-        function.restype, function.argtypes = c_int64, arguments
-    return found
 
 
 def rewrite(
@@ -186,31 +152,31 @@ def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: P
     import zstandard
 
     source = Path(file.path).read_bytes()
-    footer = _footer(source)
-    optional = _schema(footer, columns)
+    footer = read_footer(source)
+    optional = may_be_null(footer, columns)
     groups: list[Struct] = []
     unpacker = zstandard.ZstdDecompressor()
     made = _New()
-    for group in _list(footer, _FOOTER["groups"]):
-        _only(group, _GROUP)
-        chunks = _list(group, _GROUP["columns"])
+    for group in elements(footer, FOOTER["groups"]):
+        refuse_unknown(group, GROUP)
+        chunks = elements(group, GROUP["columns"])
         if len(chunks) != len(columns):
-            raise _Unfamiliar
+            raise Unsupported
         read = [
-            _Chunk(source, chunk, column, maybe, unpacker)
+            Chunk(source, chunk, column, maybe, unpacker)
             for chunk, column, maybe in zip(chunks, columns, optional, strict=True)
         ]
         written = _row_group(group, read, leaving, made)
         if written is not None:
-            groups.append({**written, _GROUP["ordinal"]: (thrift.I16, len(groups))} if 7 in written else written)
+            groups.append({**written, GROUP["ordinal"]: (thrift.I16, len(groups))} if 7 in written else written)
     if not groups:
         return False
-    rows = sum(int(group[_GROUP["rows"]][1]) for group in groups)
-    footer[_FOOTER["rows"]] = I64, rows
-    footer[_FOOTER["groups"]] = LIST, (STRUCT, groups)
+    rows = sum(int(group[GROUP["rows"]][1]) for group in groups)
+    footer[FOOTER["rows"]] = I64, rows
+    footer[FOOTER["groups"]] = LIST, (STRUCT, groups)
     end = thrift.write(footer)
     with open(target, "xb") as stream:
-        stream.writelines((*made.parts, end, struct.pack("<I", len(end)), _MAGIC))
+        stream.writelines((*made.parts, end, struct.pack("<I", len(end)), MAGIC))
     durable.settle([target])
     durable.sync(target)
     size = made.at + len(end) + 8
@@ -229,8 +195,8 @@ class _New:
         import zstandard
 
         self._packer = zstandard.ZstdCompressor(level=1)
-        self.parts: list[bytes | memoryview] = [_MAGIC]
-        self.at = len(_MAGIC)
+        self.parts: list[bytes | memoryview] = [MAGIC]
+        self.at = len(MAGIC)
         self._nulls: dict[str, int] = {}
         self._unknown: set[str] = set()
         self._bounds: dict[str, tuple[list[float], list[float]]] = {}
@@ -247,7 +213,7 @@ class _New:
         """Returns the compressed content of a page."""
         return self._packer.compress(body)
 
-    def note(self, chunk: _Chunk, statistics: Struct, rows: int) -> None:
+    def note(self, chunk: Chunk, statistics: Struct, rows: int) -> None:
         """Collects the statistics of a chunk with so many rows, for the catalog."""
         column = chunk.column
         if 3 in statistics or not chunk.optional:
@@ -273,179 +239,13 @@ class _New:
         return {name: nulls for name, nulls in self._nulls.items() if name not in self._unknown}, bounds
 
 
-def _footer(source: bytes) -> Struct:
-    if len(source) < 12 or source[:4] != _MAGIC or source[-4:] != _MAGIC:
-        raise _Unfamiliar
-    [size] = struct.unpack("<I", source[-8:-4])
-    if size > len(source) - 12:
-        raise _Unfamiliar
-    footer, _ = thrift.read(source, len(source) - 8 - size)
-    _only(footer, _FOOTER)
-    return footer
-
-
-def _only(fields: Struct, known: Mapping[str, int]) -> None:
-    """Refuses unknown fields, because they could reveal something about removed rows."""
-    if not fields.keys() <= set(known.values()):
-        raise _Unfamiliar
-
-
-def _of(fields: Struct, number: int, kind: int) -> Any:
-    found = fields.get(number)
-    if found is None or found[0] != kind:
-        raise _Unfamiliar
-    return found[1]
-
-
-def _list(fields: Struct, number: int, of: int = STRUCT) -> list[Any]:
-    kind, values = _of(fields, number, LIST)
-    if kind != of:
-        raise _Unfamiliar
-    found: list[Any] = values
-    return found
-
-
-def _schema(footer: Struct, columns: Sequence[Column]) -> list[bool]:
-    """Returns for each column whether it may have nulls."""
-    root, *fields = _list(footer, _FOOTER["schema"])
-    if root.get(5) != (I32, len(columns)) or len(fields) != len(columns):
-        raise _Unfamiliar
-    for place, (found, column) in enumerate(zip(fields, columns, strict=True), start=1):
-        kind, _ = _KINDS.get(column.type, (-1, 0))
-        if found.get(1) != (I32, kind) or found.get(4) != (BINARY, column.name.encode()) or 5 in found:
-            raise _Unfamiliar
-        if found.get(9) != (I32, place) or _of(found, 3, I32) not in (0, 1):
-            raise _Unfamiliar
-    return [bool(found[3][1]) for found in fields]
-
-
-@dataclass(slots=True)
-class _Data:
-    """A data page, as it is in a file.
-
-    Attributes:
-        first: The number of its first row in the row group.
-        count: The number of its rows.
-        encoding: The encoding of its values.
-        whole: Its bytes, with the header.
-        body: Its bytes after the header.
-        size: The uncompressed size of the body, in bytes.
-        unpacker: The decompressor, used by this thread only.
-    """
-
-    first: int
-    count: int
-    encoding: int
-    whole: memoryview
-    body: memoryview
-    size: int
-    unpacker: Any
-    _held: bytes | None = None
-
-    @property
-    def unpacked(self) -> bytes:
-        """The uncompressed content."""
-        if self._held is None:
-            self._held = _unpacked(self.body, self.size, self.unpacker)
-        return self._held
-
-
-def _unpacked(body: memoryview, size: int, unpacker: Any) -> bytes:
-    import zstandard
-
-    try:
-        if not 0 <= size <= _MOST_PAGE or zstandard.get_frame_parameters(body).content_size != size:
-            raise _Unfamiliar
-        content: bytes = unpacker.decompress(body, allow_extra_data=False)
-    except zstandard.ZstdError:
-        raise _Unfamiliar from None
-    return content
-
-
-class _Chunk:
-    """A column of a row group, as it is in a file.
-
-    Attributes:
-        column: The column.
-        meta: Its metadata.
-        raw: Its bytes.
-    """
-
-    def __init__(self, source: bytes, chunk: Struct, column: Column, optional: bool, unpacker: Any) -> None:
-        _only(chunk, _CHUNK)
-        self._unpacker = unpacker
-        self.chunk, self.column, self.optional = chunk, column, optional
-        self.meta: Struct = _of(chunk, _CHUNK["meta"], STRUCT)
-        _only(self.meta, _META)
-        self.kind = _KINDS[column.type][1]
-        if _of(self.meta, _META["codec"], I32) != _ZSTD or _list(self.meta, _META["path"], BINARY) != [
-            column.name.encode()
-        ]:
-            raise _Unfamiliar
-        self.count: int = _of(self.meta, _META["values"], I64)
-        self.data: int = _of(self.meta, _META["data"], I64)
-        self.start = self.data
-        if _META["dictionary"] in self.meta:
-            self.start = _of(self.meta, _META["dictionary"], I64)
-        self.size: int = _of(self.meta, _META["packed"], I64)
-        if not (4 <= self.start <= self.data and 0 <= self.size <= len(source) - self.start):
-            raise _Unfamiliar
-        self.raw = memoryview(source)[self.start : self.start + self.size]
-        self.statistics: Struct = self.meta[_META["statistics"]][1] if _META["statistics"] in self.meta else {}
-        self.entries, self.dictionary = 0, b""
-        self.dictionary_encoding: int | None = None
-        self.dictionary_page = self.raw[:0]
-        self.dictionary_size = 0
-
-    @cached_property
-    def pages(self) -> list[_Data]:
-        """Its data pages; reading them also sets `entries` and `dictionary`."""
-        pages = list(self._read())
-        if sum(page.count for page in pages) != self.count:
-            raise _Unfamiliar
-        return pages
-
-    def _read(self) -> Iterator[_Data]:
-        at = first = 0
-        while at < self.size:
-            begin = at
-            head, at = thrift.read(self.raw, at)
-            _only(head, _HEADER)
-            size, packed = _of(head, 2, I32), _of(head, 3, I32)
-            if not 0 <= packed <= self.size - at:
-                raise _Unfamiliar
-            body = self.raw[at : at + packed]
-            at += packed
-            kind = _of(head, 1, I32)
-            if kind == 2 and not begin:
-                told = _of(head, 7, STRUCT)
-                self.entries, self.dictionary_encoding = _of(told, 1, I32), _of(told, 2, I32)
-                self.dictionary, self.dictionary_page = _unpacked(body, size, self._unpacker), self.raw[:at]
-                self.dictionary_size = at - packed + size
-                if self.dictionary_encoding not in (_PLAIN, _PLAIN_DICTIONARY):
-                    raise _Unfamiliar
-                if not 0 <= self.entries <= len(self.dictionary):
-                    raise _Unfamiliar
-            elif kind == 0:
-                told = _of(head, 5, STRUCT)
-                count, encoding = _of(told, 1, I32), _of(told, 2, I32)
-                if not 0 <= count <= self.count - first or (self.optional and _of(told, 3, I32) != _RLE):
-                    raise _Unfamiliar
-                if encoding != _PLAIN and (encoding not in _NUMBERED or self.dictionary_encoding is None):
-                    raise _Unfamiliar
-                yield _Data(first, count, encoding, self.raw[begin:at], body, size, self._unpacker)
-                first += count
-            else:
-                raise _Unfamiliar
-
-
-def _row_group(group: Struct, chunks: Sequence[_Chunk], leaving: Leaving, made: _New) -> Struct | None:
+def _row_group(group: Struct, chunks: Sequence[Chunk], leaving: Leaving, made: _New) -> Struct | None:
     """Adds the kept rows of a row group to a file and returns the new metadata; None if no row is kept."""
-    rows: int = _of(group, _GROUP["rows"], I64)
+    rows: int = field_value(group, GROUP["rows"], I64)
     if any(chunk.count != rows for chunk in chunks) or not 0 < rows <= _MOST_ROWS:
-        raise _Unfamiliar
-    room = _Room(rows)
-    marks, named = _marks({chunk.column.name: chunk for chunk in chunks}, leaving, rows, room)
+        raise Unsupported
+    buffers = Buffers(rows)
+    marks, named = _marks({chunk.column.name: chunk for chunk in chunks}, leaving, rows, buffers)
     gone = rows - marks.count(0)
     if gone == rows:
         return None
@@ -453,32 +253,18 @@ def _row_group(group: Struct, chunks: Sequence[_Chunk], leaving: Leaving, made: 
         written = [_copied(chunk, made) for chunk in chunks]
     else:
         split = _Split(marks)
-        written = [_Shortened(chunk, room, split).write(made) for chunk in chunks]
+        written = [_Shortened(chunk, buffers, split).write(made) for chunk in chunks]
     new = dict(group)
-    metas = [chunk[_CHUNK["meta"]][1] for chunk in written]
-    new[_GROUP["columns"]] = LIST, (STRUCT, written)
-    new[_GROUP["rows"]] = I64, rows - gone
-    new[_GROUP["bytes"]] = I64, sum(meta[_META["unpacked"]][1] for meta in metas)
-    if _GROUP["packed"] in group:
-        new[_GROUP["packed"]] = I64, sum(meta[_META["packed"]][1] for meta in metas)
-    if _GROUP["offset"] in group:
+    metas = [chunk[CHUNK["meta"]][1] for chunk in written]
+    new[GROUP["columns"]] = LIST, (STRUCT, written)
+    new[GROUP["rows"]] = I64, rows - gone
+    new[GROUP["bytes"]] = I64, sum(meta[META["unpacked"]][1] for meta in metas)
+    if GROUP["packed"] in group:
+        new[GROUP["packed"]] = I64, sum(meta[META["packed"]][1] for meta in metas)
+    if GROUP["offset"] in group:
         first = metas[0]
-        new[_GROUP["offset"]] = first.get(_META["dictionary"], first[_META["data"]])
+        new[GROUP["offset"]] = first.get(META["dictionary"], first[META["data"]])
     return new
-
-
-class _Rows:
-    """Rows of a row group, as ordered ranges.
-
-    Attributes:
-        count: The number of ranges.
-        ranges: The start and the end of each range.
-    """
-
-    def __init__(self, marks: bytearray) -> None:
-        """Selects the rows whose mark is 0."""
-        self.ranges = (c_int64 * (len(marks) + 2))()
-        self.count: int = library().stedi_ranges(_at(marks), len(marks), self.ranges)
 
 
 class _Split:
@@ -490,9 +276,9 @@ class _Split:
     """
 
     def __init__(self, marks: bytearray) -> None:
-        self.stay, self.leave = _Rows(marks), _Rows(marks.translate(_TURNED))
+        self.stay, self.leave = RowRanges(marks), RowRanges(marks.translate(_TURNED))
 
-    def touches(self, page: _Data) -> bool:
+    def touches(self, page: DataPage) -> bool:
         """Returns whether a page has removed rows."""
         leave = self.leave
         at = bisect_right(leave.ranges, page.first, 0, 2 * leave.count)
@@ -500,42 +286,7 @@ class _Split:
         return bool(at % 2) or (at < 2 * leave.count and leave.ranges[at] < page.first + page.count)
 
 
-class _Room:
-    """The buffers into which the pages of a row group are decoded.
-
-    Args:
-        rows: The number of rows in the row group.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self._codes, self._levels = (ctypes.create_string_buffer(4 * max(1, rows)) for _ in range(2))
-        self._out = bytearray()
-
-    def out(self, size: int) -> bytearray:
-        """Returns a buffer for so many bytes; its earlier content is overwritten."""
-        if len(self._out) < size:
-            self._out = bytearray(size)
-        return self._out
-
-    def page(self, chunk: _Chunk, data: _Data, rows: _Rows | None = None) -> _Page:
-        """Returns a page as `pages.c` takes it, restricted to some rows."""
-        unpacked = data.unpacked
-        return _Page(
-            ctypes.cast(ctypes.c_char_p(unpacked), c_void_p).value,
-            *(len(unpacked), data.count, data.first, chunk.optional),
-            rows and ctypes.addressof(rows.ranges),
-            rows.count if rows else 0,
-            ctypes.addressof(self._codes),
-            ctypes.addressof(self._levels),
-        )
-
-
-def _at(data: bytearray | memoryview | None) -> Any:
-    """Returns the address of bytes, as an argument for C."""
-    return byref(ctypes.c_char.from_buffer(data)) if data else None
-
-
-def _marks(chunks: Mapping[str, _Chunk], leaving: Leaving, rows: int, room: _Room) -> tuple[bytearray, bool]:
+def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, rows: int, buffers: Buffers) -> tuple[bytearray, bool]:
     """Returns one byte per row of a row group: 0 if the row is kept, 1 if it is removed.
 
     It also returns whether the dictionary has a text of `leaving.texts`. It can have one although no row does: PyArrow
@@ -543,91 +294,27 @@ def _marks(chunks: Mapping[str, _Chunk], leaving: Leaving, rows: int, room: _Roo
     """
     key, marks = chunks[leaving.column], bytearray(rows)
     pages = key.pages
-    if any(page.encoding == _PLAIN for page in pages):
-        raise _Unfamiliar
-    texts = _texts(key.dictionary, key.entries)
+    if any(page.encoding == PLAIN for page in pages):
+        raise Unsupported
+    texts = texts_of(key.dictionary, key.entries)
     flags = bytearray(1 if text in leaving.texts else 2 if text in leaving.moments else 0 for text in texts)
     if not any(flags):
         return marks, False
     for data in pages:
-        page = room.page(key, data)
-        if library().stedi_mark(byref(page), key.entries, _at(flags), _at(memoryview(marks)[data.first :])) < 0:
-            raise _Unfamiliar
+        page = buffers.page(key, data)
+        if library().stedi_mark(byref(page), key.entries, address(flags), address(memoryview(marks)[data.first :])) < 0:
+            raise Unsupported
     if 2 in marks:
-        asked = _Rows(marks.translate(_ASKED))
-        named = _chosen(key, texts, room, asked)
-        moments = _numbers(chunks[leaving.moment], room, asked)
+        asked = RowRanges(marks.translate(_ASKED))
+        named = selected_values(key, texts, buffers, asked)
+        moments = selected_integers(chunks[leaving.moment], buffers, asked)
         at = -1
         if not len(named) == len(moments) == marks.count(2):
-            raise _Unfamiliar
+            raise Unsupported
         for text, moment in zip(named, moments, strict=True):
             at = marks.index(2, at + 1)
             marks[at] = moment in leaving.moments[text]
     return marks, 1 in flags
-
-
-def _texts(dictionary: bytes, entries: int) -> list[str]:
-    """Returns the texts of a dictionary."""
-    texts, at = [], 0
-    try:
-        for _ in range(entries):
-            end = at + 4 + int.from_bytes(dictionary[at : at + 4], "little")
-            if end > len(dictionary):
-                raise _Unfamiliar
-            texts.append(dictionary[at + 4 : end].decode())
-            at = end
-    except UnicodeDecodeError:
-        raise _Unfamiliar from None
-    return texts
-
-
-def _chosen(chunk: _Chunk, values: Sequence[Any], room: _Room, rows: _Rows) -> list[Any]:
-    """Returns the values in some rows of a chunk with a dictionary, without nulls."""
-    found: list[Any] = []
-    for data in chunk.pages:
-        page = room.page(chunk, data, rows)
-        count = _codes(chunk, page, bytearray(chunk.entries))
-        found += (values[code] for code in (ctypes.c_uint32 * count).from_address(page.codes))
-    return found
-
-
-def _numbers(chunk: _Chunk, room: _Room, rows: _Rows) -> list[int]:
-    """Returns the values in some rows of a chunk of integers, without nulls."""
-    pages = chunk.pages
-    if chunk.kind != 1 or len({page.encoding == _PLAIN for page in pages}) > 1:
-        raise _Unfamiliar
-    if pages[0].encoding != _PLAIN:
-        if len(chunk.dictionary) != 8 * chunk.entries:
-            raise _Unfamiliar
-        return _chosen(chunk, struct.unpack(f"<{chunk.entries}q", chunk.dictionary), room, rows)
-    found: list[int] = []
-    for data in pages:
-        body = _plain(chunk, room.page(chunk, data, rows), room, _Bounds())
-        values = body[4 + int.from_bytes(body[:4], "little") if chunk.optional else 0 :]
-        found += struct.unpack(f"<{len(values) // 8}q", values)
-    return found
-
-
-def _codes(chunk: _Chunk, page: _Page, used: bytearray) -> int:
-    """Decodes the dictionary indices of a page's selected rows into the page's buffer and returns their number."""
-    count: int = library().stedi_codes(byref(page), chunk.entries, _at(used))
-    if count < 0:
-        raise _Unfamiliar
-    return count
-
-
-def _plain(chunk: _Chunk, page: _Page, room: _Room, bounds: _Bounds) -> memoryview:
-    """Returns the content of a page with plain encoding, reduced to its selected rows."""
-    to = room.out(page.size + 2 * _levels(page.count))
-    size = library().stedi_plain(byref(page), chunk.kind, byref(bounds), _at(to))
-    if size < 0 or bounds.nan:
-        raise _Unfamiliar
-    return memoryview(to)[:size]
-
-
-def _levels(rows: int) -> int:
-    """Returns the largest size of the definition levels of so many rows, in bytes."""
-    return 4 + (rows // 8 + 1) * 11
 
 
 class _Shortened:
@@ -636,19 +323,19 @@ class _Shortened:
     Pages without removed rows are copied unchanged, unless the dictionary loses an entry: that changes the indices.
     """
 
-    def __init__(self, chunk: _Chunk, room: _Room, split: _Split) -> None:
-        self._chunk, self._room, self._split = chunk, room, split
+    def __init__(self, chunk: Chunk, buffers: Buffers, split: _Split) -> None:
+        self._chunk, self._buffers, self._split = chunk, buffers, split
         self._touched = [page for page in chunk.pages if split.touches(page)]
         self._others = [page for page in chunk.pages if not split.touches(page)]
-        self._numbered = sum(page.encoding != _PLAIN for page in chunk.pages)
-        self._bounds = _Bounds()
+        self._numbered = sum(page.encoding != PLAIN for page in chunk.pages)
+        self._bounds = NativeBounds()
         self._sizes = [0, 0]
         self._kinds: dict[tuple[int, int], int] = {}
         self._used = bytearray(chunk.entries)
 
     def write(self, made: _New) -> Struct:
         """Adds the chunk to a file and returns its metadata."""
-        chunk, room = self._chunk, self._room
+        chunk, buffers = self._chunk, self._buffers
         meta = {number: value for number, value in chunk.meta.items() if number not in _LEFT_OUT}
         at, missing, texts = made.at, 0, list[str]()
         renumbered: bytearray | None = None
@@ -662,58 +349,60 @@ class _Shortened:
                 place = self._page(made, 2, 7, told, dictionary)
             else:
                 place = self._added(made, 2, told[2][1], (chunk.dictionary_page,), chunk.dictionary_size)
-            meta[_META["dictionary"]] = I64, place
+            meta[META["dictionary"]] = I64, place
             if not chunk.kind and 5 in chunk.statistics and self._numbered == len(chunk.pages):
-                texts = _texts(dictionary, entries)
-        elif _META["dictionary"] in meta:
-            raise _Unfamiliar
+                texts = texts_of(dictionary, entries)
+        elif META["dictionary"] in meta:
+            raise Unsupported
         kept = 0
-        meta.pop(_META["data"])
+        meta.pop(META["data"])
         for data in chunk.pages:
-            if not self._split.touches(data) and (data.encoding == _PLAIN or not loses):
+            if not self._split.touches(data) and (data.encoding == PLAIN or not loses):
                 place = self._added(made, 0, data.encoding, (data.whole,), data.size + len(data.whole) - len(data.body))
                 kept += data.count
             else:
-                page = room.page(chunk, data, self._split.stay)
-                if data.encoding == _PLAIN:
-                    body = _plain(chunk, page, room, self._bounds)
+                page = buffers.page(chunk, data, self._split.stay)
+                if data.encoding == PLAIN:
+                    body = selected_plain(chunk, page, buffers, self._bounds)
                 else:
-                    count = _codes(chunk, page, self._used)
-                    to = room.out(_levels(data.count) + 1 + (count // 8 + 1) * (width + 10))
-                    body = memoryview(to)[: library().stedi_pack(byref(page), count, _at(renumbered), width, _at(to))]
+                    count = selected_codes(chunk, page, self._used)
+                    to = buffers.out(most_level_bytes(data.count) + 1 + (count // 8 + 1) * (width + 10))
+                    body = memoryview(to)[
+                        : library().stedi_pack(byref(page), count, address(renumbered), width, address(to))
+                    ]
                 missing += (data.count - page.values) - (page.rows - page.present)
                 if not page.rows:
                     continue
                 kept += page.rows
-                told = {1: (I32, page.rows), 2: (I32, data.encoding), 3: (I32, _RLE), 4: (I32, _RLE)}
+                told = {1: (I32, page.rows), 2: (I32, data.encoding), 3: (I32, RLE), 4: (I32, RLE)}
                 place = self._page(made, 0, 5, told, body)
-            meta.setdefault(_META["data"], (I64, place))
-        meta[_META["values"]] = I64, kept
-        meta[_META["unpacked"]], meta[_META["packed"]] = ((I64, size) for size in self._sizes)
-        if _META["encoding_stats"] in meta:
+            meta.setdefault(META["data"], (I64, place))
+        meta[META["values"]] = I64, kept
+        meta[META["unpacked"]], meta[META["packed"]] = ((I64, size) for size in self._sizes)
+        if META["encoding_stats"] in meta:
             counts = [{1: (I32, kind), 2: (I32, how), 3: (I32, n)} for (kind, how), n in self._kinds.items()]
-            meta[_META["encoding_stats"]] = LIST, (STRUCT, counts)
-        if _META["statistics"] in meta:
+            meta[META["encoding_stats"]] = LIST, (STRUCT, counts)
+        if META["statistics"] in meta:
             distinct = entries if self._numbered == len(chunk.pages) else None
-            meta[_META["statistics"]] = STRUCT, self._statistics(missing, texts, distinct)
-        made.note(chunk, meta[_META["statistics"]][1] if _META["statistics"] in meta else {}, kept)
+            meta[META["statistics"]] = STRUCT, self._statistics(missing, texts, distinct)
+        made.note(chunk, meta[META["statistics"]][1] if META["statistics"] in meta else {}, kept)
         return _chunk(chunk, meta, at)
 
     def _loses(self) -> bool:
         """Returns whether the dictionary loses an entry; if so, `_used` marks the entries that it keeps."""
-        chunk, room, used = self._chunk, self._room, self._used
+        chunk, buffers, used = self._chunk, self._buffers, self._used
         lost = bytearray(chunk.entries)
         for data in self._touched:
-            if data.encoding != _PLAIN:
-                _codes(chunk, room.page(chunk, data, self._split.stay), used)
-                _codes(chunk, room.page(chunk, data, self._split.leave), lost)
+            if data.encoding != PLAIN:
+                selected_codes(chunk, buffers.page(chunk, data, self._split.stay), used)
+                selected_codes(chunk, buffers.page(chunk, data, self._split.leave), lost)
         wanted = int.from_bytes(lost, "little")
         for data in self._others:
-            if data.encoding != _PLAIN:
+            if data.encoding != PLAIN:
                 # texts have no early exit: a dictionary may hold only texts that a kept row is known to have
                 if chunk.kind and not wanted & ~int.from_bytes(used, "little"):
                     break
-                _codes(chunk, room.page(chunk, data, self._split.stay), used)
+                selected_codes(chunk, buffers.page(chunk, data, self._split.stay), used)
         else:
             return 0 in used
         return False
@@ -721,13 +410,13 @@ class _Shortened:
     def _dictionary(self, used: bytearray | None) -> tuple[bytearray, bytes, int]:
         """Returns the new index of each entry, the dictionary of the used entries, and their number."""
         chunk = self._chunk
-        renumbered, left, to = bytearray(4 * chunk.entries), c_int64(), self._room.out(len(chunk.dictionary))
+        renumbered, left, to = bytearray(4 * chunk.entries), c_int64(), self._buffers.out(len(chunk.dictionary))
         size = library().stedi_dictionary(
-            *(chunk.dictionary, len(chunk.dictionary), chunk.entries, chunk.kind, _at(used or self._used)),
-            *(_at(renumbered), byref(self._bounds), byref(left), _at(to)),
+            *(chunk.dictionary, len(chunk.dictionary), chunk.entries, chunk.kind, address(used or self._used)),
+            *(address(renumbered), byref(self._bounds), byref(left), address(to)),
         )
         if size < 0:
-            raise _Unfamiliar
+            raise Unsupported
         return renumbered, bytes(memoryview(to)[:size]), left.value
 
     def _page(self, made: _New, kind: int, place: int, told: Struct, body: bytes | memoryview) -> int:
@@ -767,20 +456,20 @@ class _Shortened:
             return (min(known), max(known)) if known else (None, None)
         form = _FORMS[chunk.kind]
         if self._numbered < len(chunk.pages) and (self._others or self._numbered):
-            gone, told = _Bounds(), [chunk.statistics.get(number, (0, b""))[1] for number in (6, 5)]
+            gone, told = NativeBounds(), [chunk.statistics.get(number, (0, b""))[1] for number in (6, 5)]
             for data in self._touched:
-                if data.encoding == _PLAIN:
-                    _plain(chunk, self._room.page(chunk, data, self._split.leave), self._room, gone)
+                if data.encoding == PLAIN:
+                    selected_plain(chunk, self._buffers.page(chunk, data, self._split.leave), self._buffers, gone)
             if not self._numbered and all(len(value) == 8 for value in told):
                 [low], [high] = (struct.unpack(form, value) for value in told)
                 first, last = (_number(form, value) for value in (gone.low, gone.high))
                 if not gone.some or (low < first and last < high):
                     return told[0], told[1]
             for data in self._others:
-                if data.encoding == _PLAIN:
-                    _plain(chunk, self._room.page(chunk, data, self._split.stay), self._room, bounds)
+                if data.encoding == PLAIN:
+                    selected_plain(chunk, self._buffers.page(chunk, data, self._split.stay), self._buffers, bounds)
         if bounds.nan:
-            raise _Unfamiliar
+            raise Unsupported
         if not bounds.some:
             return None, None
         low, high = (_number(form, value) for value in (bounds.low, bounds.high))
@@ -795,19 +484,19 @@ def _number(form: str, bits: int) -> float:
     return number
 
 
-def _copied(chunk: _Chunk, made: _New) -> Struct:
+def _copied(chunk: Chunk, made: _New) -> Struct:
     """Adds an unchanged chunk to a file and returns its metadata."""
     at = made.add(chunk.raw)
     meta = {number: value for number, value in chunk.meta.items() if number not in _LEFT_OUT}
     for name in ("data", "dictionary"):
-        if _META[name] in meta:
-            meta[_META[name]] = I64, meta[_META[name]][1] + at - chunk.start
+        if META[name] in meta:
+            meta[META[name]] = I64, meta[META[name]][1] + at - chunk.start
     made.note(chunk, chunk.statistics, chunk.count)
     return _chunk(chunk, meta, at)
 
 
-def _chunk(chunk: _Chunk, meta: Struct, at: int) -> Struct:
+def _chunk(chunk: Chunk, meta: Struct, at: int) -> Struct:
     return {
-        number: (STRUCT, meta) if number == _CHUNK["meta"] else (I64, at if value[1] else 0)
+        number: (STRUCT, meta) if number == CHUNK["meta"] else (I64, at if value[1] else 0)
         for number, value in chunk.chunk.items()
     }

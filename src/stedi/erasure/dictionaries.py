@@ -1,8 +1,8 @@
 """Reads the values in the dictionaries and bounds of Parquet files, including values that no row has.
 
 An engine returns only the values of rows. A dictionary, or the bounds in a footer, can hold other values. Code that
-removes rows without decoding them must also remove these values, as `engines.pages` does. This module shares only the
-Thrift protocol with `engines.pages`.
+removes rows without decoding them must also remove these values, as `engines.pages` does. This module checks that, and
+shares only the Thrift protocol with `engines.parquet`, the reader of `engines.pages`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,374 @@
+"""Reads Parquet files of the lake's own writers down to their encoded pages, with `pages.c`.
+
+A file's bytes -> its footer, with the schema checked -> the chunk of each column in a row group -> its dictionary and
+data pages -> the values in some rows of a page. `engines.pages` rewrites files from what is read here.
+
+Only PyArrow's and DuckDB's files with flat columns of texts, 64-bit integers and doubles, and zstd are supported. In
+any other file a field, an encoding or a size is not as expected, and the functions raise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from stedi import _native
+from stedi.engines import thrift
+from stedi.engines.thrift import BINARY, I32, I64, LIST, STRUCT, Struct
+from stedi.schema.tables import Column
+
+MAGIC = b"PAR1"
+"""The first and the last bytes of a file."""
+_MOST_PAGE = 1 << 26
+"""The largest page in bytes, uncompressed."""
+_ZSTD = 6
+PLAIN, _PLAIN_DICTIONARY, RLE, _RLE_DICTIONARY = 0, 2, 3, 8
+"""Encodings of values and of definition levels."""
+_NUMBERED = (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
+_KINDS = {"string": (6, 0), "long": (2, 1), "timestamptz": (2, 1), "double": (5, 2)}
+"""The physical type of each column type, and its number in `pages.c`."""
+
+# Parquet's field numbers, https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+FOOTER = {"version": 1, "schema": 2, "rows": 3, "groups": 4, "created_by": 6, "orders": 7}
+GROUP = {"columns": 1, "bytes": 2, "rows": 3, "offset": 5, "packed": 6, "ordinal": 7}
+CHUNK = {"offset": 2, "meta": 3}
+META = {
+    "type": 1, "encodings": 2, "path": 3, "codec": 4, "values": 5, "unpacked": 6, "packed": 7, "data": 9,
+    "dictionary": 11, "statistics": 12, "encoding_stats": 13, "bloom": 14, "bloom_size": 15, "size": 16,
+}  # fmt: skip
+_HEADER = {"type": 1, "unpacked": 2, "packed": 3, "data": 5, "dictionary": 7}
+
+
+class Unsupported(Exception):
+    """The file is not of a kind that this module can read."""
+
+
+class NativePage(Structure):
+    """A page and what is selected of it, as `pages.c` takes them."""
+
+    _fields_ = (
+        ("bytes", c_void_p), ("size", c_int64), ("count", c_int64), ("first", c_int64), ("optional", c_int32),
+        ("ranges", c_void_p), ("ranges_count", c_int64), ("codes", c_void_p), ("levels", c_void_p), ("rows", c_int64),
+        ("present", c_int64), ("values", c_int64),
+    )  # fmt: skip
+
+
+class NativeBounds(Structure):
+    """The lowest and the highest value, as 64 bits, whether there are any values, and whether one is NaN."""
+
+    _fields_ = (("low", c_int64), ("high", c_int64), ("some", c_int32), ("nan", c_int32))
+
+
+@cache
+def library() -> Any:
+    """Returns the compiled library, or None."""
+    found = _native.library(Path(__file__).with_name("pages.c"))
+    if found is None:
+        return None
+    page, bounds = POINTER(NativePage), POINTER(NativeBounds)
+    for name, arguments in {
+        "stedi_mark": [page, c_int64, c_void_p, c_void_p],
+        "stedi_ranges": [c_void_p, c_int64, c_void_p],
+        "stedi_codes": [page, c_int64, c_void_p],
+        "stedi_pack": [page, c_int64, c_void_p, c_int32, c_void_p],
+        "stedi_plain": [page, c_int32, bounds, c_void_p],
+        "stedi_dictionary": [
+            *(c_void_p, c_int64, c_int64, c_int32, c_void_p, c_void_p, bounds, POINTER(c_int64), c_void_p)
+        ],
+    }.items():
+        function = getattr(found, name)
+        function.restype, function.argtypes = c_int64, arguments
+    return found
+
+
+def read_footer(source: bytes) -> Struct:
+    """Returns the footer of a file.
+
+    Raises:
+        Unsupported: The bytes are not a Parquet file, or the footer has unknown fields.
+        Unreadable: The footer is damaged.
+    """
+    if len(source) < 12 or source[:4] != MAGIC or source[-4:] != MAGIC:
+        raise Unsupported
+    [size] = struct.unpack("<I", source[-8:-4])
+    if size > len(source) - 12:
+        raise Unsupported
+    footer, _ = thrift.read(source, len(source) - 8 - size)
+    refuse_unknown(footer, FOOTER)
+    return footer
+
+
+def refuse_unknown(fields: Struct, known: Mapping[str, int]) -> None:
+    """Refuses unknown fields, because they could reveal something about removed rows."""
+    if not fields.keys() <= set(known.values()):
+        raise Unsupported
+
+
+def field_value(fields: Struct, number: int, kind: int) -> Any:
+    """Returns the value of a field; raises `Unsupported` if the field is missing or has another type."""
+    found = fields.get(number)
+    if found is None or found[0] != kind:
+        raise Unsupported
+    return found[1]
+
+
+def elements(fields: Struct, number: int, of: int = STRUCT) -> list[Any]:
+    """Returns the elements of a list; raises `Unsupported` if the field is no list of this type."""
+    kind, values = field_value(fields, number, LIST)
+    if kind != of:
+        raise Unsupported
+    found: list[Any] = values
+    return found
+
+
+def may_be_null(footer: Struct, columns: Sequence[Column]) -> list[bool]:
+    """Returns for each column whether it may have nulls."""
+    root, *fields = elements(footer, FOOTER["schema"])
+    if root.get(5) != (I32, len(columns)) or len(fields) != len(columns):
+        raise Unsupported
+    for place, (found, column) in enumerate(zip(fields, columns, strict=True), start=1):
+        kind, _ = _KINDS.get(column.type, (-1, 0))
+        if found.get(1) != (I32, kind) or found.get(4) != (BINARY, column.name.encode()) or 5 in found:
+            raise Unsupported
+        if found.get(9) != (I32, place) or field_value(found, 3, I32) not in (0, 1):
+            raise Unsupported
+    return [bool(found[3][1]) for found in fields]
+
+
+@dataclass(slots=True)
+class DataPage:
+    """A data page, as it is in a file.
+
+    Attributes:
+        first: The number of its first row in the row group.
+        count: The number of its rows.
+        encoding: The encoding of its values.
+        whole: Its bytes, with the header.
+        body: Its bytes after the header.
+        size: The uncompressed size of the body, in bytes.
+        unpacker: The decompressor, used by this thread only.
+    """
+
+    first: int
+    count: int
+    encoding: int
+    whole: memoryview
+    body: memoryview
+    size: int
+    unpacker: Any
+    _held: bytes | None = None
+
+    @property
+    def unpacked(self) -> bytes:
+        """The uncompressed content."""
+        if self._held is None:
+            self._held = _unpacked(self.body, self.size, self.unpacker)
+        return self._held
+
+
+def _unpacked(body: memoryview, size: int, unpacker: Any) -> bytes:
+    import zstandard
+
+    try:
+        if not 0 <= size <= _MOST_PAGE or zstandard.get_frame_parameters(body).content_size != size:
+            raise Unsupported
+        content: bytes = unpacker.decompress(body, allow_extra_data=False)
+    except zstandard.ZstdError:
+        raise Unsupported from None
+    return content
+
+
+class Chunk:
+    """A column of a row group, as it is in a file.
+
+    Attributes:
+        column: The column.
+        meta: Its metadata.
+        raw: Its bytes.
+    """
+
+    def __init__(self, source: bytes, chunk: Struct, column: Column, optional: bool, unpacker: Any) -> None:
+        refuse_unknown(chunk, CHUNK)
+        self._unpacker = unpacker
+        self.chunk, self.column, self.optional = chunk, column, optional
+        self.meta: Struct = field_value(chunk, CHUNK["meta"], STRUCT)
+        refuse_unknown(self.meta, META)
+        self.kind = _KINDS[column.type][1]
+        if field_value(self.meta, META["codec"], I32) != _ZSTD or elements(self.meta, META["path"], BINARY) != [
+            column.name.encode()
+        ]:
+            raise Unsupported
+        self.count: int = field_value(self.meta, META["values"], I64)
+        self.data: int = field_value(self.meta, META["data"], I64)
+        self.start = self.data
+        if META["dictionary"] in self.meta:
+            self.start = field_value(self.meta, META["dictionary"], I64)
+        self.size: int = field_value(self.meta, META["packed"], I64)
+        if not (4 <= self.start <= self.data and 0 <= self.size <= len(source) - self.start):
+            raise Unsupported
+        self.raw = memoryview(source)[self.start : self.start + self.size]
+        self.statistics: Struct = self.meta[META["statistics"]][1] if META["statistics"] in self.meta else {}
+        self.entries, self.dictionary = 0, b""
+        self.dictionary_encoding: int | None = None
+        self.dictionary_page = self.raw[:0]
+        self.dictionary_size = 0
+
+    @cached_property
+    def pages(self) -> list[DataPage]:
+        """Its data pages; reading them also sets `entries` and `dictionary`."""
+        pages = list(self._read())
+        if sum(page.count for page in pages) != self.count:
+            raise Unsupported
+        return pages
+
+    def _read(self) -> Iterator[DataPage]:
+        at = first = 0
+        while at < self.size:
+            begin = at
+            head, at = thrift.read(self.raw, at)
+            refuse_unknown(head, _HEADER)
+            size, packed = field_value(head, 2, I32), field_value(head, 3, I32)
+            if not 0 <= packed <= self.size - at:
+                raise Unsupported
+            body = self.raw[at : at + packed]
+            at += packed
+            kind = field_value(head, 1, I32)
+            if kind == 2 and not begin:
+                told = field_value(head, 7, STRUCT)
+                self.entries, self.dictionary_encoding = field_value(told, 1, I32), field_value(told, 2, I32)
+                self.dictionary, self.dictionary_page = _unpacked(body, size, self._unpacker), self.raw[:at]
+                self.dictionary_size = at - packed + size
+                if self.dictionary_encoding not in (PLAIN, _PLAIN_DICTIONARY):
+                    raise Unsupported
+                if not 0 <= self.entries <= len(self.dictionary):
+                    raise Unsupported
+            elif kind == 0:
+                told = field_value(head, 5, STRUCT)
+                count, encoding = field_value(told, 1, I32), field_value(told, 2, I32)
+                if not 0 <= count <= self.count - first or (self.optional and field_value(told, 3, I32) != RLE):
+                    raise Unsupported
+                if encoding != PLAIN and (encoding not in _NUMBERED or self.dictionary_encoding is None):
+                    raise Unsupported
+                yield DataPage(first, count, encoding, self.raw[begin:at], body, size, self._unpacker)
+                first += count
+            else:
+                raise Unsupported
+
+
+class RowRanges:
+    """Rows of a row group, as ordered ranges.
+
+    Attributes:
+        count: The number of ranges.
+        ranges: The start and the end of each range.
+    """
+
+    def __init__(self, marks: bytearray) -> None:
+        """Selects the rows whose mark is 0."""
+        self.ranges = (c_int64 * (len(marks) + 2))()
+        self.count: int = library().stedi_ranges(address(marks), len(marks), self.ranges)
+
+
+class Buffers:
+    """The buffers into which the pages of a row group are decoded.
+
+    Args:
+        rows: The number of rows in the row group.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._codes, self._levels = (ctypes.create_string_buffer(4 * max(1, rows)) for _ in range(2))
+        self._out = bytearray()
+
+    def out(self, size: int) -> bytearray:
+        """Returns a buffer for so many bytes; its earlier content is overwritten."""
+        if len(self._out) < size:
+            self._out = bytearray(size)
+        return self._out
+
+    def page(self, chunk: Chunk, data: DataPage, rows: RowRanges | None = None) -> NativePage:
+        """Returns a page as `pages.c` takes it, restricted to some rows."""
+        unpacked = data.unpacked
+        return NativePage(
+            ctypes.cast(ctypes.c_char_p(unpacked), c_void_p).value,
+            *(len(unpacked), data.count, data.first, chunk.optional),
+            rows and ctypes.addressof(rows.ranges),
+            rows.count if rows else 0,
+            ctypes.addressof(self._codes),
+            ctypes.addressof(self._levels),
+        )
+
+
+def address(data: bytearray | memoryview | None) -> Any:
+    """Returns the address of bytes, as an argument for C."""
+    return byref(ctypes.c_char.from_buffer(data)) if data else None
+
+
+def texts_of(dictionary: bytes, entries: int) -> list[str]:
+    """Returns the texts of a dictionary."""
+    texts, at = [], 0
+    try:
+        for _ in range(entries):
+            end = at + 4 + int.from_bytes(dictionary[at : at + 4], "little")
+            if end > len(dictionary):
+                raise Unsupported
+            texts.append(dictionary[at + 4 : end].decode())
+            at = end
+    except UnicodeDecodeError:
+        raise Unsupported from None
+    return texts
+
+
+def selected_values(chunk: Chunk, values: Sequence[Any], buffers: Buffers, rows: RowRanges) -> list[Any]:
+    """Returns the values in some rows of a chunk with a dictionary, without nulls."""
+    found: list[Any] = []
+    for data in chunk.pages:
+        page = buffers.page(chunk, data, rows)
+        count = selected_codes(chunk, page, bytearray(chunk.entries))
+        found += (values[code] for code in (ctypes.c_uint32 * count).from_address(page.codes))
+    return found
+
+
+def selected_integers(chunk: Chunk, buffers: Buffers, rows: RowRanges) -> list[int]:
+    """Returns the values in some rows of a chunk of integers, without nulls."""
+    pages = chunk.pages
+    if chunk.kind != 1 or len({page.encoding == PLAIN for page in pages}) > 1:
+        raise Unsupported
+    if pages[0].encoding != PLAIN:
+        if len(chunk.dictionary) != 8 * chunk.entries:
+            raise Unsupported
+        return selected_values(chunk, struct.unpack(f"<{chunk.entries}q", chunk.dictionary), buffers, rows)
+    found: list[int] = []
+    for data in pages:
+        body = selected_plain(chunk, buffers.page(chunk, data, rows), buffers, NativeBounds())
+        values = body[4 + int.from_bytes(body[:4], "little") if chunk.optional else 0 :]
+        found += struct.unpack(f"<{len(values) // 8}q", values)
+    return found
+
+
+def selected_codes(chunk: Chunk, page: NativePage, used: bytearray) -> int:
+    """Decodes the dictionary indices of a page's selected rows into the page's buffer and returns their number."""
+    count: int = library().stedi_codes(byref(page), chunk.entries, address(used))
+    if count < 0:
+        raise Unsupported
+    return count
+
+
+def selected_plain(chunk: Chunk, page: NativePage, buffers: Buffers, bounds: NativeBounds) -> memoryview:
+    """Returns the content of a page with plain encoding, reduced to its selected rows."""
+    to = buffers.out(page.size + 2 * most_level_bytes(page.count))
+    size = library().stedi_plain(byref(page), chunk.kind, byref(bounds), address(to))
+    if size < 0 or bounds.nan:
+        raise Unsupported
+    return memoryview(to)[:size]
+
+
+def most_level_bytes(rows: int) -> int:
+    """Returns the largest size of the definition levels of so many rows, in bytes."""
+    return 4 + (rows // 8 + 1) * 11
