@@ -36,8 +36,8 @@ from stage import _deliveries
 from stedi import cli
 from stedi.catalog import Catalog
 from stedi.catalog.snapshots import manifests
-from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
+from stedi.engines.table_files import scan
 from stedi.landing import withdrawal
 from stedi.schema.tables import COLUMNS
 from stedi.storage import config as settings

@@ -44,7 +44,8 @@ from lakes import (
 from stedi import maintenance
 from stedi.catalog import Catalog, checksums, hint
 from stedi.cli import render
-from stedi.engines.duckdb import DuckDB, file_rows
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.table_files import file_rows
 from stedi.errors import CommitConflict, DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.maintenance import Maintained, Maintenance, Removed, compaction

@@ -20,8 +20,8 @@ import pytest
 
 from stedi import transform as building
 from stedi.catalog import Catalog, TableState
-from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
+from stedi.engines.table_files import scan
 from stedi.lake import Lake
 from stedi.privacy import pseudonyms
 from stedi.schema.contracts import Kind

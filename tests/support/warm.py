@@ -30,8 +30,8 @@ import sweep_mutants
 from stedi import cli
 from stedi.catalog import Catalog, hint
 from stedi.catalog.snapshots import manifests
-from stedi.engines.duckdb import scan
 from stedi.engines.literals import quoted
+from stedi.engines.table_files import scan
 from stedi.schema.tables import COLUMNS
 
 _USED = ("catalog", "cli", "context", "engines", "erasure", "landing", "maintenance", "privacy", "query", "transform")

@@ -18,8 +18,9 @@ import pytest
 
 import effort
 from stedi.engines import row_sums
-from stedi.engines.duckdb import DuckDB, scan
+from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, nameable, path_literal, quoted
+from stedi.engines.table_files import scan
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import normalise
 from stedi.schema.tables import COLUMNS, DataFile, graph, rebind

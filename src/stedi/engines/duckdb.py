@@ -8,21 +8,22 @@ from __future__ import annotations
 import copy
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi.engines import LEAVING, arrow_files, refuse_other_columns, rest_of, row_sums, staying
+from stedi.engines import LEAVING, refuse_other_columns, rest_of, row_sums, staying
+from stedi.engines.arrow_files import GROUP
+from stedi.engines.failures import failures
 from stedi.engines.literals import literal, path_literal, quoted
+from stedi.engines.table_files import copy_statement, data_file, file_rows, move_to_bucket, scan
+from stedi.engines.values import insertion
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import normalise
-from stedi.schema.tables import ALL_COLUMNS, DUCKDB_TYPES, Column, DataFile
+from stedi.schema.tables import ALL_COLUMNS, DUCKDB_TYPES, DataFile
 from stedi.storage import config as settings
 from stedi.storage import durable, s3
 from stedi.storage.config import Config
@@ -33,22 +34,8 @@ if TYPE_CHECKING:
 
     from stedi.engines.pages import Leaving
 
-_BOUNDED = {"long", "double"}
-"""Types whose bounds go into manifests; a text's bounds could be an address."""
-
 _PLAIN = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL|BOOLEAN|DATE|TIME|INTERVAL)(?![A-Z]*\[)")
 """Types whose values contain no text."""
-_MEMORY = (
-    "the engine needs more memory or disk than it may take: raise engine.memory in lake.toml, or free disk "
-    "space; nothing was published"
-)
-_NOTHING = "nothing was published"
-_GROUP = arrow_files.GROUP
-"""Rows of a row group; a file has whole ones."""
-_GROUPS = 8
-"""Row groups of a file at most, a million rows."""
-_FILES = 64
-"""Files of a table, until its files are as large as they may be."""
 _KEYS = 600.0
 """Seconds for which a session uses the same keys to S3; those of a role are good for a quarter of an hour at least."""
 _MANY = 1_000_000
@@ -57,16 +44,6 @@ _MOST_LEAVING = 1 << 17
 """Texts that tell rows which leave, and are held as Python's values."""
 _BATCH = 1 << 14
 """Rows that are held as Python's values."""
-_FEW = 100
-"""Rows that are written out one by one."""
-_WRITTEN = (str, int, bytes, type(None))
-"""Types of values that are written out; `float` and others are not: they would have to be written without loss."""
-_SPLIT = {int, str, bool, date, type(None)}
-"""Types of values that are written as one text, which is split again."""
-_BETWEEN = "\x1f"
-"""The unit separator of ASCII, which separates values and is in hardly any."""
-_ABSENT = "\x1e"
-"""The record separator of ASCII, which stands for a null."""
 _SETTINGS = (
     "set TimeZone = 'UTC'",
     # a table's files never change: their footers are read once a session, not once a statement
@@ -143,7 +120,7 @@ class DuckDB:
     def beside(self) -> Iterator[DuckDB]:
         """Returns the same session for another thread; both see the same relations and share memory and cores."""
         other = copy.copy(self)
-        with _failures(), self.connection.cursor() as other.connection:
+        with failures(), self.connection.cursor() as other.connection:
             for statement in (f"use {self._database}", *_SETTINGS):
                 other.connection.execute(statement)
             yield other
@@ -298,32 +275,14 @@ class DuckDB:
 
     def _insert(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Inserts rows of Python values into a relation, without Arrow where it can: its import takes half a second."""
-        if len(rows) < _FEW and all(isinstance(value, _WRITTEN) for row in rows for value in row):
-            values = ", ".join(f"({', '.join(map(_written, row))})" for row in rows)
-            self._execute(f"insert into {quoted(name)} values {values}")
+        statement = insertion(name, rows)
+        if statement is not None:
+            self._execute(statement)
             return
-        columns = tuple(zip(*rows, strict=True))
-        if {type(value) for values in columns for value in values} <= _SPLIT:
-            texts = [_BETWEEN.join(_ABSENT if v is None else str(v) for v in values) for values in columns]
-            if all(
-                text.count(_BETWEEN) == len(rows) - 1 and text.count(_ABSENT) == values.count(None)
-                for text, values in zip(texts, columns, strict=True)
-            ):
-                names = [f"c{place}" for place in range(len(texts))]
-                parts = [f"unnest(string_split({column}, {literal(_BETWEEN)}))" for column in names]
-                parts = [
-                    f"nullif({part}, {literal(_ABSENT)})" if None in values else part
-                    for part, values in zip(parts, columns, strict=True)
-                ]
-                self._execute(
-                    f"insert into {quoted(name)} select {', '.join(parts)} "
-                    f"from (values ({', '.join(map(literal, texts))})) as t({', '.join(names)})"
-                )
-                return
         import pyarrow as pa
         import pyarrow.dataset  # otherwise DuckDB does, and loses an interrupt during that time
 
-        arrays = [pa.array(values) for values in columns]
+        arrays = [pa.array(values) for values in zip(*rows, strict=True)]
         self.connection.register("arriving", pa.table(arrays, names=[str(n) for n in range(len(arrays))]))
         self._execute(f"insert into {quoted(name)} select * from arriving")
         self.connection.unregister("arriving")
@@ -338,14 +297,14 @@ class DuckDB:
         try:
             self._execute(
                 f"copy ({sql}) to {literal(str(file))} (format parquet, compression zstd, compression_level 1, "
-                f"row_group_size {_GROUP})"
+                f"row_group_size {GROUP})"
             )
         finally:
             self._execute("set preserve_insertion_order = false")
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
-        with _failures():
+        with failures():
             rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
         return rows
 
@@ -426,8 +385,8 @@ class DuckDB:
 
     def arrow(self, sql: str) -> Iterator[pa.RecordBatch]:
         """Yields the rows of a SELECT as Arrow's batches; only one is held at a time."""
-        with _failures():
-            reader = self._execute(sql).to_arrow_reader(_GROUP)
+        with failures():
+            reader = self._execute(sql).to_arrow_reader(GROUP)
             yield from reader
 
     def over(self, name: str, table: pa.Table, sql: str) -> pa.Table:
@@ -438,7 +397,7 @@ class DuckDB:
             table: The table.
             sql: The SELECT.
         """
-        with _failures(), self.connection.cursor() as beside:
+        with failures(), self.connection.cursor() as beside:
             beside.execute(f"use {self._database}")
             beside.register(name, table)
             return beside.execute(sql).to_arrow_table()
@@ -465,7 +424,7 @@ class DuckDB:
         if files is None:
             files = self._copy_select(table, sql, here, of)
         if here != folder:
-            return sent(files, here, folder)
+            return move_to_bucket(files, here, folder)
         durable.sync(folder)
         durable.sync(folder.parent)
         return files
@@ -498,7 +457,7 @@ class DuckDB:
         made: tuple[DataFile, ...] = ()
         rest = tuple(files)
         if leaving is not None and not s3.is_remote(folder):
-            with _failures():
+            with failures():
                 made, rest = pages.rewrite(table, files, leaving, folder, threads=self._threads, memory=self._memory)
         if rest:
             self.bind_files(LEAVING, rest, table=table)
@@ -513,7 +472,7 @@ class DuckDB:
         if found is None:
             return None
         numbers = f"(select distinct person, customer_id from {found.people})"
-        with _failures():
+        with failures():
             ids = self._execute(
                 "select coalesce(p.customer_id, '') as id from "
                 f"generate_series(0, (select max(person) from {numbers})) as n(person) "
@@ -522,7 +481,7 @@ class DuckDB:
             if not len(ids):
                 return None
             names = ", ".join(map(quoted, ("person", *found.columns)))
-            batches = self._execute(f"select {names} from ({found.rows})").to_arrow_reader(_GROUP)
+            batches = self._execute(f"select {names} from ({found.rows})").to_arrow_reader(GROUP)
             files = distinct.write(
                 table,
                 batches,
@@ -539,14 +498,7 @@ class DuckDB:
 
     def _copy_select(self, table: str, sql: str, folder: Path, of: int) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT by the engine itself."""
-        columns = ALL_COLUMNS[table]
-        names = ", ".join(quoted(column.name) for column in columns)
-        ids = ", ".join(f"{quoted(column.name)}: {place}" for place, column in enumerate(columns, start=1))
-        written = self._execute(
-            f"copy (select {names} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "
-            f"compression_level 1, per_thread_output true, row_groups_per_file {file_rows(of) // _GROUP}, "
-            f"field_ids {{{ids}}}, return_stats true)"
-        ).fetchall()
+        written = self._execute(copy_statement(table, sql, folder, of)).fetchall()
         if folder.is_dir():
             durable.settle([folder])
         files = []
@@ -556,7 +508,7 @@ class DuckDB:
                 continue
             durable.settle([Path(path)])
             durable.sync(Path(path))
-            files.append(_data_file(path, rows, size, statistics, columns))
+            files.append(data_file(path, rows, size, statistics, ALL_COLUMNS[table]))
         return tuple(files)
 
     def _check(self, table: str, sql: str) -> None:
@@ -569,34 +521,27 @@ class DuckDB:
         # the start of a list of files; in a quoted text the quote would be doubled
         if _OBJECTS in sql if self._keys_until is None else time.monotonic() > self._keys_until:
             self._reach()
-        with _failures():
+        with failures():
             return self.connection.execute(sql)
 
     def _reach(self) -> None:
         """Lets the session read objects of S3 with the current keys: those of a role expire while a build runs."""
         self._keys_until = time.monotonic() + _KEYS
-        with _failures():
+        with failures():
             for statement in s3.engine_statements():
                 self.connection.execute(statement)
 
     def _batches(self, result: DuckDBPyConnection) -> Iterator[list[tuple[Any, ...]]]:
         while True:
-            with _failures():
+            with failures():
                 batch = result.fetchmany(_BATCH)
             if not batch:
                 return
             yield batch
 
     def _cursor(self, sql: str) -> DuckDBPyConnection:
-        with _failures():
+        with failures():
             return self.connection.cursor().execute(f"use {self._database}").execute(sql)
-
-
-def _written(value: object) -> str:
-    """Returns one of the `_WRITTEN` values as SQL."""
-    if isinstance(value, bytes):
-        return f"unhex('{value.hex()}')"
-    return "null" if value is None else literal(value) if isinstance(value, str) else str(value)
 
 
 @contextmanager
@@ -614,84 +559,3 @@ def task_session(memory: str = "600MB", within: Path | None = None) -> Iterator[
         DuckDB(memory=memory, threads=1, temporary=Path(scratch, "spill")) as engine,
     ):
         yield engine
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turns DuckDB's errors into one clear line; their own texts can hold values of a customer."""
-    import duckdb
-
-    try:
-        yield
-    except duckdb.OutOfMemoryException as error:
-        raise LakeError(_MEMORY) from error
-    except duckdb.InterruptException as error:
-        raise KeyboardInterrupt from error
-    except RuntimeError as error:
-        # DuckDB's error after a signal handler raised during a statement
-        if "interrupted" in str(error).lower():
-            raise KeyboardInterrupt from error
-        raise
-    except duckdb.IOException as error:
-        s3.prove()  # another command may have taken over the lock and removed the file: report that
-        cause = next(
-            (text for text in ("No space left on device", "Permission denied") if text in str(error)), "I/O error"
-        )
-        raise LakeError(_unreadable(cause)) from error
-    except OSError as error:
-        # DuckDB's errors for a failure while Arrow's batches are read or written
-        if "INTERRUPT" in str(error):
-            raise KeyboardInterrupt from error
-        s3.prove()
-        cause = os.strerror(error.errno) if error.errno else "I/O error"
-        raise LakeError(_MEMORY if "Out of Memory" in str(error) else _unreadable(cause)) from error
-    except duckdb.Error as error:
-        raise LakeError(f"the engine refused a statement ({type(error).__name__}); nothing was published") from error
-
-
-def _unreadable(cause: str) -> str:
-    """Returns what says why a file cannot be read or written, and what helps where the disk is full."""
-    full = "; free some space for the lake and for temporary files" if cause.startswith("No space") else ""
-    return f"the engine cannot read or write a file: {cause}; {_NOTHING}{full}"
-
-
-def sent(files: Sequence[DataFile], here: Path, folder: Path) -> tuple[DataFile, ...]:
-    """Moves files that were written on this machine into a folder of a bucket."""
-    targets = [folder / Path(file.path).name for file in files]
-    s3.prove()  # rows of somebody erased while this process was suspended must not return
-    s3.upload((Path(file.path), target) for file, target in zip(files, targets, strict=True))
-    shutil.rmtree(here, ignore_errors=True)
-    return tuple(replace(file, path=str(target)) for file, target in zip(files, targets, strict=True))
-
-
-def file_rows(of: int) -> int:
-    """Returns how many rows a file may have, of a table of so many.
-
-    Few enough that taking out some customers rewrites the files that hold them, not the table; not so few that a large
-    table has more files than are opened quickly.
-    """
-    return _GROUP * min(_GROUPS, max(1, of // (_FILES * _GROUP)))
-
-
-def scan(files: Iterable[DataFile], columns: Iterable[Column]) -> str:
-    """Returns a SELECT of exactly these columns from exactly these Parquet files, which may be none."""
-    paths = ", ".join(path_literal(file.path) for file in files)
-    if not paths:
-        empty = ", ".join(f"null::{DUCKDB_TYPES[column.type]} as {quoted(column.name)}" for column in columns)
-        return f"select {empty} where false"
-    names = ", ".join(quoted(column.name) for column in columns)
-    return f"select {names} from read_parquet([{paths}], hive_partitioning = false)"
-
-
-def _data_file(
-    path: str, rows: int, size: int, statistics: Mapping[str, Mapping[str, str]], columns: Iterable[Column]
-) -> DataFile:
-    types = {column.name: column.type for column in columns}
-    nulls, bounds = {}, {}
-    for name, found in statistics.items():
-        bare = name.strip('"')
-        if "null_count" in found:
-            nulls[bare] = int(found["null_count"])
-        if types.get(bare) in _BOUNDED and "min" in found and found.get("has_nan") != "true":
-            bounds[bare] = (found["min"], found["max"])
-    return DataFile(path, rows, size, nulls, bounds)

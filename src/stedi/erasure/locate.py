@@ -18,9 +18,10 @@ from stedi.catalog import Catalog, TableState, checksums
 from stedi.catalog.manifests import Mentions, mentions, sizes
 from stedi.catalog.snapshots import local_path
 from stedi.datasets import subjects
-from stedi.engines.duckdb import DuckDB, scan, task_session
+from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.literals import literal, quoted
 from stedi.engines.rewrite import InlineRelation, divided
+from stedi.engines.table_files import scan
 from stedi.engines.workers import Workers
 from stedi.erasure import devices, identifiers
 from stedi.erasure.devices import Devices, read_files

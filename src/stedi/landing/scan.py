@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, cast
 
 from stedi import reader
 from stedi.context.progress import Progress
-from stedi.engines import duckdb
+from stedi.engines.table_files import file_rows, move_to_bucket
 from stedi.errors import LandingError, UnreadableFile
 from stedi.landing.deliveries import local
 from stedi.landing.inspect import Inspected
@@ -288,7 +288,7 @@ class _Run:
         for table, folder in self._folders.items():
             here, files = self._here[table], self._written[table]
             if here != folder:
-                self._written[table] = list(duckdb.sent(files, here, folder))
+                self._written[table] = list(move_to_bucket(files, here, folder))
             elif files:
                 durable.settle([folder])
                 durable.sync(folder)
@@ -334,7 +334,7 @@ class _Run:
 
     def _groups(self, contract: Contract) -> int:
         size = sum(file.size for file in self._files if file.contract == contract)
-        return duckdb.file_rows(size // _RECORD) // ROWS
+        return file_rows(size // _RECORD) // ROWS
 
     def _end(self, output: _Output | None, contract: Contract | None) -> None:
         if output is not None and contract is not None:

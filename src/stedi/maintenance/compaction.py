@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stedi.engines.duckdb import file_rows
+from stedi.engines.table_files import file_rows
 from stedi.schema.tables import DataFile
 
 _SMALL = 0.5
