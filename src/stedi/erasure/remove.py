@@ -23,7 +23,7 @@ from stedi.engines.literals import literal, quoted
 from stedi.engines.pages import Leaving
 from stedi.engines.rewrite import InlineRelation, RewriteTask, divided, rewrite
 from stedi.engines.workers import Workers
-from stedi.erasure.deliveries import Rewritten
+from stedi.erasure.delivered_file import Rewritten
 from stedi.erasure.locate import RELATIONS, SUBJECT_PREDICATES, SubjectRows
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import CommitConflict, DamagedFile, LakeError
