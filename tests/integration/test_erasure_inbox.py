@@ -28,7 +28,7 @@ from erasing import ANA, BO, DEVICE, SHARED, Stage, erase, looked_for
 from lakes import LANDING, conserved, customer, deliver, instant, motion, records, rows, step
 from stedi import reader
 from stedi.cli import main
-from stedi.erasure import deliveries
+from stedi.erasure import delivered_file, deliveries
 from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.search import look
 from stedi.privacy import tombstones
@@ -326,7 +326,7 @@ def test_a_file_that_changes_meanwhile_stays_and_is_named(folder: Path) -> None:
 
 
 REFUSALS: dict[str, tuple[object, str, OSError]] = {
-    "a disk that is full": (deliveries, "_write", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+    "a disk that is full": (delivered_file, "_write", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
     "a file that cannot be replaced": (os, "replace", PermissionError(errno.EPERM, os.strerror(errno.EPERM))),
 }
 
