@@ -19,7 +19,20 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import datasets, engines, erasure, increments, measure, objects, people, phases, shapes, spark
+from benchmarks import (
+    bucket,
+    datasets,
+    engines,
+    erasure,
+    increments,
+    measure,
+    objects,
+    people,
+    phases,
+    shapes,
+    spark,
+    unlike,
+)
 from benchmarks.maintained import maintained
 from benchmarks.measure import Cost
 
@@ -70,6 +83,11 @@ def made(name: str, customers: int, readings: int) -> Data:
         print(f"Making {readings:,} readings of {customers:,} customers in {path}", file=sys.stderr)
         shutil.rmtree(path, ignore_errors=True)
         sample.write(path, customers=customers, readings=readings, seed=7, dirty=False)
+    return measured(name, path, readings)
+
+
+def measured(name: str, path: Path, readings: int) -> Data:
+    """Returns a landing folder with the size of its files."""
     size = sum(file.stat().st_size for file in path.rglob("*.json") if file.parent != path)
     return Data(name, path, readings, size)
 
@@ -250,6 +268,7 @@ def main() -> None:
             "objects",
             "people",
             "shapes",
+            "bucket",
         ),
         default="all",
         help="measure one part (all)",
@@ -257,6 +276,9 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=20, help="nightly increments to follow (20)")
     parser.add_argument(
         "--large", action="store_true", help="130 million readings, too: 12 GB of JSON, on an empty disk"
+    )
+    parser.add_argument(
+        "--unlike", action="store_true", help="the same records as data unlike the sample; the docs stay as they are"
     )
     parser.add_argument("--only", action="append", help="one contender, by its name in the table; may be repeated")
     parser.add_argument("--no-docs", action="store_true", help="print only")
@@ -270,6 +292,7 @@ def main() -> None:
         sizes.append(("130M", 200_000, 130_000_000))
     if options.readings:
         sizes, options.no_docs = [(f"{options.readings:,}", options.customers, options.readings)], True
+    options.no_docs |= options.unlike
     os.environ.update(KEY)  # this process reads lakes, too
     WORK.mkdir(parents=True, exist_ok=True)
     if options.phases:
@@ -288,6 +311,8 @@ def main() -> None:
     points: list[increments.Point] = []
     for name, customers, readings in sizes:
         data = made(name, customers, readings)
+        if options.unlike:
+            data = measured(name, unlike.made(data.path), readings)
         print(f"{name}: {data.bytes / 1e6:,.0f} MB of JSON", file=sys.stderr)
         if options.part in ("all", "peers"):
             sections[f"bench {name}"] = table(data, race(data, runners, options.repeats))
@@ -343,6 +368,12 @@ def main() -> None:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
         sections["bench people"] = people.run(increments.Bench(STEDI, data.path, out, KEY), data.path, out)
+        shutil.rmtree(out)
+    if options.part == "bucket":
+        out = WORK / "bucket"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        sections["bench bucket"] = bucket.run(out, options.repeats)
         shutil.rmtree(out)
     if points:
         sections["bench growth"] = increments.growth(points)

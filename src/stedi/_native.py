@@ -1,10 +1,15 @@
-"""Loads the package's C libraries, which are next to their sources; a library built from another source is not used."""
+"""Loads the package's C libraries, and returns memory of other libraries to the system.
+
+The package's libraries are next to their sources; a library built from another source is not used.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,3 +24,14 @@ def library(source: Path) -> ctypes.CDLL | None:
         return found if found.stedi_source() == int(mark, 16) else None
     except (OSError, AttributeError):
         return None
+
+
+def release_memory() -> None:
+    """Returns memory that Arrow and the C library have freed to the system; they keep it for each thread's next use.
+
+    DuckDB has an allocator of its own, which cannot use it.
+    """
+    if arrow := sys.modules.get("pyarrow"):
+        arrow.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)

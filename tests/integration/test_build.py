@@ -207,9 +207,8 @@ def test_a_full_build_makes_the_same_rows_in_new_snapshots(built: Lake) -> None:
     ]
 
 
-def test_a_large_training_table_is_written_in_parts_that_have_every_row_once(
-    slate: Slate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _many(slate: Slate) -> Lake:
+    """Returns a built lake of forty customers with two training rows each."""
     lake, inbox = slate.wiped(), slate.inbox()
     people = range(40)
     deliver(inbox, "customer", [customer(f"{n}@x.example", serialNumber=f"s{n}") for n in people])
@@ -217,6 +216,13 @@ def test_a_large_training_table_is_written_in_parts_that_have_every_row_once(
     deliver(inbox, "step_trainer", [step(f"s{n}", at) for n in people for at in (100, 200)])
     lake.land(inbox)
     build(lake, NOW)
+    return lake
+
+
+def test_a_large_training_table_is_written_in_parts_that_have_every_row_once(
+    slate: Slate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = _many(slate)
     found = contents(lake)
     assert sum(found["machine_learning_curated"].values()) == 80
     monkeypatch.setattr(DuckDB, "at_once", 10)
@@ -224,6 +230,20 @@ def test_a_large_training_table_is_written_in_parts_that_have_every_row_once(
     assert contents(lake) == found
     written = lake.catalog.folder("machine_learning_curated") / "data" / made.run
     assert sum(any(part.iterdir()) for part in written.iterdir()) > 5, "of nine parts, each with some five customers"
+
+
+def test_training_rows_of_a_large_table_are_counted_by_ranges_of_customers(
+    slate: Slate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = _many(slate)
+    monkeypatch.setattr(DuckDB, "at_once", 10)
+
+    def exchanged(sql: str) -> str:
+        return f"{sql} where s.serialNumber <> 's1' union all {sql} where s.serialNumber = 's2'"
+
+    # as many rows as expected in all: one customer has none, another one has each twice
+    graph = changed("machine_learning_curated", exchanged)
+    _stopped(lake, graph, AuditFailed, "training_rows_are_conserved")
 
 
 @pytest.mark.parametrize("readings", ["all", "since-consent"])

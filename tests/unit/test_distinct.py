@@ -16,7 +16,7 @@ import pytest
 from stedi.engines import distinct, duckdb
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import LakeError
-from stedi.schema.tables import graph, rebind
+from stedi.schema.tables import COLUMNS, graph, rebind
 
 Row = tuple[int, int, str, int]
 TABLE = "step_trainer_trusted"
@@ -63,6 +63,14 @@ def test_every_reading_is_there_once_and_in_order(tmp_path: Path, seed: int, mon
     assert all(before[:2] <= after[:2] for before, after in pairwise(found))
     assert [file.rows for file in files] == [pq.read_metadata(file.path).num_rows for file in files]
     assert [path.name for path in tmp_path.iterdir()] == ["new"], "what lay beside has no name"
+
+
+@pytest.mark.parametrize("persons", [1, 40, 41, 64, 4_099, 2_000_000])
+@pytest.mark.parametrize("count", [1, 3, 7, 488])
+def test_no_bucket_has_more_persons_than_its_share(tmp_path: Path, persons: int, count: int) -> None:
+    with distinct._Buckets(COLUMNS[TABLE], persons, count, tmp_path) as buckets:
+        assert buckets.persons <= max(1, persons // count)
+        assert buckets.count <= 2 * count + 1
 
 
 def test_a_file_holds_texts_of_its_own_rows_and_no_others(tmp_path: Path) -> None:

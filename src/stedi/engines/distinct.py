@@ -37,7 +37,7 @@ _OTHERWISE = {"union", "except", "intersect", "order", "limit", "offset"}
 """Keywords that show that the text after `distinct` is more than one plain SELECT."""
 _CHUNK = 1 << 16
 """Bytes of a bucket that are kept in memory until they are written."""
-_BUCKETS = 1 << 10
+_BUCKETS = 1 << 9
 _MOST = 4_000_000
 """The most rows of a bucket, since a bucket is sorted in memory; if one has more, the engine runs the SELECT."""
 
@@ -116,7 +116,7 @@ def write(
         file_rows: The most rows of a file.
         threads: How many buckets are sorted at once.
     """
-    import pyarrow.parquet  # imported in this thread, where an interrupt reaches it
+    import pyarrow.parquet  # noqa: F401 # imported in this thread, where an interrupt reaches it
 
     columns = ALL_COLUMNS[table]
     with _Buckets(columns, len(ids), max(1, min(_BUCKETS, rows // (2 * file_rows))), scratch) as buckets:
@@ -132,7 +132,7 @@ def write(
             return tuple(file for files in made for file in files)
         finally:
             pool.shutdown(cancel_futures=True)
-            pyarrow.default_memory_pool().release_unused()
+            _native.release_memory()
 
 
 def _write(columns: Sequence[Column], table: pa.Table, name: Path, file_rows: int) -> list[DataFile]:
@@ -163,10 +163,12 @@ class _Buckets:
     Args:
         columns: The table's columns.
         persons: A number greater than every person number.
-        count: About how many buckets to make.
+        count: How many buckets to make, or up to twice as many.
         scratch: The folder for the file.
 
     Attributes:
+        count: How many buckets there are.
+        persons: How many persons a bucket may have.
         largest: The number of rows of the largest bucket.
     """
 
@@ -175,12 +177,14 @@ class _Buckets:
 
         self._pa, self._columns = pa, columns
         self._width = len(columns)
-        self._shift = max(0, (max(1, persons - 1) // count).bit_length())
-        self._count = (max(1, persons) - 1 >> self._shift) + 1
+        # rounded down: a bucket has no more persons than its share, so no more rows than its memory is meant for
+        self._shift = max(0, (persons // count).bit_length() - 1)
+        self.persons = 1 << self._shift
+        self.count = (max(1, persons) - 1 >> self._shift) + 1
         self._room = _CHUNK // (8 * self._width)
-        self._cells = pa.allocate_buffer(8 * self._count * self._room * self._width)
-        self._counts = (c_int64 * self._count)()
-        self._chunks: list[list[int]] = [[] for _ in range(self._count)]
+        self._cells = pa.allocate_buffer(8 * self.count * self._room * self._width)
+        self._counts = (c_int64 * self.count)()
+        self._chunks: list[list[int]] = [[] for _ in range(self.count)]
         self._written = 0
         self._texts: dict[int, dict[str, int]] = {
             place: {} for place, column in enumerate(columns) if place and column.type == "string"
@@ -197,11 +201,11 @@ class _Buckets:
 
     @property
     def largest(self) -> int:
-        return max(map(self._rows, range(self._count)))
+        return max(map(self._rows, range(self.count)))
 
     def filled(self) -> list[int]:
         """Returns the buckets that have rows, in the order of their person numbers."""
-        return [bucket for bucket in range(self._count) if self._rows(bucket)]
+        return [bucket for bucket in range(self.count) if self._rows(bucket)]
 
     def add(self, batch: pa.RecordBatch) -> bool:
         """Adds rows; returns False if a column has values that cannot be processed here."""
@@ -212,7 +216,7 @@ class _Buckets:
         full, at = c_int64(), 0
         while True:
             at = library().stedi_divide(
-                pointers, self._width, at, len(batch), self._shift, self._count, self._room,
+                pointers, self._width, at, len(batch), self._shift, self.count, self._room,
                 self._cells.address, self._counts, ctypes.addressof(full),
             )  # fmt: skip
             if at == len(batch):
@@ -233,11 +237,11 @@ class _Buckets:
         if at + len(kept) != len(view):
             raise LakeError("the engine cannot read what it wrote beside the lake; nothing was published")
         first = bucket << self._shift
-        found = library().stedi_distinct(cells.address, rows, self._width, first, 1 << self._shift)
+        found = library().stedi_distinct(cells.address, rows, self._width, first, self.persons)
         if found < 0:
             raise LakeError("the engine needs more memory than there is; nothing was published")
         persons = pa.Array.from_buffers(pa.int32(), found, [None, cells])
-        arrays = [pa.DictionaryArray.from_arrays(persons, ids.slice(first, 1 << self._shift))]
+        arrays = [pa.DictionaryArray.from_arrays(persons, ids.slice(first, self.persons))]
         for place, column in enumerate(self._columns[1:], start=1):
             made = pa.Array.from_buffers(_ARROW[column.type](pa), found, [None, cells], offset=place * rows)
             if column.type == "timestamptz":

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from stedi import _native
 from stedi.schema.tables import DataFile
 from stedi.storage import s3
 
@@ -46,6 +47,7 @@ def distinct(files: Iterable[DataFile]) -> bool:
         return not paths
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = [first, *pool.map(_ends, paths[1:])]
+    _native.release_memory()
     if None in found:
         return False
     ends = sorted(end for of_file in found if of_file for end in of_file)

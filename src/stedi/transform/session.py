@@ -5,7 +5,7 @@ What `incremental`, `previewing` and the build itself share. It reads; files are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stedi.catalog import TableState
@@ -17,7 +17,7 @@ from stedi.privacy.tombstones import Tombstones
 from stedi.schema.tables import Dag, DataFile, rebind
 from stedi.transform.planning import ERASED_CLAIMS, Increment
 
-_WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
+WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
 """Tables in which a customer's rows depend only on that customer's rows of these tables."""
 _OF_ADDRESSES = ("people", "wearers")
 """Views to which the engine adds the customer of each address."""
@@ -85,20 +85,8 @@ class BuildSession:
             table: The table.
             of: Rows of the largest table that it reads.
         """
-        count = of // self.engine.at_once + 1 if self.engine.at_once else 1
-        if table not in _WITHIN or count == 1:
-            return [self.whole(table)]
-        # pseudonyms are evenly spread, and files in their order: a part reads little but its own rows
-        bounds = [f"'{place * 0x10000 // count:04x}'" for place in range(1, count)]
-        below = [*(f"customer_id < {bound}" for bound in bounds), "true"]
-        above = ["true", *(f"customer_id >= {bound}" for bound in bounds)]
-        parts = []
-        for part, within in enumerate(map(" and ".join, zip(above, below, strict=True))):
-            relations = {read: f"{read}__part_{part}" for read in _WITHIN[table]}
-            for read, some in relations.items():
-                self.engine.view(some, f"select * from {read} where {within}")
-            parts.append(self.over(table, **relations))
-        return parts
+        relations = divided(self.engine, WITHIN.get(table, ()), of if table in WITHIN else 0)
+        return [self.over(table, **some) for some in relations] if len(relations) > 1 else [self.whole(table)]
 
     def view(self, name: str) -> None:
         """Makes a view of the graph readable over whole tables, with those under it, once; a stored table is."""
@@ -126,6 +114,34 @@ class BuildSession:
             self.engine.materialize(view, f"select * from {view}__told where claimants > 0")
         else:
             self.engine.materialize(view, "select null::varchar as serialNumber, null::bigint as claimants where false")
+
+
+def divided(engine: Engine, names: Iterable[str], of: int) -> list[dict[str, str]]:
+    """Makes ranges of customers of some tables readable, each with no more rows than an engine joins at once.
+
+    Args:
+        engine: A session in which the tables are bound.
+        names: The tables.
+        of: Rows of the largest of them.
+
+    Returns:
+        For each range the relation that stands for each table; if there is only one range, it is of the tables
+        themselves.
+    """
+    count = of // engine.at_once + 1 if engine.at_once else 1
+    if count == 1:
+        return [{}]
+    # pseudonyms are evenly spread, and files in their order: a range reads little but its own rows
+    bounds = [f"'{place * 0x10000 // count:04x}'" for place in range(1, count)]
+    below = [*(f"customer_id < {bound}" for bound in bounds), "true"]
+    above = ["true", *(f"customer_id >= {bound}" for bound in bounds)]
+    ranges = []
+    for number, within in enumerate(map(" and ".join, zip(above, below, strict=True))):
+        relations = {name: f"{name}__part_{number}" for name in names}
+        for name, some in relations.items():
+            engine.view(some, f"select * from {name} where {within}")
+        ranges.append(relations)
+    return ranges
 
 
 @dataclass(frozen=True, slots=True)
